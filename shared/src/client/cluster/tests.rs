@@ -1,0 +1,160 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::split;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::client::door::TcpDoor;
+use crate::client::frames::{read_frame, write_frame};
+use crate::ids::{NodeId, Term};
+use crate::wire::blobs::Holder;
+use crate::wire::frame::{Answer, Call, Hello, HelloReply};
+
+/// A member that answers every request by the same rule.
+async fn member(answer: impl Fn(SocketAddr, Request) -> Option<Reply> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = split(stream);
+                let hello = read_frame::<Hello, _>(&mut reader).await;
+                let welcome = HelloReply::Welcome { node: Some(NodeId(1)) };
+                if hello.is_err() || write_frame(&mut writer, &welcome).await.is_err() {
+                    return;
+                }
+                while let Ok(Call { id, request }) = read_frame(&mut reader).await {
+                    let more = matches!(request, Request::Control(ControlRequest::Watch));
+                    let Some(reply) = answer(address, request) else { continue };
+                    if write_frame(&mut writer, &Answer { id, more, reply }).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// One whose host takes connections, and which answers none of them: stopped.
+async fn frozen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+async fn coordinator(term: u64) -> SocketAddr {
+    member(move |address, request| {
+        let reply = match request {
+            Request::Control(ControlRequest::Coordinator) => {
+                let coordinator = Holder { node: NodeId(1), address };
+                ControlReply::Coordinator { coordinator, term: Term(term) }
+            }
+            _ => ControlReply::Done,
+        };
+        Some(Reply::Control(Box::new(reply)))
+    })
+    .await
+}
+
+async fn follower(of: Option<SocketAddr>, term: u64) -> SocketAddr {
+    refusing(RefusalCode::NotCoordinator {
+        coordinator: of.map(|address| (NodeId(2), address)),
+        term: Term(term),
+    })
+    .await
+}
+
+async fn refusing(code: RefusalCode) -> SocketAddr {
+    member(move |_, _| Some(Reply::Refused(Refusal::new(code.clone(), "not now")))).await
+}
+
+fn cluster(seeds: Vec<SocketAddr>, deadline: Duration) -> Cluster {
+    Cluster::new(Arc::new(TcpDoor::default()), seeds).with_deadline(deadline)
+}
+
+const DEADLINE: Duration = Duration::from_secs(6);
+
+async fn is_done(cluster: &Cluster) -> Duration {
+    let started = Instant::now();
+    let reply = cluster.control(ControlRequest::Models).await;
+    assert!(matches!(reply, Ok(ControlReply::Done)), "{reply:?}");
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn any_member_leads_to_the_coordinator() {
+    let coordinator = coordinator(3).await;
+    let cluster = cluster(vec![follower(None, 3).await, follower(Some(coordinator), 3).await], DEADLINE);
+    is_done(&cluster).await;
+    assert_eq!(cluster.known().coordinator, Some(coordinator));
+}
+
+#[tokio::test]
+async fn a_frozen_coordinator_is_left_for_its_successor() {
+    let (_held, frozen) = frozen().await;
+    let successor = coordinator(4).await;
+    let cluster = cluster(vec![frozen, follower(Some(successor), 4).await], DEADLINE);
+    let waited = is_done(&cluster).await;
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+}
+
+#[tokio::test]
+async fn one_that_stops_in_the_middle_of_a_request_is_left_too() {
+    let mute = member(|_, _| None).await;
+    let successor = coordinator(4).await;
+    let cluster = cluster(vec![mute, successor], DEADLINE);
+    let waited = is_done(&cluster).await;
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_slow_coordinator_is_not_left_for_one_of_an_older_term() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let slow = {
+        let asked = Arc::clone(&asked);
+        member(move |_, _| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            None
+        })
+        .await
+    };
+    let behind = follower(Some(follower(None, 2).await), 2).await;
+    let cluster = cluster(vec![slow, behind], Duration::from_secs(3));
+    cluster.known().is_news(Term(5));
+    cluster.control(ControlRequest::Models).await.unwrap_err();
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the request went round while the coordinator had it");
+}
+
+#[tokio::test]
+async fn without_a_majority_others_are_asked_and_the_reason_is_told() {
+    let cut_off = refusing(RefusalCode::NoQuorum).await;
+    let coordinator = coordinator(3).await;
+    is_done(&cluster(vec![cut_off, coordinator], DEADLINE)).await;
+
+    let alone = cluster(vec![cut_off], Duration::from_millis(200));
+    let started = Instant::now();
+    let error = alone.control(ControlRequest::Models).await.unwrap_err();
+    assert!(error.to_string().contains("not now"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(1), "the deadline holds");
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
+    let refusing = refusing(RefusalCode::Conflict).await;
+    let cluster = cluster(vec![refusing, coordinator(3).await], DEADLINE);
+    let error = cluster.ask_any(ControlRequest::Leave).await.unwrap_err();
+    assert!(matches!(error, ClusterError::Refused(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_watch_has_its_own_connection_and_keeps_it_open() {
+    let cluster = cluster(vec![coordinator(3).await], DEADLINE);
+    // The fake pushes once, and keeps the connection open.
+    let mut views = cluster.watch().await.unwrap();
+    assert!(views.recv().await.is_some());
+    assert!(timeout(Duration::from_millis(50), views.recv()).await.is_err(), "the connection stays");
+    is_done(&cluster).await;
+}

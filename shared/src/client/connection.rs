@@ -1,0 +1,286 @@
+//! Many calls at once over one link.
+//!
+//! Bounds: [`CALLS_MAX`] calls may wait for an answer; further ones wait for their turn. A call is forgotten as soon as
+//! its caller has its answer, has given up or is gone. When the link ends, every waiting call ends with
+//! [`CallError::Closed`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use super::frames::read_frame;
+use super::link::{Link, LinkReader, LinkWriter};
+use crate::ids::NodeId;
+use crate::wire::frame::{Answer, Call, FrameError, Reply, Request, encode_frame};
+
+/// Calls that one connection may have unanswered.
+pub const CALLS_MAX: usize = 1024;
+const WRITES_QUEUED_MAX: usize = 64;
+const PUSHES_QUEUED_MAX: usize = 16;
+
+/// Why a call has no answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The connection ended before the answer came; the request may have been carried out.
+    #[error("the connection closed before the answer came")]
+    Closed,
+    /// The answer did not come in time; the request may have been carried out.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The request was never sent.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// `None` once the link has ended.
+type Waiting = Arc<Mutex<Option<Calls>>>;
+
+struct Calls {
+    senders: BTreeMap<u64, mpsc::Sender<Reply>>,
+    /// When the peer answered last, whatever it was; at first, when the link was opened.
+    heard: Instant,
+}
+
+/// One connection, shared by many callers. Cheap to clone; closes when the last clone is dropped.
+#[derive(Clone)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: Option<NodeId>,
+    next_id: AtomicU64,
+    waiting: Waiting,
+    turns: Semaphore,
+    writes: mpsc::Sender<Vec<u8>>,
+    task: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// Takes a link over. Must be called within a runtime.
+    pub fn new(link: Link) -> Self {
+        let calls = Calls { senders: BTreeMap::new(), heard: Instant::now() };
+        let waiting: Waiting = Arc::new(Mutex::new(Some(calls)));
+        let (writes, queued) = mpsc::channel(WRITES_QUEUED_MAX);
+        let task = tokio::spawn(run(link.reader, link.writer, queued, Arc::clone(&waiting)));
+        let shared = Shared {
+            node: link.node,
+            next_id: AtomicU64::new(1),
+            waiting,
+            turns: Semaphore::new(CALLS_MAX),
+            writes,
+            task: task.abort_handle(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether both are clones of one connection.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Who is at the other end; an introducer has no id.
+    pub fn node(&self) -> Option<NodeId> {
+        self.shared.node
+    }
+
+    /// Whether the link has ended.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.shared.waiting).is_none()
+    }
+
+    /// For how long the peer has answered nothing.
+    pub fn silence(&self) -> Duration {
+        lock(&self.shared.waiting).as_ref().map_or(Duration::MAX, |calls| calls.heard.elapsed())
+    }
+
+    /// Ends when the link has ended. It does not keep the connection open.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let writes = self.shared.writes.clone();
+        async move { writes.closed().await }
+    }
+
+    /// Asks, and waits for the one answer.
+    pub async fn call(&self, request: Request, limit: Duration) -> Result<Reply, CallError> {
+        let ask = async {
+            let turn = self.shared.turns.acquire().await.map_err(|_| CallError::Closed)?;
+            let (id, mut answers) = self.open(1)?;
+            let _asked = Asked { shared: &self.shared, id, _turn: turn };
+            self.send(id, request).await?;
+            answers.recv().await.ok_or(CallError::Closed)
+        };
+        timeout(limit, ask).await.unwrap_or(Err(CallError::TimedOut(limit)))
+    }
+
+    /// Asks for what is answered again and again. The receiver ends with the connection; a slow one holds it up, so
+    /// that a watch wants a connection of its own.
+    pub async fn watch(&self, request: Request) -> Result<mpsc::Receiver<Reply>, CallError> {
+        let (id, answers) = self.open(PUSHES_QUEUED_MAX)?;
+        self.send(id, request).await?;
+        Ok(answers)
+    }
+
+    /// Notes that somebody waits for answers, before the first can come.
+    fn open(&self, queued_max: usize) -> Result<(u64, mpsc::Receiver<Reply>), CallError> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, answers) = mpsc::channel(queued_max);
+        lock(&self.shared.waiting).as_mut().ok_or(CallError::Closed)?.senders.insert(id, sender);
+        Ok((id, answers))
+    }
+
+    async fn send(&self, id: u64, request: Request) -> Result<(), CallError> {
+        let mut frame = Vec::with_capacity(256);
+        encode_frame(&Call { id, request }, &mut frame)?;
+        self.shared.writes.send(frame).await.map_err(|_| CallError::Closed)
+    }
+}
+
+/// A call on its way; when it is dropped, however that comes, its answer is not waited for any more.
+struct Asked<'a> {
+    shared: &'a Shared,
+    id: u64,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(calls) = lock(&self.shared.waiting).as_mut() {
+            calls.senders.remove(&self.id);
+        }
+    }
+}
+
+fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, Option<Calls>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both directions: the end of one is the end of the link.
+async fn run(reader: LinkReader, writer: LinkWriter, queued: mpsc::Receiver<Vec<u8>>, waiting: Waiting) {
+    tokio::select! {
+        () = read_answers(reader, &waiting) => {}
+        () = write_calls(writer, queued) => {}
+    }
+    *lock(&waiting) = None;
+}
+
+async fn read_answers(reader: LinkReader, waiting: &Waiting) {
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    while let Ok(Answer { id, more, reply }) = read_frame(&mut reader).await {
+        let sender = {
+            let mut guard = lock(waiting);
+            let Some(calls) = guard.as_mut() else { return };
+            calls.heard = Instant::now();
+            if more { calls.senders.get(&id).cloned() } else { calls.senders.remove(&id) }
+        };
+        // Nobody waits for the answer to a call that was given up.
+        let Some(sender) = sender else { continue };
+        if sender.send(reply).await.is_err()
+            && let Some(calls) = lock(waiting).as_mut()
+        {
+            calls.senders.remove(&id);
+        }
+    }
+}
+
+async fn write_calls(mut writer: LinkWriter, mut queued: mpsc::Receiver<Vec<u8>>) {
+    while let Some(mut frame) = queued.recv().await {
+        // What queued up meanwhile goes out in the same write.
+        while let Ok(next) = queued.try_recv() {
+            frame.extend_from_slice(&next);
+        }
+        if writer.write_all(&frame).await.is_err() || writer.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
+
+    use super::*;
+    use crate::client::frames::write_frame;
+    use crate::wire::control::{ControlReply, ControlRequest};
+
+    fn pair() -> (Connection, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 20);
+        let (reader, writer) = split(ours);
+        (Connection::new(Link { reader: Box::new(reader), writer: Box::new(writer), node: None }), theirs)
+    }
+
+    fn request() -> Request {
+        Request::Control(ControlRequest::Coordinator)
+    }
+
+    async fn answer(peer: &mut DuplexStream, id: u64) {
+        let reply = Reply::Control(Box::new(ControlReply::Done));
+        write_frame(peer, &Answer { id, more: false, reply }).await.unwrap();
+    }
+
+    fn waiting(connection: &Connection) -> usize {
+        lock(&connection.shared.waiting).as_ref().unwrap().senders.len()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_answers_leaves_nothing_behind() {
+        let (connection, _silent) = pair();
+        for _ in 0..50 {
+            let error = connection.call(request(), Duration::from_millis(1)).await.unwrap_err();
+            assert!(matches!(error, CallError::TimedOut(_)), "{error}");
+        }
+        assert_eq!(waiting(&connection), 0);
+        assert_eq!(connection.shared.turns.available_permits(), CALLS_MAX);
+        assert!(connection.silence() >= Duration::from_millis(50));
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_calls_in_any_order_and_late_ones_nobody() {
+        let (connection, mut peer) = pair();
+        let given_up = connection.call(request(), Duration::from_millis(1)).await;
+        assert!(given_up.is_err());
+        let call = || {
+            let connection = connection.clone();
+            tokio::spawn(async move { connection.call(request(), Duration::from_secs(5)).await })
+        };
+        let calls = [call(), call()];
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(read_frame::<Call, _>(&mut peer).await.unwrap().id);
+        }
+        for id in ids.into_iter().rev() {
+            answer(&mut peer, id).await;
+        }
+        for call in calls {
+            assert!(matches!(call.await.unwrap(), Ok(Reply::Control(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_goes_away_ends_every_call() {
+        let (connection, mut peer) = pair();
+        let call = {
+            let connection = connection.clone();
+            tokio::spawn(async move { connection.call(request(), Duration::from_secs(5)).await })
+        };
+        peer.read_u8().await.unwrap();
+        let closed = connection.closed();
+        drop(peer);
+        assert!(matches!(call.await.unwrap(), Err(CallError::Closed)));
+        closed.await;
+        assert!(connection.is_closed());
+    }
+}

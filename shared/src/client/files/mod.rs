@@ -1,0 +1,93 @@
+//! Files in and out of the cluster's store: streams of bytes between a client and the holders of blobs.
+//!
+//! Decides how a file is cut, hashed, sent, committed and read back. Source: the design, section 7 (SDFS): a chain of
+//! holders as in HDFS and GFS, content-addressed extents as in Garage.
+//!
+//! Layers, each on the one below: [`connection`] (many puts and gets on one link), [`pool`] (a connection a holder
+//! and lane), [`upload`] (blobs to as many holders as planned), [`source`] (local files, hashed), [`put`], and
+//! [`fetch`] (blobs, falling over from holder to holder), [`target`] (local files, written aside and renamed), [`get`].
+//!
+//! Invariants: a version is committed only when every extent of it is durable on at least one holder, and with fewer
+//! copies than planned only after [`upload::PLANS_MAX`] plans; a local file is replaced only by bytes whose digest was
+//! verified.
+//!
+//! Bounds: a put holds at most [`put::MEMORY_BYTES_MAX`] of file bytes; a get holds a few MiB an extent, at most
+//! [`get::EXTENTS_IN_FLIGHT`] extents at once.
+//!
+//! It does not choose holders, and it deletes nothing: the coordinator does.
+
+pub mod connection;
+pub mod direct;
+pub mod fetch;
+pub mod get;
+pub mod pool;
+pub mod put;
+pub mod source;
+pub mod target;
+pub mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use fetch::Unavailable;
+pub use get::{GetError, GetItem, GetReport};
+pub use put::{PutError, PutItem, PutOptions, PutReport};
+pub use upload::StoredBlobs;
+
+use self::pool::BlobPool;
+use super::cluster::Cluster;
+use crate::ids::NodeId;
+
+/// How far a put or a get has come. Called from the operation's own task: return at once.
+pub trait Progress: Send + Sync {
+    /// So many more bytes are done: stored on their holders, verified and written locally, or found there already.
+    fn bytes(&self, count: u64);
+    /// One more file is done.
+    fn file(&self);
+}
+
+/// Nobody looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn bytes(&self, _count: u64) {}
+    fn file(&self) {}
+}
+
+/// The files of a cluster. Cheap to clone; the clones share their connections to holders.
+#[derive(Clone)]
+pub struct Files {
+    cluster: Cluster,
+    pool: Arc<BlobPool>,
+    near: Option<NodeId>,
+    /// How long a get goes on without any extent coming.
+    patience: Duration,
+}
+
+impl Files {
+    /// The files of `cluster`, with connections of their own.
+    pub fn new(cluster: Cluster) -> Self {
+        let pool = Arc::new(BlobPool::new(Arc::clone(cluster.dialer())));
+        Self { cluster, pool, near: None, patience: get::DEADLINE }
+    }
+
+    /// The same files, read from `node` first where it holds them.
+    #[must_use]
+    pub fn near(mut self, node: NodeId) -> Self {
+        self.near = Some(node);
+        self
+    }
+
+    /// The same files, with another limit than [`get::DEADLINE`] on how long a get waits for an extent to be found.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}

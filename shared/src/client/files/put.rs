@@ -1,0 +1,431 @@
+//! Files into the store: read and hashed ahead, sent in batches, committed in batches.
+//!
+//! Decides what is read, sent and committed when. If the upload is over before all is committed (the coordinator
+//! changed), what is not committed is sent again under a new one; holders that have a blob already do not rewrite it.
+//!
+//! Bounds: [`MEMORY_BYTES_MAX`] of file bytes; [`BATCHES_IN_FLIGHT`] batches being stored; one commit of at most
+//! [`COMMIT_FILES_MAX`] files under way.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::sleep;
+
+use super::source::{self, Piece, Wanted};
+use super::upload::{BATCH_BLOBS_MAX, Loaded, PlaceError, UPLOADS_MAX};
+use super::{Files, Progress};
+use crate::client::cluster::ClusterError;
+use crate::ids::{Digest, NodeId, UploadId};
+use crate::names::FileName;
+use crate::wire::blobs::BlobRef;
+use crate::wire::control::{
+    Change, Changed, ControlReply, ControlRequest, EXTENTS_PER_FILE_MAX, NewFile, PlacedBlob,
+};
+use crate::wire::refusal::Refusal;
+
+/// File bytes that one put holds in memory at most.
+pub const MEMORY_BYTES_MAX: usize = 192 << 20;
+/// Batches of blobs that are being stored at once.
+pub const BATCHES_IN_FLIGHT: usize = 4;
+/// Most files in one commit.
+pub const COMMIT_FILES_MAX: usize = 256;
+const LOCATE_NAMES_MAX: usize = 256;
+const PIECES_QUEUED_MAX: usize = 256;
+/// A third of the time after which the coordinator gives an idle upload up.
+const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(20);
+
+/// A local file and the name it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutItem {
+    /// Its name in the store.
+    pub name: FileName,
+    /// The local file.
+    pub path: PathBuf,
+}
+
+/// How to put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOptions {
+    /// Leave out files whose newest version has the same size and digest.
+    pub skip_unchanged: bool,
+    /// Blobs under way at once, 1 to 1024.
+    pub in_flight: usize,
+}
+
+impl Default for PutOptions {
+    fn default() -> Self {
+        Self { skip_unchanged: false, in_flight: 512 }
+    }
+}
+
+/// What a put did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutReport {
+    /// Files of which a new version was committed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files left out because the store has them already.
+    pub skipped: u64,
+    /// Durable copies of the extent that has the fewest; equal to `copies_wanted` if nothing was sent.
+    pub copies_min: u32,
+    /// Copies each extent should have with the members there are: say "copies 3 of 4" where `copies_min` is less.
+    pub copies_wanted: u32,
+    /// The new version of each item, in the order given; `None` for those left out.
+    pub versions: Vec<Option<u64>>,
+}
+
+/// Why files were not put. Those committed before the error stay.
+#[derive(Debug, Error)]
+pub enum PutError {
+    /// A local file cannot be put.
+    #[error("cannot put {}: {source}", path.display())]
+    Local {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The local file was written to while it was read.
+    #[error("{} changed while it was read: put it again when nobody writes to it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A blob of more than 64 MiB, or a file of too many extents.
+    #[error("{what} has {bytes} bytes, at most {limit} are possible")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Not one member could store the blob.
+    #[error("no member could store {what} (tried {tried}): see that members are up and have free disk space")]
+    NoHolder {
+        /// The blob.
+        what: String,
+        /// Who was tried, and what happened.
+        tried: String,
+    },
+    /// The upload ended again and again before it could be committed.
+    #[error("the upload was given up by the cluster {tries} times before it could be committed: try again")]
+    UploadOver {
+        /// How often it was begun.
+        tries: u32,
+    },
+    /// The coordinator could not be reached, or refused.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl Files {
+    /// Puts local files as new versions. Each is visible only when all its bytes are durable on their holders.
+    pub async fn put_files(
+        &self,
+        items: Vec<PutItem>,
+        options: PutOptions,
+        progress: &dyn Progress,
+    ) -> Result<PutReport, PutError> {
+        let mut put = Put::new(self, items, options, progress);
+        for _ in 0..UPLOADS_MAX {
+            match put.attempt().await {
+                Err(PlaceError::Over) => tracing::debug!("the upload was over early: begun again"),
+                Err(PlaceError::Failed(error)) => return Err(error),
+                Ok(()) => return Ok(put.into_report()),
+            }
+        }
+        Err(PutError::UploadOver { tries: UPLOADS_MAX })
+    }
+}
+
+/// Where a file of the list stands.
+enum Stage {
+    /// Its bytes are being stored: what is known of its extents, and its size and digest once it was read whole.
+    Storing {
+        extents: Vec<Option<PlacedBlob>>,
+        end: Option<(u64, Digest, usize)>,
+    },
+    /// In a commit, or waiting for one.
+    Committing,
+    Committed(u64),
+    Skipped,
+}
+
+impl Stage {
+    fn start() -> Self {
+        Self::Storing { extents: Vec::new(), end: None }
+    }
+}
+
+/// An extent of a batch: whose it is, and the room its bytes take.
+struct Part {
+    item: usize,
+    index: usize,
+    _room: OwnedSemaphorePermit,
+}
+
+enum Event {
+    Placed { parts: Vec<Part>, result: Result<(Vec<PlacedBlob>, u32), PlaceError> },
+    Committed { items: Vec<usize>, result: Result<Changed, ClusterError> },
+}
+
+struct Put<'a> {
+    files: &'a Files,
+    items: Vec<PutItem>,
+    options: PutOptions,
+    progress: &'a dyn Progress,
+    stages: Vec<Stage>,
+    /// Bytes of each file stored in this attempt, and shown so far in all attempts.
+    counted: Vec<(u64, u64)>,
+    ready: VecDeque<(usize, NewFile)>,
+    report: PutReport,
+    copies_min: Option<u32>,
+}
+
+impl<'a> Put<'a> {
+    fn new(files: &'a Files, items: Vec<PutItem>, options: PutOptions, progress: &'a dyn Progress) -> Self {
+        let stages = items.iter().map(|_| Stage::start()).collect();
+        let counted = vec![(0, 0); items.len()];
+        let (ready, report) = (VecDeque::new(), PutReport::default());
+        Self { files, items, options, progress, stages, counted, ready, report, copies_min: None }
+    }
+
+    fn into_report(self) -> PutReport {
+        let mut report = self.report;
+        report.copies_min = self.copies_min.unwrap_or(report.copies_wanted);
+        report.versions = self
+            .stages
+            .iter()
+            .map(|stage| match stage {
+                Stage::Committed(version) => Some(*version),
+                _ => None,
+            })
+            .collect();
+        report
+    }
+
+    /// Puts what is not committed, under one upload.
+    async fn attempt(&mut self) -> Result<(), PlaceError> {
+        let wanted = self.begin().await?;
+        let plan = self.files.plan(None, Vec::new(), BTreeSet::new()).await?;
+        let upload = plan.upload;
+        let files = self.files;
+        let done = tokio::select! {
+            done = self.run(upload, wanted) => done,
+            over = keep_alive(files, upload) => Err(over),
+        };
+        if !matches!(done, Err(PlaceError::Over)) {
+            files.end_upload(upload).await;
+        }
+        done
+    }
+
+    /// Starts over with every file that is not done, and finds out which are unchanged.
+    async fn begin(&mut self) -> Result<Vec<Wanted>, PlaceError> {
+        self.ready.clear();
+        let mut wanted = Vec::new();
+        for (item, stage) in self.stages.iter_mut().enumerate() {
+            if matches!(stage, Stage::Committed(_) | Stage::Skipped) {
+                continue;
+            }
+            *stage = Stage::start();
+            self.counted[item].0 = 0;
+            wanted.push(Wanted { item, path: self.items[item].path.clone(), known: None });
+        }
+        if self.options.skip_unchanged {
+            for part in wanted.chunks_mut(LOCATE_NAMES_MAX) {
+                let names = part.iter().map(|file| self.items[file.item].name.clone()).collect();
+                let located =
+                    self.files.cluster.control(ControlRequest::Locate { names, version: None }).await?;
+                let ControlReply::Located(versions) = located else { continue };
+                for (file, version) in part.iter_mut().zip(versions) {
+                    file.known = version.map(|version| (version.size, version.digest));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    async fn run(&mut self, upload: UploadId, wanted: Vec<Wanted>) -> Result<(), PlaceError> {
+        let (sender, mut pieces) = mpsc::channel(PIECES_QUEUED_MAX);
+        let room = Arc::new(Semaphore::new(MEMORY_BYTES_MAX));
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || source::read(wanted, &room, &runtime, &sender));
+        let batch_max = (self.options.in_flight / BATCHES_IN_FLIGHT).clamp(1, BATCH_BLOBS_MAX);
+        let mut under_way: FuturesUnordered<BoxFuture<'a, Event>> = FuturesUnordered::new();
+        let (mut placing, mut committing, mut ended) = (0, false, false);
+        loop {
+            if !committing && let Some(commit) = self.next_commit(upload) {
+                under_way.push(commit);
+                committing = true;
+            }
+            if ended && under_way.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                piece = pieces.recv(), if !ended && placing < BATCHES_IN_FLIGHT => {
+                    let Some(piece) = piece else { ended = true; continue };
+                    if let Some(batch) = self.take_pieces(piece, &mut pieces, batch_max, upload)? {
+                        under_way.push(batch);
+                        placing += 1;
+                    }
+                }
+                Some(event) = under_way.next() => match event {
+                    Event::Placed { parts, result } => {
+                        placing -= 1;
+                        self.placed(&parts, result?);
+                    }
+                    Event::Committed { items, result } => {
+                        committing = false;
+                        self.committed(&items, result?)?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes what has been read, and makes a batch of the extents among it.
+    fn take_pieces(
+        &mut self,
+        first: Piece,
+        pieces: &mut mpsc::Receiver<Piece>,
+        batch_max: usize,
+        upload: UploadId,
+    ) -> Result<Option<BoxFuture<'a, Event>>, PlaceError> {
+        let (mut parts, mut batch): (Vec<Part>, Vec<Loaded>) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            match piece {
+                Piece::Extent { item, index, blob, bytes, room } => {
+                    parts.push(Part { item, index, _room: room });
+                    batch.push((blob, bytes));
+                }
+                Piece::End { item, size, digest, extents } => {
+                    if let Stage::Storing { end, .. } = &mut self.stages[item] {
+                        *end = Some((size, digest, extents));
+                    }
+                    self.check_complete(item);
+                }
+                Piece::Unchanged { item, size } => {
+                    self.stages[item] = Stage::Skipped;
+                    self.report.skipped += 1;
+                    self.count(item, size);
+                    self.progress.file();
+                }
+                Piece::Failed(error) => return Err(PlaceError::Failed(error)),
+            }
+            next = if batch.len() < batch_max { pieces.try_recv().ok() } else { None };
+        }
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let files = self.files;
+        let place = async move {
+            let result = files.place(upload, &batch).await;
+            Event::Placed { parts, result }
+        };
+        Ok(Some(place.boxed()))
+    }
+
+    fn placed(&mut self, parts: &[Part], (blobs, wanted): (Vec<PlacedBlob>, u32)) {
+        self.report.copies_wanted = wanted;
+        for (part, placed) in parts.iter().zip(blobs) {
+            self.count(part.item, placed.blob.size);
+            if let Stage::Storing { extents, .. } = &mut self.stages[part.item] {
+                if extents.len() <= part.index {
+                    extents.resize(part.index + 1, None);
+                }
+                extents[part.index] = Some(placed);
+            }
+            self.check_complete(part.item);
+        }
+    }
+
+    /// Lines a file up for commit, if all of it is stored.
+    fn check_complete(&mut self, item: usize) {
+        let Stage::Storing { extents, end: Some((size, digest, count)) } = &self.stages[item] else { return };
+        let stored: Vec<PlacedBlob> = extents.iter().flatten().cloned().collect();
+        if stored.len() != *count {
+            return;
+        }
+        let copies =
+            stored.iter().map(|placed| u32::try_from(placed.holders.len()).unwrap_or(u32::MAX)).min();
+        self.copies_min = [self.copies_min, copies].into_iter().flatten().min();
+        let nodes = |placed: PlacedBlob| -> (BlobRef, Vec<NodeId>) {
+            (placed.blob, placed.holders.iter().map(|holder| holder.node).collect())
+        };
+        let extents = stored.into_iter().map(nodes).collect();
+        let name = self.items[item].name.clone();
+        let file = NewFile { name, size: *size, digest: *digest, extents };
+        self.stages[item] = Stage::Committing;
+        self.ready.push_back((item, file));
+    }
+
+    /// Whatever is complete, as one commit.
+    fn next_commit(&mut self, upload: UploadId) -> Option<BoxFuture<'a, Event>> {
+        let (mut items, mut files, mut extents) = (Vec::new(), Vec::new(), 0);
+        while let Some((item, file)) = self.ready.pop_front() {
+            extents += file.extents.len();
+            items.push(item);
+            files.push(file);
+            if files.len() == COMMIT_FILES_MAX || extents >= EXTENTS_PER_FILE_MAX {
+                break;
+            }
+        }
+        if files.is_empty() {
+            return None;
+        }
+        let cluster = self.files.cluster.clone();
+        let commit = async move {
+            let result = cluster.change(Change::CommitFiles { upload, files }).await;
+            Event::Committed { items, result }
+        };
+        Some(commit.boxed())
+    }
+
+    fn committed(&mut self, items: &[usize], changed: Changed) -> Result<(), PlaceError> {
+        let Changed::Files(versions) = changed else {
+            let refusal = Refusal::internal("the coordinator answered a commit with something else");
+            return Err(ClusterError::from(refusal).into());
+        };
+        for (&item, (version, _)) in items.iter().zip(versions) {
+            self.stages[item] = Stage::Committed(version);
+            self.report.files += 1;
+            self.report.bytes += self.counted[item].0;
+            self.progress.file();
+        }
+        Ok(())
+    }
+
+    /// Shows bytes that were not shown before: an attempt that is begun again shows nothing twice.
+    fn count(&mut self, item: usize, bytes: u64) {
+        let (stored, shown) = &mut self.counted[item];
+        *stored += bytes;
+        if *stored > *shown {
+            self.progress.bytes(*stored - *shown);
+            *shown = *stored;
+        }
+    }
+}
+
+/// Keeps an upload from idling; returns when it is over.
+async fn keep_alive(files: &Files, upload: UploadId) -> PlaceError {
+    loop {
+        sleep(KEEP_ALIVE_PERIOD).await;
+        if let Err(PlaceError::Over) = files.plan(Some(upload), Vec::new(), BTreeSet::new()).await {
+            return PlaceError::Over;
+        }
+    }
+}

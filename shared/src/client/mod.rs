@@ -1,0 +1,11 @@
+//! The typed client: how programs talk to a cluster.
+//!
+//! Layers, each on the one below: [`link`] (a connection with its hello done), [`frames`] (messages on it),
+//! [`connection`] (many calls at once), [`cluster`] (whom to ask), [`files`] (bytes in and out).
+
+pub mod cluster;
+pub mod connection;
+pub mod door;
+pub mod files;
+pub mod frames;
+pub mod link;

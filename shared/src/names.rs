@@ -1,0 +1,183 @@
+//! Names that people give: checked once at the door, so that a held name is always a good one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Longest file name, in bytes.
+pub const FILE_NAME_BYTES_MAX: usize = 1024;
+/// Longest name of a model or a member, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Why a name was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Nothing but the empty string.
+    #[error("the {kind} is empty: give it at least one character")]
+    Empty {
+        /// What was being named.
+        kind: &'static str,
+    },
+    /// Longer than its limit.
+    #[error("the {kind} '{start}...' has {bytes} bytes, {limit} are allowed: shorten it")]
+    TooLong {
+        /// What was being named.
+        kind: &'static str,
+        /// Its first characters.
+        start: String,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Holds what such a name may not hold.
+    #[error("the {kind} {name:?} is not allowed: {why}")]
+    Invalid {
+        /// What was being named.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+}
+
+fn check_length(kind: &'static str, name: &str, limit: usize) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty { kind });
+    }
+    if name.len() > limit {
+        let start = name.chars().take(32).filter(|c| !c.is_control()).collect();
+        return Err(NameError::TooLong { kind, start, bytes: name.len(), limit });
+    }
+    Ok(())
+}
+
+fn check_path(kind: &'static str, name: &str) -> Result<(), NameError> {
+    check_length(kind, name, FILE_NAME_BYTES_MAX)?;
+    let invalid = |why| Err(NameError::Invalid { kind, name: name.to_owned(), why });
+    if name.chars().any(char::is_control) {
+        return invalid("it holds a control character");
+    }
+    if name.starts_with('/') {
+        return invalid("it is absolute: leave the leading slash out");
+    }
+    if name.split('/').any(|part| part == ".." || part == ".") {
+        return invalid("it holds '.' or '..' as a part");
+    }
+    if name.split('/').any(str::is_empty) {
+        return invalid("it holds an empty part: two slashes in a row, or one at the end");
+    }
+    Ok(())
+}
+
+fn check_label(kind: &'static str, name: &str) -> Result<(), NameError> {
+    check_length(kind, name, LABEL_BYTES_MAX)?;
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+        return Ok(());
+    }
+    let why = "only letters, digits, '.', '_' and '-' are allowed";
+    Err(NameError::Invalid { kind, name: name.to_owned(), why })
+}
+
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(name: String) -> Result<Self, NameError> {
+                $check($kind, &name)?;
+                Ok(Self(name))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                Self::try_from(name.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+checked_name!(
+    /// A file's name in SDFS: flat, slashes allowed, at most [`FILE_NAME_BYTES_MAX`] bytes.
+    FileName,
+    "file name",
+    check_path
+);
+checked_name!(
+    /// A data set: all files whose name is this text, a slash, and more.
+    DatasetName,
+    "dataset name",
+    check_path
+);
+checked_name!(
+    /// A model's name: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`.
+    ModelName,
+    "model name",
+    check_label
+);
+checked_name!(
+    /// A member's name as people see it: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`.
+    MemberName,
+    "member name",
+    check_label
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_names_pass() {
+        for name in ["a", "docs/report.pdf", "a..b/c", "naïve café.txt", &"x".repeat(FILE_NAME_BYTES_MAX)] {
+            assert_eq!(name.parse::<FileName>().unwrap().as_str(), name);
+        }
+        assert!("squeezenet1.1".parse::<ModelName>().is_ok());
+    }
+
+    #[test]
+    fn bad_names_are_refused_by_name() {
+        for name in ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", ".", "a\nb", "a\u{7f}"] {
+            assert!(name.parse::<FileName>().is_err(), "{name:?}");
+        }
+        assert!("x".repeat(FILE_NAME_BYTES_MAX + 1).parse::<FileName>().is_err());
+        assert!("no spaces".parse::<ModelName>().is_err());
+        let error = "a/../b".parse::<FileName>().unwrap_err().to_string();
+        assert!(error.contains("a/../b"), "{error}");
+    }
+
+    #[test]
+    fn names_from_the_wire_are_checked() {
+        assert!(serde_json::from_str::<FileName>("\"../x\"").is_err());
+        assert!(serde_json::from_str::<FileName>("\"x\"").is_ok());
+    }
+}

@@ -1,0 +1,327 @@
+//! What people's tools, and members on their behalf, ask of a member.
+//!
+//! Reads of the metadata and all changes are for the coordinator; any other member refuses them with
+//! [`super::refusal::RefusalCode::NotCoordinator`] and says whom to ask.
+
+use serde::{Deserialize, Serialize};
+
+use super::blobs::{BlobRef, Holder};
+pub use super::views::{
+    AssignmentView, ClusterView, DeadLetter, Distribution, IdentityView, JobState, JobView, Liveness,
+    LogRole, MemberView, ModelView, SegmentView, StoreView, WorkerView,
+};
+use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
+use crate::names::{DatasetName, FileName, ModelName};
+
+/// Most files in one commit, blobs in one plan, names in one lookup or listing.
+pub const ITEMS_PER_REQUEST_MAX: usize = 1024;
+/// Most extents of a file: with extents of 64 MiB, files of up to 4 TiB.
+pub const EXTENTS_PER_FILE_MAX: usize = 65_536;
+/// Most versions of a file that are kept.
+pub const VERSIONS_KEPT: usize = 5;
+/// The data set that `populate-test-data` fills and `add-job` reads unless told otherwise.
+pub const DATASET_DEFAULT: &str = "test-data";
+/// The file of a data set that is its label table, not a query.
+pub const LABELS_FILE: &str = "labels.csv";
+/// Batch size of a job that was given none.
+pub const BATCH_SIZE_DEFAULT: u32 = 32;
+
+/// A blob and the members that hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedBlob {
+    /// The blob.
+    pub blob: BlobRef,
+    /// Who holds it.
+    pub holders: Vec<Holder>,
+}
+
+/// A request from outside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// `list_mem`: the membership list of the member asked.
+    Members,
+    /// `list_self`: the member asked.
+    Identity,
+    /// `join`: go back into the cluster after a `leave`.
+    Join,
+    /// `leave`: leave the cluster, keep running.
+    Leave,
+    /// Whom to ask for what only the coordinator does.
+    Coordinator,
+    /// `ls`: files in name order.
+    List {
+        /// Only names that start with this text.
+        prefix: String,
+        /// Only names behind this one.
+        after: Option<FileName>,
+        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        limit: u32,
+    },
+    /// Where the bytes of files are: the newest version, or the one named. Unknown names answer `None`.
+    Locate {
+        /// The files, at most [`ITEMS_PER_REQUEST_MAX`].
+        names: Vec<FileName>,
+        /// Which version; the newest without one.
+        version: Option<u64>,
+    },
+    /// `get-versions`: the newest `limit` versions of one file, newest first.
+    Versions {
+        /// The file.
+        name: FileName,
+        /// How many, up to [`VERSIONS_KEPT`].
+        limit: u32,
+    },
+    /// `store`: the files of which a member holds bytes, in name order.
+    Stored {
+        /// The member.
+        member: NodeId,
+        /// Only names behind this one.
+        after: Option<FileName>,
+        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        limit: u32,
+    },
+    /// Where blobs are to go. Opens an upload, or keeps one open.
+    Plan {
+        /// The upload; `None` opens one. It ends by [`ControlRequest::EndUpload`] or a minute without a request.
+        upload: Option<UploadId>,
+        /// The blobs, at most [`ITEMS_PER_REQUEST_MAX`].
+        blobs: Vec<BlobRef>,
+        /// Members that just failed the client.
+        exclude: Vec<NodeId>,
+    },
+    /// The upload is over: what was not committed may be collected.
+    EndUpload(UploadId),
+    /// A change, done once however often it is asked under the same id.
+    Change {
+        /// Its id.
+        op: OpId,
+        /// What to change.
+        change: Change,
+    },
+    /// `get-job-stats`: one job or all.
+    Jobs(Option<JobId>),
+    /// `get-job-assigned-VMs`: who works for which job.
+    Assignments(Option<JobId>),
+    /// Models and their state.
+    Models,
+    /// `get-job-results`: the segments of a job, in order of commit.
+    Results {
+        /// The job.
+        job: JobId,
+        /// Skip this many segments.
+        skip: u64,
+        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        limit: u32,
+    },
+    /// The queries of a job that failed for good.
+    DeadLetters {
+        /// The job.
+        job: JobId,
+        /// Only queries from this number on.
+        from: u64,
+        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        limit: u32,
+    },
+    /// Everything a console shows, now and whenever it changes (at most five times a second), until the connection ends.
+    Watch,
+}
+
+/// A new version of a file, its bytes stored already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewFile {
+    /// The file.
+    pub name: FileName,
+    /// Its size in bytes: the sum of its extents.
+    pub size: u64,
+    /// The digest of all its bytes.
+    pub digest: Digest,
+    /// Its extents in order; none for an empty file.
+    pub extents: Vec<(BlobRef, Vec<NodeId>)>,
+}
+
+/// A change to the cluster's metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// `put`: commit new versions, all of them or none.
+    CommitFiles {
+        /// The upload under which their bytes were stored.
+        upload: UploadId,
+        /// The versions, at most [`ITEMS_PER_REQUEST_MAX`].
+        files: Vec<NewFile>,
+    },
+    /// `delete`: remove a file with all its versions.
+    Delete {
+        /// The file.
+        name: FileName,
+    },
+    /// `train-start`: have models trained, or all predefined ones.
+    TrainStart {
+        /// The models; empty for all predefined ones.
+        models: Vec<ModelName>,
+        /// The seed of the training.
+        seed: u64,
+    },
+    /// `add-job`.
+    AddJob {
+        /// The model.
+        model: ModelName,
+        /// The data set.
+        dataset: DatasetName,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
+        batch_size: u32,
+    },
+    /// `set-batch-size`: from the next lease on.
+    SetBatchSize {
+        /// The job.
+        job: JobId,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
+        batch_size: u32,
+    },
+    /// `start-job`: freeze the data set and start, or go on after a stop.
+    StartJob {
+        /// The job.
+        job: JobId,
+    },
+    /// `stop-job`: no further batches; what runs may finish.
+    StopJob {
+        /// The job.
+        job: JobId,
+    },
+    /// Run a job's dead letters again.
+    RetryDeadLetters {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// What a change did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changed {
+    /// New versions, in the order asked: number and durable copies of the extent with the fewest.
+    Files(Vec<(u64, u32)>),
+    /// A file is gone, with this many versions.
+    Deleted {
+        /// Versions removed.
+        versions: u32,
+    },
+    /// Models to be trained.
+    Training(Vec<ModelName>),
+    /// A job was added.
+    JobAdded(JobId),
+    /// A job was started with this many queries in its manifest, or resumed.
+    JobStarted {
+        /// Queries of the manifest.
+        submitted: u64,
+    },
+    /// Done.
+    Done,
+    /// Dead letters to run again.
+    Retried {
+        /// How many.
+        queries: u64,
+    },
+}
+
+/// A version of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileVersion {
+    /// The file.
+    pub name: FileName,
+    /// Its number, from 1.
+    pub version: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The digest of all its bytes.
+    pub digest: Digest,
+    /// When it was committed, in milliseconds since the epoch, by the coordinator's clock.
+    pub created_ms: u64,
+    /// Its extents in order, and who holds them.
+    pub extents: Vec<PlacedBlob>,
+}
+
+/// A row of `ls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSummary {
+    /// The file.
+    pub name: FileName,
+    /// Its newest version.
+    pub version: u64,
+    /// Versions kept.
+    pub versions: u32,
+    /// The newest version's size in bytes.
+    pub size: u64,
+    /// The newest version's digest.
+    pub digest: Digest,
+    /// When it was committed, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// Members that hold all of the newest version.
+    pub holders: Vec<NodeId>,
+}
+
+/// Where one blob is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain(pub Vec<Holder>);
+
+/// Answers to [`ControlRequest`]s.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ControlReply {
+    /// Members of the list, in id order.
+    Members(Vec<MemberView>),
+    /// The member asked.
+    Identity(IdentityView),
+    /// Done.
+    Done,
+    /// The coordinator and its term.
+    Coordinator {
+        /// Who and where.
+        coordinator: Holder,
+        /// Its term.
+        term: Term,
+    },
+    /// Files, and whether more follow behind the last.
+    Files {
+        /// The rows.
+        files: Vec<FileSummary>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// The versions asked for, in the order asked.
+    Located(Vec<Option<FileVersion>>),
+    /// Versions of one file, newest first.
+    Versions(Vec<FileVersion>),
+    /// Where the blobs go.
+    Planned {
+        /// The upload, to be named with every put and commit.
+        upload: UploadId,
+        /// One chain a blob; fewer than [`super::blobs::COPIES`] holders while there are fewer members.
+        chains: Vec<Chain>,
+        /// Copies a blob should have with the members there are.
+        copies: u32,
+    },
+    /// The change was made.
+    Changed(Changed),
+    /// Jobs.
+    Jobs(Vec<JobView>),
+    /// Who works for which job.
+    Assignments(Vec<AssignmentView>),
+    /// Models.
+    Models(Vec<ModelView>),
+    /// Segments, and the job's figures at the same moment.
+    Results {
+        /// The segments.
+        segments: Vec<SegmentView>,
+        /// Whether there are more.
+        more: bool,
+        /// The job.
+        job: JobView,
+    },
+    /// Dead letters in query order.
+    DeadLetters {
+        /// The rows.
+        letters: Vec<DeadLetter>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To a watcher.
+    View(ClusterView),
+}

@@ -1,0 +1,33 @@
+//! Between a member and the introducer.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
+use crate::names::MemberName;
+
+/// What a member asks of the introducer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IntroductionRequest {
+    /// Remember me, and tell me whom to join.
+    Introduce {
+        /// The member.
+        id: NodeId,
+        /// Its name.
+        name: MemberName,
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// Whom do you know? (people's tools, to find a member)
+    Known,
+}
+
+/// The introducer's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntroductionReply {
+    /// The one member that founds the metadata log: the first that was ever introduced.
+    pub founder: Option<NodeId>,
+    /// Members known, the most recently introduced first; at most 64.
+    pub members: Vec<(NodeId, SocketAddr)>,
+}

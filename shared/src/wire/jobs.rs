@@ -1,0 +1,253 @@
+//! Between a worker and the coordinator.
+//!
+//! A worker reports every heartbeat (one second) and whenever it wants a batch; a report renews its leases, and its
+//! answer carries what to run, load, train and cancel. Results go to the file servers; only their ranges come here.
+
+use serde::{Deserialize, Serialize};
+
+use super::blobs::BlobRef;
+use super::control::PlacedBlob;
+use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
+use crate::names::{FileName, ModelName};
+
+/// Largest batch, in queries.
+pub const BATCH_QUERIES_MAX: u32 = 4096;
+/// Most leases of one worker that are at work: one that runs and one that waits.
+pub const LEASES_PER_WORKER_MAX: usize = 2;
+/// Most leases of one worker in all, those that have run and await their commit included.
+pub const LEASES_HELD_MAX: usize = 256;
+/// Longest reason kept with a failure, in bytes.
+pub const REASON_BYTES_MAX: usize = 512;
+
+/// Consecutive queries of a job's manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct QueryRange {
+    /// The first query's number, from 0.
+    pub first: u64,
+    /// How many; at least 1.
+    pub count: u32,
+}
+
+impl QueryRange {
+    /// The number behind the last query's.
+    pub const fn end(self) -> u64 {
+        self.first.saturating_add(self.count as u64)
+    }
+}
+
+/// The right to run one batch. It is lost at expiry, at the worker's death and at a higher term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// The batch.
+    pub range: QueryRange,
+    /// How often the range's first query has been leased, from 1.
+    pub attempt: u32,
+    /// The term of the coordinator that granted it.
+    pub term: Term,
+}
+
+/// One input of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryInput {
+    /// Its number in the manifest.
+    pub index: u64,
+    /// The file's name.
+    pub name: FileName,
+    /// The file's extents in order, and who holds them.
+    pub extents: Vec<PlacedBlob>,
+}
+
+/// A trained model: the file that every worker loads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelArtefact {
+    /// The model.
+    pub model: ModelName,
+    /// Its version: the digest of the whole artefact.
+    pub version: Digest,
+    /// The artefact's extents in order, and who holds them.
+    pub extents: Vec<PlacedBlob>,
+}
+
+/// A batch to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The right to run it.
+    pub lease: Lease,
+    /// The model.
+    pub model: ModelName,
+    /// The model's version: the batch is not run by any other.
+    pub version: Digest,
+    /// The inputs, in order; `lease.range.count` of them.
+    pub inputs: Vec<QueryInput>,
+    /// The data set's label table (CSV, columns file and label), where it has one.
+    pub labels: Option<Vec<PlacedBlob>>,
+}
+
+/// The state of a worker's model server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerState {
+    /// Not answering yet.
+    #[default]
+    Starting,
+    /// Live and ready.
+    Ready,
+    /// Not usable: why.
+    Down(String),
+}
+
+/// The state of one model at one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelState {
+    /// Being trained here, for everybody.
+    Training,
+    /// Being fetched and loaded.
+    Loading,
+    /// Loaded: this version answers.
+    Ready(Digest),
+    /// Not loadable: why. Tried again with back-off.
+    Failed(String),
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// The worker.
+    pub worker: NodeId,
+    /// Its boot count: a new one voids the leases of the old.
+    pub generation: u64,
+    /// Its model server's state.
+    pub server: ServerState,
+    /// Its models' states.
+    pub models: Vec<(ModelName, ModelState)>,
+    /// The leases it runs, waits to run, or has run without a commit yet. Whoever granted them.
+    pub leases: Vec<Lease>,
+    /// How many of these have run, and only await their commit: they keep it from nothing.
+    pub ran: u16,
+    /// How many further batches it wants now; 0 for a mere heartbeat.
+    pub wanted: u8,
+    /// How long the coordinator may hold the answer until there is work, in milliseconds; at most 2,000.
+    pub wait_ms: u32,
+    /// Whether it drains: it wants nothing more and its unstarted leases are returned.
+    pub draining: bool,
+}
+
+/// A batch that ran, in a commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchOutcome {
+    /// The lease it ran under.
+    pub lease: Lease,
+    /// The queries whose rows are in the segment: within the lease's range, in order, without those that failed.
+    pub answered: Vec<QueryRange>,
+    /// Wall time from the start of the batch's inference to its answer, in microseconds.
+    pub inference_us: u64,
+    /// Of the answered queries, the numbers of those with a label.
+    pub labelled: u32,
+    /// Of the labelled, those whose first label was right.
+    pub correct: u32,
+}
+
+/// A segment of result rows, stored durably, and the batches in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentCommit {
+    /// The worker.
+    pub worker: NodeId,
+    /// The job; a segment holds one job's rows.
+    pub job: JobId,
+    /// The upload under which the segment was stored.
+    pub upload: UploadId,
+    /// The segment, and who holds it.
+    pub segment: PlacedBlob,
+    /// The batches whose rows it holds.
+    pub batches: Vec<BatchOutcome>,
+}
+
+/// What went wrong with a query or a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// The model server called the input bad: it would fail anywhere.
+    BadInput,
+    /// The model server failed or timed out on it: another worker may do better.
+    Inference,
+    /// The input could not be read from the store just now.
+    Fetch,
+    /// This worker cannot run anything now: the batch is not to blame.
+    Worker,
+}
+
+/// Queries that a worker could not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The queries: all within one lease.
+    pub ranges: Vec<QueryRange>,
+    /// What kind of failure.
+    pub kind: FaultKind,
+    /// Why, at most [`REASON_BYTES_MAX`] bytes.
+    pub reason: String,
+}
+
+/// What a worker asks of the coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum JobRequest {
+    /// Heartbeat and pull.
+    Report(WorkerReport),
+    /// Make these rows the answers, where there are none yet.
+    Commit(SegmentCommit),
+    /// These queries of a lease failed here; sent before or after the commit of the rest, which ends the lease.
+    Failed {
+        /// The worker.
+        worker: NodeId,
+        /// The lease.
+        lease: Lease,
+        /// What failed.
+        faults: Vec<Fault>,
+    },
+    /// The outcome of a training order.
+    Trained {
+        /// The worker.
+        worker: NodeId,
+        /// The model.
+        model: ModelName,
+        /// The upload under which the artefact was stored, with the artefact; or why there is none.
+        result: Result<(UploadId, ModelArtefact), String>,
+    },
+}
+
+/// The coordinator's answer to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobReply {
+    /// To a report.
+    Orders(Orders),
+    /// To a commit: how many of its queries had no answer before.
+    Committed {
+        /// Queries answered by this commit.
+        accepted: u64,
+        /// Queries that had an answer already: their rows are not used.
+        duplicates: u64,
+    },
+    /// To the rest.
+    Noted,
+}
+
+/// What a worker is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// The coordinator's term. A worker drops orders of a term below one that it has seen.
+    pub term: Term,
+    /// Batches to run.
+    pub grants: Vec<Grant>,
+    /// Reported leases that are no longer the worker's: stop them, drop their rows.
+    pub cancelled: Vec<Lease>,
+    /// Models to have loaded.
+    pub load: Vec<ModelArtefact>,
+    /// Models to train, with the seed.
+    pub train: Vec<(ModelName, u64)>,
+}
+
+/// A blob with its reference and no holders: a short form for logs.
+impl From<&PlacedBlob> for BlobRef {
+    fn from(placed: &PlacedBlob) -> Self {
+        placed.blob
+    }
+}

@@ -1,0 +1,12 @@
+//! The messages that cross the network, one module a recipient.
+
+pub mod blobs;
+pub mod consensus;
+pub mod control;
+pub mod election;
+pub mod frame;
+pub mod introduction;
+pub mod jobs;
+pub mod membership;
+pub mod refusal;
+pub mod views;

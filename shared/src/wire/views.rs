@@ -1,0 +1,250 @@
+//! What people see: jobs, members, workers, models and the store, as the coordinator shows them.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::PlacedBlob;
+use super::jobs::{ModelState, QueryRange, ServerState};
+use crate::ids::{Digest, JobId, NodeId, Term};
+use crate::names::{DatasetName, FileName, MemberName, ModelName};
+
+/// A job's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    /// Added, never started.
+    Added,
+    /// Running, or waiting for workers.
+    Running,
+    /// Stopped by a person.
+    Stopped,
+    /// Stopped by the cluster, because every batch failed: why.
+    Paused(String),
+    /// All queries answered or dead.
+    Done,
+}
+
+/// A job, as shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its number.
+    pub id: JobId,
+    /// Its model.
+    pub model: ModelName,
+    /// The model's version, once started.
+    pub version: Option<Digest>,
+    /// Its data set.
+    pub dataset: DatasetName,
+    /// Queries per batch.
+    pub batch_size: u32,
+    /// Its state.
+    pub state: JobState,
+    /// Queries of its manifest; 0 before the start.
+    pub submitted: u64,
+    /// Queries answered.
+    pub done: u64,
+    /// Queries failed for good.
+    pub dead: u64,
+    /// Queries in leases now.
+    pub leased: u64,
+    /// Queries per second over the last 10 seconds.
+    pub rate_10s_qps: f64,
+    /// Queries per second since the start, without stops.
+    pub rate_qps: f64,
+    /// Seconds of running so far.
+    pub running_s: f64,
+    /// Processing time of a query (its batch's inference time over the batch's queries), in milliseconds.
+    pub processing_ms: Distribution,
+    /// Seconds to the end at the current rate, while running.
+    pub eta_s: Option<f64>,
+    /// Answered queries with a label.
+    pub labelled: u64,
+    /// Of those, answered right.
+    pub correct: u64,
+    /// Rows that came twice and were dropped.
+    pub duplicates_dropped: u64,
+}
+
+/// A distribution. All zero while nothing was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation.
+    pub std_dev: f64,
+    /// Median.
+    pub median: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+}
+
+/// Who works for which job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssignmentView {
+    /// The worker.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its jobs and the share of the last 60 seconds' work that each had, 0 to 1.
+    pub shares: Vec<(JobId, f64)>,
+    /// The jobs whose batches it holds now.
+    pub current: Vec<JobId>,
+}
+
+/// A model, as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelView {
+    /// The model.
+    pub model: ModelName,
+    /// Its trained version, if it has one.
+    pub version: Option<Digest>,
+    /// Whether it is being trained, and by whom.
+    pub training: bool,
+    /// Why the last training failed, if it did.
+    pub failure: Option<String>,
+    /// Its state at each worker that reported one.
+    pub workers: Vec<(NodeId, ModelState)>,
+}
+
+/// A member's liveness, as shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Liveness {
+    /// Answers.
+    Alive,
+    /// Does not answer, not given up yet.
+    Suspect,
+    /// Given up.
+    Dead,
+    /// Left in good order.
+    Left,
+}
+
+/// Its part in the metadata log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogRole {
+    /// Decides.
+    Coordinator,
+    /// Votes.
+    Voter,
+    /// Follows without a vote.
+    Learner,
+    /// Has no part.
+    Spare,
+}
+
+/// A member, as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: MemberName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its boot count.
+    pub generation: u64,
+    /// Its SWIM incarnation.
+    pub incarnation: u64,
+    /// Its liveness.
+    pub liveness: Liveness,
+    /// Whether only TCP reaches it.
+    pub udp_blocked: bool,
+    /// Its part in the metadata log, where the member asked knows it.
+    pub role: LogRole,
+}
+
+/// A worker, as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// The member.
+    pub node: NodeId,
+    /// Its model server's state.
+    pub server: ServerState,
+    /// Its models' states.
+    pub models: Vec<(ModelName, ModelState)>,
+}
+
+/// The file store in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreView {
+    /// Files.
+    pub files: u64,
+    /// Blobs that are referenced.
+    pub blobs: u64,
+    /// Their bytes, each counted once.
+    pub bytes: u64,
+    /// Blobs with fewer live copies than they should have.
+    pub under_replicated: u64,
+    /// Copies under way.
+    pub copying: u64,
+    /// Blobs without any live copy.
+    pub unavailable: u64,
+}
+
+/// Everything a console shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// The coordinator's term.
+    pub term: Term,
+    /// The coordinator.
+    pub coordinator: NodeId,
+    /// When this was taken, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// The metadata's revision: it rises with every change.
+    pub revision: u64,
+    /// Members.
+    pub members: Vec<MemberView>,
+    /// Workers.
+    pub workers: Vec<WorkerView>,
+    /// Models.
+    pub models: Vec<ModelView>,
+    /// Jobs.
+    pub jobs: Vec<JobView>,
+    /// Who works for which job.
+    pub assignments: Vec<AssignmentView>,
+    /// The file store.
+    pub store: StoreView,
+}
+
+/// A segment of a job's results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentView {
+    /// The blob of result lines, and who holds it.
+    pub segment: PlacedBlob,
+    /// The queries whose rows count; rows of others are to be skipped.
+    pub ranges: Vec<QueryRange>,
+}
+
+/// A query that failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The query's number.
+    pub index: u64,
+    /// The file.
+    pub name: FileName,
+    /// Why.
+    pub reason: String,
+    /// The worker that failed last.
+    pub worker: NodeId,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// The member asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityView {
+    /// Itself.
+    pub member: MemberView,
+    /// Whether it is in the cluster.
+    pub joined: bool,
+    /// Its data directory.
+    pub data_dir: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its program's version.
+    pub program_version: String,
+}
