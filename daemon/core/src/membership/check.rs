@@ -1,0 +1,29 @@
+//! The invariants, as code: run after each event in debug builds, and by the simulator.
+
+use idunno_shared::wire::membership::MemberState;
+
+use super::{MAX_SEEDS, Phase, Swim};
+
+impl Swim {
+    /// Whether the invariants and bounds of the module's documentation hold; else which does not.
+    pub fn check(&self) -> Result<(), String> {
+        self.table.check()?;
+        self.rumours.check()?;
+        self.prober.check()?;
+        let expected = if self.phase == Phase::Active { MemberState::Alive } else { MemberState::Left };
+        if self.me.state != expected {
+            return Err(format!("this member is {:?} in phase {:?}", self.me.state, self.phase));
+        }
+        if self.table.get(self.me.id).is_some() || self.table.live_at(self.me.address).is_some() {
+            return Err("this member, or another at its address, is in its own list".to_owned());
+        }
+        let suspects = self.table.iter().filter(|member| member.record.state == MemberState::Suspect);
+        if !suspects.map(|member| member.record.id).eq(self.suspicions.keys().copied()) {
+            return Err("the suspects are not those with a deadline".to_owned());
+        }
+        if self.seeds.len() > MAX_SEEDS {
+            return Err(format!("{} seeds", self.seeds.len()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! Which members there are, and which of them are up: the failure detector of one member.
+//!
+//! Source: SWIM (Das, Gupta, Motivala, DSN 2002): round-robin probing with indirect pings (section 4.3),
+//! piggybacked dissemination (4.1), suspicion and incarnations (4.2). From hashicorp/memberlist: push-pull over TCP,
+//! the TCP fallback ping, dead verdicts in a push-pull that count as suspicion, gossip apart from probes. From foca:
+//! offering the list to dead members.
+//!
+//! What it decides: whom to probe and when, whom to suspect, who is dead, what to pass on, when to contradict.
+//! Records of one member are ordered by (generation, incarnation, state) and the greatest wins, everywhere and in any
+//! order of arrival, so all members come to agree. Only the member itself raises its generation and incarnation; by
+//! raising its incarnation it comes back even after it was declared dead. A refused connection needs no suspicion:
+//! the host answered that the process is gone. One process listens at one address: a new identity at a live member's
+//! address proves that the old one is dead.
+//!
+//! # Invariants
+//! - A record never goes back in precedence, as long as it is remembered.
+//! - This member is `Alive` in its own eyes until it leaves, then `Left`.
+//! - Exactly the suspects have a suspicion deadline.
+//! - No two live members have one address, and none has this member's.
+//!
+//! # Bounds
+//! At most [`MAX_LIVE`] live and [`MAX_GONE`] dead or left members (the longest gone is forgotten), one rumour a
+//! member, [`MAX_RELAYS`] pings on behalf of others, [`MAX_SEEDS`] seeds, one probe under way. A datagram carries
+//! what fits in 1,400 bytes. Effects of one event: at most a fixed number plus one a record received.
+//!
+//! # What it does not do
+//! No Lifeguard beyond the stall rule (a starved member distrusts its own probes), no dial-back before admission, no
+//! back-off between offers to the dead, no authentication: the shell only passes on what bears the cluster's secret.
+
+mod check;
+mod config;
+mod event;
+mod exchange;
+mod learn;
+mod probe;
+mod rumours;
+mod send;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::membership::{MemberRecord, MemberState};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+pub use self::config::Config;
+pub use self::event::{Counters, Effect, Event, MemberChange, TcpPingOutcome};
+use self::exchange::Seeds;
+use self::probe::Prober;
+use self::rumours::Rumours;
+pub use self::table::Member;
+use self::table::Table;
+use crate::time::Instant;
+
+/// The most live members besides this one.
+pub const MAX_LIVE: usize = 1_024;
+/// The most dead and left members remembered.
+pub const MAX_GONE: usize = 1_024;
+/// The most seeds kept from a [`Event::Join`].
+pub const MAX_SEEDS: usize = 64;
+/// The most pings under way on behalf of others.
+pub const MAX_RELAYS: usize = 128;
+
+/// The membership machine of one member.
+///
+/// Time never goes back between calls. After each [`Swim::handle`] all effects are taken by [`Swim::poll_effect`] and
+/// carried out in order, and [`Event::Tick`] is handed in no later than [`Swim::next_deadline`].
+#[derive(Debug)]
+pub struct Swim {
+    config: Config,
+    me: MemberRecord,
+    phase: Phase,
+    rng: ChaCha8Rng,
+    table: Table,
+    rumours: Rumours,
+    prober: Prober,
+    /// When each suspect is dead.
+    suspicions: BTreeMap<NodeId, Instant>,
+    seeds: Seeds,
+    next_gossip: Instant,
+    next_push_pull: Instant,
+    next_reconnect: Instant,
+    /// Offers made so far: whose turn it is.
+    offers: usize,
+    effects: VecDeque<Effect>,
+    counters: Counters,
+}
+
+/// Whether this member takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Active,
+    /// Saying good-bye, this many times more.
+    Leaving(u32),
+    Left,
+}
+
+impl Swim {
+    /// A member that knows nobody, up from the start. `me` carries the persisted generation of this boot; its state
+    /// is taken as alive. `seed` should differ from member to member.
+    pub fn new(config: Config, me: MemberRecord, seed: u64, now: Instant) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let me = MemberRecord { state: MemberState::Alive, ..me };
+        let prober = Prober::new(&config, &mut rng, now);
+        let mut spread = |period: std::time::Duration| now + period.mul_f64(rng.random_range(0.5..1.0));
+        Self {
+            next_push_pull: spread(config.push_pull_period),
+            next_reconnect: spread(config.reconnect_period),
+            next_gossip: now,
+            offers: 0,
+            me,
+            phase: Phase::Active,
+            table: Table::default(),
+            rumours: Rumours::default(),
+            prober,
+            suspicions: BTreeMap::new(),
+            seeds: Seeds::new(&config, now),
+            effects: VecDeque::new(),
+            counters: Counters::default(),
+            rng,
+            config,
+        }
+    }
+
+    /// Takes in what happened and does what is due.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        self.notice_stall(now);
+        match event {
+            Event::Datagram { from, message } => self.on_datagram(from, &message, now),
+            Event::PushPullRequest { exchange, message } => {
+                self.on_push_pull_request(exchange, &message, now);
+            }
+            Event::PushPullReply { message } => self.on_push_pull_reply(&message, now),
+            Event::TcpPingResult { seq, target, outcome } => {
+                self.on_tcp_ping_result(seq, target, outcome, now);
+            }
+            Event::ConnectionRefused { id } => self.on_refused(id, now),
+            Event::Join { seeds } => self.on_join(&seeds, now),
+            Event::Leave => self.on_leave(now),
+            Event::Tick => {}
+        }
+        self.run_timers(now);
+        debug_assert_eq!(self.check(), Ok(()), "an invariant of the membership machine is broken");
+    }
+
+    /// When the next [`Event::Tick`] is due; none once this member has left.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Left {
+            return None;
+        }
+        let has_peers = self.table.live_len() > 0;
+        let gossip = (self.wants_gossip() && has_peers).then_some(self.next_gossip);
+        if self.phase != Phase::Active {
+            return gossip.or(Some(self.next_gossip));
+        }
+        let probe = self.prober.deadline(&self.config).filter(|_| has_peers);
+        let suspicion = self.suspicions.values().min().copied();
+        let push_pull = has_peers.then_some(self.next_push_pull);
+        let join = self.seeds.deadline(has_peers);
+        [gossip, probe, suspicion, push_pull, join, Some(self.next_reconnect)].into_iter().flatten().min()
+    }
+
+    /// The next effect to carry out.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// This member itself.
+    pub const fn self_record(&self) -> &MemberRecord {
+        &self.me
+    }
+
+    /// Every other member known, in order of identity, those dead and left included.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.table.iter()
+    }
+
+    /// Another member.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.table.get(id)
+    }
+
+    /// Whether `id` is this member, taking part, or another that is not known to be gone.
+    pub fn is_live(&self, id: NodeId) -> bool {
+        let record =
+            if id == self.me.id { Some(&self.me) } else { self.table.get(id).map(|member| &member.record) };
+        record.is_some_and(|record| record.state.is_live())
+    }
+
+    /// The live members besides this one.
+    pub fn live_len(&self) -> usize {
+        self.table.live_len()
+    }
+
+    /// Whether a member answered since the last [`Event::Join`].
+    pub const fn has_joined(&self) -> bool {
+        self.seeds.has_joined()
+    }
+
+    /// Whether the good-bye is said.
+    pub fn has_left(&self) -> bool {
+        self.phase == Phase::Left
+    }
+
+    /// How often each mechanism was used.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// If this member was driven too late, its clock ran while its ears were shut: what it failed to hear proves
+    /// nothing. The probe under way is dropped and suspects get the time back.
+    fn notice_stall(&mut self, now: Instant) {
+        let late = self.next_deadline().map_or(std::time::Duration::ZERO, |due| now.since(due));
+        if late < self.config.stall {
+            return;
+        }
+        self.counters.stalls += 1;
+        self.prober.abandon();
+        for deadline in self.suspicions.values_mut() {
+            *deadline = *deadline + late;
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        if self.phase == Phase::Active {
+            self.run_probe(now);
+            self.expire_suspicions(now);
+            self.run_exchanges(now);
+        }
+        self.run_gossip(now);
+    }
+
+    /// A member's death by the clock: it did not contradict in time.
+    fn expire_suspicions(&mut self, now: Instant) {
+        let expired = self.suspicions.iter().filter(|&(_, &deadline)| deadline <= now);
+        for id in expired.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.counters.suspicions_expired += 1;
+            self.declare_dead(id, now);
+        }
+    }
+
+    fn on_refused(&mut self, id: NodeId, now: Instant) {
+        if self.phase == Phase::Active
+            && self.table.get(id).is_some_and(|member| member.record.state.is_live())
+        {
+            self.counters.refused += 1;
+            self.declare_dead(id, now);
+        }
+    }
+
+    /// How many live members there are, this one included.
+    fn size(&self) -> usize {
+        self.table.live_len() + 1
+    }
+
+    fn record_of(&self, id: NodeId) -> Option<&MemberRecord> {
+        if id == self.me.id { Some(&self.me) } else { self.table.get(id).map(|member| &member.record) }
+    }
+
+    /// Up to `count` random live members other than `except`.
+    fn random_live(&mut self, count: usize, except: Option<NodeId>) -> Vec<(NodeId, SocketAddr)> {
+        let mut ids: Vec<_> = self.table.live().filter(|&id| Some(id) != except).collect();
+        let count = count.min(ids.len());
+        for place in 0..count {
+            let other = self.rng.random_range(place..ids.len());
+            ids.swap(place, other);
+        }
+        ids.truncate(count);
+        ids.into_iter().filter_map(|id| Some((id, self.table.get(id)?.record.address))).collect()
+    }
+}

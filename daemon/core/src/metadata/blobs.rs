@@ -1,0 +1,152 @@
+//! The table of blobs: how often each is referred to, and which members hold it.
+//!
+//! A blob without references keeps its entry until it is forgotten; only then are its copies deleted. When such a blob
+//! is committed again, only the holders of that commit count: the older records are on their way out.
+
+use std::sync::Arc;
+
+use idunno_shared::ids::{Digest, NodeId};
+use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
+use idunno_shared::wire::refusal::Refusal;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, HolderChange, State};
+
+/// Most holders recorded of one blob; copies beyond are not counted on and trimmed in time.
+pub const HOLDERS_PER_BLOB_MAX: usize = 32;
+
+/// What is known of one blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Its size in bytes.
+    pub size: u64,
+    /// How often versions, manifests, segments and models refer to it.
+    pub references: u64,
+    /// The members that hold it, in id order.
+    pub holders: Arc<[NodeId]>,
+}
+
+/// All blobs by digest.
+pub type BlobTable = OrdMap<Digest, Blob>;
+
+/// Extents with their holders, as a commit names them.
+pub(super) type PlacedExtents = [(BlobRef, Vec<NodeId>)];
+
+fn united(old: &[NodeId], new: &[NodeId]) -> Arc<[NodeId]> {
+    let mut holders = [old, new].concat();
+    holders.sort_unstable();
+    holders.dedup();
+    holders.truncate(HOLDERS_PER_BLOB_MAX);
+    holders.into()
+}
+
+impl State {
+    /// All blobs, in digest order.
+    pub fn blobs(&self) -> &BlobTable {
+        &self.blobs
+    }
+
+    /// One blob.
+    pub fn blob(&self, digest: &Digest) -> Option<&Blob> {
+        self.blobs.get(digest)
+    }
+
+    /// The members recorded to hold a blob, in id order; none of an unknown one.
+    pub fn holders(&self, digest: &Digest) -> &[NodeId] {
+        self.blobs.get(digest).map_or(&[], |blob| &blob.holders)
+    }
+
+    /// Refuses extents that are too large, nowhere durable, or known with another size.
+    pub(super) fn check_extents(&self, what: &str, extents: &PlacedExtents) -> Result<(), Refusal> {
+        for (place, (blob, holders)) in extents.iter().enumerate() {
+            let BlobRef { digest, size } = blob;
+            let invalid = |why: String| Err(Refusal::invalid(format!("extent {place} of {what}: {why}")));
+            if *size == 0 || *size > EXTENT_BYTES_MAX {
+                return invalid(format!("it has {size} bytes, 1 to {EXTENT_BYTES_MAX} are allowed"));
+            }
+            if holders.is_empty() {
+                return invalid("no member holds it: store it before the commit".to_owned());
+            }
+            if holders.len() > HOLDERS_PER_BLOB_MAX {
+                return invalid(format!(
+                    "{} holders are named, {HOLDERS_PER_BLOB_MAX} are allowed",
+                    holders.len()
+                ));
+            }
+            let known = self.blobs.get(digest).map(|known| known.size);
+            if let Some(known) = known.filter(|known| known != size) {
+                return invalid(format!("blob {digest} has {known} bytes, not {size}"));
+            }
+        }
+        let mut sizes: Vec<(Digest, u64)> =
+            extents.iter().map(|(blob, _)| (blob.digest, blob.size)).collect();
+        sizes.sort_unstable();
+        if let Some(pair) = sizes.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1) {
+            let (digest, size) = pair[0];
+            let message = format!("{what} names blob {digest} with {size} and with {} bytes", pair[1].1);
+            return Err(Refusal::invalid(message));
+        }
+        Ok(())
+    }
+
+    /// Records a stored blob and adds `references` to it.
+    pub(super) fn record(&mut self, blob: BlobRef, holders: &[NodeId], references: u64) {
+        let known = self.blobs.get(&blob.digest);
+        let old = known.filter(|known| known.references > 0).map_or(&[][..], |known| &known.holders);
+        let holders = united(old, holders);
+        let references = known.map_or(0, |known| known.references) + references;
+        self.blobs.insert(blob.digest, Blob { size: blob.size, references, holders });
+    }
+
+    /// Records extents with one reference each, and returns them in the form in which they are kept.
+    pub(super) fn record_extents(&mut self, extents: &PlacedExtents) -> Arc<[BlobRef]> {
+        for (blob, holders) in extents {
+            self.record(*blob, holders, 1);
+        }
+        extents.iter().map(|(blob, _)| *blob).collect()
+    }
+
+    /// Adds one reference to each extent; all are referred to already.
+    pub(super) fn reference(&mut self, extents: &[BlobRef]) {
+        for blob in extents {
+            if let Some(entry) = self.blobs.get_mut(&blob.digest) {
+                entry.references += 1;
+            }
+        }
+    }
+
+    /// Takes one reference off each extent.
+    pub(super) fn release(&mut self, extents: &[BlobRef]) {
+        for blob in extents {
+            if let Some(entry) = self.blobs.get_mut(&blob.digest) {
+                entry.references = entry.references.saturating_sub(1);
+            }
+        }
+    }
+
+    pub(super) fn change_holders(&mut self, changes: &[HolderChange]) -> Applied {
+        for HolderChange { digest, add, remove } in changes {
+            let Some(entry) = self.blobs.get(digest) else { continue };
+            let kept: Vec<NodeId> =
+                entry.holders.iter().copied().filter(|node| !remove.contains(node)).collect();
+            let holders = united(&kept, add);
+            if holders.is_empty() && entry.references == 0 {
+                self.blobs.remove(digest);
+            } else if holders != entry.holders {
+                let entry = Blob { holders, ..entry.clone() };
+                self.blobs.insert(*digest, entry);
+            }
+        }
+        Applied::Done
+    }
+
+    pub(super) fn forget(&mut self, digests: &[Digest]) -> Applied {
+        for digest in digests {
+            if self.blobs.get(digest).is_some_and(|blob| blob.references == 0) {
+                self.blobs.remove(digest);
+            }
+        }
+        Applied::Done
+    }
+}

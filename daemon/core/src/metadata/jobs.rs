@@ -1,0 +1,304 @@
+//! Jobs and the changes of their state.
+//!
+//! Added -> Running -> Done, with Stopped (by a person) and Paused (by the cluster) on the way, both resumed by a
+//! start. A start freezes manifest, label table and model version; they stay the same for the life of the job.
+
+use std::sync::Arc;
+
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::names::{DatasetName, ModelName};
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, QueryRange};
+use idunno_shared::wire::refusal::Refusal;
+use imbl::{OrdMap, Vector};
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Artefact, Letter, Manifest, Query, State, Statistics, cut_reason};
+use crate::ranges::RangeSet;
+
+/// Most jobs; none is ever dropped, because its results stay.
+pub const JOBS_MAX: usize = 10_000;
+/// Most queries of one job.
+pub const QUERIES_PER_JOB_MAX: usize = 4_000_000;
+
+/// A blob of result rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The blob.
+    pub blob: BlobRef,
+    /// The worker that wrote it.
+    pub worker: NodeId,
+    /// The queries whose rows count, in order.
+    pub ranges: Vec<QueryRange>,
+}
+
+/// A job. Its clone shares all that grows with the job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// Its model.
+    pub model: ModelName,
+    /// Its data set.
+    pub dataset: DatasetName,
+    /// Queries per batch, for leases from now on.
+    pub batch_size: u32,
+    /// Its state.
+    pub state: JobState,
+    /// Queries of its manifest; 0 before the start.
+    pub submitted: u64,
+    /// The queries, once started and until none of them can have to be run any more.
+    pub manifest: Option<Arc<Manifest>>,
+    /// The queries whose inputs the job keeps from being collected: all while it runs; the dead ones behind its end.
+    pub held: RangeSet,
+    /// The model version that it started with.
+    pub artefact: Option<Arc<Artefact>>,
+    /// The extents of the label table that it started with; kept from being collected while any query is held.
+    pub labels: Option<Arc<[BlobRef]>>,
+    /// The queries answered.
+    pub done: RangeSet,
+    /// The queries that failed for good.
+    pub dead: RangeSet,
+    /// Why they did, by query.
+    pub letters: OrdMap<u64, Arc<Letter>>,
+    /// The results, in order of commit.
+    pub segments: Vector<Arc<Segment>>,
+    /// Its figures.
+    pub statistics: Statistics,
+    /// When it was added, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// When it was started for the first time.
+    pub started_ms: Option<u64>,
+    /// When its last query was decided, while it is done.
+    pub finished_ms: Option<u64>,
+    /// When it began to run, while it runs.
+    pub running_since_ms: Option<u64>,
+    /// How long it ran before that, in milliseconds.
+    pub ran_ms: u64,
+}
+
+impl Job {
+    fn new(id: JobId, model: ModelName, dataset: DatasetName, batch_size: u32, now_ms: u64) -> Self {
+        Self {
+            id,
+            model,
+            dataset,
+            batch_size,
+            state: JobState::Added,
+            submitted: 0,
+            manifest: None,
+            held: RangeSet::new(),
+            artefact: None,
+            labels: None,
+            done: RangeSet::new(),
+            dead: RangeSet::new(),
+            letters: OrdMap::new(),
+            segments: Vector::new(),
+            statistics: Statistics::default(),
+            created_ms: now_ms,
+            started_ms: None,
+            finished_ms: None,
+            running_since_ms: None,
+            ran_ms: 0,
+        }
+    }
+
+    /// The queries neither answered nor dead; none before the start.
+    pub fn pending(&self) -> RangeSet {
+        let mut pending = RangeSet::from(0..self.submitted);
+        pending.subtract(&self.done);
+        pending.subtract(&self.dead);
+        pending
+    }
+
+    /// How long it has been running until `now_ms`, stops left out, in milliseconds.
+    pub fn running_ms(&self, now_ms: u64) -> u64 {
+        self.ran_ms + self.running_since_ms.map_or(0, |since| now_ms.saturating_sub(since))
+    }
+
+    fn run(&mut self, now_ms: u64) {
+        self.state = JobState::Running;
+        self.finished_ms = None;
+        self.running_since_ms.get_or_insert(now_ms);
+    }
+
+    pub(super) fn halt(&mut self, state: JobState, now_ms: u64) {
+        self.ran_ms = self.running_ms(now_ms);
+        self.running_since_ms = None;
+        self.state = state;
+    }
+}
+
+fn check_batch_size(batch_size: u32) -> Result<(), Refusal> {
+    if (1..=BATCH_QUERIES_MAX).contains(&batch_size) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!("a batch of {batch_size} queries: 1 to {BATCH_QUERIES_MAX} are allowed")))
+}
+
+impl State {
+    /// All jobs, in order of their numbers.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values()
+    }
+
+    /// One job.
+    pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(&id)
+    }
+
+    /// One job, or the refusal that says there is none.
+    pub fn job_or_refusal(&self, id: JobId) -> Result<&Arc<Job>, Refusal> {
+        self.jobs
+            .get(&id)
+            .ok_or_else(|| Refusal::not_found(format!("there is no {id}: get-job-stats lists the jobs")))
+    }
+
+    /// The queries of a job that are neither answered nor dead; none of an unknown job.
+    pub fn pending(&self, id: JobId) -> RangeSet {
+        self.jobs.get(&id).map_or_else(RangeSet::new, |job| job.pending())
+    }
+
+    /// The inputs of a job's queries, with their numbers; none where the job is unknown or needs no inputs any more.
+    pub fn queries(&self, id: JobId, range: QueryRange) -> impl Iterator<Item = (u64, &Query)> {
+        let manifest = self.jobs.get(&id).and_then(|job| job.manifest.as_deref());
+        manifest.into_iter().flat_map(move |manifest| {
+            manifest.slice(range.first, range.first.saturating_add(u64::from(range.count)))
+        })
+    }
+
+    /// Puts back a job that was taken out and changed.
+    pub(super) fn set_job(&mut self, job: Job) {
+        self.jobs.insert(job.id, Arc::new(job));
+    }
+
+    pub(super) fn add_job(
+        &mut self,
+        model: &ModelName,
+        dataset: &DatasetName,
+        batch_size: u32,
+    ) -> Result<Changed, Refusal> {
+        check_batch_size(batch_size)?;
+        self.check_model(model)?;
+        if self.jobs.len() >= JOBS_MAX {
+            return Err(Refusal::conflict(format!("there are {JOBS_MAX} jobs: no more can be kept")));
+        }
+        let id = JobId(self.jobs.get_max().map_or(1, |(id, _)| id.0 + 1));
+        self.set_job(Job::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms));
+        Ok(Changed::JobAdded(id))
+    }
+
+    pub(super) fn set_batch_size(&mut self, id: JobId, batch_size: u32) -> Result<Changed, Refusal> {
+        check_batch_size(batch_size)?;
+        let job = self.job_or_refusal(id)?;
+        if job.state == JobState::Done {
+            return Err(Refusal::conflict(format!("{id} is done: its batch size has no more effect")));
+        }
+        self.set_job(Job { batch_size, ..(**job).clone() });
+        Ok(Changed::Done)
+    }
+
+    pub(super) fn start_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        match job.state {
+            JobState::Running => return Err(Refusal::conflict(format!("{id} is running already"))),
+            JobState::Done => {
+                let message = format!(
+                    "{id} is done: add-job makes a new one, retry-dead-letters runs failed queries again"
+                );
+                return Err(Refusal::conflict(message));
+            }
+            JobState::Added => self.freeze(&mut job)?,
+            JobState::Stopped | JobState::Paused(_) => {}
+        }
+        job.run(self.now_ms);
+        let submitted = job.submitted;
+        self.set_job(job);
+        Ok(Changed::JobStarted { submitted })
+    }
+
+    /// Fixes a job's queries, labels and model version, and keeps their blobs from being collected.
+    fn freeze(&mut self, job: &mut Job) -> Result<(), Refusal> {
+        let Job { id, model, dataset, .. } = &*job;
+        let artefact = self.models.get(model).and_then(|model| model.artefact.clone()).ok_or_else(|| {
+            Refusal::conflict(format!(
+                "{id} cannot start: model '{model}' is not trained: train-start trains it"
+            ))
+        })?;
+        let labels_name = format!("{dataset}/{LABELS_FILE}");
+        let prefix = format!("{dataset}/");
+        let mut queries = Vec::new();
+        let mut labels = None;
+        for (name, file) in self.files(&prefix, None) {
+            let Some(newest) = file.version(None) else { continue };
+            let extents = Arc::clone(&newest.extents);
+            if name.as_str() == labels_name {
+                labels = Some(extents);
+            } else {
+                queries.push(Query { name: Arc::clone(name), extents });
+            }
+            if queries.len() > QUERIES_PER_JOB_MAX {
+                let message = format!(
+                    "{id} cannot start: data set '{dataset}' has more than {QUERIES_PER_JOB_MAX} files"
+                );
+                return Err(Refusal::invalid(message));
+            }
+        }
+        if queries.is_empty() {
+            let message =
+                format!("{id} cannot start: data set '{dataset}' is empty: put files under '{prefix}'");
+            return Err(Refusal::conflict(message));
+        }
+        for query in &queries {
+            self.reference(&query.extents);
+        }
+        self.reference(&artefact.extents);
+        self.reference(labels.as_deref().unwrap_or_default());
+        job.submitted = queries.len() as u64;
+        job.held = RangeSet::from(0..job.submitted);
+        job.manifest = Some(Arc::new(Manifest { queries }));
+        job.artefact = Some(artefact);
+        job.labels = labels;
+        job.started_ms = Some(self.now_ms);
+        Ok(())
+    }
+
+    pub(super) fn stop_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        match job.state {
+            JobState::Running | JobState::Paused(_) => {}
+            JobState::Added => return Err(Refusal::conflict(format!("{id} was not started yet"))),
+            JobState::Stopped => return Err(Refusal::conflict(format!("{id} is stopped already"))),
+            JobState::Done => return Err(Refusal::conflict(format!("{id} is done already"))),
+        }
+        job.halt(JobState::Stopped, self.now_ms);
+        self.set_job(job);
+        Ok(Changed::Done)
+    }
+
+    pub(super) fn pause_job(&mut self, id: JobId, reason: &str) -> Result<Applied, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.state != JobState::Running {
+            return Err(Refusal::conflict(format!("{id} is not running: it cannot be paused")));
+        }
+        job.halt(JobState::Paused(cut_reason(reason)), self.now_ms);
+        self.set_job(job);
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn retry_dead_letters(&mut self, id: JobId) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.dead.is_empty() {
+            return Err(Refusal::conflict(format!("{id} has no dead letters")));
+        }
+        let queries = job.dead.len();
+        job.dead = RangeSet::new();
+        job.letters = OrdMap::new();
+        if job.state == JobState::Done {
+            job.run(self.now_ms);
+        }
+        self.set_job(job);
+        Ok(Changed::Retried { queries })
+    }
+}

@@ -1,0 +1,145 @@
+//! Models: which are trained, which are to be.
+//!
+//! Whether a name can be trained at all is for the model server to say. The artefact of the newest training is the
+//! model's version; a job pins the version that it started with.
+
+use std::sync::Arc;
+
+use idunno_shared::ids::Digest;
+use idunno_shared::names::{FileName, ModelName};
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::Changed;
+use idunno_shared::wire::refusal::Refusal;
+use serde::{Deserialize, Serialize};
+
+use super::blobs::PlacedExtents;
+use super::{Applied, State, cut_reason};
+
+/// The models that `train-start` trains when none is named.
+pub const PREDEFINED_MODELS: [&str; 4] =
+    ["squeezenet1.1", "efficientnet-lite0", "efficientnet-lite2", "mnist-mlp"];
+/// Most models known at a time, and named in one `train-start`.
+pub const MODELS_MAX: usize = 256;
+
+/// A trained model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artefact {
+    /// The digest of all its bytes: the model's version.
+    pub version: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its extents in order.
+    pub extents: Arc<[BlobRef]>,
+    /// The seed that it was trained with.
+    pub seed: u64,
+}
+
+/// A model that was asked for at least once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The newest trained version.
+    pub artefact: Option<Arc<Artefact>>,
+    /// The seed of the training that is to be done.
+    pub training: Option<u64>,
+    /// Why the last training failed; none once another was asked for.
+    pub failure: Option<String>,
+}
+
+/// The file that a model's artefact becomes a version of.
+fn file_of(model: &ModelName) -> Result<FileName, Refusal> {
+    format!("models/{model}").parse().map_err(|error| Refusal::invalid(format!("model '{model}': {error}")))
+}
+
+impl State {
+    /// The models asked for so far, in name order.
+    pub fn models(&self) -> impl Iterator<Item = (&ModelName, &Model)> {
+        self.models.iter().map(|(name, model)| (name, &**model))
+    }
+
+    /// One model.
+    pub fn model(&self, name: &ModelName) -> Option<&Model> {
+        self.models.get(name).map(|model| &**model)
+    }
+
+    /// Refuses a model that is neither predefined nor known.
+    pub(super) fn check_model(&self, name: &ModelName) -> Result<(), Refusal> {
+        if PREDEFINED_MODELS.contains(&name.as_str()) || self.models.contains_key(name) {
+            return Ok(());
+        }
+        let known = self.models.keys().map(ModelName::as_str);
+        let mut names: Vec<&str> = PREDEFINED_MODELS.into_iter().chain(known).collect();
+        names.sort_unstable();
+        names.dedup();
+        let message = format!(
+            "there is no model '{name}': there are {}; train-start makes others known",
+            names.join(", ")
+        );
+        Err(Refusal::not_found(message))
+    }
+
+    pub(super) fn start_training(&mut self, models: &[ModelName], seed: u64) -> Result<Changed, Refusal> {
+        let mut names: Vec<ModelName> = models.to_vec();
+        if names.is_empty() {
+            names = PREDEFINED_MODELS.iter().filter_map(|name| name.parse().ok()).collect();
+        }
+        names.sort_unstable();
+        names.dedup();
+        names.iter().try_for_each(|name| file_of(name).map(|_| ()))?;
+        let new = names.iter().filter(|name| !self.models.contains_key(*name)).count();
+        if names.len() > MODELS_MAX || self.models.len() + new > MODELS_MAX {
+            let message = format!(
+                "{} models are known and {new} new ones named: {MODELS_MAX} are allowed",
+                self.models.len()
+            );
+            return Err(Refusal::invalid(message));
+        }
+        for name in &names {
+            let artefact = self.models.get(name).and_then(|model| model.artefact.clone());
+            let model = Model { artefact, training: Some(seed), failure: None };
+            self.models.insert(name.clone(), Arc::new(model));
+        }
+        Ok(Changed::Training(names))
+    }
+
+    pub(super) fn model_trained(
+        &mut self,
+        name: &ModelName,
+        version: Digest,
+        size: u64,
+        extents: &PlacedExtents,
+        seed: u64,
+    ) -> Result<Applied, Refusal> {
+        let file = file_of(name)?;
+        let model = self.model_in_training(name)?;
+        if model.training != Some(seed) {
+            let message = format!("model '{name}' was trained with seed {seed}, another is asked for by now");
+            return Err(Refusal::conflict(message));
+        }
+        if extents.is_empty() {
+            return Err(Refusal::invalid(format!("the artefact of model '{name}' is empty")));
+        }
+        self.check_content(&format!("the artefact of model '{name}'"), size, extents)?;
+        self.add_version(&file, size, version, extents);
+        let artefact = Artefact { version, size, extents: self.record_extents(extents), seed };
+        if let Some(old) = &model.artefact {
+            self.release(&old.extents);
+        }
+        let model = Model { artefact: Some(Arc::new(artefact)), training: None, failure: None };
+        self.models.insert(name.clone(), Arc::new(model));
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn model_failed(&mut self, name: &ModelName, reason: &str) -> Result<Applied, Refusal> {
+        let model = self.model_in_training(name)?;
+        let failure = Some(cut_reason(reason));
+        self.models.insert(name.clone(), Arc::new(Model { training: None, failure, ..(*model).clone() }));
+        Ok(Applied::Done)
+    }
+
+    fn model_in_training(&self, name: &ModelName) -> Result<Arc<Model>, Refusal> {
+        let model = self.models.get(name).filter(|model| model.training.is_some());
+        model.cloned().ok_or_else(|| {
+            Refusal::conflict(format!("model '{name}' is not to be trained: train-start asks for it"))
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! What people and members read of the metadata. Addresses, liveness and leases are filled in by the shell.
+//!
+//! Lists are cut at the limit asked for, at most [`ITEMS_PER_REQUEST_MAX`]; all say whether more follows.
+
+use std::collections::BTreeSet;
+
+use idunno_shared::ids::{JobId, NodeId, OpId};
+use idunno_shared::names::FileName;
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::{
+    DeadLetter, FileSummary, ITEMS_PER_REQUEST_MAX, JobState, JobView, ModelView,
+};
+use idunno_shared::wire::refusal::Refusal;
+
+use super::{Applied, File, Job, Segment, State, Version};
+
+/// Seconds of the rate that is shown, and by which the end is foretold.
+const RATE_SHOWN_S: u64 = 10;
+
+fn rows(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX).min(ITEMS_PER_REQUEST_MAX)
+}
+
+/// Takes at most `limit` items, and says whether more follow.
+fn page<T>(items: impl Iterator<Item = T>, limit: u32) -> (Vec<T>, bool) {
+    let limit = rows(limit);
+    let mut items = items;
+    let page: Vec<T> = items.by_ref().take(limit).collect();
+    (page, items.next().is_some())
+}
+
+impl Job {
+    /// The job as shown at `now_ms`; `leased` queries are the scheduler's to know.
+    pub fn view(&self, leased: u64, now_ms: u64) -> JobView {
+        let (done, dead) = (self.done.len(), self.dead.len());
+        let running_s = self.running_ms(now_ms) as f64 / 1000.0;
+        let rate_10s_qps = self.statistics.rate_qps(RATE_SHOWN_S, now_ms);
+        let left = self.submitted.saturating_sub(done + dead) as f64;
+        let running = self.state == JobState::Running && rate_10s_qps > 0.0;
+        JobView {
+            id: self.id,
+            model: self.model.clone(),
+            version: self.artefact.as_ref().map(|artefact| artefact.version),
+            dataset: self.dataset.clone(),
+            batch_size: self.batch_size,
+            state: self.state.clone(),
+            submitted: self.submitted,
+            done,
+            dead,
+            leased,
+            rate_10s_qps,
+            rate_qps: if running_s > 0.0 { done as f64 / running_s } else { 0.0 },
+            running_s,
+            processing_ms: self.statistics.processing_ms(),
+            eta_s: running.then(|| left / rate_10s_qps),
+            labelled: self.statistics.labelled,
+            correct: self.statistics.correct,
+            duplicates_dropped: self.statistics.duplicates,
+        }
+    }
+}
+
+impl State {
+    /// What an operation did, if it was made and is remembered.
+    pub fn outcome(&self, op: OpId) -> Option<&Applied> {
+        self.operations.outcome(op)
+    }
+
+    /// `ls`: files that start with `prefix`, behind `after`, and whether more follow.
+    pub fn list(&self, prefix: &str, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
+        let summaries = self.files(prefix, after).filter_map(|(name, file)| self.summary(name, file));
+        page(summaries, limit)
+    }
+
+    /// `store`: the files whose newest version has bytes at `member`, behind `after`, and whether more follow.
+    pub fn stored(&self, member: NodeId, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
+        let files = self.files("", after).filter(|(_, file)| {
+            file.version(None).is_some_and(|newest| self.holds_any(member, &newest.extents))
+        });
+        page(files.filter_map(|(name, file)| self.summary(name, file)), limit)
+    }
+
+    fn holds_any(&self, member: NodeId, extents: &[BlobRef]) -> bool {
+        extents.iter().any(|blob| self.holders(&blob.digest).contains(&member))
+    }
+
+    fn summary(&self, name: &FileName, file: &File) -> Option<FileSummary> {
+        let newest = file.version(None)?;
+        Some(FileSummary {
+            name: name.clone(),
+            version: newest.number,
+            versions: u32::try_from(file.versions.len()).unwrap_or(u32::MAX),
+            size: newest.size,
+            digest: newest.digest,
+            created_ms: newest.created_ms,
+            holders: self.holders_of_all(&newest.extents),
+        })
+    }
+
+    /// The members that hold every one of these extents, in id order.
+    pub fn holders_of_all(&self, extents: &[BlobRef]) -> Vec<NodeId> {
+        let mut extents = extents.iter();
+        let Some(first) = extents.next() else { return Vec::new() };
+        let mut common: BTreeSet<NodeId> = self.holders(&first.digest).iter().copied().collect();
+        for blob in extents {
+            let holders = self.holders(&blob.digest);
+            common.retain(|node| holders.contains(node));
+        }
+        common.into_iter().collect()
+    }
+
+    /// The newest version of a file, or the one named; `None` where there is none.
+    pub fn locate(&self, name: &FileName, version: Option<u64>) -> Option<&Version> {
+        self.file(name)?.version(version)
+    }
+
+    /// `get-versions`: the newest `limit` versions, newest first.
+    pub fn versions(&self, name: &FileName, limit: u32) -> Result<Vec<&Version>, Refusal> {
+        let file = self.file(name);
+        let file = file.ok_or_else(|| {
+            Refusal::not_found(format!("there is no file '{name}': ls lists what there is"))
+        })?;
+        Ok(file.versions().take(rows(limit)).collect())
+    }
+
+    /// `get-job-results`: a job's segments in order of commit, and whether more follow.
+    pub fn segments(&self, job: JobId, skip: u64, limit: u32) -> Result<(Vec<&Segment>, bool), Refusal> {
+        let job = self.job_or_refusal(job)?;
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(job.segments.len());
+        let (limit, rest) = (rows(limit), job.segments.len() - skip);
+        // By place: an iterator would walk over all that is skipped.
+        let page = (skip..skip + limit.min(rest)).filter_map(|place| job.segments.get(place));
+        Ok((page.map(|segment| &**segment).collect(), rest > limit))
+    }
+
+    /// The dead letters of a job from query `from` on, and whether more follow.
+    pub fn dead_letters(
+        &self,
+        job: JobId,
+        from: u64,
+        limit: u32,
+    ) -> Result<(Vec<DeadLetter>, bool), Refusal> {
+        let job = self.job_or_refusal(job)?;
+        let manifest = job.manifest.as_deref();
+        let letters = job.letters.range(from..).filter_map(|(index, letter)| {
+            let (_, query) = manifest?.slice(*index, index + 1).next()?;
+            Some(DeadLetter {
+                index: *index,
+                name: (*query.name).clone(),
+                reason: letter.reason.clone(),
+                worker: letter.worker,
+                attempts: letter.attempts,
+            })
+        });
+        Ok(page(letters, limit))
+    }
+
+    /// The models, predefined ones included; their state at each worker is the shell's to add.
+    pub fn model_views(&self) -> Vec<ModelView> {
+        let predefined = super::PREDEFINED_MODELS.iter().filter_map(|name| name.parse().ok());
+        let names: BTreeSet<_> = predefined.chain(self.models.keys().cloned()).collect();
+        let view = |name| {
+            let model = self.model(&name).cloned().unwrap_or_default();
+            ModelView {
+                version: model.artefact.map(|artefact| artefact.version),
+                training: model.training.is_some(),
+                failure: model.failure,
+                workers: Vec::new(),
+                model: name,
+            }
+        };
+        names.into_iter().map(view).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! What to make of a member's inventory: the disk is the truth about copies, the metadata about what is wanted.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use idunno_shared::ids::{Digest, NodeId};
+use idunno_shared::wire::blobs::COPIES;
+
+use super::{Members, Upkeep};
+use crate::metadata::{BlobTable, State};
+
+/// What one page of an inventory calls for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// The member holds these, and they are wanted: to be recorded.
+    pub add: Vec<Digest>,
+    /// Recorded, but not there: the record is to be dropped.
+    pub remove: Vec<Digest>,
+    /// There, but not wanted there: to be deleted, each after [`Upkeep::may_collect`].
+    pub collect: Vec<Digest>,
+}
+
+/// A page that was asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The blobs as they were recorded then.
+    before: BlobTable,
+    /// What was deleted at the member since then.
+    pub(super) collected: BTreeSet<Digest>,
+}
+
+/// A page of a member's inventory.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// The member.
+    pub node: NodeId,
+    /// What it holds, in digest order: all of it behind `after`, up to the last one here.
+    pub digests: &'a [Digest],
+    /// Where the page before ended.
+    pub after: Option<Digest>,
+    /// Whether nothing follows.
+    pub last: bool,
+}
+
+impl Upkeep {
+    /// A page of a member's inventory is about to be asked for; at most one a member at a time.
+    pub fn ask_inventory(&mut self, state: &State, node: NodeId) {
+        self.asked.insert(node, Asked { before: state.blobs().clone(), collected: BTreeSet::new() });
+    }
+
+    /// Compares a page of an inventory with the metadata; nothing comes out of a page that was not asked for.
+    ///
+    /// The page shows the disk at some moment since [`Upkeep::ask_inventory`]: what was recorded only since may be
+    /// missing from it and there all the same, what was deleted since may be in it and gone. What comes out is to be
+    /// in the metadata before the member's next page is asked for.
+    pub fn reconcile(&mut self, state: &State, members: &Members, page: Page<'_>) -> Reconciled {
+        let Page { node, digests, after, last } = page;
+        let Some(Asked { before, collected }) = self.asked.remove(&node) else {
+            return Reconciled::default();
+        };
+        let mut reconciled = Reconciled::default();
+        // What the page says of these may be true no more: a blob may even be deleted, stored again and recorded since.
+        let in_motion = |digest: &Digest| {
+            let deleted = self.is_collecting(*digest, node) || collected.contains(digest);
+            deleted || self.is_copying(*digest, node)
+        };
+        for digest in digests {
+            if in_motion(digest) {
+                continue;
+            }
+            match state.blob(digest).filter(|blob| blob.references > 0) {
+                Some(blob) if blob.holders.contains(&node) => {}
+                Some(blob) if members.live_among(&blob.holders) < COPIES => reconciled.add.push(*digest),
+                _ => reconciled.collect.push(*digest),
+            }
+        }
+        let start = after.map_or(Unbounded, Excluded);
+        let end = match digests.last() {
+            _ if last => Unbounded,
+            Some(end) => Included(*end),
+            None => return reconciled,
+        };
+        if matches!((start, end), (Excluded(start), Included(end)) if start >= end) {
+            return reconciled;
+        }
+        let listed: BTreeSet<&Digest> = digests.iter().collect();
+        let recorded = state.blobs().range((start, end)).filter(|(_, blob)| blob.holders.contains(&node));
+        let recorded_before =
+            |digest: &Digest| before.get(digest).is_some_and(|blob| blob.holders.contains(&node));
+        let lost = recorded.map(|(digest, _)| *digest).filter(|digest| {
+            let missing = !listed.contains(digest) && recorded_before(digest);
+            missing && !in_motion(digest)
+        });
+        reconciled.remove.extend(lost);
+        reconciled
+    }
+}

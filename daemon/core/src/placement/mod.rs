@@ -1,0 +1,51 @@
+//! Where blobs go, and what keeps enough copies of them: placement, repair, trimming, garbage collection.
+//!
+//! Decides, from the metadata and from who answers: the members for a new blob ([`choose`]); which blobs are to be
+//! copied where, which copies are too many, which blobs nothing refers to, and what to make of a member's inventory
+//! ([`Upkeep`]). It orders nothing itself: the shell sends the orders, and puts their outcomes into the log.
+//!
+//! Sources: rendezvous hashing (Thaler and Ravishankar 1998) with weights (Schindelhauer and Schomaker 2005).
+//!
+//! Invariants:
+//! - a copy is planned only of what is referred to, from a live recorded holder to a live member that is none;
+//! - a copy of something referred to is given up only while [`COPIES`](idunno_shared::wire::blobs::COPIES) other live
+//!   members are recorded to hold it, and its record goes before its bytes do: nothing counts on what is being deleted;
+//! - at most [`Config::copies_per_member`] copies are under way to, and as many from, each member.
+//!
+//! Bounds: each plan has at most as many entries as its constant says. Memory grows with the blobs that need something.
+//! A change of who answers costs one pass over all blobs, all else costs in proportion to what changed.
+
+use std::collections::BTreeMap;
+
+use idunno_shared::ids::NodeId;
+
+use crate::time::Instant;
+
+mod inventory;
+mod rendezvous;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+pub use inventory::{Page, Reconciled};
+pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
+pub use survey::Figures;
+pub use upkeep::{Config, CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, TRIMS_PER_PLAN_MAX, Upkeep};
+
+/// Who answers, as far as the coordinator knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Members that answer and are not suspected, with the bytes free on their disks.
+    pub live: BTreeMap<NodeId, u64>,
+    /// Members that are suspected or dead, and since when they have not answered. Members that left in good order, or
+    /// that have been dead for long, may be left out.
+    pub absent: BTreeMap<NodeId, Instant>,
+}
+
+impl Members {
+    /// How many of `holders` answer.
+    pub fn live_among(&self, holders: &[NodeId]) -> usize {
+        holders.iter().filter(|node| self.live.contains_key(node)).count()
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::{Change, NewFile};
+
+use super::*;
+use crate::metadata::{Action, Command, HolderChange, State};
+
+const FREE: u64 = 100 << 30;
+
+fn node(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+fn candidates(nodes: std::ops::Range<u64>) -> Vec<Candidate> {
+    nodes.map(|id| Candidate { node: node(id), free_bytes: FREE }).collect()
+}
+
+fn members(live: &[u64], absent: &[u64]) -> Members {
+    Members {
+        live: live.iter().map(|id| (node(*id), FREE)).collect(),
+        absent: absent.iter().map(|id| (node(*id), Instant::START)).collect(),
+    }
+}
+
+fn apply(state: &mut State, action: Action) {
+    state.apply(&Command { at_ms: 0, op: None, action }).unwrap();
+}
+
+fn put(state: &mut State, name: &str, holders: &[u64]) -> Digest {
+    let digest = Digest::of(name.as_bytes());
+    let holders = holders.iter().map(|id| node(*id)).collect();
+    let extents = vec![(BlobRef { digest, size: 10 }, holders)];
+    let file = NewFile { name: name.parse().unwrap(), size: 10, digest, extents };
+    let change = Change::CommitFiles { upload: UploadId::default(), files: vec![file] };
+    apply(state, Action::Change(change));
+    digest
+}
+
+fn delete(state: &mut State, name: &str) {
+    apply(state, Action::Change(Change::Delete { name: name.parse().unwrap() }));
+}
+
+fn later(seconds: u64) -> Instant {
+    Instant::START + Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_member_that_comes_or_goes_moves_only_its_share() {
+    let (ten, nine) = (candidates(0..10), candidates(0..9));
+    let mut moved = 0;
+    for number in 0..2000u32 {
+        let digest = Digest::of(&number.to_le_bytes());
+        let before = choose(&digest, &ten, &[], 4);
+        let after = choose(&digest, &nine, &[], 4);
+        assert_eq!(after, choose(&digest, &ten, &[node(9)], 4));
+        assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 4);
+        let new = after.iter().filter(|id| !before.contains(id)).count();
+        assert_eq!(new, usize::from(before.contains(&node(9))), "only a lost member is replaced");
+        moved += new;
+    }
+    assert!((700..900).contains(&moved), "{moved} of 2000 blobs should have lost one of 4 among 10");
+}
+
+#[test]
+fn free_space_is_weighed_coarsely_and_full_members_come_last() {
+    let mut wide = candidates(0..4);
+    wide[0].free_bytes = 4 * FREE;
+    let first = |set: &[Candidate]| {
+        let mut counts = BTreeMap::new();
+        for number in 0..4000u32 {
+            *counts.entry(choose(&Digest::of(&number.to_le_bytes()), set, &[], 1)[0]).or_insert(0) += 1;
+        }
+        counts
+    };
+    let share = first(&wide)[&node(0)];
+    assert!((2150..2450).contains(&share), "{share} of 4000 for 4 parts of 7");
+    let mut changed = candidates(0..4);
+    changed[2].free_bytes -= 10 << 30;
+    assert_eq!(first(&changed), first(&candidates(0..4)), "a small change moves nothing");
+    changed[1].free_bytes = 1 << 20;
+    assert!(!first(&changed).contains_key(&node(1)));
+    assert_eq!(
+        choose(&Digest::default(), &changed, &[], 4)[3],
+        node(1),
+        "taken all the same when there is no other"
+    );
+}
+
+#[test]
+fn the_fewest_copies_go_first_and_three_wait_for_the_absent() {
+    let mut state = State::new();
+    let waits = put(&mut state, "waits", &[1, 2, 3, 4]);
+    let hurries = put(&mut state, "hurries", &[1, 4, 5, 6]);
+    put(&mut state, "lost", &[4, 5, 6]);
+    let mut upkeep = Upkeep::new(Config::default());
+    let members = members(&[1, 2, 3, 7], &[4, 5, 6]);
+    let tasks = upkeep.plan(&state, &members, later(1));
+    assert!(tasks.iter().all(|task| task.blob.digest == hurries && task.sources == [node(1)]), "{tasks:?}");
+    assert_eq!(tasks.len(), 3);
+    let figures = upkeep.figures();
+    assert_eq!((figures.under_replicated, figures.unavailable, figures.bytes), (3, 1, 30));
+    let tasks = upkeep.plan(&state, &members, later(11));
+    assert_eq!(tasks.len(), 1);
+    assert_eq!((tasks[0].blob.digest, tasks[0].target, tasks[0].sources.len()), (waits, node(7), 3));
+    assert_eq!(tasks[0].sources.last(), Some(&node(1)), "the busy source comes last");
+}
+
+#[test]
+fn copies_are_bounded_by_target_and_source_and_failures_wait() {
+    let mut state = State::new();
+    for number in 0..50 {
+        put(&mut state, &format!("f{number}"), &[1]);
+    }
+    let mut upkeep = Upkeep::new(Config { copies_per_member: 3, ..Config::default() });
+    let members = members(&[1, 2], &[]);
+    let tasks = upkeep.plan(&state, &members, later(0));
+    assert_eq!(tasks.len(), 3);
+    assert!(upkeep.plan(&state, &members, later(0)).is_empty());
+    let failed = tasks[0].blob.digest;
+    upkeep.finished(failed, node(2), false, later(0));
+    let next = upkeep.plan(&state, &members, later(0));
+    assert!(next.len() == 1 && next[0].blob.digest != failed, "{next:?}");
+    for task in tasks[1..].iter().chain(&next) {
+        let change = HolderChange { digest: task.blob.digest, add: vec![task.target], remove: vec![] };
+        apply(&mut state, Action::Holders(vec![change]));
+        upkeep.finished(task.blob.digest, task.target, true, later(1));
+    }
+    assert_eq!(upkeep.copies_under_way(), 0);
+    assert_eq!(upkeep.figures().under_replicated, 50);
+    assert!(upkeep.plan(&state, &members, later(9)).iter().any(|task| task.blob.digest == failed));
+    assert_eq!(upkeep.figures().under_replicated, 47);
+}
+
+#[test]
+fn surplus_goes_only_while_four_others_answer() {
+    let mut state = State::new();
+    let digest = put(&mut state, "f", &[1, 2, 3, 4, 5]);
+    let mut upkeep = Upkeep::new(Config::default());
+    assert!(upkeep.trim(&state, &members(&[1, 2, 3, 4], &[5])).is_empty());
+    let all = members(&[1, 2, 3, 4, 5], &[]);
+    let trims = upkeep.trim(&state, &all);
+    assert_eq!((trims.len(), trims[0].remove.len()), (1, 1));
+    let loser = trims[0].remove[0];
+    assert!(!upkeep.may_collect(&state, &all, loser, &digest), "not before the record is gone");
+    apply(&mut state, Action::Holders(trims));
+    assert!(upkeep.may_collect(&state, &all, loser, &digest));
+    assert!(upkeep.trim(&state, &all).is_empty());
+    let mut fewer = all.clone();
+    fewer.live.retain(|id, _| *id == loser || !state.holders(&digest)[..1].contains(id));
+    assert!(!upkeep.may_collect(&state, &fewer, loser, &digest), "one that it counts on is missing");
+}
+
+#[test]
+fn garbage_is_forgotten_and_then_collected_at_the_living() {
+    let mut state = State::new();
+    let digest = put(&mut state, "f", &[1, 2]);
+    put(&mut state, "kept", &[1, 2]);
+    delete(&mut state, "f");
+    let mut upkeep = Upkeep::new(Config::default());
+    let members = members(&[1], &[2]);
+    let garbage = upkeep.garbage(&state, &members);
+    assert_eq!(garbage, Garbage { collect: BTreeMap::from([(node(1), vec![digest])]), forget: vec![digest] });
+    assert!(upkeep.garbage(&state, &members).collect.is_empty(), "ordered once");
+    apply(&mut state, Action::Forget(garbage.forget));
+    assert!(state.blob(&digest).is_none() && upkeep.may_collect(&state, &members, node(1), &digest));
+    put(&mut state, "f", &[1]);
+    assert!(!upkeep.may_collect(&state, &members, node(1), &digest), "it came back");
+}
+
+#[test]
+fn an_inventory_sets_the_records_right() {
+    let mut state = State::new();
+    let lost = put(&mut state, "lost", &[1, 2]);
+    let short = put(&mut state, "short", &[2]);
+    let surplus = put(&mut state, "surplus", &[2, 3, 4, 5]);
+    let mut upkeep = Upkeep::new(Config::default());
+    upkeep.ask_inventory(&state, node(1));
+    let fresh = put(&mut state, "fresh", &[1, 2]);
+    let unknown = Digest::of(b"unknown");
+    let mut digests = [short, surplus, unknown];
+    digests.sort_unstable();
+    let members = members(&[1, 2, 3, 4, 5], &[]);
+    let page = Page { node: node(1), digests: &digests, after: None, last: true };
+    let mut reconciled = upkeep.reconcile(&state, &members, page);
+    reconciled.collect.sort_unstable();
+    let mut unwanted = vec![surplus, unknown];
+    unwanted.sort_unstable();
+    assert_eq!(reconciled, Reconciled { add: vec![short], remove: vec![lost], collect: unwanted });
+    assert_eq!(upkeep.reconcile(&state, &members, page), Reconciled::default(), "it was asked for once");
+
+    upkeep.ask_inventory(&state, node(1));
+    upkeep.collecting(node(1), &[short]);
+    assert!(upkeep.reconcile(&state, &members, page).add.is_empty(), "it is being deleted there");
+    upkeep.ask_inventory(&state, node(1));
+    upkeep.collected(node(1), &[short]);
+    assert!(upkeep.reconcile(&state, &members, page).add.is_empty(), "it was deleted since");
+    upkeep.ask_inventory(&state, node(1));
+    let empty = Page { digests: &[], last: false, ..page };
+    assert_eq!(upkeep.reconcile(&state, &members, empty), Reconciled::default());
+    upkeep.ask_inventory(&state, node(1));
+    let behind = Page { digests: &[], after: Some(lost.max(fresh)), ..page };
+    assert!(!upkeep.reconcile(&state, &members, behind).remove.contains(&lost), "not of this page");
+}

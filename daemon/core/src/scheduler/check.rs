@@ -1,0 +1,63 @@
+//! The scheduler's invariants as code.
+
+use std::collections::BTreeMap;
+
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::jobs::LEASES_HELD_MAX;
+
+use super::Scheduler;
+use super::job::Job;
+use crate::ranges::RangeSet;
+
+impl Scheduler {
+    /// Whether all invariants hold: what is wrong otherwise. To be called between events, effects drained or not.
+    pub fn check(&self) -> Result<(), String> {
+        let mut leased: BTreeMap<JobId, RangeSet> = BTreeMap::new();
+        for (node, worker) in &self.workers {
+            if worker.leases.len() > LEASES_HELD_MAX {
+                return Err(format!("worker {node} holds {} leases", worker.leases.len()));
+            }
+            if !worker.plan.is_empty() {
+                return Err(format!("worker {node} has orders that were not sent"));
+            }
+            for held in &worker.leases {
+                let range = held.lease.range.first..held.lease.range.end();
+                if held.open.is_empty() || held.open.within(range) != held.open {
+                    return Err(format!("worker {node}'s lease {:?} has open {:?}", held.lease, held.open));
+                }
+                let of_job = leased.entry(held.lease.job).or_default();
+                if of_job.merge(&held.open) != held.open.len() {
+                    return Err(format!("{:?} of worker {node} is leased twice", held.lease));
+                }
+            }
+        }
+        for (id, job) in &self.jobs {
+            check_job(job, &leased.remove(id).unwrap_or_default())
+                .map_err(|wrong| format!("{id}: {wrong}"))?;
+        }
+        leased.keys().next().map_or(Ok(()), |id| Err(format!("{id} is unknown and leased")))
+    }
+}
+
+fn check_job(job: &Job, leased: &RangeSet) -> Result<(), String> {
+    if job.leased != *leased {
+        return Err(format!("leased is {:?}, workers hold {leased:?}", job.leased));
+    }
+    let mut all = job.fresh.clone();
+    let mut count = all.len();
+    for (first, piece) in &job.pieces {
+        if *first != piece.range.start || piece.range.is_empty() {
+            return Err(format!("piece {:?} is filed under {first}", piece.range));
+        }
+        count += piece.range.end - piece.range.start;
+        all.insert(piece.range.clone());
+    }
+    count += job.leased.len() + job.dying.len();
+    all.merge(&job.leased);
+    all.merge(&job.dying);
+    // A query in two places makes the sum of the parts exceed their union.
+    if all != job.open || count != job.open.len() {
+        return Err(format!("open is {:?}, its parts are {all:?} with {count} queries", job.open));
+    }
+    Ok(())
+}

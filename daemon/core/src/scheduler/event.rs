@@ -1,0 +1,171 @@
+//! What goes into the scheduler and what comes out.
+
+use std::collections::BTreeSet;
+
+use idunno_shared::ids::{Digest, JobId, NodeId};
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::jobs::{Fault, Lease, QueryRange, WorkerReport};
+
+use crate::ranges::RangeSet;
+
+/// A job as the metadata has it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// The job.
+    pub id: JobId,
+    /// Its model.
+    pub model: ModelName,
+    /// The version that the job is pinned to: no other answers its queries.
+    pub version: Digest,
+    /// Queries per batch, 1 to [`BATCH_QUERIES_MAX`](idunno_shared::wire::jobs::BATCH_QUERIES_MAX); clamped to that.
+    pub batch_size: u32,
+    /// Whether batches may be leased; a stopped job's leases may finish.
+    pub running: bool,
+    /// The queries that are neither answered nor dead.
+    pub pending: RangeSet,
+    /// Its share against other jobs' weights, in queries per second; at least 1. Ordinary jobs have 1.
+    pub weight: u32,
+}
+
+/// What happened.
+///
+/// Events that stem from the metadata log (`Job`, `JobEnded`, `Committed`, `DeadLettersCommitted`, and the model
+/// events) come in log order. On term start every unfinished started job comes before the first report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A job started, or changed: state, batch size, weight, dead letters to be tried again. Replaces what was known.
+    Job(JobSpec),
+    /// The job is done or gone: nothing more is leased, its leases are cancelled.
+    JobEnded(JobId),
+    /// The workers that are alive as far as membership knows: once all have reported, the claim grace is over early.
+    ExpectedWorkers(BTreeSet<NodeId>),
+    /// A worker's heartbeat and pull.
+    Report(WorkerReport),
+    /// Membership says that the worker is dead or has left: its leases return at once.
+    WorkerDead(NodeId),
+    /// The log accepted a segment's rows.
+    Committed(Committed),
+    /// These queries of a lease failed at the worker ([`JobRequest::Failed`](idunno_shared::wire::jobs::JobRequest)).
+    /// Sent before the commit of the rest, or the rest's end returns them unblamed. An inference failure names the
+    /// range that failed as one. Reasons are at most
+    /// [`REASON_BYTES_MAX`](idunno_shared::wire::jobs::REASON_BYTES_MAX) long: the shell sees to that.
+    Failed {
+        /// The worker.
+        worker: NodeId,
+        /// The lease; it may have ended already.
+        lease: Lease,
+        /// What failed.
+        faults: Vec<Fault>,
+    },
+    /// The log holds these dead letters.
+    DeadLettersCommitted {
+        /// The job.
+        job: JobId,
+        /// The queries.
+        queries: Vec<QueryRange>,
+    },
+    /// A model is to be trained: on term start for each model that waits for it, and when a person asks. Asking
+    /// again for one that failed for good starts over; for one in training it changes nothing.
+    ModelWanted {
+        /// The model.
+        model: ModelName,
+        /// The seed for its training.
+        seed: u64,
+    },
+    /// The log has the model's artefact.
+    ModelTrained(ModelName),
+    /// The model is no longer wanted.
+    ModelGone(ModelName),
+    /// A worker could not train the model.
+    TrainingFailed {
+        /// The worker.
+        worker: NodeId,
+        /// The model.
+        model: ModelName,
+        /// Why.
+        reason: String,
+    },
+    /// A deadline passed.
+    Tick,
+}
+
+/// Rows that the log has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The worker that committed.
+    pub worker: NodeId,
+    /// The job.
+    pub job: JobId,
+    /// The leases of the committed batches: they end. Their queries without an answer return.
+    pub leases: Vec<Lease>,
+    /// All queries of the commit that have an answer now, by this commit or an earlier one.
+    pub ranges: Vec<QueryRange>,
+    /// Wall time of the batches' inference, in microseconds: the worker's share that the job had.
+    pub inference_us: u64,
+}
+
+/// What is to be done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer the worker's newest report. When a report comes while an older one of the same worker is unanswered,
+    /// the shell answers the older with empty orders, before it hands over the newer.
+    Answer {
+        /// The worker.
+        worker: NodeId,
+        /// The answer.
+        plan: OrdersPlan,
+    },
+    /// Put these queries among the job's dead letters, then say [`Event::DeadLettersCommitted`]. To be repeated while
+    /// this term lasts: the queries are not leased meanwhile.
+    DeadLetter {
+        /// The job.
+        job: JobId,
+        /// The queries, in order.
+        letters: Vec<DeadQuery>,
+    },
+    /// Pause the job, then say [`Event::Job`]. Nothing of it is leased until that event says that it runs.
+    PauseJob {
+        /// The job.
+        job: JobId,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// Record that the model's training failed for good.
+    TrainingFailed {
+        /// The model.
+        model: ModelName,
+        /// The last reason.
+        reason: String,
+    },
+}
+
+/// An answer to a report. The shell adds names, extents, holders, and the models to load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrdersPlan {
+    /// Batches to run.
+    pub grants: Vec<Lease>,
+    /// Reported leases that are not the worker's: stop them, drop their rows.
+    pub cancelled: Vec<Lease>,
+    /// Models to train, with the seed; at most one.
+    pub train: Vec<(ModelName, u64)>,
+}
+
+impl OrdersPlan {
+    /// Whether it orders nothing.
+    pub fn is_empty(&self) -> bool {
+        self.grants.is_empty() && self.cancelled.is_empty() && self.train.is_empty()
+    }
+}
+
+/// A query that failed for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadQuery {
+    /// Its number.
+    pub index: u64,
+    /// Why, as the worker said it last.
+    pub reason: String,
+    /// The worker that failed last.
+    pub worker: NodeId,
+    /// How many leases failed on it, or on the range it was in.
+    pub attempts: u32,
+}

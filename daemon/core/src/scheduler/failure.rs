@@ -1,0 +1,261 @@
+//! What becomes of queries that a worker could not answer.
+//!
+//! | kind | decision |
+//! | --- | --- |
+//! | bad input | once more on another worker if there is one, then dead |
+//! | inference | up to 3 different workers (all, if there are fewer, and at least 3 tries); then a range is halved, a single query is dead |
+//! | fetch | again after a growing delay; after 5 tries a range is halved and each half has one try left, a single query is dead |
+//! | worker | the worker rests for a growing time; the range returns unblamed |
+//!
+//! A job that never had an answer and fails [`pause_failures`](super::Config::pause_failures) batches in a row at 2
+//! workers or more (or at all there are) is paused, for then the model is broken, not the data. A worker that fails
+//! three batches in a row of a job that others can serve rests from that job.
+//!
+//! Source: bisection and distinct workers against the blame of neighbours, as seen in Dask and Ray Data.
+//! Bounds: a poisoned query in a batch of b costs at most [`TRIES_MAX`] (3, with 3 workers) times log2(b) + 1 leases;
+//! a history names at most [`WORKERS_TO_TRY`] workers per kind.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::wire::jobs::{Fault, FaultKind, Lease};
+
+use super::job::{Piece, span};
+use super::worker::back_off;
+use super::{Config, DeadQuery, Effect, Scheduler};
+
+/// Different workers that try a range before it is halved or dead.
+const WORKERS_TO_TRY: usize = 3;
+/// Most tries of one kind, whoever makes them.
+const TRIES_MAX: u32 = 6;
+/// Different workers that call an input bad before it is dead.
+const BAD_WORKERS: usize = 2;
+/// Tries to read an input.
+const FETCHES_MAX: u32 = 5;
+
+/// Failures of one kind.
+#[derive(Clone, Debug, Default)]
+struct Tries {
+    count: u32,
+    workers: BTreeSet<NodeId>,
+}
+
+impl Tries {
+    fn add(&mut self, worker: NodeId) {
+        self.count += 1;
+        self.workers.insert(worker);
+    }
+}
+
+/// What went wrong with a range so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    /// Failed leases of the range and of those it was cut from.
+    attempts: u32,
+    bad: Tries,
+    inference: Tries,
+    fetches: u32,
+}
+
+/// What to do with a range that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Retry(Duration),
+    Halve,
+    Dead,
+}
+
+impl History {
+    /// Whether the worker failed the range, so that another should try.
+    pub(super) fn avoids(&self, node: NodeId) -> bool {
+        self.bad.workers.contains(&node) || self.inference.workers.contains(&node)
+    }
+
+    /// Notes a failure and decides. `able` are the live workers with the model, `single` a range of one query.
+    fn judge(
+        &mut self,
+        kind: FaultKind,
+        worker: NodeId,
+        single: bool,
+        able: &BTreeSet<NodeId>,
+        config: &Config,
+    ) -> Verdict {
+        let give_up = if single { Verdict::Dead } else { Verdict::Halve };
+        self.attempts += 1;
+        match kind {
+            FaultKind::BadInput => {
+                self.bad.add(worker);
+                let is_agreed = self.bad.workers.len() >= BAD_WORKERS || able.is_subset(&self.bad.workers);
+                if is_agreed || self.bad.count >= TRIES_MAX {
+                    return Verdict::Dead;
+                }
+                Verdict::Retry(Duration::ZERO)
+            }
+            FaultKind::Inference => {
+                self.inference.add(worker);
+                let tried = &self.inference;
+                let is_tried_by_all =
+                    able.is_subset(&tried.workers) && tried.count as usize >= WORKERS_TO_TRY;
+                if tried.workers.len() >= WORKERS_TO_TRY || is_tried_by_all || tried.count >= TRIES_MAX {
+                    return give_up;
+                }
+                Verdict::Retry(back_off(config.retry_base, tried.count - 1, config.retry_max))
+            }
+            FaultKind::Fetch => {
+                self.fetches += 1;
+                if self.fetches >= FETCHES_MAX {
+                    return give_up;
+                }
+                Verdict::Retry(back_off(config.fetch_base, self.fetches - 1, config.retry_max))
+            }
+            FaultKind::Worker => Verdict::Retry(Duration::ZERO),
+        }
+    }
+
+    /// The history of each half.
+    fn halved(&self) -> Self {
+        Self {
+            attempts: self.attempts,
+            bad: self.bad.clone(),
+            inference: Tries::default(),
+            fetches: self.fetches.min(FETCHES_MAX - 1),
+        }
+    }
+}
+
+/// Notices a job of which nothing has ever worked since it was started.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Breaker {
+    has_succeeded: bool,
+    failures: u32,
+    workers: BTreeSet<NodeId>,
+}
+
+impl Breaker {
+    pub(super) fn succeeded(&mut self) {
+        *self = Self { has_succeeded: true, ..Self::default() };
+    }
+
+    /// A batch failed; says whether the job is to be paused.
+    fn failed(&mut self, worker: NodeId, able: &BTreeSet<NodeId>, config: &Config) -> bool {
+        if self.has_succeeded {
+            return false;
+        }
+        self.failures += 1;
+        self.workers.insert(worker);
+        let is_everywhere = self.workers.len() >= 2 || able.is_subset(&self.workers);
+        self.failures >= config.pause_failures && is_everywhere
+    }
+}
+
+impl Scheduler {
+    /// Queries of a lease failed at a worker. The lease may have ended: then what waits for another lease is judged,
+    /// and what somebody else runs by now is left alone.
+    pub(super) fn on_failed(&mut self, node: NodeId, lease: Lease, faults: &[Fault]) {
+        let Some(job) = self.jobs.get(&lease.job) else { return };
+        let able: BTreeSet<NodeId> =
+            self.workers.iter().filter(|(_, w)| self.has_model(w, job)).map(|(node, _)| *node).collect();
+        let mut letters = Vec::new();
+        for fault in faults {
+            for range in &fault.ranges {
+                let (named, leased) = (span(*range), span(lease.range));
+                let range = named.start.max(leased.start)..named.end.min(leased.end);
+                for piece in self.take_failed(node, lease, range.clone()) {
+                    // A batch that failed as a whole says nothing about the part of it that is still open.
+                    let is_part = fault.kind == FaultKind::Inference && piece.range != range;
+                    if !is_part && fault.kind != FaultKind::Worker {
+                        self.judge(node, lease.job, piece, fault, &able, &mut letters);
+                    } else if let Some(job) = self.jobs.get_mut(&lease.job) {
+                        job.wait(piece);
+                    }
+                }
+            }
+        }
+        self.drop_empty_leases(node);
+        self.statistics.dead_letters += letters.len() as u64;
+        if !letters.is_empty() {
+            letters.sort_by_key(|letter| letter.index);
+            self.effects.push_back(Effect::DeadLetter { job: lease.job, letters });
+        }
+        self.blame(node, lease.job, faults, &able);
+        self.work_appeared = true;
+    }
+
+    /// The failed part of a lease, or of what waits if the lease has ended.
+    fn take_failed(&mut self, node: NodeId, lease: Lease, range: Range<u64>) -> Vec<Piece> {
+        let Some(job) = self.jobs.get_mut(&lease.job) else { return Vec::new() };
+        if range.is_empty() {
+            return Vec::new();
+        }
+        let held = self
+            .workers
+            .get_mut(&node)
+            .and_then(|worker| worker.leases.iter_mut().find(|held| held.lease == lease));
+        let Some(held) = held else { return job.take_out(range) };
+        let failed = held.open.within(range);
+        held.open.subtract(&failed);
+        job.leased.subtract(&failed);
+        job.service.refund(failed.len());
+        let piece =
+            |range| Piece { range, leased: lease.attempt, history: held.history.clone(), due: self.now };
+        failed.iter().map(piece).collect()
+    }
+
+    /// Decides on a range that failed by its own fault.
+    fn judge(
+        &mut self,
+        node: NodeId,
+        id: JobId,
+        mut piece: Piece,
+        fault: &Fault,
+        able: &BTreeSet<NodeId>,
+        letters: &mut Vec<DeadQuery>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let count = piece.range.end - piece.range.start;
+        job.service.charge(count);
+        match piece.history.judge(fault.kind, node, count == 1, able, &self.config) {
+            Verdict::Retry(delay) => job.wait(Piece { due: self.now + delay, ..piece }),
+            Verdict::Halve => {
+                let middle = piece.range.start + count / 2;
+                let history = piece.history.halved();
+                for range in [piece.range.start..middle, middle..piece.range.end] {
+                    job.wait(Piece { range, leased: piece.leased, history: history.clone(), due: self.now });
+                }
+            }
+            Verdict::Dead => {
+                job.dying.insert(piece.range.clone());
+                letters.extend(piece.range.map(|index| DeadQuery {
+                    index,
+                    reason: fault.reason.clone(),
+                    worker: node,
+                    attempts: piece.history.attempts,
+                }));
+            }
+        }
+    }
+
+    /// Rests the worker, or pauses the job, as the faults of one batch say.
+    fn blame(&mut self, node: NodeId, id: JobId, faults: &[Fault], able: &BTreeSet<NodeId>) {
+        let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else { return };
+        self.statistics.failures += 1;
+        if faults.iter().any(|fault| fault.kind == FaultKind::Worker) {
+            worker.strike(self.now, &self.config);
+        }
+        let Some(fault) = faults.iter().find(|fault| fault.kind == FaultKind::Inference) else { return };
+        if job.breaker.has_succeeded && able.len() > 1 {
+            worker.strike_job(id, self.now, &self.config);
+        }
+        if job.may_lease() && job.breaker.failed(node, able, &self.config) {
+            job.pausing = true;
+            let (failures, workers) = (job.breaker.failures, job.breaker.workers.len());
+            let reason = format!(
+                "the first {failures} batches failed, on {workers} workers; the last reason: {}",
+                fault.reason
+            );
+            self.effects.push_back(Effect::PauseJob { job: id, reason });
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The life of a lease: granted or claimed, renewed by each report that lists it, ended by a commit or by failures,
+//! and otherwise returned.
+//!
+//! A lease returns at its expiry, at its worker's death, at the worker's next generation, and when the worker does
+//! not know it: two reports that lack it, [`absence_grace`](super::Config::absence_grace) apart, for the first may
+//! have been sent before the grant arrived. (Reports bear no number of the answer they follow. If the network is
+//! slower than that, the range is run twice and the first commit wins.) A draining worker starts nothing, so there
+//! one such report is enough.
+//!
+//! A reported lease that the worker does not hold here is adopted if it is of an older term, its queries all wait
+//! for a lease, and there is room; the first claimant wins. Else it is cancelled.
+//!
+//! Source: leases (Gray and Cheriton 1989); terms as fencing. Invariant: no query is in two leases of one term.
+
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, QueryRange, WorkerReport};
+
+use super::fairness::cap_deficits;
+use super::job::{Piece, span};
+use super::worker::Held;
+use super::{Committed, Scheduler};
+use crate::ranges::RangeSet;
+
+/// Further leases of a report are not looked at.
+const REPORTED_MAX: usize = 64;
+
+impl Scheduler {
+    /// Compares what a worker says it holds with what it was given.
+    pub(super) fn compare_leases(&mut self, node: NodeId, report: &WorkerReport) {
+        let (now, config) = (self.now, &self.config);
+        let reported = &report.leases[..report.leases.len().min(REPORTED_MAX)];
+        let Some(worker) = self.workers.get_mut(&node) else { return };
+        let mut lost = Vec::new();
+        for held in &mut worker.leases {
+            if reported.contains(&held.lease) {
+                held.expires = now + config.lease;
+                held.missing = None;
+            } else {
+                let since = *held.missing.get_or_insert(now);
+                if report.draining || now >= since + config.absence_grace {
+                    lost.push(held.lease);
+                }
+            }
+        }
+        self.statistics.absent += lost.len() as u64;
+        self.return_where(node, |held| lost.contains(&held.lease));
+        for lease in reported {
+            self.claim(node, *lease);
+        }
+    }
+
+    /// Adopts or cancels a reported lease that is not known.
+    fn claim(&mut self, node: NodeId, lease: Lease) {
+        let Some(worker) = self.workers.get_mut(&node) else { return };
+        if worker.leases.iter().any(|held| held.lease == lease) {
+            return;
+        }
+        let has_room = worker.leases.len() < LEASES_HELD_MAX;
+        let range = span(lease.range);
+        // A coordinator that restarts quickly resumes its old term: what it granted then may be claimed now.
+        let is_earlier = lease.term < self.term || (lease.term == self.term && self.now < self.claims_until);
+        let job = self.jobs.get_mut(&lease.job).filter(|_| is_earlier && has_room);
+        let claimed = job.filter(|_| !range.is_empty()).and_then(|job| {
+            let piece = job.claim(range)?;
+            job.service.charge(u64::from(lease.range.count));
+            Some(piece)
+        });
+        let Some(piece) = claimed else {
+            self.statistics.cancelled += 1;
+            worker.plan.cancelled.push(lease);
+            return;
+        };
+        self.statistics.adopted += 1;
+        worker.leases.push(Held {
+            lease,
+            open: piece.range.into(),
+            history: piece.history,
+            expires: self.now + self.config.lease,
+            missing: None,
+        });
+    }
+
+    /// Leases what a job has next to a worker.
+    pub(super) fn grant(&mut self, node: NodeId) -> bool {
+        let Some(worker) = self.workers.get(&node) else { return false };
+        let Some((id, pick)) = self.choose_job(node, worker) else { return false };
+        cap_deficits(&mut self.jobs, id, self.now);
+        let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else {
+            return false;
+        };
+        let Some(piece) = job.cut(pick) else { return false };
+        job.service.charge(piece.range.end - piece.range.start);
+        let count = u32::try_from(piece.range.end - piece.range.start).unwrap_or(u32::MAX);
+        let lease = Lease {
+            job: id,
+            range: QueryRange { first: piece.range.start, count },
+            attempt: piece.leased.saturating_add(1),
+            term: self.term,
+        };
+        let expires = self.now + self.config.lease;
+        let open = RangeSet::from(piece.range);
+        worker.leases.push(Held { lease, open, history: piece.history, expires, missing: None });
+        worker.wanted = worker.wanted.saturating_sub(1);
+        worker.plan.grants.push(lease);
+        self.statistics.granted += 1;
+        true
+    }
+
+    /// Rows are in the log: their queries are no longer open, whoever held them, and the named leases end.
+    pub(super) fn on_committed(&mut self, committed: &Committed) {
+        let (now, node) = (self.now, committed.worker);
+        let Some(job) = self.jobs.get_mut(&committed.job) else { return };
+        let mut leased = RangeSet::new();
+        for range in &committed.ranges {
+            let range = span(*range);
+            let unleased: u64 =
+                job.take_out(range.clone()).iter().map(|piece| piece.range.end - piece.range.start).sum();
+            job.service.charge(unleased);
+            job.service.answered(job.open.remove(range.clone()), now);
+            job.dying.remove(range.clone());
+            leased.merge(&job.leased.within(range));
+        }
+        if !committed.ranges.is_empty() {
+            job.breaker.succeeded();
+        }
+        if let Some(worker) = self.workers.get_mut(&node) {
+            worker.succeeded(committed.job, committed.inference_us, now);
+            worker.ran = worker.ran.saturating_sub(committed.leases.len());
+        }
+        self.release(committed.job, node, leased);
+        self.return_where(node, |held| committed.leases.contains(&held.lease));
+    }
+
+    /// Takes queries that are no longer open out of the leases they are in; those of `likely` are looked at first.
+    pub(super) fn release(&mut self, id: JobId, likely: NodeId, mut queries: RangeSet) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.leased.subtract(&queries);
+        }
+        let others: Vec<NodeId> = self.workers.keys().copied().filter(|node| *node != likely).collect();
+        for node in [likely].into_iter().chain(others) {
+            if queries.is_empty() {
+                break;
+            }
+            let Some(worker) = self.workers.get_mut(&node) else { continue };
+            for held in worker.leases.iter_mut().filter(|held| held.lease.job == id) {
+                let gone = held.open.intersection(&queries);
+                held.open.subtract(&gone);
+                queries.subtract(&gone);
+            }
+            self.drop_empty_leases(node);
+        }
+    }
+
+    /// Ends the worker's leases of which no query is open.
+    pub(super) fn drop_empty_leases(&mut self, node: NodeId) {
+        if let Some(worker) = self.workers.get_mut(&node) {
+            worker.leases.retain(|held| !held.open.is_empty());
+        }
+    }
+
+    /// Ends these leases of a worker; their open queries wait for another lease.
+    pub(super) fn return_where(&mut self, node: NodeId, is_lost: impl Fn(&Held) -> bool) {
+        let Some(worker) = self.workers.get_mut(&node) else { return };
+        let lost: Vec<Held> = worker.leases.extract_if(.., |held| is_lost(held)).collect();
+        for held in lost {
+            let Some(job) = self.jobs.get_mut(&held.lease.job) else { continue };
+            job.leased.subtract(&held.open);
+            job.service.refund(held.open.len());
+            for range in held.open.iter() {
+                let (leased, history) = (held.lease.attempt, held.history.clone());
+                job.wait(Piece { range, leased, history, due: self.now });
+            }
+            self.statistics.returned += 1;
+            self.work_appeared = true;
+        }
+    }
+}

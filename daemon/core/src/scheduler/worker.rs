@@ -1,0 +1,178 @@
+//! What is known of one worker, from its reports.
+//!
+//! Bounds: [`WORKERS_MAX`] workers, [`MODELS_MAX`] models each, a minute of usage per job.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use idunno_shared::ids::{Digest, JobId};
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState, WorkerReport};
+
+use super::failure::History;
+use super::fairness::Window;
+use super::{Config, OrdersPlan};
+use crate::ranges::RangeSet;
+use crate::time::Instant;
+
+/// Reports of further workers are answered empty.
+pub(super) const WORKERS_MAX: usize = 1024;
+/// Further models of a report are not looked at.
+pub(super) const MODELS_MAX: usize = 256;
+/// A worker that is silent for so long and holds nothing is forgotten.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// Seconds over which a worker's shares are counted.
+pub(super) const USAGE_SECONDS: usize = 60;
+/// Batch failures in a row of a job that others can serve, after which the worker pauses for that job.
+const STRIKES: u32 = 3;
+
+/// A lease that a worker holds.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    /// The queries of it that are neither answered nor failed; never empty.
+    pub(super) open: RangeSet,
+    /// What had gone wrong with them before.
+    pub(super) history: History,
+    pub(super) expires: Instant,
+    /// When a report first lacked it, since one last listed it.
+    pub(super) missing: Option<Instant>,
+}
+
+/// A worker's rest after failures.
+#[derive(Clone, Debug, Default)]
+struct Cooldown {
+    strikes: u32,
+    until: Instant,
+}
+
+impl Cooldown {
+    /// One more failure; the first `free` of them cost nothing.
+    fn strike(&mut self, free: u32, now: Instant, config: &Config) {
+        self.strikes = self.strikes.saturating_add(1);
+        if let Some(doublings) = self.strikes.checked_sub(free + 1) {
+            self.until = now + back_off(config.cooldown_base, doublings, config.cooldown_max);
+        }
+    }
+}
+
+/// `base` doubled so often, at most `limit`.
+pub(super) fn back_off(base: Duration, doublings: u32, limit: Duration) -> Duration {
+    base.saturating_mul(1 << doublings.min(16)).min(limit)
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) generation: u64,
+    pub(super) server: ServerState,
+    pub(super) models: BTreeMap<ModelName, ModelState>,
+    pub(super) draining: bool,
+    /// Batches that its unanswered report still wants.
+    pub(super) wanted: u8,
+    pub(super) leases: Vec<Held>,
+    /// How many of them have run and await their commit, as it said last.
+    pub(super) ran: usize,
+    /// When it last reported.
+    pub(super) heard: Instant,
+    /// Until when its report may stay unanswered; `None` when it is answered.
+    pub(super) parked: Option<Instant>,
+    /// The answer being made; empty between events.
+    pub(super) plan: OrdersPlan,
+    cooldown: Cooldown,
+    job_cooldowns: BTreeMap<JobId, Cooldown>,
+    /// Microseconds of inference.
+    usage: BTreeMap<JobId, Window<USAGE_SECONDS>>,
+}
+
+impl Worker {
+    pub(super) fn new(report: &WorkerReport, now: Instant) -> Self {
+        let mut worker = Self {
+            generation: report.generation,
+            server: ServerState::Starting,
+            models: BTreeMap::new(),
+            draining: false,
+            wanted: 0,
+            leases: Vec::new(),
+            ran: 0,
+            heard: now,
+            parked: None,
+            plan: OrdersPlan::default(),
+            cooldown: Cooldown::default(),
+            job_cooldowns: BTreeMap::new(),
+            usage: BTreeMap::new(),
+        };
+        worker.update(report, now);
+        worker
+    }
+
+    pub(super) fn update(&mut self, report: &WorkerReport, now: Instant) {
+        self.ran = usize::from(report.ran).min(report.leases.len());
+        self.server = report.server.clone();
+        self.models = report.models.iter().take(MODELS_MAX).cloned().collect();
+        self.draining = report.draining;
+        self.wanted = report.wanted;
+        self.heard = now;
+    }
+
+    pub(super) fn silent_at(&self, config: &Config) -> Instant {
+        self.heard + config.lease
+    }
+
+    /// Whether it is live, has a model server, and stays.
+    pub(super) fn is_usable(&self, now: Instant, config: &Config) -> bool {
+        now < self.silent_at(config) && self.server == ServerState::Ready && !self.draining
+    }
+
+    pub(super) fn is_loaded(&self, model: &ModelName, version: Digest) -> bool {
+        self.models.get(model) == Some(&ModelState::Ready(version))
+    }
+
+    pub(super) fn is_training(&self, model: &ModelName) -> bool {
+        self.models.get(model) == Some(&ModelState::Training)
+    }
+
+    pub(super) fn wants_batch(&self, config: &Config) -> bool {
+        let room = self.leases.len() < LEASES_HELD_MAX.min(config.leases_per_worker + self.ran);
+        self.parked.is_some() && self.wanted > 0 && room
+    }
+
+    /// Whether it rests, from everything or from this job.
+    pub(super) fn is_cooling(&self, job: JobId, now: Instant) -> bool {
+        now < self.cooldown.until || self.job_cooldowns.get(&job).is_some_and(|cooldown| now < cooldown.until)
+    }
+
+    /// The ends of its rests.
+    pub(super) fn rests_until(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.job_cooldowns.values().map(|cooldown| cooldown.until).chain([self.cooldown.until])
+    }
+
+    /// It said itself that it can run nothing.
+    pub(super) fn strike(&mut self, now: Instant, config: &Config) {
+        self.cooldown.strike(0, now, config);
+    }
+
+    /// It failed a batch of a job that has had answers.
+    pub(super) fn strike_job(&mut self, job: JobId, now: Instant, config: &Config) {
+        self.job_cooldowns.entry(job).or_default().strike(STRIKES - 1, now, config);
+    }
+
+    /// It answered queries of the job.
+    pub(super) fn succeeded(&mut self, job: JobId, inference_us: u64, now: Instant) {
+        self.cooldown = Cooldown::default();
+        self.job_cooldowns.remove(&job);
+        self.usage.entry(job).or_insert_with(Window::new).add(inference_us, now);
+        self.usage.retain(|_, used| used.sum(now) > 0);
+    }
+
+    pub(super) fn forget_job(&mut self, job: JobId) {
+        self.leases.retain(|held| held.lease.job != job);
+        self.job_cooldowns.remove(&job);
+    }
+
+    /// Each job's share of the inference time of the last minute.
+    pub(super) fn shares(&self, now: Instant) -> Vec<(JobId, f64)> {
+        let used: Vec<_> = self.usage.iter().map(|(job, used)| (*job, used.sum(now))).collect();
+        let total: u64 = used.iter().map(|(_, us)| us).sum();
+        used.into_iter().filter(|(_, us)| *us > 0).map(|(job, us)| (job, us as f64 / total as f64)).collect()
+    }
+}

@@ -1,0 +1,202 @@
+//! Who votes in the metadata log: the next change the coordinator should make to its configuration.
+//!
+//! Decides, from the failure detector's view and the log's configuration, one step at a time. The failure detector
+//! only proposes; the step is a change of the replicated configuration, which needs a majority of it (Ongaro, Raft
+//! thesis, section 4.3; Consul and Vault call this an autopilot).
+//!
+//! Invariants: at most [`VOTERS_MAX`] voters; a step never removes a live voter; a voter is only removed once it has
+//! been gone for the whole of [`Config::stabilisation`], or said good-bye; a member votes only after it has followed
+//! the log as a learner.
+//!
+//! Does not do: the change itself, and waiting for the learner to catch up, which are the log's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use idunno_shared::ids::NodeId;
+
+use crate::time::Instant;
+
+/// With seven voters any three may die at once, and the other four still are a majority.
+pub const VOTERS_MAX: usize = 7;
+
+/// How patient the planner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long a voter must have been dead before it is replaced or removed. Default 2 s.
+    pub stabilisation: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { stabilisation: Duration::from_secs(2) }
+    }
+}
+
+/// What the failure detector says of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Up, as far as is known.
+    Live,
+    /// Given up.
+    Dead,
+    /// Said good-bye.
+    Left,
+}
+
+/// One change of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Have this member follow the log.
+    AddLearner(NodeId),
+    /// Make these, and only these, the voters.
+    SetVoters(BTreeSet<NodeId>),
+    /// Send this member the log no longer.
+    RemoveLearner(NodeId),
+}
+
+/// Plans the steps of one coordinator's term.
+#[derive(Clone, Debug, Default)]
+pub struct VoterPlanner {
+    config: Config,
+    gone_since: BTreeMap<NodeId, Instant>,
+}
+
+impl VoterPlanner {
+    /// A planner that has seen nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self { config, gone_since: BTreeMap::new() }
+    }
+
+    /// The next step, if one is due. `standings` holds every member known; one that is not there counts as dead.
+    /// `me`, the coordinator, always stays.
+    pub fn next_step(
+        &mut self,
+        me: NodeId,
+        standings: &BTreeMap<NodeId, Standing>,
+        voters: &BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+        now: Instant,
+    ) -> Option<Step> {
+        let standing = |id: NodeId| {
+            if id == me { Standing::Live } else { *standings.get(&id).unwrap_or(&Standing::Dead) }
+        };
+        self.gone_since.retain(|id, _| {
+            (voters.contains(id) || learners.contains(id)) && standing(*id) != Standing::Live
+        });
+        for &gone in voters.union(learners).filter(|&&id| standing(id) != Standing::Live) {
+            self.gone_since.entry(gone).or_insert(now);
+        }
+        let gone_for_good = |id: &NodeId| {
+            let since = self.gone_since.get(id);
+            standing(*id) == Standing::Left
+                || since.is_some_and(|&since| now.since(since) >= self.config.stabilisation)
+        };
+        let gone = voters.iter().copied().find(|id| standing(*id) != Standing::Live && gone_for_good(id));
+        let lost = learners.iter().copied().find(|id| standing(*id) != Standing::Live && gone_for_good(id));
+        if let Some(lost) = lost {
+            return Some(Step::RemoveLearner(lost));
+        }
+        let mut spares =
+            standings.keys().copied().filter(|&id| standing(id) == Standing::Live && !voters.contains(&id));
+        let room = voters.len() < VOTERS_MAX;
+        match spares.next() {
+            Some(spare) if (room || gone.is_some()) && !learners.contains(&spare) => {
+                Some(Step::AddLearner(spare))
+            }
+            Some(spare) if room || gone.is_some() => {
+                let kept = voters.iter().copied().filter(|&voter| Some(voter) != gone);
+                Some(Step::SetVoters(kept.chain([spare]).collect()))
+            }
+            _ => gone
+                .map(|gone| Step::SetVoters(voters.iter().copied().filter(|&voter| voter != gone).collect())),
+        }
+    }
+
+    /// When a voter that is gone now will have been gone long enough.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.gone_since.values().min().map(|&since| since + self.config.stabilisation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(range: std::ops::RangeInclusive<u64>) -> BTreeSet<NodeId> {
+        range.map(NodeId).collect()
+    }
+
+    fn standings(live: &BTreeSet<NodeId>, all: u64) -> BTreeMap<NodeId, Standing> {
+        let of = |id| if live.contains(&id) { Standing::Live } else { Standing::Dead };
+        ids(1..=all).into_iter().map(|id| (id, of(id))).collect()
+    }
+
+    /// Takes every step at once, as a log with a majority would, and returns the voters in the end.
+    fn settle(
+        planner: &mut VoterPlanner,
+        voters: BTreeSet<NodeId>,
+        live: &BTreeSet<NodeId>,
+        all: u64,
+    ) -> BTreeSet<NodeId> {
+        let (mut voters, mut learners) = (voters, BTreeSet::new());
+        let me = *live.first().unwrap();
+        for second in 0..100 {
+            let now = Instant::from_micros(second * 1_000_000);
+            match planner.next_step(me, &standings(live, all), &voters, &learners, now) {
+                Some(Step::AddLearner(id)) => assert!(learners.insert(id) && live.contains(&id)),
+                Some(Step::RemoveLearner(id)) => assert!(learners.remove(&id) && !live.contains(&id)),
+                Some(Step::SetVoters(next)) => {
+                    assert!(next.len() <= VOTERS_MAX);
+                    assert!(
+                        voters.intersection(live).all(|id| next.contains(id)),
+                        "a live voter was removed"
+                    );
+                    assert!(next.difference(&voters).count() + voters.difference(&next).count() <= 2);
+                    assert!(next.difference(&voters).all(|id| learners.contains(id)));
+                    voters = next;
+                }
+                None => {}
+            }
+        }
+        voters
+    }
+
+    #[test]
+    fn a_cluster_grows_to_seven_voters() {
+        let planner = &mut VoterPlanner::default();
+        assert_eq!(settle(planner, ids(1..=1), &ids(1..=3), 3), ids(1..=3));
+        assert_eq!(settle(planner, ids(1..=1), &ids(1..=12), 12).len(), VOTERS_MAX);
+    }
+
+    #[test]
+    fn dead_voters_are_replaced_by_spares_and_removed_without() {
+        let planner = &mut VoterPlanner::default();
+        let live: BTreeSet<_> = ids(4..=10);
+        assert_eq!(settle(planner, ids(1..=7), &live, 10), live);
+        assert_eq!(settle(planner, ids(1..=7), &ids(4..=7), 7), ids(4..=7));
+    }
+
+    #[test]
+    fn a_voter_that_is_gone_for_a_moment_stays() {
+        let mut planner = VoterPlanner::default();
+        let mut step = |live: &BTreeSet<NodeId>, second: u64| {
+            let now = Instant::from_micros(second * 1_000_000);
+            planner.next_step(NodeId(1), &standings(live, 3), &ids(1..=3), &BTreeSet::new(), now)
+        };
+        assert_eq!(step(&ids(1..=2), 0), None);
+        assert_eq!(step(&ids(1..=2), 1), None);
+        assert_eq!(step(&ids(1..=3), 2), None);
+        assert_eq!(step(&ids(1..=2), 3), None);
+        assert_eq!(step(&ids(1..=2), 5), Some(Step::SetVoters(ids(1..=2))));
+    }
+
+    #[test]
+    fn one_that_said_good_bye_goes_at_once() {
+        let mut planner = VoterPlanner::default();
+        let mut known = standings(&ids(1..=3), 3);
+        known.insert(NodeId(3), Standing::Left);
+        let step = planner.next_step(NodeId(1), &known, &ids(1..=3), &BTreeSet::new(), Instant::START);
+        assert_eq!(step, Some(Step::SetVoters(ids(1..=2))));
+    }
+}
