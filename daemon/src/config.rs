@@ -1,0 +1,331 @@
+//! What a daemon is told: by a TOML file, the environment and flags, in rising precedence.
+//!
+//! One structure serves all three, so that they cannot drift: clap reads flags and environment, serde the file, and
+//! what the former leaves out is taken from the latter. Everything is checked here, before anything starts.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use idunno_shared::names::MemberName;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The introducer's port in a real deployment.
+pub const INTRODUCER_PORT: u16 = 7400;
+/// A member's port in a real deployment.
+pub const MEMBER_PORT: u16 = 7401;
+/// Where a model server that is managed elsewhere is expected.
+pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
+
+/// Why the settings cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not valid; the message names line and key.
+    #[error("the configuration file {path} is not valid: {source}")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting is missing.
+    #[error("'{key}' is not set: give --{flag}, {variable} or '{key}' in the configuration file")]
+    Missing {
+        /// The key in the file.
+        key: &'static str,
+        /// The flag.
+        flag: &'static str,
+        /// The environment variable.
+        variable: &'static str,
+    },
+    /// A setting has a value that cannot be used.
+    #[error("'{key}' = {value} cannot be used: {why}")]
+    Invalid {
+        /// The key in the file.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
+}
+
+/// Settings as given: nothing here has a default yet.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct Settings {
+    /// A TOML file with these settings, keys with underscores (listen, data_dir, ...)
+    #[arg(long, env = "IDUNNO_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on, TCP and UDP [default: 0.0.0.0:7401, introducer 0.0.0.0:7400]
+    #[arg(long, env = "IDUNNO_LISTEN", value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Address that others reach this process at, if it is not the one listened on
+    #[arg(long, env = "IDUNNO_ADVERTISE", value_name = "IP[:PORT]")]
+    pub advertise: Option<String>,
+    /// Directory for everything this process keeps [default: /var/lib/idunno]
+    #[arg(long, env = "IDUNNO_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The introducer's address
+    #[arg(long, env = "IDUNNO_INTRODUCER", value_name = "HOST:PORT")]
+    pub introducer: Option<String>,
+    /// This member's name as people see it [default: the host's name]
+    #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// A model server that is managed elsewhere [default: http://127.0.0.1:8080]
+    #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
+    pub model_server_url: Option<String>,
+    /// A Python with idunno_model_server installed: run and supervise a model server by it
+    #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PYTHON")]
+    pub model_server_python: Option<PathBuf>,
+    /// Threads of the supervised model server [default: one per core]
+    #[arg(long, env = "IDUNNO_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+    /// Listen beyond loopback although connections are neither encrypted nor authenticated
+    #[arg(long, env = "IDUNNO_INSECURE_NETWORK", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure_network: Option<bool>,
+    /// Raft heartbeat in milliseconds, 20 to 1,000 [default: 100]
+    #[arg(long, env = "IDUNNO_HEARTBEAT_MS", value_name = "MS")]
+    pub heartbeat_ms: Option<u64>,
+    /// What to log, as tracing directives [default: info]
+    #[arg(long, env = "IDUNNO_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Days of log files to keep [default: 14]
+    #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
+    pub log_files: Option<usize>,
+}
+
+/// How the model server is had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelServer {
+    /// Somebody else runs it.
+    Url(String),
+    /// This process runs it.
+    Python {
+        /// The interpreter.
+        python: PathBuf,
+        /// Threads for inference.
+        threads: usize,
+    },
+}
+
+/// What the introducer and a member have in common, checked.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// What to tell others, instead of the address listened on; port 0 for the same port.
+    pub advertise: Option<SocketAddr>,
+    /// Where to keep everything.
+    pub data_dir: PathBuf,
+    /// Tracing directives.
+    pub log: String,
+    /// Log files kept.
+    pub log_files: usize,
+}
+
+/// A member's settings, checked.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    /// What it has in common with the introducer.
+    pub common: Common,
+    /// The introducer, resolved again at each try.
+    pub introducer: String,
+    /// Its name.
+    pub name: MemberName,
+    /// Its model server.
+    pub model_server: ModelServer,
+    /// Raft's heartbeat; election time-outs are 2.5 to 5 of them.
+    pub heartbeat: Duration,
+}
+
+impl Settings {
+    /// Fills what flags and environment left out from the file, if one is named.
+    pub fn with_file(self) -> Result<Self, ConfigError> {
+        let Some(path) = self.config.clone() else { return Ok(self) };
+        let text =
+            fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let file: Self =
+            toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })?;
+        Ok(self.or(file))
+    }
+
+    fn or(self, file: Self) -> Self {
+        Self {
+            config: self.config,
+            listen: self.listen.or(file.listen),
+            advertise: self.advertise.or(file.advertise),
+            data_dir: self.data_dir.or(file.data_dir),
+            introducer: self.introducer.or(file.introducer),
+            name: self.name.or(file.name),
+            model_server_url: self.model_server_url.or(file.model_server_url),
+            model_server_python: self.model_server_python.or(file.model_server_python),
+            threads: self.threads.or(file.threads),
+            insecure_network: self.insecure_network.or(file.insecure_network),
+            heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
+            log: self.log.or(file.log),
+            log_files: self.log_files.or(file.log_files),
+        }
+    }
+
+    /// What an introducer needs.
+    pub fn introducer(&self) -> Result<Common, ConfigError> {
+        self.common(INTRODUCER_PORT)
+    }
+
+    /// What a member needs.
+    pub fn member(&self) -> Result<MemberConfig, ConfigError> {
+        let common = self.common(MEMBER_PORT)?;
+        let introducer = self.introducer.clone().ok_or(ConfigError::Missing {
+            key: "introducer",
+            flag: "introducer",
+            variable: "IDUNNO_INTRODUCER",
+        })?;
+        let port = introducer.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            return Err(invalid("introducer", &introducer, "write it as HOST:PORT"));
+        }
+        Ok(MemberConfig {
+            common,
+            introducer,
+            name: self.checked_name()?,
+            model_server: self.model_server()?,
+            heartbeat: self.heartbeat()?,
+        })
+    }
+
+    fn common(&self, default_port: u16) -> Result<Common, ConfigError> {
+        let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), default_port);
+        let listen = self.listen.unwrap_or(unspecified);
+        if !listen.ip().is_loopback() && self.insecure_network != Some(true) {
+            let why = "connections are not encrypted yet: listen on 127.0.0.1, or set insecure_network to true \
+                       on a network that you trust";
+            return Err(invalid("listen", listen, why));
+        }
+        let advertise = self.advertise.as_deref().map(parse_advertise).transpose()?;
+        if advertise.is_none() && listen.ip().is_unspecified() {
+            let why = "others cannot reach it there: set advertise to this machine's address";
+            return Err(invalid("listen", listen, why));
+        }
+        let log_files = self.log_files.unwrap_or(14);
+        if log_files == 0 {
+            return Err(invalid("log_files", log_files, "keep at least 1"));
+        }
+        Ok(Common {
+            listen,
+            advertise,
+            data_dir: self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno")),
+            log: self.log.clone().unwrap_or_else(|| String::from("info")),
+            log_files,
+        })
+    }
+
+    fn checked_name(&self) -> Result<MemberName, ConfigError> {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = self.name.clone().unwrap_or_else(host);
+        name.parse()
+            .map_err(|error: idunno_shared::names::NameError| invalid("name", &name, error.to_string()))
+    }
+
+    fn model_server(&self) -> Result<ModelServer, ConfigError> {
+        let Some(python) = self.model_server_python.clone() else {
+            let url = self.model_server_url.clone().unwrap_or_else(|| MODEL_SERVER_URL.to_owned());
+            if !url.starts_with("http://") {
+                return Err(invalid("model_server_url", url, "write it as http://HOST:PORT"));
+            }
+            return Ok(ModelServer::Url(url));
+        };
+        if let Some(url) = &self.model_server_url {
+            let why = "model_server_python is set too: give one of them";
+            return Err(invalid("model_server_url", url, why));
+        }
+        if python.components().count() > 1 && !Path::new(&python).exists() {
+            return Err(invalid("model_server_python", python.display(), "there is no such file"));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or(cores);
+        if !(1..=1024).contains(&threads) {
+            return Err(invalid("threads", threads, "give 1 to 1,024"));
+        }
+        Ok(ModelServer::Python { python, threads })
+    }
+
+    fn heartbeat(&self) -> Result<Duration, ConfigError> {
+        let heartbeat_ms = self.heartbeat_ms.unwrap_or(100);
+        if !(20..=1_000).contains(&heartbeat_ms) {
+            return Err(invalid("heartbeat_ms", heartbeat_ms, "give 20 to 1,000"));
+        }
+        Ok(Duration::from_millis(heartbeat_ms))
+    }
+}
+
+fn parse_advertise(text: &str) -> Result<SocketAddr, ConfigError> {
+    let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0)));
+    match address {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address),
+        _ => Err(invalid("advertise", text, "write it as IP or IP:PORT, of this machine")),
+    }
+}
+
+fn invalid(key: &'static str, value: impl std::fmt::Display, why: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { key, value: value.to_string(), why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            introducer: Some("127.0.0.1:7400".into()),
+            name: Some("m1".into()),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn defaults_stand_where_nothing_is_said() {
+        let config = settings().member().unwrap();
+        assert_eq!(config.model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
+        assert_eq!(config.heartbeat, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file: Settings = toml::from_str("name = 'file'\nthreads = 3").unwrap();
+        let merged = settings().or(file);
+        assert_eq!(merged.name.as_deref(), Some("m1"));
+        assert_eq!(merged.threads, Some(3));
+    }
+
+    #[test]
+    fn an_offending_key_is_named() {
+        let error = toml::from_str::<Settings>("lisen = '127.0.0.1:1'").unwrap_err().to_string();
+        assert!(error.contains("lisen"), "{error}");
+        for (key, broken) in [
+            ("introducer", Settings { introducer: Some("nowhere".into()), ..settings() }),
+            ("introducer", Settings { introducer: None, ..settings() }),
+            ("name", Settings { name: Some("a b".into()), ..settings() }),
+            ("heartbeat_ms", Settings { heartbeat_ms: Some(1), ..settings() }),
+            ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
+            ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
+            ("model_server_url", Settings { model_server_url: Some("ftp://x".into()), ..settings() }),
+        ] {
+            let error = broken.member().unwrap_err().to_string();
+            assert!(error.contains(&format!("'{key}'")), "{key}: {error}");
+        }
+    }
+}

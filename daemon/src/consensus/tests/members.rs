@@ -1,0 +1,114 @@
+//! Learners and voters that come and go.
+
+use super::*;
+
+fn nodes<const N: usize>(ids: [u64; N]) -> BTreeSet<NodeId> {
+    ids.map(NodeId).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_catches_up_and_votes() {
+    let mut cluster = Cluster::of([1], Settings::default()).await;
+    let leader = cluster.member(1);
+    must_put(&leader, "t/early").await;
+    assert_eq!(leader.set_voters(nodes([1, 2])).await, Err(MembersError::NotLearner(NodeId(2))));
+    cluster.start(NodeId(2)).await;
+    leader.add_learner(NodeId(2)).await.unwrap();
+    assert_eq!(leader.leadership().borrow().learners, nodes([2]));
+    cluster.sees(2, "t/early").await;
+    assert_eq!(
+        cluster.member(2).set_voters(nodes([2])).await,
+        Err(MembersError::NotLeader { leader: Some(NodeId(1)) })
+    );
+    leader.set_voters(nodes([1, 2])).await.unwrap();
+    let seen = until(leader.leadership(), "two vote", |l| l.voters == nodes([1, 2]) && !l.joint).await;
+    assert!(seen.learners.is_empty());
+    // Now it takes both.
+    cluster.cut(2);
+    until(leader.leadership(), "one of two is no majority", |l| !l.has_quorum).await;
+    cluster.mend(2);
+    until(leader.leadership(), "both are", |l| l.has_quorum).await;
+    must_put(&leader, "t/late").await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_gets_a_snapshot_for_what_the_log_no_longer_has() {
+    let settings = Settings { snapshot_every_entries: 20, entries_kept: 2, ..Settings::default() };
+    let mut cluster = Cluster::of([1], settings).await;
+    let leader = cluster.member(1);
+    for n in 0..100 {
+        must_put(&leader, &format!("t/{n}")).await;
+    }
+    cluster.start(NodeId(2)).await;
+    leader.add_learner(NodeId(2)).await.unwrap();
+    leader.set_voters(nodes([1, 2])).await.unwrap();
+    assert!(cluster.hub.0.lock().unwrap().snapshot_pieces > 0);
+    let state = leader.state().borrow().clone();
+    until(cluster.member(2).state(), "it has all", |other| **other == *state).await;
+    // Its own disk has it as well.
+    cluster.stop(2).await;
+    let again = cluster.start(NodeId(2)).await;
+    assert!(again.state().borrow().file_count() >= 80);
+    until(again.state(), "it has all again", |other| **other == *state).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_voter_is_replaced() {
+    let mut cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+    let leader = cluster.member(1);
+    cluster.stop(3).await;
+    must_put(&leader, "t/two-of-three").await;
+    cluster.start(NodeId(4)).await;
+    leader.add_learner(NodeId(4)).await.unwrap();
+    leader.set_voters(nodes([1, 2, 4])).await.unwrap();
+    let seen = until(leader.leadership(), "4 votes", |l| l.voters == nodes([1, 2, 4]) && !l.joint).await;
+    assert!(seen.learners.is_empty(), "the replaced one is not kept: {seen:?}");
+    // The new one counts: with it alone beside the leader there is a majority.
+    cluster.stop(2).await;
+    must_put(&leader, "t/with-the-new-one").await;
+    cluster.sees(4, "t/with-the-new-one").await;
+    leader.set_voters(nodes([1, 2, 4])).await.unwrap();
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_never_answers_does_not_hold_up_the_rest() {
+    let settings = Settings { change_timeout_ms: 1_000, ..Settings::default() };
+    let cluster = Cluster::of([1, 2], settings).await;
+    let leader = cluster.member(1);
+    assert_eq!(leader.add_learner(NodeId(9)).await, Err(MembersError::Unknown));
+    must_put(&leader, "t/goes-on").await;
+    assert_eq!(leader.leadership().borrow().learners, nodes([9]));
+    leader.remove_learner(NodeId(9)).await.unwrap();
+    until(leader.leadership(), "it is gone", |l| l.learners.is_empty()).await;
+    leader.set_voters(nodes([1])).await.unwrap();
+    assert!(matches!(leader.set_voters(BTreeSet::new()).await, Err(MembersError::Invalid(_))));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_voters_asked_at_once_are_made_one_after_another() {
+    let mut cluster = Cluster::of([1], Settings::default()).await;
+    let leader = cluster.member(1);
+    for id in [2, 3, 4, 5] {
+        cluster.start(NodeId(id)).await;
+    }
+    let changes: Vec<_> = [2, 3, 4, 5]
+        .map(|id| {
+            let leader = leader.clone();
+            tokio::spawn(async move { leader.add_learner(NodeId(id)).await })
+        })
+        .into();
+    for change in changes {
+        change.await.unwrap().unwrap();
+    }
+    let (three, five) =
+        tokio::join!(leader.set_voters(nodes([1, 2, 3])), leader.set_voters(nodes([1, 2, 3, 4, 5])));
+    three.unwrap();
+    five.unwrap();
+    let seen = until(leader.leadership(), "settled", |l| !l.joint).await;
+    assert!(seen.voters == nodes([1, 2, 3]) || seen.voters == nodes([1, 2, 3, 4, 5]), "{seen:?}");
+    cluster.stop_all().await;
+}

@@ -1,0 +1,117 @@
+//! Every message of the library goes there and back through its encoding.
+
+use std::fmt::Debug;
+
+use openraft::error::{Fatal, InstallSnapshotError, RaftError, SnapshotMismatch};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{
+    AnyError, CommittedLeaderId, EmptyNode, EntryPayload, LogId, Membership, SnapshotMeta, SnapshotSegmentId,
+    StorageIOError, StoredMembership, Vote,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::config::{Batch, Entry};
+use super::*;
+
+fn there_and_back<T: Debug + Serialize + DeserializeOwned>(value: &T) {
+    let back: T = decode(&encode(value).unwrap()).unwrap();
+    assert_eq!(format!("{back:?}"), format!("{value:?}"));
+}
+
+fn log_id(index: u64) -> LogId<u64> {
+    LogId::new(CommittedLeaderId::new(3, u64::MAX), index)
+}
+
+fn membership() -> Membership<u64, EmptyNode> {
+    let nodes: BTreeSet<u64> = [1, 2, 3, 9].into();
+    Membership::new(vec![[1, 2].into(), [2, 3].into()], nodes)
+}
+
+fn fatal() -> Fatal<u64> {
+    Fatal::StorageError(StorageIOError::write_logs(AnyError::error("the disk is full")).into())
+}
+
+#[test]
+fn requests() {
+    let payloads = [
+        EntryPayload::Blank,
+        EntryPayload::Normal(Batch(Arc::new(vec![put("t/a"), put("t/b")]))),
+        EntryPayload::Membership(membership()),
+    ];
+    let entries: Vec<_> =
+        (5..).zip(payloads).map(|(index, payload)| Entry { log_id: log_id(index), payload }).collect();
+    let vote = Vote::new_committed(3, u64::MAX);
+    for (prev_log_id, leader_commit) in [(None, None), (Some(log_id(4)), Some(log_id(2)))] {
+        there_and_back(&AppendEntriesRequest::<TypeConfig> {
+            vote,
+            prev_log_id,
+            entries: entries.clone(),
+            leader_commit,
+        });
+    }
+    there_and_back(&VoteRequest::<u64> { vote: Vote::new(4, 2), last_log_id: Some(log_id(7)) });
+    let meta = SnapshotMeta {
+        last_log_id: Some(log_id(7)),
+        last_membership: StoredMembership::new(Some(log_id(5)), membership()),
+        snapshot_id: "x".to_owned(),
+    };
+    let request = InstallSnapshotRequest::<TypeConfig> {
+        vote,
+        meta,
+        offset: 1 << 40,
+        data: vec![200; 300],
+        done: true,
+    };
+    let piece = SnapshotPiece::from(request.clone());
+    there_and_back(&piece);
+    assert!(encode(&piece).unwrap().len() < 600, "bytes are encoded as bytes");
+    assert_eq!(InstallSnapshotRequest::<TypeConfig>::from(piece), request);
+}
+
+#[test]
+fn answers() {
+    let vote = Vote::new(4, 2);
+    let appended = [
+        AppendEntriesResponse::Success,
+        AppendEntriesResponse::PartialSuccess(Some(log_id(3))),
+        AppendEntriesResponse::PartialSuccess(None),
+        AppendEntriesResponse::Conflict,
+        AppendEntriesResponse::HigherVote(vote),
+    ];
+    for answer in appended {
+        there_and_back::<AppendResult>(&Ok(answer));
+    }
+    there_and_back::<VoteResult>(&Ok(VoteResponse::new(vote, Some(log_id(3)), true)));
+    there_and_back::<SnapshotResult>(&Ok(InstallSnapshotResponse { vote }));
+    for fatal in [Fatal::Stopped, Fatal::Panicked, fatal()] {
+        there_and_back::<AppendResult>(&Err(RaftError::Fatal(fatal.clone())));
+        there_and_back::<VoteResult>(&Err(RaftError::Fatal(fatal.clone())));
+        there_and_back::<SnapshotResult>(&Err(RaftError::Fatal(fatal)));
+    }
+    let segment = |offset| SnapshotSegmentId { id: "x".to_owned(), offset };
+    let mismatch = SnapshotMismatch { expect: segment(0), got: segment(9) };
+    there_and_back::<SnapshotResult>(&Err(RaftError::APIError(InstallSnapshotError::from(mismatch))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_is_answered_with_nothing() {
+    let cluster = Cluster::of([1], Settings::default()).await;
+    let member = cluster.member(1);
+    for nonsense in [ConsensusRequest::Append, ConsensusRequest::Vote, ConsensusRequest::Snapshot] {
+        assert!(member.handle(nonsense(vec![0xc1, 2, 3])).await.0.is_empty());
+    }
+    let piece = InstallSnapshotRequest::<TypeConfig> {
+        vote: Vote::new_committed(99, 2),
+        meta: SnapshotMeta::default(),
+        offset: u64::MAX,
+        data: vec![1],
+        done: false,
+    };
+    let piece = ConsensusRequest::Snapshot(encode(&SnapshotPiece::from(piece)).unwrap());
+    assert!(member.handle(piece).await.0.is_empty(), "no room is made for it");
+    must_put(&member, "t/goes-on").await;
+    cluster.stop_all().await;
+}

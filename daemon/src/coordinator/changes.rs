@@ -1,0 +1,94 @@
+//! Changes that people, and workers, ask for: checked against the uploads, put into the log, passed on to the desk.
+
+use std::sync::Arc;
+
+use idunno_core::metadata::{Action, Applied};
+use idunno_core::placement;
+use idunno_shared::ids::{NodeId, OpId, UploadId};
+use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
+use idunno_shared::wire::control::{Chain, Change, Changed, ControlReply, ITEMS_PER_REQUEST_MAX};
+use idunno_shared::wire::jobs::{JobReply, JobRequest};
+use idunno_shared::wire::refusal::Refusal;
+
+use super::Office;
+
+impl Office {
+    /// Where blobs are to go.
+    pub(super) fn plan(
+        &self,
+        upload: Option<UploadId>,
+        blobs: &[BlobRef],
+        exclude: &[NodeId],
+    ) -> Result<ControlReply, Refusal> {
+        self.may_decide()?;
+        if blobs.len().max(exclude.len()) > ITEMS_PER_REQUEST_MAX {
+            return Err(Refusal::invalid(format!(
+                "{} blobs in one plan, {ITEMS_PER_REQUEST_MAX} are allowed",
+                blobs.len()
+            )));
+        }
+        if let Some(blob) = blobs.iter().find(|blob| blob.size > EXTENT_BYTES_MAX) {
+            return Err(Refusal::invalid(format!(
+                "a blob of {} bytes, {EXTENT_BYTES_MAX} are allowed",
+                blob.size
+            )));
+        }
+        let now = self.means.clock.now();
+        let upload = match upload {
+            Some(upload) => self.uploads().touch(upload, now).map(|()| upload)?,
+            None => self.uploads().open(now)?,
+        };
+        let view = self.means.membership.current();
+        let candidates = self.repairs.borrow().candidates.clone();
+        let chain = |blob: &BlobRef| {
+            let chosen = placement::choose(&blob.digest, &candidates, exclude, COPIES);
+            Chain(chosen.into_iter().filter_map(|node| view.holder(node)).collect())
+        };
+        let chains = blobs.iter().map(chain).collect();
+        let copies = u32::try_from(candidates.len().min(COPIES)).unwrap_or(0);
+        Ok(ControlReply::Planned { upload, chains, copies })
+    }
+
+    /// Makes a change, once.
+    pub(super) async fn change(&self, op: OpId, change: Change) -> Result<ControlReply, Refusal> {
+        // What was made already is only answered again, whatever became of its upload.
+        let made = self.state().outcome(op).is_some();
+        if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
+            self.uploads().touch(*upload, self.means.clock.now())?;
+        }
+        let concerns_jobs = !matches!(change, Change::CommitFiles { .. } | Change::Delete { .. });
+        let applied = self.propose(Some(op), Action::Change(change)).await?;
+        if concerns_jobs {
+            self.desk.refresh().await;
+        }
+        match applied {
+            Applied::Changed(changed) => Ok(ControlReply::Changed(changed)),
+            Applied::Committed { .. } | Applied::Done => Ok(ControlReply::Changed(Changed::Done)),
+        }
+    }
+
+    /// Serves a worker.
+    pub async fn jobs(self: Arc<Self>, request: JobRequest) -> Result<JobReply, Refusal> {
+        match request {
+            JobRequest::Report(report) => self.desk.report(report).await.map(JobReply::Orders),
+            JobRequest::Commit(commit) => {
+                self.uploads().touch(commit.upload, self.means.clock.now())?;
+                let reply = self.desk.commit(commit.clone()).await?;
+                self.uploads().end(commit.upload);
+                Ok(reply)
+            }
+            JobRequest::Failed { worker, lease, faults } => {
+                self.desk.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
+            }
+            JobRequest::Trained { worker, model, result } => {
+                if let Ok((upload, _)) = &result {
+                    self.uploads().touch(*upload, self.means.clock.now())?;
+                }
+                let upload = result.as_ref().ok().map(|(upload, _)| *upload);
+                self.desk.trained(worker, model, result.map(|(_, artefact)| artefact)).await?;
+                upload.into_iter().for_each(|upload| self.uploads().end(upload));
+                Ok(JobReply::Noted)
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Turns the scheduler's plans, which name numbers only, into orders that a worker can carry out.
+
+use idunno_core::metadata::State;
+use idunno_core::scheduler::OrdersPlan;
+use idunno_shared::ids::Term;
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::PlacedBlob;
+use idunno_shared::wire::jobs::{
+    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, ServerState, WorkerReport,
+};
+
+use crate::membership::MembershipView;
+
+/// A blob and those of its holders that are up.
+pub fn placed(state: &State, view: &MembershipView, blob: BlobRef) -> PlacedBlob {
+    let holders = state.holders(&blob.digest).iter().filter_map(|&node| view.holder(node)).collect();
+    PlacedBlob { blob, holders }
+}
+
+fn placed_all(state: &State, view: &MembershipView, blobs: &[BlobRef]) -> Vec<PlacedBlob> {
+    blobs.iter().map(|&blob| placed(state, view, blob)).collect()
+}
+
+/// The orders of a plan, with the models that the worker has yet to load. A lease of a job that is gone yields none.
+pub fn orders(
+    state: &State,
+    view: &MembershipView,
+    term: Term,
+    plan: &OrdersPlan,
+    report: Option<&WorkerReport>,
+) -> Orders {
+    Orders {
+        term,
+        grants: plan.grants.iter().filter_map(|&lease| grant(state, view, lease)).collect(),
+        cancelled: plan.cancelled.clone(),
+        load: report.map(|report| missing_models(state, view, report)).unwrap_or_default(),
+        train: plan.train.clone(),
+    }
+}
+
+fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {
+    let job = state.job(lease.job)?;
+    let inputs = state.queries(lease.job, lease.range).map(|(index, query)| QueryInput {
+        index,
+        name: (*query.name).clone(),
+        extents: placed_all(state, view, &query.extents),
+    });
+    Some(Grant {
+        lease,
+        model: job.model.clone(),
+        version: job.artefact.as_ref()?.version,
+        inputs: inputs.collect(),
+        labels: job.labels.as_ref().map(|extents| placed_all(state, view, extents)),
+    })
+}
+
+fn missing_models(state: &State, view: &MembershipView, report: &WorkerReport) -> Vec<ModelArtefact> {
+    if report.server != ServerState::Ready {
+        return Vec::new();
+    }
+    let trained = state.models().filter_map(|(name, model)| Some((name, model.artefact.as_ref()?)));
+    let missing = trained.filter(|(name, artefact)| {
+        let ready = (*name).clone();
+        !report.models.contains(&(ready, ModelState::Ready(artefact.version)))
+    });
+    let load = missing.map(|(name, artefact)| ModelArtefact {
+        model: name.clone(),
+        version: artefact.version,
+        extents: placed_all(state, view, &artefact.extents),
+    });
+    load.collect()
+}

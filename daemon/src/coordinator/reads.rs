@@ -1,0 +1,156 @@
+//! What people ask of the coordinator.
+
+use std::sync::Arc;
+
+use idunno_core::metadata::{State, Version};
+use idunno_shared::ids::JobId;
+use idunno_shared::names::FileName;
+use idunno_shared::wire::blobs::Holder;
+use idunno_shared::wire::control::{
+    AssignmentView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, JobView, ModelView,
+    SegmentView,
+};
+use idunno_shared::wire::refusal::Refusal;
+
+use super::desk::DeskView;
+use super::orders::placed;
+use super::{Office, views};
+use crate::clock::wall_ms;
+use crate::membership::MembershipView;
+
+impl Office {
+    /// Serves a request that is the coordinator's; [`ControlRequest::Watch`] and a member's own are not.
+    pub async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
+        match request {
+            ControlRequest::Coordinator => self.coordinator(),
+            ControlRequest::Plan { upload, blobs, exclude } => self.plan(upload, &blobs, &exclude),
+            ControlRequest::EndUpload(upload) => {
+                self.uploads().end(upload);
+                Ok(ControlReply::Done)
+            }
+            ControlRequest::Change { op, change } => self.change(op, change).await,
+            ControlRequest::List { prefix, after, limit } => {
+                let (files, more) = self.barrier().await?.list(&prefix, after.as_ref(), limit);
+                Ok(ControlReply::Files { files, more })
+            }
+            ControlRequest::Stored { member, after, limit } => {
+                let view = self.means.membership.current();
+                if !view.members.contains_key(&member) {
+                    return Err(Refusal::not_found(format!(
+                        "there is no member {member}: list_mem lists them"
+                    )));
+                }
+                let (files, more) = self.barrier().await?.stored(member, after.as_ref(), limit);
+                Ok(ControlReply::Files { files, more })
+            }
+            ControlRequest::Locate { names, version } => self.locate(&names, version).await,
+            ControlRequest::Versions { name, limit } => {
+                let (state, view) = (self.barrier().await?, self.means.membership.current());
+                let versions = state.versions(&name, limit)?;
+                let versions =
+                    versions.into_iter().map(|version| file_version(&state, &view, &name, version));
+                Ok(ControlReply::Versions(versions.collect()))
+            }
+            ControlRequest::Jobs(job) => self.job_views(job).await.map(ControlReply::Jobs),
+            ControlRequest::Assignments(job) => {
+                self.assignment_views(job).await.map(ControlReply::Assignments)
+            }
+            ControlRequest::Models => self.model_views().await.map(ControlReply::Models),
+            ControlRequest::Results { job, skip, limit } => self.results(job, skip, limit).await,
+            ControlRequest::DeadLetters { job, from, limit } => {
+                let (letters, more) = self.barrier().await?.dead_letters(job, from, limit)?;
+                Ok(ControlReply::DeadLetters { letters, more })
+            }
+            ControlRequest::Members
+            | ControlRequest::Identity
+            | ControlRequest::Join
+            | ControlRequest::Leave
+            | ControlRequest::Watch => {
+                Err(Refusal::internal("a member's own request came to the coordinator"))
+            }
+        }
+    }
+
+    fn coordinator(&self) -> Result<ControlReply, Refusal> {
+        self.may_decide()?;
+        let address = self.means.membership.current().address(self.means.me);
+        let address = address.ok_or_else(|| self.not_coordinator())?;
+        let coordinator = Holder { node: self.means.me, address };
+        Ok(ControlReply::Coordinator { coordinator, term: self.term })
+    }
+
+    async fn locate(&self, names: &[FileName], version: Option<u64>) -> Result<ControlReply, Refusal> {
+        if names.len() > ITEMS_PER_REQUEST_MAX {
+            return Err(Refusal::invalid(format!(
+                "{} names at once, {ITEMS_PER_REQUEST_MAX} are allowed",
+                names.len()
+            )));
+        }
+        let (state, view) = (self.barrier().await?, self.means.membership.current());
+        let located = names.iter().map(|name| {
+            let version = state.locate(name, version)?;
+            Some(file_version(&state, &view, name, version))
+        });
+        Ok(ControlReply::Located(located.collect()))
+    }
+
+    async fn results(&self, job: JobId, skip: u64, limit: u32) -> Result<ControlReply, Refusal> {
+        let (state, view) = (self.barrier().await?, self.means.membership.current());
+        let leased = self.desk.view().await?.leased.get(&job).copied().unwrap_or(0);
+        let (segments, more) = state.segments(job, skip, limit)?;
+        let segments = segments.into_iter().map(|segment| SegmentView {
+            segment: placed(&state, &view, segment.blob),
+            ranges: segment.ranges.clone(),
+        });
+        let job = state.job_or_refusal(job)?.view(leased, wall_ms());
+        Ok(ControlReply::Results { segments: segments.collect(), more, job })
+    }
+
+    async fn job_views(&self, job: Option<JobId>) -> Result<Vec<JobView>, Refusal> {
+        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
+        if let Some(job) = job {
+            state.job_or_refusal(job)?;
+        }
+        Ok(views::jobs(&state, &desk).filter(|view| job.is_none_or(|job| view.id == job)).collect())
+    }
+
+    async fn assignment_views(&self, job: Option<JobId>) -> Result<Vec<AssignmentView>, Refusal> {
+        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
+        if let Some(job) = job {
+            state.job_or_refusal(job)?;
+        }
+        let mut rows = views::assignments(&self.means.membership.current(), &desk);
+        if let Some(job) = job {
+            rows.retain(|row| {
+                row.current.contains(&job) || row.shares.iter().any(|&(other, _)| other == job)
+            });
+        }
+        Ok(rows)
+    }
+
+    async fn model_views(&self) -> Result<Vec<ModelView>, Refusal> {
+        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
+        Ok(views::models(&state, &desk))
+    }
+
+    /// What the desk knows, for watchers.
+    pub(super) async fn desk_view(&self) -> Result<DeskView, Refusal> {
+        self.desk.view().await
+    }
+}
+
+fn file_version(
+    state: &Arc<State>,
+    view: &MembershipView,
+    name: &FileName,
+    version: &Version,
+) -> FileVersion {
+    FileVersion {
+        name: name.clone(),
+        version: version.number,
+        size: version.size,
+        digest: version.digest,
+        created_ms: version.created_ms,
+        extents: version.extents.iter().map(|&blob| placed(state, view, blob)).collect(),
+    }
+}

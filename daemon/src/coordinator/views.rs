@@ -1,0 +1,159 @@
+//! What people see: the log's state joined with the failure detector's, the desk's and the repair's knowledge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_core::metadata::State;
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::control::{
+    AssignmentView, ClusterView, ControlReply, JobView, Liveness, LogRole, MemberView, ModelView, StoreView,
+    WorkerView,
+};
+use idunno_shared::wire::frame::Reply;
+use idunno_shared::wire::membership::MemberState;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Office;
+use super::desk::DeskView;
+use crate::clock::wall_ms;
+use crate::consensus::Leadership;
+use crate::membership::{MembershipView, Peer};
+
+/// The least time between two pushes to a watcher.
+const PUSH_PERIOD: Duration = Duration::from_millis(200);
+/// A view is pushed this often even when nothing changed, so that a watcher knows that it is not forgotten.
+const PUSHES_SKIPPED_MAX: u32 = 5;
+
+/// All jobs, as shown.
+pub fn jobs<'a>(state: &'a State, desk: &'a DeskView) -> impl Iterator<Item = JobView> + 'a {
+    let now_ms = wall_ms();
+    state.jobs().map(move |job| job.view(desk.leased.get(&job.id).copied().unwrap_or(0), now_ms))
+}
+
+/// All workers that reported, with their jobs.
+pub fn assignments(view: &MembershipView, desk: &DeskView) -> Vec<AssignmentView> {
+    let row = |assignment: &idunno_core::scheduler::Assignment| AssignmentView {
+        node: assignment.worker,
+        name: view.name(assignment.worker),
+        shares: assignment.shares.clone(),
+        current: assignment.current.clone(),
+    };
+    desk.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
+}
+
+/// All models, with their state at each worker.
+pub fn models(state: &State, desk: &DeskView) -> Vec<ModelView> {
+    let mut models = state.model_views();
+    for model in &mut models {
+        let states = desk.reports.iter().filter_map(|(&worker, report)| {
+            let (_, state) = report.models.iter().find(|(name, _)| *name == model.model)?;
+            Some((worker, state.clone()))
+        });
+        model.workers = states.collect();
+    }
+    models
+}
+
+/// A member, as shown.
+pub fn member(id: NodeId, peer: &Peer, leadership: &Leadership) -> MemberView {
+    let record = &peer.record;
+    let live = record.state.is_live();
+    MemberView {
+        id,
+        name: record.name.clone(),
+        address: record.address,
+        generation: record.generation.into(),
+        incarnation: record.incarnation.into(),
+        liveness: match record.state {
+            MemberState::Alive => Liveness::Alive,
+            MemberState::Suspect => Liveness::Suspect,
+            MemberState::Dead => Liveness::Dead,
+            MemberState::Left => Liveness::Left,
+        },
+        udp_blocked: peer.udp_blocked,
+        role: if leadership.leader == Some(id) && live {
+            LogRole::Coordinator
+        } else if leadership.voters.contains(&id) {
+            LogRole::Voter
+        } else if leadership.learners.contains(&id) {
+            LogRole::Learner
+        } else {
+            LogRole::Spare
+        },
+    }
+}
+
+/// All members, as one member sees them.
+pub fn members(view: &MembershipView, leadership: &Leadership) -> Vec<MemberView> {
+    view.members.iter().map(|(&id, peer)| member(id, peer, leadership)).collect()
+}
+
+impl Office {
+    /// Pushes a view to a watcher whenever something changed, until the watcher or the office is gone.
+    pub fn watch(self: Arc<Self>) -> mpsc::Receiver<Reply> {
+        let (pushes, views) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let closed = self.closed.clone();
+            tokio::select! {
+                () = self.push_views(&pushes) => {}
+                () = closed.cancelled() => {}
+                () = pushes.closed() => {}
+            }
+        });
+        views
+    }
+
+    async fn push_views(&self, pushes: &mpsc::Sender<Reply>) {
+        let mut ticks = interval(PUSH_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut last, mut skipped) = (None, 0);
+        loop {
+            ticks.tick().await;
+            if self.may_decide().is_err() {
+                // What is shown must be the cluster's. The watcher notices the silence, and asks.
+                continue;
+            }
+            let Some(view) = self.cluster_view().await else { return };
+            let same = last
+                .as_ref()
+                .is_some_and(|last| ClusterView { at_ms: view.at_ms, ..Clone::clone(last) } == view);
+            if same && skipped < PUSHES_SKIPPED_MAX {
+                skipped += 1;
+                continue;
+            }
+            skipped = 0;
+            last = Some(view.clone());
+            if pushes.send(Reply::Control(Box::new(ControlReply::View(view)))).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn cluster_view(&self) -> Option<ClusterView> {
+        let (state, view) = (self.state(), self.means.membership.current());
+        let desk = self.desk_view().await.ok()?;
+        let leadership = self.means.consensus.leadership().borrow().clone();
+        let worker = |(&node, report): (&NodeId, &idunno_shared::wire::jobs::WorkerReport)| WorkerView {
+            node,
+            server: report.server.clone(),
+            models: report.models.clone(),
+        };
+        Some(ClusterView {
+            term: self.term,
+            coordinator: self.means.me,
+            at_ms: wall_ms(),
+            revision: state.revision(),
+            members: members(&view, &leadership),
+            workers: desk.reports.iter().map(worker).collect(),
+            models: models(&state, &desk),
+            jobs: jobs(&state, &desk).collect(),
+            assignments: assignments(&view, &desk),
+            store: self.store_view(&state),
+        })
+    }
+
+    fn store_view(&self, state: &State) -> StoreView {
+        StoreView { files: state.file_count(), ..self.repairs.borrow().store }
+    }
+}

@@ -1,0 +1,201 @@
+//! The one directory in which a daemon keeps everything: locked, with a format version, and the member's identity.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use idunno_shared::ids::NodeId;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const FORMAT: &str = "idunno 1\n";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum DataDirError {
+    /// Another daemon has it.
+    #[error(
+        "the data directory {path} is in use by another daemon: stop that one, or give this one its own --data-dir"
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It was written by another program, or another version.
+    #[error("the data directory {path} has format {found:?}, this daemon reads {FORMAT:?}")]
+    Format {
+        /// Which.
+        path: PathBuf,
+        /// Its format file.
+        found: String,
+    },
+    /// A file in it is damaged.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        why: String,
+    },
+    /// A file in it cannot be read or written.
+    #[error("cannot use {path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A locked data directory. The lock ends with the process.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Who a member is across restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Minted once.
+    pub id: NodeId,
+    /// Raised at every start, before anything is said under it.
+    pub generation: u64,
+}
+
+/// What a running daemon tells about itself, in `runtime.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// Its process.
+    pub pid: u32,
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// Its id; an introducer has none.
+    pub node: Option<String>,
+    /// `member` or `introducer`.
+    pub program: String,
+    /// Its name.
+    pub name: String,
+    /// Where its logs are.
+    pub log_dir: PathBuf,
+}
+
+impl DataDir {
+    /// Opens or makes the directory, and locks it.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let failed = |at: &Path| {
+            let path = at.to_path_buf();
+            move |source| DataDirError::Io { path, source }
+        };
+        fs::create_dir_all(path).map_err(failed(path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(failed(&lock_path))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(DataDirError::InUse { path: path.to_path_buf() });
+        }
+        let format_path = path.join("FORMAT");
+        match fs::read_to_string(&format_path) {
+            Ok(found) if found == FORMAT => {}
+            Ok(found) => return Err(DataDirError::Format { path: path.to_path_buf(), found }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_atomically(&format_path, FORMAT.as_bytes()).map_err(failed(&format_path))?;
+            }
+            Err(error) => return Err(failed(&format_path)(error)),
+        }
+        Ok(Self { path: path.to_path_buf(), _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The member's identity: minted if there is none, its generation raised and durable.
+    pub fn identity(&self) -> Result<Identity, DataDirError> {
+        let path = self.path.join("identity.json");
+        let identity = if let Some(Identity { id, generation }) = self.read_json("identity.json")? {
+            Identity { id, generation: generation + 1 }
+        } else {
+            let source = |error| io::Error::other(format!("no randomness for an identity: {error}"));
+            let id = getrandom::u64().map_err(|error| DataDirError::Io { path, source: source(error) })?;
+            Identity { id: NodeId(id), generation: 1 }
+        };
+        self.write_json("identity.json", &identity)?;
+        Ok(identity)
+    }
+
+    /// Reads a JSON file of the directory, if it is there.
+    pub fn read_json<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, DataDirError> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| DataDirError::Damaged { path, why: error.to_string() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DataDirError::Io { path, source }),
+        }
+    }
+
+    /// Writes a JSON file of the directory: all of it or nothing, durable on return.
+    pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        let bytes = serde_json::to_vec_pretty(value)
+            .map_err(|error| DataDirError::Damaged { path: path.clone(), why: error.to_string() })?;
+        write_atomically(&path, &bytes).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    /// Removes a file of the directory, if it is there.
+    pub fn remove(&self, name: &str) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DataDirError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Temp file, flush, rename, flush of the directory: the file is never half there.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = path.with_extension("new");
+    let mut file = File::create(&temp)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temp, path)?;
+    File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_kept_and_its_generation_rises() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap().identity().unwrap();
+        let second = DataDir::open(dir.path()).unwrap().identity().unwrap();
+        assert_eq!((first.id, first.generation + 1), (second.id, second.generation));
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains(&dir.path().display().to_string()));
+    }
+
+    #[test]
+    fn a_foreign_or_damaged_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("FORMAT"), "other 9\n").unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Format { .. })));
+        fs::write(dir.path().join("FORMAT"), FORMAT).unwrap();
+        fs::write(dir.path().join("identity.json"), "{").unwrap();
+        let error = DataDir::open(dir.path()).unwrap().identity().unwrap_err();
+        assert!(matches!(error, DataDirError::Damaged { .. }), "{error}");
+    }
+}

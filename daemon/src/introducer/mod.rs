@@ -1,0 +1,178 @@
+//! The introducer: the fixed, well-known process through which a new member finds the cluster.
+//!
+//! It decides one thing: who founds the metadata log, namely the first member that it ever met. That, and whom it met
+//! lately, is a file, durable before the answer that tells it; so the introducer can restart at any time, and members
+//! that know each other do without it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use idunno_shared::client::link::Link;
+use idunno_shared::ids::NodeId;
+use idunno_shared::names::MemberName;
+use idunno_shared::wire::frame::{Reply, Request};
+use idunno_shared::wire::introduction::{IntroductionReply, IntroductionRequest};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::Common;
+use crate::data_dir::DataDir;
+use crate::net::server::{Response, Service, serve};
+use crate::process::{self, StopSignals};
+
+/// Members remembered; the one that was introduced longest ago goes first.
+pub const MEMBERS_MAX: usize = 64;
+const STATE_FILE: &str = "introducer.json";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    founder: Option<NodeId>,
+    /// The most recently introduced first.
+    members: VecDeque<Known>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    id: NodeId,
+    name: MemberName,
+    address: SocketAddr,
+}
+
+impl State {
+    fn introduce(&mut self, newcomer: Known) {
+        self.founder.get_or_insert(newcomer.id);
+        if self.members.contains(&newcomer) {
+            return;
+        }
+        // Whoever was at this address before is not there any more.
+        self.members.retain(|member| member.id != newcomer.id && member.address != newcomer.address);
+        self.members.push_front(newcomer);
+        self.members.truncate(MEMBERS_MAX);
+    }
+
+    fn reply(&self) -> IntroductionReply {
+        let members = self.members.iter().map(|member| (member.id, member.address)).collect();
+        IntroductionReply { founder: self.founder, members }
+    }
+}
+
+/// Runs an introducer until it is asked to stop.
+pub async fn run(config: Common) -> anyhow::Result<()> {
+    let (ground, listening) = process::prepare(&config).await?;
+    let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir))?);
+    let stop = CancellationToken::new();
+    let (connections, _datagrams) = listening.split();
+    let serving = tokio::spawn(serve(connections, service, stop.clone()));
+    let mut signals = StopSignals::listen()?;
+    ground.announce("introducer", "introducer", None)?;
+    signals.next().await;
+    stop.cancel();
+    serving.await?;
+    ground.retire();
+    Ok(())
+}
+
+/// The introducer's service.
+pub struct Introducer {
+    data_dir: Arc<DataDir>,
+    state: Mutex<State>,
+}
+
+impl Introducer {
+    /// Reads what an earlier run left in the data directory.
+    pub fn open(data_dir: Arc<DataDir>) -> Result<Self, crate::data_dir::DataDirError> {
+        let state = data_dir.read_json(STATE_FILE)?.unwrap_or_default();
+        Ok(Self { data_dir, state: Mutex::new(state) })
+    }
+
+    async fn answer(&self, request: IntroductionRequest) -> Reply {
+        let mut state = self.state.lock().await;
+        if let IntroductionRequest::Introduce { id, name, address } = request {
+            let mut next = state.clone();
+            next.introduce(Known { id, name, address });
+            if next != *state {
+                if let Err(error) = self.save(next.clone()).await {
+                    error!(%error, "cannot keep an introduction");
+                    return Reply::Refused(Refusal::internal(format!("the introducer: {error}")));
+                }
+                info!(member = %id, %address, founder = ?next.founder, "introduced");
+                *state = next;
+            }
+        }
+        Reply::Introduction(state.reply())
+    }
+
+    async fn save(&self, state: State) -> Result<(), String> {
+        let data_dir = Arc::clone(&self.data_dir);
+        let write = move || data_dir.write_json(STATE_FILE, &state).map_err(|error| error.to_string());
+        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?
+    }
+}
+
+impl Service for Introducer {
+    fn node(&self) -> Option<NodeId> {
+        None
+    }
+
+    async fn request(&self, request: Request, _from: Option<NodeId>) -> Response {
+        let reply = match request {
+            Request::Introduction(request) => self.answer(request).await,
+            _ => Reply::Refused(Refusal::new(
+                RefusalCode::Unsupported,
+                "this is the introducer, which only knows members: ask one of them",
+            )),
+        };
+        reply.into()
+    }
+
+    async fn blobs(&self, _link: Link) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn introduce(id: u64, port: u16) -> IntroductionRequest {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        IntroductionRequest::Introduce { id: NodeId(id), name: "m".parse().unwrap(), address }
+    }
+
+    async fn ask(introducer: &Introducer, request: IntroductionRequest) -> IntroductionReply {
+        match introducer.answer(request).await {
+            Reply::Introduction(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_member_founds_across_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let data_dir = Arc::new(DataDir::open(dir.path()).unwrap());
+            let introducer = Introducer::open(data_dir).unwrap();
+            assert_eq!(ask(&introducer, IntroductionRequest::Known).await.founder, None);
+            assert_eq!(ask(&introducer, introduce(7, 1)).await.founder, Some(NodeId(7)));
+        }
+        let introducer = Introducer::open(Arc::new(DataDir::open(dir.path()).unwrap())).unwrap();
+        let reply = ask(&introducer, introduce(8, 2)).await;
+        assert_eq!(reply.founder, Some(NodeId(7)));
+        assert_eq!(reply.members.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [8, 7]);
+    }
+
+    #[tokio::test]
+    async fn an_address_has_one_member_and_the_list_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let introducer = Introducer::open(Arc::new(DataDir::open(dir.path()).unwrap())).unwrap();
+        ask(&introducer, introduce(1, 1)).await;
+        let reply = ask(&introducer, introduce(2, 1)).await;
+        assert_eq!(reply.members, [(NodeId(2), SocketAddr::from(([127, 0, 0, 1], 1)))]);
+        for id in 3..200 {
+            ask(&introducer, introduce(id, u16::try_from(id).unwrap())).await;
+        }
+        assert_eq!(ask(&introducer, IntroductionRequest::Known).await.members.len(), MEMBERS_MAX);
+    }
+}

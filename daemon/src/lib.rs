@@ -1,0 +1,18 @@
+//! The thin shell around [`idunno_core`]: it feeds the pure machines with messages and time, and obeys their effects.
+
+pub mod clock;
+pub mod config;
+pub mod consensus;
+pub mod control;
+pub mod coordinator;
+pub mod data_dir;
+pub mod election;
+pub mod introducer;
+pub mod joining;
+pub mod member;
+pub mod membership;
+pub mod net;
+pub mod process;
+pub mod sdfs;
+pub mod telemetry;
+pub mod worker;

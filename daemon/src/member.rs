@@ -1,0 +1,265 @@
+//! One member: puts the parts together, in the order in which they need each other, and takes them apart at the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::files::Files;
+use idunno_shared::client::link::{Dial, Link};
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
+use idunno_shared::wire::frame::{Reply, Request};
+use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState, TcpPong};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{MemberConfig, ModelServer};
+use crate::consensus::{Consensus, Settings, Transport, TransportError};
+use crate::control::Control;
+use crate::coordinator::{Coordination, Means};
+use crate::election::Election;
+use crate::joining::Seeker;
+use crate::membership::{Membership, MembershipView};
+use crate::net::door::MemberDoor;
+use crate::net::peers::Peers;
+use crate::net::server::{Response, Service, serve};
+use crate::process::{self, StopSignals};
+use crate::sdfs::orders::Orders;
+use crate::sdfs::server::BlobServer;
+use crate::sdfs::store::BlobStore;
+use crate::worker::supervisor::ServerConfig;
+use crate::worker::{self, WorkerConfig};
+
+/// How long the good-bye to the other members may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the worker asks for the coordinator before it tells its own loop.
+const WORKER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs a member until it is asked to stop.
+pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
+    let (ground, listening) = process::prepare(&config.common).await?;
+    let identity = ground.data_dir.identity()?;
+    let (me, address, clock) = (identity.id, ground.address, Clock::start());
+    let seed = getrandom::u64()?;
+    let (connections, datagrams) = listening.split();
+    let stop = CancellationToken::new();
+
+    let door = MemberDoor::new(me);
+    let refusals = door.refusals();
+    let dialer: Arc<dyn Dial> = Arc::new(door);
+    let peers = Peers::new(Arc::clone(&dialer));
+    let record = MemberRecord {
+        id: me,
+        name: config.name.clone(),
+        address,
+        generation: Generation(identity.generation),
+        incarnation: Incarnation(0),
+        state: MemberState::Alive,
+    };
+    let store = BlobStore::open(ground.data_dir.path())?;
+    let membership = Membership::start(record, seed, clock, datagrams, peers.clone(), refusals, stop.clone());
+    let transport = LogTransport { peers: peers.clone(), view: membership.view() };
+    let consensus =
+        Consensus::open(ground.data_dir.path(), me, log_settings(config.heartbeat), transport).await?;
+    let means = Means {
+        me,
+        clock,
+        consensus: consensus.clone(),
+        membership: membership.clone(),
+        peers: peers.clone(),
+    };
+    let election =
+        Election::start(me, seed, clock, membership.clone(), consensus.clone(), peers.clone(), stop.clone());
+    let coordination = Coordination::start(means.clone(), stop.clone());
+    tokio::spawn(follow_term(store.clone(), consensus.clone()));
+
+    let (rejoin, rejoined) = mpsc::channel(1);
+    let service = Arc::new(Member {
+        me,
+        control: Control::new(means, coordination, config.common.data_dir.display().to_string(), rejoin),
+        membership: membership.clone(),
+        election,
+        consensus: consensus.clone(),
+        blobs: BlobServer::new(me, store.clone(), Arc::clone(&dialer)),
+        orders: Orders::new(store, Arc::clone(&dialer), identity.generation),
+    });
+    let serving = tokio::spawn(serve(connections, service, stop.clone()));
+    let seeker = Seeker {
+        me,
+        name: config.name.clone(),
+        address,
+        introducer: config.introducer.clone(),
+        data_dir: Arc::clone(&ground.data_dir),
+        peers,
+        membership: membership.clone(),
+        consensus: consensus.clone(),
+    };
+    tokio::spawn(seeker.run(rejoined, stop.clone()));
+    let mut signals = StopSignals::listen()?;
+    ground.announce("member", config.name.as_str(), Some(me))?;
+
+    let drain = CancellationToken::new();
+    let working = tokio::spawn(work(&config, me, identity.generation, address, dialer, drain.clone()));
+    let fault = tokio::select! {
+        () = signals.next() => None,
+        fault = log_fault(&consensus) => Some(fault),
+    };
+    drain.cancel();
+    let good_bye = async {
+        let worked = working.await;
+        if tokio::time::timeout(LEAVE_TIMEOUT, membership.leave()).await.is_err() {
+            debug!("the good-bye took too long");
+        }
+        worked
+    };
+    tokio::select! {
+        worked = good_bye => worked?,
+        () = signals.next() => warn!("asked to stop once more: what runs here is given up"),
+    }
+    stop.cancel();
+    serving.await?;
+    consensus.shutdown().await;
+    ground.retire();
+    fault.map_or(Ok(()), |fault| Err(anyhow!("the metadata log of {} has stopped: {fault}", config.name)))
+}
+
+/// Election time-outs grow with the heartbeat.
+fn log_settings(heartbeat: Duration) -> Settings {
+    let heartbeat_ms = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        heartbeat_ms,
+        election_min_ms: heartbeat_ms.saturating_mul(5) / 2,
+        election_max_ms: heartbeat_ms.saturating_mul(5),
+        ..Settings::default()
+    }
+}
+
+/// Runs the worker until it is told to drain, and has.
+fn work(
+    config: &MemberConfig,
+    me: NodeId,
+    generation: u64,
+    address: SocketAddr,
+    dialer: Arc<dyn Dial>,
+    drain: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let server = match &config.model_server {
+        ModelServer::Url(url) => ServerConfig::Elsewhere { url: url.clone() },
+        ModelServer::Python { python, threads } => {
+            ServerConfig::Supervised { python: python.clone(), threads: u32::try_from(*threads).ok() }
+        }
+    };
+    let data_dir = config.common.data_dir.clone();
+    let worker = WorkerConfig::new(me, config.name.clone(), generation, server, data_dir);
+    // The member itself knows best who coordinates.
+    let cluster = Cluster::new(dialer, vec![address]).with_deadline(WORKER_DEADLINE);
+    let files = Files::new(cluster.clone()).near(me);
+    let (view, _watched) = watch::channel(worker::first_view(me));
+    async move { worker::run(worker, Arc::new(cluster), Arc::new(files), view, drain).await }
+}
+
+/// The file server refuses orders of terms below the log's.
+async fn follow_term(store: BlobStore, consensus: Consensus) {
+    let mut leadership = consensus.leadership();
+    loop {
+        store.observe_term(leadership.borrow_and_update().term);
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until the log has stopped by itself.
+async fn log_fault(consensus: &Consensus) -> String {
+    let mut leadership = consensus.leadership();
+    loop {
+        if let Some(fault) = leadership.borrow_and_update().fault.clone() {
+            return fault;
+        }
+        if leadership.changed().await.is_err() {
+            return String::from("it ended");
+        }
+    }
+}
+
+/// Takes what comes in, and hands it to the part that it is for.
+struct Member {
+    me: NodeId,
+    control: Control,
+    membership: Membership,
+    election: Election,
+    consensus: Consensus,
+    blobs: BlobServer,
+    orders: Orders,
+}
+
+impl Service for Member {
+    fn node(&self) -> Option<NodeId> {
+        Some(self.me)
+    }
+
+    async fn request(&self, request: Request, from: Option<NodeId>) -> Response {
+        let reply = match (request, from) {
+            (Request::PushPull(theirs), Some(_)) => match self.membership.push_pull(theirs).await {
+                Some(ours) => Reply::PushPull(ours),
+                None => Reply::Refused(Refusal::internal("this member is stopping")),
+            },
+            (Request::Ping(_), _) => Reply::Pong(TcpPong { id: self.me }),
+            (Request::Election(message), Some(from)) => {
+                self.election.message(from, message).await;
+                Reply::Election
+            }
+            (Request::Consensus(request), Some(_)) => Reply::Consensus(self.consensus.handle(request).await),
+            (Request::Files(request), Some(_)) => match self.orders.handle(request).await {
+                Ok(reply) => Reply::Files(reply),
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            (request @ (Request::Control(_) | Request::Jobs(_)), _) => {
+                return self.control.request(request).await;
+            }
+            (Request::Introduction(_), _) => unsupported("this is a member, not the introducer"),
+            (_, None) => unsupported("only members may ask this"),
+        };
+        reply.into()
+    }
+
+    async fn blobs(&self, link: Link) {
+        if let Err(error) = self.blobs.serve(link.reader, link.writer).await {
+            info!(%error, from = ?link.node, "a connection for blobs ended");
+        }
+    }
+}
+
+fn unsupported(message: &str) -> Reply {
+    Reply::Refused(Refusal::new(RefusalCode::Unsupported, message))
+}
+
+/// Carries the log's calls, by the failure detector's addresses.
+#[derive(Clone)]
+struct LogTransport {
+    peers: Peers,
+    view: watch::Receiver<Arc<MembershipView>>,
+}
+
+impl Transport for LogTransport {
+    async fn call(
+        &self,
+        target: NodeId,
+        request: ConsensusRequest,
+        timeout: Duration,
+    ) -> Result<ConsensusReply, TransportError> {
+        let failed = |reason: String| TransportError { target, reason };
+        let address = self.view.borrow().address(target);
+        let address = address.ok_or_else(|| failed(String::from("its address is unknown")))?;
+        match self.peers.call(address, Request::Consensus(request), timeout).await {
+            Ok(Reply::Consensus(reply)) => Ok(reply),
+            Ok(_) => Err(failed(String::from("it answered out of turn"))),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}

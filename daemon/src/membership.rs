@@ -1,0 +1,315 @@
+//! Drives the failure detector: one task owns the machine, feeds it datagrams, calls and time, and obeys its effects.
+//!
+//! Everyone else sees the list through a watch, and talks to the task through [`Membership`]. Bounds: inputs queue up
+//! to [`INPUTS_MAX`], then callers wait.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_core::membership::{Config, Effect, Event, Swim, TcpPingOutcome};
+use idunno_shared::client::link::DialError;
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::blobs::Holder;
+use idunno_shared::wire::frame::{Reply, Request};
+use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::clock::Clock;
+use crate::net::door::{DATAGRAM_BYTES_MAX, Datagrams};
+use crate::net::peers::{PeerError, Peers};
+
+/// Inputs that may wait for the task.
+pub const INPUTS_MAX: usize = 256;
+const PUSH_PULL_TIMEOUT: Duration = Duration::from_secs(3);
+const TCP_PING_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A member, as this one sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What is believed of it.
+    pub record: MemberRecord,
+    /// Whether only TCP reaches it.
+    pub udp_blocked: bool,
+}
+
+/// The membership list at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembershipView {
+    /// This member.
+    pub me: NodeId,
+    /// All members known, this one included.
+    pub members: BTreeMap<NodeId, Peer>,
+    /// Whether this member takes part.
+    pub joined: bool,
+}
+
+impl MembershipView {
+    /// Whether a member is up, as far as is known. A suspect is.
+    pub fn is_live(&self, id: NodeId) -> bool {
+        self.members.get(&id).is_some_and(|peer| peer.record.state.is_live())
+    }
+
+    /// The members that are up.
+    pub fn live(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().filter(|(_, peer)| peer.record.state.is_live()).map(|(&id, _)| id)
+    }
+
+    /// Where a member listens, whether it is up or not.
+    pub fn address(&self, id: NodeId) -> Option<SocketAddr> {
+        self.members.get(&id).map(|peer| peer.record.address)
+    }
+
+    /// A member's name, or its id while the name is unknown.
+    pub fn name(&self, id: NodeId) -> String {
+        self.members.get(&id).map_or_else(|| id.to_string(), |peer| peer.record.name.to_string())
+    }
+
+    /// A member as a holder, if it is up.
+    pub fn holder(&self, node: NodeId) -> Option<Holder> {
+        let peer = self.members.get(&node).filter(|peer| peer.record.state.is_live())?;
+        Some(Holder { node, address: peer.record.address })
+    }
+}
+
+enum Input {
+    PushPull(PushPull, oneshot::Sender<PushPull>),
+    Event(Event),
+    Leave(oneshot::Sender<()>),
+}
+
+/// The failure detector's handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Membership {
+    inputs: mpsc::Sender<Input>,
+    view: watch::Receiver<Arc<MembershipView>>,
+}
+
+impl Membership {
+    /// Starts the task.
+    pub fn start(
+        me: MemberRecord,
+        seed: u64,
+        clock: Clock,
+        datagrams: Datagrams,
+        peers: Peers,
+        refusals: broadcast::Receiver<SocketAddr>,
+        stop: CancellationToken,
+    ) -> Self {
+        let swim = Swim::new(Config::default(), me, seed, clock.now());
+        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
+        let (publish, view) = watch::channel(Arc::new(view_of(&swim)));
+        let driver = Driver {
+            swim,
+            clock,
+            datagrams,
+            peers,
+            inputs: inputs.clone(),
+            exchanges: BTreeMap::new(),
+            next_exchange: 0,
+            leaving: Vec::new(),
+            publish,
+        };
+        tokio::spawn(driver.run(queued, refusals, stop));
+        Self { inputs, view }
+    }
+
+    /// The list, now and as it changes.
+    pub fn view(&self) -> watch::Receiver<Arc<MembershipView>> {
+        self.view.clone()
+    }
+
+    /// The list now.
+    pub fn current(&self) -> Arc<MembershipView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Answers another member's list with ours.
+    pub async fn push_pull(&self, theirs: PushPull) -> Option<PushPull> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::PushPull(theirs, reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Looks for the cluster at these addresses.
+    pub async fn join(&self, seeds: Vec<SocketAddr>) {
+        // The task ends only with the process.
+        let _ = self.inputs.send(Input::Event(Event::Join { seeds })).await;
+    }
+
+    /// Says good-bye, and returns when it is said.
+    pub async fn leave(&self) {
+        let (done, said) = oneshot::channel();
+        if self.inputs.send(Input::Leave(done)).await.is_ok() {
+            let _ = said.await;
+        }
+    }
+}
+
+struct Driver {
+    swim: Swim,
+    clock: Clock,
+    datagrams: Datagrams,
+    peers: Peers,
+    inputs: mpsc::Sender<Input>,
+    exchanges: BTreeMap<u64, oneshot::Sender<PushPull>>,
+    next_exchange: u64,
+    leaving: Vec<oneshot::Sender<()>>,
+    publish: watch::Sender<Arc<MembershipView>>,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut queued: mpsc::Receiver<Input>,
+        mut refusals: broadcast::Receiver<SocketAddr>,
+        stop: CancellationToken,
+    ) {
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        loop {
+            let event = tokio::select! {
+                received = self.datagrams.receive(&mut buffer) => match received {
+                    Ok((length, from)) => match rmp_serde::from_slice::<Datagram>(&buffer[..length]) {
+                        Ok(message) => Event::Datagram { from, message },
+                        Err(error) => {
+                            debug!(%from, %error, "a datagram does not decode");
+                            continue;
+                        }
+                    },
+                    Err(error) => {
+                        debug!(%error, "receiving a datagram");
+                        continue;
+                    }
+                },
+                Some(input) = queued.recv() => self.event_of(input),
+                refused = refusals.recv() => match refused.ok().and_then(|address| self.member_at(address)) {
+                    Some(id) => Event::ConnectionRefused { id },
+                    None => continue,
+                },
+                () = self.clock.sleep_until(self.swim.next_deadline()) => Event::Tick,
+                () = stop.cancelled() => return,
+            };
+            self.swim.handle(event, self.clock.now());
+            self.obey();
+        }
+    }
+
+    fn event_of(&mut self, input: Input) -> Event {
+        match input {
+            Input::Event(event) => event,
+            Input::Leave(done) => {
+                self.leaving.push(done);
+                if self.swim.has_left() { Event::Tick } else { Event::Leave }
+            }
+            Input::PushPull(message, reply) => {
+                let exchange = self.next_exchange;
+                self.next_exchange += 1;
+                self.exchanges.insert(exchange, reply);
+                Event::PushPullRequest { exchange, message }
+            }
+        }
+    }
+
+    fn member_at(&self, address: SocketAddr) -> Option<NodeId> {
+        let live = |record: &MemberRecord| record.state.is_live() && record.address == address;
+        self.swim.members().find(|member| live(&member.record)).map(|member| member.record.id)
+    }
+
+    fn obey(&mut self) {
+        while let Some(effect) = self.swim.poll_effect() {
+            match effect {
+                Effect::SendDatagram { to, message } => self.send(to, &message),
+                Effect::StartPushPull { to, message, .. } => self.start_push_pull(to, message),
+                Effect::ReplyPushPull { exchange, message } => {
+                    if let Some(reply) = self.exchanges.remove(&exchange) {
+                        // The asker may have given up.
+                        let _ = reply.send(message);
+                    }
+                }
+                Effect::TcpPing { seq, target, to } => self.ping(seq, target, to),
+                Effect::Changed(change) => {
+                    let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
+                    info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
+                    if now.state == MemberState::Alive && now.id != self.swim.self_record().id {
+                        let (peers, address) = (self.peers.clone(), now.address);
+                        tokio::spawn(async move { peers.meet(address).await });
+                    }
+                }
+                Effect::Conflict(record) => {
+                    error!(id = %record.id, address = %record.address, "another process has this member's identity: was the data directory copied?");
+                }
+                Effect::LeaveDone => info!("said good-bye"),
+            }
+        }
+        if self.swim.has_left() {
+            for done in self.leaving.drain(..) {
+                // The asker may have given up.
+                let _ = done.send(());
+            }
+        }
+        let view = view_of(&self.swim);
+        self.publish.send_if_modified(|published| {
+            let changed = **published != view;
+            if changed {
+                *published = Arc::new(view);
+            }
+            changed
+        });
+    }
+
+    fn send(&self, to: SocketAddr, message: &Datagram) {
+        match rmp_serde::to_vec(message) {
+            Ok(bytes) => {
+                if let Err(error) = self.datagrams.send(&bytes, to) {
+                    debug!(%to, %error, "sending a datagram");
+                }
+            }
+            Err(error) => warn!(%error, "a datagram does not encode"),
+        }
+    }
+
+    fn start_push_pull(&self, to: SocketAddr, message: PushPull) {
+        let (peers, inputs) = (self.peers.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            match peers.call(to, Request::PushPull(message), PUSH_PULL_TIMEOUT).await {
+                Ok(Reply::PushPull(message)) => {
+                    // The task ends only with the process.
+                    let _ = inputs.send(Input::Event(Event::PushPullReply { message })).await;
+                }
+                Ok(_) => debug!(%to, "no list in the answer"),
+                Err(error) => debug!(%error, "exchanging lists"),
+            }
+        });
+    }
+
+    fn ping(&self, seq: u64, target: NodeId, to: SocketAddr) {
+        let (peers, inputs) = (self.peers.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let outcome = match peers.call(to, Request::Ping(TcpPing { target }), TCP_PING_TIMEOUT).await {
+                Ok(Reply::Pong(pong)) if pong.id == target => TcpPingOutcome::Answered,
+                Ok(Reply::Pong(_)) | Err(PeerError::Dial(DialError::Refused { .. })) => {
+                    TcpPingOutcome::Refused
+                }
+                Ok(_) | Err(_) => TcpPingOutcome::TimedOut,
+            };
+            let result = Event::TcpPingResult { seq, target, outcome };
+            // The task ends only with the process.
+            let _ = inputs.send(Input::Event(result)).await;
+        });
+    }
+}
+
+fn view_of(swim: &Swim) -> MembershipView {
+    let me = swim.self_record();
+    let mut members: BTreeMap<_, _> = swim
+        .members()
+        .map(|member| {
+            (member.record.id, Peer { record: member.record.clone(), udp_blocked: member.udp_blocked })
+        })
+        .collect();
+    members.insert(me.id, Peer { record: me.clone(), udp_blocked: false });
+    MembershipView { me: me.id, members, joined: me.state.is_live() }
+}

@@ -1,0 +1,167 @@
+//! One connection of calls to each peer, opened when first needed.
+//!
+//! Opening goes on when the caller who needed it gives up, for the next one needs it too. A connection on which a call
+//! times out, and nothing else has come for [`SILENCE_MAX`], is given up: what lies between may be gone.
+//! Bound: [`CONNECTIONS_MAX`]; beyond it, all that are idle or closed go. A peer that could not be reached, or that
+//! ended its connection at once, is not dialled again for [`BACK_OFF`], so that a dead one costs nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use idunno_shared::client::connection::{CallError, Connection};
+use idunno_shared::client::link::{Dial, DialError};
+use idunno_shared::wire::frame::{Purpose, Reply, Request};
+use thiserror::Error;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// Connections kept.
+pub const CONNECTIONS_MAX: usize = 512;
+/// How long a peer that could not be reached is left alone.
+pub const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A connection on which a call timed out is given up after so much silence.
+pub const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Why a peer gave no answer.
+#[derive(Debug, Error)]
+pub enum PeerError {
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// A connection, but no answer.
+    #[error("{address}: {source}")]
+    Call {
+        /// Whom.
+        address: SocketAddr,
+        /// Why.
+        source: CallError,
+    },
+    /// It failed a moment ago, and is left alone.
+    #[error("{address} could not be reached a moment ago")]
+    BackOff {
+        /// Whom.
+        address: SocketAddr,
+    },
+}
+
+/// A peer's place. It is locked while its connection is being opened.
+#[derive(Default)]
+struct Slot {
+    connection: Option<Connection>,
+    not_before: Option<Instant>,
+}
+
+impl Slot {
+    fn open(&self) -> Option<Connection> {
+        self.connection.clone().filter(|connection| !connection.is_closed())
+    }
+}
+
+/// The connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Peers {
+    dialer: Arc<dyn Dial>,
+    slots: Arc<Mutex<BTreeMap<SocketAddr, Arc<AsyncMutex<Slot>>>>>,
+}
+
+impl Peers {
+    /// Peers reached through `dialer`.
+    pub fn new(dialer: Arc<dyn Dial>) -> Self {
+        Self { dialer, slots: Arc::default() }
+    }
+
+    /// Who opens connections.
+    pub fn dialer(&self) -> &Arc<dyn Dial> {
+        &self.dialer
+    }
+
+    /// Keeps a connection open to a peer, if it can be had: its end is the first sign of the peer's.
+    pub async fn meet(&self, address: SocketAddr) {
+        // Whether it worked is known from the refusals, and from the next call.
+        let _ = self.connection(address).await;
+    }
+
+    /// Asks a peer. The limit holds for opening the connection too.
+    pub async fn call(
+        &self,
+        address: SocketAddr,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Reply, PeerError> {
+        let end = Instant::now() + limit;
+        let late = || PeerError::Call { address, source: CallError::TimedOut(limit) };
+        let connection = timeout_at(end, self.connection(address)).await.unwrap_or_else(|_| Err(late()))?;
+        let answer = connection.call(request, end.saturating_duration_since(Instant::now())).await;
+        if matches!(answer, Err(CallError::TimedOut(_))) && connection.silence() >= SILENCE_MAX {
+            self.give_up(address, &connection);
+            return Err(late());
+        }
+        answer.map_err(|source| PeerError::Call { address, source })
+    }
+
+    /// The connection to a peer, opened if need be.
+    async fn connection(&self, address: SocketAddr) -> Result<Connection, PeerError> {
+        let slot = self.slot(address);
+        if let Ok(slot) = slot.try_lock()
+            && let Some(connection) = slot.open()
+        {
+            return Ok(connection);
+        }
+        let peers = self.clone();
+        let opening = tokio::spawn(async move { peers.open(address, &mut *slot.lock().await).await });
+        // The task can only fail by a panic, which the log has.
+        opening.await.unwrap_or(Err(PeerError::BackOff { address }))
+    }
+
+    async fn open(&self, address: SocketAddr, slot: &mut Slot) -> Result<Connection, PeerError> {
+        if let Some(connection) = slot.open() {
+            return Ok(connection);
+        }
+        if slot.not_before.is_some_and(|at| Instant::now() < at) {
+            return Err(PeerError::BackOff { address });
+        }
+        match self.dialer.dial(address, Purpose::Calls).await {
+            Ok(link) => {
+                let connection = Connection::new(link);
+                self.redial_at_end(address, &connection);
+                *slot = Slot { connection: Some(connection.clone()), not_before: None };
+                Ok(connection)
+            }
+            Err(error) => {
+                *slot = Slot { connection: None, not_before: Some(Instant::now() + BACK_OFF) };
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Forgets a connection; it closes when its last call is over.
+    fn give_up(&self, address: SocketAddr, silent: &Connection) {
+        if let Ok(mut slot) = self.slot(address).try_lock()
+            && slot.connection.as_ref().is_some_and(|connection| connection.is(silent))
+        {
+            slot.connection = None;
+        }
+    }
+
+    /// When the connection ends the process may be gone: dialling again at once finds out.
+    fn redial_at_end(&self, address: SocketAddr, connection: &Connection) {
+        let (peers, closed, opened) = (self.clone(), connection.closed(), Instant::now());
+        tokio::spawn(async move {
+            closed.await;
+            // A peer that welcomes and then hangs up must not keep this one busy.
+            sleep_until(opened + BACK_OFF).await;
+            peers.meet(address).await;
+        });
+    }
+
+    fn slot(&self, address: SocketAddr) -> Arc<AsyncMutex<Slot>> {
+        let mut slots: MutexGuard<'_, _> = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= CONNECTIONS_MAX && !slots.contains_key(&address) {
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        Arc::clone(slots.entry(address).or_default())
+    }
+}

@@ -1,0 +1,318 @@
+//! Accepts connections, checks their hellos, and hands every request to the part that takes it.
+//!
+//! Bounds: [`CONNECTIONS_MAX`] connections at once (further ones wait in the system's queue), [`CALLS_MAX`] requests of
+//! one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for a hello, [`WRITE_TIMEOUT`] for a
+//! peer to take what it asked for.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_shared::client::frames::{FrameIoError, read_frame, write_frame};
+use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::frame::{
+    Answer, Call, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, Reply, Request, encode_frame,
+};
+use idunno_shared::wire::refusal::Refusal;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::door::Connections;
+
+/// Connections served at once.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Requests of one connection at work at once.
+pub const CALLS_MAX: usize = 256;
+/// How long a new connection may take to say hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it what is at work.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWERS_QUEUED_MAX: usize = 64;
+/// One write takes no further answer from this many bytes on.
+const WRITE_BYTES_SOFT_MAX: usize = 256 << 10;
+
+/// What a request is answered with.
+pub enum Response {
+    /// Once.
+    One(Reply),
+    /// Until the sender is dropped or the connection ends.
+    Many(mpsc::Receiver<Reply>),
+}
+
+impl From<Reply> for Response {
+    fn from(reply: Reply) -> Self {
+        Self::One(reply)
+    }
+}
+
+/// Who takes what comes in.
+pub trait Service: Send + Sync + 'static {
+    /// The id that hellos are answered with.
+    fn node(&self) -> Option<NodeId>;
+    /// Takes one request.
+    fn request(&self, request: Request, from: Option<NodeId>) -> impl Future<Output = Response> + Send;
+    /// Serves one connection for blobs until it ends.
+    fn blobs(&self, link: Link) -> impl Future<Output = ()> + Send;
+}
+
+/// Serves until told to stop. Connections end with it.
+pub async fn serve<S: Service>(connections: Connections, service: Arc<S>, stop: CancellationToken) {
+    let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut tasks = JoinSet::new();
+    loop {
+        let next = async {
+            let turn = Arc::clone(&turns).acquire_owned().await;
+            (turn, connections.accept().await)
+        };
+        let (turn, accepted) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => return,
+        };
+        while tasks.try_join_next().is_some() {}
+        match accepted {
+            Ok((reader, writer, from)) => {
+                let service = Arc::clone(&service);
+                tasks.spawn(async move {
+                    if let Err(error) = serve_connection(service, reader, writer, from).await {
+                        debug!(%from, %error, "connection ended");
+                    }
+                    drop(turn);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end first.
+                warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection<S: Service>(
+    service: Arc<S>,
+    mut reader: LinkReader,
+    mut writer: LinkWriter,
+    from: SocketAddr,
+) -> Result<(), FrameIoError> {
+    let Ok(hello) = timeout(HELLO_TIMEOUT, read_frame::<Hello, _>(&mut reader)).await else {
+        debug!(%from, "no hello in time");
+        return Ok(());
+    };
+    let hello = hello?;
+    if let Some(reason) = objection(&hello) {
+        return write_frame(&mut writer, &HelloReply::Refused { reason }).await;
+    }
+    write_frame(&mut writer, &HelloReply::Welcome { node: service.node() }).await?;
+    match hello.purpose {
+        Purpose::Calls => serve_calls(service, reader, writer, hello.from).await,
+        Purpose::Blobs => {
+            service.blobs(Link { reader, writer, node: hello.from }).await;
+            Ok(())
+        }
+    }
+}
+
+fn objection(hello: &Hello) -> Option<String> {
+    if hello.magic != MAGIC {
+        return Some(String::from("this is an IDunno member, and the caller speaks something else"));
+    }
+    (hello.version != PROTOCOL_VERSION).then(|| {
+        format!(
+            "the caller speaks protocol version {}, this member {PROTOCOL_VERSION}: run the same release on both",
+            hello.version
+        )
+    })
+}
+
+async fn serve_calls<S: Service>(
+    service: Arc<S>,
+    reader: LinkReader,
+    writer: LinkWriter,
+    from: Option<NodeId>,
+) -> Result<(), FrameIoError> {
+    let (answers, queued) = mpsc::channel(ANSWERS_QUEUED_MAX);
+    let turns = Arc::new(Semaphore::new(CALLS_MAX));
+    let mut tasks = JoinSet::new();
+    let mut writing = JoinSet::new();
+    writing.spawn(write_answers(writer, queued));
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    loop {
+        let next = async {
+            let turn = Arc::clone(&turns).acquire_owned().await;
+            (turn, read_frame(&mut reader).await)
+        };
+        let (turn, call) = tokio::select! {
+            next = next => next,
+            // Nobody would hear the answers.
+            _ = writing.join_next() => return Ok(()),
+        };
+        let Call { id, request } = call?;
+        while tasks.try_join_next().is_some() {}
+        let (service, answers) = (Arc::clone(&service), answers.clone());
+        tasks.spawn(async move {
+            match service.request(request, from).await {
+                Response::One(reply) => {
+                    // The connection may have ended meanwhile; then nobody waits.
+                    let _ = answers.send(Answer { id, more: false, reply }).await;
+                }
+                Response::Many(mut replies) => {
+                    while let Some(reply) = replies.recv().await {
+                        if answers.send(Answer { id, more: true, reply }).await.is_err() {
+                            break;
+                        }
+                    }
+                    // The caller must learn that no more will come: the connection may stay open for long.
+                    let reply = Reply::Refused(Refusal::conflict("there is no more to watch here"));
+                    let _ = answers.send(Answer { id, more: false, reply }).await;
+                }
+            }
+            drop(turn);
+        });
+    }
+}
+
+async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer>) {
+    let mut buffer = Vec::new();
+    while let Some(answer) = queued.recv().await {
+        buffer.clear();
+        let mut next = Some(answer);
+        // What queued up meanwhile goes out in the same write.
+        while let Some(answer) = next {
+            if let Err(error) = encode_frame(&answer, &mut buffer) {
+                warn!(%error, "an answer cannot be sent");
+                let reply = Reply::Refused(Refusal::internal(format!("the answer cannot be sent: {error}")));
+                let instead = Answer { id: answer.id, more: false, reply };
+                if encode_frame(&instead, &mut buffer).is_err() {
+                    return;
+                }
+            }
+            next = if buffer.len() < WRITE_BYTES_SOFT_MAX { queued.try_recv().ok() } else { None };
+        }
+        let write = async { writer.write_all(&buffer).await.is_ok() && writer.flush().await.is_ok() };
+        if !timeout(WRITE_TIMEOUT, write).await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::client::connection::{CallError, Connection};
+    use idunno_shared::client::door::TcpDoor;
+    use idunno_shared::client::link::Dial;
+    use idunno_shared::wire::control::{ControlReply, ControlRequest};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::super::door::Listening;
+    use super::super::peers::{PeerError, Peers};
+    use super::*;
+
+    struct Echo;
+
+    impl Service for Echo {
+        fn node(&self) -> Option<NodeId> {
+            Some(NodeId(7))
+        }
+
+        async fn request(&self, request: Request, _from: Option<NodeId>) -> Response {
+            match request {
+                Request::Control(ControlRequest::Join) => std::future::pending().await,
+                Request::Control(ControlRequest::Watch) => {
+                    let (sender, replies) = mpsc::channel(1);
+                    sender.try_send(Reply::Election).unwrap();
+                    Response::Many(replies)
+                }
+                _ => Reply::Control(Box::new(ControlReply::Done)).into(),
+            }
+        }
+
+        async fn blobs(&self, _link: Link) {}
+    }
+
+    async fn server(stop: &CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+        let listening = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listening.address();
+        let (connections, _datagrams) = listening.split();
+        (address, tokio::spawn(serve(connections, Arc::new(Echo), stop.clone())))
+    }
+
+    async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoError> {
+        let mut stream = TcpStream::connect(address).await?;
+        write_frame(&mut stream, &hello).await?;
+        read_frame(&mut stream).await
+    }
+
+    #[tokio::test]
+    async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
+        let stop = CancellationToken::new();
+        let (address, serving) = server(&stop).await;
+        let good = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
+        let other_version = Hello { version: PROTOCOL_VERSION + 1, ..good.clone() };
+        let Ok(HelloReply::Refused { reason }) = hello(address, other_version).await else { panic!() };
+        assert!(reason.contains("protocol version"), "{reason}");
+        let other_program = Hello { magic: 1, ..good.clone() };
+        assert!(matches!(hello(address, other_program).await, Ok(HelloReply::Refused { .. })));
+
+        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 0xc1, 0xc1], &[0xff; 64]] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(garbage).await.unwrap();
+            let mut answer = Vec::new();
+            // Whether by an end or by a reset.
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(answer.is_empty(), "{garbage:?}");
+        }
+        assert!(matches!(hello(address, good).await, Ok(HelloReply::Welcome { node: Some(NodeId(7)) })));
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_watcher_learns_that_there_is_no_more() {
+        let stop = CancellationToken::new();
+        let (address, _serving) = server(&stop).await;
+        let connection = Connection::new(TcpDoor::default().dial(address, Purpose::Calls).await.unwrap());
+        let mut replies = connection.watch(Request::Control(ControlRequest::Watch)).await.unwrap();
+        let mut next = async || timeout(Duration::from_secs(10), replies.recv()).await.unwrap();
+        assert!(matches!(next().await, Some(Reply::Election)));
+        assert!(matches!(next().await, Some(Reply::Refused(_))));
+        assert!(next().await.is_none());
+        assert!(!connection.is_closed(), "other calls go on");
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
+        let stop = CancellationToken::new();
+        let (address, serving) = server(&stop).await;
+        let connection = Connection::new(TcpDoor::default().dial(address, Purpose::Calls).await.unwrap());
+        let hold = {
+            let connection = connection.clone();
+            let request = Request::Control(ControlRequest::Join);
+            tokio::spawn(async move { connection.call(request, Duration::from_secs(30)).await })
+        };
+        let done = connection.call(Request::Control(ControlRequest::Leave), Duration::from_secs(30)).await;
+        assert!(matches!(done, Ok(Reply::Control(_))), "a call that is held holds up no other");
+        stop.cancel();
+        serving.await.unwrap();
+        assert!(matches!(hold.await.unwrap(), Err(CallError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peers = Peers::new(Arc::new(TcpDoor::default()));
+        let limit = Duration::from_millis(100);
+        let started = tokio::time::Instant::now();
+        let request = Request::Control(ControlRequest::Members);
+        let answer = peers.call(listener.local_addr().unwrap(), request, limit).await;
+        assert!(matches!(answer, Err(PeerError::Call { source: CallError::TimedOut(_), .. })));
+        assert!(started.elapsed() < Duration::from_secs(1), "the limit holds for the hello too");
+    }
+}

@@ -1,0 +1,99 @@
+//! What the introducer and a member do alike: start up, say that they are ready, and wait for the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use idunno_shared::ids::NodeId;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{debug, info};
+use tracing_appender::non_blocking::WorkerGuard;
+
+use crate::config::Common;
+use crate::data_dir::{DataDir, Runtime};
+use crate::net::door::Listening;
+use crate::telemetry;
+
+const RUNTIME_FILE: &str = "runtime.json";
+
+/// A daemon's ground: its locked directory, its logs, its port.
+pub struct Ground {
+    /// The directory.
+    pub data_dir: Arc<DataDir>,
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// Logs are written until this is dropped.
+    pub logs: WorkerGuard,
+}
+
+/// Locks the directory, starts logging, and listens.
+pub async fn prepare(config: &Common) -> anyhow::Result<(Ground, Listening)> {
+    let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
+    let log_dir = config.data_dir.join("logs");
+    let logs = telemetry::start(&log_dir, &config.log, config.log_files)?;
+    let listening = Listening::bind(config.listen).await?;
+    let mut address = config.advertise.unwrap_or_else(|| listening.address());
+    if address.port() == 0 {
+        address.set_port(listening.address().port());
+    }
+    Ok((Ground { data_dir, address, logs }, listening))
+}
+
+impl Ground {
+    /// Tells whoever started this process that it is there: the runtime file, and the service manager.
+    pub fn announce(&self, program: &str, name: &str, node: Option<NodeId>) -> anyhow::Result<()> {
+        let runtime = Runtime {
+            pid: std::process::id(),
+            address: self.address,
+            node: node.map(|node| node.to_string()),
+            program: program.to_owned(),
+            name: name.to_owned(),
+            log_dir: self.data_dir.path().join("logs"),
+        };
+        self.data_dir.write_json(RUNTIME_FILE, &runtime).context("cannot say where this daemon listens")?;
+        info!(%program, %name, address = %self.address, pid = runtime.pid, version = env!("CARGO_PKG_VERSION"), "ready");
+        notify(&[NotifyState::Ready]);
+        Ok(())
+    }
+
+    /// Tells that this process is about to end.
+    pub fn retire(&self) {
+        if let Err(error) = self.data_dir.remove(RUNTIME_FILE) {
+            debug!(%error, "the runtime file stays");
+        }
+        info!("stopped");
+    }
+}
+
+/// Signals that ask this process to stop.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Listens for SIGTERM and SIGINT, which from now on do not end the process by themselves.
+    pub fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        info!("asked to stop");
+        notify(&[NotifyState::Stopping]);
+    }
+}
+
+/// Without a service manager there is nobody to tell.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "no service manager was told");
+    }
+}

@@ -1,0 +1,91 @@
+//! Failed queries, gathered by kind and reason for the coordinator.
+//!
+//! Bounds: [`REASONS_MAX`] different reasons a batch, each of at most [`REASON_BYTES_MAX`] bytes; queries with further
+//! ones are counted under the last of their kind.
+
+use idunno_shared::wire::jobs::{Fault, FaultKind, QueryRange, REASON_BYTES_MAX};
+
+/// Most faults of one batch that are told apart.
+pub const REASONS_MAX: usize = 64;
+
+/// The failed queries of one batch.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<(FaultKind, String, Vec<u64>)>);
+
+impl Faults {
+    /// Adds queries that failed.
+    pub fn add(&mut self, queries: Vec<u64>, kind: FaultKind, reason: &str) {
+        if queries.is_empty() {
+            return;
+        }
+        let reason = cut(reason);
+        let full = self.0.len() >= REASONS_MAX;
+        let same = self.0.iter().rposition(|(k, r, _)| *k == kind && (full || r == reason));
+        match same {
+            Some(place) => self.0[place].2.extend(queries),
+            None => self.0.push((kind, reason.to_owned(), queries)),
+        }
+    }
+
+    /// As they are sent.
+    pub fn into_faults(self) -> Vec<Fault> {
+        let fault = |(kind, reason, queries)| Fault { ranges: ranges_of(queries), kind, reason };
+        self.0.into_iter().map(fault).collect()
+    }
+}
+
+fn cut(reason: &str) -> &str {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}
+
+/// Query numbers as the fewest ranges, in order.
+pub fn ranges_of(mut queries: Vec<u64>) -> Vec<QueryRange> {
+    queries.sort_unstable();
+    queries.dedup();
+    let mut ranges: Vec<QueryRange> = Vec::new();
+    for query in queries {
+        match ranges.last_mut() {
+            Some(range) if range.end() == query && range.count < u32::MAX => range.count += 1,
+            _ => ranges.push(QueryRange { first: query, count: 1 }),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u64, count: u32) -> QueryRange {
+        QueryRange { first, count }
+    }
+
+    #[test]
+    fn queries_become_the_fewest_ranges() {
+        assert_eq!(ranges_of(vec![7, 3, 1, 2, 8, 8]), [range(1, 3), range(7, 2)]);
+        assert_eq!(ranges_of(Vec::new()), []);
+    }
+
+    #[test]
+    fn faults_are_merged_by_reason_and_bounded() {
+        let mut faults = Faults::default();
+        faults.add(vec![1], FaultKind::BadInput, "not an image");
+        faults.add(vec![5], FaultKind::Fetch, "gone");
+        faults.add(vec![2], FaultKind::BadInput, "not an image");
+        faults.add(vec![3], FaultKind::Inference, &"é".repeat(REASON_BYTES_MAX));
+        let merged = faults.into_faults();
+        assert_eq!(merged.len(), 3);
+        assert_eq!((merged[0].kind, &merged[0].ranges[..]), (FaultKind::BadInput, &[range(1, 2)][..]));
+        assert_eq!(merged[2].reason.len(), REASON_BYTES_MAX);
+
+        let mut faults = Faults::default();
+        (0..1000).for_each(|query| faults.add(vec![query], FaultKind::BadInput, &query.to_string()));
+        let merged = faults.into_faults();
+        assert_eq!(merged.len(), REASONS_MAX);
+        assert_eq!(merged.iter().flat_map(|fault| &fault.ranges).map(|range| range.count).sum::<u32>(), 1000);
+    }
+}

@@ -1,0 +1,119 @@
+//! The worker of a member: pulls batches from the coordinator, has its model server answer them, and makes the answers
+//! durable before it says so.
+//!
+//! Source: the design, sections 8 and 9. The pure parts decide: [`desk`] (which batches are held, what runs next),
+//! [`segments`] (when rows are stored), [`models`] (what is loaded or trained), [`pace`] (deadlines), [`protocol`],
+//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`batch`] (one batch), [`tasks`] (one load, training or
+//! commit), [`supervisor`] (the server process), [`model_server`] (calls to it), [`shell`] (the one task that owns all
+//! state and hears of everything else as an event).
+//!
+//! Invariants: a lease is reported from its grant until its commit is answered, it is given back or cancelled; rows
+//! are dropped only when their lease is cancelled or the coordinator refuses them for good; orders of an older term
+//! are void.
+//! Bounds: one batch runs and one is prefetched, of each at most two chunks of inputs are in memory
+//! ([`WorkerConfig::chunk_bytes`]); rows without a commit stop the pull at [`segments::BUFFERED_BYTES_MAX`].
+
+pub mod batch;
+pub mod desk;
+pub mod faults;
+pub mod labels;
+pub mod model_server;
+pub mod models;
+pub mod pace;
+pub mod ports;
+pub mod protocol;
+pub mod rows;
+pub mod segments;
+pub mod shell;
+pub mod supervisor;
+pub mod tasks;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_shared::ids::NodeId;
+use idunno_shared::names::MemberName;
+use idunno_shared::wire::control::WorkerView;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use self::ports::{Coordinator, Store};
+use self::shell::Shell;
+use self::supervisor::{ServerConfig, ServerStatus, Supervisor, Timing};
+
+/// Who the worker is, and what it works with.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The member.
+    pub node: NodeId,
+    /// The member's name, for result rows.
+    pub name: MemberName,
+    /// The member's boot count.
+    pub generation: u64,
+    /// Its model server.
+    pub server: ServerConfig,
+    /// The member's data directory.
+    pub data_dir: PathBuf,
+    /// How often the model server is looked after.
+    pub timing: Timing,
+    /// Inputs that go in one infer call, in bytes; a batch with more goes in several. A single larger input goes alone.
+    pub chunk_bytes: u64,
+    /// How long a batch that runs may go on after the shutdown was asked for, its commit included.
+    pub drain_timeout: Duration,
+}
+
+impl WorkerConfig {
+    /// With the usual intervals.
+    pub fn new(
+        node: NodeId,
+        name: MemberName,
+        generation: u64,
+        server: ServerConfig,
+        data_dir: PathBuf,
+    ) -> Self {
+        let (timing, drain_timeout) = (Timing::default(), Duration::from_secs(20));
+        let chunk_bytes = batch::CHUNK_BYTES_DEFAULT;
+        Self { node, name, generation, server, data_dir, timing, chunk_bytes, drain_timeout }
+    }
+}
+
+/// The view before anything is known, for the channel given to [`run`].
+pub fn first_view(node: NodeId) -> WorkerView {
+    WorkerView { node, server: idunno_shared::wire::jobs::ServerState::Starting, models: Vec::new() }
+}
+
+/// Works until `shutdown`, then drains: returns what has not started, finishes and commits what runs, ends the model
+/// server it started. `view` always shows the worker's state.
+pub async fn run(
+    config: WorkerConfig,
+    coordinator: Arc<dyn Coordinator>,
+    store: Arc<dyn Store>,
+    view: watch::Sender<WorkerView>,
+    shutdown: CancellationToken,
+) {
+    let (status_sender, status) = watch::channel(ServerStatus::default());
+    let (complain, complaints) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let supervisor = Supervisor {
+        config: config.server.clone(),
+        data_dir: config.data_dir.clone(),
+        timing: config.timing,
+        status: status_sender,
+        complaints,
+        stop: stop.clone(),
+    };
+    // Ends the supervisor, and with it the model server, also when this future is dropped.
+    let _stop_with_me = stop.clone().drop_guard();
+    let supervisor = tokio::spawn(supervisor.run());
+    Shell::new(config, coordinator, store, status, complain, view).run(shutdown).await;
+    stop.cancel();
+    if let Err(error) = supervisor.await {
+        error!(%error, "the model server's supervisor failed");
+    }
+}

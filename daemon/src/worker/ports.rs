@@ -1,0 +1,64 @@
+//! What a worker needs of the rest of the cluster: the coordinator, and the store.
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use idunno_shared::client::cluster::{Cluster, ClusterError};
+use idunno_shared::client::files::Files;
+use idunno_shared::client::link::BoxFuture;
+use idunno_shared::ids::UploadId;
+use idunno_shared::wire::control::PlacedBlob;
+use idunno_shared::wire::jobs::{JobReply, JobRequest};
+use thiserror::Error;
+
+/// Blobs of one call that are read at once.
+const BLOBS_IN_FLIGHT: usize = 64;
+
+/// The coordinator, whoever that is.
+pub trait Coordinator: Send + Sync {
+    /// Asks it, following it when it moves, until some deadline.
+    fn ask(&self, request: JobRequest) -> BoxFuture<'_, Result<JobReply, ClusterError>>;
+}
+
+impl Coordinator for Cluster {
+    fn ask(&self, request: JobRequest) -> BoxFuture<'_, Result<JobReply, ClusterError>> {
+        Box::pin(self.jobs(request))
+    }
+}
+
+/// The store did not do it: why.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// The file store.
+pub trait Store: Send + Sync {
+    /// Reads blobs, verified, the local holder first; answers in the order asked.
+    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Bytes, StoreError>>>;
+
+    /// Stores blobs durably under a new upload; nothing refers to them yet.
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>>;
+
+    /// Ends an upload: what of it was not committed may be collected. Its failure is no failure.
+    fn end(&self, upload: UploadId) -> BoxFuture<'_, ()>;
+}
+
+impl Store for Files {
+    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Bytes, StoreError>>> {
+        // Each future owns what it reads: the compiler cannot see that a borrowing one may change threads.
+        let fetch = move |blob: PlacedBlob| async move {
+            self.fetch_blob(&blob).await.map_err(|error| StoreError(error.to_string()))
+        };
+        Box::pin(stream::iter(blobs.to_vec()).map(fetch).buffered(BLOBS_IN_FLIGHT).collect())
+    }
+
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
+        Box::pin(async move {
+            let stored = self.store_blobs(blobs).await.map_err(|error| StoreError(error.to_string()))?;
+            Ok((stored.upload, stored.blobs))
+        })
+    }
+
+    fn end(&self, upload: UploadId) -> BoxFuture<'_, ()> {
+        Box::pin(self.end_upload(upload))
+    }
+}

@@ -1,0 +1,237 @@
+//! A model server over real HTTP/1.1, as small as can be: one model call after the other, no streaming.
+//!
+//! It answers an input with `{"top5":[{"index":LENGTH}]}`. An input that begins with "bad" gets a row error; one that
+//! begins with "poison" has its whole call refused with 400.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+pub(in super::super) struct Script {
+    pub(in super::super) live_status: u16,
+    pub(in super::super) infer_status: u16,
+    /// Whether it has the binary, repository and training extensions.
+    pub(in super::super) ours: bool,
+    pub(in super::super) loaded: BTreeMap<String, String>,
+    pub(in super::super) artefacts: BTreeMap<String, Vec<u8>>,
+    pub(in super::super) trained: Vec<u8>,
+    pub(in super::super) training_failure: Option<&'static str>,
+    /// Calls that were begun, by path.
+    pub(in super::super) calls: Vec<String>,
+    pub(in super::super) uploads: BTreeSet<String>,
+}
+
+pub(in super::super) struct FakeServer {
+    script: Arc<Mutex<Script>>,
+    held: watch::Sender<bool>,
+    address: SocketAddr,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl FakeServer {
+    pub(in super::super) async fn start() -> Self {
+        let script = Script {
+            live_status: 200,
+            infer_status: 200,
+            ours: true,
+            loaded: BTreeMap::new(),
+            artefacts: BTreeMap::new(),
+            trained: b"weights".to_vec(),
+            training_failure: None,
+            calls: Vec::new(),
+            uploads: BTreeSet::new(),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (script, held) = (Arc::new(Mutex::new(script)), watch::Sender::new(false));
+        let mut server = Self { script, held, address, accepting: None };
+        server.listen().await;
+        server
+    }
+
+    pub(in super::super) async fn listen(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let (script, held) = (Arc::clone(&self.script), self.held.subscribe());
+        self.accepting = Some(tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&script), held.clone()));
+            }
+        }));
+    }
+
+    /// Ends the process, so to say: connections close, loaded models are gone.
+    pub(in super::super) async fn crash(&mut self) {
+        let accepting = self.accepting.take().unwrap();
+        accepting.abort();
+        let _aborted = accepting.await;
+        self.set(|script| script.loaded.clear());
+    }
+
+    /// Holds infer calls back until it is set to false.
+    pub(in super::super) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    pub(in super::super) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub(in super::super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(in super::super) fn set<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        change(&mut self.script.lock().unwrap())
+    }
+
+    /// How many calls had this in their path.
+    pub(in super::super) fn calls(&self, part: &str) -> usize {
+        self.set(|script| script.calls.iter().filter(|call| call.contains(part)).count())
+    }
+}
+
+struct Reply {
+    status: u16,
+    header_length: Option<usize>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn json(status: u16, value: &Value) -> Self {
+        Self { status, header_length: None, body: value.to_string().into_bytes() }
+    }
+
+    fn error(status: u16, message: &str) -> Self {
+        Self::json(status, &json!({ "error": message }))
+    }
+}
+
+async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, mut held: watch::Receiver<bool>) {
+    let mut stream = BufReader::new(stream);
+    while let Some((path, header_length, body)) = read_request(&mut stream).await {
+        script.lock().unwrap().calls.push(path.clone());
+        if path.ends_with("/infer") && held.wait_for(|held| !held).await.is_err() {
+            return;
+        }
+        let reply = answer(&mut script.lock().unwrap(), &path, header_length, &body);
+        let header =
+            reply.header_length.map(|length| format!("inference-header-content-length: {length}\r\n"));
+        let (status, length) = (reply.status, reply.body.len());
+        let head =
+            format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n{}", header.unwrap_or_default());
+        let bytes = [head.as_bytes(), b"\r\n", &reply.body].concat();
+        if stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Option<usize>, Vec<u8>)> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let (mut length, mut header_length) = (0, None);
+    loop {
+        line.clear();
+        stream.read_line(&mut line).await.ok()?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().ok()?,
+            "inference-header-content-length" => header_length = value.trim().parse().ok(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some((path, header_length, body))
+}
+
+fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts[..] {
+        ["v2", "health", _] if script.live_status == 200 => Reply::json(200, &json!({})),
+        ["v2", "health", _] => Reply::error(script.live_status, "not well"),
+        ["v2"] if script.ours => {
+            Reply::json(200, &json!({"extensions": ["binary_tensor_data", "model_repository", "idunno"]}))
+        }
+        ["v2"] => Reply::json(200, &json!({"name": "another"})),
+        ["v2", "models", model, "infer"] => infer(script, model, header_length, body),
+        ["v2", "models", _, "ready"] if !script.ours => Reply::json(200, &json!({})),
+        ["v2", "models", model, "versions", version, "ready"] => {
+            let loaded = script.loaded.get(model).is_some_and(|loaded| loaded == version);
+            Reply::json(if loaded { 200 } else { 404 }, &json!({}))
+        }
+        ["v2", "models", model] => Reply::json(200, &json!({"name": model})),
+        ["v2", "repository", "models", model, "load"] => {
+            let request: Value = serde_json::from_slice(body).unwrap();
+            let version = request["parameters"]["version"].as_str().unwrap().to_owned();
+            if !script.artefacts.contains_key(&version) {
+                return Reply::error(404, "PUT it first");
+            }
+            script.loaded.insert(model.to_owned(), version);
+            Reply::json(200, &json!({}))
+        }
+        ["idunno", "models", _, "artefacts", version] => {
+            script.artefacts.insert(version.to_owned(), body.to_vec());
+            script.uploads.insert(version.to_owned());
+            Reply::json(201, &json!({}))
+        }
+        ["idunno", "models", model, "train"] => Reply::json(202, &json!({"task": format!("task-{model}")})),
+        ["idunno", "tasks", _] => match script.training_failure {
+            Some(reason) => Reply::json(200, &json!({"state": "failed", "reason": reason})),
+            None => Reply::json(200, &json!({"state": "done"})),
+        },
+        ["idunno", "tasks", _, "artefact"] => {
+            Reply { status: 200, header_length: None, body: script.trained.clone() }
+        }
+        _ => Reply::error(404, "no such path"),
+    }
+}
+
+fn infer(script: &Script, model: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
+    if script.infer_status != 200 {
+        return Reply::error(script.infer_status, "as the test says");
+    }
+    let version = script.loaded.get(model);
+    if script.ours && version.is_none() {
+        return Reply::error(503, "not loaded");
+    }
+    let mut tensor = &body[header_length.unwrap()..];
+    let (mut outputs, mut errors) = (Vec::new(), Vec::new());
+    while let Some((length, rest)) = tensor.split_first_chunk::<4>() {
+        let (input, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        tensor = rest;
+        if input.starts_with(b"poison") {
+            return Reply::error(400, "one of the inputs is poison");
+        }
+        let bad = input.starts_with(b"bad");
+        let good = json!({"top5": [{"index": input.len()}]}).to_string();
+        outputs.push(if bad { String::new() } else { good });
+        errors.push(if bad { "not an image".to_owned() } else { String::new() });
+    }
+    let shape = [outputs.len()];
+    if !script.ours {
+        let output = json!({"name": "predictions", "datatype": "BYTES", "shape": shape, "data": outputs});
+        return Reply::json(200, &json!({"model_name": model, "outputs": [output]}));
+    }
+    let encode = |rows: &[String]| -> Vec<u8> {
+        let length = |row: &String| u32::try_from(row.len()).unwrap().to_le_bytes();
+        rows.iter().flat_map(|row| [&length(row)[..], row.as_bytes()].concat()).collect()
+    };
+    let (outputs, errors) = (encode(&outputs), encode(&errors));
+    let tensor = |name: &str, bytes: &[u8]| {
+        let parameters = json!({"binary_data_size": bytes.len()});
+        json!({"name": name, "datatype": "BYTES", "shape": shape, "parameters": parameters})
+    };
+    let tensors = [tensor("output", &outputs), tensor("error", &errors)];
+    let header = json!({"model_name": model, "model_version": version, "outputs": tensors}).to_string();
+    let header_length = Some(header.len());
+    Reply { status: 200, header_length, body: [header.into_bytes(), outputs, errors].concat() }
+}
