@@ -1,0 +1,7 @@
+"""IDunno's model server: predefined models behind the Open Inference Protocol v2.
+
+Importing this package imports nothing heavy: a local cluster starts seven of these servers on two cores, so numpy,
+onnxruntime, Pillow, onnx and scikit-learn are imported where they are first used.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,126 @@
+"""`python -m idunno_model_server`: one process, one port, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from .app import Limits, create_app
+from .process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
+
+MIB = 1024 * 1024
+THREADS_MAX = 256
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _integer(low: int, high: int) -> object:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low} to {high}")
+        return value
+
+    parse.__name__ = "integer"
+    return parse
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m idunno_model_server",
+        description="Serve IDunno's predefined models over the Open Inference Protocol v2.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; there is no authentication, so keep it local")
+    add("--port", type=_integer(0, 65535), default=8080, help="0 takes a free port")
+    add("--port-file", type=Path, help="file that receives the port once the server listens")
+    add("--work-dir", type=Path, required=True, help="folder for artefacts, used by this process alone")
+    add("--threads", type=_integer(1, THREADS_MAX), default=cores(), help="inputs that are processed at once")
+    add("--nice", type=_integer(0, 19), default=10, help="how far to lower the CPU priority")
+    add("--max-calls", type=_integer(1, 1024), default=8, help="infer calls running or waiting; more get 503")
+    add("--max-body-mib", type=_integer(1, 4096), default=256, help="largest infer request; a larger one gets 413")
+    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a body to arrive; then 408")
+    add(
+        "--die-with-parent",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="PID",
+        help="end at once when the parent process does; a parent that passes its own PID closes the start-up race",
+    )
+    return parser.parse_args(arguments)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, announcing its port, and ending with code 0 after SIGTERM (uvicorn would raise the signal again)."""
+
+    def __init__(self, config: uvicorn.Config, port_file: Path | None) -> None:
+        super().__init__(config)
+        self._port_file = port_file
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        """The first signal drains: running calls are finished. A second one ends at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.should_exit or not sockets:
+            return
+        host, port = sockets[0].getsockname()[:2]
+        if self._port_file is not None:
+            write_port_file(self._port_file, port)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"listening on http://{shown}:{port}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    one_thread_per_library()
+    try:
+        if options.die_with_parent is not None:
+            die_with_parent(options.die_with_parent)
+        lower_priority(options.nice)
+        listener = listen(options.host, options.port)
+    except OSError as error:
+        print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
+        return 1
+    limits = Limits(
+        threads=options.threads,
+        calls_max=options.max_calls,
+        body_bytes_max=options.max_body_mib * MIB,
+        body_s_max=options.body_timeout,
+    )
+    try:
+        app = create_app(options.work_dir, limits)
+    except OSError as error:
+        print(f"cannot use work folder {options.work_dir}: {error}", file=sys.stderr)
+        return 1
+    config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="on", timeout_keep_alive=75)
+    server = _Server(config, options.port_file)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What a predefined model is.
+
+Invariants that every model keeps, because a retried query must give the same row byte for byte:
+- training with the same seed writes the same bytes (on one kind of CPU);
+- a row's answer depends on the row alone, never on the rows beside it. The server therefore hands over one row at a
+  time; for the image models that is also the fastest form (a batch inside the network gains nothing on a CPU).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import orjson
+
+TOP = 5
+PROBABILITY_DIGITS = 6
+
+
+class Runner(ABC):
+    """A loaded model. Its methods are called from several threads at once, one row each."""
+
+    @abstractmethod
+    def decode(self, content: bytes | memoryview) -> Any:
+        """Turns one input file into what `predict` takes. Raises RowError for an input that cannot be read."""
+
+    @abstractmethod
+    def predict(self, decoded: Any) -> Any:
+        """Runs the model on one decoded input. An exception here is the model's fault and fails the call."""
+
+    @abstractmethod
+    def encode(self, predicted: Any) -> bytes:
+        """The answer as JSON text in UTF-8."""
+
+    def answer(self, content: bytes | memoryview) -> bytes:
+        """All three steps in a row."""
+        return self.encode(self.predict(self.decode(content)))
+
+
+class Model(ABC):
+    """A predefined model: stateless; names itself, trains an artefact, loads one."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    platform: ClassVar[str]
+    suffix: ClassVar[str]
+    """Ending of the artefact's file name, with the dot."""
+
+    @abstractmethod
+    def require_sources(self) -> None:
+        """Raises MissingPackageError, naming the command to run, when training cannot find what it reads."""
+
+    @abstractmethod
+    def train(self, seed: int, work_dir: Path) -> Path:
+        """Trains, or converts, and returns the artefact's path in `work_dir`. Runs in a process of its own."""
+
+    @abstractmethod
+    def load(self, artefact: Path) -> Runner:
+        """Opens an artefact. Any exception means that the file is not an artefact of this model."""
+
+    @abstractmethod
+    def canary(self) -> bytes:
+        """A tiny input that a freshly loaded model must answer before it counts as ready."""
+
+
+def encode_top(probabilities: Sequence[float], labels: Sequence[str]) -> bytes:
+    """`{"top5":[{"index","label","probability"}, ...]}`, most probable first; ties go to the lower index.
+
+    Ordered by the exact probabilities and rounded afterwards, so that the first label is the model's arg max.
+    """
+    import numpy as np
+
+    values = np.asarray(probabilities, "f8")
+    top = np.argsort(-values, kind="stable")[:TOP]
+    rows = [
+        {"index": int(i), "label": labels[i], "probability": round(float(values[i]), PROBABILITY_DIGITS)} for i in top
+    ]
+    return orjson.dumps({"top5": rows})

@@ -1,0 +1,116 @@
+"""What a row answers: errors stay in their row, and neighbours, batch sizes and threads change nothing."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import ModelServer
+from PIL import Image
+from wire import binary_response, outputs, top1
+
+from idunno_model_server import direct
+from idunno_model_server.models import registry
+
+
+def announced_png(width: int, height: int) -> bytes:
+    """A tiny PNG whose header announces many pixels."""
+    kind = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">I", 13) + kind + struct.pack(">I", zlib.crc32(kind))
+    data = b"IDAT" + zlib.compress(b"\0")
+    body = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+@pytest.mark.parametrize("model", ["squeezenet1.1", "mnist-mlp"])
+def test_bad_rows_do_not_fail_the_batch(loaded: ModelServer, photos: list[bytes], model: str) -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    bad = [b"", b"no image at all", photos[1][: len(photos[1]) // 2], announced_png(60_000, 60_000), postscript]
+    rows = [photos[0], *bad, photos[2]]
+    _, tensors = binary_response(loaded.infer(model, rows))
+    says = [
+        b"",
+        b"empty file",
+        b"not an image file",
+        b"damaged image: ",
+        b"image has 3600000000 pixels",
+        b"not an",
+        b"",
+    ]
+    for error, start in zip(tensors["error"], says, strict=True):
+        assert error.startswith(start)
+        assert bool(error) == bool(start)
+    answered = [bool(row) for row in tensors["output"]]
+    assert answered == [True, *[False] * len(bad), True]
+    good = outputs(loaded.infer(model, [photos[0], photos[2]]))
+    assert [tensors["output"][0], tensors["output"][-1]] == good
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1"])
+def test_every_colour_mode_is_answered(loaded: ModelServer, mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").convert(mode).save(buffer, "TIFF")
+    assert len(outputs(loaded.infer("squeezenet1.1", [buffer.getvalue()]))) == 1
+
+
+def test_a_one_pixel_image_is_answered(loaded: ModelServer) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG")
+    for model in ("squeezenet1.1", "mnist-mlp"):
+        assert len(outputs(loaded.infer(model, [buffer.getvalue()]))) == 1
+
+
+def test_rows_do_not_depend_on_the_batch(
+    loaded: ModelServer,
+    photos: list[bytes],
+    artefacts: dict[str, bytes],
+    start_server: Callable[..., ModelServer],
+) -> None:
+    """The same bytes from one batch, from single calls in another order, from concurrent calls, from one thread."""
+    model = "squeezenet1.1"
+    together = outputs(loaded.infer(model, photos))
+    alone = [outputs(loaded.infer(model, [photo]))[0] for photo in reversed(photos[:12])]
+    assert alone == list(reversed(together[:12]))
+    with ThreadPoolExecutor(4) as pool:
+        parts = [photos[start : start + 10] for start in range(0, 40, 10)]
+        answers = pool.map(lambda rows: outputs(loaded.infer(model, rows)), parts)
+        assert [row for part in answers for row in part] == together
+    single = start_server(threads=1)
+    single.deploy(model, artefacts[model])
+    assert outputs(single.infer(model, photos)) == together
+
+
+def test_top1_equals_onnxruntime_called_directly(
+    loaded: ModelServer, photos: list[bytes], tmp_path, monkeypatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, photo in enumerate(photos):
+        (folder / f"{i:03d}.jpg").write_bytes(photo)
+    out = tmp_path / "direct.jsonl"
+    monkeypatch.setattr("sys.argv", ["direct", "squeezenet1.1", str(folder), str(out)])
+    assert direct.main() == 0
+    lines = [
+        f'{{"file": "{i:03d}.jpg", "index": {top1(row)}}}'
+        for i, row in enumerate(outputs(loaded.infer("squeezenet1.1", photos)))
+    ]
+    assert out.read_text().splitlines() == lines
+
+
+def test_efficientnet_answers_like_onnxruntime(photos: list[bytes], tmp_path) -> None:
+    """The other family's preprocessing against the yardstick's, without a server."""
+    import onnxruntime
+
+    for name in ("efficientnet-lite0", "efficientnet-lite2"):
+        model = registry()[name]
+        artefact = model.train(0, tmp_path)
+        runner = model.load(artefact)
+        session = onnxruntime.InferenceSession(str(artefact), providers=["CPUExecutionProvider"])
+        for photo in photos[:4]:
+            (tmp_path / "photo.jpg").write_bytes(photo)
+            image = direct.network_input(name, tmp_path / "photo.jpg")
+            assert top1(runner.answer(photo)) == session.run(None, {"image": image})[0][0].argmax()

