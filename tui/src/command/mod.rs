@@ -1,0 +1,108 @@
+//! The one grammar of commands: the command line, the console's `:` line and the help of both are made from it.
+//!
+//! [`verbs`] is the grammar, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
+//! Names and job numbers are checked while parsing, so that bad ones never reach the network.
+
+pub mod line;
+pub mod registry;
+#[cfg(test)]
+mod tests;
+pub mod verbs;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+
+pub use verbs::{LocalVerb, MemberOf, Verb};
+
+/// Exit codes, as `idunno --help` shows them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  error
+  2  the command line is not understood
+  3  the named file, version, job, model or member does not exist
+  4  no coordinator, or nobody reachable
+  5  not done in time
+  6  refused: the input is not acceptable, or the state does not allow it
+  7  done in part
+
+The cluster is found by --cluster or IDUNNO_CLUSTER, else by the local cluster's file DIR/cluster.json, else at
+127.0.0.1:7401. Data goes to stdout, everything else to stderr. NO_COLOR is respected.
+
+Example:
+  idunno                                  open the console
+  idunno put report.pdf docs/report.pdf   store a file
+  idunno --output json get-job-stats      figures for a program";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "idunno", version, about = "The console and the command line of an IDunno cluster.")]
+#[command(
+    long_about = "The console and the command line of an IDunno cluster. Without a command: the console."
+)]
+#[command(after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do; the console without one.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Addresses of members, or of the introducer, with ports, separated by commas
+    #[arg(long, global = true, env = "IDUNNO_CLUSTER", value_name = "ADDR,...", default_value = "")]
+    #[arg(hide_default_value = true)]
+    pub cluster: Seeds,
+    /// Directory of the local cluster
+    #[arg(long, global = true, value_name = "DIR", default_value = ".idunno-local")]
+    pub dir: PathBuf,
+    /// How long to try, in seconds [default: 30; 60 for 'local up'; no limit for --wait]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: Option<u64>,
+    /// How to print data
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub output: Output,
+    /// Where the console's log page finds logs [default: the local cluster's, else /var/lib/idunno/logs]
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: stdout carries JSON and nothing else, errors are JSON on stderr.
+    Json,
+}
+
+/// Where a cluster is looked for; nothing means the local one. An empty variable is as good as none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seeds(pub Vec<SocketAddr>);
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(address)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// An address, or a host's name and a port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = text.to_socket_addrs().map_err(|error| format!("'{text}': {error}: write HOST:PORT"))?.next();
+    found.ok_or_else(|| format!("'{text}' has no address"))
+}

@@ -1,0 +1,96 @@
+//! The list of commands for help, completion and safety, read from the grammar itself so that it cannot differ.
+
+use clap::{Command, CommandFactory};
+
+use super::{Arguments, LocalVerb, Verb};
+
+/// What a command may break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Danger {
+    /// Looks, or adds.
+    None,
+    /// Disturbs, and can be undone: the console asks.
+    Disruptive,
+    /// Cannot be undone: the console has the target's name typed.
+    Irreversible,
+}
+
+/// A command as help shows it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name; `local up` for a command of `local`.
+    pub name: String,
+    /// Its arguments, as in a synopsis.
+    pub arguments: String,
+    /// One line.
+    pub help: String,
+    /// What it may break.
+    pub danger: Danger,
+    /// Its options, dashes included.
+    pub options: Vec<String>,
+    /// The value names of its positional arguments.
+    pub values: Vec<String>,
+}
+
+/// All commands in the grammar's order.
+pub fn entries() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for command in Arguments::command().get_subcommands() {
+        if command.has_subcommands() {
+            let nested = command.get_subcommands();
+            entries.extend(
+                nested.map(|inner| entry(format!("{} {}", command.get_name(), inner.get_name()), inner)),
+            );
+        } else {
+            entries.push(entry(command.get_name().to_owned(), command));
+        }
+    }
+    entries
+}
+
+fn entry(name: String, command: &Command) -> Entry {
+    let mut options = Vec::new();
+    let mut values = Vec::new();
+    let mut arguments = Vec::new();
+    for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+        let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        if let Some(long) = argument.get_long() {
+            options.push(format!("--{long}"));
+            let value = value.filter(|_| argument.get_action().takes_values());
+            arguments
+                .push(value.map_or_else(|| format!("[--{long}]"), |value| format!("[--{long} {value}]")));
+        } else if let Some(value) = value {
+            let many =
+                if argument.get_num_args().is_some_and(|range| range.max_values() > 1) { "..." } else { "" };
+            let text = format!("{value}{many}");
+            arguments.push(if argument.is_required_set() { text } else { format!("[{text}]") });
+            values.push(value);
+        }
+    }
+    let help = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let danger = danger_of(&name);
+    Entry { name, arguments: arguments.join(" "), help, danger, options, values }
+}
+
+fn danger_of(name: &str) -> Danger {
+    match name {
+        "delete" => Danger::Irreversible,
+        "leave" | "stop-job" | "local kill" | "local down" => Danger::Disruptive,
+        _ => Danger::None,
+    }
+}
+
+impl Verb {
+    /// What this command may break, and the target's name where it has one.
+    pub fn danger(&self) -> (Danger, String) {
+        match self {
+            Self::Delete { name } => (danger_of("delete"), name.to_string()),
+            Self::Leave(_) => (danger_of("leave"), String::new()),
+            Self::StopJob { .. } => (danger_of("stop-job"), String::new()),
+            Self::Local(LocalVerb::Down { purge: true }) => (Danger::Irreversible, String::from("purge")),
+            Self::Local(LocalVerb::Down { .. }) => (danger_of("local down"), String::new()),
+            Self::Local(LocalVerb::Kill { .. }) => (danger_of("local kill"), String::new()),
+            _ => (Danger::None, String::new()),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+use clap::{CommandFactory, Parser};
+
+use super::line::{Known, Line, complete, parse, split};
+use super::registry::{Danger, entries};
+use super::{Arguments, LocalVerb, Seeds, Verb};
+
+#[test]
+fn the_grammar_is_sound_and_every_command_has_help_and_an_example() {
+    Arguments::command().debug_assert();
+    let root = Arguments::command();
+    let all = root.get_subcommands().flat_map(|command| {
+        let nested: Vec<_> = command.get_subcommands().collect();
+        if nested.is_empty() { vec![command] } else { nested }
+    });
+    for command in all {
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(after.starts_with("Example:\n  idunno "), "{}", command.get_name());
+        // The example is a command that is understood.
+        let example = after.lines().nth(1).unwrap().trim();
+        Arguments::try_parse_from(split(example).unwrap())
+            .unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
+}
+
+#[test]
+fn the_commands_have_their_exact_names() {
+    let names: Vec<String> = entries().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(
+        names,
+        [
+            "populate-test-data",
+            "get-dataset",
+            "train-start",
+            "add-job",
+            "set-batch-size",
+            "start-job",
+            "stop-job",
+            "get-job-stats",
+            "get-job-assigned-VMs",
+            "get-job-results",
+            "retry-dead-letters",
+            "get-dead-letters",
+            "get-models",
+            "join",
+            "leave",
+            "list_mem",
+            "list_self",
+            "put",
+            "get",
+            "delete",
+            "ls",
+            "store",
+            "get-versions",
+            "status",
+            "local up",
+            "local start",
+            "local kill",
+            "local status",
+            "local down",
+        ]
+    );
+}
+
+#[test]
+fn dangers_are_those_of_the_registry() {
+    let dangerous: Vec<String> =
+        entries().into_iter().filter(|entry| entry.danger > Danger::None).map(|entry| entry.name).collect();
+    assert_eq!(dangerous, ["stop-job", "leave", "delete", "local kill", "local down"]);
+    for (text, danger) in [
+        ("delete a", Danger::Irreversible),
+        ("local down --purge", Danger::Irreversible),
+        ("local down", Danger::Disruptive),
+        ("leave --member m1", Danger::Disruptive),
+        ("ls", Danger::None),
+    ] {
+        let Line::Verb { verb, .. } = parse(text) else { panic!("{text}") };
+        assert_eq!(verb.danger().0, danger, "{text}");
+    }
+}
+
+#[test]
+fn synopses_read_well() {
+    let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
+    assert_eq!(synopsis("add-job"), "MODEL [--dataset NAME] [--batch-size N]");
+    assert_eq!(synopsis("start-job"), "JOB... [--wait]");
+    assert_eq!(synopsis("get-job-results"), "JOB [LOCAL]");
+    assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");
+}
+
+#[test]
+fn lines_become_commands() {
+    let verb = |text: &str| match parse(text) {
+        Line::Verb { verb, .. } => *verb,
+        other => panic!("{text}: {other:?}"),
+    };
+    assert_eq!(
+        verb(r#"put "my file.txt" docs/my\ file.txt"#),
+        Verb::Put { local: "my file.txt".into(), name: "docs/my file.txt".parse().unwrap() }
+    );
+    let kill = verb("local kill m2 --coordinator --random 2");
+    let names = vec!["m2".parse().unwrap()];
+    assert_eq!(kill, Verb::Local(LocalVerb::Kill { names, coordinator: true, random: Some(2) }));
+    assert_eq!(
+        verb("get-job-assigned-VMs 3"),
+        Verb::GetJobAssignedVms { job: Some("job-3".parse().unwrap()) }
+    );
+    assert!(matches!(parse("put --help"), Line::Show(text) if text.contains("Example")));
+}
+
+#[test]
+fn bad_input_is_refused_before_the_network_with_the_reason() {
+    for (text, reason) in [
+        ("put a /etc/passwd", "absolute"),
+        ("put a ../b", "'..'"),
+        ("put a ''", "empty"),
+        ("delete \"a\u{1}b\"", "control character"),
+        ("add-job 'no model'", "only letters"),
+        ("add-job m --batch-size 0", "0"),
+        ("set-batch-size job-1 5000", "5000"),
+        ("start-job seven", "write job-N"),
+        ("start-job", "required"),
+        ("get a b --version 0", "0"),
+        ("get-versions a 6 b", "6"),
+        ("local kill", "required"),
+        ("get-job-assigned-vms", "unrecognized"),
+        ("'open", "quote"),
+    ] {
+        match parse(text) {
+            Line::Wrong(error) => assert!(error.contains(reason), "{text}: {error}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn words_are_split_as_in_a_shell() {
+    assert_eq!(split("  a 'b c'd \"e 'f\" \\ g '' ").unwrap(), ["a", "b cd", "e 'f", " g", ""]);
+    assert!(split("a\\").is_err());
+}
+
+#[test]
+fn completion_knows_commands_options_and_names() {
+    let known = Known {
+        jobs: vec!["job-1".into()],
+        models: vec!["mnist-mlp".into()],
+        members: vec!["m1".into(), "m2".into()],
+        files: vec!["docs/a".into()],
+    };
+    assert_eq!(complete("loc", &known), ["local"]);
+    assert_eq!(complete("local st", &known), ["start", "status"]);
+    assert_eq!(complete("add-job ", &known), ["mnist-mlp", "--dataset", "--batch-size"]);
+    assert_eq!(complete("leave --member m", &known), ["m1", "m2"]);
+    assert_eq!(complete("get d", &known), ["docs/a"]);
+    assert_eq!(complete("local kill m", &known), ["m1", "m2"]);
+    assert!(complete("no-such x", &known).is_empty());
+}
+
+#[test]
+fn addresses_are_several_or_none() {
+    assert_eq!("".parse(), Ok(Seeds::default()));
+    let two = vec![([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()];
+    assert_eq!("127.0.0.1:1, 127.0.0.1:2,".parse(), Ok(Seeds(two)));
+    assert!("127.0.0.1".parse::<Seeds>().unwrap_err().contains("HOST:PORT"));
+}

@@ -1,0 +1,295 @@
+//! Every command with its arguments. The doc comments are the help that people read.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use idunno_shared::ids::JobId;
+use idunno_shared::names::{DatasetName, FileName, MemberName, ModelName, NameError};
+use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
+use idunno_shared::wire::jobs::BATCH_QUERIES_MAX;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Verb {
+    /// Put a directory's files into a data set; what is there already is not sent again
+    #[command(after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data")]
+    PopulateTestData {
+        /// The directory; its subdirectories too
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The data set
+        #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
+        dataset: DatasetName,
+    },
+    /// Fetch all files of a data set into a directory, verified; local files of the same names are replaced
+    #[command(after_help = "Example:\n  idunno get-dataset test-data ./images")]
+    GetDataset {
+        /// The data set
+        #[arg(value_name = "NAME")]
+        dataset: DatasetName,
+        /// The directory; it is made if need be
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Train models, or all predefined ones
+    #[command(after_help = "Example:\n  idunno train-start squeezenet1.1 --wait")]
+    TrainStart {
+        /// The models; all predefined ones without any
+        #[arg(value_name = "MODEL")]
+        models: Vec<ModelName>,
+        /// Seed of the training
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// Return when all are trained
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Add a job: one model over one data set
+    #[command(after_help = "Example:\n  idunno add-job squeezenet1.1 --batch-size 32")]
+    AddJob {
+        /// The model
+        #[arg(value_name = "MODEL")]
+        model: ModelName,
+        /// The data set
+        #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
+        dataset: DatasetName,
+        /// Queries per batch
+        #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT, value_parser = batch_size())]
+        batch_size: u32,
+    },
+    /// Change a job's batch size, from its next batch on
+    #[command(after_help = "Example:\n  idunno set-batch-size job-1 64")]
+    SetBatchSize {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobId,
+        /// Queries per batch
+        #[arg(value_name = "N", value_parser = batch_size())]
+        batch_size: u32,
+    },
+    /// Start jobs, or go on with stopped ones
+    #[command(after_help = "Example:\n  idunno start-job job-1 job-2 --wait")]
+    StartJob {
+        /// The jobs
+        #[arg(value_name = "JOB", required = true)]
+        jobs: Vec<JobId>,
+        /// Return when all are done
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Stop jobs; what they have is kept
+    #[command(after_help = "Example:\n  idunno stop-job job-1")]
+    StopJob {
+        /// The jobs
+        #[arg(value_name = "JOB", required = true)]
+        jobs: Vec<JobId>,
+    },
+    /// Figures of one job, or of all
+    #[command(after_help = "Example:\n  idunno get-job-stats job-1")]
+    GetJobStats {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: Option<JobId>,
+    },
+    /// Which VMs work for which job, and their shares
+    #[command(name = "get-job-assigned-VMs", after_help = "Example:\n  idunno get-job-assigned-VMs job-1")]
+    GetJobAssignedVms {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: Option<JobId>,
+    },
+    /// A job's results: JSON lines, one a query, in order
+    #[command(after_help = "Example:\n  idunno get-job-results job-1 results.jsonl")]
+    GetJobResults {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobId,
+        /// Where to write them; '-' or nothing is stdout
+        #[arg(value_name = "LOCAL")]
+        local: Option<PathBuf>,
+    },
+    /// Run a job's dead letters again
+    #[command(after_help = "Example:\n  idunno retry-dead-letters job-1")]
+    RetryDeadLetters {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobId,
+    },
+    /// A job's queries that failed for good, and why
+    #[command(after_help = "Example:\n  idunno get-dead-letters job-1")]
+    GetDeadLetters {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobId,
+    },
+    /// Models, and their state at each member
+    #[command(after_help = "Example:\n  idunno get-models")]
+    GetModels,
+    /// Have a member that left join again
+    #[command(name = "join", after_help = "Example:\n  idunno join --member m3")]
+    Join(MemberOf),
+    /// Have a member leave the cluster; its process stays
+    #[command(name = "leave", after_help = "Example:\n  idunno leave --member m3")]
+    Leave(MemberOf),
+    /// The membership list of a member
+    #[command(name = "list_mem", after_help = "Example:\n  idunno list_mem --member 127.0.0.1:7401")]
+    ListMem(MemberOf),
+    /// A member's own id, name and address
+    #[command(name = "list_self", after_help = "Example:\n  idunno list_self --member m3")]
+    ListSelf(MemberOf),
+    /// Store a local file as a new version
+    #[command(after_help = "Example:\n  idunno put report.pdf docs/report.pdf")]
+    Put {
+        /// The local file
+        #[arg(value_name = "LOCAL")]
+        local: PathBuf,
+        /// Its name in the store
+        #[arg(value_name = "SDFS")]
+        name: FileName,
+    },
+    /// Fetch a file, verified
+    #[command(after_help = "Example:\n  idunno get docs/report.pdf report.pdf --version 2")]
+    Get {
+        /// Its name in the store
+        #[arg(value_name = "SDFS")]
+        name: FileName,
+        /// Where to write it
+        #[arg(value_name = "LOCAL")]
+        local: PathBuf,
+        /// Which version; the newest without one
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        version: Option<u64>,
+    },
+    /// Delete a file with all its versions
+    #[command(after_help = "Example:\n  idunno delete docs/report.pdf")]
+    Delete {
+        /// Its name in the store
+        #[arg(value_name = "SDFS")]
+        name: FileName,
+    },
+    /// List files and the members that hold them: one file, or all that start with a text
+    #[command(after_help = "Example:\n  idunno ls docs/report.pdf")]
+    Ls {
+        /// A file's name, or the start of names
+        #[arg(value_name = "PREFIX")]
+        prefix: Option<String>,
+        /// All pages, not only the first 1,024 files
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the files that a member holds
+    #[command(after_help = "Example:\n  idunno store m3")]
+    Store {
+        /// The member's name or address; the first that answers without one
+        #[arg(value_name = "MEMBER")]
+        member: Option<MemberRef>,
+        /// All pages, not only the first 1,024 files
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write the newest versions of a file into one local file
+    #[command(after_help = "Example:\n  idunno get-versions docs/report.pdf 3 history.txt")]
+    GetVersions {
+        /// Its name in the store
+        #[arg(value_name = "SDFS")]
+        name: FileName,
+        /// How many versions
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=VERSIONS_KEPT as i64))]
+        versions: u32,
+        /// Where to write them
+        #[arg(value_name = "LOCAL")]
+        local: PathBuf,
+    },
+    /// The whole cluster on one page
+    #[command(after_help = "Example:\n  idunno status")]
+    Status,
+    /// Run a cluster on this machine
+    #[command(after_help = "Example:\n  idunno local up --members 7")]
+    #[command(subcommand)]
+    Local(LocalVerb),
+}
+
+/// Which member a question goes to.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub struct MemberOf {
+    /// The member's address or name; the first that answers without one
+    #[arg(long, value_name = "MEMBER")]
+    pub member: Option<MemberRef>,
+}
+
+/// A cluster on this machine.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum LocalVerb {
+    /// Start an introducer and members, each with a model server, and wait until all are ready
+    #[command(after_help = "Example:\n  idunno local up --members 7 --model-server-python .venv/bin/python")]
+    Up {
+        /// How many members [default: as many as there were, else 7]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+        members: Option<u32>,
+        /// The daemon's program [default: idunnod beside this program]
+        #[arg(long, value_name = "PATH")]
+        idunnod: Option<PathBuf>,
+        /// Python with the model server installed; without it there are no model servers
+        #[arg(long, visible_alias = "python", env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PATH")]
+        model_server_python: Option<PathBuf>,
+        /// Threads of each model server [default: cores / members, at least 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: Option<u32>,
+    },
+    /// Start processes again that were killed, with their data and addresses
+    #[command(after_help = "Example:\n  idunno local start m2 m5")]
+    Start {
+        /// Their names, as 'local status' prints them
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<MemberName>,
+    },
+    /// Kill processes in the same moment, with SIGKILL
+    #[command(after_help = "Example:\n  idunno local kill --coordinator --random 2")]
+    Kill {
+        /// Their names, as 'local status' prints them
+        #[arg(value_name = "NAME", required_unless_present_any = ["coordinator", "random"])]
+        names: Vec<MemberName>,
+        /// The member that coordinates now
+        #[arg(long)]
+        coordinator: bool,
+        /// This many other members, chosen at random
+        #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=64))]
+        random: Option<u32>,
+    },
+    /// The processes, whether they live, and their part
+    #[command(after_help = "Example:\n  idunno local status")]
+    Status,
+    /// Stop all processes: SIGTERM, after 10 seconds SIGKILL
+    #[command(after_help = "Example:\n  idunno local down --purge")]
+    Down {
+        /// Delete the data too
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+fn batch_size() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(BATCH_QUERIES_MAX))
+}
+
+/// A member as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberRef {
+    /// Where it listens.
+    Address(SocketAddr),
+    /// Its name.
+    Name(MemberName),
+}
+
+impl FromStr for MemberRef {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}

@@ -1,0 +1,449 @@
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use idunno_shared::ids::{Digest, JobId, NodeId, Term};
+use idunno_shared::wire::control::{
+    AssignmentView, ClusterView, Distribution, FileSummary, JobState, JobView, Liveness, LogRole, MemberView,
+    ModelView, StoreView, WorkerView,
+};
+use idunno_shared::wire::jobs::{ModelState, ServerState};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::{Color, Modifier};
+
+use super::log::LogLine;
+use super::state::{Effect, FilesQuery, Link, Mode, Msg, NetEvent, Page, State};
+use super::theme::Theme;
+use super::update::update;
+use super::view::view;
+use crate::command::Verb;
+use crate::execute::{Answer, Exit, Failure};
+
+const COLOUR: Theme = Theme { colour: true, unicode: true };
+const MONO: Theme = Theme { colour: false, unicode: false };
+
+fn member(number: u16, liveness: Liveness, role: LogRole) -> MemberView {
+    MemberView {
+        id: NodeId(number.into()),
+        name: format!("m{number}").parse().unwrap(),
+        address: ([127, 0, 0, 1], 7400 + number).into(),
+        generation: 1,
+        incarnation: 2,
+        liveness,
+        udp_blocked: false,
+        role,
+    }
+}
+
+fn job(id: u64, state: JobState, done: u64) -> JobView {
+    JobView {
+        id: JobId(id),
+        model: "squeezenet1.1".parse().unwrap(),
+        version: Some(Digest::default()),
+        dataset: "test-data".parse().unwrap(),
+        batch_size: 32,
+        state,
+        submitted: 1000,
+        done,
+        dead: 2,
+        leased: 64,
+        rate_10s_qps: 143.2,
+        rate_qps: 120.0,
+        running_s: 5.0,
+        processing_ms: Distribution { median: 5.5, p99: 9.9, ..Distribution::default() },
+        eta_s: Some(72.0),
+        labelled: 100,
+        correct: 87,
+        duplicates_dropped: 0,
+    }
+}
+
+fn fixture() -> ClusterView {
+    let models = vec![("squeezenet1.1".parse().unwrap(), ModelState::Loading)];
+    ClusterView {
+        term: Term(3),
+        coordinator: NodeId(1),
+        at_ms: 1,
+        revision: 10,
+        members: vec![
+            member(10, Liveness::Alive, LogRole::Spare),
+            member(1, Liveness::Alive, LogRole::Coordinator),
+            member(2, Liveness::Suspect, LogRole::Voter),
+            member(3, Liveness::Dead, LogRole::Voter),
+        ],
+        workers: vec![
+            WorkerView { node: NodeId(1), server: ServerState::Ready, models },
+            WorkerView { node: NodeId(2), server: ServerState::Down("no port".into()), models: vec![] },
+        ],
+        models: vec![ModelView {
+            model: "squeezenet1.1".parse().unwrap(),
+            version: None,
+            training: true,
+            failure: None,
+            workers: vec![],
+        }],
+        jobs: vec![job(1, JobState::Running, 398), job(2, JobState::Paused("all failed".into()), 0)],
+        assignments: vec![AssignmentView {
+            node: NodeId(1),
+            name: "m1".into(),
+            shares: vec![(JobId(1), 0.6), (JobId(2), 0.4)],
+            current: vec![JobId(1)],
+        }],
+        store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
+    }
+}
+
+fn live() -> State {
+    let mut state = State::new("local dir".into());
+    push(&mut state, fixture(), 1000);
+    state
+}
+
+fn push(state: &mut State, view: ClusterView, now_ms: u64) -> Vec<Effect> {
+    update(state, Msg::Net(NetEvent::View(Box::new(view))), now_ms)
+}
+
+fn press(state: &mut State, code: KeyCode) -> Vec<Effect> {
+    update(state, Msg::Key(KeyEvent::from(code)), 2000)
+}
+
+fn enter(state: &mut State, text: &str) -> Vec<Effect> {
+    for c in text.chars() {
+        press(state, KeyCode::Char(c));
+    }
+    press(state, KeyCode::Enter)
+}
+
+fn screen(state: &State, width: u16, height: u16, now_ms: u64) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| view(state, COLOUR, frame, now_ms)).unwrap();
+    terminal.backend().to_string()
+}
+
+fn shows(screen: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(screen.contains(text), "{text:?} is not on\n{screen}");
+    }
+}
+
+fn file(name: &str) -> FileSummary {
+    let name = name.parse().unwrap();
+    let holders = vec![NodeId(1), NodeId(10), NodeId(2)];
+    FileSummary {
+        name,
+        version: 3,
+        versions: 2,
+        size: 12345,
+        digest: Digest::default(),
+        created_ms: 0,
+        holders,
+    }
+}
+
+#[test]
+fn every_page_shows_what_it_is_about() {
+    let mut state = live();
+    let header = ["● live", "coordinator m1 term 3", "local dir", "2 up", "1 suspect", "1 dead", "143.2 q/s"];
+    shows(&screen(&state, 140, 20, 1000), &header);
+    shows(&screen(&state, 140, 20, 1000), &["7 under-replicated", "files 1234"]);
+    let members =
+        ["● up", "◐ suspect", "✖ dead", "coordinator", "127.0.0.1:7410", "● ready", "✖ down: no port"];
+    shows(&screen(&state, 140, 20, 1000), &members);
+    press(&mut state, KeyCode::Char('2'));
+    let jobs = ["job-1", "● running", "███", "40 %", "398", "1000", "143.2", "5.5", "1 min 12 s", "87.0 %"];
+    shows(&screen(&state, 160, 20, 1000), &jobs);
+    shows(&screen(&state, 160, 20, 1000), &["✖ paused: all failed"]);
+    press(&mut state, KeyCode::Char('3'));
+    shows(&screen(&state, 140, 20, 1000), &["● job-1", "job-1 60 %, job-2 40 %", "squeezenet1.1 loading"]);
+    let query = FilesQuery::default();
+    assert_eq!(press(&mut state, KeyCode::Char('4')), [Effect::FetchFiles(query.clone())]);
+    update(&mut state, Msg::Files(query, Ok((vec![file("docs/report.pdf")], false))), 1000);
+    shows(
+        &screen(&state, 140, 20, 1000),
+        &["docs/report.pdf", "12.3 kB", "1970-01-01 00:00:00", "m1 m2 m10"],
+    );
+    press(&mut state, KeyCode::Char('5'));
+    let lines = vec![LogLine { source: "m1".into(), text: "2026 WARN slow".into() }];
+    update(&mut state, Msg::Log(lines), 1000);
+    shows(&screen(&state, 140, 20, 1000), &["following the end", "m1 2026 WARN slow"]);
+}
+
+#[test]
+fn members_are_in_natural_order_and_narrow_screens_drop_columns() {
+    let state = live();
+    let text = screen(&state, 140, 20, 1000);
+    let at = |name: &str| text.find(name).unwrap();
+    assert!(at("m1 ") < at("m2 ") && at("m2 ") < at("m10 "));
+    let narrow = screen(&state, 40, 12, 1000);
+    shows(&narrow, &["NAME", "STATE", "● up", "m10"]);
+    assert!(!narrow.contains("ADDRESS"), "{narrow}");
+}
+
+#[test]
+fn every_size_of_every_page_and_overlay_is_drawn_without_panic() {
+    let mut states = Vec::new();
+    for page in Page::ALL {
+        let mut state = live();
+        state.page = page;
+        state.files.rows = vec![file("a"), file("naïve/漢字漢字漢字.jpg")];
+        state.log.append((0..50).map(|n| LogLine { source: format!("m{n}"), text: "x漢".repeat(60) }));
+        press(&mut state, KeyCode::Down);
+        states.push(state);
+    }
+    let mut help = live();
+    press(&mut help, KeyCode::Char('?'));
+    press(&mut help, KeyCode::End);
+    let mut line = live();
+    press(&mut line, KeyCode::Char(':'));
+    press(&mut line, KeyCode::Tab);
+    let mut asks = live();
+    press(&mut asks, KeyCode::Char(':'));
+    enter(&mut asks, "delete docs/report.pdf");
+    let mut pane = live();
+    press(&mut pane, KeyCode::Char(':'));
+    enter(&mut pane, "status");
+    let mut result = pane.clone();
+    update(&mut result, Msg::Finished(1, Ok(Answer::new(true.into(), "a\nb\n".repeat(500)))), 3000);
+    press(&mut result, KeyCode::End);
+    let mut waiting = State::new("x".into());
+    let event = NetEvent::Waiting { wait_ms: 900, attempt: 3, reason: "nobody".into() };
+    update(&mut waiting, Msg::Net(event), 0);
+    states.extend([help, line, asks, pane, result, waiting, State::new(String::new())]);
+    for width in 1..=130 {
+        // Every height at some widths, some heights at every width: all edges of both, in a second.
+        let step = if width % 13 == 1 { 1 } else { 7 };
+        for height in (1..=40).step_by(step) {
+            for state in &states {
+                for theme in [COLOUR, MONO] {
+                    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+                    terminal.draw(|frame| view(state, theme, frame, 9000)).unwrap();
+                }
+            }
+        }
+    }
+    shows(&screen(&live(), 29, 8, 0), &["too small: 29x8"]);
+}
+
+#[test]
+fn without_colours_only_modifiers_are_set_and_the_selection_stays_visible() {
+    let mut state = live();
+    press(&mut state, KeyCode::Down);
+    let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
+    terminal.draw(|frame| view(&state, MONO, frame, 60_000)).unwrap();
+    let cells = &terminal.backend().buffer().content;
+    assert!(cells.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
+    let text = terminal.backend().to_string();
+    shows(&text, &["~ suspect", "x dead", "* up"]);
+    assert!(cells.iter().any(|cell| cell.symbol() == "m" && cell.modifier.contains(Modifier::REVERSED)));
+}
+
+#[test]
+fn the_environment_chooses_the_theme() {
+    let with = |pairs: &'static [(&str, &str)]| {
+        Theme::of_environment(|name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    };
+    assert!(!with(&[("NO_COLOR", "1")]).colour);
+    assert!(with(&[("NO_COLOR", "")]).colour);
+    assert!(with(&[("LANG", "de_DE.UTF-8")]).unicode);
+    assert!(!with(&[("LC_ALL", "C"), ("LANG", "de_DE.UTF-8")]).unicode);
+}
+
+#[test]
+fn a_lost_coordinator_leaves_the_last_data_on_screen_with_its_age() {
+    let mut state = live();
+    let event = NetEvent::Waiting { wait_ms: 2000, attempt: 4, reason: "the coordinator went away".into() };
+    update(&mut state, Msg::Net(event), 9000);
+    let text = screen(&state, 140, 20, 13_000);
+    shows(&text, &["✖ reconnecting", "try 4", "as of 12 s ago", "m10", "127.0.0.1:7410"]);
+    update(&mut state, Msg::Net(NetEvent::Connecting), 13_000);
+    shows(&screen(&state, 140, 20, 13_000), &["✖ reconnecting"]);
+    let next = ClusterView { term: Term(4), coordinator: NodeId(2), ..fixture() };
+    push(&mut state, next, 14_000);
+    shows(&screen(&state, 140, 20, 14_000), &["● live", "coordinator m2 term 4"]);
+    shows(&screen(&state, 140, 20, 14_000 + 5000), &["◐ stale, as of 5 s ago"]);
+}
+
+#[test]
+fn an_older_term_is_ignored_until_the_newer_one_is_long_gone() {
+    let mut state = live();
+    let old = ClusterView { term: Term(2), coordinator: NodeId(3), ..fixture() };
+    push(&mut state, old.clone(), 2000);
+    assert_eq!(state.view.as_ref().unwrap().term, Term(3));
+    push(&mut state, old, 60_000);
+    assert_eq!(state.view.as_ref().unwrap().term, Term(2));
+}
+
+#[test]
+fn what_brings_no_news_draws_nothing() {
+    let mut state = live();
+    state.dirty = false;
+    push(&mut state, ClusterView { at_ms: 99, ..fixture() }, 2000);
+    update(&mut state, Msg::Net(NetEvent::Confirmed), 3000);
+    update(&mut state, Msg::Tick, 3500);
+    update(&mut state, Msg::Log(vec![LogLine { source: "m1".into(), text: "x".into() }]), 3500);
+    assert!(!state.dirty);
+    push(&mut state, ClusterView { revision: 11, ..fixture() }, 4000);
+    assert!(state.dirty);
+    state.dirty = false;
+    update(&mut state, Msg::Tick, 20_000);
+    assert!(state.dirty, "an age that grows is news");
+}
+
+#[test]
+fn the_selection_follows_the_thing_not_the_line() {
+    let mut state = live();
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Down);
+    assert_eq!(state.cursors[&Page::Members].key.as_deref(), Some("m2"));
+    let mut next = fixture();
+    next.members.retain(|member| member.name.as_str() != "m1");
+    push(&mut state, next.clone(), 3000);
+    assert_eq!(state.cursors[&Page::Members].key.as_deref(), Some("m2"));
+    assert_eq!(state.cursors[&Page::Members].line, 0);
+    next.members.retain(|member| member.name.as_str() != "m2");
+    push(&mut state, next, 4000);
+    assert_eq!(state.cursors[&Page::Members].key, None, "never another thing by itself");
+    assert_eq!(press(&mut state, KeyCode::Enter), []);
+}
+
+#[test]
+fn enter_looks_and_the_line_takes_the_same_commands() {
+    let mut state = live();
+    press(&mut state, KeyCode::Down);
+    let [Effect::Run(1, verb)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("{:?}", state.mode) };
+    assert!(matches!(**verb, Verb::ListSelf(_)));
+    press(&mut state, KeyCode::Esc);
+    press(&mut state, KeyCode::Char(':'));
+    let effects = enter(&mut state, "set-batch-size job-1 64");
+    assert_eq!(effects, [Effect::Run(2, Box::new(Verb::SetBatchSize { job: JobId(1), batch_size: 64 }))]);
+    shows(
+        &screen(&state, 100, 20, 4000),
+        &["set-batch-size job-1 64", "running for 2 s", "2 commands running"],
+    );
+    press(&mut state, KeyCode::Esc);
+    let failure = Failure::new(Exit::NotFound, "there is no job-1");
+    update(&mut state, Msg::Finished(2, Err(failure)), 5000);
+    shows(&screen(&state, 100, 20, 5000), &["✖ failed: set-batch-size job-1 64"]);
+    press(&mut state, KeyCode::Char('o'));
+    shows(&screen(&state, 100, 20, 5000), &["not-found: there is no job-1"]);
+}
+
+#[test]
+fn a_wrong_line_stays_to_be_mended() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "set-batch-size job-1 0"), []);
+    let Mode::Line { input, .. } = &state.mode else { panic!("{:?}", state.mode) };
+    assert_eq!(input.text(), "set-batch-size job-1 0");
+    shows(&screen(&state, 120, 20, 2000), &["invalid value '0'"]);
+    press(&mut state, KeyCode::Esc);
+    press(&mut state, KeyCode::Char(':'));
+    press(&mut state, KeyCode::Up);
+    let Mode::Line { input, .. } = &state.mode else { panic!("{:?}", state.mode) };
+    assert_eq!(input.text(), "set-batch-size job-1 0");
+}
+
+#[test]
+fn destruction_asks_first_and_an_eager_key_does_not_count() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "stop-job job-1"), []);
+    assert_eq!(press(&mut state, KeyCode::Char('y')), [], "typed ahead");
+    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
+    let mut cancelled = state.clone();
+    assert_eq!(late(&mut cancelled, KeyCode::Enter), [], "cancel is selected");
+    assert_eq!(cancelled.mode, Mode::Page);
+    let effects = late(&mut state, KeyCode::Char('y'));
+    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::StopJob { jobs: vec![JobId(1)] }))]);
+
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "delete a.txt");
+    shows(&screen(&state, 100, 20, 2000), &["sure?", "Type a.txt"]);
+    assert_eq!(late(&mut state, KeyCode::Enter), []);
+    for c in "a.txt".chars() {
+        late(&mut state, KeyCode::Char(c));
+    }
+    assert_eq!(late(&mut state, KeyCode::Enter).len(), 1);
+}
+
+#[test]
+fn quitting_is_easy_and_says_what_it_gives_up() {
+    let mut state = live();
+    assert_eq!(press(&mut state, KeyCode::Char('q')), [Effect::Quit]);
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "status");
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(press(&mut state, KeyCode::Char('q')), []);
+    shows(&screen(&state, 100, 20, 2000), &["Quit?"]);
+    let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    assert_eq!(update(&mut state, Msg::Key(interrupt), 2001), [Effect::Quit]);
+}
+
+#[test]
+fn files_are_asked_for_again_when_the_metadata_changed_while_they_are_shown() {
+    let mut state = live();
+    let query = FilesQuery::default();
+    assert_eq!(press(&mut state, KeyCode::Char('4')), [Effect::FetchFiles(query.clone())]);
+    assert_eq!(update(&mut state, Msg::Files(query.clone(), Ok((vec![file("a")], true))), 2100), []);
+    assert_eq!(push(&mut state, ClusterView { revision: 11, ..fixture() }, 2200), [], "not at once");
+    assert_eq!(update(&mut state, Msg::Tick, 3300), [Effect::FetchFiles(query.clone())]);
+    assert_eq!(push(&mut state, ClusterView { revision: 12, ..fixture() }, 9000), [], "one at a time");
+    update(&mut state, Msg::Files(query.clone(), Ok((vec![file("a")], true))), 9100);
+    update(&mut state, Msg::Files(query.clone(), Ok((vec![file("a")], true))), 9100);
+    let next = FilesQuery { after: Some("a".parse().unwrap()), ..query.clone() };
+    assert_eq!(press(&mut state, KeyCode::Char('n')), [Effect::FetchFiles(next)]);
+    update(&mut state, Msg::Files(query.clone(), Ok((vec![], false))), 9200);
+    assert_eq!(state.files.rows.len(), 1, "the answer to a question given up is dropped");
+    assert_eq!(press(&mut state, KeyCode::Char('p')), [Effect::FetchFiles(query)]);
+    press(&mut state, KeyCode::Char('/'));
+    let effects = press(&mut state, KeyCode::Char('d'));
+    assert_eq!(effects, [Effect::FetchFiles(FilesQuery { prefix: "d".into(), after: None })]);
+}
+
+#[test]
+fn the_filter_hides_rows_and_escape_brings_them_back() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char('/'));
+    enter(&mut state, "M10");
+    let text = screen(&state, 100, 20, 2000);
+    assert!(text.contains("m10") && !text.contains("m2 "), "{text}");
+    assert_eq!(state.mode, Mode::Page);
+    press(&mut state, KeyCode::Esc);
+    shows(&screen(&state, 100, 20, 2000), &["m2 "]);
+}
+
+#[test]
+fn help_lists_every_command() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char('?'));
+    let text = screen(&state, 110, 130, 2000);
+    for entry in crate::command::registry::entries() {
+        shows(&text, &[&format!(":{} ", entry.name)]);
+    }
+    shows(&text, &["asks first, cannot be undone"]);
+}
+
+#[test]
+fn tab_completes_commands_and_names() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    for c in "set-b".chars() {
+        press(&mut state, KeyCode::Char(c));
+    }
+    press(&mut state, KeyCode::Tab);
+    for c in "job".chars() {
+        press(&mut state, KeyCode::Char(c));
+    }
+    press(&mut state, KeyCode::Tab);
+    let Mode::Line { input, offers, .. } = &state.mode else { panic!("{:?}", state.mode) };
+    assert_eq!(input.text(), "set-batch-size job-");
+    assert_eq!(offers, &["job-1", "job-2"]);
+}
+
+#[test]
+fn the_link_is_connecting_at_first() {
+    let state = State::new("x".into());
+    assert_eq!(state.link, Link::Connecting);
+    shows(&screen(&state, 100, 10, 0), &["◐ connecting", "looking for the coordinator"]);
+}

@@ -1,0 +1,94 @@
+//! Carries commands out. The command line and the console both call [`run`]; neither decides anything itself.
+//!
+//! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
+
+pub mod failure;
+pub mod files;
+pub mod jobs;
+pub mod members;
+pub mod results;
+pub mod session;
+pub mod status;
+pub mod table;
+pub mod text;
+
+use serde_json::Value;
+
+pub use failure::{Exit, Failure};
+pub use session::{Reporter, Session};
+
+use crate::command::Verb;
+use crate::local;
+
+/// What a command found or did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// For programs.
+    pub data: Data,
+    /// For people; lines, without the last line's end.
+    pub text: String,
+    /// Why it is only a part of what was asked, if it is.
+    pub incomplete: Option<String>,
+}
+
+/// What programs get.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// One JSON value.
+    Value(Value),
+    /// The text is JSON lines already.
+    Lines,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self::Value(Value::Null)
+    }
+}
+
+impl Answer {
+    /// A whole answer.
+    pub fn new(data: Value, text: impl Into<String>) -> Self {
+        Self { data: Data::Value(data), text: text.into(), incomplete: None }
+    }
+
+    /// The same answer, said to be a part.
+    #[must_use]
+    pub fn incomplete(mut self, why: impl Into<String>) -> Self {
+        self.incomplete = Some(why.into());
+        self
+    }
+}
+
+/// Carries a command out.
+pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
+    match verb {
+        Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
+        Verb::GetDataset { dataset, directory } => files::get_dataset(session, &dataset, &directory).await,
+        Verb::TrainStart { models, seed, wait } => jobs::train(session, models, seed, wait).await,
+        Verb::AddJob { model, dataset, batch_size } => jobs::add(session, model, dataset, batch_size).await,
+        Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, job, batch_size).await,
+        Verb::StartJob { jobs, wait } => jobs::start(session, &jobs, wait).await,
+        Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
+        Verb::GetJobStats { job } => jobs::stats(session, job).await,
+        Verb::GetJobAssignedVms { job } => jobs::assignments(session, job).await,
+        Verb::GetJobResults { job, local } => results::fetch::get(session, job, local).await,
+        Verb::RetryDeadLetters { job } => jobs::retry_dead_letters(session, job).await,
+        Verb::GetDeadLetters { job } => jobs::dead_letters(session, job).await,
+        Verb::GetModels => jobs::models(session).await,
+        Verb::Join(of) => members::join(session, of).await,
+        Verb::Leave(of) => members::leave(session, of).await,
+        Verb::ListMem(of) => members::list(session, of).await,
+        Verb::ListSelf(of) => members::identity(session, of).await,
+        Verb::Put { local, name } => files::put(session, local, name).await,
+        Verb::Get { name, local, version } => files::get(session, &name, &local, version).await,
+        Verb::Delete { name } => files::delete(session, name).await,
+        Verb::Ls { prefix, all } => files::list(session, prefix.unwrap_or_default(), all).await,
+        Verb::Store { member, all } => files::stored(session, member, all).await,
+        Verb::GetVersions { name, versions, local } => {
+            files::versions(session, &name, versions, &local).await
+        }
+        Verb::Status => status::run(session).await,
+        Verb::Local(verb) => local::run(session, verb).await,
+    }
+}

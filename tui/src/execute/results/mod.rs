@@ -1,0 +1,136 @@
+//! The rows of a job's results, put together from segments and dead letters.
+//!
+//! Decides which rows count. Invariants, checked at the end: one row a query of the manifest, from exactly one segment
+//! or one dead letter; as many rows as the job says are done and dead. Bounds: all rows are held in memory.
+//! It fetches nothing: [`fetch`] does.
+
+pub mod fetch;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use idunno_shared::wire::control::{DeadLetter, JobState, JobView};
+use idunno_shared::wire::jobs::QueryRange;
+use serde::Deserialize;
+use serde_json::json;
+use thiserror::Error;
+
+/// How many queries an error names.
+const NAMED_MAX: usize = 10;
+
+/// Why the results are not what the cluster promised.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum ResultsError {
+    /// A line of a segment is no row.
+    #[error("line {line} of a segment is not a result row: {reason}")]
+    Row {
+        /// The line, from 1.
+        line: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Two rows for one query.
+    #[error("{count} queries have more than one row: {named}")]
+    Repeated {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        named: String,
+    },
+    /// No row for a query that counts as answered.
+    #[error("{count} queries count as answered and have no row: {named}")]
+    Missing {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        named: String,
+    },
+    /// The job's figures and its rows differ.
+    #[error("{job} counts {done} done and {dead} dead, there are {rows} rows")]
+    Figures {
+        /// The job.
+        job: String,
+        /// Done.
+        done: u64,
+        /// Dead.
+        dead: u64,
+        /// Rows.
+        rows: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct RowHead {
+    query: u64,
+}
+
+/// Rows as they come in.
+#[derive(Debug, Default)]
+pub struct Merge {
+    rows: BTreeMap<u64, String>,
+    repeated: BTreeSet<u64>,
+    missing: BTreeSet<u64>,
+}
+
+impl Merge {
+    /// Takes a segment's rows, those within `ranges` only.
+    pub fn segment(&mut self, bytes: &[u8], ranges: &[QueryRange]) -> Result<(), ResultsError> {
+        let wanted = |query: u64| ranges.iter().any(|range| (range.first..range.end()).contains(&query));
+        let mut found = BTreeSet::new();
+        for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let wrong = |reason: String| ResultsError::Row { line: number + 1, reason };
+            let line = std::str::from_utf8(line).map_err(|error| wrong(error.to_string()))?;
+            let RowHead { query } = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+            if wanted(query) {
+                found.insert(query);
+                self.add(query, line.to_owned());
+            }
+        }
+        let claimed = ranges.iter().flat_map(|range| range.first..range.end());
+        self.missing.extend(claimed.filter(|query| !found.contains(query)));
+        Ok(())
+    }
+
+    /// Takes a query that failed for good.
+    pub fn dead_letter(&mut self, letter: &DeadLetter) {
+        let row = json!({"query": letter.index, "name": letter.name, "error": letter.reason});
+        self.add(letter.index, row.to_string());
+    }
+
+    fn add(&mut self, query: u64, row: String) {
+        if self.rows.insert(query, row).is_some() {
+            self.repeated.insert(query);
+        }
+    }
+
+    /// The rows in query order, checked against the job's figures.
+    pub fn finish(self, job: &JobView) -> Result<BTreeMap<u64, String>, ResultsError> {
+        if !self.repeated.is_empty() {
+            return Err(ResultsError::Repeated { count: self.repeated.len(), named: named(&self.repeated) });
+        }
+        let mut missing = self.missing;
+        if job.state == JobState::Done {
+            missing.extend((0..job.submitted).filter(|query| !self.rows.contains_key(query)));
+        }
+        if !missing.is_empty() {
+            return Err(ResultsError::Missing { count: missing.len(), named: named(&missing) });
+        }
+        if job.done + job.dead != self.rows.len() as u64 {
+            let (done, dead, rows) = (job.done, job.dead, self.rows.len());
+            return Err(ResultsError::Figures { job: job.id.to_string(), done, dead, rows });
+        }
+        Ok(self.rows)
+    }
+}
+
+fn named(queries: &BTreeSet<u64>) -> String {
+    let mut names: Vec<String> = queries.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if queries.len() > NAMED_MAX {
+        names.push(String::from("..."));
+    }
+    names.join(", ")
+}

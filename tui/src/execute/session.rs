@@ -1,0 +1,106 @@
+//! What a command works with: the cluster, its limits, and where it tells how far it is.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use idunno_shared::client::cluster::{Cluster, DEADLINE_DEFAULT};
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::files::{Files, Progress};
+
+use crate::command::Global;
+use crate::local::record::Record;
+
+/// The port of a member where nothing else is said.
+const MEMBER_PORT: u16 = 7401;
+
+/// Where a long command tells how far it is.
+pub trait Reporter: Send + Sync {
+    /// Something of a known size begins; the old display ends when its `Progress` is dropped.
+    fn start(&self, label: &str, files: u64, bytes: u64) -> Box<dyn Progress>;
+    /// One line for people.
+    fn note(&self, text: &str);
+}
+
+/// What commands work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    cluster: Arc<Mutex<(Vec<SocketAddr>, Cluster)>>,
+    given: Vec<SocketAddr>,
+    /// The local cluster's directory.
+    pub dir: PathBuf,
+    /// The limit that was asked for.
+    pub timeout: Option<Duration>,
+    /// Where to tell how far it is.
+    pub reporter: Arc<dyn Reporter>,
+}
+
+impl Session {
+    /// A session as the command line says.
+    pub fn new(global: &Global, reporter: Arc<dyn Reporter>) -> Self {
+        let timeout = global.timeout.map(Duration::from_secs);
+        let seeds = seeds(&global.cluster.0, &global.dir);
+        let cluster = connect(&seeds, timeout);
+        Self {
+            cluster: Arc::new(Mutex::new((seeds, cluster))),
+            given: global.cluster.0.clone(),
+            dir: global.dir.clone(),
+            timeout,
+            reporter,
+        }
+    }
+
+    /// The same session, telling elsewhere how far it is.
+    #[must_use]
+    pub fn reporting(&self, reporter: Arc<dyn Reporter>) -> Self {
+        Self { reporter, ..self.clone() }
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> Cluster {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// The cluster's files, over connections of their own.
+    pub fn files(&self) -> Files {
+        Files::new(self.cluster())
+    }
+
+    /// Looks again where the cluster is: a local one may have started, or have got other addresses. What was learned
+    /// of the old one is kept as long as the addresses are the same.
+    pub fn refresh(&self) {
+        let seeds = seeds(&self.given, &self.dir);
+        let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != seeds {
+            *current = (seeds.clone(), connect(&seeds, self.timeout));
+        }
+    }
+
+    /// What the cluster is called on screen.
+    pub fn label(&self) -> String {
+        let path = self.dir.display();
+        match self.given.as_slice() {
+            [] if Record::exists(&self.dir) => format!("local {path}"),
+            [] => format!("127.0.0.1:{MEMBER_PORT}"),
+            [one] => one.to_string(),
+            [first, rest @ ..] => format!("{first} +{}", rest.len()),
+        }
+    }
+}
+
+fn connect(seeds: &[SocketAddr], timeout: Option<Duration>) -> Cluster {
+    let cluster = Cluster::new(Arc::new(TcpDoor::default()), seeds.to_vec());
+    cluster.with_deadline(timeout.unwrap_or(DEADLINE_DEFAULT))
+}
+
+/// Where to look for the cluster.
+fn seeds(given: &[SocketAddr], dir: &Path) -> Vec<SocketAddr> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    match Record::load(dir) {
+        Ok(Some(record)) => record.addresses(),
+        _ => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, MEMBER_PORT))],
+    }
+}

@@ -1,0 +1,102 @@
+//! `status`: the whole cluster on one page.
+
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::wire::control::{ClusterView, Liveness};
+use idunno_shared::wire::jobs::ServerState;
+use serde_json::{Value, json};
+
+use super::table::Table;
+use super::{Answer, Exit, Failure, Session, jobs, members, text};
+
+/// The first view that the coordinator pushes.
+pub async fn first_view(session: &Session) -> Result<ClusterView, Failure> {
+    let mut views = session.cluster().watch().await?;
+    let reply = views.recv().await;
+    let gone = || Failure::new(Exit::Unreachable, "the coordinator went away while it was asked: try again");
+    reply.and_then(Cluster::view).ok_or_else(gone)
+}
+
+/// `status`.
+pub async fn run(session: &Session) -> Result<Answer, Failure> {
+    let view = first_view(session).await?;
+    Ok(Answer::new(to_json(&view), summary(&view)))
+}
+
+/// Members by liveness: up, suspect, dead, left.
+pub fn census(view: &ClusterView) -> [usize; 4] {
+    let count = |state| view.members.iter().filter(|member| member.liveness == state).count();
+    [count(Liveness::Alive), count(Liveness::Suspect), count(Liveness::Dead), count(Liveness::Left)]
+}
+
+fn summary(view: &ClusterView) -> String {
+    let [up, suspect, dead, left] = census(view);
+    let ready = view.workers.iter().filter(|worker| worker.server == ServerState::Ready).count();
+    let store = &view.store;
+    let mut lines = vec![
+        format!("coordinator  {}, term {}", text::member_name(&view.members, view.coordinator), view.term),
+        format!("members      {up} up, {suspect} suspect, {dead} dead, {left} left"),
+        format!("workers      {ready} of {} model servers ready", view.workers.len()),
+        format!(
+            "files        {} in {} ({}); {} under-replicated, {} copying, {} unavailable",
+            store.files,
+            text::count(store.blobs, "blob"),
+            text::bytes(store.bytes),
+            store.under_replicated,
+            store.copying,
+            store.unavailable
+        ),
+    ];
+    for model in &view.models {
+        let loaded = model.workers.iter().filter(|(_, state)| text::model_state(state).0 == "ready").count();
+        lines.push(format!(
+            "model        {} {}, loaded on {loaded}",
+            model.model,
+            jobs::model_summary(model)
+        ));
+    }
+    if view.jobs.is_empty() {
+        lines.push(String::from("jobs         none"));
+    } else {
+        let mut table = Table::new("JOB MODEL STATE >DONE >DEAD >TOTAL >QPS_10S ETA");
+        for job in &view.jobs {
+            table.row([
+                job.id.to_string(),
+                job.model.to_string(),
+                text::job_state(&job.state).0.to_owned(),
+                job.done.to_string(),
+                job.dead.to_string(),
+                job.submitted.to_string(),
+                format!("{:.1}", job.rate_10s_qps),
+                job.eta_s.map_or_else(|| String::from("-"), text::seconds),
+            ]);
+        }
+        lines.push(String::new());
+        lines.push(table.render());
+    }
+    lines.join("\n")
+}
+
+fn to_json(view: &ClusterView) -> Value {
+    let workers: Vec<Value> = view
+        .workers
+        .iter()
+        .map(|worker| {
+            let (state, reason) = text::server_state(&worker.server);
+            let name = text::member_name(&view.members, worker.node);
+            json!({"member": name, "server": state, "reason": reason})
+        })
+        .collect();
+    let store = &view.store;
+    json!({
+        "coordinator": text::member_name(&view.members, view.coordinator),
+        "term": view.term.0,
+        "at_ms": view.at_ms,
+        "revision": view.revision,
+        "members": view.members.iter().map(members::member_json).collect::<Vec<_>>(),
+        "workers": workers,
+        "jobs": view.jobs.iter().map(jobs::job_json).collect::<Vec<_>>(),
+        "store": {"files": store.files, "blobs": store.blobs, "bytes": store.bytes,
+            "under_replicated": store.under_replicated, "copying": store.copying,
+            "unavailable": store.unavailable},
+    })
+}

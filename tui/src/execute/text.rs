@@ -1,0 +1,135 @@
+//! Figures and states in words.
+
+use idunno_shared::ids::Digest;
+use idunno_shared::wire::control::{JobState, Liveness, LogRole, MemberView};
+use idunno_shared::wire::jobs::{ModelState, ServerState};
+
+/// Bytes with a unit: `999 B`, `1.2 MB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A span of time: `7 s`, `1 min 12 s`, `2 h 5 min`.
+pub fn seconds(span: f64) -> String {
+    // Saturates: a negative or absurd span is shown as 0 or as very long.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    let whole = span.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// A moment in UTC: `2026-11-22 14:03:07`. Days to a date after Hinnant's `civil_from_days`.
+pub fn moment(at_ms: u64) -> String {
+    let second = at_ms / 1000;
+    let (day, second) = (second / 86_400, second % 86_400);
+    let shifted = day + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// A digest's first 12 digits.
+pub fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(12).collect()
+}
+
+/// A count with its noun: `1 file`, `2 files`.
+pub fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// A member's liveness in a word.
+pub const fn liveness(state: Liveness) -> &'static str {
+    match state {
+        Liveness::Alive => "up",
+        Liveness::Suspect => "suspect",
+        Liveness::Dead => "dead",
+        Liveness::Left => "left",
+    }
+}
+
+/// A member's part in the log in a word.
+pub const fn role(role: LogRole) -> &'static str {
+    match role {
+        LogRole::Coordinator => "coordinator",
+        LogRole::Voter => "voter",
+        LogRole::Learner => "learner",
+        LogRole::Spare => "spare",
+    }
+}
+
+/// A job's state in a word, and why it is paused.
+pub fn job_state(state: &JobState) -> (&'static str, Option<&str>) {
+    match state {
+        JobState::Added => ("added", None),
+        JobState::Running => ("running", None),
+        JobState::Stopped => ("stopped", None),
+        JobState::Paused(reason) => ("paused", Some(reason)),
+        JobState::Done => ("done", None),
+    }
+}
+
+/// A model server's state.
+pub fn server_state(state: &ServerState) -> (&'static str, Option<&str>) {
+    match state {
+        ServerState::Starting => ("starting", None),
+        ServerState::Ready => ("ready", None),
+        ServerState::Down(reason) => ("down", Some(reason)),
+    }
+}
+
+/// A model's state at a worker.
+pub fn model_state(state: &ModelState) -> (&'static str, Option<&str>) {
+    match state {
+        ModelState::Training => ("training", None),
+        ModelState::Loading => ("loading", None),
+        ModelState::Ready(_) => ("ready", None),
+        ModelState::Failed(reason) => ("failed", Some(reason)),
+    }
+}
+
+/// The name of a member, or its id if the list does not have it.
+pub fn member_name(members: &[MemberView], id: idunno_shared::ids::NodeId) -> String {
+    members
+        .iter()
+        .find(|member| member.id == id)
+        .map_or_else(|| id.to_string(), |member| member.name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short_and_exact() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(999_999), "1.0 MB");
+        assert_eq!(bytes(1_234_567), "1.2 MB");
+        assert_eq!(bytes(u64::MAX), "18446.7 PB");
+        assert_eq!(seconds(59.6), "1 min 0 s");
+        assert_eq!(seconds(-1.0), "0 s");
+        assert_eq!(seconds(7500.0), "2 h 5 min");
+        assert_eq!(moment(0), "1970-01-01 00:00:00");
+        assert_eq!(moment(1_709_210_096_000), "2024-02-29 12:34:56");
+        assert_eq!(moment(1_795_398_600_000), "2026-11-23 01:50:00");
+    }
+}

@@ -1,0 +1,29 @@
+//! The console and the command line of an IDunno cluster.
+//!
+//! One grammar ([`command`]) and one executor ([`execute`]) serve both: the command line prints the [`execute::Answer`],
+//! the [`console`] shows it in a pane. [`local`] runs a cluster on this machine; it alone knows operating systems.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub mod cli;
+pub mod command;
+pub mod console;
+pub mod execute;
+pub mod local;
+pub mod tail;
+
+/// Runs the program with its arguments, its own name first.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(cli::run(arguments));
+    // A read of a dead disk must not hold the exit up.
+    runtime.shutdown_background();
+    code
+}

@@ -1,0 +1,142 @@
+//! Starts processes of a local cluster and waits until they say where they listen.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::process::Child;
+use tokio::time::{Instant, sleep};
+
+use super::process::{self, Identity};
+use super::record::{Process, Record};
+use crate::execute::{Exit, Failure};
+
+const POLL_PERIOD: Duration = Duration::from_millis(20);
+const LOG: &str = "stdout.log";
+const TAIL_BYTES: usize = 2000;
+
+/// What a daemon writes when it listens.
+#[derive(Debug, Deserialize)]
+struct Runtime {
+    pid: u32,
+    address: SocketAddr,
+}
+
+/// A process that was started and is watched while this program runs.
+pub struct Launched {
+    name: String,
+    data_dir: PathBuf,
+    child: Child,
+}
+
+impl Launched {
+    /// An error if the process has ended.
+    pub fn check(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                let text = format!("{} ended ({status})\n{}", self.name, log_tail(&self.data_dir));
+                Err(Failure::error(text.trim_end()))
+            }
+            Err(error) => Err(Failure::error(format!("cannot watch {}: {error}", self.name))),
+        }
+    }
+}
+
+/// Starts one process of the cluster; `introducer` is the address that members are given.
+pub fn launch(
+    record: &Record,
+    process: &Process,
+    introducer: Option<SocketAddr>,
+) -> Result<(Launched, Identity), Failure> {
+    let wrong = |what: &Path, error: std::io::Error| {
+        Failure::error(format!("cannot start {}: {}: {error}", process.name, what.display()))
+    };
+    std::fs::create_dir_all(&process.data_dir).map_err(|error| wrong(&process.data_dir, error))?;
+    // What an earlier process wrote would be taken for this one's.
+    let runtime = runtime_path(&process.data_dir);
+    if let Err(error) = std::fs::remove_file(&runtime)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(wrong(&runtime, error));
+    }
+    let arguments = arguments(record, process, introducer);
+    let child = process::spawn(&record.idunnod, &arguments, &process.data_dir.join(LOG))
+        .map_err(|error| wrong(&record.idunnod, error))?;
+    let identity = Identity::of(child.id().unwrap_or_default());
+    Ok((Launched { name: process.name.clone(), data_dir: process.data_dir.clone(), child }, identity))
+}
+
+/// The daemon's arguments. A process that had an address gets it again.
+pub fn arguments(record: &Record, process: &Process, introducer: Option<SocketAddr>) -> Vec<String> {
+    let listen = process.address.map_or_else(|| String::from("127.0.0.1:0"), |address| address.to_string());
+    let data_dir = process.data_dir.display().to_string();
+    let program = if process.is_introducer() { "introducer" } else { "member" };
+    let mut arguments = vec![program.to_owned(), "--listen".into(), listen, "--data-dir".into(), data_dir];
+    let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+    if !process.is_introducer() {
+        push("--name", process.name.clone());
+        if let Some(introducer) = introducer {
+            push("--introducer", introducer.to_string());
+        }
+        if let Some(python) = &record.python {
+            push("--model-server-python", python.display().to_string());
+            push("--threads", record.threads.to_string());
+        }
+    }
+    arguments
+}
+
+fn runtime_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("runtime.json")
+}
+
+/// Waits until every one of `launched` listens; returns their addresses in order.
+pub async fn await_addresses(
+    launched: &mut [Launched],
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let mut found: Vec<Option<SocketAddr>> = vec![None; launched.len()];
+    loop {
+        for (process, address) in launched.iter_mut().zip(&mut found) {
+            process.check()?;
+            if address.is_none() {
+                *address = announced(process);
+            }
+        }
+        if let Some(addresses) = found.iter().copied().collect::<Option<Vec<_>>>() {
+            return Ok(addresses);
+        }
+        if Instant::now() >= deadline {
+            let late = launched.iter().zip(&found).filter(|(_, address)| address.is_none());
+            let late: Vec<String> = late
+                .map(|(process, _)| {
+                    format!("{} does not listen\n{}", process.name, log_tail(&process.data_dir))
+                })
+                .collect();
+            return Err(Failure::new(Exit::Timeout, late.join("\n").trim_end()));
+        }
+        sleep(POLL_PERIOD).await;
+    }
+}
+
+fn announced(process: &Launched) -> Option<SocketAddr> {
+    let text = std::fs::read(runtime_path(&process.data_dir)).ok()?;
+    let runtime: Runtime = serde_json::from_slice(&text).ok()?;
+    (Some(runtime.pid) == process.child.id()).then_some(runtime.address)
+}
+
+/// The end of what a process printed and logged, for an error.
+pub fn log_tail(data_dir: &Path) -> String {
+    let newest = crate::tail::newest_log(&data_dir.join("logs"));
+    let mut parts = Vec::new();
+    for path in [Some(data_dir.join(LOG)), newest].into_iter().flatten() {
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        if !tail.is_empty() {
+            parts.push(format!("--- {}\n{}", path.display(), tail.trim_end()));
+        }
+    }
+    parts.join("\n")
+}

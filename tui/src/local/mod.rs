@@ -1,0 +1,103 @@
+//! A cluster on this machine: an introducer, members, a model server each, in one directory.
+//!
+//! Invariants: a process is signalled only if it is the one that was started (number and start time agree); data
+//! directories are deleted by `down --purge` alone, and only those that the record names. One command at a time changes
+//! a directory: it holds `DIR/lock`.
+
+pub mod launch;
+pub mod process;
+pub mod ready;
+pub mod record;
+pub mod stop;
+#[cfg(test)]
+mod tests;
+mod up;
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::time::Duration;
+
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::wire::control::{ControlReply, ControlRequest, MemberView};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::command::LocalVerb;
+use crate::execute::table::Table;
+use crate::execute::{Answer, Exit, Failure, Session, text};
+use record::Record;
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Carries a `local` command out.
+pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> {
+    if cfg!(not(unix)) {
+        return Err(Failure::new(Exit::Refused, "local clusters need a Unix system"));
+    }
+    match verb {
+        LocalVerb::Up { members, idunnod, model_server_python, threads } => {
+            up::up(session, up::Wish { members, idunnod, python: model_server_python, threads }).await
+        }
+        LocalVerb::Start { names } => up::start(session, &names).await,
+        LocalVerb::Kill { names, coordinator, random } => {
+            stop::kill(session, &names, coordinator, random).await
+        }
+        LocalVerb::Status => status(session).await,
+        LocalVerb::Down { purge } => stop::down(session, purge).await,
+    }
+}
+
+/// Keeps other commands from changing the directory meanwhile; ends when dropped.
+pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
+    let path = dir.join("lock");
+    let wrong = |error: std::io::Error| Failure::error(format!("cannot lock {}: {error}", path.display()));
+    std::fs::create_dir_all(dir).map_err(wrong)?;
+    let file = File::create(&path).map_err(wrong)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!("another 'idunno local' command is at work in {}: wait for it", dir.display());
+            Err(Failure::new(Exit::Refused, text))
+        }
+        Err(TryLockError::Error(error)) => Err(wrong(error)),
+    }
+}
+
+/// The membership list, from whichever process of the record answers first.
+pub(crate) async fn members_of(cluster: &Cluster, record: &Record) -> Vec<MemberView> {
+    let living = record.members().filter(|member| member.is_alive()).filter_map(|member| member.address);
+    for address in living {
+        let reply = timeout(ASK_TIMEOUT, cluster.ask_member(address, ControlRequest::Members)).await;
+        if let Ok(Ok(ControlReply::Members(members))) = reply {
+            return members;
+        }
+    }
+    Vec::new()
+}
+
+/// `local status`.
+async fn status(session: &Session) -> Result<Answer, Failure> {
+    let record = Record::require(&session.dir)?;
+    let members = members_of(&session.cluster(), &record).await;
+    let mut table = Table::new("NAME PROCESS >PID ADDRESS STATE ROLE");
+    let mut rows = Vec::new();
+    for process in &record.processes {
+        let seen = members.iter().find(|member| Some(member.address) == process.address);
+        let alive = process.is_alive();
+        let pid = process.running.as_ref().map(|identity| identity.pid);
+        let address = process.address.map(|address| address.to_string());
+        let state = seen.map(|member| text::liveness(member.liveness));
+        let role = seen.filter(|_| alive).map(|member| text::role(member.role));
+        table.row([
+            process.name.clone(),
+            String::from(if alive { "running" } else { "not running" }),
+            pid.filter(|_| alive).map_or_else(|| String::from("-"), |pid| pid.to_string()),
+            address.clone().unwrap_or_else(|| String::from("-")),
+            state.unwrap_or("-").to_owned(),
+            if process.is_introducer() { "introducer" } else { role.unwrap_or("-") }.to_owned(),
+        ]);
+        rows.push(json!({"name": process.name, "running": alive, "pid": pid.filter(|_| alive),
+            "address": address, "state": state, "role": role, "data_dir": process.data_dir}));
+    }
+    Ok(Answer::new(Value::Array(rows), table.render()))
+}

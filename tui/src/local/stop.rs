@@ -1,0 +1,188 @@
+//! `local kill` and `local down`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use idunno_shared::ids::OpId;
+use idunno_shared::names::MemberName;
+use idunno_shared::wire::control::LogRole;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::process::Signal;
+use super::record::Record;
+use super::{lock, members_of};
+use crate::execute::{Answer, Exit, Failure, Session};
+
+/// How long processes have to end in good order.
+const GRACE: Duration = Duration::from_secs(10);
+const POLL_PERIOD: Duration = Duration::from_millis(20);
+
+/// `local kill`.
+pub(crate) async fn kill(
+    session: &Session,
+    names: &[MemberName],
+    coordinator: bool,
+    random: Option<u32>,
+) -> Result<Answer, Failure> {
+    let record = Record::require(&session.dir)?;
+    let mut chosen = Vec::new();
+    for name in names {
+        let position = record.position(name.as_str())?;
+        if !record.processes[position].is_alive() {
+            return Err(Failure::new(Exit::Refused, format!("{name} does not run")));
+        }
+        chosen.push(position);
+    }
+    let leader = leader(session, &record).await;
+    if coordinator {
+        let text = "no member says who coordinates: try again, or name a member";
+        chosen.push(leader.ok_or_else(|| Failure::new(Exit::Unreachable, text))?);
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen.extend(at_random(&record, &chosen, random.unwrap_or(0), OpId::random())?);
+    // Nothing between the signals: they are to die in the same moment.
+    let hit: Vec<bool> = chosen
+        .iter()
+        .map(|&position| {
+            record.processes[position].running.as_ref().is_some_and(|it| it.signal(Signal::Kill))
+        })
+        .collect();
+    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let killed: Vec<usize> =
+        chosen.iter().zip(hit).filter(|(_, hit)| *hit).map(|(position, _)| *position).collect();
+    let shown: Vec<String> = killed
+        .iter()
+        .map(|&position| {
+            let suffix = if Some(position) == leader { " (coordinator)" } else { "" };
+            format!("{}{suffix}", record.processes[position].name)
+        })
+        .collect();
+    let rows: Vec<Value> = killed
+        .iter()
+        .map(|&position| {
+            let process = &record.processes[position];
+            json!({"name": process.name, "pid": process.running.as_ref().map(|it| it.pid),
+                "coordinator": Some(position) == leader})
+        })
+        .collect();
+    Ok(Answer::new(json!({"killed": rows, "at_ms": at_ms}), format!("killed: {}", shown.join(", "))))
+}
+
+/// The position of the process that coordinates, as the living members see it.
+async fn leader(session: &Session, record: &Record) -> Option<usize> {
+    let members = members_of(&session.cluster(), record).await;
+    let leader = members.iter().find(|member| member.role == LogRole::Coordinator)?;
+    record.processes.iter().position(|process| process.address == Some(leader.address))
+}
+
+/// `count` living members that are not chosen yet.
+fn at_random(record: &Record, chosen: &[usize], count: u32, seed: OpId) -> Result<Vec<usize>, Failure> {
+    let mut others: Vec<usize> = (0..record.processes.len())
+        .filter(|position| !chosen.contains(position))
+        .filter(|&position| {
+            !record.processes[position].is_introducer() && record.processes[position].is_alive()
+        })
+        .collect();
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if others.len() < count {
+        let text = format!("only {} other members run: {count} cannot be killed", others.len());
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    let mut state = seed.0 ^ seed.1.rotate_left(32);
+    let mut picked = Vec::with_capacity(count);
+    for _ in 0..count {
+        state = mixed(state);
+        let index = state % others.len() as u64;
+        picked.push(others.swap_remove(usize::try_from(index).unwrap_or(0)));
+    }
+    Ok(picked)
+}
+
+/// SplitMix64's step (Steele, Lea, Flood 2014): good enough to pick members.
+const fn mixed(state: u64) -> u64 {
+    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// `local down`.
+pub(crate) async fn down(session: &Session, purge: bool) -> Result<Answer, Failure> {
+    let _lock = lock(&session.dir)?;
+    let mut record = Record::require(&session.dir)?;
+    let alive = |record: &Record| record.processes.iter().filter(|process| process.is_alive()).count() as u64;
+    let running = alive(&record);
+    signal_all(&record, Signal::Terminate);
+    let deadline = Instant::now() + session.timeout.unwrap_or(GRACE);
+    while alive(&record) > 0 && Instant::now() < deadline {
+        sleep(POLL_PERIOD).await;
+    }
+    let stubborn = alive(&record);
+    signal_all(&record, Signal::Kill);
+    while alive(&record) > 0 {
+        sleep(POLL_PERIOD).await;
+    }
+    record.processes.iter_mut().for_each(|process| process.running = None);
+    record.save(&session.dir)?;
+    if purge {
+        delete(session, &record)?;
+    }
+    let forced = if stubborn > 0 { format!(", {stubborn} of them by force") } else { String::new() };
+    let deleted = if purge { "; data deleted" } else { "" };
+    let noun = if running == 1 { "process" } else { "processes" };
+    let text = format!("{running} {noun} stopped{forced}{deleted}");
+    Ok(Answer::new(json!({"stopped": running, "forced": stubborn, "purged": purge}), text))
+}
+
+fn signal_all(record: &Record, signal: Signal) {
+    for identity in record.processes.iter().filter_map(|process| process.running.as_ref()) {
+        identity.signal(signal);
+    }
+}
+
+/// Deletes what the record names, and the directory itself if nothing else is in it.
+fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
+    for process in &record.processes {
+        if let Err(error) = std::fs::remove_dir_all(&process.data_dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Failure::error(format!("cannot delete {}: {error}", process.data_dir.display())));
+        }
+    }
+    for file in ["cluster.json", "lock"] {
+        let path = session.dir.join(file);
+        std::fs::remove_file(&path)
+            .map_err(|error| Failure::error(format!("cannot delete {}: {error}", path.display())))?;
+    }
+    // It stays if the user keeps other things there.
+    let _ = std::fs::remove_dir(&session.dir);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::process::Identity;
+    use crate::local::record::Process;
+
+    #[test]
+    fn random_members_are_living_ones_each_once() {
+        let mut record = Record::new("idunnod".into(), None, 1);
+        for name in ["introducer", "m1", "m2", "m3", "m4"] {
+            let running = (name != "m4").then(|| Identity::of(std::process::id()));
+            record.processes.push(Process {
+                name: name.into(),
+                data_dir: name.into(),
+                address: None,
+                running,
+            });
+        }
+        for seed in 0..50 {
+            let mut picked = at_random(&record, &[2], 2, OpId(seed, 0)).unwrap();
+            picked.sort_unstable();
+            assert_eq!(picked, [1, 3], "seed {seed}");
+        }
+        assert!(at_random(&record, &[2], 3, OpId(0, 0)).is_err());
+    }
+}

@@ -1,0 +1,50 @@
+use super::launch::arguments;
+use super::record::{Process, Record};
+use crate::execute::Exit;
+
+fn record() -> Record {
+    let mut record = Record::new("/bin/idunnod".into(), Some("/venv/bin/python".into()), 2);
+    for name in ["introducer", "m1"] {
+        let address = Some(([127, 0, 0, 1], 4000).into());
+        record.processes.push(Process { name: name.into(), data_dir: name.into(), address, running: None });
+    }
+    record
+}
+
+#[test]
+fn a_record_survives_the_disk_and_strange_ones_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(Record::load(dir.path()).unwrap(), None);
+    assert_eq!(Record::require(dir.path()).unwrap_err().exit, Exit::NotFound);
+    record().save(dir.path()).unwrap();
+    assert_eq!(Record::load(dir.path()).unwrap(), Some(record()));
+    let newer = Record { version: 2, ..record() };
+    newer.save(dir.path()).unwrap();
+    assert!(Record::load(dir.path()).unwrap_err().message.contains("format is 2"));
+    std::fs::write(dir.path().join("cluster.json"), "{").unwrap();
+    assert!(Record::load(dir.path()).is_err());
+}
+
+#[test]
+fn a_process_gets_its_address_again() {
+    let record = record();
+    let introducer = record.processes[0].address;
+    let member = arguments(&record, &record.processes[1], introducer).join(" ");
+    assert_eq!(
+        member,
+        "member --listen 127.0.0.1:4000 --data-dir m1 --name m1 --introducer 127.0.0.1:4000 \
+         --model-server-python /venv/bin/python --threads 2"
+    );
+    let fresh = Process { address: None, ..record.processes[0].clone() };
+    let introducer = arguments(&record, &fresh, None).join(" ");
+    assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer");
+}
+
+#[test]
+fn one_command_at_a_time_changes_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = super::lock(dir.path()).unwrap();
+    assert_eq!(super::lock(dir.path()).unwrap_err().exit, Exit::Refused);
+    drop(held);
+    assert!(super::lock(dir.path()).is_ok());
+}

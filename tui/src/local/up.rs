@@ -1,0 +1,222 @@
+//! `local up` and `local start`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::names::MemberName;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::launch::{Launched, await_addresses, launch, log_tail};
+use super::lock;
+use super::ready::{self, Wanted};
+use super::record::{INTRODUCER, Process, Record};
+use crate::execute::{Answer, Exit, Failure, Session};
+
+const MEMBERS_DEFAULT: u32 = 7;
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// What `local up` was asked for.
+pub(crate) struct Wish {
+    pub(crate) members: Option<u32>,
+    pub(crate) idunnod: Option<PathBuf>,
+    pub(crate) python: Option<PathBuf>,
+    pub(crate) threads: Option<u32>,
+}
+
+/// `local up`: a new cluster, or an old one again at its addresses.
+pub(crate) async fn up(session: &Session, wish: Wish) -> Result<Answer, Failure> {
+    let started = Instant::now();
+    let deadline = started + session.timeout.unwrap_or(DEADLINE_DEFAULT);
+    let _lock = lock(&session.dir)?;
+    let dir = absolute(&session.dir)?;
+    let mut record = plan(&dir, wish, Record::load(&dir)?)?;
+    let all: Vec<usize> = (0..record.processes.len()).collect();
+    let mut launched = bring_up(&dir, &mut record, &all, deadline).await?;
+    session.refresh();
+    await_ready(&record, &mut launched, deadline).await?;
+    let members: Vec<_> = record
+        .members()
+        .map(|member| json!({"name": member.name, "address": member.address, "data_dir": member.data_dir}))
+        .collect();
+    let seconds = started.elapsed().as_secs_f64();
+    let text = format!("{} members ready in {seconds:.1} s, in {}", members.len(), session.dir.display());
+    Ok(Answer::new(json!({"members": members, "seconds": seconds, "dir": dir}), text))
+}
+
+/// The record of the cluster that is to run.
+fn plan(dir: &Path, wish: Wish, old: Option<Record>) -> Result<Record, Failure> {
+    let refused = |text: String| Err(Failure::new(Exit::Refused, text));
+    if let Some(process) = old.iter().flat_map(|record| &record.processes).find(|process| process.is_alive())
+    {
+        return refused(format!(
+            "{} of a local cluster runs in {} already: 'idunno local down' stops it, 'idunno local start' starts what was killed",
+            process.name,
+            dir.display()
+        ));
+    }
+    let before = old.as_ref().map_or(0, |record| record.members().count());
+    let members = match wish.members {
+        Some(members) => usize::try_from(members).unwrap_or(usize::MAX),
+        None if before > 0 => before,
+        None => MEMBERS_DEFAULT as usize,
+    };
+    if members < before {
+        return refused(format!(
+            "the local cluster in {} has {before} members: start them all, or delete it with 'idunno local down --purge'",
+            dir.display()
+        ));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = wish.threads.unwrap_or_else(|| u32::try_from((cores / members).max(1)).unwrap_or(1));
+    let idunnod = match wish.idunnod {
+        Some(path) => absolute(&path)?,
+        None => beside()?,
+    };
+    let python = wish.python.map(|path| on_path(&path)).transpose()?;
+    let python = python.or_else(|| old.as_ref().and_then(|record| record.python.clone()));
+    let mut record = Record::new(idunnod, python, threads);
+    record.processes = old.map(|old| old.processes).unwrap_or_default();
+    let mut add = |name: String| {
+        if !record.processes.iter().any(|process| process.name == name) {
+            let data_dir = dir.join(&name);
+            record.processes.push(Process { name, data_dir, address: None, running: None });
+        }
+    };
+    add(String::from(INTRODUCER));
+    (1..=members).for_each(|number| add(format!("m{number}")));
+    Ok(record)
+}
+
+/// A path that holds whatever directory the daemon runs in.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))
+}
+
+/// A path to a program; a bare name stays one, to be looked up.
+fn on_path(path: &Path) -> Result<PathBuf, Failure> {
+    if path.components().count() == 1 { Ok(path.to_owned()) } else { absolute(path) }
+}
+
+fn beside() -> Result<PathBuf, Failure> {
+    let this =
+        std::env::current_exe().map_err(|error| Failure::error(format!("cannot find idunnod: {error}")))?;
+    let path = this.with_file_name(format!("idunnod{}", std::env::consts::EXE_SUFFIX));
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Failure::new(
+        Exit::NotFound,
+        format!("there is no {}: name the daemon with --idunnod", path.display()),
+    ))
+}
+
+/// Starts the processes at these positions: the introducer first, the members together. The record is saved as soon as
+/// they run, so that they can be stopped whatever happens next, and again with their addresses.
+async fn bring_up(
+    dir: &Path,
+    record: &mut Record,
+    positions: &[usize],
+    deadline: Instant,
+) -> Result<Vec<Launched>, Failure> {
+    let (introducers, members): (Vec<usize>, Vec<usize>) =
+        positions.iter().partition(|&&position| record.processes[position].is_introducer());
+    let mut launched = Vec::new();
+    for group in [introducers, members] {
+        let introducer = record.processes.iter().find(|process| process.is_introducer());
+        let introducer: Option<SocketAddr> = introducer.and_then(|process| process.address);
+        let mut started = Vec::new();
+        for &position in &group {
+            let outcome = launch(record, &record.processes[position], introducer);
+            if let Ok((_, identity)) = &outcome {
+                record.processes[position].running = Some(identity.clone());
+            }
+            record.save(dir)?;
+            started.push(outcome?.0);
+        }
+        let addresses = await_addresses(&mut started, deadline).await?;
+        for (&position, address) in group.iter().zip(addresses) {
+            record.processes[position].address = Some(address);
+        }
+        record.save(dir)?;
+        launched.append(&mut started);
+    }
+    Ok(launched)
+}
+
+/// Waits until the living members are a cluster.
+async fn await_ready(record: &Record, launched: &mut [Launched], deadline: Instant) -> Result<(), Failure> {
+    let members: Vec<(String, SocketAddr)> = record
+        .members()
+        .filter(|member| member.is_alive())
+        .filter_map(|member| Some((member.name.clone(), member.address?)))
+        .collect();
+    let cluster = Cluster::new(std::sync::Arc::new(TcpDoor::default()), record.addresses());
+    let wanted = Wanted { members: &members, servers: record.python.is_some() };
+    let Err(missing) = ready::wait(&cluster, &wanted, launched, deadline).await? else { return Ok(()) };
+    let first = missing.lines().next().unwrap_or_default();
+    let named = record.members().find(|member| first.split_whitespace().any(|word| word == member.name));
+    let tail = named.or_else(|| record.members().next()).map(|member| log_tail(&member.data_dir));
+    let text = format!("the cluster is not ready:\n{missing}\n{}", tail.unwrap_or_default());
+    Err(Failure::new(Exit::Timeout, text.trim_end()))
+}
+
+/// `local start`.
+pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Answer, Failure> {
+    let deadline = Instant::now() + session.timeout.unwrap_or(DEADLINE_DEFAULT);
+    let _lock = lock(&session.dir)?;
+    let dir = absolute(&session.dir)?;
+    let mut record = Record::require(&dir)?;
+    let mut positions = Vec::new();
+    for name in names {
+        let position = record.position(name.as_str())?;
+        if record.processes[position].is_alive() {
+            return Err(Failure::new(Exit::Refused, format!("{name} runs already")));
+        }
+        if !positions.contains(&position) {
+            positions.push(position);
+        }
+    }
+    let mut launched = bring_up(&dir, &mut record, &positions, deadline).await?;
+    session.refresh();
+    await_ready(&record, &mut launched, deadline).await?;
+    let shown: Vec<&str> = names.iter().map(MemberName::as_str).collect();
+    Ok(Answer::new(json!({"started": shown}), format!("started: {}", shown.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(members: Option<u32>) -> Wish {
+        Wish { members, idunnod: Some("idunnod".into()), python: None, threads: None }
+    }
+
+    #[test]
+    fn a_cluster_comes_back_as_it_was_and_may_grow() {
+        let dir = Path::new("dir");
+        let first = plan(dir, wish(None), None).unwrap();
+        let names: Vec<&str> = first.processes.iter().map(|process| process.name.as_str()).collect();
+        assert_eq!(names, ["introducer", "m1", "m2", "m3", "m4", "m5", "m6", "m7"]);
+        let mut old = plan(dir, wish(Some(2)), None).unwrap();
+        old.processes[1].address = Some(([127, 0, 0, 1], 4000).into());
+        old.python = Some("python".into());
+        let again = plan(dir, wish(None), Some(old.clone())).unwrap();
+        assert_eq!((again.processes, again.python), (old.processes.clone(), old.python.clone()));
+        let grown = plan(dir, wish(Some(3)), Some(old.clone())).unwrap();
+        assert_eq!(grown.members().count(), 3);
+        assert_eq!(grown.processes[1].address, old.processes[1].address);
+        assert_eq!(plan(dir, wish(Some(1)), Some(old)).unwrap_err().exit, Exit::Refused);
+    }
+
+    #[test]
+    fn a_running_cluster_is_not_started_again() {
+        let mut old = plan(Path::new("dir"), wish(Some(1)), None).unwrap();
+        old.processes[1].running = Some(super::super::process::Identity::of(std::process::id()));
+        let error = plan(Path::new("dir"), wish(None), Some(old)).unwrap_err();
+        assert!(error.exit == Exit::Refused && error.message.contains("m1"), "{error}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Follows the daily log files of daemons.
+//!
+//! Decides which bytes of which file are new lines. Files are named `idunnod.YYYY-MM-DD` (tracing-appender's daily
+//! files): the newest name is the one that is written. An older file is read to its end before the next is begun; a
+//! file that shrank is begun again. Bounds: the first look reads the last [`FIRST_BYTES`] of the newest file, every
+//! look at most [`LOOK_BYTES_MAX`], a line is cut at [`LINE_BYTES_MAX`]. It holds an unfinished last line back.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// How the names of log files start.
+const PREFIX: &str = "idunnod.";
+/// How much of a file is shown that was there before.
+pub const FIRST_BYTES: u64 = 64 << 10;
+/// The most that one look reads of one file.
+pub const LOOK_BYTES_MAX: u64 = 256 << 10;
+/// The longest line, in bytes; more is cut off.
+pub const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// The log file in `dir` that is written now.
+pub fn newest_log(dir: &Path) -> Option<PathBuf> {
+    logs(dir).pop().map(|name| dir.join(name))
+}
+
+/// Names of log files, oldest first.
+fn logs(dir: &Path) -> Vec<String> {
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(PREFIX))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Follows one directory.
+#[derive(Debug)]
+pub struct Follower {
+    dir: PathBuf,
+    file: Option<(String, u64)>,
+    partial: Vec<u8>,
+    cut: bool,
+}
+
+impl Follower {
+    /// Follows `dir`, which need not exist yet.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, file: None, partial: Vec::new(), cut: false }
+    }
+
+    /// The lines that have come since the last look. Reads the disk: not for the task that draws.
+    pub fn look(&mut self) -> Vec<String> {
+        let names = logs(&self.dir);
+        let mut lines = Vec::new();
+        if self.file.is_none() {
+            let Some(newest) = names.last() else { return lines };
+            let length = self.dir.join(newest).metadata().map_or(0, |metadata| metadata.len());
+            let start = length.saturating_sub(FIRST_BYTES);
+            // In the middle of a line, most likely: what is left of it is not shown.
+            self.cut = start > 0;
+            self.file = Some((newest.clone(), start));
+        }
+        let mut budget = LOOK_BYTES_MAX;
+        while let Some((name, offset)) = self.file.clone() {
+            let (read, ended) = self.read(&name, offset, budget, &mut lines).unwrap_or((0, true));
+            budget -= read.min(budget);
+            let next = names.iter().find(|other| **other > name);
+            match next {
+                Some(next) if ended && budget > 0 => {
+                    self.flush(&mut lines);
+                    self.file = Some((next.clone(), 0));
+                }
+                _ => break,
+            }
+        }
+        lines
+    }
+
+    /// Reads on in a file; how many bytes, and whether up to its end.
+    fn read(
+        &mut self,
+        name: &str,
+        offset: u64,
+        budget: u64,
+        lines: &mut Vec<String>,
+    ) -> io::Result<(u64, bool)> {
+        let mut file = File::open(self.dir.join(name))?;
+        let length = file.metadata()?.len();
+        let offset = if length < offset {
+            self.partial.clear();
+            self.cut = false;
+            0
+        } else {
+            offset
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(budget).read_to_end(&mut bytes)?;
+        let read = bytes.len() as u64;
+        self.file = Some((name.to_owned(), offset + read));
+        for byte in bytes {
+            if byte == b'\n' {
+                self.flush(lines);
+            } else if self.partial.len() < LINE_BYTES_MAX {
+                self.partial.push(byte);
+            }
+        }
+        Ok((read, offset + read >= length))
+    }
+
+    fn flush(&mut self, lines: &mut Vec<String>) {
+        let line = std::mem::take(&mut self.partial);
+        let cut = std::mem::take(&mut self.cut);
+        if !cut && !line.is_empty() {
+            lines.push(printable(&String::from_utf8_lossy(&line)));
+        }
+    }
+}
+
+/// A line without escape sequences and control characters, which would change the terminal.
+pub fn printable(line: &str) -> String {
+    let mut clean = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => skip_escape(&mut chars),
+            '\t' => clean.push_str("    "),
+            c if c.is_control() => {}
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+/// Skips a control sequence up to its final character: ESC, `[`, parameters, a letter.
+fn skip_escape(chars: &mut std::str::Chars<'_>) {
+    if chars.clone().next() == Some('[') {
+        chars.next();
+        chars.find(|c| ('\u{40}'..='\u{7e}').contains(c));
+    }
+}

@@ -1,0 +1,217 @@
+//! The program as people and scripts meet it: exit codes, what goes where, and a local cluster's processes.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::ids::{Digest, NodeId, Term};
+use idunno_shared::wire::blobs::Holder;
+use idunno_shared::wire::control::{
+    Change, Changed, ControlReply, ControlRequest, FileSummary, Liveness, LogRole, MemberView,
+};
+use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
+use idunno_shared::wire::refusal::Refusal;
+use tokio::net::{TcpListener, TcpStream};
+
+fn idunno(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+    command.args(arguments).env_remove("IDUNNO_CLUSTER").output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A member that coordinates and knows a little.
+async fn serve(mut stream: TcpStream, member: MemberView) {
+    let Ok(_) = read_frame::<Hello, _>(&mut stream).await else { return };
+    let welcome = HelloReply::Welcome { node: Some(member.id) };
+    write_frame(&mut stream, &welcome).await.unwrap();
+    while let Ok(Call { id, request }) = read_frame(&mut stream).await {
+        let reply = match request {
+            Request::Control(request) => answer(request, &member),
+            other => panic!("{other:?}"),
+        };
+        write_frame(&mut stream, &Answer { id, more: false, reply }).await.unwrap();
+    }
+}
+
+fn answer(request: ControlRequest, member: &MemberView) -> Reply {
+    let file = FileSummary {
+        name: "docs/report.pdf".parse().unwrap(),
+        version: 3,
+        versions: 3,
+        size: 12345,
+        digest: Digest::default(),
+        created_ms: 0,
+        holders: vec![member.id, NodeId(99)],
+    };
+    let reply = match request {
+        ControlRequest::Members => ControlReply::Members(vec![member.clone()]),
+        ControlRequest::Coordinator => {
+            let coordinator = Holder { node: member.id, address: member.address };
+            ControlReply::Coordinator { coordinator, term: Term(1) }
+        }
+        ControlRequest::List { prefix, .. } => {
+            let files = if file.name.as_str().starts_with(&prefix) { vec![file] } else { vec![] };
+            ControlReply::Files { files, more: false }
+        }
+        ControlRequest::Jobs(None) => ControlReply::Jobs(vec![]),
+        ControlRequest::Change { change: Change::Delete { name }, .. } if name == file.name => {
+            ControlReply::Changed(Changed::Deleted { versions: 3 })
+        }
+        ControlRequest::Change { change: Change::AddJob { .. }, .. } => {
+            return Reply::Refused(Refusal::conflict("the data set is empty"));
+        }
+        _ => return Reply::Refused(Refusal::not_found("there is no such thing")),
+    };
+    Reply::Control(Box::new(reply))
+}
+
+/// Starts a fake cluster on threads of its own; it ends with the test.
+fn cluster() -> SocketAddr {
+    let (sender, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            sender.send(address).unwrap();
+            let member = MemberView {
+                id: NodeId(7),
+                name: "m1".parse().unwrap(),
+                address,
+                generation: 1,
+                incarnation: 0,
+                liveness: Liveness::Alive,
+                udp_blocked: false,
+                role: LogRole::Coordinator,
+            };
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, member.clone()));
+            }
+        });
+    });
+    address.recv().unwrap()
+}
+
+#[test]
+fn answers_go_to_stdout_and_errors_to_stderr_with_their_codes() {
+    let address = cluster().to_string();
+    let with = |arguments: &[&str]| idunno(&[&["--cluster", address.as_str()], arguments].concat());
+
+    let listed = with(&["ls", "docs/report.pdf"]);
+    assert_eq!(code(&listed), 0, "{}", err(&listed));
+    assert!(out(&listed).contains("docs/report.pdf") && out(&listed).contains(" m1"), "{}", out(&listed));
+    assert!(out(&listed).contains("0000000000000063"), "an unknown holder keeps its id");
+    let json: serde_json::Value = serde_json::from_str(&out(&with(&["--output", "json", "ls"]))).unwrap();
+    assert_eq!(json["files"][0]["size"], 12345);
+    assert!(out(&with(&["list_mem"])).contains("coordinator"));
+    assert_eq!(out(&with(&["delete", "docs/report.pdf"])), "docs/report.pdf deleted, 3 versions\n");
+    assert_eq!(out(&with(&["get-job-stats", "--output", "json"])), "[]\n");
+
+    let missing = with(&["delete", "nothing"]);
+    assert_eq!((code(&missing), out(&missing).as_str()), (3, ""));
+    assert_eq!(err(&missing), "error: there is no such thing\n");
+    assert_eq!(code(&with(&["ls", "nothing"])), 3);
+    assert_eq!(code(&with(&["list_self", "--member", "m9"])), 3);
+    let refused = with(&["--output", "json", "add-job", "mnist-mlp"]);
+    assert_eq!(code(&refused), 6);
+    let json: serde_json::Value = serde_json::from_str(&err(&refused)).unwrap();
+    assert_eq!(json["error"]["kind"], "refused");
+    assert_eq!(json["error"]["message"], "the data set is empty");
+    assert_eq!(code(&with(&["put", "/", "a"])), 1);
+    assert_eq!(code(&with(&["put", "/no/such/file", "a"])), 1);
+}
+
+#[test]
+fn what_is_not_understood_never_reaches_the_network() {
+    let unreachable = ["--cluster", "127.0.0.1:1", "--timeout", "1"];
+    for arguments in [&["put", "a", "../b"][..], &["no-such-command"], &["set-batch-size", "job-1", "0"]] {
+        let output = idunno(&[&unreachable, arguments].concat());
+        assert_eq!(code(&output), 2, "{}", err(&output));
+    }
+    let json = idunno(&["--output", "json", "put", "a", "/b"]);
+    assert_eq!(code(&json), 2);
+    let json: serde_json::Value = serde_json::from_str(&err(&json)).unwrap();
+    assert!(json["error"]["message"].as_str().unwrap().contains("absolute"));
+    assert_eq!(code(&idunno(&[&unreachable, &["get-models"][..]].concat())), 4);
+    assert_eq!(code(&idunno(&["--help"])), 0);
+    assert!(out(&idunno(&["--help"])).contains("Exit codes:"));
+    assert!(out(&idunno(&["get-job-assigned-VMs", "--help"])).contains("Example:"));
+    let console = idunno(&[]);
+    assert!(code(&console) == 1 && err(&console).contains("needs a terminal"), "{}", err(&console));
+}
+
+/// A daemon that says where it listens, and then only waits.
+#[cfg(unix)]
+const IDLE_DAEMON: &str = r#"#!/bin/sh
+[ "$2" = --listen ] && [ "$4" = --data-dir ] || exit 9
+printf '{"pid":%d,"address":"127.0.0.1:1","node":null}' $$ > "$5/runtime.json"
+echo "idle $1"
+exec sleep 600
+"#;
+
+#[cfg(unix)]
+fn script(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, daemon) = (root.path().join("cluster"), root.path().join("idunnod"));
+    script(&daemon, IDLE_DAEMON);
+    let (dir_text, daemon) = (dir.display().to_string(), daemon.display().to_string());
+    let local = |arguments: &[&str]| idunno(&[&["--dir", dir_text.as_str(), "local"], arguments].concat());
+
+    assert_eq!(code(&local(&["status"])), 3);
+    // They answer nothing: not ready, and it says what is missing and what they printed.
+    let up = local(&["up", "--members", "2", "--idunnod", &daemon, "--timeout", "1"]);
+    assert_eq!(code(&up), 5, "{}", err(&up));
+    for text in ["m1 at 127.0.0.1:1 does not answer", "m2 at", "idle member"] {
+        assert!(err(&up).contains(text), "{text}: {}", err(&up));
+    }
+    assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
+    assert_eq!(code(&local(&["up", "--members", "2", "--idunnod", &daemon])), 6);
+
+    let killed = local(&["kill", "m2", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&out(&killed)).unwrap();
+    assert_eq!(json["killed"][0]["name"], "m2");
+    assert!(out(&local(&["status"])).contains("not running"));
+    assert_eq!(code(&local(&["kill", "m2"])), 6);
+    assert_eq!(code(&local(&["kill", "m9"])), 3);
+    assert_eq!(code(&local(&["kill", "--random", "2"])), 6);
+    assert_eq!(code(&local(&["start", "m1"])), 6);
+
+    let down = local(&["down", "--purge"]);
+    assert_eq!(out(&down), "2 processes stopped; data deleted\n", "{}", err(&down));
+    assert!(!dir.exists());
+    assert_eq!(code(&local(&["down"])), 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_daemon_that_fails_is_shown_with_its_last_words() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, daemon) = (root.path().join("cluster"), root.path().join("idunnod"));
+    script(&daemon, "#!/bin/sh\necho 'the port is in use'\nexit 3\n");
+    let (dir, daemon) = (dir.display().to_string(), daemon.display().to_string());
+    let up = idunno(&["--dir", &dir, "local", "up", "--members", "1", "--idunnod", &daemon]);
+    assert_eq!(code(&up), 1, "{}", err(&up));
+    assert!(err(&up).contains("introducer ended") && err(&up).contains("the port is in use"), "{}", err(&up));
+}
