@@ -1,0 +1,66 @@
+//! Members become one cluster, with and without an introducer at hand.
+
+use std::time::{Duration, Instant};
+
+use idunno_shared::wire::control::{Liveness, LogRole};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::harness::{LocalCluster, SOON, heavy, light, with_liveness};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seven_members_form_a_cluster() {
+    let _turn = heavy().await;
+    let start = Instant::now();
+    let cluster = LocalCluster::start(7, false).await;
+    println!("seven members were ready {:?} after the first was started", start.elapsed());
+
+    let first = cluster.list_of(0).await.unwrap();
+    for index in cluster.up() {
+        let list = cluster.list_of(index).await.unwrap();
+        let rows = |list: &[idunno_shared::wire::control::MemberView]| {
+            list.iter()
+                .map(|m| (m.id, m.name.clone(), m.address, m.generation, m.liveness, m.role))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&list), rows(&first), "the lists of m1 and {}", cluster.members[index].name);
+        assert_eq!(list.len(), 7);
+        let me = list.iter().find(|member| member.id == cluster.node(index)).unwrap();
+        assert_eq!(me.name.as_str(), cluster.members[index].name);
+        assert_eq!(me.address, cluster.members[index].address());
+    }
+    let role = |role| first.iter().filter(|member| member.role == role).count();
+    assert_eq!((role(LogRole::Coordinator), role(LogRole::Voter)), (1, 6));
+    assert_eq!(cluster.who_coordinates(&cluster.up()).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_waits_for_its_introducer() {
+    let _turn = light().await;
+    let mut cluster = LocalCluster::start(2, false).await;
+    cluster.introducer.reap();
+    // In its place stands one who only counts who comes.
+    let introducer = cluster.introducer.address();
+    let door = TcpListener::bind(introducer).await.unwrap();
+
+    let newcomer = cluster.new_member("m3", introducer, false);
+    cluster.members.push(newcomer);
+    cluster.restart(&[2]).await;
+    for _ in 0..3 {
+        let knock = timeout(SOON, door.accept()).await;
+        knock.unwrap_or_else(|_| cluster.fail("the newcomer does not try again")).unwrap();
+    }
+    drop(door);
+    assert_eq!(cluster.list_of(2).await.unwrap().len(), 1);
+    assert_eq!(with_liveness(&cluster.list_of(0).await.unwrap(), Liveness::Alive).count(), 2);
+
+    cluster.introducer.spawn();
+    cluster.introducer.started().await;
+    let back = Instant::now();
+    cluster.ready().await;
+    assert!(
+        back.elapsed() < Duration::from_secs(15),
+        "it joined only {:?} after the introducer",
+        back.elapsed()
+    );
+}

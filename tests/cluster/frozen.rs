@@ -1,0 +1,63 @@
+//! The coordinator stands still for a while and comes back believing that it still leads.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{Expected, LocalCluster, SOON, dataset, heavy, put_dataset};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_coordinator_decides_nothing_when_it_wakes() {
+    const FROZEN: Duration = Duration::from_secs(4);
+    let _turn = heavy().await;
+    let begun = Instant::now();
+    let cluster = LocalCluster::start(4, true).await;
+    put_dataset(&cluster, &dataset("digits", 2000).await, "digits").await;
+    cluster.train(&["mnist-mlp"]).await;
+    let before = Expected::small("before", 0..20);
+    before.put(&cluster).await;
+    let job = cluster.add_job("mnist-mlp", "digits", 2).await;
+    cluster.start_job(job).await;
+    cluster.midway(job, 1).await;
+    // The job must be at work when the old coordinator wakes: no batch ends until then.
+    cluster.members.iter().for_each(|member| member.signal_model_server(Signal::STOP));
+
+    let (old, term) = cluster.coordinator().await;
+    println!("the coordinator is frozen {:?} after the start", begun.elapsed());
+    let frozen = Instant::now();
+    cluster.members[old].signal(Signal::STOP);
+    let others: Vec<usize> = cluster.up().into_iter().filter(|&index| index != old).collect();
+    let (new, next) = cluster
+        .eventually("another member coordinates in a higher term", SOON, async || {
+            match cluster.who_coordinates(&others).await[..] {
+                [(new, next)] if next > term => Ok((new, next)),
+                ref other => Err(format!("{other:?} after term {term}")),
+            }
+        })
+        .await;
+    println!("m{} leads term {next} {:?} after m{} was frozen", new + 1, frozen.elapsed(), old + 1);
+    let meanwhile = Expected::small("meanwhile", 100..120);
+    meanwhile.put(&cluster).await;
+    println!("files were put {:?} after the freeze", frozen.elapsed());
+    tokio::time::sleep_until((frozen + FROZEN).into()).await;
+    cluster.members[old].signal(Signal::CONT);
+
+    cluster.ready().await;
+    println!("all were one cluster again {:?} after the freeze", frozen.elapsed());
+    let deciding = cluster.who_coordinates(&cluster.up()).await;
+    assert_eq!(deciding.len(), 1, "{deciding:?}");
+    assert!(deciding[0].1 >= next, "{deciding:?}");
+    assert_ne!(deciding[0].0, old, "it was to follow");
+    let going_on = cluster.midway(job, 0).await.done;
+    println!("the job had {going_on} answers {:?} after the freeze", frozen.elapsed());
+    cluster.members.iter().for_each(|member| member.signal_model_server(Signal::CONT));
+    Expected::small("after", 200..220).put(&cluster).await;
+    for files in [before, meanwhile, Expected::small("after", 200..220)] {
+        files.verify(&cluster).await;
+    }
+    println!("all files were verified {:?} after the freeze", frozen.elapsed());
+    let end = cluster.finished(job, Duration::from_secs(60)).await;
+    println!("the job was done {:?} after the freeze", frozen.elapsed());
+    assert_eq!((end.done, end.dead), (2000, 0), "{end:?}");
+    cluster.all_results(job, 2000).await;
+}

@@ -1,0 +1,404 @@
+//! A cluster in a temporary directory: an introducer and members `m1` to `mN`, on free ports of this machine.
+
+mod jobs;
+mod process;
+mod wait;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_shared::client::cluster::{Cluster, ClusterError};
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::files::{Files, GetItem, NoProgress, PutItem, PutOptions, PutReport};
+use idunno_shared::ids::NodeId;
+use idunno_shared::names::FileName;
+use idunno_shared::wire::control::{
+    ClusterView, ControlReply, ControlRequest, FileVersion, IdentityView, Liveness, LogRole, MemberView,
+};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub(crate) use self::jobs::{dataset, put_dataset};
+pub(crate) use self::process::{Daemon, python, run_to_end};
+
+/// Long enough for anything that should happen at once, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// A URL at which nothing answers.
+const NO_MODEL_SERVER: &str = "http://127.0.0.1:9";
+
+static GATE: RwLock<()> = RwLock::const_new(());
+
+/// Held by a test that loads the machine or measures: it runs alone.
+pub(crate) async fn heavy() -> RwLockWriteGuard<'static, ()> {
+    GATE.write().await
+}
+
+/// Held by all other tests.
+pub(crate) async fn light() -> RwLockReadGuard<'static, ()> {
+    GATE.read().await
+}
+
+/// The cluster. Dropping it kills every process; after a failed test the directory stays.
+pub(crate) struct LocalCluster {
+    pub(crate) introducer: Daemon,
+    pub(crate) members: Vec<Daemon>,
+    dir: Option<TempDir>,
+}
+
+impl LocalCluster {
+    /// Starts an introducer and `members` members, and waits until they are one cluster.
+    pub(crate) async fn start(members: usize, with_model_server: bool) -> Self {
+        let cluster = Self::launch(members, with_model_server).await;
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Starts the processes and waits until they listen, no longer.
+    pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
+        let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
+        let arguments = vec![String::from("introducer")];
+        let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
+        let mut cluster = Self { introducer, members: Vec::new(), dir: Some(dir) };
+        cluster.introducer.spawn();
+        cluster.introducer.started().await;
+        let introducer = cluster.introducer.address();
+        for number in 1..=members {
+            let member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
+            cluster.members.push(member);
+        }
+        cluster.members.iter_mut().for_each(Daemon::spawn);
+        for member in &mut cluster.members {
+            member.started().await;
+        }
+        cluster
+    }
+
+    /// A member that is not started yet, and not in the list of members.
+    pub(crate) fn new_member(&self, name: &str, introducer: SocketAddr, with_model_server: bool) -> Daemon {
+        let mut arguments = vec![
+            String::from("member"),
+            String::from("--name"),
+            name.to_owned(),
+            String::from("--introducer"),
+            introducer.to_string(),
+        ];
+        if with_model_server {
+            let python = python().display().to_string();
+            arguments.extend([String::from("--model-server-python"), python]);
+            arguments.extend([String::from("--threads"), String::from("1")]);
+        } else {
+            arguments.extend([String::from("--model-server-url"), NO_MODEL_SERVER.to_owned()]);
+        }
+        Daemon::new(name, self.path().join(name), arguments, None)
+    }
+
+    /// The directory of everything; `scratch` in it is the test's own.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+
+    /// A path for a file of the test's own.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        let dir = self.path().join("scratch");
+        std::fs::create_dir_all(&dir).unwrap();
+        dir.join(name)
+    }
+
+    /// Addresses of all members, whether they are up or not.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.members.iter().filter_map(|member| member.address).collect()
+    }
+
+    /// A client that knows all members.
+    pub(crate) fn client(&self) -> Cluster {
+        Cluster::new(Arc::new(TcpDoor::default()), self.addresses())
+    }
+
+    /// The store.
+    pub(crate) fn files(&self) -> Files {
+        Files::new(self.client())
+    }
+
+    /// The id of member `index`.
+    pub(crate) fn node(&self, index: usize) -> NodeId {
+        NodeId(u64::from_str_radix(self.members[index].node.as_ref().unwrap(), 16).unwrap())
+    }
+
+    /// The member with this id.
+    pub(crate) fn index_of(&self, node: NodeId) -> usize {
+        (0..self.members.len()).find(|&index| self.node(index) == node).unwrap()
+    }
+
+    /// Those whose process was started and not taken down since.
+    pub(crate) fn up(&self) -> Vec<usize> {
+        (0..self.members.len()).filter(|&index| self.members[index].is_started()).collect()
+    }
+
+    /// The list of member `index`.
+    pub(crate) async fn list_of(&self, index: usize) -> Result<Vec<MemberView>, String> {
+        let reply = self.client().ask_member(self.members[index].address(), ControlRequest::Members).await;
+        match reply {
+            Ok(ControlReply::Members(members)) => Ok(members),
+            other => Err(format!("{}: {other:?}", self.members[index].name)),
+        }
+    }
+
+    /// What member `index` says of itself.
+    pub(crate) async fn identity_of(&self, index: usize) -> Result<IdentityView, String> {
+        let reply = self.client().ask_member(self.members[index].address(), ControlRequest::Identity).await;
+        match reply {
+            Ok(ControlReply::Identity(identity)) => Ok(identity),
+            other => Err(format!("{}: {other:?}", self.members[index].name)),
+        }
+    }
+
+    /// Waits until all members that are up list each other as alive, and none else, know the same coordinator, and
+    /// vote (7 at most).
+    pub(crate) async fn ready(&self) {
+        self.ready_with(&self.up()).await;
+    }
+
+    /// The same for some members only.
+    pub(crate) async fn ready_with(&self, members: &[usize]) {
+        let wanted: BTreeSet<NodeId> = members.iter().map(|&index| self.node(index)).collect();
+        let voters = members.len().min(7);
+        self.eventually(&format!("{} members form a cluster", members.len()), SOON, async || {
+            let mut coordinators = BTreeSet::new();
+            for &index in members {
+                let list = self.list_of(index).await?;
+                let name = &self.members[index].name;
+                let alive: BTreeSet<NodeId> = with_liveness(&list, Liveness::Alive).collect();
+                if alive != wanted {
+                    return Err(format!("{name} lists {} of {} as alive", alive.len(), wanted.len()));
+                }
+                let roles = |role| list.iter().filter(move |member| member.role == role);
+                let voting = roles(LogRole::Coordinator).chain(roles(LogRole::Voter));
+                let voting = voting.filter(|member| wanted.contains(&member.id)).count();
+                if voting != voters {
+                    return Err(format!("{name} knows {voting} voters of {voters}"));
+                }
+                let coordinator: Vec<NodeId> = roles(LogRole::Coordinator).map(|member| member.id).collect();
+                if coordinator.len() != 1 {
+                    return Err(format!("{name} knows {} coordinators", coordinator.len()));
+                }
+                coordinators.extend(coordinator);
+            }
+            if coordinators.len() == 1 { Ok(()) } else { Err(format!("coordinators: {coordinators:?}")) }
+        })
+        .await;
+    }
+
+    /// The coordinator among the members that are up, and its term, as itself says.
+    pub(crate) async fn coordinator(&self) -> (usize, u64) {
+        self.eventually("somebody coordinates", SOON, async || {
+            let client = self.client().with_deadline(Duration::from_secs(2));
+            match client.control(ControlRequest::Coordinator).await {
+                Ok(ControlReply::Coordinator { coordinator, term }) => {
+                    Ok((self.index_of(coordinator.node), term.0))
+                }
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Those who say of themselves, right now, that they coordinate.
+    pub(crate) async fn who_coordinates(&self, among: &[usize]) -> Vec<(usize, u64)> {
+        let mut found = Vec::new();
+        for &index in among {
+            let reply =
+                self.client().ask_member(self.members[index].address(), ControlRequest::Coordinator).await;
+            if let Ok(ControlReply::Coordinator { term, .. }) = reply {
+                found.push((index, term.0));
+            }
+        }
+        found
+    }
+
+    /// Everything a console shows, once.
+    pub(crate) async fn view(&self) -> Result<ClusterView, String> {
+        // A client of its own, so that the watching ends with it.
+        let client = self.client().with_deadline(Duration::from_secs(5));
+        let mut views = client.watch().await.map_err(|error| error.to_string())?;
+        let reply = views.recv().await.ok_or("the watched coordinator is gone")?;
+        Cluster::view(reply).ok_or_else(|| String::from("a watcher got something else than a view"))
+    }
+
+    /// The metadata's revision.
+    pub(crate) async fn revision(&self) -> u64 {
+        self.eventually("the coordinator shows its view", SOON, async || self.view().await).await.revision
+    }
+
+    /// Kills members with SIGKILL in the same moment.
+    pub(crate) fn kill(&mut self, members: &[usize]) {
+        for &index in members {
+            self.members[index].signal(Signal::KILL);
+        }
+        for &index in members {
+            self.members[index].reap();
+        }
+    }
+
+    /// Starts members again, with their data and at their addresses, and waits until they listen.
+    pub(crate) async fn restart(&mut self, members: &[usize]) {
+        for &index in members {
+            self.members[index].spawn();
+        }
+        for &index in members {
+            self.members[index].started().await;
+        }
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) async fn stop(&mut self, index: usize, limit: Duration) -> ExitStatus {
+        self.members[index].signal(Signal::TERM);
+        self.members[index].ended(limit).await
+    }
+
+    /// The last log lines of every daemon.
+    pub(crate) fn log_tails(&self) -> String {
+        let daemons = [&self.introducer].into_iter().chain(&self.members);
+        daemons.map(Daemon::log_tail).collect()
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        // All at once, and only then waited for: one that is within a flush of a busy disk ends behind it.
+        self.members.iter().for_each(Daemon::kill);
+        self.members.iter_mut().for_each(Daemon::reap);
+        self.introducer.reap();
+        if std::thread::panicking() {
+            let dir = self.dir.take().unwrap().keep();
+            eprintln!("the cluster's data and logs stay in {0} ({0}/m1/logs, ...)", dir.display());
+        }
+    }
+}
+
+/// Ids of the members in this state.
+pub(crate) fn with_liveness(list: &[MemberView], liveness: Liveness) -> impl Iterator<Item = NodeId> {
+    list.iter().filter(move |member| member.liveness == liveness).map(|member| member.id)
+}
+
+/// A checked file name.
+pub(crate) fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}
+
+/// Bytes that differ from number to number and do not compress.
+pub(crate) fn content(number: u64, length: usize) -> Vec<u8> {
+    use rand::{RngExt, SeedableRng};
+    let mut bytes = vec![0; length];
+    rand_chacha::ChaCha8Rng::seed_from_u64(number).fill(&mut bytes[..]);
+    bytes
+}
+
+/// Files of a test, by their names in the store: what must come back.
+#[derive(Clone, Default)]
+pub(crate) struct Expected(pub(crate) BTreeMap<String, Vec<u8>>);
+
+impl Expected {
+    /// Small files `PREFIX/NNNN` of up to 20 KB, different from each other.
+    pub(crate) fn small(prefix: &str, numbers: Range<u64>) -> Self {
+        let length = |number: u64| usize::try_from(number * 7919 % 20_000).unwrap();
+        Self(numbers.map(|n| (format!("{prefix}/{n:04}"), content(n, length(n)))).collect())
+    }
+
+    /// One file more.
+    pub(crate) fn add(&mut self, name: &str, bytes: Vec<u8>) {
+        self.0.insert(name.to_owned(), bytes);
+    }
+
+    /// Writes them to local files and puts them, all in one call.
+    pub(crate) async fn put(&self, cluster: &LocalCluster) -> PutReport {
+        let items = self.write_local(cluster);
+        let put = cluster.files().put_files(items, PutOptions::default(), &NoProgress).await;
+        put.unwrap_or_else(|error| cluster.fail(&format!("put: {error}")))
+    }
+
+    /// Writes them to local files.
+    pub(crate) fn write_local(&self, cluster: &LocalCluster) -> Vec<PutItem> {
+        let local = |name: &str| cluster.scratch(&format!("put-{}", name.replace('/', "-")));
+        let items = self.0.iter().map(|(file, bytes)| {
+            let path = local(file);
+            std::fs::write(&path, bytes).unwrap();
+            PutItem { name: name(file), path }
+        });
+        items.collect()
+    }
+
+    /// Gets all and compares every byte.
+    pub(crate) async fn verify(&self, cluster: &LocalCluster) {
+        let dir = tempfile::tempdir_in(cluster.path()).unwrap();
+        let target = |file: &str| dir.path().join(file.replace('/', "-"));
+        let items = self.0.keys().map(|file| GetItem { name: name(file), target: target(file) }).collect();
+        let got = cluster.files().get_files(items, &NoProgress).await;
+        let report = got.unwrap_or_else(|error| cluster.fail(&format!("get: {error}")));
+        assert_eq!(report.files, self.0.len() as u64);
+        for (file, bytes) in &self.0 {
+            assert!(std::fs::read(target(file)).unwrap() == *bytes, "'{file}' came back different");
+        }
+    }
+
+    /// Where they are, as the coordinator says.
+    pub(crate) async fn located(&self, cluster: &LocalCluster) -> Result<Vec<FileVersion>, String> {
+        let names: Vec<FileName> = self.0.keys().map(|file| name(file)).collect();
+        let request = ControlRequest::Locate { names: names.clone(), version: None };
+        match cluster.client().control(request).await {
+            Ok(ControlReply::Located(versions)) => {
+                let found: Vec<FileVersion> = versions.into_iter().flatten().collect();
+                if found.len() == names.len() { Ok(found) } else { Err(String::from("files are missing")) }
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+}
+
+/// Whether every extent of the versions has `copies` different holders, all of them members that are up.
+pub(crate) fn check_copies(
+    cluster: &LocalCluster,
+    versions: &[FileVersion],
+    copies: usize,
+) -> Result<(), String> {
+    let up: BTreeSet<NodeId> = cluster.up().into_iter().map(|index| cluster.node(index)).collect();
+    for version in versions {
+        for placed in &version.extents {
+            let holders: BTreeSet<NodeId> = placed.holders.iter().map(|holder| holder.node).collect();
+            let live = holders.intersection(&up).count();
+            if live != copies || holders.len() != copies {
+                return Err(format!(
+                    "'{}' has {live} live of {} holders, {copies} wanted",
+                    version.name,
+                    holders.len()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The refusal in an error, or the test fails.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, ClusterError>) -> Refusal {
+    match result {
+        Err(ClusterError::Refused(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Checks what kind of refusal it is, and that its message names the thing.
+pub(crate) fn assert_refused<T: std::fmt::Debug>(
+    result: Result<T, ClusterError>,
+    code: &RefusalCode,
+    named: &str,
+) {
+    let refusal = refusal(result);
+    assert_eq!(refusal.code, *code, "{refusal}");
+    assert!(refusal.message.contains(named), "{named:?} is not in {:?}", refusal.message);
+}

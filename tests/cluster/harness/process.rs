@@ -1,0 +1,252 @@
+//! One daemon as a process: started, stopped, frozen, killed, started again with the same data and the same address.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tokio::time::sleep;
+
+const POLL: Duration = Duration::from_millis(10);
+const START_LIMIT: Duration = Duration::from_secs(20);
+const LOG_LINES: usize = 25;
+
+/// What a daemon tells in `runtime.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Runtime {
+    pub(crate) pid: u32,
+    pub(crate) address: SocketAddr,
+    pub(crate) node: Option<String>,
+}
+
+/// The program under test.
+pub(crate) fn idunnod() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("idunnod");
+    assert!(path.is_file(), "{} is missing: run cargo build -p idunno-daemon first", path.display());
+    path
+}
+
+/// A Python with the model server.
+pub(crate) fn python() -> PathBuf {
+    if let Some(python) = std::env::var_os("IDUNNO_TEST_PYTHON") {
+        return python.into();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let python = root.join(".venv/bin/python");
+    assert!(python.is_file(), "{} is missing: run scripts/setup_python.sh first", python.display());
+    python
+}
+
+/// A daemon and all that is needed to start it again.
+pub(crate) struct Daemon {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    arguments: Vec<String>,
+    /// Known since the first start, and kept.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) node: Option<String>,
+    /// In a cell, because looking whether it runs changes it.
+    child: RefCell<Option<Child>>,
+}
+
+impl Daemon {
+    /// Not started yet. `arguments` come behind `idunnod PROGRAM --listen ADDRESS --data-dir DIR`.
+    pub(crate) fn new(
+        name: &str,
+        data_dir: PathBuf,
+        arguments: Vec<String>,
+        address: Option<SocketAddr>,
+    ) -> Self {
+        Self { name: name.to_owned(), data_dir, arguments, address, node: None, child: RefCell::new(None) }
+    }
+
+    /// The command that starts it.
+    fn command(&self) -> Command {
+        let mut command = Command::new(idunnod());
+        let listen = self.address.map_or_else(|| String::from("127.0.0.1:0"), |address| address.to_string());
+        command.arg(&self.arguments[0]).args(["--listen", &listen]);
+        command.arg("--data-dir").arg(&self.data_dir).args(&self.arguments[1..]);
+        for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("IDUNNO_")) {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts the process and does not wait for it.
+    pub(crate) fn spawn(&mut self) {
+        assert!(!self.is_started(), "{} runs already", self.name);
+        fs::create_dir_all(&self.data_dir).unwrap();
+        let stderr = OpenOptions::new().create(true).append(true).open(self.stderr_path()).unwrap();
+        let child = self.command().stderr(stderr).spawn().unwrap();
+        *self.child.get_mut() = Some(child);
+    }
+
+    /// Waits until it listens. A port that somebody took while this daemon was down may come free again.
+    pub(crate) async fn started(&mut self) {
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(runtime) = self.runtime() {
+                self.address = Some(runtime.address);
+                self.node = runtime.node;
+                return;
+            }
+            if let Some(status) = self.exit_status() {
+                let errors = fs::read_to_string(self.stderr_path()).unwrap_or_default();
+                let taken = errors.lines().last().is_some_and(|line| line.contains("in use"));
+                assert!(taken && Instant::now() < limit, "{} ended at once ({status}): {errors}", self.name);
+                *self.child.get_mut() = None;
+                self.spawn();
+            }
+            assert!(
+                Instant::now() < limit,
+                "{} is not up after {START_LIMIT:?}\n{}",
+                self.name,
+                self.log_tail()
+            );
+            sleep(POLL).await;
+        }
+    }
+
+    /// The runtime file, if this very process wrote it.
+    fn runtime(&self) -> Option<Runtime> {
+        let text = fs::read(self.data_dir.join("runtime.json")).ok()?;
+        let runtime: Runtime = serde_json::from_slice(&text).ok()?;
+        (Some(runtime.pid) == self.pid()).then_some(runtime)
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.borrow().as_ref().map(Child::id)
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.child.borrow().is_some()
+    }
+
+    /// How a process that was not taken down has ended by itself, if it has.
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        self.child.borrow_mut().as_mut().and_then(|child| child.try_wait().unwrap())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.unwrap()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).unwrap())).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Sends a signal to its model server.
+    pub(crate) fn signal_model_server(&self, signal: Signal) {
+        let daemon = self.pid().unwrap().to_string();
+        let has_parent = |status: &str| {
+            status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|pid| pid.trim() == daemon))
+        };
+        let processes =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        // A process may end between the listing and the look at it.
+        let children: Vec<i32> = processes
+            .filter_map(|name| name.parse().ok())
+            .filter(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| has_parent(&status))
+            })
+            .collect();
+        assert_eq!(children.len(), 1, "{} has the child processes {children:?}", self.name);
+        kill_process(Pid::from_raw(children[0]).unwrap(), signal).unwrap();
+    }
+
+    /// SIGKILL, if it runs.
+    pub(crate) fn kill(&self) {
+        if let Some(child) = self.child.borrow_mut().as_mut() {
+            // It may have ended by itself.
+            let _ = child.kill();
+        }
+    }
+
+    /// SIGKILL, and gone on return.
+    pub(crate) fn reap(&mut self) {
+        if let Some(mut child) = self.child.get_mut().take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Waits for the end of a process that was told to end.
+    pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exit_status() {
+                *self.child.get_mut() = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} runs after {limit:?} yet\n{}", self.name, self.log_tail());
+            sleep(POLL).await;
+        }
+    }
+
+    fn stderr_path(&self) -> PathBuf {
+        self.data_dir.join("stderr.log")
+    }
+
+    /// The last lines of its log and of its standard error.
+    pub(crate) fn log_tail(&self) -> String {
+        let mut logs: Vec<PathBuf> = fs::read_dir(self.data_dir.join("logs"))
+            .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+            .unwrap_or_default();
+        logs.sort();
+        let condition = match (self.exit_status(), self.is_started()) {
+            (Some(status), _) => format!("ended by itself or by a stranger: {status}"),
+            (None, true) => String::from("runs"),
+            (None, false) => String::from("taken down by the test"),
+        };
+        let mut text = format!("--- {}: {condition}\n", self.name);
+        for path in logs.pop().into_iter().chain([self.stderr_path()]) {
+            let bytes = fs::read(&path).unwrap_or_default();
+            let content = String::from_utf8_lossy(&bytes);
+            let lines: Vec<&str> = content.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                text += line;
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+/// Runs `idunnod` to its end and returns whether it succeeded and what it wrote to standard error.
+pub(crate) fn run_to_end(arguments: &[&str], limit: Duration) -> (ExitStatus, String) {
+    let stderr = tempfile::NamedTempFile::new().unwrap();
+    let mut child = Command::new(idunnod())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(stderr.path()).unwrap())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return (status, fs::read_to_string(stderr.path()).unwrap());
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("idunnod {arguments:?} runs after {limit:?} yet");
+        }
+        std::thread::sleep(POLL);
+    }
+}

@@ -1,0 +1,82 @@
+//! Jobs: the same rows with failures as without, and inputs that cannot be answered.
+
+use std::time::Duration;
+
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, DeadLetter, JobState};
+
+use crate::harness::{LocalCluster, dataset, heavy, put_dataset};
+
+const JOB_LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_with_three_deaths_gives_the_rows_of_a_clean_one() {
+    let _turn = heavy().await;
+    let mut cluster = LocalCluster::start(7, true).await;
+    put_dataset(&cluster, &dataset("digits", 200).await, "digits").await;
+    cluster.train(&["mnist-mlp"]).await;
+    let clean = cluster.add_job("mnist-mlp", "digits", 16).await;
+    assert_eq!(cluster.start_job(clean).await, 200);
+    let view = cluster.finished(clean, JOB_LIMIT).await;
+    assert_eq!((view.done, view.dead, view.labelled), (200, 0, 200), "{view:?}");
+    assert!(view.correct > 180, "an MLP trained on these digits knows them: {view:?}");
+
+    let broken = cluster.add_job("mnist-mlp", "digits", 1).await;
+    cluster.start_job(broken).await;
+    let (coordinator, term) = cluster.coordinator().await;
+    cluster.midway(broken, 1).await;
+    cluster.kill(&[coordinator, (coordinator + 1) % 7, (coordinator + 4) % 7]);
+    let at_failover = cluster.coordinator().await;
+    assert!(at_failover.1 > term);
+    let interrupted = cluster.job(broken).await.unwrap();
+    println!("after the failover {} of 200 queries were answered", interrupted.done);
+    let view = cluster.finished(broken, JOB_LIMIT).await;
+    assert_eq!((view.done, view.dead), (200, 0), "{view:?}");
+    let (clean, broken) = (cluster.all_results(clean, 200).await, cluster.all_results(broken, 200).await);
+    for (clean, broken) in clean.values().zip(broken.values()) {
+        assert_eq!(clean, broken);
+    }
+}
+
+async fn dead_letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
+    match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
+        Ok(ControlReply::DeadLetters { letters, more: false }) => letters,
+        other => cluster.fail(&format!("{other:?}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_that_cannot_be_answered_are_dead_letters() {
+    let _turn = heavy().await;
+    let cluster = LocalCluster::start(3, true).await;
+    let source = dataset("digits", 58).await;
+    let dir = cluster.scratch("bad");
+    std::fs::create_dir_all(&dir).unwrap();
+    for entry in std::fs::read_dir(&source).unwrap().flatten() {
+        std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    std::fs::write(dir.join("digit_00020_corrupt.png"), b"\x89PNG\r\n\x1a\nand then no image").unwrap();
+    std::fs::write(dir.join("digit_00040_empty.png"), b"").unwrap();
+    put_dataset(&cluster, &dir, "bad").await;
+    cluster.train(&["mnist-mlp"]).await;
+    let job = cluster.add_job("mnist-mlp", "bad", 16).await;
+    assert_eq!(cluster.start_job(job).await, 60);
+    let view = cluster.finished(job, JOB_LIMIT).await;
+    assert_eq!((view.done, view.dead), (58, 2), "{view:?}");
+
+    let letters = dead_letters(&cluster, job).await;
+    let names: Vec<&str> = letters.iter().map(|letter| letter.name.as_str()).collect();
+    assert_eq!(names, ["bad/digit_00020_corrupt.png", "bad/digit_00040_empty.png"]);
+    assert!(letters.iter().all(|letter| !letter.reason.is_empty() && letter.attempts >= 1), "{letters:?}");
+    println!("reasons: {:?}", letters.iter().map(|letter| &letter.reason).collect::<Vec<_>>());
+    let rows = cluster.results(job).await;
+    let dead: Vec<u64> = letters.iter().map(|letter| letter.index).collect();
+    assert!(rows.keys().copied().eq((0..60).filter(|index| !dead.contains(index))));
+
+    assert_eq!(cluster.change(Change::RetryDeadLetters { job }).await, Changed::Retried { queries: 2 });
+    let view = cluster.finished(job, JOB_LIMIT).await;
+    assert_eq!((view.state, view.done, view.dead), (JobState::Done, 58, 2));
+    let again = dead_letters(&cluster, job).await;
+    assert_eq!(again.iter().map(|letter| letter.index).collect::<Vec<_>>(), dead);
+    assert_eq!(cluster.results(job).await, rows);
+}

@@ -1,0 +1,33 @@
+//! Clusters of real processes on this machine: each test proves one promise of the design.
+//!
+//! A test starts its own introducer and members on free ports, breaks them, and looks from outside, through the same
+//! client that people's tools use. Heavy tests run alone, light ones side by side ([`harness::gate`]). When a test
+//! fails it prints the last log lines of every member and keeps their directories.
+//!
+//! Needs `idunnod` beside the test's own folder (`cargo build -p idunno-daemon`) and a Python with the model server
+//! (`scripts/setup_python.sh`, or `IDUNNO_TEST_PYTHON`).
+
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod fairness;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod forming;
+#[cfg(test)]
+mod frozen;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod jobs;
+#[cfg(test)]
+mod leaving;
+#[cfg(test)]
+mod minority;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod strangers;
+#[cfg(test)]
+mod whole;

@@ -1,0 +1,113 @@
+//! Bytes that no member sent: each is dropped or refused, and the daemon goes on.
+
+use std::time::Duration;
+
+use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use crate::harness::{Expected, LocalCluster, content, light};
+
+/// What came back before the connection ended; the test fails if it does not end.
+async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
+    // A reset is an end too.
+    let _ = ended.expect("the connection stays open");
+    answer
+}
+
+fn resident_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stray_bytes_do_no_harm() {
+    let _turn = light().await;
+    let cluster = LocalCluster::start(3, false).await;
+    let kept = Expected::small("kept", 0..10);
+    kept.put(&cluster).await;
+    let address = cluster.members[0].address();
+    let pid = cluster.members[0].pid().unwrap();
+
+    let mut openings: Vec<Vec<u8>> =
+        (0..40).map(|seed| content(seed, 1 + 97 * usize::try_from(seed).unwrap())).collect();
+    openings.push(b"GET / HTTP/1.1\r\nHost: member\r\n\r\n".to_vec());
+    openings.push(vec![0xff; 64]);
+    openings.push(vec![0; 64]);
+    openings.push(Vec::new());
+    for opening in &openings {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The daemon may hang up while it is being written to.
+        let _ = stream.write_all(opening).await;
+        let _ = stream.shutdown().await;
+        until_closed(&mut stream).await;
+    }
+
+    // A stranger who waits is hung up on.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    until_closed(&mut silent).await;
+
+    // Another release, and another protocol: refused in words.
+    let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
+    for (hello, word) in [
+        (Hello { version: PROTOCOL_VERSION + 1, ..hello.clone() }, "version"),
+        (Hello { magic: 7, ..hello.clone() }, "something else"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        write_frame(&mut stream, &hello).await.unwrap();
+        match read_frame(&mut stream).await.unwrap() {
+            HelloReply::Refused { reason } => assert!(reason.contains(word), "{reason}"),
+            other @ HelloReply::Welcome { .. } => panic!("{other:?}"),
+        }
+        assert!(until_closed(&mut stream).await.is_empty());
+    }
+
+    // Behind a good hello: too large a frame is refused before it is read, the largest allowed costs nothing yet.
+    for purpose in [Purpose::Calls, Purpose::Blobs] {
+        let hello = Hello { purpose, ..hello.clone() };
+        for garbage in [
+            vec![0xff; 16],
+            content(7, 3000),
+            content(8, 50),
+            [[0, 0, 0, 32].to_vec(), content(9, 32)].concat(),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            write_frame(&mut stream, &hello).await.unwrap();
+            read_frame::<HelloReply, _>(&mut stream).await.unwrap();
+            let _ = stream.write_all(&garbage).await;
+            let _ = stream.shutdown().await;
+            until_closed(&mut stream).await;
+        }
+    }
+    let mut half_open = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        write_frame(&mut stream, &hello).await.unwrap();
+        read_frame::<HelloReply, _>(&mut stream).await.unwrap();
+        stream.write_all(&u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes()).await.unwrap();
+        stream.write_all(&[0; 1000]).await.unwrap();
+        half_open.push(stream);
+    }
+
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for seed in 0..300 {
+        let length = usize::try_from(seed * 31 % 3000).unwrap();
+        socket.send_to(&content(seed, length), address).await.unwrap();
+    }
+
+    assert!(cluster.members[0].exit_status().is_none(), "{}", cluster.log_tails());
+    cluster.ready().await;
+    assert_eq!(cluster.members[0].pid(), Some(pid));
+    kept.verify(&cluster).await;
+    let late = Expected::small("late", 20..30);
+    late.put(&cluster).await;
+    late.verify(&cluster).await;
+    let resident = resident_mib(pid);
+    println!("resident memory behind all that: {resident} MiB");
+    assert!(resident < 300, "{resident} MiB");
+    drop(half_open);
+}

@@ -1,0 +1,3 @@
+//! Support shared by the simulations and the cluster tests.
+
+pub mod seeds;

@@ -1,0 +1,405 @@
+//! Voters with a ring each, over a lossy network, a lagging membership and a simple model of the log's votes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use idunno_core::election::{Config, Counters, Effect, Event, Ring, View};
+use idunno_core::time::Instant;
+use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::wire::election::{Candidate, ElectionId, LogPosition, RingBody, RingMessage};
+use rand::RngExt;
+
+use crate::network::{Network, Quality, Trace};
+
+/// How long membership takes to notice a change, at most, in milliseconds.
+const NOTICE_MAX_MS: u64 = 800;
+
+pub(crate) struct Voter {
+    pub(crate) id: NodeId,
+    pub(crate) ring: Option<Ring>,
+    /// The host itself is gone: nobody refuses connections.
+    powered_off: bool,
+    life: u64,
+    tick_at: Option<Instant>,
+    pub(crate) log: LogPosition,
+    term: Term,
+    /// Whom its log follows.
+    pub(crate) leader: Option<usize>,
+    /// Whom its membership holds to be live.
+    live: BTreeSet<usize>,
+    told: View,
+    standing: bool,
+}
+
+/// What happens at a point in virtual time.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Message {
+        from: usize,
+        to: usize,
+        message: RingMessage,
+    },
+    Tick {
+        voter: usize,
+        life: u64,
+    },
+    /// Membership at this voter notices who is reachable.
+    Notice {
+        voter: usize,
+    },
+    /// The log of this voter asks for votes, if it still may.
+    Stand {
+        voter: usize,
+        life: u64,
+    },
+}
+
+/// What was said of one round.
+#[derive(Default)]
+struct Heard {
+    visited: BTreeSet<NodeId>,
+    winner: Option<Candidate>,
+    stood: BTreeSet<usize>,
+    messages: usize,
+}
+
+pub(crate) struct World {
+    pub(crate) network: Network<What>,
+    pub(crate) voters: Vec<Voter>,
+    pub(crate) now: Instant,
+    pub(crate) trace: Trace,
+    pub(crate) counters: Counters,
+    /// Who was allowed to stand, since the last reset.
+    pub(crate) stood: BTreeSet<usize>,
+    rounds: BTreeMap<ElectionId, Heard>,
+    /// Whom membership still holds to be live, whatever happened to them.
+    pub(crate) unnoticed: BTreeSet<usize>,
+    /// Who led each term.
+    led: BTreeMap<Term, usize>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, count: usize, quality: Quality) -> Self {
+        let mut network = Network::new(seed, quality);
+        let voters = (0..count).map(|voter| Voter {
+            id: NodeId(1_000 * voter as u64 + network.rng.random_range(1..1_000)),
+            ring: None,
+            powered_off: false,
+            life: 0,
+            tick_at: None,
+            log: LogPosition::default(),
+            term: Term(0),
+            leader: None,
+            live: BTreeSet::new(),
+            told: View::default(),
+            standing: false,
+        });
+        let voters = voters.collect();
+        let mut world = Self {
+            network,
+            voters,
+            now: Instant::START,
+            trace: Trace::new(),
+            counters: Counters::default(),
+            stood: BTreeSet::new(),
+            rounds: BTreeMap::new(),
+            unnoticed: BTreeSet::new(),
+            led: BTreeMap::new(),
+        };
+        (0..count).for_each(|voter| world.start(voter));
+        world
+    }
+
+    pub(crate) fn is_up(&self, voter: usize) -> bool {
+        self.voters[voter].ring.is_some()
+    }
+
+    pub(crate) fn up(&self) -> BTreeSet<usize> {
+        (0..self.voters.len()).filter(|&voter| self.is_up(voter)).collect()
+    }
+
+    pub(crate) fn is_majority(&self, voters: usize) -> bool {
+        voters * 2 > self.voters.len()
+    }
+
+    pub(crate) fn start(&mut self, voter: usize) {
+        let seed = self.network.rng.random();
+        let state = &mut self.voters[voter];
+        state.life += 1;
+        state.powered_off = false;
+        state.told = View::default();
+        state.ring = Some(Ring::new(Config::default(), state.id, seed, self.now));
+        self.noticed_soon();
+    }
+
+    pub(crate) fn crash(&mut self, voter: usize, powered_off: bool) {
+        let state = &mut self.voters[voter];
+        if let Some(ring) = state.ring.take() {
+            add(&mut self.counters, ring.counters());
+        }
+        let state = &mut self.voters[voter];
+        state.powered_off = powered_off;
+        (state.tick_at, state.leader, state.standing) = (None, None, false);
+        self.noticed_soon();
+    }
+
+    /// Every voter's membership notices the present state, each at its own time, and once more for good.
+    pub(crate) fn noticed_soon(&mut self) {
+        for voter in 0..self.voters.len() {
+            for delay_ms in [self.network.rng.random_range(1..NOTICE_MAX_MS), NOTICE_MAX_MS] {
+                self.network.schedule(self.now + Duration::from_millis(delay_ms), What::Notice { voter });
+            }
+        }
+    }
+
+    /// The leader appends, and whoever it reaches follows.
+    pub(crate) fn append(&mut self, leader: usize, entries: u64) {
+        let (log, term) = (self.voters[leader].log, self.voters[leader].term);
+        let log = LogPosition { term, index: log.index + entries };
+        for voter in self.reachable(leader) {
+            // A log that went another way is cut back to the leader's.
+            if self.voters[voter].leader == Some(leader) && self.network.chance(900) || voter == leader {
+                self.voters[voter].log = log;
+                self.tell(voter);
+            }
+        }
+    }
+
+    pub(crate) fn reachable(&self, from: usize) -> BTreeSet<usize> {
+        let up = self.up().into_iter();
+        up.filter(|&to| from == to || self.network.reaches_both_ways(from, to)).collect()
+    }
+
+    pub(crate) fn run_for(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(at) = self.network.next_at().filter(|&at| at <= until) {
+            let Some((_, what)) = self.network.next() else { break };
+            self.now = at;
+            self.step(what);
+        }
+        self.now = until;
+    }
+
+    /// The one that all who are up follow, if there is one.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let mut leaders = self.up().into_iter().map(|voter| self.voters[voter].leader);
+        let first = leaders.next()??;
+        (self.is_up(first) && leaders.all(|leader| leader == Some(first))).then_some(first)
+    }
+
+    pub(crate) fn run_until_led(&mut self, bound: Duration) -> usize {
+        let started = self.now;
+        loop {
+            if let Some(leader) = self.leader() {
+                return leader;
+            }
+            assert!(self.now.since(started) < bound, "no leader after {bound:?}");
+            self.run_for(Duration::from_millis(10));
+        }
+    }
+
+    fn step(&mut self, what: What) {
+        match what {
+            What::Message { from, to, message } => {
+                let from_id = self.voters[from].id;
+                if self.is_up(to) {
+                    self.handle(to, Event::Message { from: from_id, message });
+                } else if !self.voters[to].powered_off && self.network.reaches_both_ways(from, to) {
+                    self.handle(from, Event::HopFailed { to: self.voters[to].id, hop: message.hop });
+                }
+            }
+            What::Tick { voter, life } => {
+                if self.voters[voter].life == life && self.voters[voter].tick_at == Some(self.now) {
+                    self.voters[voter].tick_at = None;
+                    self.handle(voter, Event::Tick);
+                }
+            }
+            What::Notice { voter } => self.notice(voter),
+            What::Stand { voter, life } => {
+                if self.voters[voter].life == life {
+                    self.stand(voter);
+                }
+            }
+        }
+    }
+
+    fn notice(&mut self, voter: usize) {
+        if !self.is_up(voter) {
+            return;
+        }
+        self.voters[voter].live = self.reachable(voter).union(&self.unnoticed).copied().collect();
+        let majority = self.is_majority(self.voters[voter].live.len());
+        if self.voters[voter].leader.is_some_and(|leader| !self.voters[voter].live.contains(&leader))
+            || self.voters[voter].leader == Some(voter) && !majority
+        {
+            self.voters[voter].leader = None;
+        }
+        // A leader that is reached again makes itself known.
+        let newest = self.voters[voter]
+            .live
+            .iter()
+            .filter(|&&peer| self.voters[peer].leader == Some(peer))
+            .max_by_key(|&&peer| self.voters[peer].term);
+        if let Some(&leader) = newest {
+            self.follow(voter, leader);
+        }
+        self.tell(voter);
+    }
+
+    fn follow(&mut self, voter: usize, leader: usize) {
+        let (term, id) = (self.voters[leader].term, self.voters[leader].id);
+        if !self.is_up(voter) || self.voters[voter].term > term {
+            return;
+        }
+        let state = &mut self.voters[voter];
+        (state.term, state.leader) = (term, Some(leader));
+        self.voters[voter].log = self.voters[leader].log;
+        self.handle(voter, Event::LeaderObserved { term, id });
+        self.tell(voter);
+    }
+
+    /// Hands the ring its view, if it changed.
+    fn tell(&mut self, voter: usize) {
+        let state = &self.voters[voter];
+        let view = View {
+            live_voters: state.live.iter().map(|&peer| self.voters[peer].id).collect(),
+            voter_count: self.voters.len(),
+            coordinator: state
+                .leader
+                .filter(|leader| state.live.contains(leader))
+                .map(|leader| self.voters[leader].id),
+            log: state.log,
+        };
+        if view != state.told {
+            self.voters[voter].told = view.clone();
+            self.handle(voter, Event::View(view));
+        }
+    }
+
+    /// The vote: a majority that can be reached, has no shorter log refused, and follows no reachable leader.
+    fn stand(&mut self, voter: usize) {
+        self.voters[voter].standing = false;
+        if !self.voters[voter].ring.as_ref().is_some_and(Ring::may_stand) {
+            return;
+        }
+        let mine = self.voters[voter].log;
+        let reachable = self.reachable(voter);
+        let grants = |&&peer: &&usize| {
+            let state = &self.voters[peer];
+            let led = state.leader.is_some_and(|leader| {
+                self.voters[leader].leader == Some(leader) && self.reachable(peer).contains(&leader)
+            });
+            state.log <= mine && !led
+        };
+        if !self.is_majority(reachable.iter().filter(grants).count()) {
+            self.stand_later(voter);
+            return;
+        }
+        let newest = reachable.iter().map(|&peer| self.voters[peer].term).max().unwrap_or_default();
+        let term = Term(newest.0 + 1);
+        assert!(self.led.insert(term, voter).is_none(), "two leaders of term {term}");
+        let state = &mut self.voters[voter];
+        (state.term, state.leader) = (term, Some(voter));
+        state.log = LogPosition { term, index: state.log.index + 1 };
+        for peer in reachable {
+            self.follow(peer, voter);
+        }
+    }
+
+    fn stand_later(&mut self, voter: usize) {
+        if !self.voters[voter].standing {
+            self.voters[voter].standing = true;
+            let delay = Duration::from_millis(self.network.rng.random_range(100..300));
+            let life = self.voters[voter].life;
+            self.network.schedule(self.now + delay, What::Stand { voter, life });
+        }
+    }
+
+    fn handle(&mut self, voter: usize, event: Event) {
+        self.trace.add(format!("{} {voter} {event:?}", self.now).as_bytes());
+        let Some(ring) = &mut self.voters[voter].ring else { return };
+        ring.handle(event, self.now);
+        assert_eq!(ring.check(), Ok(()), "{voter} at {}", self.now);
+        let effects: Vec<_> = std::iter::from_fn(|| ring.poll_effect()).collect();
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.send(voter, to, message),
+                Effect::MayStand(true) => {
+                    self.check_stands(voter);
+                    self.stand_later(voter);
+                }
+                Effect::MayStand(false) => {}
+            }
+        }
+        let state = &mut self.voters[voter];
+        let due = state.ring.as_ref().and_then(Ring::next_deadline).map(|due| due.max(self.now));
+        if let Some(due) = due.filter(|&due| state.tick_at != Some(due)) {
+            state.tick_at = Some(due);
+            self.network.schedule(due, What::Tick { voter, life: state.life });
+        }
+    }
+
+    /// At most one voter stands for each round, and it is the one that the round named.
+    fn check_stands(&mut self, voter: usize) {
+        self.stood.insert(voter);
+        let Some(ring) = &self.voters[voter].ring else { return };
+        if ring.is_fallback() {
+            return;
+        }
+        let Some(round) = ring.round() else { panic!("{voter} may stand, but for no round") };
+        let heard = self.rounds.entry(round).or_default();
+        heard.stood.insert(voter);
+        assert_eq!(heard.stood.len(), 1, "{:?} stand for {round:?}", heard.stood);
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, message: RingMessage) {
+        self.check_message(from, &message);
+        let Some(to) = self.voters.iter().position(|voter| voter.id == to) else {
+            panic!("{to} is no voter")
+        };
+        self.network.send(from, to, self.now, What::Message { from, to, message });
+    }
+
+    fn check_message(&mut self, from: usize, message: &RingMessage) {
+        let from_id = self.voters[from].id;
+        let round = match message.body {
+            RingBody::Nominate { round, .. } | RingBody::Elected { round, .. } => round,
+            RingBody::Ack => return,
+        };
+        let heard = self.rounds.entry(round).or_default();
+        heard.messages += 1;
+        let bound = 2 * self.voters.len().pow(2) * 2;
+        assert!(heard.messages <= bound, "{} messages of {round:?}", heard.messages);
+        match &message.body {
+            RingBody::Nominate { best, visited, .. } => {
+                heard.visited.extend(visited.as_slice());
+                assert!(visited.as_slice().contains(&from_id) && visited.as_slice().contains(&best.id));
+            }
+            RingBody::Elected { winner, .. } => {
+                assert_eq!(*heard.winner.get_or_insert(*winner), *winner, "two winners of {round:?}");
+                assert!(heard.visited.contains(&winner.id), "{round:?} names a voter that it did not visit");
+            }
+            RingBody::Ack => {}
+        }
+    }
+
+    /// The counters of all processes, past and present.
+    pub(crate) fn all_counters(&self) -> Counters {
+        let mut all = self.counters;
+        self.voters
+            .iter()
+            .filter_map(|voter| voter.ring.as_ref())
+            .for_each(|ring| add(&mut all, ring.counters()));
+        all
+    }
+}
+
+pub(crate) fn add(sum: &mut Counters, more: &Counters) {
+    sum.started += more.started;
+    sum.completed += more.completed;
+    sum.skipped += more.skipped;
+    sum.swallowed += more.swallowed;
+    sum.stale += more.stale;
+    sum.vain += more.vain;
+    sum.fallbacks += more.fallbacks;
+}

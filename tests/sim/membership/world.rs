@@ -1,0 +1,369 @@
+//! A cluster of membership machines on a virtual network, with crashes, restarts, freezes and good-byes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use idunno_core::membership::{Config, Counters, Effect, Event, Swim, TcpPingOutcome};
+use idunno_core::time::Instant;
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState, PushPull};
+use rand::RngExt;
+
+use super::checks::Truth;
+use crate::network::{Network, Quality, Trace};
+
+/// How many datagrams a frozen host's socket holds.
+const SOCKET_BACKLOG: usize = 256;
+/// A connection over TCP takes this many one-way latencies to bring its first message.
+const TCP_LATENCIES: u32 = 3;
+/// When the shell gives up on a ping over TCP.
+const TCP_PING_TIMEOUT: Duration = Duration::from_millis(280);
+
+/// A machine on the network, with or without a process.
+pub(crate) struct Host {
+    pub(crate) id: NodeId,
+    pub(crate) generation: u64,
+    pub(crate) swim: Option<Swim>,
+    /// The host itself is gone: nobody refuses connections.
+    pub(crate) powered_off: bool,
+    /// UDP to and from it is dropped, TCP is not.
+    pub(crate) udp_blocked: bool,
+    frozen: bool,
+    backlog: VecDeque<Event>,
+    tick_at: Option<Instant>,
+    /// What it last believed of each member, for the checks.
+    pub(crate) seen: BTreeMap<NodeId, (Generation, Incarnation, MemberState)>,
+}
+
+/// What happens at a point in virtual time.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Event { host: usize, event: Event },
+    Datagram { from: usize, host: usize, event: Event },
+    PushPull { from: usize, host: usize, member: Option<NodeId>, message: PushPull },
+    TcpPing { from: usize, host: usize, seq: u64, target: NodeId },
+    Tick { host: usize, generation: u64 },
+    Thaw { host: usize },
+}
+
+pub(crate) struct World {
+    pub(crate) config: Config,
+    pub(crate) network: Network<What>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) now: Instant,
+    pub(crate) trace: Trace,
+    pub(crate) counters: Counters,
+    pub(crate) truth: Truth,
+    /// When each observer first held each subject dead: (observer, subject) by host, since the last reset.
+    pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
+    /// Bytes of all datagrams sent.
+    pub(crate) datagram_bytes: u64,
+    steps: u64,
+    next_id: u64,
+}
+
+pub(crate) fn address(host: usize) -> SocketAddr {
+    let host = u16::try_from(host).unwrap_or(u16::MAX);
+    SocketAddr::from(([10, 0, 0, 1], 7_000 + host))
+}
+
+fn host_at(address: SocketAddr) -> usize {
+    usize::from(address.port() - 7_000)
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, hosts: usize, config: Config, quality: Quality) -> Self {
+        let mut world = Self {
+            config,
+            network: Network::new(seed, quality),
+            hosts: Vec::new(),
+            now: Instant::START,
+            trace: Trace::new(),
+            counters: Counters::default(),
+            truth: Truth::default(),
+            deaths: BTreeMap::new(),
+            datagram_bytes: 0,
+            steps: 0,
+            next_id: 0,
+        };
+        for _ in 0..hosts {
+            let id = world.mint_id();
+            world.hosts.push(Host {
+                id,
+                generation: 0,
+                swim: None,
+                powered_off: false,
+                udp_blocked: false,
+                frozen: false,
+                backlog: VecDeque::new(),
+                tick_at: None,
+                seen: BTreeMap::new(),
+            });
+        }
+        world
+    }
+
+    /// All hosts started within half a second, joining through the first, and a while to find each other.
+    pub(crate) fn started(seed: u64, hosts: usize, quality: Quality) -> Self {
+        let mut world = Self::new(seed, hosts, Config::default(), quality);
+        for host in 0..hosts {
+            world.start(host, &[0]);
+            let pause = world.network.rng.random_range(0..500_000 / hosts as u64);
+            world.run_for(Duration::from_micros(pause));
+        }
+        world.run_until_converged(Duration::from_secs(20));
+        world.deaths.clear();
+        world
+    }
+
+    fn mint_id(&mut self) -> NodeId {
+        self.next_id += 1;
+        NodeId(self.next_id * 1_000 + self.network.rng.random_range(0..1_000))
+    }
+
+    pub(crate) fn is_up(&self, host: usize) -> bool {
+        self.hosts[host].swim.as_ref().is_some_and(|swim| !swim.has_left())
+    }
+
+    pub(crate) fn up(&self) -> BTreeSet<usize> {
+        (0..self.hosts.len()).filter(|&host| self.is_up(host)).collect()
+    }
+
+    /// Starts a process on `host`, a generation above the last one.
+    pub(crate) fn start(&mut self, host: usize, seeds: &[usize]) {
+        let seed = self.network.rng.random();
+        let (now, config) = (self.now, self.config.clone());
+        let state = &mut self.hosts[host];
+        state.generation += 1;
+        state.powered_off = false;
+        state.frozen = false;
+        state.seen.clear();
+        let Ok(name) = format!("vm{host}").parse() else { panic!("a host's name is a member's name") };
+        let me = MemberRecord {
+            id: state.id,
+            name,
+            address: address(host),
+            generation: Generation(state.generation),
+            incarnation: Incarnation(0),
+            state: MemberState::Alive,
+        };
+        state.swim = Some(Swim::new(config, me, seed, now));
+        self.handle(host, Event::Join { seeds: seeds.iter().map(|&seed| address(seed)).collect() });
+    }
+
+    /// SIGKILL, or a power cut that takes the whole host.
+    pub(crate) fn crash(&mut self, host: usize, powered_off: bool) {
+        let state = &mut self.hosts[host];
+        state.powered_off = powered_off;
+        state.backlog.clear();
+        state.tick_at = None;
+        if let Some(swim) = state.swim.take() {
+            add(&mut self.counters, swim.counters());
+        }
+    }
+
+    /// Crashes a host and empties its data directory: it comes back with a new identity.
+    pub(crate) fn wipe(&mut self, host: usize) {
+        self.crash(host, false);
+        self.hosts[host].id = self.mint_id();
+        self.hosts[host].generation = 0;
+    }
+
+    pub(crate) fn freeze(&mut self, host: usize, pause: Duration) {
+        if self.is_up(host) && !self.hosts[host].frozen {
+            self.hosts[host].frozen = true;
+            self.network.schedule(self.now + pause, What::Thaw { host });
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(at) = self.network.next_at().filter(|&at| at <= until) {
+            let Some((_, what)) = self.network.next() else { break };
+            self.now = at;
+            self.step(what);
+        }
+        self.now = until;
+    }
+
+    /// Runs until all agree with the truth, and returns how long that took.
+    pub(crate) fn run_until_converged(&mut self, bound: Duration) -> Duration {
+        let started = self.now;
+        while let Err(why) = self.converged() {
+            assert!(self.now.since(started) < bound, "no agreement after {bound:?}: {why}");
+            self.run_for(Duration::from_millis(100));
+        }
+        self.now.since(started)
+    }
+
+    fn step(&mut self, what: What) {
+        match what {
+            What::Event { host, event } => self.deliver(host, event),
+            What::Datagram { from, host, event } => {
+                if !self.hosts[from].udp_blocked && !self.hosts[host].udp_blocked {
+                    self.deliver(host, event);
+                }
+            }
+            What::Tick { host, generation } => {
+                let state = &mut self.hosts[host];
+                if state.generation == generation && state.tick_at == Some(self.now) && !state.frozen {
+                    state.tick_at = None;
+                    self.handle(host, Event::Tick);
+                }
+            }
+            What::Thaw { host } => self.thaw(host),
+            What::PushPull { from, host, member, message } => {
+                if self.is_listening(host) {
+                    // The exchange is the host that waits for the answer.
+                    self.deliver(host, Event::PushPullRequest { exchange: from as u64, message });
+                } else if !self.hosts[host].powered_off
+                    && let Some(id) = member
+                {
+                    self.later(from, Event::ConnectionRefused { id });
+                }
+            }
+            What::TcpPing { from, host, seq, target } => self.answer_tcp_ping(from, host, seq, target),
+        }
+    }
+
+    fn answer_tcp_ping(&mut self, from: usize, host: usize, seq: u64, target: NodeId) {
+        let connected = self.network.reaches_both_ways(from, host) && !self.hosts[host].powered_off;
+        let outcome = if !connected || self.hosts[host].frozen {
+            TcpPingOutcome::TimedOut
+        } else if self.is_listening(host) && self.hosts[host].id == target {
+            TcpPingOutcome::Answered
+        } else {
+            TcpPingOutcome::Refused
+        };
+        let event = Event::TcpPingResult { seq, target, outcome };
+        if outcome == TcpPingOutcome::TimedOut {
+            self.network.schedule(self.now + TCP_PING_TIMEOUT, What::Event { host: from, event });
+        } else {
+            self.later(from, event);
+        }
+    }
+
+    fn is_listening(&self, host: usize) -> bool {
+        self.hosts[host].swim.is_some()
+    }
+
+    fn later(&mut self, host: usize, event: Event) {
+        let at = self.now + self.network.latency();
+        self.network.schedule(at, What::Event { host, event });
+    }
+
+    fn deliver(&mut self, host: usize, event: Event) {
+        let state = &mut self.hosts[host];
+        if state.swim.is_none() {
+        } else if !state.frozen {
+            self.handle(host, event);
+        } else if state.backlog.len() < SOCKET_BACKLOG {
+            state.backlog.push_back(event);
+        }
+    }
+
+    /// A frozen process wakes: its timer and its sockets are ready at once, in any order.
+    fn thaw(&mut self, host: usize) {
+        self.hosts[host].frozen = false;
+        if !self.is_listening(host) {
+            return;
+        }
+        let timer_first = self.network.chance(500);
+        if timer_first {
+            self.handle(host, Event::Tick);
+        }
+        while let Some(event) = self.hosts[host].backlog.pop_front() {
+            self.handle(host, event);
+        }
+        if !timer_first {
+            self.handle(host, Event::Tick);
+        }
+    }
+
+    /// Hands `event` to the machine, carries out its effects, checks, and sees to its next tick.
+    pub(crate) fn handle(&mut self, host: usize, event: Event) {
+        self.steps += 1;
+        self.trace.add(format!("{} {host} {event:?}", self.now).as_bytes());
+        let Some(swim) = &mut self.hosts[host].swim else { return };
+        swim.handle(event, self.now);
+        let effects: Vec<_> = std::iter::from_fn(|| swim.poll_effect()).collect();
+        for effect in effects {
+            self.carry_out(host, effect);
+        }
+        self.check_self(host);
+        if self.hosts.len() <= 15 || self.steps.is_multiple_of(16) {
+            self.check_others(host);
+        }
+        let state = &mut self.hosts[host];
+        let due = state.swim.as_ref().and_then(Swim::next_deadline).map(|due| due.max(self.now));
+        if let Some(due) = due.filter(|&due| state.tick_at.is_none_or(|at| due != at)) {
+            state.tick_at = Some(due);
+            let generation = state.generation;
+            self.network.schedule(due, What::Tick { host, generation });
+        }
+    }
+
+    fn carry_out(&mut self, host: usize, effect: Effect) {
+        match effect {
+            Effect::SendDatagram { to, message } => {
+                self.datagram_bytes += self.check_size(&message);
+                let from = address(host);
+                let to = host_at(to);
+                let what = What::Datagram { from: host, host: to, event: Event::Datagram { from, message } };
+                self.network.send(host, to, self.now, what);
+            }
+            Effect::StartPushPull { to, member, message } => {
+                let to = host_at(to);
+                if self.network.reaches_both_ways(host, to) {
+                    let what = What::PushPull { from: host, host: to, member, message };
+                    let at = self.now + self.network.latency() * TCP_LATENCIES;
+                    self.network.schedule(at, what);
+                }
+            }
+            Effect::ReplyPushPull { exchange, message } => {
+                let Ok(to) = usize::try_from(exchange) else { panic!("an exchange is a host") };
+                if self.network.reaches_both_ways(host, to) {
+                    self.later(to, Event::PushPullReply { message });
+                }
+            }
+            Effect::TcpPing { seq, target, to } => {
+                let at = self.now + self.network.latency() * TCP_LATENCIES;
+                let what = What::TcpPing { from: host, host: host_at(to), seq, target };
+                self.network.schedule(at, what);
+            }
+            Effect::Changed(change) => {
+                if change.record.state == MemberState::Dead {
+                    self.deaths.entry((host, change.record.id)).or_insert(self.now);
+                }
+            }
+            Effect::Conflict(record) => panic!("nobody copied a data directory, yet {record:?}"),
+            Effect::LeaveDone => {}
+        }
+    }
+
+    /// The counters of all processes, past and present.
+    pub(crate) fn all_counters(&self) -> Counters {
+        let mut all = self.counters;
+        self.hosts
+            .iter()
+            .filter_map(|host| host.swim.as_ref())
+            .for_each(|swim| add(&mut all, swim.counters()));
+        all
+    }
+}
+
+pub(crate) fn add(sum: &mut Counters, more: &Counters) {
+    sum.probes += more.probes;
+    sum.ping_requests += more.ping_requests;
+    sum.indirect_acks += more.indirect_acks;
+    sum.tcp_acks += more.tcp_acks;
+    sum.suspicions += more.suspicions;
+    sum.suspicions_expired += more.suspicions_expired;
+    sum.refused += more.refused;
+    sum.refutations += more.refutations;
+    sum.reconnects += more.reconnects;
+    sum.push_pulls += more.push_pulls;
+    sum.stalls += more.stalls;
+    sum.records_dropped += more.records_dropped;
+}

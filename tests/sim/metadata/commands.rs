@@ -1,0 +1,247 @@
+//! Random commands, good and bad: the state answers as the model does, keeps its invariants, and comes out the same
+//! when the log is replayed, by way of a snapshot too.
+
+use idunno_core::metadata::{Action, Applied, Command, HolderChange, Letter, Snapshot, State};
+use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::{Change, NewFile};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, QueryRange};
+use idunno_tests::seeds::{for_each_seed, is_replay};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::model::Model;
+
+const COMMANDS: usize = 250;
+
+struct Generator {
+    rng: ChaCha8Rng,
+    segments: u64,
+}
+
+impl Generator {
+    fn below(&mut self, end: u64) -> u64 {
+        self.rng.random_range(0..end)
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.rng.random_range(0..items.len())]
+    }
+
+    fn holders(&mut self) -> Vec<NodeId> {
+        let first = self.below(6);
+        (first..first + 1 + self.below(4)).map(|id| NodeId(id % 6)).collect()
+    }
+
+    fn extent(&mut self, content: &str) -> (BlobRef, Vec<NodeId>) {
+        (BlobRef { digest: Digest::of(content.as_bytes()), size: content.len() as u64 }, self.holders())
+    }
+
+    fn file(&mut self) -> NewFile {
+        let names = [
+            "data/a",
+            "data/b",
+            "data/c",
+            "data/d",
+            "data/e",
+            "data/labels.csv",
+            "data0",
+            "other/a",
+            "other/b",
+        ];
+        let name = self.pick(&names).parse().unwrap();
+        let count = self.pick(&[0, 1, 1, 1, 2, 3]);
+        let extents: Vec<_> = (0..count)
+            .map(|_| {
+                let n = self.below(14);
+                self.extent(&format!("content {n}"))
+            })
+            .collect();
+        let size = extents.iter().map(|(blob, _)| blob.size).sum();
+        let digest = Digest::of(format!("{extents:?}").as_bytes());
+        let mut file = NewFile { name, size, digest, extents };
+        if self.one_in(40) {
+            file.size += 1;
+        } else if self.one_in(40) && !file.extents.is_empty() {
+            file.extents[0].1.clear();
+        }
+        file
+    }
+
+    fn change(&mut self) -> Change {
+        let job = JobId(1 + self.below(3));
+        match self.below(16) {
+            0..6 => {
+                let count = self.pick(&[1, 1, 1, 2, 3]);
+                Change::CommitFiles {
+                    upload: UploadId::default(),
+                    files: (0..count).map(|_| self.file()).collect(),
+                }
+            }
+            6 => Change::Delete { name: self.file().name },
+            7 if self.one_in(4) => Change::TrainStart { models: vec![], seed: self.below(2) },
+            7 => {
+                let model = self.pick(&["mnist-mlp", "mine"]).parse().unwrap();
+                Change::TrainStart { models: vec![model], seed: self.below(2) }
+            }
+            8 | 9 => Change::AddJob {
+                model: self.pick(&["mnist-mlp", "mnist-mlp", "squeezenet1.1", "mine"]).parse().unwrap(),
+                dataset: self.pick(&["data", "data", "other", "nothing"]).parse().unwrap(),
+                batch_size: self.pick(&[1, 4, 4096, 0, 4097]),
+            },
+            10 => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]) },
+            11 | 12 => Change::StartJob { job },
+            13 => Change::StopJob { job },
+            _ => Change::RetryDeadLetters { job },
+        }
+    }
+
+    fn batch(&mut self, job: JobId) -> BatchOutcome {
+        let range = QueryRange { first: self.below(5), count: self.pick(&[1, 1, 2, 3]) };
+        let lease = Lease { job, range, attempt: 1, term: Term(1) };
+        let mut answered = vec![range];
+        if range.count == 3 && self.one_in(2) {
+            answered =
+                vec![QueryRange { count: 1, ..range }, QueryRange { first: range.first + 2, count: 1 }];
+        } else if self.one_in(20) {
+            answered.push(QueryRange { first: range.end(), count: 1 });
+        } else if self.one_in(10) {
+            answered.clear();
+        }
+        let labelled = answered.iter().map(|range| range.count).sum();
+        BatchOutcome { lease, answered, inference_us: self.below(50_000), labelled, correct: labelled / 2 }
+    }
+
+    fn action(&mut self) -> Action {
+        let job = JobId(1 + self.below(3));
+        match self.below(20) {
+            0..10 => Action::Change(self.change()),
+            10..14 => {
+                let count = self.pick(&[1, 1, 2, 0]);
+                let batches = (0..count).map(|_| self.batch(job)).collect();
+                // Now and then the same segment again.
+                self.segments += self.pick(&[0, 1, 1, 1]);
+                let content = format!("segment {}", self.segments);
+                Action::CommitSegment { worker: NodeId(1), job, segment: self.extent(&content), batches }
+            }
+            14 | 15 => {
+                let letters = (0..self.below(3)).map(|_| Letter {
+                    index: self.below(6),
+                    reason: "bad".to_owned(),
+                    worker: NodeId(2),
+                    attempts: 3,
+                });
+                Action::DeadLetters { job, letters: letters.collect() }
+            }
+            16 if self.one_in(3) => Action::PauseJob { job, reason: "every batch fails".to_owned() },
+            16 => {
+                let (model, reason) = (self.pick(&["mnist-mlp", "mine"]).parse().unwrap(), "no".to_owned());
+                if self.one_in(3) { Action::ModelFailed { model, reason } } else { self.trained() }
+            }
+            17 => self.trained(),
+            18 => {
+                let digest = Digest::of(format!("content {}", self.below(14)).as_bytes());
+                let (add, remove) = (self.holders(), self.holders());
+                Action::Holders(vec![HolderChange { digest, add, remove }])
+            }
+            _ => Action::Forget((0..14).map(|n| Digest::of(format!("content {n}").as_bytes())).collect()),
+        }
+    }
+
+    fn trained(&mut self) -> Action {
+        let model = self.pick(&["mnist-mlp", "mnist-mlp", "mine"]).parse().unwrap();
+        let content = format!("weights {}", self.below(3));
+        let extents = vec![self.extent(&content)];
+        let (version, size) = (Digest::of(content.as_bytes()), content.len() as u64);
+        Action::ModelTrained { model, version, size, extents, seed: self.below(2) }
+    }
+
+    /// What brings a job to run: in most runs, the first commands.
+    fn opening(&mut self) -> Vec<Action> {
+        if self.one_in(4) {
+            return Vec::new();
+        }
+        let model: ModelName = "mnist-mlp".parse().unwrap();
+        let extents = vec![self.extent("weights 0")];
+        let (version, size) = (extents[0].0.digest, extents[0].0.size);
+        let files = (0..6).map(|_| self.file()).collect();
+        vec![
+            Action::Change(Change::TrainStart { models: vec![model.clone()], seed: 0 }),
+            Action::ModelTrained { model: model.clone(), version, size, extents, seed: 0 },
+            Action::Change(Change::CommitFiles { upload: UploadId::default(), files }),
+            Action::Change(Change::AddJob { model, dataset: "data".parse().unwrap(), batch_size: 2 }),
+            Action::Change(Change::StartJob { job: JobId(1) }),
+        ]
+    }
+
+    fn command(&mut self, step: usize, opening: Option<Action>) -> Command {
+        let op = if opening.is_some() || self.one_in(2) { None } else { Some(OpId(0, self.below(200))) };
+        let at_ms = (step as u64 * 700).saturating_sub(self.below(3000));
+        Command { at_ms, op, action: opening.unwrap_or_else(|| self.action()) }
+    }
+}
+
+fn bytes(state: &State) -> Vec<u8> {
+    rmp_serde::to_vec(state).unwrap()
+}
+
+fn replayed(commands: &[Command], snapshot_at: usize) -> State {
+    let mut state = State::new();
+    for (step, command) in commands.iter().enumerate() {
+        if step == snapshot_at {
+            let stored = rmp_serde::to_vec(&Snapshot::from(state)).unwrap();
+            state = rmp_serde::from_slice::<Snapshot>(&stored).unwrap().into();
+        }
+        let _outcome = state.apply(command);
+    }
+    state
+}
+
+/// Runs one seed; returns how many jobs were done and how many queries answered.
+fn run(seed: u64) -> (usize, u64) {
+    let mut generator = Generator { rng: ChaCha8Rng::seed_from_u64(seed), segments: 0 };
+    let mut opening = generator.opening().into_iter();
+    let mut model = Model::default();
+    let mut state = State::new();
+    let mut commands = Vec::new();
+    let (mut jobs_done, mut answered) = (0, 0);
+    for step in 0..COMMANDS {
+        let command = generator.command(step, opening.next());
+        let before = state.clone();
+        let outcome = state.apply(&command);
+        if let Ok(Applied::Committed { accepted, job_done, .. }) = &outcome {
+            answered += accepted;
+            jobs_done += usize::from(*job_done && *accepted > 0);
+        }
+        let expected = model.apply(command.op, &command.action);
+        let refused = outcome.is_err();
+        assert_eq!(outcome.map_err(|refusal| refusal.code), expected, "step {step}: {command:?}");
+        assert!(!refused || state == before, "step {step}: a refusal changed something: {command:?}");
+        if let Err(error) = state.check() {
+            panic!("step {step}: {error} after {command:?}");
+        }
+        model.compare(&state);
+        commands.push(command);
+    }
+    let snapshot_at = generator.rng.random_range(0..COMMANDS);
+    assert_eq!(bytes(&replayed(&commands, snapshot_at)), bytes(&state), "snapshot before step {snapshot_at}");
+    assert_eq!(bytes(&replayed(&commands, COMMANDS)), bytes(&state));
+    (jobs_done, answered)
+}
+
+#[test]
+fn random_commands() {
+    let runs = for_each_seed("metadata::commands::random_commands", 200, run);
+    if !is_replay() {
+        let (jobs, queries) = runs.iter().fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+        assert!(
+            jobs > 100 && queries > 500,
+            "the runs are too tame: {jobs} jobs done, {queries} queries answered"
+        );
+    }
+}

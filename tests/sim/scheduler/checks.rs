@@ -1,0 +1,67 @@
+//! What must hold after every event, seen from outside the scheduler.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use idunno_core::scheduler::{OrdersPlan, Scheduler};
+use idunno_core::time::Instant;
+use idunno_shared::ids::NodeId;
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::jobs::{LEASES_PER_WORKER_MAX, ModelState, ServerState, WorkerReport};
+
+use super::load::{model_name, version};
+use super::world::World;
+
+impl World {
+    /// Grants answer a report that wants them, of a worker that can run them, and are of open queries.
+    pub(crate) fn check_grants(&self, node: NodeId, report: &WorkerReport, plan: &OrdersPlan) {
+        assert!(plan.grants.len() <= usize::from(report.wanted), "more grants than wanted");
+        for lease in &plan.grants {
+            let job = &self.log.jobs[&lease.job];
+            let spec = (model_name(job.load.model), ModelState::Ready(version(job.load.model)));
+            assert!(
+                report.server == ServerState::Ready && report.models.contains(&spec) && !report.draining,
+                "{lease:?} went to {node}, which cannot run it"
+            );
+            assert!(job.running, "{lease:?} is of a stopped job");
+            assert_eq!(lease.term, self.term);
+            let open = job.pending();
+            assert!(open.contains_all(lease.range.first..lease.range.end()), "{lease:?} is decided already");
+        }
+    }
+
+    pub(crate) fn check(&self) {
+        let Some(scheduler) = &self.scheduler else { return };
+        scheduler.check().unwrap_or_else(|wrong| panic!("{}: {wrong}", self.now));
+        let trainers: Vec<(&ModelName, NodeId)> = scheduler.trainings().collect();
+        let distinct: BTreeSet<NodeId> = trainers.iter().map(|(_, node)| *node).collect();
+        assert_eq!(distinct.len(), trainers.len(), "a worker trains two models: {trainers:?}");
+        for node in self.workers.keys() {
+            assert!(scheduler.leases(*node).count() <= LEASES_PER_WORKER_MAX);
+        }
+        if self.is_strict {
+            self.check_work_conserving(scheduler);
+        }
+    }
+
+    /// Every open query is in exactly one place; called while log and scheduler agree.
+    pub(crate) fn check_counts(&self) {
+        let Some(scheduler) = &self.scheduler else { return };
+        for (id, job) in self.log.jobs.iter().filter(|(_, job)| !job.is_done()) {
+            let known = scheduler.leased(*id) + scheduler.pending(*id);
+            assert_eq!(known, job.open(), "{}: {id} has {} open queries", self.now, job.open());
+        }
+    }
+
+    fn check_work_conserving(&self, scheduler: &Scheduler) {
+        if self.now < Instant::START + Duration::from_secs(2) {
+            return;
+        }
+        let waiting = self.log.jobs.keys().map(|id| scheduler.pending(*id)).sum::<u64>();
+        for (node, (report, _)) in &self.parked {
+            let is_idle = report.wanted > 0 && scheduler.leases(*node).count() == 0;
+            let is_being_answered = scheduler.leases(*node).count() > report.leases.len();
+            assert!(waiting == 0 || !is_idle || is_being_answered, "{}: {node} idles beside work", self.now);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A model of the metadata log's part in jobs: the first decision about a query stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use idunno_core::ranges::RangeSet;
+use idunno_core::scheduler::JobSpec;
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::jobs::QueryRange;
+
+use super::load::{Load, model_name, version};
+
+/// A job in the log.
+pub(crate) struct LoggedJob {
+    pub(crate) load: Load,
+    pub(crate) batch_size: u32,
+    pub(crate) weight: u32,
+    pub(crate) running: bool,
+    pub(crate) answered: RangeSet,
+    pub(crate) dead: BTreeSet<u64>,
+    /// Rows that came again.
+    pub(crate) duplicates: u64,
+}
+
+impl LoggedJob {
+    pub(crate) fn pending(&self) -> RangeSet {
+        let mut pending = RangeSet::from(0..self.load.queries);
+        pending.subtract(&self.answered);
+        for index in &self.dead {
+            pending.remove(*index..index + 1);
+        }
+        pending
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.answered.len() + self.dead.len() as u64 == self.load.queries
+    }
+
+    pub(crate) fn open(&self) -> u64 {
+        self.load.queries - self.answered.len() - self.dead.len() as u64
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) jobs: BTreeMap<JobId, LoggedJob>,
+}
+
+impl Log {
+    pub(crate) fn add(&mut self, load: Load, batch_size: u32, weight: u32) -> JobId {
+        let id = JobId(self.jobs.len() as u64 + 1);
+        let (answered, dead) = (RangeSet::new(), BTreeSet::new());
+        let job = LoggedJob { load, batch_size, weight, running: true, answered, dead, duplicates: 0 };
+        self.jobs.insert(id, job);
+        id
+    }
+
+    pub(crate) fn spec(&self, id: JobId) -> JobSpec {
+        let job = &self.jobs[&id];
+        JobSpec {
+            id,
+            model: model_name(job.load.model),
+            version: version(job.load.model),
+            batch_size: job.batch_size,
+            running: job.running,
+            pending: job.pending(),
+            weight: job.weight,
+        }
+    }
+
+    /// Accepts rows where there is no decision yet; returns those that have an answer now.
+    pub(crate) fn commit(&mut self, id: JobId, rows: &RangeSet) -> Vec<QueryRange> {
+        let job = self.jobs.get_mut(&id).expect("a job in the log");
+        let mut rows = rows.clone();
+        for index in &job.dead {
+            rows.remove(*index..index + 1);
+        }
+        let accepted = job.answered.merge(&rows);
+        job.duplicates += rows.len() - accepted;
+        rows.queries().collect()
+    }
+
+    pub(crate) fn bury(&mut self, id: JobId, indices: impl Iterator<Item = u64>) {
+        let job = self.jobs.get_mut(&id).expect("a job in the log");
+        job.dead.extend(indices.filter(|index| !job.answered.contains(*index)));
+    }
+}
