@@ -1,0 +1,184 @@
+"""Figures as ratios in one run: the main job against bare Python processes, and the store's durable puts and gets.
+
+Every round measures both sides one after the other, and the best round of each side counts: on a busy machine the
+slow rounds show the neighbours. The bare processes run at the niceness of the model servers, and neither side's time
+includes loading the model.
+
+The store's data is made before the clock starts and flushed to the disk, so that a put's flush (of the whole file
+system) does not pay for it. Puts read their files from the page cache. Gets read what was just put: blobs up to
+1 MiB come from the holders' page cache, larger ones from the disk, past which they were written; the local files
+that a get writes are not flushed. Every round has its own folder, and nothing is deleted before the end: ext4 looks
+for a free inode past all that were deleted within the last minutes, one by one, and a round would pay for the files
+that the one before deleted.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from local_cluster import LocalCluster, say
+
+GIB = 1 << 30
+SMALL_BYTES = 20_000
+WRITE_BYTES = 1 << 20
+
+
+# The model server lowers its priority by so much (its --nice).
+MODEL_SERVER_NICE = 10
+
+
+def parse_arguments():
+    summary = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=summary)
+    parser.add_argument("--images", type=int, default=5000, metavar="N", help="photos of the main job (5000)")
+    parser.add_argument("--small-files", type=int, default=5000, metavar="N", help="files of 20 KB (5000)")
+    parser.add_argument("--model", default="squeezenet1.1", help="the main job's model (squeezenet1.1)")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of everything, the best counts (1)")
+    parser.add_argument("--only", choices=("main-job", "store"), help="one part; the other's figures are left out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--dir", type=Path, default=Path(".demo/bench"), help="where everything goes (.demo/bench)")
+    parser.add_argument("--programs", type=Path, default=Path("target/release"), help=argparse.SUPPRESS)
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def python(arguments, *words, nice=0):
+    """Runs a module of the model server's package; what it printed."""
+    command = [str(arguments.python), "-m", *map(str, words)]
+    lower = (lambda: os.nice(nice)) if nice else None
+    return subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=lower).stdout
+
+
+def timed(action):
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+def bench_main_job(arguments):
+    """Two workers against two bare processes, one after the other, on the same files."""
+    photos = arguments.dir / f"photos-{arguments.images}"
+    python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
+    bare_qps, idunno_qps = 0.0, 0.0
+    for number in range(arguments.rounds):
+        bare, idunno = bare_round(arguments, photos), idunno_round(arguments, photos)
+        say(f"the main job, round {number + 1}: bare {bare:.1f} q/s, workers {idunno:.1f} q/s, {idunno / bare:.3f}")
+        bare_qps, idunno_qps = max(bare_qps, bare), max(idunno_qps, idunno)
+    ratio = idunno_qps / bare_qps
+    return {"bare_qps": round(bare_qps, 2), "idunno_qps": round(idunno_qps, 2), "ratio": round(ratio, 4)}
+
+
+def bare_round(arguments, photos):
+    """Queries per second of two bare processes."""
+    words = ("idunno_model_server.bare", arguments.model, photos, "--processes", 2, "--batch-size", 32, "--json")
+    return json.loads(python(arguments, *words, nice=MODEL_SERVER_NICE))["qps"]
+
+
+def idunno_round(arguments, photos):
+    """Queries per second of a cluster of two workers, from the start of the job to its last commit."""
+    cluster = LocalCluster(arguments.programs, arguments.python, arguments.dir / "cluster")
+    cluster.up(2, threads=1)
+    try:
+        cluster.run("populate-test-data", photos)
+        cluster.run("train-start", arguments.model, "--wait")
+        await_loaded(cluster, arguments.model)
+        job = cluster.run("add-job", arguments.model, "--batch-size", 32)["job"]
+        view = cluster.run("start-job", job, "--wait")[0]
+        return view["submitted"] / view["running_s"]
+    finally:
+        cluster.down()
+
+
+def await_loaded(cluster, model):
+    """The bare processes' time leaves out loading, so the workers' does."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        view = next(view for view in cluster.run("get-models") if view["model"] == model)
+        if sum(worker["state"] == "ready" for worker in view["workers"]) == 2:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"{model} was not loaded everywhere within 60 s")
+
+
+def make_large(path):
+    """1 GiB of bytes that neither compress nor repeat."""
+    with open(path, "wb") as file:
+        for _ in range(GIB // WRITE_BYTES):
+            file.write(os.urandom(WRITE_BYTES))
+
+
+def make_small(folder, count):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number:06d}.bin").write_bytes(os.urandom(SMALL_BYTES))
+
+
+def bench_store(arguments):
+    """Four members, so that every put is durable on four, without model servers."""
+    large, small = arguments.dir / "large.bin", arguments.dir / "small"
+    make_large(large)
+    make_small(small, arguments.small_files)
+    figures = {}
+    try:
+        for number in range(arguments.rounds):
+            found = store_round(arguments, large, small, arguments.dir / f"store-{os.getpid()}-{number + 1}")
+            say(f"the store, round {number + 1}: {json.dumps(found)}")
+            figures = {name: max(value, figures.get(name, 0)) for name, value in found.items()}
+    finally:
+        large.unlink(missing_ok=True)
+        for folder in (small, *arguments.dir.glob("store-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+    return figures
+
+
+def store_round(arguments, large, small, folder):
+    """Puts and gets on a fresh cluster; what comes back is compared."""
+    folder.mkdir()
+    back, small_back = folder / "back.bin", folder / "small"
+    cluster = LocalCluster(arguments.programs, arguments.python, folder / "cluster")
+    cluster.up(4, model_servers=False)
+    try:
+        os.sync()
+        small_put_s = timed(lambda: cluster.run("populate-test-data", small, "--dataset", "small"))
+        small_get_s = timed(lambda: cluster.run("get-dataset", "small", small_back))
+        check_same(small, small_back)
+        os.sync()
+        put_s = timed(lambda: cluster.run("put", large, "large.bin"))
+        get_s = timed(lambda: cluster.run("get", "large.bin", back))
+        check_same(large, back)
+    finally:
+        cluster.down(purge=False)
+    return {
+        "put_1gib_mb_s": round(GIB / 1e6 / put_s, 1),
+        "get_1gib_mb_s": round(GIB / 1e6 / get_s, 1),
+        "put_20kb_files_s": round(arguments.small_files / small_put_s, 1),
+        "get_20kb_files_s": round(arguments.small_files / small_get_s, 1),
+    }
+
+
+def check_same(put, got):
+    """Fails unless what was got is what was put."""
+    if subprocess.run(["diff", "--recursive", "--brief", put, got], check=False, capture_output=True).returncode != 0:
+        raise ValueError(f"{got} is not what {put} was")
+
+
+def main():
+    arguments = parse_arguments()
+    arguments.dir.mkdir(parents=True, exist_ok=True)
+    report = {}
+    if arguments.only != "store":
+        report["main_job"] = bench_main_job(arguments)
+    if arguments.only != "main-job":
+        report.update(bench_store(arguments))
+    print(json.dumps(report, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
