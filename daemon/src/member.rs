@@ -30,6 +30,7 @@ use crate::net::peers::Peers;
 use crate::net::server::{Response, Service, serve};
 use crate::process::{self, StopSignals};
 use crate::sdfs::orders::Orders;
+use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
 use crate::worker::supervisor::ServerConfig;
@@ -61,7 +62,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         incarnation: Incarnation(0),
         state: MemberState::Alive,
     };
-    let store = BlobStore::open(ground.data_dir.path())?;
+    let store = BlobStore::open(ground.data_dir.path(), config.reserve_bytes)?;
+    let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
     let membership = Membership::start(record, seed, clock, datagrams, peers.clone(), refusals, stop.clone());
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
     let consensus =
@@ -85,8 +87,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         membership: membership.clone(),
         election,
         consensus: consensus.clone(),
-        blobs: BlobServer::new(me, store.clone(), Arc::clone(&dialer)),
-        orders: Orders::new(store, Arc::clone(&dialer), identity.generation),
+        blobs: BlobServer::new(me, store.clone(), scrub, Arc::clone(&dialer)),
+        orders: Orders::new(me, store, Arc::clone(&dialer), identity.generation),
     });
     let serving = tokio::spawn(serve(connections, service, stop.clone()));
     let seeker = Seeker {

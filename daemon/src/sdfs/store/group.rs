@@ -77,21 +77,22 @@ fn store(shared: &Arc<Shared>, group: Vec<Job>) {
     }
 }
 
-/// Verifies a blob and writes it aside; `None` if it is here already.
+/// Verifies a blob and writes it aside; `None` if it is here already, and whole.
 fn prepare(shared: &Shared, job: &Job) -> Result<Option<(PathBuf, File)>, StoreError> {
     shared.check_health()?;
     verify(job.blob, &job.bytes).map_err(|error| StoreError::Mismatch(error.to_string()))?;
     debug_assert_eq!(job.guard.digest, job.blob.digest, "the guard is the blob's own");
-    if shared.index().size(job.blob.digest) == Some(job.blob.size) {
+    if shared.has_verified(job.blob) {
         return Ok(None);
     }
+    shared.check_room(job.blob.size)?;
     let temp = shared.layout.temp(job.blob.digest);
-    let mut file = File::create_new(&temp).map_err(|error| StoreError::io("create", &temp, error))?;
+    let mut file = File::create_new(&temp).map_err(|error| shared.fault("create", &temp, error))?;
     match shared.disk.write(&mut file, &job.bytes) {
         Ok(()) => Ok(Some((temp, file))),
         Err(error) => {
             discard(&temp);
-            Err(StoreError::io("write", &temp, error))
+            Err(shared.fault("write", &temp, error))
         }
     }
 }

@@ -151,12 +151,17 @@ async fn a_get_goes_on_at_the_next_holder() {
     // Cut in the middle of the stream: the second holder is asked for the rest only.
     world.inject(1, Fault::CutFrom(2 << 20));
     assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    // Damaged on the first holder's disk: read again from another one.
+    // Damaged on the first holder's disk and cut there as well: the mixture does not pass.
     assert!(world.damage(1, digest));
-    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    // Damaged at the first and cut there as well: the mixture does not pass.
     world.inject(1, Fault::CutFrom(5 << 20));
     assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
+    // Only damaged: read again from another one, and the first is told.
+    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
+    let told = Instant::now();
+    while world.store(1).contains(digest) {
+        assert!(told.elapsed() < Duration::from_secs(20), "the damaged copy is still there");
+        tokio::task::yield_now().await;
+    }
     let small = noise(20_000, 10);
     put_one(&world.files(), &item(&local, "small", &small)).await;
     assert!(world.damage(1, Digest::of(&small)));
