@@ -8,6 +8,8 @@
 //! (`scripts/setup_python.sh`, or `IDUNNO_TEST_PYTHON`).
 
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod fairness;

@@ -60,6 +60,20 @@ impl LocalCluster {
         cluster
     }
 
+    /// The same without model servers, and with further arguments for each member.
+    pub(crate) async fn start_with(members: usize, further: &[&str]) -> Self {
+        let mut cluster = Self::launch(0, false).await;
+        let introducer = cluster.introducer.address();
+        for number in 1..=members {
+            let member = cluster.new_member_with(&format!("m{number}"), introducer, further);
+            cluster.members.push(member);
+        }
+        let all: Vec<usize> = (0..members).collect();
+        cluster.restart(&all).await;
+        cluster.ready().await;
+        cluster
+    }
+
     /// Starts the processes and waits until they listen, no longer.
     pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
@@ -82,21 +96,24 @@ impl LocalCluster {
 
     /// A member that is not started yet, and not in the list of members.
     pub(crate) fn new_member(&self, name: &str, introducer: SocketAddr, with_model_server: bool) -> Daemon {
-        let mut arguments = vec![
-            String::from("member"),
-            String::from("--name"),
-            name.to_owned(),
-            String::from("--introducer"),
-            introducer.to_string(),
-        ];
-        if with_model_server {
-            let python = python().display().to_string();
-            arguments.extend([String::from("--model-server-python"), python]);
-            arguments.extend([String::from("--threads"), String::from("1")]);
-        } else {
-            arguments.extend([String::from("--model-server-url"), NO_MODEL_SERVER.to_owned()]);
+        if !with_model_server {
+            return self.new_member_with(name, introducer, &[]);
         }
-        Daemon::new(name, self.path().join(name), arguments, None)
+        let python = python().display().to_string();
+        self.daemon(name, introducer, &["--model-server-python", &python, "--threads", "1"])
+    }
+
+    /// The same without a model server, and with further arguments.
+    pub(crate) fn new_member_with(&self, name: &str, introducer: SocketAddr, further: &[&str]) -> Daemon {
+        self.daemon(name, introducer, &[&["--model-server-url", NO_MODEL_SERVER], further].concat())
+    }
+
+    fn daemon(&self, name: &str, introducer: SocketAddr, further: &[&str]) -> Daemon {
+        let introducer = introducer.to_string();
+        let arguments = ["member", "--name", name, "--introducer", &introducer]
+            .into_iter()
+            .chain(further.iter().copied());
+        Daemon::new(name, self.path().join(name), arguments.map(String::from).collect(), None)
     }
 
     /// The directory of everything; `scratch` in it is the test's own.

@@ -142,6 +142,16 @@ async fn an_upload_that_is_over_is_begun_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_under_way_when_its_upload_ends_is_not_made_again() {
+    let (world, local) = (World::new(4), TempDir::new().unwrap());
+    let items: Vec<PutItem> = (0..40_u64).map(|n| item(&local, &format!("f/{n}"), &noise(700, n))).collect();
+    world.coordinator.answer_the_next_commit_late();
+    let options = PutOptions { in_flight: 4, ..PutOptions::default() };
+    let report = world.files().put_files(items, options, &NoProgress).await.unwrap();
+    assert_eq!((report.files, report.versions), (40, vec![Some(1); 40]), "each file has one version");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_get_goes_on_at_the_next_holder() {
     let (world, local) = (World::new(4), TempDir::new().unwrap());
     let bytes = noise(6 << 20, 9);
