@@ -22,6 +22,8 @@ pub const INTRODUCER_PORT: u16 = 7400;
 pub const MEMBER_PORT: u16 = 7401;
 /// Where a model server that is managed elsewhere is expected.
 pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
+/// The failure detector says once who is gone; openraft says it ten times a second.
+const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
 
 /// Why the settings cannot be used.
@@ -245,7 +247,7 @@ impl Settings {
             listen,
             advertise,
             data_dir: self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno")),
-            log: self.log.clone().unwrap_or_else(|| String::from("info")),
+            log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
         })
     }

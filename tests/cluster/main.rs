@@ -28,6 +28,8 @@ mod leaving;
 #[cfg(test)]
 mod minority;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod strangers;

@@ -55,12 +55,13 @@ async fn run(store: BlobStore, period: Duration, mut doubted: mpsc::Receiver<Dig
     let cursor_file = store.root().join(CURSOR_FILE);
     let mut cursor = read_cursor(&cursor_file);
     let (mut progress, mut noted) = (0.0, Instant::now());
+    let nap = NAP_MAX.min(period);
     loop {
         let next = store.next(cursor);
-        let pause = next.map_or(NAP_MAX, |(_, size)| pause(size, store.totals(), period));
+        let pause = next.map_or(nap, |(_, size)| pause(size, store.totals(), period));
         let since = Instant::now();
         tokio::select! {
-            () = sleep(pause.mul_f64(1.0 - progress).min(NAP_MAX)) => {}
+            () = sleep(pause.mul_f64(1.0 - progress).min(nap)) => {}
             Some(digest) = doubted.recv() => check(&store, digest).await,
         }
         progress += since.elapsed().as_secs_f64() / pause.as_secs_f64().max(f64::EPSILON);

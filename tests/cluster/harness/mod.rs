@@ -1,5 +1,6 @@
 //! A cluster in a temporary directory: an introducer and members `m1` to `mN`, on free ports of this machine.
 
+pub(crate) mod disk;
 mod jobs;
 mod process;
 mod wait;
@@ -18,7 +19,8 @@ use idunno_shared::client::files::{Files, GetItem, NoProgress, PutItem, PutOptio
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{
-    ClusterView, ControlReply, ControlRequest, FileVersion, IdentityView, Liveness, LogRole, MemberView,
+    ClusterView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, IdentityView, Liveness,
+    LogRole, MemberView,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use rustix::process::Signal;
@@ -49,6 +51,8 @@ pub(crate) async fn light() -> RwLockReadGuard<'static, ()> {
 pub(crate) struct LocalCluster {
     pub(crate) introducer: Daemon,
     pub(crate) members: Vec<Daemon>,
+    /// What is mounted at data directories.
+    pub(crate) disks: Vec<disk::Disk>,
     dir: Option<TempDir>,
 }
 
@@ -79,7 +83,7 @@ impl LocalCluster {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
         let arguments = vec![String::from("introducer")];
         let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
-        let mut cluster = Self { introducer, members: Vec::new(), dir: Some(dir) };
+        let mut cluster = Self { introducer, members: Vec::new(), disks: Vec::new(), dir: Some(dir) };
         cluster.introducer.spawn();
         cluster.introducer.started().await;
         let introducer = cluster.introducer.address();
@@ -292,6 +296,7 @@ impl Drop for LocalCluster {
         self.members.iter().for_each(Daemon::kill);
         self.members.iter_mut().for_each(Daemon::reap);
         self.introducer.reap();
+        self.disks.clear();
         if std::thread::panicking() {
             let dir = self.dir.take().unwrap().keep();
             eprintln!("the cluster's data and logs stay in {0} ({0}/m1/logs, ...)", dir.display());
@@ -367,14 +372,15 @@ impl Expected {
     /// Where they are, as the coordinator says.
     pub(crate) async fn located(&self, cluster: &LocalCluster) -> Result<Vec<FileVersion>, String> {
         let names: Vec<FileName> = self.0.keys().map(|file| name(file)).collect();
-        let request = ControlRequest::Locate { names: names.clone(), version: None };
-        match cluster.client().control(request).await {
-            Ok(ControlReply::Located(versions)) => {
-                let found: Vec<FileVersion> = versions.into_iter().flatten().collect();
-                if found.len() == names.len() { Ok(found) } else { Err(String::from("files are missing")) }
+        let (client, mut found) = (cluster.client(), Vec::with_capacity(names.len()));
+        for part in names.chunks(ITEMS_PER_REQUEST_MAX) {
+            let request = ControlRequest::Locate { names: part.to_vec(), version: None };
+            match client.control(request).await {
+                Ok(ControlReply::Located(versions)) => found.extend(versions.into_iter().flatten()),
+                other => return Err(format!("{other:?}")),
             }
-            other => Err(format!("{other:?}")),
         }
+        if found.len() == names.len() { Ok(found) } else { Err(String::from("files are missing")) }
     }
 }
 

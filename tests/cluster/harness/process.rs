@@ -65,6 +65,11 @@ impl Daemon {
         Self { name: name.to_owned(), data_dir, arguments, address, node: None, child: RefCell::new(None) }
     }
 
+    /// Further arguments, from the next start on.
+    pub(crate) fn add_arguments(&mut self, further: &[&str]) {
+        self.arguments.extend(further.iter().copied().map(String::from));
+    }
+
     /// The command that starts it.
     fn command(&self) -> Command {
         let mut command = Command::new(idunnod());
