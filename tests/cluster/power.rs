@@ -7,18 +7,20 @@ use idunno_shared::ids::Digest;
 use tokio::sync::mpsc;
 
 use crate::harness::disk::{Disk, NoWriteBack, unavailable};
-use crate::harness::{Expected, LocalCluster, content, dataset, heavy, put_dataset};
+use crate::harness::{
+    Daemon, Expected, LocalCluster, SOON, check_copies, content, dataset, heavy, put_dataset,
+};
 
 const MEMBERS: usize = 3;
 const CUTS: u64 = 3;
 const QUERIES: u64 = 1500;
 
 /// Members whose data directories are disks of their own.
-async fn start() -> LocalCluster {
-    let mut cluster = LocalCluster::launch(0, true).await;
+async fn start(with_model_server: bool) -> LocalCluster {
+    let mut cluster = LocalCluster::launch(0, with_model_server).await;
     let introducer = cluster.introducer.address();
     for number in 1..=MEMBERS {
-        let mut member = cluster.new_member(&format!("m{number}"), introducer, true);
+        let mut member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
         member.add_arguments(&["--disk-reserve-mib", "16"]);
         let image = cluster.path().join(format!("m{number}.image"));
         cluster.disks.push(Disk::mount(image, member.data_dir.clone(), 768));
@@ -58,9 +60,9 @@ fn batches(cluster: &LocalCluster, cut: u64) -> Vec<(Expected, Vec<PutItem>)> {
     (0..200).map(batch).collect()
 }
 
-/// Whether each disk has every byte, in place or about to be.
-fn on_all_disks(cluster: &LocalCluster, expected: &Expected) {
-    for member in &cluster.members {
+/// Whether each of the members' disks has every byte, in place or about to be.
+fn on_disks(members: &[Daemon], expected: &Expected) {
+    for member in members {
         let incoming: Vec<_> =
             std::fs::read_dir(member.data_dir.join("incoming")).unwrap().flatten().collect();
         for (file, bytes) in &expected.0 {
@@ -83,7 +85,7 @@ async fn what_was_not_flushed_was_not_acknowledged() {
         return;
     }
     let _quiet = NoWriteBack::new();
-    let mut cluster = start().await;
+    let mut cluster = start(true).await;
     put_dataset(&cluster, &dataset("digits", u32::try_from(QUERIES).unwrap()).await, "digits").await;
     cluster.train(&["mnist-mlp"]).await;
     let job = cluster.add_job("mnist-mlp", "digits", 2).await;
@@ -102,7 +104,7 @@ async fn what_was_not_flushed_was_not_acknowledged() {
         while let Some(batch) = acknowledged.recv().await {
             expected.0.extend(batch.0);
         }
-        on_all_disks(&cluster, &expected);
+        on_disks(&cluster.members, &expected);
         cluster.restart(&all).await;
         cluster.ready().await;
         expected.verify(&cluster).await;
@@ -114,4 +116,50 @@ async fn what_was_not_flushed_was_not_acknowledged() {
     let end = cluster.finished(job, Duration::from_secs(60)).await;
     assert_eq!((end.done, end.dead), (QUERIES, 0), "{end:?}");
     cluster.all_results(job, QUERIES).await;
+}
+
+/// Where a member crashes, and at which passing. Those of blobs are passed by each put, those of the log by each commit.
+const CRASHES: [&str; 5] =
+    ["blob-written:4", "blob-flushed:4", "blob-in-place:25", "log-written:20", "log-flushed:20"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_loses_power_at_any_step_keeps_what_it_acknowledged() {
+    let _turn = heavy().await;
+    if let Some(why) = unavailable() {
+        println!("not run: {why}");
+        return;
+    }
+    let _quiet = NoWriteBack::new();
+    let mut cluster = start(false).await;
+    let mut expected = Expected::default();
+    for (cut, crash) in (0..).zip(CRASHES) {
+        let victim = MEMBERS - 1;
+        cluster.kill(&[victim]);
+        cluster.members[victim].crash_at = Some(crash.to_owned());
+        cluster.restart(&[victim]).await;
+        cluster.ready().await;
+        let mut acknowledged = keep_putting(cluster.files(), batches(&cluster, cut));
+        let status = cluster.members[victim].ended(SOON).await;
+        assert!(!status.success(), "{crash}: {status}");
+        cluster.disks[victim].cut();
+        // What has all its copies was acknowledged before the crash.
+        let mut kept = Expected::default();
+        while let Ok(batch) = acknowledged.try_recv() {
+            kept.0.extend(batch.0);
+        }
+        on_disks(&cluster.members[victim..], &kept);
+        acknowledged.close();
+        expected.0.extend(kept.0);
+        cluster.members[victim].crash_at = None;
+        cluster.restart(&[victim]).await;
+        cluster.ready().await;
+        expected.verify(&cluster).await;
+        cluster
+            .eventually("all copies are back", SOON, async || {
+                check_copies(&cluster, &expected.located(&cluster).await?, MEMBERS)
+            })
+            .await;
+        println!("{crash}: {} files acknowledged so far", expected.0.len());
+    }
+    assert!(!expected.0.is_empty());
 }

@@ -13,6 +13,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, Shared, StoreError};
+use crate::crash;
 
 pub(super) struct Job {
     pub(super) blob: BlobRef,
@@ -66,13 +67,16 @@ fn store(shared: &Arc<Shared>, group: Vec<Job>) {
             Err(error) => job.finish(Err(error)),
         }
     }
+    crash::point("blob-written");
     let flushed = flush(shared, &written);
+    crash::point("blob-flushed");
     for Written { job, temp, file } in written {
         drop(file);
         let stored = flushed.clone().and_then(|()| shared.publish(&temp, job.blob));
         if stored.is_err() {
             discard(&temp);
         }
+        crash::point("blob-in-place");
         job.finish(stored);
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::group::discard;
 use super::{PutGuard, Shared, StoreError};
+use crate::crash;
 
 const CHUNKS_QUEUED_MAX: usize = 2;
 
@@ -57,6 +58,7 @@ fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> 
     shared.check_room(blob.size)?;
     let temp = shared.layout.temp(blob.digest);
     let stored = write(shared, blob, &temp, &mut chunks).and_then(|()| shared.publish(&temp, blob));
+    crash::point("blob-in-place");
     if stored.is_err() {
         discard(&temp);
     }
@@ -72,8 +74,10 @@ fn write(
     let mut target = Target::create(shared, temp, blob.size)?;
     receive(blob, chunks, |chunk| target.write(chunk))?;
     let file = target.finish(blob.size)?;
+    crash::point("blob-written");
     let incoming = shared.layout.incoming_handle();
     let flushed = shared.disk.sync(&file).and_then(|()| shared.disk.sync(incoming));
+    crash::point("blob-flushed");
     flushed.map_err(|error| shared.flush_failed(temp, error))
 }
 
