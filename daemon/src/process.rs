@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use idunno_shared::ids::NodeId;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::config::Common;
@@ -15,6 +16,8 @@ use crate::data_dir::{DataDir, Runtime};
 use crate::net::door::Listening;
 use crate::telemetry;
 
+/// Files and connections that a daemon may have open, where the system lets it.
+pub const FILES_MAX: u64 = 16_384;
 const RUNTIME_FILE: &str = "runtime.json";
 
 /// A daemon's ground: its locked directory, its logs, its port.
@@ -32,12 +35,25 @@ pub async fn prepare(config: &Common) -> anyhow::Result<(Ground, Listening)> {
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     let log_dir = config.data_dir.join("logs");
     let logs = telemetry::start(&log_dir, &config.log, config.log_files)?;
+    raise_file_limit();
     let listening = Listening::bind(config.listen).await?;
     let mut address = config.advertise.unwrap_or_else(|| listening.address());
     if address.port() == 0 {
         address.set_port(listening.address().port());
     }
     Ok((Ground { data_dir, address, logs }, listening))
+}
+
+/// Many systems allow 1,024 unless asked for more: fewer than the connections that are served.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let allowed = limit.maximum.map_or(FILES_MAX, |maximum| maximum.min(FILES_MAX));
+    if limit.current.is_some_and(|current| current < allowed) {
+        let raised = Rlimit { current: Some(allowed), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!(%error, current = ?limit.current, "cannot raise the limit on open files");
+        }
+    }
 }
 
 impl Ground {

@@ -1,13 +1,18 @@
 //! Bytes that no member sent: each is dropped or refused, and the daemon goes on.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use idunno_shared::client::frames::{read_frame, write_frame};
-use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose};
+use idunno_shared::wire::frame::{
+    FRAME_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, encode_frame,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinSet;
 
-use crate::harness::{Expected, LocalCluster, content, light};
+use crate::harness::{Expected, LocalCluster, SOON, content, dataset, heavy, light, put_dataset};
 
 /// What came back before the connection ended; the test fails if it does not end.
 async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
@@ -110,4 +115,80 @@ async fn stray_bytes_do_no_harm() {
     println!("resident memory behind all that: {resident} MiB");
     assert!(resident < 300, "{resident} MiB");
     drop(half_open);
+}
+
+/// What a stranger does with a connection.
+#[derive(Clone, Copy)]
+enum Stranger {
+    Silent,
+    Garbage,
+    /// A good hello, then a byte a second of a frame that was announced.
+    Slow,
+}
+
+/// Returns when the daemon has hung up.
+async fn visit(address: SocketAddr, stranger: Stranger, number: u64) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    match stranger {
+        Stranger::Silent => {}
+        Stranger::Garbage => stream.write_all(&content(number, 500)).await?,
+        Stranger::Slow => {
+            let hello =
+                Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
+            let mut opening = Vec::new();
+            encode_frame(&hello, &mut opening).unwrap();
+            opening.extend(u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes());
+            stream.write_all(&opening).await?;
+            let (mut reader, mut writer) = stream.split();
+            let mut answer = Vec::new();
+            let trickle = async {
+                while writer.write_all(&[0]).await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            };
+            tokio::select! {
+                _ = reader.read_to_end(&mut answer) => {}
+                () = trickle => {}
+            }
+            return Ok(());
+        }
+    }
+    let mut answer = Vec::new();
+    // Whether by an end or by a reset.
+    let _ = stream.read_to_end(&mut answer).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_strangers_do_not_disturb_a_job() {
+    let _turn = heavy().await;
+    raise_file_limit();
+    let cluster = LocalCluster::start(3, true).await;
+    put_dataset(&cluster, &dataset("digits", 300).await, "digits").await;
+    cluster.train(&["mnist-mlp"]).await;
+    let job = cluster.add_job("mnist-mlp", "digits", 8).await;
+    let (coordinator, term) = cluster.coordinator().await;
+    let (address, pid) =
+        (cluster.members[coordinator].address(), cluster.members[coordinator].pid().unwrap());
+    let mut visits = JoinSet::new();
+    for number in 0..1_000 {
+        let strangers = [Stranger::Silent, Stranger::Garbage, Stranger::Slow];
+        let stranger = strangers[usize::try_from(number % 3).unwrap()];
+        visits.spawn(visit(address, stranger, number));
+    }
+    cluster.start_job(job).await;
+    cluster.finished(job, SOON).await;
+    println!("resident memory with the strangers: {} MiB", resident_mib(pid));
+    assert!(resident_mib(pid) < 200, "{} MiB", resident_mib(pid));
+    let hung_up_on = async { while visits.join_next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(90), hung_up_on).await.expect("every stranger is hung up on");
+    assert_eq!(cluster.coordinator().await, (coordinator, term), "nobody else had to take over");
+    cluster.all_results(job, 300).await;
+}
+
+/// A thousand connections are more than many systems allow a process unasked.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum.map(|maximum| maximum.min(8_192)).or(Some(8_192)), ..limit };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }

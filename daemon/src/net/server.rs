@@ -1,8 +1,10 @@
 //! Accepts connections, checks their hellos, and hands every request to the part that takes it.
 //!
-//! Bounds: [`CONNECTIONS_MAX`] connections at once (further ones wait in the system's queue), [`CALLS_MAX`] requests of
-//! one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for a hello, [`WRITE_TIMEOUT`] for a
-//! peer to take what it asked for.
+//! Bounds: those of `Limits` on connections that say hello (further ones wait in the system's queue), on clients and on
+//! members (further ones are refused), each for itself, so that strangers cannot keep members out; [`CALLS_MAX`] requests
+//! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for a hello, [`WRITE_TIMEOUT`] for a
+//! peer to take what it asked for, [`CLIENT_IDLE_MAX`] for a client to ask anything. Together they are well below
+//! [`crate::process::FILES_MAX`].
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use idunno_shared::wire::frame::{
 };
 use idunno_shared::wire::refusal::Refusal;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,14 +28,14 @@ use tracing::{debug, warn};
 
 use super::door::Connections;
 
-/// Connections served at once.
-pub const CONNECTIONS_MAX: usize = 1_024;
 /// Requests of one connection at work at once.
 pub const CALLS_MAX: usize = 256;
 /// How long a new connection may take to say hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it what is at work.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client's connection for calls may lie idle.
+pub const CLIENT_IDLE_MAX: Duration = Duration::from_secs(300);
 const ANSWERS_QUEUED_MAX: usize = 64;
 /// One write takes no further answer from this many bytes on.
 const WRITE_BYTES_SOFT_MAX: usize = 256 << 10;
@@ -62,13 +64,60 @@ pub trait Service: Send + Sync + 'static {
     fn blobs(&self, link: Link) -> impl Future<Output = ()> + Send;
 }
 
+/// Connections at once.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// That have not said hello yet.
+    greetings: usize,
+    /// Of clients.
+    clients: usize,
+    /// Of members.
+    members: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { greetings: 1_024, clients: 1_024, members: 1_024 }
+    }
+}
+
+/// Room for connections that said hello.
+struct Rooms {
+    clients: Arc<Semaphore>,
+    members: Arc<Semaphore>,
+}
+
+impl Rooms {
+    /// A place for a caller, or why there is none.
+    fn enter(&self, from: Option<NodeId>) -> Result<OwnedSemaphorePermit, String> {
+        let (room, whose) = match from {
+            Some(_) => (&self.members, "members"),
+            None => (&self.clients, "clients"),
+        };
+        let full =
+            |_| format!("too many connections of {whose} are open here: close some, or ask another member");
+        Arc::clone(room).try_acquire_owned().map_err(full)
+    }
+}
+
 /// Serves until told to stop. Connections end with it.
 pub async fn serve<S: Service>(connections: Connections, service: Arc<S>, stop: CancellationToken) {
-    let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    serve_within(connections, service, Limits::default(), stop).await;
+}
+
+async fn serve_within<S: Service>(
+    connections: Connections,
+    service: Arc<S>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let greetings = Arc::new(Semaphore::new(limits.greetings));
+    let (clients, members) = (Semaphore::new(limits.clients), Semaphore::new(limits.members));
+    let rooms = Arc::new(Rooms { clients: Arc::new(clients), members: Arc::new(members) });
     let mut tasks = JoinSet::new();
     loop {
         let next = async {
-            let turn = Arc::clone(&turns).acquire_owned().await;
+            let turn = Arc::clone(&greetings).acquire_owned().await;
             (turn, connections.accept().await)
         };
         let (turn, accepted) = tokio::select! {
@@ -78,12 +127,11 @@ pub async fn serve<S: Service>(connections: Connections, service: Arc<S>, stop: 
         while tasks.try_join_next().is_some() {}
         match accepted {
             Ok((reader, writer, from)) => {
-                let service = Arc::clone(&service);
+                let (service, rooms) = (Arc::clone(&service), Arc::clone(&rooms));
                 tasks.spawn(async move {
-                    if let Err(error) = serve_connection(service, reader, writer, from).await {
+                    if let Err(error) = serve_connection(service, &rooms, turn, reader, writer, from).await {
                         debug!(%from, %error, "connection ended");
                     }
-                    drop(turn);
                 });
             }
             Err(error) => {
@@ -95,8 +143,10 @@ pub async fn serve<S: Service>(connections: Connections, service: Arc<S>, stop: 
     }
 }
 
-async fn serve_connection<S: Service>(
+async fn serve_connection<S: Service, T>(
     service: Arc<S>,
+    rooms: &Rooms,
+    greeting: T,
     mut reader: LinkReader,
     mut writer: LinkWriter,
     from: SocketAddr,
@@ -111,6 +161,11 @@ async fn serve_connection<S: Service>(
     if let Some(reason) = objection(&hello) {
         return write_frame(&mut writer, &HelloReply::Refused { reason }).await;
     }
+    let _place = match rooms.enter(hello.from) {
+        Ok(place) => place,
+        Err(reason) => return write_frame(&mut writer, &HelloReply::Refused { reason }).await,
+    };
+    drop(greeting);
     write_frame(&mut writer, &HelloReply::Welcome { node: service.node() }).await?;
     match hello.purpose {
         Purpose::Calls => serve_calls(service, reader, writer, hello.from).await,
@@ -152,6 +207,7 @@ async fn serve_calls<S: Service>(
         };
         let (turn, call) = tokio::select! {
             next = next => next,
+            () = idle(&turns), if from.is_none() => return Ok(()),
             // Nobody would hear the answers.
             _ = writing.join_next() => return Ok(()),
         };
@@ -177,6 +233,17 @@ async fn serve_calls<S: Service>(
             }
             drop(turn);
         });
+    }
+}
+
+/// Returns when a connection has lain idle for long, with nothing at work.
+async fn idle(turns: &Semaphore) {
+    loop {
+        sleep(CLIENT_IDLE_MAX).await;
+        // The reader has a turn of its own.
+        if turns.available_permits() >= CALLS_MAX - 1 {
+            return;
+        }
     }
 }
 
@@ -208,12 +275,12 @@ async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer
 mod tests {
     use idunno_shared::client::connection::{CallError, Connection};
     use idunno_shared::client::door::TcpDoor;
-    use idunno_shared::client::link::Dial;
+    use idunno_shared::client::link::{Dial, DialError};
     use idunno_shared::wire::control::{ControlReply, ControlRequest};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
-    use super::super::door::Listening;
+    use super::super::door::{Listening, MemberDoor};
     use super::super::peers::{PeerError, Peers};
     use super::*;
 
@@ -240,10 +307,17 @@ mod tests {
     }
 
     async fn server(stop: &CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+        limited_server(stop, Limits::default()).await
+    }
+
+    async fn limited_server(
+        stop: &CancellationToken,
+        limits: Limits,
+    ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let listening = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listening.address();
         let (connections, _datagrams) = listening.split();
-        (address, tokio::spawn(serve(connections, Arc::new(Echo), stop.clone())))
+        (address, tokio::spawn(serve_within(connections, Arc::new(Echo), limits, stop.clone())))
     }
 
     async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoError> {
@@ -274,6 +348,30 @@ mod tests {
         assert!(matches!(hello(address, good).await, Ok(HelloReply::Welcome { node: Some(NodeId(7)) })));
         stop.cancel();
         serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn clients_cannot_keep_members_out() {
+        let stop = CancellationToken::new();
+        let limits = Limits { greetings: 8, clients: 2, members: 2 };
+        let (address, _serving) = limited_server(&stop, limits).await;
+        let (client, member) = (TcpDoor::default(), MemberDoor::new(NodeId(1)));
+        let mut clients = Vec::new();
+        for _ in 0..limits.clients {
+            clients.push(client.dial(address, Purpose::Calls).await.unwrap());
+        }
+        let refused = client.dial(address, Purpose::Calls).await;
+        assert!(matches!(&refused, Err(DialError::Rejected { reason, .. }) if reason.contains("clients")));
+        member.dial(address, Purpose::Calls).await.unwrap();
+        // One that ends makes room.
+        clients.pop();
+        let again = async {
+            while client.dial(address, Purpose::Calls).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), again).await.unwrap();
+        stop.cancel();
     }
 
     #[tokio::test]
