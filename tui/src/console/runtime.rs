@@ -48,7 +48,7 @@ pub async fn run(global: &Global) -> io::Result<()> {
     tokio::spawn(connection::follow(session.clone(), net_sender, Arc::clone(&retry)));
     tokio::spawn(tail(global.log_dir.clone(), session.dir.clone(), log_sender));
     let mut console = Console {
-        state: State::new(session.label()),
+        state: State { only_seed: session.only_seed(), ..State::new(session.label()) },
         session,
         theme,
         started: Instant::now(),

@@ -73,7 +73,7 @@ impl Session {
     }
 
     /// Looks again where the cluster is: a local one may have started, or have got other addresses. What was learned
-    /// of the old one is kept as long as the addresses are the same, or nobody knows them.
+    /// of the old one is kept as long as the addresses are the same, or the local cluster's file cannot be read.
     pub fn refresh(&self) {
         let Ok(seeds) = seeds(&self.given, &self.dir) else { return };
         let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
