@@ -26,11 +26,19 @@ where
     T: DeserializeOwned,
     R: AsyncRead + Unpin + ?Sized,
 {
+    Ok(decode_body(&read_body(reader).await?)?)
+}
+
+/// Reads one frame's bytes, behind its length.
+pub async fn read_body<R>(reader: &mut R) -> Result<Vec<u8>, FrameIoError>
+where
+    R: AsyncRead + Unpin + ?Sized,
+{
     let mut header = [0; 4];
     reader.read_exact(&mut header).await?;
     let mut body = vec![0; frame_length(header)?];
     reader.read_exact(&mut body).await?;
-    Ok(decode_body(&body)?)
+    Ok(body)
 }
 
 /// Writes one message and flushes it.
