@@ -7,15 +7,17 @@ mod fake;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobState, JobView, MemberView,
-    PlacedBlob,
+    PlacedBlob, SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
+use idunno_shared::wire::jobs::QueryRange;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 /// A holder that takes connections, and answers none.
@@ -127,6 +129,29 @@ fn what_is_no_file_is_never_replaced() {
         let output = idunno(&[&["--cluster", address.as_str()], arguments, &["/dev/null"]].concat());
         assert!(code(&output) == 6 && err(&output).contains("not a regular file"), "{}", err(&output));
     }
+}
+
+#[test]
+fn a_segment_that_nobody_gives_is_located_again() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = cluster(move |request, member| {
+        let reply = match request {
+            ControlRequest::DeadLetters { .. } => ControlReply::DeadLetters { letters: vec![], more: false },
+            ControlRequest::Results { skip: 0, .. } => {
+                ASKED.fetch_add(1, Ordering::Relaxed);
+                let blob = BlobRef { digest: Digest::default(), size: 7 };
+                let segment = PlacedBlob { blob, holders: vec![Holder { node: member.id, address: gone }] };
+                let segments = vec![SegmentView { segment, ranges: vec![QueryRange { first: 0, count: 1 }] }];
+                ControlReply::Results { segments, more: false, job: job() }
+            }
+            other => panic!("{other:?}"),
+        };
+        Reply::Control(Box::new(reply))
+    });
+    let output = idunno(&["--cluster", &address.to_string(), "--timeout", "1", "get-job-results", "job-1"]);
+    assert!(code(&output) == 1 && err(&output).contains("no holder gave"), "{}", err(&output));
+    assert!(ASKED.load(Ordering::Relaxed) > 1, "it was given up at once");
 }
 
 /// A get whose holder never answers, ended by Ctrl-C.

@@ -257,9 +257,10 @@ impl Supervisor {
 
     async fn publish_ready(&self, server: &ModelServer) -> Result<(), String> {
         let extensions = server.extensions().await.map_err(|error| error.to_string())?;
-        let offers = match extensions.repository {
-            true => Some(server.offers().await.map_err(|error| error.to_string())?),
-            false => None,
+        let offers = if extensions.repository {
+            Some(server.offers().await.map_err(|error| error.to_string())?)
+        } else {
+            None
         };
         info!(epoch = self.status.borrow().epoch + 1, "the model server is ready");
         self.status.send_modify(|status| {

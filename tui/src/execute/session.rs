@@ -64,7 +64,11 @@ impl Session {
 
     /// The cluster's files, over connections of their own.
     pub fn files(&self) -> Files {
-        Files::new(self.cluster())
+        let files = Files::new(self.cluster());
+        match self.timeout {
+            Some(limit) => files.patience(limit),
+            None => files,
+        }
     }
 
     /// The one address that was given, if it was one.

@@ -79,10 +79,10 @@ pub(crate) async fn kill(
         .collect();
     let answer =
         Answer::new(json!({"killed": rows, "at_ms": at_ms}), format!("killed: {}", shown.join(", ")));
-    Ok(match missed.is_empty() {
-        true => answer,
-        false => answer.incomplete(format!("{missed} had ended, or may not be killed")),
-    })
+    if missed.is_empty() {
+        return Ok(answer);
+    }
+    Ok(answer.incomplete(format!("{missed} had ended, or may not be killed")))
 }
 
 /// The position of the process that coordinates, as the living members see it.

@@ -64,11 +64,11 @@ async fn run_all(
         session.refresh();
         await_ready(record, &mut launched, deadline).await
     };
-    let done = started.await;
-    done.map_err(|failure| match record.processes.iter().any(Process::is_alive) {
-        true => Failure::new(failure.exit, format!("{failure}\n{STILL_RUN}")),
-        false => failure,
-    })
+    let Err(failure) = started.await else { return Ok(()) };
+    if record.processes.iter().any(Process::is_alive) {
+        return Err(Failure::new(failure.exit, format!("{failure}\n{STILL_RUN}")));
+    }
+    Err(failure)
 }
 
 /// The record of the cluster that is to run.
