@@ -46,6 +46,7 @@ def parse_arguments(words=None):
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
+    arguments.dir = arguments.dir.absolute()
     arguments.models = list(dict.fromkeys(filter(None, arguments.models.split(","))))
     if reason := objection(arguments):
         parser.error(reason)

@@ -184,6 +184,17 @@ fn settings_of_another_cluster_do_not_reach_the_local_one() {
 fn a_damaged_record_is_told_of_and_not_taken_for_none() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("cluster.json"), "{").unwrap();
-    let output = idunno(&["--dir", &dir.path().display().to_string(), "--timeout", "1", "get-models"]);
+    let dir = dir.path().display().to_string();
+    let output = idunno(&["--dir", &dir, "--timeout", "1", "get-models"]);
     assert!(code(&output) == 1 && err(&output).contains("cluster.json"), "{}", err(&output));
+    // A directory that is named outweighs the environment, wherever it is named; an address outweighs both.
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+        command.args(arguments).env("IDUNNO_CLUSTER", "127.0.0.1:1").output().unwrap()
+    };
+    assert!(err(&elsewhere(&["--timeout", "1", "get-models", "--dir", &dir])).contains("cluster.json"));
+    for arguments in [&["get-models"][..], &["get-models", "--dir", &dir, "--cluster", "127.0.0.1:1"]] {
+        let output = elsewhere(&[&["--timeout", "1"], arguments].concat());
+        assert!(code(&output) == 4 && err(&output).contains("127.0.0.1:1"), "{}", err(&output));
+    }
 }

@@ -9,7 +9,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::command::{Arguments, LocalVerb, Output, Verb};
@@ -21,7 +20,7 @@ use progress::Bars;
 /// Runs the program.
 pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let json = wants_json(&arguments);
-    let parsed = match Arguments::try_parse_from(arguments) {
+    let parsed = match Arguments::read(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error, json),
     };

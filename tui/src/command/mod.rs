@@ -9,11 +9,13 @@ pub mod registry;
 mod tests;
 pub mod verbs;
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub use verbs::{LocalVerb, MemberOf, OneMember, Verb};
 
@@ -30,8 +32,8 @@ Exit codes:
   7  done in part
   130  interrupted
 
-The cluster is found by --cluster or IDUNNO_CLUSTER, else by the local cluster's file DIR/cluster.json, else at
-127.0.0.1:7401. Data goes to stdout, everything else to stderr. NO_COLOR is respected.
+The cluster is found by --cluster, else by --dir, else by IDUNNO_CLUSTER, else by the local cluster's file
+DIR/cluster.json, else at 127.0.0.1:7401. Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 
 Example:
   idunno                                  open the console
@@ -52,6 +54,19 @@ pub struct Arguments {
     /// What to do; the console without one.
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+impl Arguments {
+    /// Reads a command line. A directory named on it outweighs a cluster that the environment names.
+    pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut read = Self::from_arg_matches(&matches)?;
+        let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        if given("dir") && !given("cluster") {
+            read.global.cluster = Seeds::default();
+        }
+        Ok(read)
+    }
 }
 
 /// What holds for every command.
