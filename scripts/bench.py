@@ -7,9 +7,9 @@ includes loading the model.
 The store's data is made before the clock starts and flushed to the disk, so that a put's flush (of the whole file
 system) does not pay for it. Puts read their files from the page cache. Gets read what was just put: blobs up to
 1 MiB come from the holders' page cache, larger ones from the disk, past which they were written; the local files
-that a get writes are not flushed. Every round has its own folder, and nothing is deleted before the end: ext4 looks
-for a free inode past all that were deleted within the last minutes, one by one, and a round would pay for the files
-that the one before deleted.
+that a get writes are not flushed. Every run has its own folder and every round its own within, and nothing is deleted
+before the end: ext4 looks for a free inode past all that were deleted within the last minutes, one by one, and a round
+would pay for the files that the one before deleted.
 """
 
 import argparse
@@ -18,10 +18,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from local_cluster import LocalCluster, say
+from idunno_model_server.models import registry
+from local_cluster import ROOT, Failed, LocalCluster, run_program, say
 
 GIB = 1 << 30
 SMALL_BYTES = 20_000
@@ -41,10 +43,17 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of everything, the best counts (1)")
     parser.add_argument("--only", choices=("main-job", "store"), help="one part; the other's figures are left out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--dir", type=Path, default=Path(".demo/bench"), help="where everything goes (.demo/bench)")
-    parser.add_argument("--programs", type=Path, default=Path("target/release"), help=argparse.SUPPRESS)
+    parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
+    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.images, arguments.small_files, arguments.rounds) < 1:
+        parser.error("--images, --small-files and --rounds take 1 or more")
+    if arguments.model not in registry():
+        parser.error(f"--model: there is no '{arguments.model}': there are {', '.join(registry())}")
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {arguments.json.absolute().parent}")
+    return arguments
 
 
 def python(arguments, *words, nice=0):
@@ -60,13 +69,14 @@ def timed(action):
     return time.monotonic() - started
 
 
-def bench_main_job(arguments):
+def bench_main_job(arguments, folder):
     """Two workers against two bare processes, one after the other, on the same files."""
     photos = arguments.dir / f"photos-{arguments.images}"
     python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
     bare_qps, idunno_qps = 0.0, 0.0
     for number in range(arguments.rounds):
-        bare, idunno = bare_round(arguments, photos), idunno_round(arguments, photos)
+        bare = bare_round(arguments, photos)
+        idunno = idunno_round(arguments, photos, folder / f"cluster-{number + 1}")
         say(f"the main job, round {number + 1}: bare {bare:.1f} q/s, workers {idunno:.1f} q/s, {idunno / bare:.3f}")
         bare_qps, idunno_qps = max(bare_qps, bare), max(idunno_qps, idunno)
     ratio = idunno_qps / bare_qps
@@ -79,11 +89,11 @@ def bare_round(arguments, photos):
     return json.loads(python(arguments, *words, nice=MODEL_SERVER_NICE))["qps"]
 
 
-def idunno_round(arguments, photos):
+def idunno_round(arguments, photos, folder):
     """Queries per second of a cluster of two workers, from the start of the job to its last commit."""
-    cluster = LocalCluster(arguments.programs, arguments.python, arguments.dir / "cluster")
-    cluster.up(2, threads=1)
+    cluster = LocalCluster(arguments.programs, arguments.python, folder)
     try:
+        cluster.up(2, threads=1)
         cluster.run("populate-test-data", photos)
         cluster.run("train-start", arguments.model, "--wait")
         await_loaded(cluster, arguments.model)
@@ -102,7 +112,7 @@ def await_loaded(cluster, model):
         if sum(worker["state"] == "ready" for worker in view["workers"]) == 2:
             return
         time.sleep(0.1)
-    raise TimeoutError(f"{model} was not loaded everywhere within 60 s")
+    raise Failed(f"{model} was not loaded everywhere within 60 s")
 
 
 def make_large(path):
@@ -118,21 +128,16 @@ def make_small(folder, count):
         (folder / f"{number:06d}.bin").write_bytes(os.urandom(SMALL_BYTES))
 
 
-def bench_store(arguments):
+def bench_store(arguments, folder):
     """Four members, so that every put is durable on four, without model servers."""
-    large, small = arguments.dir / "large.bin", arguments.dir / "small"
+    large, small = folder / "large.bin", folder / "small"
     make_large(large)
     make_small(small, arguments.small_files)
     figures = {}
-    try:
-        for number in range(arguments.rounds):
-            found = store_round(arguments, large, small, arguments.dir / f"store-{os.getpid()}-{number + 1}")
-            say(f"the store, round {number + 1}: {json.dumps(found)}")
-            figures = {name: max(value, figures.get(name, 0)) for name, value in found.items()}
-    finally:
-        large.unlink(missing_ok=True)
-        for folder in (small, *arguments.dir.glob("store-*")):
-            shutil.rmtree(folder, ignore_errors=True)
+    for number in range(arguments.rounds):
+        found = store_round(arguments, large, small, folder / f"store-{number + 1}")
+        say(f"the store, round {number + 1}: {json.dumps(found)}")
+        figures = {name: max(value, figures.get(name, 0)) for name, value in found.items()}
     return figures
 
 
@@ -141,8 +146,8 @@ def store_round(arguments, large, small, folder):
     folder.mkdir()
     back, small_back = folder / "back.bin", folder / "small"
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "cluster")
-    cluster.up(4, model_servers=False)
     try:
+        cluster.up(4, model_servers=False)
         os.sync()
         small_put_s = timed(lambda: cluster.run("populate-test-data", small, "--dataset", "small"))
         small_get_s = timed(lambda: cluster.run("get-dataset", "small", small_back))
@@ -164,21 +169,35 @@ def store_round(arguments, large, small, folder):
 def check_same(put, got):
     """Fails unless what was got is what was put."""
     if subprocess.run(["diff", "--recursive", "--brief", put, got], check=False, capture_output=True).returncode != 0:
-        raise ValueError(f"{got} is not what {put} was")
+        raise Failed(f"{got} is not what {put} was")
+
+
+def clusters_end(folder):
+    """Whether no daemon of this run is left: `down` has told of those that did not end."""
+    return all(
+        process["running"] is None
+        for record in folder.glob("**/cluster.json")
+        for process in json.loads(record.read_text(encoding="utf-8"))["processes"]
+    )
 
 
 def main():
     arguments = parse_arguments()
     arguments.dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.dir))
     report = {}
-    if arguments.only != "store":
-        report["main_job"] = bench_main_job(arguments)
-    if arguments.only != "main-job":
-        report.update(bench_store(arguments))
+    try:
+        if arguments.only != "store":
+            report["main_job"] = bench_main_job(arguments, folder)
+        if arguments.only != "main-job":
+            report.update(bench_store(arguments, folder))
+    finally:
+        if clusters_end(folder):
+            shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(report, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # The figures that people compare by: sets everything up, then runs scripts/bench.py. Flags are bench.py's: see --help.
+# Paths among the flags are the caller's.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-./scripts/setup_python.sh
-cargo build --release --quiet --package idunno-daemon --package idunno-console
-target=${CARGO_TARGET_DIR:-target}
-exec .venv/bin/python scripts/bench.py --programs "$target/release" --python .venv/bin/python "$@"
+root="$(cd "$(dirname "$0")/.." && pwd)"
+"$root/scripts/setup_python.sh"
+cargo build --release --quiet --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
+target=${CARGO_TARGET_DIR:-$root/target}
+python="$root/.venv/bin/python"
+exec "$python" "$root/scripts/bench.py" --programs "$target/release" --python "$python" "$@"

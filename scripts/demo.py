@@ -1,6 +1,8 @@
 """The main job: a local cluster answers labelled photos with several models while members are killed.
 
-Ends with exit code 0 only if every job has done + dead = submitted, no query twice, and one result row a query.
+Ends with exit code 0 only if every photo of every job was submitted and has exactly one row among those committed,
+done + dead = submitted, and the members that were to be killed were, the coordinator among them, and results came
+again after that.
 """
 
 import argparse
@@ -11,13 +13,16 @@ import sys
 import time
 from pathlib import Path
 
-from local_cluster import CommandFailed, LocalCluster, fail, say, top_labels
+from idunno_model_server.models import registry
+from local_cluster import ROOT, CommandFailed, Failed, LocalCluster, read_rows, run_program, say
 
 POLL_S = 0.1
 JOBS_DEADLINE_S = 600
+KILL_DEFAULT = 3
+VOTERS_MAX = 7
 
 
-def parse_arguments():
+def parse_arguments(words=None):
     parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__)
     parser.add_argument("--members", type=int, default=7, metavar="N", help="members of the cluster (7)")
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="photos in the data set (1000)")
@@ -27,28 +32,56 @@ def parse_arguments():
         metavar="A,B",
         help="a job for each of these models (squeezenet1.1,efficientnet-lite0)",
     )
-    parser.add_argument("--kill", type=int, default=3, metavar="K", help="members to kill at a third of the work (3)")
+    parser.add_argument(
+        "--kill",
+        type=int,
+        metavar="K",
+        help="members to kill at a third of the work (3, in a small cluster as many as leave a majority)",
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="queries a batch (32)")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     parser.add_argument("--verify", action="store_true", help="compare the labels with onnxruntime called directly")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--dir", type=Path, default=Path(".demo"), help="where everything goes (.demo)")
-    parser.add_argument("--programs", type=Path, default=Path("target/release"), help=argparse.SUPPRESS)
+    parser.add_argument("--dir", type=Path, default=ROOT / ".demo", help="where everything goes (.demo)")
+    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.images < 1 or arguments.members < 1 or arguments.batch_size < 1:
-        parser.error("--images, --members and --batch-size take 1 or more")
-    if not 0 <= arguments.kill < arguments.members:
-        parser.error(f"--kill takes 0 to {arguments.members - 1} with {arguments.members} members")
+    arguments = parser.parse_args(words)
+    arguments.dir = arguments.dir.absolute()
+    arguments.models = list(dict.fromkeys(filter(None, arguments.models.split(","))))
+    if reason := objection(arguments):
+        parser.error(reason)
     return arguments
+
+
+def objection(arguments):
+    """What is wrong with the arguments, if anything is."""
+    if arguments.images < 1 or arguments.members < 1 or arguments.batch_size < 1:
+        return "--images, --members and --batch-size take 1 or more"
+    unknown = [model for model in arguments.models if model not in registry()]
+    if unknown or not arguments.models:
+        return f"--models: there is no '{', '.join(unknown)}': there are {', '.join(registry())}"
+    # More deaths at once could leave no majority of the voters, and then nothing goes on.
+    most = (min(arguments.members, VOTERS_MAX) - 1) // 2
+    if arguments.kill is None:
+        arguments.kill = min(KILL_DEFAULT, most)
+    if not 0 <= arguments.kill <= most:
+        voters = f"with {arguments.members} members more could leave no majority, and the jobs would wait for ever"
+        return f"--kill takes 0 to {most}: {voters}"
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        return f"--json: there is no folder {arguments.json.absolute().parent}"
+    return None
 
 
 def make_photos(arguments):
     """The data set: made once for each size."""
     folder = arguments.dir / f"photos-{arguments.images}"
-    command = [arguments.python, "-m", "idunno_model_server.dataset", "photos", folder, "--images", arguments.images]
-    subprocess.run(list(map(str, command)), check=True)
+    run_module(arguments, "idunno_model_server.dataset", "photos", folder, "--images", arguments.images)
     return folder
+
+
+def run_module(arguments, *words):
+    command = [arguments.python, "-m", *words]
+    subprocess.run(list(map(str, command)), check=True, stderr=subprocess.PIPE, text=True)
 
 
 def start_jobs(cluster, models, batch_size):
@@ -61,72 +94,98 @@ def start_jobs(cluster, models, batch_size):
     return jobs
 
 
-def figures(cluster, jobs):
-    """The jobs' figures, in the order they were started."""
-    known = cluster.jobs()
-    return [known[job] for job in jobs]
+class Watch:
+    """Follows the jobs to their end, and kills members on the way."""
 
+    def __init__(self, cluster, jobs, kill):
+        self.cluster, self.jobs, self.kill = cluster, jobs, kill
+        self.killed = []
+        self.failover_s = None
+        self._killed_at = self._done_at_answer = None
+        self._shown = -1
 
-def progress(views):
-    return sum(view["done"] + view["dead"] for view in views)
-
-
-def kill_members(cluster, count):
-    """Kills `count` members in the same moment, the coordinator among them; their names and the moment."""
-    options = ["--coordinator"] + (["--random", count - 1] if count > 1 else [])
-    killed = cluster.run("local", "kill", *options)
-    return [process["name"] for process in killed["killed"]], time.monotonic()
-
-
-def watch_jobs(cluster, jobs, arguments):
-    """Follows the jobs to their end, kills on the way; returns figures, seconds of failover and who was killed."""
-    total, shown = None, -1
-    killed, killed_at, done_at_answer, failover_s = [], None, None, None
-    deadline = time.monotonic() + JOBS_DEADLINE_S
-    while time.monotonic() < deadline:
-        try:
-            views = figures(cluster, jobs)
-        except CommandFailed as failure:
-            say(f"no answer: {failure}")
+    def follow(self):
+        """The jobs' last figures. After a kill they are those of a coordinator that lives."""
+        deadline = time.monotonic() + JOBS_DEADLINE_S
+        while time.monotonic() < deadline:
+            try:
+                known = self.cluster.jobs()
+            except CommandFailed as failure:
+                say(f"no answer: {failure}")
+                time.sleep(POLL_S)
+                continue
+            views = [known[job] for job in self.jobs]
+            if self._is_over(views):
+                return views
             time.sleep(POLL_S)
-            continue
-        done, total = progress(views), total or sum(view["submitted"] for view in views)
-        if killed_at and failover_s is None:
-            if done_at_answer is None:
-                done_at_answer = done
-                say(f"a new coordinator answers after {time.monotonic() - killed_at:.2f} s")
-            elif done > done_at_answer or done == total:
-                failover_s = time.monotonic() - killed_at
-                say(f"results flow again after {failover_s:.2f} s")
-        if done * 10 // total != shown:
-            shown = done * 10 // total
+        raise Failed(f"the jobs were not done after {JOBS_DEADLINE_S} s")
+
+    def _is_over(self, views):
+        for view in views:
+            if view["state"] in ("paused", "stopped"):
+                raise Failed(f"{view['job']} is {view['state']}: {view['reason'] or 'nobody says why'}")
+        done, total = sum(view["done"] + view["dead"] for view in views), sum(view["submitted"] for view in views)
+        self._note_failover(done, total)
+        self._show(views, done, total)
+        if self.kill and not self.killed and done * 3 >= total:
+            self._kill_members()
+            return False
+        return done == total
+
+    def _note_failover(self, done, total):
+        if self._killed_at is None or self.failover_s is not None:
+            return
+        after_s = time.monotonic() - self._killed_at
+        if self._done_at_answer is None:
+            self._done_at_answer = done
+            say(f"a new coordinator answers after {after_s:.2f} s")
+        if done > self._done_at_answer or done == total:
+            self.failover_s = after_s
+            say(f"results flow again after {after_s:.2f} s")
+
+    def _show(self, views, done, total):
+        if done * 10 // total != self._shown:
+            self._shown = done * 10 // total
             rates = ", ".join(f"{view['model']} {view['done']} done, {view['rate_10s_qps']:.0f} q/s" for view in views)
             say(f"{done} of {total} queries: {rates}")
-        if arguments.kill and not killed and done * 3 >= total:
-            say(f"killing {arguments.kill} members with SIGKILL in the same moment, the coordinator among them")
-            killed, killed_at = kill_members(cluster, arguments.kill)
-            say(f"killed {', '.join(killed)}")
-        if done == total:
-            return views, failover_s, killed
-        time.sleep(POLL_S)
-    fail(f"the jobs were not done after {JOBS_DEADLINE_S} s")
+
+    def _kill_members(self):
+        say(f"killing {self.kill} members with SIGKILL in the same moment, the coordinator among them")
+        others = ["--random", self.kill - 1] if self.kill > 1 else []
+        self.killed = self.cluster.run("local", "kill", "--coordinator", *others)["killed"]
+        self._killed_at = time.monotonic()
+        say(f"killed {', '.join(process['name'] for process in self.killed)}")
+
+    def wrong(self):
+        """What was to happen to the cluster, and did not."""
+        wrong = []
+        if len(self.killed) != self.kill:
+            wrong.append(f"{len(self.killed)} members were killed, not {self.kill}")
+        if self.kill and not any(process["coordinator"] for process in self.killed):
+            wrong.append("the coordinator was not among those killed")
+        if self.kill and self.failover_s is None:
+            wrong.append("no results were seen after the kill")
+        return wrong
 
 
 def check_job(cluster, arguments, job, view, photos):
-    """Fetches a job's results and holds them against what was asked; the row of the report, and what is wrong."""
+    """Fetches a job's results and holds them against what was asked; the row of the report, and what is wrong.
+
+    Repeated rows are counted in the rows as they were committed: `get-job-results` itself, which writes the file that
+    stays, refuses results that have any.
+    """
     results_file = arguments.dir / f"results-{view['model']}.jsonl"
-    cluster.run("get-job-results", job, results_file)
-    labels, queries, errors = top_labels(results_file)
-    duplicates = len(queries) - len(set(queries))
-    wrong = []
-    if view["done"] + view["dead"] != view["submitted"]:
-        wrong.append(f"{job}: {view['done']} done + {view['dead']} dead are not {view['submitted']} submitted")
-    if duplicates:
-        wrong.append(f"{job}: {duplicates} queries were answered twice")
-    if set(queries) != set(range(view["submitted"])):
-        wrong.append(f"{job}: the result rows are not exactly one for each of {view['submitted']} queries")
-    if errors != view["dead"]:
-        wrong.append(f"{job}: {errors} rows with an error, {view['dead']} dead letters")
+    raw_file = results_file.with_suffix(".raw.jsonl")
+    cluster.run("get-job-results", job, raw_file, "--raw")
+    labels, queries, errors = read_rows(raw_file)
+    raw_file.unlink()
+    wrong = wrong_rows(job, view, arguments.images, queries, errors)
+    try:
+        cluster.run("get-job-results", job, results_file)
+        if read_rows(results_file) != (labels, queries, errors):
+            wrong.append(f"{job}: the results are not the rows that were committed")
+    except CommandFailed as failure:
+        wrong.append(str(failure))
     if arguments.verify:
         wrong += compare_directly(arguments, job, view["model"], labels, photos)
     row = {
@@ -135,13 +194,30 @@ def check_job(cluster, arguments, job, view, photos):
         "submitted": view["submitted"],
         "done": view["done"],
         "dead": view["dead"],
-        "duplicates": duplicates,
+        "duplicates": len(queries) - len(set(queries)),
         "accuracy_top1": accuracy(labels, photos),
         "rate_qps": round(view["rate_qps"], 2),
         "seconds": round(view["running_s"], 2),
         "results_file": str(results_file),
     }
     return row, wrong
+
+
+def wrong_rows(job, view, images, queries, errors):
+    """What is wrong with a job's figures and its rows."""
+    wrong = []
+    if view["submitted"] != images:
+        wrong.append(f"{job}: {view['submitted']} queries were submitted for {images} photos")
+    if view["done"] + view["dead"] != view["submitted"]:
+        wrong.append(f"{job}: {view['done']} done + {view['dead']} dead are not {view['submitted']} submitted")
+    repeated = len(queries) - len(set(queries))
+    if repeated:
+        wrong.append(f"{job}: {repeated} rows too many: queries were answered twice")
+    if set(queries) != set(range(images)):
+        wrong.append(f"{job}: the rows are not those of queries 0 to {images - 1}")
+    if errors != view["dead"]:
+        wrong.append(f"{job}: {errors} rows with an error, {view['dead']} dead letters")
+    return wrong
 
 
 def accuracy(labels, photos):
@@ -155,8 +231,7 @@ def accuracy(labels, photos):
 def compare_directly(arguments, job, model, labels, photos):
     """Row by row: the cluster's labels against onnxruntime's, called on the same files without the cluster."""
     out = arguments.dir / f"direct-{model}.jsonl"
-    command = [arguments.python, "-m", "idunno_model_server.direct", model, photos, out]
-    subprocess.run(list(map(str, command)), check=True)
+    run_module(arguments, "idunno_model_server.direct", model, photos, out)
     with open(out, encoding="utf-8") as rows:
         direct = {row["file"]: row["index"] for row in map(json.loads, rows)}
     differing = [name for name in direct.keys() | labels.keys() if direct.get(name) != labels.get(name)]
@@ -174,25 +249,30 @@ def print_table(rows):
     print()
 
 
+def run_jobs(cluster, arguments, photos):
+    """Starts the cluster and has it do everything; the watch, and of each job its row and what is wrong."""
+    say(f"starting {arguments.members} members")
+    say(f"the cluster was ready after {cluster.up(arguments.members):.1f} s")
+    stored = cluster.run("populate-test-data", photos)
+    say(f"stored {stored['files']} files, {stored['bytes'] / 1e6:.1f} MB")
+    cluster.run("train-start", *arguments.models, "--wait")
+    say(f"trained {', '.join(arguments.models)}")
+    jobs = start_jobs(cluster, arguments.models, arguments.batch_size)
+    say(f"started {', '.join(f'{job} ({model})' for job, model in jobs.items())}")
+    watch = Watch(cluster, jobs, arguments.kill)
+    views = watch.follow()
+    return watch, [check_job(cluster, arguments, job, view, photos) for job, view in zip(jobs, views, strict=True)]
+
+
 def main():
     arguments = parse_arguments()
     arguments.dir.mkdir(parents=True, exist_ok=True)
-    models = arguments.models.split(",")
     started = time.monotonic()
-    photos = make_photos(arguments)
     cluster = LocalCluster(arguments.programs, arguments.python, arguments.dir / "cluster")
-    say(f"starting {arguments.members} members")
-    ready_s = cluster.up(arguments.members)
-    say(f"the cluster was ready after {ready_s:.1f} s")
+    cluster.clear()
+    photos = make_photos(arguments)
     try:
-        stored = cluster.run("populate-test-data", photos)
-        say(f"stored {stored['files']} files, {stored['bytes'] / 1e6:.1f} MB")
-        cluster.run("train-start", *models, "--wait")
-        say(f"trained {', '.join(models)}")
-        jobs = start_jobs(cluster, models, arguments.batch_size)
-        say(f"started {', '.join(f'{job} ({model})' for job, model in jobs.items())}")
-        views, failover_s, killed = watch_jobs(cluster, jobs, arguments)
-        checked = [check_job(cluster, arguments, job, view, photos) for job, view in zip(jobs, views, strict=True)]
+        watch, checked = run_jobs(cluster, arguments, photos)
     finally:
         if arguments.keep:
             say(f"the cluster stays up: idunno --dir {cluster.folder} shows it, 'local down' stops it")
@@ -202,18 +282,18 @@ def main():
     print_table(rows)
     report = {
         "members": arguments.members,
-        "killed": len(killed),
-        "failover_s": failover_s and round(failover_s, 3),
+        "killed": len(watch.killed),
+        "failover_s": watch.failover_s and round(watch.failover_s, 3),
         "jobs": rows,
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    wrong = [reason for _, reasons in checked for reason in reasons]
+    wrong = watch.wrong() + [reason for _, reasons in checked for reason in reasons]
     if wrong:
-        fail("; ".join(wrong))
-    lost = f"{len(killed)} members killed, results again after {failover_s:.2f} s, " if failover_s else ""
+        raise Failed("; ".join(wrong))
+    lost = f"{len(watch.killed)} members killed, results again after {watch.failover_s:.2f} s, " if watch.killed else ""
     print(f"every query answered exactly once: {lost}{time.monotonic() - started:.1f} s in all")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -33,8 +33,9 @@ is_current() { # is_current STAMP HASH
 
 is_current .idunno-dependencies "$dependencies" && is_current .idunno-code "$code" && exit 0
 
-if [[ -e "$venv" && ! -f "$venv/pyvenv.cfg" ]]; then
-    fail "$venv exists and is not a virtual environment: name another folder"
+# What this script did not make is never deleted.
+if [[ -n "$(ls -A "$venv" 2>/dev/null)" && ! -f "$venv/.idunno-dependencies" ]]; then
+    fail "$venv exists and was not made by this script: name another folder"
 fi
 
 # Two scripts may be started at once; the second then finds the work done.
@@ -48,6 +49,8 @@ if ! is_current .idunno-dependencies "$dependencies"; then
         fail "needs Python 3.11 or newer; $python is not (set PYTHON to one that is)"
     echo "setup_python.sh: making $venv (about half a minute)" >&2
     rm -rf "$venv"
+    mkdir -p "$venv"
+    : >"$venv/.idunno-dependencies" # ours from here on, and not current until the end
     "$python" -m venv "$venv" || fail "cannot make a virtual environment: is python3-venv installed?"
     rm -rf "$package/build" # setuptools would pack modules that were removed since
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$package[test]"

@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# All tests, Rust and Python, with their set-up.
+# All tests, Rust and Python, with their set-up. All are run, whichever fail; the exit code is 0 only if none did.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ./scripts/setup_python.sh
 export IDUNNO_TEST_PYTHON="$PWD/.venv/bin/python"
 # The cluster tests run the programs themselves.
 cargo build --quiet --workspace --bins
-cargo test --workspace --no-fail-fast
-.venv/bin/python -m pytest --quiet python_model_server/tests
+failed=()
+cargo test --workspace --no-fail-fast || failed+=(Rust)
+.venv/bin/python -m pytest --quiet python_model_server/tests || failed+=("model server")
+.venv/bin/python -m pytest --quiet scripts/tests || failed+=(scripts)
+if ((${#failed[@]})); then
+    echo "test.sh: tests failed: ${failed[*]}" >&2
+    exit 1
+fi

@@ -38,7 +38,7 @@ pub fn for_each_seed<T>(name: &str, count: u64, run: impl Fn(u64) -> T) -> Vec<T
 fn target() -> String {
     let program = env::current_exe().unwrap_or_default();
     let stem = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    stem.rsplit_once('-').map_or(stem.clone(), |(target, _)| target.to_owned())
+    stem.rsplit_once('-').map_or_else(|| stem.clone(), |(target, _)| target.to_owned())
 }
 
 /// Whether one seed is being replayed, so that figures over the whole set mean nothing.

@@ -25,6 +25,8 @@ pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
 /// The failure detector says once who is gone; openraft says it ten times a second.
 const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
+/// In place of a URL: this member has no model server, and works for no job.
+pub const NO_MODEL_SERVER: &str = "none";
 
 /// Why the settings cannot be used.
 #[derive(Debug, Error)]
@@ -90,7 +92,7 @@ pub struct Settings {
     /// This member's name as people see it [default: the host's name]
     #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// A model server that is managed elsewhere [default: http://127.0.0.1:8080]
+    /// A model server that is managed elsewhere, or 'none' [default: http://127.0.0.1:8080]
     #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
     pub model_server_url: Option<String>,
     /// A Python with idunno_model_server installed: run and supervise a model server by it
@@ -122,6 +124,8 @@ pub struct Settings {
 /// How the model server is had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelServer {
+    /// There is none.
+    None,
     /// Somebody else runs it.
     Url(String),
     /// This process runs it.
@@ -262,8 +266,11 @@ impl Settings {
     fn model_server(&self) -> Result<ModelServer, ConfigError> {
         let Some(python) = self.model_server_python.clone() else {
             let url = self.model_server_url.clone().unwrap_or_else(|| MODEL_SERVER_URL.to_owned());
+            if url == NO_MODEL_SERVER {
+                return Ok(ModelServer::None);
+            }
             if !url.starts_with("http://") {
-                return Err(invalid("model_server_url", url, "write it as http://HOST:PORT"));
+                return Err(invalid("model_server_url", url, "write it as http://HOST:PORT, or none"));
             }
             return Ok(ModelServer::Url(url));
         };
@@ -337,6 +344,12 @@ mod tests {
         let config = settings().member().unwrap();
         assert_eq!(config.model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
         assert_eq!(config.heartbeat, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_member_may_have_no_model_server() {
+        let none = Settings { model_server_url: Some("none".into()), ..settings() };
+        assert_eq!(none.member().unwrap().model_server, ModelServer::None);
     }
 
     #[test]

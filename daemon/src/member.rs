@@ -151,6 +151,7 @@ fn work(
     drain: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     let server = match &config.model_server {
+        ModelServer::None => ServerConfig::None,
         ModelServer::Url(url) => ServerConfig::Elsewhere { url: url.clone() },
         ModelServer::Python { python, threads } => {
             ServerConfig::Supervised { python: python.clone(), threads: u32::try_from(*threads).ok() }

@@ -13,7 +13,7 @@ from conftest import ModelServer
 from PIL import Image
 from wire import binary_response, outputs, top1
 
-from idunno_model_server import direct
+from idunno_model_server import direct, images
 from idunno_model_server.models import registry
 
 
@@ -24,6 +24,15 @@ def announced_png(width: int, height: int) -> bytes:
     data = b"IDAT" + zlib.compress(b"\0")
     body = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
     return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+def test_a_machine_without_memory_is_no_fault_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_args: object, **_options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(MemoryError):
+        images.open_image(b"a photo", "RGB")
 
 
 @pytest.mark.parametrize("model", ["squeezenet1.1", "mnist-mlp"])

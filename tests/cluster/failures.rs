@@ -9,7 +9,7 @@ use crate::harness::{Expected, LocalCluster, SOON, check_copies, content, heavy}
 async fn three_of_seven_die_and_nothing_is_lost() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(7, false).await;
-    let mut expected = Expected::small("small", 0..300);
+    let mut expected = Expected::small("small", 0..1000);
     expected.add("large", content(1_000_000, 10_000_000));
     assert_eq!(expected.put(&cluster).await.copies_min, 4);
 

@@ -30,8 +30,6 @@ impl Reporter for Mute {
     fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
         Box::new(NoProgress)
     }
-
-    fn note(&self, _text: &str) {}
 }
 
 fn view(term: u64) -> ClusterView {
@@ -108,7 +106,7 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
     drop(second);
     let leader = coordinate(first, 1);
     let (sender, mut events) = channel(16);
-    let session = Session::new(&global, Arc::new(Mute));
+    let session = Session::new(&global, Arc::new(Mute)).unwrap();
     let following = tokio::spawn(follow(session, sender, Arc::new(Notify::new())));
 
     until(&mut events, |event| matches!(event, NetEvent::View(view) if view.term == Term(1))).await;

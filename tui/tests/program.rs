@@ -2,51 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, Output};
+mod fake;
 
-use idunno_shared::client::frames::{read_frame, write_frame};
+use std::path::Path;
+use std::process::Command;
+
+use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, NodeId, Term};
 use idunno_shared::wire::blobs::Holder;
-use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, FileSummary, Liveness, LogRole, MemberView,
-};
-use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
+use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, FileSummary, MemberView};
+use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::refusal::Refusal;
-use tokio::net::{TcpListener, TcpStream};
-
-fn idunno(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
-    command.args(arguments).env_remove("IDUNNO_CLUSTER").output().unwrap()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
 
 /// A member that coordinates and knows a little.
-async fn serve(mut stream: TcpStream, member: MemberView) {
-    let Ok(_) = read_frame::<Hello, _>(&mut stream).await else { return };
-    let welcome = HelloReply::Welcome { node: Some(member.id) };
-    write_frame(&mut stream, &welcome).await.unwrap();
-    while let Ok(Call { id, request }) = read_frame(&mut stream).await {
-        let reply = match request {
-            Request::Control(request) => answer(request, &member),
-            other => panic!("{other:?}"),
-        };
-        write_frame(&mut stream, &Answer { id, more: false, reply }).await.unwrap();
-    }
-}
-
 fn answer(request: ControlRequest, member: &MemberView) -> Reply {
     let file = FileSummary {
         name: "docs/report.pdf".parse().unwrap(),
@@ -79,36 +47,9 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
     Reply::Control(Box::new(reply))
 }
 
-/// Starts a fake cluster on threads of its own; it ends with the test.
-fn cluster() -> SocketAddr {
-    let (sender, address) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            sender.send(address).unwrap();
-            let member = MemberView {
-                id: NodeId(7),
-                name: "m1".parse().unwrap(),
-                address,
-                generation: 1,
-                incarnation: 0,
-                liveness: Liveness::Alive,
-                udp_blocked: false,
-                role: LogRole::Coordinator,
-            };
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, member.clone()));
-            }
-        });
-    });
-    address.recv().unwrap()
-}
-
 #[test]
 fn answers_go_to_stdout_and_errors_to_stderr_with_their_codes() {
-    let address = cluster().to_string();
+    let address = cluster(answer).to_string();
     let with = |arguments: &[&str]| idunno(&[&["--cluster", address.as_str()], arguments].concat());
 
     let listed = with(&["ls", "docs/report.pdf"]);
@@ -186,6 +127,7 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     for text in ["m1 at 127.0.0.1:1 does not answer", "m2 at", "idle member"] {
         assert!(err(&up).contains(text), "{text}: {}", err(&up));
     }
+    assert!(err(&up).ends_with("still run: 'idunno local down' stops them\n"), "{}", err(&up));
     assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
     assert_eq!(code(&local(&["up", "--members", "2", "--idunnod", &daemon])), 6);
 
@@ -214,4 +156,45 @@ fn a_daemon_that_fails_is_shown_with_its_last_words() {
     let up = idunno(&["--dir", &dir, "local", "up", "--members", "1", "--idunnod", &daemon]);
     assert_eq!(code(&up), 1, "{}", err(&up));
     assert!(err(&up).contains("introducer ended") && err(&up).contains("the port is in use"), "{}", err(&up));
+    assert!(!err(&up).contains("still run"), "nothing does: {}", err(&up));
+}
+
+#[cfg(unix)]
+#[test]
+fn settings_of_another_cluster_do_not_reach_the_local_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, daemon) = (root.path().join("cluster"), root.path().join("idunnod"));
+    script(&daemon, "#!/bin/sh\nenv | grep IDUNNO_\necho \"home is $HOME\"\nexit 3\n");
+    let up = Command::new(env!("CARGO_BIN_EXE_idunno"))
+        .args([
+            "--dir",
+            &dir.display().to_string(),
+            "local",
+            "up",
+            "--idunnod",
+            &daemon.display().to_string(),
+        ])
+        .envs([("IDUNNO_CLUSTER", "127.0.0.1:1"), ("IDUNNO_NAME", "other"), ("HOME", "/here")])
+        .output()
+        .unwrap();
+    assert!(err(&up).contains("home is /here") && !err(&up).contains("IDUNNO_"), "{}", err(&up));
+}
+
+#[test]
+fn a_damaged_record_is_told_of_and_not_taken_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("cluster.json"), "{").unwrap();
+    let dir = dir.path().display().to_string();
+    let output = idunno(&["--dir", &dir, "--timeout", "1", "get-models"]);
+    assert!(code(&output) == 1 && err(&output).contains("cluster.json"), "{}", err(&output));
+    // A directory that is named outweighs the environment, wherever it is named; an address outweighs both.
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+        command.args(arguments).env("IDUNNO_CLUSTER", "127.0.0.1:1").output().unwrap()
+    };
+    assert!(err(&elsewhere(&["--timeout", "1", "get-models", "--dir", &dir])).contains("cluster.json"));
+    for arguments in [&["get-models"][..], &["get-models", "--dir", &dir, "--cluster", "127.0.0.1:1"]] {
+        let output = elsewhere(&[&["--timeout", "1"], arguments].concat());
+        assert!(code(&output) == 4 && err(&output).contains("127.0.0.1:1"), "{}", err(&output));
+    }
 }

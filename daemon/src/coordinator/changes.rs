@@ -5,6 +5,7 @@ use std::sync::Arc;
 use idunno_core::metadata::{Action, Applied};
 use idunno_core::placement;
 use idunno_shared::ids::{NodeId, OpId, UploadId};
+use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Chain, Change, Changed, ControlReply, ITEMS_PER_REQUEST_MAX};
 use idunno_shared::wire::jobs::{JobReply, JobRequest};
@@ -60,6 +61,9 @@ impl Office {
         if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
             self.uploads().touch(*upload, self.means.clock.now())?;
         }
+        if let (Change::TrainStart { models, .. }, false) = (&change, made) {
+            self.check_trainable(models).await?;
+        }
         let concerns_jobs = !matches!(change, Change::CommitFiles { .. } | Change::Delete { .. });
         let applied = self.propose(Some(op), Action::Change(change)).await?;
         if concerns_jobs {
@@ -69,6 +73,18 @@ impl Office {
             Applied::Changed(changed) => Ok(ControlReply::Changed(changed)),
             Applied::Committed { .. } | Applied::Done => Ok(ControlReply::Changed(Changed::Done)),
         }
+    }
+
+    /// Refuses models that nobody has: once in the log they would stay there, and fail for ever.
+    async fn check_trainable(&self, models: &[ModelName]) -> Result<(), Refusal> {
+        let reports = self.desk.view().await?.reports;
+        if reports.values().any(|report| report.offers.is_none()) {
+            // It cannot list its models: it says itself, when it is to train one, what it does not have.
+            return Ok(());
+        }
+        let offered = reports.into_values().filter_map(|report| report.offers).flatten().collect();
+        let state = self.state();
+        models.iter().try_for_each(|model| state.check_model(model, &offered))
     }
 
     /// Serves a worker.

@@ -11,14 +11,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::client::frames::{FrameIoError, read_frame, read_frame_within, write_frame};
+use idunno_shared::client::frames::{FrameIoError, read_body_within, read_frame_within, write_frame};
 use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::frame::{
-    Answer, Call, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, Reply, Request,
-    encode_frame,
+    Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION,
+    Purpose, Reply, Request, decode_body, encode_frame,
 };
 use idunno_shared::wire::refusal::Refusal;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -203,19 +205,23 @@ async fn serve_calls<S: Service>(
     loop {
         let next = async {
             let turn = Arc::clone(&turns).acquire_owned().await;
-            (turn, read_frame(&mut reader).await)
+            (turn, read_body_within(&mut reader, FRAME_BYTES_MAX).await)
         };
-        let (turn, call) = tokio::select! {
+        let (turn, body) = tokio::select! {
             next = next => next,
             () = idle(&turns), if from.is_none() => return Ok(()),
             // Nobody would hear the answers.
             _ = writing.join_next() => return Ok(()),
         };
-        let Call { id, request } = call?;
+        let (id, request) = decode_call(&body?)?;
         while tasks.try_join_next().is_some() {}
         let (service, answers) = (Arc::clone(&service), answers.clone());
         tasks.spawn(async move {
-            match service.request(request, from).await {
+            let response = match request {
+                Ok(request) => service.request(request, from).await,
+                Err(refusal) => Reply::Refused(refusal).into(),
+            };
+            match response {
                 Response::One(reply) => {
                     // The connection may have ended meanwhile; then nobody waits.
                     let _ = answers.send(Answer { id, more: false, reply }).await;
@@ -243,6 +249,24 @@ async fn idle(turns: &Semaphore) {
         // The reader has a turn of its own.
         if turns.available_permits() >= CALLS_MAX - 1 {
             return;
+        }
+    }
+}
+
+/// A call's number and its request. That a request has no sense (a name that is none, say) is answered; what is not
+/// even a call ends the connection.
+fn decode_call(body: &[u8]) -> Result<(u64, Result<Request, Refusal>), FrameError> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        id: u64,
+        #[serde(rename = "request")]
+        _request: IgnoredAny,
+    }
+    match decode_body(body) {
+        Ok(Call { id, request }) => Ok((id, Ok(request))),
+        Err(error) => {
+            let Numbered { id, .. } = decode_body(body)?;
+            Ok((id, Err(Refusal::invalid(format!("the request cannot be read: {error}")))))
         }
     }
 }
@@ -283,6 +307,7 @@ mod tests {
     use super::super::door::{Listening, MemberDoor};
     use super::super::peers::{PeerError, Peers};
     use super::*;
+    use idunno_shared::client::frames::read_frame;
 
     struct Echo;
 
@@ -348,6 +373,23 @@ mod tests {
         assert!(matches!(hello(address, good).await, Ok(HelloReply::Welcome { node: Some(NodeId(7)) })));
         stop.cancel();
         serving.await.unwrap();
+    }
+
+    #[test]
+    fn a_call_without_sense_keeps_its_number() {
+        #[derive(serde::Serialize)]
+        struct Odd {
+            id: u64,
+            request: &'static str,
+        }
+        let mut frame = Vec::new();
+        encode_frame(&Odd { id: 9, request: "Nonsense" }, &mut frame).unwrap();
+        let (id, request) = decode_call(&frame[4..]).unwrap();
+        let refusal = request.unwrap_err();
+        assert_eq!((id, refusal.code), (9, idunno_shared::wire::refusal::RefusalCode::Invalid));
+        for garbage in [&b""[..], &[0xff; 16], b"GET / HTTP/1.1"] {
+            assert!(decode_call(garbage).is_err(), "{garbage:?}");
+        }
     }
 
     #[tokio::test]

@@ -70,9 +70,10 @@ async fn run(store: BlobStore, period: Duration, mut doubted: mpsc::Receiver<Dig
         }
         progress = 0.0;
         cursor = next.map(|(digest, _)| digest);
-        match cursor {
-            Some(digest) => check(&store, digest).await,
-            None => tracing::debug!(damaged = store.damaged(), "all blobs were read once more"),
+        if let Some(digest) = cursor {
+            check(&store, digest).await;
+        } else {
+            tracing::debug!(damaged = store.damaged(), "all blobs were read once more");
         }
         if noted.elapsed() >= NAP_MAX {
             noted = Instant::now();
@@ -85,7 +86,7 @@ async fn run(store: BlobStore, period: Duration, mut doubted: mpsc::Receiver<Dig
 /// make up the period.
 fn pause(size: u64, (count, bytes): (u64, u64), period: Duration) -> Duration {
     let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-    period.mul_f64((share(size, bytes) + share(1, count)) / 2.0)
+    period.mul_f64(f64::midpoint(share(size, bytes), share(1, count)))
 }
 
 async fn check(store: &BlobStore, digest: Digest) {

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use thiserror::Error;
 
+use super::models::MODELS_MAX;
 use super::protocol::{Answers, HEADER_LENGTH, decode_response, encode_request};
 
 /// Largest response to an infer call, in bytes.
@@ -167,6 +168,18 @@ impl ModelServer {
         let metadata: Metadata = self.object(self.get("/v2"), CALL_TIMEOUT).await?;
         let has = |name: &str| metadata.extensions.iter().any(|extension| extension == name);
         Ok(Extensions { idunno: has("idunno"), repository: has("model_repository") })
+    }
+
+    /// The models in its repository, loaded or not; at most [`MODELS_MAX`], in its own order. Names that cannot be
+    /// those of models here are left out.
+    pub async fn offers(&self) -> Result<Vec<ModelName>, ServerError> {
+        #[derive(Deserialize)]
+        struct Entry {
+            name: String,
+        }
+        let index: Vec<Entry> =
+            self.object(self.post("/v2/repository/index").json(&json!({})), CALL_TIMEOUT).await?;
+        Ok(index.iter().filter_map(|entry| entry.name.parse().ok()).take(MODELS_MAX).collect())
     }
 
     /// Asks for the answers to `inputs`, as binary data where the server is ours.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::ServerState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -27,12 +28,16 @@ use super::model_server::{Extensions, ModelServer};
 pub const SERVER_LOG_BYTES_MAX: usize = 4 << 20;
 /// The server's folder in the data directory.
 pub const SERVER_FOLDER: &str = "model-server";
+/// What a member without a model server says of it.
+const NONE: &str = "this member is set up without one";
 const POLL: Duration = Duration::from_millis(50);
 const MISSES_MAX: u32 = 3;
 
 /// Which model server, and who manages it.
 #[derive(Clone, Debug)]
 pub enum ServerConfig {
+    /// There is none, and never will be.
+    None,
     /// Started and watched by this process.
     Supervised {
         /// The Python that has the package `idunno_model_server`.
@@ -81,14 +86,22 @@ impl Default for Timing {
 }
 
 /// The model server, as known now.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ServerStatus {
     /// Whether it can be used.
     pub state: ServerState,
     /// The server and what it can do, once it was ready in this epoch.
     pub server: Option<(ModelServer, Extensions)>,
+    /// The models that it offers, as it said when it was ready last; `None` if it cannot list them.
+    pub offers: Option<Vec<ModelName>>,
     /// Rises when loaded models are gone, or may be.
     pub epoch: u64,
+}
+
+impl Default for ServerStatus {
+    fn default() -> Self {
+        Self { state: ServerState::Starting, server: None, offers: Some(Vec::new()), epoch: 0 }
+    }
 }
 
 /// Watches over one model server until it is told to stop.
@@ -116,6 +129,7 @@ impl Supervisor {
     /// Runs until told to stop. The server it started has ended then.
     pub async fn run(mut self) {
         match self.config.clone() {
+            ServerConfig::None => self.publish_down(ServerState::Down(String::from(NONE))),
             ServerConfig::Elsewhere { url } => self.watch_elsewhere(&url).await,
             ServerConfig::Supervised { python, threads } => self.supervise(&python, threads).await,
         }
@@ -243,10 +257,16 @@ impl Supervisor {
 
     async fn publish_ready(&self, server: &ModelServer) -> Result<(), String> {
         let extensions = server.extensions().await.map_err(|error| error.to_string())?;
+        let offers = if extensions.repository {
+            Some(server.offers().await.map_err(|error| error.to_string())?)
+        } else {
+            None
+        };
         info!(epoch = self.status.borrow().epoch + 1, "the model server is ready");
         self.status.send_modify(|status| {
             status.state = ServerState::Ready;
             status.server = Some((server.clone(), extensions));
+            status.offers = offers;
             status.epoch += 1;
         });
         Ok(())

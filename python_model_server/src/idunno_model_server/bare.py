@@ -21,10 +21,10 @@ from pathlib import Path
 from threading import BrokenBarrierError
 
 from .errors import MissingPackageError
+from .images import image_files
 from .models import Model, Runner, registry
 from .process import one_thread_per_library
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 START_S_MAX = 120
 
 
@@ -105,7 +105,7 @@ def main() -> int:
     if arguments.processes < 1 or arguments.batch_size < 1:
         parser.error("--processes and --batch-size must be at least 1")
     one_thread_per_library()
-    files = sorted(path for path in arguments.directory.iterdir() if path.suffix.lower() in ENDINGS)
+    files = image_files(arguments.directory)
     try:
         seconds = measure(arguments.model, files, arguments.processes, arguments.batch_size, arguments.stacked)
     except (MissingPackageError, BrokenBarrierError) as error:

@@ -18,6 +18,7 @@ import onnxruntime
 from PIL import Image
 
 from .errors import MissingPackageError
+from .images import image_files
 from .models import registry
 
 # Model -> side in pixels, crop as a share of the short side.
@@ -26,7 +27,6 @@ SHAPES = {
     "efficientnet-lite0": (224, 224 / (224 + 32)),
     "efficientnet-lite2": (260, 260 / (260 + 32)),
 }
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def network_input(model: str, path: Path) -> np.ndarray:
@@ -61,7 +61,7 @@ def main() -> int:
     except MissingPackageError as error:
         print(error, file=sys.stderr)
         return 1
-    files = sorted(path for path in arguments.directory.iterdir() if path.suffix.lower() in ENDINGS)
+    files = image_files(arguments.directory)
     with arguments.out.open("w") as out:
         for path in files:
             probabilities = session.run(None, {"image": network_input(arguments.model, path)})[0][0]

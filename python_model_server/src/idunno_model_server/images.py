@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,13 @@ MAX_PIXELS = 64 * 1024 * 1024
 
 # Decoders inside Pillow or its bundled libraries. EPS is left out on purpose: it starts an external interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 ERROR_CHARACTERS_MAX = 120
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files of a folder that are images by their names, sorted."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
 
 
 @functools.cache
@@ -36,6 +43,8 @@ def open_image(content: bytes | memoryview, mode: str) -> PillowImage.Image:
         raise RowError("empty file")
     try:
         image = pillow.open(io.BytesIO(content), formats=FORMATS)
+    except MemoryError:  # the machine's fault, not the row's
+        raise
     except Exception:
         raise RowError("not an image file") from None
     pixels = image.width * image.height

@@ -45,13 +45,22 @@ where
     T: DeserializeOwned,
     R: AsyncRead + Unpin + ?Sized,
 {
-    let mut header = [0; 4];
-    reader.read_exact(&mut header[..1]).await?;
-    let body = timeout(FRAME_TIMEOUT, read_body(reader, header, bytes_max)).await;
-    Ok(decode_body(&body.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)?)
+    Ok(decode_body(&read_body_within(reader, bytes_max).await?)?)
 }
 
-async fn read_body<R>(reader: &mut R, mut header: [u8; 4], bytes_max: usize) -> Result<Vec<u8>, FrameIoError>
+/// Reads one frame's bytes, behind its length: at most `bytes_max`.
+pub async fn read_body_within<R>(reader: &mut R, bytes_max: usize) -> Result<Vec<u8>, FrameIoError>
+where
+    R: AsyncRead + Unpin + ?Sized,
+{
+    let mut header = [0; 4];
+    reader.read_exact(&mut header[..1]).await?;
+    let body = timeout(FRAME_TIMEOUT, read_rest(reader, header, bytes_max)).await;
+    body.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Reads what follows a frame's first byte.
+async fn read_rest<R>(reader: &mut R, mut header: [u8; 4], bytes_max: usize) -> Result<Vec<u8>, FrameIoError>
 where
     R: AsyncRead + Unpin + ?Sized,
 {

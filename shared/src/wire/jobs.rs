@@ -131,6 +131,10 @@ pub struct WorkerReport {
     pub wait_ms: u32,
     /// Whether it drains: it wants nothing more and its unstarted leases are returned.
     pub draining: bool,
+    /// The models that its server offers, which is what can be trained; none while it was never ready. `None`: it is
+    /// ready and cannot list them.
+    #[serde(default)]
+    pub offers: Option<Vec<ModelName>>,
 }
 
 /// A batch that ran, in a commit.

@@ -83,6 +83,7 @@ impl SimWorker {
             wanted: self.wanted(),
             wait_ms: 1_500,
             draining: self.draining,
+            offers: None,
         }
     }
 

@@ -9,18 +9,18 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::command::{Arguments, Output};
+use crate::command::{Arguments, LocalVerb, Output, Verb};
 use crate::console;
 use crate::execute::{self, Answer, Data, Exit, Failure, Session};
+use crate::local::STILL_RUN;
 use progress::Bars;
 
 /// Runs the program.
 pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let json = wants_json(&arguments);
-    let parsed = match Arguments::try_parse_from(arguments) {
+    let parsed = match Arguments::read(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error, json),
     };
@@ -31,10 +31,26 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
             Err(error) => report(&Failure::error(error.to_string()), output),
         };
     };
-    let session = Session::new(&parsed.global, Arc::new(Bars));
-    match execute::run(&session, verb).await {
+    let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
+    let run = async { execute::run(&Session::new(&parsed.global, Arc::new(Bars))?, verb).await };
+    let done = tokio::select! {
+        done = run => done,
+        // What is dropped here deletes what it had begun to write.
+        () = interrupted() => {
+            let text = if starts { format!("interrupted: {STILL_RUN}") } else { String::from("interrupted") };
+            Err(Failure::new(Exit::Interrupted, text))
+        }
+    };
+    match done {
         Ok(answer) => print(&answer, output),
         Err(failure) => report(&failure, output),
+    }
+}
+
+/// Waits for Ctrl-C.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -8,6 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::execute::Reporter;
 
+const FILES: &str = "{msg} [{bar:30}] {pos}/{len} {per_sec} {eta}";
+const BYTES: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const UNKNOWN: &str = "{msg} {spinner} {elapsed}";
+
 /// Bars on stderr, if that is a terminal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bars;
@@ -17,29 +21,37 @@ impl Reporter for Bars {
         if !io::stderr().is_terminal() {
             return Box::new(NoProgress);
         }
-        let by_files = files > 0;
-        let template = match (by_files, bytes > 0) {
-            (true, _) => "{msg} [{bar:30}] {pos}/{len} {per_sec} {eta}",
-            (false, true) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            (false, false) => "{msg} {spinner} {bytes} {bytes_per_sec}",
-        };
-        let bar = ProgressBar::new(if by_files { files } else { bytes });
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_message(label.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Box::new(Bar { bar, by_files })
-    }
-
-    fn note(&self, text: &str) {
-        eprintln!("{text}");
+        let bar = Bar::new(ProgressBar::new(0), files, bytes);
+        bar.bar.set_message(label.to_owned());
+        bar.bar.enable_steady_tick(Duration::from_millis(200));
+        Box::new(bar)
     }
 }
 
 struct Bar {
     bar: ProgressBar,
     by_files: bool,
+}
+
+impl Bar {
+    fn new(bar: ProgressBar, files: u64, bytes: u64) -> Self {
+        let bar = Self { bar, by_files: files > 0 };
+        match (files, bytes) {
+            (0, 0) => bar.style(UNKNOWN),
+            (0, _) => bar.set_total(bytes),
+            _ => {
+                bar.bar.set_length(files);
+                bar.style(FILES);
+            }
+        }
+        bar
+    }
+
+    fn style(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
+    }
 }
 
 impl Progress for Bar {
@@ -54,10 +66,37 @@ impl Progress for Bar {
             self.bar.inc(1);
         }
     }
+
+    fn set_total(&self, bytes: u64) {
+        if !self.by_files {
+            self.bar.set_length(bytes);
+            self.style(BYTES);
+        }
+    }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_that_is_found_out_later_is_a_bars_length() {
+        let bar = |files, bytes| Bar::new(ProgressBar::hidden(), files, bytes);
+        let one = bar(0, 0);
+        one.set_total(4096);
+        one.bytes(1024);
+        one.file();
+        assert_eq!((one.bar.length(), one.bar.position()), (Some(4096), 1024));
+        let many = bar(10, 9999);
+        many.set_total(5);
+        many.bytes(1024);
+        many.file();
+        assert_eq!((many.bar.length(), many.bar.position()), (Some(10), 1));
     }
 }

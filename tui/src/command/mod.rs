@@ -9,13 +9,15 @@ pub mod registry;
 mod tests;
 pub mod verbs;
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub use verbs::{LocalVerb, MemberOf, Verb};
+pub use verbs::{LocalVerb, MemberOf, OneMember, Verb};
 
 /// Exit codes, as `idunno --help` shows them.
 const EXIT_CODES: &str = "\
@@ -28,9 +30,10 @@ Exit codes:
   5  not done in time
   6  refused: the input is not acceptable, or the state does not allow it
   7  done in part
+  130  interrupted
 
-The cluster is found by --cluster or IDUNNO_CLUSTER, else by the local cluster's file DIR/cluster.json, else at
-127.0.0.1:7401. Data goes to stdout, everything else to stderr. NO_COLOR is respected.
+The cluster is found by --cluster, else by --dir, else by IDUNNO_CLUSTER, else by the local cluster's file
+DIR/cluster.json, else at 127.0.0.1:7401. Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 
 Example:
   idunno                                  open the console
@@ -51,6 +54,19 @@ pub struct Arguments {
     /// What to do; the console without one.
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+impl Arguments {
+    /// Reads a command line. A directory named on it outweighs a cluster that the environment names.
+    pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut read = Self::from_arg_matches(&matches)?;
+        let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        if given("dir") && !given("cluster") {
+            read.global.cluster = Seeds::default();
+        }
+        Ok(read)
+    }
 }
 
 /// What holds for every command.
@@ -95,14 +111,15 @@ impl FromStr for Seeds {
         text.split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
-            .map(address)
-            .collect::<Result<_, _>>()
-            .map(Self)
+            .map(addresses)
+            .collect::<Result<Vec<_>, _>>()
+            .map(|found| Self(found.concat()))
     }
 }
 
-/// An address, or a host's name and a port.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = text.to_socket_addrs().map_err(|error| format!("'{text}': {error}: write HOST:PORT"))?.next();
-    found.ok_or_else(|| format!("'{text}' has no address"))
+/// An address, or all those of a host's name and a port: only some of them may be listened on.
+fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = text.to_socket_addrs().map_err(|error| format!("'{text}': {error}: write HOST:PORT"))?;
+    let found: Vec<SocketAddr> = found.collect();
+    if found.is_empty() { Err(format!("'{text}' has no address")) } else { Ok(found) }
 }

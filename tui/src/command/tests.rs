@@ -1,3 +1,5 @@
+use std::net::{SocketAddr, ToSocketAddrs};
+
 use clap::{CommandFactory, Parser};
 
 use super::line::{Known, Line, complete, parse, split};
@@ -84,7 +86,7 @@ fn synopses_read_well() {
     let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
     assert_eq!(synopsis("add-job"), "MODEL [--dataset NAME] [--batch-size N]");
     assert_eq!(synopsis("start-job"), "JOB... [--wait]");
-    assert_eq!(synopsis("get-job-results"), "JOB [LOCAL]");
+    assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw]");
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");
 }
 
@@ -161,5 +163,8 @@ fn addresses_are_several_or_none() {
     assert_eq!("".parse(), Ok(Seeds::default()));
     let two = vec![([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()];
     assert_eq!("127.0.0.1:1, 127.0.0.1:2,".parse(), Ok(Seeds(two)));
+    // A host's name stands for all its addresses.
+    let all: Vec<SocketAddr> = "localhost:7401".to_socket_addrs().unwrap().collect();
+    assert_eq!("localhost:7401".parse(), Ok(Seeds(all)));
     assert!("127.0.0.1".parse::<Seeds>().unwrap_err().contains("HOST:PORT"));
 }

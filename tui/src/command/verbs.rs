@@ -1,5 +1,6 @@
 //! Every command with its arguments. The doc comments are the help that people read.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -109,6 +110,9 @@ pub enum Verb {
         /// Where to write them; '-' or nothing is stdout
         #[arg(value_name = "LOCAL")]
         local: Option<PathBuf>,
+        /// Every row as it was committed, unchecked: two for a query that was answered twice
+        #[arg(long)]
+        raw: bool,
     },
     /// Run a job's dead letters again
     #[command(after_help = "Example:\n  idunno retry-dead-letters job-1")]
@@ -129,10 +133,10 @@ pub enum Verb {
     GetModels,
     /// Have a member that left join again
     #[command(name = "join", after_help = "Example:\n  idunno join --member m3")]
-    Join(MemberOf),
+    Join(OneMember),
     /// Have a member leave the cluster; its process stays
     #[command(name = "leave", after_help = "Example:\n  idunno leave --member m3")]
-    Leave(MemberOf),
+    Leave(OneMember),
     /// The membership list of a member
     #[command(name = "list_mem", after_help = "Example:\n  idunno list_mem --member 127.0.0.1:7401")]
     ListMem(MemberOf),
@@ -219,6 +223,14 @@ pub struct MemberOf {
     pub member: Option<MemberRef>,
 }
 
+/// Which member an order goes to: never to just any.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub struct OneMember {
+    /// The member's address or name; only needless where --cluster gives one address
+    #[arg(long, value_name = "MEMBER")]
+    pub member: Option<MemberRef>,
+}
+
 /// A cluster on this machine.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum LocalVerb {
@@ -290,6 +302,15 @@ impl FromStr for MemberRef {
         match text.parse() {
             Ok(address) => Ok(Self::Address(address)),
             Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl fmt::Display for MemberRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
         }
     }
 }

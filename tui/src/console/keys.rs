@@ -4,7 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::input::Input;
 use super::rows;
-use super::state::{Asked, Confirm, Effect, Mode, Page, Pane, State};
+use super::state::{Asked, Confirm, Effect, Mode, NOTICE_MS, Page, Pane, State};
+use super::target;
 use super::theme::Role;
 use super::update::{begin, show_text, turn_files};
 use crate::command::line::{self, Known, Line};
@@ -13,7 +14,6 @@ use crate::command::registry::Danger;
 /// Keys pressed this soon after a question appeared were meant for something else.
 const GRACE_MS: u64 = 150;
 const HISTORY_MAX: usize = 100;
-const NOTICE_MS: u64 = 6000;
 
 /// The keys of the pages, for help: key, and what it does.
 pub const HELP: [(&str, &str); 16] = [
@@ -51,7 +51,9 @@ pub fn press(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
             Vec::new()
         }
         Mode::Help { line } => {
-            state.mode = scrolled(key, line, state.height).map_or(Mode::Page, |line| Mode::Help { line });
+            let last = super::view::help_lines().saturating_sub(state.pane_height());
+            let scrolled = scrolled(key, line, state.pane_height());
+            state.mode = scrolled.map_or(Mode::Page, |line| Mode::Help { line: line.min(last) });
             Vec::new()
         }
         Mode::Pane(pane) => {
@@ -80,7 +82,7 @@ fn page(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
     let step = i64::try_from(state.height.max(1)).unwrap_or(i64::MAX);
     match key.code {
         KeyCode::Char('q') if state.running() == 0 => return vec![Effect::Quit],
-        KeyCode::Char('q') => ask(state, Asked::Quit, None, now_ms),
+        KeyCode::Char('q') => ask(state, Asked::Quit, None, None, now_ms),
         KeyCode::Tab => state.page = state.page.step(1),
         KeyCode::BackTab => state.page = state.page.step(Page::ALL.len() - 1),
         KeyCode::Char(digit @ '1'..='5') => state.page = Page::ALL[digit as usize - '1' as usize],
@@ -222,28 +224,39 @@ fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
         _ => {}
     }
     match line::parse(text) {
-        Line::Verb { verb, output } => {
-            let (danger, target) = verb.danger();
+        Line::Verb { mut verb, output } => {
+            let target = match target::bind(state, &mut verb) {
+                Ok(target) => target,
+                Err(reason) => {
+                    mend(state, text, reason, now_ms);
+                    return Vec::new();
+                }
+            };
+            let (danger, word) = verb.danger();
             let asked = Asked::Command { title: text.to_owned(), verb, output };
             match danger {
                 Danger::None => return confirmed(state, asked, now_ms),
-                Danger::Disruptive => ask(state, asked, None, now_ms),
-                Danger::Irreversible => ask(state, asked, Some(target), now_ms),
+                Danger::Disruptive => ask(state, asked, target, None, now_ms),
+                Danger::Irreversible => ask(state, asked, target, Some(word), now_ms),
             }
         }
         Line::Show(help) => show_text(state, text.to_owned(), &help, now_ms),
-        Line::Wrong(reason) => {
-            let first = reason.lines().next().unwrap_or_default().to_owned();
-            state.notice = Some((crate::tail::printable(&first), Role::Bad, now_ms + NOTICE_MS));
-            state.mode = Mode::Line { input: Input::new(text), recalled: None, offers: Vec::new() };
-        }
+        Line::Wrong(reason) => mend(state, text, &reason, now_ms),
     }
     Vec::new()
 }
 
-fn ask(state: &mut State, asked: Asked, word: Option<String>, now_ms: u64) {
+/// Leaves a wrong line to be mended, and says what is wrong.
+fn mend(state: &mut State, text: &str, reason: &str, now_ms: u64) {
+    let first = reason.lines().next().unwrap_or_default();
+    state.notice = Some((crate::tail::printable(first), Role::Bad, now_ms + NOTICE_MS));
+    state.mode = Mode::Line { input: Input::new(text), recalled: None, offers: Vec::new() };
+}
+
+fn ask(state: &mut State, asked: Asked, target: Option<String>, word: Option<String>, now_ms: u64) {
     let typed = Input::default();
-    state.mode = Mode::Confirm(Box::new(Confirm { asked, word, typed, yes: false, opened_ms: now_ms }));
+    state.mode =
+        Mode::Confirm(Box::new(Confirm { asked, target, word, typed, yes: false, opened_ms: now_ms }));
 }
 
 fn confirmed(state: &mut State, asked: Asked, now_ms: u64) -> Vec<Effect> {
@@ -298,7 +311,7 @@ fn filter(state: &mut State, key: KeyEvent, mut input: Input, before: String) {
 fn pane_key(state: &mut State, key: KeyEvent, mut pane: Pane) {
     let lines = state.operations.iter().find(|operation| operation.id == pane.operation);
     let lines = lines.and_then(|operation| operation.result.as_ref()).map_or(0, |shown| shown.lines.len());
-    let last = lines.saturating_sub(state.height.max(1));
+    let last = lines.saturating_sub(state.pane_height());
     match key.code {
         KeyCode::Left => pane.column = pane.column.saturating_sub(40),
         KeyCode::Right => pane.column = pane.column.saturating_add(40).min(8000),
@@ -306,7 +319,7 @@ fn pane_key(state: &mut State, key: KeyEvent, mut pane: Pane) {
             state.mode = empty_line();
             return;
         }
-        _ => match scrolled(key, pane.line, state.height) {
+        _ => match scrolled(key, pane.line, state.pane_height()) {
             Some(line) => pane.line = line.min(last),
             None => return,
         },

@@ -12,6 +12,7 @@ pub mod log;
 pub mod rows;
 pub mod runtime;
 pub mod state;
+mod target;
 pub mod terminal;
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,7 @@ pub async fn run(global: &Global) -> io::Result<()> {
         let text = "the console needs a terminal: give a command, see 'idunno --help'";
         return Err(io::Error::other(text));
     }
-    let session = Session::new(global, Arc::new(Silent));
+    let session = Session::new(global, Arc::new(Silent)).map_err(io::Error::other)?;
     let theme = Theme::of_environment(|name| std::env::var(name).ok());
     let (net_sender, net) = channel(CHANNEL);
     let (results_sender, results) = channel(CHANNEL);
@@ -48,7 +48,7 @@ pub async fn run(global: &Global) -> io::Result<()> {
     tokio::spawn(connection::follow(session.clone(), net_sender, Arc::clone(&retry)));
     tokio::spawn(tail(global.log_dir.clone(), session.dir.clone(), log_sender));
     let mut console = Console {
-        state: State::new(session.label()),
+        state: State { only_seed: session.only_seed(), ..State::new(session.label()) },
         session,
         theme,
         started: Instant::now(),
@@ -196,8 +196,6 @@ impl Reporter for Silent {
     fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
         Box::new(idunno_shared::client::files::NoProgress)
     }
-
-    fn note(&self, _text: &str) {}
 }
 
 /// How far a command is, counted for the screen.
@@ -213,8 +211,6 @@ impl Reporter for Counters {
         self.bytes.store(0, Ordering::Relaxed);
         Box::new(self.clone())
     }
-
-    fn note(&self, _text: &str) {}
 }
 
 impl Progress for Counters {

@@ -1,6 +1,7 @@
 //! Everything the console knows, and what may happen to it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use crossterm::event::KeyEvent;
 use idunno_shared::names::FileName;
@@ -20,6 +21,8 @@ pub const RESULT_LINES_MAX: usize = 10_000;
 pub const FILES_PER_PAGE: u32 = 200;
 /// Live, but nothing was heard for so long: stale.
 pub const STALE_AFTER_MS: u64 = 3500;
+/// How long a notice stays.
+pub const NOTICE_MS: u64 = 6000;
 
 /// A page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,6 +198,8 @@ pub enum Asked {
 pub struct Confirm {
     /// What about.
     pub asked: Asked,
+    /// Whom it hits, by name and address, where that is one member.
+    pub target: Option<String>,
     /// What must be typed; nothing if a key is enough.
     pub word: Option<String>,
     /// What has been typed.
@@ -243,6 +248,8 @@ pub enum Mode {
 pub struct State {
     /// What the cluster is called.
     pub label: String,
+    /// The one address that the console was given, if it was one.
+    pub only_seed: Option<SocketAddr>,
     /// The page shown.
     pub page: Page,
     /// What the keys go to.
@@ -280,6 +287,7 @@ impl State {
     pub fn new(label: String) -> Self {
         Self {
             label,
+            only_seed: None,
             page: Page::Members,
             mode: Mode::Page,
             link: Link::Connecting,
@@ -306,6 +314,11 @@ impl State {
     /// Whether what is shown is known to be true now.
     pub fn is_current(&self, now_ms: u64) -> bool {
         self.link == Link::Live && now_ms.saturating_sub(self.seen_ms) < STALE_AFTER_MS
+    }
+
+    /// Lines of text within a pane or help: it covers the page and the titles above it, and its frame takes two.
+    pub fn pane_height(&self) -> usize {
+        self.height.saturating_sub(1).max(1)
     }
 
     /// Commands under way.

@@ -3,7 +3,7 @@
 use super::keys;
 use super::rows;
 use super::state::{
-    Effect, FILES_PER_PAGE, Link, Mode, Msg, NetEvent, OPERATIONS_MAX, Operation, Page, Pane,
+    Effect, FILES_PER_PAGE, Link, Mode, Msg, NOTICE_MS, NetEvent, OPERATIONS_MAX, Operation, Page, Pane,
     RESULT_LINES_MAX, Shown, State,
 };
 use super::theme::Role;
@@ -16,8 +16,6 @@ use crate::execute::{Answer, Failure};
 const TERM_MEMORY_MS: u64 = 30_000;
 /// The files page asks again at most this often.
 const FILES_PERIOD_MS: u64 = 1000;
-/// How long a notice stays.
-const NOTICE_MS: u64 = 6000;
 
 /// Takes a message; returns what is to be done.
 pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {

@@ -1,5 +1,8 @@
 //! Why a command was not done, and the exit code that says so.
 
+use std::io;
+use std::path::Path;
+
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{GetError, PutError, Unavailable};
 use idunno_shared::wire::refusal::RefusalCode;
@@ -23,6 +26,8 @@ pub enum Exit {
     Refused = 6,
     /// Done in part.
     Partial = 7,
+    /// Ended by the user.
+    Interrupted = 130,
 }
 
 impl Exit {
@@ -36,6 +41,7 @@ impl Exit {
             Self::Timeout => "timeout",
             Self::Refused => "refused",
             Self::Partial => "partial",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -64,6 +70,15 @@ impl Failure {
     /// A member answered something else than was asked: another version, most likely.
     pub fn unexpected() -> Self {
         Self::error("the cluster answered with something else than was asked: it may run another version")
+    }
+
+    /// A local file that cannot be written, or must not be: something else than a file is there.
+    pub fn target(path: &Path, error: &io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => Exit::Refused,
+            _ => Exit::Error,
+        };
+        Self::new(exit, format!("cannot write {}: {error}", path.display()))
     }
 
     /// What programs read on stderr.
@@ -111,7 +126,8 @@ impl From<GetError> for Failure {
             GetError::NotFound { .. } | GetError::NoVersion { .. } => {
                 Self::new(Exit::NotFound, error.to_string())
             }
-            other => Self::error(other.to_string()),
+            GetError::Target { path, source } => Self::target(&path, &source),
+            GetError::Unavailable(error) => error.into(),
         }
     }
 }

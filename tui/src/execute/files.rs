@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use idunno_shared::client::files::{GetItem, PutItem, PutOptions, PutReport};
+use idunno_shared::client::files::{GetItem, PutItem, PutOptions, PutReport, target};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, FileSummary, FileVersion, MemberView,
@@ -27,14 +27,15 @@ pub async fn put(session: &Session, local: PathBuf, name: FileName) -> Result<An
     let report = session.files().put_files(vec![item], PutOptions::default(), progress.as_ref()).await?;
     let version = report.versions.first().copied().flatten().unwrap_or_default();
     let text = format!("{name} version {version}, {size} bytes{}", copies(&report));
+    let sent = report.copies_wanted > 0;
     let data = json!({"name": name, "version": version, "size": size,
-        "copies": report.copies_min, "copies_wanted": report.copies_wanted});
+        "copies": sent.then_some(report.copies_min), "copies_wanted": sent.then_some(report.copies_wanted)});
     Ok(Answer::new(data, text))
 }
 
-/// The durable copies of what was sent, if anything was.
+/// The durable copies of what was sent, if anything was: empty files have none.
 fn copies(report: &PutReport) -> String {
-    if report.files == 0 {
+    if report.copies_wanted == 0 {
         return String::new();
     }
     format!(", copies: {} of {}", report.copies_min, report.copies_wanted)
@@ -184,14 +185,9 @@ fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Refuses what must not be replaced before the network is asked.
 fn local_target(path: &Path) -> Result<(), Failure> {
-    if path.is_dir() {
-        return Err(Failure::error(format!(
-            "cannot write {}: it is a directory, name a file",
-            path.display()
-        )));
-    }
-    Ok(())
+    target::regular(path).map(drop).map_err(|error| Failure::target(path, &error))
 }
 
 fn version_json(version: &FileVersion) -> Value {
@@ -349,6 +345,23 @@ mod tests {
         std::fs::write(root.path().join("file"), "").unwrap();
         let error = make_directories(&root.path().join("file"), &items).unwrap_err();
         assert!(error.message.contains("cannot make"), "{error}");
+    }
+
+    #[test]
+    fn only_what_was_sent_has_copies() {
+        let empty = PutReport { files: 1, ..PutReport::default() };
+        assert_eq!(copies(&empty), "");
+        let sent = PutReport { files: 1, copies_min: 3, copies_wanted: 4, ..PutReport::default() };
+        assert_eq!(copies(&sent), ", copies: 3 of 4");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(local_target(&root.path().join("new")).is_ok());
+        for special in [Path::new("/dev/null"), root.path()] {
+            assert_eq!(local_target(special).unwrap_err().exit, Exit::Refused, "{}", special.display());
+        }
     }
 
     #[test]

@@ -1,71 +1,18 @@
-//! Models and jobs.
+//! Jobs.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView,
-    ModelView,
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::table::Table;
+use super::wait::{answered, pause};
 use super::{Answer, Exit, Failure, Session, members, text};
-
-const POLL_PERIOD: Duration = Duration::from_millis(250);
-
-/// `train-start`.
-pub async fn train(
-    session: &Session,
-    models: Vec<ModelName>,
-    seed: u64,
-    wait: bool,
-) -> Result<Answer, Failure> {
-    let Changed::Training(training) = session.cluster().change(Change::TrainStart { models, seed }).await?
-    else {
-        return Err(Failure::unexpected());
-    };
-    if wait {
-        await_training(session, &training).await?;
-    }
-    let names: Vec<&str> = training.iter().map(ModelName::as_str).collect();
-    let what = if wait { "trained" } else { "training started" };
-    let text = if names.is_empty() {
-        String::from("nothing to train: every model asked for is trained")
-    } else {
-        format!("{what}: {}", names.join(", "))
-    };
-    Ok(Answer::new(json!({"models": names, "trained": wait}), text))
-}
-
-async fn await_training(session: &Session, training: &[ModelName]) -> Result<(), Failure> {
-    let started = Instant::now();
-    loop {
-        let models = model_views(session).await?;
-        let asked: Vec<&ModelView> = models.iter().filter(|view| training.contains(&view.model)).collect();
-        let running: Vec<&str> =
-            asked.iter().filter(|view| view.training).map(|view| view.model.as_str()).collect();
-        if running.is_empty() {
-            let failed = asked.iter().filter_map(|view| {
-                view.failure.as_ref().map(|reason| format!("the training of {} failed: {reason}", view.model))
-            });
-            let failed: Vec<String> = failed.collect();
-            return if failed.is_empty() { Ok(()) } else { Err(Failure::error(failed.join("\n"))) };
-        }
-        pause(session, started, || format!("still training: {}", running.join(", "))).await?;
-    }
-}
-
-/// Sleeps between two looks at the cluster, up to the limit that was asked for.
-async fn pause(session: &Session, started: Instant, late: impl Fn() -> String) -> Result<(), Failure> {
-    if session.timeout.is_some_and(|limit| started.elapsed() >= limit) {
-        return Err(Failure::new(Exit::Timeout, late()));
-    }
-    sleep(POLL_PERIOD).await;
-    Ok(())
-}
 
 /// `add-job`.
 pub async fn add(
@@ -91,9 +38,10 @@ pub async fn set_batch_size(session: &Session, job: JobId, batch_size: u32) -> R
 
 /// `start-job`.
 pub async fn start(session: &Session, jobs: &[JobId], wait: bool) -> Result<Answer, Failure> {
+    let jobs = known(session, jobs).await?;
     let mut lines = Vec::new();
     let mut rows = Vec::new();
-    for &job in jobs {
+    for &job in &jobs {
         let changed =
             session.cluster().change(Change::StartJob { job }).await.map_err(|e| after(e.into(), &lines))?;
         let Changed::JobStarted { submitted } = changed else { return Err(Failure::unexpected()) };
@@ -103,8 +51,22 @@ pub async fn start(session: &Session, jobs: &[JobId], wait: bool) -> Result<Answ
     if !wait {
         return Ok(Answer::new(Value::Array(rows), lines.join("\n")));
     }
-    let views = await_jobs(session, jobs).await?;
+    let views = await_jobs(session, &jobs).await?;
     Ok(stats_answer(&views))
+}
+
+/// Each job once, in the order given; refused, before anything changes, if there is no such job.
+async fn known(session: &Session, jobs: &[JobId]) -> Result<Vec<JobId>, Failure> {
+    let mut seen = BTreeSet::new();
+    let jobs: Vec<JobId> = jobs.iter().copied().filter(|job| seen.insert(*job)).collect();
+    let views = job_views(session, None).await?;
+    let is_missing = |job: &&JobId| !views.iter().any(|view| view.id == **job);
+    let missing: Vec<String> = jobs.iter().filter(is_missing).map(ToString::to_string).collect();
+    if missing.is_empty() {
+        return Ok(jobs);
+    }
+    let text = format!("there is no {}: nothing was changed", missing.join(", no "));
+    Err(Failure::new(Exit::NotFound, text))
 }
 
 /// A failure in the middle of several changes names those that were made.
@@ -120,31 +82,43 @@ async fn await_jobs(session: &Session, jobs: &[JobId]) -> Result<Vec<JobView>, F
     let mut progress = None;
     let mut shown = 0;
     loop {
-        let mut views = job_views(session, None).await?;
-        views.retain(|view| jobs.contains(&view.id));
-        for view in &views {
-            let (state, reason) = text::job_state(&view.state);
-            if matches!(view.state, JobState::Stopped | JobState::Paused(_)) {
-                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-                return Err(Failure::new(Exit::Partial, format!("{} is {state}{reason}", view.id)));
+        let late = match answered(job_views(session, None).await)? {
+            Err(unreachable) => unreachable,
+            Ok(mut views) => {
+                views.retain(|view| jobs.contains(&view.id));
+                if let Some(halted) = views.iter().find_map(halted) {
+                    return Err(halted);
+                }
+                let total: u64 = views.iter().map(|view| view.submitted).sum();
+                let done: u64 = views.iter().map(|view| view.done + view.dead).sum();
+                let display = progress.get_or_insert_with(|| session.reporter.start("queries", total, 0));
+                (shown..done).for_each(|_| display.file());
+                shown = shown.max(done);
+                if views.iter().all(|view| view.state == JobState::Done) {
+                    return Ok(views);
+                }
+                format!("{done} of {total} queries done")
             }
-        }
-        let total: u64 = views.iter().map(|view| view.submitted).sum();
-        let done: u64 = views.iter().map(|view| view.done + view.dead).sum();
-        let display = progress.get_or_insert_with(|| session.reporter.start("queries", total, 0));
-        (shown..done).for_each(|_| display.file());
-        shown = shown.max(done);
-        if views.iter().all(|view| view.state == JobState::Done) {
-            return Ok(views);
-        }
-        pause(session, started, || format!("{done} of {total} queries done")).await?;
+        };
+        pause(session, started, &late).await?;
     }
+}
+
+/// Why a job that is waited for does not go on by itself, if it does not.
+fn halted(view: &JobView) -> Option<Failure> {
+    if !matches!(view.state, JobState::Stopped | JobState::Paused(_)) {
+        return None;
+    }
+    let (state, reason) = text::job_state(&view.state);
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Some(Failure::new(Exit::Partial, format!("{} is {state}{reason}", view.id)))
 }
 
 /// `stop-job`.
 pub async fn stop(session: &Session, jobs: &[JobId]) -> Result<Answer, Failure> {
+    let jobs = known(session, jobs).await?;
     let mut lines = Vec::new();
-    for &job in jobs {
+    for &job in &jobs {
         session.cluster().change(Change::StopJob { job }).await.map_err(|e| after(e.into(), &lines))?;
         lines.push(format!("{job} stopped"));
     }
@@ -332,51 +306,4 @@ pub async fn dead_letters(session: &Session, job: JobId) -> Result<Answer, Failu
         ]);
     }
     Ok(Answer::new(Value::Array(rows), table.render()))
-}
-
-async fn model_views(session: &Session) -> Result<Vec<ModelView>, Failure> {
-    match session.cluster().control(ControlRequest::Models).await? {
-        ControlReply::Models(models) => Ok(models),
-        _ => Err(Failure::unexpected()),
-    }
-}
-
-/// `get-models`.
-pub async fn models(session: &Session) -> Result<Answer, Failure> {
-    let models = model_views(session).await?;
-    let members = members::any_list(session).await.unwrap_or_default();
-    let mut table = Table::new("MODEL VERSION STATE MEMBERS");
-    let mut rows = Vec::new();
-    for model in &models {
-        let mut workers: Vec<_> = model
-            .workers
-            .iter()
-            .map(|(node, state)| (text::member_name(&members, *node), text::model_state(state)))
-            .collect();
-        workers.sort_by_key(|(name, _)| members::natural(name));
-        let shown: Vec<String> = workers.iter().map(|(name, (state, _))| format!("{name}:{state}")).collect();
-        table.row([
-            model.model.to_string(),
-            model.version.as_ref().map_or_else(|| String::from("-"), text::short),
-            model_summary(model),
-            shown.join(" "),
-        ]);
-        let workers: Vec<Value> = workers
-            .iter()
-            .map(|(name, (state, reason))| json!({"member": name, "state": state, "reason": reason}))
-            .collect();
-        rows.push(json!({"model": model.model, "version": model.version.map(|digest| digest.to_string()),
-            "training": model.training, "failure": model.failure, "workers": workers}));
-    }
-    Ok(Answer::new(Value::Array(rows), table.render()))
-}
-
-/// A model's state in the cluster.
-pub fn model_summary(model: &ModelView) -> String {
-    match (&model.failure, model.training, &model.version) {
-        (_, true, _) => String::from("training"),
-        (Some(reason), ..) => format!("failed: {reason}"),
-        (None, false, Some(_)) => String::from("trained"),
-        (None, false, None) => String::from("untrained"),
-    }
 }

@@ -7,8 +7,11 @@ use serde_json::json;
 
 use super::table::Table;
 use super::{Answer, Exit, Failure, Session, text};
-use crate::command::MemberOf;
 use crate::command::verbs::MemberRef;
+use crate::command::{MemberOf, OneMember};
+
+/// To `join` and `leave`, which nobody wants to go to just any member.
+pub const NAME_THE_MEMBER: &str = "name the member: --member NAME or --member IP:PORT";
 
 /// The membership list as the first member that answers has it.
 pub async fn any_list(session: &Session) -> Result<Vec<MemberView>, Failure> {
@@ -30,27 +33,33 @@ pub async fn find(session: &Session, member: &MemberRef) -> Result<MemberView, F
         MemberRef::Name(name) => view.name == *name,
     };
     members.into_iter().find(|view| matches(&view)).ok_or_else(|| {
-        let shown = match member {
-            MemberRef::Address(address) => address.to_string(),
-            MemberRef::Name(name) => name.to_string(),
-        };
-        Failure::new(Exit::NotFound, format!("there is no member '{shown}': list_mem shows those there are"))
+        Failure::new(Exit::NotFound, format!("there is no member '{member}': list_mem shows those there are"))
     })
 }
 
+/// A question, which any member may answer if none is named.
 async fn ask(
     session: &Session,
     of: MemberOf,
     request: ControlRequest,
 ) -> Result<(SocketAddr, ControlReply), Failure> {
-    let cluster = session.cluster();
-    let address = match of.member {
-        None => return Ok(cluster.ask_any(request).await?),
+    match of.member {
+        None => Ok(session.cluster().ask_any(request).await?),
+        Some(member) => ask_one(session, &member, request).await,
+    }
+}
+
+async fn ask_one(
+    session: &Session,
+    member: &MemberRef,
+    request: ControlRequest,
+) -> Result<(SocketAddr, ControlReply), Failure> {
+    let address = match member {
         // An address is asked as it is: the member there may be in no list.
-        Some(MemberRef::Address(address)) => address,
-        Some(name) => find(session, &name).await?.address,
+        MemberRef::Address(address) => *address,
+        MemberRef::Name(_) => find(session, member).await?.address,
     };
-    Ok((address, cluster.ask_member(address, request).await?))
+    Ok((address, session.cluster().ask_member(address, request).await?))
 }
 
 /// `list_mem`.
@@ -125,22 +134,24 @@ pub async fn identity(session: &Session, of: MemberOf) -> Result<Answer, Failure
 }
 
 /// `join`.
-pub async fn join(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
-    order(session, of, ControlRequest::Join, "joined").await
+pub async fn join(session: &Session, to: OneMember) -> Result<Answer, Failure> {
+    order(session, to, ControlRequest::Join, "joined").await
 }
 
 /// `leave`.
-pub async fn leave(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
-    order(session, of, ControlRequest::Leave, "left").await
+pub async fn leave(session: &Session, to: OneMember) -> Result<Answer, Failure> {
+    order(session, to, ControlRequest::Leave, "left").await
 }
 
 async fn order(
     session: &Session,
-    of: MemberOf,
+    to: OneMember,
     request: ControlRequest,
     done: &str,
 ) -> Result<Answer, Failure> {
-    match ask(session, of, request).await? {
+    let only = || session.only_seed().map(MemberRef::Address);
+    let member = to.member.or_else(only).ok_or_else(|| Failure::new(Exit::Usage, NAME_THE_MEMBER))?;
+    match ask_one(session, &member, request).await? {
         (address, ControlReply::Done) => {
             Ok(Answer::new(json!({"member": address, "done": done}), format!("{address} {done}")))
         }

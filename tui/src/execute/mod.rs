@@ -6,11 +6,13 @@ pub mod failure;
 pub mod files;
 pub mod jobs;
 pub mod members;
+pub mod models;
 pub mod results;
 pub mod session;
 pub mod status;
 pub mod table;
 pub mod text;
+pub mod wait;
 
 use serde_json::Value;
 
@@ -65,19 +67,19 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     match verb {
         Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
         Verb::GetDataset { dataset, directory } => files::get_dataset(session, &dataset, &directory).await,
-        Verb::TrainStart { models, seed, wait } => jobs::train(session, models, seed, wait).await,
+        Verb::TrainStart { models, seed, wait } => models::train(session, models, seed, wait).await,
         Verb::AddJob { model, dataset, batch_size } => jobs::add(session, model, dataset, batch_size).await,
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, job, batch_size).await,
         Verb::StartJob { jobs, wait } => jobs::start(session, &jobs, wait).await,
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
         Verb::GetJobStats { job } => jobs::stats(session, job).await,
         Verb::GetJobAssignedVms { job } => jobs::assignments(session, job).await,
-        Verb::GetJobResults { job, local } => results::fetch::get(session, job, local).await,
+        Verb::GetJobResults { job, local, raw } => results::fetch::get(session, job, local, raw).await,
         Verb::RetryDeadLetters { job } => jobs::retry_dead_letters(session, job).await,
         Verb::GetDeadLetters { job } => jobs::dead_letters(session, job).await,
-        Verb::GetModels => jobs::models(session).await,
-        Verb::Join(of) => members::join(session, of).await,
-        Verb::Leave(of) => members::leave(session, of).await,
+        Verb::GetModels => models::models(session).await,
+        Verb::Join(to) => members::join(session, to).await,
+        Verb::Leave(to) => members::leave(session, to).await,
         Verb::ListMem(of) => members::list(session, of).await,
         Verb::ListSelf(of) => members::identity(session, of).await,
         Verb::Put { local, name } => files::put(session, local, name).await,

@@ -9,6 +9,7 @@ use idunno_shared::client::cluster::{Cluster, DEADLINE_DEFAULT};
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, Progress};
 
+use super::Failure;
 use crate::command::Global;
 use crate::local::record::Record;
 
@@ -17,10 +18,9 @@ const MEMBER_PORT: u16 = 7401;
 
 /// Where a long command tells how far it is.
 pub trait Reporter: Send + Sync {
-    /// Something of a known size begins; the old display ends when its `Progress` is dropped.
+    /// Something begins, of so many files or bytes; without either its size is not known, or not yet. The old display
+    /// ends when its `Progress` is dropped.
     fn start(&self, label: &str, files: u64, bytes: u64) -> Box<dyn Progress>;
-    /// One line for people.
-    fn note(&self, text: &str);
 }
 
 /// What commands work with. Cheap to clone.
@@ -37,18 +37,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session as the command line says.
-    pub fn new(global: &Global, reporter: Arc<dyn Reporter>) -> Self {
+    /// A session as the command line says; refused if the local cluster's file is damaged.
+    pub fn new(global: &Global, reporter: Arc<dyn Reporter>) -> Result<Self, Failure> {
         let timeout = global.timeout.map(Duration::from_secs);
-        let seeds = seeds(&global.cluster.0, &global.dir);
+        let seeds = seeds(&global.cluster.0, &global.dir)?;
         let cluster = connect(&seeds, timeout);
-        Self {
+        Ok(Self {
             cluster: Arc::new(Mutex::new((seeds, cluster))),
             given: global.cluster.0.clone(),
             dir: global.dir.clone(),
             timeout,
             reporter,
-        }
+        })
     }
 
     /// The same session, telling elsewhere how far it is.
@@ -64,13 +64,22 @@ impl Session {
 
     /// The cluster's files, over connections of their own.
     pub fn files(&self) -> Files {
-        Files::new(self.cluster())
+        let files = Files::new(self.cluster());
+        match self.timeout {
+            Some(limit) => files.patience(limit),
+            None => files,
+        }
+    }
+
+    /// The one address that was given, if it was one.
+    pub fn only_seed(&self) -> Option<SocketAddr> {
+        if let [only] = self.given[..] { Some(only) } else { None }
     }
 
     /// Looks again where the cluster is: a local one may have started, or have got other addresses. What was learned
-    /// of the old one is kept as long as the addresses are the same.
+    /// of the old one is kept as long as the addresses are the same, or the local cluster's file cannot be read.
     pub fn refresh(&self) {
-        let seeds = seeds(&self.given, &self.dir);
+        let Ok(seeds) = seeds(&self.given, &self.dir) else { return };
         let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
         if current.0 != seeds {
             *current = (seeds.clone(), connect(&seeds, self.timeout));
@@ -95,12 +104,12 @@ fn connect(seeds: &[SocketAddr], timeout: Option<Duration>) -> Cluster {
 }
 
 /// Where to look for the cluster.
-fn seeds(given: &[SocketAddr], dir: &Path) -> Vec<SocketAddr> {
+fn seeds(given: &[SocketAddr], dir: &Path) -> Result<Vec<SocketAddr>, Failure> {
     if !given.is_empty() {
-        return given.to_vec();
+        return Ok(given.to_vec());
     }
-    match Record::load(dir) {
-        Ok(Some(record)) => record.addresses(),
-        _ => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, MEMBER_PORT))],
-    }
+    Ok(match Record::load(dir)? {
+        Some(record) => record.addresses(),
+        None => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, MEMBER_PORT))],
+    })
 }

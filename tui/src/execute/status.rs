@@ -6,7 +6,7 @@ use idunno_shared::wire::jobs::ServerState;
 use serde_json::{Value, json};
 
 use super::table::Table;
-use super::{Answer, Exit, Failure, Session, jobs, members, text};
+use super::{Answer, Exit, Failure, Session, jobs, members, models, text};
 
 /// The first view that the coordinator pushes.
 pub async fn first_view(session: &Session) -> Result<ClusterView, Failure> {
@@ -51,7 +51,7 @@ fn summary(view: &ClusterView) -> String {
         lines.push(format!(
             "model        {} {}, loaded on {loaded}",
             model.model,
-            jobs::model_summary(model)
+            models::model_summary(model)
         ));
     }
     if view.jobs.is_empty() {

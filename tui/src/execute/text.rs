@@ -1,5 +1,6 @@
 //! Figures and states in words.
 
+use idunno_shared::client::files::get::utc;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::control::{JobState, Liveness, LogRole, MemberView};
 use idunno_shared::wire::jobs::{ModelState, ServerState};
@@ -31,19 +32,9 @@ pub fn seconds(span: f64) -> String {
     }
 }
 
-/// A moment in UTC: `2026-11-22 14:03:07`. Days to a date after Hinnant's `civil_from_days`.
+/// A moment in UTC: `2026-11-22 14:03:07`.
 pub fn moment(at_ms: u64) -> String {
-    let second = at_ms / 1000;
-    let (day, second) = (second / 86_400, second % 86_400);
-    let shifted = day + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{date:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+    utc(at_ms).replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
 /// A digest's first 12 digits.

@@ -1,5 +1,6 @@
 //! Starts processes of a local cluster and waits until they say where they listen.
 
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::execute::{Exit, Failure};
 
 const POLL_PERIOD: Duration = Duration::from_millis(20);
 const LOG: &str = "stdout.log";
-const TAIL_BYTES: usize = 2000;
+const TAIL_BYTES: u64 = 2000;
 
 /// What a daemon writes when it listens.
 #[derive(Debug, Deserialize)]
@@ -50,14 +51,14 @@ pub fn launch(
     process: &Process,
     introducer: Option<SocketAddr>,
 ) -> Result<(Launched, Identity), Failure> {
-    let wrong = |what: &Path, error: std::io::Error| {
+    let wrong = |what: &Path, error: io::Error| {
         Failure::error(format!("cannot start {}: {}: {error}", process.name, what.display()))
     };
     std::fs::create_dir_all(&process.data_dir).map_err(|error| wrong(&process.data_dir, error))?;
     // What an earlier process wrote would be taken for this one's.
     let runtime = runtime_path(&process.data_dir);
     if let Err(error) = std::fs::remove_file(&runtime)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != io::ErrorKind::NotFound
     {
         return Err(wrong(&runtime, error));
     }
@@ -80,9 +81,12 @@ pub fn arguments(record: &Record, process: &Process, introducer: Option<SocketAd
         if let Some(introducer) = introducer {
             push("--introducer", introducer.to_string());
         }
-        if let Some(python) = &record.python {
-            push("--model-server-python", python.display().to_string());
-            push("--threads", record.threads.to_string());
+        match &record.python {
+            Some(python) => {
+                push("--model-server-python", python.display().to_string());
+                push("--threads", record.threads.to_string());
+            }
+            None => push("--model-server-url", String::from("none")),
         }
     }
     arguments
@@ -132,11 +136,22 @@ pub fn log_tail(data_dir: &Path) -> String {
     let newest = crate::tail::newest_log(&data_dir.join("logs"));
     let mut parts = Vec::new();
     for path in [Some(data_dir.join(LOG)), newest].into_iter().flatten() {
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        // A log that cannot be read says nothing, and hides nothing else.
+        let bytes = last_bytes(&path).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&bytes);
         if !tail.is_empty() {
             parts.push(format!("--- {}\n{}", path.display(), tail.trim_end()));
         }
     }
     parts.join("\n")
+}
+
+/// The last [`TAIL_BYTES`] of a file, which may be long.
+fn last_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

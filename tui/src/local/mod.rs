@@ -28,6 +28,8 @@ use crate::execute::{Answer, Exit, Failure, Session, text};
 use record::Record;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a start that went wrong ends with.
+pub const STILL_RUN: &str = "the processes still run: 'idunno local down' stops them";
 
 /// Carries a `local` command out.
 pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> {

@@ -1,5 +1,6 @@
 //! Processes of the operating system, told apart from later ones that were given the same number.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -83,14 +84,23 @@ fn send(_pid: u32, _signal: Signal) -> bool {
 }
 
 /// Starts a program in the background, in a process group of its own, so that it outlives this program and does not
-/// get the terminal's Ctrl-C. Its output is appended to `log`. The runtime reaps it while this program runs.
+/// get the terminal's Ctrl-C. Settings in this program's environment are another cluster's, and are kept from it. Its
+/// output is appended to `log`. The runtime reaps it while this program runs.
 pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<tokio::process::Child> {
     let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
+        command.env_remove(name);
+    }
     #[cfg(unix)]
     command.process_group(0);
     command.spawn()
+}
+
+/// Whether a variable of the environment sets something of the daemon's, or of this program's.
+fn is_setting(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"IDUNNO_")
 }
 
 #[cfg(test)]

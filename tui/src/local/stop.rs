@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::process::Signal;
-use super::record::Record;
+use super::record::{Process, Record};
 use super::{lock, members_of};
 use crate::execute::{Answer, Exit, Failure, Session};
 
 /// How long processes have to end in good order.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long the system may take to end those that were killed.
+const KILL_GRACE: Duration = Duration::from_secs(5);
 const POLL_PERIOD: Duration = Duration::from_millis(20);
 
 /// `local kill`.
@@ -49,8 +51,17 @@ pub(crate) async fn kill(
         })
         .collect();
     let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let killed: Vec<usize> =
-        chosen.iter().zip(hit).filter(|(_, hit)| *hit).map(|(position, _)| *position).collect();
+    let (killed, missed): (Vec<_>, Vec<_>) = chosen.iter().zip(hit).partition(|(_, hit)| *hit);
+    let names = |hits: &[(&usize, bool)]| -> Vec<&str> {
+        hits.iter().map(|(position, _)| record.processes[**position].name.as_str()).collect()
+    };
+    if killed.is_empty() {
+        let text =
+            format!("nothing was killed: {} had ended, or may not be killed", names(&missed).join(", "));
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    let missed = names(&missed).join(", ");
+    let killed: Vec<usize> = killed.into_iter().map(|(position, _)| *position).collect();
     let shown: Vec<String> = killed
         .iter()
         .map(|&position| {
@@ -66,7 +77,12 @@ pub(crate) async fn kill(
                 "coordinator": Some(position) == leader})
         })
         .collect();
-    Ok(Answer::new(json!({"killed": rows, "at_ms": at_ms}), format!("killed: {}", shown.join(", "))))
+    let answer =
+        Answer::new(json!({"killed": rows, "at_ms": at_ms}), format!("killed: {}", shown.join(", ")));
+    if missed.is_empty() {
+        return Ok(answer);
+    }
+    Ok(answer.incomplete(format!("{missed} had ended, or may not be killed")))
 }
 
 /// The position of the process that coordinates, as the living members see it.
@@ -111,20 +127,23 @@ const fn mixed(state: u64) -> u64 {
 pub(crate) async fn down(session: &Session, purge: bool) -> Result<Answer, Failure> {
     let _lock = lock(&session.dir)?;
     let mut record = Record::require(&session.dir)?;
-    let alive = |record: &Record| record.processes.iter().filter(|process| process.is_alive()).count() as u64;
-    let running = alive(&record);
+    let running = alive(&record).count();
     signal_all(&record, Signal::Terminate);
-    let deadline = Instant::now() + session.timeout.unwrap_or(GRACE);
-    while alive(&record) > 0 && Instant::now() < deadline {
-        sleep(POLL_PERIOD).await;
-    }
-    let stubborn = alive(&record);
+    await_end(&record, session.timeout.unwrap_or(GRACE)).await;
+    let stubborn = alive(&record).count();
     signal_all(&record, Signal::Kill);
-    while alive(&record) > 0 {
-        sleep(POLL_PERIOD).await;
+    await_end(&record, KILL_GRACE).await;
+    let survivors: Vec<String> = alive(&record).map(|process| process.name.clone()).collect();
+    for process in record.processes.iter_mut().filter(|process| !process.is_alive()) {
+        process.running = None;
     }
-    record.processes.iter_mut().for_each(|process| process.running = None);
     record.save(&session.dir)?;
+    if !survivors.is_empty() {
+        let names = survivors.join(", ");
+        let text =
+            format!("{names} did not end: another user's, or stuck in the system; nothing was deleted");
+        return Err(Failure::error(text));
+    }
     if purge {
         delete(session, &record)?;
     }
@@ -133,6 +152,18 @@ pub(crate) async fn down(session: &Session, purge: bool) -> Result<Answer, Failu
     let noun = if running == 1 { "process" } else { "processes" };
     let text = format!("{running} {noun} stopped{forced}{deleted}");
     Ok(Answer::new(json!({"stopped": running, "forced": stubborn, "purged": purge}), text))
+}
+
+fn alive(record: &Record) -> impl Iterator<Item = &Process> {
+    record.processes.iter().filter(|process| process.is_alive())
+}
+
+/// Waits until none lives, so long at most.
+async fn await_end(record: &Record, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while alive(record).next().is_some() && Instant::now() < deadline {
+        sleep(POLL_PERIOD).await;
+    }
 }
 
 fn signal_all(record: &Record, signal: Signal) {
@@ -164,7 +195,16 @@ fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::local::process::Identity;
-    use crate::local::record::Process;
+
+    #[tokio::test]
+    async fn the_wait_for_what_does_not_end_is_bounded() {
+        let mut record = Record::new("idunnod".into(), None, 1);
+        let running = Some(Identity::of(std::process::id()));
+        let process = Process { name: "m1".into(), data_dir: "m1".into(), address: None, running };
+        record.processes.push(process);
+        await_end(&record, Duration::from_millis(50)).await;
+        assert_eq!(alive(&record).map(|process| process.name.as_str()).collect::<Vec<_>>(), ["m1"]);
+    }
 
     #[test]
     fn random_members_are_living_ones_each_once() {

@@ -1,4 +1,4 @@
-use super::launch::arguments;
+use super::launch::{arguments, log_tail};
 use super::record::{Process, Record};
 use crate::execute::Exit;
 
@@ -38,6 +38,24 @@ fn a_process_gets_its_address_again() {
     let fresh = Process { address: None, ..record.processes[0].clone() };
     let introducer = arguments(&record, &fresh, None).join(" ");
     assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer");
+}
+
+#[test]
+fn a_member_without_python_is_told_that_it_has_no_model_server() {
+    let record = Record { python: None, ..record() };
+    let member = arguments(&record, &record.processes[1], None).join(" ");
+    assert!(member.ends_with("--model-server-url none"), "{member}");
+    let introducer = arguments(&record, &record.processes[0], None).join(" ");
+    assert!(!introducer.contains("model-server"), "{introducer}");
+}
+
+#[test]
+fn the_end_of_a_long_log_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("stdout.log"), "x".repeat(5000) + " the end").unwrap();
+    let tail = log_tail(dir.path());
+    assert!(tail.ends_with("x the end") && tail.len() < 2200, "{} bytes", tail.len());
+    assert_eq!(log_tail(&dir.path().join("missing")), "");
 }
 
 #[test]

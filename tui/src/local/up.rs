@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::launch::{Launched, await_addresses, launch, log_tail};
-use super::lock;
 use super::ready::{self, Wanted};
 use super::record::{INTRODUCER, Process, Record};
+use super::{STILL_RUN, lock};
 use crate::execute::{Answer, Exit, Failure, Session};
 
 const MEMBERS_DEFAULT: u32 = 7;
@@ -35,16 +35,40 @@ pub(crate) async fn up(session: &Session, wish: Wish) -> Result<Answer, Failure>
     let dir = absolute(&session.dir)?;
     let mut record = plan(&dir, wish, Record::load(&dir)?)?;
     let all: Vec<usize> = (0..record.processes.len()).collect();
-    let mut launched = bring_up(&dir, &mut record, &all, deadline).await?;
-    session.refresh();
-    await_ready(&record, &mut launched, deadline).await?;
+    run_all(session, &dir, &mut record, &all, deadline).await?;
     let members: Vec<_> = record
         .members()
         .map(|member| json!({"name": member.name, "address": member.address, "data_dir": member.data_dir}))
         .collect();
     let seconds = started.elapsed().as_secs_f64();
-    let text = format!("{} members ready in {seconds:.1} s, in {}", members.len(), session.dir.display());
-    Ok(Answer::new(json!({"members": members, "seconds": seconds, "dir": dir}), text))
+    let servers = record.python.is_some();
+    let mut text = format!("{} members ready in {seconds:.1} s, in {}", members.len(), session.dir.display());
+    if !servers {
+        text.push_str("\nwithout model servers: --model-server-python gives each member one");
+    }
+    let data = json!({"members": members, "seconds": seconds, "dir": dir, "model_servers": servers});
+    Ok(Answer::new(data, text))
+}
+
+/// Starts processes and waits until they are part of the cluster. A failure says that they still run, if any does.
+async fn run_all(
+    session: &Session,
+    dir: &Path,
+    record: &mut Record,
+    positions: &[usize],
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let _spinner = session.reporter.start("waiting for the cluster", 0, 0);
+    let started = async {
+        let mut launched = bring_up(dir, record, positions, deadline).await?;
+        session.refresh();
+        await_ready(record, &mut launched, deadline).await
+    };
+    let Err(failure) = started.await else { return Ok(()) };
+    if record.processes.iter().any(Process::is_alive) {
+        return Err(Failure::new(failure.exit, format!("{failure}\n{STILL_RUN}")));
+    }
+    Err(failure)
 }
 
 /// The record of the cluster that is to run.
@@ -180,9 +204,7 @@ pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Ans
             positions.push(position);
         }
     }
-    let mut launched = bring_up(&dir, &mut record, &positions, deadline).await?;
-    session.refresh();
-    await_ready(&record, &mut launched, deadline).await?;
+    run_all(session, &dir, &mut record, &positions, deadline).await?;
     let shown: Vec<&str> = names.iter().map(MemberName::as_str).collect();
     Ok(Answer::new(json!({"started": shown}), format!("started: {}", shown.join(", "))))
 }

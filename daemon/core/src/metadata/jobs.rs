@@ -3,6 +3,7 @@
 //! Added -> Running -> Done, with Stopped (by a person) and Paused (by the cluster) on the way, both resumed by a
 //! start. A start freezes manifest, label table and model version; they stay the same for the life of the job.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use idunno_shared::ids::{JobId, NodeId};
@@ -180,7 +181,7 @@ impl State {
         batch_size: u32,
     ) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
-        self.check_model(model)?;
+        self.check_model(model, &BTreeSet::new())?;
         if self.jobs.len() >= JOBS_MAX {
             return Err(Refusal::conflict(format!("there are {JOBS_MAX} jobs: no more can be kept")));
         }

@@ -1,8 +1,10 @@
 //! Models: which are trained, which are to be.
 //!
-//! Whether a name can be trained at all is for the model server to say. The artefact of the newest training is the
+//! Whether a name can be trained at all is for the model servers to say, so that the coordinator asks
+//! [`State::check_model`] before it proposes a training. The artefact of the newest training is the
 //! model's version; a job pins the version that it started with.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use idunno_shared::ids::Digest;
@@ -61,20 +63,15 @@ impl State {
         self.models.get(name).map(|model| &**model)
     }
 
-    /// Refuses a model that is neither predefined nor known.
-    pub(super) fn check_model(&self, name: &ModelName) -> Result<(), Refusal> {
-        if PREDEFINED_MODELS.contains(&name.as_str()) || self.models.contains_key(name) {
+    /// Refuses a model that is neither predefined, nor known, nor offered by a model server.
+    pub fn check_model(&self, name: &ModelName, offered: &BTreeSet<ModelName>) -> Result<(), Refusal> {
+        let others = self.models.keys().chain(offered).map(ModelName::as_str);
+        let names: BTreeSet<&str> = PREDEFINED_MODELS.into_iter().chain(others).collect();
+        if names.contains(name.as_str()) {
             return Ok(());
         }
-        let known = self.models.keys().map(ModelName::as_str);
-        let mut names: Vec<&str> = PREDEFINED_MODELS.into_iter().chain(known).collect();
-        names.sort_unstable();
-        names.dedup();
-        let message = format!(
-            "there is no model '{name}': there are {}; train-start makes others known",
-            names.join(", ")
-        );
-        Err(Refusal::not_found(message))
+        let names: Vec<&str> = names.into_iter().collect();
+        Err(Refusal::not_found(format!("there is no model '{name}': there are {}", names.join(", "))))
     }
 
     pub(super) fn start_training(&mut self, models: &[ModelName], seed: u64) -> Result<Changed, Refusal> {

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
@@ -347,6 +349,19 @@ fn only_an_asked_for_training_counts() {
     assert_eq!(fixture.state.model_views().len(), 5);
     let dots = Change::TrainStart { models: vec!["..".parse().unwrap()], seed: 1 };
     assert_eq!(code(fixture.change(dots)), RefusalCode::Invalid);
+}
+
+#[test]
+fn a_model_is_predefined_known_or_offered() {
+    let mut fixture = Fixture::default();
+    let (model, nothing): (ModelName, _) = ("mine".parse().unwrap(), BTreeSet::new());
+    assert!(fixture.state.check_model(&"mnist-mlp".parse().unwrap(), &nothing).is_ok());
+    let refusal = fixture.state.check_model(&model, &nothing).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::NotFound);
+    assert!(refusal.message.contains("'mine'") && refusal.message.contains("mnist-mlp"), "{refusal}");
+    assert!(fixture.state.check_model(&model, &BTreeSet::from([model.clone()])).is_ok());
+    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    assert!(fixture.state.check_model(&model, &nothing).is_ok());
 }
 
 #[test]

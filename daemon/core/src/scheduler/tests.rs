@@ -98,6 +98,7 @@ fn report(node: u64) -> WorkerReport {
         wanted: 1,
         wait_ms: WAIT_MS,
         draining: false,
+        offers: None,
     }
 }
 

@@ -277,7 +277,7 @@ impl BlobStore {
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         match (&file).take(size.saturating_add(1)).read_to_end(&mut bytes) {
             Err(error) if !is_device_fault(&error) => {
-                return Err(StoreError::io("read", &self.shared.layout.blob(digest), error));
+                Err(StoreError::io("read", &self.shared.layout.blob(digest), error))
             }
             Ok(_) if verify(BlobRef { digest, size }, &bytes).is_ok() => Ok(bytes.into()),
             _ => self.shared.give_up(digest, &file),

@@ -121,6 +121,7 @@ impl Shell {
             wanted,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: said.draining,
+            offers: self.status.borrow().offers.clone(),
         }
     }
 

@@ -169,6 +169,7 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
             Reply::json(if loaded { 200 } else { 404 }, &json!({}))
         }
         ["v2", "models", model] => Reply::json(200, &json!({"name": model})),
+        ["v2", "repository", "index"] => Reply::json(200, &json!([{"name": "mine"}, {"name": "no name!"}])),
         ["v2", "repository", "models", model, "load"] => {
             let request: Value = serde_json::from_slice(body).unwrap();
             let version = request["parameters"]["version"].as_str().unwrap().to_owned();

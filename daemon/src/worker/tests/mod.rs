@@ -323,6 +323,16 @@ async fn a_drain_returns_what_waits_and_commits_what_runs() {
 }
 
 #[tokio::test]
+async fn reports_tell_which_models_the_server_offers() {
+    let scene = Scene::new().await;
+    let offered = Some(vec!["mine".parse().unwrap()]);
+    scene.until("it is told", |book| book.reports.iter().any(|report| report.offers == offered)).await;
+    let before = scene.coordinator.book().reports.first().unwrap().offers.clone();
+    assert_eq!(before, Some(Vec::new()), "nothing is offered before the server is ready");
+    scene.stop().await;
+}
+
+#[tokio::test]
 async fn training_is_done_once_stored_and_told() {
     let scene = Scene::new().await;
     let model = "trained-here".parse().unwrap();
@@ -375,6 +385,9 @@ async fn a_server_of_another_make_serves_its_own_models() {
     server.set(|script| script.ours = false);
     let scene = Scene::with(server);
     scene.coordinator.set(|book| book.train.push(("m".parse().unwrap(), 0)));
+    scene
+        .until("it cannot list them", |book| book.reports.iter().any(|report| report.offers.is_none()))
+        .await;
     scene.until("its description stands for an artefact", |book| book.trained.len() == 1).await;
     assert!(scene.coordinator.book().trained[0].1.is_ok());
     let grant = scene.grant(0, &["x", "xx"]);

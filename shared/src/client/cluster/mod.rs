@@ -130,14 +130,16 @@ impl Cluster {
         }
     }
 
-    /// Asks one member, once.
+    /// Asks one member, once, and waits no longer than the deadline.
     pub async fn ask_member(
         &self,
         address: SocketAddr,
         request: ControlRequest,
     ) -> Result<ControlReply, ClusterError> {
         let started = Instant::now();
-        match self.ask(address, Request::Control(request)).await {
+        let ask = self.ask(address, Request::Control(request));
+        let late = || Err(format!("{address} does not answer"));
+        match timeout(self.deadline, ask).await.unwrap_or_else(|_| late()) {
             Ok(Reply::Control(reply)) => Ok(*reply),
             Ok(Reply::Refused(refusal)) => Err(refusal.into()),
             Ok(_) => Err(ClusterError::Unexpected { address }),
@@ -147,18 +149,44 @@ impl Cluster {
         }
     }
 
-    /// Asks the members known, one after the other, until one answers, be it by a refusal; with its address.
+    /// Asks the members known until one answers, be it by a refusal; with its address. The next one is asked as soon
+    /// as one fails or its answer is late, so only what may be asked of several belongs here.
     pub async fn ask_any(&self, request: ControlRequest) -> Result<(SocketAddr, ControlReply), ClusterError> {
         let started = Instant::now();
         let mut last = String::from("no address is known");
-        for address in self.candidates() {
-            match self.ask_member(address, request.clone()).await {
-                Ok(reply) => return Ok((address, reply)),
-                Err(ClusterError::Unreachable { last: reason, .. }) => last = reason,
-                Err(error) => return Err(error),
+        let answered = timeout(self.deadline, self.ask_side_by_side(&request, &mut last)).await;
+        answered.ok().flatten().unwrap_or_else(|| {
+            Err(ClusterError::Unreachable { waited: started.elapsed(), asked: self.asked(), last })
+        })
+    }
+
+    /// `None` when all that are known were asked in vain; `last` is what happened last.
+    async fn ask_side_by_side(
+        &self,
+        request: &ControlRequest,
+        last: &mut String,
+    ) -> Option<Result<(SocketAddr, ControlReply), ClusterError>> {
+        let mut asked = BTreeSet::new();
+        let mut answers = FuturesUnordered::new();
+        loop {
+            // Looked up anew each time: an introducer among them names others.
+            let next = self.candidates().into_iter().find(|address| !asked.contains(address));
+            if let Some(address) = next {
+                asked.insert(address);
+                let request = request.clone();
+                answers.push(async move { (address, self.ask_member(address, request).await) });
+            }
+            let answer = match next {
+                Some(_) => timeout(PATIENCE, answers.next()).await.unwrap_or(None),
+                None => Some(answers.next().await?),
+            };
+            match answer {
+                Some((address, Ok(reply))) => return Some(Ok((address, reply))),
+                Some((_, Err(ClusterError::Unreachable { last: reason, .. }))) => *last = reason,
+                Some((_, Err(error))) => return Some(Err(error)),
+                None => {}
             }
         }
-        Err(ClusterError::Unreachable { waited: started.elapsed(), asked: self.asked(), last })
     }
 
     /// Everything a console shows, pushed by the coordinator until it is gone: then watch again. Dropping the receiver

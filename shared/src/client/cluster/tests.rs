@@ -150,6 +150,29 @@ async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
 }
 
 #[tokio::test]
+async fn a_frozen_member_holds_no_question_up() {
+    let (_held, frozen) = frozen().await;
+    let mute = member(|_, _| None).await;
+    let started = Instant::now();
+    let cluster = cluster(vec![frozen, mute, coordinator(3).await], DEADLINE);
+    cluster.ask_any(ControlRequest::Members).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn questions_to_any_and_to_one_member_keep_the_deadline() {
+    let (_held, frozen) = frozen().await;
+    let mute = member(|_, _| None).await;
+    let cluster = cluster(vec![frozen, mute], Duration::from_millis(300));
+    let started = Instant::now();
+    let error = cluster.ask_any(ControlRequest::Members).await.unwrap_err();
+    assert!(matches!(error, ClusterError::Unreachable { .. }), "{error}");
+    let error = cluster.ask_member(mute, ControlRequest::Members).await.unwrap_err();
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_watch_has_its_own_connection_and_keeps_it_open() {
     let cluster = cluster(vec![coordinator(3).await], DEADLINE);
     // The fake pushes once, and keeps the connection open.

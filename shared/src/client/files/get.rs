@@ -111,6 +111,16 @@ impl Files {
         progress: &dyn Progress,
     ) -> Result<FileVersion, GetError> {
         let version = self.locate(name, version).await?;
+        progress.set_total(version.size);
+        self.write_file(version, target, progress).await
+    }
+
+    async fn write_file(
+        &self,
+        version: FileVersion,
+        target: &Path,
+        progress: &dyn Progress,
+    ) -> Result<FileVersion, GetError> {
         let out = create(target, version.size).await?;
         let version = self.write_version(version, &out, target, 0, progress).await?;
         finish(out, target).await?;
@@ -167,6 +177,7 @@ impl Files {
         if versions.is_empty() {
             return Err(GetError::NotFound { name: name.clone() });
         }
+        progress.set_total(versions.iter().map(|version| version.size).sum());
         let out = create(target, 0).await?;
         let (mut offset, mut written) = (0, Vec::with_capacity(versions.len()));
         for version in versions {
@@ -185,14 +196,24 @@ impl Files {
     }
 
     async fn locate(&self, name: &FileName, version: Option<u64>) -> Result<FileVersion, GetError> {
+        if let Some(found) = self.find(name, version).await? {
+            return Ok(found);
+        }
+        // A version is only missing from a file that there is.
+        match version {
+            Some(version) if self.find(name, None).await?.is_some() => {
+                Err(GetError::NoVersion { name: name.clone(), version })
+            }
+            _ => Err(GetError::NotFound { name: name.clone() }),
+        }
+    }
+
+    async fn find(&self, name: &FileName, version: Option<u64>) -> Result<Option<FileVersion>, GetError> {
         let request = ControlRequest::Locate { names: vec![name.clone()], version };
         let ControlReply::Located(mut versions) = self.cluster.control(request).await? else {
             return Err(unexpected());
         };
-        versions.pop().flatten().ok_or_else(|| match version {
-            Some(version) => GetError::NoVersion { name: name.clone(), version },
-            None => GetError::NotFound { name: name.clone() },
-        })
+        Ok(versions.pop().flatten())
     }
 
     /// The newest versions of files, of which there are at most [`LOCATE_NAMES_MAX`].
@@ -229,7 +250,8 @@ impl Files {
             progress.file();
         }
         for (item, version) in left {
-            let got = self.get_file(&item.name, Some(version.version), &item.target, progress).await?;
+            let version = self.locate(&item.name, Some(version.version)).await?;
+            let got = self.write_file(version, &item.target, progress).await?;
             report.files += 1;
             report.bytes += got.size;
         }

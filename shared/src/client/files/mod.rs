@@ -44,6 +44,8 @@ pub trait Progress: Send + Sync {
     fn bytes(&self, count: u64);
     /// One more file is done.
     fn file(&self);
+    /// How many bytes there are to do, as soon as that is known of a get.
+    fn set_total(&self, _bytes: u64) {}
 }
 
 /// Nobody looks.

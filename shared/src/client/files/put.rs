@@ -79,7 +79,8 @@ pub struct PutReport {
     pub skipped: u64,
     /// Durable copies of the extent that has the fewest; equal to `copies_wanted` if nothing was sent.
     pub copies_min: u32,
-    /// Copies each extent should have with the members there are: say "copies 3 of 4" where `copies_min` is less.
+    /// Copies each extent should have with the members there are: say "copies 3 of 4" where `copies_min` is less. 0 if
+    /// there was no extent to send: nothing new, or empty files.
     pub copies_wanted: u32,
     /// The new version of each item, in the order given; `None` for those left out.
     pub versions: Vec<Option<u64>>,

@@ -16,6 +16,27 @@ use crate::ids::Digest;
 /// Extents of at least this size are written past the page cache, in bytes.
 const DIRECT_BYTES_MIN: u64 = 16 << 20;
 
+/// The regular file that is written where `path` points, links followed; refused if something else is there, for it
+/// would be replaced. Blocks shortly.
+pub fn regular(path: &Path) -> io::Result<PathBuf> {
+    let refused = |kind, why: &str| Err(io::Error::new(kind, why));
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => refused(io::ErrorKind::IsADirectory, "it is a directory: name a file"),
+        Ok(found) if !found.is_file() => refused(io::ErrorKind::InvalidInput, "it is not a regular file"),
+        Ok(_) if path.is_symlink() => std::fs::canonicalize(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            refused(io::ErrorKind::InvalidInput, "it is a link to nothing")
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(path.to_owned()),
+    }
+}
+
+/// Writes a whole file aside and puts it in its place: `path` is whole, or as it was before. Blocks.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Target::write_all(path, bytes)
+}
+
 /// A file on its way; deleted unless it is finished.
 pub(super) struct Target {
     path: PathBuf,
@@ -41,15 +62,13 @@ impl Target {
 
     fn begin(path: &Path) -> io::Result<(Self, File)> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        if path.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory: name a file"));
-        }
+        let path = regular(path)?;
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let short: String = name.chars().take(48).collect();
         let temp = path.with_file_name(format!(".{short}.{}-{number}.part", std::process::id()));
         let file = File::create_new(&temp)?;
-        Ok((Self { path: path.to_owned(), temp: Some(temp) }, file))
+        Ok((Self { path, temp: Some(temp) }, file))
     }
 
     /// Where an extent of `size` bytes goes that starts at `offset` of the file.
@@ -200,6 +219,27 @@ mod tests {
         let got = std::fs::read(&path).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         (got, extents.concat())
+    }
+
+    #[test]
+    fn only_regular_files_are_replaced_and_links_to_them_stay_links() {
+        let folder = std::env::temp_dir().join(format!("idunno-regular-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (file, link, dangling) = (folder.join("file"), folder.join("link"), folder.join("dangling"));
+        std::fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::os::unix::fs::symlink(folder.join("nothing"), &dangling).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        for special in [Path::new("/dev/null"), &folder, &dangling] {
+            let error = write_whole(special, b"x").unwrap_err();
+            let refused = [io::ErrorKind::InvalidInput, io::ErrorKind::IsADirectory];
+            assert!(refused.contains(&error.kind()), "{}: {error}", special.display());
+        }
+        let names = std::fs::read_dir(&folder).unwrap().count();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(names, 3, "something was left beside the file");
     }
 
     fn pattern(length: usize, step: usize) -> Vec<u8> {

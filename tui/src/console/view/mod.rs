@@ -25,6 +25,11 @@ pub fn page_height(size: Size) -> usize {
     usize::from(size.height.saturating_sub(CHROME)).max(1)
 }
 
+/// Lines of help.
+pub fn help_lines() -> usize {
+    overlay::help_text(Theme { colour: false, unicode: false }).len()
+}
+
 /// Draws the whole screen.
 pub fn view(state: &State, theme: Theme, frame: &mut Frame<'_>, now_ms: u64) {
     let area = frame.area();

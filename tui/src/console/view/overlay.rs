@@ -29,7 +29,7 @@ const ASCII: ratatui::symbols::border::Set<'static> = ratatui::symbols::border::
     horizontal_bottom: "-",
 };
 
-pub(super) fn help(line: usize, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn help_text(theme: Theme) -> Vec<Line<'static>> {
     let mut lines: Vec<Line<'_>> = HELP
         .iter()
         .map(|(key, does)| {
@@ -49,6 +49,11 @@ pub(super) fn help(line: usize, theme: Theme, frame: &mut Frame<'_>, area: Rect)
         ]));
         lines.push(Line::styled(format!("    {}{asks}", entry.help), theme.style(Role::Dim)));
     }
+    lines
+}
+
+pub(super) fn help(line: usize, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let mut lines = help_text(theme);
     let inside = usize::from(area.height.saturating_sub(2));
     let first = line.min(lines.len().saturating_sub(inside));
     framed(String::from(" help "), lines.split_off(first), 0, theme, frame, area);
@@ -69,7 +74,7 @@ pub(super) fn pane(state: &State, pane: Pane, theme: Theme, frame: &mut Frame<'_
             (format!(" {} ", operation.title), vec![Line::raw(line), hint])
         }
         Some(shown) => {
-            let first = pane.line.min(shown.lines.len().saturating_sub(1));
+            let first = pane.line.min(shown.lines.len().saturating_sub(inside));
             let lines =
                 shown.lines[first..].iter().take(inside).map(|line| Line::raw(line.as_str())).collect();
             (format!(" {} {} ", theme.glyph(shown.role), operation.title), lines)
@@ -85,6 +90,7 @@ pub(super) fn confirm(state: &State, confirm: &Confirm, theme: Theme, frame: &mu
             vec![Line::raw(title.clone()), Line::raw(format!("on cluster {}", state.label))]
         }
     };
+    lines.extend(confirm.target.iter().map(|target| Line::raw(target.clone())));
     lines.push(Line::raw(""));
     if let Some(word) = &confirm.word {
         lines.push(Line::raw(format!("This cannot be undone. Type {word} and press Enter:")));

@@ -1,38 +1,55 @@
 //! `get-job-results`: fetches segments, verified, and writes the rows.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use idunno_shared::client::files::Files;
+use idunno_shared::client::files::{Files, Progress, get, target};
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState, JobView, PlacedBlob};
+use idunno_shared::wire::control::{
+    ControlReply, ControlRequest, JobState, JobView, PlacedBlob, SegmentView,
+};
 use serde_json::json;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
 use super::{Merge, ResultsError};
-use crate::execute::jobs::{all_dead_letters, page_limit};
-use crate::execute::{Answer, Data, Exit, Failure, Session};
+use crate::execute::jobs::{all_dead_letters, job_views, page_limit};
+use crate::execute::{Answer, Data, Failure, Session, text};
 
 /// How often the rows of a job that changes meanwhile are read before the difference is called a fault.
 const ATTEMPTS_MAX: u32 = 5;
 /// Segments that are fetched at once.
 const SEGMENTS_IN_FLIGHT: usize = 16;
+/// Before a segment that no holder gave is located again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// `get-job-results`.
-pub async fn get(session: &Session, job: JobId, local: Option<PathBuf>) -> Result<Answer, Failure> {
-    let (view, rows) = collect(session, job).await?;
+pub async fn get(
+    session: &Session,
+    job: JobId,
+    local: Option<PathBuf>,
+    raw: bool,
+) -> Result<Answer, Failure> {
+    let local = local.filter(|path| path.as_os_str() != "-");
+    if let Some(path) = &local {
+        target::regular(path).map_err(|error| Failure::target(path, &error))?;
+    }
+    let (view, rows) = if raw {
+        let (view, merge) = read(session, &session.files(), job).await?;
+        (view, merge.raw())
+    } else {
+        collect(session, job).await?
+    };
     let pending = view.submitted.saturating_sub(rows.len() as u64);
-    let (state, _) = crate::execute::text::job_state(&view.state);
+    let (state, _) = text::job_state(&view.state);
     let note = format!("{job} is {state}: {} of {} rows", rows.len(), view.submitted);
-    let answer = match local.filter(|path| path.as_os_str() != "-") {
-        None => {
-            let lines: Vec<String> = rows.into_values().collect();
-            Answer { data: Data::Lines, text: lines.join("\n"), incomplete: None }
-        }
+    let answer = match local {
+        None => Answer { data: Data::Lines, text: rows.join("\n"), incomplete: None },
         Some(path) => {
-            write(&path, &rows).await?;
             let text = format!("{job}: {} rows ({} dead) in {}", rows.len(), view.dead, path.display());
             let data = json!({"job": job.to_string(), "rows": rows.len(), "dead": view.dead,
                 "pending": pending, "file": path});
+            write(path, &rows).await?;
             Answer::new(data, text)
         }
     };
@@ -40,7 +57,7 @@ pub async fn get(session: &Session, job: JobId, local: Option<PathBuf>) -> Resul
 }
 
 /// The rows, read again while the job's figures move under the reading.
-async fn collect(session: &Session, job: JobId) -> Result<(JobView, BTreeMap<u64, String>), Failure> {
+async fn collect(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
     let files = session.files();
     let mut attempt = 1;
     loop {
@@ -60,16 +77,19 @@ async fn collect(session: &Session, job: JobId) -> Result<(JobView, BTreeMap<u64
 
 /// Whether the job's figures are still those of `view`.
 async fn settled(session: &Session, view: &JobView) -> Result<bool, Failure> {
-    let now = crate::execute::jobs::job_views(session, Some(view.id)).await?;
+    let now = job_views(session, Some(view.id)).await?;
     Ok(now.iter().any(|job| job.done == view.done && job.dead == view.dead && job.state == view.state))
 }
 
+/// Reads everything. A segment that no holder gives is located again, for it may have been copied elsewhere meanwhile,
+/// until so long has passed without any segment as a file's get waits.
 async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, Merge), Failure> {
+    let patience = session.timeout.unwrap_or(get::DEADLINE);
     let mut merge = Merge::default();
     for letter in all_dead_letters(session, job).await? {
         merge.dead_letter(&letter);
     }
-    let mut skip = 0;
+    let (mut skip, mut came) = (0, Instant::now());
     let mut progress = None;
     loop {
         let request = ControlRequest::Results { job, skip, limit: page_limit() };
@@ -77,47 +97,55 @@ async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, 
         else {
             return Err(Failure::unexpected());
         };
-        let display =
-            progress.get_or_insert_with(|| session.reporter.start("segments", segments.len() as u64, 0));
-        for group in segments.chunks(SEGMENTS_IN_FLIGHT) {
-            let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
-            for (bytes, segment) in files.fetch_blobs(&placed).await.into_iter().zip(group) {
-                merge.segment(&bytes?, &segment.ranges).map_err(|error| {
-                    Failure::error(format!("segment {} of {job}: {error}", segment.segment.blob.digest))
-                })?;
-                display.file();
-            }
+        let display = progress.get_or_insert_with(|| session.reporter.start("rows", view.done, 0));
+        let (taken, missing) = take(files, &segments, &mut merge, display.as_ref()).await?;
+        skip += taken;
+        if taken > 0 {
+            came = Instant::now();
         }
-        skip += segments.len() as u64;
-        if !more || segments.is_empty() {
-            return Ok((view, merge));
+        match missing {
+            None if !more || segments.is_empty() => return Ok((view, merge)),
+            None => {}
+            Some(missing) if came.elapsed() >= patience => return Err(missing),
+            Some(_) => sleep(PAUSE).await,
         }
     }
 }
 
-/// Writes the rows beside the target, then renames: the target is whole or as before.
-async fn write(path: &Path, rows: &BTreeMap<u64, String>) -> Result<(), Failure> {
-    let wrong = |error: std::io::Error| {
-        Failure::new(Exit::Error, format!("cannot write {}: {error}", path.display()))
-    };
-    if path.is_dir() {
-        return Err(Failure::error(format!("cannot write {}: it is a directory", path.display())));
+/// Takes segments in order, up to the first that nobody gives: how many, and why there are no more.
+async fn take(
+    files: &Files,
+    segments: &[SegmentView],
+    merge: &mut Merge,
+    display: &dyn Progress,
+) -> Result<(u64, Option<Failure>), Failure> {
+    let mut taken = 0;
+    for group in segments.chunks(SEGMENTS_IN_FLIGHT) {
+        let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
+        for (bytes, segment) in files.fetch_blobs(&placed).await.into_iter().zip(group) {
+            let bytes = match bytes {
+                Ok(bytes) => bytes,
+                Err(missing) => return Ok((taken, Some(missing.into()))),
+            };
+            merge.segment(&bytes, &segment.ranges).map_err(|error| {
+                Failure::error(format!("segment {}: {error}", segment.segment.blob.digest))
+            })?;
+            let rows: u64 = segment.ranges.iter().map(|range| u64::from(range.count)).sum();
+            (0..rows).for_each(|_| display.file());
+            taken += 1;
+        }
     }
-    let mut text = String::with_capacity(rows.values().map(|row| row.len() + 1).sum());
-    for row in rows.values() {
+    Ok((taken, None))
+}
+
+/// Writes the rows beside the target, then renames: the target is whole or as before.
+async fn write(path: PathBuf, rows: &[String]) -> Result<(), Failure> {
+    let mut text = String::with_capacity(rows.iter().map(|row| row.len() + 1).sum());
+    for row in rows {
         text.push_str(row);
         text.push('\n');
     }
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.part", std::process::id()));
-    let written = async {
-        tokio::fs::write(&aside, text).await?;
-        tokio::fs::rename(&aside, path).await
-    };
-    if let Err(error) = written.await {
-        // The fault to tell of is the first one.
-        let _ = tokio::fs::remove_file(&aside).await;
-        return Err(wrong(error));
-    }
-    Ok(())
+    let write =
+        move || target::write_whole(&path, text.as_bytes()).map_err(|error| Failure::target(&path, &error));
+    spawn_blocking(write).await.unwrap_or_else(|error| Err(Failure::error(error.to_string())))
 }

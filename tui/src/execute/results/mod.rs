@@ -68,8 +68,8 @@ struct RowHead {
 /// Rows as they come in.
 #[derive(Debug, Default)]
 pub struct Merge {
-    rows: BTreeMap<u64, String>,
-    repeated: BTreeSet<u64>,
+    /// One a query, unless something is wrong.
+    rows: BTreeMap<u64, Vec<String>>,
     missing: BTreeSet<u64>,
 }
 
@@ -102,17 +102,22 @@ impl Merge {
     }
 
     fn add(&mut self, query: u64, row: String) {
-        if self.rows.insert(query, row).is_some() {
-            self.repeated.insert(query);
-        }
+        self.rows.entry(query).or_default().push(row);
+    }
+
+    /// All rows in query order, unchecked.
+    pub fn raw(self) -> Vec<String> {
+        self.rows.into_values().flatten().collect()
     }
 
     /// The rows in query order, checked against the job's figures.
-    pub fn finish(self, job: &JobView) -> Result<BTreeMap<u64, String>, ResultsError> {
-        if !self.repeated.is_empty() {
-            return Err(ResultsError::Repeated { count: self.repeated.len(), named: named(&self.repeated) });
+    pub fn finish(self, job: &JobView) -> Result<Vec<String>, ResultsError> {
+        let repeated = self.rows.iter().filter(|(_, rows)| rows.len() > 1);
+        let repeated: BTreeSet<u64> = repeated.map(|(query, _)| *query).collect();
+        if !repeated.is_empty() {
+            return Err(ResultsError::Repeated { count: repeated.len(), named: named(&repeated) });
         }
-        let mut missing = self.missing;
+        let mut missing = self.missing.clone();
         if job.state == JobState::Done {
             missing.extend((0..job.submitted).filter(|query| !self.rows.contains_key(query)));
         }
@@ -123,7 +128,7 @@ impl Merge {
             let (done, dead, rows) = (job.done, job.dead, self.rows.len());
             return Err(ResultsError::Figures { job: job.id.to_string(), done, dead, rows });
         }
-        Ok(self.rows)
+        Ok(self.raw())
     }
 }
 

@@ -1,3 +1,7 @@
+//! The console's states, driven by messages and drawn without a terminal.
+
+mod dialogs;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
@@ -341,30 +345,6 @@ fn a_wrong_line_stays_to_be_mended() {
     press(&mut state, KeyCode::Up);
     let Mode::Line { input, .. } = &state.mode else { panic!("{:?}", state.mode) };
     assert_eq!(input.text(), "set-batch-size job-1 0");
-}
-
-#[test]
-fn destruction_asks_first_and_an_eager_key_does_not_count() {
-    let mut state = live();
-    press(&mut state, KeyCode::Char(':'));
-    assert_eq!(enter(&mut state, "stop-job job-1"), []);
-    assert_eq!(press(&mut state, KeyCode::Char('y')), [], "typed ahead");
-    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
-    let mut cancelled = state.clone();
-    assert_eq!(late(&mut cancelled, KeyCode::Enter), [], "cancel is selected");
-    assert_eq!(cancelled.mode, Mode::Page);
-    let effects = late(&mut state, KeyCode::Char('y'));
-    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::StopJob { jobs: vec![JobId(1)] }))]);
-
-    let mut state = live();
-    press(&mut state, KeyCode::Char(':'));
-    enter(&mut state, "delete a.txt");
-    shows(&screen(&state, 100, 20, 2000), &["sure?", "Type a.txt"]);
-    assert_eq!(late(&mut state, KeyCode::Enter), []);
-    for c in "a.txt".chars() {
-        late(&mut state, KeyCode::Char(c));
-    }
-    assert_eq!(late(&mut state, KeyCode::Enter).len(), 1);
 }
 
 #[test]

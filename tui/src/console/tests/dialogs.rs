@@ -1,0 +1,96 @@
+//! What lies over the page: results, help and questions.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use idunno_shared::ids::JobId;
+
+use super::{enter, live, press, screen, shows};
+use crate::command::verbs::MemberRef;
+use crate::command::{OneMember, Verb};
+use crate::console::state::{Effect, Mode, Msg, State};
+use crate::console::update::update;
+use crate::console::view::page_height;
+use crate::execute::Answer;
+
+#[test]
+fn destruction_asks_first_and_an_eager_key_does_not_count() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "stop-job job-1"), []);
+    assert_eq!(press(&mut state, KeyCode::Char('y')), [], "typed ahead");
+    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
+    let mut cancelled = state.clone();
+    assert_eq!(late(&mut cancelled, KeyCode::Enter), [], "cancel is selected");
+    assert_eq!(cancelled.mode, Mode::Page);
+    let effects = late(&mut state, KeyCode::Char('y'));
+    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::StopJob { jobs: vec![JobId(1)] }))]);
+
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "delete a.txt");
+    shows(&screen(&state, 100, 20, 2000), &["sure?", "Type a.txt"]);
+    assert_eq!(late(&mut state, KeyCode::Enter), []);
+    for c in "a.txt".chars() {
+        late(&mut state, KeyCode::Char(c));
+    }
+    assert_eq!(late(&mut state, KeyCode::Enter).len(), 1);
+}
+
+#[test]
+fn the_last_line_of_what_is_long_can_be_reached_and_left() {
+    for height in [8, 9, 20, 40] {
+        let see = |state: &State| screen(state, 100, height, 3000);
+        let mut state = live();
+        update(&mut state, Msg::Resized(page_height((100, height).into())), 2000);
+        press(&mut state, KeyCode::Char(':'));
+        enter(&mut state, "status");
+        let lines: Vec<String> = (1..=500).map(|number| format!("line-{number}.")).collect();
+        update(&mut state, Msg::Finished(1, Ok(Answer::new(true.into(), lines.join("\n")))), 3000);
+        press(&mut state, KeyCode::End);
+        shows(&see(&state), &["line-500."]);
+        press(&mut state, KeyCode::Up);
+        assert!(!see(&state).contains("line-500."), "one line up from the end at height {height}");
+        press(&mut state, KeyCode::Down);
+        press(&mut state, KeyCode::Down);
+        shows(&see(&state), &["line-500."]);
+        // A larger screen shows more above, and nothing beyond the end.
+        shows(&screen(&state, 100, 50, 3000), &["line-500.", "line-460."]);
+
+        press(&mut state, KeyCode::Esc);
+        press(&mut state, KeyCode::Char('?'));
+        press(&mut state, KeyCode::End);
+        let last = "Stop all processes: SIGTERM, after 10 seconds SIGKILL";
+        shows(&see(&state), &[last]);
+        press(&mut state, KeyCode::Up);
+        assert!(!see(&state).contains(last), "one line up from the end of help at height {height}");
+    }
+}
+
+#[test]
+fn an_order_to_a_member_says_whom_it_hits_and_goes_to_no_other() {
+    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "leave"), []);
+    assert!(matches!(state.mode, Mode::Line { .. }), "{:?}", state.mode);
+    shows(&screen(&state, 100, 20, 2000), &["name the member: --member NAME"]);
+
+    for (text, target) in [
+        ("leave --member m2", "member m2 at 127.0.0.1:7402"),
+        ("leave --member 127.0.0.1:7401", "member m1 at 127.0.0.1:7401"),
+        ("leave --member m77", "member m77, which is in no list"),
+    ] {
+        let mut state = live();
+        press(&mut state, KeyCode::Char(':'));
+        assert_eq!(enter(&mut state, text), []);
+        shows(&screen(&state, 100, 20, 2000), &["sure?", text, target]);
+    }
+
+    let mut state = live();
+    let only = state.view.as_ref().unwrap().members[2].address;
+    state.only_seed = Some(only);
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "leave");
+    shows(&screen(&state, 100, 20, 2000), &["member m2 at 127.0.0.1:7402"]);
+    let to = OneMember { member: Some(MemberRef::Address(only)) };
+    assert_eq!(late(&mut state, KeyCode::Char('y')), [Effect::Run(1, Box::new(Verb::Leave(to)))]);
+}

@@ -1,0 +1,110 @@
+//! Models.
+
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, ModelView};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::table::Table;
+use super::wait::{answered, pause};
+use super::{Answer, Failure, Session, members, text};
+
+/// `train-start`.
+pub async fn train(
+    session: &Session,
+    models: Vec<ModelName>,
+    seed: u64,
+    wait: bool,
+) -> Result<Answer, Failure> {
+    let Changed::Training(training) = session.cluster().change(Change::TrainStart { models, seed }).await?
+    else {
+        return Err(Failure::unexpected());
+    };
+    let names: Vec<&str> = training.iter().map(ModelName::as_str).collect();
+    if wait {
+        let _spinner = session.reporter.start(&format!("training {}", names.join(", ")), 0, 0);
+        await_training(session, &training).await?;
+    }
+    let what = if wait { "trained" } else { "training started" };
+    let text = if names.is_empty() {
+        String::from("nothing to train: every model asked for is trained")
+    } else {
+        format!("{what}: {}", names.join(", "))
+    };
+    Ok(Answer::new(json!({"models": names, "trained": wait}), text))
+}
+
+async fn await_training(session: &Session, training: &[ModelName]) -> Result<(), Failure> {
+    let started = Instant::now();
+    loop {
+        let late = match answered(model_views(session).await)? {
+            Err(unreachable) => unreachable,
+            Ok(models) => {
+                let asked: Vec<&ModelView> =
+                    models.iter().filter(|view| training.contains(&view.model)).collect();
+                let running: Vec<&str> =
+                    asked.iter().filter(|view| view.training).map(|view| view.model.as_str()).collect();
+                if running.is_empty() {
+                    return trained(&asked);
+                }
+                format!("still training: {}", running.join(", "))
+            }
+        };
+        pause(session, started, &late).await?;
+    }
+}
+
+fn trained(models: &[&ModelView]) -> Result<(), Failure> {
+    let failed = models.iter().filter_map(|view| {
+        view.failure.as_ref().map(|reason| format!("the training of {} failed: {reason}", view.model))
+    });
+    let failed: Vec<String> = failed.collect();
+    if failed.is_empty() { Ok(()) } else { Err(Failure::error(failed.join("\n"))) }
+}
+
+async fn model_views(session: &Session) -> Result<Vec<ModelView>, Failure> {
+    match session.cluster().control(ControlRequest::Models).await? {
+        ControlReply::Models(models) => Ok(models),
+        _ => Err(Failure::unexpected()),
+    }
+}
+
+/// `get-models`.
+pub async fn models(session: &Session) -> Result<Answer, Failure> {
+    let models = model_views(session).await?;
+    let members = members::any_list(session).await.unwrap_or_default();
+    let mut table = Table::new("MODEL VERSION STATE MEMBERS");
+    let mut rows = Vec::new();
+    for model in &models {
+        let mut workers: Vec<_> = model
+            .workers
+            .iter()
+            .map(|(node, state)| (text::member_name(&members, *node), text::model_state(state)))
+            .collect();
+        workers.sort_by_key(|(name, _)| members::natural(name));
+        let shown: Vec<String> = workers.iter().map(|(name, (state, _))| format!("{name}:{state}")).collect();
+        table.row([
+            model.model.to_string(),
+            model.version.as_ref().map_or_else(|| String::from("-"), text::short),
+            model_summary(model),
+            shown.join(" "),
+        ]);
+        let workers: Vec<Value> = workers
+            .iter()
+            .map(|(name, (state, reason))| json!({"member": name, "state": state, "reason": reason}))
+            .collect();
+        rows.push(json!({"model": model.model, "version": model.version.map(|digest| digest.to_string()),
+            "training": model.training, "failure": model.failure, "workers": workers}));
+    }
+    Ok(Answer::new(Value::Array(rows), table.render()))
+}
+
+/// A model's state in the cluster.
+pub fn model_summary(model: &ModelView) -> String {
+    match (&model.failure, model.training, &model.version) {
+        (_, true, _) => String::from("training"),
+        (Some(reason), ..) => format!("failed: {reason}"),
+        (None, false, Some(_)) => String::from("trained"),
+        (None, false, None) => String::from("untrained"),
+    }
+}

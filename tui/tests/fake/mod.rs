@@ -1,0 +1,74 @@
+//! A cluster of one member, `m1`, that answers as a test says; and the program, run on it.
+
+use std::net::SocketAddr;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::control::{ControlRequest, Liveness, LogRole, MemberView};
+use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
+use tokio::net::{TcpListener, TcpStream};
+
+type Answering = Arc<dyn Fn(ControlRequest, &MemberView) -> Reply + Send + Sync>;
+
+/// Runs the program.
+pub(crate) fn idunno(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+    command.args(arguments).env_remove("IDUNNO_CLUSTER").output().unwrap()
+}
+
+pub(crate) fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+pub(crate) fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+async fn serve(mut stream: TcpStream, member: MemberView, answer: Answering) {
+    let Ok(_) = read_frame::<Hello, _>(&mut stream).await else { return };
+    let welcome = HelloReply::Welcome { node: Some(member.id) };
+    write_frame(&mut stream, &welcome).await.unwrap();
+    while let Ok(Call { id, request }) = read_frame(&mut stream).await {
+        let reply = match request {
+            Request::Control(request) => answer(request, &member),
+            other => panic!("{other:?}"),
+        };
+        write_frame(&mut stream, &Answer { id, more: false, reply }).await.unwrap();
+    }
+}
+
+/// Starts a fake cluster on threads of its own; it ends with the test.
+pub(crate) fn cluster(
+    answer: impl Fn(ControlRequest, &MemberView) -> Reply + Send + Sync + 'static,
+) -> SocketAddr {
+    let answer: Answering = Arc::new(answer);
+    let (sender, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            sender.send(address).unwrap();
+            let member = MemberView {
+                id: NodeId(7),
+                name: "m1".parse().unwrap(),
+                address,
+                generation: 1,
+                incarnation: 0,
+                liveness: Liveness::Alive,
+                udp_blocked: false,
+                role: LogRole::Coordinator,
+            };
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, member.clone(), Arc::clone(&answer)));
+            }
+        });
+    });
+    address.recv().unwrap()
+}
