@@ -58,7 +58,7 @@ enum Input {
     Committed(SegmentCommit, Result<Applied, Refusal>, oneshot::Sender<Result<JobReply, Refusal>>),
     Failed(NodeId, Lease, Vec<Fault>),
     Trained(NodeId, ModelName, Result<ModelArtefact, String>, oneshot::Sender<Result<(), Refusal>>),
-    Buried(JobId, Vec<QueryRange>),
+    Buried(JobId, Vec<QueryRange>, Result<(), Refusal>),
     Paused(JobId),
     Refresh,
     View(oneshot::Sender<DeskView>),
@@ -217,8 +217,11 @@ impl Clerk {
                 // The worker may have gone meanwhile.
                 let _ = reply.send(Ok(()));
             }
-            Input::Buried(job, queries) => {
-                self.tell(Event::DeadLettersCommitted { job, queries });
+            Input::Buried(job, queries, outcome) => {
+                self.tell(match outcome {
+                    Ok(()) => Event::DeadLettersCommitted { job, queries },
+                    Err(_) => Event::DeadLettersRefused { job, queries },
+                });
                 self.refresh();
             }
             Input::Paused(job) => {
@@ -280,7 +283,11 @@ impl Clerk {
                 job: commit.job,
                 leases: commit.batches.iter().map(|batch| batch.lease).collect(),
                 ranges: answered.queries().collect(),
-                inference_us: commit.batches.iter().map(|batch| batch.inference_us).sum(),
+                inference_us: commit
+                    .batches
+                    .iter()
+                    .map(|batch| batch.inference_us)
+                    .fold(0, u64::saturating_add),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
                 self.refresh();
@@ -333,12 +340,17 @@ impl Clerk {
     }
 
     /// The same for a proposal of the scheduler, which is repeated as long as its outcome is unknown.
-    fn propose_surely(&self, action: Action, then: impl FnOnce() -> Input + Send + 'static) {
+    fn propose_surely(
+        &self,
+        action: Action,
+        then: impl FnOnce(Result<(), Refusal>) -> Input + Send + 'static,
+    ) {
         self.beside(|office| async move {
-            if let Err(refusal) = office.propose_surely(action).await {
+            let outcome = office.propose_surely(action).await.map(drop);
+            if let Err(refusal) = &outcome {
                 warn!(%refusal, "the log does not take a decision of the scheduler");
             }
-            then()
+            then(outcome)
         });
     }
 
@@ -360,10 +372,10 @@ impl Clerk {
             Effect::DeadLetter { job, letters } => self.bury(job, letters),
             Effect::PauseJob { job, reason } => {
                 warn!(%job, %reason, "paused");
-                self.propose_surely(Action::PauseJob { job, reason }, move || Input::Paused(job));
+                self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
             }
             Effect::TrainingFailed { model, reason } => {
-                self.propose_surely(Action::ModelFailed { model, reason }, || Input::Refresh);
+                self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
             }
         }
     }
@@ -395,7 +407,9 @@ impl Clerk {
         };
         let letters = dead.into_iter().map(letter).collect();
         let queries = queries.queries().collect();
-        self.propose_surely(Action::DeadLetters { job, letters }, move || Input::Buried(job, queries));
+        self.propose_surely(Action::DeadLetters { job, letters }, move |outcome| {
+            Input::Buried(job, queries, outcome)
+        });
     }
 
     /// Tells the scheduler of jobs and models as the log has them now. Outcomes of older entries may still be on their

@@ -163,6 +163,7 @@ impl Scheduler {
             }
             Event::Failed { worker, lease, faults } => self.on_failed(worker, lease, &faults),
             Event::DeadLettersCommitted { job, queries } => self.on_dead(job, &queries),
+            Event::DeadLettersRefused { job, queries } => self.on_not_buried(job, &queries),
             Event::ModelWanted { model, seed } => {
                 self.trainings.want(model, seed);
                 self.assign_trainings();
