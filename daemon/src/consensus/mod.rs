@@ -20,15 +20,15 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use idunno_core::metadata::{Applied, Command, State};
-use idunno_shared::ids::NodeId;
+use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, InitializeError, RaftError};
-use openraft::raft::InstallSnapshotRequest;
+use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Settings};
 use self::config::{COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
 pub use self::errors::{BarrierError, FoundError, MembersError, OpenError, ProposeError};
 pub use self::leadership::Leadership;
+use self::leadership::Told;
 use self::network::{AppendResult, Network, SnapshotPiece, SnapshotResult, VoteResult, decode, encode};
 pub use self::network::{Transport, TransportError};
 use self::proposer::Proposal;
@@ -58,6 +59,9 @@ struct Inner {
     proposals: mpsc::Sender<Proposal>,
     state: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
+    told: watch::Sender<Option<Told>>,
+    /// When a message of a leader was taken last.
+    heard: SyncMutex<Instant>,
     install: Install,
     /// Held during a change of voters.
     changing: Mutex<()>,
@@ -102,7 +106,8 @@ impl Consensus {
 
         let change_timeout = Duration::from_millis(settings.change_timeout_ms);
         let lease = Duration::from_millis(settings.election_max_ms);
-        let leadership = leadership::watch_leadership(&raft, lease);
+        let (told, tells) = watch::channel(None);
+        let leadership = leadership::watch_leadership(&raft, lease, tells);
         let stop = CancellationToken::new();
         let (proposals, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), receiver, change_timeout, stop.clone()));
@@ -113,6 +118,8 @@ impl Consensus {
                 proposals,
                 state: opened.state,
                 leadership,
+                told,
+                heard: SyncMutex::new(Instant::now()),
                 install: opened.install,
                 changing: Mutex::new(()),
                 change_timeout,
@@ -165,7 +172,7 @@ impl Consensus {
             return Err(ProposeError::NotLeader { leader: leadership.leader });
         }
         // One that was never acknowledged is new: its first entry is what gets it acknowledged.
-        if !leadership.has_quorum && leadership.quorum_ack_age_ms().is_some() {
+        if !leadership.holds_lease() && leadership.quorum_ack_age_ms().is_some() {
             return Err(ProposeError::NoQuorum);
         }
         Ok(())
@@ -202,6 +209,33 @@ impl Consensus {
         self.inner.leadership.clone()
     }
 
+    /// Notes that `leader` coordinates in `term`, as it said itself.
+    pub fn hear(&self, leader: NodeId, term: Term) {
+        self.inner.told.send_if_modified(|told| {
+            let is_news = told.is_none_or(|told| told.term < term);
+            if is_news {
+                *told = Some(Told { term, leader });
+            }
+            is_news
+        });
+    }
+
+    /// When this member last heard by the log that there is a leader: it took a message of one, or leads itself and a
+    /// quorum acknowledged it. Before the first time, when it was opened.
+    pub fn leader_heard(&self) -> Instant {
+        let heard = *self.heard();
+        self.inner.leadership.borrow().acked().map_or(heard, |acked| acked.max(heard))
+    }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when proposals are served no longer, which they are as long as the log is.
+    pub async fn proposer_ended(&self) {
+        self.inner.proposals.closed().await;
+    }
+
     /// Whether this member may stand for election when no leader has been heard of for a lease and a timeout.
     pub fn may_stand(&self, allowed: bool) {
         self.inner.raft.runtime_config().elect(allowed);
@@ -233,12 +267,17 @@ impl Consensus {
         let reply = match request {
             ConsensusRequest::Append(payload) => {
                 let request = decode(&payload).map_err(|error| error.to_string())?;
-                let result: AppendResult = raft.append_entries(request).await;
+                let result: AppendResult =
+                    in_time(self.inner.change_timeout, raft.append_entries(request)).await?;
+                if matches!(&result, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_)))
+                {
+                    *self.heard() = Instant::now();
+                }
                 encode(&result)
             }
             ConsensusRequest::Vote(payload) => {
                 let request = decode(&payload).map_err(|error| error.to_string())?;
-                let result: VoteResult = raft.vote(request).await;
+                let result: VoteResult = in_time(self.inner.change_timeout, raft.vote(request)).await?;
                 encode(&result)
             }
             ConsensusRequest::Snapshot(payload) => {
@@ -249,6 +288,9 @@ impl Consensus {
                 }
                 let _installing = request.done.then(|| self.inner.install.announce(request.meta.last_log_id));
                 let result: SnapshotResult = raft.install_snapshot(request).await;
+                if result.is_ok() {
+                    *self.heard() = Instant::now();
+                }
                 encode(&result)
             }
         };
@@ -266,4 +308,10 @@ impl Consensus {
             closed.await.ok();
         }
     }
+}
+
+/// Gives a message up whose sender has long done so: behind a disk that hangs they would pile up.
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, String> {
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.map_err(|_| format!("this member's log did not take it within {} ms", limit.as_millis()))
 }

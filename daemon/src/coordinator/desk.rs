@@ -86,7 +86,7 @@ impl Desk {
             live: BTreeSet::new(),
             told: BTreeMap::new(),
         };
-        tokio::spawn(clerk.run(queued, closed));
+        means.vitals.spawn("the desk", closed.clone(), clerk.run(queued, closed));
         Self { means, inputs }
     }
 

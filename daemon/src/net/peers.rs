@@ -22,6 +22,8 @@ pub const CONNECTIONS_MAX: usize = 512;
 /// How long a peer that could not be reached is left alone.
 pub const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How often a peer is dialled again when its connection has ended.
+const REDIALS: u32 = 3;
 /// A connection on which a call timed out is given up after so much silence.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
@@ -152,8 +154,15 @@ impl Peers {
         tokio::spawn(async move {
             closed.await;
             // A peer that welcomes and then hangs up must not keep this one busy.
-            sleep_until(opened + BACK_OFF).await;
-            peers.meet(address).await;
+            let mut next = opened + BACK_OFF;
+            for _ in 0..REDIALS {
+                sleep_until(next).await;
+                // While a process dies its host may still take a connection, and drop it: that proves nothing.
+                match peers.connection(address).await {
+                    Ok(_) | Err(PeerError::Dial(DialError::Refused { .. })) => return,
+                    Err(_) => next = Instant::now() + BACK_OFF,
+                }
+            }
         });
     }
 

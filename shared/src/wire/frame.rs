@@ -16,7 +16,7 @@ use super::introduction::{IntroductionReply, IntroductionRequest};
 use super::jobs::{JobReply, JobRequest};
 use super::membership::{PushPull, TcpPing, TcpPong};
 use super::refusal::Refusal;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Term};
 
 /// The version of everything in [`crate::wire`]. Peers with another one are refused by name.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -101,6 +101,8 @@ pub enum Request {
     Control(ControlRequest),
     /// From a member to the introducer.
     Introduction(IntroductionRequest),
+    /// From the member that coordinates in this term to every other: those that are not sent the log learn it so.
+    Coordinates(Term),
 }
 
 /// Answers, by the part that gave them.
@@ -124,6 +126,8 @@ pub enum Reply {
     Introduction(IntroductionReply),
     /// Not done, and why.
     Refused(Refusal),
+    /// It is known who coordinates.
+    Heard,
 }
 
 /// Why bytes are not a frame.

@@ -114,7 +114,7 @@ impl Writer {
         self.send(Request { write: Write::Append(rows), done: Done::Log { callback, last } })
     }
 
-    /// Remembers how far the log is committed, some time soon.
+    /// Remembers how far the log is committed, with the next write or a little later.
     pub(super) fn committed(&self, committed: Option<LogId>) {
         *locked(&self.committed) = Committed { id: committed, dirty: true };
         // A full queue means that the writer is at work, and will see it anyway.
