@@ -8,9 +8,13 @@
 //! (`scripts/setup_python.sh`, or `IDUNNO_TEST_PYTHON`).
 
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod fairness;
+#[cfg(test)]
+mod figures;
 #[cfg(test)]
 mod files;
 #[cfg(test)]

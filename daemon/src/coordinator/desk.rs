@@ -84,6 +84,7 @@ impl Desk {
             waiting: BTreeMap::new(),
             reports: BTreeMap::new(),
             live: BTreeSet::new(),
+            has_leased: false,
             told: BTreeMap::new(),
         };
         means.vitals.spawn("the desk", closed.clone(), clerk.run(queued, closed));
@@ -145,6 +146,7 @@ struct Clerk {
     waiting: BTreeMap<NodeId, Answer>,
     reports: BTreeMap<NodeId, WorkerReport>,
     live: BTreeSet<NodeId>,
+    has_leased: bool,
     /// What the scheduler was told last of each job, but for its pending queries.
     told: BTreeMap<JobId, JobSpec>,
 }
@@ -389,8 +391,20 @@ impl Clerk {
         }
         let view = self.means.membership.current();
         let orders = orders::orders(&self.state(), &view, self.term, plan, self.reports.get(&worker));
+        self.note_grants(worker, &orders);
         // A worker that has gone does not list the leases in its next report, so they return.
         let _ = reply.send(Ok(orders));
+    }
+
+    /// How long a failover, or a worker's death, held its work up is told by these lines.
+    fn note_grants(&mut self, worker: NodeId, orders: &Orders) {
+        if !self.has_leased && !orders.grants.is_empty() {
+            info!(term = %self.term, %worker, "the first lease of the term");
+            self.has_leased = true;
+        }
+        for lease in orders.grants.iter().map(|grant| grant.lease).filter(|lease| lease.attempt > 1) {
+            info!(%worker, job = %lease.job, range = ?lease.range, attempt = lease.attempt, "leased again");
+        }
     }
 
     fn bury(&mut self, job: JobId, dead: Vec<DeadQuery>) {

@@ -1,6 +1,7 @@
 //! A cluster in a temporary directory: an introducer and members `m1` to `mN`, on free ports of this machine.
 
 mod jobs;
+mod model_server;
 mod process;
 mod wait;
 
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use self::jobs::{dataset, put_dataset};
+pub(crate) use self::model_server::SlowServer;
 pub(crate) use self::process::{Daemon, python, run_to_end};
 
 /// Long enough for anything that should happen at once, on a busy machine.
@@ -60,8 +62,19 @@ impl LocalCluster {
         cluster
     }
 
+    /// The same, and all members' workers use one model server that is there already.
+    pub(crate) async fn start_with(members: usize, server: &SlowServer) -> Self {
+        let cluster = Self::launch_with(members, &server.arguments()).await;
+        cluster.ready().await;
+        cluster
+    }
+
     /// Starts the processes and waits until they listen, no longer.
     pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
+        Self::launch_with(members, &model_server_arguments(with_model_server)).await
+    }
+
+    async fn launch_with(members: usize, model_server: &[String]) -> Self {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
         let arguments = vec![String::from("introducer")];
         let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
@@ -70,7 +83,7 @@ impl LocalCluster {
         cluster.introducer.started().await;
         let introducer = cluster.introducer.address();
         for number in 1..=members {
-            let member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
+            let member = cluster.member_with(&format!("m{number}"), introducer, model_server);
             cluster.members.push(member);
         }
         cluster.members.iter_mut().for_each(Daemon::spawn);
@@ -82,6 +95,10 @@ impl LocalCluster {
 
     /// A member that is not started yet, and not in the list of members.
     pub(crate) fn new_member(&self, name: &str, introducer: SocketAddr, with_model_server: bool) -> Daemon {
+        self.member_with(name, introducer, &model_server_arguments(with_model_server))
+    }
+
+    fn member_with(&self, name: &str, introducer: SocketAddr, model_server: &[String]) -> Daemon {
         let mut arguments = vec![
             String::from("member"),
             String::from("--name"),
@@ -89,13 +106,7 @@ impl LocalCluster {
             String::from("--introducer"),
             introducer.to_string(),
         ];
-        if with_model_server {
-            let python = python().display().to_string();
-            arguments.extend([String::from("--model-server-python"), python]);
-            arguments.extend([String::from("--threads"), String::from("1")]);
-        } else {
-            arguments.extend([String::from("--model-server-url"), NO_MODEL_SERVER.to_owned()]);
-        }
+        arguments.extend_from_slice(model_server);
         Daemon::new(name, self.path().join(name), arguments, None)
     }
 
@@ -266,6 +277,15 @@ impl LocalCluster {
     pub(crate) fn log_tails(&self) -> String {
         let daemons = [&self.introducer].into_iter().chain(&self.members);
         daemons.map(Daemon::log_tail).collect()
+    }
+}
+
+fn model_server_arguments(with_model_server: bool) -> Vec<String> {
+    if with_model_server {
+        let python = python().display().to_string();
+        ["--model-server-python", &python, "--threads", "1"].map(String::from).to_vec()
+    } else {
+        ["--model-server-url", NO_MODEL_SERVER].map(String::from).to_vec()
     }
 }
 

@@ -7,6 +7,7 @@
 //! there are three such callers (log, state machine, snapshot builder), so the queue is never full.
 //! After the first failure every further write fails: nothing may be reported done behind a lost write.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -77,6 +78,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the thread; it fires `closed` when it has released the file.
     pub(super) fn spawn(
+        path: &Path,
         database: Arc<Database>,
         index: Arc<Mutex<LogIndex>>,
         committed: Option<LogId>,
@@ -84,8 +86,17 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (queue, requests) = sync_channel(QUEUE_MAX);
         let committed = Arc::new(Mutex::new(Committed { id: committed, dirty: false }));
-        let mut thread =
-            Thread { database, index, requests, committed: Arc::clone(&committed), failed: None };
+        #[cfg(not(debug_assertions))]
+        let _ = path;
+        let mut thread = Thread {
+            database,
+            index,
+            requests,
+            committed: Arc::clone(&committed),
+            failed: None,
+            #[cfg(debug_assertions)]
+            faults: super::faults::Faults::beside(path),
+        };
         std::thread::Builder::new().name("metadata-writer".to_owned()).spawn(move || {
             thread.run();
             drop(thread);
@@ -143,6 +154,8 @@ struct Thread {
     requests: Receiver<Request>,
     committed: Arc<Mutex<Committed>>,
     failed: Option<StoreFault>,
+    #[cfg(debug_assertions)]
+    faults: super::faults::Faults,
 }
 
 impl Thread {
@@ -206,6 +219,8 @@ impl Thread {
     }
 
     fn store(&self, group: &[Request], committed: Option<LogId>) -> Result<(), StoreFault> {
+        #[cfg(debug_assertions)]
+        self.faults.meet()?;
         let committed = committed.map(|id| encode_row(&id)).transpose()?;
         let transact = || -> Result<(), redb::Error> {
             let mut transaction = self.database.begin_write()?;
