@@ -282,8 +282,8 @@ impl Service for Member {
             (request @ (Request::Control(_) | Request::Jobs(_)), _) => {
                 return self.control.request(request).await;
             }
-            (Request::Coordinates(term), Some(from)) => {
-                self.consensus.hear(from, term);
+            (Request::Coordinates(said), Some(from)) => {
+                self.consensus.hear(from, said);
                 Reply::Heard
             }
             (Request::Introduction(_), _) => unsupported("this is a member, not the introducer"),

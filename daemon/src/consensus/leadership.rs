@@ -100,6 +100,7 @@ impl Leadership {
                 Self {
                     term: told.term,
                     leader: Some(told.leader),
+                    voters: told.voters,
                     is_leader: false,
                     has_quorum: false,
                     quorum_acked: None,
@@ -112,10 +113,11 @@ impl Leadership {
 }
 
 /// What a coordinator said of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) term: Term,
     pub(super) leader: NodeId,
+    pub(super) voters: BTreeSet<NodeId>,
 }
 
 /// Publishes the leadership until the log ends. Receivers are woken when anything changes but the time of the last
@@ -138,11 +140,11 @@ pub(super) fn watch_leadership(
             let lease_end = sender.borrow().lease_end().filter(|_| sender.borrow().has_quorum);
             tokio::select! {
                 changed = metrics.changed() => match changed {
-                    Ok(()) => publish(&sender, look(&mut metrics, *told.borrow())),
+                    Ok(()) => publish(&sender, look(&mut metrics, told.borrow().clone())),
                     Err(_) => break,
                 },
                 Ok(()) = told.changed() => {
-                    let told = *told.borrow_and_update();
+                    let told = told.borrow_and_update().clone();
                     publish(&sender, look(&mut metrics, told));
                 }
                 // The core may hang in a slow write, and then tells nothing.

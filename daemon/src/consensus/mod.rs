@@ -24,8 +24,9 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use idunno_core::metadata::{Applied, Command, State};
-use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
+use idunno_shared::wire::election::MAX_VOTERS;
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, InitializeError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
@@ -209,12 +210,17 @@ impl Consensus {
         self.inner.leadership.clone()
     }
 
-    /// Notes that `leader` coordinates in `term`, as it said itself.
-    pub fn hear(&self, leader: NodeId, term: Term) {
+    /// Notes that `leader` coordinates, as it said itself.
+    pub fn hear(&self, leader: NodeId, said: Coordinates) {
+        let Coordinates { term, voters } = said;
+        if voters.len() > 2 * MAX_VOTERS {
+            return;
+        }
         self.inner.told.send_if_modified(|told| {
-            let is_news = told.is_none_or(|told| told.term < term);
+            let news = Some(Told { term, leader, voters });
+            let is_news = *told != news && told.as_ref().is_none_or(|told| told.term <= term);
             if is_news {
-                *told = Some(Told { term, leader });
+                *told = news;
             }
             is_news
         });

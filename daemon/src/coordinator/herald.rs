@@ -1,15 +1,16 @@
-//! Tells every other member who coordinates, until each has heard it.
+//! Tells every other member who coordinates, and who votes, until each has heard it.
 //!
 //! Voters learn it from the log too. Spares are not sent the log, and a voter that was replaced while it was away has an
 //! old one: without the herald their workers, and people who ask them, would look for the coordinator in vain.
 //! Bounds: one call a member at a time; one that does not answer is told again every [`RETRY_PERIOD`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::wire::consensus::Coordinates;
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::Generation;
 use tokio::time::sleep;
@@ -31,16 +32,23 @@ pub async fn run(means: Means, term: Term, closed: CancellationToken) {
 }
 
 async fn tell(means: Means, term: Term) {
-    let mut view = means.membership.view();
+    let (mut view, mut leadership) = (means.membership.view(), means.consensus.leadership());
+    let mut voters = BTreeSet::new();
     // A member that restarts forgets what it heard.
     let mut told: BTreeMap<NodeId, Generation> = BTreeMap::new();
     loop {
         let now = Arc::clone(&view.borrow_and_update());
+        let voting = leadership.borrow_and_update().voters.clone();
+        if voters != voting {
+            told.clear();
+            voters = voting;
+        }
         told.retain(|id, generation| now.is_live(*id) && generation_of(&now, *id) == Some(*generation));
+        let said = Coordinates { term, voters: voters.clone() };
         let untold = now.live().filter(|id| *id != means.me && !told.contains_key(id));
         let calls = untold.filter_map(|id| {
             let (address, generation) = (now.address(id)?, generation_of(&now, id)?);
-            let call = means.peers.call(address, Request::Coordinates(term), CALL_TIMEOUT);
+            let call = means.peers.call(address, Request::Coordinates(said.clone()), CALL_TIMEOUT);
             Some(async move { (id, generation, matches!(call.await, Ok(Reply::Heard))) })
         });
         let heard = join_all(calls).await;
@@ -48,6 +56,7 @@ async fn tell(means: Means, term: Term) {
         told.extend(heard.into_iter().filter(|(_, _, has)| *has).map(|(id, generation, _)| (id, generation)));
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
             () = sleep(RETRY_PERIOD), if !all_heard => {}
         }
     }

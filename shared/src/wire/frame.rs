@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::blobs::{FileReply, FileRequest};
-use super::consensus::{ConsensusReply, ConsensusRequest};
+use super::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
 use super::control::{ControlReply, ControlRequest};
 use super::election::RingMessage;
 use super::introduction::{IntroductionReply, IntroductionRequest};
 use super::jobs::{JobReply, JobRequest};
 use super::membership::{PushPull, TcpPing, TcpPong};
 use super::refusal::Refusal;
-use crate::ids::{NodeId, Term};
+use crate::ids::NodeId;
 
 /// The version of everything in [`crate::wire`]. Peers with another one are refused by name.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -101,8 +101,8 @@ pub enum Request {
     Control(ControlRequest),
     /// From a member to the introducer.
     Introduction(IntroductionRequest),
-    /// From the member that coordinates in this term to every other: those that are not sent the log learn it so.
-    Coordinates(Term),
+    /// From the member that coordinates to every other: those that are not sent the log learn it so.
+    Coordinates(Coordinates),
 }
 
 /// Answers, by the part that gave them.
