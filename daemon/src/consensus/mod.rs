@@ -28,14 +28,14 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
 use idunno_shared::wire::election::MAX_VOTERS;
 use idunno_shared::wire::refusal::Refusal;
-use openraft::error::{CheckIsLeaderError, InitializeError, RaftError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::config::{Batch, COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
 pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Settings};
-use self::config::{COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
 pub use self::errors::{BarrierError, FoundError, MembersError, OpenError, ProposeError};
 pub use self::leadership::Leadership;
 use self::leadership::Told;
@@ -198,6 +198,26 @@ impl Consensus {
             }
         };
         tokio::time::timeout(timeout, confirm).await.unwrap_or(Err(BarrierError::NoQuorum))
+    }
+
+    /// Has an entry of its own committed, and so all that was in this leader's log before. A barrier would not do: a
+    /// leader that restarts leads on in its old term, and has entries of which nobody knows yet whether they count.
+    pub async fn take_over(&self, timeout: Duration) -> Result<(), BarrierError> {
+        let write = async {
+            let outcome = match self.inner.raft.client_write_ff(Batch(Arc::new(Vec::new()))).await {
+                Ok(outcome) => outcome.await,
+                Err(fatal) => return Err(BarrierError::Stopped(fatal.to_string())),
+            };
+            match outcome {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
+                    Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) })
+                }
+                Ok(Err(error)) => Err(BarrierError::Stopped(error.to_string())),
+                Err(_) => Err(BarrierError::NotLeader { leader: None }),
+            }
+        };
+        tokio::time::timeout(timeout, write).await.unwrap_or(Err(BarrierError::NoQuorum))
     }
 
     /// The metadata as applied here, whenever it changes.

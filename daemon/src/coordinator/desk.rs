@@ -370,7 +370,7 @@ impl Clerk {
 
     fn obey(&mut self, effect: Effect) {
         match effect {
-            Effect::Answer { worker, plan } => self.answer(worker, &plan),
+            Effect::Answer { worker, plan } => self.answer(worker, plan),
             Effect::DeadLetter { job, letters } => self.bury(job, letters),
             Effect::PauseJob { job, reason } => {
                 warn!(%job, %reason, "paused");
@@ -382,15 +382,17 @@ impl Clerk {
         }
     }
 
-    fn answer(&mut self, worker: NodeId, plan: &OrdersPlan) {
+    fn answer(&mut self, worker: NodeId, mut plan: OrdersPlan) {
         let Some(reply) = self.waiting.remove(&worker) else { return };
         if let Err(refusal) = may_decide(&self.means) {
             // The grants return, for the worker's next reports do not list them.
             let _ = reply.send(Err(refusal));
             return;
         }
+        let state = self.state();
+        orders::fit(&state, &mut plan.grants, |lease, kept| self.scheduler.shorten(worker, lease, kept));
         let view = self.means.membership.current();
-        let orders = orders::orders(&self.state(), &view, self.term, plan, self.reports.get(&worker));
+        let orders = orders::orders(&state, &view, self.term, &plan, self.reports.get(&worker));
         self.note_grants(worker, &orders);
         // A worker that has gone does not list the leases in its next report, so they return.
         let _ = reply.send(Ok(orders));

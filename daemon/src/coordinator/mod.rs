@@ -245,7 +245,8 @@ async fn supervise(means: Means, publish: watch::Sender<Option<Arc<Office>>>, st
                 info!(term = %office.term, "the office is closed");
             }
             if let Some(term) = term {
-                match means.consensus.barrier(BARRIER_TIMEOUT).await {
+                // What decides what is garbage must know of every entry that may ever count.
+                match means.consensus.take_over(BARRIER_TIMEOUT).await {
                     Ok(()) => {
                         info!(%term, "this member coordinates");
                         publish.send_replace(Some(Office::open(means.clone(), term, stop.child_token())));

@@ -11,6 +11,26 @@ use idunno_shared::wire::jobs::{
 
 use crate::membership::MembershipView;
 
+/// Extents of the inputs in one answer, unless a single input has more: so many fit into a frame.
+const EXTENTS_MAX: usize = 40_000;
+
+/// Has leases shortened by `shorten` to what fits into one answer; it returns what is left of a lease.
+pub fn fit(state: &State, grants: &mut Vec<Lease>, mut shorten: impl FnMut(Lease, u32) -> Option<Lease>) {
+    let (mut extents, mut is_first) = (0, true);
+    let fitting = grants.drain(..).filter_map(|lease| {
+        let mut kept = 0;
+        for (_, query) in state.queries(lease.job, lease.range) {
+            extents += query.extents.len();
+            if extents > EXTENTS_MAX && !is_first {
+                return shorten(lease, kept);
+            }
+            (kept, is_first) = (kept + 1, false);
+        }
+        Some(lease)
+    });
+    *grants = fitting.collect();
+}
+
 /// A blob and those of its holders that are up.
 pub fn placed(state: &State, view: &MembershipView, blob: BlobRef) -> PlacedBlob {
     let holders = state.holders(&blob.digest).iter().filter_map(|&node| view.holder(node)).collect();

@@ -310,6 +310,21 @@ fn an_unreadable_range_is_halved_when_the_patience_is_over() {
 }
 
 #[test]
+fn a_lease_that_is_too_large_to_tell_is_shortened_and_its_rest_leased_again() {
+    let mut bench = Bench::new(10, 2);
+    let lease = bench.pull_one(1);
+    let left = bench.scheduler.shorten(NodeId(1), lease, 4).unwrap();
+    assert_eq!(left.range, range(0, 4));
+    bench.scheduler.check().unwrap();
+    bench.pass(10);
+    let rest = bench.pull_one(2);
+    assert_eq!((rest.range, rest.attempt), (range(4, 6), 1));
+    assert_eq!(bench.scheduler.shorten(NodeId(2), rest, 0), None);
+    bench.scheduler.check().unwrap();
+    assert_eq!((bench.scheduler.leased(JOB), bench.scheduler.pending(JOB)), (4, 6));
+}
+
+#[test]
 fn a_failure_that_is_told_twice_counts_once() {
     let mut bench = Bench::new(1, 3);
     let lease = bench.pull_one(1);
