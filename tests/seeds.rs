@@ -10,7 +10,7 @@ const COUNT_VARIABLE: &str = "IDUNNO_SIM_SEEDS";
 
 /// Calls `run` with the seeds 0 to `count - 1` and returns what it returned, in seed order.
 ///
-/// `name` is the test's path inside `sim`, as `cargo test` prints it (`membership::random_faults`).
+/// `name` is the test's path inside its target, as `cargo test` prints it (`membership::random_faults`).
 /// `IDUNNO_SIM_SEED` replays one seed, `IDUNNO_SIM_SEEDS` changes the count. A seed whose run panics is printed with
 /// the command that replays it, and the panic goes on. Assertions over the whole set (that a mechanism fired at
 /// least once, say) belong behind [`is_replay`].
@@ -25,12 +25,20 @@ pub fn for_each_seed<T>(name: &str, count: u64, run: impl Fn(u64) -> T) -> Vec<T
             catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
                 eprintln!(
                     "\nseed {seed} failed; replay it with\n    \
-                     {SEED_VARIABLE}={seed} cargo test -p idunno-tests --test sim {name}\n"
+                     {SEED_VARIABLE}={seed} cargo test -p idunno-tests --test {} {name}\n",
+                    target()
                 );
                 resume_unwind(panic)
             })
         })
         .collect()
+}
+
+/// The test target that runs: cargo puts a dash and a hash behind its name.
+fn target() -> String {
+    let program = env::current_exe().unwrap_or_default();
+    let stem = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    stem.rsplit_once('-').map_or(stem.clone(), |(target, _)| target.to_owned())
 }
 
 /// Whether one seed is being replayed, so that figures over the whole set mean nothing.

@@ -13,12 +13,18 @@ use idunno_shared::names::MemberName;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::sdfs::scrub;
+use crate::sdfs::store::RESERVE_BYTES;
+
 /// The introducer's port in a real deployment.
 pub const INTRODUCER_PORT: u16 = 7400;
 /// A member's port in a real deployment.
 pub const MEMBER_PORT: u16 = 7401;
 /// Where a model server that is managed elsewhere is expected.
 pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
+/// The failure detector says once who is gone; openraft says it ten times a second.
+const LOG_FILTER: &str = "info,openraft::replication=off";
+const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
 
 /// Why the settings cannot be used.
 #[derive(Debug, Error)]
@@ -99,6 +105,12 @@ pub struct Settings {
     /// Raft heartbeat in milliseconds, 20 to 1,000 [default: 100]
     #[arg(long, env = "IDUNNO_HEARTBEAT_MS", value_name = "MS")]
     pub heartbeat_ms: Option<u64>,
+    /// Disk space that stored files leave free, in MiB, up to 1,048,576 [default: 256]
+    #[arg(long, env = "IDUNNO_DISK_RESERVE_MIB", value_name = "MIB")]
+    pub disk_reserve_mib: Option<u64>,
+    /// Seconds in which everything stored is read again and verified, at least 1 [default: 604800, a week]
+    #[arg(long, env = "IDUNNO_SCRUB_PERIOD_S", value_name = "S")]
+    pub scrub_period_s: Option<u64>,
     /// What to log, as tracing directives [default: info]
     #[arg(long, env = "IDUNNO_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -149,6 +161,10 @@ pub struct MemberConfig {
     pub model_server: ModelServer,
     /// Raft's heartbeat; election time-outs are 2.5 to 5 of them.
     pub heartbeat: Duration,
+    /// What blobs leave free of the disk, in bytes.
+    pub reserve_bytes: u64,
+    /// How long the scrub takes for everything.
+    pub scrub_period: Duration,
 }
 
 impl Settings {
@@ -175,6 +191,8 @@ impl Settings {
             threads: self.threads.or(file.threads),
             insecure_network: self.insecure_network.or(file.insecure_network),
             heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
+            disk_reserve_mib: self.disk_reserve_mib.or(file.disk_reserve_mib),
+            scrub_period_s: self.scrub_period_s.or(file.scrub_period_s),
             log: self.log.or(file.log),
             log_files: self.log_files.or(file.log_files),
         }
@@ -203,6 +221,8 @@ impl Settings {
             name: self.checked_name()?,
             model_server: self.model_server()?,
             heartbeat: self.heartbeat()?,
+            reserve_bytes: self.reserve_bytes()?,
+            scrub_period: self.scrub_period()?,
         })
     }
 
@@ -227,7 +247,7 @@ impl Settings {
             listen,
             advertise,
             data_dir: self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno")),
-            log: self.log.clone().unwrap_or_else(|| String::from("info")),
+            log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
         })
     }
@@ -268,6 +288,22 @@ impl Settings {
             return Err(invalid("heartbeat_ms", heartbeat_ms, "give 20 to 1,000"));
         }
         Ok(Duration::from_millis(heartbeat_ms))
+    }
+
+    fn reserve_bytes(&self) -> Result<u64, ConfigError> {
+        let Some(reserve_mib) = self.disk_reserve_mib else { return Ok(RESERVE_BYTES) };
+        if reserve_mib > DISK_RESERVE_MIB_MAX {
+            return Err(invalid("disk_reserve_mib", reserve_mib, "give 0 to 1,048,576"));
+        }
+        Ok(reserve_mib << 20)
+    }
+
+    fn scrub_period(&self) -> Result<Duration, ConfigError> {
+        match self.scrub_period_s {
+            None => Ok(scrub::PERIOD),
+            Some(0) => Err(invalid("scrub_period_s", 0, "give at least 1")),
+            Some(seconds) => Ok(Duration::from_secs(seconds)),
+        }
     }
 }
 
@@ -320,6 +356,8 @@ mod tests {
             ("introducer", Settings { introducer: None, ..settings() }),
             ("name", Settings { name: Some("a b".into()), ..settings() }),
             ("heartbeat_ms", Settings { heartbeat_ms: Some(1), ..settings() }),
+            ("disk_reserve_mib", Settings { disk_reserve_mib: Some(u64::MAX), ..settings() }),
+            ("scrub_period_s", Settings { scrub_period_s: Some(0), ..settings() }),
             ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
             ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
             ("model_server_url", Settings { model_server_url: Some("ftp://x".into()), ..settings() }),

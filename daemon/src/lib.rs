@@ -5,6 +5,7 @@ pub mod config;
 pub mod consensus;
 pub mod control;
 pub mod coordinator;
+pub mod crash;
 pub mod data_dir;
 pub mod election;
 pub mod introducer;

@@ -29,6 +29,7 @@ use crate::net::peers::Peers;
 use crate::net::server::{Response, Service, serve};
 use crate::process::{self, StopSignals};
 use crate::sdfs::orders::Orders;
+use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
 use crate::vitals::Vitals;
@@ -63,7 +64,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         incarnation: Incarnation(0),
         state: MemberState::Alive,
     };
-    let store = BlobStore::open(ground.data_dir.path())?;
+    let store = BlobStore::open(ground.data_dir.path(), config.reserve_bytes)?;
+    let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
     let membership = Membership::start(record, seed, clock, datagrams, peers.clone(), refusals, stop.clone());
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
     let settings = log_settings(config.heartbeat);
@@ -93,8 +95,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         membership: membership.clone(),
         election,
         consensus: consensus.clone(),
-        blobs: BlobServer::new(me, store.clone(), Arc::clone(&dialer)),
-        orders: Orders::new(store, Arc::clone(&dialer), identity.generation),
+        blobs: BlobServer::new(me, store.clone(), scrub, Arc::clone(&dialer)),
+        orders: Orders::new(me, store, Arc::clone(&dialer), identity.generation),
     });
     let serving = CancellationToken::new();
     let served = serving.clone().drop_guard();

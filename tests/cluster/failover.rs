@@ -15,7 +15,7 @@ const MODEL: &str = "mnist-mlp";
 
 /// A cluster whose workers take `pause` a query, a data set of so many queries, and a trained model.
 pub(crate) async fn working_cluster(members: usize, server: &SlowServer, queries: u64) -> LocalCluster {
-    let cluster = LocalCluster::start_with(members, server).await;
+    let cluster = LocalCluster::start_at(members, server).await;
     Expected::small("inputs", 0..queries).put(&cluster).await;
     cluster.train(&[MODEL]).await;
     cluster

@@ -78,14 +78,12 @@ fn time_of_day(line: &str) -> Option<Duration> {
 
 fn summary(what: &str, waits: &mut [Duration]) -> String {
     waits.sort_unstable();
-    let at = |part: f64| {
-        waits[((waits.len() as f64 * part).ceil() as usize).clamp(1, waits.len()) - 1].as_millis()
-    };
-    let (median, p99) = (at(0.5), at(0.99));
+    let at = |percent: usize| waits[(waits.len() * percent).div_ceil(100).max(1) - 1].as_millis();
+    let (median, p99) = (at(50), at(99));
     format!(
         "{what}: median {median} ms, p99 {p99} ms, min {} ms, max {} ms, {} runs",
-        at(0.0),
-        at(1.0),
+        at(0),
+        at(100),
         waits.len()
     )
 }

@@ -189,5 +189,9 @@ async fn what_was_acknowledged_while_members_died_is_readable() {
         expected.0.extend(batches[batch].0.clone());
     }
     expected.verify(&cluster).await;
+    // What a put sends again after a failover is not committed again.
+    let versions = expected.located(&cluster).await.unwrap_or_else(|why| cluster.fail(&why));
+    let twice = versions.iter().filter(|version| version.version != 1).count();
+    assert_eq!(twice, 0, "of {} files so many have a second version", versions.len());
     outcome.unwrap_or_else(|error| cluster.fail(&format!("the put did not survive the deaths: {error}")));
 }

@@ -8,6 +8,8 @@
 //! (`scripts/setup_python.sh`, or `IDUNNO_TEST_PYTHON`).
 
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod failures;
@@ -29,6 +31,8 @@ mod jobs;
 mod leaving;
 #[cfg(test)]
 mod minority;
+#[cfg(test)]
+mod power;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -39,9 +39,13 @@ impl Office {
             None => self.uploads().open(now)?,
         };
         let view = self.means.membership.current();
-        let candidates = self.repairs.borrow().candidates.clone();
+        let mut candidates = self.repairs.borrow().candidates.clone();
+        // Repair's list may be a moment old: a chain has no room for the dead.
+        candidates.retain(|candidate| view.holder(candidate.node).is_some());
         let chain = |blob: &BlobRef| {
-            let chosen = placement::choose(&blob.digest, &candidates, exclude, COPIES);
+            let mut roomy = candidates.clone();
+            roomy.retain(|candidate| candidate.free_bytes > blob.size);
+            let chosen = placement::choose(&blob.digest, &roomy, exclude, COPIES);
             Chain(chosen.into_iter().filter_map(|node| view.holder(node)).collect())
         };
         let chains = blobs.iter().map(chain).collect();

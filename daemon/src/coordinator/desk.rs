@@ -390,7 +390,11 @@ impl Clerk {
             return;
         }
         let state = self.state();
-        orders::fit(&state, &mut plan.grants, |lease, kept| self.scheduler.shorten(worker, lease, kept));
+        let sizes = |lease: Lease| {
+            let queries = state.queries(lease.job, lease.range);
+            queries.map(|(_, query)| query.extents.len()).collect::<Vec<_>>()
+        };
+        orders::fit(&mut plan.grants, sizes, |lease, kept| self.scheduler.shorten(worker, lease, kept));
         let view = self.means.membership.current();
         let orders = orders::orders(&state, &view, self.term, &plan, self.reports.get(&worker));
         self.note_grants(worker, &orders);

@@ -11,7 +11,7 @@ use idunno_core::metadata::{Action, HolderChange, State};
 use idunno_core::placement::{Candidate, Config, CopyTask, Members, Page, Upkeep};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{Digest, NodeId, Term};
-use idunno_shared::wire::blobs::{FileReply, FileRequest};
+use idunno_shared::wire::blobs::{FileOrder, FileReply, FileRequest};
 use idunno_shared::wire::control::StoreView;
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::MemberState;
@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_millis(500);
 const FREE_SPACE_PERIOD: Duration = Duration::from_secs(10);
 const INVENTORY_PERIOD: Duration = Duration::from_secs(600);
 const OUTCOMES_QUEUED_MAX: usize = 1_024;
+/// About half a megabyte of the log each.
+const HOLDERS_PER_COMMAND_MAX: usize = 8_192;
 /// Behind every digest: an inventory from here on tells the free space and nothing else.
 const LAST_DIGEST: Digest = Digest([0xff; 32]);
 
@@ -54,6 +56,7 @@ struct InventoryPage {
     digests: Vec<Digest>,
     more: bool,
     free_bytes: u64,
+    damaged: u64,
 }
 
 /// What is known of a member's disk.
@@ -64,7 +67,10 @@ struct Disk {
     /// When its inventory is due, and its free space.
     inventory_at: Instant,
     free_space_at: Instant,
+    /// From the request for an inventory's first page to the answer to its last.
     asking: bool,
+    /// Blobs it had given up as damaged when the last inventory was begun.
+    damaged: u64,
 }
 
 /// Starts the task of a term.
@@ -191,9 +197,10 @@ impl Warden {
     ) {
         let address = self.means.membership.current().address(node);
         let (peers, outcomes) = (self.means.peers.clone(), self.outcomes.clone());
+        let order = FileOrder { term: self.term, to: node, request };
         tokio::spawn(async move {
             let answer = match address {
-                Some(address) => match peers.call(address, Request::Files(request), limit).await {
+                Some(address) => match peers.call(address, Request::Files(order), limit).await {
                     Ok(Reply::Files(reply)) => Ok(reply),
                     Ok(Reply::Refused(refusal)) => Err(refusal.message),
                     Ok(_) => Err(String::from("it answered out of turn")),
@@ -209,7 +216,7 @@ impl Warden {
     fn copy(&self, task: CopyTask) {
         let view = self.means.membership.current();
         let sources = task.sources.iter().filter_map(|&node| view.holder(node)).collect();
-        let request = FileRequest::Copy { term: self.term, blob: task.blob, sources };
+        let request = FileRequest::Copy { blob: task.blob, sources };
         self.order(task.target, request, COPY_TIMEOUT, move |answer| {
             let copied = answer.and_then(|reply| match reply {
                 FileReply::Copied => Ok(()),
@@ -236,11 +243,11 @@ impl Warden {
         if after != Some(LAST_DIGEST) {
             self.upkeep.ask_inventory(&self.means.consensus.state().borrow(), node);
         }
-        let request = FileRequest::Inventory { term: self.term, after };
+        let request = FileRequest::Inventory { after };
         self.order(node, request, ORDER_TIMEOUT, move |answer| {
             let reply = match answer {
-                Ok(FileReply::Inventory { generation, digests, more, free_bytes }) => {
-                    Some(InventoryPage { generation, digests, more, free_bytes })
+                Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged }) => {
+                    Some(InventoryPage { generation, digests, more, free_bytes, damaged })
                 }
                 _ => None,
             };
@@ -270,8 +277,12 @@ impl Warden {
         for outcome in outcomes {
             match outcome {
                 Outcome::Copied(task, copied) => {
-                    let ok = copied.is_ok() && recorded;
-                    self.upkeep.finished(task.blob.digest, task.target, ok, self.means.clock.now());
+                    let (ok, now) = (copied.is_ok() && recorded, self.means.clock.now());
+                    self.upkeep.finished(task.blob.digest, task.target, ok, now);
+                    // Its disk may be full, or worse: until that is known it would be asked again and again.
+                    if let (Err(_), Some(disk)) = (&copied, self.disks.get_mut(&task.target)) {
+                        disk.free_space_at = disk.free_space_at.min(now);
+                    }
                 }
                 // An order that may still be carried out stays under way until the term ends.
                 Outcome::Collected { unanswered: true, .. } => {}
@@ -282,17 +293,15 @@ impl Warden {
     }
 
     async fn record(&self, changes: Vec<HolderChange>) -> bool {
-        if changes.is_empty() {
-            return true;
-        }
         let Some(office) = self.office.upgrade() else { return false };
-        match office.propose_surely(Action::Holders(changes)).await {
-            Ok(_) => true,
-            Err(refusal) => {
+        // A member that lost its disk loses every record: more than one command holds.
+        for part in changes.chunks(HOLDERS_PER_COMMAND_MAX) {
+            if let Err(refusal) = office.propose_surely(Action::Holders(part.to_vec())).await {
                 warn!(%refusal, "holders cannot be recorded");
-                false
+                return false;
             }
         }
+        true
     }
 
     async fn take_inventory(&mut self, node: NodeId, after: Option<Digest>, reply: Option<InventoryPage>) {
@@ -310,11 +319,21 @@ impl Warden {
             return;
         }
         disk.free_bytes = page.free_bytes;
+        if page.damaged != disk.damaged && after.is_some() {
+            // What it lost is still on record: find out at once.
+            disk.inventory_at = now;
+        }
         if let Some(office) = self.office.upgrade() {
             office.uploads().booted(node, page.generation);
         }
         if after == Some(LAST_DIGEST) {
+            if disk.inventory_at <= now {
+                disk.free_space_at = now;
+            }
             return;
+        }
+        if after.is_none() {
+            disk.damaged = page.damaged;
         }
         let (members, state) = (self.members(), self.state());
         let compared = Page { node, digests: &page.digests, after, last: !page.more };
@@ -335,13 +354,14 @@ impl Warden {
             return;
         }
         self.order_deletion(node, reconciled.collect);
+        let Some(disk) = self.disks.get_mut(&node) else { return };
         match (page.more, page.digests.last()) {
-            (true, Some(&last)) => self.ask_for_inventory(node, Some(last)),
-            _ => {
-                if let Some(disk) = self.disks.get_mut(&node) {
-                    disk.inventory_at = now + INVENTORY_PERIOD;
-                }
+            (true, Some(&last)) => {
+                disk.asking = true;
+                self.ask_for_inventory(node, Some(last));
             }
+            _ if page.damaged == disk.damaged => disk.inventory_at = now + INVENTORY_PERIOD,
+            _ => {}
         }
     }
 
@@ -380,9 +400,8 @@ impl Warden {
     fn order_deletion(&mut self, node: NodeId, mut digests: Vec<Digest>) {
         let (members, state, now) = (self.members(), self.state(), self.means.clock.now());
         let Some(office) = self.office.upgrade() else { return };
-        let generation = self.disks.get(&node).map(|disk| disk.generation);
-        let allowed =
-            generation.is_some_and(|generation| office.uploads().may_collect(node, generation, now));
+        let generation = self.disks.get(&node).map_or(0, |disk| disk.generation);
+        let allowed = office.uploads().may_collect(node, generation, now);
         let (ordered, spared): (Vec<_>, Vec<_>) = digests
             .drain(..)
             .partition(|digest| allowed && self.upkeep.may_collect(&state, &members, node, digest));
@@ -397,8 +416,9 @@ impl Warden {
         tokio::spawn(async move {
             let unanswered = match (office.barrier().await, address) {
                 (Ok(_), Some(address)) => {
-                    let request = FileRequest::Collect { term, watermark, digests: ordered.clone() };
-                    let answer = peers.call(address, Request::Files(request), ORDER_TIMEOUT).await;
+                    let request = FileRequest::Collect { generation, watermark, digests: ordered.clone() };
+                    let order = FileOrder { term, to: node, request };
+                    let answer = peers.call(address, Request::Files(order), ORDER_TIMEOUT).await;
                     matches!(answer, Err(PeerError::Call { .. }))
                 }
                 _ => false,
@@ -417,6 +437,7 @@ impl Disk {
             inventory_at: now,
             free_space_at: now,
             asking: false,
+            damaged: 0,
         }
     }
 }

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::client::frames::{FrameIoError, read_frame, write_frame};
+use idunno_shared::client::frames::{FrameIoError, read_frame, read_frame_within, write_frame};
 use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::frame::{
-    Answer, Call, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, Reply, Request, encode_frame,
+    Answer, Call, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, Reply, Request,
+    encode_frame,
 };
 use idunno_shared::wire::refusal::Refusal;
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -100,7 +101,9 @@ async fn serve_connection<S: Service>(
     mut writer: LinkWriter,
     from: SocketAddr,
 ) -> Result<(), FrameIoError> {
-    let Ok(hello) = timeout(HELLO_TIMEOUT, read_frame::<Hello, _>(&mut reader)).await else {
+    let Ok(hello) =
+        timeout(HELLO_TIMEOUT, read_frame_within::<Hello, _>(&mut reader, HEADER_BYTES_MAX)).await
+    else {
         debug!(%from, "no hello in time");
         return Ok(());
     };

@@ -1,7 +1,7 @@
 //! Obeys the coordinator: fetches copies, deletes what is garbage, lists what is stored.
 //!
-//! Invariants: an order of an older term than one seen before changes nothing; a copy is answered once it is durable
-//! and verified here.
+//! Invariants: an order of an older term than one seen before, or for another member, or for an earlier process of this
+//! one, changes nothing; a copy is answered once it is durable and verified here, also where it was here before.
 //! Bounds: [`COPIES_AT_ONCE`] copies at once, further ones wait; an inventory has at most
 //! [`INVENTORY_DIGESTS_MAX`] digests.
 
@@ -11,21 +11,22 @@ use bytes::{Bytes, BytesMut};
 use idunno_shared::client::files::connection::BlobStream;
 use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::link::Dial;
-use idunno_shared::ids::{Digest, Term, UploadId};
+use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{
-    BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX,
+    BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::store::{BlobStore, SMALL_BYTES_MAX, StaleTerm};
+use super::store::{BlobStore, SMALL_BYTES_MAX, StaleTerm, StoreError};
 
 /// Copies that are fetched at once.
 pub const COPIES_AT_ONCE: usize = 16;
 
 /// Obeys orders on one store.
 pub struct Orders {
+    node: NodeId,
     store: BlobStore,
     sources: BlobPool,
     generation: u64,
@@ -33,24 +34,28 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Orders for `store` in a process of boot count `generation`.
-    pub fn new(store: BlobStore, dialer: Arc<dyn Dial>, generation: u64) -> Self {
+    /// Orders for the member `node` and its `store`, in a process of boot count `generation`.
+    pub fn new(node: NodeId, store: BlobStore, dialer: Arc<dyn Dial>, generation: u64) -> Self {
         let turns = Semaphore::new(COPIES_AT_ONCE);
-        Self { store, sources: BlobPool::new(dialer), generation, turns }
+        Self { node, store, sources: BlobPool::new(dialer), generation, turns }
     }
 
     /// Does as ordered.
-    pub async fn handle(&self, request: FileRequest) -> Result<FileReply, Refusal> {
+    pub async fn handle(&self, order: FileOrder) -> Result<FileReply, Refusal> {
+        let FileOrder { term, to, request } = order;
+        if to != self.node {
+            return Err(Refusal::conflict(format!("the order is for member {to}, this is {}", self.node)));
+        }
+        self.store.check_term(term).map_err(stale)?;
         match request {
-            FileRequest::Copy { term, blob, sources } => {
-                self.store.check_term(term).map_err(stale)?;
-                self.copy(blob, &sources).await
+            FileRequest::Copy { blob, sources } => self.copy(blob, &sources).await,
+            FileRequest::Collect { generation, .. } if generation != self.generation => {
+                let message =
+                    format!("the order is for start {generation}, this is start {}", self.generation);
+                Err(Refusal::conflict(message))
             }
-            FileRequest::Collect { term, watermark, digests } => self.collect(term, watermark, digests).await,
-            FileRequest::Inventory { term, after } => {
-                self.store.check_term(term).map_err(stale)?;
-                self.inventory(after).await
-            }
+            FileRequest::Collect { watermark, digests, .. } => self.collect(term, watermark, digests).await,
+            FileRequest::Inventory { after } => self.inventory(after).await,
         }
     }
 
@@ -59,7 +64,7 @@ impl Orders {
             return Err(Refusal::invalid(format!("a blob of {} bytes is no extent", blob.size)));
         }
         let _turn = self.turns.acquire().await.map_err(|_| Refusal::internal("shutting down"))?;
-        if self.store.size(blob.digest) == Some(blob.size) {
+        if self.has_whole(blob).await? {
             return Ok(FileReply::Copied);
         }
         let mut tried = Vec::new();
@@ -71,6 +76,15 @@ impl Orders {
         }
         let tried = tried.join("; ");
         Err(Refusal::internal(format!("no source gave blob {}: {tried}", blob.digest)))
+    }
+
+    /// Whether the blob is here already, as it should be; one that is damaged is moved aside.
+    async fn has_whole(&self, blob: BlobRef) -> Result<bool, Refusal> {
+        if self.store.size(blob.digest) != Some(blob.size) {
+            return Ok(false);
+        }
+        let store = self.store.clone();
+        blocking(move || store.check(blob.digest).is_ok()).await
     }
 
     async fn copy_from(&self, blob: BlobRef, source: &Holder) -> Result<(), String> {
@@ -89,6 +103,9 @@ impl Orders {
             }
             put.done().await
         };
+        if let Err(StoreError::Mismatch(_)) = &stored {
+            connection.doubt(blob.digest);
+        }
         stored.map_err(|error| error.to_string())
     }
 
@@ -105,9 +122,14 @@ impl Orders {
 
     async fn inventory(&self, after: Option<Digest>) -> Result<FileReply, Refusal> {
         let store = self.store.clone();
-        let ((digests, more), free_bytes) =
-            blocking(move || (store.inventory(after, INVENTORY_DIGESTS_MAX), store.free_bytes())).await?;
-        Ok(FileReply::Inventory { generation: self.generation, digests, more, free_bytes })
+        let generation = self.generation;
+        blocking(move || {
+            // Counted first: what is damaged while the list is made shows in the next one.
+            let damaged = store.damaged();
+            let (digests, more) = store.inventory(after, INVENTORY_DIGESTS_MAX);
+            FileReply::Inventory { generation, digests, more, free_bytes: store.usable_bytes(), damaged }
+        })
+        .await
     }
 }
 

@@ -3,38 +3,37 @@
 //! Source: the design, section 7; chains as in HDFS.
 //!
 //! Invariants: a put is answered once this member and all behind it are durable or failed; bytes whose digest is
-//! wrong are stored nowhere; the answer names every member of the chain.
+//! wrong are stored nowhere; the answer names as failed those that failed, not those out of reach behind them. While puts
+//! wait for the disk the caller is told so every [`WORKING_PERIOD`], unless one has waited for [`DISK_PATIENCE`]: a disk
+//! that hangs must look like a dead one.
 //!
 //! Bounds, a connection: [`PUTS_IN_FLIGHT_MAX`] puts unanswered, then it is not read on; [`GETS_IN_FLIGHT_MAX`] gets
 //! waiting, [`GROUPS_PREPARED`] groups of them opened; one connection to each next holder. Small blobs in memory are bounded
 //! by the store, large ones to a few chunks each, [`LARGE_PUTS_MAX`] at once in the whole process.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{Stream, StreamExt, unfold};
 use idunno_shared::client::files::connection::{
     BlobConnection, CHUNK_BYTES_MAX, GETS_IN_FLIGHT_MAX, PendingPut, PutStream, read_chunk,
 };
-use idunno_shared::client::files::direct::AlignedBuffer;
 use idunno_shared::client::files::pool::{BlobPool, Lane};
-use idunno_shared::client::frames::{FrameIoError, read_frame};
+use idunno_shared::client::frames::{FrameIoError, read_frame_within};
 use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
 };
-use idunno_shared::wire::frame::{FrameError, encode_frame};
+use idunno_shared::wire::frame::{FrameError, HEADER_BYTES_MAX};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
+use super::replies::{Waits, Wanted, write_replies};
+use super::scrub::Scrub;
 use super::store::{BlobStore, PendingStore, SMALL_BYTES_MAX, StoreError};
 
 /// Most gets that are opened, and small blobs read, in one go.
@@ -47,7 +46,11 @@ pub const GROUPS_PREPARED: usize = 2;
 pub const LARGE_PUTS_MAX: usize = 64;
 /// How long a caller may take for the next chunk of a blob that it announced, or to take one that it asked for.
 pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-const SOCKET_BUFFER_BYTES: usize = 256 << 10;
+/// How often a caller hears that its puts are being worked on.
+pub const WORKING_PERIOD: Duration = Duration::from_secs(1);
+/// How long a put may take, once its bytes are here, before its caller hears no more of it.
+pub const DISK_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const SOCKET_BUFFER_BYTES: usize = 256 << 10;
 
 /// Why a connection was ended by this side.
 #[derive(Debug, Error)]
@@ -90,14 +93,18 @@ impl From<FrameError> for ServeError {
 pub struct BlobServer {
     node: NodeId,
     store: BlobStore,
+    scrub: Scrub,
     dialer: Arc<dyn Dial>,
     large: Arc<Semaphore>,
+    /// [`DISK_PATIENCE`], unless a test has less.
+    pub(super) patience: Duration,
 }
 
 impl BlobServer {
     /// The server of the member `node`, that reaches other holders through `dialer`.
-    pub fn new(node: NodeId, store: BlobStore, dialer: Arc<dyn Dial>) -> Self {
-        Self { node, store, dialer, large: Arc::new(Semaphore::new(LARGE_PUTS_MAX)) }
+    pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, dialer: Arc<dyn Dial>) -> Self {
+        let large = Arc::new(Semaphore::new(LARGE_PUTS_MAX));
+        Self { node, store, scrub, dialer, large, patience: DISK_PATIENCE }
     }
 
     /// Serves a connection behind its hello, until the caller closes it. Puts that were received whole are finished
@@ -114,22 +121,23 @@ impl BlobServer {
             next: BlobPool::new(Arc::clone(&self.dialer)),
             replies,
             turns: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
+            waits: Arc::new(Waits::new(self.patience)),
         };
+        let waits = Arc::clone(&session.waits);
         let reader = BufReader::with_capacity(SOCKET_BUFFER_BYTES, reader);
         tokio::select! {
             read = session.read_requests(reader, gets) => match read {
                 Err(ServeError::Frame(FrameIoError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
                 ended => ended,
             },
-            written = write_replies(writer, stored, wanted, self.store.clone()) => written,
+            written = write_replies(writer, stored, wanted, self.store.clone(), &waits) => {
+                if let Err(ServeError::Read { digest, .. }) = &written {
+                    self.scrub.doubt(*digest);
+                }
+                written
+            }
         }
     }
-}
-
-struct Wanted {
-    id: u64,
-    digest: Digest,
-    offset: u64,
 }
 
 struct Put {
@@ -144,6 +152,7 @@ struct Session<'a> {
     next: BlobPool,
     replies: mpsc::Sender<BlobReply>,
     turns: Arc<Semaphore>,
+    waits: Arc<Waits>,
 }
 
 impl Session<'_> {
@@ -152,7 +161,8 @@ impl Session<'_> {
         R: AsyncRead + Send + Unpin,
     {
         loop {
-            match read_frame(&mut reader).await? {
+            match read_frame_within(&mut reader, HEADER_BYTES_MAX).await? {
+                BlobRequest::Doubt { digest } => self.server.scrub.doubt(digest),
                 BlobRequest::Get { id, digest, offset } => {
                     if gets.send(Wanted { id, digest, offset }).await.is_err() {
                         return Ok(());
@@ -261,8 +271,10 @@ impl Session<'_> {
         local: impl Future<Output = Result<(), StoreError>> + Send + 'static,
     ) {
         let (node, replies) = (self.server.node, self.replies.clone());
+        let (waits, number) = (Arc::clone(&self.waits), self.waits.begin());
         tokio::spawn(async move {
             let (local, (mut holders, mut failed)) = tokio::join!(local, forward.outcome());
+            waits.end(number);
             match local {
                 Ok(()) => holders.insert(0, node),
                 Err(error) => failed.insert(0, (node, error.to_string())),
@@ -298,16 +310,11 @@ impl Forward {
         }
     }
 
+    /// The next holder failed. Those behind it did not: they are only not reached.
     fn give_up(&mut self, reason: &str) {
         self.pending = None;
-        for (position, holder) in std::mem::take(&mut self.chain).into_iter().enumerate() {
-            let why = if position == 0 {
-                reason.to_owned()
-            } else {
-                format!("behind a member that failed: {reason}")
-            };
-            self.failed.push((holder.node, why));
-        }
+        let next = std::mem::take(&mut self.chain).into_iter().next();
+        self.failed.extend(next.map(|holder| (holder.node, reason.to_owned())));
     }
 
     async fn outcome(mut self) -> (Vec<NodeId>, Vec<(NodeId, String)>) {
@@ -333,162 +340,4 @@ where
 {
     let read = timeout(CHUNK_TIMEOUT, read_chunk(reader, length, || ())).await;
     Ok(read.map_err(|_| ServeError::Stalled)??)
-}
-
-/// What a get is answered with, ready to be sent.
-enum Prepared {
-    Missing(String),
-    Whole(Bytes),
-    File { file: File, position: u64, bytes: u64 },
-}
-
-/// Gets in the order they came, in groups that are prepared together.
-fn groups(wanted: mpsc::Receiver<Wanted>, store: BlobStore) -> impl Stream<Item = Vec<Wanted>> {
-    unfold((wanted, store), async |(mut wanted, store)| {
-        let small =
-            |get: &Wanted| store.size(get.digest).filter(|&size| size <= SMALL_BYTES_MAX).unwrap_or(0);
-        let first = wanted.recv().await?;
-        let mut bytes = small(&first);
-        let mut group = vec![first];
-        while group.len() < GETS_GROUP_MAX && bytes < GETS_GROUP_BYTES_MAX {
-            let Ok(next) = wanted.try_recv() else { break };
-            bytes += small(&next);
-            group.push(next);
-        }
-        Some((group, (wanted, store)))
-    })
-}
-
-async fn prepare(group: Vec<Wanted>, store: BlobStore) -> Vec<(Wanted, Prepared)> {
-    let open_all = move || -> Vec<(Wanted, Prepared)> {
-        let open_one = |get: Wanted| {
-            let prepared = open(&store, get.digest, get.offset);
-            (get, prepared.unwrap_or_else(|error| Prepared::Missing(error.to_string())))
-        };
-        group.into_iter().map(open_one).collect()
-    };
-    spawn_blocking(open_all).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "reading blobs failed: whoever asked reads them elsewhere");
-        Vec::new()
-    })
-}
-
-fn open(store: &BlobStore, digest: Digest, offset: u64) -> Result<Prepared, StoreError> {
-    let size = store.size(digest).ok_or(StoreError::Missing(digest))?;
-    if size <= SMALL_BYTES_MAX && offset == 0 {
-        return Ok(Prepared::Whole(store.read(digest)?));
-    }
-    let (file, size) = store.open_from(digest, offset)?;
-    let there = file.metadata().map_or(0, |metadata| metadata.len());
-    if there != size {
-        store.move_aside(digest)?;
-        return Err(StoreError::Corrupt(digest));
-    }
-    Ok(Prepared::File { file, position: offset, bytes: size.saturating_sub(offset) })
-}
-
-async fn write_replies<W>(
-    writer: W,
-    mut stored: mpsc::Receiver<BlobReply>,
-    wanted: mpsc::Receiver<Wanted>,
-    store: BlobStore,
-) -> Result<(), ServeError>
-where
-    W: AsyncWrite + Send + Unpin,
-{
-    let mut writer = BufWriter::with_capacity(SOCKET_BUFFER_BYTES, writer);
-    let gets = groups(wanted, store.clone()).map(|group| prepare(group, store.clone()));
-    let mut gets = std::pin::pin!(gets.buffered(GROUPS_PREPARED));
-    loop {
-        tokio::select! {
-            Some(reply) = stored.recv() => {
-                write_reply(&mut writer, &reply).await?;
-                while let Ok(reply) = stored.try_recv() {
-                    write_reply(&mut writer, &reply).await?;
-                }
-            }
-            Some(group) = gets.next() => {
-                for (wanted, prepared) in group {
-                    write_blob(&mut writer, &wanted, prepared).await?;
-                }
-            }
-            else => return Ok(()),
-        }
-        timeout(CHUNK_TIMEOUT, writer.flush()).await.map_err(|_| ServeError::Stalled)??;
-    }
-}
-
-async fn write_reply<W: AsyncWrite + Unpin>(writer: &mut W, reply: &BlobReply) -> Result<(), ServeError> {
-    let mut frame = Vec::with_capacity(128);
-    encode_frame(reply, &mut frame)?;
-    write_within(writer, &frame).await
-}
-
-async fn write_within<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> Result<(), ServeError> {
-    Ok(timeout(CHUNK_TIMEOUT, writer.write_all(bytes)).await.map_err(|_| ServeError::Stalled)??)
-}
-
-async fn write_blob<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    wanted: &Wanted,
-    prepared: Prepared,
-) -> Result<(), ServeError> {
-    let id = wanted.id;
-    match prepared {
-        Prepared::Missing(reason) => write_reply(writer, &BlobReply::Missing { id, reason }).await,
-        Prepared::Whole(bytes) => {
-            write_reply(writer, &BlobReply::Data { id, bytes: bytes.len() as u64 }).await?;
-            write_within(writer, &bytes).await
-        }
-        Prepared::File { file, position, bytes } => {
-            write_reply(writer, &BlobReply::Data { id, bytes }).await?;
-            write_file(writer, file, position, bytes).await.map_err(|error| match error {
-                ServeError::Read { source, .. } => ServeError::Read { digest: wanted.digest, source },
-                other => other,
-            })
-        }
-    }
-}
-
-/// A chunk of a file: the file, the buffer, and how much of it is filled.
-type ReadAhead = JoinHandle<io::Result<(File, AlignedBuffer, usize)>>;
-
-fn read_ahead(file: File, mut buffer: AlignedBuffer, position: u64, remaining: u64) -> ReadAhead {
-    spawn_blocking(move || {
-        let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
-        let mut filled = 0;
-        while filled < length {
-            // The whole rest of the buffer: a direct read has an aligned length, and ends with the file.
-            match file.read_at(&mut buffer.bytes_mut()[filled..], position + filled as u64) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((file, buffer, length))
-    })
-}
-
-/// Sends a file from `position` on, one chunk being read while the one before is sent.
-async fn write_file<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    file: File,
-    mut position: u64,
-    bytes: u64,
-) -> Result<(), ServeError> {
-    let fault = |source| ServeError::Read { digest: Digest::default(), source };
-    let mut remaining = bytes;
-    let mut spare = AlignedBuffer::new(CHUNK_BYTES_MAX);
-    let mut ahead = read_ahead(file, AlignedBuffer::new(CHUNK_BYTES_MAX), position, remaining);
-    while remaining > 0 {
-        let (file, buffer, length) =
-            ahead.await.map_err(|error| fault(io::Error::other(error)))?.map_err(fault)?;
-        remaining -= length as u64;
-        position += length as u64;
-        ahead = read_ahead(file, spare, position, remaining);
-        write_within(writer, &buffer.bytes()[..length]).await?;
-        spare = buffer;
-    }
-    Ok(())
 }

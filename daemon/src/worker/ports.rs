@@ -9,6 +9,7 @@ use idunno_shared::ids::UploadId;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{JobReply, JobRequest};
 use thiserror::Error;
+use tracing::warn;
 
 /// Blobs of one call that are read at once.
 const BLOBS_IN_FLIGHT: usize = 64;
@@ -54,6 +55,14 @@ impl Store for Files {
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
         Box::pin(async move {
             let stored = self.store_blobs(blobs).await.map_err(|error| StoreError(error.to_string()))?;
+            let copies = stored.blobs.iter().map(|placed| placed.holders.len()).min().unwrap_or(0);
+            if copies < stored.copies_wanted as usize {
+                warn!(
+                    copies,
+                    wanted = stored.copies_wanted,
+                    "stored with fewer copies: repair makes the others"
+                );
+            }
             Ok((stored.upload, stored.blobs))
         })
     }

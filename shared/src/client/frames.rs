@@ -1,13 +1,23 @@
 //! Frames on asynchronous byte streams.
+//!
+//! Bounds: memory is taken as bytes come, not as they are announced; a frame that was begun is whole within
+//! [`FRAME_TIMEOUT`], or the connection has failed. A pause between frames is no fault.
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
-use crate::wire::frame::{FrameError, decode_body, encode_frame, frame_length};
+use crate::wire::frame::{FRAME_BYTES_MAX, FrameError, decode_body, encode_frame, frame_length};
+
+/// How long the bytes of one frame may take.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is allocated for a frame before its bytes come, at most.
+const ALLOCATED_BYTES_MAX: usize = 64 << 10;
 
 /// Why a message did not get through.
 #[derive(Debug, Error)]
@@ -26,11 +36,35 @@ where
     T: DeserializeOwned,
     R: AsyncRead + Unpin + ?Sized,
 {
+    read_frame_within(reader, FRAME_BYTES_MAX).await
+}
+
+/// Reads one message of at most `bytes_max` bytes.
+pub async fn read_frame_within<T, R>(reader: &mut R, bytes_max: usize) -> Result<T, FrameIoError>
+where
+    T: DeserializeOwned,
+    R: AsyncRead + Unpin + ?Sized,
+{
     let mut header = [0; 4];
-    reader.read_exact(&mut header).await?;
-    let mut body = vec![0; frame_length(header)?];
-    reader.read_exact(&mut body).await?;
-    Ok(decode_body(&body)?)
+    reader.read_exact(&mut header[..1]).await?;
+    let body = timeout(FRAME_TIMEOUT, read_body(reader, header, bytes_max)).await;
+    Ok(decode_body(&body.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)?)
+}
+
+async fn read_body<R>(reader: &mut R, mut header: [u8; 4], bytes_max: usize) -> Result<Vec<u8>, FrameIoError>
+where
+    R: AsyncRead + Unpin + ?Sized,
+{
+    reader.read_exact(&mut header[1..]).await?;
+    let bytes = frame_length(header)?;
+    if bytes > bytes_max {
+        return Err(FrameError::TooLarge { bytes }.into());
+    }
+    let mut body = Vec::with_capacity(bytes.min(ALLOCATED_BYTES_MAX));
+    if reader.take(bytes as u64).read_to_end(&mut body).await? < bytes {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(body)
 }
 
 /// Writes one message and flushes it.

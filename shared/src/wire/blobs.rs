@@ -60,6 +60,11 @@ pub enum BlobRequest {
         /// The first byte wanted.
         offset: u64,
     },
+    /// What was sent of this blob has another digest: look at it. Not answered.
+    Doubt {
+        /// The blob.
+        digest: Digest,
+    },
 }
 
 /// On a connection for blobs, from the server.
@@ -71,9 +76,11 @@ pub enum BlobReply {
         id: u64,
         /// The members on which the blob is durable and verified.
         holders: Vec<NodeId>,
-        /// The members of the chain that failed, and why.
+        /// The members of the chain that failed, and why. One of which neither is known was out of reach behind them.
         failed: Vec<(NodeId, String)>,
     },
+    /// Puts wait for the disk, and it is no older than it should be: do not take the silence for death.
+    Working,
     /// The blob's bytes follow, `bytes` of them.
     Data {
         /// The get's number.
@@ -90,13 +97,22 @@ pub enum BlobReply {
     },
 }
 
-/// What a coordinator orders of a file server. Orders of an older term are refused.
+/// What a coordinator orders of a file server. Orders of an older term, or for another member, are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOrder {
+    /// The coordinator's term: no order of an older one is obeyed once this one came.
+    pub term: Term,
+    /// Who is to obey: another member may have come to its address.
+    pub to: NodeId,
+    /// What to do.
+    pub request: FileRequest,
+}
+
+/// What a file server is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileRequest {
     /// Fetch a blob from one of its holders, verify it and store it durably.
     Copy {
-        /// The coordinator's term.
-        term: Term,
         /// The blob.
         blob: BlobRef,
         /// Who has it, best first.
@@ -104,8 +120,8 @@ pub enum FileRequest {
     },
     /// Delete these blobs, unless an upload at or above the watermark touched them.
     Collect {
-        /// The coordinator's term.
-        term: Term,
+        /// The boot count of the process that the order was made for: one that restarted has forgotten its pins.
+        generation: u64,
         /// Every upload below is over.
         watermark: UploadId,
         /// What to delete.
@@ -113,8 +129,6 @@ pub enum FileRequest {
     },
     /// List what is stored, in digest order.
     Inventory {
-        /// The coordinator's term: no order of an older one is obeyed once the list is made.
-        term: Term,
         /// Only digests above this one.
         after: Option<Digest>,
     },
@@ -138,7 +152,9 @@ pub enum FileReply {
         digests: Vec<Digest>,
         /// Whether more follow behind the last one.
         more: bool,
-        /// Bytes free on the disk.
+        /// Bytes of the disk that blobs may still take; none while the disk is out of order.
         free_bytes: u64,
+        /// Blobs that were found damaged and given up since the process began.
+        damaged: u64,
     },
 }

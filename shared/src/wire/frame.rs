@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::blobs::{FileReply, FileRequest};
+use super::blobs::{FileOrder, FileReply};
 use super::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
 use super::control::{ControlReply, ControlRequest};
 use super::election::RingMessage;
@@ -22,6 +22,8 @@ use crate::ids::NodeId;
 pub const PROTOCOL_VERSION: u16 = 1;
 /// Largest frame, in bytes: checked before anything is allocated.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Largest hello and largest header of a blob, in bytes.
+pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// The first bytes of every connection's hello, so that a stray client is told apart.
 pub const MAGIC: u32 = 0x1D02_2025;
 
@@ -94,7 +96,7 @@ pub enum Request {
     /// To the metadata log.
     Consensus(ConsensusRequest),
     /// To the file server.
-    Files(FileRequest),
+    Files(FileOrder),
     /// From a worker to the coordinator.
     Jobs(JobRequest),
     /// From people's tools, and from members on their behalf.
@@ -135,7 +137,7 @@ pub enum Reply {
 pub enum FrameError {
     /// Larger than any frame may be.
     #[error(
-        "a frame of {bytes} bytes is over the limit of {FRAME_BYTES_MAX}: the peer is broken or speaks another protocol"
+        "a frame of {bytes} bytes is over the limit of its kind (of all: {FRAME_BYTES_MAX}): the peer is broken or speaks another protocol"
     )]
     TooLarge {
         /// Its length.

@@ -1,5 +1,6 @@
 //! A cluster in a temporary directory: an introducer and members `m1` to `mN`, on free ports of this machine.
 
+pub(crate) mod disk;
 mod jobs;
 mod model_server;
 mod process;
@@ -19,7 +20,8 @@ use idunno_shared::client::files::{Files, GetItem, NoProgress, PutItem, PutOptio
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{
-    ClusterView, ControlReply, ControlRequest, FileVersion, IdentityView, Liveness, LogRole, MemberView,
+    ClusterView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, IdentityView, Liveness,
+    LogRole, MemberView,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use rustix::process::Signal;
@@ -51,6 +53,8 @@ pub(crate) async fn light() -> RwLockReadGuard<'static, ()> {
 pub(crate) struct LocalCluster {
     pub(crate) introducer: Daemon,
     pub(crate) members: Vec<Daemon>,
+    /// What is mounted at data directories.
+    pub(crate) disks: Vec<disk::Disk>,
     dir: Option<TempDir>,
 }
 
@@ -62,28 +66,47 @@ impl LocalCluster {
         cluster
     }
 
+    /// The same without model servers, and with further arguments for each member.
+    pub(crate) async fn start_with(members: usize, further: &[&str]) -> Self {
+        Self::start_each(members, |cluster, name, introducer| {
+            cluster.new_member_with(name, introducer, further)
+        })
+        .await
+    }
+
     /// The same, and all members' workers use one model server that is there already.
-    pub(crate) async fn start_with(members: usize, server: &SlowServer) -> Self {
-        let cluster = Self::launch_with(members, &server.arguments()).await;
+    pub(crate) async fn start_at(members: usize, server: &SlowServer) -> Self {
+        let url = server.url();
+        Self::start_each(members, |cluster, name, introducer| {
+            cluster.daemon(name, introducer, &["--model-server-url", &url])
+        })
+        .await
+    }
+
+    async fn start_each(members: usize, member: impl Fn(&Self, &str, SocketAddr) -> Daemon) -> Self {
+        let mut cluster = Self::launch(0, false).await;
+        let introducer = cluster.introducer.address();
+        for number in 1..=members {
+            let member = member(&cluster, &format!("m{number}"), introducer);
+            cluster.members.push(member);
+        }
+        let all: Vec<usize> = (0..members).collect();
+        cluster.restart(&all).await;
         cluster.ready().await;
         cluster
     }
 
     /// Starts the processes and waits until they listen, no longer.
     pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
-        Self::launch_with(members, &model_server_arguments(with_model_server)).await
-    }
-
-    async fn launch_with(members: usize, model_server: &[String]) -> Self {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
         let arguments = vec![String::from("introducer")];
         let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
-        let mut cluster = Self { introducer, members: Vec::new(), dir: Some(dir) };
+        let mut cluster = Self { introducer, members: Vec::new(), disks: Vec::new(), dir: Some(dir) };
         cluster.introducer.spawn();
         cluster.introducer.started().await;
         let introducer = cluster.introducer.address();
         for number in 1..=members {
-            let member = cluster.member_with(&format!("m{number}"), introducer, model_server);
+            let member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
             cluster.members.push(member);
         }
         cluster.members.iter_mut().for_each(Daemon::spawn);
@@ -95,19 +118,24 @@ impl LocalCluster {
 
     /// A member that is not started yet, and not in the list of members.
     pub(crate) fn new_member(&self, name: &str, introducer: SocketAddr, with_model_server: bool) -> Daemon {
-        self.member_with(name, introducer, &model_server_arguments(with_model_server))
+        if !with_model_server {
+            return self.new_member_with(name, introducer, &[]);
+        }
+        let python = python().display().to_string();
+        self.daemon(name, introducer, &["--model-server-python", &python, "--threads", "1"])
     }
 
-    fn member_with(&self, name: &str, introducer: SocketAddr, model_server: &[String]) -> Daemon {
-        let mut arguments = vec![
-            String::from("member"),
-            String::from("--name"),
-            name.to_owned(),
-            String::from("--introducer"),
-            introducer.to_string(),
-        ];
-        arguments.extend_from_slice(model_server);
-        Daemon::new(name, self.path().join(name), arguments, None)
+    /// The same without a model server, and with further arguments.
+    pub(crate) fn new_member_with(&self, name: &str, introducer: SocketAddr, further: &[&str]) -> Daemon {
+        self.daemon(name, introducer, &[&["--model-server-url", NO_MODEL_SERVER], further].concat())
+    }
+
+    fn daemon(&self, name: &str, introducer: SocketAddr, further: &[&str]) -> Daemon {
+        let introducer = introducer.to_string();
+        let arguments = ["member", "--name", name, "--introducer", &introducer]
+            .into_iter()
+            .chain(further.iter().copied());
+        Daemon::new(name, self.path().join(name), arguments.map(String::from).collect(), None)
     }
 
     /// The directory of everything; `scratch` in it is the test's own.
@@ -280,21 +308,13 @@ impl LocalCluster {
     }
 }
 
-fn model_server_arguments(with_model_server: bool) -> Vec<String> {
-    if with_model_server {
-        let python = python().display().to_string();
-        ["--model-server-python", &python, "--threads", "1"].map(String::from).to_vec()
-    } else {
-        ["--model-server-url", NO_MODEL_SERVER].map(String::from).to_vec()
-    }
-}
-
 impl Drop for LocalCluster {
     fn drop(&mut self) {
         // All at once, and only then waited for: one that is within a flush of a busy disk ends behind it.
         self.members.iter().for_each(Daemon::kill);
         self.members.iter_mut().for_each(Daemon::reap);
         self.introducer.reap();
+        self.disks.clear();
         if std::thread::panicking() {
             let dir = self.dir.take().unwrap().keep();
             eprintln!("the cluster's data and logs stay in {0} ({0}/m1/logs, ...)", dir.display());
@@ -370,14 +390,15 @@ impl Expected {
     /// Where they are, as the coordinator says.
     pub(crate) async fn located(&self, cluster: &LocalCluster) -> Result<Vec<FileVersion>, String> {
         let names: Vec<FileName> = self.0.keys().map(|file| name(file)).collect();
-        let request = ControlRequest::Locate { names: names.clone(), version: None };
-        match cluster.client().control(request).await {
-            Ok(ControlReply::Located(versions)) => {
-                let found: Vec<FileVersion> = versions.into_iter().flatten().collect();
-                if found.len() == names.len() { Ok(found) } else { Err(String::from("files are missing")) }
+        let (client, mut found) = (cluster.client(), Vec::with_capacity(names.len()));
+        for part in names.chunks(ITEMS_PER_REQUEST_MAX) {
+            let request = ControlRequest::Locate { names: part.to_vec(), version: None };
+            match client.control(request).await {
+                Ok(ControlReply::Located(versions)) => found.extend(versions.into_iter().flatten()),
+                other => return Err(format!("{other:?}")),
             }
-            other => Err(format!("{other:?}")),
         }
+        if found.len() == names.len() { Ok(found) } else { Err(String::from("files are missing")) }
     }
 }
 

@@ -29,9 +29,9 @@ impl SlowServer {
         Self { address, accepting }
     }
 
-    /// What makes a member's worker use it.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        vec![String::from("--model-server-url"), format!("http://{}", self.address)]
+    /// Where members find it.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Daemon {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
     arguments: Vec<String>,
+    /// `POINT:N` of the daemon's `crash` module, for the next start.
+    pub(crate) crash_at: Option<String>,
     /// Known since the first start, and kept.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) node: Option<String>,
@@ -62,7 +64,13 @@ impl Daemon {
         arguments: Vec<String>,
         address: Option<SocketAddr>,
     ) -> Self {
-        Self { name: name.to_owned(), data_dir, arguments, address, node: None, child: RefCell::new(None) }
+        let (name, child) = (name.to_owned(), RefCell::new(None));
+        Self { name, data_dir, arguments, crash_at: None, address, node: None, child }
+    }
+
+    /// Further arguments, from the next start on.
+    pub(crate) fn add_arguments(&mut self, further: &[&str]) {
+        self.arguments.extend(further.iter().copied().map(String::from));
     }
 
     /// The command that starts it.
@@ -73,6 +81,9 @@ impl Daemon {
         command.arg("--data-dir").arg(&self.data_dir).args(&self.arguments[1..]);
         for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("IDUNNO_")) {
             command.env_remove(variable);
+        }
+        if let Some(point) = &self.crash_at {
+            command.env("IDUNNO_CRASH_AT", point);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command

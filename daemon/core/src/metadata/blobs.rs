@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Applied, HolderChange, State};
 
-/// Most holders recorded of one blob; copies beyond are not counted on and trimmed in time.
+/// Most holders recorded of one blob; where there are more, the newest are kept.
 pub const HOLDERS_PER_BLOB_MAX: usize = 32;
 
 /// What is known of one blob.
@@ -34,10 +34,12 @@ pub type BlobTable = OrdMap<Digest, Blob>;
 pub(super) type PlacedExtents = [(BlobRef, Vec<NodeId>)];
 
 fn united(old: &[NodeId], new: &[NodeId]) -> Arc<[NodeId]> {
-    let mut holders = [old, new].concat();
+    let mut holders = new.to_vec();
+    holders.truncate(HOLDERS_PER_BLOB_MAX);
+    let room = HOLDERS_PER_BLOB_MAX - holders.len();
+    holders.extend(old.iter().filter(|node| !new.contains(node)).take(room));
     holders.sort_unstable();
     holders.dedup();
-    holders.truncate(HOLDERS_PER_BLOB_MAX);
     holders.into()
 }
 

@@ -9,6 +9,10 @@ use imbl::ordmap::DiffItem;
 use super::Members;
 use crate::metadata::{Blob, BlobTable, State};
 
+/// More records than this of a blob that has all its copies are trimmed too, however dead their members are: each
+/// member that is lost for good would leave one behind.
+pub(super) const RECORDS_KEPT: usize = 2 * COPIES;
+
 /// The store in figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -29,7 +33,7 @@ pub(super) struct Survey {
     live: BTreeSet<NodeId>,
     /// Blobs with fewer live copies than they should have, those with the fewest first.
     pub(super) short: BTreeSet<(usize, Digest)>,
-    /// Blobs with more live copies than they should have.
+    /// Blobs with more live copies than they should have, or with all of them and too many records.
     pub(super) excess: BTreeSet<Digest>,
     /// Blobs that nothing refers to.
     pub(super) unreferenced: BTreeSet<Digest>,
@@ -89,7 +93,7 @@ impl Survey {
         if copies == 0 {
             add(&mut self.figures.unavailable, 1);
         }
-        if copies > COPIES {
+        if copies > COPIES || (copies == COPIES && blob.holders.len() > RECORDS_KEPT) {
             put(&mut self.excess, *digest, enter);
         }
     }

@@ -6,7 +6,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, NewFile};
 
 use super::*;
-use crate::metadata::{Action, Command, HolderChange, State};
+use crate::metadata::{Action, Command, HOLDERS_PER_BLOB_MAX, HolderChange, State};
 
 const FREE: u64 = 100 << 30;
 
@@ -203,4 +203,52 @@ fn an_inventory_sets_the_records_right() {
     upkeep.ask_inventory(&state, node(1));
     let behind = Page { digests: &[], after: Some(lost.max(fresh)), ..page };
     assert!(!upkeep.reconcile(&state, &members, behind).remove.contains(&lost), "not of this page");
+}
+
+#[test]
+fn a_member_whose_copies_all_fail_is_left_alone_for_a_while() {
+    let mut state = State::new();
+    for number in 0..500 {
+        put(&mut state, &format!("f{number}"), &[1]);
+    }
+    let mut upkeep = Upkeep::new(Config::default());
+    let (members, mut tried) = (members(&[1, 2, 3], &[]), 0);
+    for step in 0..100 {
+        let now = Instant::START + Duration::from_millis(step);
+        for task in upkeep.plan(&state, &members, now) {
+            tried += usize::from(task.target == node(2));
+            upkeep.finished(task.blob.digest, task.target, task.target == node(3), now);
+        }
+    }
+    assert!(tried <= 16, "{tried} copies were tried at a member that takes none");
+    let again = upkeep.plan(&state, &members, later(6));
+    assert!(again.iter().any(|task| task.target == node(2)), "it is given another chance");
+}
+
+#[test]
+fn a_full_member_is_asked_for_no_copy() {
+    let mut state = State::new();
+    put(&mut state, "f", &[1]);
+    let mut members = members(&[1, 2, 3], &[]);
+    members.live.insert(node(2), 0);
+    let tasks = Upkeep::new(Config::default()).plan(&state, &members, later(0));
+    assert_eq!(tasks.iter().map(|task| task.target).collect::<Vec<_>>(), [node(3)]);
+}
+
+#[test]
+fn records_of_members_long_gone_are_dropped_once_all_copies_are_there() {
+    let mut state = State::new();
+    let gone: Vec<u64> = (100..100 + HOLDERS_PER_BLOB_MAX as u64).collect();
+    let digest = put(&mut state, "f", &gone);
+    for live in 1..=4 {
+        let add = HolderChange { digest, add: vec![node(live)], remove: vec![] };
+        apply(&mut state, Action::Holders(vec![add]));
+        assert!(state.holders(&digest).contains(&node(live)), "a new copy is always recorded");
+    }
+    let (mut upkeep, members) = (Upkeep::new(Config::default()), members(&[1, 2, 3, 4], &[]));
+    let trims = upkeep.trim(&state, &members);
+    apply(&mut state, Action::Holders(trims));
+    assert_eq!(state.holders(&digest), [node(1), node(2), node(3), node(4)]);
+    let few = put(&mut state, "g", &[1, 2, 3, 4, 100]);
+    assert!(upkeep.trim(&state, &members).is_empty(), "{:?} may still come back", state.holders(&few));
 }

@@ -9,7 +9,7 @@ use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use super::Members;
 use super::inventory::Asked;
 use super::rendezvous::{Candidate, choose};
-use super::survey::{Figures, Survey};
+use super::survey::{Figures, RECORDS_KEPT, Survey};
 use crate::metadata::{Blob, HolderChange, State};
 use crate::time::Instant;
 
@@ -23,6 +23,8 @@ const EXAMINED_PER_PLAN_MAX: usize = 4096;
 const COPIES_TO_WAIT: usize = 3;
 /// Most failed copies that are remembered.
 const FAILED_MAX: usize = 4096;
+/// Copies in a row that fail at a member before it is left alone for a while, whatever the blob.
+const FAILURES_IN_A_ROW_MAX: u32 = 8;
 
 /// How copies are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Upkeep {
     copies_to: BTreeMap<NodeId, usize>,
     copies_from: BTreeMap<NodeId, usize>,
     failed: BTreeMap<(Digest, NodeId), Instant>,
+    /// Failures in a row at a member, and until when it is left alone.
+    failing: BTreeMap<NodeId, (u32, Option<Instant>)>,
     /// Deletions ordered and not answered.
     collecting: BTreeSet<(NodeId, Digest)>,
     /// Inventories that are being asked for.
@@ -98,6 +102,7 @@ impl Upkeep {
     pub fn plan(&mut self, state: &State, members: &Members, now: Instant) -> Vec<CopyTask> {
         self.survey.observe(state, members);
         self.failed.retain(|_, until| *until > now);
+        self.failing.retain(|node, _| members.live.contains_key(node));
         // Without any live copy there is nothing to copy from.
         let first = (1, Digest::default());
         let from_cursor =
@@ -108,7 +113,7 @@ impl Upkeep {
         self.repair_cursor = resume.unwrap_or_default();
         let mut tasks = Vec::new();
         for (copies, digest) in examined {
-            if !members.live.keys().any(|node| self.may_take_copy(*node)) {
+            if !members.live.keys().any(|node| self.may_take_copy(*node, now)) {
                 break;
             }
             if let Some(blob) = state.blob(&digest) {
@@ -118,8 +123,9 @@ impl Upkeep {
         tasks
     }
 
-    fn may_take_copy(&self, node: NodeId) -> bool {
-        self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
+    fn may_take_copy(&self, node: NodeId, now: Instant) -> bool {
+        let rests = self.failing.get(&node).is_some_and(|(_, until)| until.is_some_and(|until| until > now));
+        !rests && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
     }
 
     fn plan_blob(
@@ -144,7 +150,7 @@ impl Upkeep {
         let missing = self.survey.copies_wanted().saturating_sub(copies + under_way);
         let fit = |(node, free_bytes): (&NodeId, &u64)| {
             let fits = *free_bytes > blob.size
-                && self.may_take_copy(*node)
+                && self.may_take_copy(*node, now)
                 && !blob.holders.contains(node)
                 && !self.copying.contains_key(&(digest, *node))
                 && !self.failed.contains_key(&(digest, *node))
@@ -179,9 +185,20 @@ impl Upkeep {
     /// A copy is over, also where its target died. A successful one is to be in the metadata before this is called:
     /// until then its blob is not collected there.
     pub fn finished(&mut self, digest: Digest, target: NodeId, ok: bool, now: Instant) {
-        if self.end_copy(digest, target) && !ok && self.failed.len() < FAILED_MAX {
-            self.failed.insert((digest, target), now + self.config.retry_after);
+        if !self.end_copy(digest, target) {
+            return;
         }
+        if ok {
+            self.failing.remove(&target);
+            return;
+        }
+        let until = now + self.config.retry_after;
+        if self.failed.len() < FAILED_MAX {
+            self.failed.insert((digest, target), until);
+        }
+        let (count, rests_until) = self.failing.entry(target).or_default();
+        *count = count.saturating_add(1);
+        *rests_until = (*count >= FAILURES_IN_A_ROW_MAX).then_some(until);
     }
 
     fn end_copy(&mut self, digest: Digest, target: NodeId) -> bool {
@@ -210,7 +227,7 @@ impl Upkeep {
         })
     }
 
-    /// Records to be dropped, because more members hold a blob than should. Their bytes go later: the next inventory
+    /// Records to be dropped, because more members hold a blob than should, or are said to that are long gone. Their bytes go later: the next inventory
     /// finds them unrecorded, or the shell orders their deletion once the change is in the metadata.
     pub fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
         self.survey.observe(state, members);
@@ -221,8 +238,12 @@ impl Upkeep {
             });
             let live: Vec<Candidate> = live.collect();
             let keep = choose(digest, &live, &[], COPIES);
-            let remove: Vec<NodeId> =
-                live.iter().map(|c| c.node).filter(|node| !keep.contains(node)).collect();
+            let holders = state.holders(digest);
+            let spare = |node: &NodeId| {
+                let counts = members.live.contains_key(node) || holders.len() > RECORDS_KEPT;
+                counts && !keep.contains(node)
+            };
+            let remove: Vec<NodeId> = holders.iter().copied().filter(spare).collect();
             let enough = keep.len() == COPIES && !remove.is_empty();
             enough.then(|| HolderChange { digest: *digest, add: Vec::new(), remove })
         };

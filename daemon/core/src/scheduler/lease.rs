@@ -21,14 +21,11 @@ use super::worker::Held;
 use super::{Committed, Scheduler};
 use crate::ranges::RangeSet;
 
-/// Further leases of a report are not looked at.
-const REPORTED_MAX: usize = 64;
-
 impl Scheduler {
     /// Compares what a worker says it holds with what it was given.
     pub(super) fn compare_leases(&mut self, node: NodeId, report: &WorkerReport) {
         let (now, config) = (self.now, &self.config);
-        let reported = &report.leases[..report.leases.len().min(REPORTED_MAX)];
+        let reported = &report.leases[..report.leases.len().min(LEASES_HELD_MAX)];
         let Some(worker) = self.workers.get_mut(&node) else { return };
         let mut lost = Vec::new();
         for held in &mut worker.leases {

@@ -16,7 +16,7 @@ pub(super) struct Faults {
 impl Faults {
     /// Asked for by `metadata.redb.hang` and `metadata.redb.fail`.
     pub(super) fn beside(store: &Path) -> Self {
-        Self { hang: store.with_added_extension("hang"), fail: store.with_added_extension("fail") }
+        Self { hang: store.with_extension("redb.hang"), fail: store.with_extension("redb.fail") }
     }
 
     /// What a write meets before it is made.

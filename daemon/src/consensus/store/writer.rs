@@ -21,6 +21,7 @@ use super::{
     KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PIECES, StoreFault, encode_row, locked,
 };
 use crate::consensus::config::{LogId, TypeConfig};
+use crate::crash;
 
 const QUEUE_MAX: usize = 64;
 const GROUP_MAX: usize = 32;
@@ -256,7 +257,9 @@ impl Thread {
                     }
                 }
             }
+            crash::point("log-written");
             transaction.commit()?;
+            crash::point("log-flushed");
             Ok(())
         };
         transact().map_err(|error| StoreFault::new("write the metadata", &error))

@@ -13,6 +13,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, Shared, StoreError};
+use crate::crash;
 
 pub(super) struct Job {
     pub(super) blob: BlobRef,
@@ -66,32 +67,36 @@ fn store(shared: &Arc<Shared>, group: Vec<Job>) {
             Err(error) => job.finish(Err(error)),
         }
     }
+    crash::point("blob-written");
     let flushed = flush(shared, &written);
+    crash::point("blob-flushed");
     for Written { job, temp, file } in written {
         drop(file);
         let stored = flushed.clone().and_then(|()| shared.publish(&temp, job.blob));
         if stored.is_err() {
             discard(&temp);
         }
+        crash::point("blob-in-place");
         job.finish(stored);
     }
 }
 
-/// Verifies a blob and writes it aside; `None` if it is here already.
+/// Verifies a blob and writes it aside; `None` if it is here already, and whole.
 fn prepare(shared: &Shared, job: &Job) -> Result<Option<(PathBuf, File)>, StoreError> {
     shared.check_health()?;
     verify(job.blob, &job.bytes).map_err(|error| StoreError::Mismatch(error.to_string()))?;
     debug_assert_eq!(job.guard.digest, job.blob.digest, "the guard is the blob's own");
-    if shared.index().size(job.blob.digest) == Some(job.blob.size) {
+    if shared.has_verified(job.blob) {
         return Ok(None);
     }
+    shared.check_room(job.blob.size)?;
     let temp = shared.layout.temp(job.blob.digest);
-    let mut file = File::create_new(&temp).map_err(|error| StoreError::io("create", &temp, error))?;
+    let mut file = File::create_new(&temp).map_err(|error| shared.fault("create", &temp, error))?;
     match shared.disk.write(&mut file, &job.bytes) {
         Ok(()) => Ok(Some((temp, file))),
         Err(error) => {
             discard(&temp);
-            Err(StoreError::io("write", &temp, error))
+            Err(shared.fault("write", &temp, error))
         }
     }
 }

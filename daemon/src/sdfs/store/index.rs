@@ -30,9 +30,15 @@ impl Index {
         self.bytes += blob.size;
     }
 
+    /// The blob was deleted.
     pub(super) fn remove(&mut self, digest: Digest) {
         self.remove_size(digest);
         self.pins.remove(&digest);
+    }
+
+    /// The blob was damaged. Its pin stays: it may be stored anew under the same upload.
+    pub(super) fn give_up(&mut self, digest: Digest) {
+        self.remove_size(digest);
     }
 
     fn remove_size(&mut self, digest: Digest) {
@@ -41,6 +47,12 @@ impl Index {
 
     pub(super) fn size(&self, digest: Digest) -> Option<u64> {
         self.sizes.get(&digest).copied()
+    }
+
+    /// The first digest above `after`, with its size.
+    pub(super) fn next(&self, after: Option<Digest>) -> Option<(Digest, u64)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.sizes.range((from, Bound::Unbounded)).next().map(|(&digest, &size)| (digest, size))
     }
 
     pub(super) fn totals(&self) -> (u64, u64) {

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::group::discard;
 use super::{PutGuard, Shared, StoreError};
+use crate::crash;
 
 const CHUNKS_QUEUED_MAX: usize = 2;
 
@@ -46,7 +47,7 @@ pub(super) fn start(guard: PutGuard, blob: BlobRef) -> StreamedPut {
 fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> Result<(), StoreError> {
     let shared = &guard.shared;
     shared.check_health()?;
-    if shared.index().size(blob.digest) == Some(blob.size) {
+    if shared.has_verified(blob) {
         receive(blob, &mut chunks, |_| Ok(()))?;
         // It may have been found damaged meanwhile.
         return match shared.index().size(blob.digest) {
@@ -54,8 +55,10 @@ fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> 
             None => Err(StoreError::Corrupt(blob.digest)),
         };
     }
+    shared.check_room(blob.size)?;
     let temp = shared.layout.temp(blob.digest);
     let stored = write(shared, blob, &temp, &mut chunks).and_then(|()| shared.publish(&temp, blob));
+    crash::point("blob-in-place");
     if stored.is_err() {
         discard(&temp);
     }
@@ -71,8 +74,10 @@ fn write(
     let mut target = Target::create(shared, temp, blob.size)?;
     receive(blob, chunks, |chunk| target.write(chunk))?;
     let file = target.finish(blob.size)?;
+    crash::point("blob-written");
     let incoming = shared.layout.incoming_handle();
     let flushed = shared.disk.sync(&file).and_then(|()| shared.disk.sync(incoming));
+    crash::point("blob-flushed");
     flushed.map_err(|error| shared.flush_failed(temp, error))
 }
 
@@ -113,24 +118,24 @@ impl<'a> Target<'a> {
     fn create(shared: &'a Shared, path: &Path, size: u64) -> Result<Self, StoreError> {
         let made = File::create_new(path).and_then(|file| direct::reserve(&file, size));
         let opened = made.and_then(|()| direct::open(File::options().write(true), path));
-        let file = opened.map_err(|error| StoreError::io("create", path, error))?;
+        let file = opened.map_err(|error| shared.fault("create", path, error))?;
         Ok(Self { shared, path: path.to_owned(), file, aligner: Aligner::default() })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let (disk, path, file) = (&self.shared.disk, &self.path, &mut self.file);
+        let (shared, path, file) = (self.shared, &self.path, &mut self.file);
         let write =
-            |piece: &[u8]| disk.write(file, piece).map_err(|error| StoreError::io("write", path, error));
+            |piece: &[u8]| shared.disk.write(file, piece).map_err(|error| shared.fault("write", path, error));
         self.aligner.take(bytes, write)
     }
 
     /// Writes what is left, padded to the alignment, and cuts the padding off.
     fn finish(mut self, size: u64) -> Result<File, StoreError> {
-        let (disk, path, file) = (&self.shared.disk, &self.path, &mut self.file);
+        let (shared, path, file) = (self.shared, &self.path, &mut self.file);
         let write =
-            |piece: &[u8]| disk.write(file, piece).map_err(|error| StoreError::io("write", path, error));
+            |piece: &[u8]| shared.disk.write(file, piece).map_err(|error| shared.fault("write", path, error));
         self.aligner.finish_padded(write)?;
-        self.file.set_len(size).map_err(|error| StoreError::io("cut", &self.path, error))?;
+        self.file.set_len(size).map_err(|error| shared.fault("cut", path, error))?;
         Ok(self.file)
     }
 }

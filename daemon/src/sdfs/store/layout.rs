@@ -9,11 +9,12 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 
 use super::StoreError;
-use super::disk::Disk;
+use super::disk::{Disk, open_past_cache};
 use super::index::Index;
 
-/// Most damaged blobs that are kept aside; further ones are deleted.
+/// Most damaged blobs that are kept aside, for somebody to look at, and most bytes of them; further ones are deleted.
 const CORRUPT_KEPT_MAX: usize = 64;
+const CORRUPT_BYTES_MAX: u64 = 256 << 20;
 
 pub(super) struct Layout {
     root: PathBuf,
@@ -74,8 +75,11 @@ impl Layout {
 
     pub(super) fn move_aside(&self, digest: Digest) -> Result<(), StoreError> {
         let blob = self.blob(digest);
-        let kept = fs::read_dir(&self.corrupt).map_or(0, Iterator::count);
-        let done = if kept < CORRUPT_KEPT_MAX {
+        let size = fs::metadata(&blob).map_or(0, |metadata| metadata.len());
+        let sizes =
+            entries(&self.corrupt)?.iter().filter_map(|entry| entry.metadata().ok()).collect::<Vec<_>>();
+        let kept_bytes: u64 = sizes.iter().map(fs::Metadata::len).sum();
+        let done = if sizes.len() < CORRUPT_KEPT_MAX && kept_bytes + size <= CORRUPT_BYTES_MAX {
             fs::rename(&blob, self.corrupt.join(digest.to_string()))
         } else {
             fs::remove_file(&blob)
@@ -88,13 +92,18 @@ impl Layout {
         }
     }
 
-    /// Moves into place what was whole in `incoming` when the process ended, and deletes the rest.
+    /// Moves into place what is whole in `incoming` on the disk itself, and deletes the rest. What the page cache says
+    /// does not count: a flush may have failed before the process ended.
     pub(super) fn recover(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         let mut whole = Vec::new();
         for entry in entries(&self.incoming)? {
             let path = entry.path();
+            let found = open_past_cache(&path).and_then(|file| disk.digest(&file));
+            if let Err(error) = &found {
+                tracing::warn!(path = %path.display(), %error, "cannot read an unfinished blob: deleted");
+            }
             match incoming_digest(&entry) {
-                Some(digest) if file_digest(&path)? == digest => whole.push((path, digest)),
+                Some(digest) if found.is_ok_and(|found| found == digest) => whole.push((path, digest)),
                 _ => fs::remove_file(&path).map_err(|error| StoreError::io("delete", &path, error))?,
             }
         }
@@ -141,13 +150,6 @@ fn entries(path: &Path) -> Result<Vec<DirEntry>, StoreError> {
 fn incoming_digest(entry: &DirEntry) -> Option<Digest> {
     let name = entry.file_name();
     name.to_str()?.split_once('.')?.0.parse().ok()
-}
-
-fn file_digest(path: &Path) -> Result<Digest, StoreError> {
-    let mut hasher = blake3::Hasher::new();
-    let read = File::open(path).and_then(|file| hasher.update_reader(file).map(drop));
-    read.map_err(|error| StoreError::io("read", path, error))?;
-    Ok(Digest(*hasher.finalize().as_bytes()))
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {

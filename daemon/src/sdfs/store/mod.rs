@@ -7,9 +7,10 @@
 //! found to be damaged. A blob is written to `incoming`, verified, flushed there (file and directory entry), renamed,
 //! acknowledged. The rename may be lost in a power cut, the file in `incoming` cannot: start-up moves it into place.
 //!
-//! Invariants: what is acknowledged is flushed and has its digest; a file under `blobs` was flushed before it came
-//! there; a blob is not deleted while a put of it is in progress, or while its pin is at or above the watermark; a
-//! flush that failed is never repeated, and nothing is accepted after one.
+//! Invariants: what is acknowledged is flushed and has its digest, also where it was there before; a file under `blobs`
+//! was flushed before it came there; a blob is not deleted while a put of it is in progress, or while its pin is at or
+//! above the watermark; a flush that failed is never repeated, and nothing is accepted after one; blobs leave the reserve
+//! of the disk to the metadata log.
 //!
 //! Bounds: groups of at most [`GROUP_BLOBS_MAX`] blobs or [`GROUP_BYTES_MAX`]; at most [`QUEUED_BYTES_MAX`] of small
 //! blobs in memory; a large blob holds at most 4 MiB. The index holds about 100 bytes a blob in memory (100 MB for
@@ -19,17 +20,21 @@
 //!
 //! It does not know who else holds a blob, and deletes only when ordered to.
 
-mod disk;
+pub(in crate::sdfs) mod disk;
 mod group;
+mod health;
 mod index;
 mod large;
 mod layout;
+#[cfg(test)]
+pub(in crate::sdfs) mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -42,6 +47,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::disk::{Disk, RealDisk};
 use self::group::Job;
+use self::health::is_device_fault;
 use self::index::Index;
 pub use self::large::StreamedPut;
 use self::layout::Layout;
@@ -54,13 +60,15 @@ pub const GROUP_BYTES_MAX: usize = 4 << 20;
 pub const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of small blobs that wait in memory for the disk.
 pub const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// What blobs leave free of a disk unless told otherwise, in bytes.
+pub const RESERVE_BYTES: u64 = 256 << 20;
 const QUEUED_BLOBS_MAX: usize = 256;
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// The file system has no room. The blob is not stored.
-    #[error("the disk is full: free space under {}", path.display())]
+    #[error("the disk is full, but for the reserve that is kept: free space under {}", path.display())]
     Full {
         /// The file being written.
         path: PathBuf,
@@ -125,6 +133,9 @@ struct Shared {
     disk: Box<dyn Disk>,
     index: Mutex<Index>,
     unhealthy: OnceLock<String>,
+    reserve_bytes: u64,
+    /// Blobs given up since the start.
+    damaged: AtomicU64,
 }
 
 impl Shared {
@@ -132,26 +143,13 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_health(&self) -> Result<(), StoreError> {
-        self.unhealthy.get().map_or(Ok(()), |reason| Err(StoreError::Unhealthy(reason.clone())))
-    }
-
-    /// A flush failed: the kernel may have dropped what was dirty, so neither it nor anything later is trusted.
-    fn flush_failed(&self, path: &Path, source: io::Error) -> StoreError {
-        let error = StoreError::io("flush", path, source);
-        if !matches!(error, StoreError::Full { .. }) {
-            tracing::error!(%error, "the disk failed: this member stores nothing until it is restarted");
-            // Only the first failure is kept.
-            let _ = self.unhealthy.set(error.to_string());
-        }
-        error
-    }
-
-    /// Moves a flushed file into place and makes it known. The guard keeps collection away meanwhile.
+    /// Moves a flushed file into place and makes it known, in one step: what is given up meanwhile must be the old file.
+    /// The guard keeps collection away.
     fn publish(&self, temp: &Path, blob: BlobRef) -> Result<(), StoreError> {
         let target = self.layout.blob(blob.digest);
-        std::fs::rename(temp, &target).map_err(|error| StoreError::io("rename to", &target, error))?;
-        self.index().insert(blob);
+        let mut index = self.index();
+        std::fs::rename(temp, &target).map_err(|error| self.fault("rename to", &target, error))?;
+        index.insert(blob);
         Ok(())
     }
 }
@@ -186,17 +184,21 @@ impl PendingStore {
 }
 
 impl BlobStore {
-    /// Opens the store under `root`, recovers what a crash left behind and reads the list of blobs. Blocks.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::open_on(root, Box::new(RealDisk))
+    /// Opens the store under `root`, recovers what a crash left behind and reads the list of blobs. What would leave
+    /// less than `reserve_bytes` of the disk free is refused from then on. Blocks.
+    pub fn open(root: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
+        Self::open_on(root, reserve_bytes, Box::new(RealDisk))
     }
 
-    fn open_on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
+    pub(in crate::sdfs) fn open_on(
+        root: &Path,
+        reserve_bytes: u64,
+        disk: Box<dyn Disk>,
+    ) -> Result<Self, StoreError> {
         let layout = Layout::open(root)?;
         layout.recover(disk.as_ref())?;
-        let index = layout.scan()?;
-        let shared = Shared { layout, disk, index: Mutex::new(index), unhealthy: OnceLock::new() };
-        let shared = Arc::new(shared);
+        let (index, unhealthy, damaged) = (Mutex::new(layout.scan()?), OnceLock::new(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { layout, disk, index, unhealthy, reserve_bytes, damaged });
         let (queue, jobs) = mpsc::channel(QUEUED_BLOBS_MAX);
         group::spawn(Arc::clone(&shared), jobs)
             .map_err(|error| StoreError::io("start the writer thread of", root, error))?;
@@ -243,28 +245,43 @@ impl BlobStore {
         self.shared.index().totals()
     }
 
-    /// Bytes free on the file system for a process without privileges. Blocks shortly.
-    pub fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(self.shared.layout.root())
-            .map_or(0, |figures| figures.f_bavail.saturating_mul(figures.f_frsize))
+    /// Bytes that blobs may still take here: none of a disk that failed or is read-only. Blocks shortly.
+    pub fn usable_bytes(&self) -> u64 {
+        self.shared.usable_bytes()
     }
 
-    /// Why this store takes nothing any more, if a flush failed.
-    pub fn unhealthy(&self) -> Option<&str> {
-        self.shared.unhealthy.get().map(String::as_str)
+    /// Blobs that were found damaged and given up since the start.
+    pub fn damaged(&self) -> u64 {
+        self.shared.damaged.load(Ordering::Relaxed)
+    }
+
+    /// The first blob above `after` in the order of digests, and its size.
+    pub fn next(&self, after: Option<Digest>) -> Option<(Digest, u64)> {
+        self.shared.index().next(after)
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        self.shared.layout.root()
+    }
+
+    /// Reads a blob from the disk itself, past the page cache; one that is damaged is moved aside. Answers its size.
+    /// Blocks.
+    pub fn check(&self, digest: Digest) -> Result<u64, StoreError> {
+        self.shared.check(digest)
     }
 
     /// Reads a whole small blob and verifies it; one that is damaged is moved aside. Blocks.
     pub fn read(&self, digest: Digest) -> Result<Bytes, StoreError> {
         let (file, size) = self.open_blob(digest)?;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        let read = file.take(size.saturating_add(1)).read_to_end(&mut bytes);
-        read.map_err(|error| StoreError::io("read", &self.shared.layout.blob(digest), error))?;
-        if verify(BlobRef { digest, size }, &bytes).is_ok() {
-            return Ok(bytes.into());
+        match (&file).take(size.saturating_add(1)).read_to_end(&mut bytes) {
+            Err(error) if !is_device_fault(&error) => {
+                return Err(StoreError::io("read", &self.shared.layout.blob(digest), error));
+            }
+            Ok(_) if verify(BlobRef { digest, size }, &bytes).is_ok() => Ok(bytes.into()),
+            _ => self.shared.give_up(digest, &file),
         }
-        self.move_aside(digest)?;
-        Err(StoreError::Corrupt(digest))
     }
 
     /// Opens a blob to be read, with its size. What is read is not verified. Blocks shortly.
@@ -286,14 +303,6 @@ impl BlobStore {
             }
             _ => self.open_blob(digest),
         }
-    }
-
-    /// Takes a damaged blob out of the store, into `corrupt`. Blocks shortly.
-    pub fn move_aside(&self, digest: Digest) -> Result<(), StoreError> {
-        tracing::warn!(%digest, "a blob is damaged on disk: moved aside");
-        let mut index = self.shared.index();
-        index.remove(digest);
-        self.shared.layout.move_aside(digest)
     }
 
     /// Notes that a coordinator of `term` exists: orders of older terms are refused from now on.

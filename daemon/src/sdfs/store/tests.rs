@@ -1,11 +1,12 @@
 //! The store alone: durability in order, recovery, pins against collection, faults of the disk.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, mpsc as std_mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
 
 use tempfile::TempDir;
 
+use super::testing::TestDisk;
 use super::*;
 
 fn blob_of(bytes: &[u8]) -> BlobRef {
@@ -33,60 +34,10 @@ fn count(directory: &TempDir, name: &str) -> usize {
     fs::read_dir(directory.path().join(name)).unwrap().count()
 }
 
-/// A disk whose faults and flushes a test controls.
-#[derive(Clone, Default)]
-struct TestDisk(Arc<TestDiskState>);
-
-#[derive(Default)]
-struct TestDiskState {
-    file_flushes: AtomicUsize,
-    system_flushes: AtomicUsize,
-    /// Whoever flushes must pass here, and says so first.
-    gate_closed: Mutex<bool>,
-    gate_opened: Condvar,
-    entered: Mutex<Option<std_mpsc::Sender<()>>>,
-    full: AtomicBool,
-    broken: AtomicBool,
-}
-
-impl TestDiskState {
-    fn flush(&self) -> io::Result<()> {
-        if let Some(entered) = self.entered.lock().unwrap().take() {
-            entered.send(()).unwrap();
-        }
-        let closed = self.gate_closed.lock().unwrap();
-        drop(self.gate_opened.wait_while(closed, |closed| *closed).unwrap());
-        // Only the first flush fails: a store that repeats it would take the second one's word.
-        if self.broken.swap(false, Ordering::Relaxed) { Err(io::Error::other("injected")) } else { Ok(()) }
-    }
-}
-
-impl Disk for TestDisk {
-    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-        if self.0.full.load(Ordering::Relaxed) {
-            RealDisk.write(file, &bytes[..bytes.len() / 2])?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        RealDisk.write(file, bytes)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        self.0.file_flushes.fetch_add(1, Ordering::Relaxed);
-        self.0.flush()?;
-        RealDisk.sync(file)
-    }
-
-    fn sync_file_system(&self, handle: &File) -> io::Result<()> {
-        self.0.system_flushes.fetch_add(1, Ordering::Relaxed);
-        self.0.flush()?;
-        RealDisk.sync_file_system(handle)
-    }
-}
-
 #[tokio::test]
 async fn what_is_stored_is_there_after_a_restart() {
     let directory = TempDir::new().unwrap();
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     let mut blobs = Vec::new();
     for length in [0, 1, 20_000, 1 << 20] {
         blobs.push(put(&store, None, &vec![7; length]).await.unwrap());
@@ -95,7 +46,7 @@ async fn what_is_stored_is_there_after_a_restart() {
     put_large(&store, blob_of(&large), &large).await.unwrap();
     blobs.push(blob_of(&large));
     drop(store);
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     for blob in &blobs {
         assert_eq!(blob_of(&store.read(blob.digest).unwrap()), *blob);
     }
@@ -112,10 +63,10 @@ async fn what_is_stored_is_there_after_a_restart() {
 async fn blobs_that_queue_up_share_one_flush_and_are_renamed_behind_it() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
     let (entered, reached) = std_mpsc::channel();
     *disk.0.entered.lock().unwrap() = Some(entered);
-    *disk.0.gate_closed.lock().unwrap() = true;
+    disk.0.close_gate();
     let bytes = |n: usize| n.to_string().into_bytes();
     let start = async |n: usize| store.start_put(blob_of(&bytes(n)), None, bytes(n).into()).await.unwrap();
     let mut pending = vec![start(0).await];
@@ -125,8 +76,7 @@ async fn blobs_that_queue_up_share_one_flush_and_are_renamed_behind_it() {
         pending.push(start(n).await);
     }
     assert_eq!(store.totals().0, 0, "nothing is in place before it is flushed");
-    *disk.0.gate_closed.lock().unwrap() = false;
-    disk.0.gate_opened.notify_all();
+    disk.0.open_gate();
     for put in pending {
         put.done().await.unwrap();
     }
@@ -138,14 +88,14 @@ async fn blobs_that_queue_up_share_one_flush_and_are_renamed_behind_it() {
 #[tokio::test]
 async fn start_up_finishes_what_was_flushed_and_drops_the_rest() {
     let directory = TempDir::new().unwrap();
-    drop(BlobStore::open(directory.path()).unwrap());
+    drop(BlobStore::open(directory.path(), 0).unwrap());
     let incoming = directory.path().join("incoming");
     let whole = blob_of(b"whole");
     fs::write(incoming.join(format!("{}.3", whole.digest)), b"whole").unwrap();
     fs::write(incoming.join(format!("{}.4", Digest::of(b"torn blob"))), b"torn").unwrap();
     fs::write(incoming.join("stray"), b"?").unwrap();
     fs::write(directory.path().join("blobs/00/not-a-blob"), b"?").unwrap();
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     assert_eq!(store.read(whole.digest).unwrap(), &b"whole"[..]);
     assert_eq!(store.totals(), (1, 5));
     assert_eq!(count(&directory, "incoming"), 0);
@@ -154,7 +104,7 @@ async fn start_up_finishes_what_was_flushed_and_drops_the_rest() {
 #[tokio::test]
 async fn wrong_bytes_are_not_stored() {
     let directory = TempDir::new().unwrap();
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     let small = store.start_put(blob_of(b"right"), None, Bytes::from_static(b"wrong")).await.unwrap();
     assert!(matches!(small.done().await, Err(StoreError::Mismatch(_))));
     let bytes = vec![1; 2 << 20];
@@ -170,13 +120,14 @@ async fn wrong_bytes_are_not_stored() {
 async fn a_failed_flush_fails_the_blob_and_is_never_repeated() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
     let before = put(&store, None, b"before").await.unwrap();
-    disk.0.broken.store(true, Ordering::Relaxed);
+    disk.0.failing_flush.store(3, Ordering::Relaxed);
     assert!(matches!(put(&store, None, b"unlucky").await, Err(StoreError::Io { .. })));
     assert_eq!(disk.0.file_flushes.load(Ordering::Relaxed), 3);
-    assert!(store.unhealthy().unwrap().contains("injected"));
-    assert!(matches!(put(&store, None, b"later").await, Err(StoreError::Unhealthy(_))));
+    let later = put(&store, None, b"later").await;
+    assert!(matches!(&later, Err(StoreError::Unhealthy(reason)) if reason.contains("injected")), "{later:?}");
+    assert_eq!(store.usable_bytes(), 0, "it says so to whoever plans");
     assert!(matches!(put_large(&store, before, b"before").await, Err(StoreError::Unhealthy(_))));
     assert_eq!(count(&directory, "incoming"), 0);
     assert_eq!(store.read(before.digest).unwrap(), &b"before"[..], "reads go on");
@@ -186,7 +137,7 @@ async fn a_failed_flush_fails_the_blob_and_is_never_repeated() {
 async fn a_full_disk_is_named_and_leaves_nothing_behind() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
     disk.0.full.store(true, Ordering::Relaxed);
     let large = vec![3; 2 << 20];
     assert!(matches!(put(&store, None, b"small").await, Err(StoreError::Full { .. })));
@@ -194,13 +145,13 @@ async fn a_full_disk_is_named_and_leaves_nothing_behind() {
     assert_eq!(count(&directory, "incoming"), 0);
     disk.0.full.store(false, Ordering::Relaxed);
     put(&store, None, b"small").await.unwrap();
-    assert_eq!(store.unhealthy(), None, "a full disk is no broken one");
+    assert!(store.usable_bytes() > 0, "a full disk is no broken one");
 }
 
 #[tokio::test]
 async fn collection_spares_what_an_open_upload_touched() {
     let directory = TempDir::new().unwrap();
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     let old = put(&store, Some(upload(1)), b"old").await.unwrap().digest;
     let young = put(&store, Some(upload(2)), b"young").await.unwrap().digest;
     // Touched again: the bytes are there already, only the pin moves.
@@ -222,7 +173,7 @@ async fn collection_spares_what_an_open_upload_touched() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_never_loses_to_a_collection_below_it() {
     let directory = TempDir::new().unwrap();
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     let watermark = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let digest = Digest::of(b"contended");
@@ -258,7 +209,7 @@ async fn a_put_never_loses_to_a_collection_below_it() {
 #[tokio::test]
 async fn a_damaged_blob_is_moved_aside() {
     let directory = TempDir::new().unwrap();
-    let store = BlobStore::open(directory.path()).unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
     let digest = put(&store, None, b"precious").await.unwrap().digest;
     fs::write(store.shared.layout.blob(digest), b"precioux").unwrap();
     assert!(matches!(store.read(digest), Err(StoreError::Corrupt(_))));
@@ -266,4 +217,121 @@ async fn a_damaged_blob_is_moved_aside() {
     assert_eq!((store.totals(), count(&directory, "corrupt")), ((0, 0), 1));
     put(&store, None, b"precious").await.unwrap();
     assert_eq!(store.read(digest).unwrap(), &b"precious"[..], "it can be stored anew");
+}
+
+#[tokio::test]
+async fn a_group_whose_flush_fails_is_stored_nowhere() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let (entered, reached) = std_mpsc::channel();
+    *disk.0.entered.lock().unwrap() = Some(entered);
+    disk.0.close_gate();
+    // The first blob's file and directory entry, then the group.
+    disk.0.failing_flush.store(3, Ordering::Relaxed);
+    let bytes = |n: usize| n.to_string().into_bytes();
+    let start = async |n: usize| store.start_put(blob_of(&bytes(n)), None, bytes(n).into()).await.unwrap();
+    let first = start(0).await;
+    reached.recv().unwrap();
+    let group = [start(1).await, start(2).await, start(3).await];
+    disk.0.open_gate();
+    first.done().await.unwrap();
+    for put in group {
+        assert!(matches!(put.done().await, Err(StoreError::Io { .. })));
+    }
+    assert_eq!(disk.0.system_flushes.load(Ordering::Relaxed), 1);
+    assert_eq!((store.totals(), count(&directory, "incoming")), ((1, 1), 0));
+}
+
+#[tokio::test]
+async fn a_large_blob_whose_flush_fails_is_stored_nowhere() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    disk.0.failing_flush.store(1, Ordering::Relaxed);
+    let large = vec![3; 2 << 20];
+    assert!(matches!(put_large(&store, blob_of(&large), &large).await, Err(StoreError::Io { .. })));
+    assert_eq!((store.totals(), count(&directory, "incoming")), ((0, 0), 0));
+    assert!(matches!(put(&store, None, b"later").await, Err(StoreError::Unhealthy(_))));
+}
+
+#[tokio::test]
+async fn a_device_that_fails_takes_nothing_more() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    disk.0.unwritable.store(true, Ordering::Relaxed);
+    assert!(matches!(put(&store, None, b"unlucky").await, Err(StoreError::Io { .. })));
+    disk.0.unwritable.store(false, Ordering::Relaxed);
+    assert!(matches!(put(&store, None, b"later").await, Err(StoreError::Unhealthy(_))));
+    assert_eq!(store.usable_bytes(), 0);
+}
+
+#[tokio::test]
+async fn the_reserve_is_left_to_the_log() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let (mib, disk_bytes) = (1 << 20, 1 << 40);
+    let store = BlobStore::open_on(directory.path(), 9 * mib, Box::new(disk.clone())).unwrap();
+    disk.0.used_bytes.store(disk_bytes - 10 * mib, Ordering::Relaxed);
+    assert_eq!(store.usable_bytes(), mib);
+    put(&store, None, b"fits").await.unwrap();
+    let large = vec![3; 2 << 20];
+    assert!(matches!(put_large(&store, blob_of(&large), &large).await, Err(StoreError::Full { .. })));
+    disk.0.used_bytes.store(disk_bytes - 9 * mib, Ordering::Relaxed);
+    assert!(matches!(put(&store, None, b"does not").await, Err(StoreError::Full { .. })));
+    put(&store, None, b"fits").await.unwrap();
+    assert_eq!((store.usable_bytes(), count(&directory, "incoming")), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_here_is_read_before_it_is_acknowledged_again() {
+    let directory = TempDir::new().unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
+    let large: Vec<u8> = (0..3_000_123_u32).map(|n| (n % 251) as u8).collect();
+    let small = put(&store, Some(upload(7)), b"precious").await.unwrap().digest;
+    put_large(&store, blob_of(&large), &large).await.unwrap();
+    for digest in [small, Digest::of(&large)] {
+        let path = store.shared.layout.blob(digest);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    put(&store, None, b"precious").await.unwrap();
+    put_large(&store, blob_of(&large), &large).await.unwrap();
+    assert_eq!((store.damaged(), count(&directory, "corrupt")), (2, 2));
+    assert_eq!(store.read(small).unwrap(), &b"precious"[..]);
+    assert_eq!(store.check(Digest::of(&large)).unwrap(), large.len() as u64);
+    // The upload that touched the first copy still speaks for the second.
+    assert_eq!(store.collect(Term(1), upload(7), vec![small]), Ok(vec![]));
+}
+
+#[tokio::test]
+async fn checks_find_what_is_damaged_unreadable_or_gone() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let whole = put(&store, None, b"whole").await.unwrap();
+    assert_eq!(store.check(whole.digest).unwrap(), whole.size);
+    let cut = put(&store, None, &[5; 9_000]).await.unwrap().digest;
+    File::options().write(true).open(store.shared.layout.blob(cut)).unwrap().set_len(8_192).unwrap();
+    assert!(matches!(store.check(cut), Err(StoreError::Corrupt(_))));
+    let gone = put(&store, None, b"gone").await.unwrap().digest;
+    fs::remove_file(store.shared.layout.blob(gone)).unwrap();
+    assert!(matches!(store.check(gone), Err(StoreError::Missing(_))));
+    disk.0.unreadable.store(true, Ordering::Relaxed);
+    assert!(matches!(store.check(whole.digest), Err(StoreError::Corrupt(_))));
+    assert_eq!((store.damaged(), store.totals()), (3, (0, 0)));
+}
+
+#[tokio::test]
+async fn start_up_believes_the_disk_only() {
+    let directory = TempDir::new().unwrap();
+    drop(BlobStore::open(directory.path(), 0).unwrap());
+    let whole = blob_of(b"whole");
+    fs::write(directory.path().join("incoming").join(format!("{}.3", whole.digest)), b"whole").unwrap();
+    let disk = TestDisk::default();
+    disk.0.unreadable.store(true, Ordering::Relaxed);
+    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk)).unwrap();
+    assert_eq!((store.totals(), count(&directory, "incoming")), ((0, 0), 0));
 }

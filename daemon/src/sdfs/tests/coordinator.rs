@@ -15,11 +15,16 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::frame::{Answer, Call, Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::io::{duplex, split};
+use tokio::sync::Notify;
 
 use super::{PIPE_BYTES, World, link};
 
 #[derive(Default)]
-pub(in crate::sdfs) struct Coordinator(Mutex<State>);
+pub(in crate::sdfs) struct Coordinator {
+    state: Mutex<State>,
+    /// A plan found its upload over.
+    refused: Notify,
+}
 
 #[derive(Default)]
 struct State {
@@ -29,6 +34,8 @@ struct State {
     live: Vec<u64>,
     /// So many commits find their upload over.
     give_up: u32,
+    /// The next commit ends its upload, and is answered once a plan has met with that.
+    late: bool,
     plans: u32,
     commits: u32,
 }
@@ -41,16 +48,22 @@ pub(super) fn serve(world: &Arc<World>) -> Link {
     let (near, far) = duplex(PIPE_BYTES);
     let world = Arc::clone(world);
     tokio::spawn(async move {
-        let (mut reader, mut writer) = split(far);
+        let (mut reader, writer) = split(far);
+        let writer = Arc::new(tokio::sync::Mutex::new(writer));
         while let Ok(Call { id, request }) = read_frame(&mut reader).await {
-            let reply = match request {
+            let (reply, late) = match request {
                 Request::Control(request) => world.coordinator.answer(request),
                 other => panic!("not for this stand-in: {other:?}"),
             };
             let reply = reply.map_or_else(Reply::Refused, |reply| Reply::Control(Box::new(reply)));
-            if write_frame(&mut writer, &Answer { id, more: false, reply }).await.is_err() {
-                return;
-            }
+            let (world, writer) = (Arc::clone(&world), Arc::clone(&writer));
+            tokio::spawn(async move {
+                if late {
+                    world.coordinator.refused.notified().await;
+                }
+                // A client that went away is no fault.
+                let _ = write_frame(&mut *writer.lock().await, &Answer { id, more: false, reply }).await;
+            });
         }
     });
     link(near)
@@ -58,7 +71,7 @@ pub(super) fn serve(world: &Arc<World>) -> Link {
 
 impl Coordinator {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 
     pub(super) fn set_members(&self, members: Vec<Holder>) {
@@ -67,6 +80,10 @@ impl Coordinator {
 
     pub(super) fn give_up_uploads(&self, count: u32) {
         self.state().give_up = count;
+    }
+
+    pub(super) fn answer_the_next_commit_late(&self) {
+        self.state().late = true;
     }
 
     /// Plans and commits so far, and uploads that were not ended.
@@ -79,10 +96,26 @@ impl Coordinator {
         self.state().files[&name.parse().unwrap()].last().unwrap().clone()
     }
 
-    fn answer(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
+    /// The answer, and whether it is to come late.
+    fn answer(&self, request: ControlRequest) -> (Result<ControlReply, Refusal>, bool) {
         let mut state = self.state();
+        let late = matches!(&request, ControlRequest::Change { .. }) && std::mem::take(&mut state.late);
+        let reply = self.reply(&mut state, request);
+        if late {
+            state.live.clear();
+        }
+        (reply, late)
+    }
+
+    fn reply(&self, state: &mut State, request: ControlRequest) -> Result<ControlReply, Refusal> {
         match request {
-            ControlRequest::Plan { upload, blobs, exclude } => state.plan(upload, &blobs, &exclude),
+            ControlRequest::Plan { upload, blobs, exclude } => {
+                let planned = state.plan(upload, &blobs, &exclude);
+                if planned.is_err() {
+                    self.refused.notify_one();
+                }
+                planned
+            }
             ControlRequest::EndUpload(upload) => {
                 state.live.retain(|live| *live != upload.number);
                 Ok(ControlReply::Done)

@@ -142,6 +142,16 @@ async fn an_upload_that_is_over_is_begun_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_under_way_when_its_upload_ends_is_not_made_again() {
+    let (world, local) = (World::new(4), TempDir::new().unwrap());
+    let items: Vec<PutItem> = (0..40_u64).map(|n| item(&local, &format!("f/{n}"), &noise(700, n))).collect();
+    world.coordinator.answer_the_next_commit_late();
+    let options = PutOptions { in_flight: 4, ..PutOptions::default() };
+    let report = world.files().put_files(items, options, &NoProgress).await.unwrap();
+    assert_eq!((report.files, report.versions), (40, vec![Some(1); 40]), "each file has one version");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_get_goes_on_at_the_next_holder() {
     let (world, local) = (World::new(4), TempDir::new().unwrap());
     let bytes = noise(6 << 20, 9);
@@ -151,12 +161,17 @@ async fn a_get_goes_on_at_the_next_holder() {
     // Cut in the middle of the stream: the second holder is asked for the rest only.
     world.inject(1, Fault::CutFrom(2 << 20));
     assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    // Damaged on the first holder's disk: read again from another one.
+    // Damaged on the first holder's disk and cut there as well: the mixture does not pass.
     assert!(world.damage(1, digest));
-    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    // Damaged at the first and cut there as well: the mixture does not pass.
     world.inject(1, Fault::CutFrom(5 << 20));
     assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
+    // Only damaged: read again from another one, and the first is told.
+    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
+    let told = Instant::now();
+    while world.store(1).contains(digest) {
+        assert!(told.elapsed() < Duration::from_secs(20), "the damaged copy is still there");
+        tokio::task::yield_now().await;
+    }
     let small = noise(20_000, 10);
     put_one(&world.files(), &item(&local, "small", &small)).await;
     assert!(world.damage(1, Digest::of(&small)));

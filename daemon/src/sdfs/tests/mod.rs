@@ -7,6 +7,7 @@ mod files;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::Files;
@@ -17,10 +18,13 @@ use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::frame::Purpose;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio_util::sync::CancellationToken;
 
 use self::coordinator::Coordinator;
-use super::server::BlobServer;
+use super::scrub::{self, Scrub};
+use super::server::{BlobServer, DISK_PATIENCE};
 use super::store::BlobStore;
+use super::store::disk::Disk;
 
 const PIPE_BYTES: usize = 256 << 10;
 pub(super) const UPLOAD: UploadId = UploadId { term: Term(1), number: 1 };
@@ -72,16 +76,31 @@ impl World {
     /// Holders numbered from 0, with ids one higher.
     pub(super) fn new(count: usize) -> Arc<Self> {
         let world = Arc::new(Self::default());
-        for number in 0..count {
+        for _ in 0..count {
             let directory = TempDir::new().unwrap();
-            let store = BlobStore::open(directory.path()).unwrap();
-            let dialer: Arc<dyn Dial> = Arc::new(TestDoor(Arc::clone(&world)));
-            let server = Arc::new(BlobServer::new(NodeId(number as u64 + 1), store.clone(), dialer));
-            let node = Node { store, server, directory, down: false, fault: None };
-            world.nodes.lock().unwrap().insert(address(number), node);
+            let store = BlobStore::open(directory.path(), 0).unwrap();
+            world.add(store, directory, DISK_PATIENCE);
         }
         world.coordinator.set_members(world.holders());
         world
+    }
+
+    /// One more holder, on a disk of the test's own; the coordinator does not know it.
+    pub(super) fn add_on(self: &Arc<Self>, disk: Box<dyn Disk>, patience: Duration) -> Holder {
+        let directory = TempDir::new().unwrap();
+        let store = BlobStore::open_on(directory.path(), 0, disk).unwrap();
+        self.add(store, directory, patience)
+    }
+
+    fn add(self: &Arc<Self>, store: BlobStore, directory: TempDir, patience: Duration) -> Holder {
+        let mut nodes = self.nodes.lock().unwrap();
+        let holder = Holder { node: NodeId(nodes.len() as u64 + 1), address: address(nodes.len()) };
+        let scrub = Scrub::start(store.clone(), scrub::PERIOD, CancellationToken::new());
+        let mut server = BlobServer::new(holder.node, store.clone(), scrub, self.door());
+        server.patience = patience;
+        let server = Arc::new(server);
+        nodes.insert(holder.address, Node { store, server, directory, down: false, fault: None });
+        holder
     }
 
     pub(super) fn holders(&self) -> Vec<Holder> {

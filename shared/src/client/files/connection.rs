@@ -254,6 +254,15 @@ impl BlobConnection {
         Ok(BlobStream { connection: self.clone(), chunks, remaining, _turn: turn })
     }
 
+    /// Tells the peer that its bytes of a blob are not the blob's: it looks at what it has. A hint, lost when the
+    /// socket is busy; the scrub finds the same later.
+    pub fn doubt(&self, digest: Digest) {
+        let mut header = Vec::with_capacity(64);
+        if encode_frame(&BlobRequest::Doubt { digest }, &mut header).is_ok() {
+            let _ = self.shared.writes.try_send(Outgoing { header, bytes: 0, body: Body::None });
+        }
+    }
+
     async fn send(
         &self,
         request: &BlobRequest,
@@ -355,6 +364,8 @@ async fn take_reply(
                 let _ = taker.send(Err(BlobError::Missing(reason))).await;
             }
         }
+        // That it came is all it says.
+        BlobReply::Working => {}
         BlobReply::Data { id, bytes } => {
             let taker = match waiter(id) {
                 Some(Waiter::Get(taker)) => Some(taker),

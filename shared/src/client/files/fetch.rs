@@ -2,7 +2,7 @@
 //!
 //! Decides whom to ask in which order: the near member first, the others in an order that differs from blob to blob,
 //! so that they share the work. A holder that fails midway is replaced from the byte that was reached; bytes with a
-//! wrong digest are all read again from the next holder.
+//! wrong digest are all read again from the next holder, and the one that sent them is told.
 //!
 //! Bounds: every holder is asked at most twice for a blob; [`BLOBS_IN_FLIGHT`] blobs at once.
 
@@ -107,6 +107,9 @@ impl Files {
                         again -= 1;
                         left.push_front(holder);
                     } else {
+                        if let Ok(connection) = self.pool.connection(holder.address, lane).await {
+                            connection.doubt(blob.digest);
+                        }
                         tried.push(format!("{}: its bytes have another digest", holder.address));
                     }
                 }

@@ -2,6 +2,7 @@
 //!
 //! Decides what is read, sent and committed when. If the upload is over before all is committed (the coordinator
 //! changed), what is not committed is sent again under a new one; holders that have a blob already do not rewrite it.
+//! A commit that is under way then is waited for first: sent again, its files would get a second version.
 //!
 //! Bounds: [`MEMORY_BYTES_MAX`] of file bytes; [`BATCHES_IN_FLIGHT`] batches being stored; one commit of at most
 //! [`COMMIT_FILES_MAX`] files under way.
@@ -221,13 +222,9 @@ impl<'a> Put<'a> {
         let wanted = self.begin().await?;
         let plan = self.files.plan(None, Vec::new(), BTreeSet::new()).await?;
         let upload = plan.upload;
-        let files = self.files;
-        let done = tokio::select! {
-            done = self.run(upload, wanted) => done,
-            over = keep_alive(files, upload) => Err(over),
-        };
+        let done = self.run(upload, wanted).await;
         if !matches!(done, Err(PlaceError::Over)) {
-            files.end_upload(upload).await;
+            self.files.end_upload(upload).await;
         }
         done
     }
@@ -265,8 +262,12 @@ impl<'a> Put<'a> {
         tokio::task::spawn_blocking(move || source::read(wanted, &room, &runtime, &sender));
         let batch_max = (self.options.in_flight / BATCHES_IN_FLIGHT).clamp(1, BATCH_BLOBS_MAX);
         let mut under_way: FuturesUnordered<BoxFuture<'a, Event>> = FuturesUnordered::new();
-        let (mut placing, mut committing, mut ended) = (0, false, false);
+        let mut idle = std::pin::pin!(keep_alive(self.files, upload));
+        let (mut placing, mut committing, mut ended, mut over) = (0, false, false, false);
         loop {
+            if over && !committing {
+                return Err(PlaceError::Over);
+            }
             if !committing && let Some(commit) = self.next_commit(upload) {
                 under_way.push(commit);
                 committing = true;
@@ -275,7 +276,7 @@ impl<'a> Put<'a> {
                 return Ok(());
             }
             tokio::select! {
-                piece = pieces.recv(), if !ended && placing < BATCHES_IN_FLIGHT => {
+                piece = pieces.recv(), if !over && !ended && placing < BATCHES_IN_FLIGHT => {
                     let Some(piece) = piece else { ended = true; continue };
                     if let Some(batch) = self.take_pieces(piece, &mut pieces, batch_max, upload)? {
                         under_way.push(batch);
@@ -285,13 +286,20 @@ impl<'a> Put<'a> {
                 Some(event) = under_way.next() => match event {
                     Event::Placed { parts, result } => {
                         placing -= 1;
-                        self.placed(&parts, result?);
+                        match result {
+                            Err(PlaceError::Over) => over = true,
+                            result => self.placed(&parts, result?),
+                        }
                     }
                     Event::Committed { items, result } => {
                         committing = false;
-                        self.committed(&items, result?)?;
+                        match result.map_err(PlaceError::from) {
+                            Err(PlaceError::Over) => over = true,
+                            result => self.committed(&items, result?)?,
+                        }
                     }
                 },
+                () = &mut idle, if !over => over = true,
             }
         }
     }
@@ -421,11 +429,11 @@ impl<'a> Put<'a> {
 }
 
 /// Keeps an upload from idling; returns when it is over.
-async fn keep_alive(files: &Files, upload: UploadId) -> PlaceError {
+async fn keep_alive(files: &Files, upload: UploadId) {
     loop {
         sleep(KEEP_ALIVE_PERIOD).await;
         if let Err(PlaceError::Over) = files.plan(Some(upload), Vec::new(), BTreeSet::new()).await {
-            return PlaceError::Over;
+            return;
         }
     }
 }

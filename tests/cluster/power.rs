@@ -1,0 +1,165 @@
+//! The power fails, and with it goes all that was not flushed.
+
+use std::time::Duration;
+
+use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
+use idunno_shared::ids::Digest;
+use tokio::sync::mpsc;
+
+use crate::harness::disk::{Disk, NoWriteBack, unavailable};
+use crate::harness::{
+    Daemon, Expected, LocalCluster, SOON, check_copies, content, dataset, heavy, put_dataset,
+};
+
+const MEMBERS: usize = 3;
+const CUTS: u64 = 3;
+const QUERIES: u64 = 1500;
+
+/// Members whose data directories are disks of their own.
+async fn start(with_model_server: bool) -> LocalCluster {
+    let mut cluster = LocalCluster::launch(0, with_model_server).await;
+    let introducer = cluster.introducer.address();
+    for number in 1..=MEMBERS {
+        let mut member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
+        member.add_arguments(&["--disk-reserve-mib", "16"]);
+        let image = cluster.path().join(format!("m{number}.image"));
+        cluster.disks.push(Disk::mount(image, member.data_dir.clone(), 768));
+        cluster.members.push(member);
+    }
+    let all: Vec<usize> = (0..MEMBERS).collect();
+    cluster.restart(&all).await;
+    cluster.ready().await;
+    cluster
+}
+
+/// Puts batch after batch until the cluster is gone; each that was acknowledged is told.
+fn keep_putting(files: Files, batches: Vec<(Expected, Vec<PutItem>)>) -> mpsc::UnboundedReceiver<Expected> {
+    let (acknowledge, acknowledged) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for (batch, items) in batches {
+            let Ok(report) = files.put_files(items, PutOptions::default(), &NoProgress).await else { return };
+            // With fewer copies the others may have none.
+            if report.copies_min as usize == MEMBERS && acknowledge.send(batch).is_err() {
+                return;
+            }
+        }
+    });
+    acknowledged
+}
+
+fn batches(cluster: &LocalCluster, cut: u64) -> Vec<(Expected, Vec<PutItem>)> {
+    let batch = |number: u64| {
+        let first = number * 7;
+        let mut batch = Expected::small(&format!("cut-{cut}"), first + 1..first + 8);
+        if number % 10 == 3 {
+            batch.add(&format!("cut-{cut}/large-{number}"), content(cut * 1_000_000 + number, 2_500_000));
+        }
+        let items = batch.write_local(cluster);
+        (batch, items)
+    };
+    (0..200).map(batch).collect()
+}
+
+/// Whether each of the members' disks has every byte, in place or about to be.
+fn on_disks(members: &[Daemon], expected: &Expected) {
+    for member in members {
+        let incoming: Vec<_> =
+            std::fs::read_dir(member.data_dir.join("incoming")).unwrap().flatten().collect();
+        for (file, bytes) in &expected.0 {
+            let digest = Digest::of(bytes).to_string();
+            let in_place = member.data_dir.join("blobs").join(&digest[..2]).join(&digest[2..]);
+            let about_to_be =
+                incoming.iter().filter(|entry| entry.file_name().to_str().unwrap().starts_with(&digest));
+            let mut paths = about_to_be.map(std::fs::DirEntry::path).chain([in_place]);
+            let whole = paths.any(|path| std::fs::read(path).is_ok_and(|found| found == *bytes));
+            assert!(whole, "{} has lost the acknowledged '{file}'", member.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_flushed_was_not_acknowledged() {
+    let _turn = heavy().await;
+    if let Some(why) = unavailable() {
+        println!("not run: {why}");
+        return;
+    }
+    let _quiet = NoWriteBack::new();
+    let mut cluster = start(true).await;
+    put_dataset(&cluster, &dataset("digits", u32::try_from(QUERIES).unwrap()).await, "digits").await;
+    cluster.train(&["mnist-mlp"]).await;
+    let job = cluster.add_job("mnist-mlp", "digits", 2).await;
+    assert_eq!(cluster.start_job(job).await, QUERIES);
+    let (mut expected, mut answered, all) = (Expected::default(), 0, cluster.up());
+    for cut in 0..CUTS {
+        let mut acknowledged = keep_putting(cluster.files(), batches(&cluster, cut));
+        let before = cluster.midway(job, answered + 1).await;
+        for _ in 0..5 {
+            let Some(batch) = acknowledged.recv().await else { cluster.fail("the puts ended by themselves") };
+            expected.0.extend(batch.0);
+        }
+        cluster.kill(&all);
+        cluster.disks.iter().for_each(Disk::cut);
+        // What was acknowledged by the instant of the cut.
+        while let Some(batch) = acknowledged.recv().await {
+            expected.0.extend(batch.0);
+        }
+        on_disks(&cluster.members, &expected);
+        cluster.restart(&all).await;
+        cluster.ready().await;
+        expected.verify(&cluster).await;
+        let after = cluster.job(job).await.unwrap();
+        assert!(after.done >= before.done, "answers were lost: {} then {}", before.done, after.done);
+        answered = after.done;
+        println!("cut {cut}: {} files acknowledged, {} answers", expected.0.len(), after.done);
+    }
+    let end = cluster.finished(job, Duration::from_secs(60)).await;
+    assert_eq!((end.done, end.dead), (QUERIES, 0), "{end:?}");
+    cluster.all_results(job, QUERIES).await;
+}
+
+/// Where a member crashes, and at which passing. Those of blobs are passed by each put, those of the log by each commit.
+const CRASHES: [&str; 5] =
+    ["blob-written:4", "blob-flushed:4", "blob-in-place:25", "log-written:20", "log-flushed:20"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_loses_power_at_any_step_keeps_what_it_acknowledged() {
+    let _turn = heavy().await;
+    if let Some(why) = unavailable() {
+        println!("not run: {why}");
+        return;
+    }
+    let _quiet = NoWriteBack::new();
+    let mut cluster = start(false).await;
+    let mut expected = Expected::default();
+    for (cut, crash) in (0..).zip(CRASHES) {
+        let victim = MEMBERS - 1;
+        cluster.kill(&[victim]);
+        cluster.members[victim].crash_at = Some(crash.to_owned());
+        cluster.restart(&[victim]).await;
+        cluster.ready().await;
+        let mut acknowledged = keep_putting(cluster.files(), batches(&cluster, cut));
+        let status = cluster.members[victim].ended(SOON).await;
+        assert!(!status.success(), "{crash}: {status}");
+        cluster.disks[victim].cut();
+        // What has all its copies was acknowledged before the crash.
+        let mut kept = Expected::default();
+        while let Ok(batch) = acknowledged.try_recv() {
+            kept.0.extend(batch.0);
+        }
+        on_disks(&cluster.members[victim..], &kept);
+        acknowledged.close();
+        expected.0.extend(kept.0);
+        cluster.members[victim].crash_at = None;
+        cluster.restart(&[victim]).await;
+        cluster.ready().await;
+        expected.verify(&cluster).await;
+        cluster
+            .eventually("all copies are back", SOON, async || {
+                check_copies(&cluster, &expected.located(&cluster).await?, MEMBERS)
+            })
+            .await;
+        println!("{crash}: {} files acknowledged so far", expected.0.len());
+    }
+    assert!(!expected.0.is_empty());
+}

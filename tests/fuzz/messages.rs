@@ -1,0 +1,124 @@
+//! All messages, the log's commands and snapshots.
+
+use idunno_core::metadata::{Command, Snapshot, State};
+use idunno_shared::client::frames::read_frame_within;
+use idunno_shared::wire::blobs::{BlobReply, BlobRequest};
+use idunno_shared::wire::frame::{
+    Answer, Call, FRAME_BYTES_MAX, HEADER_BYTES_MAX, Hello, HelloReply, decode_body, encode_frame,
+};
+use idunno_shared::wire::membership::Datagram;
+use idunno_tests::seeds::for_each_seed;
+use peak_alloc::PeakAlloc;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{damage::damage, generate};
+
+/// What a decoder may hold for each byte that it was given: an array head of one byte may stand for a value of some
+/// hundred, and collections grow by doubling.
+const MEMORY_A_BYTE: usize = 1_024;
+/// And besides: serde takes up to 1 MiB on the word of a length, for each of a few sequences in each other.
+const MEMORY_BESIDES: usize = 4 << 20;
+const DAMAGES_A_MESSAGE: usize = 12;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec(value).unwrap()
+}
+
+/// Decodes, and checks what it cost.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let decoded = decode_body::<T>(bytes).ok();
+    let taken = MEMORY.peak_usage().saturating_sub(before);
+    let bound = bytes.len() * MEMORY_A_BYTE + MEMORY_BESIDES;
+    let name = std::any::type_name::<T>();
+    assert!(taken <= bound, "{taken} bytes of memory for {} of a {name}", bytes.len());
+    decoded
+}
+
+fn check<T: DeserializeOwned + Serialize>(random: &mut ChaCha8Rng) {
+    let name = std::any::type_name::<T>();
+    let value: T = generate::value(random).unwrap_or_else(|| panic!("no {name} could be made up"));
+    let bytes = encode(&value);
+    let again = decode::<T>(&bytes).unwrap_or_else(|| panic!("a {name} does not decode"));
+    assert_eq!(encode(&again), bytes, "a {name} comes back different");
+    for _ in 0..DAMAGES_A_MESSAGE {
+        let mut damaged = bytes.clone();
+        for _ in 0..random.random_range(1..4) {
+            damage(&mut damaged, random);
+        }
+        if let Some(value) = decode::<T>(&damaged) {
+            let bytes = encode(&value);
+            let again = decode::<T>(&bytes).unwrap_or_else(|| panic!("a damaged {name} decodes only once"));
+            assert_eq!(encode(&again), bytes, "a damaged {name} comes back different");
+        }
+    }
+}
+
+/// Commands that decode must be applied or refused, and leave a state that is sound.
+fn check_commands(random: &mut ChaCha8Rng) {
+    let mut state = State::new();
+    for _ in 0..20 {
+        let command: Command = generate::value(random).unwrap();
+        // Refusals are as good as changes here.
+        let _ = state.apply(&command);
+    }
+    state.check().unwrap_or_else(|why| panic!("{why}"));
+    let snapshot = encode(&Snapshot::from(state.clone()));
+    let again = State::from(decode::<Snapshot>(&snapshot).unwrap());
+    assert!(again == state, "a state comes back different from its snapshot");
+}
+
+/// A stream of frames of which the last ones are damaged: read as far as they go, then an error.
+fn check_stream(runtime: &tokio::runtime::Runtime, random: &mut ChaCha8Rng) {
+    let mut stream = Vec::new();
+    let whole = random.random_range(0..4);
+    for _ in 0..whole {
+        let request: BlobRequest = generate::value(random).unwrap();
+        encode_frame(&request, &mut stream).unwrap();
+    }
+    let mut noise = vec![0; random.random_range(0..100)];
+    random.fill_bytes(&mut noise);
+    // Mostly a length within the limits, of a body that is not there.
+    if random.random() {
+        let length: u32 = random.random_range(0..=u32::try_from(FRAME_BYTES_MAX).unwrap());
+        noise.splice(0..0, length.to_be_bytes());
+    }
+    stream.extend(noise);
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let mut reader = &stream[..];
+    let mut read = 0;
+    while runtime.block_on(read_frame_within::<BlobRequest, _>(&mut reader, HEADER_BYTES_MAX)).is_ok() {
+        read += 1;
+    }
+    assert!(read >= whole, "{read} of {whole} frames came through");
+    let taken = MEMORY.peak_usage().saturating_sub(before);
+    assert!(taken <= MEMORY_BESIDES, "{taken} bytes of memory for {} of frames", stream.len());
+}
+
+/// One test, because the memory is counted for the whole process.
+#[test]
+fn decoders() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for_each_seed("messages::decoders", 4_000, |seed| {
+        let random = &mut ChaCha8Rng::seed_from_u64(seed);
+        check::<Hello>(random);
+        check::<HelloReply>(random);
+        check::<Call>(random);
+        check::<Call>(random);
+        check::<Answer>(random);
+        check::<BlobRequest>(random);
+        check::<BlobReply>(random);
+        check::<Datagram>(random);
+        check::<Command>(random);
+        check_commands(random);
+        check_stream(&runtime, random);
+    });
+}
