@@ -1,6 +1,9 @@
 //! Drives the ring election: one task owns the ring, tells it who votes, who leads and how long the log is, carries its
 //! messages, and lets the log's node stand or not.
 //!
+//! The coordinator is missed when membership says that it is gone, and also when its log has been silent for
+//! [`SILENCE_LEASES`]: a disk that hangs, or a cut that spares datagrams, leaves it alive for membership.
+//!
 //! Bounds: inputs queue up to [`INPUTS_MAX`], then callers wait.
 
 use std::sync::Arc;
@@ -8,21 +11,28 @@ use std::time::Duration;
 
 use idunno_core::election::{Config, Effect, Event, Ring, View};
 use idunno_core::voters::VOTERS_MAX;
-use idunno_shared::ids::NodeId;
+use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::election::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::clock::Clock;
 use crate::consensus::{Consensus, Leadership};
+use crate::coordinator::Means;
 use crate::membership::{Membership, MembershipView};
 use crate::net::peers::Peers;
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 256;
 const HOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// So many leases without a sign of the leader, and it is missed.
+pub const SILENCE_LEASES: u32 = 4;
+/// A round waits for its winner's lease, timeout and votes.
+const ROUND_HEARTBEATS: u32 = 15;
+const FAR: Duration = Duration::from_secs(3_600);
 
 /// The ring's handle. Cheap to clone.
 #[derive(Clone)]
@@ -32,22 +42,28 @@ pub struct Election {
 
 impl Election {
     /// Starts the task.
-    pub fn start(
-        me: NodeId,
-        seed: u64,
-        clock: Clock,
-        membership: Membership,
-        consensus: Consensus,
-        peers: Peers,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn start(means: Means, seed: u64, timing: Timing, stop: &CancellationToken) -> Self {
+        let Means { me, clock, consensus, membership, peers, vitals } = means;
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let ring = Ring::new(Config::default(), me, seed, clock.now());
-        let driver = Driver { me, ring, clock, membership, consensus, peers, inputs: inputs.clone() };
-        tokio::spawn(async move {
+        let config = Config::default();
+        let round_timeout = config.round_timeout.max(timing.heartbeat * ROUND_HEARTBEATS);
+        let ring = Ring::new(Config { round_timeout, ..config }, me, seed);
+        let driver = Driver {
+            me,
+            ring,
+            clock,
+            membership,
+            consensus,
+            peers,
+            lease: timing.lease,
+            led: (None, Term(0), Instant::now()),
+            inputs: inputs.clone(),
+        };
+        let stopped = stop.clone();
+        vitals.spawn("the election", stop.clone(), async move {
             tokio::select! {
                 () = driver.run(queued) => {}
-                () = stop.cancelled() => {}
+                () = stopped.cancelled() => {}
             }
         });
         Self { inputs }
@@ -60,6 +76,15 @@ impl Election {
     }
 }
 
+/// The log's intervals, by which the ring's go.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two signs of the leader.
+    pub heartbeat: Duration,
+    /// How long one of them holds.
+    pub lease: Duration,
+}
+
 struct Driver {
     me: NodeId,
     ring: Ring,
@@ -67,42 +92,66 @@ struct Driver {
     membership: Membership,
     consensus: Consensus,
     peers: Peers,
+    lease: Duration,
+    /// Who led last, and since when that is known.
+    led: (Option<NodeId>, Term, Instant),
     inputs: mpsc::Sender<Event>,
 }
 
 impl Driver {
     async fn run(mut self, mut queued: mpsc::Receiver<Event>) {
         let (mut view, mut leadership) = (self.membership.view(), self.consensus.leadership());
-        self.look(&view.borrow_and_update().clone(), &leadership.borrow_and_update().clone());
         loop {
-            tokio::select! {
-                Some(event) = queued.recv() => self.tell(event),
-                changed = view.changed() => if changed.is_err() { return },
-                changed = leadership.changed() => if changed.is_err() { return },
-                () = self.clock.sleep_until(self.ring.next_deadline()) => self.tell(Event::Tick),
+            let missed_at = {
+                let (view, leadership) =
+                    (view.borrow_and_update().clone(), leadership.borrow_and_update().clone());
+                self.look(&view, &leadership)
+            };
+            let event = tokio::select! {
+                Some(event) = queued.recv() => Some(event),
+                changed = view.changed() => if changed.is_err() { return } else { None },
+                changed = leadership.changed() => if changed.is_err() { return } else { None },
+                () = self.clock.sleep_until(self.ring.next_deadline()) => Some(Event::Tick),
+                () = sleep_until(missed_at) => None,
+            };
+            if let Some(event) = event {
+                // What it does depends on whether the leader is heard now.
+                let (view, leadership) = (view.borrow().clone(), leadership.borrow().clone());
+                self.look(&view, &leadership);
+                self.tell(event);
             }
-            let (view, leadership) =
-                (view.borrow_and_update().clone(), leadership.borrow_and_update().clone());
-            self.look(&view, &leadership);
         }
     }
 
-    /// Tells the ring how things stand.
-    fn look(&mut self, view: &Arc<MembershipView>, leadership: &Leadership) {
+    /// Tells the ring how things stand; returns when the coordinator will be missed if it stays silent.
+    fn look(&mut self, view: &Arc<MembershipView>, leadership: &Leadership) -> Instant {
         // One that left goes on running: without this its heartbeats would keep the others from electing anybody.
         self.consensus.may_lead(view.joined);
         let live = |id: &NodeId| view.is_live(*id) && view.joined;
-        let coordinator = leadership.leader.filter(live);
+        let now = Instant::now();
+        if (self.led.0, self.led.1) != (leadership.leader, leadership.term) {
+            self.led = (leadership.leader, leadership.term, now);
+        }
+        let heard = self.consensus.leader_heard().max(self.led.2);
+        let missed_at = heard + self.lease * SILENCE_LEASES;
+        let seen = leadership.leader.filter(live);
+        let coordinator = seen.filter(|_| now < missed_at);
         if let Some(id) = coordinator {
             self.tell(Event::LeaderObserved { term: leadership.term, id });
         }
-        let (term, index) = leadership.last_log;
+        // A leader without a quorum has entries that nobody else has, and would be the fittest to succeed itself.
+        let is_cut_off = leadership.is_leader && !leadership.holds_lease();
+        let (term, index) = if is_cut_off { (Term(0), 0) } else { leadership.last_log };
         self.tell(Event::View(View {
             live_voters: leadership.voters.iter().copied().filter(live).take(VOTERS_MAX).collect(),
             voter_count: leadership.voters.len(),
             coordinator,
+            hears: now < heard + self.lease,
+            is_silent: seen.is_some() && coordinator.is_none(),
             log: LogPosition { term, index },
         }));
+        // Once it is missed, the ring's own deadlines lead back here.
+        if coordinator.is_some() { missed_at } else { now + FAR }
     }
 
     fn tell(&mut self, event: Event) {

@@ -16,4 +16,5 @@ pub mod net;
 pub mod process;
 pub mod sdfs;
 pub mod telemetry;
+pub mod vitals;
 pub mod worker;

@@ -1,6 +1,5 @@
 //! One member: puts the parts together, in the order in which they need each other, and takes them apart at the end.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,21 +7,21 @@ use anyhow::anyhow;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::Files;
 use idunno_shared::client::link::{Dial, Link};
-use idunno_shared::ids::NodeId;
+use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState, TcpPong};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{MemberConfig, ModelServer};
 use crate::consensus::{Consensus, Settings, Transport, TransportError};
 use crate::control::Control;
 use crate::coordinator::{Coordination, Means};
-use crate::election::Election;
+use crate::election::{Election, Timing};
 use crate::joining::Seeker;
 use crate::membership::{Membership, MembershipView};
 use crate::net::door::MemberDoor;
@@ -33,11 +32,14 @@ use crate::sdfs::orders::Orders;
 use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
+use crate::vitals::Vitals;
 use crate::worker::supervisor::ServerConfig;
 use crate::worker::{self, WorkerConfig};
 
 /// How long the good-bye to the other members may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a log with a fault may take to close its file.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the worker asks for the coordinator before it tells its own loop.
 const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -48,7 +50,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let (me, address, clock) = (identity.id, ground.address, Clock::start());
     let seed = getrandom::u64()?;
     let (connections, datagrams) = listening.split();
-    let stop = CancellationToken::new();
+    let (stop, vitals) = (CancellationToken::new(), Vitals::default());
 
     let door = MemberDoor::new(me);
     let refusals = door.refusals();
@@ -66,19 +68,25 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
     let membership = Membership::start(record, seed, clock, datagrams, peers.clone(), refusals, stop.clone());
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
-    let consensus =
-        Consensus::open(ground.data_dir.path(), me, log_settings(config.heartbeat), transport).await?;
+    let settings = log_settings(config.heartbeat);
+    let consensus = Consensus::open(ground.data_dir.path(), me, settings, transport).await?;
     let means = Means {
         me,
         clock,
         consensus: consensus.clone(),
         membership: membership.clone(),
         peers: peers.clone(),
+        vitals: vitals.clone(),
     };
-    let election =
-        Election::start(me, seed, clock, membership.clone(), consensus.clone(), peers.clone(), stop.clone());
+    let timing =
+        Timing { heartbeat: config.heartbeat, lease: Duration::from_millis(settings.election_max_ms) };
+    let election = Election::start(means.clone(), seed, timing, &stop);
     let coordination = Coordination::start(means.clone(), stop.clone());
-    tokio::spawn(follow_term(store.clone(), consensus.clone()));
+    let mut view = membership.view();
+    vitals.spawn("the failure detector", stop.clone(), async move { while view.changed().await.is_ok() {} });
+    vitals.spawn("the watch for terms", stop.clone(), follow_term(store.clone(), consensus.clone()));
+    let proposing = consensus.clone();
+    vitals.spawn("the proposer", stop.clone(), async move { proposing.proposer_ended().await });
 
     let (rejoin, rejoined) = mpsc::channel(1);
     let service = Arc::new(Member {
@@ -90,7 +98,13 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         blobs: BlobServer::new(me, store.clone(), scrub, Arc::clone(&dialer)),
         orders: Orders::new(me, store, Arc::clone(&dialer), identity.generation),
     });
-    let serving = tokio::spawn(serve(connections, service, stop.clone()));
+    let serving = CancellationToken::new();
+    let served = serving.clone().drop_guard();
+    let serve = serve(connections, service, stop.clone());
+    vitals.spawn("the service", stop.clone(), async move {
+        let _served = served;
+        serve.await;
+    });
     let seeker = Seeker {
         me,
         name: config.name.clone(),
@@ -101,33 +115,81 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         membership: membership.clone(),
         consensus: consensus.clone(),
     };
-    tokio::spawn(seeker.run(rejoined, stop.clone()));
+    vitals.spawn("the search for the cluster", stop.clone(), seeker.run(rejoined, stop.clone()));
     let mut signals = StopSignals::listen()?;
     ground.announce("member", config.name.as_str(), Some(me))?;
 
     let drain = CancellationToken::new();
-    let working = tokio::spawn(work(&config, me, identity.generation, address, dialer, drain.clone()));
+    // The member itself knows best who coordinates.
+    let cluster = Cluster::new(dialer, vec![address]).with_deadline(WORKER_DEADLINE);
+    let (tell, news) = watch::channel(Term(0));
+    let guide = guide(cluster.clone(), membership.clone(), consensus.clone(), tell);
+    vitals.spawn("the worker's guide", stop.clone(), guide);
+    let mut working = tokio::spawn(work(&config, me, identity.generation, cluster, news, drain.clone()));
     let fault = tokio::select! {
         () = signals.next() => None,
-        fault = log_fault(&consensus) => Some(fault),
+        fault = log_fault(&consensus) => Some(format!("the metadata log has stopped: {fault}")),
+        fault = vitals.fault() => Some(fault),
+        _ = &mut working => Some(String::from("the worker has ended early")),
     };
-    drain.cancel();
     let good_bye = async {
-        let worked = working.await;
-        if tokio::time::timeout(LEAVE_TIMEOUT, membership.leave()).await.is_err() {
-            debug!("the good-bye took too long");
-        }
-        worked
+        let Some(fault) = &fault else {
+            drain.cancel();
+            let worked = (&mut working).await;
+            leave(&membership).await;
+            return worked;
+        };
+        // The others wait for this member as long as it is one, and as its worker's drain waits for them: it goes first.
+        error!(%fault, "this member cannot go on");
+        leave(&membership).await;
+        working.abort();
+        Ok(())
     };
     tokio::select! {
         worked = good_bye => worked?,
         () = signals.next() => warn!("asked to stop once more: what runs here is given up"),
     }
     stop.cancel();
-    serving.await?;
-    consensus.shutdown().await;
+    serving.cancelled().await;
+    let Some(fault) = fault else {
+        consensus.shutdown().await;
+        ground.retire();
+        return Ok(());
+    };
+    // A disk that hangs never closes its file.
+    if tokio::time::timeout(CLOSE_TIMEOUT, consensus.shutdown()).await.is_err() {
+        warn!("the metadata log does not close");
+    }
     ground.retire();
-    fault.map_or(Ok(()), |fault| Err(anyhow!("the metadata log of {} has stopped: {fault}", config.name)))
+    Err(anyhow!("{} cannot go on: {fault}", config.name))
+}
+
+async fn leave(membership: &Membership) {
+    if tokio::time::timeout(LEAVE_TIMEOUT, membership.leave()).await.is_err() {
+        debug!("the good-bye took too long");
+    }
+}
+
+/// Tells the worker's client who coordinates, and the worker that it is another one, as soon as this member knows.
+async fn guide(cluster: Cluster, membership: Membership, consensus: Consensus, news: watch::Sender<Term>) {
+    let (mut view, mut leadership) = (membership.view(), consensus.leadership());
+    loop {
+        let (now, known) = (view.borrow_and_update().clone(), leadership.borrow_and_update().clone());
+        if let Some(address) = known.leader.and_then(|leader| now.address(leader)) {
+            news.send_if_modified(|term| {
+                let is_news = *term < known.term;
+                if is_news {
+                    cluster.follow(known.term, address);
+                    *term = known.term;
+                }
+                is_news
+            });
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// Election time-outs grow with the heartbeat.
@@ -136,7 +198,7 @@ fn log_settings(heartbeat: Duration) -> Settings {
     Settings {
         heartbeat_ms,
         election_min_ms: heartbeat_ms.saturating_mul(5) / 2,
-        election_max_ms: heartbeat_ms.saturating_mul(5),
+        election_max_ms: heartbeat_ms.saturating_mul(4),
         ..Settings::default()
     }
 }
@@ -146,8 +208,8 @@ fn work(
     config: &MemberConfig,
     me: NodeId,
     generation: u64,
-    address: SocketAddr,
-    dialer: Arc<dyn Dial>,
+    cluster: Cluster,
+    news: watch::Receiver<Term>,
     drain: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     let server = match &config.model_server {
@@ -159,11 +221,9 @@ fn work(
     };
     let data_dir = config.common.data_dir.clone();
     let worker = WorkerConfig::new(me, config.name.clone(), generation, server, data_dir);
-    // The member itself knows best who coordinates.
-    let cluster = Cluster::new(dialer, vec![address]).with_deadline(WORKER_DEADLINE);
     let files = Files::new(cluster.clone()).near(me);
     let (view, _watched) = watch::channel(worker::first_view(me));
-    async move { worker::run(worker, Arc::new(cluster), Arc::new(files), view, drain).await }
+    async move { worker::run(worker, Arc::new(cluster), Arc::new(files), news, view, drain).await }
 }
 
 /// The file server refuses orders of terms below the log's.
@@ -224,6 +284,10 @@ impl Service for Member {
             },
             (request @ (Request::Control(_) | Request::Jobs(_)), _) => {
                 return self.control.request(request).await;
+            }
+            (Request::Coordinates(said), Some(from)) => {
+                self.consensus.hear(from, said);
+                Reply::Heard
             }
             (Request::Introduction(_), _) => unsupported("this is a member, not the introducer"),
             (_, None) => unsupported("only members may ask this"),

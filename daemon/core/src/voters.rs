@@ -5,10 +5,12 @@
 //! thesis, section 4.3; Consul and Vault call this an autopilot).
 //!
 //! Invariants: at most [`VOTERS_MAX`] voters; a step never removes a live voter; a voter is only removed once it has
-//! been gone for the whole of [`Config::stabilisation`], or said good-bye; a member votes only after it has followed
-//! the log as a learner.
+//! been gone for the whole of [`Config::stabilisation`], or said good-bye; a member votes only once it has caught up
+//! with the log as a learner, for until then its vote would only make a majority harder to reach.
 //!
-//! Does not do: the change itself, and waiting for the learner to catch up, which are the log's.
+//! Bounds: [`CATCHING_UP_MAX`] learners that lag.
+//!
+//! Does not do: the change itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,6 +21,20 @@ use crate::time::Instant;
 
 /// With seven voters any three may die at once, and the other four still are a majority.
 pub const VOTERS_MAX: usize = 7;
+
+/// Learners that may be catching up at once: one that never does must not keep another from voting.
+pub const CATCHING_UP_MAX: usize = 2;
+
+/// The log's configuration, and who has followed it how far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Who votes.
+    pub voters: BTreeSet<NodeId>,
+    /// Who receives the log without a vote.
+    pub learners: BTreeSet<NodeId>,
+    /// Of the learners, those that have all but the last few entries.
+    pub caught_up: BTreeSet<NodeId>,
+}
 
 /// How patient the planner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +90,10 @@ impl VoterPlanner {
         &mut self,
         me: NodeId,
         standings: &BTreeMap<NodeId, Standing>,
-        voters: &BTreeSet<NodeId>,
-        learners: &BTreeSet<NodeId>,
+        log: &Configuration,
         now: Instant,
     ) -> Option<Step> {
+        let Configuration { voters, learners, caught_up } = log;
         let standing = |id: NodeId| {
             if id == me { Standing::Live } else { *standings.get(&id).unwrap_or(&Standing::Dead) }
         };
@@ -97,20 +113,24 @@ impl VoterPlanner {
         if let Some(lost) = lost {
             return Some(Step::RemoveLearner(lost));
         }
+        let is_wanted = voters.len() < VOTERS_MAX || gone.is_some();
+        let live = |id: &NodeId| standing(*id) == Standing::Live;
+        let ready = learners.intersection(caught_up).copied().find(live).filter(|_| is_wanted);
+        let lagging = learners.difference(caught_up).filter(|id| live(id)).count();
         let mut spares =
-            standings.keys().copied().filter(|&id| standing(id) == Standing::Live && !voters.contains(&id));
-        let room = voters.len() < VOTERS_MAX;
-        match spares.next() {
-            Some(spare) if (room || gone.is_some()) && !learners.contains(&spare) => {
-                Some(Step::AddLearner(spare))
-            }
-            Some(spare) if room || gone.is_some() => {
-                let kept = voters.iter().copied().filter(|&voter| Some(voter) != gone);
-                Some(Step::SetVoters(kept.chain([spare]).collect()))
-            }
-            _ => gone
-                .map(|gone| Step::SetVoters(voters.iter().copied().filter(|&voter| voter != gone).collect())),
+            standings.keys().filter(|id| live(id) && !voters.contains(id) && !learners.contains(id));
+        if ready.is_none()
+            && is_wanted
+            && lagging < CATCHING_UP_MAX
+            && let Some(spare) = spares.next()
+        {
+            return Some(Step::AddLearner(*spare));
         }
+        // Without a replacement the dead are left out all the same: fewer voters need a smaller majority.
+        (ready.is_some() || gone.is_some()).then(|| {
+            let kept = voters.iter().copied().filter(|&voter| Some(voter) != gone);
+            Step::SetVoters(kept.chain(ready).collect())
+        })
     }
 
     /// When a voter that is gone now will have been gone long enough.
@@ -132,6 +152,31 @@ mod tests {
         ids(1..=all).into_iter().map(|id| (id, of(id))).collect()
     }
 
+    fn voting(voters: BTreeSet<NodeId>) -> Configuration {
+        Configuration { voters, ..Configuration::default() }
+    }
+
+    #[test]
+    fn a_learner_votes_only_once_it_has_caught_up() {
+        let mut planner = VoterPlanner::default();
+        let mut log = Configuration { learners: ids(4..=4), ..voting(ids(1..=3)) };
+        let mut step = |live: &BTreeSet<NodeId>, log: &Configuration, second: u64| {
+            let now = Instant::from_micros(second * 1_000_000);
+            planner.next_step(NodeId(1), &standings(live, 5), log, now)
+        };
+        assert_eq!(step(&ids(1..=4), &log, 0), None, "it lags");
+        assert_eq!(step(&ids(1..=5), &log, 1), Some(Step::AddLearner(NodeId(5))), "another may be faster");
+        log.learners = ids(4..=5);
+        assert_eq!(step(&ids(1..=5), &log, 2), None);
+        log.caught_up = ids(5..=5);
+        assert_eq!(step(&ids(1..=5), &log, 3), Some(Step::SetVoters([1, 2, 3, 5].map(NodeId).into())));
+        // Nobody waits for it with a voter that is dead.
+        log.caught_up = BTreeSet::new();
+        let without_3 = [1, 2, 4, 5].map(NodeId).into();
+        assert_eq!(step(&without_3, &log, 4), None);
+        assert_eq!(step(&without_3, &log, 7), Some(Step::SetVoters(ids(1..=2))));
+    }
+
     /// Takes every step at once, as a log with a majority would, and returns the voters in the end.
     fn settle(
         planner: &mut VoterPlanner,
@@ -140,10 +185,15 @@ mod tests {
         all: u64,
     ) -> BTreeSet<NodeId> {
         let (mut voters, mut learners) = (voters, BTreeSet::new());
+        let log = |voters: &BTreeSet<_>, learners: &BTreeSet<_>| Configuration {
+            voters: voters.clone(),
+            learners: learners.clone(),
+            caught_up: learners.clone(),
+        };
         let me = *live.first().unwrap();
         for second in 0..100 {
             let now = Instant::from_micros(second * 1_000_000);
-            match planner.next_step(me, &standings(live, all), &voters, &learners, now) {
+            match planner.next_step(me, &standings(live, all), &log(&voters, &learners), now) {
                 Some(Step::AddLearner(id)) => assert!(learners.insert(id) && live.contains(&id)),
                 Some(Step::RemoveLearner(id)) => assert!(learners.remove(&id) && !live.contains(&id)),
                 Some(Step::SetVoters(next)) => {
@@ -154,6 +204,7 @@ mod tests {
                     );
                     assert!(next.difference(&voters).count() + voters.difference(&next).count() <= 2);
                     assert!(next.difference(&voters).all(|id| learners.contains(id)));
+                    learners.retain(|id| !next.contains(id));
                     voters = next;
                 }
                 None => {}
@@ -182,7 +233,7 @@ mod tests {
         let mut planner = VoterPlanner::default();
         let mut step = |live: &BTreeSet<NodeId>, second: u64| {
             let now = Instant::from_micros(second * 1_000_000);
-            planner.next_step(NodeId(1), &standings(live, 3), &ids(1..=3), &BTreeSet::new(), now)
+            planner.next_step(NodeId(1), &standings(live, 3), &voting(ids(1..=3)), now)
         };
         assert_eq!(step(&ids(1..=2), 0), None);
         assert_eq!(step(&ids(1..=2), 1), None);
@@ -196,7 +247,7 @@ mod tests {
         let mut planner = VoterPlanner::default();
         let mut known = standings(&ids(1..=3), 3);
         known.insert(NodeId(3), Standing::Left);
-        let step = planner.next_step(NodeId(1), &known, &ids(1..=3), &BTreeSet::new(), Instant::START);
+        let step = planner.next_step(NodeId(1), &known, &voting(ids(1..=3)), Instant::START);
         assert_eq!(step, Some(Step::SetVoters(ids(1..=2))));
     }
 }

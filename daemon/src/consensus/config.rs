@@ -19,7 +19,7 @@ pub(super) const ENTRY_BYTES_SOFT_MAX: usize = 256 << 10;
 /// One replication message takes no further entry from this many encoded bytes on.
 pub(super) const APPEND_BYTES_SOFT_MAX: usize = 1 << 20;
 /// Most log entries in one replication message.
-const APPEND_ENTRIES_MAX: u64 = 64;
+pub(super) const APPEND_ENTRIES_MAX: u64 = 64;
 /// Most log entries proposed and not yet applied.
 pub(super) const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Most commands that wait for an entry; callers beyond that wait for room.
@@ -64,7 +64,8 @@ pub struct Settings {
     /// Shortest election timeout, in milliseconds: above twice `heartbeat_ms`.
     pub election_min_ms: u64,
     /// Longest election timeout, in milliseconds: above `election_min_ms`. It is also the lease: a leader that no
-    /// quorum has acknowledged for longer stops deciding, and voters elect nobody before it is over.
+    /// quorum has acknowledged for longer stops deciding, and voters elect nobody before it is over. Only one voter
+    /// stands at a time, so the timeout beyond the lease need not differ much from one to another.
     pub election_max_ms: u64,
     /// How long a proposal, or a change of voters, may take before its outcome counts as unknown, in milliseconds.
     pub change_timeout_ms: u64,
@@ -81,7 +82,7 @@ impl Default for Settings {
         Self {
             heartbeat_ms: 100,
             election_min_ms: 250,
-            election_max_ms: 500,
+            election_max_ms: 400,
             change_timeout_ms: 5_000,
             snapshot_timeout_ms: 10_000,
             snapshot_every_entries: 2_000,

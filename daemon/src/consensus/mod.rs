@@ -20,23 +20,25 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use idunno_core::metadata::{Applied, Command, State};
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
+use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
+use idunno_shared::wire::election::MAX_VOTERS;
 use idunno_shared::wire::refusal::Refusal;
-use openraft::error::{CheckIsLeaderError, InitializeError, RaftError};
-use openraft::raft::InstallSnapshotRequest;
+use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
+use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::config::{Batch, COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
 pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Settings};
-use self::config::{COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
 pub use self::errors::{BarrierError, FoundError, MembersError, OpenError, ProposeError};
 pub use self::leadership::Leadership;
+use self::leadership::Told;
 use self::network::{AppendResult, Network, SnapshotPiece, SnapshotResult, VoteResult, decode, encode};
 pub use self::network::{Transport, TransportError};
 use self::proposer::Proposal;
@@ -58,6 +60,9 @@ struct Inner {
     proposals: mpsc::Sender<Proposal>,
     state: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
+    told: watch::Sender<Option<Told>>,
+    /// When a message of a leader was taken last.
+    heard: SyncMutex<Instant>,
     install: Install,
     /// Held during a change of voters.
     changing: Mutex<()>,
@@ -102,7 +107,8 @@ impl Consensus {
 
         let change_timeout = Duration::from_millis(settings.change_timeout_ms);
         let lease = Duration::from_millis(settings.election_max_ms);
-        let leadership = leadership::watch_leadership(&raft, lease);
+        let (told, tells) = watch::channel(None);
+        let leadership = leadership::watch_leadership(&raft, lease, tells);
         let stop = CancellationToken::new();
         let (proposals, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), receiver, change_timeout, stop.clone()));
@@ -113,6 +119,8 @@ impl Consensus {
                 proposals,
                 state: opened.state,
                 leadership,
+                told,
+                heard: SyncMutex::new(Instant::now()),
                 install: opened.install,
                 changing: Mutex::new(()),
                 change_timeout,
@@ -165,7 +173,7 @@ impl Consensus {
             return Err(ProposeError::NotLeader { leader: leadership.leader });
         }
         // One that was never acknowledged is new: its first entry is what gets it acknowledged.
-        if !leadership.has_quorum && leadership.quorum_ack_age_ms().is_some() {
+        if !leadership.holds_lease() && leadership.quorum_ack_age_ms().is_some() {
             return Err(ProposeError::NoQuorum);
         }
         Ok(())
@@ -192,6 +200,26 @@ impl Consensus {
         tokio::time::timeout(timeout, confirm).await.unwrap_or(Err(BarrierError::NoQuorum))
     }
 
+    /// Has an entry of its own committed, and so all that was in this leader's log before. A barrier would not do: a
+    /// leader that restarts leads on in its old term, and has entries of which nobody knows yet whether they count.
+    pub async fn take_over(&self, timeout: Duration) -> Result<(), BarrierError> {
+        let write = async {
+            let outcome = match self.inner.raft.client_write_ff(Batch(Arc::new(Vec::new()))).await {
+                Ok(outcome) => outcome.await,
+                Err(fatal) => return Err(BarrierError::Stopped(fatal.to_string())),
+            };
+            match outcome {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
+                    Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) })
+                }
+                Ok(Err(error)) => Err(BarrierError::Stopped(error.to_string())),
+                Err(_) => Err(BarrierError::NotLeader { leader: None }),
+            }
+        };
+        tokio::time::timeout(timeout, write).await.unwrap_or(Err(BarrierError::NoQuorum))
+    }
+
     /// The metadata as applied here, whenever it changes.
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
         self.inner.state.clone()
@@ -200,6 +228,38 @@ impl Consensus {
     /// Who leads, whenever it changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
+    }
+
+    /// Notes that `leader` coordinates, as it said itself.
+    pub fn hear(&self, leader: NodeId, said: Coordinates) {
+        let Coordinates { term, voters } = said;
+        if voters.len() > 2 * MAX_VOTERS {
+            return;
+        }
+        self.inner.told.send_if_modified(|told| {
+            let news = Some(Told { term, leader, voters });
+            let is_news = *told != news && told.as_ref().is_none_or(|told| told.term <= term);
+            if is_news {
+                *told = news;
+            }
+            is_news
+        });
+    }
+
+    /// When this member last heard by the log that there is a leader: it took a message of one, or leads itself and a
+    /// quorum acknowledged it. Before the first time, when it was opened.
+    pub fn leader_heard(&self) -> Instant {
+        let heard = *self.heard();
+        self.inner.leadership.borrow().acked().map_or(heard, |acked| acked.max(heard))
+    }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when proposals are served no longer, which they are as long as the log is.
+    pub async fn proposer_ended(&self) {
+        self.inner.proposals.closed().await;
     }
 
     /// Whether this member may stand for election when no leader has been heard of for a lease and a timeout.
@@ -233,12 +293,17 @@ impl Consensus {
         let reply = match request {
             ConsensusRequest::Append(payload) => {
                 let request = decode(&payload).map_err(|error| error.to_string())?;
-                let result: AppendResult = raft.append_entries(request).await;
+                let result: AppendResult =
+                    in_time(self.inner.change_timeout, raft.append_entries(request)).await?;
+                if matches!(&result, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_)))
+                {
+                    *self.heard() = Instant::now();
+                }
                 encode(&result)
             }
             ConsensusRequest::Vote(payload) => {
                 let request = decode(&payload).map_err(|error| error.to_string())?;
-                let result: VoteResult = raft.vote(request).await;
+                let result: VoteResult = in_time(self.inner.change_timeout, raft.vote(request)).await?;
                 encode(&result)
             }
             ConsensusRequest::Snapshot(payload) => {
@@ -249,6 +314,9 @@ impl Consensus {
                 }
                 let _installing = request.done.then(|| self.inner.install.announce(request.meta.last_log_id));
                 let result: SnapshotResult = raft.install_snapshot(request).await;
+                if result.is_ok() {
+                    *self.heard() = Instant::now();
+                }
                 encode(&result)
             }
         };
@@ -266,4 +334,10 @@ impl Consensus {
             closed.await.ok();
         }
     }
+}
+
+/// Gives a message up whose sender has long done so: behind a disk that hangs they would pile up.
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, String> {
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.map_err(|_| format!("this member's log did not take it within {} ms", limit.as_millis()))
 }

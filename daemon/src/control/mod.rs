@@ -1,12 +1,19 @@
 //! Requests from outside: a member answers what is its own, the coordinator the rest.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use crate::coordinator::{Coordination, Means, not_coordinator, views};
+use crate::coordinator::{Coordination, Means, Office, not_coordinator, views};
 use crate::net::server::Response;
+
+/// How long a request waits for the office of a member that has won its term and is catching up.
+const OPENING_MAX: Duration = Duration::from_secs(1);
 
 /// What answers people's tools and workers.
 pub struct Control {
@@ -25,16 +32,16 @@ impl Control {
     /// Answers a request for the coordinator or for this member.
     pub async fn request(&self, request: Request) -> Response {
         let answer = match request {
-            Request::Control(ControlRequest::Watch) => match self.coordination.office() {
-                Some(office) => return Response::Many(office.watch()),
-                None => Err(not_coordinator(&self.means)),
+            Request::Control(ControlRequest::Watch) => match self.office().await {
+                Ok(office) => return Response::Many(office.watch()),
+                Err(refusal) => Err(refusal),
             },
             Request::Control(request) => {
                 self.control(request).await.map(|reply| Reply::Control(Box::new(reply)))
             }
-            Request::Jobs(request) => match self.coordination.office() {
-                Some(office) => office.jobs(request).await.map(Reply::Jobs),
-                None => Err(not_coordinator(&self.means)),
+            Request::Jobs(request) => match self.office().await {
+                Ok(office) => office.jobs(request).await.map(Reply::Jobs),
+                Err(refusal) => Err(refusal),
             },
             _ => Err(Refusal::new(RefusalCode::Unsupported, "this request is not for a member's control")),
         };
@@ -62,11 +69,19 @@ impl Control {
                 self.means.membership.leave().await;
                 Ok(ControlReply::Done)
             }
-            request => match self.coordination.office() {
-                Some(office) => office.control(request).await,
-                None => Err(not_coordinator(&self.means)),
-            },
+            request => self.office().await?.control(request).await,
         }
+    }
+
+    /// The office, which a member that has just been elected is about to open: who is sent away for that moment comes
+    /// back later than it opens.
+    async fn office(&self) -> Result<Arc<Office>, Refusal> {
+        let leads = self.means.consensus.leadership().borrow().is_leader;
+        let open = match self.coordination.office() {
+            None if leads => timeout(OPENING_MAX, self.coordination.opened()).await.unwrap_or(None),
+            open => open,
+        };
+        open.ok_or_else(|| not_coordinator(&self.means))
     }
 
     fn identity(&self) -> Result<IdentityView, Refusal> {

@@ -58,7 +58,7 @@ enum Input {
     Committed(SegmentCommit, Result<Applied, Refusal>, oneshot::Sender<Result<JobReply, Refusal>>),
     Failed(NodeId, Lease, Vec<Fault>),
     Trained(NodeId, ModelName, Result<ModelArtefact, String>, oneshot::Sender<Result<(), Refusal>>),
-    Buried(JobId, Vec<QueryRange>),
+    Buried(JobId, Vec<QueryRange>, Result<(), Refusal>),
     Paused(JobId),
     Refresh,
     View(oneshot::Sender<DeskView>),
@@ -84,9 +84,10 @@ impl Desk {
             waiting: BTreeMap::new(),
             reports: BTreeMap::new(),
             live: BTreeSet::new(),
+            has_leased: false,
             told: BTreeMap::new(),
         };
-        tokio::spawn(clerk.run(queued, closed));
+        means.vitals.spawn("the desk", closed.clone(), clerk.run(queued, closed));
         Self { means, inputs }
     }
 
@@ -145,6 +146,7 @@ struct Clerk {
     waiting: BTreeMap<NodeId, Answer>,
     reports: BTreeMap<NodeId, WorkerReport>,
     live: BTreeSet<NodeId>,
+    has_leased: bool,
     /// What the scheduler was told last of each job, but for its pending queries.
     told: BTreeMap<JobId, JobSpec>,
 }
@@ -217,8 +219,11 @@ impl Clerk {
                 // The worker may have gone meanwhile.
                 let _ = reply.send(Ok(()));
             }
-            Input::Buried(job, queries) => {
-                self.tell(Event::DeadLettersCommitted { job, queries });
+            Input::Buried(job, queries, outcome) => {
+                self.tell(match outcome {
+                    Ok(()) => Event::DeadLettersCommitted { job, queries },
+                    Err(_) => Event::DeadLettersRefused { job, queries },
+                });
                 self.refresh();
             }
             Input::Paused(job) => {
@@ -280,7 +285,11 @@ impl Clerk {
                 job: commit.job,
                 leases: commit.batches.iter().map(|batch| batch.lease).collect(),
                 ranges: answered.queries().collect(),
-                inference_us: commit.batches.iter().map(|batch| batch.inference_us).sum(),
+                inference_us: commit
+                    .batches
+                    .iter()
+                    .map(|batch| batch.inference_us)
+                    .fold(0, u64::saturating_add),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
                 self.refresh();
@@ -333,12 +342,17 @@ impl Clerk {
     }
 
     /// The same for a proposal of the scheduler, which is repeated as long as its outcome is unknown.
-    fn propose_surely(&self, action: Action, then: impl FnOnce() -> Input + Send + 'static) {
+    fn propose_surely(
+        &self,
+        action: Action,
+        then: impl FnOnce(Result<(), Refusal>) -> Input + Send + 'static,
+    ) {
         self.beside(|office| async move {
-            if let Err(refusal) = office.propose_surely(action).await {
+            let outcome = office.propose_surely(action).await.map(drop);
+            if let Err(refusal) = &outcome {
                 warn!(%refusal, "the log does not take a decision of the scheduler");
             }
-            then()
+            then(outcome)
         });
     }
 
@@ -356,29 +370,47 @@ impl Clerk {
 
     fn obey(&mut self, effect: Effect) {
         match effect {
-            Effect::Answer { worker, plan } => self.answer(worker, &plan),
+            Effect::Answer { worker, plan } => self.answer(worker, plan),
             Effect::DeadLetter { job, letters } => self.bury(job, letters),
             Effect::PauseJob { job, reason } => {
                 warn!(%job, %reason, "paused");
-                self.propose_surely(Action::PauseJob { job, reason }, move || Input::Paused(job));
+                self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
             }
             Effect::TrainingFailed { model, reason } => {
-                self.propose_surely(Action::ModelFailed { model, reason }, || Input::Refresh);
+                self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
             }
         }
     }
 
-    fn answer(&mut self, worker: NodeId, plan: &OrdersPlan) {
+    fn answer(&mut self, worker: NodeId, mut plan: OrdersPlan) {
         let Some(reply) = self.waiting.remove(&worker) else { return };
         if let Err(refusal) = may_decide(&self.means) {
             // The grants return, for the worker's next reports do not list them.
             let _ = reply.send(Err(refusal));
             return;
         }
+        let state = self.state();
+        let sizes = |lease: Lease| {
+            let queries = state.queries(lease.job, lease.range);
+            queries.map(|(_, query)| query.extents.len()).collect::<Vec<_>>()
+        };
+        orders::fit(&mut plan.grants, sizes, |lease, kept| self.scheduler.shorten(worker, lease, kept));
         let view = self.means.membership.current();
-        let orders = orders::orders(&self.state(), &view, self.term, plan, self.reports.get(&worker));
+        let orders = orders::orders(&state, &view, self.term, &plan, self.reports.get(&worker));
+        self.note_grants(worker, &orders);
         // A worker that has gone does not list the leases in its next report, so they return.
         let _ = reply.send(Ok(orders));
+    }
+
+    /// How long a failover, or a worker's death, held its work up is told by these lines.
+    fn note_grants(&mut self, worker: NodeId, orders: &Orders) {
+        if !self.has_leased && !orders.grants.is_empty() {
+            info!(term = %self.term, %worker, "the first lease of the term");
+            self.has_leased = true;
+        }
+        for lease in orders.grants.iter().map(|grant| grant.lease).filter(|lease| lease.attempt > 1) {
+            info!(%worker, job = %lease.job, range = ?lease.range, attempt = lease.attempt, "leased again");
+        }
     }
 
     fn bury(&mut self, job: JobId, dead: Vec<DeadQuery>) {
@@ -395,7 +427,9 @@ impl Clerk {
         };
         let letters = dead.into_iter().map(letter).collect();
         let queries = queries.queries().collect();
-        self.propose_surely(Action::DeadLetters { job, letters }, move || Input::Buried(job, queries));
+        self.propose_surely(Action::DeadLetters { job, letters }, move |outcome| {
+            Input::Buried(job, queries, outcome)
+        });
     }
 
     /// Tells the scheduler of jobs and models as the log has them now. Outcomes of older entries may still be on their

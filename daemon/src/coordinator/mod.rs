@@ -12,10 +12,12 @@
 //! | [`desk`]: leases, training, results | `core::scheduler` |
 //! | [`repair`]: copies and garbage | `core::placement` |
 //! | [`voters`]: who votes | `core::voters` |
+//! | [`herald`]: who coordinates, to all members | itself |
 //! | [`reads`], [`views`]: what people see | the log's state |
 
 pub mod changes;
 pub mod desk;
+pub mod herald;
 pub mod orders;
 pub mod reads;
 pub mod repair;
@@ -39,6 +41,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::consensus::{BarrierError, Consensus, ProposeError};
 use crate::membership::Membership;
 use crate::net::peers::Peers;
+use crate::vitals::Vitals;
 
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(2);
 const BARRIER_TIMEOUT_CUT_OFF: Duration = Duration::from_millis(500);
@@ -57,6 +60,8 @@ pub struct Means {
     pub membership: Membership,
     /// Calls to other members.
     pub peers: Peers,
+    /// Tasks whose early end is this member's.
+    pub vitals: Vitals,
 }
 
 /// One term's work.
@@ -75,7 +80,15 @@ impl Office {
         Arc::new_cyclic(|office| {
             let desk = Desk::open(office.clone(), means.clone(), term, closed.clone());
             let repairs = repair::start(office.clone(), means.clone(), term, closed.clone());
-            tokio::spawn(voters::run(means.clone(), closed.clone()));
+            let vitals = &means.vitals;
+            vitals.spawn("who votes", closed.clone(), voters::run(means.clone(), closed.clone()));
+            vitals.spawn("the herald", closed.clone(), herald::run(means.clone(), term, closed.clone()));
+            let mut repairing = repairs.clone();
+            vitals.spawn(
+                "the repair",
+                closed.clone(),
+                async move { while repairing.changed().await.is_ok() {} },
+            );
             Self { uploads: Mutex::new(Uploads::new(term, wall_ms())), means, term, desk, repairs, closed }
         })
     }
@@ -160,7 +173,7 @@ impl Office {
 }
 
 fn may_decide(means: &Means) -> Result<(), Refusal> {
-    if means.consensus.leadership().borrow().has_quorum {
+    if means.consensus.leadership().borrow().holds_lease() {
         return Ok(());
     }
     Err(no_quorum(means))
@@ -199,8 +212,15 @@ impl Coordination {
     /// Starts to watch the leadership.
     pub fn start(means: Means, stop: CancellationToken) -> Self {
         let (publish, office) = watch::channel(None);
-        tokio::spawn(supervise(means, publish, stop));
+        let vitals = means.vitals.clone();
+        vitals.spawn("the coordination", stop.clone(), supervise(means, publish, stop));
         Self { office }
+    }
+
+    /// Waits for an office to be open.
+    pub async fn opened(&self) -> Option<Arc<Office>> {
+        let mut office = self.office.clone();
+        office.wait_for(Option::is_some).await.ok().and_then(|office| office.clone())
     }
 
     /// The open office, if this member coordinates.
@@ -225,7 +245,8 @@ async fn supervise(means: Means, publish: watch::Sender<Option<Arc<Office>>>, st
                 info!(term = %office.term, "the office is closed");
             }
             if let Some(term) = term {
-                match means.consensus.barrier(BARRIER_TIMEOUT).await {
+                // What decides what is garbage must know of every entry that may ever count.
+                match means.consensus.take_over(BARRIER_TIMEOUT).await {
                     Ok(()) => {
                         info!(%term, "this member coordinates");
                         publish.send_replace(Some(Office::open(means.clone(), term, stop.child_token())));

@@ -11,6 +11,31 @@ use idunno_shared::wire::jobs::{
 
 use crate::membership::MembershipView;
 
+/// Extents of the inputs in one answer, unless a single input has more: so many fit into a frame.
+const EXTENTS_MAX: usize = 40_000;
+
+/// Has leases shortened by `shorten` to what fits into one answer; it returns what is left of a lease. `sizes` are the
+/// extents of each of a lease's inputs.
+pub fn fit<S: IntoIterator<Item = usize>>(
+    grants: &mut Vec<Lease>,
+    sizes: impl Fn(Lease) -> S,
+    mut shorten: impl FnMut(Lease, u32) -> Option<Lease>,
+) {
+    let (mut extents, mut is_first) = (0, true);
+    let fitting = grants.drain(..).filter_map(|lease| {
+        let mut kept = 0;
+        for size in sizes(lease) {
+            extents += size;
+            if extents > EXTENTS_MAX && !is_first {
+                return shorten(lease, kept);
+            }
+            (kept, is_first) = (kept + 1, false);
+        }
+        Some(lease)
+    });
+    *grants = fitting.collect();
+}
+
 /// A blob and those of its holders that are up.
 pub fn placed(state: &State, view: &MembershipView, blob: BlobRef) -> PlacedBlob {
     let holders = state.holders(&blob.digest).iter().filter_map(|&node| view.holder(node)).collect();
@@ -69,4 +94,34 @@ fn missing_models(state: &State, view: &MembershipView, report: &WorkerReport) -
         extents: placed_all(state, view, &artefact.extents),
     });
     load.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::ids::JobId;
+    use idunno_shared::wire::jobs::QueryRange;
+
+    use super::*;
+
+    fn lease(first: u64, count: u32) -> Lease {
+        Lease { job: JobId(1), range: QueryRange { first, count }, attempt: 1, term: Term(1) }
+    }
+
+    fn fitted(mut grants: Vec<Lease>, size: usize) -> Vec<(u64, u32)> {
+        let shorten = |lease: Lease, kept: u32| {
+            (kept > 0).then_some(Lease { range: QueryRange { count: kept, ..lease.range }, ..lease })
+        };
+        let sizes = |lease: Lease| std::iter::repeat_n(size, lease.range.count as usize);
+        fit(&mut grants, sizes, shorten);
+        grants.iter().map(|lease| (lease.range.first, lease.range.count)).collect()
+    }
+
+    #[test]
+    fn what_is_granted_at_once_fits_into_a_frame() {
+        let both = vec![lease(0, 100), lease(100, 100)];
+        assert_eq!(fitted(both.clone(), 1), [(0, 100), (100, 100)]);
+        assert_eq!(fitted(both.clone(), EXTENTS_MAX / 150), [(0, 100), (100, 50)]);
+        assert_eq!(fitted(both.clone(), EXTENTS_MAX / 50), [(0, 50)]);
+        assert_eq!(fitted(both, EXTENTS_MAX + 1), [(0, 1)], "one goes whatever its size");
+    }
 }

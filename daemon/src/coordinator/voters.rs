@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use idunno_core::voters::{Config, Standing, Step, VOTERS_MAX, VoterPlanner};
+use idunno_core::voters::{Config, Configuration, Standing, Step, VOTERS_MAX, VoterPlanner};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::MemberState;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,8 @@ async fn keep(means: Means) {
             let others = log.voters.iter().copied().filter(up);
             Some(Step::SetVoters(std::iter::once(means.me).chain(others).take(VOTERS_MAX).collect()))
         } else {
-            planner.next_step(means.me, &standings, &log.voters, &log.learners, now)
+            let (voters, learners, caught_up) = (log.voters, log.learners, log.caught_up);
+            planner.next_step(means.me, &standings, &Configuration { voters, learners, caught_up }, now)
         };
         let Some(step) = step else {
             tokio::select! {

@@ -22,6 +22,8 @@ pub const CONNECTIONS_MAX: usize = 512;
 /// How long a peer that could not be reached is left alone.
 pub const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How often a peer is dialled again when its connection has ended.
+const REDIALS: u32 = 3;
 /// A connection on which a call timed out is given up after so much silence.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
@@ -152,8 +154,15 @@ impl Peers {
         tokio::spawn(async move {
             closed.await;
             // A peer that welcomes and then hangs up must not keep this one busy.
-            sleep_until(opened + BACK_OFF).await;
-            peers.meet(address).await;
+            let mut next = opened + BACK_OFF;
+            for _ in 0..REDIALS {
+                sleep_until(next).await;
+                // While a process dies its host may still take a connection, and drop it: that proves nothing.
+                match peers.connection(address).await {
+                    Ok(_) | Err(PeerError::Dial(DialError::Refused { .. })) => return,
+                    Err(_) => next = Instant::now() + BACK_OFF,
+                }
+            }
         });
     }
 
@@ -163,5 +172,50 @@ impl Peers {
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         Arc::clone(slots.entry(address).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use idunno_shared::client::link::{BoxFuture, Link};
+
+    use super::*;
+
+    /// Its first connection ends at once, as when the peer is killed; then the host takes another one and drops it
+    /// unanswered, and only then it refuses.
+    #[derive(Default)]
+    struct Dying(AtomicUsize);
+
+    impl Dial for Dying {
+        fn dial(&self, address: SocketAddr, _purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
+            let dialled = self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                match dialled {
+                    0 => {
+                        let (reader, writer) = tokio::io::split(tokio::io::duplex(64).0);
+                        Ok(Link { reader: Box::new(reader), writer: Box::new(writer), node: None })
+                    }
+                    1 => Err(DialError::Rejected { address, reason: String::from("it is dying") }),
+                    _ => Err(DialError::Refused { address }),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_connection_ends_is_dialled_until_its_death_is_proven() {
+        let dying = Arc::new(Dying::default());
+        let peers = Peers::new(Arc::clone(&dying) as _);
+        peers.meet(SocketAddr::from(([127, 0, 0, 1], 9))).await;
+        let proven = async {
+            while dying.0.load(Ordering::Relaxed) < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), proven).await.unwrap();
+        tokio::time::sleep(3 * BACK_OFF).await;
+        assert_eq!(dying.0.load(Ordering::Relaxed), 3, "and not again after that");
     }
 }

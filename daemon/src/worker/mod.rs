@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::ids::NodeId;
+use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::WorkerView;
 use tokio::sync::{mpsc, watch};
@@ -89,11 +89,12 @@ pub fn first_view(node: NodeId) -> WorkerView {
 }
 
 /// Works until `shutdown`, then drains: returns what has not started, finishes and commits what runs, ends the model
-/// server it started. `view` always shows the worker's state.
+/// server it started. `news` is the term in which somebody coordinates, `view` always shows the worker's state.
 pub async fn run(
     config: WorkerConfig,
     coordinator: Arc<dyn Coordinator>,
     store: Arc<dyn Store>,
+    news: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     shutdown: CancellationToken,
 ) {
@@ -111,7 +112,7 @@ pub async fn run(
     // Ends the supervisor, and with it the model server, also when this future is dropped.
     let _stop_with_me = stop.clone().drop_guard();
     let supervisor = tokio::spawn(supervisor.run());
-    Shell::new(config, coordinator, store, status, complain, view).run(shutdown).await;
+    Shell::new(config, coordinator, store, status, complain, news, view).run(shutdown).await;
     stop.cancel();
     if let Err(error) = supervisor.await {
         error!(%error, "the model server's supervisor failed");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::blobs::{FileOrder, FileReply};
-use super::consensus::{ConsensusReply, ConsensusRequest};
+use super::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
 use super::control::{ControlReply, ControlRequest};
 use super::election::RingMessage;
 use super::introduction::{IntroductionReply, IntroductionRequest};
@@ -103,6 +103,8 @@ pub enum Request {
     Control(ControlRequest),
     /// From a member to the introducer.
     Introduction(IntroductionRequest),
+    /// From the member that coordinates to every other: those that are not sent the log learn it so.
+    Coordinates(Coordinates),
 }
 
 /// Answers, by the part that gave them.
@@ -126,6 +128,8 @@ pub enum Reply {
     Introduction(IntroductionReply),
     /// Not done, and why.
     Refused(Refusal),
+    /// It is known who coordinates.
+    Heard,
 }
 
 /// Why bytes are not a frame.

@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 mod jobs;
+mod model_server;
 mod process;
 mod wait;
 
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use self::jobs::{dataset, put_dataset};
+pub(crate) use self::model_server::SlowServer;
 pub(crate) use self::process::{Daemon, python, run_to_end};
 
 /// Long enough for anything that should happen at once, on a busy machine.
@@ -66,10 +68,26 @@ impl LocalCluster {
 
     /// The same without model servers, and with further arguments for each member.
     pub(crate) async fn start_with(members: usize, further: &[&str]) -> Self {
+        Self::start_each(members, |cluster, name, introducer| {
+            cluster.new_member_with(name, introducer, further)
+        })
+        .await
+    }
+
+    /// The same, and all members' workers use one model server that is there already.
+    pub(crate) async fn start_at(members: usize, server: &SlowServer) -> Self {
+        let url = server.url();
+        Self::start_each(members, |cluster, name, introducer| {
+            cluster.daemon(name, introducer, &["--model-server-url", &url])
+        })
+        .await
+    }
+
+    async fn start_each(members: usize, member: impl Fn(&Self, &str, SocketAddr) -> Daemon) -> Self {
         let mut cluster = Self::launch(0, false).await;
         let introducer = cluster.introducer.address();
         for number in 1..=members {
-            let member = cluster.new_member_with(&format!("m{number}"), introducer, further);
+            let member = member(&cluster, &format!("m{number}"), introducer);
             cluster.members.push(member);
         }
         let all: Vec<usize> = (0..members).collect();

@@ -207,12 +207,23 @@ impl Daemon {
         self.data_dir.join("stderr.log")
     }
 
-    /// The last lines of its log and of its standard error.
-    pub(crate) fn log_tail(&self) -> String {
+    /// All that it logged.
+    pub(crate) fn log(&self) -> String {
+        self.log_files().into_iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+    }
+
+    /// Oldest first.
+    fn log_files(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = fs::read_dir(self.data_dir.join("logs"))
             .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
             .unwrap_or_default();
         logs.sort();
+        logs
+    }
+
+    /// The last lines of its log and of its standard error.
+    pub(crate) fn log_tail(&self) -> String {
+        let mut logs = self.log_files();
         let condition = match (self.exit_status(), self.is_started()) {
             (Some(status), _) => format!("ended by itself or by a stranger: {status}"),
             (None, true) => String::from("runs"),

@@ -138,6 +138,7 @@ fn random_faults() {
         ("hops skipped", all.skipped),
         ("swallowed nominations", all.swallowed),
         ("stale messages", all.stale),
+        ("declined messages", all.declined),
         ("vain rounds", all.vain),
         ("fallbacks", all.fallbacks),
     ] {
@@ -162,6 +163,37 @@ fn dead_successors_that_nobody_noticed_are_skipped() {
         let after = world.all_counters();
         assert!(after.skipped > before.skipped);
         assert_eq!(after.vain, before.vain, "no round was lost to the dead");
+    });
+}
+
+#[test]
+fn a_leader_that_membership_sees_but_nobody_hears_is_succeeded() {
+    for_each_seed("election::a_leader_that_membership_sees_but_nobody_hears_is_succeeded", 100, |seed| {
+        let mut world = World::new(seed, 7, Quality::LAN);
+        let leader = world.run_until_led(LEADER_BOUND);
+        world.run_for(Duration::from_secs(3));
+        let term = world.term();
+        world.deaf = (0..7).collect();
+        world.look();
+        world.run_until_term_above(term, Duration::from_secs(4));
+        assert_ne!(world.leader(), Some(leader));
+    });
+}
+
+#[test]
+fn one_that_alone_does_not_hear_the_leader_never_stands() {
+    for_each_seed("election::one_that_alone_does_not_hear_the_leader_never_stands", 100, |seed| {
+        let mut world = World::new(seed, 7, Quality::LAN);
+        let leader = world.run_until_led(LEADER_BOUND);
+        world.run_for(Duration::from_secs(5));
+        let deaf = (leader + 1 + usize::try_from(seed % 6).unwrap_or(0)) % 7;
+        world.deaf.insert(deaf);
+        world.look();
+        world.stood.clear();
+        let before = world.all_counters();
+        world.run_for(Duration::from_secs(60));
+        assert_eq!(world.stood, BTreeSet::new(), "it would depose a leader that all others follow");
+        assert!(world.all_counters().declined > before.declined);
     });
 }
 

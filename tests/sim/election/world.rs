@@ -74,6 +74,8 @@ pub(crate) struct World {
     rounds: BTreeMap<ElectionId, Heard>,
     /// Whom membership still holds to be live, whatever happened to them.
     pub(crate) unnoticed: BTreeSet<usize>,
+    /// Whose log does not hear its leader, though membership sees it.
+    pub(crate) deaf: BTreeSet<usize>,
     /// Who led each term.
     led: BTreeMap<Term, usize>,
 }
@@ -104,6 +106,7 @@ impl World {
             stood: BTreeSet::new(),
             rounds: BTreeMap::new(),
             unnoticed: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             led: BTreeMap::new(),
         };
         (0..count).for_each(|voter| world.start(voter));
@@ -128,7 +131,7 @@ impl World {
         state.life += 1;
         state.powered_off = false;
         state.told = View::default();
-        state.ring = Some(Ring::new(Config::default(), state.id, seed, self.now));
+        state.ring = Some(Ring::new(Config::default(), state.id, seed));
         self.noticed_soon();
     }
 
@@ -198,11 +201,27 @@ impl World {
         }
     }
 
+    /// The highest term that anybody knows.
+    pub(crate) fn term(&self) -> Term {
+        self.voters.iter().map(|voter| voter.term).max().unwrap_or_default()
+    }
+
+    /// Somebody wins a later term; from then on it is heard.
+    pub(crate) fn run_until_term_above(&mut self, term: Term, bound: Duration) {
+        let started = self.now;
+        while self.term() <= term {
+            assert!(self.now.since(started) < bound, "no new term after {bound:?}");
+            self.run_for(Duration::from_millis(10));
+        }
+        self.deaf.clear();
+    }
+
     fn step(&mut self, what: What) {
         match what {
             What::Message { from, to, message } => {
                 let from_id = self.voters[from].id;
                 if self.is_up(to) {
+                    self.tell(to);
                     self.handle(to, Event::Message { from: from_id, message });
                 } else if !self.voters[to].powered_off && self.network.reaches_both_ways(from, to) {
                     self.handle(from, Event::HopFailed { to: self.voters[to].id, hop: message.hop });
@@ -258,17 +277,32 @@ impl World {
         self.tell(voter);
     }
 
+    /// Whether the leader that this voter follows reaches it.
+    fn hears(&self, voter: usize) -> bool {
+        let is_leading = |leader: usize| self.voters[leader].leader == Some(leader);
+        let leader = self.voters[voter].leader.filter(|_| !self.deaf.contains(&voter));
+        leader.is_some_and(|leader| is_leading(leader) && self.reachable(voter).contains(&leader))
+    }
+
     /// Hands the ring its view, if it changed.
+    pub(crate) fn look(&mut self) {
+        self.up().into_iter().for_each(|voter| self.tell(voter));
+    }
+
+    /// The same for one voter.
     fn tell(&mut self, voter: usize) {
         let state = &self.voters[voter];
+        let is_deaf = self.deaf.contains(&voter);
         let view = View {
             live_voters: state.live.iter().map(|&peer| self.voters[peer].id).collect(),
             voter_count: self.voters.len(),
             coordinator: state
                 .leader
-                .filter(|leader| state.live.contains(leader))
+                .filter(|leader| state.live.contains(leader) && !is_deaf)
                 .map(|leader| self.voters[leader].id),
-            log: state.log,
+            hears: self.hears(voter),
+            is_silent: is_deaf,
+            log: if is_deaf && state.leader == Some(voter) { LogPosition::default() } else { state.log },
         };
         if view != state.told {
             self.voters[voter].told = view.clone();
@@ -284,13 +318,7 @@ impl World {
         }
         let mine = self.voters[voter].log;
         let reachable = self.reachable(voter);
-        let grants = |&&peer: &&usize| {
-            let state = &self.voters[peer];
-            let led = state.leader.is_some_and(|leader| {
-                self.voters[leader].leader == Some(leader) && self.reachable(peer).contains(&leader)
-            });
-            state.log <= mine && !led
-        };
+        let grants = |&&peer: &&usize| self.voters[peer].log <= mine && !self.hears(peer);
         if !self.is_majority(reachable.iter().filter(grants).count()) {
             self.stand_later(voter);
             return;
@@ -400,6 +428,7 @@ pub(crate) fn add(sum: &mut Counters, more: &Counters) {
     sum.skipped += more.skipped;
     sum.swallowed += more.swallowed;
     sum.stale += more.stale;
+    sum.declined += more.declined;
     sum.vain += more.vain;
     sum.fallbacks += more.fallbacks;
 }

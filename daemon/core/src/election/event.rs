@@ -13,9 +13,15 @@ pub struct View {
     pub live_voters: BTreeSet<NodeId>,
     /// How many voters there are, the dead included: more than half of them make a majority.
     pub voter_count: usize,
-    /// The leader, if one is known and live.
+    /// The leader, if one is known, live, and not silent for long.
     pub coordinator: Option<NodeId>,
-    /// The end of this member's log.
+    /// Whether it was heard of within its lease: then this voter takes no part in rounds, and no majority of such
+    /// voters lets one that alone has lost the leader disturb it.
+    pub hears: bool,
+    /// Whether a leader is missing only because its log is silent, while membership sees it: then nobody stands but
+    /// who won a round, for the others may hear it.
+    pub is_silent: bool,
+    /// The end of this member's log; nothing, if it cannot win votes.
     pub log: LogPosition,
 }
 
@@ -31,9 +37,9 @@ impl View {
 pub enum Event {
     /// The voters, the coordinator or the log changed.
     View(View),
-    /// A voter sent something.
+    /// A member sent something.
     Message {
-        /// Who, as its connection proves.
+        /// Who, as it said when it connected.
         from: NodeId,
         /// What.
         message: RingMessage,
@@ -45,7 +51,7 @@ pub enum Event {
         /// The effect's hop.
         hop: u64,
     },
-    /// The log shows that `id` leads in `term`.
+    /// `id` leads in `term`, as the log shows or `id` itself said, and membership holds it to be live.
     LeaderObserved {
         /// Its term.
         term: Term,
@@ -83,6 +89,8 @@ pub struct Counters {
     pub swallowed: u64,
     /// Messages ignored because a newer leader is known.
     pub stale: u64,
+    /// Messages left unanswered because the leader is heard.
+    pub declined: u64,
     /// Rounds that ended without a leader.
     pub vain: u64,
     /// Times that all voters were allowed to stand.

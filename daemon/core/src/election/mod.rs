@@ -16,7 +16,7 @@
 //! - Only its initiator completes a round, once: a round has at most one winner, and it is among those visited.
 //! - The winner of a round saw a majority of the voters agree; without one there is no winner.
 //! - Outside the fallback this member may stand only as the winner of the last result it heard.
-//! - A member that is no voter, or sees no live majority, starts nothing.
+//! - A member that is no voter, or sees no live majority, starts nothing; one that hears the leader takes no part.
 //!
 //! # Bounds
 //! One round and one hop under way at a time. A round sends at most 2 voters² · `hop_attempts` messages, and as many
@@ -86,7 +86,7 @@ struct Round {
 
 impl Ring {
     /// A voter that knows nobody yet. `seed` should differ from member to member and from boot to boot.
-    pub fn new(config: Config, id: NodeId, seed: u64, _now: Instant) -> Self {
+    pub fn new(config: Config, id: NodeId, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             config,
@@ -241,7 +241,7 @@ impl Ring {
         }
         self.counters.vain += 1;
         self.vain_rounds += 1;
-        if self.vain_rounds >= self.config.vain_rounds_max && !self.fallback {
+        if self.vain_rounds >= self.config.vain_rounds_max && !self.fallback && !self.view.is_silent {
             self.counters.fallbacks += 1;
             self.fallback = true;
             self.start_at = None;
@@ -280,9 +280,16 @@ impl Ring {
             // Unacknowledged, so that the sender skips this member.
             return;
         }
+        let is_led = self.view.coordinator.is_some();
+        let is_stale = is_led && self.led.is_some_and(|led| term < led);
+        if is_led && self.view.hears && !is_stale {
+            // Unacknowledged too. Where the leader has just died, the sender's next try finds it missed here as well.
+            self.counters.declined += 1;
+            return;
+        }
         let ack = RingMessage { hop, term: self.term, body: RingBody::Ack };
         self.effects.push_back(Effect::Send { to: from, message: ack });
-        if self.view.coordinator.is_some() && self.led.is_some_and(|led| term < led) {
+        if is_stale {
             self.counters.stale += 1;
             return;
         }

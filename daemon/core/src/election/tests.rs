@@ -10,11 +10,11 @@ fn at(ms: u64) -> Instant {
 
 fn view(voters: impl IntoIterator<Item = u64>, voter_count: usize) -> Event {
     let live_voters = voters.into_iter().map(NodeId).collect();
-    Event::View(View { live_voters, voter_count, coordinator: None, log: LogPosition::default() })
+    Event::View(View { live_voters, voter_count, ..View::default() })
 }
 
 fn ring(id: u64) -> Ring {
-    Ring::new(Config::default(), NodeId(id), id, Instant::START)
+    Ring::new(Config::default(), NodeId(id), id)
 }
 
 fn effects(ring: &mut Ring) -> Vec<Effect> {
@@ -77,6 +77,46 @@ fn after_three_vain_rounds_all_may_stand_until_there_is_a_leader() {
     assert!(effects(&mut ring).contains(&Effect::MayStand(false)));
     ring.handle(Event::LeaderObserved { term: Term(1), id: NodeId(2) }, at(5_001));
     assert_eq!(ring.next_deadline(), None, "an old leader is no news");
+}
+
+#[test]
+fn who_hears_the_leader_takes_no_part_in_a_round() {
+    let mut ring = ring(2);
+    let led = |hears| {
+        let live_voters = [1, 2, 3].map(NodeId).into();
+        Event::View(View {
+            live_voters,
+            voter_count: 3,
+            coordinator: Some(NodeId(3)),
+            hears,
+            ..View::default()
+        })
+    };
+    let nominate = || {
+        let round = ElectionId { number: 1, initiator: NodeId(1), nonce: 0 };
+        let best = Candidate { log: LogPosition::default(), id: NodeId(1) };
+        let visited = Visited::try_from(vec![NodeId(1)]).unwrap();
+        let body = RingBody::Nominate { round, best, visited };
+        Event::Message { from: NodeId(1), message: RingMessage { hop: 1, term: Term(0), body } }
+    };
+    ring.handle(led(true), at(0));
+    ring.handle(nominate(), at(1));
+    assert_eq!(effects(&mut ring), [], "the sender is to skip it");
+    assert_eq!(ring.counters().declined, 1);
+    ring.handle(led(false), at(2));
+    ring.handle(nominate(), at(3));
+    assert_eq!(effects(&mut ring).len(), 2, "it acknowledges and passes on");
+}
+
+#[test]
+fn while_the_leader_is_only_silent_nobody_stands_without_a_round() {
+    let mut ring = ring(1);
+    let live_voters = [1, 2, 3].map(NodeId).into();
+    let silent = View { live_voters, voter_count: 3, is_silent: true, ..View::default() };
+    ring.handle(Event::View(silent.clone()), at(0));
+    assert!(!run(&mut ring, at(60_000)).contains(&Effect::MayStand(true)));
+    ring.handle(Event::View(View { is_silent: false, ..silent }), at(60_000));
+    assert!(run(&mut ring, at(65_000)).contains(&Effect::MayStand(true)));
 }
 
 #[test]

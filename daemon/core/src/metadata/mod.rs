@@ -12,7 +12,7 @@
 //! - a refused command changes nothing.
 //!
 //! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`](models::MODELS_MAX) models,
-//! [`OPERATIONS_KEPT`] outcomes, [`HOLDERS_PER_BLOB_MAX`](blobs::HOLDERS_PER_BLOB_MAX) holders a blob, reasons of
+//! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`](blobs::HOLDERS_PER_BLOB_MAX) holders a blob, reasons of
 //! [`REASON_BYTES_MAX`] bytes. The number of files is bounded by memory: about 0.5 KB for a small file. A clone costs
 //! O(1) and shares all that later commands leave alone.
 //!
@@ -49,7 +49,7 @@ pub use files::{File, Version};
 pub use jobs::{JOBS_MAX, Job, QUERIES_PER_JOB_MAX, Segment};
 pub use manifest::{Manifest, Query};
 pub use models::{Artefact, MODELS_MAX, Model, PREDEFINED_MODELS};
-pub use operations::{OPERATIONS_KEPT, OUTCOME_ITEMS_KEPT};
+pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
 pub use statistics::{RATE_WINDOW_S, Statistics};
 
 /// The metadata. Its clone is a snapshot of the moment.
@@ -113,7 +113,7 @@ impl State {
             Ok(applied) => {
                 self.revision += 1;
                 if let Some(op) = command.op {
-                    self.operations.keep(op, applied);
+                    self.operations.keep(op, applied, self.now_ms);
                 }
             }
             Err(_) => self.now_ms = before_ms,

@@ -166,13 +166,27 @@ fn an_operation_is_done_once_and_a_refused_one_may_be_asked_again() {
 }
 
 #[test]
+fn outcomes_are_kept_for_a_minute_however_many_there_are() {
+    let mut operations = operations::Operations::default();
+    for number in 0..2 * OPERATIONS_KEPT as u64 {
+        operations.keep(OpId(0, number), &Applied::Done, 1_000);
+    }
+    operations.keep(OpId(1, 0), &Applied::Done, 1_000 + KEPT_MS - 1);
+    assert!(operations.outcome(OpId(0, 0)).is_some(), "its client may ask again");
+    operations.keep(OpId(1, 1), &Applied::Done, 1_000 + KEPT_MS);
+    operations.check().unwrap();
+    let first = OPERATIONS_KEPT as u64 + 2;
+    assert!(operations.outcome(OpId(0, first - 1)).is_none() && operations.outcome(OpId(0, first)).is_some());
+}
+
+#[test]
 fn outcomes_are_bounded() {
     let mut operations = operations::Operations::default();
-    for number in 0..OPERATIONS_KEPT as u64 + 5 {
-        operations.keep(OpId(0, number), &Applied::Done);
+    for number in 0..OPERATIONS_MAX as u64 + 5 {
+        operations.keep(OpId(0, number), &Applied::Done, 0);
     }
     assert!(operations.outcome(OpId(0, 4)).is_none() && operations.outcome(OpId(0, 5)).is_some());
-    operations.keep(OpId(1, 0), &Applied::Changed(Changed::Files(vec![(1, 4); 1_000_001])));
+    operations.keep(OpId(1, 0), &Applied::Changed(Changed::Files(vec![(1, 4); 1_000_001])), 0);
     operations.check().unwrap();
     assert!(operations.outcome(OpId(0, 5)).is_none() && operations.outcome(OpId(1, 0)).is_some());
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub retry_base: Duration,
     /// The same for inputs that could not be read.
     pub fetch_base: Duration,
+    /// For so long an input may be unreadable before it counts as lost: longer than a cluster takes to come back.
+    pub fetch_patience: Duration,
     /// Longest retry delay of both.
     pub retry_max: Duration,
     /// A worker's first pause after a fault of its own, doubled by each further one until a success.
@@ -47,6 +49,7 @@ impl Default for Config {
             wait_max: Duration::from_secs(2),
             retry_base: Duration::from_millis(100),
             fetch_base: Duration::from_secs(1),
+            fetch_patience: Duration::from_secs(600),
             retry_max: Duration::from_secs(10),
             cooldown_base: Duration::from_secs(1),
             cooldown_max: Duration::from_secs(30),

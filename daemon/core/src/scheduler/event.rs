@@ -64,6 +64,13 @@ pub enum Event {
         /// The queries.
         queries: Vec<QueryRange>,
     },
+    /// The log refused these dead letters: it does not know them as such.
+    DeadLettersRefused {
+        /// The job.
+        job: JobId,
+        /// The queries.
+        queries: Vec<QueryRange>,
+    },
     /// A model is to be trained: on term start for each model that waits for it, and when a person asks. Asking
     /// again for one that failed for good starts over; for one in training it changes nothing.
     ModelWanted {
@@ -115,8 +122,9 @@ pub enum Effect {
         /// The answer.
         plan: OrdersPlan,
     },
-    /// Put these queries among the job's dead letters, then say [`Event::DeadLettersCommitted`]. To be repeated while
-    /// this term lasts: the queries are not leased meanwhile.
+    /// Put these queries among the job's dead letters, then say [`Event::DeadLettersCommitted`], or
+    /// [`Event::DeadLettersRefused`]. To be repeated while the outcome is unknown and this term lasts: the queries are
+    /// not leased meanwhile.
     DeadLetter {
         /// The job.
         job: JobId,

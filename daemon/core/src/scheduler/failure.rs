@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bad input | once more on another worker if there is one, then dead |
 //! | inference | up to 3 different workers (all, if there are fewer, and at least 3 tries); then a range is halved, a single query is dead |
-//! | fetch | again after a growing delay; after 5 tries a range is halved and each half has one try left, a single query is dead |
+//! | fetch | again after a growing delay; after 5 tries and [`fetch_patience`](super::Config::fetch_patience) a range is halved and each half has one try left, a single query is dead. Its holders may be away, as after a power cut: that is no fault of the data |
 //! | worker | the worker rests for a growing time; the range returns unblamed |
 //!
 //! A job that never had an answer and fails [`pause_failures`](super::Config::pause_failures) batches in a row at 2
@@ -20,11 +20,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::wire::jobs::{Fault, FaultKind, Lease};
+use idunno_shared::wire::jobs::{Fault, FaultKind, Lease, QueryRange};
 
 use super::job::{Piece, span};
 use super::worker::back_off;
 use super::{Config, DeadQuery, Effect, Scheduler};
+use crate::ranges::RangeSet;
+use crate::time::Instant;
 
 /// Different workers that try a range before it is halved or dead.
 const WORKERS_TO_TRY: usize = 3;
@@ -32,7 +34,7 @@ const WORKERS_TO_TRY: usize = 3;
 const TRIES_MAX: u32 = 6;
 /// Different workers that call an input bad before it is dead.
 const BAD_WORKERS: usize = 2;
-/// Tries to read an input.
+/// Least tries to read an input.
 const FETCHES_MAX: u32 = 5;
 
 /// Failures of one kind.
@@ -57,6 +59,8 @@ pub(super) struct History {
     bad: Tries,
     inference: Tries,
     fetches: u32,
+    /// When its inputs could not be read for the first time.
+    unread_since: Option<Instant>,
 }
 
 /// What to do with a range that failed.
@@ -81,6 +85,7 @@ impl History {
         single: bool,
         able: &BTreeSet<NodeId>,
         config: &Config,
+        now: Instant,
     ) -> Verdict {
         let give_up = if single { Verdict::Dead } else { Verdict::Halve };
         self.attempts += 1;
@@ -105,7 +110,8 @@ impl History {
             }
             FaultKind::Fetch => {
                 self.fetches += 1;
-                if self.fetches >= FETCHES_MAX {
+                let unread = now.since(*self.unread_since.get_or_insert(now));
+                if self.fetches >= FETCHES_MAX && unread >= config.fetch_patience {
                     return give_up;
                 }
                 Verdict::Retry(back_off(config.fetch_base, self.fetches - 1, config.retry_max))
@@ -121,6 +127,7 @@ impl History {
             bad: self.bad.clone(),
             inference: Tries::default(),
             fetches: self.fetches.min(FETCHES_MAX - 1),
+            unread_since: self.unread_since,
         }
     }
 }
@@ -152,9 +159,12 @@ impl Breaker {
 
 impl Scheduler {
     /// Queries of a lease failed at a worker. The lease may have ended: then what waits for another lease is judged,
-    /// and what somebody else runs by now is left alone.
+    /// and what somebody else runs by now is left alone. A worker that had no answer tells it again: that counts once.
     pub(super) fn on_failed(&mut self, node: NodeId, lease: Lease, faults: &[Fault]) {
         let Some(job) = self.jobs.get(&lease.job) else { return };
+        if self.workers.get_mut(&node).is_some_and(|worker| !worker.fails_first(lease)) {
+            return;
+        }
         let able: BTreeSet<NodeId> =
             self.workers.iter().filter(|(_, w)| self.has_model(w, job)).map(|(node, _)| *node).collect();
         let mut letters = Vec::new();
@@ -180,6 +190,15 @@ impl Scheduler {
             self.effects.push_back(Effect::DeadLetter { job: lease.job, letters });
         }
         self.blame(node, lease.job, faults, &able);
+        self.work_appeared = true;
+    }
+
+    /// The log does not take these dead letters: their queries are tried anew.
+    pub(super) fn on_not_buried(&mut self, id: JobId, queries: &[QueryRange]) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let refused = job.dying.intersection(&queries.iter().map(|range| span(*range)).collect::<RangeSet>());
+        job.dying.subtract(&refused);
+        job.fresh.merge(&refused);
         self.work_appeared = true;
     }
 
@@ -216,7 +235,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let count = piece.range.end - piece.range.start;
         job.service.charge(count);
-        match piece.history.judge(fault.kind, node, count == 1, able, &self.config) {
+        match piece.history.judge(fault.kind, node, count == 1, able, &self.config, self.now) {
             Verdict::Retry(delay) => job.wait(Piece { due: self.now + delay, ..piece }),
             Verdict::Halve => {
                 let middle = piece.range.start + count / 2;

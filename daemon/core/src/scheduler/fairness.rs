@@ -41,14 +41,16 @@ impl<const N: usize> Window<N> {
 
     pub(super) fn add(&mut self, amount: u64, now: Instant) {
         self.advance(now);
-        *self.bucket(self.second) += amount;
+        let bucket = self.bucket(self.second);
+        *bucket = bucket.saturating_add(amount);
     }
 
     /// The sum over the window that ends now.
     pub(super) fn sum(&self, now: Instant) -> u64 {
         let mut copy = self.clone();
         copy.advance(now);
-        copy.amounts.iter().sum()
+        // What workers say of their times is not to be trusted.
+        copy.amounts.iter().fold(0, |sum, amount| sum.saturating_add(*amount))
     }
 
     fn advance(&mut self, now: Instant) {

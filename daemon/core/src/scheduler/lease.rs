@@ -98,6 +98,8 @@ impl Scheduler {
         let open = RangeSet::from(piece.range);
         worker.leases.push(Held { lease, open, history: piece.history, expires, missing: None });
         worker.wanted = worker.wanted.saturating_sub(1);
+        // Queries that died and are tried again are leased under the same numbers.
+        worker.forget_failed(lease);
         worker.plan.grants.push(lease);
         self.statistics.granted += 1;
         true

@@ -31,6 +31,7 @@ mod training;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
@@ -41,7 +42,7 @@ pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan};
 
 use crate::ranges::RangeSet;
 use crate::time::Instant;
-use job::Job;
+use job::{Job, Piece};
 use training::Trainings;
 use worker::Worker;
 
@@ -163,6 +164,7 @@ impl Scheduler {
             }
             Event::Failed { worker, lease, faults } => self.on_failed(worker, lease, &faults),
             Event::DeadLettersCommitted { job, queries } => self.on_dead(job, &queries),
+            Event::DeadLettersRefused { job, queries } => self.on_not_buried(job, &queries),
             Event::ModelWanted { model, seed } => {
                 self.trainings.want(model, seed);
                 self.assign_trainings();
@@ -201,6 +203,27 @@ impl Scheduler {
     /// The leases that the worker holds now.
     pub fn leases(&self, worker: NodeId) -> impl Iterator<Item = Lease> + '_ {
         self.workers.get(&worker).into_iter().flat_map(|worker| worker.leases.iter().map(|held| held.lease))
+    }
+
+    /// Leases only the first `kept` queries of a lease that was just granted; the rest waits for another. Returns what
+    /// is left of the lease, if anything is.
+    pub fn shorten(&mut self, node: NodeId, lease: Lease, kept: u32) -> Option<Lease> {
+        let job = self.jobs.get_mut(&lease.job)?;
+        let worker = self.workers.get_mut(&node)?;
+        let held = worker.leases.iter_mut().find(|held| held.lease == lease)?;
+        held.lease.range.count = lease.range.count.min(kept);
+        let left = held.lease;
+        let rest = held.open.within(left.range.end()..lease.range.end());
+        held.open.subtract(&rest);
+        job.leased.subtract(&rest);
+        job.service.refund(rest.len());
+        let (leased, due) = (lease.attempt.saturating_sub(1), self.now + Duration::from_millis(1));
+        for range in rest.iter() {
+            job.wait(Piece { range, leased, history: held.history.clone(), due });
+        }
+        self.drop_empty_leases(node);
+        self.deadline = self.earliest();
+        (left.range.count > 0).then_some(left)
     }
 
     /// Who works for which job.

@@ -1,8 +1,9 @@
 //! What is known of one worker, from its reports.
 //!
-//! Bounds: [`WORKERS_MAX`] workers, [`MODELS_MAX`] models each, a minute of usage per job.
+//! Bounds: [`WORKERS_MAX`] workers, [`MODELS_MAX`] models and [`FAILED_MAX`] failed leases each, a minute of usage per
+//! job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId};
@@ -23,6 +24,8 @@ pub(super) const MODELS_MAX: usize = 256;
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Seconds over which a worker's shares are counted.
 pub(super) const USAGE_SECONDS: usize = 60;
+/// Failed leases of a worker that are remembered, so that each counts once.
+pub(super) const FAILED_MAX: usize = 64;
 /// Batch failures in a row of a job that others can serve, after which the worker pauses for that job.
 const STRIKES: u32 = 3;
 
@@ -78,6 +81,8 @@ pub(super) struct Worker {
     pub(super) parked: Option<Instant>,
     /// The answer being made; empty between events.
     pub(super) plan: OrdersPlan,
+    /// The leases that it failed last.
+    failed: VecDeque<Lease>,
     cooldown: Cooldown,
     job_cooldowns: BTreeMap<JobId, Cooldown>,
     /// Microseconds of inference.
@@ -97,6 +102,7 @@ impl Worker {
             heard: now,
             parked: None,
             plan: OrdersPlan::default(),
+            failed: VecDeque::new(),
             cooldown: Cooldown::default(),
             job_cooldowns: BTreeMap::new(),
             usage: BTreeMap::new(),
@@ -146,6 +152,21 @@ impl Worker {
         self.job_cooldowns.values().map(|cooldown| cooldown.until).chain([self.cooldown.until])
     }
 
+    /// Whether it says for the first time that this lease failed; notes that it did.
+    pub(super) fn fails_first(&mut self, lease: Lease) -> bool {
+        if self.failed.contains(&lease) {
+            return false;
+        }
+        self.failed.truncate(FAILED_MAX - 1);
+        self.failed.push_front(lease);
+        true
+    }
+
+    /// The lease is granted anew.
+    pub(super) fn forget_failed(&mut self, lease: Lease) {
+        self.failed.retain(|failed| *failed != lease);
+    }
+
     /// It said itself that it can run nothing.
     pub(super) fn strike(&mut self, now: Instant, config: &Config) {
         self.cooldown.strike(0, now, config);
@@ -172,7 +193,7 @@ impl Worker {
     /// Each job's share of the inference time of the last minute.
     pub(super) fn shares(&self, now: Instant) -> Vec<(JobId, f64)> {
         let used: Vec<_> = self.usage.iter().map(|(job, used)| (*job, used.sum(now))).collect();
-        let total: u64 = used.iter().map(|(_, us)| us).sum();
+        let total = used.iter().fold(0_u64, |total, (_, us)| total.saturating_add(*us));
         used.into_iter().filter(|(_, us)| *us > 0).map(|(job, us)| (job, us as f64 / total as f64)).collect()
     }
 }

@@ -7,6 +7,8 @@
 //! another while it is being written.
 //! The state machine itself is in memory: at start it is the snapshot and the committed entries behind it.
 
+#[cfg(debug_assertions)]
+mod faults;
 mod log;
 mod machine;
 mod snapshot;
@@ -105,7 +107,7 @@ pub(super) fn open(path: &Path, node: NodeId) -> Result<Opened, OpenError> {
     let database = Arc::new(database);
     let index = Arc::new(Mutex::new(index));
     let (closed, closed_receiver) = oneshot::channel();
-    let writer = Writer::spawn(Arc::clone(&database), Arc::clone(&index), committed, closed)
+    let writer = Writer::spawn(path, Arc::clone(&database), Arc::clone(&index), committed, closed)
         .map_err(|error| failed(error.to_string()))?;
     let generation = snapshot.as_ref().map_or(0, |found| found.generation);
     let (snapshots, install) = Snapshots::new(generation, snapshot.as_ref().and_then(|s| s.meta.last_log_id));

@@ -7,6 +7,7 @@
 //! there are three such callers (log, state machine, snapshot builder), so the queue is never full.
 //! After the first failure every further write fails: nothing may be reported done behind a lost write.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -78,6 +79,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the thread; it fires `closed` when it has released the file.
     pub(super) fn spawn(
+        path: &Path,
         database: Arc<Database>,
         index: Arc<Mutex<LogIndex>>,
         committed: Option<LogId>,
@@ -85,8 +87,17 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (queue, requests) = sync_channel(QUEUE_MAX);
         let committed = Arc::new(Mutex::new(Committed { id: committed, dirty: false }));
-        let mut thread =
-            Thread { database, index, requests, committed: Arc::clone(&committed), failed: None };
+        #[cfg(not(debug_assertions))]
+        let _ = path;
+        let mut thread = Thread {
+            database,
+            index,
+            requests,
+            committed: Arc::clone(&committed),
+            failed: None,
+            #[cfg(debug_assertions)]
+            faults: super::faults::Faults::beside(path),
+        };
         std::thread::Builder::new().name("metadata-writer".to_owned()).spawn(move || {
             thread.run();
             drop(thread);
@@ -115,7 +126,7 @@ impl Writer {
         self.send(Request { write: Write::Append(rows), done: Done::Log { callback, last } })
     }
 
-    /// Remembers how far the log is committed, some time soon.
+    /// Remembers how far the log is committed, with the next write or a little later.
     pub(super) fn committed(&self, committed: Option<LogId>) {
         *locked(&self.committed) = Committed { id: committed, dirty: true };
         // A full queue means that the writer is at work, and will see it anyway.
@@ -144,6 +155,8 @@ struct Thread {
     requests: Receiver<Request>,
     committed: Arc<Mutex<Committed>>,
     failed: Option<StoreFault>,
+    #[cfg(debug_assertions)]
+    faults: super::faults::Faults,
 }
 
 impl Thread {
@@ -207,6 +220,8 @@ impl Thread {
     }
 
     fn store(&self, group: &[Request], committed: Option<LogId>) -> Result<(), StoreFault> {
+        #[cfg(debug_assertions)]
+        self.faults.meet()?;
         let committed = committed.map(|id| encode_row(&id)).transpose()?;
         let transact = || -> Result<(), redb::Error> {
             let mut transaction = self.database.begin_write()?;

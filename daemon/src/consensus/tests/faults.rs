@@ -32,6 +32,76 @@ async fn the_one_allowed_to_stand_takes_over_from_a_dead_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_restarts_takes_over_what_its_log_holds() {
+    let mut cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+    let old = cluster.member(1);
+    cluster.cut(1);
+    let proposer = old.clone();
+    // Durable here, and nowhere else.
+    let proposed = tokio::spawn(async move { proposer.propose(put("t/tail")).await });
+    let last = old.leadership().borrow().last_log;
+    until(old.leadership(), "it is in the log", |leadership| leadership.last_log > last).await;
+    proposed.abort();
+    drop(old);
+    cluster.stop(1).await;
+    cluster.mend(1);
+    let again = cluster.start(NodeId(1)).await;
+    cluster.leads(NodeId(1)).await;
+    again.take_over(DEADLINE).await.unwrap();
+    assert!(has(&again.state().borrow(), "t/tail"), "its blobs would be taken for garbage");
+    assert_eq!(
+        cluster.member(2).take_over(DEADLINE).await,
+        Err(BarrierError::NotLeader { leader: Some(NodeId(1)) })
+    );
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_notice_that_a_leader_is_silent() {
+    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+    let follower = cluster.member(2);
+    let lease = Duration::from_millis(Settings::default().election_max_ms);
+    let heard = follower.leader_heard();
+    until(follower.leadership(), "it follows", |l| l.leader == Some(NodeId(1))).await;
+    while follower.leader_heard() == heard {
+        tokio::task::yield_now().await;
+    }
+    cluster.cut(1);
+    for member in [follower, cluster.member(1)] {
+        let silent = async {
+            while member.leader_heard().elapsed() < 4 * lease {
+                tokio::time::sleep(lease).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, silent).await.unwrap();
+        assert!(!member.leadership().borrow().holds_lease());
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_sent_the_log_believes_the_coordinator_of_the_highest_term() {
+    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+    let spare = Cluster::new(Settings::default()).start(NodeId(9)).await;
+    let said = |term: u64| Coordinates { term: Term(term), voters: [1, 2, 3].map(NodeId).into() };
+    spare.hear(NodeId(2), said(7));
+    spare.hear(NodeId(1), said(6));
+    let seen = until(spare.leadership(), "it has heard", |l| l.term == Term(7)).await;
+    assert_eq!((seen.leader, seen.voters), (Some(NodeId(2)), said(7).voters));
+
+    // Who is sent the log takes its word, unless there is a later term.
+    let (voter, term) = (cluster.member(3), cluster.leads(NodeId(1)).await.term);
+    voter.hear(NodeId(2), Coordinates { term, voters: BTreeSet::new() });
+    must_put(&cluster.member(1), "t/a").await;
+    cluster.sees(3, "t/a").await;
+    assert_eq!(voter.leadership().borrow().leader, Some(NodeId(1)));
+    voter.hear(NodeId(2), said(term.0 + 1));
+    until(voter.leadership(), "it has heard", |l| l.leader == Some(NodeId(2))).await;
+    spare.shutdown().await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_takes_over_unless_allowed() {
     let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
     let term = cluster.leads(NodeId(1)).await.term;
@@ -58,7 +128,7 @@ async fn a_leader_that_is_cut_off_says_so_and_commits_nothing() {
     let unknown = tokio::spawn(async move { proposer.propose(put("t/unknown")).await });
     until(old.leadership(), "it knows that it is alone", |l| l.is_leader && !l.has_quorum).await;
     println!("the leader knew {:?} after the cut that it is alone", cut.elapsed());
-    assert!(old.leadership().borrow().quorum_ack_age_ms().unwrap() >= 500);
+    assert!(old.leadership().borrow().quorum_ack_age_ms().unwrap() >= settings.election_max_ms);
     assert_eq!(old.propose(put("t/refused")).await, Err(ProposeError::NoQuorum));
     assert_eq!(old.barrier(Duration::from_millis(300)).await, Err(BarrierError::NoQuorum));
     assert_eq!(unknown.await.unwrap(), Err(ProposeError::Unknown));

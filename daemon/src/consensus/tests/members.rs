@@ -15,6 +15,7 @@ async fn a_learner_catches_up_and_votes() {
     cluster.start(NodeId(2)).await;
     leader.add_learner(NodeId(2)).await.unwrap();
     assert_eq!(leader.leadership().borrow().learners, nodes([2]));
+    until(leader.leadership(), "it has caught up", |l| l.caught_up == nodes([2])).await;
     cluster.sees(2, "t/early").await;
     assert_eq!(
         cluster.member(2).set_voters(nodes([2])).await,

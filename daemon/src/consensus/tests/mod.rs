@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
-use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
 use idunno_shared::wire::control::{Change, Changed, NewFile};
 use tempfile::TempDir;

@@ -62,7 +62,6 @@ impl Index {
     pub(super) fn begin(&mut self, digest: Digest, upload: Option<UploadId>) {
         *self.busy.entry(digest).or_default() += 1;
         if let Some(upload) = upload {
-            self.term = upload.term.max(self.term);
             let pin = self.pins.entry(digest).or_default();
             *pin = upload.max(*pin);
         }

@@ -1,7 +1,7 @@
 //! The task that owns a worker's state: hears of everything as an event, and starts what is to be done.
 //!
-//! One report is on its way at a time: at once while batches are wanted or something changed, else every
-//! [`HEARTBEAT`]. The coordinator may hold the answer of a report that wants batches.
+//! One report is on its way at a time: at once while batches are wanted or something changed, when another member has
+//! come to coordinate, and else every [`HEARTBEAT`]. The coordinator may hold the answer of a report that wants batches.
 //!
 //! Bounds: one task a lease, a model and a job; see [`super`].
 
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::ids::{Digest, JobId};
+use idunno_shared::ids::{Digest, JobId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::WorkerView;
 use idunno_shared::wire::jobs::{FaultKind, JobReply, Lease, ServerState};
@@ -59,6 +59,7 @@ pub struct Shell {
     errands: Errands,
     status: watch::Receiver<ServerStatus>,
     complain: mpsc::Sender<String>,
+    news: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     labels: Arc<LabelCache>,
 
@@ -89,6 +90,7 @@ impl Shell {
         store: Arc<dyn Store>,
         status: watch::Receiver<ServerStatus>,
         complain: mpsc::Sender<String>,
+        news: watch::Receiver<Term>,
         view: watch::Sender<WorkerView>,
     ) -> Self {
         let errands = Errands { node: config.node, coordinator, store };
@@ -97,6 +99,7 @@ impl Shell {
             errands,
             status,
             complain,
+            news,
             view,
             labels: Arc::default(),
             desk: Desk::default(),
@@ -118,7 +121,7 @@ impl Shell {
 
     /// Works until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut watching = true;
+        let (mut watching, mut listening) = (true, true);
         while !self.drained() {
             self.advance();
             let wake = self.next_wake();
@@ -127,6 +130,10 @@ impl Shell {
                 changed = self.status.changed(), if watching => {
                     watching = changed.is_ok();
                     self.server_changed();
+                }
+                changed = self.news.changed(), if listening => {
+                    listening = changed.is_ok();
+                    self.coordinator_changed();
                 }
                 () = shutdown.cancelled(), if self.drain_until.is_none() => self.begin_drain(),
                 () = sleep_until(wake) => {}
@@ -177,6 +184,15 @@ impl Shell {
             self.models.server_down();
             self.give_back_unstarted("the model server is down");
         }
+    }
+
+    /// The new coordinator leases nothing before it knows what runs where, and the old one answers no more.
+    fn coordinator_changed(&mut self) {
+        debug!(term = %*self.news.borrow(), "somebody else coordinates");
+        if let Some(handle) = self.reporting.interrupt() {
+            self.abort(&handle);
+        }
+        self.reporting.hurry();
     }
 
     /// What waits for a server that is away is better run elsewhere.

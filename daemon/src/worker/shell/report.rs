@@ -62,6 +62,11 @@ impl Reporting {
         self.not_before = pause.map(|pause| now + pause);
     }
 
+    /// The next report goes at once.
+    pub(super) fn hurry(&mut self) {
+        (self.not_before, self.back_off, self.said) = (None, None, None);
+    }
+
     /// Gives the report on its way up.
     pub(super) fn interrupt(&mut self) -> Option<AbortHandle> {
         self.not_before = None;

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::shell::HEARTBEAT;
 use super::supervisor::{ServerConfig, Timing};
 use super::testing::fake_coordinator::{Book, FakeCoordinator, Fate};
 use super::testing::fake_server::FakeServer;
@@ -29,6 +30,7 @@ struct Scene {
     server: FakeServer,
     coordinator: Arc<FakeCoordinator>,
     store: Arc<MemoryStore>,
+    news: watch::Sender<Term>,
     view: watch::Receiver<WorkerView>,
     shutdown: CancellationToken,
     worker: JoinHandle<()>,
@@ -63,15 +65,17 @@ impl Scene {
             )
         };
         let (sender, view) = watch::channel(first_view(NodeId(3)));
+        let (news, heard) = watch::channel(Term(0));
         let shutdown = CancellationToken::new();
         let worker = tokio::spawn(run(
             config,
             Arc::clone(&coordinator) as _,
             Arc::clone(&store) as _,
+            heard,
             sender,
             shutdown.clone(),
         ));
-        Self { server, coordinator, store, view, shutdown, worker, _folder: folder }
+        Self { server, coordinator, store, news, view, shutdown, worker, _folder: folder }
     }
 
     /// A batch whose queries have these contents, with numbers from `first`.
@@ -145,6 +149,22 @@ fn lease(first: u64, count: u32) -> Lease {
 
 fn committed(book: &Book) -> usize {
     book.commits.iter().map(|commit| commit.batches.len()).sum()
+}
+
+#[tokio::test]
+async fn a_busy_worker_tells_a_new_coordinator_at_once_what_it_runs() {
+    let scene = Scene::new().await;
+    scene.server.hold(true);
+    let grants = [scene.grant(0, &["one"]), scene.grant(1, &["two"])];
+    scene.coordinator.set(|book| book.grants.extend(grants));
+    let is_busy = |book: &Book| book.reports.last().is_some_and(|report| report.leases.len() == 2);
+    scene.until("a report with both leases", is_busy).await;
+    let reports = scene.coordinator.book().reports.len();
+    let told = std::time::Instant::now();
+    scene.news.send_replace(Term(6));
+    scene.until("another report", |book| book.reports.len() > reports).await;
+    assert!(told.elapsed() < HEARTBEAT / 2, "{:?}: all work waits for it", told.elapsed());
+    assert_eq!(scene.coordinator.book().reports[reports].leases.len(), 2);
 }
 
 #[tokio::test]

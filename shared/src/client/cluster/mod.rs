@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::known::{Heard, Known};
 use super::connection::{CallError, Connection};
 use super::link::{Dial, DialError};
-use crate::ids::OpId;
+use crate::ids::{OpId, Term};
 use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView};
 use crate::wire::frame::{Purpose, Reply, Request};
 use crate::wire::introduction::IntroductionRequest;
@@ -41,6 +41,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_VIEW_TIMEOUT: Duration = Duration::from_secs(3);
 const BACK_OFF_MIN: Duration = Duration::from_millis(25);
 const BACK_OFF_MAX: Duration = Duration::from_millis(250);
+/// The same for workers: what they pause after a coordinator's death, the whole cluster's work does.
+const JOBS_BACK_OFF_MAX: Duration = Duration::from_millis(50);
 
 /// Why a request to the cluster has no result.
 #[derive(Debug, Error)]
@@ -261,6 +263,14 @@ impl Cluster {
         self.known().learn(members.iter().map(|member| member.address));
     }
 
+    /// Takes it from one who learns it sooner than any member could be asked: who coordinates in `term`.
+    pub fn follow(&self, term: Term, coordinator: SocketAddr) {
+        let mut known = self.known();
+        if known.is_news(term) {
+            known.coordinator = Some(coordinator);
+        }
+    }
+
     /// Repeats `request` at whoever is said to coordinate, until it is answered or the deadline passes.
     async fn request(&self, request: Request) -> Result<(SocketAddr, Reply), ClusterError> {
         let mut heard = Heard::default();
@@ -276,6 +286,7 @@ impl Cluster {
 
     async fn repeat(&self, request: &Request, heard: &mut Heard) -> (SocketAddr, Reply) {
         let mut back_off = BACK_OFF_MIN;
+        let back_off_max = if matches!(request, Request::Jobs(_)) { JOBS_BACK_OFF_MAX } else { BACK_OFF_MAX };
         loop {
             let mut asked = BTreeSet::new();
             let mut next: Vec<SocketAddr> = self.candidates();
@@ -297,7 +308,7 @@ impl Cluster {
             }
             self.known().coordinator = None;
             sleep(back_off).await;
-            back_off = (back_off * 2).min(BACK_OFF_MAX);
+            back_off = (back_off * 2).min(back_off_max);
         }
     }
 

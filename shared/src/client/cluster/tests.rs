@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::client::door::TcpDoor;
 use crate::client::frames::{read_frame, write_frame};
-use crate::ids::{NodeId, Term};
+use crate::ids::NodeId;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Answer, Call, Hello, HelloReply};
 
@@ -90,6 +90,17 @@ async fn any_member_leads_to_the_coordinator() {
     let cluster = cluster(vec![follower(None, 3).await, follower(Some(coordinator), 3).await], DEADLINE);
     is_done(&cluster).await;
     assert_eq!(cluster.known().coordinator, Some(coordinator));
+}
+
+#[tokio::test]
+async fn who_is_told_of_a_coordinator_asks_nobody_else_first() {
+    let (_held, frozen) = frozen().await;
+    let cluster = cluster(vec![frozen], DEADLINE);
+    let coordinator = coordinator(4).await;
+    cluster.follow(Term(4), coordinator);
+    cluster.follow(Term(3), frozen);
+    let waited = is_done(&cluster).await;
+    assert!(waited < PATIENCE, "{waited:?}");
 }
 
 #[tokio::test]

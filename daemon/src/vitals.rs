@@ -1,0 +1,72 @@
+//! The tasks that a member cannot do without: one that ends early, by a panic or otherwise, must not do so in silence.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// Who started such tasks, and who wants to know of their end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Vitals {
+    fault: watch::Sender<Option<String>>,
+}
+
+impl Default for Vitals {
+    fn default() -> Self {
+        Self { fault: watch::Sender::new(None) }
+    }
+}
+
+impl Vitals {
+    /// Runs a task that is to end by `stop` only.
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        stop: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (task, fault) = (tokio::spawn(task), self.fault.clone());
+        tokio::spawn(async move {
+            let ended = task.await;
+            if let Err(error) = &ended {
+                error!(%error, task = name, "a task failed");
+            }
+            if ended.is_err() || !stop.is_cancelled() {
+                fault.send_replace(Some(format!("{name} has ended early")));
+            }
+        });
+    }
+
+    /// Waits until one has ended early: which.
+    pub async fn fault(&self) -> String {
+        let mut fault = self.fault.subscribe();
+        match fault.wait_for(Option::is_some).await {
+            Ok(fault) => fault.clone().unwrap_or_default(),
+            // The sender is this one.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_returns_early_is_a_fault_and_one_that_was_stopped_is_none() {
+        let panics: fn() = || panic!("on purpose");
+        let returns: fn() = || {};
+        for (name, work) in [("the first", panics), ("the second", returns)] {
+            let vitals = Vitals::default();
+            vitals.spawn(name, CancellationToken::new(), async move { work() });
+            assert_eq!(vitals.fault().await, format!("{name} has ended early"));
+        }
+        let (vitals, stop) = (Vitals::default(), CancellationToken::new());
+        let stopped = stop.clone();
+        vitals.spawn("the third", stop.clone(), async move { stopped.cancelled().await });
+        stop.cancel();
+        let fault = tokio::time::timeout(std::time::Duration::from_millis(50), vitals.fault()).await;
+        assert!(fault.is_err(), "{fault:?}");
+    }
+}
