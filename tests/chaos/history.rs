@@ -1,0 +1,129 @@
+//! What clients asked and were answered, on one clock: the evidence that the checkers judge.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use idunno_shared::ids::Digest;
+
+/// What was asked of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// A new version with these bytes; no two puts of a run have the same.
+    Put(Digest),
+    /// The newest version's number and bytes.
+    Get,
+    /// All versions that are kept.
+    Versions,
+    /// Away with it.
+    Delete,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// The put is version `version`, durable on `copies` of `wanted` members.
+    Committed { version: u64, copies: u32, wanted: u32 },
+    /// The newest version.
+    Found { version: u64, bytes: Digest },
+    /// All versions, newest first.
+    Kept(Vec<(u64, Digest)>),
+    /// The file was there, with so many versions, and is gone.
+    Deleted { versions: u32 },
+    /// There is no such file.
+    Absent,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Microseconds since the start of the run.
+    pub(crate) at: u64,
+    /// The answer; or why there is none, so that nobody knows whether a change was, or will yet be made.
+    pub(crate) outcome: Result<Reply, String>,
+}
+
+/// One operation of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Operation {
+    /// Who.
+    pub(crate) client: String,
+    /// The file.
+    pub(crate) name: String,
+    /// What was asked.
+    pub(crate) call: Call,
+    /// When, in microseconds since the start of the run.
+    pub(crate) begun: u64,
+    /// Its end; `None` while it is under way.
+    pub(crate) end: Option<End>,
+}
+
+/// The record, shared by all clients.
+#[derive(Clone)]
+pub(crate) struct History {
+    start: Instant,
+    operations: Arc<Mutex<Vec<Operation>>>,
+}
+
+impl History {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), operations: Arc::default() }
+    }
+
+    /// Microseconds since the start of the run.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Must come before the first byte is sent. The number is for [`History::end`].
+    pub(crate) fn begin(&self, client: &str, name: &str, call: Call) -> usize {
+        let operation = Operation {
+            client: client.to_owned(),
+            name: name.to_owned(),
+            call,
+            begun: self.now(),
+            end: None,
+        };
+        let mut operations = self.operations();
+        operations.push(operation);
+        operations.len() - 1
+    }
+
+    /// Must come after the answer.
+    pub(crate) fn end(&self, number: usize, outcome: Result<Reply, String>) {
+        let end = End { at: self.now(), outcome };
+        if let Some(operation) = self.operations().get_mut(number) {
+            operation.end = Some(end);
+        }
+    }
+
+    /// All operations so far, in the order of their beginnings.
+    pub(crate) fn snapshot(&self) -> Vec<Operation> {
+        let mut operations = self.operations().clone();
+        operations.sort_by_key(|operation| operation.begun);
+        operations
+    }
+
+    /// How many operations were begun.
+    pub(crate) fn len(&self) -> usize {
+        self.operations().len()
+    }
+
+    fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One line for people.
+pub(crate) fn line(operation: &Operation) -> String {
+    let Operation { client, name, call, begun, end } = operation;
+    let end = match end {
+        None => String::from("under way"),
+        Some(End { at, outcome: Ok(reply) }) => format!("{} {reply:?}", seconds(*at)),
+        Some(End { at, outcome: Err(reason) }) => format!("{} unknown: {reason}", seconds(*at)),
+    };
+    format!("{} {client} {name} {call:?} -> {end}", seconds(*begun))
+}
+
+fn seconds(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
