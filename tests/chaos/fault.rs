@@ -36,8 +36,11 @@ impl Fault {
     /// Those that are down, frozen, cut off or without room: at most three at a time in a cluster of seven.
     pub(crate) fn victims(&self) -> &[usize] {
         match self {
-            Self::Kill(side) | Self::Freeze(side) | Self::Wipe(side) | Self::FillDisk(side) => side,
-            Self::CutOff { side, .. } => side,
+            Self::Kill(side)
+            | Self::Freeze(side)
+            | Self::Wipe(side)
+            | Self::FillDisk(side)
+            | Self::CutOff { side, .. } => side,
             // Either end may be taken for the dead one.
             Self::CutLink { ends, .. } => ends,
             Self::Loss { .. }
@@ -54,10 +57,11 @@ impl Fault {
             return;
         }
         let first = match self {
-            Self::Kill(side) | Self::Freeze(side) | Self::Wipe(side) | Self::FillDisk(side) => {
-                side.first_mut()
-            }
-            Self::CutOff { side, .. } => side.first_mut(),
+            Self::Kill(side)
+            | Self::Freeze(side)
+            | Self::Wipe(side)
+            | Self::FillDisk(side)
+            | Self::CutOff { side, .. } => side.first_mut(),
             Self::CutLink { ends, .. } => ends.first_mut(),
             _ => None,
         };

@@ -113,6 +113,15 @@ impl History {
     }
 }
 
+/// The longest time between `from` and `to` in which no client was answered, in microseconds.
+pub(crate) fn longest_pause(operations: &[Operation], from: u64, to: u64) -> u64 {
+    let answers = operations.iter().filter_map(|operation| operation.end.as_ref());
+    let answers = answers.filter(|end| end.outcome.is_ok() && (from..to).contains(&end.at)).map(|end| end.at);
+    let mut moments: Vec<u64> = answers.chain([from, to]).collect();
+    moments.sort_unstable();
+    moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+}
+
 /// One line for people.
 pub(crate) fn line(operation: &Operation) -> String {
     let Operation { client, name, call, begun, end } = operation;
@@ -126,4 +135,25 @@ pub(crate) fn line(operation: &Operation) -> String {
 
 fn seconds(micros: u64) -> String {
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_pause_counts_answers_only() {
+        let answered = |at, outcome| {
+            let end = Some(End { at, outcome });
+            Operation { client: String::new(), name: String::new(), call: Call::Get, begun: 0, end }
+        };
+        let history = [
+            answered(10, Ok(Reply::Absent)),
+            answered(40, Err(String::from("no answer"))),
+            answered(70, Ok(Reply::Absent)),
+            answered(500, Ok(Reply::Absent)),
+        ];
+        assert_eq!(longest_pause(&history, 0, 100), 60);
+        assert_eq!(longest_pause(&history, 100, 150), 50);
+    }
 }

@@ -87,18 +87,15 @@ fn prepare(arguments: &Arguments) -> anyhow::Result<Option<Plan>> {
     let program = std::env::current_exe()?;
     let beside = || program.parent().map(|dir| dir.join("idunnod"));
     let idunnod = arguments.idunnod.clone().or_else(beside).context("there is no idunnod")?;
-    let python = arguments.python.clone().unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join(".venv/bin/python")
-    });
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests have no workspace")?;
+    let python = arguments.python.clone().unwrap_or_else(|| root.join(".venv/bin/python"));
     for (file, remedy) in [(&idunnod, "cargo build -p idunno-daemon"), (&python, "scripts/setup_python.sh")] {
         if !file.is_file() {
             bail!("{} is missing: run {remedy} first", file.display());
         }
     }
-    let ground = match arguments.loopback {
-        true => Ground::Loopback(String::from("it was asked for")),
-        false => enter(),
-    };
+    let ground =
+        if arguments.loopback { Ground::Loopback(String::from("it was asked for")) } else { enter() };
     let dir = tempfile::Builder::new().prefix(&format!("idunno-chaos-{seed}-")).tempdir()?.keep();
     let parts = Parts { members: arguments.members, idunnod, python, dir };
     let duration = Duration::try_from_secs_f64(arguments.minutes * 60.0)?;

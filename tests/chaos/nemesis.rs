@@ -7,7 +7,8 @@ use rustix::process::Signal;
 use crate::check::Violation;
 use crate::cluster::World;
 use crate::fault::{Fault, Round, Settle};
-use crate::ground::links::{Broken, Damage, Endpoint, between};
+use crate::ground::links::{Broken, Damage, Direction, Endpoint, between};
+use crate::history::{History, longest_pause};
 use crate::wait::eventually;
 
 /// How long the cluster may take to be whole again once nothing is broken any more.
@@ -17,6 +18,7 @@ const AIMING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Does harm, in rounds.
 pub(crate) struct Nemesis {
+    history: History,
     started: Instant,
     rounds: usize,
     /// Faults done.
@@ -24,8 +26,8 @@ pub(crate) struct Nemesis {
 }
 
 impl Nemesis {
-    pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), rounds: 0, faults: 0 }
+    pub(crate) fn new(history: History) -> Self {
+        Self { history, started: Instant::now(), rounds: 0, faults: 0 }
     }
 
     /// One round from what must be before it to what must be after it; an error is a fault of the suite itself.
@@ -37,6 +39,7 @@ impl Nemesis {
         println!("{:6.1} s  round {}: {round}", self.started.elapsed().as_secs_f64(), self.rounds);
         let faults = aimed(world, round).await;
         self.faults += faults.len();
+        let struck = self.history.now();
         let broken: Vec<Broken> =
             faults.iter().flat_map(|fault| broken_links(fault, world.members.len())).collect();
         world.set_links(&broken)?;
@@ -49,12 +52,21 @@ impl Nemesis {
         }
         let mended = Instant::now();
         let settled = settle(world, round.after).await;
-        if round.after != Settle::Not && settled.is_ok() {
-            println!("            recovered within {:.1} s", mended.elapsed().as_secs_f64());
-        }
+        let pause = longest_pause(&self.history.snapshot(), struck, self.history.now());
+        let recovered = match (&settled, round.after) {
+            (Ok(()), Settle::Ready | Settle::Healed) => {
+                format!("recovered within {:.1} s, ", mended.elapsed().as_secs_f64())
+            }
+            _ => String::new(),
+        };
+        println!("            {recovered}the longest pause of all clients was {:.1} s", seconds(pause));
         world.note_ends();
         Ok(settled.err().into_iter().chain(world.offences.drain(..)).collect())
     }
+}
+
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
 }
 
 /// Waits until the cluster is as whole as is asked for.
@@ -70,19 +82,18 @@ pub(crate) async fn settle(world: &World, wanted: Settle) -> Result<(), Violatio
 /// The faults of a round with their victims of this moment.
 async fn aimed(world: &World, round: &Round) -> Vec<Fault> {
     let mut faults: Vec<Fault> = round.faults.iter().map(|planned| planned.fault.clone()).collect();
-    if round.faults.iter().any(|planned| planned.at_coordinator) {
-        // Without a coordinator anybody is as good an aim.
-        if let Ok(coordinator) = eventually(AIMING_LIMIT, async || world.coordinator().await).await {
-            println!("            m{} coordinates", coordinator + 1);
-            for (index, planned) in
-                round.faults.iter().enumerate().filter(|(_, planned)| planned.at_coordinator)
-            {
-                let others = faults.iter().enumerate().filter(|(other, _)| *other != index);
-                let spared: Vec<usize> = others.flat_map(|(_, fault)| fault.victims()).copied().collect();
-                debug_assert_eq!(planned.fault.victims().len(), faults[index].victims().len());
-                faults[index].aim(coordinator, &spared);
-            }
-        }
+    if round.faults.iter().all(|planned| !planned.at_coordinator) {
+        return faults;
+    }
+    let Ok(coordinator) = eventually(AIMING_LIMIT, async || world.coordinator().await).await else {
+        println!("            nobody coordinates: the faults strike whom they were drawn for");
+        return faults;
+    };
+    println!("            m{} coordinates", coordinator + 1);
+    for index in (0..faults.len()).filter(|&index| round.faults[index].at_coordinator) {
+        let others = faults.iter().enumerate().filter(|(other, _)| *other != index);
+        let spared: Vec<usize> = others.flat_map(|(_, fault)| fault.victims()).copied().collect();
+        faults[index].aim(coordinator, &spared);
     }
     faults
 }
@@ -102,11 +113,11 @@ fn broken_links(fault: &Fault, members: usize) -> Vec<Broken> {
         }
         Fault::Loss { side: lossy, percent } => {
             let rest: Vec<Endpoint> = all().chain([Endpoint::Client]).collect();
-            lost(between(&side(lossy), &rest, crate::ground::links::Direction::Both, Damage::Loss(*percent)))
+            lost(between(&side(lossy), &rest, Direction::Both, Damage::Loss(*percent)))
         }
         Fault::BlockUdp(blocked) => {
             let rest: Vec<Endpoint> = all().collect();
-            lost(between(&side(blocked), &rest, crate::ground::links::Direction::Both, Damage::NoUdp))
+            lost(between(&side(blocked), &rest, Direction::Both, Damage::NoUdp))
         }
         _ => Vec::new(),
     }

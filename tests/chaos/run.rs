@@ -66,7 +66,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 
     let clients = Clients::start(&means);
     let mut outcome = Outcome::default();
-    let mut nemesis = Nemesis::new();
+    let mut nemesis = Nemesis::new(means.history.clone());
     let (mut schedule, begun) = (Schedule::new(plan.seed, plan.parts.members, abilities), Instant::now());
     while begun.elapsed() < plan.duration && outcome.violations.is_empty() {
         let Some(round) = schedule.next() else { break };

@@ -124,15 +124,13 @@ mod tests {
         assert_eq!(complaints(|disks, _| disks[1].corrupt.push(String::from("a"))), 1);
         assert_eq!(complaints(|disks, _| disks[1].damaged.push(digest(1))), 1);
         // An orphan, on one disk and on as many as a blob should be on.
-        let orphan = |disk: &mut Disk| disk.blobs.insert(digest(9), 1);
-        assert_eq!(complaints(|disks, _| drop(orphan(&mut disks[0]))), 2);
-        assert_eq!(complaints(|disks, _| disks.iter_mut().for_each(|disk| drop(orphan(disk)))), 1);
+        let orphan = |disk: &mut Disk| disk.blobs.extend([(digest(9), 1)]);
+        assert_eq!(complaints(|disks, _| orphan(&mut disks[0])), 2);
+        assert_eq!(complaints(|disks, _| disks.iter_mut().for_each(orphan)), 1);
         // A copy too few; lost altogether; too many.
-        assert_eq!(complaints(|disks, _| drop(disks[0].blobs.remove(&digest(2)))), 1);
-        assert_eq!(
-            complaints(|disks, _| disks.iter_mut().for_each(|disk| drop(disk.blobs.remove(&digest(2))))),
-            1
-        );
+        let loss = |disk: &mut Disk| disk.blobs.retain(|blob, _| *blob != digest(2));
+        assert_eq!(complaints(|disks, _| loss(&mut disks[0])), 1);
+        assert_eq!(complaints(|disks, _| disks.iter_mut().for_each(loss)), 1);
         let third =
             |disks: &mut Vec<Disk>| disks.push(Disk { member: String::from("m3"), ..disks[0].clone() });
         assert_eq!(complaints(|disks, _| third(disks)), 2);

@@ -17,7 +17,6 @@ use crate::wait::eventually;
 
 const PORT: u16 = 7401;
 const START_LIMIT: Duration = Duration::from_secs(30);
-const TAIL_LINES: usize = 6;
 
 /// What a daemon tells in `runtime.json`.
 #[derive(Deserialize)]
@@ -96,8 +95,8 @@ impl Daemon {
         });
         let node = match started.await {
             Ok(Ok(node)) => node,
-            Ok(Err(status)) => bail!("{name} ended at once ({status}): {}", self.stderr_tail()),
-            Err(missing) => bail!("{name} did not start: {missing}: {}", self.stderr_tail()),
+            Ok(Err(status)) => bail!("{name} ended at once ({status}): {}", self.last_words()),
+            Err(missing) => bail!("{name} did not start: {missing}: {}", self.last_words()),
         };
         node.map(|node| Ok(NodeId(u64::from_str_radix(&node, 16)?))).transpose()
     }
@@ -149,12 +148,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// The last lines that it wrote to standard error.
-    pub(crate) fn stderr_tail(&self) -> String {
+    /// The last line that it wrote to standard error.
+    pub(crate) fn last_words(&self) -> String {
         let text = fs::read(&self.stderr).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ")
+        String::from_utf8_lossy(&text).lines().last().unwrap_or("no word").to_owned()
     }
 }
 

@@ -150,7 +150,7 @@ impl World {
                 println!(
                     "  {} ended with its disk full ({status}): {}",
                     member.who(),
-                    member.daemon.stderr_tail()
+                    member.daemon.last_words()
                 );
                 member.daemon.reap()?;
                 ended.push(index);
@@ -170,9 +170,7 @@ impl World {
 
     /// Delays what members send; 0 ends it.
     pub(crate) fn delay(&self, members: &[usize], ms: u32) -> anyhow::Result<()> {
-        let Some(network) = self.network.as_ref().filter(|network| network.can_delay()) else {
-            return Ok(());
-        };
+        let Some(network) = &self.network else { return Ok(()) };
         members.iter().try_for_each(|&index| network.delay(index, ms))
     }
 
@@ -180,7 +178,7 @@ impl World {
     pub(crate) fn note_ends(&mut self) {
         for member in self.members.iter_mut().filter(|member| !member.is_full) {
             if let Ok(Some(status)) = member.daemon.exit_status() {
-                let detail = format!("{} ended ({status}): {}", member.who(), member.daemon.stderr_tail());
+                let detail = format!("{} ended ({status}): {}", member.who(), member.daemon.last_words());
                 // Reaped, so that it is noted once.
                 let _ = member.daemon.reap();
                 self.offences.push(Violation::new("no member ends by itself", detail));

@@ -89,7 +89,7 @@ pub(crate) fn firewall(receiver: Endpoint, broken: &[Broken]) -> String {
             Damage::NoUdp => String::from(" meta l4proto udp"),
             Damage::Loss(percent) => format!(" numgen random mod 100 < {percent}"),
         };
-        script = script + &format!("ip saddr {source}{packets} drop\n");
+        script.push_str(&format!("ip saddr {source}{packets} drop\n"));
     }
     script + "}\n}\n"
 }

@@ -62,10 +62,8 @@ fn probe() -> Result<(), String> {
         let errors = String::from_utf8_lossy(&output.stderr);
         return Err(format!("namespaces cannot be made here: {}", errors.trim()));
     }
-    let mut script = String::new();
-    for (what, command) in NEEDED {
-        script = script + &format!("{{ {command}; }} >/dev/null || {{ echo '{what}'; exit 1; }}\n");
-    }
+    let step = |(what, command)| format!("{{ {command}; }} >/dev/null || {{ echo '{what}'; exit 1; }}\n");
+    let script: String = NEEDED.into_iter().map(step).collect();
     let output = unshare().args(["sh", "-c", &script]).stdin(Stdio::null()).output();
     let output = output.map_err(|error| error.to_string())?;
     if output.status.success() {
