@@ -122,6 +122,24 @@ pub(crate) fn longest_pause(operations: &[Operation], from: u64, to: u64) -> u64
     moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
 }
 
+/// What a history has in it, in figures.
+pub(crate) fn summary(operations: &[Operation]) -> String {
+    let ended = |wanted: fn(&Result<Reply, String>) -> bool| {
+        let ends = operations.iter().filter_map(|operation| operation.end.as_ref());
+        ends.filter(|end| wanted(&end.outcome)).count()
+    };
+    let short = |outcome: &Result<Reply, String>| matches!(outcome, Ok(Reply::Committed { copies, wanted, .. }) if copies < wanted);
+    format!(
+        "{} operations on files: {} puts acknowledged, {} of them with fewer copies than wanted; {} deletes; {} without \
+         an answer",
+        operations.len(),
+        ended(|outcome| matches!(outcome, Ok(Reply::Committed { .. }))),
+        ended(short),
+        ended(|outcome| matches!(outcome, Ok(Reply::Deleted { .. }))),
+        ended(Result::is_err),
+    )
+}
+
 /// One line for people.
 pub(crate) fn line(operation: &Operation) -> String {
     let Operation { client, name, call, begun, end } = operation;

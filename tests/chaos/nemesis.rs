@@ -45,7 +45,6 @@ impl Nemesis {
         world.set_links(&broken)?;
         faults.iter().try_for_each(|fault| strike(world, fault))?;
         tokio::time::sleep(round.hold).await;
-        world.note_ends();
         world.set_links(&[])?;
         for fault in &faults {
             mend(world, fault).await?;
@@ -70,13 +69,16 @@ fn seconds(micros: u64) -> f64 {
 }
 
 /// Waits until the cluster is as whole as is asked for.
-pub(crate) async fn settle(world: &World, wanted: Settle) -> Result<(), Violation> {
-    let settled = match wanted {
-        Settle::Not => Ok(()),
-        Settle::Ready => eventually(HEALING_LIMIT, async || world.ready().await).await,
-        Settle::Healed => eventually(HEALING_LIMIT, async || world.healed().await).await,
-    };
-    settled.map_err(|missing| Violation::new("the cluster heals within 60 s", missing))
+pub(crate) async fn settle(world: &mut World, wanted: Settle) -> Result<(), Violation> {
+    let settled = eventually(HEALING_LIMIT, async || {
+        world.tend().await.map_err(|error| format!("{error:#}"))?;
+        match wanted {
+            Settle::Not => Ok(()),
+            Settle::Ready => world.ready().await,
+            Settle::Healed => world.healed().await,
+        }
+    });
+    settled.await.map_err(|missing| Violation::new("the cluster heals within 60 s", missing))
 }
 
 /// The faults of a round with their victims of this moment.
@@ -147,7 +149,7 @@ async fn mend(world: &mut World, fault: &Fault) -> anyhow::Result<()> {
     match fault {
         Fault::Kill(side) | Fault::Wipe(side) => world.start_members(side).await,
         Fault::Freeze(side) => world.signal(side, Signal::CONT),
-        Fault::FillDisk(side) => world.relieve_disks(side).await,
+        Fault::FillDisk(side) => world.relieve_disks(side),
         Fault::Delay { side, .. } => world.delay(side, 0),
         Fault::KillIntroducer => world.start_introducer().await,
         Fault::KillModelServers(_)

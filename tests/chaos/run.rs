@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use idunno_shared::client::files::Files;
+use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::COPIES;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -20,15 +21,19 @@ use crate::cluster::{Parts, World, views};
 use crate::fault::Settle;
 use crate::ground::network::Network;
 use crate::ground::sandbox::Ground;
-use crate::history::{Call, History, Reply, line};
+use crate::history::{Call, History, Reply, line, summary};
 use crate::nemesis::{Nemesis, settle};
 use crate::schedule::{Abilities, Schedule};
-use crate::wait::eventually;
+use crate::wait::{eventually, eventually_every};
 
 /// How long jobs may take to end once nothing is broken any more.
 const JOBS_LIMIT: Duration = Duration::from_secs(120);
 /// How long what was put must be readable within.
 const READING_LIMIT: Duration = Duration::from_secs(30);
+/// Files that cannot be read before the others are not tried.
+const UNREADABLE_MAX: usize = 3;
+/// Between two looks at all disks.
+const TIDY_PERIOD: Duration = Duration::from_secs(2);
 
 /// What is to be done.
 pub(crate) struct Plan {
@@ -58,7 +63,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let network =
         abilities.namespaces.then(|| Network::build(plan.parts.members, abilities.delay)).transpose()?;
     let mut world = World::start(&plan.parts, network).await?;
-    settle(&world, Settle::Healed).await.map_err(|violation| anyhow::anyhow!("{violation:?}"))?;
+    settle(&mut world, Settle::Healed).await.map_err(|violation| anyhow::anyhow!("{violation:?}"))?;
     let means = means(plan, &world)?;
     jobs::prepare(&means, &plan.parts.python).await.context("the model cannot be trained")?;
     let clean = clean_rows(&means).await?;
@@ -70,7 +75,9 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let (mut schedule, begun) = (Schedule::new(plan.seed, plan.parts.members, abilities), Instant::now());
     while begun.elapsed() < plan.duration && outcome.violations.is_empty() {
         let Some(round) = schedule.next() else { break };
-        outcome.violations.extend(nemesis.round(&mut world, &round).await?);
+        let broken = nemesis.round(&mut world, &round).await;
+        // Whatever it was, the evidence is to be kept.
+        outcome.violations.extend(broken.unwrap_or_else(|error| vec![suite_failed(&error)]));
         // What is wrong already is found while its traces are fresh.
         outcome.violations.extend(check_registers::check(&means.history.snapshot()));
     }
@@ -82,10 +89,15 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     outcome.violations.extend(terms::check(&world.claims.union(&claims).cloned().collect()));
     outcome.operations = means.history.len() + told.len();
     outcome.violations.dedup();
+    println!("{}", summary(&means.history.snapshot()));
     if !outcome.violations.is_empty() {
         evidence(&world, &means.history, &outcome, dir)?;
     }
     Ok(outcome)
+}
+
+fn suite_failed(error: &anyhow::Error) -> Violation {
+    Violation::new("faults can be done and mended, members start again", format!("{error:#}"))
 }
 
 fn means(plan: &Plan, world: &World) -> anyhow::Result<Means> {
@@ -154,7 +166,7 @@ async fn aftermath(
     }
     violations.extend(read_all(world, means).await);
     violations.extend(check_registers::check(&means.history.snapshot()));
-    if let Err(missing) = eventually(tidy, async || tidied(world).await).await {
+    if let Err(missing) = eventually_every(TIDY_PERIOD, tidy, async || tidied(world).await).await {
         violations.push(Violation::new("the disks hold what the log says and nothing else", missing));
     }
     world.note_ends();
@@ -163,48 +175,50 @@ async fn aftermath(
     violations
 }
 
-/// Reads every version of every file that was ever put; their numbers and bytes go on the record too.
+/// Reads every version of every file that was ever put; their numbers and bytes go on the record too. Gives up when
+/// several cannot be read: waiting for each of them would take for ever.
 async fn read_all(world: &World, means: &Means) -> Vec<Violation> {
     let files = Files::new(world.client());
     let names: BTreeSet<String> =
         means.history.snapshot().into_iter().map(|operation| operation.name).collect();
-    let mut violations = Vec::new();
-    let mut count = 0;
+    let (mut violations, mut count) = (Vec::new(), 0);
     for name in names {
-        let read = eventually(READING_LIMIT, async || {
-            let file = name.parse().map_err(|error| format!("{error}"))?;
-            let number = means.history.begin("reader", &name, Call::Versions);
-            let kept = registers::kept(files.cluster(), file).await;
-            means.history.end(number, kept.clone());
-            kept
-        });
-        let kept = match read.await {
-            Ok(Reply::Kept(versions)) => versions,
-            Ok(_) => continue,
+        match read_file(&files, means, &name).await {
+            Ok(versions) => count += versions,
             Err(missing) => {
-                violations
-                    .push(Violation::new("every file can be asked for", format!("'{name}': {missing}")));
-                continue;
+                let detail = format!("'{name}': {missing}");
+                violations.push(Violation::new("every kept version can be read with its bytes", detail));
             }
-        };
-        for (version, bytes) in kept {
-            count += 1;
-            let read = eventually(READING_LIMIT, async || {
-                let file = name.parse().map_err(|error| format!("{error}"))?;
-                registers::get(&files, &file, Some(version), means.scratch.join("read")).await
-            });
-            let wanted = Reply::Found { version, bytes };
-            match read.await {
-                Ok(found) if found == wanted => {}
-                other => violations.push(Violation::new(
-                    "every kept version can be read with its bytes",
-                    format!("'{name}' version {version}: {other:?}, not {wanted:?}"),
-                )),
-            }
+        }
+        if violations.len() >= UNREADABLE_MAX {
+            break;
         }
     }
     println!("{count} kept versions were read");
     violations
+}
+
+/// Reads all versions of one file; returns how many.
+async fn read_file(files: &Files, means: &Means, name: &str) -> Result<usize, String> {
+    let file: FileName = name.parse().map_err(|error| format!("{error}"))?;
+    let kept = eventually(READING_LIMIT, async || {
+        let number = means.history.begin("reader", name, Call::Versions);
+        let kept = registers::kept(files.cluster(), file.clone()).await;
+        means.history.end(number, kept.clone());
+        kept
+    });
+    let Reply::Kept(versions) = kept.await? else { return Ok(0) };
+    for &(version, bytes) in &versions {
+        let target = means.scratch.join("read");
+        let read = eventually(READING_LIMIT, async || {
+            registers::get(files, &file, Some(version), target.clone()).await
+        });
+        let (found, wanted) = (read.await?, Reply::Found { version, bytes });
+        if found != wanted {
+            return Err(format!("{found:?}, not {wanted:?}"));
+        }
+    }
+    Ok(versions.len())
 }
 
 /// Whether the disks are in good order.

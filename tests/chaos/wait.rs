@@ -10,6 +10,15 @@ const POLL: Duration = Duration::from_millis(150);
 /// Asks `check` again and again until it returns `Ok`; after `limit`, the last thing that was missing.
 pub(crate) async fn eventually<T>(
     limit: Duration,
+    check: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    eventually_every(POLL, limit, check).await
+}
+
+/// The same for a check that costs more: with a longer pause in between.
+pub(crate) async fn eventually_every<T>(
+    period: Duration,
+    limit: Duration,
     mut check: impl AsyncFnMut() -> Result<T, String>,
 ) -> Result<T, String> {
     let deadline = Instant::now() + limit;
@@ -21,9 +30,9 @@ pub(crate) async fn eventually<T>(
             Ok(Err(reason)) => missing = reason,
             Err(_) => {}
         }
-        if Instant::now() + POLL >= deadline {
+        if Instant::now() + period >= deadline {
             return Err(format!("not within {} s: {missing}", limit.as_secs()));
         }
-        sleep(POLL).await;
+        sleep(period).await;
     }
 }

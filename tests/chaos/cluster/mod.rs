@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use idunno_shared::ids::NodeId;
@@ -29,12 +30,25 @@ pub(crate) struct Parts {
     pub(crate) dir: PathBuf,
 }
 
+/// A member that is given room again may be about to end; it says good-bye first.
+const ENDING_LIMIT: Duration = Duration::from_secs(20);
+
+/// Whether a member has an excuse for ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    /// Its disk is full.
+    Room,
+    /// Its disk was full until then.
+    Recent(Instant),
+}
+
 /// One member.
 pub(crate) struct Member {
     pub(crate) daemon: Daemon,
     /// Of its own, where file systems can be mounted.
     disk: Option<Disk>,
-    is_full: bool,
+    want: Want,
     /// Counted from 1; a wiped member begins another.
     life: u32,
     pub(crate) node: Option<NodeId>,
@@ -133,30 +147,20 @@ impl World {
     pub(crate) fn fill_disks(&mut self, members: &[usize]) -> anyhow::Result<()> {
         for &index in members {
             let member = &mut self.members[index];
-            member.is_full = true;
+            member.want = Want::Room;
             member.disk.as_ref().map_or(Ok(()), Disk::fill)?;
         }
         Ok(())
     }
 
-    /// Gives the room back. A member that ended for want of room is started again, as its service manager would.
-    pub(crate) async fn relieve_disks(&mut self, members: &[usize]) -> anyhow::Result<()> {
-        let mut ended = Vec::new();
+    /// Gives the room back.
+    pub(crate) fn relieve_disks(&mut self, members: &[usize]) -> anyhow::Result<()> {
         for &index in members {
             let member = &mut self.members[index];
             member.disk.as_ref().map_or(Ok(()), Disk::relieve)?;
-            member.is_full = false;
-            if let Some(status) = member.daemon.exit_status().map_err(anyhow::Error::msg)? {
-                println!(
-                    "  {} ended with its disk full ({status}): {}",
-                    member.who(),
-                    member.daemon.last_words()
-                );
-                member.daemon.reap()?;
-                ended.push(index);
-            }
+            member.want = Want::Recent(Instant::now());
         }
-        self.start_members(&ended).await
+        Ok(())
     }
 
     pub(crate) fn kill_model_servers(&self, members: &[usize]) -> anyhow::Result<()> {
@@ -174,10 +178,36 @@ impl World {
         members.iter().try_for_each(|&index| network.delay(index, ms))
     }
 
-    /// Notes every process that ended by itself, except for want of room; it is not started again.
+    /// Looks for processes that ended by themselves. One that lately wanted room is started again, as its service
+    /// manager would; any other one is an offence.
+    pub(crate) async fn tend(&mut self) -> anyhow::Result<()> {
+        self.note_ends();
+        let mut ended = Vec::new();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            if matches!(member.want, Want::Recent(_))
+                && let Ok(Some(status)) = member.daemon.exit_status()
+            {
+                println!(
+                    "            {} wanted room ({status}): {}",
+                    member.who(),
+                    member.daemon.last_words()
+                );
+                member.daemon.reap()?;
+                ended.push(index);
+            }
+        }
+        self.start_members(&ended).await
+    }
+
+    /// Notes processes that ended without an excuse; they are not started again.
     pub(crate) fn note_ends(&mut self) {
-        for member in self.members.iter_mut().filter(|member| !member.is_full) {
-            if let Ok(Some(status)) = member.daemon.exit_status() {
+        for member in &mut self.members {
+            if matches!(member.want, Want::Recent(since) if since.elapsed() > ENDING_LIMIT) {
+                member.want = Want::Nothing;
+            }
+            if member.want == Want::Nothing
+                && let Ok(Some(status)) = member.daemon.exit_status()
+            {
                 let detail = format!("{} ended ({status}): {}", member.who(), member.daemon.last_words());
                 // Reaped, so that it is noted once.
                 let _ = member.daemon.reap();
@@ -250,7 +280,7 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
         data_dir: root.join("data"),
         stderr: parts.dir.join(format!("{name}.stderr")),
     })?;
-    Ok(Member { daemon, disk, is_full: false, life: 1, node: None })
+    Ok(Member { daemon, disk, want: Want::Nothing, life: 1, node: None })
 }
 
 /// Copies a directory with all that is in it.
