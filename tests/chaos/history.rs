@@ -1,5 +1,6 @@
 //! What clients asked and were answered, on one clock: the evidence that the checkers judge.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -145,10 +146,46 @@ pub(crate) fn line(operation: &Operation) -> String {
     let Operation { client, name, call, begun, end } = operation;
     let end = match end {
         None => String::from("under way"),
-        Some(End { at, outcome: Ok(reply) }) => format!("{} {reply:?}", seconds(*at)),
-        Some(End { at, outcome: Err(reason) }) => format!("{} unknown: {reason}", seconds(*at)),
+        Some(End { at, outcome: Ok(reply) }) => format!("{} {reply}", seconds(*at)),
+        Some(End { at, outcome: Err(reason) }) => format!("{} nobody knows: {reason}", seconds(*at)),
     };
-    format!("{} {client} {name} {call:?} -> {end}", seconds(*begun))
+    format!("{} {client} {name} {call} -> {end}", seconds(*begun))
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(bytes) => write!(f, "put {}", short(bytes)),
+            Self::Get => write!(f, "get"),
+            Self::Versions => write!(f, "versions"),
+            Self::Delete => write!(f, "delete"),
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed { version, copies, wanted } => {
+                write!(f, "version {version}, {copies} of {wanted} copies")
+            }
+            Self::Found { version, bytes } => write!(f, "version {version} is {}", short(bytes)),
+            Self::Kept(versions) => write!(f, "versions are {}", versions_line(versions)),
+            Self::Deleted { versions } => write!(f, "{versions} versions deleted"),
+            Self::Absent => write!(f, "there is none"),
+        }
+    }
+}
+
+/// Versions with the beginnings of their digests.
+pub(crate) fn versions_line(versions: &[(u64, Digest)]) -> String {
+    let versions = versions.iter().map(|(number, bytes)| format!("{number}: {}", short(bytes)));
+    format!("[{}]", versions.collect::<Vec<_>>().join(", "))
+}
+
+/// Enough of a digest to tell it from others.
+fn short(digest: &Digest) -> String {
+    digest.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn seconds(micros: u64) -> String {
