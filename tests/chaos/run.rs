@@ -78,8 +78,10 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         let broken = nemesis.round(&mut world, &round).await;
         // Whatever it was, the evidence is to be kept.
         outcome.violations.extend(broken.unwrap_or_else(|error| vec![suite_failed(&error)]));
-        // What is wrong already is found while its traces are fresh.
-        outcome.violations.extend(check_registers::check(&means.history.snapshot()));
+        // What is wrong with the history already is found while its traces are fresh, and told at the end.
+        if !check_registers::check(&means.history.snapshot()).is_empty() {
+            break;
+        }
     }
     let quiet = Instant::now();
     outcome.faults = nemesis.faults;
@@ -88,7 +90,6 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     outcome.violations.extend(aftermath(&mut world, &means, quiet, plan.tidy, &told, &clean).await);
     outcome.violations.extend(terms::check(&world.claims.union(&claims).cloned().collect()));
     outcome.operations = means.history.len() + told.len();
-    outcome.violations.dedup();
     println!("{}", summary(&means.history.snapshot()));
     if !outcome.violations.is_empty() {
         evidence(&world, &means.history, &outcome, dir)?;

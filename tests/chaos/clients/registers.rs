@@ -27,6 +27,8 @@ pub(crate) const CLIENTS: u64 = 6;
 /// Of these, clients that change nothing: who puts soon leaves a coordinator that was cut off, for it takes no changes;
 /// these stay, and must not be told what is not so any more.
 const READERS: u64 = 2;
+/// The last one is hasty: it gives up so early that many of its changes are under way or done all the same.
+const HASTE_MS: std::ops::Range<u64> = 5..500;
 /// Of 100 choices, the first that changes nothing.
 const READS: u32 = 54;
 /// How long the same files are worked on.
@@ -45,6 +47,7 @@ pub(crate) struct Client {
     files: Files,
     rng: ChaCha8Rng,
     only_reads: bool,
+    is_hasty: bool,
     puts: u64,
 }
 
@@ -54,7 +57,8 @@ impl Client {
         let files = Files::new(cluster).patience(DEADLINE);
         // Each client has choices of its own, all of them from the run's seed.
         let rng = ChaCha8Rng::seed_from_u64(means.seed.wrapping_mul(1_000).wrapping_add(number));
-        Self { name: format!("c{number}"), means, files, rng, only_reads: number < READERS, puts: 0 }
+        let (only_reads, is_hasty) = (number < READERS, number + 1 == CLIENTS);
+        Self { name: format!("c{number}"), means, files, rng, only_reads, is_hasty, puts: 0 }
     }
 
     /// One operation after the other until told to stop.
@@ -91,12 +95,12 @@ impl Client {
         self.rng.fill(&mut bytes[..]);
         // No two puts have the same bytes, however short.
         bytes.extend_from_slice(format!("{} {}", self.name, self.puts).as_bytes());
-        let path = self.local("put");
+        let (path, patience) = (self.local("put"), self.patience());
         fs::write(&path, &bytes)?;
         let items = vec![PutItem { name: name.parse()?, path }];
         let number = self.means.history.begin(&self.name, name, Call::Put(Digest::of(&bytes)));
         let put = self.files.put_files(items, PutOptions::default(), &NoProgress);
-        let outcome = match timeout(PATIENCE, put).await {
+        let outcome = match timeout(patience, put).await {
             Ok(Ok(report)) => match report.versions[..] {
                 [Some(version)] => {
                     Ok(Reply::Committed { version, copies: report.copies_min, wanted: report.copies_wanted })
@@ -111,7 +115,7 @@ impl Client {
     }
 
     async fn read(&mut self, name: &str, call: Call) -> anyhow::Result<()> {
-        let (file, target) = (name.parse()?, self.local("got"));
+        let (file, target, patience) = (name.parse()?, self.local("got"), self.patience());
         let number = self.means.history.begin(&self.name, name, call);
         let read = async {
             match call {
@@ -119,15 +123,15 @@ impl Client {
                 _ => get(&self.files, &file, None, target).await,
             }
         };
-        let outcome = timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(given_up()));
+        let outcome = timeout(patience, read).await.unwrap_or_else(|_| Err(given_up()));
         self.means.history.end(number, outcome);
         Ok(())
     }
 
     async fn delete(&mut self, name: &str) -> anyhow::Result<()> {
-        let change = Change::Delete { name: name.parse()? };
+        let (change, patience) = (Change::Delete { name: name.parse()? }, self.patience());
         let number = self.means.history.begin(&self.name, name, Call::Delete);
-        let outcome = match timeout(PATIENCE, self.files.cluster().change(change)).await {
+        let outcome = match timeout(patience, self.files.cluster().change(change)).await {
             Ok(Ok(Changed::Deleted { versions })) => Ok(Reply::Deleted { versions }),
             Ok(Err(error)) => absent_or_unknown(error),
             Ok(other) => Err(format!("{other:?}")),
@@ -139,11 +143,12 @@ impl Client {
 
     /// One answer about all files of an epoch, which therefore is a read of each of them.
     async fn list(&mut self, epoch: u64) -> anyhow::Result<()> {
+        let patience = self.patience();
         let names: Vec<String> = (0..FILES).map(|file| format!("r{epoch}/{file}")).collect();
         let begin = |name: &String| self.means.history.begin(&self.name, name, Call::Get);
         let numbers: Vec<usize> = names.iter().map(begin).collect();
         let request = ControlRequest::List { prefix: format!("r{epoch}/"), after: None, limit: 2 * FILES };
-        let answer = match timeout(PATIENCE, self.files.cluster().control(request)).await {
+        let answer = match timeout(patience, self.files.cluster().control(request)).await {
             Ok(Ok(ControlReply::Files { files, more: false })) => {
                 let found = |version, bytes| Reply::Found { version, bytes };
                 let rows =
@@ -157,6 +162,10 @@ impl Client {
             self.means.history.end(number, outcome);
         }
         Ok(())
+    }
+
+    fn patience(&mut self) -> Duration {
+        if self.is_hasty { Duration::from_millis(self.rng.random_range(HASTE_MS)) } else { PATIENCE }
     }
 
     fn local(&self, what: &str) -> PathBuf {
@@ -200,5 +209,5 @@ fn absent_or_unknown(error: ClusterError) -> Result<Reply, String> {
 }
 
 fn given_up() -> String {
-    format!("given up after {} s", PATIENCE.as_secs())
+    String::from("the client gave up")
 }

@@ -17,13 +17,13 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::control::VERSIONS_KEPT;
 
 use super::Violation;
-use crate::history::{Call, End, Operation, Reply, line};
+use crate::history::{Call, End, Operation, Reply, line, versions_line};
 
 /// Most states that are tried for one file.
 const STATES_MAX: usize = 300_000;
 const PROMISE: &str = "files are linearizable";
 /// Operations shown around the place where no order goes on.
-const SHOWN: usize = 12;
+const SHOWN: usize = 8;
 
 /// Kept versions of a file, oldest first; none of a file that is not there.
 type State = Vec<(u64, Digest)>;
@@ -197,13 +197,11 @@ impl Search<'_> {
 
     fn why(&self, name: &str) -> String {
         let (count, state, placed) = &self.best;
-        let versions: Vec<String> =
-            state.iter().map(|(number, bytes)| format!("{number}: {bytes}")).collect();
         let mut text = format!(
-            "no order explains '{name}': after {count} of {} operations its versions are [{}], and of these none \
-             that was answered can follow:",
+            "no order explains '{name}': after {count} of {} operations its versions are {}, and of these none that \
+             was answered can follow:",
             self.entries.len(),
-            versions.join(", ")
+            versions_line(state)
         );
         let left = (0..placed.len()).filter(|index| !placed[*index]);
         for index in left.take(SHOWN) {
