@@ -9,7 +9,7 @@ use idunno_shared::ids::Digest;
 /// What was asked of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// A new version with these bytes; no two puts of a run have the same.
+    /// A new version with these bytes.
     Put(Digest),
     /// The newest version's number and bytes.
     Get,
@@ -185,7 +185,7 @@ pub(crate) fn versions_line(versions: &[(u64, Digest)]) -> String {
 
 /// Enough of a digest to tell it from others.
 fn short(digest: &Digest) -> String {
-    digest.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.to_string().chars().take(8).collect()
 }
 
 fn seconds(micros: u64) -> String {

@@ -121,7 +121,11 @@ fn conduct(plan: &Plan) -> anyhow::Result<ExitCode> {
     };
     let members = plan.parts.members;
     println!("chaos: seed {seed}, {minutes} minutes of faults, {members} members, {form}");
-    println!("replay: scripts/chaos.sh --seed {seed} --minutes {minutes} --members {members}");
+    let form = if matches!(plan.ground, Ground::Loopback(_)) { " --loopback" } else { "" };
+    let tidy = plan.tidy.as_secs();
+    println!(
+        "replay: scripts/chaos.sh --seed {seed} --minutes {minutes} --members {members} --tidy {tidy}{form}"
+    );
     println!("everything is in {}", dir.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {

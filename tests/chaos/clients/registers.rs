@@ -38,6 +38,8 @@ const FILES: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
 const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE_MAX_MS: u64 = 400;
+/// Unreferenced blobs are looked for twice a second.
+const CHURN_MAX_MS: u64 = 1_200;
 const VERSIONS: u32 = 5;
 
 /// One client with connections of its own.
@@ -68,7 +70,8 @@ impl Client {
             let name = format!("r{epoch}/{}", self.rng.random_range(0..FILES));
             let first = if self.only_reads { READS } else { 0 };
             match self.rng.random_range(first..100) {
-                0..40 => self.put(&name).await?,
+                0..36 => self.put(&name).await?,
+                36..40 => self.churn(&name).await?,
                 40..READS => self.delete(&name).await?,
                 READS..82 => self.read(&name, Call::Get).await?,
                 82..90 => self.read(&name, Call::Versions).await?,
@@ -84,6 +87,20 @@ impl Client {
     }
 
     async fn put(&mut self, name: &str) -> anyhow::Result<()> {
+        let bytes = self.new_bytes();
+        self.put_bytes(name, &bytes).await
+    }
+
+    /// Puts bytes, deletes them, and puts the same ones again while their blobs are being collected.
+    async fn churn(&mut self, name: &str) -> anyhow::Result<()> {
+        let bytes = self.new_bytes();
+        self.put_bytes(name, &bytes).await?;
+        self.delete(name).await?;
+        sleep(Duration::from_millis(self.rng.random_range(0..CHURN_MAX_MS))).await;
+        self.put_bytes(name, &bytes).await
+    }
+
+    fn new_bytes(&mut self) -> Vec<u8> {
         self.puts += 1;
         let length = match self.rng.random_range(0..20) {
             0..15 => self.rng.random_range(1..20_000),
@@ -93,12 +110,16 @@ impl Client {
         };
         let mut bytes = vec![0; length];
         self.rng.fill(&mut bytes[..]);
-        // No two puts have the same bytes, however short.
+        // However short, nobody else has the same.
         bytes.extend_from_slice(format!("{} {}", self.name, self.puts).as_bytes());
+        bytes
+    }
+
+    async fn put_bytes(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (path, patience) = (self.local("put"), self.patience());
-        fs::write(&path, &bytes)?;
+        fs::write(&path, bytes)?;
         let items = vec![PutItem { name: name.parse()?, path }];
-        let number = self.means.history.begin(&self.name, name, Call::Put(Digest::of(&bytes)));
+        let number = self.means.history.begin(&self.name, name, Call::Put(Digest::of(bytes)));
         let put = self.files.put_files(items, PutOptions::default(), &NoProgress);
         let outcome = match timeout(patience, put).await {
             Ok(Ok(report)) => match report.versions[..] {

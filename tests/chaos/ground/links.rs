@@ -78,20 +78,21 @@ pub(crate) fn between(
 
 /// The firewall of one receiver, as a script that replaces the one before it at once.
 pub(crate) fn firewall(receiver: Endpoint, broken: &[Broken]) -> String {
-    let mut script = String::from(
-        "table inet chaos\ndelete table inet chaos\ntable inet chaos {\nchain input {\n\
-         type filter hook input priority 0; policy accept;\n",
-    );
-    for Broken { from, damage, .. } in broken.iter().filter(|broken| broken.to == receiver) {
-        let source = from.address();
-        let packets = match damage {
+    let rule = |broken: &Broken| {
+        let source = broken.from.address();
+        let packets = match broken.damage {
             Damage::Cut => String::new(),
             Damage::NoUdp => String::from(" meta l4proto udp"),
             Damage::Loss(percent) => format!(" numgen random mod 100 < {percent}"),
         };
-        script.push_str(&format!("ip saddr {source}{packets} drop\n"));
-    }
-    script + "}\n}\n"
+        format!("ip saddr {source}{packets} drop\n")
+    };
+    let rules: Vec<String> = broken.iter().filter(|broken| broken.to == receiver).map(rule).collect();
+    format!(
+        "table inet chaos\ndelete table inet chaos\ntable inet chaos {{\nchain input {{\n\
+         type filter hook input priority 0; policy accept;\n{}}}\n}}\n",
+        rules.concat()
+    )
 }
 
 #[cfg(test)]

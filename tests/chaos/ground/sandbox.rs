@@ -15,8 +15,9 @@ const NAMESPACES: [&str; 6] = ["--mount", "--net", "--pid", "--fork", "--kill-ch
 const FOR_A_USER: [&str; 2] = ["--user", "--map-root-user"];
 
 /// What is needed, each with the command that shows whether it is there.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("a file system in memory", "mount -t tmpfs tmpfs /run"),
+    ("nsenter (package util-linux)", "nsenter --version"),
     ("ip (package iproute2)", "ip -Version"),
     ("a bridge and a network namespace", "ip link add hub type bridge && ip netns add probe"),
     ("nft (package nftables)", "nft --version"),
