@@ -130,14 +130,18 @@ pub(crate) fn summary(operations: &[Operation]) -> String {
         ends.filter(|end| wanted(&end.outcome)).count()
     };
     let short = |outcome: &Result<Reply, String>| matches!(outcome, Ok(Reply::Committed { copies, wanted, .. }) if copies < wanted);
+    let (first, last) = (operations.first(), operations.last());
+    let pause =
+        longest_pause(operations, first.map_or(0, |first| first.begun), last.map_or(0, |last| last.begun));
     format!(
         "{} operations on files: {} puts acknowledged, {} of them with fewer copies than wanted; {} deletes; {} without \
-         an answer",
+         an answer; the longest pause of all clients was {} s",
         operations.len(),
         ended(|outcome| matches!(outcome, Ok(Reply::Committed { .. }))),
         ended(short),
         ended(|outcome| matches!(outcome, Ok(Reply::Deleted { .. }))),
         ended(Result::is_err),
+        seconds(pause),
     )
 }
 

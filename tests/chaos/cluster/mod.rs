@@ -30,8 +30,8 @@ pub(crate) struct Parts {
     pub(crate) dir: PathBuf,
 }
 
-/// A member that is given room again may be about to end; it says good-bye first.
-const ENDING_LIMIT: Duration = Duration::from_secs(20);
+/// A member that is given room again may be about to end: its worker drains, and it says good-bye first.
+const ENDING_LIMIT: Duration = Duration::from_secs(40);
 
 /// Whether a member has an excuse for ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
