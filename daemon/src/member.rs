@@ -323,7 +323,7 @@ impl Transport for LogTransport {
         let failed = |reason: String| TransportError { target, reason };
         let address = self.view.borrow().address(target);
         let address = address.ok_or_else(|| failed(String::from("its address is unknown")))?;
-        match self.peers.call(address, Request::Consensus(request), timeout).await {
+        match self.peers.call_member(target, address, Request::Consensus(request), timeout).await {
             Ok(Reply::Consensus(reply)) => Ok(reply),
             Ok(_) => Err(failed(String::from("it answered out of turn"))),
             Err(error) => Err(failed(error.to_string())),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use idunno_shared::client::connection::{CallError, Connection};
 use idunno_shared::client::link::{Dial, DialError};
+use idunno_shared::ids::NodeId;
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use thiserror::Error;
 use tokio::sync::Mutex as AsyncMutex;
@@ -40,6 +41,14 @@ pub enum PeerError {
         address: SocketAddr,
         /// Why.
         source: CallError,
+    },
+    /// Somebody else is there now: the member that was has been replaced.
+    #[error("{address} is not member {wanted} any more")]
+    Stranger {
+        /// Where.
+        address: SocketAddr,
+        /// Who was meant.
+        wanted: NodeId,
     },
     /// It failed a moment ago, and is left alone.
     #[error("{address} could not be reached a moment ago")]
@@ -93,9 +102,34 @@ impl Peers {
         request: Request,
         limit: Duration,
     ) -> Result<Reply, PeerError> {
+        self.call_as(address, None, request, limit).await
+    }
+
+    /// Asks a peer that must be this very member. A member whose data was lost comes back at the old address with a
+    /// new id: it must not answer for the one that was, whose votes and acknowledgements it does not know.
+    pub async fn call_member(
+        &self,
+        member: NodeId,
+        address: SocketAddr,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Reply, PeerError> {
+        self.call_as(address, Some(member), request, limit).await
+    }
+
+    async fn call_as(
+        &self,
+        address: SocketAddr,
+        wanted: Option<NodeId>,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Reply, PeerError> {
         let end = Instant::now() + limit;
         let late = || PeerError::Call { address, source: CallError::TimedOut(limit) };
         let connection = timeout_at(end, self.connection(address)).await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(wanted) = wanted.filter(|_| connection.node() != wanted) {
+            return Err(PeerError::Stranger { address, wanted });
+        }
         let answer = connection.call(request, end.saturating_duration_since(Instant::now())).await;
         if matches!(answer, Err(CallError::TimedOut(_))) && connection.silence() >= SILENCE_MAX {
             self.give_up(address, &connection);

@@ -448,6 +448,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
+        let stop = CancellationToken::new();
+        let (address, _serving) = server(&stop).await;
+        let peers = Peers::new(Arc::new(TcpDoor::default()));
+        let ask = |member| {
+            let request = Request::Control(ControlRequest::Leave);
+            peers.call_member(member, address, request, Duration::from_secs(10))
+        };
+        assert!(matches!(ask(NodeId(7)).await, Ok(Reply::Control(_))));
+        let before = ask(NodeId(6)).await;
+        assert!(matches!(before, Err(PeerError::Stranger { wanted: NodeId(6), .. })), "{before:?}");
+        stop.cancel();
+    }
+
+    #[tokio::test]
     async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peers = Peers::new(Arc::new(TcpDoor::default()));

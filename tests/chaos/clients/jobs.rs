@@ -1,0 +1,182 @@
+//! A client that trains a model once, and then runs one job after the other over the same data set.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, JobState, JobView};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::time::sleep;
+
+use super::Means;
+use crate::check::jobs::{Finished, Row, Segment, Told};
+use crate::cluster::views;
+use crate::wait::eventually;
+
+const MODEL: &str = "mnist-mlp";
+const DATASET: &str = "digits";
+/// Queries of a job: enough for many batches, and for a fault in the middle.
+const QUERIES: u32 = 240;
+const TRAINING_LIMIT: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(400);
+const PAUSE_MAX_MS: u64 = 2_000;
+
+/// Makes the data set, puts it, and has the model trained.
+pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> {
+    let dir = means.scratch.join(DATASET);
+    let made = Command::new(python)
+        .args(["-m", "idunno_model_server.dataset", DATASET])
+        .arg(&dir)
+        .args(["--images", &QUERIES.to_string()])
+        .output()
+        .with_context(|| format!("{} cannot be run", python.display()))?;
+    if !made.status.success() {
+        bail!("no data set: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let mut items = Vec::new();
+    for entry in std::fs::read_dir(&dir)? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
+        items.push(PutItem { name: format!("{DATASET}/{name}").parse()?, path });
+    }
+    let client = views::client(means.addresses.clone());
+    Files::new(client.clone()).put_files(items, PutOptions::default(), &NoProgress).await?;
+    client.change(Change::TrainStart { models: vec![MODEL.parse()?], seed: 1 }).await?;
+    let trained = eventually(TRAINING_LIMIT, async || match client.control(ControlRequest::Models).await {
+        Ok(ControlReply::Models(models)) if models.iter().any(|model| model.version.is_some()) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    trained.await.map_err(anyhow::Error::msg)
+}
+
+/// The client.
+pub(crate) struct Client {
+    means: Means,
+    cluster: Cluster,
+    rng: ChaCha8Rng,
+    told: Vec<Told>,
+}
+
+impl Client {
+    pub(crate) fn new(means: Means) -> Self {
+        let cluster = views::client(means.addresses.clone());
+        let rng = ChaCha8Rng::seed_from_u64(means.seed.wrapping_add(1 << 32));
+        Self { means, cluster, rng, told: Vec::new() }
+    }
+
+    /// One job after the other until told to stop; returns what it was told. An answer that does not come is asked for
+    /// again, as by a person: a job that was added without one is a job too.
+    pub(crate) async fn run(mut self) -> anyhow::Result<Vec<Told>> {
+        while self.means.goes_on() {
+            if let Err(error) = self.one_job().await {
+                println!("            the job's client goes on: {error:#}");
+            }
+            sleep(Duration::from_millis(self.rng.random_range(0..PAUSE_MAX_MS))).await;
+        }
+        Ok(self.told)
+    }
+
+    /// Runs a job to its end; returns its number.
+    pub(crate) async fn one_job(&mut self) -> anyhow::Result<JobId> {
+        let batch_size = self.rng.random_range(1..=16);
+        let add = Change::AddJob { model: MODEL.parse()?, dataset: DATASET.parse()?, batch_size };
+        let job = match self.cluster.change(add).await? {
+            Changed::JobAdded(job) => job,
+            other => bail!("{other:?}"),
+        };
+        self.told.push(Told::Added(job.0));
+        self.start(job).await?;
+        while self.means.goes_on() {
+            // Nobody answers now and then.
+            if let Ok(view) = view(&self.cluster, job).await {
+                self.told.push(Told::Progress { job: job.0, done: view.done });
+                match view.state {
+                    JobState::Done => return Ok(job),
+                    JobState::Stopped | JobState::Paused(_) | JobState::Added => self.start(job).await?,
+                    JobState::Running => self.meddle(job).await?,
+                }
+            }
+            sleep(POLL).await;
+        }
+        Ok(job)
+    }
+
+    async fn start(&mut self, job: JobId) -> anyhow::Result<()> {
+        match self.cluster.change(Change::StartJob { job }).await? {
+            Changed::JobStarted { submitted } => self.told.push(Told::Started { job: job.0, submitted }),
+            other => bail!("{other:?}"),
+        }
+        Ok(())
+    }
+
+    /// What a person may do to a job that runs.
+    async fn meddle(&mut self, job: JobId) -> anyhow::Result<()> {
+        let change = match self.rng.random_range(0..20) {
+            0 => Change::SetBatchSize { job, batch_size: self.rng.random_range(1..=16) },
+            1 => Change::StopJob { job },
+            _ => return Ok(()),
+        };
+        // It may have ended meanwhile, which is refused.
+        let _ = self.cluster.change(change).await;
+        Ok(())
+    }
+}
+
+/// Sees every job that was ever started to its end, and reads its results; the error is what is missing.
+pub(crate) async fn finish(cluster: &Cluster, limit: Duration) -> Result<Vec<Finished>, String> {
+    eventually(limit, async || {
+        for job in all(cluster).await?.iter().filter(|job| job.submitted > 0) {
+            if matches!(job.state, JobState::Stopped | JobState::Paused(_)) {
+                let started = cluster.change(Change::StartJob { job: job.id }).await;
+                started.map_err(|error| error.to_string())?;
+            }
+            if job.state != JobState::Done {
+                return Err(format!("{job:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    let files = Files::new(cluster.clone());
+    let mut finished = Vec::new();
+    for job in all(cluster).await?.into_iter().filter(|job| job.submitted > 0) {
+        finished.push(results(&files, &job).await?);
+    }
+    Ok(finished)
+}
+
+async fn all(cluster: &Cluster) -> Result<Vec<JobView>, String> {
+    match cluster.control(ControlRequest::Jobs(None)).await {
+        Ok(ControlReply::Jobs(jobs)) => Ok(jobs),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+async fn view(cluster: &Cluster, job: JobId) -> Result<JobView, String> {
+    match cluster.control(ControlRequest::Jobs(Some(job))).await {
+        Ok(ControlReply::Jobs(mut jobs)) if jobs.len() == 1 => Ok(jobs.remove(0)),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// A job's segments with their rows.
+async fn results(files: &Files, job: &JobView) -> Result<Finished, String> {
+    let views = views::segments(files.cluster(), job.id).await?;
+    let placed: Vec<_> = views.iter().map(|view| view.segment.clone()).collect();
+    let mut segments = Vec::new();
+    for (view, bytes) in views.into_iter().zip(files.fetch_blobs(&placed).await) {
+        let bytes = bytes.map_err(|error| format!("a segment of {}: {error}", job.id))?;
+        let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let rows: Result<Vec<Row>, _> = lines.map(serde_json::from_slice).collect();
+        let rows = rows.map_err(|error| format!("a row of {}: {error}", job.id))?;
+        segments.push(Segment { counted: view.ranges, rows });
+    }
+    let is_done = job.state == JobState::Done;
+    let JobView { submitted, done, dead, .. } = *job;
+    Ok(Finished { job: job.id.0, is_done, submitted, done, dead, segments })
+}
