@@ -1,3 +1,4 @@
-//! Support shared by the simulations and the cluster tests.
+//! Support shared by the simulations, the cluster tests and the figures.
 
+pub mod network;
 pub mod seeds;

@@ -69,7 +69,8 @@ impl Seeker {
 
     /// Joins through remembered peers at once, and through the introducer as soon as it answers. It is asked again
     /// whenever this member is alone, for whom it named then may be gone, and now and then, so that an introducer that
-    /// lost its file learns of the cluster again. Does not end.
+    /// lost its file learns of the cluster again, and so that halves of it that have forgotten each other meet again.
+    /// Does not end.
     async fn join(&self) {
         let remembered = self.remembered();
         // Even without any: this is what takes a member back in that had left.
@@ -85,6 +86,7 @@ impl Seeker {
                     let others = reply.members.iter().filter(|(id, _)| *id != self.me).map(|(_, at)| *at);
                     let seeds = remembered.iter().copied().chain(others).collect::<BTreeSet<_>>();
                     self.seek(seeds).await;
+                    self.membership.introduced(reply.members.iter().map(|(_, at)| *at).collect()).await;
                     is_introduced |= self.found(&reply).await;
                 }
                 Err(reason) if is_introduced || is_warned => {

@@ -10,7 +10,7 @@ use idunno_shared::client::link::{Dial, Link};
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
 use idunno_shared::wire::frame::{Reply, Request};
-use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState, TcpPong};
+use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -268,11 +268,8 @@ impl Service for Member {
 
     async fn request(&self, request: Request, from: Option<NodeId>) -> Response {
         let reply = match (request, from) {
-            (Request::PushPull(theirs), Some(_)) => match self.membership.push_pull(theirs).await {
-                Some(ours) => Reply::PushPull(ours),
-                None => Reply::Refused(Refusal::internal("this member is stopping")),
-            },
-            (Request::Ping(_), _) => Reply::Pong(TcpPong { id: self.me }),
+            (Request::PushPull(theirs), Some(_)) => self.membership.push_pull(theirs).await,
+            (Request::Ping(ping), Some(_)) => self.membership.ping(ping).await,
             (Request::Election(message), Some(from)) => {
                 self.election.message(from, message).await;
                 Reply::Election

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_core::membership::{Config, Effect, Event, Swim, TcpPingOutcome};
+use idunno_core::membership::{AdmissionError, Config, Effect, Event, Swim, TcpPingOutcome};
 use idunno_shared::client::link::DialError;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -25,7 +26,6 @@ use crate::net::peers::{PeerError, Peers};
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 256;
 const PUSH_PULL_TIMEOUT: Duration = Duration::from_secs(3);
-const TCP_PING_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// A member, as this one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ impl MembershipView {
 }
 
 enum Input {
-    PushPull(PushPull, oneshot::Sender<PushPull>),
+    PushPull(PushPull, oneshot::Sender<Reply>),
+    Ping(TcpPing, oneshot::Sender<Reply>),
     Event(Event),
     Leave(oneshot::Sender<()>),
 }
@@ -127,17 +128,36 @@ impl Membership {
         Arc::clone(&self.view.borrow())
     }
 
-    /// Answers another member's list with ours.
-    pub async fn push_pull(&self, theirs: PushPull) -> Option<PushPull> {
+    /// Answers another member's list with ours, or refuses a newcomer that does not answer where it says it listens.
+    pub async fn push_pull(&self, theirs: PushPull) -> Reply {
         let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::PushPull(theirs, reply)).await.ok()?;
-        answer.await.ok()
+        self.ask(Input::PushPull(theirs, reply), answer).await
+    }
+
+    /// Answers another member's ping.
+    pub async fn ping(&self, ping: TcpPing) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Input::Ping(ping, reply), answer).await
+    }
+
+    async fn ask(&self, input: Input, answer: oneshot::Receiver<Reply>) -> Reply {
+        let stopping = || Reply::Refused(Refusal::internal("this member is stopping"));
+        match self.inputs.send(input).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| stopping()),
+            Err(_) => stopping(),
+        }
     }
 
     /// Looks for the cluster at these addresses.
     pub async fn join(&self, seeds: Vec<SocketAddr>) {
         // The task ends only with the process.
         let _ = self.inputs.send(Input::Event(Event::Join { seeds })).await;
+    }
+
+    /// The introducer names these: those that are not in sight are offered the list.
+    pub async fn introduced(&self, addresses: Vec<SocketAddr>) {
+        // The task ends only with the process.
+        let _ = self.inputs.send(Input::Event(Event::Introduced { addresses })).await;
     }
 
     /// Says good-bye, and returns when it is said.
@@ -155,7 +175,7 @@ struct Driver {
     datagrams: Datagrams,
     peers: Peers,
     inputs: mpsc::Sender<Input>,
-    exchanges: BTreeMap<u64, oneshot::Sender<PushPull>>,
+    exchanges: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_exchange: u64,
     leaving: Vec<oneshot::Sender<()>>,
     publish: watch::Sender<Arc<MembershipView>>,
@@ -205,11 +225,22 @@ impl Driver {
                 if self.swim.has_left() { Event::Tick } else { Event::Leave }
             }
             Input::PushPull(message, reply) => {
-                let exchange = self.next_exchange;
-                self.next_exchange += 1;
-                self.exchanges.insert(exchange, reply);
-                Event::PushPullRequest { exchange, message }
+                Event::PushPullRequest { exchange: self.exchange(reply), message }
             }
+            Input::Ping(message, reply) => Event::TcpPingRequest { exchange: self.exchange(reply), message },
+        }
+    }
+
+    fn exchange(&mut self, reply: oneshot::Sender<Reply>) -> u64 {
+        self.next_exchange += 1;
+        self.exchanges.insert(self.next_exchange, reply);
+        self.next_exchange
+    }
+
+    fn answer(&mut self, exchange: u64, reply: Reply) {
+        if let Some(waiting) = self.exchanges.remove(&exchange) {
+            // The asker may have given up.
+            let _ = waiting.send(reply);
         }
     }
 
@@ -224,12 +255,14 @@ impl Driver {
                 Effect::SendDatagram { to, message } => self.send(to, &message),
                 Effect::StartPushPull { to, message, .. } => self.start_push_pull(to, message),
                 Effect::ReplyPushPull { exchange, message } => {
-                    if let Some(reply) = self.exchanges.remove(&exchange) {
-                        // The asker may have given up.
-                        let _ = reply.send(message);
-                    }
+                    self.answer(exchange, Reply::PushPull(message));
                 }
-                Effect::TcpPing { seq, target, to } => self.ping(seq, target, to),
+                Effect::RefusePushPull { exchange, error } => {
+                    info!(%error, "not admitted");
+                    self.answer(exchange, Reply::Refused(refusal(&error)));
+                }
+                Effect::TcpPing { seq, to, message, timeout } => self.ping(seq, to, message, timeout),
+                Effect::AnswerTcpPing { exchange, message } => self.answer(exchange, Reply::Pong(message)),
                 Effect::Changed(change) => {
                     let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
                     info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
@@ -277,22 +310,21 @@ impl Driver {
             match peers.call(to, Request::PushPull(message), PUSH_PULL_TIMEOUT).await {
                 Ok(Reply::PushPull(message)) => {
                     // The task ends only with the process.
-                    let _ = inputs.send(Input::Event(Event::PushPullReply { message })).await;
+                    let _ = inputs.send(Input::Event(Event::PushPullReply { from: to, message })).await;
                 }
+                Ok(Reply::Refused(refusal)) => warn!(%to, %refusal, "refused"),
                 Ok(_) => debug!(%to, "no list in the answer"),
                 Err(error) => debug!(%error, "exchanging lists"),
             }
         });
     }
 
-    fn ping(&self, seq: u64, target: NodeId, to: SocketAddr) {
-        let (peers, inputs) = (self.peers.clone(), self.inputs.clone());
+    fn ping(&self, seq: u64, to: SocketAddr, message: TcpPing, limit: Duration) {
+        let (peers, inputs, target) = (self.peers.clone(), self.inputs.clone(), message.target);
         tokio::spawn(async move {
-            let outcome = match peers.call(to, Request::Ping(TcpPing { target }), TCP_PING_TIMEOUT).await {
-                Ok(Reply::Pong(pong)) if pong.id == target => TcpPingOutcome::Answered,
-                Ok(Reply::Pong(_)) | Err(PeerError::Dial(DialError::Refused { .. })) => {
-                    TcpPingOutcome::Refused
-                }
+            let outcome = match peers.call(to, Request::Ping(message), limit).await {
+                Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },
+                Err(PeerError::Dial(DialError::Refused { .. })) => TcpPingOutcome::Refused,
                 Ok(_) | Err(_) => TcpPingOutcome::TimedOut,
             };
             let result = Event::TcpPingResult { seq, target, outcome };
@@ -300,6 +332,14 @@ impl Driver {
             let _ = inputs.send(Input::Event(result)).await;
         });
     }
+}
+
+fn refusal(error: &AdmissionError) -> Refusal {
+    let code = match error {
+        AdmissionError::NobodyThere { .. } | AdmissionError::NoAnswer { .. } => RefusalCode::Invalid,
+        AdmissionError::Busy => RefusalCode::Busy,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 fn view_of(swim: &Swim) -> MembershipView {

@@ -3,21 +3,25 @@
 //! It decides one thing: who founds the metadata log, namely the first member that it ever met. That, and whom it met
 //! lately, is a file, durable before the answer that tells it; so the introducer can restart at any time, and members
 //! that know each other do without it.
+//!
+//! Whom it does not know it dials back first: a member that nobody can reach must not be named to others, let alone found
+//! the log.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use idunno_shared::client::link::Link;
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::link::{Dial, Link};
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
-use idunno_shared::wire::frame::{Reply, Request};
+use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use idunno_shared::wire::introduction::{IntroductionReply, IntroductionRequest};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Common;
 use crate::data_dir::DataDir;
@@ -63,7 +67,8 @@ impl State {
 /// Runs an introducer until it is asked to stop.
 pub async fn run(config: Common) -> anyhow::Result<()> {
     let (ground, listening) = process::prepare(&config).await?;
-    let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir))?);
+    let dialer = Arc::new(TcpDoor::default());
+    let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir), dialer)?);
     let stop = CancellationToken::new();
     let (connections, _datagrams) = listening.split();
     let serving = tokio::spawn(serve(connections, service, stop.clone()));
@@ -79,29 +84,60 @@ pub async fn run(config: Common) -> anyhow::Result<()> {
 /// The introducer's service.
 pub struct Introducer {
     data_dir: Arc<DataDir>,
+    dialer: Arc<dyn Dial>,
     state: Mutex<State>,
 }
 
 impl Introducer {
     /// Reads what an earlier run left in the data directory.
-    pub fn open(data_dir: Arc<DataDir>) -> Result<Self, crate::data_dir::DataDirError> {
+    pub fn open(
+        data_dir: Arc<DataDir>,
+        dialer: Arc<dyn Dial>,
+    ) -> Result<Self, crate::data_dir::DataDirError> {
         let state = data_dir.read_json(STATE_FILE)?.unwrap_or_default();
-        Ok(Self { data_dir, state: Mutex::new(state) })
+        Ok(Self { data_dir, dialer, state: Mutex::new(state) })
     }
 
     async fn answer(&self, request: IntroductionRequest) -> Reply {
+        let IntroductionRequest::Introduce { id, name, address } = request else {
+            return Reply::Introduction(self.state.lock().await.reply());
+        };
+        let newcomer = Known { id, name, address };
+        let is_known = self.state.lock().await.members.contains(&newcomer);
+        if !is_known && let Err(reason) = self.dial_back(&newcomer).await {
+            warn!(member = %id, %reason, "not introduced");
+            return Reply::Refused(Refusal::invalid(reason));
+        }
+        self.introduce(newcomer).await
+    }
+
+    /// Whether the newcomer itself listens at the address that it advertises; else why it is not introduced.
+    async fn dial_back(&self, newcomer: &Known) -> Result<(), String> {
+        let Known { id, name, address } = newcomer;
+        let dialled = self.dialer.dial(*address, Purpose::Calls).await;
+        let reason = match dialled {
+            Ok(link) if link.node == Some(*id) => return Ok(()),
+            Ok(_) => format!("another process listens at {address}"),
+            Err(error) => error.to_string(),
+        };
+        Err(format!(
+            "{name} is not introduced, for it cannot be reached where it says it listens: {reason}; \
+             check its listen address and the firewalls between"
+        ))
+    }
+
+    async fn introduce(&self, newcomer: Known) -> Reply {
         let mut state = self.state.lock().await;
-        if let IntroductionRequest::Introduce { id, name, address } = request {
-            let mut next = state.clone();
-            next.introduce(Known { id, name, address });
-            if next != *state {
-                if let Err(error) = self.save(next.clone()).await {
-                    error!(%error, "cannot keep an introduction");
-                    return Reply::Refused(Refusal::internal(format!("the introducer: {error}")));
-                }
-                info!(member = %id, %address, founder = ?next.founder, "introduced");
-                *state = next;
+        let (id, address) = (newcomer.id, newcomer.address);
+        let mut next = state.clone();
+        next.introduce(newcomer);
+        if next != *state {
+            if let Err(error) = self.save(next.clone()).await {
+                error!(%error, "cannot keep an introduction");
+                return Reply::Refused(Refusal::internal(format!("the introducer: {error}")));
             }
+            info!(member = %id, %address, founder = ?next.founder, "introduced");
+            *state = next;
         }
         Reply::Introduction(state.reply())
     }
@@ -134,7 +170,35 @@ impl Service for Introducer {
 
 #[cfg(test)]
 mod tests {
+    use idunno_shared::client::link::{BoxFuture, DialError};
+
     use super::*;
+
+    /// A network in which the member with id N listens at port N, and others where `elsewhere` says.
+    #[derive(Default)]
+    struct Ports {
+        elsewhere: Vec<(u16, u64)>,
+    }
+
+    impl Dial for Ports {
+        fn dial(&self, address: SocketAddr, _purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
+            let moved = self.elsewhere.iter().find(|(port, _)| *port == address.port());
+            let id = moved.map_or_else(|| u64::from(address.port()), |(_, id)| *id);
+            Box::pin(async move {
+                let (reader, writer) = (Box::new(tokio::io::empty()), Box::new(tokio::io::sink()));
+                if id == 0 {
+                    Err(DialError::Refused { address })
+                } else {
+                    Ok(Link { reader, writer, node: Some(NodeId(id)) })
+                }
+            })
+        }
+    }
+
+    fn open(dir: &std::path::Path, elsewhere: &[(u16, u64)]) -> Introducer {
+        let network = Arc::new(Ports { elsewhere: elsewhere.to_vec() });
+        Introducer::open(Arc::new(DataDir::open(dir).unwrap()), network).unwrap()
+    }
 
     fn introduce(id: u64, port: u16) -> IntroductionRequest {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -152,13 +216,12 @@ mod tests {
     async fn the_first_member_founds_across_restarts() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let data_dir = Arc::new(DataDir::open(dir.path()).unwrap());
-            let introducer = Introducer::open(data_dir).unwrap();
+            let introducer = open(dir.path(), &[]);
             assert_eq!(ask(&introducer, IntroductionRequest::Known).await.founder, None);
-            assert_eq!(ask(&introducer, introduce(7, 1)).await.founder, Some(NodeId(7)));
+            assert_eq!(ask(&introducer, introduce(7, 7)).await.founder, Some(NodeId(7)));
         }
-        let introducer = Introducer::open(Arc::new(DataDir::open(dir.path()).unwrap())).unwrap();
-        let reply = ask(&introducer, introduce(8, 2)).await;
+        let introducer = open(dir.path(), &[]);
+        let reply = ask(&introducer, introduce(8, 8)).await;
         assert_eq!(reply.founder, Some(NodeId(7)));
         assert_eq!(reply.members.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [8, 7]);
     }
@@ -166,13 +229,35 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_one_member_and_the_list_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let introducer = Introducer::open(Arc::new(DataDir::open(dir.path()).unwrap())).unwrap();
-        ask(&introducer, introduce(1, 1)).await;
+        {
+            let before = open(dir.path(), &[]);
+            ask(&before, introduce(1, 1)).await;
+        }
+        let introducer = open(dir.path(), &[(1, 2)]);
         let reply = ask(&introducer, introduce(2, 1)).await;
         assert_eq!(reply.members, [(NodeId(2), SocketAddr::from(([127, 0, 0, 1], 1)))]);
         for id in 3..200 {
             ask(&introducer, introduce(id, u16::try_from(id).unwrap())).await;
         }
         assert_eq!(ask(&introducer, IntroductionRequest::Known).await.members.len(), MEMBERS_MAX);
+    }
+
+    #[tokio::test]
+    async fn whoever_cannot_be_reached_is_refused_with_the_reason_and_founds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let introducer = open(dir.path(), &[(5, 0), (6, 7)]);
+        for (newcomer, words) in [
+            (introduce(5, 5), ["127.0.0.1:5", "nothing listens"]),
+            (introduce(6, 6), ["127.0.0.1:6", "another"]),
+        ] {
+            match introducer.answer(newcomer).await {
+                Reply::Refused(refusal) => {
+                    assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let reply = ask(&introducer, IntroductionRequest::Known).await;
+        assert_eq!((reply.founder, reply.members.len()), (None, 0));
     }
 }

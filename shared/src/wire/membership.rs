@@ -18,6 +18,8 @@ pub const MAX_DATAGRAM_BYTES: usize = 1_400;
 pub const ENVELOPE_RESERVE_BYTES: usize = 64;
 /// The most rumours in one [`Datagram`]; its size usually binds first.
 pub const MAX_RUMOURS: usize = 64;
+/// The most witnesses of one suspicion that are told: who raised it, and three that confirm it (Lifeguard's K).
+pub const MAX_WITNESSES: usize = 4;
 /// The most records in one [`PushPull`].
 pub const MAX_PUSH_PULL_RECORDS: usize = 2_048;
 /// The greatest generation or incarnation: out of honest reach, far from overflow.
@@ -33,8 +35,8 @@ pub enum MembershipWireError {
     #[error("{0} is not a member state: 0 alive, 1 suspect, 2 dead, 3 left")]
     State(u8),
     /// A list is too long.
-    #[error("a list of {length} member records is above the bound of {bound}")]
-    TooManyRecords {
+    #[error("a list of {length} entries is above the bound of {bound}")]
+    TooLong {
         /// Its length.
         length: usize,
         /// The bound.
@@ -182,38 +184,62 @@ fn checked_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
     check_address(SocketAddr::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// At most `BOUND` member records.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<MemberRecord>", into = "Vec<MemberRecord>")]
-pub struct Records<const BOUND: usize>(Vec<MemberRecord>);
+/// At most `BOUND` entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<T>", into = "Vec<T>")]
+#[serde(bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>"))]
+pub struct Bounded<T, const BOUND: usize>(Vec<T>);
 
-impl<const BOUND: usize> Records<BOUND> {
-    /// The first `BOUND` of `records`.
-    pub fn bounded(records: impl IntoIterator<Item = MemberRecord>) -> Self {
-        Self(records.into_iter().take(BOUND).collect())
+impl<T, const BOUND: usize> Default for Bounded<T, BOUND> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const BOUND: usize> Bounded<T, BOUND> {
+    /// The first `BOUND` of `entries`.
+    pub fn first_of(entries: impl IntoIterator<Item = T>) -> Self {
+        Self(entries.into_iter().take(BOUND).collect())
     }
 
-    /// The records.
-    pub fn as_slice(&self) -> &[MemberRecord] {
+    /// The entries.
+    pub fn as_slice(&self) -> &[T] {
         &self.0
     }
 }
 
-impl<const BOUND: usize> TryFrom<Vec<MemberRecord>> for Records<BOUND> {
+impl<T, const BOUND: usize> TryFrom<Vec<T>> for Bounded<T, BOUND> {
     type Error = MembershipWireError;
 
-    fn try_from(records: Vec<MemberRecord>) -> Result<Self, Self::Error> {
-        if records.len() > BOUND {
-            Err(MembershipWireError::TooManyRecords { length: records.len(), bound: BOUND })
+    fn try_from(entries: Vec<T>) -> Result<Self, Self::Error> {
+        if entries.len() > BOUND {
+            Err(MembershipWireError::TooLong { length: entries.len(), bound: BOUND })
         } else {
-            Ok(Self(records))
+            Ok(Self(entries))
         }
     }
 }
 
-impl<const BOUND: usize> From<Records<BOUND>> for Vec<MemberRecord> {
-    fn from(records: Records<BOUND>) -> Self {
-        records.0
+impl<T, const BOUND: usize> From<Bounded<T, BOUND>> for Vec<T> {
+    fn from(entries: Bounded<T, BOUND>) -> Self {
+        entries.0
+    }
+}
+
+/// News of one member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rumour {
+    /// What is believed of it.
+    pub record: MemberRecord,
+    /// Of a suspect: whose own probes of it failed, so that independent suspicions can be counted (Lifeguard,
+    /// section IV-B). Empty of all others.
+    pub witnesses: Bounded<NodeId, MAX_WITNESSES>,
+}
+
+impl Rumour {
+    /// An upper bound of its encoded size, in bytes.
+    pub fn encoded_bytes_max(&self) -> usize {
+        1 + self.record.encoded_bytes_max() + 1 + 9 * self.witnesses.as_slice().len()
     }
 }
 
@@ -244,8 +270,16 @@ pub enum DatagramBody {
         /// The request's.
         seq: u64,
     },
+    /// The member you asked about has not answered the sender yet; but the sender has answered you, so your own ears
+    /// are not at fault (Lifeguard, section IV-A).
+    Nack {
+        /// The request's.
+        seq: u64,
+    },
     /// Nothing but rumours.
     Gossip,
+    /// Nothing but rumours, in answer to one of which the sender knew more. It is not answered in turn.
+    Remark,
 }
 
 /// A UDP message between members: at most [`MAX_DATAGRAM_BYTES`] less [`ENVELOPE_RESERVE_BYTES`] encoded.
@@ -256,7 +290,7 @@ pub struct Datagram {
     /// What it asks or answers.
     pub body: DatagramBody,
     /// What it passes on.
-    pub rumours: Records<MAX_RUMOURS>,
+    pub rumours: Bounded<Rumour, MAX_RUMOURS>,
 }
 
 /// An upper bound of a datagram's encoded size without its rumours, in bytes: array heads, the sender, and the
@@ -269,21 +303,34 @@ pub struct PushPull {
     /// The sender's own record.
     pub from: MemberRecord,
     /// All others that it knows, those that are dead or have left included.
-    pub members: Records<MAX_PUSH_PULL_RECORDS>,
+    pub members: Bounded<Listed, MAX_PUSH_PULL_RECORDS>,
 }
 
-/// A ping over TCP, for when datagrams get lost. The process behind the address answers with [`TcpPong`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One member in a [`PushPull`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// What is believed of it.
+    pub record: MemberRecord,
+    /// When it will be forgotten, in seconds from now, if it is dead or has left; else 0. Members that learn of it from
+    /// each other thus forget it at one time, and it does not go round for ever.
+    pub forget_in_s: u32,
+}
+
+/// A ping over TCP, for when datagrams get lost, and for dialling a newcomer back. The process behind the address answers
+/// with [`TcpPong`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpPing {
     /// Who is meant.
     pub target: NodeId,
+    /// What the sender believes of it, so that a suspect can contradict at once.
+    pub believed: Option<MemberRecord>,
 }
 
 /// The answer to a [`TcpPing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpPong {
-    /// Who answers. Another than the target proves that the target's process is gone.
-    pub id: NodeId,
+    /// The answering member's own record. Another than the target proves that the target's process is gone.
+    pub record: MemberRecord,
 }
 
 #[cfg(test)]
@@ -308,15 +355,19 @@ mod tests {
         for record in [record(&long, "255.255.255.255:65535"), record(&long, "[ffff:ffff::ffff:ffff]:65535")]
         {
             assert!(rmp_serde::to_vec(&record).unwrap().len() <= record.encoded_bytes_max());
+            let witnesses = Bounded::first_of([NodeId(u64::MAX); MAX_WITNESSES]);
+            let rumour = Rumour { record, witnesses };
+            assert!(rmp_serde::to_vec(&rumour).unwrap().len() <= rumour.encoded_bytes_max());
         }
         let (seq, target) = (u64::MAX, NodeId(u64::MAX));
         for body in [
             DatagramBody::Ping { seq, target },
             DatagramBody::PingRequest { seq, target },
             DatagramBody::IndirectAck { seq },
+            DatagramBody::Nack { seq },
             DatagramBody::Gossip,
         ] {
-            let datagram = Datagram { from: target, body, rumours: Records::default() };
+            let datagram = Datagram { from: target, body, rumours: Bounded::default() };
             let encoded = rmp_serde::to_vec(&datagram).unwrap();
             assert!(encoded.len() <= DATAGRAM_HEAD_BYTES_MAX);
             assert_eq!(rmp_serde::from_slice::<Datagram>(&encoded).unwrap(), datagram);
@@ -344,7 +395,7 @@ mod tests {
             assert!(refused(&MemberRecord { address: address.parse().unwrap(), ..good.clone() }));
         }
         let list = rmp_serde::to_vec(&vec![good; 3]).unwrap();
-        assert!(rmp_serde::from_slice::<Records<3>>(&list).is_ok());
-        assert!(rmp_serde::from_slice::<Records<2>>(&list).is_err());
+        assert!(rmp_serde::from_slice::<Bounded<MemberRecord, 3>>(&list).is_ok());
+        assert!(rmp_serde::from_slice::<Bounded<MemberRecord, 2>>(&list).is_err());
     }
 }

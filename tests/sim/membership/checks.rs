@@ -38,6 +38,8 @@ impl World {
         let now = self.now;
         let state = &mut self.hosts[host];
         let Some(swim) = &state.swim else { return };
+        // Whoever is forgotten may be heard of afresh.
+        state.seen.retain(|&id, _| swim.member(id).is_some());
         for member in swim.members() {
             let (id, precedence) = (member.record.id, member.record.precedence());
             let before = state.seen.insert(id, precedence).unwrap_or(precedence);

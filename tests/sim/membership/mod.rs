@@ -1,12 +1,14 @@
 //! The membership machine under loss, delay, reordering, duplication, partitions, crashes, restarts and freezes.
 
 mod checks;
+mod health;
+mod partitions;
 mod scenarios;
 mod world;
 
 use std::time::Duration;
 
-use idunno_core::membership::{Counters, Event, MAX_SEEDS};
+use idunno_core::membership::{Config, Counters, Event};
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::RngExt;
 
@@ -28,7 +30,11 @@ fn size_for(seed: u64, world_seed: u64) -> usize {
 /// One random life of a cluster; returns its trace and what fired.
 fn live(seed: u64) -> (Trace, Counters) {
     let hosts = size_for(seed, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
-    let mut world = World::started(seed, hosts, Quality::LAN);
+    let mut config = Config::default();
+    if seed % 4 == 1 {
+        config.forget_after = Duration::from_secs(20);
+    }
+    let mut world = World::started_with(seed, hosts, config, Quality::LAN);
     for _ in 0..world.network.rng.random_range(5..20) {
         let pause = world.network.rng.random_range(0..3_000);
         world.run_for(Duration::from_millis(pause));
@@ -37,16 +43,14 @@ fn live(seed: u64) -> (Trace, Counters) {
     world.network.heal();
     world.network.quality = Quality::LAN;
     for host in 0..hosts {
-        world.hosts[host].udp_blocked = false;
-        if !world.is_up(host) && world.network.chance(500) {
+        world.hosts[host].udp_in_blocked = false;
+        world.hosts[host].udp_out_blocked = false;
+        if world.hosts[host].advertises.take().is_some() {
+            world.crash(host, false);
             restart(&mut world, host);
         }
-    }
-    // Whoever knew only of hosts that are gone asks the introducer again.
-    let everybody: Vec<_> = (0..hosts.min(MAX_SEEDS)).map(world::address).collect();
-    for host in world.up() {
-        if world.hosts[host].swim.as_ref().is_some_and(|swim| !swim.has_joined()) {
-            world.handle(host, Event::Join { seeds: everybody.clone() });
+        if !world.is_up(host) && world.network.chance(500) {
+            restart(&mut world, host);
         }
     }
     world.run_until_converged(AGREEMENT_BOUND);
@@ -66,7 +70,7 @@ fn disturb(world: &mut World) {
     let hosts = world.hosts.len();
     let host = world.network.rng.random_range(0..hosts);
     let other = world.network.rng.random_range(0..hosts);
-    match world.network.rng.random_range(0..13) {
+    match world.network.rng.random_range(0..15) {
         0 | 1 => {
             let powered_off = world.network.chance(500);
             world.crash(host, powered_off);
@@ -76,7 +80,8 @@ fn disturb(world: &mut World) {
         5 => {
             let border = world.network.rng.random_range(1..hosts);
             let turn = world.network.rng.random_range(0..hosts);
-            world.network.partition(hosts, |host| (host + turn) % hosts < border);
+            // The introducer, behind the last host, falls on one side too.
+            world.network.partition(hosts + 1, |host| (host + turn) % hosts < border);
         }
         6 | 7 => world.network.heal(),
         8 => {
@@ -94,7 +99,15 @@ fn disturb(world: &mut World) {
             world.wipe(host);
             restart(world, host);
         }
-        12 => world.hosts[host].udp_blocked ^= true,
+        12 => world.hosts[host].udp_in_blocked ^= true,
+        13 => world.hosts[host].udp_out_blocked ^= true,
+        14 => {
+            world.crash(host, false);
+            // Where nobody is, or somebody else.
+            let wrong = if world.network.chance(500) { hosts + 9 } else { other };
+            world.hosts[host].advertises = Some(world::address(wrong));
+            restart(world, host);
+        }
         _ => {}
     }
 }
@@ -125,7 +138,14 @@ fn random_faults() {
         ("ping requests", all.ping_requests),
         ("indirect acks", all.indirect_acks),
         ("TCP acks", all.tcp_acks),
+        ("nacks", all.nacks),
         ("suspicions", all.suspicions),
+        ("confirmations", all.confirmations),
+        ("dial-backs", all.dial_backs),
+        ("admissions", all.admissions),
+        ("refusals", all.refusals),
+        ("forgotten members", all.forgotten),
+        ("lists to strangers", all.strangers),
         ("expired suspicions", all.suspicions_expired),
         ("refused connections", all.refused),
         ("refutations", all.refutations),

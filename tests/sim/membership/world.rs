@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use idunno_core::membership::{Config, Counters, Effect, Event, Swim, TcpPingOutcome};
+use idunno_core::membership::{
+    AdmissionError, Config, Counters, Effect, Event, MAX_SEEDS, Swim, TcpPingOutcome,
+};
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState, PushPull};
+use idunno_shared::wire::membership::{
+    Generation, Incarnation, MemberRecord, MemberState, PushPull, TcpPing,
+};
 use rand::RngExt;
 
 use super::checks::Truth;
@@ -17,8 +21,9 @@ use crate::network::{Network, Quality, Trace};
 const SOCKET_BACKLOG: usize = 256;
 /// A connection over TCP takes this many one-way latencies to bring its first message.
 const TCP_LATENCIES: u32 = 3;
-/// When the shell gives up on a ping over TCP.
-const TCP_PING_TIMEOUT: Duration = Duration::from_millis(280);
+/// How often a member that knows others asks the introducer, and one that is alone.
+const INTRODUCE_PERIOD: Duration = Duration::from_secs(30);
+const INTRODUCE_ALONE_PERIOD: Duration = Duration::from_secs(5);
 
 /// A machine on the network, with or without a process.
 pub(crate) struct Host {
@@ -27,8 +32,14 @@ pub(crate) struct Host {
     pub(crate) swim: Option<Swim>,
     /// The host itself is gone: nobody refuses connections.
     pub(crate) powered_off: bool,
-    /// UDP to and from it is dropped, TCP is not.
-    pub(crate) udp_blocked: bool,
+    /// UDP to it is dropped, TCP is not.
+    pub(crate) udp_in_blocked: bool,
+    /// UDP from it is dropped, TCP is not.
+    pub(crate) udp_out_blocked: bool,
+    /// Where it says it listens, if that is not where it does.
+    pub(crate) advertises: Option<SocketAddr>,
+    /// Counts its processes.
+    boot: u64,
     frozen: bool,
     backlog: VecDeque<Event>,
     tick_at: Option<Instant>,
@@ -39,12 +50,46 @@ pub(crate) struct Host {
 /// What happens at a point in virtual time.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Event { host: usize, event: Event },
-    Datagram { from: usize, host: usize, event: Event },
-    PushPull { from: usize, host: usize, member: Option<NodeId>, message: PushPull },
-    TcpPing { from: usize, host: usize, seq: u64, target: NodeId },
-    Tick { host: usize, generation: u64 },
-    Thaw { host: usize },
+    Datagram {
+        from: usize,
+        host: usize,
+        event: Event,
+    },
+    PushPull {
+        call: u64,
+        host: usize,
+        member: Option<NodeId>,
+        message: PushPull,
+    },
+    TcpPing {
+        call: u64,
+        host: usize,
+        message: TcpPing,
+    },
+    /// The call is over, one way or the other; the first to come counts.
+    CallOver {
+        call: u64,
+        event: Event,
+    },
+    Introduce {
+        host: usize,
+        boot: u64,
+    },
+    Tick {
+        host: usize,
+        boot: u64,
+    },
+    Thaw {
+        host: usize,
+    },
+}
+
+/// A connection over TCP that waits for its answer.
+struct Call {
+    from: usize,
+    boot: u64,
+    /// Of a ping: its number and target.
+    ping: Option<(u64, NodeId)>,
 }
 
 pub(crate) struct World {
@@ -57,6 +102,12 @@ pub(crate) struct World {
     pub(crate) truth: Truth,
     /// When each observer first held each subject dead: (observer, subject) by host, since the last reset.
     pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
+    /// Who was refused by whom, and why: (newcomer, member) by host.
+    pub(crate) refusals: Vec<(usize, usize, AdmissionError)>,
+    /// Whom the introducer has met.
+    introduced: BTreeSet<usize>,
+    calls: BTreeMap<u64, Call>,
+    next_call: u64,
     /// Bytes of all datagrams sent.
     pub(crate) datagram_bytes: u64,
     steps: u64,
@@ -83,6 +134,10 @@ impl World {
             counters: Counters::default(),
             truth: Truth::default(),
             deaths: BTreeMap::new(),
+            refusals: Vec::new(),
+            introduced: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
             datagram_bytes: 0,
             steps: 0,
             next_id: 0,
@@ -94,7 +149,10 @@ impl World {
                 generation: 0,
                 swim: None,
                 powered_off: false,
-                udp_blocked: false,
+                udp_in_blocked: false,
+                udp_out_blocked: false,
+                advertises: None,
+                boot: 0,
                 frozen: false,
                 backlog: VecDeque::new(),
                 tick_at: None,
@@ -106,7 +164,12 @@ impl World {
 
     /// All hosts started within half a second, joining through the first, and a while to find each other.
     pub(crate) fn started(seed: u64, hosts: usize, quality: Quality) -> Self {
-        let mut world = Self::new(seed, hosts, Config::default(), quality);
+        Self::started_with(seed, hosts, Config::default(), quality)
+    }
+
+    /// As [`Self::started`], with other times.
+    pub(crate) fn started_with(seed: u64, hosts: usize, config: Config, quality: Quality) -> Self {
+        let mut world = Self::new(seed, hosts, config, quality);
         for host in 0..hosts {
             world.start(host, &[0]);
             let pause = world.network.rng.random_range(0..500_000 / hosts as u64);
@@ -136,6 +199,7 @@ impl World {
         let (now, config) = (self.now, self.config.clone());
         let state = &mut self.hosts[host];
         state.generation += 1;
+        state.boot += 1;
         state.powered_off = false;
         state.frozen = false;
         state.seen.clear();
@@ -143,12 +207,15 @@ impl World {
         let me = MemberRecord {
             id: state.id,
             name,
-            address: address(host),
+            address: state.advertises.unwrap_or_else(|| address(host)),
             generation: Generation(state.generation),
             incarnation: Incarnation(0),
             state: MemberState::Alive,
         };
         state.swim = Some(Swim::new(config, me, seed, now));
+        let boot = state.boot;
+        self.introduced.insert(host);
+        self.network.schedule(now + INTRODUCE_ALONE_PERIOD, What::Introduce { host, boot });
         self.handle(host, Event::Join { seeds: seeds.iter().map(|&seed| address(seed)).collect() });
     }
 
@@ -199,58 +266,101 @@ impl World {
 
     fn step(&mut self, what: What) {
         match what {
-            What::Event { host, event } => self.deliver(host, event),
             What::Datagram { from, host, event } => {
-                if !self.hosts[from].udp_blocked && !self.hosts[host].udp_blocked {
+                if !self.hosts[from].udp_out_blocked && !self.hosts[host].udp_in_blocked {
                     self.deliver(host, event);
                 }
             }
-            What::Tick { host, generation } => {
+            What::Tick { host, boot } => {
                 let state = &mut self.hosts[host];
-                if state.generation == generation && state.tick_at == Some(self.now) && !state.frozen {
+                if state.boot == boot && state.tick_at == Some(self.now) && !state.frozen {
                     state.tick_at = None;
                     self.handle(host, Event::Tick);
                 }
             }
             What::Thaw { host } => self.thaw(host),
-            What::PushPull { from, host, member, message } => {
+            What::PushPull { call, host, member, message } => {
                 if self.is_listening(host) {
-                    // The exchange is the host that waits for the answer.
-                    self.deliver(host, Event::PushPullRequest { exchange: from as u64, message });
-                } else if !self.hosts[host].powered_off
+                    self.deliver(host, Event::PushPullRequest { exchange: call, message });
+                } else if self.refuses(host)
                     && let Some(id) = member
                 {
-                    self.later(from, Event::ConnectionRefused { id });
+                    self.answer(call, Event::ConnectionRefused { id });
                 }
             }
-            What::TcpPing { from, host, seq, target } => self.answer_tcp_ping(from, host, seq, target),
+            What::TcpPing { call, host, message } => {
+                if self.is_listening(host) {
+                    self.deliver(host, Event::TcpPingRequest { exchange: call, message });
+                } else if self.refuses(host) {
+                    self.answer_ping(call, TcpPingOutcome::Refused);
+                }
+            }
+            What::CallOver { call, event } => {
+                if let Some(Call { from, boot, .. }) = self.calls.remove(&call)
+                    && self.hosts[from].boot == boot
+                {
+                    self.deliver(from, event);
+                }
+            }
+            What::Introduce { host, boot } => self.introduce(host, boot),
         }
     }
 
-    fn answer_tcp_ping(&mut self, from: usize, host: usize, seq: u64, target: NodeId) {
-        let connected = self.network.reaches_both_ways(from, host) && !self.hosts[host].powered_off;
-        let outcome = if !connected || self.hosts[host].frozen {
-            TcpPingOutcome::TimedOut
-        } else if self.is_listening(host) && self.hosts[host].id == target {
-            TcpPingOutcome::Answered
-        } else {
-            TcpPingOutcome::Refused
-        };
-        let event = Event::TcpPingResult { seq, target, outcome };
-        if outcome == TcpPingOutcome::TimedOut {
-            self.network.schedule(self.now + TCP_PING_TIMEOUT, What::Event { host: from, event });
-        } else {
-            self.later(from, event);
+    /// The shell asks the introducer: as the host after the last, it may be cut off too.
+    fn introduce(&mut self, host: usize, boot: u64) {
+        let introducer = self.hosts.len();
+        let state = &self.hosts[host];
+        let Some(swim) = state.swim.as_ref().filter(|_| state.boot == boot) else { return };
+        let (is_alone, has_left) = (swim.live_len() == 0, swim.has_left());
+        let pause = if is_alone { INTRODUCE_ALONE_PERIOD } else { INTRODUCE_PERIOD };
+        self.network.schedule(self.now + pause, What::Introduce { host, boot });
+        if has_left || !self.network.reaches_both_ways(host, introducer) {
+            return;
         }
+        let known: Vec<_> = self.introduced.iter().rev().take(MAX_SEEDS).map(|&host| address(host)).collect();
+        let event =
+            if is_alone { Event::Join { seeds: known } } else { Event::Introduced { addresses: known } };
+        self.deliver(host, event);
+    }
+
+    /// Opens a connection that will be answered by [`What::CallOver`]; none if nothing gets through.
+    fn call(&mut self, from: usize, ping: Option<(u64, NodeId)>) -> u64 {
+        self.next_call += 1;
+        let boot = self.hosts[from].boot;
+        self.calls.insert(self.next_call, Call { from, boot, ping });
+        self.next_call
+    }
+
+    /// When a first message over TCP arrives; never, if the hosts do not reach each other.
+    fn arrival(&mut self, from: usize, to: usize) -> Option<Instant> {
+        let reachable = to < self.hosts.len() && self.network.reaches_both_ways(from, to);
+        let first = self.network.latency() * (TCP_LATENCIES - 1);
+        let then = self.network.tcp_latency();
+        reachable.then(|| self.now + first + then)
+    }
+
+    fn answer(&mut self, call: u64, event: Event) {
+        let at = self.now + self.network.tcp_latency();
+        self.network.schedule(at, What::CallOver { call, event });
+    }
+
+    fn answer_ping(&mut self, call: u64, outcome: TcpPingOutcome) {
+        let Some((seq, target)) = self.calls.get(&call).and_then(|call| call.ping) else { return };
+        self.answer(call, Event::TcpPingResult { seq, target, outcome });
+    }
+
+    /// Whether `host` can answer the one who called.
+    fn answers(&self, host: usize, call: u64) -> bool {
+        self.calls.get(&call).is_some_and(|call| self.network.reaches_both_ways(host, call.from))
+    }
+
+    /// Nobody listens, but the host says so.
+    fn refuses(&self, host: usize) -> bool {
+        !self.is_listening(host) && !self.hosts[host].powered_off
     }
 
     fn is_listening(&self, host: usize) -> bool {
         self.hosts[host].swim.is_some()
-    }
-
-    fn later(&mut self, host: usize, event: Event) {
-        let at = self.now + self.network.latency();
-        self.network.schedule(at, What::Event { host, event });
     }
 
     fn deliver(&mut self, host: usize, event: Event) {
@@ -292,15 +402,17 @@ impl World {
             self.carry_out(host, effect);
         }
         self.check_self(host);
-        if self.hosts.len() <= 15 || self.steps.is_multiple_of(16) {
+        // Whoever is forgotten and heard of afresh between two looks would seem to have gone back.
+        let forgets = self.config.forget_after < Config::default().forget_after;
+        if self.hosts.len() <= 15 || forgets || self.steps.is_multiple_of(16) {
             self.check_others(host);
         }
         let state = &mut self.hosts[host];
         let due = state.swim.as_ref().and_then(Swim::next_deadline).map(|due| due.max(self.now));
         if let Some(due) = due.filter(|&due| state.tick_at.is_none_or(|at| due != at)) {
             state.tick_at = Some(due);
-            let generation = state.generation;
-            self.network.schedule(due, What::Tick { host, generation });
+            let boot = state.boot;
+            self.network.schedule(due, What::Tick { host, boot });
         }
     }
 
@@ -308,29 +420,42 @@ impl World {
         match effect {
             Effect::SendDatagram { to, message } => {
                 self.datagram_bytes += self.check_size(&message);
-                let from = address(host);
-                let to = host_at(to);
-                let what = What::Datagram { from: host, host: to, event: Event::Datagram { from, message } };
-                self.network.send(host, to, self.now, what);
+                let (from, to) = (address(host), host_at(to));
+                if to < self.hosts.len() {
+                    let event = Event::Datagram { from, message };
+                    self.network.send(host, to, self.now, What::Datagram { from: host, host: to, event });
+                }
             }
             Effect::StartPushPull { to, member, message } => {
                 let to = host_at(to);
-                if self.network.reaches_both_ways(host, to) {
-                    let what = What::PushPull { from: host, host: to, member, message };
-                    let at = self.now + self.network.latency() * TCP_LATENCIES;
-                    self.network.schedule(at, what);
+                if let Some(at) = self.arrival(host, to) {
+                    let call = self.call(host, None);
+                    self.network.schedule(at, What::PushPull { call, host: to, member, message });
                 }
             }
             Effect::ReplyPushPull { exchange, message } => {
-                let Ok(to) = usize::try_from(exchange) else { panic!("an exchange is a host") };
-                if self.network.reaches_both_ways(host, to) {
-                    self.later(to, Event::PushPullReply { message });
+                if self.answers(host, exchange) {
+                    self.answer(exchange, Event::PushPullReply { from: address(host), message });
                 }
             }
-            Effect::TcpPing { seq, target, to } => {
-                let at = self.now + self.network.latency() * TCP_LATENCIES;
-                let what = What::TcpPing { from: host, host: host_at(to), seq, target };
-                self.network.schedule(at, what);
+            Effect::RefusePushPull { exchange, error } => {
+                if let Some(call) = self.calls.remove(&exchange) {
+                    self.refusals.push((call.from, host, error));
+                }
+            }
+            Effect::TcpPing { seq, to, message, timeout } => {
+                let (to, target) = (host_at(to), message.target);
+                let call = self.call(host, Some((seq, target)));
+                let event = Event::TcpPingResult { seq, target, outcome: TcpPingOutcome::TimedOut };
+                self.network.schedule(self.now + timeout, What::CallOver { call, event });
+                if let Some(at) = self.arrival(host, to) {
+                    self.network.schedule(at, What::TcpPing { call, host: to, message });
+                }
+            }
+            Effect::AnswerTcpPing { exchange, message } => {
+                if self.answers(host, exchange) {
+                    self.answer_ping(exchange, TcpPingOutcome::Answered { record: message.record });
+                }
             }
             Effect::Changed(change) => {
                 if change.record.state == MemberState::Dead {
@@ -358,6 +483,14 @@ pub(crate) fn add(sum: &mut Counters, more: &Counters) {
     sum.ping_requests += more.ping_requests;
     sum.indirect_acks += more.indirect_acks;
     sum.tcp_acks += more.tcp_acks;
+    sum.nacks += more.nacks;
+    sum.confirmations += more.confirmations;
+    sum.dial_backs += more.dial_backs;
+    sum.admissions += more.admissions;
+    sum.refusals += more.refusals;
+    sum.unvouched += more.unvouched;
+    sum.strangers += more.strangers;
+    sum.forgotten += more.forgotten;
     sum.suspicions += more.suspicions;
     sum.suspicions_expired += more.suspicions_expired;
     sum.refused += more.refused;

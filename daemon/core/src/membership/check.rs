@@ -2,6 +2,7 @@
 
 use idunno_shared::wire::membership::MemberState;
 
+use super::suspicion::Suspicion;
 use super::{MAX_SEEDS, Phase, Swim};
 
 impl Swim {
@@ -9,7 +10,8 @@ impl Swim {
     pub fn check(&self) -> Result<(), String> {
         self.table.check()?;
         self.rumours.check()?;
-        self.prober.check()?;
+        self.relays.check()?;
+        self.admissions.check()?;
         let expected = if self.phase == Phase::Active { MemberState::Alive } else { MemberState::Left };
         if self.me.state != expected {
             return Err(format!("this member is {:?} in phase {:?}", self.me.state, self.phase));
@@ -20,6 +22,10 @@ impl Swim {
         let suspects = self.table.iter().filter(|member| member.record.state == MemberState::Suspect);
         if !suspects.map(|member| member.record.id).eq(self.suspicions.keys().copied()) {
             return Err("the suspects are not those with a deadline".to_owned());
+        }
+        self.suspicions.values().try_for_each(Suspicion::check)?;
+        if self.health.score() > self.config.health_max {
+            return Err(format!("a health score of {}", self.health.score()));
         }
         if self.seeds.len() > MAX_SEEDS {
             return Err(format!("{} seeds", self.seeds.len()));

@@ -1,9 +1,12 @@
 //! What the shell tells the membership machine, and what it asks of the shell.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::membership::{Datagram, MemberRecord, PushPull};
+use idunno_shared::names::MemberName;
+use idunno_shared::wire::membership::{Datagram, MemberRecord, PushPull, TcpPing, TcpPong};
+use thiserror::Error;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +18,8 @@ pub enum Event {
         /// What it says.
         message: Datagram,
     },
-    /// A peer sent its list over TCP and waits for ours: answered by one [`Effect::ReplyPushPull`].
+    /// A peer sent its list over TCP and waits for ours: answered by one [`Effect::ReplyPushPull`] or
+    /// [`Effect::RefusePushPull`], at once or when it has been dialled back.
     PushPullRequest {
         /// The shell's name for the waiting connection.
         exchange: u64,
@@ -25,10 +29,19 @@ pub enum Event {
     /// The answer to an [`Effect::StartPushPull`]. A failed exchange is simply not reported; if the connection was
     /// refused and the effect named a member, report [`Event::ConnectionRefused`].
     PushPullReply {
+        /// Where the effect sent ours.
+        from: SocketAddr,
         /// The peer's list.
         message: PushPull,
     },
-    /// How an [`Effect::TcpPing`] ended.
+    /// A ping came in over TCP: answered by one [`Effect::AnswerTcpPing`].
+    TcpPingRequest {
+        /// The shell's name for the waiting connection.
+        exchange: u64,
+        /// The ping.
+        message: TcpPing,
+    },
+    /// How an [`Effect::TcpPing`] ended. Exactly one for each.
     TcpPingResult {
         /// The effect's.
         seq: u64,
@@ -48,6 +61,12 @@ pub enum Event {
         /// Where other members may listen.
         seeds: Vec<SocketAddr>,
     },
+    /// The introducer was asked again, and names these; replaces whom it named before. Those at whose address no live
+    /// member is known are offered the list. The first [`super::MAX_SEEDS`] count.
+    Introduced {
+        /// Where members may listen.
+        addresses: Vec<SocketAddr>,
+    },
     /// Say good-bye: answered by one [`Effect::LeaveDone`].
     Leave,
     /// Time has passed: [`super::Swim::next_deadline`] is due.
@@ -55,11 +74,14 @@ pub enum Event {
 }
 
 /// How a ping over TCP ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TcpPingOutcome {
-    /// The target itself answered.
-    Answered,
-    /// The connection was refused, or another member answered: the target's process is gone.
+    /// A member answered.
+    Answered {
+        /// Its own record. Another than the target proves that the target's process is gone.
+        record: MemberRecord,
+    },
+    /// The connection was refused: the target's process is gone.
     Refused,
     /// Nobody answered in time.
     TimedOut,
@@ -91,14 +113,30 @@ pub enum Effect {
         /// Our list.
         message: PushPull,
     },
-    /// Ping a member over TCP and report [`Event::TcpPingResult`] within the probe period.
+    /// Refuse a [`Event::PushPullRequest`]: the peer is not admitted.
+    RefusePushPull {
+        /// The event's.
+        exchange: u64,
+        /// Why.
+        error: AdmissionError,
+    },
+    /// Ping a member over TCP and report [`Event::TcpPingResult`].
     TcpPing {
         /// Repeated in the result.
         seq: u64,
-        /// The member.
-        target: NodeId,
-        /// Where it listens.
+        /// Where the member listens, or says that it does.
         to: SocketAddr,
+        /// The ping; its target is repeated in the result.
+        message: TcpPing,
+        /// When to give up.
+        timeout: Duration,
+    },
+    /// Answer a [`Event::TcpPingRequest`].
+    AnswerTcpPing {
+        /// The event's.
+        exchange: u64,
+        /// The answer.
+        message: TcpPong,
     },
     /// A member's state, generation, name or address changed.
     Changed(MemberChange),
@@ -106,6 +144,49 @@ pub enum Effect {
     Conflict(MemberRecord),
     /// The good-bye is said; the process may end.
     LeaveDone,
+}
+
+/// Why a newcomer is not admitted. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AdmissionError {
+    /// The connection was refused, or another process answered.
+    #[error(
+        "{name} is not admitted: it does not listen at {address}, where it says it does; \
+         check its listen address, and what else may run there"
+    )]
+    NobodyThere {
+        /// The newcomer.
+        name: MemberName,
+        /// The address that it advertises.
+        address: SocketAddr,
+    },
+    /// No answer.
+    #[error(
+        "{name} is not admitted: it does not answer at {address}, where it says it listens, within {} ms; \
+         check that other hosts reach this address, and the firewalls between, for TCP and UDP",
+        limit.as_millis()
+    )]
+    NoAnswer {
+        /// The newcomer.
+        name: MemberName,
+        /// The address that it advertises.
+        address: SocketAddr,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// Too many others are being dialled back.
+    #[error("this member has {} newcomers to dial back already: try again", super::MAX_ADMISSIONS)]
+    Busy,
+}
+
+impl AdmissionError {
+    pub(super) fn nobody_at(newcomer: &MemberRecord) -> Self {
+        Self::NobodyThere { name: newcomer.name.clone(), address: newcomer.address }
+    }
+
+    pub(super) fn no_answer_from(newcomer: &MemberRecord, limit: Duration) -> Self {
+        Self::NoAnswer { name: newcomer.name.clone(), address: newcomer.address, limit }
+    }
 }
 
 /// A change in the list. It also reports this member itself, when it had to take over a higher generation.
@@ -128,20 +209,36 @@ pub struct Counters {
     pub indirect_acks: u64,
     /// Probes saved by a ping over TCP.
     pub tcp_acks: u64,
+    /// Those asked to ping that said they had no answer yet.
+    pub nacks: u64,
     /// Suspicions that this member raised by its own probes.
     pub suspicions: u64,
+    /// Times that a suspicion gained witnesses.
+    pub confirmations: u64,
     /// Members that this member declared dead when their suspicion ran out.
     pub suspicions_expired: u64,
     /// Members declared dead because their process refused a connection or another took their address.
     pub refused: u64,
     /// Times this member contradicted what others said of it.
     pub refutations: u64,
-    /// Lists offered to dead or left members and lost seeds.
+    /// Newcomers dialled back.
+    pub dial_backs: u64,
+    /// Newcomers that answered.
+    pub admissions: u64,
+    /// Newcomers that did not.
+    pub refusals: u64,
+    /// Lists offered to strangers that spoke to this member.
+    pub strangers: u64,
+    /// What strangers said of others.
+    pub unvouched: u64,
+    /// Lists offered to dead or left members, lost seeds, and whom the introducer named.
     pub reconnects: u64,
     /// Lists offered to live members.
     pub push_pulls: u64,
     /// Times this member found that it had been starved itself.
     pub stalls: u64,
+    /// Dead and left members forgotten.
+    pub forgotten: u64,
     /// Records dropped because the list was full.
     pub records_dropped: u64,
 }

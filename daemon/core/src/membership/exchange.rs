@@ -1,20 +1,20 @@
-//! Whole lists over TCP: joining through seeds, push-pull with the living, offers to the dead; and leaving.
+//! Whole lists over TCP: joining through seeds and push-pull with the living; and leaving.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::membership::{MemberState, PushPull, Records};
+use idunno_shared::wire::membership::{Bounded, Listed, MemberState, PushPull};
 use rand::RngExt;
 
 use super::learn::Source;
-use super::{Config, Effect, MAX_SEEDS, Phase, Swim};
+use super::{Config, Effect, MAX_SEEDS, Member, Phase, Swim};
 use crate::time::Instant;
 
 /// How many seeds are tried at once.
 const SEEDS_AT_ONCE: usize = 3;
-/// How many of the lost are offered the list at once.
-const OFFERS_AT_ONCE: usize = 2;
+/// In a larger cluster not all members exchange lists each period.
+const PUSH_PULL_MEMBERS: usize = 10;
 
 /// Where to look for the cluster, and when to look next.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ impl Seeds {
         self.addresses.len()
     }
 
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().copied()
+    }
+
     /// Seeds are tried until one answers, and again whenever this member is alone.
     pub(super) fn deadline(&self, has_peers: bool) -> Option<Instant> {
         let searching = !self.joined || !has_peers;
@@ -56,12 +60,25 @@ impl Swim {
             self.me.state = MemberState::Alive;
             self.me.incarnation = self.me.incarnation.next();
             self.rumours.add(self.me.id);
-            // What was due while away is not overdue, and suspects start afresh.
+            // What was due while away is not overdue.
             self.next_push_pull = now + self.config.push_pull_period;
-            self.next_reconnect = now + self.config.reconnect_period;
-            for deadline in self.suspicions.values_mut() {
-                *deadline = now + self.config.suspicion_min;
-            }
+            self.is_behind = false;
+            self.offers.restart(now + self.config.reconnect_period);
+            self.start_afresh();
+        }
+    }
+
+    /// Whom this member knew before it left may be gone and forgotten by all others: it learns anew who is there. Where
+    /// they were it offers its list.
+    fn start_afresh(&mut self) {
+        let known: Vec<_> = self.table.live().collect();
+        let addresses: Vec<_> =
+            known.iter().filter_map(|&id| Some(self.table.get(id)?.record.address)).collect();
+        self.on_introduced(&addresses);
+        for id in known {
+            self.suspicions.remove(&id);
+            self.prober.forget(id);
+            self.forget(id);
         }
     }
 
@@ -81,17 +98,30 @@ impl Swim {
     }
 
     pub(super) fn on_push_pull_request(&mut self, exchange: u64, message: &PushPull, now: Instant) {
-        self.merge(message, now);
-        let message = self.list();
+        if self.is_admitted(&message.from) || self.phase == Phase::Left {
+            self.merge(message, now);
+            self.reply(exchange, now);
+        } else {
+            self.consider_list(message, Some(exchange));
+        }
+    }
+
+    pub(super) fn reply(&mut self, exchange: u64, now: Instant) {
+        let message = self.list(now);
         self.effects.push_back(Effect::ReplyPushPull { exchange, message });
     }
 
-    pub(super) fn on_push_pull_reply(&mut self, message: &PushPull, now: Instant) {
+    pub(super) fn on_push_pull_reply(&mut self, from: SocketAddr, message: &PushPull, now: Instant) {
         if message.from.id != self.me.id && message.from.state.is_live() {
             self.seeds.joined = true;
             self.seeds.wait = self.config.join_retry_min;
         }
-        self.merge(message, now);
+        // Who answers at the address that it advertises has been dialled.
+        if message.from.address == from || self.is_admitted(&message.from) {
+            self.merge(message, now);
+        } else {
+            self.consider_list(message, None);
+        }
     }
 
     pub(super) fn run_exchanges(&mut self, now: Instant) {
@@ -101,14 +131,29 @@ impl Swim {
         }
         if now >= self.next_push_pull && has_peers {
             self.next_push_pull = now + self.jittered(self.config.push_pull_period);
-            for (id, to) in self.random_live(1, None) {
-                self.counters.push_pulls += 1;
-                self.start_push_pull(to, Some(id));
-            }
+            self.push_pull(now);
         }
-        if now >= self.next_reconnect {
-            self.next_reconnect = now + self.jittered(self.config.reconnect_period);
-            self.offer_to_the_lost();
+        if self.is_behind && has_peers && now >= self.strangers_from {
+            self.is_behind = false;
+            self.strangers_from = now + self.config.reconnect_period;
+            self.exchange_with_any(now);
+        }
+        self.run_offers(now);
+    }
+
+    fn push_pull(&mut self, now: Instant) {
+        // Whom no datagrams reach lives by its lists.
+        let is_deaf = 2 * self.table.udp_blocked_len() > self.table.live_len();
+        let is_turn = self.rng.random_range(0..self.size().max(PUSH_PULL_MEMBERS)) < PUSH_PULL_MEMBERS;
+        if is_deaf || is_turn {
+            self.exchange_with_any(now);
+        }
+    }
+
+    fn exchange_with_any(&mut self, now: Instant) {
+        for (id, to) in self.random_live(1, None) {
+            self.counters.push_pulls += 1;
+            self.start_push_pull(to, Some(id), now);
         }
     }
 
@@ -119,49 +164,42 @@ impl Swim {
         for _ in 0..known.min(SEEDS_AT_ONCE) {
             let to = self.seeds.addresses[self.seeds.turn % known];
             self.seeds.turn = (self.seeds.turn + 1) % known;
-            self.start_push_pull(to, self.table.live_at(to));
+            self.start_push_pull(to, self.table.live_at(to), now);
         }
     }
 
-    /// Offers the list to dead and left members and to seeds, at whose address no live member is known.
-    fn offer_to_the_lost(&mut self) {
-        let lost: Vec<_> = self
-            .table
-            .gone()
-            .chain(self.seeds.addresses.iter().copied())
-            .filter(|&address| address != self.me.address && self.table.live_at(address).is_none())
-            .collect();
-        // In turn, so that each of them has its offer within a known time.
-        for _ in 0..lost.len().min(OFFERS_AT_ONCE) {
-            self.counters.reconnects += 1;
-            self.offers = self.offers.wrapping_add(1);
-            self.start_push_pull(lost[self.offers % lost.len()], None);
-        }
-    }
-
-    fn start_push_pull(&mut self, to: SocketAddr, member: Option<NodeId>) {
-        let message = self.list();
+    pub(super) fn start_push_pull(&mut self, to: SocketAddr, member: Option<NodeId>, now: Instant) {
+        let message = self.list(now);
         self.effects.push_back(Effect::StartPushPull { to, member, message });
     }
 
-    /// Takes in a peer's list, its own record first.
-    fn merge(&mut self, message: &PushPull, now: Instant) {
+    /// Takes in an admitted peer's list, its own record first.
+    pub(super) fn merge(&mut self, message: &PushPull, now: Instant) {
         if self.phase == Phase::Left {
             return;
         }
-        self.learn(&message.from, Source::List, now);
-        for record in message.members.as_slice() {
-            self.learn(record, Source::List, now);
+        let is_news = self.table.live_len() > 0;
+        self.learn(&message.from, Source::Itself, now);
+        for listed in message.members.as_slice() {
+            let forget_in = Duration::from_secs(listed.forget_in_s.into());
+            self.learn(&listed.record, Source::List { forget_in, is_news }, now);
         }
     }
 
-    fn list(&self) -> PushPull {
-        let members = Records::bounded(self.table.iter().map(|member| member.record.clone()));
-        PushPull { from: self.me.clone(), members }
+    /// All that this member knows; nothing once it has left, for then it learns no more.
+    fn list(&self, now: Instant) -> PushPull {
+        let listed = |member: &Member| Listed {
+            record: member.record.clone(),
+            forget_in_s: member
+                .forget_at
+                .map_or(0, |at| u32::try_from(at.since(now).as_secs()).unwrap_or(u32::MAX)),
+        };
+        let known = self.table.iter().filter(|_| self.phase != Phase::Left);
+        PushPull { from: self.me.clone(), members: Bounded::first_of(known.map(listed)) }
     }
 
     /// `period`, shortened or lengthened by up to a quarter, so that members do not act in step.
-    fn jittered(&mut self, period: Duration) -> Duration {
+    pub(super) fn jittered(&mut self, period: Duration) -> Duration {
         period.mul_f64(self.rng.random_range(0.75..1.25))
     }
 }

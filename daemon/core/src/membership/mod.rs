@@ -1,57 +1,70 @@
 //! Which members there are, and which of them are up: the failure detector of one member.
 //!
 //! Source: SWIM (Das, Gupta, Motivala, DSN 2002): round-robin probing with indirect pings (section 4.3),
-//! piggybacked dissemination (4.1), suspicion and incarnations (4.2). From hashicorp/memberlist: push-pull over TCP,
-//! the TCP fallback ping, dead verdicts in a push-pull that count as suspicion, gossip apart from probes. From foca:
-//! offering the list to dead members.
+//! piggybacked dissemination (4.1), suspicion and incarnations (4.2). Lifeguard (Dadgar, Phillips, Currey, DSN-W 2018):
+//! local health and nacks (IV-A), confirmations (IV-B), the buddy system (IV-C). From hashicorp/memberlist: push-pull
+//! over TCP, the TCP fallback ping, dead verdicts in a push-pull that count as suspicion, gossip apart from probes.
+//! From foca: offering the list to dead members.
 //!
 //! What it decides: whom to probe and when, whom to suspect, who is dead, what to pass on, when to contradict.
 //! Records of one member are ordered by (generation, incarnation, state) and the greatest wins, everywhere and in any
 //! order of arrival, so all members come to agree. Only the member itself raises its generation and incarnation; by
 //! raising its incarnation it comes back even after it was declared dead. A refused connection needs no suspicion:
 //! the host answered that the process is gone. One process listens at one address: a new identity at a live member's
-//! address proves that the old one is dead.
+//! address proves that the old one is dead. A newcomer is on the list once it has been dialled back.
 //!
 //! # Invariants
 //! - A record never goes back in precedence, as long as it is remembered.
 //! - This member is `Alive` in its own eyes until it leaves, then `Left`.
-//! - Exactly the suspects have a suspicion deadline.
+//! - Exactly the suspects have a case: a deadline, and at most `MAX_WITNESSES` witnesses.
 //! - No two live members have one address, and none has this member's.
 //!
 //! # Bounds
-//! At most [`MAX_LIVE`] live and [`MAX_GONE`] dead or left members (the longest gone is forgotten), one rumour a
-//! member, [`MAX_RELAYS`] pings on behalf of others, [`MAX_SEEDS`] seeds, one probe under way. A datagram carries
-//! what fits in 1,400 bytes. Effects of one event: at most a fixed number plus one a record received.
+//! At most [`MAX_LIVE`] live and [`MAX_GONE`] dead or left members, [`MAX_GONE_PER_NAME`] of these of one name (beyond
+//! that, and after [`Config::forget_after`], the longest gone is forgotten), one rumour a member, [`MAX_RELAYS`] pings on
+//! behalf of others, [`MAX_ADMISSIONS`] newcomers being dialled back, [`MAX_SEEDS`] seeds and as many named by the
+//! introducer, one probe under way. A datagram carries what fits in 1,400 bytes. Effects of one event: at most a fixed
+//! number plus one a record received.
 //!
 //! # What it does not do
-//! No Lifeguard beyond the stall rule (a starved member distrusts its own probes), no dial-back before admission, no
-//! back-off between offers to the dead, no authentication: the shell only passes on what bears the cluster's secret.
+//! No authentication: the shell only passes on what bears the cluster's secret.
 
+mod admission;
 mod check;
 mod config;
 mod event;
 mod exchange;
+mod health;
 mod learn;
+mod offers;
 mod probe;
+mod relay;
 mod rumours;
 mod send;
+mod suspicion;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::{MemberRecord, MemberState};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::admission::Admissions;
 pub use self::config::Config;
-pub use self::event::{Counters, Effect, Event, MemberChange, TcpPingOutcome};
+pub use self::event::{AdmissionError, Counters, Effect, Event, MemberChange, TcpPingOutcome};
 use self::exchange::Seeds;
+use self::health::Health;
+use self::offers::Offers;
 use self::probe::Prober;
+use self::relay::Relays;
 use self::rumours::Rumours;
+use self::suspicion::Suspicion;
 pub use self::table::Member;
 use self::table::Table;
 use crate::time::Instant;
@@ -60,7 +73,12 @@ use crate::time::Instant;
 pub const MAX_LIVE: usize = 1_024;
 /// The most dead and left members remembered.
 pub const MAX_GONE: usize = 1_024;
-/// The most seeds kept from a [`Event::Join`].
+/// The most dead and left members of one name remembered: a member whose data directory is emptied again and again
+/// comes back under new identities.
+pub const MAX_GONE_PER_NAME: usize = 2;
+/// The most newcomers being dialled back at one time.
+pub const MAX_ADMISSIONS: usize = 64;
+/// The most seeds kept from a [`Event::Join`], and the most addresses from an [`Event::Introduced`].
 pub const MAX_SEEDS: usize = 64;
 /// The most pings under way on behalf of others.
 pub const MAX_RELAYS: usize = 128;
@@ -78,14 +96,18 @@ pub struct Swim {
     table: Table,
     rumours: Rumours,
     prober: Prober,
-    /// When each suspect is dead.
-    suspicions: BTreeMap<NodeId, Instant>,
+    relays: Relays,
+    health: Health,
+    suspicions: BTreeMap<NodeId, Suspicion>,
+    admissions: Admissions,
     seeds: Seeds,
+    offers: Offers,
     next_gossip: Instant,
     next_push_pull: Instant,
-    next_reconnect: Instant,
-    /// Offers made so far: whose turn it is.
-    offers: usize,
+    /// From when on lists are exchanged with a stranger again.
+    strangers_from: Instant,
+    /// Since then a stranger said what did not count.
+    is_behind: bool,
     effects: VecDeque<Effect>,
     counters: Counters,
 }
@@ -106,18 +128,22 @@ impl Swim {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let me = MemberRecord { state: MemberState::Alive, ..me };
         let prober = Prober::new(&config, &mut rng, now);
-        let mut spread = |period: std::time::Duration| now + period.mul_f64(rng.random_range(0.5..1.0));
+        let mut spread = |period: Duration| now + period.mul_f64(rng.random_range(0.5..1.0));
         Self {
             next_push_pull: spread(config.push_pull_period),
-            next_reconnect: spread(config.reconnect_period),
+            offers: Offers::new(spread(config.reconnect_period)),
             next_gossip: now,
-            offers: 0,
+            strangers_from: now,
+            is_behind: false,
             me,
             phase: Phase::Active,
             table: Table::default(),
             rumours: Rumours::default(),
             prober,
+            relays: Relays::default(),
+            health: Health::new(config.health_max),
             suspicions: BTreeMap::new(),
+            admissions: Admissions::default(),
             seeds: Seeds::new(&config, now),
             effects: VecDeque::new(),
             counters: Counters::default(),
@@ -134,12 +160,14 @@ impl Swim {
             Event::PushPullRequest { exchange, message } => {
                 self.on_push_pull_request(exchange, &message, now);
             }
-            Event::PushPullReply { message } => self.on_push_pull_reply(&message, now),
+            Event::PushPullReply { from, message } => self.on_push_pull_reply(from, &message, now),
+            Event::TcpPingRequest { exchange, message } => self.on_tcp_ping_request(exchange, &message),
             Event::TcpPingResult { seq, target, outcome } => {
-                self.on_tcp_ping_result(seq, target, outcome, now);
+                self.on_tcp_ping_result(seq, target, &outcome, now);
             }
             Event::ConnectionRefused { id } => self.on_refused(id, now),
             Event::Join { seeds } => self.on_join(&seeds, now),
+            Event::Introduced { addresses } => self.on_introduced(&addresses),
             Event::Leave => self.on_leave(now),
             Event::Tick => {}
         }
@@ -157,11 +185,14 @@ impl Swim {
         if self.phase != Phase::Active {
             return gossip.or(Some(self.next_gossip));
         }
-        let probe = self.prober.deadline(&self.config).filter(|_| has_peers);
-        let suspicion = self.suspicions.values().min().copied();
+        let probe = has_peers.then_some(self.prober.deadline());
+        let relay = self.relays.deadline();
+        let suspicion = self.suspicions.values().map(Suspicion::deadline).min();
         let push_pull = has_peers.then_some(self.next_push_pull);
         let join = self.seeds.deadline(has_peers);
-        [gossip, probe, suspicion, push_pull, join, Some(self.next_reconnect)].into_iter().flatten().min()
+        let offer = Some(self.offers.deadline());
+        let catch_up = (self.is_behind && has_peers).then_some(self.strangers_from);
+        [gossip, probe, relay, suspicion, push_pull, join, offer, catch_up].into_iter().flatten().min()
     }
 
     /// The next effect to carry out.
@@ -206,6 +237,11 @@ impl Swim {
         self.phase == Phase::Left
     }
 
+    /// How much this member doubts its own ears: 0 if not at all, at most [`Config::health_max`].
+    pub const fn health(&self) -> u32 {
+        self.health.score()
+    }
+
     /// How often each mechanism was used.
     pub const fn counters(&self) -> &Counters {
         &self.counters
@@ -214,33 +250,26 @@ impl Swim {
     /// If this member was driven too late, its clock ran while its ears were shut: what it failed to hear proves
     /// nothing. The probe under way is dropped and suspects get the time back.
     fn notice_stall(&mut self, now: Instant) {
-        let late = self.next_deadline().map_or(std::time::Duration::ZERO, |due| now.since(due));
+        let late = self.next_deadline().map_or(Duration::ZERO, |due| now.since(due));
         if late < self.config.stall {
             return;
         }
         self.counters.stalls += 1;
         self.prober.abandon();
-        for deadline in self.suspicions.values_mut() {
-            *deadline = *deadline + late;
+        self.health.worsen();
+        for case in self.suspicions.values_mut() {
+            case.postpone(late);
         }
     }
 
     fn run_timers(&mut self, now: Instant) {
         if self.phase == Phase::Active {
             self.run_probe(now);
+            self.run_relays(now);
             self.expire_suspicions(now);
             self.run_exchanges(now);
         }
         self.run_gossip(now);
-    }
-
-    /// A member's death by the clock: it did not contradict in time.
-    fn expire_suspicions(&mut self, now: Instant) {
-        let expired = self.suspicions.iter().filter(|&(_, &deadline)| deadline <= now);
-        for id in expired.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.counters.suspicions_expired += 1;
-            self.declare_dead(id, now);
-        }
     }
 
     fn on_refused(&mut self, id: NodeId, now: Instant) {

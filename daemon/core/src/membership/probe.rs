@@ -1,18 +1,17 @@
 //! Probing: one member a period, over a shuffled round robin; first directly, then through others and over TCP.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::membership::DatagramBody;
+use idunno_shared::wire::membership::{DatagramBody, TcpPing, TcpPong};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Config, Effect, MAX_RELAYS, Swim, TcpPingOutcome};
+use super::{Config, Effect, Swim, TcpPingOutcome};
 use crate::time::Instant;
 
-/// The probe under way, the order of those to come, and pings on behalf of others.
+/// The probe under way, and the order of those to come.
 #[derive(Debug)]
 pub(super) struct Prober {
     current: Option<Probe>,
@@ -21,39 +20,30 @@ pub(super) struct Prober {
     /// Whom to probe next, from the back.
     order: Vec<NodeId>,
     seq: u64,
-    relays: BTreeMap<u64, Relay>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     target: NodeId,
     seq: u64,
-    started: Instant,
-    asked_others: bool,
+    /// When the direct ping has taken too long; none once others are asked.
+    ask_at: Option<Instant>,
+    /// One of those asked said that it is at it: this member's ears work.
+    heard_anybody: bool,
     answered_over_tcp: bool,
-}
-
-/// A ping on behalf of `requester`, which knows it as `seq`.
-#[derive(Clone, Copy, Debug)]
-struct Relay {
-    target: NodeId,
-    requester: NodeId,
-    to: SocketAddr,
-    seq: u64,
 }
 
 impl Prober {
     pub(super) fn new(config: &Config, rng: &mut ChaCha8Rng, now: Instant) -> Self {
         let next = now + config.probe_period.mul_f64(rng.random_range(0.0..1.0));
-        // Numbers of an earlier life must not match.
-        let seq = rng.random::<u64>() >> 16;
-        Self { current: None, next, order: Vec::new(), seq, relays: BTreeMap::new() }
+        // Numbers of an earlier life must not match; small ones are short on the wire.
+        let seq = u64::from(rng.random::<u32>() >> 1);
+        Self { current: None, next, order: Vec::new(), seq }
     }
 
-    pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
-        let indirect = self.current.filter(|probe| !probe.asked_others);
-        let indirect = indirect.map(|probe| probe.started + config.ping_timeout);
-        indirect.into_iter().chain([self.next]).min()
+    pub(super) fn deadline(&self) -> Instant {
+        let ask_at = self.current.and_then(|probe| probe.ask_at);
+        ask_at.map_or(self.next, |at| at.min(self.next))
     }
 
     pub(super) fn abandon(&mut self) {
@@ -67,22 +57,21 @@ impl Prober {
         }
     }
 
+    /// `id` is to be probed next.
+    pub(super) fn hasten(&mut self, id: NodeId) {
+        self.order.retain(|&other| other != id);
+        self.order.push(id);
+    }
+
     /// `id` is gone.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.order.retain(|&other| other != id);
         self.current = self.current.filter(|probe| probe.target != id);
     }
 
-    fn next_seq(&mut self) -> u64 {
+    pub(super) const fn next_seq(&mut self) -> u64 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
-    }
-
-    pub(super) fn check(&self) -> Result<(), String> {
-        if self.relays.len() > MAX_RELAYS {
-            return Err(format!("{} relayed pings", self.relays.len()));
-        }
-        Ok(())
     }
 }
 
@@ -92,15 +81,14 @@ impl Swim {
             self.end_probe(now);
             self.start_probe(now);
         } else if let Some(probe) = self.prober.current
-            && !probe.asked_others
-            && now >= probe.started + self.config.ping_timeout
+            && probe.ask_at.is_some_and(|at| at <= now)
         {
-            self.probe_indirectly(probe);
+            self.probe_indirectly(probe, now);
         }
     }
 
     fn start_probe(&mut self, now: Instant) {
-        self.prober.next = now + self.config.probe_period;
+        self.prober.next = now + self.health.stretch(self.config.probe_period);
         if self.prober.order.is_empty() {
             self.prober.order = self.table.live().collect();
             self.prober.order.shuffle(&mut self.rng);
@@ -109,21 +97,24 @@ impl Swim {
         let Some(to) = self.table.get(target).map(|member| member.record.address) else { return };
         let seq = self.prober.next_seq();
         self.counters.probes += 1;
+        let ask_at = Some(now + self.health.stretch(self.config.ping_timeout));
         self.prober.current =
-            Some(Probe { target, seq, started: now, asked_others: false, answered_over_tcp: false });
+            Some(Probe { target, seq, ask_at, heard_anybody: false, answered_over_tcp: false });
         self.send(to, target, DatagramBody::Ping { seq, target });
     }
 
-    /// The direct ping took too long: ask others, and try TCP.
-    fn probe_indirectly(&mut self, probe: Probe) {
+    /// The direct ping took too long: ask others, and try TCP, which also tells a suspect that it is one.
+    fn probe_indirectly(&mut self, probe: Probe, now: Instant) {
         let Probe { target, seq, .. } = probe;
-        self.prober.current = Some(Probe { asked_others: true, ..probe });
+        self.prober.current = Some(Probe { ask_at: None, ..probe });
         for (id, to) in self.random_live(self.config.ping_request_peers, Some(target)) {
             self.counters.ping_requests += 1;
             self.send(to, id, DatagramBody::PingRequest { seq, target });
         }
-        if let Some(to) = self.table.get(target).map(|member| member.record.address) {
-            self.effects.push_back(Effect::TcpPing { seq, target, to });
+        if let Some(record) = self.table.get(target).map(|member| member.record.clone()) {
+            let (to, timeout) = (record.address, self.prober.next.since(now));
+            let message = TcpPing { target, believed: Some(record) };
+            self.effects.push_back(Effect::TcpPing { seq, to, message, timeout });
         }
     }
 
@@ -132,10 +123,14 @@ impl Swim {
         let Some(probe) = self.prober.current.take() else { return };
         if probe.answered_over_tcp {
             self.counters.tcp_acks += 1;
-            self.table.set_udp_blocked(probe.target, true);
-        } else {
-            self.suspect(probe.target, now);
+            self.health.improve();
+            self.table.note_answer(probe.target, false);
+            return;
         }
+        if !probe.heard_anybody {
+            self.health.worsen();
+        }
+        self.suspect(probe.target, now);
     }
 
     pub(super) fn on_ping(&mut self, from: NodeId, address: SocketAddr, seq: u64, target: NodeId) {
@@ -150,45 +145,61 @@ impl Swim {
 
     pub(super) fn on_ack(&mut self, from: NodeId, seq: u64) {
         if self.prober.current.is_some_and(|probe| probe.seq == seq && probe.target == from) {
-            self.prober.current = None;
-            self.table.set_udp_blocked(from, false);
-        } else if self.prober.relays.get(&seq).is_some_and(|relay| relay.target == from)
-            && let Some(relay) = self.prober.relays.remove(&seq)
-        {
-            self.send(relay.to, relay.requester, DatagramBody::IndirectAck { seq: relay.seq });
+            self.end_well(from);
+        } else {
+            self.on_relayed_ack(from, seq);
         }
-    }
-
-    /// Pings on behalf of another, only at the address known here: a request cannot aim at a third party.
-    pub(super) fn on_ping_request(&mut self, from: NodeId, address: SocketAddr, seq: u64, target: NodeId) {
-        let Some(to) = self.table.get(target).map(|member| member.record.address) else { return };
-        let own = self.prober.next_seq();
-        self.prober.relays.insert(own, Relay { target, requester: from, to: address, seq });
-        if self.prober.relays.len() > MAX_RELAYS {
-            // The oldest has waited longest, and its requester has given up.
-            self.prober.relays.pop_first();
-        }
-        self.send(to, target, DatagramBody::Ping { seq: own, target });
     }
 
     pub(super) fn on_indirect_ack(&mut self, seq: u64) {
-        if self.prober.current.is_some_and(|probe| probe.seq == seq) {
+        if let Some(probe) = self.prober.current.filter(|probe| probe.seq == seq) {
             self.counters.indirect_acks += 1;
-            self.prober.current = None;
+            self.end_well(probe.target);
         }
+    }
+
+    /// The probe under way was answered over UDP.
+    fn end_well(&mut self, target: NodeId) {
+        self.prober.current = None;
+        self.health.improve();
+        self.table.note_answer(target, true);
+    }
+
+    pub(super) fn on_nack(&mut self, seq: u64) {
+        if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.seq == seq) {
+            self.counters.nacks += 1;
+            probe.heard_anybody = true;
+        }
+    }
+
+    pub(super) fn on_tcp_ping_request(&mut self, exchange: u64, message: &TcpPing) {
+        if let Some(believed) = message.believed.as_ref().filter(|believed| believed.id == self.me.id) {
+            self.hear_of_self(believed);
+        }
+        let message = TcpPong { record: self.me.clone() };
+        self.effects.push_back(Effect::AnswerTcpPing { exchange, message });
     }
 
     pub(super) fn on_tcp_ping_result(
         &mut self,
         seq: u64,
         target: NodeId,
-        outcome: TcpPingOutcome,
+        outcome: &TcpPingOutcome,
         now: Instant,
     ) {
-        match (outcome, &mut self.prober.current) {
-            (TcpPingOutcome::Refused, _) => self.on_refused(target, now),
-            (TcpPingOutcome::Answered, Some(probe)) if probe.seq == seq => probe.answered_over_tcp = true,
-            (TcpPingOutcome::Answered | TcpPingOutcome::TimedOut, _) => {}
+        if self.on_dialled_back(seq, outcome, now) {
+            return;
+        }
+        match outcome {
+            TcpPingOutcome::Answered { record } if record.id == target => {
+                if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.seq == seq) {
+                    probe.answered_over_tcp = true;
+                }
+                // A suspect contradicts in its answer.
+                self.hear_from(record, now);
+            }
+            TcpPingOutcome::Answered { .. } | TcpPingOutcome::Refused => self.on_refused(target, now),
+            TcpPingOutcome::TimedOut => {}
         }
     }
 }

@@ -19,6 +19,13 @@ impl Rumours {
         self.order.insert((0, id));
     }
 
+    /// There is more to the news of `id`: it goes out with what is still to be sent, or afresh.
+    pub(super) fn add_more(&mut self, id: NodeId) {
+        if !self.sent.contains_key(&id) {
+            self.add(id);
+        }
+    }
+
     pub(super) fn remove(&mut self, id: NodeId) {
         if let Some(sent) = self.sent.remove(&id) {
             self.order.remove(&(sent, id));

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::{
-    DATAGRAM_HEAD_BYTES_MAX, Datagram, DatagramBody, ENVELOPE_RESERVE_BYTES, MAX_DATAGRAM_BYTES, MAX_RUMOURS,
-    MemberRecord, MemberState, Records,
+    Bounded, DATAGRAM_HEAD_BYTES_MAX, Datagram, DatagramBody, ENVELOPE_RESERVE_BYTES, MAX_DATAGRAM_BYTES,
+    MAX_RUMOURS, MemberRecord, MemberState, Rumour,
 };
 
 use super::learn::Source;
+use super::suspicion::Suspicion;
 use super::{Effect, Phase, Swim};
 use crate::time::Instant;
 
@@ -20,41 +21,106 @@ impl Swim {
         if self.phase == Phase::Left || message.from == self.me.id {
             return;
         }
-        for record in message.rumours.as_slice() {
-            self.learn(record, Source::Rumour, now);
-        }
+        self.hear_rumours(address, message, now);
+        self.meet_stranger(address, message.from, now);
         match message.body {
             DatagramBody::Ping { seq, target } => self.on_ping(message.from, address, seq, target),
             DatagramBody::Ack { seq } => self.on_ack(message.from, seq),
             DatagramBody::PingRequest { seq, target } => {
-                self.on_ping_request(message.from, address, seq, target);
+                self.on_ping_request(message.from, address, seq, target, now);
             }
             DatagramBody::IndirectAck { seq } => self.on_indirect_ack(seq),
-            DatagramBody::Gossip => {}
+            DatagramBody::Nack { seq } => self.on_nack(seq),
+            DatagramBody::Gossip | DatagramBody::Remark => {}
+        }
+    }
+
+    /// What a member on the list passes on counts. Of a stranger only what it says of this member, and of itself once
+    /// it is dialled back.
+    fn hear_rumours(&mut self, address: SocketAddr, message: &Datagram, now: Instant) {
+        let is_member = self.table.get(message.from).is_some_and(|member| member.record.state.is_live());
+        let mut remark = None;
+        for rumour in message.rumours.as_slice() {
+            let record = &rumour.record;
+            if record.id == message.from && !self.is_admitted(record) {
+                self.consider(record, now);
+            } else if is_member || record.id == message.from || record.id == self.me.id {
+                remark = self.remark_on(record).or(remark);
+                self.learn(record, Source::Rumour(rumour.witnesses.as_slice()), now);
+            } else {
+                self.counters.unvouched += 1;
+            }
+        }
+        if let Some(rumour) = remark.filter(|_| message.body != DatagramBody::Remark) {
+            self.send_with(address, message.from, DatagramBody::Remark, Some(rumour));
+        }
+    }
+
+    /// Whoever is not heard of, but speaks to this member, knows more: lists are exchanged with it, which dials it too;
+    /// or, when that was done just now, with anybody in a while, since what the stranger passed on did not count.
+    fn meet_stranger(&mut self, address: SocketAddr, from: NodeId, now: Instant) {
+        if self.table.get(from).is_some() || self.phase != Phase::Active {
+        } else if self.strangers_from <= now {
+            self.strangers_from = now + self.config.reconnect_period;
+            self.counters.strangers += 1;
+            self.start_push_pull(address, None, now);
+        } else {
+            self.is_behind = true;
+        }
+    }
+
+    /// What to tell a member that missed how a suspicion ended.
+    ///
+    /// If it is of this member: that it has been contradicted. If the suspect is dead: others, who know that, probe it no
+    /// more, so they confirm the suspicion by what they know. The death itself they do not tell: it may have been a
+    /// partition's, now healed, and the suspect about to contradict.
+    fn remark_on(&self, record: &MemberRecord) -> Option<Rumour> {
+        let known = self.record_of(record.id).filter(|known| known.precedence() > record.precedence())?;
+        if record.state == MemberState::Alive {
+            None
+        } else if record.id == self.me.id {
+            Some(Rumour { record: self.me.clone(), witnesses: Bounded::default() })
+        } else if record.state == MemberState::Suspect && !known.state.is_live() {
+            Some(Rumour { record: record.clone(), witnesses: Bounded::first_of([self.me.id]) })
+        } else {
+            None
         }
     }
 
     /// Sends `body` to `member` at `to`, with the rumours that fit. What others believe of `member` itself comes
-    /// first, so that a suspect, or a member wrongly held dead, hears of it and contradicts.
+    /// first, so that a suspect, or a member wrongly held dead, hears of it and contradicts (Lifeguard's buddy system).
     pub(super) fn send(&mut self, to: SocketAddr, member: NodeId, body: DatagramBody) {
+        self.send_with(to, member, body, None);
+    }
+
+    /// Sends `body` with one more rumour.
+    fn send_with(&mut self, to: SocketAddr, member: NodeId, body: DatagramBody, rumour: Option<Rumour>) {
         let own = self.table.get(member).map(|member| &member.record);
         let first = own.filter(|record| record.state != MemberState::Alive).map(|record| record.id);
-        let mut records: Vec<MemberRecord> = Vec::new();
-        let mut bytes = 0;
-        for id in first.into_iter().chain(self.rumours.ids().filter(|&id| Some(id) != first)) {
-            let Some(record) = self.record_of(id) else { continue };
-            bytes += record.encoded_bytes_max();
-            if bytes > RUMOUR_BYTES || records.len() == MAX_RUMOURS {
+        let others = self.rumours.ids().filter(|&id| Some(id) != first);
+        let mut bytes = rumour.as_ref().map_or(0, Rumour::encoded_bytes_max);
+        let mut rumours = Vec::from_iter(rumour);
+        for id in first.into_iter().chain(others) {
+            let Some(rumour) = self.rumour_of(id) else { continue };
+            bytes += rumour.encoded_bytes_max();
+            if bytes > RUMOUR_BYTES || rumours.len() == MAX_RUMOURS {
                 break;
             }
-            records.push(record.clone());
+            rumours.push(rumour);
         }
         let limit = self.config.rumour_sends(self.size());
-        for record in &records {
-            self.rumours.mark_sent(record.id, limit);
+        for rumour in &rumours {
+            self.rumours.mark_sent(rumour.record.id, limit);
         }
-        let message = Datagram { from: self.me.id, body, rumours: Records::bounded(records) };
+        let message = Datagram { from: self.me.id, body, rumours: Bounded::first_of(rumours) };
         self.effects.push_back(Effect::SendDatagram { to, message });
+    }
+
+    fn rumour_of(&self, id: NodeId) -> Option<Rumour> {
+        let record = self.record_of(id)?.clone();
+        let case = self.suspicions.get(&id);
+        let witnesses = Bounded::first_of(case.into_iter().flat_map(Suspicion::witnesses));
+        Some(Rumour { record, witnesses })
     }
 
     pub(super) fn wants_gossip(&self) -> bool {

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use idunno_shared::ids::NodeId;
+use idunno_shared::names::MemberName;
 use idunno_shared::wire::membership::MemberRecord;
 
-use super::{MAX_GONE, MAX_LIVE};
+use super::{MAX_GONE, MAX_GONE_PER_NAME, MAX_LIVE};
 use crate::time::Instant;
+
+/// So many probes in a row that only TCP answered mean that UDP is blocked, not that datagrams were lost.
+const UDP_BLOCKED_AFTER: u32 = 3;
 
 /// Another member, as this one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +22,10 @@ pub struct Member {
     pub udp_blocked: bool,
     /// Since when it is in its state.
     pub since: Instant,
+    /// When it is forgotten, if it is dead or has left.
+    pub forget_at: Option<Instant>,
+    /// Probes in a row that were answered over TCP alone.
+    tcp_only: u32,
 }
 
 /// All other members, indexed by what is asked of them.
@@ -26,7 +34,7 @@ pub(super) struct Table {
     members: BTreeMap<NodeId, Member>,
     /// Live members by address: one process listens at one address.
     addresses: BTreeMap<SocketAddr, NodeId>,
-    /// Dead and left members, oldest first.
+    /// Dead and left members by when they are forgotten.
     gone: BTreeSet<(Instant, NodeId)>,
 }
 
@@ -47,50 +55,89 @@ impl Table {
         self.addresses.len()
     }
 
+    pub(super) fn udp_blocked_len(&self) -> usize {
+        self.live().filter(|id| self.members.get(id).is_some_and(|member| member.udp_blocked)).count()
+    }
+
     pub(super) fn live_at(&self, address: SocketAddr) -> Option<NodeId> {
         self.addresses.get(&address).copied()
     }
 
-    /// Where dead and left members listened; longest gone first.
+    /// Where dead and left members listened.
     pub(super) fn gone(&self) -> impl Iterator<Item = SocketAddr> {
         self.gone.iter().filter_map(|(_, id)| self.members.get(id)).map(|member| member.record.address)
     }
 
-    pub(super) fn set_udp_blocked(&mut self, id: NodeId, blocked: bool) {
+    /// A probe of `id` was answered, over UDP or over TCP alone. Datagrams get lost; only several probes in a row tell
+    /// that they are blocked.
+    pub(super) fn note_answer(&mut self, id: NodeId, over_udp: bool) {
         if let Some(member) = self.members.get_mut(&id) {
-            member.udp_blocked = blocked;
+            member.tcp_only = if over_udp { 0 } else { member.tcp_only.saturating_add(1) };
+            member.udp_blocked = member.tcp_only >= UDP_BLOCKED_AFTER;
         }
     }
 
-    /// Stores a record and returns the one before; the member that is gone longest is forgotten beyond
-    /// [`MAX_GONE`]. The caller sees to it that no other live member has the address.
-    pub(super) fn put(&mut self, record: MemberRecord, now: Instant) -> Option<MemberRecord> {
+    /// Stores a record, to be forgotten at `forget_at` if it is not live, and returns the one before. The caller sees to
+    /// it that no other live member has the address, and forgets the [`Self::excess`].
+    pub(super) fn put(
+        &mut self,
+        record: MemberRecord,
+        forget_at: Instant,
+        now: Instant,
+    ) -> Option<MemberRecord> {
         let id = record.id;
         let before = self.members.remove(&id);
-        let mut member = Member { record, udp_blocked: false, since: now };
+        let forget_at = (!record.state.is_live()).then_some(forget_at);
+        let mut member = Member { record, udp_blocked: false, since: now, forget_at, tcp_only: 0 };
         if let Some(before) = &before {
-            if before.record.state.is_live() {
-                self.addresses.remove(&before.record.address);
-            } else {
-                self.gone.remove(&(before.since, id));
-            }
+            self.unlink(before);
             if before.record.state == member.record.state {
                 member.since = before.since;
             }
-            member.udp_blocked = before.udp_blocked && member.record.state.is_live();
+            if member.forget_at.is_none() {
+                member.udp_blocked = before.udp_blocked;
+                member.tcp_only = before.tcp_only;
+            }
         }
-        if member.record.state.is_live() {
-            self.addresses.insert(member.record.address, id);
+        if let Some(forget_at) = member.forget_at {
+            self.gone.insert((forget_at, id));
         } else {
-            self.gone.insert((member.since, id));
+            self.addresses.insert(member.record.address, id);
         }
         self.members.insert(id, member);
-        if self.gone.len() > MAX_GONE
-            && let Some((_, oldest)) = self.gone.pop_first()
-        {
-            self.members.remove(&oldest);
-        }
         before.map(|before| before.record)
+    }
+
+    /// A dead or left member, now one of `name`, that must be forgotten for the list to keep its bounds: of that name,
+    /// or of all, the one whose time is up first.
+    pub(super) fn excess(&self, name: &MemberName) -> Option<NodeId> {
+        let is_named = |id: &NodeId| self.members.get(id).is_some_and(|member| member.record.name == *name);
+        let mut named = self.gone.iter().map(|&(_, id)| id).filter(is_named);
+        let first = named.next();
+        if named.count() >= MAX_GONE_PER_NAME {
+            return first;
+        }
+        let over = self.gone.len() > MAX_GONE;
+        self.gone.first().filter(|_| over).map(|&(_, id)| id)
+    }
+
+    /// A dead or left member whose time is up.
+    pub(super) fn expired(&self, now: Instant) -> Option<NodeId> {
+        self.gone.first().filter(|&&(forget_at, _)| forget_at <= now).map(|&(_, id)| id)
+    }
+
+    pub(super) fn forget(&mut self, id: NodeId) {
+        if let Some(member) = self.members.remove(&id) {
+            self.unlink(&member);
+        }
+    }
+
+    fn unlink(&mut self, member: &Member) {
+        if let Some(forget_at) = member.forget_at {
+            self.gone.remove(&(forget_at, member.record.id));
+        } else {
+            self.addresses.remove(&member.record.address);
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
