@@ -37,7 +37,9 @@ impl World {
         let distinct: BTreeSet<NodeId> = trainers.iter().map(|(_, node)| *node).collect();
         assert_eq!(distinct.len(), trainers.len(), "a worker trains two models: {trainers:?}");
         for node in self.workers.keys() {
-            assert!(scheduler.leases(*node).count() <= LEASES_PER_WORKER_MAX);
+            // A report that was overtaken may have leases adopted that its worker has given up since, beside those that
+            // it was granted in their place: they return when its next reports lack them.
+            assert!(scheduler.leases(*node).count() <= 2 * LEASES_PER_WORKER_MAX);
         }
         if self.is_strict {
             self.check_work_conserving(scheduler);

@@ -89,7 +89,7 @@ impl World {
 
 #[test]
 fn survives_random_faults() {
-    let runs = for_each_seed("scheduler::survives_random_faults", 200, survives);
+    let runs = for_each_seed("scheduler::survives_random_faults", 250, survives);
     let sum = |part: fn(&Totals) -> u64| runs.iter().map(part).sum::<u64>();
     println!(
         "events {} elections {} pauses {} duplicates {} buried {} trained {}",
