@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Means, Office};
+use crate::clock::wall_ms;
 use crate::net::peers::PeerError;
 
 /// What a member is taken to have free until it says so.
@@ -29,7 +30,12 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(500);
 const FREE_SPACE_PERIOD: Duration = Duration::from_secs(10);
-const INVENTORY_PERIOD: Duration = Duration::from_secs(600);
+/// Between two inventories of a member: what is left behind there, by orders that did not arrive or uploads that were
+/// given up, stays so long.
+const INVENTORY_PERIOD_MIN: Duration = Duration::from_secs(10);
+const INVENTORY_PERIOD_MAX: Duration = Duration::from_secs(600);
+/// What a period grows by for each blob at the member, so that inventories cost 32 KB a second at most.
+const INVENTORY_PERIOD_PER_BLOB: Duration = Duration::from_millis(1);
 const OUTCOMES_QUEUED_MAX: usize = 1_024;
 /// About half a megabyte of the log each.
 const HOLDERS_PER_COMMAND_MAX: usize = 8_192;
@@ -47,7 +53,7 @@ pub struct Progress {
 
 enum Outcome {
     Copied(CopyTask, Result<(), String>),
-    Collected { node: NodeId, ordered: Vec<Digest>, unanswered: bool },
+    Collected { node: NodeId, order: u64, ordered: Vec<Digest>, unanswered: bool },
     Inventory { node: NodeId, after: Option<Digest>, reply: Option<InventoryPage> },
 }
 
@@ -69,6 +75,8 @@ struct Disk {
     free_space_at: Instant,
     /// From the request for an inventory's first page to the answer to its last.
     asking: bool,
+    /// Blobs listed by the inventory that is being asked for.
+    listed: u32,
     /// Blobs it had given up as damaged when the last inventory was begun.
     damaged: u64,
 }
@@ -84,7 +92,7 @@ pub fn start(
     let mut warden = Warden {
         office,
         term,
-        upkeep: Upkeep::new(Config::default()),
+        upkeep: Upkeep::new(Config::default(), wall_ms()),
         disks: BTreeMap::new(),
         absent: BTreeMap::new(),
         outcomes,
@@ -240,10 +248,12 @@ impl Warden {
     }
 
     fn ask_for_inventory(&mut self, node: NodeId, after: Option<Digest>) {
-        if after != Some(LAST_DIGEST) {
-            self.upkeep.ask_inventory(&self.means.consensus.state().borrow(), node);
-        }
-        let request = FileRequest::Inventory { after };
+        let void_below = if after == Some(LAST_DIGEST) {
+            0
+        } else {
+            self.upkeep.ask_inventory(&self.means.consensus.state().borrow(), node)
+        };
+        let request = FileRequest::Inventory { void_below, after };
         self.order(node, request, ORDER_TIMEOUT, move |answer| {
             let reply = match answer {
                 Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged }) => {
@@ -284,9 +294,11 @@ impl Warden {
                         disk.free_space_at = disk.free_space_at.min(now);
                     }
                 }
-                // An order that may still be carried out stays under way until the term ends.
+                // An order that may still be carried out stays under way until an inventory makes it void.
                 Outcome::Collected { unanswered: true, .. } => {}
-                Outcome::Collected { node, ordered, .. } => self.upkeep.collected(node, &ordered),
+                Outcome::Collected { node, order, ordered, .. } => {
+                    self.upkeep.collected(node, order, &ordered);
+                }
                 Outcome::Inventory { node, after, reply } => self.take_inventory(node, after, reply).await,
             }
         }
@@ -333,8 +345,9 @@ impl Warden {
             return;
         }
         if after.is_none() {
-            disk.damaged = page.damaged;
+            (disk.damaged, disk.listed) = (page.damaged, 0);
         }
+        disk.listed = disk.listed.saturating_add(u32::try_from(page.digests.len()).unwrap_or(u32::MAX));
         let (members, state) = (self.members(), self.state());
         let compared = Page { node, digests: &page.digests, after, last: !page.more };
         let reconciled = self.upkeep.reconcile(&state, &members, compared);
@@ -360,7 +373,10 @@ impl Warden {
                 disk.asking = true;
                 self.ask_for_inventory(node, Some(last));
             }
-            _ if page.damaged == disk.damaged => disk.inventory_at = now + INVENTORY_PERIOD,
+            _ if page.damaged == disk.damaged => {
+                let period = INVENTORY_PERIOD_PER_BLOB.saturating_mul(disk.listed);
+                disk.inventory_at = now + period.clamp(INVENTORY_PERIOD_MIN, INVENTORY_PERIOD_MAX);
+            }
             _ => {}
         }
     }
@@ -397,26 +413,30 @@ impl Warden {
     }
 
     /// Orders a member to delete blobs, unless an upload from before its restart may still count on what it forgot.
-    fn order_deletion(&mut self, node: NodeId, mut digests: Vec<Digest>) {
-        let (members, state, now) = (self.members(), self.state(), self.means.clock.now());
+    /// What is spared is found again by the next inventory.
+    fn order_deletion(&mut self, node: NodeId, digests: Vec<Digest>) {
+        let (members, now) = (self.members(), self.means.clock.now());
         let Some(office) = self.office.upgrade() else { return };
         let generation = self.disks.get(&node).map_or(0, |disk| disk.generation);
-        let allowed = office.uploads().may_collect(node, generation, now);
-        let (ordered, spared): (Vec<_>, Vec<_>) = digests
-            .drain(..)
-            .partition(|digest| allowed && self.upkeep.may_collect(&state, &members, node, digest));
-        self.upkeep.collected(node, &spared);
+        if !office.uploads().may_collect(node, generation, now) {
+            return;
+        }
+        // Before the state: what an upload below has committed is in it.
+        let watermark = office.uploads().watermark(now);
+        let state = self.state();
+        let may_collect = |digest: &Digest| self.upkeep.may_collect(&state, &members, node, digest);
+        let ordered: Vec<Digest> = digests.into_iter().filter(may_collect).collect();
         if ordered.is_empty() {
             return;
         }
-        self.upkeep.collecting(node, &ordered);
-        let watermark = office.uploads().watermark(now);
+        let number = self.upkeep.collecting(node, &ordered);
         let (peers, outcomes, term) = (self.means.peers.clone(), self.outcomes.clone(), self.term);
         let address = self.means.membership.current().address(node);
         tokio::spawn(async move {
             let unanswered = match (office.barrier().await, address) {
                 (Ok(_), Some(address)) => {
-                    let request = FileRequest::Collect { generation, watermark, digests: ordered.clone() };
+                    let digests = ordered.clone();
+                    let request = FileRequest::Collect { generation, number, watermark, digests };
                     let order = FileOrder { term, to: node, request };
                     let answer = peers.call(address, Request::Files(order), ORDER_TIMEOUT).await;
                     matches!(answer, Err(PeerError::Call { .. }))
@@ -424,7 +444,7 @@ impl Warden {
                 _ => false,
             };
             // When the term is over nobody waits.
-            let _ = outcomes.send(Outcome::Collected { node, ordered, unanswered }).await;
+            let _ = outcomes.send(Outcome::Collected { node, order: number, ordered, unanswered }).await;
         });
     }
 }
@@ -437,6 +457,7 @@ impl Disk {
             inventory_at: now,
             free_space_at: now,
             asking: false,
+            listed: 0,
             damaged: 0,
         }
     }

@@ -12,7 +12,8 @@ use idunno_shared::ids::{NodeId, Term, UploadId};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 /// How long an upload may go without a request before it is over.
-pub const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Longer than a holder may keep a worker's put waiting before the worker plans again.
+pub const IDLE_MAX: Duration = Duration::from_secs(40);
 /// Uploads alive at once; more are refused until some end.
 pub const UPLOADS_MAX: usize = 4_096;
 
@@ -52,7 +53,7 @@ impl Uploads {
         let last_used = (upload.term == self.term).then(|| self.last_used.get_mut(&upload.number)).flatten();
         let Some(last_used) = last_used else {
             let message =
-                "the upload is over, because its coordinator changed or it idled for a minute: plan it anew";
+                "the upload is over, because its coordinator changed or it idled for 40 s: plan it anew";
             return Err(Refusal::new(RefusalCode::UploadOver, message));
         };
         *last_used = now;
@@ -119,9 +120,9 @@ mod tests {
     fn an_idle_upload_is_over_and_a_used_one_is_not() {
         let mut uploads = Uploads::new(Term(3), 1);
         let (idle, used) = (uploads.open(at(0)).unwrap(), uploads.open(at(0)).unwrap());
-        uploads.touch(used, at(50)).unwrap();
-        assert_eq!(uploads.touch(idle, at(61)).unwrap_err().code, RefusalCode::UploadOver);
-        uploads.touch(used, at(61)).unwrap();
+        uploads.touch(used, at(30)).unwrap();
+        assert_eq!(uploads.touch(idle, at(41)).unwrap_err().code, RefusalCode::UploadOver);
+        uploads.touch(used, at(41)).unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use idunno_shared::client::files::connection::BlobStream;
 use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::link::Dial;
-use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
+use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX,
 };
@@ -19,7 +19,7 @@ use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::store::{BlobStore, SMALL_BYTES_MAX, StaleTerm, StoreError};
+use super::store::{BlobStore, OrderNumber, SMALL_BYTES_MAX, StaleTerm, StoreError};
 
 /// Copies that are fetched at once.
 pub const COPIES_AT_ONCE: usize = 16;
@@ -54,8 +54,12 @@ impl Orders {
                     format!("the order is for start {generation}, this is start {}", self.generation);
                 Err(Refusal::conflict(message))
             }
-            FileRequest::Collect { watermark, digests, .. } => self.collect(term, watermark, digests).await,
-            FileRequest::Inventory { after } => self.inventory(after).await,
+            FileRequest::Collect { number, watermark, digests, .. } => {
+                self.collect(OrderNumber { term, number }, watermark, digests).await
+            }
+            FileRequest::Inventory { void_below, after } => {
+                self.inventory(OrderNumber { term, number: void_below }, after).await
+            }
         }
     }
 
@@ -111,25 +115,27 @@ impl Orders {
 
     async fn collect(
         &self,
-        term: Term,
+        order: OrderNumber,
         watermark: UploadId,
         digests: Vec<Digest>,
     ) -> Result<FileReply, Refusal> {
         let store = self.store.clone();
-        let gone = blocking(move || store.collect(term, watermark, digests)).await?.map_err(stale)?;
+        let gone = blocking(move || store.collect(order, watermark, digests)).await?.map_err(stale)?;
         Ok(FileReply::Collected { gone })
     }
 
-    async fn inventory(&self, after: Option<Digest>) -> Result<FileReply, Refusal> {
+    async fn inventory(&self, void_below: OrderNumber, after: Option<Digest>) -> Result<FileReply, Refusal> {
         let store = self.store.clone();
         let generation = self.generation;
         blocking(move || {
             // Counted first: what is damaged while the list is made shows in the next one.
             let damaged = store.damaged();
-            let (digests, more) = store.inventory(after, INVENTORY_DIGESTS_MAX);
-            FileReply::Inventory { generation, digests, more, free_bytes: store.usable_bytes(), damaged }
+            let (digests, more) = store.inventory(void_below, after, INVENTORY_DIGESTS_MAX)?;
+            let free_bytes = store.usable_bytes();
+            Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged })
         })
-        .await
+        .await?
+        .map_err(stale)
     }
 }
 

@@ -122,6 +122,8 @@ pub enum FileRequest {
     Collect {
         /// The boot count of the process that the order was made for: one that restarted has forgotten its pins.
         generation: u64,
+        /// The order's number in its term: see [`FileRequest::Inventory`].
+        number: u64,
         /// Every upload below is over.
         watermark: UploadId,
         /// What to delete.
@@ -129,6 +131,9 @@ pub enum FileRequest {
     },
     /// List what is stored, in digest order.
     Inventory {
+        /// Orders of this term to delete with lower numbers are void from here on, wherever they still are: what is
+        /// listed does not vanish by them.
+        void_below: u64,
         /// Only digests above this one.
         after: Option<Digest>,
     },

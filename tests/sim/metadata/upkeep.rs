@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::member::{Health, Node, PAGE};
 use idunno_core::metadata::{Action, Command, HolderChange, State};
 use idunno_core::placement::{Candidate, Config, CopyTask, Members, Page, Upkeep, choose};
 use idunno_core::time::Instant;
@@ -23,39 +24,18 @@ const CONTENTS: u64 = 16;
 const MEMBERS_MAX: u64 = 14;
 /// Members that vanish at once, at most.
 const BURST_MAX: usize = 3;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
-    Up,
-    Crashed,
-    Destroyed,
-}
-
-/// A member's process and disk.
-#[derive(Debug)]
-struct Node {
-    health: Health,
-    disk: BTreeSet<Digest>,
-    /// The highest upload that touched a blob since the process started.
-    pins: BTreeMap<Digest, UploadId>,
-    /// The highest term that gave it an order.
-    term: Term,
-    /// Uploads from this one on were planned in this process' life.
-    started: UploadId,
-    absent_since: Instant,
-    /// How often it has crashed.
-    boot: u64,
-}
+const CONFIG: Config =
+    Config { copies_per_member: 2, grace: Duration::from_secs(10), retry_after: Duration::from_secs(5) };
 
 /// What is on its way; all of it may happen late, in any order.
 #[derive(Debug)]
 enum Work {
     Copy { term: Term, task: CopyTask },
     Record { term: Term, digest: Digest, target: NodeId, ok: bool },
-    Collect { term: Term, boot: u64, node: NodeId, watermark: UploadId, digests: Vec<Digest> },
-    Collected { term: Term, node: NodeId, digests: Vec<Digest> },
+    Collect { term: Term, boot: u64, node: NodeId, order: u64, watermark: UploadId, digests: Vec<Digest> },
+    Collected { term: Term, node: NodeId, order: u64, digests: Vec<Digest> },
     Commit { upload: UploadId, file: NewFile },
-    Inventory { term: Term, node: NodeId, page: Option<Vec<Digest>>, after: Option<Digest> },
+    Inventory { term: Term, node: NodeId, void_below: u64, page: Option<Vec<Digest>>, after: Option<Digest> },
 }
 
 struct World {
@@ -80,6 +60,7 @@ struct Seen {
     trims: u64,
     adopted: u64,
     bursts: u64,
+    void: u64,
 }
 
 fn digest_of(content: u64) -> Digest {
@@ -92,7 +73,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: Instant::START,
             state: State::new(),
-            upkeep: Upkeep::new(Config { copies_per_member: 2, ..Config::default() }),
+            upkeep: Upkeep::new(CONFIG, 1),
             nodes: BTreeMap::new(),
             work: Vec::new(),
             term: Term(1),
@@ -135,11 +116,7 @@ impl World {
     fn join(&mut self) {
         let id = NodeId(self.nodes.len() as u64);
         if id.0 < MEMBERS_MAX {
-            let (disk, pins) = (BTreeSet::new(), BTreeMap::new());
-            let started = self.next_upload();
-            let health = Health::Up;
-            let node = Node { health, disk, pins, term: Term(0), started, absent_since: self.now, boot: 0 };
-            self.nodes.insert(id, node);
+            self.nodes.insert(id, Node::new(self.next_upload(), self.now));
         }
     }
 
@@ -156,9 +133,7 @@ impl World {
             holders.truncate(2);
         }
         for holder in &holders {
-            let node = self.nodes.get_mut(holder).unwrap();
-            node.disk.insert(digest);
-            node.pins.insert(digest, upload);
+            self.nodes.get_mut(holder).unwrap().store(digest, upload);
         }
         self.uploads.insert(upload);
         let name = format!("f{}", self.rng.random_range(0..10)).parse().unwrap();
@@ -178,10 +153,7 @@ impl World {
         let up = self.up();
         if let Some(id) = self.pick(&up).filter(|_| up.len() > 1) {
             let now = self.now;
-            let node = self.nodes.get_mut(&id).unwrap();
-            (node.health, node.absent_since) = (Health::Crashed, now);
-            node.pins.clear();
-            node.boot += 1;
+            self.nodes.get_mut(&id).unwrap().crash(now);
         }
     }
 
@@ -222,7 +194,7 @@ impl World {
         self.term = Term(self.term.0 + 1);
         self.next_upload = 0;
         self.uploads.clear();
-        self.upkeep = Upkeep::new(Config { copies_per_member: 2, ..Config::default() });
+        self.upkeep = Upkeep::new(CONFIG, 1);
     }
 
     fn maintain(&mut self) {
@@ -256,10 +228,13 @@ impl World {
                 !pins_are_whole || !self.upkeep.may_collect(&self.state, &members, node, digest)
             })
             .collect();
-        self.upkeep.collected(node, &refused);
-        self.upkeep.collecting(node, &digests);
+        self.figures.spared += refused.len() as u64;
+        if digests.is_empty() {
+            return;
+        }
+        let order = self.upkeep.collecting(node, &digests);
         let boot = self.nodes[&node].boot;
-        self.work.push(Work::Collect { term: self.term, boot, node, watermark, digests });
+        self.work.push(Work::Collect { term: self.term, boot, node, order, watermark, digests });
     }
 
     fn inventory(&mut self) {
@@ -272,8 +247,8 @@ impl World {
     }
 
     fn ask_inventory(&mut self, node: NodeId, after: Option<Digest>) {
-        self.upkeep.ask_inventory(&self.state, node);
-        self.work.push(Work::Inventory { term: self.term, node, page: None, after });
+        let void_below = self.upkeep.ask_inventory(&self.state, node);
+        self.work.push(Work::Inventory { term: self.term, node, void_below, page: None, after });
     }
 
     fn work(&mut self) {
@@ -292,16 +267,25 @@ impl World {
                     self.upkeep.finished(digest, target, ok, self.now);
                 }
             }
-            Work::Collect { term, boot, node, watermark, digests } => {
-                self.collect(term, boot, node, watermark, digests);
+            Work::Collect { term, boot, node, order, watermark, digests } => {
+                self.collect(term, boot, node, order, watermark, &digests);
+                // Now and then the answer is lost.
+                if self.rng.random_range(0..4) > 0 {
+                    self.work.push(Work::Collected { term, node, order, digests });
+                }
             }
-            Work::Collected { term, node, digests } => {
+            Work::Collected { term, node, order, digests } => {
                 if term == self.term {
-                    self.upkeep.collected(node, &digests);
+                    self.upkeep.collected(node, order, &digests);
                 }
             }
             Work::Commit { upload, file } => self.commit(upload, file),
-            Work::Inventory { term, node, page, after } => self.read_inventory(term, node, page, after),
+            Work::Inventory { term, node, void_below, page: None, after } => {
+                self.list_inventory(term, node, void_below, after);
+            }
+            Work::Inventory { term, node, page: Some(page), after, .. } => {
+                self.read_inventory(term, node, &page, after);
+            }
         }
     }
 
@@ -321,49 +305,51 @@ impl World {
             |id: &NodeId| self.nodes[id].health == Health::Up && self.nodes[id].disk.contains(&digest);
         let found = task.sources.iter().any(readable);
         let target = self.nodes.get_mut(&task.target).unwrap();
-        let mut ok = found && target.health == Health::Up && term >= target.term;
+        let mut ok = found && target.obeys(term);
         if ok && self.rng.random_range(0..10) == 0 {
             ok = false;
         }
         if ok {
             self.figures.copies += 1;
-            target.term = term;
             target.disk.insert(digest);
         }
         self.work.push(Work::Record { term, digest, target: task.target, ok });
     }
 
-    fn collect(&mut self, term: Term, boot: u64, id: NodeId, watermark: UploadId, digests: Vec<Digest>) {
+    fn collect(
+        &mut self,
+        term: Term,
+        boot: u64,
+        id: NodeId,
+        order: u64,
+        watermark: UploadId,
+        digests: &[Digest],
+    ) {
         let node = self.nodes.get_mut(&id).unwrap();
-        if node.boot == boot && node.health == Health::Up && term >= node.term {
-            node.term = term;
-            for digest in &digests {
-                if node.pins.get(digest).is_some_and(|pin| *pin >= watermark) {
-                    self.figures.spared += 1;
-                } else {
-                    self.figures.collected += u64::from(node.disk.remove(digest));
-                }
-            }
+        if node.boot == boot && node.obeys(term) {
+            self.figures.void += u64::from(order < node.void_below);
+            let (collected, spared) = node.collect(order, watermark, digests);
+            self.figures.collected += collected;
+            self.figures.spared += spared;
         }
-        self.work.push(Work::Collected { term, node: id, digests });
     }
 
     /// First the member lists what it has, later the coordinator reads that.
-    fn read_inventory(&mut self, term: Term, id: NodeId, page: Option<Vec<Digest>>, after: Option<Digest>) {
+    fn list_inventory(&mut self, term: Term, id: NodeId, void_below: u64, after: Option<Digest>) {
         let node = self.nodes.get_mut(&id).unwrap();
-        if term != self.term || node.health != Health::Up {
+        if node.obeys(term) {
+            let page = Some(node.list(void_below, after));
+            self.work.push(Work::Inventory { term, node: id, void_below, page, after });
+        }
+    }
+
+    fn read_inventory(&mut self, term: Term, id: NodeId, page: &[Digest], after: Option<Digest>) {
+        if term != self.term || self.nodes[&id].health != Health::Up {
             return;
         }
-        let Some(page) = page else {
-            node.term = term;
-            let digests = node.disk.iter().filter(|digest| after.is_none_or(|after| **digest > after));
-            let page = Some(digests.take(4).copied().collect());
-            self.work.push(Work::Inventory { term, node: id, page, after });
-            return;
-        };
-        let last = page.len() < 4;
+        let last = page.len() < PAGE;
         let members = self.members();
-        let read = Page { node: id, digests: &page, after, last };
+        let read = Page { node: id, digests: page, after, last };
         let reconciled = self.upkeep.reconcile(&self.state, &members, read);
         self.figures.adopted += reconciled.add.len() as u64;
         let change = |digest: &Digest, add: &[NodeId], remove: &[NodeId]| HolderChange {
@@ -477,8 +463,8 @@ fn copies_survive_and_garbage_does_not() {
         let sum = |figure: fn(&Seen) -> u64| runs.iter().map(figure).sum::<u64>();
         let [copies, collected, spared] = [sum(|s| s.copies), sum(|s| s.collected), sum(|s| s.spared)];
         let [trims, adopted, bursts] = [sum(|s| s.trims), sum(|s| s.adopted), sum(|s| s.bursts)];
-        let all = [copies, collected, spared, trims, adopted, bursts];
+        let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void)];
         assert!(all.iter().all(|count| *count > 20), "the runs are too tame: {all:?}");
-        println!("copies, collected, spared, trims, adopted, bursts: {all:?}");
+        println!("copies, collected, spared, trims, adopted, bursts, void: {all:?}");
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Asked {
     before: BlobTable,
     /// What was deleted at the member since then.
     pub(super) collected: BTreeSet<Digest>,
+    /// Orders to delete below were void before the page was made.
+    void_below: u64,
 }
 
 /// A page of a member's inventory.
@@ -43,9 +45,13 @@ pub struct Page<'a> {
 }
 
 impl Upkeep {
-    /// A page of a member's inventory is about to be asked for; at most one a member at a time.
-    pub fn ask_inventory(&mut self, state: &State, node: NodeId) {
-        self.asked.insert(node, Asked { before: state.blobs().clone(), collected: BTreeSet::new() });
+    /// A page of a member's inventory is about to be asked for; at most one a member at a time. Orders to delete below
+    /// the number that comes out are to be void there before the page is made.
+    pub fn ask_inventory(&mut self, state: &State, node: NodeId) -> u64 {
+        let void_below = self.next_order;
+        self.asked
+            .insert(node, Asked { before: state.blobs().clone(), collected: BTreeSet::new(), void_below });
+        void_below
     }
 
     /// Compares a page of an inventory with the metadata; nothing comes out of a page that was not asked for.
@@ -55,9 +61,11 @@ impl Upkeep {
     /// in the metadata before the member's next page is asked for.
     pub fn reconcile(&mut self, state: &State, members: &Members, page: Page<'_>) -> Reconciled {
         let Page { node, digests, after, last } = page;
-        let Some(Asked { before, collected }) = self.asked.remove(&node) else {
+        let Some(Asked { before, collected, void_below }) = self.asked.remove(&node) else {
             return Reconciled::default();
         };
+        // Whatever became of older orders shows in the page, and they do nothing any more.
+        self.collecting.retain(|&(at, _), order| at != node || *order >= void_below);
         let mut reconciled = Reconciled::default();
         // What the page says of these may be true no more: a blob may even be deleted, stored again and recorded since.
         let in_motion = |digest: &Digest| {

@@ -1,6 +1,6 @@
 //! Plans for copies, trims and garbage, and what of them is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, NodeId};
@@ -75,17 +75,19 @@ pub struct Upkeep {
     failed: BTreeMap<(Digest, NodeId), Instant>,
     /// Failures in a row at a member, and until when it is left alone.
     failing: BTreeMap<NodeId, (u32, Option<Instant>)>,
-    /// Deletions ordered and not answered.
-    collecting: BTreeSet<(NodeId, Digest)>,
+    /// Deletions ordered that may still be carried out, and the order's number.
+    pub(super) collecting: BTreeMap<(NodeId, Digest), u64>,
+    pub(super) next_order: u64,
     /// Inventories that are being asked for.
     pub(super) asked: BTreeMap<NodeId, Asked>,
     repair_cursor: (usize, Digest),
 }
 
 impl Upkeep {
-    /// Nothing under way.
-    pub fn new(config: Config) -> Self {
-        Self { config, ..Self::default() }
+    /// Nothing under way. `first_order` is above the number of every order to delete that was given in this term: a
+    /// coordinator that restarts quickly leads the same term again.
+    pub fn new(config: Config, first_order: u64) -> Self {
+        Self { config, next_order: first_order, ..Self::default() }
     }
 
     /// The store in figures, as of the last plan.
@@ -154,7 +156,7 @@ impl Upkeep {
                 && !blob.holders.contains(node)
                 && !self.copying.contains_key(&(digest, *node))
                 && !self.failed.contains_key(&(digest, *node))
-                && !self.collecting.contains(&(*node, digest));
+                && !self.is_collecting(digest, *node);
             fits.then_some(Candidate { node: *node, free_bytes: *free_bytes })
         };
         let candidates: Vec<Candidate> = members.live.iter().filter_map(fit).collect();
@@ -227,8 +229,9 @@ impl Upkeep {
         })
     }
 
-    /// Records to be dropped, because more members hold a blob than should, or are said to that are long gone. Their bytes go later: the next inventory
-    /// finds them unrecorded, or the shell orders their deletion once the change is in the metadata.
+    /// Records to be dropped, because more members hold a blob than should, or are said to that are long gone. Their
+    /// bytes go later: the next inventory finds them unrecorded, or the shell orders their deletion once the change is
+    /// in the metadata.
     pub fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
         self.survey.observe(state, members);
         let trim = |digest: &Digest| {
@@ -251,15 +254,15 @@ impl Upkeep {
     }
 
     /// What nothing refers to. The entries go first, by [`crate::metadata::Action::Forget`]; the orders to delete follow
-    /// once that is in the metadata, each after [`Upkeep::may_collect`], and are under way until
-    /// [`Upkeep::collected`]. What no order reaches is found by the member's next inventory.
+    /// once that is in the metadata, each after [`Upkeep::may_collect`]. What no order reaches is found by the member's
+    /// next inventory.
     pub fn garbage(&mut self, state: &State, members: &Members) -> Garbage {
         self.survey.observe(state, members);
         let mut garbage = Garbage::default();
         for digest in self.survey.unreferenced.iter().take(DIGESTS_PER_COLLECT_MAX) {
             garbage.forget.push(*digest);
             for node in state.holders(digest).iter().filter(|node| members.live.contains_key(node)) {
-                if !self.copying.contains_key(&(*digest, *node)) && self.collecting.insert((*node, *digest)) {
+                if !self.is_copying(*digest, *node) && !self.is_collecting(*digest, *node) {
                     garbage.collect.entry(*node).or_default().push(*digest);
                 }
             }
@@ -267,17 +270,23 @@ impl Upkeep {
         garbage
     }
 
-    /// Orders to delete are about to be sent: until they are answered nothing is recorded of these blobs there.
-    pub fn collecting(&mut self, node: NodeId, digests: &[Digest]) {
-        self.collecting.extend(digests.iter().map(|digest| (node, *digest)));
+    /// An order to delete is about to be sent, under the number that comes out. Nothing is recorded of these blobs there
+    /// until it is [`Upkeep::collected`], or the member's next inventory has made it void.
+    pub fn collecting(&mut self, node: NodeId, digests: &[Digest]) -> u64 {
+        let order = self.next_order;
+        self.next_order += 1;
+        self.collecting.extend(digests.iter().map(|digest| ((node, *digest), order)));
+        order
     }
 
-    /// Orders to delete were answered, done or not. Nothing is to be recorded: the records went first.
+    /// An order to delete was answered, done or not. Nothing is to be recorded: the records went first.
     ///
-    /// Where no answer came, call this only once the member cannot carry the order out any more.
-    pub fn collected(&mut self, node: NodeId, digests: &[Digest]) {
+    /// Not to be called where no answer came, for it may still be carried out.
+    pub fn collected(&mut self, node: NodeId, order: u64, digests: &[Digest]) {
         for digest in digests {
-            self.collecting.remove(&(node, *digest));
+            if self.collecting.get(&(node, *digest)) == Some(&order) {
+                self.collecting.remove(&(node, *digest));
+            }
         }
         if let Some(asked) = self.asked.get_mut(&node) {
             asked.collected.extend(digests);
@@ -289,6 +298,6 @@ impl Upkeep {
     }
 
     pub(super) fn is_collecting(&self, digest: Digest, node: NodeId) -> bool {
-        self.collecting.contains(&(node, digest))
+        self.collecting.contains_key(&(node, digest))
     }
 }

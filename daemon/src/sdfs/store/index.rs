@@ -9,7 +9,7 @@ use std::ops::Bound;
 use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::wire::blobs::BlobRef;
 
-use super::StaleTerm;
+use super::{OrderNumber, StaleTerm};
 
 #[derive(Default)]
 pub(super) struct Index {
@@ -19,8 +19,8 @@ pub(super) struct Index {
     pins: BTreeMap<Digest, UploadId>,
     /// Puts in progress.
     busy: BTreeMap<Digest, u32>,
-    /// The highest term seen.
-    term: Term,
+    /// In the highest term seen: orders to delete below are void.
+    void_below: OrderNumber,
 }
 
 impl Index {
@@ -78,11 +78,20 @@ impl Index {
     }
 
     pub(super) fn observe(&mut self, term: Term) -> Result<(), StaleTerm> {
-        if term < self.term {
-            return Err(StaleTerm { ordered: term, seen: self.term });
+        self.make_void(OrderNumber { term, number: 0 })
+    }
+
+    /// Orders to delete below this one are void, as are all of older terms.
+    pub(super) fn make_void(&mut self, below: OrderNumber) -> Result<(), StaleTerm> {
+        if below.term < self.void_below.term {
+            return Err(StaleTerm { ordered: below.term, seen: self.void_below.term });
         }
-        self.term = term;
+        self.void_below = below.max(self.void_below);
         Ok(())
+    }
+
+    pub(super) fn is_void(&self, order: OrderNumber) -> bool {
+        order < self.void_below
     }
 
     /// Uploads below the watermark are over: their pins say nothing any more.

@@ -110,6 +110,15 @@ impl StoreError {
     }
 }
 
+/// An order to delete: its number in the term of the coordinator that gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OrderNumber {
+    /// The coordinator's term.
+    pub term: Term,
+    /// Rises within the term.
+    pub number: u64,
+}
+
 /// The order bears an older term than one already seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the order is of term {ordered}, term {seen} has begun")]
@@ -317,23 +326,24 @@ impl BlobStore {
     }
 
     /// Deletes the given blobs, but for those that a put in progress or an upload at or above `watermark` touches.
-    /// Answers which are not here any more. Blocks; each blob is decided and deleted in one step.
+    /// Answers which are not here any more. Blocks; each blob is decided and deleted in one step, and none once the
+    /// order has become void.
     pub fn collect(
         &self,
-        term: Term,
+        order: OrderNumber,
         watermark: UploadId,
         digests: Vec<Digest>,
     ) -> Result<Vec<Digest>, StaleTerm> {
-        self.check_term(term)?;
+        self.check_term(order.term)?;
         self.shared.index().forget_pins(watermark);
         let mut gone = digests;
-        gone.retain(|&digest| self.collect_one(watermark, digest));
+        gone.retain(|&digest| self.collect_one(order, watermark, digest));
         Ok(gone)
     }
 
-    fn collect_one(&self, watermark: UploadId, digest: Digest) -> bool {
+    fn collect_one(&self, order: OrderNumber, watermark: UploadId, digest: Digest) -> bool {
         let mut index = self.shared.index();
-        if !index.may_collect(digest, watermark) {
+        if index.is_void(order) || !index.may_collect(digest, watermark) {
             return false;
         }
         if index.size(digest).is_none() {
@@ -351,8 +361,16 @@ impl BlobStore {
         }
     }
 
-    /// At most `limit` digests above `after` in order, and whether more follow.
-    pub fn inventory(&self, after: Option<Digest>, limit: usize) -> (Vec<Digest>, bool) {
-        self.shared.index().list(after, limit)
+    /// At most `limit` digests above `after` in order, and whether more follow. No order below `void_below` deletes
+    /// anything from then on.
+    pub fn inventory(
+        &self,
+        void_below: OrderNumber,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> Result<(Vec<Digest>, bool), StaleTerm> {
+        let mut index = self.shared.index();
+        index.make_void(void_below)?;
+        Ok(index.list(after, limit))
     }
 }

@@ -30,6 +30,10 @@ async fn put_large(store: &BlobStore, blob: BlobRef, bytes: &[u8]) -> Result<(),
     stream.done().await
 }
 
+fn order(term: u64, number: u64) -> OrderNumber {
+    OrderNumber { term: Term(term), number }
+}
+
 fn count(directory: &TempDir, name: &str) -> usize {
     fs::read_dir(directory.path().join(name)).unwrap().count()
 }
@@ -52,8 +56,8 @@ async fn what_is_stored_is_there_after_a_restart() {
     }
     assert_eq!(store.totals(), (5, blobs.iter().map(|blob| blob.size).sum()));
     assert_eq!(count(&directory, "incoming"), 0);
-    let (first, more) = store.inventory(None, 3);
-    let (rest, end) = store.inventory(first.last().copied(), 3);
+    let (first, more) = store.inventory(order(1, 0), None, 3).unwrap();
+    let (rest, end) = store.inventory(order(1, 0), first.last().copied(), 3).unwrap();
     assert_eq!((first.len(), more, rest.len(), end), (3, true, 2, false));
     assert!(first.iter().chain(&rest).is_sorted());
     store.shared.index().check();
@@ -159,15 +163,31 @@ async fn collection_spares_what_an_open_upload_touched() {
     put(&store, Some(upload(3)), b"touched").await.unwrap();
     let absent = Digest::of(b"absent");
     let all = vec![old, young, touched, absent];
-    assert_eq!(store.collect(Term(1), upload(2), all.clone()), Ok(vec![old, absent]));
+    assert_eq!(store.collect(order(1, 1), upload(2), all.clone()), Ok(vec![old, absent]));
     assert!(!store.contains(old) && store.contains(young) && store.contains(touched));
     store.observe_term(Term(4));
     let stale = StaleTerm { ordered: Term(3), seen: Term(4) };
-    assert_eq!(store.collect(Term(3), upload(9), all.clone()), Err(stale));
+    assert_eq!(store.collect(order(3, 1), upload(9), all.clone()), Err(stale));
     let newer = UploadId { term: Term(4), number: 1 };
-    assert_eq!(store.collect(Term(4), newer, all.clone()), Ok(all));
+    assert_eq!(store.collect(order(4, 1), newer, all.clone()), Ok(all));
     assert_eq!(store.totals(), (0, 0));
     store.shared.index().check();
+}
+
+#[tokio::test]
+async fn an_inventory_makes_earlier_orders_void() {
+    let directory = TempDir::new().unwrap();
+    let store = BlobStore::open(directory.path(), 0).unwrap();
+    let digest = put(&store, None, b"listed").await.unwrap().digest;
+    assert_eq!(store.inventory(order(2, 7), None, 3), Ok((vec![digest], false)));
+    assert_eq!(store.collect(order(2, 6), upload(9), vec![digest]), Ok(Vec::new()), "listed, so it stays");
+    let stale = StaleTerm { ordered: Term(1), seen: Term(2) };
+    assert_eq!(store.inventory(order(1, 9), None, 3), Err(stale));
+    // One that voids less takes nothing back.
+    assert_eq!(store.inventory(order(2, 1), None, 3), Ok((vec![digest], false)));
+    assert_eq!(store.collect(order(2, 6), upload(9), vec![digest]), Ok(Vec::new()));
+    assert_eq!(store.collect(order(2, 7), upload(9), vec![digest]), Ok(vec![digest]));
+    assert_eq!(store.collect(order(3, 1), upload(9), vec![digest]), Ok(vec![digest]), "numbers begin anew");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,7 +204,7 @@ async fn a_put_never_loses_to_a_collection_below_it() {
             while !stop.load(Ordering::Relaxed) {
                 let below = upload(watermark.load(Ordering::SeqCst));
                 let was_there = store.contains(digest);
-                let gone = store.collect(Term(1), below, vec![digest]).unwrap();
+                let gone = store.collect(order(1, 1), below, vec![digest]).unwrap();
                 deleted += usize::from(was_there && !gone.is_empty());
             }
             deleted
@@ -303,7 +323,7 @@ async fn what_is_here_is_read_before_it_is_acknowledged_again() {
     assert_eq!(store.read(small).unwrap(), &b"precious"[..]);
     assert_eq!(store.check(Digest::of(&large)).unwrap(), large.len() as u64);
     // The upload that touched the first copy still speaks for the second.
-    assert_eq!(store.collect(Term(1), upload(7), vec![small]), Ok(vec![]));
+    assert_eq!(store.collect(order(1, 1), upload(7), vec![small]), Ok(vec![]));
 }
 
 #[tokio::test]

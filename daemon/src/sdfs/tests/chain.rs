@@ -135,19 +135,23 @@ async fn orders_are_obeyed_unless_their_term_is_over() {
     let copy = FileRequest::Copy { blob: unknown, sources: holders[..2].to_vec() };
     assert!(order(2, copy).await.unwrap_err().message.contains("is not here"));
     let Ok(FileReply::Inventory { generation: 7, digests, more: false, free_bytes, damaged: 0 }) =
-        order(2, FileRequest::Inventory { after: None }).await
+        order(2, FileRequest::Inventory { void_below: 0, after: None }).await
     else {
         panic!("no inventory");
     };
     assert_eq!((digests.len(), free_bytes > 0), (2, true));
     let collect = |term, digests| {
         let watermark = UploadId { term: Term(2), number: 5 };
-        order(term, FileRequest::Collect { generation: 7, watermark, digests })
+        order(term, FileRequest::Collect { generation: 7, number: 1, watermark, digests })
     };
-    let other = FileOrder { term: Term(2), to: NodeId(4), request: FileRequest::Inventory { after: None } };
+    let other = FileOrder {
+        term: Term(2),
+        to: NodeId(4),
+        request: FileRequest::Inventory { void_below: 0, after: None },
+    };
     assert_eq!(orders.handle(other).await.unwrap_err().code, RefusalCode::Conflict, "for another member");
     let watermark = UploadId { term: Term(2), number: 5 };
-    let earlier = FileRequest::Collect { generation: 6, watermark, digests: digests.clone() };
+    let earlier = FileRequest::Collect { generation: 6, number: 1, watermark, digests: digests.clone() };
     assert_eq!(order(2, earlier).await.unwrap_err().code, RefusalCode::Conflict, "for an earlier start");
     assert_eq!(collect(1, digests.clone()).await.unwrap_err().code, RefusalCode::StaleTerm);
     assert_eq!(collect(2, digests.clone()).await, Ok(FileReply::Collected { gone: digests }));

@@ -42,7 +42,7 @@ pub const COMMIT_FILES_MAX: usize = 256;
 const LOCATE_NAMES_MAX: usize = 256;
 const PIECES_QUEUED_MAX: usize = 256;
 /// A third of the time after which the coordinator gives an idle upload up.
-const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(10);
 
 /// A local file and the name it is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]

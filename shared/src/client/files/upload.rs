@@ -37,7 +37,7 @@ const TRIED_SHOWN_MAX: usize = 8;
 /// Blobs that are durable on their holders and referenced by nothing yet: name the upload in what commits them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredBlobs {
-    /// The upload under which they are safe from collection, until it is ended or idles for a minute.
+    /// The upload under which they are safe from collection, until it is ended or idles for 40 s.
     pub upload: UploadId,
     /// The blobs in the order given, and who holds each: at least one member.
     pub blobs: Vec<PlacedBlob>,
@@ -111,7 +111,7 @@ impl Files {
     /// Ends an upload. It only hastens the collection of what was not committed, so its failure is no failure.
     pub async fn end_upload(&self, upload: UploadId) {
         if let Err(error) = self.cluster.control(ControlRequest::EndUpload(upload)).await {
-            tracing::debug!(%error, "an upload was not ended: it will be when it has idled for a minute");
+            tracing::debug!(%error, "an upload was not ended: it will be when it has idled for 40 s");
         }
     }
 
