@@ -1,10 +1,12 @@
-//! Disks that forget, and disks that are full.
+//! Disks that forget, disks that are full, and disks that fail.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use idunno_shared::client::files::{GetItem, NoProgress};
 use idunno_shared::ids::Digest;
 
+use crate::harness::disk::unavailable;
 use crate::harness::{Expected, LocalCluster, SOON, check_copies, content, heavy, name};
 
 impl LocalCluster {
@@ -112,4 +114,38 @@ async fn a_full_disk_takes_no_files_and_harms_nobody() {
     assert_eq!((report.copies_min, report.copies_wanted), (3, 4), "copies 3 of 4");
     fewer.verify(&cluster).await;
     expected.verify(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_whose_disk_turns_read_only_is_succeeded_and_comes_back() {
+    if let Some(why) = unavailable() {
+        println!("NOT RUN: {why}");
+        return;
+    }
+    let _turn = heavy().await;
+    let mut cluster = LocalCluster::start_on_disks(5, false).await;
+    let before = some_files();
+    before.put(&cluster).await;
+    let (old, term) = cluster.coordinator().await;
+    cluster.disks[old].fail();
+    let failed = Instant::now();
+    let meanwhile = Expected::small("meanwhile", 100..110);
+    assert_eq!(meanwhile.put(&cluster).await.copies_min, 4);
+    println!("files were put {:?} after the disk failed", failed.elapsed());
+    assert!(cluster.coordinator().await.1 > term);
+    let status = cluster.members[old].ended(Duration::from_secs(20)).await;
+    assert_eq!(status.code(), Some(1), "{}", cluster.members[old].log_tail());
+    before.verify(&cluster).await;
+
+    cluster.disks[old].repair();
+    cluster.restart(&[old]).await;
+    cluster.ready().await;
+    for files in [before, meanwhile] {
+        cluster
+            .eventually("four copies", SOON, async || {
+                check_copies(&cluster, &files.located(&cluster).await?, 4)
+            })
+            .await;
+        files.verify(&cluster).await;
+    }
 }

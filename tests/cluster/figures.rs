@@ -15,7 +15,7 @@ const QUERIES: u64 = 1_500;
 #[tokio::test(flavor = "multi_thread")]
 async fn failover_figures() {
     let _turn = heavy().await;
-    let runs = std::env::var("IDUNNO_FIGURE_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    let runs = runs().unwrap_or(1);
     let server = SlowServer::start(Duration::from_millis(150)).await;
     let mut cluster = working_cluster(MEMBERS, &server, QUERIES).await;
     let (mut failovers, mut releases) = (Vec::new(), Vec::new());
@@ -48,6 +48,11 @@ async fn failover_figures() {
     println!("{}", summary("SIGKILL of a worker to its batch leased again", &mut releases));
 }
 
+/// How often everything is to be measured, if this is about figures.
+pub(crate) fn runs() -> Option<usize> {
+    std::env::var("IDUNNO_FIGURE_RUNS").ok().map(|runs| runs.parse().unwrap())
+}
+
 /// How long after `since` a member first logged this.
 fn first_after(cluster: &LocalCluster, line: &str, since: SystemTime) -> Option<Duration> {
     let since = since_epoch(since);
@@ -77,7 +82,7 @@ fn time_of_day(line: &str) -> Option<Duration> {
     Some(Duration::from_secs(minutes * 60) + Duration::from_secs_f64(seconds.parse().ok()?))
 }
 
-fn summary(what: &str, waits: &mut [Duration]) -> String {
+pub(crate) fn summary(what: &str, waits: &mut [Duration]) -> String {
     waits.sort_unstable();
     let at = |percent: usize| waits[(waits.len() * percent).div_ceil(100).max(1) - 1].as_millis();
     let (median, p99) = (at(50), at(99));

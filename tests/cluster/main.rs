@@ -36,6 +36,8 @@ mod power;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod repair_figures;
+#[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod whole;

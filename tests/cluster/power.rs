@@ -15,23 +15,6 @@ const MEMBERS: usize = 3;
 const CUTS: u64 = 3;
 const QUERIES: u64 = 1500;
 
-/// Members whose data directories are disks of their own.
-async fn start(with_model_server: bool) -> LocalCluster {
-    let mut cluster = LocalCluster::launch(0, with_model_server).await;
-    let introducer = cluster.introducer.address();
-    for number in 1..=MEMBERS {
-        let mut member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
-        member.add_arguments(&["--disk-reserve-mib", "16"]);
-        let image = cluster.path().join(format!("m{number}.image"));
-        cluster.disks.push(Disk::mount(image, member.data_dir.clone(), 768));
-        cluster.members.push(member);
-    }
-    let all: Vec<usize> = (0..MEMBERS).collect();
-    cluster.restart(&all).await;
-    cluster.ready().await;
-    cluster
-}
-
 /// Puts batch after batch until the cluster is gone; each that was acknowledged is told.
 fn keep_putting(files: Files, batches: Vec<(Expected, Vec<PutItem>)>) -> mpsc::UnboundedReceiver<Expected> {
     let (acknowledge, acknowledged) = mpsc::unbounded_channel();
@@ -85,7 +68,7 @@ async fn what_was_not_flushed_was_not_acknowledged() {
         return;
     }
     let _quiet = NoWriteBack::new();
-    let mut cluster = start(true).await;
+    let mut cluster = LocalCluster::start_on_disks(MEMBERS, true).await;
     put_dataset(&cluster, &dataset("digits", u32::try_from(QUERIES).unwrap()).await, "digits").await;
     cluster.train(&["mnist-mlp"]).await;
     let job = cluster.add_job("mnist-mlp", "digits", 2).await;
@@ -130,7 +113,7 @@ async fn a_member_that_loses_power_at_any_step_keeps_what_it_acknowledged() {
         return;
     }
     let _quiet = NoWriteBack::new();
-    let mut cluster = start(false).await;
+    let mut cluster = LocalCluster::start_on_disks(MEMBERS, false).await;
     let mut expected = Expected::default();
     for (cut, crash) in (0..).zip(CRASHES) {
         let victim = MEMBERS - 1;

@@ -52,6 +52,21 @@ impl Disk {
         run("mount", &["-o", "loop,commit=3600", image, target]);
     }
 
+    /// Has the file system give itself up, as it does after an error of the device: from here on it is read-only, and
+    /// what was not written yet fails to be.
+    pub(crate) fn fail(&self) {
+        run("mount", &["-o", "remount,abort", self.mounted_at.to_str().unwrap()]);
+    }
+
+    /// Checks and mounts it anew. Whoever used it must be dead.
+    pub(crate) fn repair(&self) {
+        self.detach();
+        // It exits with 1 after it has repaired something.
+        let checked = Command::new("e2fsck").args(["-p", self.image.to_str().unwrap()]).output().unwrap();
+        assert!(checked.status.code().is_some_and(|code| code <= 1), "e2fsck: {checked:?}");
+        self.attach();
+    }
+
     fn detach(&self) {
         run("umount", &[self.mounted_at.to_str().unwrap()]);
     }

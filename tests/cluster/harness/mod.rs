@@ -83,6 +83,23 @@ impl LocalCluster {
         .await
     }
 
+    /// The same, and each member's data directory is a disk of its own.
+    pub(crate) async fn start_on_disks(members: usize, with_model_server: bool) -> Self {
+        let mut cluster = Self::launch(0, false).await;
+        let introducer = cluster.introducer.address();
+        for number in 1..=members {
+            let mut member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
+            member.add_arguments(&["--disk-reserve-mib", "16"]);
+            let image = cluster.path().join(format!("m{number}.image"));
+            cluster.disks.push(disk::Disk::mount(image, member.data_dir.clone(), 768));
+            cluster.members.push(member);
+        }
+        let all: Vec<usize> = (0..members).collect();
+        cluster.restart(&all).await;
+        cluster.ready().await;
+        cluster
+    }
+
     async fn start_each(members: usize, member: impl Fn(&Self, &str, SocketAddr) -> Daemon) -> Self {
         let mut cluster = Self::launch(0, false).await;
         let introducer = cluster.introducer.address();
