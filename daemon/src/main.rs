@@ -1,5 +1,6 @@
 //! `idunnod`: the introducer, or one member, of an `IDunno` cluster.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
     match run(arguments.program) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("idunnod: {error:#}");
+            // Not `eprintln`, which panics where standard error cannot be written.
+            let _ = writeln!(io::stderr(), "idunnod: {error:#}");
             ExitCode::FAILURE
         }
     }

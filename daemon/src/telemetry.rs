@@ -62,8 +62,10 @@ pub fn start(dir: &Path, filter: &str, files: usize) -> Result<WorkerGuard, Tele
     let directives = format!("openraft=off,{filter}");
     let filter = EnvFilter::try_new(&directives)
         .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let file = fmt::layer().with_ansi(false).with_writer(writer).with_filter(filter);
-    let watchers = fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(LevelFilter::ERROR);
+    // What complains of a line that cannot be written panics when standard error cannot be written either.
+    let file = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(writer);
+    let watchers = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
+    let (file, watchers) = (file.with_filter(filter), watchers.with_filter(LevelFilter::ERROR));
     tracing_subscriber::registry().with(file).with(watchers).try_init()?;
     log_panics();
     Ok(guard)
