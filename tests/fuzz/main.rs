@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod generate;
 #[cfg(test)]
 mod messages;

@@ -1,0 +1,116 @@
+//! What is read from files and from the model server: settings, what a data directory keeps, answers, lines of results.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use idunno_console::execute::results::Merge;
+use idunno_daemon::config::Settings;
+use idunno_daemon::data_dir::{DataDir, DataDirError};
+use idunno_daemon::introducer::Introducer;
+use idunno_daemon::worker::protocol::decode_response;
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::wire::jobs::QueryRange;
+use idunno_tests::seeds::for_each_seed;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::damage::damage;
+
+const SETTINGS: &str = include_str!("../../scripts/systemd/member.toml");
+const IDENTITY: &str = r#"{"id": 1311768467463790320, "generation": 3}"#;
+const PEERS: &str = r#"["127.0.0.1:7401", "[::1]:7401", "10.0.0.3:7401"]"#;
+const INTRODUCED: &str =
+    r#"{"founder": 7, "members": [{"id": 7, "name": "vm1", "address": "10.0.0.1:7401"}]}"#;
+const ROWS: &str = "{\"query\":0,\"name\":\"a.jpg\",\"output\":\"x\"}\n{\"query\":1,\"name\":\"b.jpg\",\"output\":{\"top5\":[]}}\n";
+const ANSWER: &str = r#"{"model_name":"m","model_version":"v","outputs":[{"name":"output","datatype":"BYTES","shape":[2],"parameters":{"binary_data_size":12}},{"name":"error","datatype":"BYTES","shape":[2],"data":["",""]}]}"#;
+
+fn damaged(text: &str, random: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..random.random_range(1..4) {
+        damage(&mut bytes, random);
+    }
+    bytes
+}
+
+/// A data directory that holds these bytes as `name`. Read twice it must say the same.
+fn kept(dir: &Path, name: &str, bytes: &[u8]) -> DataDir {
+    fs::write(dir.join(name), bytes).unwrap();
+    DataDir::open(dir).unwrap()
+}
+
+fn check_settings(dir: &Path, random: &mut ChaCha8Rng) {
+    let path = dir.join("member.toml");
+    fs::write(&path, damaged(SETTINGS, random)).unwrap();
+    match (Settings { config: Some(path.clone()), ..Settings::default() }).with_file() {
+        // What can be read is either used, or one setting is named that cannot be.
+        Ok(settings) => drop(settings.member()),
+        Err(error) => assert!(error.to_string().contains("member.toml"), "{error}"),
+    }
+}
+
+fn check_data_dir(dir: &Path, random: &mut ChaCha8Rng) {
+    let names_the_file =
+        |error: DataDirError, name: &str| assert!(error.to_string().contains(name), "{error}");
+    let data_dir = kept(dir, "identity.json", &damaged(IDENTITY, random));
+    match data_dir.identity() {
+        Ok(first) => {
+            let next = data_dir.identity().unwrap();
+            assert_eq!((next.id, next.generation), (first.id, first.generation + 1));
+        }
+        Err(error) => names_the_file(error, "identity.json"),
+    }
+    drop(data_dir);
+    let data_dir = kept(dir, "peers.json", &damaged(PEERS, random));
+    match data_dir.read_json::<BTreeSet<SocketAddr>>("peers.json") {
+        Ok(peers) => assert!(peers.is_some()),
+        Err(error) => names_the_file(error, "peers.json"),
+    }
+    drop(data_dir);
+    let data_dir = kept(dir, "introducer.json", &damaged(INTRODUCED, random));
+    if let Err(error) = Introducer::open(Arc::new(data_dir), Arc::new(TcpDoor::default())) {
+        names_the_file(error, "introducer.json");
+    }
+}
+
+fn check_answer(random: &mut ChaCha8Rng) {
+    let tensor = b"\x02\0\0\0ab\x02\0\0\0cd";
+    let whole = [ANSWER.as_bytes(), tensor].concat();
+    assert_eq!(decode_response(Some(ANSWER.len()), &whole.clone().into(), 2).unwrap().rows.len(), 2);
+    let mut body = whole;
+    for _ in 0..random.random_range(1..4) {
+        damage(&mut body, random);
+    }
+    let header = [None, Some(ANSWER.len()), Some(random.random_range(0..1_000))][random.random_range(0..3)];
+    let rows = random.random_range(0..4);
+    if let Ok(answers) = decode_response(header, &Bytes::from(body), rows) {
+        assert_eq!(answers.rows.len(), rows, "an answer to another number of queries was taken");
+    }
+}
+
+fn check_rows(random: &mut ChaCha8Rng) {
+    let ranges = [QueryRange { first: 0, count: 2 }];
+    let mut whole = Merge::default();
+    whole.segment(ROWS.as_bytes(), &ranges).unwrap();
+    assert_eq!(whole.raw().len(), 2);
+    let mut merge = Merge::default();
+    // A row that cannot be read ends the merge with an error that names its line.
+    if let Err(error) = merge.segment(&damaged(ROWS, random), &ranges) {
+        assert!(error.to_string().contains("line"), "{error}");
+    }
+}
+
+#[test]
+fn files_and_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    for_each_seed("files::files_and_answers", 500, |seed| {
+        let random = &mut ChaCha8Rng::seed_from_u64(seed);
+        check_settings(dir.path(), random);
+        check_data_dir(dir.path(), random);
+        check_answer(random);
+        check_rows(random);
+    });
+}
