@@ -44,7 +44,12 @@ fn check_file(name: &str, operations: &[&Operation]) -> Option<Violation> {
     let mut entries: Vec<Entry<'_>> =
         operations.iter().filter_map(|operation| Entry::of(operation)).collect();
     entries.sort_by_key(|entry| entry.begun);
-    let mut search = Search { entries: &entries, tried: HashSet::new(), best: (0, Vec::new(), Vec::new()) };
+    let mut search = Search {
+        entries: &entries,
+        seen: seen_bytes(operations),
+        tried: HashSet::new(),
+        best: (0, Vec::new(), Vec::new()),
+    };
     match search.explain(&vec![false; entries.len()], &Vec::new()) {
         Verdict::Explained => None,
         Verdict::TooLarge => Some(Violation::new(
@@ -53,6 +58,17 @@ fn check_file(name: &str, operations: &[&Operation]) -> Option<Violation> {
         )),
         Verdict::Impossible => Some(Violation::new(PROMISE, search.why(name))),
     }
+}
+
+/// The bytes that some answer showed.
+fn seen_bytes(operations: &[&Operation]) -> HashSet<Digest> {
+    let replies = operations.iter().filter_map(|operation| operation.end.as_ref()?.outcome.as_ref().ok());
+    let seen = replies.flat_map(|reply| match reply {
+        Reply::Found { bytes, .. } => vec![*bytes],
+        Reply::Kept(versions) => versions.iter().map(|(_, bytes)| *bytes).collect(),
+        _ => Vec::new(),
+    });
+    seen.collect()
 }
 
 /// An answer with bytes that nobody put under this name.
@@ -140,6 +156,8 @@ enum Verdict {
 
 struct Search<'a> {
     entries: &'a [Entry<'a>],
+    /// Bytes that some answer showed.
+    seen: HashSet<Digest>,
     tried: HashSet<(Vec<bool>, State)>,
     /// How far the best order went: operations, the state behind them, and which they are.
     best: (usize, State, Vec<bool>),
@@ -163,7 +181,7 @@ impl Search<'_> {
         if count >= self.best.0 {
             self.best = (count, state.clone(), placed.clone());
         }
-        for index in candidates {
+        for index in self.worth_trying(candidates) {
             let Some(Effect::Becomes(next)) = self.entries[index].effect(state) else { continue };
             placed[index] = true;
             match self.explain(&placed, &next) {
@@ -193,6 +211,19 @@ impl Search<'_> {
         let left = || (0..placed.len()).filter(|index| !placed[*index]);
         let horizon = left().map(|index| self.entries[index].ended).min().unwrap_or(u64::MAX);
         left().filter(|index| self.entries[*index].begun <= horizon).collect()
+    }
+
+    /// What was answered comes first: mostly what was not has never happened. Of the puts without an answer whose bytes
+    /// nobody saw any does as well as any other, now and later, and of such deletes too: one of them is enough.
+    fn worth_trying(&self, mut candidates: Vec<usize>) -> Vec<usize> {
+        candidates.sort_by_key(|index| self.entries[*index].ended);
+        let (mut has_put, mut has_delete) = (false, false);
+        candidates.retain(|index| match (self.entries[*index].call, self.entries[*index].reply) {
+            (Call::Put(bytes), None) if !self.seen.contains(&bytes) => !std::mem::replace(&mut has_put, true),
+            (Call::Delete, None) => !std::mem::replace(&mut has_delete, true),
+            _ => true,
+        });
+        candidates
     }
 
     fn why(&self, name: &str) -> String {

@@ -82,6 +82,23 @@ fn without_an_answer_it_may_have_happened_then_or_later_or_never() {
     assert_good(&[under_way, get(1, 2, 1, 1)]);
 }
 
+/// Seed 7 of the suite had so many puts without an answer on one file that their orders could not all be tried.
+#[test]
+fn many_without_an_answer_are_judged_all_the_same() {
+    let lost: Vec<Operation> = (1..=20).map(|n| unknown(put(u64::from(n), 0, n, 0))).collect();
+    let after = |rest: &[Operation]| [&lost, rest].concat();
+    assert_good(&after(&[absent(50, 51), put(52, 53, 30, 1), get(54, 55, 1, 30)]));
+    assert_good(&after(&[absent(50, 51), put(52, 53, 30, 4), get(54, 55, 4, 30)]));
+    assert_good(&after(&[
+        absent(50, 51),
+        put(52, 53, 30, 4),
+        kept(54, 55, &[(4, 30), (3, 7), (2, 5), (1, 6)]),
+    ]));
+    assert_caught(&after(&[absent(50, 51), put(52, 53, 30, 22)]));
+    assert_caught(&after(&[put(52, 53, 30, 4), absent(54, 55)]));
+    assert_caught(&after(&[put(52, 53, 30, 4), get(54, 55, 3, 30)]));
+}
+
 #[test]
 fn five_versions_are_kept() {
     let puts: Vec<Operation> =
