@@ -25,7 +25,7 @@ pub fn for_each_seed<T>(name: &str, count: u64, run: impl Fn(u64) -> T) -> Vec<T
             catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
                 eprintln!(
                     "\nseed {seed} failed; replay it with\n    \
-                     {SEED_VARIABLE}={seed} cargo test -p idunno-tests --test {} {name}\n",
+                     {SEED_VARIABLE}={seed} cargo test --test {} {name}\n",
                     target()
                 );
                 resume_unwind(panic)

@@ -7,6 +7,7 @@ use idunno_shared::wire::frame::{
     Answer, Call, FRAME_BYTES_MAX, HEADER_BYTES_MAX, Hello, HelloReply, decode_body, encode_frame,
 };
 use idunno_shared::wire::membership::Datagram;
+use idunno_tests::damage::damage;
 use idunno_tests::seeds::for_each_seed;
 use peak_alloc::PeakAlloc;
 use rand::{Rng, RngExt, SeedableRng};
@@ -14,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{damage::damage, generate};
+use crate::generate;
 
 /// What a decoder may hold for each byte that it was given: an array head of one byte may stand for a value of some
 /// hundred, and collections grow by doubling.

@@ -16,7 +16,7 @@ const HOSTILE: [&[u8]; 8] = [
 ];
 
 /// Damages `bytes` once.
-pub(crate) fn damage(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
+pub fn damage(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
     let at = random.random_range(0..=bytes.len());
     match random.random_range(0..6) {
         0 => bytes.truncate(at),

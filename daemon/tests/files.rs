@@ -1,4 +1,5 @@
-//! What is read from files and from the model server: settings, what a data directory keeps, answers, lines of results.
+//! What is read from files and from the model server, made up, damaged and read again: settings, what a data directory
+//! keeps, answers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,25 +8,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use idunno_console::execute::results::Merge;
 use idunno_daemon::config::Settings;
 use idunno_daemon::data_dir::{DataDir, DataDirError};
 use idunno_daemon::introducer::Introducer;
 use idunno_daemon::worker::protocol::decode_response;
 use idunno_shared::client::door::TcpDoor;
-use idunno_shared::wire::jobs::QueryRange;
+use idunno_tests::damage::damage;
 use idunno_tests::seeds::for_each_seed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-use crate::damage::damage;
 
 const SETTINGS: &str = include_str!("../../scripts/systemd/member.toml");
 const IDENTITY: &str = r#"{"id": 1311768467463790320, "generation": 3}"#;
 const PEERS: &str = r#"["127.0.0.1:7401", "[::1]:7401", "10.0.0.3:7401"]"#;
 const INTRODUCED: &str =
     r#"{"founder": 7, "members": [{"id": 7, "name": "vm1", "address": "10.0.0.1:7401"}]}"#;
-const ROWS: &str = "{\"query\":0,\"name\":\"a.jpg\",\"output\":\"x\"}\n{\"query\":1,\"name\":\"b.jpg\",\"output\":{\"top5\":[]}}\n";
 const ANSWER: &str = r#"{"model_name":"m","model_version":"v","outputs":[{"name":"output","datatype":"BYTES","shape":[2],"parameters":{"binary_data_size":12}},{"name":"error","datatype":"BYTES","shape":[2],"data":["",""]}]}"#;
 
 fn damaged(text: &str, random: &mut ChaCha8Rng) -> Vec<u8> {
@@ -91,26 +88,13 @@ fn check_answer(random: &mut ChaCha8Rng) {
     }
 }
 
-fn check_rows(random: &mut ChaCha8Rng) {
-    let ranges = [QueryRange { first: 0, count: 2 }];
-    let mut whole = Merge::default();
-    whole.segment(ROWS.as_bytes(), &ranges).unwrap();
-    assert_eq!(whole.raw().len(), 2);
-    let mut merge = Merge::default();
-    // A row that cannot be read ends the merge with an error that names its line.
-    if let Err(error) = merge.segment(&damaged(ROWS, random), &ranges) {
-        assert!(error.to_string().contains("line"), "{error}");
-    }
-}
-
 #[test]
 fn files_and_answers() {
     let dir = tempfile::tempdir().unwrap();
-    for_each_seed("files::files_and_answers", 500, |seed| {
+    for_each_seed("files_and_answers", 500, |seed| {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
         check_settings(dir.path(), random);
         check_data_dir(dir.path(), random);
         check_answer(random);
-        check_rows(random);
     });
 }
