@@ -1,6 +1,5 @@
 //! The metadata and the upkeep of blobs, against models that are too simple to be wrong.
 
 mod commands;
-mod member;
 mod model;
 mod upkeep;

@@ -65,7 +65,7 @@ impl Upkeep {
             return Reconciled::default();
         };
         // Whatever became of older orders shows in the page, and they do nothing any more.
-        self.collecting.retain(|&(at, _), order| at != node || *order >= void_below);
+        self.collecting.retain(|&(at, _, order)| at != node || order >= void_below);
         let mut reconciled = Reconciled::default();
         // What the page says of these may be true no more: a blob may even be deleted, stored again and recorded since.
         let in_motion = |digest: &Digest| {

@@ -1,6 +1,6 @@
 //! Plans for copies, trims and garbage, and what of them is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, NodeId};
@@ -75,8 +75,8 @@ pub struct Upkeep {
     failed: BTreeMap<(Digest, NodeId), Instant>,
     /// Failures in a row at a member, and until when it is left alone.
     failing: BTreeMap<NodeId, (u32, Option<Instant>)>,
-    /// Deletions ordered that may still be carried out, and the order's number.
-    pub(super) collecting: BTreeMap<(NodeId, Digest), u64>,
+    /// Deletions ordered that may still be carried out, with the order's number: one blob may be in several.
+    pub(super) collecting: BTreeSet<(NodeId, Digest, u64)>,
     pub(super) next_order: u64,
     /// Inventories that are being asked for.
     pub(super) asked: BTreeMap<NodeId, Asked>,
@@ -275,7 +275,7 @@ impl Upkeep {
     pub fn collecting(&mut self, node: NodeId, digests: &[Digest]) -> u64 {
         let order = self.next_order;
         self.next_order += 1;
-        self.collecting.extend(digests.iter().map(|digest| ((node, *digest), order)));
+        self.collecting.extend(digests.iter().map(|digest| (node, *digest, order)));
         order
     }
 
@@ -284,9 +284,7 @@ impl Upkeep {
     /// Not to be called where no answer came, for it may still be carried out.
     pub fn collected(&mut self, node: NodeId, order: u64, digests: &[Digest]) {
         for digest in digests {
-            if self.collecting.get(&(node, *digest)) == Some(&order) {
-                self.collecting.remove(&(node, *digest));
-            }
+            self.collecting.remove(&(node, *digest, order));
         }
         if let Some(asked) = self.asked.get_mut(&node) {
             asked.collected.extend(digests);
@@ -298,6 +296,6 @@ impl Upkeep {
     }
 
     pub(super) fn is_collecting(&self, digest: Digest, node: NodeId) -> bool {
-        self.collecting.contains_key(&(node, digest))
+        self.collecting.range((node, digest, 0)..=(node, digest, u64::MAX)).next().is_some()
     }
 }

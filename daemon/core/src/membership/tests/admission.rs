@@ -91,6 +91,20 @@ fn a_member_that_moves_is_dialled_where_it_moved() {
 }
 
 #[test]
+fn a_suspect_that_answers_from_elsewhere_is_dialled_there() {
+    let mut swim = knowing(3);
+    swim.handle(rumour(3, [record(2, 0, MemberState::Suspect)]), at(1));
+    effects(&mut swim);
+    let moved = MemberRecord { address: address(9), ..record(2, 1, MemberState::Alive) };
+    swim.handle(answered(999, 2, moved.clone()), at(2));
+    assert_eq!(state_of(&swim, 2), Some(MemberState::Suspect), "its word alone does not count");
+    let (seq, to, ..) = tcp_pings(&effects(&mut swim))[0];
+    assert_eq!(to, address(9));
+    swim.handle(answered(seq, 2, moved.clone()), at(3));
+    assert_eq!(swim.member(NodeId(2)).unwrap().record, moved);
+}
+
+#[test]
 fn newcomers_under_way_are_bounded() {
     let mut swim = knowing(2);
     for id in 100..100 + MAX_ADMISSIONS as u64 + 3 {

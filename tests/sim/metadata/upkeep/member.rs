@@ -28,7 +28,7 @@ pub(super) struct Node {
     /// Uploads from this one on were planned in this process' life.
     pub(super) started: UploadId,
     pub(super) absent_since: Instant,
-    /// How often it has crashed.
+    /// How often it was restarted.
     pub(super) boot: u64,
 }
 
@@ -53,8 +53,14 @@ impl Node {
 
     pub(super) fn crash(&mut self, now: Instant) {
         (self.health, self.absent_since) = (Health::Crashed, now);
-        (self.void_below, self.boot) = (0, self.boot + 1);
+        self.void_below = 0;
         self.pins.clear();
+    }
+
+    /// `started` is the next upload.
+    pub(super) fn restart(&mut self, started: UploadId) {
+        (self.health, self.started) = (Health::Up, started);
+        self.boot += 1;
     }
 
     /// Whether it runs, and this is no order of a term older than one that it saw.

@@ -5,10 +5,13 @@
 //! and of each such blob somebody is. Liveness, in the end: every such blob has its copies and no more, and
 //! nothing else is left on a disk.
 
+mod check;
+mod member;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::member::{Health, Node, PAGE};
+use self::member::{Health, Node, PAGE};
 use idunno_core::metadata::{Action, Command, HolderChange, State};
 use idunno_core::placement::{Candidate, Config, CopyTask, Members, Page, Upkeep, choose};
 use idunno_core::time::Instant;
@@ -30,12 +33,47 @@ const CONFIG: Config =
 /// What is on its way; all of it may happen late, in any order.
 #[derive(Debug)]
 enum Work {
-    Copy { term: Term, task: CopyTask },
-    Record { term: Term, digest: Digest, target: NodeId, ok: bool },
-    Collect { term: Term, boot: u64, node: NodeId, order: u64, watermark: UploadId, digests: Vec<Digest> },
-    Collected { term: Term, node: NodeId, order: u64, digests: Vec<Digest> },
-    Commit { upload: UploadId, file: NewFile },
-    Inventory { term: Term, node: NodeId, void_below: u64, page: Option<Vec<Digest>>, after: Option<Digest> },
+    Copy {
+        term: Term,
+        task: CopyTask,
+    },
+    Record {
+        term: Term,
+        digest: Digest,
+        target: NodeId,
+        ok: bool,
+    },
+    /// To be ordered, by what was known then.
+    Order {
+        term: Term,
+        node: NodeId,
+        digests: Vec<Digest>,
+    },
+    Collect {
+        term: Term,
+        boot: u64,
+        node: NodeId,
+        order: u64,
+        watermark: UploadId,
+        digests: Vec<Digest>,
+    },
+    Collected {
+        term: Term,
+        node: NodeId,
+        order: u64,
+        digests: Vec<Digest>,
+    },
+    Commit {
+        upload: UploadId,
+        file: NewFile,
+    },
+    Inventory {
+        term: Term,
+        node: NodeId,
+        void_below: u64,
+        page: Option<Vec<Digest>>,
+        after: Option<Digest>,
+    },
 }
 
 struct World {
@@ -161,8 +199,7 @@ impl World {
         let down: Vec<NodeId> = self.members().absent.into_keys().collect();
         let started = self.next_upload();
         if let Some(id) = self.pick(&down) {
-            let node = self.nodes.get_mut(&id).unwrap();
-            (node.health, node.started) = (Health::Up, started);
+            self.nodes.get_mut(&id).unwrap().restart(started);
         }
     }
 
@@ -215,7 +252,7 @@ impl World {
             self.apply(Action::Forget(garbage.forget));
         }
         for (node, digests) in garbage.collect {
-            self.order_collect(node, digests);
+            self.work.push(Work::Order { term: self.term, node, digests });
         }
     }
 
@@ -265,6 +302,11 @@ impl World {
                 }
                 if term == self.term {
                     self.upkeep.finished(digest, target, ok, self.now);
+                }
+            }
+            Work::Order { term, node, digests } => {
+                if term == self.term {
+                    self.order_collect(node, digests);
                 }
             }
             Work::Collect { term, boot, node, order, watermark, digests } => {
@@ -360,25 +402,9 @@ impl World {
         let adds = reconciled.add.iter().map(|digest| change(digest, &[id], &[]));
         let removes = reconciled.remove.iter().map(|digest| change(digest, &[], &[id]));
         self.apply(Action::Holders(adds.chain(removes).collect()));
-        self.order_collect(id, reconciled.collect);
+        self.work.push(Work::Order { term: self.term, node: id, digests: reconciled.collect });
         if let Some(end) = page.last().filter(|_| !last) {
             self.ask_inventory(id, Some(*end));
-        }
-    }
-
-    fn referenced(&self) -> impl Iterator<Item = (&Digest, &idunno_core::metadata::Blob)> {
-        self.state.blobs().iter().filter(|(_, blob)| blob.references > 0)
-    }
-
-    fn check(&self) {
-        for (digest, blob) in self.referenced() {
-            let has = |node: &Node| node.disk.contains(digest);
-            let found = blob.holders.iter().any(|id| has(&self.nodes[id]));
-            assert!(found, "blob {digest} is lost; recorded at {:?}", blob.holders);
-            for id in &*blob.holders {
-                let node = &self.nodes[id];
-                assert!(has(node) || node.health == Health::Destroyed, "{id} does not have blob {digest}");
-            }
         }
     }
 
@@ -419,30 +445,6 @@ impl World {
                 self.check();
             }
         }
-    }
-
-    fn check_settled(&mut self) {
-        let up = self.up();
-        let members = self.members();
-        let wanted = COPIES.min(up.len());
-        for (digest, blob) in self.referenced() {
-            let real = up.iter().filter(|id| self.nodes[id].disk.contains(digest)).count();
-            assert_eq!((members.live_among(&blob.holders), real), (wanted, wanted), "blob {digest}");
-        }
-        for id in &up {
-            for digest in &self.nodes[id].disk {
-                let recorded = self
-                    .state
-                    .blob(digest)
-                    .is_some_and(|blob| blob.references > 0 && blob.holders.contains(id));
-                assert!(recorded, "{id} still has blob {digest}");
-            }
-        }
-        assert!(self.upkeep.plan(&self.state, &members, self.now).is_empty());
-        assert_eq!(self.upkeep.copies_under_way(), 0);
-        let figures = self.upkeep.figures();
-        let (blobs, bytes) = self.referenced().fold((0, 0), |sum, (_, blob)| (sum.0 + 1, sum.1 + blob.size));
-        assert_eq!((figures.blobs, figures.bytes, figures.under_replicated), (blobs, bytes, 0));
     }
 }
 
