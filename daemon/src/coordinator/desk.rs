@@ -283,13 +283,8 @@ impl Clerk {
             self.tell(Event::Committed(Committed {
                 worker: commit.worker,
                 job: commit.job,
-                leases: commit.batches.iter().map(|batch| batch.lease).collect(),
+                batches: commit.batches.iter().map(|batch| (batch.lease, batch.inference_us)).collect(),
                 ranges: answered.queries().collect(),
-                inference_us: commit
-                    .batches
-                    .iter()
-                    .map(|batch| batch.inference_us)
-                    .fold(0, u64::saturating_add),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
                 self.refresh();

@@ -121,7 +121,8 @@ pub struct WorkerReport {
     pub server: ServerState,
     /// Its models' states.
     pub models: Vec<(ModelName, ModelState)>,
-    /// The leases it runs, waits to run, or has run without a commit yet. Whoever granted them.
+    /// The leases it holds, whoever granted them: first those that have run and have no commit yet, then the one that
+    /// runs, then those that wait to run.
     pub leases: Vec<Lease>,
     /// How many of these have run, and only await their commit: they keep it from nothing.
     pub ran: u16,
@@ -135,6 +136,9 @@ pub struct WorkerReport {
     /// ready and cannot list them.
     #[serde(default)]
     pub offers: Option<Vec<ModelName>>,
+    /// For how long the first lease that has not run has been running, in milliseconds; `None` while none runs.
+    #[serde(default)]
+    pub running_ms: Option<u32>,
 }
 
 /// A batch that ran, in a commit.

@@ -56,7 +56,7 @@ impl World {
     }
 
     fn report(&mut self, node: NodeId) {
-        let report = self.workers[&node].report();
+        let report = self.workers[&node].report(self.now);
         let number = self.sent.entry(node).or_default();
         *number += 1;
         let number = *number;
@@ -89,7 +89,8 @@ impl World {
     }
 
     fn start(&mut self, node: NodeId) {
-        let Some(lease) = self.worker(node).start() else { return };
+        let now = self.now;
+        let Some(lease) = self.worker(node).start(now) else { return };
         let query_us = self.log.jobs[&lease.job].load.query_us;
         let slowness = self.workers[&node].slowness;
         let noise = self.rng.random_range(80..120);
@@ -99,11 +100,9 @@ impl World {
     }
 
     fn run_ends(&mut self, node: NodeId, lease: Lease) {
-        if self.worker(node).stage(lease) != Some(&mut Stage::Runs) {
-            return;
-        }
+        let Some(&mut Stage::Runs { since }) = self.worker(node).stage(lease) else { return };
+        let inference_us = self.now.as_micros() - since.as_micros();
         let job = self.log.jobs.get_mut(&lease.job).expect("a job in the log");
-        let inference_us = job.load.query_us * u64::from(lease.range.count);
         let (rows, faults) = job.load.run(lease.range);
         if !faults.is_empty() {
             self.send(Message::Failed { worker: node, lease, faults });

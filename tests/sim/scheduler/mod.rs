@@ -5,6 +5,7 @@ mod checks;
 mod fairness;
 mod load;
 mod log;
+mod tail;
 mod worker;
 mod world;
 
@@ -108,6 +109,9 @@ fn survives_random_faults() {
         ("absent", sum(|t| t.scheduler.absent)),
         ("failures", sum(|t| t.scheduler.failures)),
         ("dead letters", sum(|t| t.scheduler.dead_letters)),
+        ("copied", sum(|t| t.scheduler.copied)),
+        ("copies won", sum(|t| t.scheduler.copies_won)),
+        ("promoted", sum(|t| t.scheduler.promoted)),
         ("duplicates", sum(|t| t.duplicates)),
     ];
     println!("{mechanisms:?}");

@@ -238,8 +238,8 @@ impl World {
             }
             Message::Commit { worker, generation, lease, rows, inference_us } => {
                 let ranges = self.log.commit(lease.job, &rows);
-                let committed =
-                    Committed { worker, job: lease.job, leases: vec![lease], ranges, inference_us };
+                let batches = vec![(lease, inference_us)];
+                let committed = Committed { worker, job: lease.job, batches, ranges };
                 self.tell(Event::Committed(committed));
                 self.end_if_done(lease.job);
                 if self.workers[&worker].generation == generation {
@@ -321,5 +321,8 @@ impl Totals {
         all.absent += term.absent;
         all.failures += term.failures;
         all.dead_letters += term.dead_letters;
+        all.copied += term.copied;
+        all.copies_won += term.copies_won;
+        all.promoted += term.promoted;
     }
 }

@@ -103,12 +103,11 @@ pub struct Committed {
     pub worker: NodeId,
     /// The job.
     pub job: JobId,
-    /// The leases of the committed batches: they end. Their queries without an answer return.
-    pub leases: Vec<Lease>,
+    /// The leases of the committed batches, each with the wall time of its inference in microseconds. They end; their
+    /// queries without an answer return.
+    pub batches: Vec<(Lease, u64)>,
     /// All queries of the commit that have an answer now, by this commit or an earlier one.
     pub ranges: Vec<QueryRange>,
-    /// Wall time of the batches' inference, in microseconds: the worker's share that the job had.
-    pub inference_us: u64,
 }
 
 /// What is to be done, in order.

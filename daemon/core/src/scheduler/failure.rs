@@ -215,11 +215,18 @@ impl Scheduler {
         let Some(held) = held else { return job.take_out(range) };
         let failed = held.open.within(range);
         held.open.subtract(&failed);
+        if held.is_copy {
+            // Whoever had the batch first still runs it, and decides.
+            job.copied.subtract(&failed);
+            return Vec::new();
+        }
         job.leased.subtract(&failed);
         job.service.refund(failed.len());
         let piece =
-            |range| Piece { range, leased: lease.attempt, history: held.history.clone(), due: self.now };
-        failed.iter().map(piece).collect()
+            |range| Piece { range, leased: held.leased, history: held.history.clone(), due: self.now };
+        let pieces = failed.iter().map(piece).collect();
+        self.drop_copies(lease.job, &failed);
+        pieces
     }
 
     /// Decides on a range that failed by its own fault.

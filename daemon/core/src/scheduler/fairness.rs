@@ -145,7 +145,7 @@ impl Scheduler {
         self.workers.iter().filter(move |(_, worker)| self.is_capable(worker, id, job)).map(|(node, _)| *node)
     }
 
-    fn is_capable(&self, worker: &Worker, id: JobId, job: &Job) -> bool {
+    pub(super) fn is_capable(&self, worker: &Worker, id: JobId, job: &Job) -> bool {
         self.has_model(worker, job) && !worker.is_cooling(id, self.now)
     }
 

@@ -7,15 +7,14 @@
 //! Sources: pull scheduling with leases; least virtual time and start-time fair queueing (`fairness.rs`).
 //!
 //! **Invariants** ([`Scheduler::check`]): each open query of a job waits, is leased, or is about to be a dead letter,
-//! and only one of them; no query is leased twice; a worker is granted at
+//! and only one of them; no query is in more than two leases, and in a second one only as a copy at another worker; a worker is granted at
 //! most [`leases_per_worker`](Config::leases_per_worker) leases beside those that have run; grants go to live, ready workers that stay and have the
 //! job's model loaded in the job's version.
 //!
 //! **Bounds**: workers, models and leases of a report, pieces of a job: see the constants of the parts. One event
 //! costs at most O(workers x jobs), and O(pieces) where failures wait.
 //!
-//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock; a second copy of a slow
-//! batch; placing whole workers by job.
+//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock; placing whole workers by job.
 
 mod check;
 mod config;
@@ -25,6 +24,8 @@ mod fairness;
 mod job;
 mod lease;
 mod orders;
+mod pace;
+mod speculation;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -43,6 +44,7 @@ pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 use job::{Job, Piece};
+use pace::Usual;
 use training::Trainings;
 use worker::Worker;
 
@@ -55,6 +57,7 @@ pub struct Scheduler {
     jobs: BTreeMap<JobId, Job>,
     workers: BTreeMap<NodeId, Worker>,
     trainings: Trainings,
+    usual: Usual,
     /// End of the claim grace.
     claims_until: Instant,
     /// Expected workers that have not reported yet, once it is known whom to expect.
@@ -85,6 +88,12 @@ pub struct Statistics {
     pub failures: u64,
     /// Queries given up.
     pub dead_letters: u64,
+    /// Second leases of slow batches.
+    pub copied: u64,
+    /// Of those, the ones that answered first.
+    pub copies_won: u64,
+    /// Of those, the ones whose first lease was lost.
+    pub promoted: u64,
 }
 
 /// A worker's jobs.
@@ -126,6 +135,7 @@ impl Scheduler {
             jobs: BTreeMap::new(),
             workers: BTreeMap::new(),
             trainings: Trainings::default(),
+            usual: Usual::default(),
             claims_until,
             unheard: None,
             work_appeared: false,
@@ -215,11 +225,15 @@ impl Scheduler {
         let left = held.lease;
         let rest = held.open.within(left.range.end()..lease.range.end());
         held.open.subtract(&rest);
-        job.leased.subtract(&rest);
-        job.service.refund(rest.len());
-        let (leased, due) = (lease.attempt.saturating_sub(1), self.now + Duration::from_millis(1));
-        for range in rest.iter() {
-            job.wait(Piece { range, leased, history: held.history.clone(), due });
+        if held.is_copy {
+            job.copied.subtract(&rest);
+        } else {
+            job.leased.subtract(&rest);
+            job.service.refund(rest.len());
+            let (leased, due) = (lease.attempt.saturating_sub(1), self.now + Duration::from_millis(1));
+            for range in rest.iter() {
+                job.wait(Piece { range, leased, history: held.history.clone(), due });
+            }
         }
         self.drop_empty_leases(node);
         self.deadline = self.earliest();

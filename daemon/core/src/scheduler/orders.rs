@@ -93,10 +93,14 @@ impl Scheduler {
             return;
         }
         while self.workers.get(&node).is_some_and(|worker| worker.wants_batch(&self.config)) {
-            if !self.grant(node) {
+            if !self.give(node) {
                 break;
             }
         }
+    }
+
+    fn give(&mut self, node: NodeId) -> bool {
+        self.grant(node) || self.copy(node)
     }
 
     /// Grants all waiting workers, in rounds.
@@ -107,7 +111,7 @@ impl Scheduler {
         loop {
             let mut is_served = false;
             for node in self.hungry() {
-                is_served |= self.grant(node);
+                is_served |= self.give(node);
             }
             if !is_served {
                 return;

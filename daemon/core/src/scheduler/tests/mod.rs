@@ -1,5 +1,7 @@
 //! One mechanism at a time. All of them together, over many seeds: `tests/sim/scheduler`.
 
+mod speculation;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -32,8 +34,10 @@ impl Bench {
     }
 
     fn claiming(queries: u64) -> Self {
-        let scheduler = Scheduler::new(Config::default(), Term(2), Instant::START);
-        let mut bench = Self { scheduler, now: Instant::START };
+        // Long after the driver's start, so that batches can have begun before.
+        let now = Instant::START + Duration::from_secs(1_000);
+        let scheduler = Scheduler::new(Config::default(), Term(2), now);
+        let mut bench = Self { scheduler, now };
         bench.tell(Event::Job(spec(1, queries)));
         bench
     }
@@ -70,9 +74,8 @@ impl Bench {
         self.tell(Event::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            leases: vec![lease],
+            batches: vec![(lease, 1_000)],
             ranges: vec![lease.range],
-            inference_us: 1_000,
         }))
     }
 }
@@ -99,6 +102,7 @@ fn report(node: u64) -> WorkerReport {
         wait_ms: WAIT_MS,
         draining: false,
         offers: None,
+        running_ms: None,
     }
 }
 
@@ -353,9 +357,8 @@ fn no_sum_of_what_workers_say_overflows() {
         bench.tell(Event::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            leases: vec![lease],
+            batches: vec![(lease, u64::MAX)],
             ranges: vec![lease.range],
-            inference_us: u64::MAX,
         }));
     }
     assert_eq!(bench.scheduler.assignments()[0].shares, [(JOB, 1.0)]);
