@@ -384,6 +384,9 @@ impl Clerk {
             let _ = reply.send(Err(refusal));
             return;
         }
+        if let Some(reason) = &plan.restart {
+            warn!(%worker, %reason, "a model server is to be restarted");
+        }
         let state = self.state();
         let sizes = |lease: Lease| {
             let queries = state.queries(lease.job, lease.range);

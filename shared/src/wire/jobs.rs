@@ -139,6 +139,9 @@ pub struct WorkerReport {
     /// For how long the first lease that has not run has been running, in milliseconds; `None` while none runs.
     #[serde(default)]
     pub running_ms: Option<u32>,
+    /// Counts the reports of this boot of the worker: one that was overtaken by a later one is not looked at.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// A batch that ran, in a commit.
@@ -251,6 +254,9 @@ pub struct Orders {
     pub load: Vec<ModelArtefact>,
     /// Models to train, with the seed.
     pub train: Vec<(ModelName, u64)>,
+    /// The model server hangs: it is to be killed and started again. Why.
+    #[serde(default)]
+    pub restart: Option<String>,
 }
 
 /// A blob with its reference and no holders: a short form for logs.

@@ -109,6 +109,7 @@ fn survives_random_faults() {
         ("absent", sum(|t| t.scheduler.absent)),
         ("failures", sum(|t| t.scheduler.failures)),
         ("dead letters", sum(|t| t.scheduler.dead_letters)),
+        ("hung", sum(|t| t.scheduler.hung)),
         ("copied", sum(|t| t.scheduler.copied)),
         ("copies won", sum(|t| t.scheduler.copies_won)),
         ("promoted", sum(|t| t.scheduler.promoted)),

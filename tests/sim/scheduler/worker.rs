@@ -37,6 +37,10 @@ pub(crate) struct SimWorker {
     pub(crate) term: Term,
     pub(crate) leases: Vec<(Lease, Stage)>,
     pub(crate) busy_us: u64,
+    /// Its model server answers nothing until it is restarted.
+    pub(crate) hangs: bool,
+    /// Reports of this generation.
+    pub(crate) sent: u64,
 }
 
 impl SimWorker {
@@ -54,6 +58,8 @@ impl SimWorker {
             term: Term(0),
             leases: Vec::new(),
             busy_us: 0,
+            hangs: false,
+            sent: 0,
         }
     }
 
@@ -65,6 +71,8 @@ impl SimWorker {
         self.training.clear();
         self.term = Term(0);
         self.leases.clear();
+        self.hangs = false;
+        self.sent = 0;
     }
 
     pub(crate) fn wanted(&self) -> u8 {
@@ -98,6 +106,7 @@ impl SimWorker {
             draining: self.draining,
             offers: None,
             running_ms: running.map(|ran| u32::try_from(ran.as_millis()).unwrap_or(u32::MAX)),
+            number: self.sent,
         }
     }
 

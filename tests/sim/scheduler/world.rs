@@ -19,7 +19,7 @@ use super::worker::SimWorker;
 /// From a worker to whoever coordinates.
 #[derive(Clone)]
 pub(crate) enum Message {
-    Report { report: WorkerReport, number: u64 },
+    Report(WorkerReport),
     Commit { worker: NodeId, generation: u64, lease: Lease, rows: RangeSet, inference_us: u64 },
     Failed { worker: NodeId, lease: Lease, faults: Vec<Fault> },
     Trained { worker: NodeId, model: u8, is_good: bool },
@@ -56,9 +56,8 @@ pub(crate) struct World {
     pub(crate) term: Term,
     pub(crate) log: Log,
     pub(crate) workers: BTreeMap<NodeId, SimWorker>,
-    /// Delivered reports without an answer, with their numbers.
-    pub(crate) parked: BTreeMap<NodeId, (WorkerReport, u64)>,
-    pub(crate) sent: BTreeMap<NodeId, u64>,
+    /// Delivered reports without an answer.
+    pub(crate) parked: BTreeMap<NodeId, WorkerReport>,
     pub(crate) wanted_models: BTreeSet<u8>,
     /// Messages lost, in a thousand.
     pub(crate) loss_per_mille: u32,
@@ -92,7 +91,6 @@ impl World {
             log: Log::default(),
             workers: workers.into_iter().map(|worker| (worker.node, worker)).collect(),
             parked: BTreeMap::new(),
-            sent: BTreeMap::new(),
             wanted_models: BTreeSet::new(),
             loss_per_mille: 0,
             is_strict: false,
@@ -227,11 +225,11 @@ impl World {
             return;
         }
         match message {
-            Message::Report { report, number } => {
+            Message::Report(report) => {
                 let node = report.worker;
-                if let Some((_, older)) = self.parked.insert(node, (report.clone(), number)) {
-                    let orders =
-                        Local::Orders { term: self.term, plan: OrdersPlan::default(), number: older };
+                if let Some(older) = self.parked.insert(node, report.clone()) {
+                    let (term, number) = (self.term, older.number);
+                    let orders = Local::Orders { term, plan: OrdersPlan::default(), number };
                     self.send_local(node, orders);
                 }
                 self.tell(Event::Report(report));
@@ -301,12 +299,12 @@ impl World {
     }
 
     fn answer(&mut self, node: NodeId, plan: OrdersPlan) {
-        let Some((report, number)) = self.parked.remove(&node) else {
+        let Some(report) = self.parked.remove(&node) else {
             assert!(plan.grants.is_empty(), "a grant without a report to answer");
             return;
         };
         self.check_grants(node, &report, &plan);
-        self.send_local(node, Local::Orders { term: self.term, plan, number });
+        self.send_local(node, Local::Orders { term: self.term, plan, number: report.number });
     }
 }
 
@@ -321,6 +319,7 @@ impl Totals {
         all.absent += term.absent;
         all.failures += term.failures;
         all.dead_letters += term.dead_letters;
+        all.hung += term.hung;
         all.copied += term.copied;
         all.copies_won += term.copies_won;
         all.promoted += term.promoted;

@@ -19,6 +19,10 @@ impl Scheduler {
             if worker.leases.len() > LEASES_HELD_MAX {
                 return Err(format!("worker {node} holds {} leases", worker.leases.len()));
             }
+            let at_work = worker.at_work().count();
+            if at_work > self.config.leases_per_worker {
+                return Err(format!("worker {node} has {at_work} leases at work"));
+            }
             if !worker.plan.is_empty() {
                 return Err(format!("worker {node} has orders that were not sent"));
             }

@@ -155,12 +155,15 @@ pub struct OrdersPlan {
     pub cancelled: Vec<Lease>,
     /// Models to train, with the seed; at most one.
     pub train: Vec<(ModelName, u64)>,
+    /// The model server hangs and is to be restarted: why.
+    pub restart: Option<String>,
 }
 
 impl OrdersPlan {
     /// Whether it orders nothing.
     pub fn is_empty(&self) -> bool {
-        self.grants.is_empty() && self.cancelled.is_empty() && self.train.is_empty()
+        let orders = self.grants.len() + self.cancelled.len() + self.train.len();
+        orders == 0 && self.restart.is_none()
     }
 }
 

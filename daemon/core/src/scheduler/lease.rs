@@ -45,6 +45,7 @@ impl Scheduler {
         }
         self.statistics.absent += lost.len() as u64;
         self.return_where(node, |held| lost.contains(&held.lease));
+        self.revoke_hung(node);
         for (place, lease) in reported.iter().enumerate() {
             self.claim(node, *lease, Stage::reported(report, place, now));
         }

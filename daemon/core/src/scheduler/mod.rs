@@ -21,6 +21,7 @@ mod config;
 mod event;
 mod failure;
 mod fairness;
+mod hang;
 mod job;
 mod lease;
 mod orders;
@@ -88,6 +89,8 @@ pub struct Statistics {
     pub failures: u64,
     /// Queries given up.
     pub dead_letters: u64,
+    /// Revoked, because their batch hung.
+    pub hung: u64,
     /// Second leases of slow batches.
     pub copied: u64,
     /// Of those, the ones that answered first.

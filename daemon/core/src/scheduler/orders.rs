@@ -1,6 +1,7 @@
 //! Reports and their answers.
 //!
-//! A report is answered at once if there is something to say or it does not wait; else when there is, and at the
+//! A report that was overtaken by a later one of its worker says nothing any more: it is answered empty. Any other
+//! is answered at once if there is something to say or it does not wait; else when there is, and at the
 //! latest when its wait is over. Batches are granted only into an unanswered report, so that no grant lies around.
 //! Many waiting workers are served in rounds of one batch each, the emptiest first.
 //!
@@ -19,7 +20,8 @@ impl Scheduler {
     pub(super) fn on_report(&mut self, report: &WorkerReport) {
         let node = report.worker;
         let known = self.workers.get(&node).map(|worker| worker.generation);
-        let is_stale = known.is_some_and(|generation| report.generation < generation);
+        let newest = self.workers.get(&node).map(|worker| (worker.generation, worker.number));
+        let is_stale = newest.is_some_and(|newest| (report.generation, report.number) < newest);
         if is_stale || (known.is_none() && self.workers.len() >= WORKERS_MAX) {
             if let Some(worker) = self.workers.get_mut(&node) {
                 worker.parked = None;

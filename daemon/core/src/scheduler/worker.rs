@@ -96,6 +96,8 @@ pub(super) fn back_off(base: Duration, doublings: u32, limit: Duration) -> Durat
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     pub(super) generation: u64,
+    /// Of its newest report.
+    pub(super) number: u64,
     pub(super) server: ServerState,
     pub(super) models: BTreeMap<ModelName, ModelState>,
     pub(super) draining: bool,
@@ -121,6 +123,7 @@ impl Worker {
     pub(super) fn new(report: &WorkerReport, now: Instant) -> Self {
         let mut worker = Self {
             generation: report.generation,
+            number: report.number,
             server: ServerState::Starting,
             models: BTreeMap::new(),
             draining: false,
@@ -140,6 +143,7 @@ impl Worker {
     }
 
     pub(super) fn update(&mut self, report: &WorkerReport, now: Instant) {
+        self.number = report.number;
         self.server = report.server.clone();
         self.models = report.models.iter().take(MODELS_MAX).cloned().collect();
         self.draining = report.draining;

@@ -1,5 +1,7 @@
 //! One mechanism at a time. All of them together, over many seeds: `tests/sim/scheduler`.
 
+mod hang;
+mod reports;
 mod speculation;
 
 use std::collections::BTreeSet;
@@ -103,6 +105,7 @@ fn report(node: u64) -> WorkerReport {
         draining: false,
         offers: None,
         running_ms: None,
+        number: 0,
     }
 }
 

@@ -6,7 +6,7 @@ use idunno_shared::wire::jobs::{FaultKind, Lease, WorkerReport};
 use super::{Bench, Committed, Event, JOB, JobSpec, OrdersPlan, RangeSet, dead, orders, range, report, spec};
 
 /// `queries` in batches of 10, of which one was run by worker 1 in `usual_ms`; worker 1 has the rest.
-fn bench(queries: u64, workers: u64, usual_ms: u64) -> (Bench, Vec<Lease>) {
+pub(super) fn bench(queries: u64, workers: u64, usual_ms: u64) -> (Bench, Vec<Lease>) {
     let mut bench = Bench::new(queries, workers);
     let first = bench.pull_one(1);
     commit_after(&mut bench, 1, first, usual_ms);
@@ -21,7 +21,7 @@ fn commit_after(bench: &mut Bench, node: u64, lease: Lease, ms: u64) {
 }
 
 /// The worker has been running the first of its leases for so long.
-fn running(bench: &mut Bench, node: u64, leases: &[Lease], ms: u32) -> OrdersPlan {
+pub(super) fn running(bench: &mut Bench, node: u64, leases: &[Lease], ms: u32) -> OrdersPlan {
     let report = WorkerReport { wanted: 0, leases: leases.to_vec(), running_ms: Some(ms), ..report(node) };
     orders(node, bench.tell(Event::Report(report)))
 }
@@ -56,7 +56,7 @@ fn the_copy_is_cancelled_when_the_first_worker_answers() {
 fn nothing_is_copied_while_there_is_something_else_to_do_or_nothing_to_compare_with() {
     let (mut waits, held) = bench(30, 2, 100);
     waits.tell(Event::Job(JobSpec { pending: RangeSet::from(10..40), ..spec(1, 0) }));
-    running(&mut waits, 1, &held[..1], 60_000);
+    running(&mut waits, 1, &held, 20_000);
     assert_eq!(waits.pull_one(2).range, range(30, 10));
     let mut unmeasured = Bench::new(10, 2);
     let only = unmeasured.pull_one(1);
