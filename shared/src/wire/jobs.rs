@@ -19,6 +19,21 @@ pub const LEASES_HELD_MAX: usize = 256;
 /// Longest reason kept with a failure, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 
+/// Largest weight of a job.
+pub const WEIGHT_MAX: u32 = 1000;
+
+/// In what jobs that run at once are equal, each by its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// In answers per second, whatever their queries cost.
+    #[default]
+    Rate,
+    /// In the workers' time.
+    Time,
+    /// In nothing: the oldest job has all workers that can serve it.
+    Fifo,
+}
+
 /// Consecutive queries of a job's manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueryRange {

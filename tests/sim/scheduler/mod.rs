@@ -5,6 +5,8 @@ mod checks;
 mod fairness;
 mod load;
 mod log;
+mod policies;
+mod table;
 mod tail;
 mod worker;
 mod world;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Fault, Lease, QueryRange, WorkerReport};
+use idunno_shared::wire::jobs::{Fault, Lease, Policy, QueryRange, WorkerReport};
 
 use crate::ranges::RangeSet;
 
@@ -35,6 +35,8 @@ pub struct JobSpec {
 pub enum Event {
     /// A job started, or changed: state, batch size, weight, dead letters to be tried again. Replaces what was known.
     Job(JobSpec),
+    /// In what jobs are equal from now on; by rate before it is said.
+    Policy(Policy),
     /// The job is done or gone: nothing more is leased, its leases are cancelled.
     JobEnded(JobId),
     /// The workers that are alive as far as membership knows: once all have reported, the claim grace is over early.
@@ -136,6 +138,14 @@ pub enum Effect {
         job: JobId,
         /// Why, for a person.
         reason: String,
+    },
+    /// The workers are shared among the jobs anew. For people: nothing is to be done.
+    Shared {
+        /// Why.
+        reason: String,
+        /// The jobs that run and the share of the workers that each is due, in percent; `None` while its queries are
+        /// not measured.
+        shares: Vec<(JobId, Option<u32>)>,
     },
     /// Record that the model's training failed for good.
     TrainingFailed {

@@ -1,9 +1,12 @@
 //! Batches that hang: their model server is to be restarted, and they are leased again.
 //!
 //! A batch hangs if it has run longer than [`HUNG`] times what batches of its size usually take, and [`HUNG_MIN`] at
-//! least; nothing hangs while no batch of the model was measured. Its worker is told to restart its model server, in the
-//! answer to the report that shows the batch running, which cancels the lease too. The first time the server is to blame:
-//! the batch goes to another worker as if nothing had been. If it hangs again it has failed there, as by any inference.
+//! least; nothing hangs while no batch of the model was measured. Its worker is told to restart its model server, in
+//! the answer to the report that shows the batch running, which cancels the lease too. The first time the server is to
+//! blame: the batch goes to another worker as if nothing had been. If it hangs again, it has failed like by any other
+//! failed inference.
+//!
+//! Source: the handbook's start-to-close limit, ten times the 95th percentile and half a minute at least.
 //!
 //! Not here: a worker's own deadline for calls to its model server, which it has measured itself.
 

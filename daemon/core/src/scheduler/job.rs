@@ -136,9 +136,9 @@ impl Job {
         (!self.fresh.is_empty() && self.pieces.len() < PIECES_MAX).then_some(Pick::Fresh)
     }
 
-    /// Cuts a batch out of what was picked and marks it leased.
-    pub(super) fn cut(&mut self, pick: Pick) -> Option<Piece> {
-        let batch = u64::from(self.batch_size);
+    /// Cuts a batch of at most `queries` out of what was picked and marks it leased.
+    pub(super) fn cut(&mut self, pick: Pick, queries: u32) -> Option<Piece> {
+        let batch = u64::from(queries);
         let piece = match pick {
             Pick::Fresh => {
                 let range = self.fresh.first_range(batch)?;

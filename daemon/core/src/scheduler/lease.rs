@@ -3,7 +3,7 @@
 //!
 //! A lease returns at its expiry, at its worker's death, at the worker's next generation, and when the worker does
 //! not know it: two reports that lack it, [`absence_grace`](super::Config::absence_grace) apart, for the first may
-//! have been sent before the grant arrived. (Reports bear no number of the answer they follow. If the network is
+//! have been sent before the grant arrived. (A report does not say which answer it follows. If the network is
 //! slower than that, the range is run twice and the first commit wins.) A draining worker starts nothing, so there
 //! one such report is enough.
 //!
@@ -23,6 +23,9 @@ use super::job::{Piece, span};
 use super::worker::{Held, Stage};
 use super::{Committed, Scheduler};
 use crate::ranges::RangeSet;
+
+/// Batches of a model of which none has been measured yet are no larger.
+const PROBE_QUERIES: u32 = 16;
 
 impl Scheduler {
     /// Compares what a worker says it holds with what it was given.
@@ -93,7 +96,8 @@ impl Scheduler {
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else {
             return false;
         };
-        let Some(piece) = job.cut(pick) else { return false };
+        let probe = if self.usual.knows(&job.model) { u32::MAX } else { PROBE_QUERIES };
+        let Some(piece) = job.cut(pick, job.batch_size.min(probe)) else { return false };
         job.service.charge(piece.range.end - piece.range.start);
         let count = u32::try_from(piece.range.end - piece.range.start).unwrap_or(u32::MAX);
         let range = QueryRange { first: piece.range.start, count };
@@ -136,6 +140,7 @@ impl Scheduler {
             worker.succeeded(committed.job, inference_us, now);
             for (lease, us) in &committed.batches {
                 worker.ran(&model, lease.range.count, *us, now);
+                job.service.ran(lease.range.count, *us, now);
                 self.usual.add(&model, lease.range.count, Duration::from_micros(*us));
             }
             let is_won =

@@ -41,6 +41,9 @@ impl Scheduler {
         self.claimed(node);
         self.assign_trainings();
         self.order_training(node);
+        if known.is_none() {
+            self.note_sharing(format!("worker {node} joins"));
+        }
         self.serve(node);
     }
 
@@ -53,8 +56,12 @@ impl Scheduler {
     }
 
     pub(super) fn on_worker_dead(&mut self, node: NodeId) {
-        let is_waiting = self.workers.get(&node).is_some_and(|worker| worker.parked.is_some());
+        let known = self.workers.get(&node).map(|worker| worker.parked.is_some());
+        let is_waiting = known == Some(true);
         self.forget_worker(node);
+        if known.is_some() {
+            self.note_sharing(format!("worker {node} is gone"));
+        }
         self.claimed(node);
         // Its judgement may be wanted no longer: what waited for it may go to others.
         self.work_appeared = true;

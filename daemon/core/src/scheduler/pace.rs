@@ -36,6 +36,11 @@ impl Rate {
         self.at = now;
     }
 
+    /// Whether anything was measured.
+    pub(super) fn is_known(&self) -> bool {
+        self.queries > 0.0
+    }
+
     /// How long a batch takes at this rate.
     pub(super) fn time(&self, queries: u32) -> Duration {
         let secs = self.micros * f64::from(queries) / self.queries / 1e6;
@@ -58,6 +63,11 @@ impl Usual {
         let times = classes.entry(queries.ilog2()).or_default();
         times.truncate(BATCHES_KEPT - 1);
         times.push_front(inference / queries);
+    }
+
+    /// Whether a batch of the model was measured.
+    pub(super) fn knows(&self, model: &ModelName) -> bool {
+        self.recent.contains_key(model)
     }
 
     /// What a batch takes at most, in 95 of 100 cases; `None` while no batch of the model was measured. A size that
@@ -103,6 +113,6 @@ mod tests {
         assert_eq!(usual.time(&model, 40), Some(Duration::from_millis(97 * 40)), "of 37 to 100");
         assert_eq!(usual.time(&model, 2), Some(Duration::from_millis(97 * 2)), "the next larger size");
         assert_eq!(usual.time(&model, 1), Some(Duration::from_millis(500)));
-        assert_eq!(usual.time(&model, 1000), Some(Duration::from_millis(97 * 1000)), "the next smaller one");
+        assert_eq!(usual.time(&model, 1000), Some(Duration::from_secs(97)), "the next smaller one");
     }
 }

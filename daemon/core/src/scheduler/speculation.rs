@@ -103,8 +103,9 @@ impl Scheduler {
         let here = self.expected(worker, held).unwrap_or(usual);
         let limit = usual.saturating_mul(LATE).max(LATE_MIN);
         let is_overdue = batch.elapsed > limit && here <= limit;
-        let is_slower =
-            batch.left.is_some_and(|left| left >= here.saturating_mul(LATE) && left - here >= GAIN_MIN);
+        let is_slower = batch
+            .left
+            .is_some_and(|left| left >= here.saturating_mul(LATE) && left.saturating_sub(here) >= GAIN_MIN);
         is_overdue || is_slower
     }
 

@@ -2,6 +2,7 @@
 
 mod hang;
 mod reports;
+mod sharing;
 mod speculation;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,8 @@ const WAIT_MS: u32 = 1_000;
 struct Bench {
     scheduler: Scheduler,
     now: Instant,
+    /// What was said of the sharing last.
+    shared: (String, Vec<(JobId, Option<u32>)>),
 }
 
 impl Bench {
@@ -39,7 +42,7 @@ impl Bench {
         // Long after the driver's start, so that batches can have begun before.
         let now = Instant::START + Duration::from_secs(1_000);
         let scheduler = Scheduler::new(Config::default(), Term(2), now);
-        let mut bench = Self { scheduler, now };
+        let mut bench = Self { scheduler, now, shared: Default::default() };
         bench.tell(Event::Job(spec(1, queries)));
         bench
     }
@@ -47,7 +50,15 @@ impl Bench {
     fn tell(&mut self, event: Event) -> Vec<Effect> {
         self.scheduler.handle(event, self.now);
         self.scheduler.check().unwrap();
-        std::iter::from_fn(|| self.scheduler.poll_effect()).collect()
+        let mut effects: Vec<Effect> = std::iter::from_fn(|| self.scheduler.poll_effect()).collect();
+        effects.retain(|effect| match effect {
+            Effect::Shared { reason, shares } => {
+                self.shared = (reason.clone(), shares.clone());
+                false
+            }
+            _ => true,
+        });
+        effects
     }
 
     /// Lets time pass, with a tick at the end.

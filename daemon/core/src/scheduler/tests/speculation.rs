@@ -14,9 +14,9 @@ pub(super) fn bench(queries: u64, workers: u64, usual_ms: u64) -> (Bench, Vec<Le
     (bench, held)
 }
 
-fn commit_after(bench: &mut Bench, node: u64, lease: Lease, ms: u64) {
+pub(super) fn commit_after(bench: &mut Bench, node: u64, lease: Lease, ms: u64) {
     let batches = vec![(lease, ms * 1000)];
-    let committed = Committed { worker: NodeId(node), job: JOB, batches, ranges: vec![lease.range] };
+    let committed = Committed { worker: NodeId(node), job: lease.job, batches, ranges: vec![lease.range] };
     bench.tell(Event::Committed(committed));
 }
 
