@@ -37,7 +37,6 @@ use crate::membership::MembershipView;
 pub const INPUTS_MAX: usize = 1_024;
 /// How often jobs and models are compared with the log, whatever was heard.
 pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
-const JOB_WEIGHT: u32 = 1;
 
 /// What the desk knows that the log does not.
 #[derive(Clone, Debug, Default)]
@@ -257,6 +256,12 @@ impl Clerk {
             return;
         }
         self.live.insert(worker);
+        let newest = self.reports.get(&worker).map(|newest| (newest.generation, newest.number));
+        if newest.is_some_and(|newest| (report.generation, report.number) < newest) {
+            // It was overtaken: its asker has given up.
+            let _ = reply.send(Ok(Orders { term: self.term, ..Orders::default() }));
+            return;
+        }
         if let Some(older) = self.waiting.insert(worker, reply) {
             // Its asker has given up, or is about to read this.
             let _ = older.send(Ok(Orders { term: self.term, ..Orders::default() }));
@@ -283,13 +288,8 @@ impl Clerk {
             self.tell(Event::Committed(Committed {
                 worker: commit.worker,
                 job: commit.job,
-                leases: commit.batches.iter().map(|batch| batch.lease).collect(),
+                batches: commit.batches.iter().map(|batch| (batch.lease, batch.inference_us)).collect(),
                 ranges: answered.queries().collect(),
-                inference_us: commit
-                    .batches
-                    .iter()
-                    .map(|batch| batch.inference_us)
-                    .fold(0, u64::saturating_add),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
                 self.refresh();
@@ -376,6 +376,7 @@ impl Clerk {
                 warn!(%job, %reason, "paused");
                 self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
             }
+            Effect::Shared { reason, shares } => info!(%reason, ?shares, "the workers are shared anew"),
             Effect::TrainingFailed { model, reason } => {
                 self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
             }
@@ -388,6 +389,9 @@ impl Clerk {
             // The grants return, for the worker's next reports do not list them.
             let _ = reply.send(Err(refusal));
             return;
+        }
+        if let Some(reason) = &plan.restart {
+            warn!(%worker, %reason, "a model server is to be restarted");
         }
         let state = self.state();
         let sizes = |lease: Lease| {
@@ -437,6 +441,7 @@ impl Clerk {
     /// the refresh behind them (`Buried`).
     fn refresh(&mut self) {
         let state = self.state();
+        self.tell(Event::Policy(state.policy()));
         for job in state.jobs() {
             let Some(artefact) = &job.artefact else { continue };
             if job.state == JobState::Done {
@@ -452,7 +457,7 @@ impl Clerk {
                 batch_size: job.batch_size,
                 running: job.state == JobState::Running,
                 pending: job.pending(),
-                weight: JOB_WEIGHT,
+                weight: job.weight,
             };
             let said = JobSpec { pending: RangeSet::new(), ..spec.clone() };
             let open = self.scheduler.pending(job.id) + self.scheduler.leased(job.id);

@@ -60,6 +60,7 @@ pub fn orders(
         cancelled: plan.cancelled.clone(),
         load: report.map(|report| missing_models(state, view, report)).unwrap_or_default(),
         train: plan.train.clone(),
+        restart: plan.restart.clone(),
     }
 }
 

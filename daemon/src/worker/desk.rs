@@ -93,9 +93,15 @@ impl Desk {
         self.held.iter().find(|(held, _)| held == lease).map(|(_, phase)| *phase)
     }
 
-    /// Everything held, for the report.
+    /// Everything held, for the report: what has run, what runs, what is still to run; each in order of its grant.
     pub fn leases(&self) -> Vec<Lease> {
-        self.held.iter().map(|(lease, _)| *lease).collect()
+        let mut held: Vec<_> = self.held.iter().collect();
+        held.sort_by_key(|(_, phase)| match phase {
+            Phase::Reporting | Phase::Uncommitted => 0,
+            Phase::Running => 1,
+            Phase::Waiting | Phase::Fetching => 2,
+        });
+        held.into_iter().map(|(lease, _)| *lease).collect()
     }
 
     /// How many leases are in a phase.
@@ -156,6 +162,10 @@ mod tests {
         assert_eq!(desk.room(), 1);
         assert!(desk.accept(lease(2)));
         assert_eq!(desk.leases(), [lease(0), lease(1), lease(2)], "held until the commit is answered");
+        assert!(desk.set(&lease(2), Phase::Waiting) && desk.set(&lease(1), Phase::Fetching));
+        assert_eq!(desk.start_next(), Some(lease(2)));
+        assert_eq!(desk.leases(), [lease(0), lease(2), lease(1)], "in the order of their stages");
+        assert!(desk.set(&lease(1), Phase::Waiting));
         assert_eq!(desk.end(&lease(0)), Some(Phase::Uncommitted));
         assert!(!desk.set(&lease(0), Phase::Waiting), "gone");
         desk.check().unwrap();

@@ -192,6 +192,15 @@ pub enum Change {
         /// The job.
         job: JobId,
     },
+    /// A job's share against the others', from the next lease on.
+    SetWeight {
+        /// The job.
+        job: JobId,
+        /// 1, as every new job has, to [`super::jobs::WEIGHT_MAX`].
+        weight: u32,
+    },
+    /// In what all jobs are equal, from the next lease on.
+    SetPolicy(super::jobs::Policy),
 }
 
 /// What a change did.

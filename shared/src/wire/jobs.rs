@@ -19,6 +19,21 @@ pub const LEASES_HELD_MAX: usize = 256;
 /// Longest reason kept with a failure, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 
+/// Largest weight of a job.
+pub const WEIGHT_MAX: u32 = 1000;
+
+/// In what jobs that run at once are equal, each by its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// In answers per second, whatever their queries cost.
+    #[default]
+    Rate,
+    /// In the workers' time.
+    Time,
+    /// In nothing: the oldest job has all workers that can serve it.
+    Fifo,
+}
+
 /// Consecutive queries of a job's manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueryRange {
@@ -121,7 +136,8 @@ pub struct WorkerReport {
     pub server: ServerState,
     /// Its models' states.
     pub models: Vec<(ModelName, ModelState)>,
-    /// The leases it runs, waits to run, or has run without a commit yet. Whoever granted them.
+    /// The leases it holds, whoever granted them: first those that have run and have no commit yet, then the one that
+    /// runs, then those that wait to run.
     pub leases: Vec<Lease>,
     /// How many of these have run, and only await their commit: they keep it from nothing.
     pub ran: u16,
@@ -135,6 +151,12 @@ pub struct WorkerReport {
     /// ready and cannot list them.
     #[serde(default)]
     pub offers: Option<Vec<ModelName>>,
+    /// For how long the first lease that has not run has been running, in milliseconds; `None` while none runs.
+    #[serde(default)]
+    pub running_ms: Option<u32>,
+    /// Counts the reports of this boot of the worker: one that was overtaken by a later one is not looked at.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// A batch that ran, in a commit.
@@ -247,6 +269,9 @@ pub struct Orders {
     pub load: Vec<ModelArtefact>,
     /// Models to train, with the seed.
     pub train: Vec<(ModelName, u64)>,
+    /// The model server hangs: it is to be killed and started again. Why.
+    #[serde(default)]
+    pub restart: Option<String>,
 }
 
 /// A blob with its reference and no holders: a short form for logs.

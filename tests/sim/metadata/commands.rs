@@ -6,7 +6,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, QueryRange};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange};
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -94,7 +94,11 @@ impl Generator {
                 dataset: self.pick(&["data", "data", "other", "nothing"]).parse().unwrap(),
                 batch_size: self.pick(&[1, 4, 4096, 0, 4097]),
             },
-            10 => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]) },
+            10 => match self.rng.random_range(0..3) {
+                0 => Change::SetWeight { job, weight: self.pick(&[1, 1000, 0]) },
+                1 => Change::SetPolicy(self.pick(&[Policy::Rate, Policy::Time, Policy::Fifo])),
+                _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]) },
+            },
             11 | 12 => Change::StartJob { job },
             13 => Change::StopJob { job },
             _ => Change::RetryDeadLetters { job },

@@ -194,6 +194,14 @@ impl Model {
                 job.state = JobState::Stopped;
                 Ok(Changed::Done)
             }
+            Change::SetWeight { job, weight } => {
+                if !(1..=1000).contains(weight) {
+                    return Err(RefusalCode::Invalid);
+                }
+                let job = self.job(*job)?;
+                if job.state == JobState::Done { Err(RefusalCode::Conflict) } else { Ok(Changed::Done) }
+            }
+            Change::SetPolicy(_) => Ok(Changed::Done),
             Change::RetryDeadLetters { job } => {
                 let job = self.job(*job)?;
                 let dead = job.fates.iter_mut().filter(|fate| **fate == Fate::Dead);

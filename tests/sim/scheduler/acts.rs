@@ -14,6 +14,8 @@ use super::world::{Happening, Local, Message, World};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(400);
+/// A worker's own deadline for a batch, while it has measured nothing.
+const GIVES_UP: Duration = Duration::from_secs(90);
 
 impl World {
     pub(crate) fn happen_at(&mut self, node: NodeId, generation: u64, local: Local) {
@@ -56,11 +58,9 @@ impl World {
     }
 
     fn report(&mut self, node: NodeId) {
-        let report = self.workers[&node].report();
-        let number = self.sent.entry(node).or_default();
-        *number += 1;
-        let number = *number;
-        self.send(Message::Report { report, number });
+        self.worker(node).sent += 1;
+        let report = self.workers[&node].report(self.now);
+        self.send(Message::Report(report));
     }
 
     fn obey(&mut self, node: NodeId, term: Term, plan: OrdersPlan, number: u64) {
@@ -81,29 +81,38 @@ impl World {
                 self.local(node, Duration::from_secs(2), Local::TrainingEnds(model));
             }
         }
+        if plan.restart.is_some() {
+            self.crash_server(node);
+        }
         self.start(node);
-        let is_newest = self.sent.get(&node) == Some(&number);
+        let is_newest = self.workers[&node].sent == number;
         if is_newest && self.workers[&node].wanted() > 0 {
             self.report(node);
         }
     }
 
     fn start(&mut self, node: NodeId) {
-        let Some(lease) = self.worker(node).start() else { return };
+        let now = self.now;
+        let Some(lease) = self.worker(node).start(now) else { return };
         let query_us = self.log.jobs[&lease.job].load.query_us;
         let slowness = self.workers[&node].slowness;
         let noise = self.rng.random_range(80..120);
         let run_us = query_us * u64::from(lease.range.count) * slowness * noise / 10_000;
-        self.local(node, Duration::from_micros(run_us), Local::RunEnds(lease));
+        let ends = if self.workers[&node].hangs { GIVES_UP } else { Duration::from_micros(run_us) };
+        self.local(node, ends, Local::RunEnds(lease));
         self.worker(node).busy_us += run_us;
     }
 
     fn run_ends(&mut self, node: NodeId, lease: Lease) {
-        if self.worker(node).stage(lease) != Some(&mut Stage::Runs) {
-            return;
+        let Some(&mut Stage::Runs { since }) = self.worker(node).stage(lease) else { return };
+        if self.workers[&node].hangs {
+            self.worker(node).drop_lease(lease);
+            let faults = vec![fault(FaultKind::Inference, &RangeSet::from(lease.range))];
+            self.send(Message::Failed { worker: node, lease, faults });
+            return self.crash_server(node);
         }
+        let inference_us = self.now.as_micros() - since.as_micros();
         let job = self.log.jobs.get_mut(&lease.job).expect("a job in the log");
-        let inference_us = job.load.query_us * u64::from(lease.range.count);
         let (rows, faults) = job.load.run(lease.range);
         if !faults.is_empty() {
             self.send(Message::Failed { worker: node, lease, faults });
@@ -153,6 +162,7 @@ impl World {
             return;
         }
         worker.server_down = true;
+        worker.hangs = false;
         worker.training.clear();
         let unrun: Vec<Lease> = worker
             .leases
@@ -195,7 +205,8 @@ impl World {
             40..50 => self.depose(),
             50..60 => self.crash_server(node),
             60..64 => self.drain(node),
-            64..72 => self.worker(node).slowness = [30, 100, 400][self.rng.random_range(0..3)],
+            64..67 => self.worker(node).hangs = true,
+            67..72 => self.worker(node).slowness = [30, 100, 400][self.rng.random_range(0..3)],
             72..82 => {
                 self.change(job, |job| job.running = false);
                 let back = self.within(100_000..4_000_000);

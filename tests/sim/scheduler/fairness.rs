@@ -12,13 +12,13 @@ use super::world::World;
 const SECOND: u64 = 1_000_000;
 
 /// Answers per job, sampled each second.
-struct Rates {
-    samples: Vec<Vec<u64>>,
+pub(crate) struct Rates {
+    pub(crate) samples: Vec<Vec<u64>>,
 }
 
 impl Rates {
     /// Runs for so many seconds; at second `.0` of `joins` its job is added.
-    fn measure(world: &mut World, seconds: u64, joins: &[(u64, Load)]) -> Self {
+    pub(crate) fn measure(world: &mut World, seconds: u64, joins: &[(u64, Load)]) -> Self {
         let mut samples = Vec::new();
         for second in 0..=seconds {
             world.run_until(Instant::from_micros(second * SECOND));
@@ -33,7 +33,7 @@ impl Rates {
 
     /// The gaps, (max - min) / max of the jobs' weighted answers, of all windows of `length` seconds in
     /// `first..end`: the largest and the mean.
-    fn gaps(&self, first: usize, end: usize, length: usize, weights: &[u64]) -> (f64, f64) {
+    pub(crate) fn gaps(&self, first: usize, end: usize, length: usize, weights: &[u64]) -> (f64, f64) {
         let gap = |start: usize| {
             let rates: Vec<f64> = (0..weights.len())
                 .map(|job| {

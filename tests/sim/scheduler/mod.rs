@@ -5,6 +5,9 @@ mod checks;
 mod fairness;
 mod load;
 mod log;
+mod policies;
+mod table;
+mod tail;
 mod worker;
 mod world;
 
@@ -108,6 +111,10 @@ fn survives_random_faults() {
         ("absent", sum(|t| t.scheduler.absent)),
         ("failures", sum(|t| t.scheduler.failures)),
         ("dead letters", sum(|t| t.scheduler.dead_letters)),
+        ("hung", sum(|t| t.scheduler.hung)),
+        ("copied", sum(|t| t.scheduler.copied)),
+        ("copies won", sum(|t| t.scheduler.copies_won)),
+        ("promoted", sum(|t| t.scheduler.promoted)),
         ("duplicates", sum(|t| t.duplicates)),
     ];
     println!("{mechanisms:?}");

@@ -13,7 +13,9 @@ use super::load::{model_name, version};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stage {
     Waits,
-    Runs,
+    Runs {
+        since: Instant,
+    },
     /// Its rows are being committed.
     Ran {
         rows: RangeSet,
@@ -35,6 +37,10 @@ pub(crate) struct SimWorker {
     pub(crate) term: Term,
     pub(crate) leases: Vec<(Lease, Stage)>,
     pub(crate) busy_us: u64,
+    /// Its model server answers nothing until it is restarted.
+    pub(crate) hangs: bool,
+    /// Reports of this generation.
+    pub(crate) sent: u64,
 }
 
 impl SimWorker {
@@ -52,6 +58,8 @@ impl SimWorker {
             term: Term(0),
             leases: Vec::new(),
             busy_us: 0,
+            hangs: false,
+            sent: 0,
         }
     }
 
@@ -63,6 +71,8 @@ impl SimWorker {
         self.training.clear();
         self.term = Term(0);
         self.leases.clear();
+        self.hangs = false;
+        self.sent = 0;
     }
 
     pub(crate) fn wanted(&self) -> u8 {
@@ -70,7 +80,18 @@ impl SimWorker {
         if self.server_down || self.draining { 0 } else { u8::try_from(free).unwrap_or(0) }
     }
 
-    pub(crate) fn report(&self) -> WorkerReport {
+    pub(crate) fn report(&self, now: Instant) -> WorkerReport {
+        let mut leases: Vec<&(Lease, Stage)> = self.leases.iter().collect();
+        leases.sort_by_key(|(_, stage)| match stage {
+            Stage::Ran { .. } => 0,
+            Stage::Runs { .. } => 1,
+            Stage::Waits => 2,
+        });
+        let running = leases.iter().find_map(|(_, stage)| match stage {
+            Stage::Runs { since } => Some(now.since(*since)),
+            _ => None,
+        });
+        let ran = leases.iter().filter(|(_, stage)| matches!(stage, Stage::Ran { .. })).count();
         let ready = self.models.iter().map(|m| (model_name(*m), ModelState::Ready(version(*m))));
         let training = self.training.iter().map(|m| (model_name(*m), ModelState::Training));
         WorkerReport {
@@ -78,22 +99,24 @@ impl SimWorker {
             generation: self.generation,
             server: if self.server_down { ServerState::Down("crashed".into()) } else { ServerState::Ready },
             models: ready.chain(training).collect(),
-            leases: self.leases.iter().map(|(lease, _)| *lease).collect(),
-            ran: 0,
+            leases: leases.iter().map(|(lease, _)| *lease).collect(),
+            ran: u16::try_from(ran).unwrap_or(u16::MAX),
             wanted: self.wanted(),
             wait_ms: 1_500,
             draining: self.draining,
             offers: None,
+            running_ms: running.map(|ran| u32::try_from(ran.as_millis()).unwrap_or(u32::MAX)),
+            number: self.sent,
         }
     }
 
     /// The lease to run next, if none runs.
-    pub(crate) fn start(&mut self) -> Option<Lease> {
-        if self.server_down || self.leases.iter().any(|(_, stage)| *stage == Stage::Runs) {
+    pub(crate) fn start(&mut self, now: Instant) -> Option<Lease> {
+        if self.server_down || self.leases.iter().any(|(_, stage)| matches!(stage, Stage::Runs { .. })) {
             return None;
         }
         let (lease, stage) = self.leases.iter_mut().find(|(_, stage)| *stage == Stage::Waits)?;
-        *stage = Stage::Runs;
+        *stage = Stage::Runs { since: now };
         Some(*lease)
     }
 

@@ -10,7 +10,7 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
-use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, QueryRange};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, QueryRange, WEIGHT_MAX};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,13 @@ pub struct Job {
     pub running_since_ms: Option<u64>,
     /// How long it ran before that, in milliseconds.
     pub ran_ms: u64,
+    /// Its share against other jobs'.
+    #[serde(default = "ordinary_weight")]
+    pub weight: u32,
+}
+
+fn ordinary_weight() -> u32 {
+    1
 }
 
 impl Job {
@@ -102,6 +109,7 @@ impl Job {
             finished_ms: None,
             running_since_ms: None,
             ran_ms: 0,
+            weight: ordinary_weight(),
         }
     }
 
@@ -197,6 +205,18 @@ impl State {
             return Err(Refusal::conflict(format!("{id} is done: its batch size has no more effect")));
         }
         self.set_job(Job { batch_size, ..(**job).clone() });
+        Ok(Changed::Done)
+    }
+
+    pub(super) fn set_weight(&mut self, id: JobId, weight: u32) -> Result<Changed, Refusal> {
+        if !(1..=WEIGHT_MAX).contains(&weight) {
+            return Err(Refusal::invalid(format!("a weight of {weight}: 1 to {WEIGHT_MAX} are allowed")));
+        }
+        let job = self.job_or_refusal(id)?;
+        if job.state == JobState::Done {
+            return Err(Refusal::conflict(format!("{id} is done: its weight has no more effect")));
+        }
+        self.set_job(Job { weight, ..(**job).clone() });
         Ok(Changed::Done)
     }
 

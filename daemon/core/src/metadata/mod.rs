@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use idunno_shared::ids::JobId;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::Change;
-use idunno_shared::wire::jobs::REASON_BYTES_MAX;
+use idunno_shared::wire::control::{Change, Changed};
+use idunno_shared::wire::jobs::{Policy, REASON_BYTES_MAX};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,8 @@ pub struct State {
     jobs: OrdMap<JobId, Arc<Job>>,
     models: OrdMap<ModelName, Arc<Model>>,
     operations: operations::Operations,
+    #[serde(default)]
+    policy: Policy,
 }
 
 /// The state as it is stored: a version beside it, so that a later program can read what an earlier one wrote.
@@ -94,6 +96,11 @@ impl State {
     /// How many commands have changed it.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// In what jobs that run at once are equal.
+    pub fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// The time of the last command, in milliseconds since the epoch.
@@ -139,7 +146,7 @@ impl State {
         }
     }
 
-    fn change(&mut self, change: &Change) -> Result<idunno_shared::wire::control::Changed, Refusal> {
+    fn change(&mut self, change: &Change) -> Result<Changed, Refusal> {
         match change {
             // Whether the upload is still open is the coordinator's to know, before it proposes the commit.
             Change::CommitFiles { upload: _, files } => self.commit_files(files),
@@ -150,6 +157,11 @@ impl State {
             Change::StartJob { job } => self.start_job(*job),
             Change::StopJob { job } => self.stop_job(*job),
             Change::RetryDeadLetters { job } => self.retry_dead_letters(*job),
+            Change::SetWeight { job, weight } => self.set_weight(*job, *weight),
+            Change::SetPolicy(policy) => {
+                self.policy = *policy;
+                Ok(Changed::Done)
+            }
         }
     }
 }

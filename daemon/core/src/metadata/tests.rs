@@ -4,7 +4,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, QueryRange};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::*;
@@ -402,4 +402,20 @@ fn a_snapshot_holds_everything() {
     let read: Snapshot = rmp_serde::from_slice(&bytes).unwrap();
     assert_eq!(State::from(read.clone()), fixture.state);
     assert_eq!(rmp_serde::to_vec(&read).unwrap(), bytes);
+}
+
+#[test]
+fn weights_and_the_policy_are_kept_and_bad_weights_refused() {
+    let mut fixture = Fixture::with_job(10);
+    let job = JobId(1);
+    let weight = |fixture: &Fixture| fixture.state.job(job).unwrap().weight;
+    assert_eq!((weight(&fixture), fixture.state.policy()), (1, Policy::Rate));
+    fixture.change(Change::SetWeight { job, weight: 3 }).unwrap();
+    fixture.change(Change::SetPolicy(Policy::Time)).unwrap();
+    for weight in [0, 1001] {
+        assert_eq!(code(fixture.change(Change::SetWeight { job, weight })), RefusalCode::Invalid);
+    }
+    let nobody = Change::SetWeight { job: JobId(7), weight: 1 };
+    assert_eq!(code(fixture.change(nobody)), RefusalCode::NotFound);
+    assert_eq!((weight(&fixture), fixture.state.policy()), (3, Policy::Time));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Fault, Lease, QueryRange, WorkerReport};
+use idunno_shared::wire::jobs::{Fault, Lease, Policy, QueryRange, WorkerReport};
 
 use crate::ranges::RangeSet;
 
@@ -35,6 +35,8 @@ pub struct JobSpec {
 pub enum Event {
     /// A job started, or changed: state, batch size, weight, dead letters to be tried again. Replaces what was known.
     Job(JobSpec),
+    /// In what jobs are equal from now on; by rate before it is said.
+    Policy(Policy),
     /// The job is done or gone: nothing more is leased, its leases are cancelled.
     JobEnded(JobId),
     /// The workers that are alive as far as membership knows: once all have reported, the claim grace is over early.
@@ -103,12 +105,11 @@ pub struct Committed {
     pub worker: NodeId,
     /// The job.
     pub job: JobId,
-    /// The leases of the committed batches: they end. Their queries without an answer return.
-    pub leases: Vec<Lease>,
+    /// The leases of the committed batches, each with the wall time of its inference in microseconds. They end; their
+    /// queries without an answer return.
+    pub batches: Vec<(Lease, u64)>,
     /// All queries of the commit that have an answer now, by this commit or an earlier one.
     pub ranges: Vec<QueryRange>,
-    /// Wall time of the batches' inference, in microseconds: the worker's share that the job had.
-    pub inference_us: u64,
 }
 
 /// What is to be done, in order.
@@ -138,6 +139,14 @@ pub enum Effect {
         /// Why, for a person.
         reason: String,
     },
+    /// The workers are shared among the jobs anew. For people: nothing is to be done.
+    Shared {
+        /// Why.
+        reason: String,
+        /// The jobs that run and the share of the workers that each is due, in percent; `None` while its queries are
+        /// not measured.
+        shares: Vec<(JobId, Option<u32>)>,
+    },
     /// Record that the model's training failed for good.
     TrainingFailed {
         /// The model.
@@ -156,12 +165,15 @@ pub struct OrdersPlan {
     pub cancelled: Vec<Lease>,
     /// Models to train, with the seed; at most one.
     pub train: Vec<(ModelName, u64)>,
+    /// The model server hangs and is to be restarted: why.
+    pub restart: Option<String>,
 }
 
 impl OrdersPlan {
     /// Whether it orders nothing.
     pub fn is_empty(&self) -> bool {
-        self.grants.is_empty() && self.cancelled.is_empty() && self.train.is_empty()
+        let orders = self.grants.len() + self.cancelled.len() + self.train.len();
+        orders == 0 && self.restart.is_none()
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct History {
     fetches: u32,
     /// When its inputs could not be read for the first time.
     unread_since: Option<Instant>,
+    /// Whether it hung once, which was blamed on nobody.
+    has_hung: bool,
 }
 
 /// What to do with a range that failed.
@@ -75,6 +77,11 @@ impl History {
     /// Whether the worker failed the range, so that another should try.
     pub(super) fn avoids(&self, node: NodeId) -> bool {
         self.bad.workers.contains(&node) || self.inference.workers.contains(&node)
+    }
+
+    /// Notes that the range hangs; says whether it has done so before.
+    pub(super) fn hangs_again(&mut self) -> bool {
+        std::mem::replace(&mut self.has_hung, true)
     }
 
     /// Notes a failure and decides. `able` are the live workers with the model, `single` a range of one query.
@@ -128,6 +135,7 @@ impl History {
             inference: Tries::default(),
             fetches: self.fetches.min(FETCHES_MAX - 1),
             unread_since: self.unread_since,
+            has_hung: self.has_hung,
         }
     }
 }
@@ -172,6 +180,10 @@ impl Scheduler {
             for range in &fault.ranges {
                 let (named, leased) = (span(*range), span(lease.range));
                 let range = named.start.max(leased.start)..named.end.min(leased.end);
+                if fault.kind == FaultKind::Worker && range == leased {
+                    // As if its worker had lost it: a copy takes its place.
+                    self.return_where(node, |held| held.lease == lease);
+                }
                 for piece in self.take_failed(node, lease, range.clone()) {
                     // A batch that failed as a whole says nothing about the part of it that is still open.
                     let is_part = fault.kind == FaultKind::Inference && piece.range != range;
@@ -215,11 +227,18 @@ impl Scheduler {
         let Some(held) = held else { return job.take_out(range) };
         let failed = held.open.within(range);
         held.open.subtract(&failed);
+        if held.is_copy {
+            // Whoever had the batch first still runs it, and decides.
+            job.copied.subtract(&failed);
+            return Vec::new();
+        }
         job.leased.subtract(&failed);
         job.service.refund(failed.len());
         let piece =
-            |range| Piece { range, leased: lease.attempt, history: held.history.clone(), due: self.now };
-        failed.iter().map(piece).collect()
+            |range| Piece { range, leased: held.leased, history: held.history.clone(), due: self.now };
+        let pieces = failed.iter().map(piece).collect();
+        self.drop_copies(lease.job, &failed);
+        pieces
     }
 
     /// Decides on a range that failed by its own fault.

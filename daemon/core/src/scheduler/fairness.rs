@@ -4,6 +4,9 @@
 //! given (answered, failed or in leases) over its weight, and each pull goes to the job with the least that this
 //! worker can serve. A job that begins or comes back starts level with the least active one, not at its past.
 //!
+//! With the policy `time` the virtual time is inference time over weight: estimated when a batch is leased, set right
+//! when it is committed. With `fifo` the oldest job is served that has work for the worker.
+//!
 //! Sources: stride scheduling (Waldspurger and Weihl 1995); start-time fair queueing (Goyal, Vin and Cheng 1996) for
 //! newcomers. Stickiness is left out: models stay loaded at our workers, so a switch between jobs costs nothing.
 //!
@@ -16,16 +19,19 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::wire::jobs::Policy;
 
 use super::Scheduler;
 use super::job::{Job, Pick};
+use super::pace::Rate;
 use super::worker::Worker;
 use crate::time::Instant;
 
 /// A job is owed at most what it had answered in this many seconds, so that catching up after an outage is bounded.
 pub(super) const DEFICIT_SECONDS: usize = 10;
-/// Virtual time of one query at weight 1. A job of 2^43 queries fits.
+/// Virtual time of one query, or of [`UNIT_US`] of inference, at weight 1. A job of 2^43 queries fits.
 const UNIT: u64 = 1 << 20;
+const UNIT_US: u64 = 1_000;
 
 /// Amounts of the last `N` seconds, in buckets of one second.
 #[derive(Clone, Debug)]
@@ -73,12 +79,16 @@ impl<const N: usize> Window<N> {
 pub(super) struct Service {
     virtual_time: u64,
     pub(super) weight: u32,
+    policy: Policy,
+    /// Of the job's queries, wherever they ran.
+    pub(super) rate: Rate,
     answered: Window<DEFICIT_SECONDS>,
 }
 
 impl Service {
     pub(super) fn new(weight: u32) -> Self {
-        Self { virtual_time: 0, weight: weight.max(1), answered: Window::new() }
+        let (policy, rate) = (Policy::default(), Rate::default());
+        Self { virtual_time: 0, weight: weight.max(1), policy, rate, answered: Window::new() }
     }
 
     /// Queries were leased, or answered without a lease.
@@ -95,8 +105,31 @@ impl Service {
         self.answered.add(queries, now);
     }
 
+    /// A batch was committed after so much inference.
+    pub(super) fn ran(&mut self, queries: u32, inference_us: u64, now: Instant) {
+        if self.policy == Policy::Time {
+            let charged = self.cost(u64::from(queries));
+            self.virtual_time =
+                self.virtual_time.saturating_sub(charged).saturating_add(self.time_cost(inference_us));
+        }
+        self.rate.add(queries, inference_us, now);
+    }
+
+    /// Begins anew under a policy.
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        (self.policy, self.virtual_time) = (policy, 0);
+    }
+
     fn cost(&self, queries: u64) -> u64 {
+        if self.policy == Policy::Time && self.rate.is_known() {
+            let each_us = u64::try_from(self.rate.time(1).as_micros()).unwrap_or(u64::MAX);
+            return self.time_cost(each_us.saturating_mul(queries));
+        }
         queries.saturating_mul(UNIT) / u64::from(self.weight)
+    }
+
+    fn time_cost(&self, inference_us: u64) -> u64 {
+        inference_us.saturating_mul(UNIT / UNIT_US) / u64::from(self.weight)
     }
 }
 
@@ -127,14 +160,15 @@ impl Scheduler {
     pub(super) fn choose_job(&self, node: NodeId, worker: &Worker) -> Option<(JobId, Pick)> {
         let mut least: Option<(u64, JobId, Pick)> = None;
         for (id, job) in &self.jobs {
-            let behind = least.as_ref().is_some_and(|(time, ..)| *time <= job.service.virtual_time);
+            let had = if self.policy == Policy::Fifo { 0 } else { job.service.virtual_time };
+            let behind = least.as_ref().is_some_and(|(time, ..)| *time <= had);
             if behind || !job.may_lease() || !self.is_capable(worker, *id, job) {
                 continue;
             }
             let is_nobody_better =
                 |avoid: &dyn Fn(NodeId) -> bool| !self.capable(*id, job).any(|other| !avoid(other));
             if let Some(pick) = job.pick(node, self.now, is_nobody_better) {
-                least = Some((job.service.virtual_time, *id, pick));
+                least = Some((had, *id, pick));
             }
         }
         least.map(|(_, id, pick)| (id, pick))
@@ -145,7 +179,7 @@ impl Scheduler {
         self.workers.iter().filter(move |(_, worker)| self.is_capable(worker, id, job)).map(|(node, _)| *node)
     }
 
-    fn is_capable(&self, worker: &Worker, id: JobId, job: &Job) -> bool {
+    pub(super) fn is_capable(&self, worker: &Worker, id: JobId, job: &Job) -> bool {
         self.has_model(worker, job) && !worker.is_cooling(id, self.now)
     }
 

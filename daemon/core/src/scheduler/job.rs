@@ -1,6 +1,7 @@
 //! One job's open queries: which are fresh, which wait for another try, which are leased, which are dying.
 //!
-//! Invariants: `fresh`, the pieces, `leased` and `dying` are disjoint and together are `open`.
+//! Invariants: `fresh`, the pieces, `leased` and `dying` are disjoint and together are `open`; `copied` is within
+//! `leased`.
 //! Bounds: nothing fresh is cut while [`PIECES_MAX`] pieces wait; leases in flight may add theirs to that, at most
 //! one piece a query.
 
@@ -52,6 +53,8 @@ pub(super) struct Job {
     /// By first query.
     pub(super) pieces: BTreeMap<u64, Piece>,
     pub(super) leased: RangeSet,
+    /// Those of them that are in two leases.
+    pub(super) copied: RangeSet,
     /// Dead letters that are not in the log yet.
     pub(super) dying: RangeSet,
     pub(super) service: Service,
@@ -70,6 +73,7 @@ impl Job {
             fresh: spec.pending,
             pieces: BTreeMap::new(),
             leased: RangeSet::new(),
+            copied: RangeSet::new(),
             dying: RangeSet::new(),
             service: Service::new(spec.weight),
             breaker: Breaker::default(),
@@ -132,9 +136,9 @@ impl Job {
         (!self.fresh.is_empty() && self.pieces.len() < PIECES_MAX).then_some(Pick::Fresh)
     }
 
-    /// Cuts a batch out of what was picked and marks it leased.
-    pub(super) fn cut(&mut self, pick: Pick) -> Option<Piece> {
-        let batch = u64::from(self.batch_size);
+    /// Cuts a batch of at most `queries` out of what was picked and marks it leased.
+    pub(super) fn cut(&mut self, pick: Pick, queries: u32) -> Option<Piece> {
+        let batch = u64::from(queries);
         let piece = match pick {
             Pick::Fresh => {
                 let range = self.fresh.first_range(batch)?;

@@ -3,23 +3,29 @@
 //!
 //! A lease returns at its expiry, at its worker's death, at the worker's next generation, and when the worker does
 //! not know it: two reports that lack it, [`absence_grace`](super::Config::absence_grace) apart, for the first may
-//! have been sent before the grant arrived. (Reports bear no number of the answer they follow. If the network is
+//! have been sent before the grant arrived. (A report does not say which answer it follows. If the network is
 //! slower than that, the range is run twice and the first commit wins.) A draining worker starts nothing, so there
 //! one such report is enough.
 //!
 //! A reported lease that the worker does not hold here is adopted if it is of an older term, its queries all wait
 //! for a lease, and there is room; the first claimant wins. Else it is cancelled.
 //!
-//! Source: leases (Gray and Cheriton 1989); terms as fencing. Invariant: no query is in two leases of one term.
+//! Source: leases (Gray and Cheriton 1989); terms as fencing. Invariant: no query is in two leases of
+//! one term, but for the copies of `speculation.rs`.
+
+use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, QueryRange, WorkerReport};
 
 use super::fairness::cap_deficits;
 use super::job::{Piece, span};
-use super::worker::Held;
+use super::worker::{Held, Stage};
 use super::{Committed, Scheduler};
 use crate::ranges::RangeSet;
+
+/// Batches of a model of which none has been measured yet are no larger.
+const PROBE_QUERIES: u32 = 16;
 
 impl Scheduler {
     /// Compares what a worker says it holds with what it was given.
@@ -29,9 +35,10 @@ impl Scheduler {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         let mut lost = Vec::new();
         for held in &mut worker.leases {
-            if reported.contains(&held.lease) {
+            if let Some(place) = reported.iter().position(|lease| *lease == held.lease) {
                 held.expires = now + config.lease;
                 held.missing = None;
+                held.stage = Stage::reported(report, place, now);
             } else {
                 let since = *held.missing.get_or_insert(now);
                 if report.draining || now >= since + config.absence_grace {
@@ -41,13 +48,14 @@ impl Scheduler {
         }
         self.statistics.absent += lost.len() as u64;
         self.return_where(node, |held| lost.contains(&held.lease));
-        for lease in reported {
-            self.claim(node, *lease);
+        self.revoke_hung(node);
+        for (place, lease) in reported.iter().enumerate() {
+            self.claim(node, *lease, Stage::reported(report, place, now));
         }
     }
 
     /// Adopts or cancels a reported lease that is not known.
-    fn claim(&mut self, node: NodeId, lease: Lease) {
+    fn claim(&mut self, node: NodeId, lease: Lease, stage: Stage) {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         if worker.leases.iter().any(|held| held.lease == lease) {
             return;
@@ -72,6 +80,9 @@ impl Scheduler {
             lease,
             open: piece.range.into(),
             history: piece.history,
+            leased: lease.attempt,
+            is_copy: false,
+            stage,
             expires: self.now + self.config.lease,
             missing: None,
         });
@@ -85,22 +96,23 @@ impl Scheduler {
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else {
             return false;
         };
-        let Some(piece) = job.cut(pick) else { return false };
+        let probe = if self.usual.knows(&job.model) { u32::MAX } else { PROBE_QUERIES };
+        let Some(piece) = job.cut(pick, job.batch_size.min(probe)) else { return false };
         job.service.charge(piece.range.end - piece.range.start);
         let count = u32::try_from(piece.range.end - piece.range.start).unwrap_or(u32::MAX);
-        let lease = Lease {
-            job: id,
-            range: QueryRange { first: piece.range.start, count },
-            attempt: piece.leased.saturating_add(1),
-            term: self.term,
-        };
-        let expires = self.now + self.config.lease;
-        let open = RangeSet::from(piece.range);
-        worker.leases.push(Held { lease, open, history: piece.history, expires, missing: None });
-        worker.wanted = worker.wanted.saturating_sub(1);
-        // Queries that died and are tried again are leased under the same numbers.
-        worker.forget_failed(lease);
-        worker.plan.grants.push(lease);
+        let range = QueryRange { first: piece.range.start, count };
+        let attempt = piece.leased.saturating_add(1);
+        let lease = Lease { job: id, range, attempt, term: self.term };
+        worker.grant(Held {
+            lease,
+            open: RangeSet::from(piece.range),
+            history: piece.history,
+            leased: attempt,
+            is_copy: false,
+            stage: Stage::Waits,
+            expires: self.now + self.config.lease,
+            missing: None,
+        });
         self.statistics.granted += 1;
         true
     }
@@ -122,18 +134,29 @@ impl Scheduler {
         if !committed.ranges.is_empty() {
             job.breaker.succeeded();
         }
+        let model = job.model.clone();
         if let Some(worker) = self.workers.get_mut(&node) {
-            worker.succeeded(committed.job, committed.inference_us, now);
-            worker.ran = worker.ran.saturating_sub(committed.leases.len());
+            let inference_us = committed.batches.iter().fold(0, |sum: u64, (_, us)| sum.saturating_add(*us));
+            worker.succeeded(committed.job, inference_us, now);
+            for (lease, us) in &committed.batches {
+                worker.ran(&model, lease.range.count, *us, now);
+                job.service.ran(lease.range.count, *us, now);
+                self.usual.add(&model, lease.range.count, Duration::from_micros(*us));
+            }
+            let is_won =
+                |held: &&Held| held.is_copy && committed.batches.iter().any(|(l, _)| *l == held.lease);
+            self.statistics.copies_won += worker.leases.iter().filter(is_won).count() as u64;
         }
         self.release(committed.job, node, leased);
-        self.return_where(node, |held| committed.leases.contains(&held.lease));
+        self.return_where(node, |held| committed.batches.iter().any(|(lease, _)| *lease == held.lease));
     }
 
     /// Takes queries that are no longer open out of the leases they are in; those of `likely` are looked at first.
     pub(super) fn release(&mut self, id: JobId, likely: NodeId, mut queries: RangeSet) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.leased.subtract(&queries);
+            let copied = job.copied.intersection(&queries);
+            self.drop_copies(id, &copied);
         }
         let others: Vec<NodeId> = self.workers.keys().copied().filter(|node| *node != likely).collect();
         for node in [likely].into_iter().chain(others) {
@@ -163,10 +186,17 @@ impl Scheduler {
         let lost: Vec<Held> = worker.leases.extract_if(.., |held| is_lost(held)).collect();
         for held in lost {
             let Some(job) = self.jobs.get_mut(&held.lease.job) else { continue };
-            job.leased.subtract(&held.open);
-            job.service.refund(held.open.len());
-            for range in held.open.iter() {
-                let (leased, history) = (held.lease.attempt, held.history.clone());
+            if held.is_copy {
+                job.copied.subtract(&held.open);
+                continue;
+            }
+            let mut open = held.open;
+            open.subtract(&self.promote(held.lease.job, &open));
+            let Some(job) = self.jobs.get_mut(&held.lease.job) else { continue };
+            job.leased.subtract(&open);
+            job.service.refund(open.len());
+            for range in open.iter() {
+                let (leased, history) = (held.leased, held.history.clone());
                 job.wait(Piece { range, leased, history, due: self.now });
             }
             self.statistics.returned += 1;

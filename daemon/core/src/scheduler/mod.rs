@@ -7,24 +7,28 @@
 //! Sources: pull scheduling with leases; least virtual time and start-time fair queueing (`fairness.rs`).
 //!
 //! **Invariants** ([`Scheduler::check`]): each open query of a job waits, is leased, or is about to be a dead letter,
-//! and only one of them; no query is leased twice; a worker is granted at
-//! most [`leases_per_worker`](Config::leases_per_worker) leases beside those that have run; grants go to live, ready workers that stay and have the
-//! job's model loaded in the job's version.
+//! and only one of them; no query is in more than two leases, and in a second one only as a copy at another worker
+//! (`speculation.rs`); a worker is granted at most [`leases_per_worker`](Config::leases_per_worker) leases beside those
+//! that have run; grants go to live, ready workers that stay and have the job's model loaded in the job's version.
 //!
 //! **Bounds**: workers, models and leases of a report, pieces of a job: see the constants of the parts. One event
 //! costs at most O(workers x jobs), and O(pieces) where failures wait.
 //!
-//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock; a second copy of a slow
-//! batch; placing whole workers by job.
+//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock; placing whole workers
+//! by job.
 
 mod check;
 mod config;
 mod event;
 mod failure;
 mod fairness;
+mod hang;
 mod job;
 mod lease;
 mod orders;
+mod pace;
+mod sharing;
+mod speculation;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -35,7 +39,7 @@ use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Lease, ModelState, QueryRange, ServerState};
+use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 
 pub use config::Config;
 pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan};
@@ -43,6 +47,7 @@ pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 use job::{Job, Piece};
+use pace::Usual;
 use training::Trainings;
 use worker::Worker;
 
@@ -55,6 +60,8 @@ pub struct Scheduler {
     jobs: BTreeMap<JobId, Job>,
     workers: BTreeMap<NodeId, Worker>,
     trainings: Trainings,
+    usual: Usual,
+    policy: Policy,
     /// End of the claim grace.
     claims_until: Instant,
     /// Expected workers that have not reported yet, once it is known whom to expect.
@@ -85,6 +92,14 @@ pub struct Statistics {
     pub failures: u64,
     /// Queries given up.
     pub dead_letters: u64,
+    /// Revoked, because their batch hung.
+    pub hung: u64,
+    /// Second leases of slow batches.
+    pub copied: u64,
+    /// Of those, the ones that answered first.
+    pub copies_won: u64,
+    /// Of those, the ones whose first lease was lost.
+    pub promoted: u64,
 }
 
 /// A worker's jobs.
@@ -126,6 +141,8 @@ impl Scheduler {
             jobs: BTreeMap::new(),
             workers: BTreeMap::new(),
             trainings: Trainings::default(),
+            usual: Usual::default(),
+            policy: Policy::default(),
             claims_until,
             unheard: None,
             work_appeared: false,
@@ -154,6 +171,7 @@ impl Scheduler {
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Job(spec) => self.on_job(spec),
+            Event::Policy(policy) => self.on_policy(policy),
             Event::JobEnded(job) => self.on_job_ended(job),
             Event::ExpectedWorkers(expected) => self.on_expected(expected),
             Event::Report(report) => self.on_report(&report),
@@ -215,11 +233,15 @@ impl Scheduler {
         let left = held.lease;
         let rest = held.open.within(left.range.end()..lease.range.end());
         held.open.subtract(&rest);
-        job.leased.subtract(&rest);
-        job.service.refund(rest.len());
-        let (leased, due) = (lease.attempt.saturating_sub(1), self.now + Duration::from_millis(1));
-        for range in rest.iter() {
-            job.wait(Piece { range, leased, history: held.history.clone(), due });
+        if held.is_copy {
+            job.copied.subtract(&rest);
+        } else {
+            job.leased.subtract(&rest);
+            job.service.refund(rest.len());
+            let (leased, due) = (lease.attempt.saturating_sub(1), self.now + Duration::from_millis(1));
+            for range in rest.iter() {
+                job.wait(Piece { range, leased, history: held.history.clone(), due });
+            }
         }
         self.drop_empty_leases(node);
         self.deadline = self.earliest();
@@ -260,23 +282,34 @@ impl Scheduler {
 
     fn on_job(&mut self, spec: JobSpec) {
         let id = spec.id;
-        let was_active = self.jobs.get(&id).is_some_and(Job::is_active);
+        let was = self.jobs.get(&id).map(|job| (job.is_active(), job.service.weight));
+        let was_active = was.is_some_and(|(was_active, _)| was_active);
         if let Some(job) = self.jobs.get_mut(&id) {
             let gone = job.update(spec);
             self.release_gone(id, &gone);
         } else {
-            self.jobs.insert(id, Job::new(spec));
+            let mut job = Job::new(spec);
+            job.service.set_policy(self.policy);
+            self.jobs.insert(id, job);
         }
         if !was_active {
             fairness::join(&mut self.jobs, id);
+        }
+        let is = self.jobs.get(&id).map(|job| (job.is_active(), job.service.weight));
+        if was != is {
+            let what = if is.is_some_and(|(is_active, _)| is_active) { "runs" } else { "does not run" };
+            self.note_sharing(format!("{id} {what}"));
         }
         self.work_appeared = true;
     }
 
     fn on_job_ended(&mut self, id: JobId) {
-        self.jobs.remove(&id);
+        let is_known = self.jobs.remove(&id).is_some();
         for worker in self.workers.values_mut() {
             worker.forget_job(id);
+        }
+        if is_known {
+            self.note_sharing(format!("{id} is done"));
         }
         self.work_appeared = true;
     }

@@ -1,6 +1,7 @@
 //! Reports and their answers.
 //!
-//! A report is answered at once if there is something to say or it does not wait; else when there is, and at the
+//! A report that was overtaken by a later one of its worker says nothing any more: it is answered empty. Any other
+//! is answered at once if there is something to say or it does not wait; else when there is, and at the
 //! latest when its wait is over. Batches are granted only into an unanswered report, so that no grant lies around.
 //! Many waiting workers are served in rounds of one batch each, the emptiest first.
 //!
@@ -19,7 +20,8 @@ impl Scheduler {
     pub(super) fn on_report(&mut self, report: &WorkerReport) {
         let node = report.worker;
         let known = self.workers.get(&node).map(|worker| worker.generation);
-        let is_stale = known.is_some_and(|generation| report.generation < generation);
+        let newest = self.workers.get(&node).map(|worker| (worker.generation, worker.number));
+        let is_stale = newest.is_some_and(|newest| (report.generation, report.number) < newest);
         if is_stale || (known.is_none() && self.workers.len() >= WORKERS_MAX) {
             if let Some(worker) = self.workers.get_mut(&node) {
                 worker.parked = None;
@@ -39,6 +41,9 @@ impl Scheduler {
         self.claimed(node);
         self.assign_trainings();
         self.order_training(node);
+        if known.is_none() {
+            self.note_sharing(format!("worker {node} joins"));
+        }
         self.serve(node);
     }
 
@@ -51,8 +56,12 @@ impl Scheduler {
     }
 
     pub(super) fn on_worker_dead(&mut self, node: NodeId) {
-        let is_waiting = self.workers.get(&node).is_some_and(|worker| worker.parked.is_some());
+        let known = self.workers.get(&node).map(|worker| worker.parked.is_some());
+        let is_waiting = known == Some(true);
         self.forget_worker(node);
+        if known.is_some() {
+            self.note_sharing(format!("worker {node} is gone"));
+        }
         self.claimed(node);
         // Its judgement may be wanted no longer: what waited for it may go to others.
         self.work_appeared = true;
@@ -93,10 +102,14 @@ impl Scheduler {
             return;
         }
         while self.workers.get(&node).is_some_and(|worker| worker.wants_batch(&self.config)) {
-            if !self.grant(node) {
+            if !self.give(node) {
                 break;
             }
         }
+    }
+
+    fn give(&mut self, node: NodeId) -> bool {
+        self.grant(node) || self.copy(node)
     }
 
     /// Grants all waiting workers, in rounds.
@@ -107,7 +120,7 @@ impl Scheduler {
         loop {
             let mut is_served = false;
             for node in self.hungry() {
-                is_served |= self.grant(node);
+                is_served |= self.give(node);
             }
             if !is_served {
                 return;

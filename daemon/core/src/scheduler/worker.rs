@@ -12,6 +12,7 @@ use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState,
 
 use super::failure::History;
 use super::fairness::Window;
+use super::pace::Rate;
 use super::{Config, OrdersPlan};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
@@ -37,9 +38,37 @@ pub(super) struct Held {
     pub(super) open: RangeSet,
     /// What had gone wrong with them before.
     pub(super) history: History,
+    /// How often the range's first query has been leased by now: more than the lease says once it has been copied.
+    pub(super) leased: u32,
+    /// Whether another worker holds the batch too, and had it first.
+    pub(super) is_copy: bool,
+    pub(super) stage: Stage,
     pub(super) expires: Instant,
     /// When a report first lacked it, since one last listed it.
     pub(super) missing: Option<Instant>,
+}
+
+/// How far a worker is with a batch, as it said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Waits,
+    Runs {
+        since: Instant,
+    },
+    /// It awaits its commit.
+    Ran,
+}
+
+impl Stage {
+    /// Of the lease at this place of a report.
+    pub(super) fn reported(report: &WorkerReport, place: usize, now: Instant) -> Self {
+        let ran = usize::from(report.ran);
+        match report.running_ms {
+            _ if place < ran => Self::Ran,
+            Some(ms) if place == ran => Self::Runs { since: now - Duration::from_millis(ms.into()) },
+            _ => Self::Waits,
+        }
+    }
 }
 
 /// A worker's rest after failures.
@@ -67,14 +96,14 @@ pub(super) fn back_off(base: Duration, doublings: u32, limit: Duration) -> Durat
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     pub(super) generation: u64,
+    /// Of its newest report.
+    pub(super) number: u64,
     pub(super) server: ServerState,
     pub(super) models: BTreeMap<ModelName, ModelState>,
     pub(super) draining: bool,
     /// Batches that its unanswered report still wants.
     pub(super) wanted: u8,
     pub(super) leases: Vec<Held>,
-    /// How many of them have run and await their commit, as it said last.
-    pub(super) ran: usize,
     /// When it last reported.
     pub(super) heard: Instant,
     /// Until when its report may stay unanswered; `None` when it is answered.
@@ -87,18 +116,19 @@ pub(super) struct Worker {
     job_cooldowns: BTreeMap<JobId, Cooldown>,
     /// Microseconds of inference.
     usage: BTreeMap<JobId, Window<USAGE_SECONDS>>,
+    pub(super) rates: BTreeMap<ModelName, Rate>,
 }
 
 impl Worker {
     pub(super) fn new(report: &WorkerReport, now: Instant) -> Self {
         let mut worker = Self {
             generation: report.generation,
+            number: report.number,
             server: ServerState::Starting,
             models: BTreeMap::new(),
             draining: false,
             wanted: 0,
             leases: Vec::new(),
-            ran: 0,
             heard: now,
             parked: None,
             plan: OrdersPlan::default(),
@@ -106,13 +136,14 @@ impl Worker {
             cooldown: Cooldown::default(),
             job_cooldowns: BTreeMap::new(),
             usage: BTreeMap::new(),
+            rates: BTreeMap::new(),
         };
         worker.update(report, now);
         worker
     }
 
     pub(super) fn update(&mut self, report: &WorkerReport, now: Instant) {
-        self.ran = usize::from(report.ran).min(report.leases.len());
+        self.number = report.number;
         self.server = report.server.clone();
         self.models = report.models.iter().take(MODELS_MAX).cloned().collect();
         self.draining = report.draining;
@@ -138,8 +169,14 @@ impl Worker {
     }
 
     pub(super) fn wants_batch(&self, config: &Config) -> bool {
-        let room = self.leases.len() < LEASES_HELD_MAX.min(config.leases_per_worker + self.ran);
-        self.parked.is_some() && self.wanted > 0 && room
+        let has_room =
+            self.leases.len() < LEASES_HELD_MAX && self.at_work().count() < config.leases_per_worker;
+        self.parked.is_some() && self.wanted > 0 && has_room
+    }
+
+    /// Its leases that have not run yet, in the order in which it runs them.
+    pub(super) fn at_work(&self) -> impl Iterator<Item = &Held> {
+        self.leases.iter().filter(|held| held.stage != Stage::Ran)
     }
 
     /// Whether it rests, from everything or from this job.
@@ -162,9 +199,14 @@ impl Worker {
         true
     }
 
-    /// The lease is granted anew.
-    pub(super) fn forget_failed(&mut self, lease: Lease) {
+    /// Gives it a batch of those that it wants.
+    pub(super) fn grant(&mut self, held: Held) {
+        let lease = held.lease;
+        self.leases.push(held);
+        self.wanted = self.wanted.saturating_sub(1);
+        // Queries that died and are tried again are leased under the same numbers.
         self.failed.retain(|failed| *failed != lease);
+        self.plan.grants.push(lease);
     }
 
     /// It said itself that it can run nothing.
@@ -183,6 +225,13 @@ impl Worker {
         self.job_cooldowns.remove(&job);
         self.usage.entry(job).or_insert_with(Window::new).add(inference_us, now);
         self.usage.retain(|_, used| used.sum(now) > 0);
+    }
+
+    /// It ran a batch of the model.
+    pub(super) fn ran(&mut self, model: &ModelName, queries: u32, inference_us: u64, now: Instant) {
+        if self.rates.len() < MODELS_MAX || self.rates.contains_key(model) {
+            self.rates.entry(model.clone()).or_default().add(queries, inference_us, now);
+        }
     }
 
     pub(super) fn forget_job(&mut self, job: JobId) {

@@ -65,6 +65,9 @@ impl Shell {
                 self.forget(lease);
             }
         }
+        if let Some(reason) = orders.restart {
+            self.restart_server(reason);
+        }
         if self.drain_until.is_some() {
             return false;
         }
@@ -157,7 +160,15 @@ impl Shell {
         self.paused_until = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.models.lost(model);
-        if ran.hung && self.complain.try_send(reason.to_owned()).is_err() {
+        if ran.hung {
+            self.restart_server(reason.to_owned());
+        }
+    }
+
+    fn restart_server(&mut self, reason: String) {
+        // It would run on the server that hangs.
+        self.give_back_unstarted(&reason);
+        if self.complain.try_send(reason).is_err() {
             debug!("the supervisor has been told already");
         }
     }

@@ -79,6 +79,8 @@ pub struct Shell {
     reporting: Reporting,
     paused_until: Option<Instant>,
     pause: Duration,
+    /// When the batch that runs was started.
+    running_since: Option<Instant>,
     drain_until: Option<Instant>,
 }
 
@@ -115,6 +117,7 @@ impl Shell {
             reporting: Reporting::default(),
             paused_until: None,
             pause: PAUSE_MIN,
+            running_since: None,
             drain_until: None,
         }
     }
@@ -247,6 +250,7 @@ impl Shell {
             self.desk.end(&lease);
             return;
         };
+        self.running_since = Some(Instant::now());
         let model = prepared.grant.model.clone();
         let lost = Ran::all_failed(lease, FaultKind::Worker, "internal fault");
         let if_lost = Event::Ran { model: model.clone(), ran: Box::new(lost) };

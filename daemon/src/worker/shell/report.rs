@@ -95,9 +95,9 @@ impl Shell {
         }
         let said = self.to_say();
         let wanted = self.wanted(now);
-        let report = self.report(&said, wanted);
         self.reporting.number += 1;
         let number = self.reporting.number;
+        let report = self.report(&said, wanted);
         let coordinator = std::sync::Arc::clone(&self.errands.coordinator);
         let if_lost = Event::Reported { number, result: Err("internal fault".to_owned()) };
         let handle = self.spawn(if_lost, async move {
@@ -116,6 +116,7 @@ impl Shell {
             _ if said.models.iter().any(busy) => WAIT_BUSY,
             _ => WAIT,
         };
+        let running = self.running_since.filter(|_| self.desk.count(Phase::Running) > 0);
         WorkerReport {
             worker: self.config.node,
             generation: self.config.generation,
@@ -127,6 +128,8 @@ impl Shell {
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: said.draining,
             offers: self.status.borrow().offers.clone(),
+            running_ms: running.map(|since| u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)),
+            number: self.reporting.number,
         }
     }
 

@@ -38,6 +38,8 @@ pub(in super::super) struct Book {
     pub(in super::super) train: Vec<(ModelName, u64)>,
     /// Given with the next answer.
     pub(in super::super) cancelled: Vec<Lease>,
+    /// Given with the next answer.
+    pub(in super::super) restart: Option<String>,
     /// For the next commits, in order; then they are taken.
     pub(in super::super) fates: VecDeque<Fate>,
 
@@ -114,7 +116,8 @@ impl Book {
         };
         let load = self.load.iter().filter(shown).cloned().collect();
         let cancelled = std::mem::take(&mut self.cancelled);
-        Orders { term: Term(self.term), grants, cancelled, load, train: self.train.clone() }
+        let (train, restart) = (self.train.clone(), self.restart.take());
+        Orders { term: Term(self.term), grants, cancelled, load, train, restart }
     }
 }
 

@@ -121,3 +121,31 @@ async fn a_server_that_goes_away_is_the_workers_fault_and_comes_back_with_its_mo
     assert_eq!(scene.server.calls("/load"), 2, "loaded again");
     scene.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_that_hangs_is_taken_anew_when_the_coordinator_says_so() {
+    let scene = Scene::new().await;
+    scene.server.hold(true);
+    let (runs, waits) = (scene.grant(0, &["x", "x"]), scene.grant(2, &["x", "x"]));
+    scene.coordinator.set(|book| book.grants.extend([runs, waits]));
+    scene
+        .until("one runs", |book| book.reports.last().is_some_and(|report| report.running_ms.is_some()))
+        .await;
+    let readied = scene.server.calls("repository/index");
+    scene.coordinator.set(|book| {
+        book.cancelled = vec![lease(0, 2)];
+        book.restart = Some("it hangs".to_owned());
+    });
+    scene.until("the one that waits is given back", |book| book.failed.len() == 1).await;
+    scene.until_called("repository/index", readied + 1).await;
+    scene.until("nothing is held", |book| book.reports.last().unwrap().leases.is_empty()).await;
+    {
+        let book = scene.coordinator.book();
+        let (given_back, faults) = &book.failed[0];
+        assert_eq!((*given_back, faults[0].kind), (lease(2, 2), FaultKind::Worker));
+        assert_eq!(faults[0].reason, "it hangs");
+        assert!(book.commits_asked.is_empty());
+    }
+    scene.server.hold(false);
+    scene.stop().await;
+}

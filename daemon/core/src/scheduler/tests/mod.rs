@@ -1,5 +1,10 @@
 //! One mechanism at a time. All of them together, over many seeds: `tests/sim/scheduler`.
 
+mod hang;
+mod reports;
+mod sharing;
+mod speculation;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -18,6 +23,8 @@ const WAIT_MS: u32 = 1_000;
 struct Bench {
     scheduler: Scheduler,
     now: Instant,
+    /// What was said of the sharing last.
+    shared: (String, Vec<(JobId, Option<u32>)>),
 }
 
 impl Bench {
@@ -32,8 +39,10 @@ impl Bench {
     }
 
     fn claiming(queries: u64) -> Self {
-        let scheduler = Scheduler::new(Config::default(), Term(2), Instant::START);
-        let mut bench = Self { scheduler, now: Instant::START };
+        // Long after the driver's start, so that batches can have begun before.
+        let now = Instant::START + Duration::from_secs(1_000);
+        let scheduler = Scheduler::new(Config::default(), Term(2), now);
+        let mut bench = Self { scheduler, now, shared: Default::default() };
         bench.tell(Event::Job(spec(1, queries)));
         bench
     }
@@ -41,7 +50,15 @@ impl Bench {
     fn tell(&mut self, event: Event) -> Vec<Effect> {
         self.scheduler.handle(event, self.now);
         self.scheduler.check().unwrap();
-        std::iter::from_fn(|| self.scheduler.poll_effect()).collect()
+        let mut effects: Vec<Effect> = std::iter::from_fn(|| self.scheduler.poll_effect()).collect();
+        effects.retain(|effect| match effect {
+            Effect::Shared { reason, shares } => {
+                self.shared = (reason.clone(), shares.clone());
+                false
+            }
+            _ => true,
+        });
+        effects
     }
 
     /// Lets time pass, with a tick at the end.
@@ -70,9 +87,8 @@ impl Bench {
         self.tell(Event::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            leases: vec![lease],
+            batches: vec![(lease, 1_000)],
             ranges: vec![lease.range],
-            inference_us: 1_000,
         }))
     }
 }
@@ -99,6 +115,8 @@ fn report(node: u64) -> WorkerReport {
         wait_ms: WAIT_MS,
         draining: false,
         offers: None,
+        running_ms: None,
+        number: 0,
     }
 }
 
@@ -353,9 +371,8 @@ fn no_sum_of_what_workers_say_overflows() {
         bench.tell(Event::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            leases: vec![lease],
+            batches: vec![(lease, u64::MAX)],
             ranges: vec![lease.range],
-            inference_us: u64::MAX,
         }));
     }
     assert_eq!(bench.scheduler.assignments()[0].shares, [(JOB, 1.0)]);
