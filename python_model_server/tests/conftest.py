@@ -87,7 +87,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         folder = tmp_path_factory.mktemp("server")
         port_file = folder / "port"
         command = [sys.executable, "-m", "idunno_model_server", "--port", "0", "--port-file", str(port_file)]
-        command += ["--work-dir", str(folder / "work"), "--threads", str(threads), *arguments]
+        command += ["--work-dir", str(folder / "work"), "--models-dir", str(folder / "models")]
+        command += ["--threads", str(threads), *arguments]  # an argument given again takes the place of the first
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
         def listening() -> bool:

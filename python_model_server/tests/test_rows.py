@@ -15,6 +15,7 @@ from wire import binary_response, outputs, top1
 
 from idunno_model_server import direct, images
 from idunno_model_server.models import registry
+from idunno_model_server.trainer import train_model
 
 
 def announced_png(width: int, height: int) -> bytes:
@@ -116,7 +117,7 @@ def test_efficientnet_answers_like_onnxruntime(photos: list[bytes], tmp_path) ->
 
     for name in ("efficientnet-lite0", "efficientnet-lite2"):
         model = registry()[name]
-        artefact = model.train(0, tmp_path)
+        artefact = train_model(model, tmp_path).artefact
         runner = model.load(artefact)
         session = onnxruntime.InferenceSession(str(artefact), providers=["CPUExecutionProvider"])
         for photo in photos[:4]:

@@ -8,6 +8,7 @@ Bounds: body sizes (413), the time a body may take to arrive (408), infer calls 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from .artefacts import ArtefactStore, check_version
 from .errors import ApiError
 from .inference import InferencePool
 from .models import registry
+from .plugins import discover
 from .repository import Repository
 from .training import Training
 
@@ -117,11 +119,14 @@ async def while_connected(request: Request, work: Awaitable[Any]) -> Any:
 class Server:
     """The handlers, and what they share."""
 
-    def __init__(self, work_dir: Path, limits: Limits) -> None:
+    def __init__(self, work_dir: Path, models_dir: Path, limits: Limits) -> None:
         self.limits = limits
         store = ArtefactStore(work_dir, limits.artefact_bytes_max)
-        self.repository = Repository(registry(), store)
-        self.training = Training(work_dir)
+        predefined = registry()
+        found = discover(models_dir, predefined)
+        self.broken = found.broken
+        self.repository = Repository({**predefined, **found.models}, store)
+        self.training = Training(work_dir, models_dir)
         self.pool = InferencePool(limits.threads, limits.calls_max)
 
     # --- health and metadata ---
@@ -211,25 +216,36 @@ class Server:
 
     async def models(self, _request: Request) -> Response:
         rows = [
-            {**entry.as_json(), "description": entry.model.description} for entry in self.repository.entries.values()
+            {**entry.as_json(), "description": entry.model.description, "dataset": entry.model.dataset}
+            for entry in self.repository.entries.values()
         ]
-        return json_response({"models": rows})
+        broken = [{"file": str(broken.file), "reason": broken.reason} for broken in self.broken]
+        return json_response({"models": rows, "broken": broken})
 
     async def train(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
-        seed = (await read_object(request)).get("seed", 0)
+        options = await read_object(request)
+        seed, dataset = options.get("seed", 0), options.get("dataset")
         if type(seed) is not int or not 0 <= seed <= SEED_MAX:
             raise ApiError(400, f'"seed" must be an integer from 0 to {SEED_MAX}')
-        return json_response({"task": self.training.start(entry.model, seed).id}, 202)
+        if dataset is not None and (not isinstance(dataset, str) or "\0" in dataset):
+            raise ApiError(400, '"dataset" must be the path of a folder or file')
+        task = self.training.start(entry.model, seed, Path(dataset) if dataset is not None else None)
+        return json_response({"task": task.id}, 202)
 
     async def task(self, request: Request) -> Response:
         return json_response(self.training.task(request.path_params["task"]).as_json())
 
+    async def cancel_task(self, request: Request) -> Response:
+        return json_response((await self.training.cancel(request.path_params["task"])).as_json())
+
     async def task_artefact(self, request: Request) -> Response:
-        task = self.training.task(request.path_params["task"])
-        if task.artefact is None:
-            raise ApiError(409, f"task {task.id} has no artefact: it is {task.state}")
-        return FileResponse(task.artefact, media_type="application/octet-stream")
+        artefact, _ = self.training.task(request.path_params["task"]).results()
+        return FileResponse(artefact, media_type="application/octet-stream")
+
+    async def task_metrics(self, request: Request) -> Response:
+        _, metrics = self.training.task(request.path_params["task"]).results()
+        return FileResponse(metrics, media_type="application/json")
 
     async def put_artefact(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
@@ -288,14 +304,18 @@ def _routes(server: Server) -> list[Route]:
         Route("/idunno/models/{model}/train", server.train, methods=["POST"]),
         Route("/idunno/models/{model}/artefacts/{version}", server.put_artefact, methods=["PUT"]),
         Route("/idunno/tasks/{task}", server.task),
+        Route("/idunno/tasks/{task}", server.cancel_task, methods=["DELETE"]),
         Route("/idunno/tasks/{task}/artefact", server.task_artefact),
+        Route("/idunno/tasks/{task}/metrics", server.task_metrics),
     ]
 
 
-def create_app(work_dir: Path, limits: Limits) -> Starlette:
+def create_app(work_dir: Path, models_dir: Path, limits: Limits) -> Starlette:
     """The ASGI application. `work_dir` is created; it belongs to this process alone."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    server = Server(work_dir, limits)
+    server = Server(work_dir, models_dir, limits)
+    for broken in server.broken:
+        print(f"ignored model file {broken}", file=sys.stderr, flush=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

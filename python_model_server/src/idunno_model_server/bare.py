@@ -24,6 +24,7 @@ from .errors import MissingPackageError
 from .images import image_files
 from .models import Model, Runner, registry
 from .process import one_thread_per_library
+from .trainer import train_model
 
 START_S_MAX = 120
 
@@ -75,7 +76,7 @@ def measure(name: str, files: list[Path], processes: int, batch: int, stacked: b
     gate = context.Barrier(processes + 1)
     taken = context.Value("q", 0)
     with tempfile.TemporaryDirectory() as folder:
-        artefact = model.train(0, Path(folder))
+        artefact = train_model(model, Path(folder)).artefact
         workers = [
             context.Process(target=work, args=(model, artefact, files, batch, stacked, taken, gate), daemon=True)
             for _ in range(processes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from .models.base import Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .trainer import TrainingRun
+    from .training_data import Dataset
 
 CANARY_SIDE = 64
 
@@ -88,6 +91,15 @@ class ImageNetModel(Model):
 
     platform = "onnxruntime_onnx"
     suffix = ".onnx"
+    dataset = "none"
+
+    def convert(self, artefact: Path) -> None:
+        """Writes the packaged weights as ONNX."""
+        raise NotImplementedError
+
+    def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
+        self.convert(run.artefact)
+        return {}
 
     def preprocess(self, content: bytes | memoryview) -> np.ndarray:
         """One image file as float32 [3, side, side]."""

@@ -1,7 +1,7 @@
-"""What a predefined model is.
+"""What a model is, predefined or a user's own.
 
 Invariants that every model keeps, because a retried query must give the same row byte for byte:
-- training with the same seed writes the same bytes (on one kind of CPU);
+- training with the same data set and seed writes the same bytes (on one kind of CPU);
 - a row's answer depends on the row alone, never on the rows beside it. The server therefore hands over one row at a
   time; for the image models that is also the fastest form (a batch inside the network gains nothing on a CPU).
 """
@@ -9,14 +9,20 @@ Invariants that every model keeps, because a retried query must give the same ro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import orjson
 
+if TYPE_CHECKING:
+    from ..trainer import TrainingRun
+    from ..training_data import Dataset
+
 TOP = 5
 PROBABILITY_DIGITS = 6
+
+DatasetUse = Literal["required", "optional", "none"]
 
 
 class Runner(ABC):
@@ -40,21 +46,25 @@ class Runner(ABC):
 
 
 class Model(ABC):
-    """A predefined model: stateless; names itself, trains an artefact, loads one."""
+    """Stateless; names itself, trains an artefact, loads one. Made without arguments, once, when the server starts."""
 
     name: ClassVar[str]
+    """1 to 64 letters, digits, dots, underscores and hyphens."""
     description: ClassVar[str]
-    platform: ClassVar[str]
-    suffix: ClassVar[str]
+    """One line for people."""
+    platform: ClassVar[str] = "python"
+    """What runs it, as the protocol's metadata says it."""
+    suffix: ClassVar[str] = ".bin"
     """Ending of the artefact's file name, with the dot."""
+    dataset: ClassVar[DatasetUse] = "required"
+    """Whether `train` is given a data set: always, if the caller names one, or never (the model brings its own)."""
 
-    @abstractmethod
-    def require_sources(self) -> None:
+    def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their data set
         """Raises MissingPackageError, naming the command to run, when training cannot find what it reads."""
 
     @abstractmethod
-    def train(self, seed: int, work_dir: Path) -> Path:
-        """Trains, or converts, and returns the artefact's path in `work_dir`. Runs in a process of its own."""
+    def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
+        """Trains, or converts, writes `run.artefact`, and returns metrics. Runs in a process of its own."""
 
     @abstractmethod
     def load(self, artefact: Path) -> Runner:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from .base import Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..trainer import TrainingRun
+    from ..training_data import Dataset
 
 HIDDEN = 64
 EPOCHS = 40
@@ -34,24 +38,25 @@ class MnistMlp(Model):
     description = "MLP with 64 hidden units, trained by scikit-learn on 5,000 MNIST digits, 28x28 grey"
     platform = "numpy"
     suffix = ".npz"
+    dataset = "none"
 
     def require_sources(self) -> None:
         digits_file()
 
-    def train(self, seed: int, work_dir: Path) -> Path:
+    def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
         pixels, digits = read_digits()
-        classifier = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=seed)
+        classifier = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=run.seed)
         with warnings.catch_warnings():
             # The number of epochs is chosen; scikit-learn would have it run until the loss stands still.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(pixels / 255, digits)
         (w1, w2), (b1, b2) = classifier.coefs_, classifier.intercepts_
-        artefact = work_dir / f"{self.name}{self.suffix}"
-        write_npz(artefact, {"w1": w1, "b1": b1, "w2": w2, "b2": b2})
-        return artefact
+        write_npz(run.artefact, {"w1": w1, "b1": b1, "w2": w2, "b2": b2})
+        # It is trained on all digits there are, so there is no held-out accuracy to give.
+        return {"examples": len(digits), "epochs": EPOCHS, "loss": classifier.loss_}
 
     def load(self, artefact: Path) -> Runner:
         return _MlpRunner(artefact)
