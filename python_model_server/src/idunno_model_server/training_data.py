@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ from pathlib import Path
 from .errors import DatasetError
 
 LABELS_FILE = "labels.csv"
-_SPLIT_STEPS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,20 @@ class Dataset:
         return sorted(label for label in found if label is not None)
 
     def split(self, held_out: float, seed: int) -> tuple[list[Example], list[Example]]:
-        """The examples to train on, and a share of about `held_out` of them to measure on.
+        """The examples to train on, and a share of `held_out` of the distinct contents to measure on.
 
-        Decided by each content's hash: what is in the set twice cannot be on both sides.
+        What is in the set twice cannot be on both sides, and the order of the examples does not matter.
         """
+
+        def place(content: bytes) -> bytes:
+            return hashlib.sha256(seed.to_bytes(8, "big") + content).digest()
+
+        examples = list(self)
+        places = sorted({place(example.content) for example in examples})
+        chosen = set(places[: math.ceil(held_out * len(places))])
         sides: tuple[list[Example], list[Example]] = ([], [])
-        for example in self:
-            digest = hashlib.sha256(seed.to_bytes(8, "big") + example.content).digest()
-            sides[int.from_bytes(digest[:4], "big") < held_out * _SPLIT_STEPS].append(example)
+        for example in examples:
+            sides[place(example.content) in chosen].append(example)
         return sides
 
     def digest(self) -> str:
