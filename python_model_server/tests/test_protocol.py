@@ -30,7 +30,7 @@ def test_health_and_server_metadata(server: ModelServer) -> None:
 def test_predefined_models_are_listed(server: ModelServer) -> None:
     rows = server.client.get("/idunno/models").json()["models"]
     names = [row["name"] for row in rows]
-    assert names == ["efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "squeezenet1.1"]
+    assert names == ["efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "newsgroups-linear", "squeezenet1.1"]
     assert all(row["description"] for row in rows)
 
 
@@ -167,7 +167,7 @@ def test_statistics_count_rows_and_calls(loaded: ModelServer, digits: list[bytes
     for name, more in [("success", 1), ("fail", 1), ("compute_infer", 1), ("queue", 1)]:
         assert after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"] == more
     assert any(batch["batch_size"] == 7 and batch["compute_infer"]["ns"] > 0 for batch in after["batch_stats"])
-    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 4
+    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 5
 
 
 def test_triton_client_understands_the_server(loaded: ModelServer, digits: list[bytes]) -> None:

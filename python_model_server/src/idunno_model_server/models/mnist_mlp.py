@@ -1,21 +1,19 @@
 """A multilayer perceptron on handwritten digits, really trained in the training phase.
 
 scikit-learn trains; inference is two matrix products in numpy, so that a server that only answers never imports
-scikit-learn. The artefact is an .npz (no pickle) whose zip entries bear a fixed date, so that the same weights are
-the same bytes.
+scikit-learn.
 """
 
 from __future__ import annotations
 
-import io
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..images import gradient, open_image
 from ..mnist import SIDE, digits_file, read_digits
+from ..npz import write_npz
 from .base import Model, Runner, encode_top
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 HIDDEN = 64
 EPOCHS = 40
 LABELS = tuple(str(digit) for digit in range(10))
-ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 SHAPES = {"w1": (SIDE * SIDE, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, 10), "b2": (10,)}
 
 
@@ -94,14 +91,3 @@ class _MlpRunner(Runner):
 
     def encode(self, predicted: np.ndarray) -> bytes:
         return encode_top(predicted, LABELS)
-
-
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Like numpy.savez, but the entries bear a fixed date instead of the clock's."""
-    import numpy as np
-
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array, "<f4"), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", ZIP_EPOCH), buffer.getvalue())
