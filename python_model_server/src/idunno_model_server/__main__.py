@@ -10,11 +10,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from .app import Limits, create_app
+from .connection import BoundedConnection
 from .models import registry
 from .plugins import default_folder, discover
 from .process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
@@ -56,7 +58,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--nice", type=_integer(0, 19), default=10, help="how far to lower the CPU priority")
     add("--max-calls", type=_integer(1, 1024), default=8, help="infer calls running or waiting; more get 503")
     add("--max-body-mib", type=_integer(1, 4096), default=256, help="largest infer request; a larger one gets 413")
-    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a body to arrive; then 408")
+    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a head or a body to arrive; then 408")
     add(
         "--die-with-parent",
         type=int,
@@ -136,7 +138,15 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"cannot use work folder {options.work_dir}: {error}", file=sys.stderr)
         return 1
-    config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="on", timeout_keep_alive=75)
+    config = uvicorn.Config(
+        app,
+        http=partial(BoundedConnection, head_s_max=options.body_timeout),  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=75,
+    )
     server = _Server(config, options.port_file)
     server.run(sockets=[listener])
     return 0 if server.started else 1

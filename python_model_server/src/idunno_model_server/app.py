@@ -61,6 +61,9 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 async def body_chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
     """A request's body. Raises ApiError 413; the rest of a refused body is never kept."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":  # a few bytes of it could become any number
+        raise ApiError(415, f"Content-Encoding {encoding!r} is not supported: send the body as it is")
     announced = request.headers.get("content-length", "0")
     total = 0
     too_large = ApiError(413, f"the body is larger than {bytes_max} bytes")
@@ -191,8 +194,10 @@ class Server:
         return Response(content, 200, headers, "application/octet-stream")
 
     async def stats(self, request: Request) -> Response:
-        name = request.path_params.get("model")
+        name, version = request.path_params.get("model"), request.path_params.get("version")
         entries = [self.repository.entry(name)] if name else self.repository.entries.values()
+        if name and version is not None:
+            self.repository.serving(name, version)  # raises what fits
         rows = [entry.statistics.as_json(entry.model.name, entry.version) for entry in entries]
         return json_response({"model_stats": rows})
 
@@ -205,6 +210,9 @@ class Server:
 
     async def load(self, request: Request) -> Response:
         options = protocol.parameters(await read_object(request))
+        unknown = sorted(options.keys() - {"version"})
+        if unknown:  # such as Triton's "config": what is not followed must not look as if it were
+            raise ApiError(400, f'unknown load parameter {unknown[0]!r}: there is "version"')
         entry = await self.repository.load(request.path_params["model"], options.get("version"))
         return json_response(entry.as_json())
 
