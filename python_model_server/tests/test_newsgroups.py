@@ -14,6 +14,7 @@ from idunno_model_server.dataset import make_set
 from idunno_model_server.errors import RowError
 from idunno_model_server.models import registry
 from idunno_model_server.newsgroups import HELD_OUT, posts, training_posts
+from idunno_model_server.repository import load_and_check
 from idunno_model_server.trainer import Progress, Trained, train_model
 from idunno_model_server.training_data import Dataset
 
@@ -77,7 +78,7 @@ def test_it_is_trained_on_a_users_texts_too(tmp_path: Path) -> None:
     trained = train_model(registry()[NAME], tmp_path, dataset=Dataset.open(data))
     assert (trained.metrics["labels"], trained.metrics["held_out"]) == (2, 20)
     assert trained.metrics["accuracy"] == 1.0
-    runner = registry()[NAME].load(trained.artefact)
+    runner = load_and_check(registry()[NAME], trained.artefact)
     assert json.loads(runner.answer(b"a cat that purrs"))["top5"][0]["label"] == "cat"
     with pytest.raises(RowError):
         runner.answer(b"7")

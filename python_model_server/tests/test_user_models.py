@@ -20,7 +20,7 @@ from idunno_model_server.trainer import checked_metrics
 from idunno_model_server.training_data import Dataset
 
 HEAD = "from idunno_model_server.api import Model, Runner\n"
-MODEL = '''
+MODEL = """
 class {kind}(Model):
     name, description, suffix = "{name}", "a model of the tests", ".txt"
     dataset = "optional"
@@ -36,7 +36,7 @@ class Answer(Runner):
     def decode(self, content): return content
     def predict(self, content): return content
     def encode(self, content): return b"1"
-'''
+"""
 
 
 def source(name: str = "mine", body: str = "pass", kind: str = "Mine") -> str:

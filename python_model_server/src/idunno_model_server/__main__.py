@@ -17,6 +17,7 @@ import uvicorn
 
 from .app import Limits, create_app
 from .connection import BoundedConnection
+from .faults import ENVIRONMENT as FAULTS_ENVIRONMENT
 from .models import registry
 from .plugins import default_folder, discover
 from .process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
@@ -134,9 +135,12 @@ def main(arguments: list[str] | None = None) -> int:
         body_s_max=options.body_timeout,
     )
     try:
-        app = create_app(options.work_dir, options.models_dir, limits)
+        app = create_app(options.work_dir, options.models_dir, limits, os.environ.get(FAULTS_ENVIRONMENT))
     except OSError as error:
         print(f"cannot use work folder {options.work_dir}: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"cannot use {FAULTS_ENVIRONMENT}: {error}", file=sys.stderr)
         return 1
     config = uvicorn.Config(
         app,

@@ -2,7 +2,18 @@
 
 from .errors import DatasetError, RowError
 from .models.base import Model, Runner, encode_top
+from .parameters import Parameter
 from .trainer import TrainingRun
 from .training_data import Dataset, Example
 
-__all__ = ["Dataset", "DatasetError", "Example", "Model", "RowError", "Runner", "TrainingRun", "encode_top"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Example",
+    "Model",
+    "Parameter",
+    "RowError",
+    "Runner",
+    "TrainingRun",
+    "encode_top",
+]

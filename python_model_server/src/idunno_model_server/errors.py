@@ -26,3 +26,7 @@ class MissingPackageError(Exception):
 
 class DatasetError(Exception):
     """A data set cannot be read. The message names the file, and the line where there is one."""
+
+
+class ParameterError(Exception):
+    """A parameter of a call is unknown to the model, or its value does not fit."""

@@ -12,7 +12,7 @@ import orjson
 
 from .errors import MissingPackageError
 from .images import gradient, open_image
-from .models.base import Model, Runner, encode_top
+from .models.base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +83,7 @@ class OnnxRunner(Runner):
         return self._session.run(["probs"], {"image": batch})[0]
 
     def encode(self, predicted: Any) -> bytes:
-        return encode_top(predicted, self._labels)
+        return encode_top(predicted, self._labels, self.parameters["labels"])
 
 
 class ImageNetModel(Model):
@@ -92,6 +92,7 @@ class ImageNetModel(Model):
     platform = "onnxruntime_onnx"
     suffix = ".onnx"
     dataset = "none"
+    parameters = TOP_PARAMETERS
 
     def convert(self, artefact: Path) -> None:
         """Writes the packaged weights as ONNX."""

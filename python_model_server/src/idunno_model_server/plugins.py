@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import get_args
 
 from .models.base import DatasetUse, Model
+from .parameters import RESERVED, TYPE_NAMES, Parameter
 
 ENVIRONMENT = "IDUNNO_MODELS_DIR"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -150,6 +151,15 @@ def _checked(kind: type[Model]) -> Model:
         raise refuse(f"suffix {kind.suffix!r} must be a dot and up to 16 letters and digits")
     if kind.dataset not in get_args(DatasetUse):
         raise refuse(f"dataset {kind.dataset!r} must be one of {', '.join(get_args(DatasetUse))}")
+    for name, parameter in dict(kind.parameters).items():
+        if not isinstance(parameter, Parameter) or type(parameter.default) not in TYPE_NAMES:
+            raise refuse(f"parameter {name!r} must be Parameter(default), the default a bool, int, float or str")
+        try:
+            parameter.parse(parameter.default)
+        except ValueError:
+            raise refuse(f"the default of parameter {name!r} must be {parameter.wanted()}") from None
+        if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
+            raise refuse(f"parameter name {name!r} must be an identifier and none of the protocol's own")
     wanted = len(inspect.signature(Model.train).parameters)
     if len(inspect.signature(kind.train).parameters) != wanted:
         raise refuse("train must take (self, dataset, run)")

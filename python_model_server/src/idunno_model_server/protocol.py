@@ -3,7 +3,7 @@
 Pure functions over bytes. Sources: the protocol's REST specification and Triton's binary tensor extension.
 
 Bounds: the caller caps the body; a request has at most ROWS_MAX rows and ID_CHARACTERS_MAX characters of id.
-What it does not do: other datatypes or shapes, and the priority and timeout parameters, which are ignored.
+What it does not do: other datatypes or shapes, and scheduling by the protocol's parameters, which are ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from .errors import ApiError
+from .parameters import RESERVED
 
 INPUT = "input"
 OUTPUTS = ("output", "error")
@@ -36,6 +37,8 @@ class InferRequest:
     rows: list[Row]
     outputs: dict[str, bool]
     """Wanted outputs in the order asked for; True = as binary data."""
+    parameters: dict[str, Any]
+    """Those that are not the protocol's own, unchecked: the model's."""
 
 
 def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
@@ -48,7 +51,8 @@ def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
     request_id = request.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > ID_CHARACTERS_MAX):
         raise ApiError(400, f'"id" must be a string of at most {ID_CHARACTERS_MAX} characters')
-    return InferRequest(request_id, _rows(inputs[0], tensors), _wanted_outputs(request))
+    own = {name: value for name, value in parameters(request).items() if name not in RESERVED}
+    return InferRequest(request_id, _rows(inputs[0], tensors), _wanted_outputs(request), own)
 
 
 def parse_object(text: Row) -> dict[str, Any]:

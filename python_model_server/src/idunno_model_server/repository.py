@@ -16,6 +16,7 @@ import orjson
 from .artefacts import ArtefactStore, check_version
 from .errors import ApiError
 from .models import Model, Runner
+from .parameters import resolve
 from .statistics import ModelStatistics
 
 RETRY_AFTER_S = 1
@@ -118,6 +119,7 @@ def load_and_check(model: Model, artefact: Path) -> Runner:
     runner = model.load(artefact)
     if not isinstance(runner, Runner):
         raise TypeError(f"load gave {type(runner).__name__}, not a Runner")
+    runner = runner.with_parameters(resolve(model.name, model.parameters, {}))
     answer = runner.answer(model.canary())
     if not isinstance(answer, bytes):
         raise TypeError(f"encode gave {type(answer).__name__}, not bytes")

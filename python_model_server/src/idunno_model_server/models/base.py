@@ -8,12 +8,16 @@ Invariants that every model keeps, because a retried query must give the same ro
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import orjson
+
+from ..parameters import Parameter, Value
 
 if TYPE_CHECKING:
     from ..trainer import TrainingRun
@@ -21,12 +25,23 @@ if TYPE_CHECKING:
 
 TOP = 5
 PROBABILITY_DIGITS = 6
+TOP_PARAMETERS = MappingProxyType({"labels": Parameter(TOP, "how many labels an answer lists", low=1, high=TOP)})
+"""For models that answer by `encode_top`."""
 
 DatasetUse = Literal["required", "optional", "none"]
 
 
 class Runner(ABC):
     """A loaded model. Its methods are called from several threads at once, one row each."""
+
+    parameters: Mapping[str, Value] = MappingProxyType({})
+    """The call's parameters: a value for each one that the model declares."""
+
+    def with_parameters(self, parameters: Mapping[str, Value]) -> Self:
+        """This runner for one call: a shallow copy, so that what was loaded is shared."""
+        runner = copy.copy(self)
+        runner.parameters = parameters
+        return runner
 
     @abstractmethod
     def decode(self, content: bytes | memoryview) -> Any:
@@ -59,6 +74,9 @@ class Model(ABC):
     dataset: ClassVar[DatasetUse] = "required"
     """Whether `train` is given a data set: always, if the caller names one, or never (the model brings its own)."""
 
+    parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
+    """What infer calls may set; the runner finds the values in `self.parameters`."""
+
     def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their data set
         """Raises MissingPackageError, naming the command to run, when training cannot find what it reads."""
 
@@ -75,7 +93,7 @@ class Model(ABC):
         """A tiny input that a freshly loaded model must answer before it counts as ready."""
 
 
-def encode_top(probabilities: Sequence[float], labels: Sequence[str]) -> bytes:
+def encode_top(probabilities: Sequence[float], labels: Sequence[str], count: int = TOP) -> bytes:
     """`{"top5":[{"index","label","probability"}, ...]}`, most probable first; ties go to the lower index.
 
     Ordered by the exact probabilities and rounded afterwards, so that the first label is the model's arg max.
@@ -83,7 +101,7 @@ def encode_top(probabilities: Sequence[float], labels: Sequence[str]) -> bytes:
     import numpy as np
 
     values = np.asarray(probabilities, "f8")
-    top = np.argsort(-values, kind="stable")[:TOP]
+    top = np.argsort(-values, kind="stable")[:count]
     rows = [
         {"index": int(i), "label": labels[i], "probability": round(float(values[i]), PROBABILITY_DIGITS)} for i in top
     ]

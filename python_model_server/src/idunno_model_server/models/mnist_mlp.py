@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..images import gradient, open_image
 from ..mnist import SIDE, digits_file, read_digits
 from ..npz import write_npz
-from .base import Model, Runner, encode_top
+from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class MnistMlp(Model):
     platform = "numpy"
     suffix = ".npz"
     dataset = "none"
+    parameters = TOP_PARAMETERS
 
     def require_sources(self) -> None:
         digits_file()
@@ -90,4 +91,4 @@ class _MlpRunner(Runner):
         return powers / powers.sum()
 
     def encode(self, predicted: np.ndarray) -> bytes:
-        return encode_top(predicted, LABELS)
+        return encode_top(predicted, LABELS, self.parameters["labels"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..errors import RowError
 from ..newsgroups import HELD_OUT, posts, table, training_posts
 from ..npz import write_npz
-from .base import Model, Runner, encode_top
+from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ class NewsgroupsLinear(Model):
     platform = "numpy"
     suffix = ".npz"
     dataset = "optional"
+    parameters = TOP_PARAMETERS
 
     def require_sources(self) -> None:
         table(HELD_OUT)
@@ -99,7 +100,7 @@ class LinearRunner(Runner):
         return scores / scores.sum()
 
     def encode(self, predicted: np.ndarray) -> bytes:
-        return encode_top(predicted, self._labels)
+        return encode_top(predicted, self._labels, self.parameters["labels"])
 
     def best(self, content: bytes) -> str | None:
         """The most probable label; None for what is no text."""
