@@ -44,7 +44,7 @@ def test_the_accuracy_is_what_the_page_says(trained: Trained, reports: list[Prog
     assert trained.metrics["held_out"] == 7_528
     losses = [progress.metrics["loss"] for progress in reports]
     assert len(losses) == trained.metrics["epochs"]
-    assert losses[-1] < losses[0]
+    assert max(losses) < 0.3  # knowing nothing is log(20) = 3; the first epoch already goes most of the way
 
 
 def test_the_same_seed_gives_the_same_bytes(trained: Trained, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def default_folder() -> Path:
     named = os.environ.get(ENVIRONMENT)
     if named:
         return Path(named)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # unlike Path.home, it cannot fail
     return Path(data) / "idunno" / "models"
 
 
