@@ -119,6 +119,7 @@ def users(start_server: Callable[..., ModelServer], tmp_path_factory: pytest.Tem
     gate = "run.report(1, 4, loss=0.5)\n        while not (dataset and __import__('os').path.exists('{}')): pass"
     (folder / "slow.py").write_text(source("slow", gate.format(folder / "gate")))
     (folder / "failing.py").write_text(source("failing", "raise KeyError('no such word')"))
+    (folder / "deep.py").write_text(source("deep", "__import__('json').loads('{')"))
     (folder / "dying.py").write_text(source("dying", "__import__('os')._exit(9)"))
     (folder / "silent.py").write_text(source("silent", "return {}"))
     (folder / "nan.py").write_text(source("nan", "run.report(1, 2, loss=float('nan'))"))
@@ -182,6 +183,7 @@ def test_a_training_can_be_cancelled(users: ModelServer) -> None:
     ("model", "says"),
     [
         ("failing", "KeyError: 'no such word' (failing.py, line 7)"),
+        ("deep", "line 1 column 2 (char 1) (deep.py, line 7)"),
         ("dying", "the trainer ended with code 9"),
         ("silent", "did not write run.artefact"),
         ("nan", "metric 'loss' is nan"),
@@ -192,6 +194,15 @@ def test_a_failed_training_says_why(users: ModelServer, model: str, says: str) -
     value = users.ended(task)
     assert value["state"] == "failed"
     assert says in value["reason"]
+
+
+def test_a_file_that_went_since_the_start_is_said(users: ModelServer) -> None:
+    folder = Path(users.client.get("/idunno/models").json()["broken"][0]["file"]).parent
+    hidden = (folder / "plain.py").rename(folder / "_plain.py")
+    task = users.client.post("/idunno/models/plain/train").json()["task"]
+    reason = users.ended(task)["reason"]
+    hidden.rename(folder / "plain.py")
+    assert reason == "there is no model 'plain' any more: was its file changed?"
 
 
 def test_a_data_set_that_does_not_fit_is_refused(users: ModelServer, examples: Path) -> None:

@@ -9,6 +9,7 @@ model's own code prints goes to the error output.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -54,6 +55,14 @@ def write_metrics(path: Path, model: Model, seed: int, dataset: Dataset | None, 
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def place_in(model: Model, error: Exception) -> str:
+    """The innermost line of the model's own file that an error came through, or else the innermost of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == inspect.getfile(type(model))]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m idunno_model_server.train", description="Train one model.")
     parser.add_argument("model")
@@ -69,8 +78,11 @@ def main() -> int:
     reporter = Reporter()
     models = registry()
     models |= discover(arguments.models_dir, models).models
+    model = models.get(arguments.model)
+    if model is None:
+        reporter.write({"failed": f"there is no model {arguments.model!r} any more: was its file changed?"})
+        return 1
     try:
-        model = models[arguments.model]
         dataset = Dataset.open(arguments.dataset) if arguments.dataset else None
         trained = train_model(model, arguments.out, arguments.seed, dataset, reporter.progress)
         write_metrics(arguments.out / METRICS_FILE, model, arguments.seed, dataset, trained.metrics)
@@ -79,9 +91,7 @@ def main() -> int:
         return 1
     except Exception as error:
         traceback.print_exc()  # for the log: the model's author needs all of it
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        reporter.write({"failed": f"{type(error).__name__}: {error} ({where})"})
+        reporter.write({"failed": f"{type(error).__name__}: {error} ({place_in(model, error)})"})
         return 1
     reporter.write({"trained": {"artefact": trained.artefact.name, "metrics": trained.metrics}})
     return 0
