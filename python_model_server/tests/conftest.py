@@ -51,21 +51,25 @@ class ModelServer:
         content, headers = binary_request(rows, **options)
         return self.client.post(f"/v2/models/{model}/infer", content=content, headers=headers)
 
-    def train(self, model: str, seed: int = 0) -> bytes:
+    def train(self, model: str, seed: int = 0, **options: Any) -> bytes:
         """A whole training: start, poll, fetch the artefact."""
-        answer = self.client.post(f"/idunno/models/{model}/train", json={"seed": seed})
+        answer = self.client.post(f"/idunno/models/{model}/train", json={"seed": seed, **options})
         assert answer.status_code == 202, answer.text
         task = answer.json()["task"]
-
-        def ended() -> dict[str, Any] | None:
-            value = self.client.get(f"/idunno/tasks/{task}").json()
-            return None if value["state"] == "running" else value
-
-        value = wait_until(ended, f"training of {model}")
+        value = self.ended(task)
         assert value["state"] == "done", value
         artefact = self.client.get(f"/idunno/tasks/{task}/artefact").content
         assert len(artefact) == value["artefact_bytes"]
         return artefact
+
+    def ended(self, task: str) -> dict[str, Any]:
+        """A training's last state."""
+
+        def state() -> dict[str, Any] | None:
+            value = self.client.get(f"/idunno/tasks/{task}").json()
+            return None if value["state"] == "running" else value
+
+        return wait_until(state, f"the end of training {task}")
 
     def deploy(self, model: str, artefact: bytes) -> str:
         """Uploads and loads an artefact under its hash."""
@@ -87,7 +91,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         folder = tmp_path_factory.mktemp("server")
         port_file = folder / "port"
         command = [sys.executable, "-m", "idunno_model_server", "--port", "0", "--port-file", str(port_file)]
-        command += ["--work-dir", str(folder / "work"), "--threads", str(threads), *arguments]
+        command += ["--work-dir", str(folder / "work"), "--models-dir", str(folder / "models")]
+        command += ["--threads", str(threads), *arguments]  # an argument given again takes the place of the first
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
         def listening() -> bool:

@@ -69,16 +69,6 @@ def test_calls_are_bounded(
     assert narrow.infer("squeezenet1.1", photos[:1]).status_code == 200
 
 
-def test_a_stalled_body_is_given_up(start_server: Callable[..., ModelServer], artefacts: dict[str, bytes]) -> None:
-    server = start_server("--body-timeout", "1", "--max-calls", "1")
-    server.deploy("mnist-mlp", artefacts["mnist-mlp"])
-    for path in ("POST /v2/models/mnist-mlp/infer", "PUT /idunno/models/mnist-mlp/artefacts/01234567"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as stalled:
-            stalled.sendall(f"{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc".encode())
-            assert stalled.recv(100).startswith(b"HTTP/1.1 408")
-    assert list((server.work_dir / "incoming").iterdir()) == []
-
-
 def test_a_call_whose_client_left_is_given_up(loaded: ModelServer, photos: list[bytes]) -> None:
     before = calls(loaded)
     with pytest.raises(httpx.ReadTimeout):

@@ -6,10 +6,8 @@ import base64
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import ModelServer
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from wire import binary_request, binary_response, outputs, top1
 
 MLP = "/v2/models/mnist-mlp"
@@ -30,7 +28,7 @@ def test_health_and_server_metadata(server: ModelServer) -> None:
 def test_predefined_models_are_listed(server: ModelServer) -> None:
     rows = server.client.get("/idunno/models").json()["models"]
     names = [row["name"] for row in rows]
-    assert names == ["efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "squeezenet1.1"]
+    assert names == ["efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "newsgroups-linear", "squeezenet1.1"]
     assert all(row["description"] for row in rows)
 
 
@@ -107,6 +105,7 @@ def test_a_plain_string_is_utf8(loaded: ModelServer) -> None:
         ({"inputs": [tensor(parameters=[1])]}, '"parameters" must be an object'),
         ({"inputs": [tensor()], "outputs": [{"name": "probs"}]}, "unknown output 'probs'"),
         ({"inputs": [tensor()], "outputs": []}, "not empty"),
+        ({"inputs": [tensor()], "outputs": [{"name": "error"}, {"name": "error"}]}, "'error' is asked for twice"),
         ({"inputs": [tensor()], "id": 7}, '"id" must be a string'),
         ({"inputs": [tensor()], "parameters": {"binary_data_output": 1}}, "true or false"),
     ],
@@ -167,21 +166,4 @@ def test_statistics_count_rows_and_calls(loaded: ModelServer, digits: list[bytes
     for name, more in [("success", 1), ("fail", 1), ("compute_infer", 1), ("queue", 1)]:
         assert after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"] == more
     assert any(batch["batch_size"] == 7 and batch["compute_infer"]["ns"] > 0 for batch in after["batch_stats"])
-    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 4
-
-
-def test_triton_client_understands_the_server(loaded: ModelServer, digits: list[bytes]) -> None:
-    client = InferenceServerClient(f"127.0.0.1:{loaded.port}")
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("mnist-mlp")
-    assert {row["name"] for row in client.get_model_repository_index()} >= {"mnist-mlp"}
-    assert client.get_inference_statistics("mnist-mlp")["model_stats"][0]["name"] == "mnist-mlp"
-    expected = outputs(loaded.infer("mnist-mlp", digits[:4]))
-    for binary in (True, False):
-        rows = InferInput("input", [4], "BYTES")
-        rows.set_data_from_numpy(np.array(digits[:4], dtype=object), binary_data=True)
-        result = client.infer("mnist-mlp", [rows], outputs=[InferRequestedOutput("output", binary_data=binary)])
-        answers = [row if isinstance(row, bytes) else row.encode() for row in result.as_numpy("output")]
-        assert answers == expected
-    client.close()
+    assert len(loaded.client.get("/v2/models/stats").json()["model_stats"]) == 5

@@ -15,6 +15,8 @@ from wire import binary_response, outputs, top1
 
 from idunno_model_server import direct, images
 from idunno_model_server.models import registry
+from idunno_model_server.repository import load_and_check
+from idunno_model_server.trainer import train_model
 
 
 def announced_png(width: int, height: int) -> bytes:
@@ -116,8 +118,8 @@ def test_efficientnet_answers_like_onnxruntime(photos: list[bytes], tmp_path) ->
 
     for name in ("efficientnet-lite0", "efficientnet-lite2"):
         model = registry()[name]
-        artefact = model.train(0, tmp_path)
-        runner = model.load(artefact)
+        artefact = train_model(model, tmp_path).artefact
+        runner = load_and_check(model, artefact)
         session = onnxruntime.InferenceSession(str(artefact), providers=["CPUExecutionProvider"])
         for photo in photos[:4]:
             (tmp_path / "photo.jpg").write_bytes(photo)

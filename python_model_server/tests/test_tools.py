@@ -16,7 +16,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["photos", "digits"])
+@pytest.mark.parametrize("kind", ["photos", "digits", "posts"])
 def test_sets_are_exact_seeded_and_made_once(tmp_path: Path, kind: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert make_set(kind, one, 23)

@@ -10,11 +10,16 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from .app import Limits, create_app
+from .connection import BoundedConnection
+from .faults import ENVIRONMENT as FAULTS_ENVIRONMENT
+from .models import registry
+from .plugins import default_folder, discover
 from .process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
 
 MIB = 1024 * 1024
@@ -47,12 +52,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="address to listen on; there is no authentication, so keep it local")
     add("--port", type=_integer(0, 65535), default=8080, help="0 takes a free port")
     add("--port-file", type=Path, help="file that receives the port once the server listens")
-    add("--work-dir", type=Path, required=True, help="folder for artefacts, used by this process alone")
+    add("--work-dir", type=Path, help="folder for artefacts, used by this process alone")
+    add("--models-dir", type=Path, default=default_folder(), help="folder of your own models: see ADDING_A_MODEL.md")
+    add("--check-models", action="store_true", help="say what is in that folder and end; code 1 if a file is broken")
     add("--threads", type=_integer(1, THREADS_MAX), default=cores(), help="inputs that are processed at once")
     add("--nice", type=_integer(0, 19), default=10, help="how far to lower the CPU priority")
     add("--max-calls", type=_integer(1, 1024), default=8, help="infer calls running or waiting; more get 503")
     add("--max-body-mib", type=_integer(1, 4096), default=256, help="largest infer request; a larger one gets 413")
-    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a body to arrive; then 408")
+    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a head or a body to arrive; then 408")
     add(
         "--die-with-parent",
         type=int,
@@ -61,7 +68,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="PID",
         help="end at once when the parent process does; a parent that passes its own PID closes the start-up race",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.work_dir is None and not options.check_models:
+        parser.error("--work-dir is required")
+    return options
+
+
+def check_models(folder: Path) -> int:
+    """Says what the server would offer from a folder."""
+    found = discover(folder, registry())
+    for model in found.models.values():
+        print(f"{model.name}: {model.description}")
+    for broken in found.broken:
+        print(broken, file=sys.stderr)
+    print(f"{folder}: {len(found.models)} models, {len(found.broken)} broken files")
+    return 1 if found.broken else 0
 
 
 class _Server(uvicorn.Server):
@@ -97,6 +118,8 @@ class _Server(uvicorn.Server):
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     one_thread_per_library()
+    if options.check_models:
+        return check_models(options.models_dir)
     try:
         if options.die_with_parent is not None:
             die_with_parent(options.die_with_parent)
@@ -112,11 +135,22 @@ def main(arguments: list[str] | None = None) -> int:
         body_s_max=options.body_timeout,
     )
     try:
-        app = create_app(options.work_dir, limits)
+        app = create_app(options.work_dir, options.models_dir, limits, os.environ.get(FAULTS_ENVIRONMENT))
     except OSError as error:
         print(f"cannot use work folder {options.work_dir}: {error}", file=sys.stderr)
         return 1
-    config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="on", timeout_keep_alive=75)
+    except ValueError as error:
+        print(f"cannot use {FAULTS_ENVIRONMENT}: {error}", file=sys.stderr)
+        return 1
+    config = uvicorn.Config(
+        app,
+        http=partial(BoundedConnection, head_s_max=options.body_timeout),  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=75,
+    )
     server = _Server(config, options.port_file)
     server.run(sockets=[listener])
     return 0 if server.started else 1

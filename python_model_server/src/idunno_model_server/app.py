@@ -8,6 +8,7 @@ Bounds: body sizes (413), the time a body may take to arrive (408), infer calls 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,25 +16,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from . import __version__, protocol
 from .artefacts import ArtefactStore, check_version
-from .errors import ApiError
+from .bodies import arriving_within, body_chunks, json_response, read_body, read_object, while_connected
+from .errors import ApiError, ParameterError
+from .faults import ENVIRONMENT, FAULTS_PATH, Faults
 from .inference import InferencePool
 from .models import registry
-from .repository import Repository
+from .parameters import Value, resolve
+from .plugins import discover
+from .repository import Entry, Repository
 from .training import Training
 
 SERVER_NAME = "idunno-model-server"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics", "idunno"]
-SMALL_BODY_BYTES_MAX = 1024 * 1024
-SMALL_BODY_S_MAX = 10
 SEED_MAX = 2**32 - 1
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -53,75 +56,17 @@ class Limits:
     """Seconds for the body of an infer request or an artefact to arrive."""
 
 
-def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, "application/json")
-
-
-async def body_chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
-    """A request's body. Raises ApiError 413; the rest of a refused body is never kept."""
-    announced = request.headers.get("content-length", "0")
-    total = 0
-    too_large = ApiError(413, f"the body is larger than {bytes_max} bytes")
-    if announced.isdigit() and int(announced) > bytes_max:
-        raise too_large
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > bytes_max:
-            raise too_large
-        yield chunk
-
-
-@asynccontextmanager
-async def arriving_within(seconds_max: int) -> AsyncIterator[None]:
-    """A stalled body ends in ApiError 408, so that it cannot hold its place among the calls for ever."""
-    try:
-        async with asyncio.timeout(seconds_max):
-            yield
-    except TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {seconds_max} s") from None
-
-
-async def read_body(request: Request, bytes_max: int, seconds_max: int) -> bytearray:
-    body = bytearray()
-    async with arriving_within(seconds_max):
-        async for chunk in body_chunks(request, bytes_max):
-            body += chunk
-    return body
-
-
-async def read_object(request: Request) -> dict[str, Any]:
-    """An optional small JSON object: an empty body counts as {}."""
-    body = await read_body(request, SMALL_BODY_BYTES_MAX, SMALL_BODY_S_MAX)
-    return protocol.parse_object(body) if body else {}
-
-
-async def while_connected(request: Request, work: Awaitable[Any]) -> Any:
-    """Awaits `work`, but gives it up when the client goes: a cancelled lease must not keep the cores busy."""
-    task = asyncio.ensure_future(work)
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    watcher = asyncio.create_task(watch())
-    try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        watcher.cancel()
-        task.cancel()
-
-
 class Server:
     """The handlers, and what they share."""
 
-    def __init__(self, work_dir: Path, limits: Limits) -> None:
+    def __init__(self, work_dir: Path, models_dir: Path, limits: Limits) -> None:
         self.limits = limits
         store = ArtefactStore(work_dir, limits.artefact_bytes_max)
-        self.repository = Repository(registry(), store)
-        self.training = Training(work_dir)
+        predefined = registry()
+        found = discover(models_dir, predefined)
+        self.broken = found.broken
+        self.repository = Repository({**predefined, **found.models}, store)
+        self.training = Training(work_dir, models_dir)
         self.pool = InferencePool(limits.threads, limits.calls_max)
 
     # --- health and metadata ---
@@ -166,6 +111,8 @@ class Server:
             with self.pool.admit():
                 body = memoryview(await read_body(request, self.limits.body_bytes_max, self.limits.body_s_max))
                 parsed = protocol.parse_infer(body, request.headers.get(protocol.HEADER_LENGTH))
+                if parsed.parameters:
+                    runner = runner.with_parameters(self._resolved(entry, parsed.parameters))
                 work = self.pool.infer(runner, parsed.rows)
                 outputs, errors, times = await while_connected(request, work)
         except MemoryError:
@@ -185,9 +132,17 @@ class Server:
         headers = {protocol.HEADER_LENGTH: str(header_length)}
         return Response(content, 200, headers, "application/octet-stream")
 
+    def _resolved(self, entry: Entry, given: dict[str, Any]) -> dict[str, Value]:
+        try:
+            return resolve(entry.model.name, entry.model.parameters, given)
+        except ParameterError as error:
+            raise ApiError(400, str(error)) from None
+
     async def stats(self, request: Request) -> Response:
-        name = request.path_params.get("model")
+        name, version = request.path_params.get("model"), request.path_params.get("version")
         entries = [self.repository.entry(name)] if name else self.repository.entries.values()
+        if name and version is not None:
+            self.repository.serving(name, version)  # raises what fits
         rows = [entry.statistics.as_json(entry.model.name, entry.version) for entry in entries]
         return json_response({"model_stats": rows})
 
@@ -200,6 +155,9 @@ class Server:
 
     async def load(self, request: Request) -> Response:
         options = protocol.parameters(await read_object(request))
+        unknown = sorted(options.keys() - {"version"})
+        if unknown:  # such as Triton's "config": what is not followed must not look as if it were
+            raise ApiError(400, f'unknown load parameter {unknown[0]!r}: there is "version"')
         entry = await self.repository.load(request.path_params["model"], options.get("version"))
         return json_response(entry.as_json())
 
@@ -211,25 +169,51 @@ class Server:
 
     async def models(self, _request: Request) -> Response:
         rows = [
-            {**entry.as_json(), "description": entry.model.description} for entry in self.repository.entries.values()
+            {
+                **entry.as_json(),
+                "description": entry.model.description,
+                "dataset": entry.model.dataset,
+                "parameters": {name: value.as_json() for name, value in entry.model.parameters.items()},
+            }
+            for entry in self.repository.entries.values()
         ]
-        return json_response({"models": rows})
+        broken = [{"file": str(broken.file), "reason": broken.reason} for broken in self.broken]
+        return json_response({"models": rows, "broken": broken})
+
+    async def check_parameters(self, request: Request) -> Response:
+        """What a job's parameters come to: asked before it starts, so that no batch fails for them."""
+        entry = self.repository.entry(request.path_params["model"])
+        given = protocol.parameters(await read_object(request))
+        return json_response({"parameters": self._resolved(entry, given)})
 
     async def train(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
-        seed = (await read_object(request)).get("seed", 0)
+        options = await read_object(request)
+        seed, dataset = options.get("seed", 0), options.get("dataset")
         if type(seed) is not int or not 0 <= seed <= SEED_MAX:
             raise ApiError(400, f'"seed" must be an integer from 0 to {SEED_MAX}')
-        return json_response({"task": self.training.start(entry.model, seed).id}, 202)
+        if dataset is not None and (not isinstance(dataset, str) or "\0" in dataset):
+            raise ApiError(400, '"dataset" must be the path of a folder or file')
+        task = self.training.start(entry.model, seed, Path(dataset) if dataset is not None else None)
+        return json_response({"task": task.id}, 202)
 
     async def task(self, request: Request) -> Response:
         return json_response(self.training.task(request.path_params["task"]).as_json())
 
+    async def cancel_task(self, request: Request) -> Response:
+        return json_response((await self.training.cancel(request.path_params["task"])).as_json())
+
     async def task_artefact(self, request: Request) -> Response:
-        task = self.training.task(request.path_params["task"])
-        if task.artefact is None:
-            raise ApiError(409, f"task {task.id} has no artefact: it is {task.state}")
-        return FileResponse(task.artefact, media_type="application/octet-stream")
+        artefact, _ = self.training.task(request.path_params["task"]).results()
+        return FileResponse(artefact, media_type="application/octet-stream")
+
+    async def task_metrics(self, request: Request) -> Response:
+        _, metrics = self.training.task(request.path_params["task"]).results()
+        return FileResponse(metrics, media_type="application/json")
+
+    async def faults_are_off(self, _request: Request) -> Response:
+        """Where they are on, `Faults` answers before this does."""
+        raise ApiError(403, f"fault switches are for tests: start the server with {ENVIRONMENT}={{}}")
 
     async def put_artefact(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
@@ -284,18 +268,27 @@ def _routes(server: Server) -> list[Route]:
         Route("/v2/repository/index", server.index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", server.load, methods=["POST"]),
         Route("/v2/repository/models/{model}/unload", server.unload, methods=["POST"]),
+        Route(FAULTS_PATH, server.faults_are_off, methods=["GET", "POST"]),
         Route("/idunno/models", server.models),
+        Route("/idunno/models/{model}/parameters", server.check_parameters, methods=["POST"]),
         Route("/idunno/models/{model}/train", server.train, methods=["POST"]),
         Route("/idunno/models/{model}/artefacts/{version}", server.put_artefact, methods=["PUT"]),
         Route("/idunno/tasks/{task}", server.task),
+        Route("/idunno/tasks/{task}", server.cancel_task, methods=["DELETE"]),
         Route("/idunno/tasks/{task}/artefact", server.task_artefact),
+        Route("/idunno/tasks/{task}/metrics", server.task_metrics),
     ]
 
 
-def create_app(work_dir: Path, limits: Limits) -> Starlette:
-    """The ASGI application. `work_dir` is created; it belongs to this process alone."""
+def create_app(work_dir: Path, models_dir: Path, limits: Limits, faults: str | None = None) -> ASGIApp:
+    """The ASGI application. `work_dir` is created; it belongs to this process alone.
+
+    `faults` is for tests only, see `faults.py`. Raises ValueError where it cannot be read.
+    """
     work_dir.mkdir(parents=True, exist_ok=True)
-    server = Server(work_dir, limits)
+    server = Server(work_dir, models_dir, limits)
+    for broken in server.broken:
+        print(f"ignored model file {broken}", file=sys.stderr, flush=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -309,4 +302,5 @@ def create_app(work_dir: Path, limits: Limits) -> Starlette:
         ClientDisconnect: _client_gone,
         Exception: _unexpected,
     }
-    return Starlette(routes=_routes(server), exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=_routes(server), exception_handlers=handlers, lifespan=lifespan)
+    return app if faults is None else Faults(app, faults)

@@ -24,6 +24,8 @@ from .errors import MissingPackageError
 from .images import image_files
 from .models import Model, Runner, registry
 from .process import one_thread_per_library
+from .repository import load_and_check
+from .trainer import train_model
 
 START_S_MAX = 120
 
@@ -51,8 +53,7 @@ def work(
 ) -> None:
     """One process: load, warm up, meet the others at the gate, work, meet again."""
     try:
-        runner = model.load(artefact)
-        runner.answer(model.canary())
+        runner = load_and_check(model, artefact)
         run = run_stacked if stacked else run_rows
         gate.wait(START_S_MAX)
         while True:
@@ -75,7 +76,7 @@ def measure(name: str, files: list[Path], processes: int, batch: int, stacked: b
     gate = context.Barrier(processes + 1)
     taken = context.Value("q", 0)
     with tempfile.TemporaryDirectory() as folder:
-        artefact = model.train(0, Path(folder))
+        artefact = train_model(model, Path(folder)).artefact
         workers = [
             context.Process(target=work, args=(model, artefact, files, batch, stacked, taken, gate), daemon=True)
             for _ in range(processes)

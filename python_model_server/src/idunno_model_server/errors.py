@@ -22,3 +22,11 @@ class RowError(Exception):
 
 class MissingPackageError(Exception):
     """A package that is installed for its files (weights, photos) is not there. The message names the command."""
+
+
+class DatasetError(Exception):
+    """A data set cannot be read. The message names the file, and the line where there is one."""
+
+
+class ParameterError(Exception):
+    """A parameter of a call is unknown to the model, or its value does not fit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ import orjson
 
 from .errors import MissingPackageError
 from .images import gradient, open_image
-from .models.base import Model, Runner, encode_top
+from .models.base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .trainer import TrainingRun
+    from .training_data import Dataset
 
 CANARY_SIDE = 64
 
@@ -80,7 +83,7 @@ class OnnxRunner(Runner):
         return self._session.run(["probs"], {"image": batch})[0]
 
     def encode(self, predicted: Any) -> bytes:
-        return encode_top(predicted, self._labels)
+        return encode_top(predicted, self._labels, self.parameters["labels"])
 
 
 class ImageNetModel(Model):
@@ -88,6 +91,16 @@ class ImageNetModel(Model):
 
     platform = "onnxruntime_onnx"
     suffix = ".onnx"
+    dataset = "none"
+    parameters = TOP_PARAMETERS
+
+    def convert(self, artefact: Path) -> None:
+        """Writes the packaged weights as ONNX."""
+        raise NotImplementedError
+
+    def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
+        self.convert(run.artefact)
+        return {}
 
     def preprocess(self, content: bytes | memoryview) -> np.ndarray:
         """One image file as float32 [3, side, side]."""

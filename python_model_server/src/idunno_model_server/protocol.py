@@ -3,7 +3,7 @@
 Pure functions over bytes. Sources: the protocol's REST specification and Triton's binary tensor extension.
 
 Bounds: the caller caps the body; a request has at most ROWS_MAX rows and ID_CHARACTERS_MAX characters of id.
-What it does not do: other datatypes or shapes, and the priority and timeout parameters, which are ignored.
+What it does not do: other datatypes or shapes, and scheduling by the protocol's parameters, which are ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from .errors import ApiError
+from .parameters import RESERVED
 
 INPUT = "input"
 OUTPUTS = ("output", "error")
@@ -36,6 +37,8 @@ class InferRequest:
     rows: list[Row]
     outputs: dict[str, bool]
     """Wanted outputs in the order asked for; True = as binary data."""
+    parameters: dict[str, Any]
+    """Those that are not the protocol's own, unchecked: the model's."""
 
 
 def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
@@ -48,7 +51,8 @@ def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
     request_id = request.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > ID_CHARACTERS_MAX):
         raise ApiError(400, f'"id" must be a string of at most {ID_CHARACTERS_MAX} characters')
-    return InferRequest(request_id, _rows(inputs[0], tensors), _wanted_outputs(request))
+    own = {name: value for name, value in parameters(request).items() if name not in RESERVED}
+    return InferRequest(request_id, _rows(inputs[0], tensors), _wanted_outputs(request), own)
 
 
 def parse_object(text: Row) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def _rows(tensor: dict[str, Any], binary: memoryview) -> list[Row]:
         raise ApiError(400, f'input "{INPUT}" must have datatype BYTES, not {tensor.get("datatype")!r}')
     shape = tensor.get("shape")
     if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
-        raise ApiError(400, f'input "{INPUT}" must have the shape [n]')
+        raise ApiError(400, f'input "{INPUT}" must have the shape [n], not {shape!r}')
     if not 1 <= shape[0] <= ROWS_MAX:
         raise ApiError(400, f'input "{INPUT}" must have 1 to {ROWS_MAX} rows, not {shape[0]}')
     options = parameters(tensor)
@@ -99,7 +103,9 @@ def _rows(tensor: dict[str, Any], binary: memoryview) -> list[Row]:
         if "data" in tensor:
             raise ApiError(400, f'input "{INPUT}" has both "data" and binary_data_size')
         if type(size) is not int or size != len(binary):
-            raise ApiError(400, f"binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON")
+            raise ApiError(
+                400, f'input "{INPUT}": binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON'
+            )
         rows = _binary_rows(binary)
     if len(rows) != shape[0]:
         raise ApiError(400, f'input "{INPUT}" has the shape {shape}, but {len(rows)} rows of data')
@@ -126,10 +132,10 @@ def _binary_rows(binary: memoryview) -> list[Row]:
     while position < len(binary):
         start = position + _LENGTH.size
         if start > len(binary):
-            raise ApiError(400, f"binary data ends inside the length of row {len(rows)}")
+            raise ApiError(400, f'input "{INPUT}": binary data ends inside the length of row {len(rows)}')
         position = start + _LENGTH.unpack_from(binary, position)[0]
         if position > len(binary):
-            raise ApiError(400, f"binary data ends inside row {len(rows)}")
+            raise ApiError(400, f'input "{INPUT}": binary data ends inside row {len(rows)}')
         rows.append(binary[start:position])
         if len(rows) > ROWS_MAX:
             raise ApiError(400, f'input "{INPUT}" must have at most {ROWS_MAX} rows')
@@ -148,6 +154,8 @@ def _wanted_outputs(request: dict[str, Any]) -> dict[str, bool]:
         name = output.get("name") if isinstance(output, dict) else None
         if name not in OUTPUTS:
             raise ApiError(400, f"unknown output {name!r}: there are {', '.join(OUTPUTS)}")
+        if name in wanted:
+            raise ApiError(400, f"output {name!r} is asked for twice")
         wanted[name] = _flag(parameters(output), "binary_data", default)
     return wanted
 

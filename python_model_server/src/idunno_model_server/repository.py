@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 from .artefacts import ArtefactStore, check_version
 from .errors import ApiError
 from .models import Model, Runner
+from .parameters import resolve
 from .statistics import ModelStatistics
 
 RETRY_AFTER_S = 1
@@ -93,7 +97,7 @@ class Repository:
                 raise ApiError(404, f"model {name} has no version {version} here: PUT it first")
             entry.loading, entry.reason = True, f"loading version {version}"
             try:
-                runner = await asyncio.to_thread(_load_and_check, entry.model, path)
+                runner = await asyncio.to_thread(load_and_check, entry.model, path)
             except Exception as error:
                 first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
                 entry.reason = f"version {version} cannot be loaded: {first_line}"
@@ -110,8 +114,17 @@ class Repository:
             entry.runner, entry.version, entry.reason = None, "", "unloaded"
 
 
-def _load_and_check(model: Model, path: Any) -> Runner:
-    """A process that is up is not a model that answers: the canary must pass."""
-    runner = model.load(path)
-    runner.answer(model.canary())
+def load_and_check(model: Model, artefact: Path) -> Runner:
+    """A process that is up is not a model that answers: the canary must be answered, and with JSON."""
+    runner = model.load(artefact)
+    if not isinstance(runner, Runner):
+        raise TypeError(f"load gave {type(runner).__name__}, not a Runner")
+    runner = runner.with_parameters(resolve(model.name, model.parameters, {}))
+    answer = runner.answer(model.canary())
+    if not isinstance(answer, bytes):
+        raise TypeError(f"encode gave {type(answer).__name__}, not bytes")
+    try:
+        orjson.loads(answer)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"encode did not give JSON: {error}") from None
     return runner

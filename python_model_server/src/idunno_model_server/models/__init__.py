@@ -1,7 +1,7 @@
 """The predefined models. Every public module of this folder is imported, and every concrete `Model` in it counts.
 
-Adding a model is adding one file with one class. Such a file must not import numpy, onnxruntime, Pillow or
-scikit-learn at its top: the registry is read at start-up.
+Such a file must not import numpy, onnxruntime, Pillow or scikit-learn at its top: the registry is read at start-up.
+Users' own models live elsewhere: see `plugins`.
 """
 
 from __future__ import annotations

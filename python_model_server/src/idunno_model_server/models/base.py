@@ -1,26 +1,47 @@
-"""What a predefined model is.
+"""What a model is, predefined or a user's own.
 
 Invariants that every model keeps, because a retried query must give the same row byte for byte:
-- training with the same seed writes the same bytes (on one kind of CPU);
+- training with the same data set and seed writes the same bytes (on one kind of CPU);
 - a row's answer depends on the row alone, never on the rows beside it. The server therefore hands over one row at a
   time; for the image models that is also the fastest form (a batch inside the network gains nothing on a CPU).
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import orjson
 
+from ..parameters import Parameter, Value
+
+if TYPE_CHECKING:
+    from ..trainer import TrainingRun
+    from ..training_data import Dataset
+
 TOP = 5
 PROBABILITY_DIGITS = 6
+TOP_PARAMETERS = MappingProxyType({"labels": Parameter(TOP, "how many labels an answer lists", low=1, high=TOP)})
+"""For models that answer by `encode_top`."""
+
+DatasetUse = Literal["required", "optional", "none"]
 
 
 class Runner(ABC):
     """A loaded model. Its methods are called from several threads at once, one row each."""
+
+    parameters: Mapping[str, Value] = MappingProxyType({})
+    """The call's parameters: a value for each one that the model declares."""
+
+    def with_parameters(self, parameters: Mapping[str, Value]) -> Self:
+        """This runner for one call: a shallow copy, so that what was loaded is shared."""
+        runner = copy.copy(self)
+        runner.parameters = parameters
+        return runner
 
     @abstractmethod
     def decode(self, content: bytes | memoryview) -> Any:
@@ -40,21 +61,28 @@ class Runner(ABC):
 
 
 class Model(ABC):
-    """A predefined model: stateless; names itself, trains an artefact, loads one."""
+    """Stateless; names itself, trains an artefact, loads one. Made without arguments, once, when the server starts."""
 
     name: ClassVar[str]
+    """1 to 64 letters, digits, dots, underscores and hyphens."""
     description: ClassVar[str]
-    platform: ClassVar[str]
-    suffix: ClassVar[str]
+    """One line for people."""
+    platform: ClassVar[str] = "python"
+    """What runs it, as the protocol's metadata says it."""
+    suffix: ClassVar[str] = ".bin"
     """Ending of the artefact's file name, with the dot."""
+    dataset: ClassVar[DatasetUse] = "required"
+    """Whether `train` is given a data set: always, if the caller names one, or never (the model brings its own)."""
 
-    @abstractmethod
-    def require_sources(self) -> None:
+    parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
+    """What infer calls may set; the runner finds the values in `self.parameters`."""
+
+    def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their data set
         """Raises MissingPackageError, naming the command to run, when training cannot find what it reads."""
 
     @abstractmethod
-    def train(self, seed: int, work_dir: Path) -> Path:
-        """Trains, or converts, and returns the artefact's path in `work_dir`. Runs in a process of its own."""
+    def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
+        """Trains, or converts, writes `run.artefact`, and returns metrics. Runs in a process of its own."""
 
     @abstractmethod
     def load(self, artefact: Path) -> Runner:
@@ -65,7 +93,7 @@ class Model(ABC):
         """A tiny input that a freshly loaded model must answer before it counts as ready."""
 
 
-def encode_top(probabilities: Sequence[float], labels: Sequence[str]) -> bytes:
+def encode_top(probabilities: Sequence[float], labels: Sequence[str], count: int = TOP) -> bytes:
     """`{"top5":[{"index","label","probability"}, ...]}`, most probable first; ties go to the lower index.
 
     Ordered by the exact probabilities and rounded afterwards, so that the first label is the model's arg max.
@@ -73,7 +101,7 @@ def encode_top(probabilities: Sequence[float], labels: Sequence[str]) -> bytes:
     import numpy as np
 
     values = np.asarray(probabilities, "f8")
-    top = np.argsort(-values, kind="stable")[:TOP]
+    top = np.argsort(-values, kind="stable")[:count]
     rows = [
         {"index": int(i), "label": labels[i], "probability": round(float(values[i]), PROBABILITY_DIGITS)} for i in top
     ]

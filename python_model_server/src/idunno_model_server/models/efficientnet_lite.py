@@ -25,12 +25,10 @@ class _EfficientNetLite(ImageNetModel):
     def require_sources(self) -> None:
         self._weights()
 
-    def train(self, seed: int, work_dir: Path) -> Path:
+    def convert(self, artefact: Path) -> None:
         from ..convert.efficientnet_lite import convert
 
-        artefact = work_dir / f"{self.name}{self.suffix}"
         convert(self._weights(), self.variant, artefact)
-        return artefact
 
     def preprocess(self, content: bytes | memoryview) -> np.ndarray:
         import numpy as np

@@ -1,29 +1,30 @@
 """A multilayer perceptron on handwritten digits, really trained in the training phase.
 
 scikit-learn trains; inference is two matrix products in numpy, so that a server that only answers never imports
-scikit-learn. The artefact is an .npz (no pickle) whose zip entries bear a fixed date, so that the same weights are
-the same bytes.
+scikit-learn.
 """
 
 from __future__ import annotations
 
-import io
 import warnings
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..images import gradient, open_image
 from ..mnist import SIDE, digits_file, read_digits
-from .base import Model, Runner, encode_top
+from ..npz import write_npz
+from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..trainer import TrainingRun
+    from ..training_data import Dataset
+
 HIDDEN = 64
 EPOCHS = 40
 LABELS = tuple(str(digit) for digit in range(10))
-ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 SHAPES = {"w1": (SIDE * SIDE, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, 10), "b2": (10,)}
 
 
@@ -34,24 +35,26 @@ class MnistMlp(Model):
     description = "MLP with 64 hidden units, trained by scikit-learn on 5,000 MNIST digits, 28x28 grey"
     platform = "numpy"
     suffix = ".npz"
+    dataset = "none"
+    parameters = TOP_PARAMETERS
 
     def require_sources(self) -> None:
         digits_file()
 
-    def train(self, seed: int, work_dir: Path) -> Path:
+    def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
         pixels, digits = read_digits()
-        classifier = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=seed)
+        classifier = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=run.seed)
         with warnings.catch_warnings():
             # The number of epochs is chosen; scikit-learn would have it run until the loss stands still.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(pixels / 255, digits)
         (w1, w2), (b1, b2) = classifier.coefs_, classifier.intercepts_
-        artefact = work_dir / f"{self.name}{self.suffix}"
-        write_npz(artefact, {"w1": w1, "b1": b1, "w2": w2, "b2": b2})
-        return artefact
+        write_npz(run.artefact, {"w1": w1, "b1": b1, "w2": w2, "b2": b2})
+        # It is trained on all digits there are, so there is no held-out accuracy to give.
+        return {"examples": len(digits), "epochs": EPOCHS, "loss": classifier.loss_}
 
     def load(self, artefact: Path) -> Runner:
         return _MlpRunner(artefact)
@@ -88,15 +91,4 @@ class _MlpRunner(Runner):
         return powers / powers.sum()
 
     def encode(self, predicted: np.ndarray) -> bytes:
-        return encode_top(predicted, LABELS)
-
-
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Like numpy.savez, but the entries bear a fixed date instead of the clock's."""
-    import numpy as np
-
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array, "<f4"), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", ZIP_EPOCH), buffer.getvalue())
+        return encode_top(predicted, LABELS, self.parameters["labels"])

@@ -28,12 +28,10 @@ class SqueezeNet(ImageNetModel):
     def require_sources(self) -> None:
         self._weights()
 
-    def train(self, seed: int, work_dir: Path) -> Path:
+    def convert(self, artefact: Path) -> None:
         from ..convert.squeezenet import convert
 
-        artefact = work_dir / f"{self.name}{self.suffix}"
         convert(self._weights(), artefact)
-        return artefact
 
     def preprocess(self, content: bytes | memoryview) -> np.ndarray:
         import numpy as np

@@ -1,0 +1,19 @@
+"""What a user's model may rely on: these names stay through upgrades (see ADDING_A_MODEL.md)."""
+
+from .errors import DatasetError, RowError
+from .models.base import Model, Runner, encode_top
+from .parameters import Parameter
+from .trainer import TrainingRun
+from .training_data import Dataset, Example
+
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Example",
+    "Model",
+    "Parameter",
+    "RowError",
+    "Runner",
+    "TrainingRun",
+    "encode_top",
+]

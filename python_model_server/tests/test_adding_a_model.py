@@ -1,0 +1,55 @@
+"""ADDING_A_MODEL.md, followed to the letter: its files are written, its commands run, its answer compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from conftest import ModelServer
+from wire import outputs
+
+PAGE = Path(__file__).parent.parent / "ADDING_A_MODEL.md"
+BLOCK = re.compile(r"^(?P<before>[^\n]+)\n\n```(?P<kind>\w+)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks() -> Iterator[tuple[str, str, str]]:
+    for match in BLOCK.finditer(PAGE.read_text()):
+        yield match["before"], match["kind"], match["content"]
+
+
+def test_the_page_works(tmp_path: Path, start_server: Callable[..., ModelServer]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("IDUNNO_", "XDG_"))}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment |= {"HOME": str(tmp_path), "PATH": path}
+    printed, done = "", []
+    for before, kind, content in blocks():
+        done.append(kind)
+        written = re.fullmatch(r"Write `(.+)`:", before)
+        if written:
+            file = tmp_path / written[1].replace("~/", "")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        elif kind == "bash":
+            run = subprocess.run(
+                ["bash", "-e"], input=content, env=environment, cwd=tmp_path, capture_output=True, text=True
+            )
+            assert run.returncode == 0, run.stderr
+            printed = run.stdout
+        else:
+            assert printed.endswith(content), printed
+    assert done == ["python", "bash", "json", "bash", "text"]
+
+    # And in a server, as the cluster uses it.
+    server = start_server("--models-dir", str(tmp_path / ".local/share/idunno/models"))
+    artefact = server.train("word-votes", dataset=str(tmp_path / "reviews.jsonl"))
+    server.deploy("word-votes", artefact)
+    (answer,) = outputs(server.infer("word-votes", [b"a warm story"]))
+    assert json.loads(answer) == {"label": "good", "votes": 6}
+    shutil.rmtree(tmp_path / ".local")  # a running server has read it all
+    assert outputs(server.infer("word-votes", [b"a warm story"])) == [answer]
