@@ -1,6 +1,8 @@
 //! What is read from files and from the model server, made up, damaged and read again: settings, what a data directory
 //! keeps, answers.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;

@@ -18,8 +18,8 @@ use super::blobs::PlacedExtents;
 use super::{Applied, State, cut_reason};
 
 /// The models that `train-start` trains when none is named.
-pub const PREDEFINED_MODELS: [&str; 4] =
-    ["squeezenet1.1", "efficientnet-lite0", "efficientnet-lite2", "mnist-mlp"];
+pub const PREDEFINED_MODELS: [&str; 5] =
+    ["squeezenet1.1", "efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "newsgroups-linear"];
 /// Most models known at a time, and named in one `train-start`.
 pub const MODELS_MAX: usize = 256;
 
