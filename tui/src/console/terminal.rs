@@ -3,6 +3,11 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crossterm::cursor::Show;
+use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use crossterm::execute;
+use crossterm::style::Print;
+use crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use ratatui::DefaultTerminal;
 
 /// A task has panicked: the terminal is given back already, so nothing may be drawn.
@@ -15,18 +20,44 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal over: alternate screen, raw mode, and a panic in any task gives it back. The mouse stays
-    /// with the terminal, so that text can be selected.
-    pub fn open() -> io::Result<Self> {
+    /// Takes the terminal over: alternate screen, raw mode, and a panic in any task gives it back.
+    pub fn open(mouse: bool) -> io::Result<Self> {
         // Crossterm's own reading of NO_COLOR eats the selection bar; the theme leaves colours out instead.
         crossterm::style::force_color_output(true);
         let terminal = ratatui::try_init()?;
         let restoring = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICKED.store(true, Ordering::SeqCst);
+            // The hook below leaves raw mode and the alternate screen; the rest is ours to undo.
+            let _ = ours(false, true);
             restoring(panic);
         }));
+        ours(true, mouse)?;
         Ok(Self { terminal })
+    }
+
+    /// Takes the mouse, or gives it back.
+    pub fn mouse(&self, taken: bool) -> io::Result<()> {
+        if taken { execute!(io::stdout(), Print(MOUSE_ON)) } else { execute!(io::stdout(), Print(MOUSE_OFF)) }
+    }
+
+    /// Gives the terminal back and stops until the shell has the program go on.
+    #[cfg(unix)]
+    pub fn suspend(&mut self, mouse: bool) -> io::Result<()> {
+        ours(false, true)?;
+        ratatui::restore();
+        // All processes of the job, so that a script around the console stops, too.
+        rustix::process::kill_current_process_group(rustix::process::Signal::STOP)?;
+        enable_raw_mode()?;
+        execute!(io::stdout(), EnterAlternateScreen)?;
+        ours(true, mouse)?;
+        self.terminal.clear()
+    }
+
+    /// There is no job control here.
+    #[cfg(not(unix))]
+    pub fn suspend(&mut self, _mouse: bool) -> io::Result<()> {
+        Ok(())
     }
 
     /// Whether a task has panicked.
@@ -38,8 +69,23 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if !self.is_lost() {
+            // Nothing is left to do if the terminal has gone.
+            let _ = ours(false, true);
             ratatui::restore();
         }
+    }
+}
+
+/// Presses and the wheel only: what crossterm asks for reports every motion, a flood over a slow line.
+const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
+const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
+
+/// Sets, or undoes, what the console asks of the terminal beyond the alternate screen.
+fn ours(on: bool, mouse: bool) -> io::Result<()> {
+    match (on, mouse) {
+        (true, true) => execute!(io::stdout(), EnableBracketedPaste, Print(MOUSE_ON)),
+        (true, false) => execute!(io::stdout(), EnableBracketedPaste),
+        (false, _) => execute!(io::stdout(), DisableBracketedPaste, Print(MOUSE_OFF), Show),
     }
 }
 
@@ -55,6 +101,23 @@ pub async fn ended_by_system() {
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
+}
+
+/// Ends when the system asks the program to stop as a shell's job.
+#[cfg(unix)]
+pub async fn stopped_by_system() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
+    match signal(stop) {
+        Ok(mut stopped) => _ = stopped.recv().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// There is no job control here.
+#[cfg(not(unix))]
+pub async fn stopped_by_system() {
+    std::future::pending().await
 }
 
 /// Ends when the system asks the program to end.

@@ -1,0 +1,62 @@
+//! The rows of the assignments page: VMs by jobs, with each job's share of the VM's last minute and where it goes.
+
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{AssignmentView, ClusterView, JobState};
+
+use super::super::history::History;
+use super::super::table::{Cell, Column, Row};
+use super::super::theme::Role;
+use super::{Content, column, members};
+use crate::execute::members::natural;
+
+/// Most jobs that have a column.
+const JOBS_MAX: usize = 8;
+/// A share that moved by less is said to stay.
+const MOVE_MIN: f64 = 0.05;
+
+pub(super) fn content(view: &ClusterView, history: &History) -> Content {
+    let jobs = jobs(view);
+    let mut columns = vec![column("VM", false, 0), column("NOW", false, 1)];
+    columns.extend(jobs.iter().enumerate().map(|(place, job)| Column {
+        title: job.to_string().to_uppercase(),
+        right: true,
+        rank: u8::try_from(place + 2).unwrap_or(u8::MAX),
+    }));
+    columns.push(column("MODEL SERVER", false, 20));
+    let mut rows: Vec<Row> = view.assignments.iter().map(|it| row(it, &jobs, view, history)).collect();
+    rows.sort_by_cached_key(|row| natural(&row.key));
+    (columns, rows)
+}
+
+/// The jobs that have a column: those that run, and those that had a share lately.
+fn jobs(view: &ClusterView) -> Vec<JobId> {
+    let had_share = |job: JobId| {
+        view.assignments.iter().any(|row| row.shares.iter().any(|(id, share)| *id == job && *share > 0.0))
+    };
+    let wanted = view.jobs.iter().filter(|job| job.state == JobState::Running || had_share(job.id));
+    wanted.map(|job| job.id).take(JOBS_MAX).collect()
+}
+
+fn row(it: &AssignmentView, jobs: &[JobId], view: &ClusterView, history: &History) -> Row {
+    let current: Vec<String> = it.current.iter().map(ToString::to_string).collect();
+    let now = if current.is_empty() {
+        Cell::state(Role::Dim, "idle")
+    } else {
+        Cell::state(Role::Good, current.join(" "))
+    };
+    let mut cells = vec![Cell::plain(it.name.clone()), now];
+    for job in jobs {
+        let share = it.shares.iter().find(|(id, _)| id == job).map_or(0.0, |(_, share)| *share);
+        let moved = match history.share_before(it.node, *job) {
+            Some(before) if share > before + MOVE_MIN => " up",
+            Some(before) if share < before - MOVE_MIN => " dn",
+            _ => "   ",
+        };
+        let role = if share > 0.0 { Role::Plain } else { Role::Dim };
+        let text = format!("{:.0} %{moved}", share * 100.0);
+        cells.push(Cell { role, ..Cell::figure(share, text) });
+    }
+    let worker = view.workers.iter().find(|worker| worker.node == it.node);
+    cells.push(worker.map_or_else(|| Cell::plain("-"), |worker| members::server(&worker.server)));
+    Row { key: it.name.clone(), cells }
+}
