@@ -84,7 +84,6 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
         Action::Suspend => return vec![Effect::Suspend],
         Action::Quit if state.running() == 0 => return vec![Effect::Quit],
         Action::Quit => dialog::ask(state, Asked::Quit, None, None, now_ms),
-        Action::QuitNow => return vec![Effect::Quit],
     }
     Vec::new()
 }

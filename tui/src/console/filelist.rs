@@ -75,7 +75,7 @@ pub fn leave(state: &mut State) -> bool {
     let Some(path) = left.strip_suffix('/') else { return false };
     let above = path.rfind('/').map_or("", |slash| &path[..=slash]).to_owned();
     go(state, above);
-    state.table_mut().cursor.key = Some(left);
+    state.table_mut().wanted = Some(left);
     true
 }
 

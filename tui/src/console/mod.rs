@@ -10,6 +10,7 @@
 
 pub mod act;
 pub mod connection;
+pub mod counters;
 pub mod detail;
 pub mod dialog;
 pub mod events;

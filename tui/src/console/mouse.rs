@@ -13,8 +13,7 @@ use super::view;
 const WHEEL_LINES: i64 = 3;
 
 /// Takes a mouse event.
-pub fn act(state: &mut State, event: MouseEvent, now_ms: u64) -> Vec<Effect> {
-    let _ = now_ms;
+pub fn act(state: &mut State, event: MouseEvent) -> Vec<Effect> {
     if !matches!(state.mode, Mode::Page) {
         return Vec::new();
     }

@@ -85,8 +85,6 @@ pub enum Action {
     Suspend,
     /// Ends the console.
     Quit,
-    /// Ends the console at once.
-    QuitNow,
 }
 
 /// Where a key counts.

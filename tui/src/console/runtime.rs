@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossterm::clipboard::CopyToClipboard;
@@ -12,22 +11,22 @@ use crossterm::event::{Event, EventStream};
 use crossterm::execute;
 use crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use futures_util::StreamExt;
-use idunno_shared::client::files::Progress;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::counters::{Counters, Silent};
 use super::log::LogLine;
-use super::state::{Effect, Msg, NetEvent, State};
-use super::terminal::{Screen, ended_by_system, stopped_by_system};
+use super::state::{Effect, Link, Msg, NetEvent, State};
+use super::terminal::{Screen, Stops, ended_by_system};
 use super::theme::{Role, Theme};
 use super::update::update;
 use super::view::view;
 use super::{connection, feed, look};
 use crate::command::Global;
-use crate::execute::{self as commands, Failure, Reporter, Session};
+use crate::execute::{self as commands, Failure, Session};
 use crate::settings::{Settings, Symbols};
 
 const FRAME_PERIOD: Duration = Duration::from_millis(33);
@@ -131,6 +130,7 @@ impl Console {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_frame = Instant::now();
+        let mut stops = Stops::listen();
         let ended = ended_by_system();
         tokio::pin!(ended);
         let size = screen.terminal.size()?;
@@ -142,7 +142,7 @@ impl Console {
             let next = tokio::select! {
                 biased;
                 () = &mut ended => return Ok(()),
-                () = stopped_by_system() => Next::Suspend,
+                () = stops.next() => Next::Suspend,
                 () = sleep_until(next_frame), if self.state.dirty => {
                     self.draw(screen)?;
                     next_frame = Instant::now() + FRAME_PERIOD;
@@ -154,7 +154,13 @@ impl Console {
                     None => return Ok(()),
                 },
                 Some(result) = results.recv() => self.take(result, screen),
-                Some(event) = self.watched.net.recv() => self.take(Msg::Net(event), screen),
+                Some(event) = self.watched.net.recv() => {
+                    // A local cluster may have come up meanwhile, and has its own name.
+                    if self.state.link != Link::Live {
+                        self.state.label = self.watched.session.label();
+                    }
+                    self.take(Msg::Net(event), screen)
+                }
                 Some(lines) = self.watched.logs.recv() => self.take(Msg::Log(lines), screen),
                 _ = ticks.tick() => {
                     self.report_progress(screen);
@@ -276,7 +282,10 @@ impl Console {
         let counts: Vec<(u64, u64, u64)> = self
             .running
             .iter()
-            .map(|(id, it)| (*id, it.files.load(Ordering::Relaxed), it.bytes.load(Ordering::Relaxed)))
+            .map(|(id, counters)| {
+                let (files, bytes) = counters.done();
+                (*id, files, bytes)
+            })
             .collect();
         for (id, files, bytes) in counts {
             self.take(Msg::Progress(id, files, bytes), screen);
@@ -305,37 +314,4 @@ async fn save(path: PathBuf, text: String) -> Result<String, String> {
     let shown = path.display().to_string();
     tokio::fs::write(&path, text).await.map_err(|error| format!("cannot write {shown}: {error}"))?;
     Ok(shown)
-}
-
-struct Silent;
-
-impl Reporter for Silent {
-    fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
-        Box::new(idunno_shared::client::files::NoProgress)
-    }
-}
-
-/// How far a command is, counted for the screen.
-#[derive(Clone, Default)]
-struct Counters {
-    files: Arc<AtomicU64>,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Reporter for Counters {
-    fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
-        self.files.store(0, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-        Box::new(self.clone())
-    }
-}
-
-impl Progress for Counters {
-    fn bytes(&self, count: u64) {
-        self.bytes.fetch_add(count, Ordering::Relaxed);
-    }
-
-    fn file(&self) {
-        self.files.fetch_add(1, Ordering::Relaxed);
-    }
 }

@@ -90,6 +90,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// What is selected.
     pub cursor: Cursor,
+    /// What is to be selected when its row comes.
+    pub wanted: Option<String>,
     /// Only rows with this text are shown.
     pub filter: String,
     /// Which column the rows are sorted by, and whether downwards.
@@ -117,6 +119,10 @@ impl Table {
 
     /// Follows the selected thing to its line; if it has gone nothing is selected.
     fn settle(&mut self) {
+        let comes = |key: &String| self.rows.iter().any(|row| row.key == *key);
+        if let Some(key) = self.wanted.take_if(|key| comes(key)) {
+            self.cursor.key = Some(key);
+        }
         let Some(key) = &self.cursor.key else { return };
         match self.rows.iter().position(|row| row.key == *key) {
             Some(line) => self.cursor.line = line,

@@ -103,21 +103,37 @@ pub async fn ended_by_system() {
     }
 }
 
-/// Ends when the system asks the program to stop as a shell's job.
-#[cfg(unix)]
-pub async fn stopped_by_system() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
-    match signal(stop) {
-        Ok(mut stopped) => _ = stopped.recv().await,
-        Err(_) => std::future::pending().await,
-    }
+/// The system's requests to stop as a shell's job. One that comes while nobody waits is kept.
+#[derive(Debug)]
+pub struct Stops {
+    #[cfg(unix)]
+    signal: Option<tokio::signal::unix::Signal>,
 }
 
-/// There is no job control here.
-#[cfg(not(unix))]
-pub async fn stopped_by_system() {
-    std::future::pending().await
+impl Stops {
+    /// Takes the requests from now on.
+    #[cfg(unix)]
+    pub fn listen() -> Self {
+        let stop = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
+        Self { signal: tokio::signal::unix::signal(stop).ok() }
+    }
+
+    /// There is no job control here.
+    #[cfg(not(unix))]
+    pub fn listen() -> Self {
+        Self {}
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
 }
 
 /// Ends when the system asks the program to end.

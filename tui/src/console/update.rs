@@ -21,7 +21,7 @@ pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
             state.dirty = true;
             keys::press(state, key, now_ms)
         }
-        Msg::Mouse(event) => mouse::act(state, event, now_ms),
+        Msg::Mouse(event) => mouse::act(state, event),
         Msg::Paste(text) => {
             keys::paste(state, &text);
             Vec::new()

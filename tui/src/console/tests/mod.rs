@@ -1,6 +1,11 @@
 //! The console's states, driven by messages and drawn without a terminal.
 
+mod busy;
 mod dialogs;
+mod habits;
+mod looks;
+mod pictures;
+mod random;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
+use super::table::cut;
 use crate::console::registry::Item;
 use crate::console::state::{Pane, State};
 use crate::console::theme::{Role, Theme};
@@ -78,15 +79,25 @@ pub(super) fn following(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
     let rows = state.keymap.following(&state.pressed, state.page);
     let rows = rows.into_iter().filter(|(_, item)| !(state.read_only && item.changes()));
-    let row = |(keys, item): (String, &'static Item)| {
+    let rows: Vec<(String, &'static Item)> = rows.collect();
+    let inside = usize::from(area.height.saturating_sub(2)).max(1);
+    // Where they do not fit below one another they stand side by side, without what they mean.
+    let columns = rows.len().div_ceil(inside).max(1);
+    let width = usize::from(area.width.saturating_sub(2)) / columns;
+    let height = rows.len().div_ceil(columns);
+    let cell = |(keys, item): &(String, &'static Item)| {
         let asks = if asks_first(item) { " (asks first)" } else { "" };
-        Line::from(vec![
-            Span::styled(format!(" {keys:<3}"), theme.style(Role::Key)),
-            Span::raw(format!("{:<22}", item.name)),
-            Span::styled(format!("{}{asks} ", item.help), theme.style(Role::Dim)),
-        ])
+        let name = format!("{:<22}", item.name);
+        let help = if columns == 1 { format!("{}{asks}", item.help) } else { String::new() };
+        let name = cut(format!("{name} {help}"), width.saturating_sub(5));
+        let padding = " ".repeat(width.saturating_sub(5 + name.width()));
+        [Span::styled(format!(" {keys:<3} "), theme.style(Role::Key)), Span::raw(name + &padding)]
     };
-    let lines: Vec<Line<'_>> = rows.map(row).collect();
+    let line = |at: usize| {
+        let spans: Vec<Span<'_>> = rows.iter().skip(at).step_by(height.max(1)).flat_map(cell).collect();
+        Line::from(spans)
+    };
+    let lines: Vec<Line<'_>> = (0..height).map(line).collect();
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let area = Rect { y: area.y + area.height - height, height, ..area };
     framed(String::from(" which? "), lines, 0, theme, frame, area);

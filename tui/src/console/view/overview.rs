@@ -146,7 +146,7 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
         let (share, percent) = progress(job);
         let eta = job.eta_s.map(|eta| format!("  {} left", text::seconds(eta))).unwrap_or_default();
         let label = format!(
-            "{} {}  {} {percent} %  {:.1} q/s, at most {top:.0}{eta}",
+            "{} {}  {} {percent} %  {:.1} q/s{eta}  (top {top:.0})",
             job.id,
             job.model,
             theme.bar(share, BAR),
