@@ -7,8 +7,9 @@ use crossterm::cursor::Show;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
 use crossterm::style::Print;
-use crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
-use ratatui::DefaultTerminal;
+use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
+use ratatui::backend::CrosstermBackend;
+use ratatui::{DefaultTerminal, Terminal};
 
 /// A task has panicked: the terminal is given back already, so nothing may be drawn.
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -49,9 +50,12 @@ impl Screen {
         // All processes of the job, so that a script around the console stops, too.
         rustix::process::kill_current_process_group(rustix::process::Signal::STOP)?;
         enable_raw_mode()?;
-        execute!(io::stdout(), EnterAlternateScreen)?;
+        execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
         ours(true, mouse)?;
-        self.terminal.clear()
+        // A new one knows nothing of what was on screen. The old one's clear() would ask the terminal where the cursor
+        // is, and not every terminal answers.
+        self.terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+        Ok(())
     }
 
     /// There is no job control here.

@@ -88,7 +88,7 @@ fn strange_bytes_do_not_reach_the_terminal() {
 #[test]
 fn a_log_of_a_gigabyte_is_begun_near_its_end() {
     let dir = tempfile::tempdir().unwrap();
-    let mut file = std::fs::File::create(dir.path().join("idunnod.2026-01-01")).unwrap();
+    let mut file = fs::File::create(dir.path().join("idunnod.2026-01-01")).unwrap();
     file.set_len(1 << 30).unwrap();
     file.seek(std::io::SeekFrom::End(0)).unwrap();
     file.write_all(b"\nthe last line\n").unwrap();

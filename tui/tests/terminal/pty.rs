@@ -19,6 +19,8 @@ pub(crate) struct Terminal {
     output: Receiver<Vec<u8>>,
     parser: vt100::Parser,
     pending: Vec<u8>,
+    /// Whether nothing more will be written.
+    closed: bool,
     /// All bytes that were written.
     pub(crate) raw: Vec<u8>,
     /// Every frame, as text.
@@ -54,7 +56,7 @@ impl Terminal {
         let keys = pair.master.take_writer().unwrap();
         let parser = vt100::Parser::new(40, 120, 0);
         let (pending, raw, frames) = (Vec::new(), Vec::new(), Vec::new());
-        Self { child, master: pair.master, keys, output, parser, pending, raw, frames }
+        Self { child, master: pair.master, keys, output, parser, pending, closed: false, raw, frames }
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
@@ -78,7 +80,10 @@ impl Terminal {
     pub(crate) fn read(&mut self, limit: Duration) -> bool {
         let bytes = match self.output.recv_timeout(limit) {
             Ok(bytes) => bytes,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+            Err(error) => {
+                self.closed = error == RecvTimeoutError::Disconnected;
+                return false;
+            }
         };
         self.raw.extend(&bytes);
         self.pending.extend(bytes);
@@ -95,7 +100,7 @@ impl Terminal {
     pub(crate) fn until(&mut self, what: &str, satisfied: impl Fn(&Self) -> bool) {
         let started = Instant::now();
         while !satisfied(self) {
-            let over = started.elapsed() > LIMIT;
+            let over = started.elapsed() > LIMIT || self.closed;
             assert!(
                 !over,
                 "never came: {what}\n{}\n{}",
@@ -152,7 +157,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.child.kill();
+        let _ = kill_process(self.pid(), Signal::KILL);
         let _ = self.child.wait();
     }
 }

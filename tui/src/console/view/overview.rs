@@ -80,7 +80,7 @@ fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>
     let mut members = figures::members(view, theme);
     members.push(Span::raw(format!("({up} of {voters} voters up)")));
     let verdict = format!("{word}{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "));
-    let verdict = table::cut(verdict, usize::from(width.saturating_sub(2)));
+    let verdict = table::cut(verdict, usize::from(width.saturating_sub(4)));
     vec![
         Line::styled("CLUSTER", theme.style(Role::Title)),
         Line::from(state(role, verdict)),
