@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Captures every page of the console as text: console_screens.sh IDUNNO CLUSTER_DIR OUT_DIR [SUFFIX]
-# Needs tmux. The cluster runs already; what the pages show is what it does.
+# Captures every page of the console as text: console_screens.sh IDUNNO CLUSTER_DIR OUT_DIR
+# Needs tmux. The local cluster works already; its coordinator is killed while the console looks on, and started again
+# in the end.
 set -euo pipefail
-program=$1 cluster=$2 out=$3 suffix=${4:-}
+program=$1 cluster=$2 out=$3
 session="idunno-screens-$$"
 trap 'tmux kill-session -t "$session" 2>/dev/null || true' EXIT
 
@@ -25,7 +26,7 @@ page() {
     await "$text"
     # Answers of the cluster come within a moment.
     sleep 1
-    tmux capture-pane -p -t "$session" > "$out/$name-$size$suffix.txt"
+    tmux capture-pane -p -t "$session" > "$out/$name-$size.txt"
 }
 
 mkdir -p "$out"
@@ -33,8 +34,13 @@ for size in 120x40 80x24; do
     tmux new-session -d -s "$session" -x "${size%x*}" -y "${size#*x}" \
         "env LANG=C.UTF-8 LC_ALL=C.UTF-8 TERM=xterm-256color $program --dir $cluster"
     await LIVE
-    # Charts and events want a past.
-    sleep "${WARM_UP_S:-6}"
+    # Charts want a past.
+    sleep "${WARM_UP_S:-15}"
+    killed=$("$program" --dir "$cluster" local kill --coordinator | grep -o -m1 -w 'm[0-9]*')
+    await ELECTING
+    tmux capture-pane -p -t "$session" > "$out/electing-$size.txt"
+    await LIVE
+    sleep 5
     page overview CLUSTER 1
     page members STATE 2 j
     page jobs PROGRESS 3 j
@@ -52,4 +58,5 @@ for size in 120x40 80x24; do
     tmux send-keys -t "$session" Escape
     page help "search" '?'
     tmux kill-session -t "$session"
+    "$program" --dir "$cluster" local start "$killed"
 done

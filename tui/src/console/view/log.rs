@@ -1,5 +1,7 @@
 //! The log page. Only the lines in sight are touched.
 
+use std::borrow::Cow;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -71,10 +73,11 @@ fn drawn(
         Level::Warn => Role::Warn,
         Level::Error => Role::Bad,
     };
+    let text = timed(&line.text);
     let texts = if log.wrap {
-        wrapped(&line.text, room)
+        wrapped(&text, room)
     } else {
-        vec![line.text.chars().skip(usize::from(log.column)).take(room).collect()]
+        vec![text.chars().skip(usize::from(log.column)).take(room).collect()]
     };
     let mut source = line.source.clone();
     let mut lines = Vec::new();
@@ -85,6 +88,17 @@ fn drawn(
         source.clear();
     }
     lines
+}
+
+/// The line with the time of day to the millisecond: the date and the rest would fill a narrow screen. What is saved has
+/// it all.
+fn timed(text: &str) -> Cow<'_, str> {
+    match text.split_once("Z ") {
+        Some((stamp, rest)) if stamp.len() == 26 && stamp.as_bytes()[10] == b'T' && stamp.is_ascii() => {
+            Cow::Owned(format!("{} {}", &stamp[11..23], rest.trim_start()))
+        }
+        _ => Cow::Borrowed(text),
+    }
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {
