@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use idunno_console::console::log::LogLine;
-use idunno_console::console::state::{FilesQuery, Msg, NetEvent, Page, State};
+use idunno_console::console::state::{Msg, NetEvent, Page, State};
 use idunno_console::console::update::update;
 use idunno_console::console::view::view;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
@@ -117,7 +117,7 @@ fn files(state: &mut State) {
         holders: (number..number + 4).map(|node| NodeId(1 + node % MEMBERS)).collect(),
     };
     let entries = (0..200).map(|number| FolderEntry::File(summary(number))).collect();
-    let query = state.files.asked.clone().unwrap_or_else(FilesQuery::default);
+    let query = state.files.asked.clone().unwrap_or_default();
     update(state, Msg::Files(query, Ok((entries, true))), 1000);
 }
 

@@ -13,12 +13,12 @@ const LAST: char = char::MAX;
 pub fn level(
     state: &State,
     prefix: &str,
-    after: Option<FolderEntry>,
+    after: Option<&FolderEntry>,
     limit: u32,
 ) -> (Vec<FolderEntry>, bool) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, ITEMS_PER_REQUEST_MAX);
     let mut entries = Vec::new();
-    let mut place = after.as_ref().and_then(behind);
+    let mut place = after.and_then(behind);
     loop {
         let (mut next, _) = state.list(prefix, place.as_ref(), 1);
         let Some(file) = next.pop() else { return (entries, false) };

@@ -16,11 +16,8 @@ pub fn open(state: &mut State, entry: &Entry, now_ms: u64) -> Vec<Effect> {
     if entry.fields.is_empty() {
         return give(state, &entry.name, now_ms);
     }
-    let mut inputs: Vec<Input> =
+    let inputs: Vec<Input> =
         entry.fields.iter().map(|field| Input::new(&preset(state, entry, field))).collect();
-    if !entry.fields.iter().any(|field| field.required) && inputs.iter().all(Input::is_empty) {
-        inputs[0] = Input::default();
-    }
     let missing = |(field, input): &(&Field, &Input)| field.required && input.is_empty();
     let at = entry.fields.iter().zip(&inputs).position(|pair| missing(&pair)).unwrap_or(0);
     state.mode = Mode::Form(Box::new(Form { entry: Box::new(entry.clone()), inputs, at }));

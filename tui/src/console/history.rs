@@ -80,6 +80,9 @@ impl History {
     /// What share of a member's work a job had half a minute ago, if that is known.
     pub fn share_before(&self, node: NodeId, job: JobId) -> Option<f64> {
         let oldest = self.shares.front()?;
-        oldest.get(&(node, job)).copied().or_else(|| oldest.keys().any(|(id, _)| *id == node).then_some(0.0))
+        oldest.get(&(node, job)).copied().or_else(|| {
+            let knows_node = oldest.range((node, JobId(0))..).next().is_some_and(|((id, _), _)| *id == node);
+            knows_node.then_some(0.0)
+        })
     }
 }

@@ -136,7 +136,7 @@ impl Stops {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -133,7 +133,7 @@ fn without_colours_the_selection_is_still_seen() {
     console.press("2j");
     console.until("m1 selected", |it| it.is_selected("m1"));
     let raw = String::from_utf8_lossy(&console.raw).into_owned();
-    assert!(!raw.contains("[38;") && !raw.contains("[48;"), "a colour was set");
+    assert!(!raw.contains("[38;5;") && !raw.contains("[48;5;"), "a colour was set");
 }
 
 #[test]

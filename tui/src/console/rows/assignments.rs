@@ -1,13 +1,17 @@
 //! The rows of the assignments page: VMs by jobs, with each job's share of the VM's last minute and where it goes.
 
-use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{AssignmentView, ClusterView, JobState};
+use std::collections::{BTreeMap, BTreeSet};
+
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::wire::control::{AssignmentView, ClusterView, JobState, WorkerView};
 
 use super::super::history::History;
 use super::super::table::{Cell, Column, Row};
 use super::super::theme::Role;
 use super::{Content, column, members};
 use crate::execute::members::natural;
+
+type Workers<'a> = BTreeMap<NodeId, &'a WorkerView>;
 
 /// Most jobs that have a column.
 const JOBS_MAX: usize = 8;
@@ -23,21 +27,21 @@ pub(super) fn content(view: &ClusterView, history: &History) -> Content {
         rank: u8::try_from(place + 2).unwrap_or(u8::MAX),
     }));
     columns.push(column("MODEL SERVER", false, 20));
-    let mut rows: Vec<Row> = view.assignments.iter().map(|it| row(it, &jobs, view, history)).collect();
+    let workers: Workers<'_> = view.workers.iter().map(|worker| (worker.node, worker)).collect();
+    let mut rows: Vec<Row> = view.assignments.iter().map(|it| row(it, &jobs, &workers, history)).collect();
     rows.sort_by_cached_key(|row| natural(&row.key));
     (columns, rows)
 }
 
 /// The jobs that have a column: those that run, and those that had a share lately.
 fn jobs(view: &ClusterView) -> Vec<JobId> {
-    let had_share = |job: JobId| {
-        view.assignments.iter().any(|row| row.shares.iter().any(|(id, share)| *id == job && *share > 0.0))
-    };
-    let wanted = view.jobs.iter().filter(|job| job.state == JobState::Running || had_share(job.id));
+    let shares = view.assignments.iter().flat_map(|row| &row.shares);
+    let had_share: BTreeSet<JobId> = shares.filter(|(_, share)| *share > 0.0).map(|(id, _)| *id).collect();
+    let wanted = view.jobs.iter().filter(|job| job.state == JobState::Running || had_share.contains(&job.id));
     wanted.map(|job| job.id).take(JOBS_MAX).collect()
 }
 
-fn row(it: &AssignmentView, jobs: &[JobId], view: &ClusterView, history: &History) -> Row {
+fn row(it: &AssignmentView, jobs: &[JobId], workers: &Workers<'_>, history: &History) -> Row {
     let current: Vec<String> = it.current.iter().map(ToString::to_string).collect();
     let now = if current.is_empty() {
         Cell::state(Role::Dim, "idle")
@@ -56,7 +60,7 @@ fn row(it: &AssignmentView, jobs: &[JobId], view: &ClusterView, history: &Histor
         let text = format!("{:.0} %{moved}", share * 100.0);
         cells.push(Cell { role, ..Cell::figure(share, text) });
     }
-    let worker = view.workers.iter().find(|worker| worker.node == it.node);
+    let worker = workers.get(&it.node);
     cells.push(worker.map_or_else(|| Cell::plain("-"), |worker| members::server(&worker.server)));
     Row { key: it.name.clone(), cells }
 }

@@ -17,7 +17,7 @@ fn pictures(name: &str, state: &State) {
         let mut all = String::new();
         for (width, height) in SIZES {
             update(&mut state, Msg::Resized(width, height), 60_000);
-            all.push_str(&format!("{width}x{height}\n{}", screen(&state, width, height, 60_100)));
+            all.push_str(&[format!("{width}x{height}"), screen(&state, width, height, 60_100)].join("\n"));
         }
         if !unicode {
             assert!(all.is_ascii(), "{all}");
