@@ -1,5 +1,6 @@
 //! What is shown, as text: for the clipboard and for files.
 
+use super::rows;
 use super::state::{Page, State};
 use super::table::Table;
 
@@ -20,7 +21,7 @@ pub fn page(state: &State) -> String {
     if state.page == Page::Overview && state.details.is_empty() {
         return state.view.as_ref().map(crate::execute::status::summary).unwrap_or_default() + "\n";
     }
-    state.table().map(table).unwrap_or_default()
+    table(&rows::whole(state))
 }
 
 fn table(table: &Table) -> String {

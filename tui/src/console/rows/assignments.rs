@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{AssignmentView, ClusterView, JobState, Worker
 use super::super::history::History;
 use super::super::table::{Cell, Column, Row};
 use super::super::theme::Role;
-use super::{Content, column, members};
+use super::{Content, Window, column, members};
 use crate::execute::members::natural;
 
 type Workers<'a> = BTreeMap<NodeId, &'a WorkerView>;
@@ -18,7 +18,7 @@ const JOBS_MAX: usize = 8;
 /// A share that moved by less is said to stay.
 const MOVE_MIN: f64 = 0.05;
 
-pub(super) fn content(view: &ClusterView, history: &History) -> Content {
+pub(super) fn content(view: &ClusterView, history: &History, window: &Window) -> Content {
     let jobs = jobs(view);
     let mut columns = vec![column("VM", false, 0), column("NOW", false, 1)];
     columns.extend(jobs.iter().enumerate().map(|(place, job)| Column {
@@ -28,8 +28,16 @@ pub(super) fn content(view: &ClusterView, history: &History) -> Content {
     }));
     columns.push(column("MODEL SERVER", false, 20));
     let workers: Workers<'_> = view.workers.iter().map(|worker| (worker.node, worker)).collect();
-    let mut rows: Vec<Row> = view.assignments.iter().map(|it| row(it, &jobs, &workers, history)).collect();
-    rows.sort_by_cached_key(|row| natural(&row.key));
+    let mut assignments: Vec<&AssignmentView> = view.assignments.iter().collect();
+    assignments.sort_by_cached_key(|it| natural(&it.name));
+    let row = |(line, it): (usize, &AssignmentView)| {
+        if window.has(line) {
+            row(it, &jobs, &workers, history)
+        } else {
+            Row { key: it.name.clone(), cells: Vec::new() }
+        }
+    };
+    let rows = assignments.into_iter().enumerate().map(row).collect();
     (columns, rows)
 }
 

@@ -9,13 +9,13 @@ use idunno_shared::wire::jobs::{ModelState, ServerState};
 use super::super::history::History;
 use super::super::table::{Cell, Mark, Row};
 use super::super::theme::Role;
-use super::{Content, column};
+use super::{Content, Window, column};
 use crate::execute::{members::natural, text};
 
 /// Seconds that the small chart of a member's load goes back.
 const COURSE_S: usize = 10;
 
-pub(super) fn content(view: &ClusterView, history: &History) -> Content {
+pub(super) fn content(view: &ClusterView, history: &History, window: &Window) -> Content {
     let columns = vec![
         column("NAME", false, 0),
         column("STATE", false, 0),
@@ -32,16 +32,20 @@ pub(super) fn content(view: &ClusterView, history: &History) -> Content {
     ];
     let workers: BTreeMap<NodeId, &WorkerView> = view.workers.iter().map(|it| (it.node, it)).collect();
     let loads: BTreeMap<NodeId, &LoadView> = view.loads.iter().map(|it| (it.node, it)).collect();
-    let mut rows: Vec<Row> = view
-        .members
-        .iter()
-        .map(|member| {
+    let mut members: Vec<&MemberView> = view.members.iter().collect();
+    members.sort_by_cached_key(|member| natural(member.name.as_str()));
+    let rows = members
+        .into_iter()
+        .enumerate()
+        .map(|(line, member)| {
+            if !window.has(line) {
+                return Row { key: member.name.to_string(), cells: Vec::new() };
+            }
             let load = loads.get(&member.id).copied();
             let course = history.loads.get(&member.id).map(|curve| curve.last(COURSE_S));
             row(member, workers.get(&member.id).copied(), load, course)
         })
         .collect();
-    rows.sort_by_cached_key(|row| natural(&row.key));
     (columns, rows)
 }
 

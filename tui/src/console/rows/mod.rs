@@ -7,6 +7,8 @@ mod jobs;
 mod members;
 mod models;
 
+use std::ops::Range;
+
 use idunno_shared::wire::control::ClusterView;
 
 use super::state::{Page, State};
@@ -30,6 +32,31 @@ pub struct Made {
     page: u64,
     filter: String,
     sort: Option<(usize, bool)>,
+    window: Window,
+}
+
+/// Which rows of a long table get their cells: those that may be in sight. A filter or an order wants all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window(Range<usize>);
+
+/// A window moves by so many rows, and reaches twice as far before and behind the selected one.
+const WINDOW_STEP: usize = 100;
+
+impl Window {
+    /// All rows.
+    pub const ALL: Self = Self(0..usize::MAX);
+
+    fn around(table: &Table) -> Self {
+        if !table.filter.is_empty() || table.sort.is_some() {
+            return Self::ALL;
+        }
+        let middle = table.cursor.line / WINDOW_STEP * WINDOW_STEP;
+        Self(middle.saturating_sub(2 * WINDOW_STEP)..middle + 3 * WINDOW_STEP)
+    }
+
+    fn has(&self, line: usize) -> bool {
+        self.0.contains(&line)
+    }
 }
 
 /// Brings the table that is shown up to date.
@@ -38,16 +65,25 @@ pub fn refresh(state: &mut State) {
         return;
     }
     let table = state.table_mut();
-    let made = Made { filter: table.filter.clone(), sort: table.sort, ..Made::default() };
+    let window = Window::around(table);
+    let made = Made { filter: table.filter.clone(), sort: table.sort, window, ..Made::default() };
     let made = Made { shown: state.shown, page: generation(state), ..made };
     if state.table_mut().made.as_ref() == Some(&made) {
         return;
     }
-    let (content, prefiltered) = content(state);
+    let (content, prefiltered) = content(state, &made.window);
     let table: &mut Table = state.table_mut();
     table.fill(content.0, content.1, prefiltered);
     table.made = Some(made);
     state.dirty = true;
+}
+
+/// The table that is shown with the cells of all its rows.
+pub fn whole(state: &State) -> Table {
+    let mut table = state.table().cloned().unwrap_or_default();
+    let (content, prefiltered) = content(state, &Window::ALL);
+    table.fill(content.0, content.1, prefiltered);
+    table
 }
 
 /// Counts what a table shows beside the view.
@@ -61,7 +97,7 @@ fn generation(state: &State) -> u64 {
 }
 
 /// What the table shows, and whether the filter has been applied elsewhere.
-fn content(state: &State) -> (Content, bool) {
+fn content(state: &State, window: &Window) -> (Content, bool) {
     if state.page == Page::Events && state.details.is_empty() {
         return (events(state), false);
     }
@@ -70,9 +106,9 @@ fn content(state: &State) -> (Content, bool) {
         return (details::content(detail, view), false);
     }
     match state.page {
-        Page::Members => (members::content(view, &state.history), false),
+        Page::Members => (members::content(view, &state.history, window), false),
         Page::Jobs => (jobs::content(view), false),
-        Page::Assignments => (assignments::content(view, &state.history), false),
+        Page::Assignments => (assignments::content(view, &state.history, window), false),
         Page::Files => (files::content(&state.files, view), true),
         Page::Models => (models::content(view), false),
         Page::Overview | Page::Logs | Page::Events => (Content::default(), false),

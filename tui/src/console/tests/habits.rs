@@ -195,3 +195,20 @@ fn help_and_the_palette_are_searched_by_typing() {
     press(&mut state, KeyCode::Enter);
     assert!(matches!(&state.mode, Mode::Form(form) if form.entry.name == "stop-job"), "{:?}", state.mode);
 }
+
+#[test]
+fn a_long_table_shows_and_saves_every_row_though_only_some_have_cells() {
+    let mut state = live();
+    let mut many = ClusterView { revision: 12, ..fixture() };
+    many.members = (1..=1000)
+        .map(|number| super::member(number, super::Liveness::Alive, super::LogRole::Spare))
+        .collect();
+    push(&mut state, many, 3000);
+    press(&mut state, KeyCode::Char('G'));
+    shows(&screen(&state, 140, 20, 3000), &["m1000", "m990", "● up", "127.0.0.1:8390"]);
+    press(&mut state, KeyCode::Char('g'));
+    shows(&screen(&state, 140, 20, 3000), &["m1 ", "127.0.0.1:7401"]);
+    press(&mut state, KeyCode::Char('S'));
+    let [Effect::Save(_, text)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("{:?}", state.mode) };
+    assert_eq!(text.lines().filter(|line| line.contains("up")).count(), 1000);
+}
