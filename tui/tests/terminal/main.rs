@@ -141,7 +141,7 @@ fn the_terminal_is_given_back_after_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let mut console = Terminal::start(Path::new(IDUNNO), &["--dir", path], &[]);
-    let before = console.settings();
+    let before = console.before.clone();
     console.shows("idunno");
     console.until("raw mode", |it| it.settings() != before);
     console.signal(Signal::TERM);
@@ -155,7 +155,7 @@ fn ctrl_z_stops_it_with_the_terminal_given_back_and_it_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let mut console = Terminal::start(Path::new(IDUNNO), &["--dir", path], &[]);
-    let before = console.settings();
+    let before = console.before.clone();
     console.shows("idunno");
     console.press("\x1a");
     console.until("stopped", |it| it.process_state() == Some('T'));
@@ -179,7 +179,7 @@ fn the_terminal_is_given_back_after_a_panic() {
     let test = std::env::current_exe().unwrap();
     let name = "the_terminal_is_given_back_after_a_panic";
     let mut process = Terminal::start(&test, &["--exact", name, "--nocapture"], &[(PANICS, "1")]);
-    let before = process.settings();
+    let before = process.before.clone();
     assert_ne!(process.ends(), 0);
     process.writes(b"\x1b[?1000h");
     process.writes(b"\x1b[?1000l");

@@ -21,6 +21,8 @@ pub(crate) struct Terminal {
     pending: Vec<u8>,
     /// Whether nothing more will be written.
     closed: bool,
+    /// How the terminal was set before the program had it.
+    pub(crate) before: String,
     /// All bytes that were written.
     pub(crate) raw: Vec<u8>,
     /// Every frame, as text.
@@ -32,6 +34,7 @@ impl Terminal {
     pub(crate) fn start(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let size = PtySize { rows: 40, cols: 120, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
+        let before = settings(pair.master.as_ref());
         let mut command = CommandBuilder::new(program);
         command.args(arguments);
         command.env("TERM", "xterm-256color");
@@ -56,7 +59,7 @@ impl Terminal {
         let keys = pair.master.take_writer().unwrap();
         let parser = vt100::Parser::new(40, 120, 0);
         let (pending, raw, frames) = (Vec::new(), Vec::new(), Vec::new());
-        Self { child, master: pair.master, keys, output, parser, pending, closed: false, raw, frames }
+        Self { child, master: pair.master, keys, output, parser, pending, closed: false, before, raw, frames }
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
@@ -137,8 +140,7 @@ impl Terminal {
 
     /// How the terminal is set: raw mode shows here.
     pub(crate) fn settings(&self) -> String {
-        let termios = self.master.get_termios().unwrap();
-        format!("{:?} {:?} {:?}", termios.local_flags, termios.input_flags, termios.output_flags)
+        settings(self.master.as_ref())
     }
 
     pub(crate) fn ends(&mut self) -> u32 {
@@ -152,6 +154,11 @@ impl Terminal {
             self.read(Duration::from_millis(50));
         }
     }
+}
+
+fn settings(master: &(dyn MasterPty + Send)) -> String {
+    let termios = master.get_termios().unwrap();
+    format!("{:?} {:?} {:?}", termios.local_flags, termios.input_flags, termios.output_flags)
 }
 
 impl Drop for Terminal {
