@@ -11,10 +11,13 @@ pub mod command;
 pub mod console;
 pub mod execute;
 pub mod local;
+pub mod settings;
 pub mod tail;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    // Where a shell asks for completions they are printed, and that is all.
+    clap_complete::CompleteEnv::with_factory(cli::complete::command).complete();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

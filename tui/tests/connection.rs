@@ -44,6 +44,7 @@ fn view(term: u64) -> ClusterView {
         jobs: vec![],
         assignments: vec![],
         store: StoreView::default(),
+        loads: vec![],
     }
 }
 
@@ -100,8 +101,14 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
         cluster: Seeds(cluster.clone()),
         dir: "no-such-directory".into(),
         timeout: None,
+        context: None,
+        read_only: false,
         output: Output::Table,
+        watch: false,
+        theme: None,
+        ascii: false,
         log_dir: None,
+        cluster_given: true,
     };
     drop(second);
     let leader = coordinate(first, 1);

@@ -1,5 +1,8 @@
 //! Requests from outside: a member answers what is its own, the coordinator the rest.
 
+mod logs;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +71,12 @@ impl Control {
                 }
                 self.means.membership.leave().await;
                 Ok(ControlReply::Done)
+            }
+            ControlRequest::Log { after } => {
+                let dir = Path::new(&self.data_dir).join("logs");
+                let read = tokio::task::spawn_blocking(move || logs::page(&dir, after)).await;
+                let read = read.map_err(|error| Refusal::internal(error.to_string()))?;
+                Ok(ControlReply::Log(read?))
             }
             request => self.office().await?.control(request).await,
         }

@@ -14,7 +14,7 @@ use idunno_shared::wire::refusal::Refusal;
 
 use super::desk::DeskView;
 use super::orders::placed;
-use super::{Office, views};
+use super::{Office, folders, views};
 use crate::clock::wall_ms;
 use crate::membership::MembershipView;
 
@@ -61,10 +61,15 @@ impl Office {
                 let (letters, more) = self.barrier().await?.dead_letters(job, from, limit)?;
                 Ok(ControlReply::DeadLetters { letters, more })
             }
+            ControlRequest::Folder { prefix, after, limit } => {
+                let (entries, more) = folders::level(&self.barrier().await?, &prefix, after.as_ref(), limit);
+                Ok(ControlReply::Folder { entries, more })
+            }
             ControlRequest::Members
             | ControlRequest::Identity
             | ControlRequest::Join
             | ControlRequest::Leave
+            | ControlRequest::Log { .. }
             | ControlRequest::Watch => {
                 Err(Refusal::internal("a member's own request came to the coordinator"))
             }

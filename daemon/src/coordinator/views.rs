@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Office;
 use super::desk::DeskView;
+use super::loads::Holdings;
 use crate::clock::wall_ms;
 use crate::consensus::Leadership;
 use crate::membership::{MembershipView, Peer};
@@ -108,13 +109,14 @@ impl Office {
         let mut ticks = interval(PUSH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut last, mut skipped) = (None, 0);
+        let mut holdings = Holdings::default();
         loop {
             ticks.tick().await;
             if self.may_decide().is_err() {
                 // What is shown must be the cluster's. The watcher notices the silence, and asks.
                 continue;
             }
-            let Some(view) = self.cluster_view().await else { return };
+            let Some(view) = self.cluster_view(&mut holdings).await else { return };
             let same = last
                 .as_ref()
                 .is_some_and(|last| ClusterView { at_ms: view.at_ms, ..Clone::clone(last) } == view);
@@ -130,10 +132,11 @@ impl Office {
         }
     }
 
-    async fn cluster_view(&self) -> Option<ClusterView> {
+    async fn cluster_view(&self, holdings: &mut Holdings) -> Option<ClusterView> {
         let (state, view) = (self.state(), self.means.membership.current());
         let desk = self.desk_view().await.ok()?;
         let leadership = self.means.consensus.leadership().borrow().clone();
+        holdings.refresh(&state).await;
         let worker = |(&node, report): (&NodeId, &idunno_shared::wire::jobs::WorkerReport)| WorkerView {
             node,
             server: report.server.clone(),
@@ -150,6 +153,7 @@ impl Office {
             jobs: jobs(&state, &desk).collect(),
             assignments: assignments(&view, &desk),
             store: self.store_view(&state),
+            loads: holdings.loads(&desk),
         })
     }
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::{BlobRef, Holder};
 pub use super::views::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, IdentityView, JobState, JobView, Liveness,
-    LogRole, MemberView, ModelView, SegmentView, StoreView, WorkerView,
+    AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobState, JobView,
+    Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView, SegmentView, StoreView,
+    WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::{DatasetName, FileName, ModelName};
@@ -124,6 +125,20 @@ pub enum ControlRequest {
     },
     /// Everything a console shows, now and whenever it changes (at most five times a second), until the connection ends.
     Watch,
+    /// One level of the store: files, and folders in place of what lies below them.
+    Folder {
+        /// The folder's name with its slash; empty for the top.
+        prefix: String,
+        /// Only what is behind this entry.
+        after: Option<FolderEntry>,
+        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        limit: u32,
+    },
+    /// The log of the member asked, from a place on; without one the end of its newest file.
+    Log {
+        /// Where the last page ended.
+        after: Option<LogPlace>,
+    },
 }
 
 /// A new version of a file, its bytes stored already.
@@ -333,4 +348,13 @@ pub enum ControlReply {
     },
     /// To a watcher.
     View(ClusterView),
+    /// One level of the store, in name order.
+    Folder {
+        /// The rows.
+        entries: Vec<FolderEntry>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// A part of a log.
+    Log(LogPage),
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::PlacedBlob;
+use super::control::{FileSummary, PlacedBlob};
 use super::jobs::{ModelState, QueryRange, ServerState};
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, MemberName, ModelName};
@@ -208,7 +208,58 @@ pub struct ClusterView {
     pub assignments: Vec<AssignmentView>,
     /// The file store.
     pub store: StoreView,
+    /// What members hold and have in hand.
+    #[serde(default)]
+    pub loads: Vec<LoadView>,
 }
+
+/// What a member holds and has in hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadView {
+    /// The member.
+    pub node: NodeId,
+    /// Batches that its worker holds.
+    pub batches: u32,
+    /// Their queries.
+    pub queries: u64,
+    /// Blobs recorded to be on its disk. Counted every few seconds.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A row of one level of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FolderEntry {
+    /// A folder: its whole name, with the slash.
+    Folder(String),
+    /// A file.
+    File(FileSummary),
+}
+
+/// A place in a member's daily log files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// The file's name.
+    pub file: String,
+    /// Bytes before the place.
+    pub offset: u64,
+}
+
+/// A part of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPage {
+    /// Where it ends.
+    pub end: LogPlace,
+    /// Whether its first line may lack its beginning.
+    pub cut: bool,
+    /// Its bytes, at most [`LOG_PAGE_BYTES_MAX`].
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// Most bytes of a log in one page.
+pub const LOG_PAGE_BYTES_MAX: u64 = 64 << 10;
 
 /// A segment of a job's results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

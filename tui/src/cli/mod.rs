@@ -1,8 +1,10 @@
 //! The command line: reads arguments, has them carried out, prints the answer, says how it went by the exit code.
 
+pub mod complete;
 pub mod progress;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,11 +12,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
+use serde_json::Value;
 
 use crate::command::{Arguments, LocalVerb, Output, Verb};
 use crate::console;
 use crate::execute::{self, Answer, Data, Exit, Failure, Session};
 use crate::local::STILL_RUN;
+use crate::settings::{Settings, directory};
 use progress::Bars;
 
 /// Runs the program.
@@ -25,14 +29,26 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => return refuse(&error, json),
     };
     let output = parsed.global.output;
+    let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
+    let global = match settings.resolve(parsed.global) {
+        Ok(global) => global,
+        Err(failure) => return report(&failure, output),
+    };
     let Some(verb) = parsed.verb else {
-        return match console::run(&parsed.global).await {
+        return match console::run(&global, settings).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report(&Failure::error(error.to_string()), output),
         };
     };
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
-    let run = async { execute::run(&Session::new(&parsed.global, Arc::new(Bars))?, verb).await };
+    let run = async {
+        let session = Session::new(&global, Arc::new(Bars))?;
+        match verb {
+            Verb::Events => watch::events(&session, output).await.map(|()| Answer::default()),
+            verb if global.watch => watch::repeat(&session, verb, output).await.map(|()| Answer::default()),
+            verb => execute::run(&session, verb).await,
+        }
+    };
     let done = tokio::select! {
         done = run => done,
         // What is dropped here deletes what it had begun to write.
@@ -43,6 +59,7 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     match done {
         Ok(answer) => print(&answer, output),
+        Err(failure) if failure == pipe_closed() => ExitCode::SUCCESS,
         Err(failure) => report(&failure, output),
     }
 }
@@ -56,8 +73,9 @@ async fn interrupted() {
 
 /// Whether the arguments ask for JSON, even if they are wrong otherwise.
 fn wants_json(arguments: &[OsString]) -> bool {
-    let pairs = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
-    pairs || arguments.iter().any(|argument| argument == "--output=json")
+    let json = |format: &OsString| format == "json" || format == "jsonl";
+    let pairs = arguments.windows(2).any(|pair| pair[0] == "--output" && json(&pair[1]));
+    pairs || arguments.iter().any(|argument| argument == "--output=json" || argument == "--output=jsonl")
 }
 
 fn refuse(error: &clap::Error, json: bool) -> ExitCode {
@@ -85,7 +103,7 @@ fn code(exit: Exit) -> ExitCode {
 fn report(failure: &Failure, output: Output) -> ExitCode {
     match output {
         Output::Table => eprintln!("error: {failure}"),
-        Output::Json => eprintln!("{}", failure.json()),
+        Output::Json | Output::Jsonl => eprintln!("{}", failure.json()),
     }
     code(failure.exit)
 }
@@ -93,32 +111,47 @@ fn report(failure: &Failure, output: Output) -> ExitCode {
 /// What an answer puts on stdout.
 pub fn rendered(answer: &Answer, output: Output) -> String {
     match (&answer.data, output) {
-        (Data::Value(value), Output::Json) => format!("{value}\n"),
-        (Data::Lines, Output::Json) | (_, Output::Table) if answer.text.is_empty() => String::new(),
+        (Data::Value(Value::Array(rows)), Output::Jsonl) => {
+            rows.iter().map(Value::to_string).flat_map(|row| [row, String::from("\n")]).collect()
+        }
+        (Data::Value(value), Output::Json | Output::Jsonl) => format!("{value}\n"),
+        (Data::Lines, Output::Json | Output::Jsonl) | (_, Output::Table) if answer.text.is_empty() => {
+            String::new()
+        }
         _ => format!("{}\n", answer.text),
     }
 }
 
 fn print(answer: &Answer, output: Output) -> ExitCode {
-    let text = rendered(answer, output);
-    let mut stdout = io::stdout().lock();
-    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader of a pipe has seen enough: quiet.
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return ExitCode::SUCCESS;
-        }
-        return report(&Failure::error(format!("cannot write to stdout: {error}")), output);
+    if let Err(failure) = write(&rendered(answer, output)) {
+        return if failure == pipe_closed() { ExitCode::SUCCESS } else { report(&failure, output) };
     }
     match &answer.incomplete {
         None => ExitCode::SUCCESS,
-        Some(why) => report_note(why, output),
+        Some(why) => {
+            note(why, output);
+            code(Exit::Partial)
+        }
     }
 }
 
-fn report_note(why: &str, output: Output) -> ExitCode {
+/// The reader of a pipe has seen enough: quiet.
+fn pipe_closed() -> Failure {
+    Failure::error("the reader of the output has gone")
+}
+
+fn write(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => pipe_closed(),
+        _ => Failure::error(format!("cannot write to stdout: {error}")),
+    })
+}
+
+fn note(why: &str, output: Output) {
     match output {
         Output::Table => eprintln!("note: {why}"),
-        Output::Json => eprintln!("{}", Failure::new(Exit::Partial, why).json()),
+        Output::Json | Output::Jsonl => eprintln!("{}", Failure::new(Exit::Partial, why).json()),
     }
-    code(Exit::Partial)
 }

@@ -48,6 +48,8 @@ fn stdout_carries_data_and_nothing_else() {
     assert_eq!(rendered(&answer, Output::Table), "one\n");
     let rows = Answer { data: Data::Lines, text: "{\"query\":0}".into(), incomplete: None };
     assert_eq!(rendered(&rows, Output::Json), "{\"query\":0}\n");
+    let rows_of_two = Answer::new(json!([{"a": 1}, {"a": 2}]), "two");
+    assert_eq!(rendered(&rows_of_two, Output::Jsonl), "{\"a\":1}\n{\"a\":2}\n");
     let none = Answer { data: Data::Lines, ..Answer::default() };
     assert_eq!(rendered(&none, Output::Json), "");
 }

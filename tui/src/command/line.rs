@@ -110,6 +110,17 @@ pub fn complete(text: &str, known: &Known) -> Vec<String> {
     candidates
 }
 
+/// Names that a value of this kind may have.
+pub fn candidates(value: &str, known: &Known) -> Vec<String> {
+    match value {
+        "JOB" => known.jobs.clone(),
+        "MODEL" => known.models.clone(),
+        "MEMBER" | "NAME" => known.members.clone(),
+        "SDFS" | "PREFIX" => known.files.clone(),
+        _ => Vec::new(),
+    }
+}
+
 fn arguments(entries: &[Entry], typed: &str, known: &Known) -> Vec<String> {
     let belongs = |entry: &&Entry| {
         typed.strip_prefix(entry.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
@@ -117,13 +128,7 @@ fn arguments(entries: &[Entry], typed: &str, known: &Known) -> Vec<String> {
     let Some(entry) = entries.iter().find(belongs) else { return Vec::new() };
     let mut candidates = Vec::new();
     for value in &entry.values {
-        candidates.extend_from_slice(match value.as_str() {
-            "JOB" => &known.jobs,
-            "MODEL" => &known.models,
-            "MEMBER" | "NAME" => &known.members,
-            "SDFS" | "PREFIX" => &known.files,
-            _ => &[],
-        });
+        candidates.extend(self::candidates(value, known));
     }
     if typed.ends_with("--member") {
         return known.members.clone();

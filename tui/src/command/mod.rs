@@ -32,8 +32,9 @@ Exit codes:
   7  done in part
   130  interrupted
 
-The cluster is found by --cluster, else by --dir, else by IDUNNO_CLUSTER, else by the local cluster's file
-DIR/cluster.json, else at 127.0.0.1:7401. Data goes to stdout, everything else to stderr. NO_COLOR is respected.
+The cluster is found by --cluster, else by --dir, else by --context, else by IDUNNO_CLUSTER, else by IDUNNO_CONTEXT,
+else by the context that config.toml names, else by the local cluster's file DIR/cluster.json, else at 127.0.0.1:7401.
+Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 
 Example:
   idunno                                  open the console
@@ -62,9 +63,11 @@ impl Arguments {
         let matches = Self::command().try_get_matches_from(words)?;
         let mut read = Self::from_arg_matches(&matches)?;
         let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        if given("dir") && !given("cluster") {
+        if (given("dir") || given("context")) && !given("cluster") {
             read.global.cluster = Seeds::default();
         }
+        // What is named on the command line outweighs a context that the environment or a file names.
+        read.global.cluster_given = given("dir") || !read.global.cluster.0.is_empty();
         Ok(read)
     }
 }
@@ -82,12 +85,32 @@ pub struct Global {
     /// How long to try, in seconds [default: 30; 60 for 'local up'; no limit for --wait]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: Option<u64>,
+    /// The cluster of this name in config.toml; see 'idunno info'
+    #[arg(long, global = true, env = "IDUNNO_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// Refuse whatever changes the cluster
+    #[arg(long, global = true, env = "IDUNNO_READ_ONLY", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[arg(hide_default_value = true, value_name = "BOOL")]
+    pub read_only: bool,
     /// How to print data
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
     pub output: Output,
+    /// Print again whenever the answer changes, until Ctrl-C
+    #[arg(long, global = true)]
+    pub watch: bool,
+    /// The console's colours: dark, light, colour-blind or mono [default: as config.toml says, else dark]
+    #[arg(long, env = "IDUNNO_THEME", value_name = "NAME")]
+    pub theme: Option<Palette>,
+    /// The console draws with plain characters only
+    #[arg(long)]
+    pub ascii: bool,
     /// Where the console's log page finds logs [default: the local cluster's, else /var/lib/idunno/logs]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
+    /// Whether the cluster was named, so that no context of a file counts.
+    #[arg(skip)]
+    pub cluster_given: bool,
 }
 
 /// How data is printed.
@@ -98,6 +121,23 @@ pub enum Output {
     Table,
     /// For programs: stdout carries JSON and nothing else, errors are JSON on stderr.
     Json,
+    /// The same, one line a row.
+    Jsonl,
+}
+
+/// The console's colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Palette {
+    /// For a dark screen.
+    #[default]
+    Dark,
+    /// For a light screen.
+    Light,
+    /// Blue and orange in place of green and red.
+    ColourBlind,
+    /// No colours: bold, dim and reversed only.
+    Mono,
 }
 
 /// Where a cluster is looked for; nothing means the local one. An empty variable is as good as none.

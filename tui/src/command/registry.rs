@@ -1,6 +1,6 @@
 //! The list of commands for help, completion and safety, read from the grammar itself so that it cannot differ.
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 
 use super::{Arguments, LocalVerb, Verb};
 
@@ -30,6 +30,29 @@ pub struct Entry {
     pub options: Vec<String>,
     /// The value names of its positional arguments.
     pub values: Vec<String>,
+    /// All its arguments, for a form.
+    pub fields: Vec<Field>,
+    /// Whether it changes the cluster, or processes of it.
+    pub changes: bool,
+}
+
+/// An argument, as a form asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// What it stands for: `JOB`, `MODEL`, `MEMBER`, `SDFS`, ...
+    pub value: String,
+    /// Its option, dashes included; none for a positional argument.
+    pub flag: Option<String>,
+    /// Whether it must be given.
+    pub required: bool,
+    /// Whether it takes a value; otherwise it is said or not.
+    pub takes_value: bool,
+    /// Whether it takes several, separated by blanks.
+    pub many: bool,
+    /// What it is without being given.
+    pub default: String,
+    /// One line.
+    pub help: String,
 }
 
 /// All commands in the grammar's order.
@@ -67,9 +90,47 @@ fn entry(name: String, command: &Command) -> Entry {
             values.push(value);
         }
     }
+    let fields = command.get_arguments().filter(|argument| !argument.is_global_set()).map(field).collect();
     let help = command.get_about().map(ToString::to_string).unwrap_or_default();
     let danger = danger_of(&name);
-    Entry { name, arguments: arguments.join(" "), help, danger, options, values }
+    let changes = changes_of(&name);
+    Entry { name, arguments: arguments.join(" "), help, danger, options, values, fields, changes }
+}
+
+fn field(argument: &Arg) -> Field {
+    let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+    let takes_value = argument.is_positional() || argument.get_action().takes_values();
+    let default = argument.get_default_values().first().filter(|_| takes_value);
+    Field {
+        value: value.unwrap_or_else(|| argument.get_id().to_string()),
+        flag: argument.get_long().map(|long| format!("--{long}")),
+        required: argument.is_required_set(),
+        takes_value,
+        many: argument.get_num_args().is_some_and(|range| range.max_values() > 1),
+        default: default.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default(),
+        help: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+fn changes_of(name: &str) -> bool {
+    matches!(
+        name,
+        "populate-test-data"
+            | "train-start"
+            | "add-job"
+            | "set-batch-size"
+            | "start-job"
+            | "stop-job"
+            | "retry-dead-letters"
+            | "join"
+            | "leave"
+            | "put"
+            | "delete"
+            | "local up"
+            | "local start"
+            | "local kill"
+            | "local down"
+    )
 }
 
 fn danger_of(name: &str) -> Danger {
@@ -91,6 +152,25 @@ impl Verb {
             Self::Local(LocalVerb::Down { .. }) => (danger_of("local down"), String::new()),
             Self::Local(LocalVerb::Kill { .. }) => (danger_of("local kill"), String::new()),
             _ => (Danger::None, String::new()),
+        }
+    }
+
+    /// Whether this command changes the cluster, or processes of it: what read-only mode refuses.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::PopulateTestData { .. }
+            | Self::TrainStart { .. }
+            | Self::AddJob { .. }
+            | Self::SetBatchSize { .. }
+            | Self::StartJob { .. }
+            | Self::StopJob { .. }
+            | Self::RetryDeadLetters { .. }
+            | Self::Join(_)
+            | Self::Leave(_)
+            | Self::Put { .. }
+            | Self::Delete { .. } => true,
+            Self::Local(local) => !matches!(local, LocalVerb::Status),
+            _ => false,
         }
     }
 }

@@ -3,7 +3,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use clap::{CommandFactory, Parser};
 
 use super::line::{Known, Line, complete, parse, split};
-use super::registry::{Danger, entries};
+use super::registry::{Danger, Entry, entries};
 use super::{Arguments, LocalVerb, Seeds, Verb};
 
 #[test]
@@ -55,6 +55,12 @@ fn the_commands_have_their_exact_names() {
             "store",
             "get-versions",
             "status",
+            "events",
+            "logs",
+            "info",
+            "keys",
+            "completions",
+            "man",
             "local up",
             "local start",
             "local kill",
@@ -78,6 +84,25 @@ fn dangers_are_those_of_the_registry() {
     ] {
         let Line::Verb { verb, .. } = parse(text) else { panic!("{text}") };
         assert_eq!(verb.danger().0, danger, "{text}");
+    }
+}
+
+#[test]
+fn what_read_only_refuses_is_the_same_in_the_grammar_and_in_the_registry() {
+    for command in Arguments::command().get_subcommands() {
+        let nested: Vec<_> = command.get_subcommands().collect();
+        for inner in if nested.is_empty() { vec![command] } else { nested } {
+            let after = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = after.lines().nth(1).unwrap().trim().to_owned();
+            let verb = Arguments::try_parse_from(split(&example).unwrap()).unwrap().verb.unwrap();
+            let words: Vec<&str> = example.split(' ').skip(1).collect();
+            let named = |entry: &Entry| {
+                words.join(" ").starts_with(&entry.name) && entry.name.ends_with(inner.get_name())
+            };
+            let entry = entries().into_iter().find(named).unwrap();
+            assert_eq!(entry.changes, verb.changes(), "{example}");
+            assert!(entry.changes || entry.danger == Danger::None, "{example}");
+        }
     }
 }
 

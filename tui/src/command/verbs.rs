@@ -209,10 +209,58 @@ pub enum Verb {
     /// The whole cluster on one page
     #[command(after_help = "Example:\n  idunno status")]
     Status,
+    /// What happens in the cluster, from now on, until Ctrl-C: elections, joins, deaths, jobs, copies
+    #[command(after_help = "Example:\n  idunno events --output jsonl")]
+    Events,
+    /// The end of the logs of members, merged by time
+    #[command(after_help = "Example:\n  idunno logs m3 --lines 50")]
+    Logs {
+        /// The members' names; all that are up without any
+        #[arg(value_name = "MEMBER")]
+        members: Vec<MemberName>,
+        /// How many lines
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        lines: usize,
+    },
+    /// Where settings come from: files, environment, and what holds now
+    #[command(after_help = "Example:\n  idunno info")]
+    Info,
+    /// The console's keys as they hold now, and conflicts in the keymap file
+    #[command(after_help = "Example:\n  idunno keys")]
+    Keys,
+    /// Print a script that completes commands and live names in a shell
+    #[command(after_help = "Example:\n  idunno completions bash")]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(after_help = "Example:\n  idunno man ./man")]
+    Man {
+        /// The directory; it is made if need be
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Run a cluster on this machine
     #[command(after_help = "Example:\n  idunno local up --members 7")]
     #[command(subcommand)]
     Local(LocalVerb),
+}
+
+/// A shell that can complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    /// Bash.
+    Bash,
+    /// Elvish.
+    Elvish,
+    /// Fish.
+    Fish,
+    /// PowerShell.
+    Powershell,
+    /// Zsh.
+    Zsh,
 }
 
 /// Which member a question goes to.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::ids::OpId;
 use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::Reply;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
 
-use super::state::NetEvent;
+use super::msg::NetEvent;
 use crate::execute::Session;
 
 /// Silence after which the coordinator is asked whether it is still there, in milliseconds.
@@ -32,8 +32,20 @@ const FIRST_VIEW: Duration = Duration::from_secs(3);
 enum End {
     /// Nobody listens any more.
     Unwanted,
-    /// The coordinator went away: why. `true` if it had pushed at least one view.
-    Lost(String, bool),
+    /// The coordinator went away.
+    Lost {
+        /// Why.
+        reason: String,
+        /// Whether it had pushed at least one view.
+        worked: bool,
+        /// Whether a member answers: then another is being elected.
+        answered: bool,
+    },
+}
+
+/// The coordinator went away.
+fn lost(reason: impl Into<String>, worked: bool) -> End {
+    End::Lost { reason: reason.into(), worked, answered: worked }
 }
 
 /// Follows the cluster until nobody listens. `retry` cuts a wait short.
@@ -47,18 +59,22 @@ pub async fn follow(session: Session, events: Sender<NetEvent>, retry: Arc<Notif
         let cluster = session.cluster().with_deadline(DEADLINE);
         let end = match cluster.watch().await {
             Ok(views) => stream(&cluster, views, &events).await,
-            Err(error) => End::Lost(error.to_string(), false),
+            Err(error) => {
+                let answered = cluster.ask_any(ControlRequest::Coordinator).await.err();
+                let answered = answered.is_none_or(|error| matches!(error, ClusterError::Refused(_)));
+                End::Lost { reason: error.to_string(), worked: false, answered }
+            }
         };
-        let reason = match end {
+        let (reason, answered) = match end {
             End::Unwanted => return,
-            End::Lost(reason, worked) => {
+            End::Lost { reason, worked, answered } => {
                 attempt = if worked { 0 } else { attempt };
-                reason
+                (reason, answered)
             }
         };
         let wait_ms = wait_ms(attempt, OpId::random().0);
         attempt = attempt.saturating_add(1);
-        if events.send(NetEvent::Waiting { wait_ms, attempt, reason }).await.is_err() {
+        if events.send(NetEvent::Waiting { wait_ms, attempt, reason, answered }).await.is_err() {
             return;
         }
         tokio::select! {
@@ -81,18 +97,18 @@ async fn stream(cluster: &Cluster, mut views: Receiver<Reply>, events: &Sender<N
         let event = match timeout(quiet, views.recv()).await {
             Ok(Some(reply)) => {
                 let Some(view) = Cluster::view(reply) else {
-                    return End::Lost(String::from("the coordinator ended the watch"), shown.is_some());
+                    return lost("the coordinator ended the watch", shown.is_some());
                 };
                 cluster.learn(&view.members);
                 shown = Some(view.clone());
                 NetEvent::View(Box::new(view))
             }
-            Ok(None) => return End::Lost(String::from("the coordinator went away"), shown.is_some()),
+            Ok(None) => return lost("the coordinator went away", shown.is_some()),
             Err(_) => match &shown {
-                None => return End::Lost(String::from("the coordinator sent nothing"), false),
+                None => return lost("the coordinator sent nothing", false),
                 Some(view) => match confirm(cluster, view).await {
                     Ok(()) => NetEvent::Confirmed,
-                    Err(reason) => return End::Lost(reason, true),
+                    Err(reason) => return lost(reason, true),
                 },
             },
         };

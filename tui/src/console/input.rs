@@ -29,9 +29,23 @@ impl Input {
         self.chars[..self.cursor].iter().collect()
     }
 
+    /// Whether the cursor is at the end.
+    pub fn at_end(&self) -> bool {
+        self.cursor == self.chars.len()
+    }
+
     /// Whether nothing is typed.
     pub fn is_empty(&self) -> bool {
         self.chars.is_empty()
+    }
+
+    /// Inserts text at the cursor, without control characters.
+    pub fn insert(&mut self, text: &str) {
+        let room = CHARS_MAX.saturating_sub(self.chars.len());
+        let new: Vec<char> = text.chars().filter(|c| !c.is_control()).take(room).collect();
+        let count = new.len();
+        self.chars.splice(self.cursor..self.cursor, new);
+        self.cursor += count;
     }
 
     /// Takes an editing key; whether it was one.

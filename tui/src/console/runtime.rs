@@ -2,118 +2,182 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{Event, EventStream};
 use crossterm::execute;
 use crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use futures_util::StreamExt;
-use idunno_shared::client::files::Progress;
-use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::connection;
+use super::counters::{Counters, Silent};
 use super::log::LogLine;
-use super::state::{Effect, FILES_PER_PAGE, FilesQuery, Msg, NetEvent, State};
-use super::terminal::{Screen, ended_by_system};
-use super::theme::Theme;
+use super::state::{Effect, Link, Msg, NetEvent, State};
+use super::terminal::{Screen, Stops, ended_by_system};
+use super::theme::{Role, Theme};
 use super::update::update;
-use super::view::{page_height, view};
+use super::view::view;
+use super::{connection, feed, look};
 use crate::command::Global;
-use crate::execute::{self as commands, Failure, Reporter, Session};
-use crate::tail::Follower;
+use crate::execute::{self as commands, Failure, Session};
+use crate::settings::{Settings, Symbols};
 
 const FRAME_PERIOD: Duration = Duration::from_millis(33);
-const TAIL_PERIOD: Duration = Duration::from_millis(250);
 const CHANNEL: usize = 64;
 
 /// Runs the console until the user quits.
-pub async fn run(global: &Global) -> io::Result<()> {
+pub async fn run(global: &Global, settings: Settings) -> io::Result<()> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         let text = "the console needs a terminal: give a command, see 'idunno --help'";
         return Err(io::Error::other(text));
     }
-    let session = Session::new(global, Arc::new(Silent)).map_err(io::Error::other)?;
-    let theme = Theme::of_environment(|name| std::env::var(name).ok());
-    let (net_sender, net) = channel(CHANNEL);
     let (results_sender, results) = channel(CHANNEL);
-    let (log_sender, logs) = channel(CHANNEL);
-    let retry = Arc::new(Notify::new());
-    tokio::spawn(connection::follow(session.clone(), net_sender, Arc::clone(&retry)));
-    tokio::spawn(tail(global.log_dir.clone(), session.dir.clone(), log_sender));
+    let state = first_state(global, &settings);
+    let watched = Watched::start(global).map_err(io::Error::other)?;
     let mut console = Console {
-        state: State { only_seed: session.only_seed(), ..State::new(session.label()) },
-        session,
-        theme,
+        state,
+        settings,
+        global: global.clone(),
         started: Instant::now(),
         results: results_sender,
         running: BTreeMap::new(),
-        retry,
+        watched,
     };
-    let mut screen = Screen::open()?;
-    console.run(&mut screen, net, results, logs).await
+    console.enter_cluster();
+    let mut screen = Screen::open(console.state.mouse)?;
+    console.run(&mut screen, results).await
+}
+
+/// A state as the settings say.
+fn first_state(global: &Global, settings: &Settings) -> State {
+    let mut state = State::new(String::new());
+    let theme = Theme::of_environment(global.theme.unwrap_or_default(), |name| std::env::var(name).ok());
+    let unicode = match settings.config.symbols {
+        _ if global.ascii => false,
+        Symbols::Auto => theme.unicode,
+        Symbols::Unicode => true,
+        Symbols::Ascii => false,
+    };
+    state.theme = Theme { unicode, ..theme };
+    state.mouse = settings.config.mouse;
+    state.contexts = settings.config.contexts.keys().cloned().collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    state.epoch_ms = u64::try_from(now.as_millis()).unwrap_or(0);
+    state.keymap = Arc::clone(&settings.keymap);
+    if let Some(first) = settings.all_problems().first() {
+        state.tell(format!("{first} ('idunno keys' and 'idunno info' tell all)"), Role::Warn, 0);
+    }
+    state
+}
+
+/// The cluster that is watched, and the tasks that watch it: they end with it.
+struct Watched {
+    session: Session,
+    net: Receiver<NetEvent>,
+    logs: Receiver<Vec<LogLine>>,
+    wanted: watch::Sender<feed::Wanted>,
+    retry: Arc<Notify>,
+    tasks: [AbortHandle; 2],
+}
+
+impl Watched {
+    fn start(global: &Global) -> Result<Self, Failure> {
+        let session = Session::new(global, Arc::new(Silent))?;
+        let (net_sender, net) = channel(CHANNEL);
+        let (log_sender, logs) = channel(CHANNEL);
+        let (wanted, wanted_logs) = watch::channel(Vec::new());
+        let retry = Arc::new(Notify::new());
+        let follow = tokio::spawn(connection::follow(session.clone(), net_sender, Arc::clone(&retry)));
+        let feed = tokio::spawn(feed::run(session.clone(), global.log_dir.clone(), wanted_logs, log_sender));
+        let tasks = [follow.abort_handle(), feed.abort_handle()];
+        Ok(Self { session, net, logs, wanted, retry, tasks })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
 }
 
 struct Console {
     state: State,
-    session: Session,
-    theme: Theme,
+    settings: Settings,
+    global: Global,
     started: Instant,
     results: Sender<Msg>,
     running: BTreeMap<u64, Arc<Counters>>,
-    retry: Arc<Notify>,
+    watched: Watched,
+}
+
+/// What the loop does next.
+enum Next {
+    GoOn,
+    Suspend,
+    End,
 }
 
 impl Console {
-    async fn run(
-        &mut self,
-        screen: &mut Screen,
-        mut net: Receiver<NetEvent>,
-        mut results: Receiver<Msg>,
-        mut logs: Receiver<Vec<LogLine>>,
-    ) -> io::Result<()> {
+    async fn run(&mut self, screen: &mut Screen, mut results: Receiver<Msg>) -> io::Result<()> {
         let mut events = EventStream::new();
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_frame = Instant::now();
+        let mut stops = Stops::listen();
         let ended = ended_by_system();
         tokio::pin!(ended);
-        self.take(Msg::Resized(page_height(screen.terminal.size()?)));
+        let size = screen.terminal.size()?;
+        self.take(Msg::Resized(size.width, size.height), screen);
         loop {
             if screen.is_lost() {
                 return Err(io::Error::other("a part of the console failed: the message above says where"));
             }
-            let msg = tokio::select! {
+            let next = tokio::select! {
                 biased;
                 () = &mut ended => return Ok(()),
+                () = stops.next() => Next::Suspend,
                 () = sleep_until(next_frame), if self.state.dirty => {
                     self.draw(screen)?;
                     next_frame = Instant::now() + FRAME_PERIOD;
-                    continue;
+                    Next::GoOn
                 }
                 event = events.next() => match event {
-                    Some(Ok(Event::Key(key))) => Msg::Key(key),
-                    Some(Ok(Event::Resize(width, height))) => Msg::Resized(page_height((width, height).into())),
-                    Some(Ok(_)) => continue,
+                    Some(Ok(event)) => message(event).map_or(Next::GoOn, |msg| self.take(msg, screen)),
                     Some(Err(error)) => return Err(error),
                     None => return Ok(()),
                 },
-                Some(result) = results.recv() => result,
-                Some(event) = net.recv() => Msg::Net(event),
-                Some(lines) = logs.recv() => Msg::Log(lines),
+                Some(result) = results.recv() => self.take(result, screen),
+                Some(event) = self.watched.net.recv() => {
+                    // A local cluster may have come up meanwhile, and has its own name.
+                    if self.state.link != Link::Live {
+                        self.state.label = self.watched.session.label();
+                    }
+                    self.take(Msg::Net(event), screen)
+                }
+                Some(lines) = self.watched.logs.recv() => self.take(Msg::Log(lines), screen),
                 _ = ticks.tick() => {
-                    self.report_progress();
-                    Msg::Tick
+                    self.report_progress(screen);
+                    self.take(Msg::Tick, screen)
                 }
             };
-            if self.take(msg) {
-                return Ok(());
+            match next {
+                Next::GoOn => {}
+                Next::End => return Ok(()),
+                Next::Suspend => {
+                    // It would go on reading what is typed at the shell.
+                    drop(events);
+                    screen.suspend(self.state.mouse)?;
+                    events = EventStream::new();
+                    let size = screen.terminal.size()?;
+                    self.take(Msg::Resized(size.width, size.height), screen);
+                }
             }
         }
     }
@@ -125,161 +189,129 @@ impl Console {
     fn draw(&mut self, screen: &mut Screen) -> io::Result<()> {
         let now_ms = self.now_ms();
         execute!(io::stdout(), BeginSynchronizedUpdate)?;
-        screen.terminal.draw(|frame| view(&self.state, self.theme, frame, now_ms))?;
+        screen.terminal.draw(|frame| view(&self.state, frame, now_ms))?;
         execute!(io::stdout(), EndSynchronizedUpdate)?;
         self.state.dirty = false;
         Ok(())
     }
 
-    /// Takes a message and carries its effects out; whether the console is to end.
-    fn take(&mut self, msg: Msg) -> bool {
+    /// Takes a message and carries its effects out.
+    fn take(&mut self, msg: Msg, screen: &Screen) -> Next {
         if let Msg::Finished(id, _) = &msg {
             self.running.remove(id);
         }
         let now_ms = self.now_ms();
-        let mut ends = false;
+        let mut next = Next::GoOn;
         for effect in update(&mut self.state, msg, now_ms) {
             match effect {
-                Effect::Quit => ends = true,
-                Effect::RetryNow => self.retry.notify_one(),
-                Effect::FetchFiles(query) => {
-                    tokio::spawn(fetch_files(self.session.clone(), query, self.results.clone()));
+                Effect::Quit => next = Next::End,
+                Effect::Suspend => next = Next::Suspend,
+                Effect::Mouse(taken) => self.try_terminal(screen.mouse(taken), now_ms),
+                Effect::Copy(text) => {
+                    let copied = execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text));
+                    self.try_terminal(copied, now_ms);
                 }
-                Effect::Run(id, verb) => {
-                    let counters = Arc::new(Counters::default());
-                    self.running.insert(id, Arc::clone(&counters));
-                    let session = self.session.reporting(counters);
-                    let results = self.results.clone();
-                    // In a thread of its own: a command may read local disks, and a panic in it ends only itself.
-                    let handle = Handle::current();
-                    let work =
-                        tokio::task::spawn_blocking(move || handle.block_on(commands::run(&session, *verb)));
-                    tokio::spawn(async move {
-                        let result = work.await;
-                        let result = result.unwrap_or_else(|error| Err(Failure::error(error.to_string())));
-                        // The console may have ended meanwhile.
-                        let _ = results.send(Msg::Finished(id, result)).await;
-                    });
-                }
+                Effect::Switch(name) => self.switch(&name, now_ms),
+                other => self.spawn(other),
             }
         }
-        ends
+        next
     }
 
-    fn report_progress(&mut self) {
+    fn try_terminal(&mut self, done: io::Result<()>, now_ms: u64) {
+        if let Err(error) = done {
+            self.state.tell(format!("the terminal refuses: {error}"), Role::Bad, now_ms);
+        }
+    }
+
+    /// Carries out what takes time.
+    fn spawn(&mut self, effect: Effect) {
+        let (session, results) = (self.watched.session.clone(), self.results.clone());
+        match effect {
+            Effect::RetryNow => self.watched.retry.notify_one(),
+            Effect::Stream(wanted) => _ = self.watched.wanted.send(wanted),
+            Effect::FetchFiles(query) => send(results, async move {
+                let page = look::files(&session, &query).await;
+                Msg::Files(query, page)
+            }),
+            Effect::Look(question) => send(results, async move {
+                let facts = look::facts(&session, &question).await;
+                Msg::Seen(question, facts)
+            }),
+            Effect::Save(path, text) => send(results, async move { Msg::Saved(save(path, text).await) }),
+            Effect::Run(id, verb) => {
+                let counters = Arc::new(Counters::default());
+                self.running.insert(id, Arc::clone(&counters));
+                let session = session.reporting(counters);
+                // In a thread of its own: a command may read local disks, and a panic in it ends only itself.
+                let handle = Handle::current();
+                let work =
+                    tokio::task::spawn_blocking(move || handle.block_on(commands::run(&session, *verb)));
+                send(results, async move {
+                    let result = work.await;
+                    Msg::Finished(id, result.unwrap_or_else(|error| Err(Failure::error(error.to_string()))))
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes to another cluster: what is known of this one is forgotten.
+    fn switch(&mut self, name: &str, now_ms: u64) {
+        let wanted = Global { context: Some(name.to_owned()), cluster_given: false, ..self.global.clone() };
+        let wanted = Global { read_only: self.global.read_only, theme: None, ..wanted };
+        let watched = self.settings.resolve(wanted).and_then(|global| Ok((Watched::start(&global)?, global)));
+        match watched {
+            Ok((watched, global)) => {
+                self.state = State { mouse: self.state.mouse, ..first_state(&global, &self.settings) };
+                (self.watched, self.started) = (watched, Instant::now());
+                self.state.read_only = global.read_only;
+                self.enter_cluster();
+            }
+            Err(failure) => self.state.tell(failure.message, Role::Bad, now_ms),
+        }
+    }
+
+    fn enter_cluster(&mut self) {
+        let session = &self.watched.session;
+        (self.state.label, self.state.only_seed) = (session.label(), session.only_seed());
+        self.state.read_only = session.read_only;
+    }
+
+    fn report_progress(&mut self, screen: &Screen) {
         let counts: Vec<(u64, u64, u64)> = self
             .running
             .iter()
-            .map(|(id, it)| (*id, it.files.load(Ordering::Relaxed), it.bytes.load(Ordering::Relaxed)))
+            .map(|(id, counters)| {
+                let (files, bytes) = counters.done();
+                (*id, files, bytes)
+            })
             .collect();
         for (id, files, bytes) in counts {
-            self.take(Msg::Progress(id, files, bytes));
+            self.take(Msg::Progress(id, files, bytes), screen);
         }
     }
 }
 
-async fn fetch_files(session: Session, query: FilesQuery, results: Sender<Msg>) {
-    let (prefix, after) = (query.prefix.clone(), query.after.clone());
-    let request = ControlRequest::List { prefix, after, limit: FILES_PER_PAGE };
-    let page = match session.cluster().control(request).await {
-        Ok(ControlReply::Files { files, more }) => Ok((files, more)),
-        Ok(_) => Err(Failure::unexpected().message),
-        Err(error) => Err(error.to_string()),
-    };
-    // The console may have ended meanwhile.
-    let _ = results.send(Msg::Files(query, page)).await;
+fn message(event: Event) -> Option<Msg> {
+    Some(match event {
+        Event::Key(key) => Msg::Key(key),
+        Event::Mouse(event) => Msg::Mouse(event),
+        Event::Paste(text) => Msg::Paste(text),
+        Event::Resize(width, height) => Msg::Resized(width, height),
+        Event::FocusGained | Event::FocusLost => return None,
+    })
 }
 
-struct Silent;
-
-impl Reporter for Silent {
-    fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
-        Box::new(idunno_shared::client::files::NoProgress)
-    }
+/// Has work done and its message sent. The console may have ended meanwhile.
+fn send(results: Sender<Msg>, work: impl Future<Output = Msg> + Send + 'static) {
+    tokio::spawn(async move {
+        let _ = results.send(work.await).await;
+    });
 }
 
-/// How far a command is, counted for the screen.
-#[derive(Clone, Default)]
-struct Counters {
-    files: Arc<AtomicU64>,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Reporter for Counters {
-    fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
-        self.files.store(0, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-        Box::new(self.clone())
-    }
-}
-
-impl Progress for Counters {
-    fn bytes(&self, count: u64) {
-        self.bytes.fetch_add(count, Ordering::Relaxed);
-    }
-
-    fn file(&self) {
-        self.files.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Follows the logs and passes new lines on, in a thread that may wait for disks.
-async fn tail(given: Option<PathBuf>, local: PathBuf, lines: Sender<Vec<LogLine>>) {
-    let mut followers: BTreeMap<PathBuf, (String, Follower)> = BTreeMap::new();
-    loop {
-        let (given, local) = (given.clone(), local.clone());
-        let looked = tokio::task::spawn_blocking(move || {
-            for (source, dir) in log_dirs(given.as_deref(), &local) {
-                followers.entry(dir.clone()).or_insert_with(|| (source, Follower::new(dir)));
-            }
-            let mut found = Vec::new();
-            for (source, follower) in followers.values_mut() {
-                let texts = follower.look();
-                found.extend(texts.into_iter().map(|text| LogLine { source: source.clone(), text }));
-            }
-            (followers, found)
-        });
-        let Ok((back, found)) = looked.await else { return };
-        followers = back;
-        if !found.is_empty() && lines.send(merged(found)).await.is_err() {
-            return;
-        }
-        if lines.is_closed() {
-            return;
-        }
-        sleep(TAIL_PERIOD).await;
-    }
-}
-
-/// Lines of several logs in the order of their timestamps; lines without one stay behind the line before them.
-fn merged(lines: Vec<LogLine>) -> Vec<LogLine> {
-    let mut stamp = String::new();
-    let mut stamped: Vec<(String, LogLine)> = Vec::with_capacity(lines.len());
-    for line in lines {
-        let start: String = line.text.chars().take(27).collect();
-        if start.as_bytes().first().is_some_and(u8::is_ascii_digit) {
-            stamp = start;
-        }
-        stamped.push((stamp.clone(), line));
-    }
-    stamped.sort_by(|a, b| a.0.cmp(&b.0));
-    stamped.into_iter().map(|(_, line)| line).collect()
-}
-
-/// Where logs are, and whose: the directory asked for, else the local cluster's, else the system's.
-fn log_dirs(given: Option<&Path>, local: &Path) -> Vec<(String, PathBuf)> {
-    if let Some(dir) = given {
-        return vec![(String::from("log"), dir.to_owned())];
-    }
-    let mut dirs = Vec::new();
-    for entry in local.read_dir().into_iter().flatten().flatten() {
-        let dir = entry.path().join("logs");
-        if dir.is_dir() {
-            dirs.push((entry.file_name().to_string_lossy().into_owned(), dir));
-        }
-    }
-    if dirs.is_empty() {
-        dirs.push((String::from("log"), PathBuf::from("/var/lib/idunno/logs")));
-    }
-    dirs
+async fn save(path: PathBuf, text: String) -> Result<String, String> {
+    let shown = path.display().to_string();
+    tokio::fs::write(&path, text).await.map_err(|error| format!("cannot write {shown}: {error}"))?;
+    Ok(shown)
 }

@@ -1,17 +1,22 @@
-//! Everything the console knows, and what may happen to it.
+//! Everything the console knows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crossterm::event::KeyEvent;
-use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{ClusterView, FileSummary};
+use idunno_shared::wire::control::{ClusterView, FolderEntry};
 
-use super::input::Input;
-use super::log::{Log, LogLine};
-use super::theme::Role;
-use crate::command::{Output, Verb};
-use crate::execute::{Answer, Failure};
+use super::detail::Detail;
+use super::events::Events;
+use super::history::History;
+use super::keymap::{Chord, Keymap};
+use super::log::Log;
+pub use super::mode::{Asked, Confirm, Form, Mode, Pane};
+pub use super::msg::{Effect, Facts, FilesQuery, Msg, NetEvent, Question};
+pub use super::page::{Cursor, Page};
+use super::table::Table;
+use super::theme::{Role, Theme};
+use crate::command::{Output, Palette};
 
 /// Operations that are remembered.
 pub const OPERATIONS_MAX: usize = 20;
@@ -23,53 +28,9 @@ pub const FILES_PER_PAGE: u32 = 200;
 pub const STALE_AFTER_MS: u64 = 3500;
 /// How long a notice stays.
 pub const NOTICE_MS: u64 = 6000;
-
-/// A page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Page {
-    /// Members.
-    Members,
-    /// Jobs.
-    Jobs,
-    /// Who works for what.
-    Vms,
-    /// Files.
-    Files,
-    /// Logs.
-    Log,
-}
-
-impl Page {
-    /// All pages, in the order of their digits.
-    pub const ALL: [Self; 5] = [Self::Members, Self::Jobs, Self::Vms, Self::Files, Self::Log];
-
-    /// Its name on screen.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Members => "members",
-            Self::Jobs => "jobs",
-            Self::Vms => "VMs",
-            Self::Files => "files",
-            Self::Log => "log",
-        }
-    }
-
-    /// The page `by` steps further, round about.
-    #[must_use]
-    pub fn step(self, by: usize) -> Self {
-        let at = Self::ALL.iter().position(|page| *page == self).unwrap_or(0);
-        Self::ALL[(at + by) % Self::ALL.len()]
-    }
-}
-
-/// What is selected: a thing, not a line. The line is where to go on from when the thing has gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The selected thing's key.
-    pub key: Option<String>,
-    /// Where it was last.
-    pub line: usize,
-}
+/// How long a coordinator may be out of sight before the console says that it reconnects, not that one is elected,
+/// if no member answers meanwhile.
+pub const ELECTING_MS: u64 = 10_000;
 
 /// How the connection is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,47 +48,26 @@ pub enum Link {
         attempt: u32,
         /// What went wrong last.
         reason: String,
+        /// Whether a member answers.
+        answered: bool,
     },
-}
-
-/// What the connection's task tells.
-#[derive(Clone, Debug)]
-pub enum NetEvent {
-    /// It looks for the coordinator.
-    Connecting,
-    /// The coordinator pushed.
-    View(Box<ClusterView>),
-    /// The coordinator answered that nothing is new.
-    Confirmed,
-    /// No luck: it tries again after a while.
-    Waiting {
-        /// How long, in milliseconds.
-        wait_ms: u64,
-        /// How often it was tried.
-        attempt: u32,
-        /// What went wrong.
-        reason: String,
-    },
-}
-
-/// A question for a page of files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FilesQuery {
-    /// How their names start.
-    pub prefix: String,
-    /// Behind which name.
-    pub after: Option<FileName>,
 }
 
 /// The page of files.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
+    /// The folder that is shown, with its slash; empty for the top.
+    pub folder: String,
+    /// Whether all files are shown in one list.
+    pub flat: bool,
     /// What is shown.
     pub query: FilesQuery,
     /// The starts of the pages before.
-    pub before: Vec<Option<FileName>>,
+    pub before: Vec<Option<FolderEntry>>,
     /// The rows.
-    pub rows: Vec<FileSummary>,
+    pub rows: Vec<FolderEntry>,
+    /// Counts the answers, so that what was made of them is known to be old.
+    pub generation: u64,
     /// Whether there are more behind.
     pub more: bool,
     /// What went wrong at the last question.
@@ -140,6 +80,19 @@ pub struct Files {
     pub revision: Option<u64>,
 }
 
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// In part.
+    Partial,
+    /// Not.
+    Failed,
+    /// The coordinator went away before it answered: it may be done or not.
+    Unknown,
+}
+
 /// A command that was given.
 #[derive(Clone, Debug)]
 pub struct Operation {
@@ -147,6 +100,8 @@ pub struct Operation {
     pub id: u64,
     /// As typed.
     pub title: String,
+    /// Whether it changes the cluster.
+    pub changes: bool,
     /// How to show its answer.
     pub output: Output,
     /// When it was given.
@@ -160,87 +115,31 @@ pub struct Operation {
 /// A result on screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Whether it went well.
-    pub role: Role,
+    /// How it ended.
+    pub outcome: Outcome,
     /// The lines.
     pub lines: Vec<String>,
 }
 
-/// A result pane's place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pane {
-    /// The operation.
-    pub operation: u64,
-    /// Lines above.
-    pub line: usize,
-    /// Columns to the left.
-    pub column: u16,
-}
+impl Outcome {
+    /// What it means.
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Done => Role::Good,
+            Self::Partial | Self::Unknown => Role::Warn,
+            Self::Failed => Role::Bad,
+        }
+    }
 
-/// What a dialog asks about.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// A command.
-    Command {
-        /// As typed.
-        title: String,
-        /// The command: bound here, so that nothing that moves on screen changes its target.
-        verb: Box<Verb>,
-        /// How to show its answer.
-        output: Output,
-    },
-    /// To quit while commands run.
-    Quit,
-}
-
-/// A question before something is destroyed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Confirm {
-    /// What about.
-    pub asked: Asked,
-    /// Whom it hits, by name and address, where that is one member.
-    pub target: Option<String>,
-    /// What must be typed; nothing if a key is enough.
-    pub word: Option<String>,
-    /// What has been typed.
-    pub typed: Input,
-    /// Whether "yes" is selected; "cancel" is at first.
-    pub yes: bool,
-    /// When it was opened: keys that were pressed before one could see it do not count.
-    pub opened_ms: u64,
-}
-
-/// What the keys go to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Mode {
-    /// The page.
-    #[default]
-    Page,
-    /// The `:` line.
-    Line {
-        /// What is typed.
-        input: Input,
-        /// Which entry of the history is shown.
-        recalled: Option<usize>,
-        /// What Tab offers.
-        offers: Vec<String>,
-    },
-    /// The `/` line; what the filter was before.
-    Filter {
-        /// What is typed.
-        input: Input,
-        /// The filter that Esc brings back.
-        before: String,
-    },
-    /// Help.
-    Help {
-        /// Lines above.
-        line: usize,
-    },
-    /// A result.
-    Pane(Pane),
-    /// A question.
-    Confirm(Box<Confirm>),
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Partial => "done in part",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Everything the console knows.
@@ -248,36 +147,62 @@ pub enum Mode {
 pub struct State {
     /// What the cluster is called.
     pub label: String,
+    /// The clusters of the settings.
+    pub contexts: Vec<String>,
     /// The one address that the console was given, if it was one.
     pub only_seed: Option<SocketAddr>,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+    /// The wall clock when the console's clock was 0, in milliseconds since the epoch.
+    pub epoch_ms: u64,
+    /// The theme.
+    pub theme: Theme,
+    /// Whether the mouse is the console's.
+    pub mouse: bool,
+    /// The keys.
+    pub keymap: Arc<Keymap>,
+    /// Keys of a sequence that is not complete.
+    pub pressed: Vec<Chord>,
     /// The page shown.
     pub page: Page,
+    /// What was looked into, from the page on.
+    pub details: Vec<Detail>,
     /// What the keys go to.
     pub mode: Mode,
     /// How the connection is.
     pub link: Link,
-    /// The newest view.
+    /// When the coordinator was lost.
+    pub lost_ms: Option<u64>,
+    /// The newest view, or the one that is held.
     pub view: Option<ClusterView>,
-    /// When the view was last known to be true.
+    /// Counts the views shown, so that what was made of them is known to be old.
+    pub shown: u64,
+    /// The newest view, while another is held; since when.
+    pub frozen: Option<(Option<Box<ClusterView>>, u64)>,
+    /// When a view was last known to be true.
     pub seen_ms: u64,
-    /// What is selected on each page.
-    pub cursors: BTreeMap<Page, Cursor>,
-    /// Each page's filter.
-    pub filters: BTreeMap<Page, String>,
+    /// Each page's table.
+    pub tables: BTreeMap<Page, Table>,
+    /// How figures went.
+    pub history: History,
+    /// What happened.
+    pub events: Events,
     /// The page of files.
     pub files: Files,
     /// The logs.
     pub log: Log,
+    /// Members whose logs are streamed.
+    pub streams: Vec<(String, SocketAddr)>,
     /// Lines given before, oldest first.
-    pub history: Vec<String>,
+    pub given: Vec<String>,
     /// Commands given, newest last.
     pub operations: VecDeque<Operation>,
     /// The next command's number.
     pub next_operation: u64,
     /// A line for the bottom, until when.
     pub notice: Option<(String, Role, u64)>,
-    /// Rows that fit on the page, for paging.
-    pub height: usize,
+    /// The screen's width and height.
+    pub size: (u16, u16),
     /// Whether the screen is behind the state.
     pub dirty: bool,
 }
@@ -287,28 +212,59 @@ impl State {
     pub fn new(label: String) -> Self {
         Self {
             label,
+            contexts: Vec::new(),
             only_seed: None,
-            page: Page::Members,
+            read_only: false,
+            epoch_ms: 0,
+            theme: Theme { palette: Palette::Dark, unicode: true },
+            mouse: false,
+            keymap: Arc::new(Keymap::default()),
+            pressed: Vec::new(),
+            page: Page::Overview,
+            details: Vec::new(),
             mode: Mode::Page,
             link: Link::Connecting,
+            lost_ms: None,
             view: None,
+            shown: 0,
+            frozen: None,
             seen_ms: 0,
-            cursors: BTreeMap::new(),
-            filters: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            history: History::default(),
+            events: Events::default(),
             files: Files::default(),
             log: Log::default(),
-            history: Vec::new(),
+            streams: Vec::new(),
+            given: Vec::new(),
             operations: VecDeque::new(),
             next_operation: 1,
             notice: None,
-            height: 20,
+            size: (80, 24),
             dirty: true,
         }
     }
 
-    /// The filter of the page shown.
+    /// The table that the keys go to: of what is looked into, else of the page.
+    pub fn table(&self) -> Option<&Table> {
+        self.details.last().map(|detail| &detail.table).or_else(|| self.tables.get(&self.page))
+    }
+
+    /// The same, to be changed.
+    pub fn table_mut(&mut self) -> &mut Table {
+        match self.details.last_mut() {
+            Some(detail) => &mut detail.table,
+            None => self.tables.entry(self.page).or_default(),
+        }
+    }
+
+    /// The key of what is selected.
+    pub fn selected(&self) -> Option<String> {
+        self.table()?.cursor.key.clone()
+    }
+
+    /// The filter of what is shown.
     pub fn filter(&self) -> &str {
-        self.filters.get(&self.page).map_or("", String::as_str)
+        self.table().map_or("", |table| table.filter.as_str())
     }
 
     /// Whether what is shown is known to be true now.
@@ -316,47 +272,34 @@ impl State {
         self.link == Link::Live && now_ms.saturating_sub(self.seen_ms) < STALE_AFTER_MS
     }
 
+    /// Whether the page is the log, and nothing is looked into.
+    pub fn reads_log(&self) -> bool {
+        self.page == Page::Logs && self.details.is_empty()
+    }
+
+    /// Rows that fit on the page, for paging.
+    pub fn height(&self) -> usize {
+        super::layout::page_height(self.size.1)
+    }
+
     /// Lines of text within a pane or help: it covers the page and the titles above it, and its frame takes two.
     pub fn pane_height(&self) -> usize {
-        self.height.saturating_sub(1).max(1)
+        self.height().saturating_sub(1).max(1)
     }
 
     /// Commands under way.
     pub fn running(&self) -> usize {
         self.operations.iter().filter(|operation| operation.result.is_none()).count()
     }
-}
 
-/// What happens.
-#[derive(Debug)]
-pub enum Msg {
-    /// A key.
-    Key(KeyEvent),
-    /// The terminal has another size: rows of the page.
-    Resized(usize),
-    /// From the connection.
-    Net(NetEvent),
-    /// New lines of logs.
-    Log(Vec<LogLine>),
-    /// A page of files came, or did not.
-    Files(FilesQuery, Result<(Vec<FileSummary>, bool), String>),
-    /// A command is under way: files and bytes done.
-    Progress(u64, u64, u64),
-    /// A command is done.
-    Finished(u64, Result<Answer, Failure>),
-    /// A second has passed.
-    Tick,
-}
+    /// Says something at the bottom for a while.
+    pub fn tell(&mut self, text: impl Into<String>, role: Role, now_ms: u64) {
+        self.notice = Some((crate::tail::printable(&text.into()), role, now_ms + NOTICE_MS));
+        self.dirty = true;
+    }
 
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Carry a command out.
-    Run(u64, Box<Verb>),
-    /// Ask for a page of files.
-    FetchFiles(FilesQuery),
-    /// Try to connect now.
-    RetryNow,
-    /// End the console.
-    Quit,
+    /// The wall clock, in milliseconds since the epoch.
+    pub fn wall_ms(&self, now_ms: u64) -> u64 {
+        self.epoch_ms + now_ms
+    }
 }

@@ -1,6 +1,11 @@
 //! What things look like, by what they mean. A state is told by glyph and word; colour only adds to them.
+//!
+//! Colours are of the 256 whose values are the same everywhere, chosen for a contrast of at least 4.5 against the screen
+//! they are for. `colour-blind` tells good from bad by blue and orange. `mono` sets modifiers only.
 
 use ratatui::style::{Color, Modifier, Style};
+
+use crate::command::Palette;
 
 /// What a piece of text means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,27 +27,90 @@ pub enum Role {
     Key,
     /// The selected row.
     Selected,
+    /// A curve, by its number.
+    Curve(usize),
 }
 
-/// A theme: with colours or without, with glyphs beyond ASCII or without.
+/// A theme: a palette, with glyphs beyond ASCII or without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
-    /// Whether colours are used.
-    pub colour: bool,
+    /// The colours.
+    pub palette: Palette,
     /// Whether glyphs beyond ASCII are used.
     pub unicode: bool,
 }
 
+/// The colours of a palette: good, warn, bad, dim, key, the selection's text and ground, and curves.
+struct Colours {
+    good: u8,
+    warn: u8,
+    bad: u8,
+    dim: u8,
+    key: u8,
+    selected: (u8, u8),
+    curves: [u8; 5],
+}
+
+const DARK: Colours = Colours {
+    good: 114,
+    warn: 221,
+    bad: 210,
+    dim: 246,
+    key: 117,
+    selected: (231, 24),
+    curves: [117, 221, 183, 114, 216],
+};
+const LIGHT: Colours = Colours {
+    good: 22,
+    warn: 94,
+    bad: 124,
+    dim: 240,
+    key: 25,
+    selected: (16, 153),
+    curves: [25, 94, 90, 22, 124],
+};
+const COLOUR_BLIND: Colours = Colours {
+    good: 75,
+    warn: 229,
+    bad: 208,
+    dim: 246,
+    key: 153,
+    selected: (231, 24),
+    curves: [75, 229, 208, 183, 252],
+};
+
 impl Theme {
-    /// As the environment asks: `NO_COLOR`, `TERM`, and the locale's character set.
-    pub fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+    /// As the environment asks: `NO_COLOR`, `TERM`, and the locale's character set; else the palette that was chosen.
+    pub fn of_environment(chosen: Palette, variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
         let locale = locale.to_ascii_lowercase();
         let dumb = set("TERM").is_some_and(|term| term == "dumb");
+        let coloured = set("NO_COLOR").is_none() && !dumb;
         Self {
-            colour: set("NO_COLOR").is_none() && !dumb,
+            palette: if coloured { chosen } else { Palette::Mono },
             unicode: locale.contains("utf-8") || locale.contains("utf8") || cfg!(windows),
+        }
+    }
+
+    /// The next palette, round about.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let palette = match self.palette {
+            Palette::Dark => Palette::Light,
+            Palette::Light => Palette::ColourBlind,
+            Palette::ColourBlind => Palette::Mono,
+            Palette::Mono => Palette::Dark,
+        };
+        Self { palette, ..self }
+    }
+
+    fn colours(self) -> Option<&'static Colours> {
+        match self.palette {
+            Palette::Dark => Some(&DARK),
+            Palette::Light => Some(&LIGHT),
+            Palette::ColourBlind => Some(&COLOUR_BLIND),
+            Palette::Mono => None,
         }
     }
 
@@ -50,18 +118,25 @@ impl Theme {
     /// asked for a colour under `NO_COLOR` (its pull request 1069).
     pub fn style(self, role: Role) -> Style {
         let plain = Style::new();
-        let coloured = |colour: Color, modifier: Modifier| {
-            if self.colour { plain.fg(colour).add_modifier(modifier) } else { plain.add_modifier(modifier) }
+        let Some(colours) = self.colours() else {
+            return match role {
+                Role::Bad | Role::Title | Role::Key => plain.add_modifier(Modifier::BOLD),
+                Role::Dim => plain.add_modifier(Modifier::DIM),
+                Role::Selected => plain.add_modifier(Modifier::REVERSED),
+                _ => plain,
+            };
         };
+        let of = |colour: u8| plain.fg(Color::Indexed(colour));
         match role {
             Role::Plain => plain,
-            Role::Good => coloured(Color::Green, Modifier::empty()),
-            Role::Warn => coloured(Color::Yellow, Modifier::empty()),
-            Role::Bad => coloured(Color::Red, Modifier::BOLD),
-            Role::Dim => plain.add_modifier(Modifier::DIM),
+            Role::Good => of(colours.good),
+            Role::Warn => of(colours.warn),
+            Role::Bad => of(colours.bad).add_modifier(Modifier::BOLD),
+            Role::Dim => of(colours.dim),
             Role::Title => plain.add_modifier(Modifier::BOLD),
-            Role::Key => coloured(Color::Cyan, Modifier::BOLD),
-            Role::Selected => plain.add_modifier(Modifier::REVERSED),
+            Role::Key => of(colours.key).add_modifier(Modifier::BOLD),
+            Role::Selected => of(colours.selected.0).bg(Color::Indexed(colours.selected.1)),
+            Role::Curve(number) => of(colours.curves[number % colours.curves.len()]),
         }
     }
 
@@ -86,5 +161,38 @@ impl Theme {
         let filled = ((share * width as f64).round() as usize).min(width);
         let (full, empty) = if self.unicode { ("█", "░") } else { ("#", ".") };
         full.repeat(filled) + &empty.repeat(width - filled)
+    }
+
+    /// A chart of the last `width` values, `height` lines from the top down. What is missing stays empty.
+    pub fn chart(self, values: &[f64], width: usize, height: usize, top: f64) -> Vec<String> {
+        const UNICODE: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        const ASCII: [char; 9] = [' ', '_', '_', '.', '-', '=', '+', '*', '#'];
+        let steps = if self.unicode { UNICODE } else { ASCII };
+        let shown = &values[values.len().saturating_sub(width)..];
+        let line = |line: usize| -> String {
+            let below = (height - 1 - line) as f64 * 8.0;
+            let cell = |value: &f64| {
+                if !value.is_finite() || top <= 0.0 {
+                    return ' ';
+                }
+                let eighths = (value / top * height as f64 * 8.0).ceil() - below;
+                // What is more than nothing is seen, if only by its foot.
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 8")]
+                let step = eighths.clamp(0.0, 8.0) as usize;
+                steps[step]
+            };
+            " ".repeat(width - shown.len()) + &shown.iter().map(cell).collect::<String>()
+        };
+        (0..height).map(line).collect()
+    }
+
+    /// The mark behind the title of the column that is sorted by.
+    pub const fn arrow(self, down: bool) -> &'static str {
+        match (self.unicode, down) {
+            (true, false) => "▲",
+            (true, true) => "▼",
+            (false, false) => "^",
+            (false, true) => "v",
+        }
     }
 }

@@ -1,21 +1,18 @@
 //! What happens to the state. Pure: no clock, no network, no terminal.
 
-use super::keys;
-use super::rows;
-use super::state::{
-    Effect, FILES_PER_PAGE, Link, Mode, Msg, NOTICE_MS, NetEvent, OPERATIONS_MAX, Operation, Page, Pane,
-    RESULT_LINES_MAX, Shown, State,
-};
+use idunno_shared::wire::control::ClusterView;
+
+use super::operations::{self, operation};
+use super::state::{Effect, Link, Msg, NetEvent, Outcome, Page, State};
 use super::theme::Role;
-use crate::cli::rendered;
-use crate::command::{Output, Verb};
-use crate::execute::{Answer, Failure};
+use super::{detail, filelist, keys, mouse, rows};
+use crate::execute::text;
 
 /// Views of an older term are ignored, as long as a newer one was seen this recently: a deposed coordinator ends within
 /// its lease, but a cluster that was made anew begins at term 1.
 const TERM_MEMORY_MS: u64 = 30_000;
-/// The files page asks again at most this often.
-const FILES_PERIOD_MS: u64 = 1000;
+/// Up to so many members' logs are streamed at once.
+const STREAMS_MAX: usize = 16;
 
 /// Takes a message; returns what is to be done.
 pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
@@ -24,53 +21,55 @@ pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
             state.dirty = true;
             keys::press(state, key, now_ms)
         }
-        Msg::Resized(height) => {
-            state.height = height;
+        Msg::Mouse(event) => mouse::act(state, event),
+        Msg::Paste(text) => {
+            keys::paste(state, &text);
+            Vec::new()
+        }
+        Msg::Resized(width, height) => {
+            state.size = (width, height);
             state.dirty = true;
             Vec::new()
         }
-        Msg::Net(event) => {
-            net(state, event, now_ms);
-            Vec::new()
-        }
-        Msg::Log(lines) => {
-            state.log.append(lines);
-            state.dirty |= state.page == Page::Log;
-            Vec::new()
-        }
-        Msg::Files(query, result) => {
-            // An answer to a question that was given up meanwhile is dropped.
-            if state.files.asked.as_ref() == Some(&query) {
-                state.files.asked = None;
-                match result {
-                    Ok((rows, more)) => {
-                        (state.files.rows, state.files.more, state.files.error) = (rows, more, None);
-                    }
-                    Err(error) => state.files.error = Some(error),
-                }
-                state.dirty = true;
-            }
-            Vec::new()
-        }
-        Msg::Progress(id, files, bytes) => {
-            if let Some(operation) = operation(state, id) {
-                operation.progress = (files, bytes);
-                state.dirty = true;
-            }
-            Vec::new()
-        }
-        Msg::Finished(id, result) => {
-            finished(state, id, result, now_ms);
-            Vec::new()
-        }
-        Msg::Tick => {
-            tick(state, now_ms);
+        other => {
+            facts(state, other, now_ms);
             Vec::new()
         }
     };
-    rows::settle(state);
-    effects.extend(ask_for_files(state, now_ms));
+    rows::refresh(state);
+    effects.extend(filelist::ask(state, now_ms));
+    effects.extend(detail::ask(state, now_ms));
+    effects.extend(stream(state));
     effects
+}
+
+/// Takes what was found out.
+fn facts(state: &mut State, msg: Msg, now_ms: u64) {
+    match msg {
+        Msg::Net(event) => net(state, event, now_ms),
+        Msg::Log(lines) => {
+            state.log.append(lines);
+            state.dirty |= state.reads_log();
+        }
+        Msg::Files(query, result) => filelist::answer(state, &query, result),
+        Msg::Seen(question, result) => {
+            let taken = state.details.iter_mut().any(|detail| detail.answer(&question, result.clone()));
+            state.dirty |= taken;
+        }
+        Msg::Progress(id, files, bytes) => {
+            if let Some(operation) = operation(state, id)
+                && operation.progress != (files, bytes)
+            {
+                operation.progress = (files, bytes);
+                state.dirty = true;
+            }
+        }
+        Msg::Finished(id, result) => operations::finished(state, id, result, now_ms),
+        Msg::Saved(Ok(path)) => state.tell(format!("written to {path}"), Role::Good, now_ms),
+        Msg::Saved(Err(error)) => state.tell(error, Role::Bad, now_ms),
+        Msg::Tick => tick(state, now_ms),
+        Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_) | Msg::Resized(..) => {}
+    }
 }
 
 fn net(state: &mut State, event: NetEvent, now_ms: u64) {
@@ -85,32 +84,89 @@ fn net(state: &mut State, event: NetEvent, now_ms: u64) {
         NetEvent::View(view) => take_view(state, *view, now_ms),
         NetEvent::Confirmed => {
             state.dirty |= !state.is_current(now_ms);
-            state.seen_ms = now_ms;
-            state.link = Link::Live;
+            (state.seen_ms, state.link) = (now_ms, Link::Live);
         }
-        NetEvent::Waiting { wait_ms, attempt, reason } => {
-            state.link = Link::Waiting { until_ms: now_ms + wait_ms, attempt, reason };
+        NetEvent::Waiting { wait_ms, attempt, reason, answered } => {
+            if state.link == Link::Live {
+                state.lost_ms = Some(now_ms);
+                let wall_ms = state.wall_ms(now_ms);
+                state.events.note(wall_ms, Role::Warn, "console", format!("lost sight: {reason}"));
+            }
+            state.link = Link::Waiting { until_ms: now_ms + wait_ms, attempt, reason, answered };
             state.dirty = true;
         }
     }
 }
 
-fn take_view(state: &mut State, view: idunno_shared::wire::control::ClusterView, now_ms: u64) {
-    let newest = state.view.as_ref().map_or(view.term, |shown| shown.term);
+fn take_view(state: &mut State, view: ClusterView, now_ms: u64) {
+    let newest = newest(state).map_or(view.term, |shown| shown.term);
     if view.term < newest && now_ms.saturating_sub(state.seen_ms) < TERM_MEMORY_MS {
         return;
     }
     state.dirty |= !state.is_current(now_ms);
-    state.link = Link::Live;
-    state.seen_ms = now_ms;
-    // The time alone is no news.
+    (state.link, state.seen_ms) = (Link::Live, now_ms);
+    if let Some(lost_ms) = state.lost_ms.take() {
+        let span = text::seconds(now_ms.saturating_sub(lost_ms) as f64 / 1000.0);
+        let wall_ms = state.wall_ms(now_ms);
+        state.events.note(wall_ms, Role::Good, "console", format!("in sight again after {span}"));
+    }
+    let works =
+        view.loads.iter().any(|load| load.queries > 0) || view.jobs.iter().any(|job| job.rate_10s_qps > 0.0);
+    let moved = state.history.take(&view) && works;
+    if let Some(old) = newest_taken(state) {
+        state.events.compare(&old, &view);
+        put_newest(state, old);
+    }
+    if let Some((latest, _)) = &mut state.frozen {
+        *latest = Some(Box::new(view));
+        return;
+    }
+    // The time alone is no news; a chart that moves is.
     let same = state.view.as_mut().is_some_and(|shown| {
         shown.at_ms = view.at_ms;
         *shown == view
     });
     if !same {
         state.view = Some(view);
+    }
+    if !same || moved {
+        state.shown += 1;
         state.dirty = true;
+    }
+}
+
+fn newest(state: &State) -> Option<&ClusterView> {
+    match &state.frozen {
+        Some((Some(latest), _)) => Some(latest),
+        _ => state.view.as_ref(),
+    }
+}
+
+/// The newest view, taken out for a comparison: it is not copied for that.
+fn newest_taken(state: &mut State) -> Option<ClusterView> {
+    match &mut state.frozen {
+        Some((latest @ Some(_), _)) => latest.take().map(|latest| *latest),
+        _ => state.view.take(),
+    }
+}
+
+fn put_newest(state: &mut State, view: ClusterView) {
+    match &mut state.frozen {
+        Some((latest, _)) if state.view.is_some() => *latest = Some(Box::new(view)),
+        _ => state.view = Some(view),
+    }
+}
+
+/// Holds the screen as it is, or lets it go on.
+pub fn freeze(state: &mut State, now_ms: u64) {
+    match state.frozen.take() {
+        None => state.frozen = Some((None, now_ms)),
+        Some((latest, _)) => {
+            if let Some(latest) = latest {
+                state.view = Some(*latest);
+                state.shown += 1;
+            }
+        }
     }
 }
 
@@ -120,113 +176,30 @@ fn tick(state: &mut State, now_ms: u64) {
         state.dirty = true;
     }
     // Ages and running commands change with time; nothing else does.
-    state.dirty |= !state.is_current(now_ms) || state.running() > 0;
+    let ages = !state.is_current(now_ms) || state.frozen.is_some();
+    state.dirty |= ages || state.running() > 0;
 }
 
-/// Asks for the files page when it is shown and what it shows may be old.
-fn ask_for_files(state: &mut State, now_ms: u64) -> Option<Effect> {
-    if state.page != Page::Files || state.link != Link::Live {
-        return None;
-    }
-    let revision = state.view.as_ref().map(|view| view.revision);
-    let prefix = state.filter().to_owned();
-    let files = &mut state.files;
-    if files.query.prefix != prefix {
-        (files.query.prefix, files.query.after) = (prefix, None);
-        files.before.clear();
-        files.revision = None;
-        files.asked = None;
-    }
-    let old = files.revision.is_none()
-        || (files.revision != revision && now_ms.saturating_sub(files.asked_ms) >= FILES_PERIOD_MS);
-    if files.asked.is_some() || !old {
-        return None;
-    }
-    files.revision = revision;
-    files.asked_ms = now_ms;
-    files.asked = Some(files.query.clone());
-    Some(Effect::FetchFiles(files.query.clone()))
-}
-
-/// Goes a page of files on or back.
-pub fn turn_files(state: &mut State, on: bool) {
-    let files = &mut state.files;
-    if on {
-        let full = files.rows.len() >= FILES_PER_PAGE as usize;
-        let Some(last) = files.rows.last().filter(|_| files.more || full) else { return };
-        files.before.push(files.query.after.clone());
-        files.query.after = Some(last.name.clone());
+/// Has the logs of members streamed while they are read.
+fn stream(state: &mut State) -> Option<Effect> {
+    use idunno_shared::wire::control::Liveness;
+    let view = state.view.as_ref()?;
+    let wanted: Vec<_> = if state.page == Page::Logs {
+        let live = view.members.iter().filter(|member| member.liveness != Liveness::Dead);
+        live.take(STREAMS_MAX).map(|member| (member.name.to_string(), member.address)).collect()
     } else {
-        let Some(before) = files.before.pop() else { return };
-        files.query.after = before;
-    }
-    files.asked = None;
-    files.revision = None;
-    state.cursors.remove(&Page::Files);
-}
-
-/// Begins a command and shows its pane.
-pub fn begin(state: &mut State, title: String, verb: Box<Verb>, output: Output, now_ms: u64) -> Effect {
-    Effect::Run(remember(state, title, output, now_ms), verb)
-}
-
-/// Shows text as a command's result.
-pub fn show_text(state: &mut State, title: String, text: &str, now_ms: u64) {
-    let id = remember(state, title, Output::Table, now_ms);
-    finished(state, id, Ok(Answer::new(serde_json::Value::Null, text)), now_ms);
-}
-
-fn remember(state: &mut State, title: String, output: Output, now_ms: u64) -> u64 {
-    let id = state.next_operation;
-    state.next_operation += 1;
-    let operation = Operation { id, title, output, started_ms: now_ms, progress: (0, 0), result: None };
-    state.operations.push_back(operation);
-    while state.operations.len() > OPERATIONS_MAX {
-        // The oldest that is done goes; those that run are kept.
-        let Some(oldest) = state.operations.iter().position(|operation| operation.result.is_some()) else {
-            break;
-        };
-        state.operations.remove(oldest);
-    }
-    state.mode = Mode::Pane(Pane { operation: id, ..Pane::default() });
-    id
-}
-
-fn operation(state: &mut State, id: u64) -> Option<&mut Operation> {
-    state.operations.iter_mut().find(|operation| operation.id == id)
-}
-
-fn finished(state: &mut State, id: u64, result: Result<Answer, Failure>, now_ms: u64) {
-    let open = matches!(state.mode, Mode::Pane(pane) if pane.operation == id);
-    let Some(operation) = operation(state, id) else { return };
-    let shown = shown(result, operation.output);
-    let word = if shown.role == Role::Good { "done" } else { "failed" };
-    let notice = format!("{word}: {} (o shows it)", operation.title);
-    let role = shown.role;
-    operation.result = Some(shown);
-    if !open {
-        state.notice = Some((notice, role, now_ms + NOTICE_MS));
-    }
-    state.dirty = true;
-}
-
-fn shown(result: Result<Answer, Failure>, output: Output) -> Shown {
-    let (role, text) = match result {
-        Ok(answer) => {
-            let mut text = rendered(&answer, output);
-            let role = if answer.incomplete.is_some() { Role::Warn } else { Role::Good };
-            text.extend(answer.incomplete.map(|why| format!("note: {why}")));
-            (role, text)
-        }
-        Err(failure) => (Role::Bad, format!("{}: {failure}", failure.exit.word())),
+        Vec::new()
     };
-    let mut lines: Vec<String> = text.lines().take(RESULT_LINES_MAX).map(crate::tail::printable).collect();
-    let rest = text.lines().count() - lines.len();
-    if rest > 0 {
-        lines.push(format!("... {rest} more lines: write them to a file instead"));
+    if wanted == state.streams {
+        return None;
     }
-    if lines.is_empty() {
-        lines.push(String::from("done"));
-    }
-    Shown { role, lines }
+    state.streams.clone_from(&wanted);
+    Some(Effect::Stream(wanted))
+}
+
+/// Notes what the operator did.
+pub fn note_command(state: &mut State, outcome: Option<Outcome>, title: &str, now_ms: u64) {
+    let wall_ms = state.wall_ms(now_ms);
+    let (role, word) = outcome.map_or((Role::Plain, "pending"), |outcome| (outcome.role(), outcome.word()));
+    state.events.note(wall_ms, role, "command", format!("{word}: {title}"));
 }

@@ -5,8 +5,10 @@
 pub mod failure;
 pub mod files;
 pub mod jobs;
+pub mod logs;
 pub mod members;
 pub mod models;
+pub mod own;
 pub mod results;
 pub mod session;
 pub mod status;
@@ -64,6 +66,12 @@ impl Answer {
 
 /// Carries a command out.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
+    if session.read_only && verb.changes() {
+        return Err(Failure::new(
+            Exit::Refused,
+            "refused: read-only is set, by --read-only or in the settings",
+        ));
+    }
     match verb {
         Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
         Verb::GetDataset { dataset, directory } => files::get_dataset(session, &dataset, &directory).await,
@@ -91,6 +99,14 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             files::versions(session, &name, versions, &local).await
         }
         Verb::Status => status::run(session).await,
+        Verb::Events => {
+            Err(Failure::new(Exit::Usage, "events are told on the command line, and on the console's page"))
+        }
+        Verb::Logs { members, lines } => logs::run(session, &members, lines).await,
+        Verb::Info => own::info(session),
+        Verb::Keys => own::keys(),
+        Verb::Completions { shell } => own::completions(shell),
+        Verb::Man { directory } => own::man(&directory),
         Verb::Local(verb) => local::run(session, verb).await,
     }
 }

@@ -30,6 +30,8 @@ pub struct Session {
     given: Vec<SocketAddr>,
     /// The local cluster's directory.
     pub dir: PathBuf,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
     /// The limit that was asked for.
     pub timeout: Option<Duration>,
     /// Where to tell how far it is.
@@ -46,6 +48,7 @@ impl Session {
             cluster: Arc::new(Mutex::new((seeds, cluster))),
             given: global.cluster.0.clone(),
             dir: global.dir.clone(),
+            read_only: global.read_only,
             timeout,
             reporter,
         })
@@ -69,6 +72,11 @@ impl Session {
             Some(limit) => files.patience(limit),
             None => files,
         }
+    }
+
+    /// Whether it is the cluster of a directory on this machine.
+    pub fn is_local(&self) -> bool {
+        self.given.is_empty()
     }
 
     /// The one address that was given, if it was one.

@@ -28,7 +28,8 @@ pub fn census(view: &ClusterView) -> [usize; 4] {
     [count(Liveness::Alive), count(Liveness::Suspect), count(Liveness::Dead), count(Liveness::Left)]
 }
 
-fn summary(view: &ClusterView) -> String {
+/// The cluster on one page, as text.
+pub fn summary(view: &ClusterView) -> String {
     let [up, suspect, dead, left] = census(view);
     let ready = view.workers.iter().filter(|worker| worker.server == ServerState::Ready).count();
     let store = &view.store;

@@ -19,7 +19,12 @@ impl Table {
 
     /// Appends a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.push(cells.into());
+    }
+
+    /// Appends a row of as many cells as there are titles.
+    pub fn push(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     /// The lines, without the last one's end.

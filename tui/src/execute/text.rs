@@ -48,6 +48,16 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// A count of queries: `1 query`, `2 queries`.
+pub fn queries(number: u64) -> String {
+    if number == 1 { String::from("1 query") } else { format!("{number} queries") }
+}
+
+/// The time of day in UTC: `14:03:07`.
+pub fn clock(at_ms: u64) -> String {
+    moment(at_ms).split(' ').next_back().unwrap_or_default().chars().take(8).collect()
+}
+
 /// A member's liveness in a word.
 pub const fn liveness(state: Liveness) -> &'static str {
     match state {

@@ -37,19 +37,52 @@ fn logs(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Makes lines of bytes. It holds an unfinished last line back.
+#[derive(Debug, Default)]
+pub struct Lines {
+    partial: Vec<u8>,
+    cut: bool,
+}
+
+impl Lines {
+    /// What comes next begins in the middle of a line: what is left of it is not shown.
+    pub fn cut(&mut self) {
+        self.partial.clear();
+        self.cut = true;
+    }
+
+    /// Takes bytes; appends the lines that are whole.
+    pub fn take(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.flush(lines);
+            } else if self.partial.len() < LINE_BYTES_MAX {
+                self.partial.push(byte);
+            }
+        }
+    }
+
+    fn flush(&mut self, lines: &mut Vec<String>) {
+        let line = std::mem::take(&mut self.partial);
+        let cut = std::mem::take(&mut self.cut);
+        if !cut && !line.is_empty() {
+            lines.push(printable(&String::from_utf8_lossy(&line)));
+        }
+    }
+}
+
 /// Follows one directory.
 #[derive(Debug)]
 pub struct Follower {
     dir: PathBuf,
     file: Option<(String, u64)>,
-    partial: Vec<u8>,
-    cut: bool,
+    held: Lines,
 }
 
 impl Follower {
     /// Follows `dir`, which need not exist yet.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, file: None, partial: Vec::new(), cut: false }
+        Self { dir, file: None, held: Lines::default() }
     }
 
     /// The lines that have come since the last look. Reads the disk: not for the task that draws.
@@ -61,7 +94,7 @@ impl Follower {
             let length = self.dir.join(newest).metadata().map_or(0, |metadata| metadata.len());
             let start = length.saturating_sub(FIRST_BYTES);
             // In the middle of a line, most likely: what is left of it is not shown.
-            self.cut = start > 0;
+            self.held.cut = start > 0;
             self.file = Some((newest.clone(), start));
         }
         let mut budget = LOOK_BYTES_MAX;
@@ -71,7 +104,7 @@ impl Follower {
             let next = names.iter().find(|other| **other > name);
             match next {
                 Some(next) if ended && budget > 0 => {
-                    self.flush(&mut lines);
+                    self.held.flush(&mut lines);
                     self.file = Some((next.clone(), 0));
                 }
                 _ => break,
@@ -91,8 +124,7 @@ impl Follower {
         let mut file = File::open(self.dir.join(name))?;
         let length = file.metadata()?.len();
         let offset = if length < offset {
-            self.partial.clear();
-            self.cut = false;
+            self.held = Lines::default();
             0
         } else {
             offset
@@ -102,22 +134,8 @@ impl Follower {
         file.take(budget).read_to_end(&mut bytes)?;
         let read = bytes.len() as u64;
         self.file = Some((name.to_owned(), offset + read));
-        for byte in bytes {
-            if byte == b'\n' {
-                self.flush(lines);
-            } else if self.partial.len() < LINE_BYTES_MAX {
-                self.partial.push(byte);
-            }
-        }
+        self.held.take(&bytes, lines);
         Ok((read, offset + read >= length))
-    }
-
-    fn flush(&mut self, lines: &mut Vec<String>) {
-        let line = std::mem::take(&mut self.partial);
-        let cut = std::mem::take(&mut self.cut);
-        if !cut && !line.is_empty() {
-            lines.push(printable(&String::from_utf8_lossy(&line)));
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::Path;
 
 use super::{FIRST_BYTES, Follower, LINE_BYTES_MAX, newest_log, printable};
@@ -83,4 +83,17 @@ fn strange_bytes_do_not_reach_the_terminal() {
     assert_eq!(lines[2].len(), LINE_BYTES_MAX);
     assert_eq!(lines[3], "end");
     assert_eq!(printable("a\u{1b}"), "a");
+}
+
+#[test]
+fn a_log_of_a_gigabyte_is_begun_near_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = fs::File::create(dir.path().join("idunnod.2026-01-01")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    file.seek(std::io::SeekFrom::End(0)).unwrap();
+    file.write_all(b"\nthe last line\n").unwrap();
+    let started = std::time::Instant::now();
+    let mut follower = Follower::new(dir.path().to_owned());
+    assert_eq!(follower.look(), ["the last line"]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
 }

@@ -1,12 +1,17 @@
 //! The console's states, driven by messages and drawn without a terminal.
 
+mod busy;
 mod dialogs;
+mod habits;
+mod looks;
+mod pictures;
+mod random;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, JobState, JobView, Liveness, LogRole, MemberView,
-    ModelView, StoreView, WorkerView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobState, JobView, Liveness,
+    LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, ServerState};
 use ratatui::Terminal;
@@ -14,15 +19,14 @@ use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
 use super::log::LogLine;
-use super::state::{Effect, FilesQuery, Link, Mode, Msg, NetEvent, Page, State};
+use super::state::{Effect, FilesQuery, Link, Mode, Msg, NetEvent, Page, Question, State};
 use super::theme::Theme;
 use super::update::update;
 use super::view::view;
-use crate::command::Verb;
+use crate::command::{Palette, Verb};
 use crate::execute::{Answer, Exit, Failure};
 
-const COLOUR: Theme = Theme { colour: true, unicode: true };
-const MONO: Theme = Theme { colour: false, unicode: false };
+const MONO: Theme = Theme { palette: Palette::Mono, unicode: false };
 
 fn member(number: u16, liveness: Liveness, role: LogRole) -> MemberView {
     MemberView {
@@ -92,11 +96,13 @@ fn fixture() -> ClusterView {
             current: vec![JobId(1)],
         }],
         store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
+        loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],
     }
 }
 
 fn live() -> State {
     let mut state = State::new("local dir".into());
+    state.page = Page::Members;
     push(&mut state, fixture(), 1000);
     state
 }
@@ -118,7 +124,7 @@ fn enter(state: &mut State, text: &str) -> Vec<Effect> {
 
 fn screen(state: &State, width: u16, height: u16, now_ms: u64) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| view(state, COLOUR, frame, now_ms)).unwrap();
+    terminal.draw(|frame| view(state, frame, now_ms)).unwrap();
     terminal.backend().to_string()
 }
 
@@ -142,29 +148,47 @@ fn file(name: &str) -> FileSummary {
     }
 }
 
+fn entry(name: &str) -> FolderEntry {
+    FolderEntry::File(file(name))
+}
+
 #[test]
 fn every_page_shows_what_it_is_about() {
     let mut state = live();
-    let header = ["● live", "coordinator m1 term 3", "local dir", "2 up", "1 suspect", "1 dead", "143.2 q/s"];
+    let header = [
+        "● LIVE",
+        "coordinator m1@127.0.0.1:7401 term 3",
+        "local dir",
+        "2 up",
+        "1 suspect",
+        "1 dead",
+        "143.2 q/s",
+    ];
     shows(&screen(&state, 140, 20, 1000), &header);
-    shows(&screen(&state, 140, 20, 1000), &["7 under-replicated", "files 1234"]);
+    shows(&screen(&state, 140, 20, 1000), &["7 lack copies", "files 1234"]);
     let members =
         ["● up", "◐ suspect", "✖ dead", "coordinator", "127.0.0.1:7410", "● ready", "✖ down: no port"];
     shows(&screen(&state, 140, 20, 1000), &members);
-    press(&mut state, KeyCode::Char('2'));
-    let jobs = ["job-1", "● running", "███", "40 %", "398", "1000", "143.2", "5.5", "1 min 12 s", "87.0 %"];
-    shows(&screen(&state, 160, 20, 1000), &jobs);
-    shows(&screen(&state, 160, 20, 1000), &["✖ paused: all failed"]);
     press(&mut state, KeyCode::Char('3'));
-    shows(&screen(&state, 140, 20, 1000), &["● job-1", "job-1 60 %, job-2 40 %", "squeezenet1.1 loading"]);
+    let jobs = ["job-1", "● running", "███", "40 %", "398", "1000", "143.2", "5.5", "1 min 12 s", "87.0 %"];
+    shows(&screen(&state, 200, 20, 1000), &jobs);
+    shows(&screen(&state, 200, 20, 1000), &["✖ paused: all failed"]);
+    press(&mut state, KeyCode::Char('4'));
+    shows(&screen(&state, 140, 20, 1000), &["● job-1", "JOB-1", "60 %", "40 %", "● ready"]);
+    press(&mut state, KeyCode::Char('6'));
+    shows(&screen(&state, 140, 20, 1000), &["squeezenet1.1", "◐ training", "M1", "M2"]);
     let query = FilesQuery::default();
-    assert_eq!(press(&mut state, KeyCode::Char('4')), [Effect::FetchFiles(query.clone())]);
-    update(&mut state, Msg::Files(query, Ok((vec![file("docs/report.pdf")], false))), 1000);
+    assert_eq!(press(&mut state, KeyCode::Char('5')), [Effect::FetchFiles(query.clone())]);
+    update(
+        &mut state,
+        Msg::Files(query, Ok((vec![entry("docs/report.pdf"), FolderEntry::Folder("img/".into())], false))),
+        1000,
+    );
     shows(
         &screen(&state, 140, 20, 1000),
-        &["docs/report.pdf", "12.3 kB", "1970-01-01 00:00:00", "m1 m2 m10"],
+        &["docs/report.pdf", "img/", "12.3 kB", "1970-01-01 00:00:00", "m1 m2 m10"],
     );
-    press(&mut state, KeyCode::Char('5'));
+    press(&mut state, KeyCode::Char('7'));
     let lines = vec![LogLine { source: "m1".into(), text: "2026 WARN slow".into() }];
     update(&mut state, Msg::Log(lines), 1000);
     shows(&screen(&state, 140, 20, 1000), &["following the end", "m1 2026 WARN slow"]);
@@ -187,7 +211,7 @@ fn every_size_of_every_page_and_overlay_is_drawn_without_panic() {
     for page in Page::ALL {
         let mut state = live();
         state.page = page;
-        state.files.rows = vec![file("a"), file("naïve/漢字漢字漢字.jpg")];
+        (state.files.rows, state.files.generation) = (vec![entry("a"), entry("naïve/漢字漢字漢字.jpg")], 1);
         state.log.append((0..50).map(|n| LogLine { source: format!("m{n}"), text: "x漢".repeat(60) }));
         press(&mut state, KeyCode::Down);
         states.push(state);
@@ -208,7 +232,7 @@ fn every_size_of_every_page_and_overlay_is_drawn_without_panic() {
     update(&mut result, Msg::Finished(1, Ok(Answer::new(true.into(), "a\nb\n".repeat(500)))), 3000);
     press(&mut result, KeyCode::End);
     let mut waiting = State::new("x".into());
-    let event = NetEvent::Waiting { wait_ms: 900, attempt: 3, reason: "nobody".into() };
+    let event = NetEvent::Waiting { wait_ms: 900, attempt: 3, reason: "nobody".into(), answered: false };
     update(&mut waiting, Msg::Net(event), 0);
     states.extend([help, line, asks, pane, result, waiting, State::new(String::new())]);
     for width in 1..=130 {
@@ -216,10 +240,8 @@ fn every_size_of_every_page_and_overlay_is_drawn_without_panic() {
         let step = if width % 13 == 1 { 1 } else { 7 };
         for height in (1..=40).step_by(step) {
             for state in &states {
-                for theme in [COLOUR, MONO] {
-                    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-                    terminal.draw(|frame| view(state, theme, frame, 9000)).unwrap();
-                }
+                let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+                terminal.draw(|frame| view(state, frame, 9000)).unwrap();
             }
         }
     }
@@ -231,7 +253,8 @@ fn without_colours_only_modifiers_are_set_and_the_selection_stays_visible() {
     let mut state = live();
     press(&mut state, KeyCode::Down);
     let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
-    terminal.draw(|frame| view(&state, MONO, frame, 60_000)).unwrap();
+    state.theme = MONO;
+    terminal.draw(|frame| view(&state, frame, 60_000)).unwrap();
     let cells = &terminal.backend().buffer().content;
     assert!(cells.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
     let text = terminal.backend().to_string();
@@ -242,12 +265,13 @@ fn without_colours_only_modifiers_are_set_and_the_selection_stays_visible() {
 #[test]
 fn the_environment_chooses_the_theme() {
     let with = |pairs: &'static [(&str, &str)]| {
-        Theme::of_environment(|name| {
+        Theme::of_environment(Palette::Light, |name| {
             pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     };
-    assert!(!with(&[("NO_COLOR", "1")]).colour);
-    assert!(with(&[("NO_COLOR", "")]).colour);
+    assert_eq!(with(&[("NO_COLOR", "1")]).palette, Palette::Mono);
+    assert_eq!(with(&[("TERM", "dumb")]).palette, Palette::Mono);
+    assert_eq!(with(&[("NO_COLOR", "")]).palette, Palette::Light);
     assert!(with(&[("LANG", "de_DE.UTF-8")]).unicode);
     assert!(!with(&[("LC_ALL", "C"), ("LANG", "de_DE.UTF-8")]).unicode);
 }
@@ -255,16 +279,22 @@ fn the_environment_chooses_the_theme() {
 #[test]
 fn a_lost_coordinator_leaves_the_last_data_on_screen_with_its_age() {
     let mut state = live();
-    let event = NetEvent::Waiting { wait_ms: 2000, attempt: 4, reason: "the coordinator went away".into() };
+    let event = NetEvent::Waiting {
+        wait_ms: 2000,
+        attempt: 4,
+        reason: "the coordinator went away".into(),
+        answered: false,
+    };
     update(&mut state, Msg::Net(event), 9000);
     let text = screen(&state, 140, 20, 13_000);
-    shows(&text, &["✖ reconnecting", "try 4", "as of 12 s ago", "m10", "127.0.0.1:7410"]);
+    shows(&text, &["◐ ELECTING", "try 4", "as of 12 s ago", "m10", "127.0.0.1:7410"]);
     update(&mut state, Msg::Net(NetEvent::Connecting), 13_000);
-    shows(&screen(&state, 140, 20, 13_000), &["✖ reconnecting"]);
+    shows(&screen(&state, 140, 20, 13_000), &["◐ ELECTING"]);
+    shows(&screen(&state, 140, 20, 19_000), &["✖ RECONNECTING", "as of 18 s ago", "m10"]);
     let next = ClusterView { term: Term(4), coordinator: NodeId(2), ..fixture() };
     push(&mut state, next, 14_000);
-    shows(&screen(&state, 140, 20, 14_000), &["● live", "coordinator m2 term 4"]);
-    shows(&screen(&state, 140, 20, 14_000 + 5000), &["◐ stale, as of 5 s ago"]);
+    shows(&screen(&state, 140, 20, 14_000), &["● LIVE", "coordinator m2@127.0.0.1:7402 term 4"]);
+    shows(&screen(&state, 140, 20, 14_000 + 5000), &["◐ STALE, as of 5 s ago"]);
 }
 
 #[test]
@@ -298,15 +328,15 @@ fn the_selection_follows_the_thing_not_the_line() {
     let mut state = live();
     press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Down);
-    assert_eq!(state.cursors[&Page::Members].key.as_deref(), Some("m2"));
+    assert_eq!(state.selected().as_deref(), Some("m2"));
     let mut next = fixture();
     next.members.retain(|member| member.name.as_str() != "m1");
     push(&mut state, next.clone(), 3000);
-    assert_eq!(state.cursors[&Page::Members].key.as_deref(), Some("m2"));
-    assert_eq!(state.cursors[&Page::Members].line, 0);
+    assert_eq!(state.selected().as_deref(), Some("m2"));
+    assert_eq!(state.table().unwrap().cursor.line, 0);
     next.members.retain(|member| member.name.as_str() != "m2");
     push(&mut state, next, 4000);
-    assert_eq!(state.cursors[&Page::Members].key, None, "never another thing by itself");
+    assert_eq!(state.selected(), None, "never another thing by itself");
     assert_eq!(press(&mut state, KeyCode::Enter), []);
 }
 
@@ -314,19 +344,19 @@ fn the_selection_follows_the_thing_not_the_line() {
 fn enter_looks_and_the_line_takes_the_same_commands() {
     let mut state = live();
     press(&mut state, KeyCode::Down);
-    let [Effect::Run(1, verb)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("{:?}", state.mode) };
-    assert!(matches!(**verb, Verb::ListSelf(_)));
+    assert_eq!(press(&mut state, KeyCode::Enter), [Effect::Look(Question::Stored(NodeId(1)))]);
+    shows(&screen(&state, 100, 20, 2000), &["members > m1", "holds 321 blobs", "64 queries in 2 batches"]);
     press(&mut state, KeyCode::Esc);
     press(&mut state, KeyCode::Char(':'));
     let effects = enter(&mut state, "set-batch-size job-1 64");
-    assert_eq!(effects, [Effect::Run(2, Box::new(Verb::SetBatchSize { job: JobId(1), batch_size: 64 }))]);
+    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobId(1), batch_size: 64 }))]);
     shows(
         &screen(&state, 100, 20, 4000),
-        &["set-batch-size job-1 64", "running for 2 s", "2 commands running"],
+        &["set-batch-size job-1 64", "pending for 2 s", "1 command running"],
     );
     press(&mut state, KeyCode::Esc);
     let failure = Failure::new(Exit::NotFound, "there is no job-1");
-    update(&mut state, Msg::Finished(2, Err(failure)), 5000);
+    update(&mut state, Msg::Finished(1, Err(failure)), 5000);
     shows(&screen(&state, 100, 20, 5000), &["✖ failed: set-batch-size job-1 64"]);
     press(&mut state, KeyCode::Char('o'));
     shows(&screen(&state, 100, 20, 5000), &["not-found: there is no job-1"]);
@@ -364,21 +394,21 @@ fn quitting_is_easy_and_says_what_it_gives_up() {
 fn files_are_asked_for_again_when_the_metadata_changed_while_they_are_shown() {
     let mut state = live();
     let query = FilesQuery::default();
-    assert_eq!(press(&mut state, KeyCode::Char('4')), [Effect::FetchFiles(query.clone())]);
-    assert_eq!(update(&mut state, Msg::Files(query.clone(), Ok((vec![file("a")], true))), 2100), []);
+    assert_eq!(press(&mut state, KeyCode::Char('5')), [Effect::FetchFiles(query.clone())]);
+    assert_eq!(update(&mut state, Msg::Files(query.clone(), Ok((vec![entry("a")], true))), 2100), []);
     assert_eq!(push(&mut state, ClusterView { revision: 11, ..fixture() }, 2200), [], "not at once");
     assert_eq!(update(&mut state, Msg::Tick, 3300), [Effect::FetchFiles(query.clone())]);
     assert_eq!(push(&mut state, ClusterView { revision: 12, ..fixture() }, 9000), [], "one at a time");
-    update(&mut state, Msg::Files(query.clone(), Ok((vec![file("a")], true))), 9100);
-    update(&mut state, Msg::Files(query.clone(), Ok((vec![file("a")], true))), 9100);
-    let next = FilesQuery { after: Some("a".parse().unwrap()), ..query.clone() };
+    update(&mut state, Msg::Files(query.clone(), Ok((vec![entry("a")], true))), 9100);
+    update(&mut state, Msg::Files(query.clone(), Ok((vec![entry("a")], true))), 9100);
+    let next = FilesQuery { after: Some(entry("a")), ..query.clone() };
     assert_eq!(press(&mut state, KeyCode::Char('n')), [Effect::FetchFiles(next)]);
     update(&mut state, Msg::Files(query.clone(), Ok((vec![], false))), 9200);
     assert_eq!(state.files.rows.len(), 1, "the answer to a question given up is dropped");
     assert_eq!(press(&mut state, KeyCode::Char('p')), [Effect::FetchFiles(query)]);
     press(&mut state, KeyCode::Char('/'));
     let effects = press(&mut state, KeyCode::Char('d'));
-    assert_eq!(effects, [Effect::FetchFiles(FilesQuery { prefix: "d".into(), after: None })]);
+    assert_eq!(effects, [Effect::FetchFiles(FilesQuery { prefix: "d".into(), ..FilesQuery::default() })]);
 }
 
 #[test]
@@ -388,7 +418,7 @@ fn the_filter_hides_rows_and_escape_brings_them_back() {
     enter(&mut state, "M10");
     let text = screen(&state, 100, 20, 2000);
     assert!(text.contains("m10") && !text.contains("m2 "), "{text}");
-    assert_eq!(state.mode, Mode::Page);
+    assert!(matches!(state.mode, Mode::Page));
     press(&mut state, KeyCode::Esc);
     shows(&screen(&state, 100, 20, 2000), &["m2 "]);
 }
@@ -397,9 +427,11 @@ fn the_filter_hides_rows_and_escape_brings_them_back() {
 fn help_lists_every_command() {
     let mut state = live();
     press(&mut state, KeyCode::Char('?'));
-    let text = screen(&state, 110, 130, 2000);
+    let text = screen(&state, 140, 160, 2000);
     for entry in crate::command::registry::entries() {
-        shows(&text, &[&format!(":{} ", entry.name)]);
+        // Two are the console's own pages.
+        let shown = format!(":{} ", entry.name);
+        assert!(text.contains(&shown) || ["events", "logs"].contains(&entry.name.as_str()), "{shown}");
     }
     shows(&text, &["asks first, cannot be undone"]);
 }
@@ -425,5 +457,5 @@ fn tab_completes_commands_and_names() {
 fn the_link_is_connecting_at_first() {
     let state = State::new("x".into());
     assert_eq!(state.link, Link::Connecting);
-    shows(&screen(&state, 100, 10, 0), &["◐ connecting", "looking for the coordinator"]);
+    shows(&screen(&state, 100, 10, 0), &["◐ CONNECTING", "looking for the coordinator"]);
 }

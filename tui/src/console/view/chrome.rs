@@ -3,16 +3,18 @@
 use ratatui::Frame;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Clear, Paragraph};
+use unicode_width::UnicodeWidthStr;
 
-use idunno_shared::wire::control::{ClusterView, JobState};
-
+use super::figures;
 use crate::console::input::Input;
-use crate::console::state::{Link, Mode, Page, STALE_AFTER_MS, State};
-use crate::console::theme::{Role, Theme};
-use crate::execute::{status::census, text};
+use crate::console::registry::{Item, named as item_named};
+use crate::console::state::{ELECTING_MS, Link, Mode, Page, STALE_AFTER_MS, State};
+use crate::console::theme::Role;
+use crate::execute::text;
 
-pub(super) fn header(state: &State, theme: Theme, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
+pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
+    let theme = state.theme;
     let (role, words, reason) = link(state, now_ms);
     let mut first = vec![
         Span::styled("idunno ", theme.style(Role::Title)),
@@ -21,7 +23,17 @@ pub(super) fn header(state: &State, theme: Theme, frame: &mut Frame<'_>, area: R
     ];
     if let Some(view) = &state.view {
         let name = text::member_name(&view.members, view.coordinator);
-        first.push(Span::raw(format!("coordinator {name} term {}  ", view.term)));
+        let address = view.members.iter().find(|member| member.id == view.coordinator);
+        let address = address.map(|member| format!("@{}", member.address)).unwrap_or_default();
+        let address = if area.width < 100 { String::new() } else { address };
+        first.push(Span::raw(format!("coordinator {name}{address} term {}  ", view.term)));
+    }
+    if let Some((_, since_ms)) = &state.frozen {
+        let since = text::seconds(now_ms.saturating_sub(*since_ms) as f64 / 1000.0);
+        first.push(Span::styled(format!("FROZEN {since}  "), theme.style(Role::Warn)));
+    }
+    if state.read_only {
+        first.push(Span::styled("READ-ONLY  ", theme.style(Role::Key)));
     }
     first.push(Span::styled(state.label.clone(), theme.style(Role::Dim)));
     first.push(Span::styled(reason, theme.style(Role::Bad)));
@@ -30,7 +42,7 @@ pub(super) fn header(state: &State, theme: Theme, frame: &mut Frame<'_>, area: R
         let text = format!("{} running  ", text::count(state.running() as u64, "command"));
         second.push(Span::styled(text, theme.style(Role::Key)));
     }
-    second.extend(state.view.iter().flat_map(|view| figures(view, theme)));
+    second.extend(state.view.iter().flat_map(|view| figures::line(view, theme)));
     frame.render_widget(Paragraph::new(vec![Line::from(first), Line::from(second)]), area);
 }
 
@@ -44,97 +56,143 @@ fn link(state: &State, now_ms: u64) -> (Role, String, String) {
     };
     let well = |role, words| (role, words, String::new());
     match &state.link {
-        Link::Live if age_ms < STALE_AFTER_MS => well(Role::Good, String::from("live")),
-        Link::Live => well(Role::Warn, format!("stale{age}")),
-        Link::Connecting => well(Role::Warn, format!("connecting{age}")),
-        Link::Waiting { until_ms, attempt, reason } => {
+        Link::Live if age_ms < STALE_AFTER_MS => well(Role::Good, String::from("LIVE")),
+        Link::Live => well(Role::Warn, format!("STALE{age}")),
+        Link::Connecting if state.view.is_some() => well(Role::Warn, format!("ELECTING{age}")),
+        Link::Connecting => well(Role::Warn, String::from("CONNECTING")),
+        Link::Waiting { until_ms, attempt, reason, answered } => {
+            let reason = format!("  {}", crate::tail::printable(reason));
+            // Members of a cluster whose coordinator has just died elect another, be they reached at once or not.
+            let just_lost = state.lost_ms.is_some_and(|lost| now_ms.saturating_sub(lost) < ELECTING_MS);
+            if *answered || (state.view.is_some() && just_lost) {
+                return (Role::Warn, format!("ELECTING{age}, try {attempt}"), reason);
+            }
             let wait = until_ms.saturating_sub(now_ms) as f64 / 1000.0;
-            let words = format!("reconnecting in {wait:.0} s, try {attempt}{age}");
-            (Role::Bad, words, format!("  {}", crate::tail::printable(reason)))
+            (Role::Bad, format!("RECONNECTING in {wait:.0} s, try {attempt}{age}"), reason)
         }
     }
 }
 
-fn figures(view: &ClusterView, theme: Theme) -> Vec<Span<'static>> {
-    let [up, suspect, dead, left] = census(view);
-    let tell = |count: usize, word: &str, role: Role| {
-        let role = if count > 0 { role } else { Role::Dim };
-        Span::styled(format!("{count} {word} "), theme.style(role))
-    };
-    let running: Vec<_> = view.jobs.iter().filter(|job| job.state == JobState::Running).collect();
-    let rate: f64 = running.iter().map(|job| job.rate_10s_qps).fold(0.0, |sum, rate| sum + rate);
-    let store = &view.store;
-    let mut spans = vec![
-        Span::raw("members "),
-        tell(up, "up", Role::Good),
-        tell(suspect, "suspect", Role::Warn),
-        tell(dead, "dead", Role::Bad),
-    ];
-    if left > 0 {
-        spans.push(tell(left, "left", Role::Plain));
+const SHORT: [&str; 8] = ["overview", "members", "jobs", "assign", "files", "models", "logs", "events"];
+
+/// A page's name in the line of pages: as long as the screen allows.
+pub fn tab_text(page: Page, width: u16) -> String {
+    let at = Page::ALL.iter().position(|other| *other == page).unwrap_or(0);
+    let number = at + 1;
+    match width {
+        0..57 => format!(" {number} "),
+        57..72 => format!(" {number} {:.4}", SHORT[at]),
+        72..90 => format!(" {number} {}", SHORT[at]),
+        _ => format!(" {number} {} ", page.title()),
     }
-    spans.push(Span::raw(format!(" jobs {} running {rate:.1} q/s  files {}", running.len(), store.files)));
-    for (count, word, role) in [
-        (store.under_replicated, "under-replicated", Role::Warn),
-        (store.unavailable, "unavailable", Role::Bad),
-    ] {
-        if count > 0 {
-            spans.push(Span::styled(format!("  {count} {word}"), theme.style(role)));
-        }
-    }
-    spans
 }
 
-pub(super) fn tabs(state: &State, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn tabs(state: &State, frame: &mut Frame<'_>, area: Rect) {
+    let theme = state.theme;
     let mut spans = Vec::new();
-    for (number, page) in Page::ALL.iter().enumerate() {
-        let role = if *page == state.page { Role::Selected } else { Role::Plain };
-        spans.push(Span::styled(format!(" {} {} ", number + 1, page.title()), theme.style(role)));
+    for page in Page::ALL {
+        let role = if page == state.page { Role::Selected } else { Role::Plain };
+        spans.push(Span::styled(tab_text(page, area.width), theme.style(role)));
     }
-    if !state.filter().is_empty() {
-        spans.push(Span::styled(format!("  /{}", state.filter()), theme.style(Role::Key)));
+    let filter = if state.reads_log() { state.log.filter() } else { state.filter() };
+    let mut notes = Vec::new();
+    if area.width < 57 {
+        notes.push(Span::styled(format!(" {}", state.page.title()), theme.style(Role::Title)));
     }
+    if state.page == Page::Files && state.details.is_empty() && !state.files.folder.is_empty() {
+        notes.push(Span::styled(format!(" {}", state.files.folder), theme.style(Role::Key)));
+    }
+    if !filter.is_empty() {
+        notes.push(Span::styled(format!(" /{filter}"), theme.style(Role::Key)));
+    }
+    let table = state.table().filter(|table| !filter.is_empty() && table.total > table.rows.len());
+    if let Some(table) = table {
+        notes.push(Span::styled(format!(" {} of {}", table.rows.len(), table.total), theme.style(Role::Dim)));
+    }
+    spans.extend(notes);
     frame.render_widget(Paragraph::new(Line::from(spans)), area);
 }
 
-pub(super) fn status(state: &State, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
+    let theme = state.theme;
     match &state.mode {
         Mode::Line { input, .. } => {
-            if let Some((notice, role, _)) = &state.notice {
-                // What was wrong with the line stays in sight above it.
-                let above = Rect { y: area.y.saturating_sub(1), ..area };
-                frame.render_widget(ratatui::widgets::Clear, above);
-                frame.render_widget(Paragraph::new(notice.as_str()).style(theme.style(*role)), above);
-            }
+            notice_above(state, frame, area);
             typed(":", input, frame, area);
         }
         Mode::Filter { input, .. } => typed("/", input, frame, area),
+        Mode::Help { input, .. } | Mode::Palette { input, .. } => typed("search: ", input, frame, area),
+        Mode::Form(_) => {
+            notice_above(state, frame, area);
+            let text = "Tab next field  Right takes the name offered  Enter gives the command  Esc cancel";
+            frame.render_widget(Paragraph::new(text).style(theme.style(Role::Dim)), area);
+        }
         _ => {
             let line = match &state.notice {
                 Some((notice, role, _)) => {
                     Line::styled(format!("{} {notice}", theme.glyph(*role)), theme.style(*role))
                 }
-                None => Line::styled(hints(state), theme.style(Role::Dim)),
+                None => hints(state),
             };
             frame.render_widget(Paragraph::new(line), area);
         }
     }
 }
 
-fn hints(state: &State) -> &'static str {
-    match (&state.mode, state.page) {
-        (Mode::Help { .. } | Mode::Pane(_), _) => "Esc close  j k scroll  left right sideways",
-        (Mode::Confirm(_), _) => "Esc cancel",
-        (_, Page::Log) => ": command  / filter  ? help  j k scroll  f follow  q quit",
-        (_, Page::Files) => ": command  / names that start so  ? help  n p pages  Enter holders  q quit",
-        _ => ": command  / filter  ? help  Tab page  Enter describe  q quit",
+/// What was wrong with what is typed stays in sight above it.
+fn notice_above(state: &State, frame: &mut Frame<'_>, area: Rect) {
+    if let Some((notice, role, _)) = &state.notice {
+        let above = Rect { y: area.y.saturating_sub(1), ..area };
+        frame.render_widget(Clear, above);
+        frame.render_widget(Paragraph::new(notice.as_str()).style(state.theme.style(*role)), above);
     }
 }
 
+/// The keys that matter most here, as the keymap has them.
+fn hints(state: &State) -> Line<'static> {
+    let fixed: &[(&str, &str)] = match &state.mode {
+        Mode::Pane(_) => &[("Esc", "close"), ("j k", "scroll"), ("h l", "sideways")],
+        Mode::Confirm(_) => &[("Esc", "cancel")],
+        _ if !state.pressed.is_empty() => &[("Esc", "cancel")],
+        _ => &[],
+    };
+    let named: &[(&str, &str)] = match (state.details.last(), state.page) {
+        _ if !fixed.is_empty() => &[],
+        (Some(_), _) => &[("back", "back"), ("right", "next part"), ("open", "look into"), ("copy", "copy")],
+        (None, Page::Logs) => {
+            &[("follow", "follow"), ("level", "level"), ("wrap", "wrap"), ("filter", "search")]
+        }
+        (None, Page::Files) => &[("open", "look into"), ("tree", "tree"), ("filter", "find"), ("put", "put")],
+        (None, Page::Jobs) => {
+            &[("open", "look into"), ("add-job", "add"), ("start-job", "start"), ("stop-job", "stop")]
+        }
+        (None, Page::Overview) => &[("train-start", "train"), ("add-job", "add job"), ("freeze", "freeze")],
+        (None, Page::Models) => &[("train-start", "train"), ("filter", "filter")],
+        (None, _) => &[("open", "look into"), ("filter", "filter"), ("sort-next", "sort")],
+    };
+    let always: &[(&str, &str)] = if fixed.is_empty() {
+        &[("line", "command"), ("palette", "find"), ("help", "help"), ("quit", "quit")]
+    } else {
+        &[]
+    };
+    let theme = state.theme;
+    let by_name = named.iter().chain(always);
+    let by_name =
+        by_name.filter(|(name, _)| !(state.read_only && item_named(name).is_some_and(Item::changes)));
+    let keys = by_name.filter_map(|(name, word)| Some((state.keymap.hint(name)?, *word)));
+    let all = fixed.iter().map(|(key, word)| ((*key).to_owned(), *word)).chain(keys);
+    let spans = all.flat_map(|(key, word)| {
+        [
+            Span::styled(key, theme.style(Role::Key)),
+            Span::styled(format!(" {word}  "), theme.style(Role::Dim)),
+        ]
+    });
+    Line::from(spans.collect::<Vec<_>>())
+}
+
 /// A line being typed: its end is in sight, with the cursor.
-fn typed(sign: &str, input: &Input, frame: &mut Frame<'_>, area: Rect) {
-    let before = format!("{sign}{}", input.before());
-    let width = Span::raw(before.as_str()).width();
+pub(super) fn typed(sign: &str, input: &Input, frame: &mut Frame<'_>, area: Rect) {
+    let width = sign.width() + input.before().width();
     let hidden = (width + 1).saturating_sub(usize::from(area.width));
     let scroll = u16::try_from(hidden).unwrap_or(u16::MAX);
     let text = format!("{sign}{}", input.text());

@@ -1,0 +1,92 @@
+//! A member's own log, in pages: for consoles that sit on other machines.
+//!
+//! Files are daily and named by date, so the greatest name is the newest. An older file is read to its end before the
+//! next is begun. Bounds: [`LOG_PAGE_BYTES_MAX`] a page; only names of log files are opened.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use idunno_shared::wire::control::{LogPage, LogPlace};
+use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::views::LOG_PAGE_BYTES_MAX;
+
+use crate::telemetry::LOG_PREFIX;
+
+/// The part of the log behind a place; without one the end of the newest file.
+pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refusal> {
+    let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
+    let names = names(dir).map_err(unreadable)?;
+    let Some(newest) = names.last() else { return Err(Refusal::not_found("this member has no log yet")) };
+    let place = after.filter(|place| names.contains(&place.file));
+    let Some(LogPlace { file, offset }) = place else {
+        let length = dir.join(newest).metadata().map_err(unreadable)?.len();
+        let start = length.saturating_sub(LOG_PAGE_BYTES_MAX);
+        return read(dir, newest, start, start > 0).map_err(unreadable);
+    };
+    let page = read(dir, &file, offset, false).map_err(unreadable)?;
+    let next = names.iter().find(|name| **name > file);
+    match next {
+        Some(next) if page.bytes.is_empty() => read(dir, next, 0, false).map_err(unreadable),
+        _ => Ok(page),
+    }
+}
+
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in dir.read_dir()? {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    names.retain(|name| name.starts_with(LOG_PREFIX));
+    names.sort();
+    Ok(names)
+}
+
+/// Reads on from a place; a file that shrank is begun again.
+fn read(dir: &Path, name: &str, offset: u64, cut: bool) -> io::Result<LogPage> {
+    let mut file = File::open(dir.join(name))?;
+    let offset = if file.metadata()?.len() < offset { 0 } else { offset };
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_PAGE_BYTES_MAX).read_to_end(&mut bytes)?;
+    let end = LogPlace { file: name.to_owned(), offset: offset + bytes.len() as u64 };
+    Ok(LogPage { end, cut, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another_over_the_turn_of_the_day() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(page(dir.path(), None).is_err());
+        fs::write(dir.path().join("idunnod.2026-01-01"), "one\n").unwrap();
+        let first = page(dir.path(), None).unwrap();
+        assert_eq!((&first.bytes[..], first.cut), (&b"one\n"[..], false));
+        fs::write(dir.path().join("idunnod.2026-01-01"), "one\ntwo\n").unwrap();
+        fs::write(dir.path().join("idunnod.2026-01-02"), "three\n").unwrap();
+        let second = page(dir.path(), Some(first.end)).unwrap();
+        assert_eq!(&second.bytes[..], b"two\n");
+        let third = page(dir.path(), Some(second.end)).unwrap();
+        assert_eq!(&third.bytes[..], b"three\n");
+        assert!(page(dir.path(), Some(third.end)).unwrap().bytes.is_empty());
+    }
+
+    #[test]
+    fn a_long_file_is_begun_near_its_end_and_other_files_are_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = vec![b'x'; 2 * usize::try_from(LOG_PAGE_BYTES_MAX).unwrap()];
+        fs::write(dir.path().join("idunnod.2026-01-01"), &long).unwrap();
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        let place = LogPlace { file: String::from("../logs/secret"), offset: 0 };
+        let page = page(dir.path(), Some(place)).unwrap();
+        assert!(
+            page.cut
+                && page.bytes.len() as u64 == LOG_PAGE_BYTES_MAX
+                && page.end.file.starts_with(LOG_PREFIX)
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! Completion in a shell: the grammar's words, and names that the cluster knows now.
+//!
+//! Bound: a cluster that does not answer within [`DEADLINE`] has no names; a prompt must not hang.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Arg, Command, CommandFactory};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use idunno_shared::wire::control::{ControlReply, ControlRequest};
+
+use super::progress::Bars;
+use crate::command::line::{Known, candidates};
+use crate::command::{Arguments, Global};
+use crate::execute::{Session, status};
+use crate::settings::{Settings, directory};
+
+const DEADLINE: Duration = Duration::from_millis(800);
+/// Names of files that are offered at once.
+const FILES_MAX: u32 = 200;
+
+/// The grammar, with live names for its arguments.
+pub fn command() -> Command {
+    let live = |argument: Arg| {
+        let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        let Some(value) =
+            value.filter(|value| ["JOB", "MODEL", "MEMBER", "SDFS", "PREFIX"].contains(&value.as_str()))
+        else {
+            return argument;
+        };
+        argument.add(ArgValueCandidates::new(move || names(&value)))
+    };
+    Arguments::command().mut_subcommands(move |command| command.mut_args(live))
+}
+
+fn names(value: &str) -> Vec<CompletionCandidate> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let known = runtime.block_on(async { tokio::time::timeout(DEADLINE, known(value)).await });
+    let known = known.ok().flatten().unwrap_or_default();
+    candidates(value, &known).into_iter().map(CompletionCandidate::new).collect()
+}
+
+async fn known(value: &str) -> Option<Known> {
+    let words = [std::ffi::OsString::from("idunno")];
+    let global = Arguments::read(&words).ok()?.global;
+    let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
+    let global: Global = settings.resolve(global).ok()?;
+    let session = Session::new(&global, Arc::new(Bars)).ok()?;
+    if matches!(value, "SDFS" | "PREFIX") {
+        let request = ControlRequest::List { prefix: String::new(), after: None, limit: FILES_MAX };
+        let ControlReply::Files { files, .. } = session.cluster().control(request).await.ok()? else {
+            return None;
+        };
+        let files = files.into_iter().map(|file| file.name.to_string()).collect();
+        return Some(Known { files, ..Known::default() });
+    }
+    let view = status::first_view(&session).await.ok()?;
+    Some(Known {
+        jobs: view.jobs.iter().map(|job| job.id.to_string()).collect(),
+        models: view.models.iter().map(|model| model.model.to_string()).collect(),
+        members: view.members.iter().map(|member| member.name.to_string()).collect(),
+        files: Vec::new(),
+    })
+}

@@ -1,0 +1,81 @@
+//! Answers that go on: `--watch`, and `events`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::channel;
+use tokio::time::sleep;
+
+use super::{note, write};
+use crate::command::{Output, Verb};
+use crate::console::connection::follow;
+use crate::console::events::{Event, Events};
+use crate::console::msg::NetEvent;
+use crate::execute::{self, Exit, Failure, Session, text};
+
+/// The pause between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+const CHANNEL: usize = 64;
+
+/// Prints the answer whenever it changes. That nobody coordinates for a while is told and waited out.
+pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Result<(), Failure> {
+    if verb.changes() || matches!(verb, Verb::Events | Verb::Completions { .. } | Verb::Man { .. }) {
+        return Err(Failure::new(Exit::Usage, "--watch is for commands that only look"));
+    }
+    let (mut last, mut told) = (None, false);
+    loop {
+        match execute::run(session, verb.clone()).await {
+            Ok(answer) => {
+                told = false;
+                let text = super::rendered(&answer, output);
+                if last.as_ref() != Some(&text) {
+                    write(&text)?;
+                    last = Some(text);
+                }
+            }
+            Err(failure) if failure.exit == Exit::Unreachable => {
+                if !told {
+                    note(&failure.message, output);
+                }
+                told = true;
+            }
+            Err(failure) => return Err(failure),
+        }
+        sleep(PERIOD).await;
+    }
+}
+
+/// Prints what happens, from now on.
+pub(super) async fn events(session: &Session, output: Output) -> Result<(), Failure> {
+    let (sender, mut news) = channel(CHANNEL);
+    tokio::spawn(follow(session.clone(), sender, Arc::new(Notify::new())));
+    let (mut events, mut shown, mut printed) = (Events::default(), None, 0);
+    while let Some(event) = news.recv().await {
+        match event {
+            NetEvent::View(view) => {
+                if let Some(before) = shown.replace(view.clone()) {
+                    events.compare(&before, &view);
+                }
+            }
+            NetEvent::Waiting { reason, attempt: 1, .. } => note(&reason, output),
+            NetEvent::Connecting | NetEvent::Confirmed | NetEvent::Waiting { .. } => {}
+        }
+        for event in events.list.iter().filter(|event| event.number > printed) {
+            write(&line(event, output))?;
+        }
+        printed = events.list.back().map_or(printed, |event| event.number);
+    }
+    Ok(())
+}
+
+fn line(event: &Event, output: Output) -> String {
+    match output {
+        Output::Table => format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text),
+        // A stream has no end, so it is a line an event in both.
+        Output::Json | Output::Jsonl => {
+            format!("{}\n", json!({"at_ms": event.at_ms, "kind": event.kind, "text": event.text}))
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The rows of the jobs page.
+
+use idunno_shared::wire::control::{ClusterView, JobState, JobView};
+
+use super::super::table::{Cell, Mark, Row};
+use super::super::theme::Role;
+use super::{Content, column};
+use crate::execute::{jobs, text};
+
+pub(super) fn content(view: &ClusterView) -> Content {
+    let columns = vec![
+        column("JOB", false, 0),
+        column("STATE", false, 0),
+        column("PROGRESS", false, 1),
+        column("QPS 10 S", true, 2),
+        column("ETA", true, 5),
+        column("MODEL", false, 3),
+        column("DONE", true, 4),
+        column("DEAD", true, 4),
+        column("PENDING", true, 6),
+        column("TOTAL", true, 7),
+        column("BATCH", true, 8),
+        column("P50 MS", true, 9),
+        column("P95 MS", true, 11),
+        column("P99 MS", true, 10),
+        column("TOP-1", true, 12),
+        column("DATASET", false, 13),
+    ];
+    (columns, view.jobs.iter().map(row).collect())
+}
+
+/// A job's state in glyph and word.
+pub fn state(job: &JobView) -> Cell {
+    let (word, reason) = text::job_state(&job.state);
+    let role = match job.state {
+        JobState::Running | JobState::Done => Role::Good,
+        JobState::Paused(_) => Role::Bad,
+        JobState::Stopped => Role::Warn,
+        JobState::Added => Role::Dim,
+    };
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Cell::state(role, format!("{word}{reason}"))
+}
+
+/// How far a job is: the share that is over, and its percentage, rounded down so that 100 % means all.
+pub fn progress(job: &JobView) -> (f64, u64) {
+    let over = job.done + job.dead;
+    let share = if job.submitted == 0 { 0.0 } else { over as f64 / job.submitted as f64 };
+    (share, over.saturating_mul(100).checked_div(job.submitted).unwrap_or(0))
+}
+
+fn row(job: &JobView) -> Row {
+    let (share, percent) = progress(job);
+    let ms = |value: f64| Cell::figure(value, format!("{value:.1}"));
+    let or_dash =
+        |value: Option<f64>, text: String| Cell { value: Some(value.unwrap_or(-1.0)), ..Cell::plain(text) };
+    let dash = || String::from("-");
+    let accuracy = jobs::accuracy(job);
+    let dead = if job.dead > 0 { Role::Bad } else { Role::Plain };
+    Row {
+        key: job.id.to_string(),
+        cells: vec![
+            Cell::plain(job.id.to_string()),
+            state(job),
+            Cell { mark: Mark::Share(share), ..Cell::figure(share, format!("{percent:>3} %")) },
+            Cell::figure(job.rate_10s_qps, format!("{:.1}", job.rate_10s_qps)),
+            or_dash(job.eta_s, job.eta_s.map_or_else(dash, text::seconds)),
+            Cell::plain(job.model.to_string()),
+            Cell::count(job.done),
+            Cell { role: dead, ..Cell::count(job.dead) },
+            Cell::count(jobs::pending(job)),
+            Cell::count(job.submitted),
+            Cell::count(job.batch_size.into()),
+            ms(job.processing_ms.median),
+            ms(job.processing_ms.p95),
+            ms(job.processing_ms.p99),
+            or_dash(accuracy, accuracy.map_or_else(dash, |share| format!("{:.1} %", share * 100.0))),
+            Cell::plain(job.dataset.to_string()),
+        ],
+    }
+}

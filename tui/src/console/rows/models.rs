@@ -1,0 +1,72 @@
+//! The rows of the models page: the state of each model, in the cluster and on each VM.
+
+use idunno_shared::wire::control::{ClusterView, ModelView};
+use idunno_shared::wire::jobs::ModelState;
+
+use super::super::table::{Cell, Column, Row};
+use super::super::theme::Role;
+use super::{Content, column};
+use crate::execute::{members::natural, models::model_summary, text};
+
+/// Up to so many workers have a column each.
+const COLUMNS_MAX: usize = 12;
+
+pub(super) fn content(view: &ClusterView) -> Content {
+    let mut columns = vec![
+        column("MODEL", false, 0),
+        column("STATE", false, 1),
+        column("VERSION", false, 4),
+        column("READY", true, 2),
+        column("LOADING", true, 3),
+        column("FAILED", true, 3),
+    ];
+    let names = super::names(view);
+    let mut workers: Vec<_> = view.workers.iter().map(|worker| worker.node).collect();
+    workers.sort_by_cached_key(|node| natural(names.get(node).copied().unwrap_or_default()));
+    if workers.len() > COLUMNS_MAX {
+        workers.clear();
+    }
+    columns.extend(workers.iter().enumerate().map(|(place, node)| Column {
+        title: names.get(node).map_or_else(|| node.to_string(), |name| name.to_uppercase()),
+        right: false,
+        rank: u8::try_from(place + 5).unwrap_or(u8::MAX),
+    }));
+    let row = |model: &ModelView| {
+        let count = |wanted: fn(&ModelState) -> bool| {
+            Cell::count(model.workers.iter().filter(|(_, state)| wanted(state)).count() as u64)
+        };
+        let mut cells = vec![
+            Cell::plain(model.model.to_string()),
+            summary(model),
+            Cell::of(Role::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
+            count(|state| matches!(state, ModelState::Ready(_))),
+            count(|state| matches!(state, ModelState::Loading)),
+            count(|state| matches!(state, ModelState::Failed(_))),
+        ];
+        cells.extend(workers.iter().map(|node| {
+            let state = model.workers.iter().find(|(worker, _)| worker == node);
+            state.map_or_else(|| Cell::of(Role::Dim, "-"), |(_, state)| at_worker(state))
+        }));
+        Row { key: model.model.to_string(), cells }
+    };
+    (columns, view.models.iter().map(row).collect())
+}
+
+fn summary(model: &ModelView) -> Cell {
+    let role = match (&model.failure, model.training, &model.version) {
+        (_, true, _) => Role::Warn,
+        (Some(_), ..) => Role::Bad,
+        (None, false, Some(_)) => Role::Good,
+        (None, false, None) => Role::Dim,
+    };
+    Cell::state(role, model_summary(model))
+}
+
+fn at_worker(state: &ModelState) -> Cell {
+    let role = match state {
+        ModelState::Training | ModelState::Loading => Role::Warn,
+        ModelState::Ready(_) => Role::Good,
+        ModelState::Failed(_) => Role::Bad,
+    };
+    Cell::state(role, text::model_state(state).0)
+}

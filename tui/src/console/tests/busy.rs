@@ -1,0 +1,199 @@
+//! A cluster at work, for pictures: seven members of which one has died, two jobs, a past.
+
+use idunno_shared::ids::{Digest, JobId, NodeId, Term};
+use idunno_shared::wire::blobs::{BlobRef, Holder};
+use idunno_shared::wire::control::{
+    AssignmentView, ClusterView, DeadLetter, FileVersion, FolderEntry, JobState, JobView, Liveness, LoadView,
+    LogRole, ModelView, PlacedBlob, StoreView, WorkerView,
+};
+use idunno_shared::wire::jobs::{ModelState, ServerState};
+
+use crossterm::event::KeyCode;
+
+use super::{job, member, press, push};
+use crate::console::log::LogLine;
+use crate::console::state::{Effect, Facts, Msg, NetEvent, Page, Question, State};
+use crate::console::update::update;
+
+const MEMBERS: u16 = 7;
+/// 2026-11-23 01:50:00 UTC.
+const START_MS: u64 = 1_795_398_600_000;
+
+fn view(second: u64) -> ClusterView {
+    let dead = second > 40;
+    let live = |number: u16| !(dead && number == 1);
+    let coordinator = if dead { 3 } else { 1 };
+    let numbers = || 1..=MEMBERS;
+    let models = [("squeezenet1.1", JobId(1)), ("efficientnet-lite0", JobId(2))];
+    let ready = |name: &str| (name.parse().unwrap(), ModelState::Ready(Digest([7; 32])));
+    ClusterView {
+        term: Term(if dead { 4 } else { 3 }),
+        coordinator: NodeId(coordinator),
+        at_ms: START_MS + second * 1000,
+        revision: 100 + second,
+        members: numbers()
+            .map(|number| {
+                let liveness = if live(number) { Liveness::Alive } else { Liveness::Dead };
+                let role = match number {
+                    it if u64::from(it) == coordinator => LogRole::Coordinator,
+                    6.. => LogRole::Learner,
+                    _ => LogRole::Voter,
+                };
+                member(number, liveness, role)
+            })
+            .collect(),
+        workers: numbers()
+            .filter(|number| live(*number))
+            .map(|number| WorkerView {
+                node: NodeId(number.into()),
+                server: if number == 5 { ServerState::Down("no port".into()) } else { ServerState::Ready },
+                models: models.iter().map(|(name, _)| ready(name)).collect(),
+            })
+            .collect(),
+        models: models
+            .iter()
+            .map(|(name, _)| ModelView {
+                model: name.parse().unwrap(),
+                version: Some(Digest([7; 32])),
+                training: false,
+                failure: None,
+                workers: numbers()
+                    .filter(|number| live(*number))
+                    .map(|number| (NodeId(number.into()), ready(name).1))
+                    .collect(),
+            })
+            .collect(),
+        jobs: models
+            .iter()
+            .map(|(name, id)| {
+                let slower = id.0 as f64 * 4.0;
+                JobView {
+                    model: name.parse().unwrap(),
+                    rate_10s_qps: 140.0 + ((second + id.0 * 7) % 20) as f64 - slower,
+                    dead: if *id == JobId(2) { 3 } else { 0 },
+                    submitted: 5000,
+                    ..job(id.0, JobState::Running, (40 * second).saturating_sub(id.0 * 100))
+                }
+            })
+            .collect(),
+        assignments: numbers()
+            .filter(|number| live(*number))
+            .map(|number| AssignmentView {
+                node: NodeId(number.into()),
+                name: format!("m{number}"),
+                shares: vec![(JobId(1), 0.1 * f64::from(number)), (JobId(2), 1.0 - 0.1 * f64::from(number))],
+                current: vec![JobId(1 + u64::from(number % 2))],
+            })
+            .collect(),
+        store: StoreView {
+            files: 5012,
+            blobs: 4980,
+            bytes: 612_000_000,
+            under_replicated: if dead { 120 } else { 0 },
+            copying: if dead { 16 } else { 0 },
+            unavailable: 0,
+        },
+        loads: numbers()
+            .filter(|number| live(*number))
+            .map(|number| LoadView {
+                node: NodeId(number.into()),
+                batches: 2,
+                queries: 32 + (second * u64::from(number)) % 33,
+                blobs: 2800 + u64::from(number),
+                bytes: 349_000_000,
+            })
+            .collect(),
+    }
+}
+
+/// A minute of that cluster's life, with its coordinator's death.
+pub(super) fn busy(page: Page) -> State {
+    let mut state = State::new("prod".into());
+    for second in 1..=40 {
+        push(&mut state, view(second), second * 1000);
+    }
+    let lost = NetEvent::Waiting {
+        wait_ms: 100,
+        attempt: 1,
+        reason: "the coordinator went away".into(),
+        answered: true,
+    };
+    state.epoch_ms = START_MS;
+    update(&mut state, Msg::Net(lost), 41_000);
+    for second in 44..=60 {
+        push(&mut state, view(second), second * 1000);
+    }
+    state.page = page;
+    let lines = ["INFO this member coordinates term=4", "WARN m1 does not answer", "ERROR the disk is full"];
+    let lines = (0..30).map(|number| LogLine {
+        source: format!("m{}", 1 + number % 7),
+        text: format!("2026-11-23T01:50:{number:02}.000000Z  {}", lines[number % 3]),
+    });
+    update(&mut state, Msg::Log(lines.collect()), 60_000);
+    let files = ["labels.csv", "photo-0001.jpg", "photo-0002.jpg"].map(super::entry);
+    let mut entries = vec![FolderEntry::Folder("docs/".into()), FolderEntry::Folder("test-data/".into())];
+    entries.extend(files);
+    update(&mut state, Msg::Tick, 60_000);
+    if let Some(query) = state.files.asked.clone() {
+        update(&mut state, Msg::Files(query, Ok((entries, false))), 60_000);
+    }
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Down);
+    state.dirty = true;
+    state
+}
+
+/// The same, looking into what is selected, at the part that `turns` to the right leads to.
+pub(super) fn inside(page: Page, turns: usize) -> State {
+    let mut state = busy(page);
+    let mut effects = press(&mut state, KeyCode::Enter);
+    for _ in 0..turns {
+        effects = press(&mut state, KeyCode::Right);
+    }
+    answer(&mut state, effects);
+    state
+}
+
+/// Answers what is asked.
+pub(super) fn answer(state: &mut State, effects: Vec<Effect>) {
+    for effect in effects {
+        if let Effect::Look(question) = effect {
+            let facts = facts(&question);
+            update(state, Msg::Seen(question, Ok(facts)), 60_000);
+        }
+    }
+}
+
+fn facts(question: &Question) -> Facts {
+    match question {
+        Question::DeadLetters(_) => Facts::Letters(
+            (0..3)
+                .map(|number| DeadLetter {
+                    index: 17 + number,
+                    name: format!("test-data/photo-{number:04}.jpg").parse().unwrap(),
+                    reason: "the image is cut off: 3 of 4 tries".into(),
+                    worker: NodeId(2),
+                    attempts: 3,
+                })
+                .collect(),
+            false,
+        ),
+        Question::Stored(_) => Facts::Files(vec![super::file("docs/report.pdf")], false),
+        Question::Versions(name) => Facts::Versions(vec![FileVersion {
+            name: name.clone(),
+            version: 3,
+            size: 12_345,
+            digest: Digest([1; 32]),
+            created_ms: START_MS,
+            extents: vec![PlacedBlob {
+                blob: BlobRef { digest: Digest([2; 32]), size: 12_345 },
+                holders: [2, 3, 4, 6]
+                    .map(|node| Holder { node: NodeId(node), address: ([127, 0, 0, 1], 7400).into() })
+                    .to_vec(),
+            }],
+        }]),
+        Question::Results(_) | Question::Preview(_) => {
+            Facts::Lines(vec![r#"{"query":17,"label":"tabby cat"}"#.into(), "second".into()])
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The update function under random messages: whatever comes in whatever order, what must hold holds.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::wire::control::ClusterView;
+use proptest::prelude::*;
+
+use super::busy::busy;
+use super::{entry, fixture};
+use crate::command::registry::Danger;
+use crate::console::log::LogLine;
+use crate::console::state::{Effect, Facts, Mode, Msg, NetEvent, Page, State};
+use crate::console::update::update;
+use crate::execute::{Answer, Exit, Failure};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Key(KeyCode, bool),
+    Type(&'static str),
+    Mouse(u16, u16, bool),
+    View(u64, usize),
+    Lost(bool),
+    Log,
+    Answer(bool),
+    Finish(u64, bool),
+    Size(u16, u16),
+    Tick(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let codes = vec![
+        KeyCode::Enter,
+        KeyCode::Esc,
+        KeyCode::Tab,
+        KeyCode::BackTab,
+        KeyCode::Backspace,
+        KeyCode::Up,
+        KeyCode::Down,
+        KeyCode::Left,
+        KeyCode::Right,
+        KeyCode::Home,
+        KeyCode::End,
+        KeyCode::PageDown,
+    ];
+    let lines = vec![
+        ":stop-job job-1\n",
+        ":delete a\n",
+        "/m1\n",
+        ":sort state\n",
+        "an\n",
+        "aD",
+        ":leave --member m2\n",
+        "y",
+        "ax\n",
+        ":local down --purge\n",
+        "purge\n",
+    ];
+    let step = prop_oneof![
+        4 => prop::sample::select(codes).prop_map(|code| Step::Key(code, false)),
+        4 => (0x20_u8..0x7f, prop::bool::weighted(0.1))
+            .prop_map(|(c, control)| Step::Key(KeyCode::Char(char::from(c)), control)),
+        2 => prop::sample::select(lines).prop_map(Step::Type),
+        1 => (0..130_u16, 0..40_u16, any::<bool>()).prop_map(|(x, y, wheel)| Step::Mouse(x, y, wheel)),
+        2 => (1..6_u64, 0..5_usize).prop_map(|(term, members)| Step::View(term, members)),
+        1 => any::<bool>().prop_map(Step::Lost),
+        1 => Just(Step::Log),
+        2 => any::<bool>().prop_map(Step::Answer),
+        1 => (1..5_u64, any::<bool>()).prop_map(|(id, well)| Step::Finish(id, well)),
+        1 => (1..131_u16, 1..41_u16).prop_map(|(width, height)| Step::Size(width, height)),
+        1 => (0..9000_u64).prop_map(Step::Tick),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// The messages of a step.
+fn messages(step: &Step, state: &State) -> Vec<Msg> {
+    let key = |code, control| {
+        let modifiers = if control { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
+        Msg::Key(KeyEvent::new(code, modifiers))
+    };
+    match step {
+        Step::Key(code, control) => vec![key(*code, *control)],
+        Step::Type(text) => text
+            .chars()
+            .map(|c| key(if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) }, false))
+            .collect(),
+        Step::Mouse(column, row, wheel) => {
+            let press = MouseEventKind::Down(MouseButton::Left);
+            let kind = if *wheel { MouseEventKind::ScrollUp } else { press };
+            vec![Msg::Mouse(MouseEvent { kind, column: *column, row: *row, modifiers: KeyModifiers::NONE })]
+        }
+        Step::View(term, members) => {
+            let mut view = ClusterView { term: Term(*term), coordinator: NodeId(*term), ..fixture() };
+            view.members.truncate(*members);
+            view.jobs.truncate(*members);
+            (view.at_ms, view.revision) = (term * 1000, *term);
+            vec![Msg::Net(NetEvent::View(Box::new(view)))]
+        }
+        Step::Lost(answered) => {
+            let reason = String::from("gone");
+            vec![Msg::Net(NetEvent::Waiting { wait_ms: 10, attempt: 1, reason, answered: *answered })]
+        }
+        Step::Log => {
+            vec![Msg::Log(vec![LogLine { source: "m1".into(), text: "2026 WARN 漢字".into() }; 3])]
+        }
+        Step::Answer(well) => {
+            let files = state.files.asked.clone().map(|query| {
+                Msg::Files(
+                    query,
+                    if *well { Ok((vec![entry("a"), entry("b")], true)) } else { Err("no".into()) },
+                )
+            });
+            let asked = state.details.last().and_then(|detail| detail.asked.clone());
+            let seen = asked.map(|question| {
+                Msg::Seen(question, if *well { Ok(Facts::Lines(vec!["x".into()])) } else { Err("no".into()) })
+            });
+            files.into_iter().chain(seen).collect()
+        }
+        Step::Finish(id, well) => {
+            let failure = Failure::new(Exit::Unreachable, "nobody");
+            vec![Msg::Finished(*id, if *well { Ok(Answer::new(1.into(), "1\n2")) } else { Err(failure) })]
+        }
+        Step::Size(width, height) => vec![Msg::Resized(*width, *height)],
+        Step::Tick(_) => vec![Msg::Tick],
+    }
+}
+
+fn check(state: &State, effects: &[Effect], asked: bool) {
+    if let Some(table) = state.table()
+        && table.cursor.key.is_some()
+    {
+        assert!(table.cursor.line < table.rows.len().max(1), "{:?}", table.cursor);
+    }
+    assert!(state.operations.len() <= 1000 && state.events.list.len() <= 1000 && state.given.len() <= 100);
+    for effect in effects {
+        if let Effect::Run(_, verb) = effect {
+            assert!(!(state.read_only && verb.changes()), "{verb:?} in read-only mode");
+            assert!(asked || verb.danger().0 == Danger::None, "{verb:?} was not asked about");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_that_happens_breaks_the_console(steps in steps(), read_only in any::<bool>(), page in 0..8_usize) {
+        let mut state = busy(Page::ALL[page]);
+        state.read_only = read_only;
+        let mut now_ms = 60_000;
+        for (number, step) in steps.iter().enumerate() {
+            for msg in messages(step, &state) {
+                now_ms += if let Step::Tick(ms) = step { *ms } else { 200 };
+                let asked = matches!(state.mode, Mode::Confirm(_));
+                let effects = update(&mut state, msg, now_ms);
+                check(&state, &effects, asked);
+            }
+            if number % 8 == 0 {
+                let (width, height) = state.size;
+                super::screen(&state, width, height, now_ms);
+            }
+        }
+    }
+}

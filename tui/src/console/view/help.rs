@@ -1,0 +1,107 @@
+//! Help and the palette: the registry as a list that typing searches.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::overlay::framed;
+use crate::command::registry::Danger;
+use crate::console::input::Input;
+use crate::console::layout::middle;
+use crate::console::palette::found;
+use crate::console::registry::{Does, Item, items};
+use crate::console::state::State;
+use crate::console::theme::Role;
+
+/// What the keymap cannot change: in lines, forms, dialogs and results.
+const FIXED: [(&str, &str); 4] = [
+    ("ctrl-c", "quit at once; the cluster goes on"),
+    ("ctrl-a e u k w", "edit a line as in a shell"),
+    ("tab, right", "in a line: complete; in a form: next field, take the name offered"),
+    ("esc", "close what is open"),
+];
+
+/// Lines of help that a search leaves.
+pub fn help_lines(state: &State, search: &str) -> usize {
+    lines(state, search).len()
+}
+
+fn lines(state: &State, search: &str) -> Vec<Line<'static>> {
+    let wanted = search.to_lowercase();
+    let mut lines = Vec::new();
+    for item in items() {
+        let keys = state.keymap.keys(&item.name).join(", ");
+        let text = format!("{} {keys} {}", item.name, item.help).to_lowercase();
+        if text.contains(&wanted) {
+            lines.extend(entry(state, item, &keys));
+        }
+    }
+    let fixed = FIXED.iter().filter(|(key, does)| format!("{key} {does}").contains(&wanted));
+    lines.extend(fixed.map(|(key, does)| row(state, key, "", (*does).to_owned())));
+    if lines.is_empty() {
+        lines.push(Line::styled(
+            "nothing is called so; Backspace widens the search",
+            state.theme.style(Role::Dim),
+        ));
+    }
+    lines
+}
+
+fn entry(state: &State, item: &Item, keys: &str) -> Vec<Line<'static>> {
+    let asks = match item.danger() {
+        Danger::None => "",
+        Danger::Disruptive => " (asks first)",
+        Danger::Irreversible => " (asks first, cannot be undone)",
+    };
+    let refused = if state.read_only && item.changes() { " (refused: read-only)" } else { "" };
+    let help = format!("{}{asks}{refused}", item.help);
+    match &item.does {
+        Does::Act(_) => vec![row(state, keys, &item.name, help)],
+        Does::Command(command) => vec![
+            row(state, keys, &format!(":{} ", item.name), command.arguments.clone()),
+            row(state, "", "", help),
+        ],
+    }
+}
+
+fn row(state: &State, keys: &str, name: &str, help: String) -> Line<'static> {
+    let theme = state.theme;
+    Line::from(vec![
+        Span::styled(format!("{keys:<16} "), theme.style(Role::Key)),
+        Span::styled(
+            if name.is_empty() { String::new() } else { format!("{name:<18} ") },
+            theme.style(Role::Title),
+        ),
+        Span::raw(help),
+    ])
+}
+
+pub(super) fn draw(state: &State, search: &Input, line: usize, frame: &mut Frame<'_>, area: Rect) {
+    let mut lines = lines(state, &search.text());
+    let inside = usize::from(area.height.saturating_sub(2));
+    let first = line.min(lines.len().saturating_sub(inside));
+    framed(String::from(" help: type to search "), lines.split_off(first), 0, state.theme, frame, area);
+}
+
+pub(super) fn palette(state: &State, search: &Input, chosen: usize, frame: &mut Frame<'_>, area: Rect) {
+    let theme = state.theme;
+    let found = found(state, &search.text());
+    let area = middle(area, area.width.min(100), area.height);
+    let inside = usize::from(area.height.saturating_sub(2));
+    let first = (chosen + 1).saturating_sub(inside);
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for (number, item) in found.iter().enumerate().skip(first).take(inside) {
+        let keys = state.keymap.hint(&item.name).unwrap_or_default();
+        let line = Line::from(vec![
+            Span::raw(format!(" {:<22} ", item.name)),
+            Span::styled(format!("{keys:<10} "), theme.style(Role::Key)),
+            Span::raw(item.help.clone()),
+        ]);
+        let style = theme.style(if number == chosen { Role::Selected } else { Role::Plain });
+        lines.push(line.style(style));
+    }
+    if lines.is_empty() {
+        lines.push(Line::styled(" nothing is called so", theme.style(Role::Dim)));
+    }
+    framed(String::from(" what? "), lines, 0, theme, frame, area);
+}

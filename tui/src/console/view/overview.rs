@@ -1,0 +1,180 @@
+//! The overview: whether the cluster is well, how fast it works, and what happened last.
+
+use idunno_shared::wire::control::{ClusterView, JobState, JobView};
+use idunno_shared::wire::jobs::ServerState;
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{figures, table};
+use crate::console::layout::WIDE;
+use crate::console::rows::progress;
+use crate::console::state::State;
+use crate::console::theme::{Role, Theme};
+use crate::execute::text;
+
+/// Lines of the figures, their title among them.
+const FIGURES: u16 = 10;
+/// Columns of the figures where they stand beside the charts.
+const FIGURES_WIDTH: u16 = 54;
+/// The least that the events get.
+const EVENTS_MIN: u16 = 4;
+const BAR: usize = 10;
+
+pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
+    let Some(view) = &state.view else {
+        let text = Paragraph::new(table::empty(state)).style(state.theme.style(Role::Dim));
+        frame.render_widget(text.wrap(Wrap { trim: true }), area);
+        return;
+    };
+    let jobs = charted(state, view);
+    let (facts, charts, events) = if area.width >= WIDE {
+        let [top, events] =
+            Layout::vertical([Constraint::Percentage(65), Constraint::Min(EVENTS_MIN)]).areas(area);
+        let [facts, charts] =
+            Layout::horizontal([Constraint::Length(FIGURES_WIDTH), Constraint::Min(0)]).areas(top);
+        (facts, charts, events)
+    } else {
+        let wanted = u16::try_from(jobs.len()).unwrap_or(u16::MAX).saturating_mul(3).saturating_add(1);
+        let room = area.height.saturating_sub(FIGURES + EVENTS_MIN);
+        let charts = if jobs.is_empty() { 0 } else { wanted.min(room.max(3)) };
+        let parts = [Constraint::Max(FIGURES), Constraint::Length(charts), Constraint::Min(0)];
+        let [facts, charts, events] = Layout::vertical(parts).areas(area);
+        (facts, charts, events)
+    };
+    frame.render_widget(Paragraph::new(facts_text(view, state.theme, facts.width)), facts);
+    draw_charts(state, &jobs, frame, charts);
+    draw_events(state, frame, events);
+}
+
+fn labelled(label: &str, theme: Theme, spans: Vec<Span<'static>>) -> Line<'static> {
+    let mut line = vec![Span::styled(format!("{label:<13}"), theme.style(Role::Dim))];
+    line.extend(spans);
+    Line::from(line)
+}
+
+fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>> {
+    let (role, reasons) = figures::verdict(view);
+    let word = match role {
+        Role::Good => "healthy",
+        Role::Warn => "degraded",
+        _ => "in danger",
+    };
+    let state =
+        |role: Role, text: String| Span::styled(format!("{} {text}", theme.glyph(role)), theme.style(role));
+    let raw = |text: String| vec![Span::raw(text)];
+    let ready = view.workers.iter().filter(|worker| worker.server == ServerState::Ready).count();
+    let (up, voters) = figures::voters(view);
+    let store = &view.store;
+    let copies = match (store.unavailable, store.under_replicated) {
+        (0, 0) => state(Role::Good, String::from("all there")),
+        (0, short) => state(Role::Warn, format!("{short} short, {} under way", store.copying)),
+        (lost, short) => state(Role::Bad, format!("{lost} without a live copy, {short} short")),
+    };
+    let gap = figures::gap(view).map_or_else(
+        || vec![Span::styled("fewer than two jobs run", theme.style(Role::Dim))],
+        |(jobs, gap)| raw(format!("{:.0} % between the rates of {jobs} jobs", gap * 100.0)),
+    );
+    let count = |wanted: fn(&JobState) -> bool| view.jobs.iter().filter(|job| wanted(&job.state)).count();
+    let mut members = figures::members(view, theme);
+    members.push(Span::raw(format!("({up} of {voters} voters up)")));
+    let verdict = format!("{word}{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "));
+    let verdict = table::cut(verdict, usize::from(width.saturating_sub(4)));
+    vec![
+        Line::styled("CLUSTER", theme.style(Role::Title)),
+        Line::from(state(role, verdict)),
+        labelled("members", theme, members),
+        labelled("servers", theme, raw(format!("{ready} of {} ready", view.workers.len()))),
+        labelled(
+            "jobs",
+            theme,
+            raw(format!(
+                "{} running, {} paused, {} done",
+                count(|state| *state == JobState::Running),
+                count(|state| matches!(state, JobState::Paused(_))),
+                count(|state| *state == JobState::Done),
+            )),
+        ),
+        labelled("fairness gap", theme, gap),
+        labelled(
+            "files",
+            theme,
+            raw(format!(
+                "{} in {}, {}",
+                store.files,
+                text::count(store.blobs, "blob"),
+                text::bytes(store.bytes)
+            )),
+        ),
+        labelled("copies", theme, vec![copies]),
+        Line::raw(""),
+    ]
+}
+
+/// Jobs with a chart: those that run, then those whose curve is not over yet.
+fn charted<'a>(state: &State, view: &'a ClusterView) -> Vec<&'a JobView> {
+    let curve = |job: &&JobView| {
+        state
+            .history
+            .rates
+            .get(&job.id)
+            .is_some_and(|curve| curve.last(usize::MAX).iter().any(|it| *it > 0.0))
+    };
+    let mut jobs: Vec<&JobView> =
+        view.jobs.iter().filter(|job| job.state == JobState::Running || curve(job)).collect();
+    jobs.sort_by_key(|job| job.state != JobState::Running);
+    jobs
+}
+
+fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Rect) {
+    if area.height == 0 {
+        return;
+    }
+    let theme = state.theme;
+    let mut lines = vec![Line::styled("QUERIES PER SECOND, THE LAST FOUR MINUTES", theme.style(Role::Title))];
+    if jobs.is_empty() {
+        lines.push(Line::styled("no job has run yet", theme.style(Role::Dim)));
+    }
+    let room = usize::from(area.height).saturating_sub(1);
+    let shown = jobs.len().min((room / 2).max(1));
+    let height = (room.checked_div(shown).unwrap_or(0)).saturating_sub(1).min(6);
+    let width = usize::from(area.width).saturating_sub(1);
+    for (number, job) in jobs.iter().take(shown).enumerate() {
+        let values = state.history.rates.get(&job.id).map(|curve| curve.last(width)).unwrap_or_default();
+        let top = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
+        let (share, percent) = progress(job);
+        let eta = job.eta_s.map(|eta| format!("  {} left", text::seconds(eta))).unwrap_or_default();
+        let label = format!(
+            "{} {}  {} {percent} %  {:.1} q/s{eta}  (top {top:.0})",
+            job.id,
+            job.model,
+            theme.bar(share, BAR),
+            job.rate_10s_qps
+        );
+        lines.push(Line::styled(label, theme.style(Role::Plain)));
+        let chart = theme.chart(&values, width, height, top);
+        lines.extend(chart.into_iter().map(|line| Line::styled(line, theme.style(Role::Curve(number)))));
+    }
+    let more = jobs.len() - shown;
+    if more > 0 && lines.len() < usize::from(area.height) {
+        lines.push(Line::styled(format!("and {more} more: see the jobs page"), theme.style(Role::Dim)));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn draw_events(state: &State, frame: &mut Frame<'_>, area: Rect) {
+    let theme = state.theme;
+    let mut lines = vec![Line::styled("RECENT EVENTS", theme.style(Role::Title))];
+    if state.events.list.is_empty() {
+        lines.push(Line::styled("nothing has happened since the console was opened", theme.style(Role::Dim)));
+    }
+    let room = usize::from(area.height).saturating_sub(1);
+    lines.extend(state.events.list.iter().rev().take(room).map(|event| {
+        Line::from(vec![
+            Span::styled(format!("{}  ", text::clock(event.at_ms)), theme.style(Role::Dim)),
+            Span::styled(format!("{} {}", theme.glyph(event.role), event.text), theme.style(event.role)),
+        ])
+    }));
+    frame.render_widget(Paragraph::new(lines), area);
+}

@@ -1,0 +1,216 @@
+//! What people set once: `config.toml` (theme, clusters) and `keymap.toml` (keys), in one directory.
+//!
+//! A file that is wrong is reported and left out, for a console that does not open helps nobody.
+//! Precedence: command line, environment, the context, the file, the default.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::command::{Global, Palette};
+use crate::console::keymap::Keymap;
+use crate::execute::{Exit, Failure};
+
+/// The settings' file names.
+const CONFIG: &str = "config.toml";
+const KEYMAP: &str = "keymap.toml";
+
+/// Which characters the console draws with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Symbols {
+    /// As the locale says.
+    #[default]
+    Auto,
+    /// With blocks and circles.
+    Unicode,
+    /// Plain.
+    Ascii,
+}
+
+/// A cluster of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// Addresses of members, separated by commas.
+    pub cluster: String,
+    /// Whether nothing may be changed there.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Its theme, so that one sees where one is.
+    pub theme: Option<Palette>,
+}
+
+/// `config.toml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The console's colours.
+    pub theme: Palette,
+    /// Its characters.
+    pub symbols: Symbols,
+    /// Whether the mouse is the console's from the start.
+    pub mouse: bool,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+    /// The cluster to go to where none is named.
+    pub context: Option<String>,
+    /// Clusters by name.
+    pub contexts: BTreeMap<String, Context>,
+}
+
+/// The settings, and what is wrong with their files.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// Where the files are.
+    pub dir: PathBuf,
+    /// `config.toml`.
+    pub config: Config,
+    /// `keymap.toml` over the registry's keys.
+    pub keymap: Arc<Keymap>,
+    /// What is wrong with `config.toml`.
+    pub problems: Vec<String>,
+}
+
+/// Where the settings are: `IDUNNO_CONFIG_DIR`, else `idunno` in the user's directory for settings.
+pub fn directory(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = set("IDUNNO_CONFIG_DIR") {
+        return dir;
+    }
+    let home = || set("HOME").map(|home| home.join(".config"));
+    let base = set("XDG_CONFIG_HOME").or_else(|| set("APPDATA")).or_else(home);
+    base.unwrap_or_default().join("idunno")
+}
+
+impl Settings {
+    /// Reads the files of a directory; those that do not exist say nothing.
+    pub fn load(dir: &Path) -> Self {
+        let mut problems = Vec::new();
+        let config = match read(&dir.join(CONFIG), &mut problems).map(|text| toml::from_str(&text)) {
+            None => Config::default(),
+            Some(Ok(config)) => config,
+            Some(Err(error)) => {
+                problems.push(format!("{CONFIG}: {}", error.to_string().trim_end().replace('\n', " ")));
+                Config::default()
+            }
+        };
+        let keymap = read(&dir.join(KEYMAP), &mut problems).unwrap_or_default();
+        let keymap = Arc::new(Keymap::read(&keymap));
+        Self { dir: dir.to_owned(), config, keymap, problems }
+    }
+
+    /// Everything that is wrong, with the file's name before it.
+    pub fn all_problems(&self) -> Vec<String> {
+        let keys = self.keymap.problems.iter().map(|problem| format!("{KEYMAP}: {problem}"));
+        self.problems.iter().cloned().chain(keys).collect()
+    }
+
+    /// What holds with the context that is meant, if one is.
+    pub fn resolve(&self, mut global: Global) -> Result<Global, Failure> {
+        let named = global.context.clone().or_else(|| self.config.context.clone());
+        let context = match named.filter(|_| !global.cluster_given) {
+            None => None,
+            Some(name) => {
+                let context = self.config.contexts.get(&name).ok_or_else(|| self.unknown(&name))?;
+                let wrong =
+                    |error| Failure::new(Exit::Usage, format!("{CONFIG}: the context {name}: {error}"));
+                global.cluster = context.cluster.parse().map_err(wrong)?;
+                global.context = Some(name);
+                Some(context)
+            }
+        };
+        global.read_only |= self.config.read_only || context.is_some_and(|context| context.read_only);
+        let theme = context.and_then(|context| context.theme).unwrap_or(self.config.theme);
+        global.theme = global.theme.or(Some(theme));
+        Ok(global)
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let known: Vec<&str> = self.config.contexts.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { String::from("none") } else { known.join(", ") };
+        let path = self.dir.join(CONFIG);
+        Failure::new(
+            Exit::NotFound,
+            format!("there is no context '{name}' in {}: it has {known}", path.display()),
+        )
+    }
+
+    /// The files, and whether they are there.
+    pub fn files(&self) -> [(&'static str, PathBuf, bool); 2] {
+        [CONFIG, KEYMAP].map(|name| {
+            let path = self.dir.join(name);
+            let exists = path.is_file();
+            (name, path, exists)
+        })
+    }
+}
+
+fn read(path: &Path, problems: &mut Vec<String>) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            problems.push(format!("cannot read {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::fs;
+
+    use super::*;
+    use crate::command::Arguments;
+
+    fn global(words: &str) -> Global {
+        let words: Vec<OsString> = format!("idunno {words}").split_whitespace().map(Into::into).collect();
+        let mut global = Arguments::read(&words).unwrap().global;
+        // The tests' own environment is not what is tested.
+        (global.read_only, global.context) = (false, global.context.filter(|_| words.len() > 1));
+        global
+    }
+
+    #[test]
+    fn a_context_gives_the_cluster_unless_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "theme = 'light'\ncontext = 'lab'\n[contexts.lab]\ncluster = '127.0.0.1:1'\n\
+                    [contexts.prod]\ncluster = '127.0.0.1:2,127.0.0.1:3'\nread_only = true\ntheme = 'colour-blind'\n";
+        fs::write(dir.path().join(CONFIG), text).unwrap();
+        let settings = Settings::load(dir.path());
+        assert_eq!(settings.all_problems(), [""; 0]);
+        let lab = settings.resolve(global("")).unwrap();
+        assert_eq!((lab.cluster.0.len(), lab.read_only, lab.theme), (1, false, Some(Palette::Light)));
+        let prod = settings.resolve(global("--context prod")).unwrap();
+        assert_eq!((prod.cluster.0.len(), prod.read_only, prod.theme), (2, true, Some(Palette::ColourBlind)));
+        let named = settings.resolve(global("--cluster 127.0.0.1:9 --context prod")).unwrap();
+        assert_eq!((named.cluster.0[0].port(), named.read_only), (9, false));
+        assert_eq!(settings.resolve(global("--context x")).unwrap_err().exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn wrong_files_are_reported_and_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(CONFIG), "thema = 'light'\n").unwrap();
+        fs::write(dir.path().join(KEYMAP), "freeze = 'ctrl-'\n").unwrap();
+        let settings = Settings::load(dir.path());
+        let problems = settings.all_problems();
+        assert!(problems[0].starts_with("config.toml: ") && problems[0].contains("thema"), "{problems:?}");
+        assert!(problems[1].starts_with("keymap.toml: freeze"), "{problems:?}");
+        assert_eq!(settings.config, Config::default());
+    }
+
+    #[test]
+    fn the_directory_is_the_users() {
+        let with = |pairs: &'static [(&str, &str)]| {
+            directory(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(with(&[("HOME", "/h")]), PathBuf::from("/h/.config/idunno"));
+        assert_eq!(with(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]), PathBuf::from("/x/idunno"));
+        assert_eq!(with(&[("IDUNNO_CONFIG_DIR", "/i"), ("HOME", "/h")]), PathBuf::from("/i"));
+    }
+}

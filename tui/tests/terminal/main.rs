@@ -1,0 +1,189 @@
+//! The console in a real terminal, on a real cluster of three processes whose coordinator is killed.
+//!
+//! Needs `idunnod` beside `idunno` (`cargo build -p idunno-daemon`).
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
+
+mod pty;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use idunno_console::console::terminal::Screen;
+use rustix::process::Signal;
+
+use pty::{LIMIT, Terminal};
+
+const IDUNNO: &str = env!("CARGO_BIN_EXE_idunno");
+/// Set in the process that is to panic while it has the terminal.
+const PANICS: &str = "IDUNNO_TEST_PANICS";
+/// How long an idle console must write nothing.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// One cluster at a time: the machine is small, and its timings are what is tested.
+static GATE: Mutex<()> = Mutex::new(());
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let alone = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = Self { dir: tempfile::tempdir().unwrap(), _alone: alone };
+        let daemon = daemon();
+        let up = ["local", "up", "--members", "3", "--idunnod", daemon.to_str().unwrap()];
+        let done = cluster.run(&up);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        cluster
+    }
+
+    fn path(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(IDUNNO);
+        command.args(["--dir", self.path()]).args(arguments).env_remove("IDUNNO_CLUSTER");
+        command.output().unwrap()
+    }
+
+    fn console(&self, variables: &[(&str, &str)]) -> Terminal {
+        let config = self.dir.path().join("no-settings");
+        let mut variables = variables.to_vec();
+        variables.push(("IDUNNO_CONFIG_DIR", config.to_str().unwrap()));
+        Terminal::start(Path::new(IDUNNO), &["--dir", self.path()], &variables)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.run(&["local", "down"]);
+    }
+}
+
+/// The daemon's program, which belongs to another package.
+fn daemon() -> PathBuf {
+    let program = Path::new(IDUNNO).with_file_name("idunnod");
+    assert!(program.is_file(), "build it first: cargo build -p idunno-daemon");
+    program
+}
+
+fn coordinator(screen: &str) -> String {
+    let after = screen.split("coordinator ").nth(1).unwrap_or_default();
+    after.split(['@', ' ']).next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_console_outlives_its_coordinator_and_keeps_what_was_selected() {
+    let cluster = Cluster::start();
+    let mut console = cluster.console(&[]);
+    console.shows("● LIVE");
+    console.press("2");
+    console.until("three members", |it| it.screen().matches("● up").count() == 3);
+    console.press("jj");
+    console.until("m2 selected", |it| it.is_selected("m2"));
+    let before = coordinator(&console.screen());
+    let (first, seen) = (console.frames.len(), console.screen());
+    assert!(seen.contains("term "), "{seen}");
+
+    assert!(cluster.run(&["local", "kill", "--coordinator"]).status.success());
+    console.until("another coordinator", |it| {
+        let screen = it.screen();
+        screen.contains("● LIVE") && coordinator(&screen) != before
+    });
+    let frames = &console.frames[first..];
+    assert!(frames.iter().any(|frame| frame.contains("ELECTING")), "{}", frames.join("\n---\n"));
+    for frame in frames {
+        // Never blank: the last data stays, whatever the header says.
+        assert!(frame.contains("NAME") && frame.contains("m1") && frame.contains("m3"), "{frame}");
+    }
+    console.until("m2 selected", |it| it.is_selected("m2"));
+    console.until("the dead member", |it| it.screen().contains("✖ dead"));
+    console.press("8");
+    console.shows(&format!("{before} is dead"));
+    console.shows("coordinates in term");
+    console.press("q");
+    assert_eq!(console.ends(), 0);
+}
+
+#[test]
+fn an_idle_console_writes_nothing() {
+    let cluster = Cluster::start();
+    let mut console = cluster.console(&[]);
+    console.shows("● LIVE");
+    console.press("2");
+    console.shows("MODEL SERVER");
+    // What a cluster that has just formed has to tell comes first.
+    let started = Instant::now();
+    while console.read(QUIET) {
+        assert!(started.elapsed() < 2 * LIMIT, "it never stops to write: {}", console.screen());
+    }
+}
+
+#[test]
+fn without_colours_the_selection_is_still_seen() {
+    let cluster = Cluster::start();
+    let mut console = cluster.console(&[("NO_COLOR", "1")]);
+    console.shows("● LIVE");
+    console.press("2j");
+    console.until("m1 selected", |it| it.is_selected("m1"));
+    let raw = String::from_utf8_lossy(&console.raw).into_owned();
+    assert!(!raw.contains("[38;5;") && !raw.contains("[48;5;"), "a colour was set");
+}
+
+#[test]
+fn the_terminal_is_given_back_after_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let mut console = Terminal::start(Path::new(IDUNNO), &["--dir", path], &[]);
+    let before = console.before.clone();
+    console.shows("idunno");
+    console.until("raw mode", |it| it.settings() != before);
+    console.signal(Signal::TERM);
+    assert_eq!(console.ends(), 0);
+    console.writes(b"\x1b[?1049l");
+    assert_eq!(console.settings(), before);
+}
+
+#[test]
+fn ctrl_z_stops_it_with_the_terminal_given_back_and_it_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let mut console = Terminal::start(Path::new(IDUNNO), &["--dir", path], &[]);
+    let before = console.before.clone();
+    console.shows("idunno");
+    console.press("\x1a");
+    console.until("stopped", |it| it.process_state() == Some('T'));
+    console.writes(b"\x1b[?1049l");
+    assert_eq!(console.settings(), before);
+    let frames = console.frames.len();
+    console.signal(Signal::CONT);
+    console.until("a new frame", |it| it.frames.len() > frames && it.screen().contains("overview"));
+    assert_ne!(console.settings(), before);
+    console.press("q");
+    assert_eq!(console.ends(), 0);
+    assert_eq!(console.settings(), before);
+}
+
+#[test]
+fn the_terminal_is_given_back_after_a_panic() {
+    if std::env::var_os(PANICS).is_some() {
+        let _screen = Screen::open(true).unwrap();
+        panic!("on purpose");
+    }
+    let test = std::env::current_exe().unwrap();
+    let name = "the_terminal_is_given_back_after_a_panic";
+    let mut process = Terminal::start(&test, &["--exact", name, "--nocapture"], &[(PANICS, "1")]);
+    let before = process.before.clone();
+    assert_ne!(process.ends(), 0);
+    process.writes(b"\x1b[?1000h");
+    process.writes(b"\x1b[?1000l");
+    process.writes(b"\x1b[?1049l");
+    process.writes(b"on purpose");
+    assert_eq!(process.settings(), before);
+}
