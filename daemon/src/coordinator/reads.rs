@@ -62,7 +62,8 @@ impl Office {
                 Ok(ControlReply::DeadLetters { letters, more })
             }
             ControlRequest::Folder { prefix, after, limit } => {
-                let (entries, more) = folders::level(&self.barrier().await?, &prefix, after.as_ref(), limit);
+                let state = self.barrier().await?;
+                let (entries, more) = folders::level(&state, &prefix, after.as_ref(), limit);
                 Ok(ControlReply::Folder { entries, more })
             }
             ControlRequest::Members
