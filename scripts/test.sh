@@ -4,11 +4,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 ./scripts/setup_python.sh
 export IDUNNO_TEST_PYTHON="$PWD/.venv/bin/python"
-# The cluster tests run the programs themselves.
-cargo build --quiet --workspace --bins
 failed=()
+# The model server's tests mostly wait: they run while everything is built.
+said="$(mktemp)"
+trap 'rm -f "$said"' EXIT
+.venv/bin/python -m pytest --quiet python_model_server/tests >"$said" 2>&1 &
+# The cluster tests run the programs themselves.
+{ cargo build --quiet --workspace --bins && cargo test --workspace --no-run; } || failed+=(build)
+wait "$!" || failed+=("model server")
+cat "$said"
 cargo test --workspace --no-fail-fast || failed+=(Rust)
-.venv/bin/python -m pytest --quiet python_model_server/tests || failed+=("model server")
 .venv/bin/python -m pytest --quiet scripts/tests || failed+=(scripts)
 if ((${#failed[@]})); then
     echo "test.sh: tests failed: ${failed[*]}" >&2

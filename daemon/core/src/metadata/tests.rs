@@ -360,7 +360,7 @@ fn only_an_asked_for_training_counts() {
     fixture.change(start).unwrap();
     fixture.train("mine", "weights").unwrap();
     assert_eq!(fixture.state.locate(&name("models/mine"), None).unwrap().number, 1);
-    assert_eq!(fixture.state.model_views().len(), 5);
+    assert_eq!(fixture.state.model_views().len(), PREDEFINED_MODELS.len() + 1);
     let dots = Change::TrainStart { models: vec!["..".parse().unwrap()], seed: 1 };
     assert_eq!(code(fixture.change(dots)), RefusalCode::Invalid);
 }

@@ -245,7 +245,13 @@ impl World {
         let trims = self.upkeep.trim(&self.state, &members);
         self.figures.trims += trims.len() as u64;
         if !trims.is_empty() {
-            self.apply(Action::Holders(trims));
+            self.apply(Action::Holders(trims.clone()));
+        }
+        for HolderChange { digest, .. } in trims {
+            assert!(
+                members.live_among(self.state.holders(&digest)) >= COPIES,
+                "blob {digest} was trimmed too far"
+            );
         }
         let garbage = self.upkeep.garbage(&self.state, &members);
         if !garbage.forget.is_empty() {
