@@ -12,7 +12,7 @@ use crate::harness::{
 };
 
 const MEMBERS: usize = 3;
-const CUTS: u64 = 3;
+const CUTS: u64 = 2;
 const QUERIES: u64 = 1500;
 
 /// Puts batch after batch until the cluster is gone; each that was acknowledged is told.
