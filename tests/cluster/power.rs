@@ -40,7 +40,7 @@ fn batches(cluster: &LocalCluster, cut: u64) -> Vec<(Expected, Vec<PutItem>)> {
         let items = batch.write_local(cluster);
         (batch, items)
     };
-    (0..200).map(batch).collect()
+    (0..60).map(batch).collect()
 }
 
 /// Whether each of the members' disks has every byte, in place or about to be.
@@ -78,7 +78,7 @@ async fn what_was_not_flushed_was_not_acknowledged() {
         jobs.push(job);
         let mut acknowledged = keep_putting(cluster.files(), batches(&cluster, cut));
         let before = cluster.midway(job, 1).await;
-        for _ in 0..5 {
+        for _ in 0..3 {
             let Some(batch) = acknowledged.recv().await else { cluster.fail("the puts ended by themselves") };
             expected.0.extend(batch.0);
         }
