@@ -40,7 +40,7 @@ fn batches(cluster: &LocalCluster, cut: u64) -> Vec<(Expected, Vec<PutItem>)> {
         let items = batch.write_local(cluster);
         (batch, items)
     };
-    (0..60).map(batch).collect()
+    (0..200).map(batch).collect()
 }
 
 /// Whether each of the members' disks has every byte, in place or about to be.
