@@ -5,6 +5,7 @@ use std::time::Duration;
 use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
 use idunno_shared::ids::Digest;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::harness::disk::{Disk, NoWriteBack, unavailable};
 use crate::harness::{
@@ -15,19 +16,25 @@ const MEMBERS: usize = 3;
 const CUTS: u64 = 2;
 const QUERIES: u64 = 1500;
 
-/// Puts batch after batch until the cluster is gone; each that was acknowledged is told.
-fn keep_putting(files: Files, batches: Vec<(Expected, Vec<PutItem>)>) -> mpsc::UnboundedReceiver<Expected> {
+/// Puts batch after batch until the cluster is gone or nobody listens; each that was acknowledged is told.
+fn keep_putting(
+    files: Files,
+    batches: Vec<(Expected, Vec<PutItem>)>,
+) -> (mpsc::UnboundedReceiver<Expected>, JoinHandle<()>) {
     let (acknowledge, acknowledged) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    let putting = tokio::spawn(async move {
         for (batch, items) in batches {
             let Ok(report) = files.put_files(items, PutOptions::default(), &NoProgress).await else { return };
-            // With fewer copies the others may have none.
-            if report.copies_min as usize == MEMBERS && acknowledge.send(batch).is_err() {
+            if acknowledge.is_closed() {
                 return;
+            }
+            // With fewer copies the others may have none.
+            if report.copies_min as usize == MEMBERS {
+                let _ = acknowledge.send(batch);
             }
         }
     });
-    acknowledged
+    (acknowledged, putting)
 }
 
 fn batches(cluster: &LocalCluster, cut: u64) -> Vec<(Expected, Vec<PutItem>)> {
@@ -76,7 +83,7 @@ async fn what_was_not_flushed_was_not_acknowledged() {
         let job = cluster.add_job("mnist-mlp", "digits", 2).await;
         assert_eq!(cluster.start_job(job).await, QUERIES);
         jobs.push(job);
-        let mut acknowledged = keep_putting(cluster.files(), batches(&cluster, cut));
+        let (mut acknowledged, _) = keep_putting(cluster.files(), batches(&cluster, cut));
         let before = cluster.midway(job, 1).await;
         for _ in 0..3 {
             let Some(batch) = acknowledged.recv().await else { cluster.fail("the puts ended by themselves") };
@@ -121,9 +128,9 @@ async fn a_member_that_loses_power_at_any_step_keeps_what_it_acknowledged() {
         let victim = MEMBERS - 1;
         cluster.kill(&[victim]);
         cluster.members[victim].crash_at = Some(crash.to_owned());
-        // It may crash before it is one of them again, by copies that it lacks.
         cluster.restart(&[victim]).await;
-        let mut acknowledged = keep_putting(cluster.files(), batches(&cluster, cut));
+        cluster.ready().await;
+        let (mut acknowledged, putting) = keep_putting(cluster.files(), batches(&cluster, cut));
         let status = cluster.members[victim].ended(SOON).await;
         assert!(!status.success(), "{crash}: {status}");
         cluster.disks[victim].cut();
@@ -134,15 +141,24 @@ async fn a_member_that_loses_power_at_any_step_keeps_what_it_acknowledged() {
         }
         on_disks(&cluster.members[victim..], &kept);
         acknowledged.close();
+        putting.await.unwrap();
         expected.0.extend(kept.0);
         cluster.members[victim].crash_at = None;
         cluster.restart(&[victim]).await;
         cluster.ready().await;
         expected.verify(&cluster).await;
         cluster
-            .eventually("all copies are back", SOON, async || {
-                check_copies(&cluster, &expected.located(&cluster).await?, MEMBERS)
-            })
+            .eventually(
+                "all copies are back, so that none are made while it waits to crash",
+                SOON,
+                async || {
+                    let store = cluster.view().await?.store;
+                    if store.under_replicated + store.copying > 0 {
+                        return Err(format!("{store:?}"));
+                    }
+                    check_copies(&cluster, &expected.located(&cluster).await?, MEMBERS)
+                },
+            )
             .await;
         println!("{crash}: {} files acknowledged so far", expected.0.len());
     }
