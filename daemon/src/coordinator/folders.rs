@@ -6,8 +6,9 @@ use idunno_core::metadata::State;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{FolderEntry, ITEMS_PER_REQUEST_MAX};
 
-/// Behind every name that starts with the text before it.
-const LAST: char = char::MAX;
+/// The greatest characters of four bytes, three, two and one. The first that a name has room for is behind every
+/// name that starts with the text before it.
+const LAST: [char; 4] = [char::MAX, '\u{ffff}', '\u{7ff}', '~'];
 
 /// The entries of a folder behind `after`, and whether there are more.
 pub fn level(
@@ -36,10 +37,70 @@ pub fn level(
     }
 }
 
-/// The place behind an entry. None only for a folder whose name leaves no room for a longer one.
+/// The place behind an entry. Never none: a folder has a file, whose name is longer than its own.
 fn behind(entry: &FolderEntry) -> Option<FileName> {
     match entry {
         FolderEntry::File(file) => Some(file.name.clone()),
-        FolderEntry::Folder(name) => format!("{name}{LAST}").parse().ok(),
+        FolderEntry::Folder(name) => LAST.iter().find_map(|last| format!("{name}{last}").parse().ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_core::metadata::{Action, Command};
+    use idunno_shared::ids::{Digest, NodeId, UploadId};
+    use idunno_shared::names::FILE_NAME_BYTES_MAX;
+    use idunno_shared::wire::blobs::BlobRef;
+    use idunno_shared::wire::control::{Change, NewFile};
+
+    use super::*;
+
+    fn holding(names: &[String]) -> State {
+        let file = |name: &String| {
+            let digest = Digest::of(name.as_bytes());
+            let extents = vec![(BlobRef { digest, size: 1 }, vec![NodeId(1)])];
+            NewFile { name: name.parse().unwrap(), size: 1, digest, extents }
+        };
+        let change =
+            Change::CommitFiles { upload: UploadId::default(), files: names.iter().map(file).collect() };
+        let mut state = State::new();
+        state.apply(&Command { at_ms: 1, op: None, action: Action::Change(change) }).unwrap();
+        state
+    }
+
+    /// The whole level, read in pages.
+    fn read(state: &State, prefix: &str, limit: u32) -> Vec<String> {
+        let (mut names, mut after) = (Vec::new(), None);
+        loop {
+            let (entries, more) = level(state, prefix, after.as_ref(), limit);
+            names.extend(entries.iter().map(|entry| match entry {
+                FolderEntry::Folder(name) => name.clone(),
+                FolderEntry::File(file) => file.name.to_string(),
+            }));
+            if !more {
+                return names;
+            }
+            after = entries.last().cloned();
+        }
+    }
+
+    #[test]
+    fn a_level_has_its_files_and_each_folder_once() {
+        let names = ["a", "b/c/d", "b/c/e", "b/f", "b0", "c/g"].map(String::from);
+        let state = holding(&names);
+        for limit in [1, 2, 100] {
+            assert_eq!(read(&state, "", limit), ["a", "b/", "b0", "c/"], "{limit} at a time");
+            assert_eq!(read(&state, "b/", limit), ["b/c/", "b/f"]);
+        }
+    }
+
+    #[test]
+    fn a_folder_with_the_longest_name_hides_nothing_behind_it() {
+        for room in 1..=5 {
+            let folder = "f".repeat(FILE_NAME_BYTES_MAX - room - 1) + "/";
+            let inside = format!("{folder}{}", "~".repeat(room));
+            let state = holding(&[format!("{folder}a"), inside, String::from("z")]);
+            assert_eq!(read(&state, "", 100), [folder, String::from("z")], "room for {room} bytes");
+        }
     }
 }

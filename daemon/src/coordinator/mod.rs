@@ -13,13 +13,12 @@
 //! | [`repair`]: copies and garbage | `core::placement` |
 //! | [`voters`]: who votes | `core::voters` |
 //! | [`herald`]: who coordinates, to all members | itself |
-//! | [`reads`], [`folders`], [`views`], [`loads`]: what people see | the log's state |
+//! | [`reads`], [`folders`], [`views`]: what people see | the log's state |
 
 pub mod changes;
 pub mod desk;
 pub mod folders;
 pub mod herald;
-pub mod loads;
 pub mod orders;
 pub mod reads;
 pub mod repair;

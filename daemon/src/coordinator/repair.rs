@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, HolderChange, State};
-use idunno_core::placement::{Candidate, Config, CopyTask, Members, Page, Upkeep};
+use idunno_core::placement::{Candidate, Config, CopyTask, Holdings, Members, Page, Upkeep};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{Digest, NodeId, Term};
 use idunno_shared::wire::blobs::{FileOrder, FileReply, FileRequest};
@@ -49,6 +49,8 @@ pub struct Progress {
     pub candidates: Vec<Candidate>,
     /// The store in figures, but for the count of files.
     pub store: StoreView,
+    /// What each member holds.
+    pub holdings: BTreeMap<NodeId, Holdings>,
 }
 
 enum Outcome {
@@ -188,7 +190,8 @@ impl Warden {
             copying: self.upkeep.copies_under_way() as u64,
             unavailable: figures.unavailable,
         };
-        Progress { candidates: members.live.iter().map(candidate).collect(), store }
+        let candidates = members.live.iter().map(candidate).collect();
+        Progress { candidates, store, holdings: self.upkeep.holdings().clone() }
     }
 
     fn state(&self) -> Arc<State> {

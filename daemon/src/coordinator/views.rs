@@ -1,13 +1,15 @@
 //! What people see: the log's state joined with the failure detector's, the desk's and the repair's knowledge.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::State;
+use idunno_core::placement::Holdings;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, ControlReply, JobView, Liveness, LogRole, MemberView, ModelView, StoreView,
-    WorkerView,
+    AssignmentView, ClusterView, ControlReply, JobView, Liveness, LoadView, LogRole, MemberView, ModelView,
+    StoreView, WorkerView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::membership::MemberState;
@@ -16,7 +18,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Office;
 use super::desk::DeskView;
-use super::loads::Holdings;
 use crate::clock::wall_ms;
 use crate::consensus::Leadership;
 use crate::membership::{MembershipView, Peer};
@@ -109,14 +110,13 @@ impl Office {
         let mut ticks = interval(PUSH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut last, mut skipped) = (None, 0);
-        let mut holdings = Holdings::default();
         loop {
             ticks.tick().await;
             if self.may_decide().is_err() {
                 // What is shown must be the cluster's. The watcher notices the silence, and asks.
                 continue;
             }
-            let Some(view) = self.cluster_view(&mut holdings).await else { return };
+            let Some(view) = self.cluster_view().await else { return };
             let same = last
                 .as_ref()
                 .is_some_and(|last| ClusterView { at_ms: view.at_ms, ..Clone::clone(last) } == view);
@@ -132,11 +132,10 @@ impl Office {
         }
     }
 
-    async fn cluster_view(&self, holdings: &mut Holdings) -> Option<ClusterView> {
+    async fn cluster_view(&self) -> Option<ClusterView> {
         let (state, view) = (self.state(), self.means.membership.current());
         let desk = self.desk_view().await.ok()?;
         let leadership = self.means.consensus.leadership().borrow().clone();
-        holdings.refresh(&state).await;
         let worker = |(&node, report): (&NodeId, &idunno_shared::wire::jobs::WorkerReport)| WorkerView {
             node,
             server: report.server.clone(),
@@ -153,11 +152,25 @@ impl Office {
             jobs: jobs(&state, &desk).collect(),
             assignments: assignments(&view, &desk),
             store: self.store_view(&state),
-            loads: holdings.loads(&desk),
+            loads: loads(&self.repairs.borrow().holdings, &desk),
         })
     }
 
     fn store_view(&self, state: &State) -> StoreView {
         StoreView { files: state.file_count(), ..self.repairs.borrow().store }
     }
+}
+
+/// What each member holds and has in hand.
+fn loads(holdings: &BTreeMap<NodeId, Holdings>, desk: &DeskView) -> Vec<LoadView> {
+    let held = holdings.iter().map(|(&node, &Holdings { blobs, bytes })| {
+        (node, LoadView { node, blobs, bytes, ..LoadView::default() })
+    });
+    let mut loads: BTreeMap<NodeId, LoadView> = held.collect();
+    for (&node, report) in &desk.reports {
+        let load = loads.entry(node).or_insert_with(|| LoadView { node, ..LoadView::default() });
+        load.batches = u32::try_from(report.leases.len()).unwrap_or(u32::MAX);
+        load.queries = report.leases.iter().map(|lease| u64::from(lease.range.count)).sum();
+    }
+    loads.into_values().collect()
 }

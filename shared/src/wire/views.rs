@@ -222,7 +222,7 @@ pub struct LoadView {
     pub batches: u32,
     /// Their queries.
     pub queries: u64,
-    /// Blobs recorded to be on its disk. Counted every few seconds.
+    /// Blobs recorded to be on its disk.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,

@@ -30,7 +30,7 @@ mod upkeep;
 
 pub use inventory::{Page, Reconciled};
 pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
-pub use survey::Figures;
+pub use survey::{Figures, Holdings};
 pub use upkeep::{Config, CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, TRIMS_PER_PLAN_MAX, Upkeep};
 
 /// Who answers, as far as the coordinator knows.

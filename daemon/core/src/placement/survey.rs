@@ -1,6 +1,6 @@
 //! Which blobs need something: kept up to date from one state of the metadata to the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::blobs::COPIES;
@@ -26,6 +26,15 @@ pub struct Figures {
     pub unavailable: u64,
 }
 
+/// What is recorded to be on one member's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Blobs, referred to or not.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What was seen last.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -37,6 +46,8 @@ pub(super) struct Survey {
     pub(super) excess: BTreeSet<Digest>,
     /// Blobs that nothing refers to.
     pub(super) unreferenced: BTreeSet<Digest>,
+    /// Members that hold anything.
+    pub(super) holdings: BTreeMap<NodeId, Holdings>,
     figures: Figures,
 }
 
@@ -79,6 +90,14 @@ impl Survey {
         }
         let add =
             |figure: &mut u64, amount: u64| *figure = if enter { *figure + amount } else { *figure - amount };
+        for &node in &*blob.holders {
+            let held = self.holdings.entry(node).or_default();
+            add(&mut held.blobs, 1);
+            add(&mut held.bytes, blob.size);
+            if held.blobs == 0 {
+                self.holdings.remove(&node);
+            }
+        }
         if blob.references == 0 {
             put(&mut self.unreferenced, *digest, enter);
             return;

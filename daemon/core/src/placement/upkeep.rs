@@ -9,7 +9,7 @@ use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use super::Members;
 use super::inventory::Asked;
 use super::rendezvous::{Candidate, choose};
-use super::survey::{Figures, RECORDS_KEPT, Survey};
+use super::survey::{Figures, Holdings, RECORDS_KEPT, Survey};
 use crate::metadata::{Blob, HolderChange, State};
 use crate::time::Instant;
 
@@ -93,6 +93,11 @@ impl Upkeep {
     /// The store in figures, as of the last plan.
     pub fn figures(&self) -> Figures {
         self.survey.figures()
+    }
+
+    /// What each member holds, as of the last plan.
+    pub fn holdings(&self) -> &BTreeMap<NodeId, Holdings> {
+        &self.survey.holdings
     }
 
     /// How many copies are under way.

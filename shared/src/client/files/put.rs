@@ -41,7 +41,7 @@ pub const BATCHES_IN_FLIGHT: usize = 4;
 pub const COMMIT_FILES_MAX: usize = 256;
 const LOCATE_NAMES_MAX: usize = 256;
 const PIECES_QUEUED_MAX: usize = 256;
-/// A third of the time after which the coordinator gives an idle upload up.
+/// A quarter of the time after which the coordinator gives an idle upload up.
 const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(10);
 
 /// A local file and the name it is to have.

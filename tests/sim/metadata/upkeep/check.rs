@@ -1,7 +1,10 @@
 //! What must hold after every step, and once all is quiet.
 
+use std::collections::BTreeMap;
+
 use idunno_core::metadata::Blob;
-use idunno_shared::ids::Digest;
+use idunno_core::placement::Holdings;
+use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::blobs::COPIES;
 
 use super::World;
@@ -43,6 +46,14 @@ impl World {
         }
         assert!(self.upkeep.plan(&self.state, &members, self.now).is_empty());
         assert_eq!(self.upkeep.copies_under_way(), 0);
+        let mut holdings: BTreeMap<NodeId, Holdings> = BTreeMap::new();
+        for blob in self.state.blobs().values() {
+            for &id in &*blob.holders {
+                let held = holdings.entry(id).or_default();
+                (held.blobs, held.bytes) = (held.blobs + 1, held.bytes + blob.size);
+            }
+        }
+        assert_eq!(*self.upkeep.holdings(), holdings);
         let figures = self.upkeep.figures();
         let (blobs, bytes) = self.referenced().fold((0, 0), |sum, (_, blob)| (sum.0 + 1, sum.1 + blob.size));
         assert_eq!((figures.blobs, figures.bytes, figures.under_replicated), (blobs, bytes, 0));
