@@ -95,16 +95,7 @@ fn dead(letters: &[DeadLetter], view: &ClusterView) -> Content {
 }
 
 fn stored(found: &[idunno_shared::wire::control::FileSummary], view: &ClusterView) -> Content {
-    let columns = vec![
-        column("NAME", false, 0),
-        column("SIZE", true, 1),
-        column("VERSION", true, 4),
-        column("KEPT", true, 6),
-        column("COPIES", true, 2),
-        column("HOLDERS", false, 3),
-        column("CREATED UTC", false, 5),
-    ];
-    (columns, found.iter().map(|file| files::file_row(file, "", view)).collect())
+    (files::columns(), found.iter().map(|file| files::file_row(file, "", view)).collect())
 }
 
 fn kept(versions: &[FileVersion]) -> Content {

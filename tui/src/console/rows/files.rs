@@ -4,21 +4,13 @@ use idunno_shared::wire::blobs::COPIES;
 use idunno_shared::wire::control::{ClusterView, FileSummary, FolderEntry, Liveness};
 
 use super::super::state::Files;
-use super::super::table::{Cell, Row};
+use super::super::table::{Cell, Column, Row};
 use super::super::theme::Role;
 use super::{Content, column};
 use crate::execute::{files::holder_names, text};
 
 pub(super) fn content(files: &Files, view: &ClusterView) -> Content {
-    let columns = vec![
-        column("NAME", false, 0),
-        column("SIZE", true, 1),
-        column("VERSION", true, 4),
-        column("KEPT", true, 6),
-        column("COPIES", true, 2),
-        column("HOLDERS", false, 3),
-        column("CREATED UTC", false, 5),
-    ];
+    let columns = columns();
     let row = |entry: &FolderEntry| match entry {
         FolderEntry::Folder(name) => {
             let shown = name.strip_prefix(&files.folder).unwrap_or(name);
@@ -30,6 +22,19 @@ pub(super) fn content(files: &Files, view: &ClusterView) -> Content {
     };
     let rows = files.rows.iter().map(row).collect();
     (columns, rows)
+}
+
+/// Those of [`file_row`].
+pub(super) fn columns() -> Vec<Column> {
+    vec![
+        column("NAME", false, 0),
+        column("SIZE", true, 1),
+        column("VERSION", true, 4),
+        column("KEPT", true, 6),
+        column("COPIES", true, 2),
+        column("HOLDERS", false, 3),
+        column("CREATED UTC", false, 5),
+    ]
 }
 
 pub(super) fn file_row(file: &FileSummary, folder: &str, view: &ClusterView) -> Row {
