@@ -80,10 +80,12 @@ async fn what_was_not_flushed_was_not_acknowledged() {
     cluster.train(&["mnist-mlp"]).await;
     let (mut expected, mut jobs, all) = (Expected::default(), Vec::new(), cluster.up());
     for cut in 0..CUTS {
+        // Made first: the job lasts no longer than they take to make.
+        let batches = batches(&cluster, cut);
         let job = cluster.add_job("mnist-mlp", "digits", 2).await;
         assert_eq!(cluster.start_job(job).await, QUERIES);
         jobs.push(job);
-        let (mut acknowledged, _) = keep_putting(cluster.files(), batches(&cluster, cut));
+        let (mut acknowledged, _) = keep_putting(cluster.files(), batches);
         let before = cluster.midway(job, 1).await;
         for _ in 0..3 {
             let Some(batch) = acknowledged.recv().await else { cluster.fail("the puts ended by themselves") };

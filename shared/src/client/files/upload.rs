@@ -265,8 +265,12 @@ impl<'a> Placement<'a> {
         let what = without.map_or_else(String::new, |placed| format!("blob {}", placed.blob.digest));
         let shown = self.failed.iter().take(TRIED_SHOWN_MAX);
         let tried: Vec<String> = shown.map(|(node, reason)| format!("{node}: {reason}")).collect();
-        let tried =
-            if tried.is_empty() { String::from("nobody: no plan named a member") } else { tried.join("; ") };
+        // A plan names every member with room.
+        let tried = if tried.is_empty() {
+            String::from("nobody: no member has room for it beside the reserve of its disk")
+        } else {
+            tried.join("; ")
+        };
         PutError::NoHolder { what, tried }
     }
 }
