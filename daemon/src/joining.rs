@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::belonging::Belonging;
 use crate::consensus::Consensus;
 use crate::data_dir::DataDir;
 use crate::membership::{Membership, MembershipView};
@@ -24,7 +25,8 @@ const PEERS_FILE: &str = "peers.json";
 /// Peers remembered.
 const PEERS_MAX: usize = 64;
 const INTRODUCE_TIMEOUT: Duration = Duration::from_secs(3);
-const REINTRODUCE_PERIOD: Duration = Duration::from_secs(30);
+/// So long may an introducer that lost its file take a newcomer for a founder.
+const REINTRODUCE_PERIOD: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Peers are written at most this often.
@@ -48,6 +50,8 @@ pub struct Seeker {
     pub membership: Membership,
     /// The metadata log, which the first member founds.
     pub consensus: Consensus,
+    /// The cluster that it belongs to, which the introducer names.
+    pub belonging: Belonging,
 }
 
 impl Seeker {
@@ -76,10 +80,11 @@ impl Seeker {
         // Even without any: this is what takes a member back in that had left.
         self.membership.join(remembered.iter().copied().collect()).await;
         let mut view = self.membership.view();
-        let (mut pause, mut is_introduced, mut is_warned) = (RETRY_MIN, false, false);
+        let (mut pause, mut is_introduced, mut told) = (RETRY_MIN, false, None);
         loop {
             match self.introduce().await {
                 Ok(reply) => {
+                    told = None;
                     if !is_introduced {
                         info!(members = reply.members.len(), founder = ?reply.founder, "introduced");
                     }
@@ -89,12 +94,12 @@ impl Seeker {
                     self.membership.introduced(reply.members.iter().map(|(_, at)| *at).collect()).await;
                     is_introduced |= self.found(&reply).await;
                 }
-                Err(reason) if is_introduced || is_warned => {
+                Err(reason) if told.as_ref() == Some(&reason) => {
                     debug!(introducer = %self.introducer, %reason, "not introduced");
                 }
                 Err(reason) => {
-                    warn!(introducer = %self.introducer, %reason, "not introduced yet, trying on");
-                    is_warned = true;
+                    warn!(introducer = %self.introducer, %reason, "not introduced, trying on");
+                    told = Some(reason);
                 }
             }
             sleep(pause).await;
@@ -132,10 +137,15 @@ impl Seeker {
     async fn introduce(&self) -> Result<IntroductionReply, String> {
         let mut addresses = lookup_host(&self.introducer).await.map_err(|error| error.to_string())?;
         let address = addresses.next().ok_or("the introducer's name has no address")?;
-        let request =
-            IntroductionRequest::Introduce { id: self.me, name: self.name.clone(), address: self.address };
+        let (name, founder) = (self.name.clone(), self.belonging.founder());
+        let request = IntroductionRequest::Introduce { id: self.me, name, address: self.address, founder };
         match self.peers.call(address, Request::Introduction(request), INTRODUCE_TIMEOUT).await {
-            Ok(Reply::Introduction(reply)) => Ok(reply),
+            Ok(Reply::Introduction(reply)) => {
+                match reply.founder.map(|founder| self.belonging.belong(founder)) {
+                    Some(Err(error)) => Err(error.to_string()),
+                    Some(Ok(())) | None => Ok(reply),
+                }
+            }
             Ok(Reply::Refused(refusal)) => Err(refusal.message),
             Ok(_) => Err(format!("{address} is not an introducer")),
             Err(error) => Err(error.to_string()),

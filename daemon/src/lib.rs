@@ -1,5 +1,6 @@
 //! The thin shell around [`idunno_core`]: it feeds the pure machines with messages and time, and obeys their effects.
 
+pub mod belonging;
 pub mod clock;
 pub mod config;
 pub mod consensus;

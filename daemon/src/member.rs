@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::belonging::Belonging;
 use crate::clock::Clock;
 use crate::config::{MemberConfig, ModelServer};
 use crate::consensus::{Consensus, Settings, Transport, TransportError};
@@ -23,7 +24,7 @@ use crate::control::Control;
 use crate::coordinator::{Coordination, Means};
 use crate::election::{Election, Timing};
 use crate::joining::Seeker;
-use crate::membership::{Membership, MembershipView};
+use crate::membership::{self, Membership, MembershipView};
 use crate::net::door::MemberDoor;
 use crate::net::peers::Peers;
 use crate::net::server::{Response, Service, serve};
@@ -66,7 +67,9 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     };
     let store = BlobStore::open(ground.data_dir.path(), config.reserve_bytes)?;
     let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
-    let membership = Membership::start(record, seed, clock, datagrams, peers.clone(), refusals, stop.clone());
+    let belonging = Belonging::open(Arc::clone(&ground.data_dir))?;
+    let means = membership::Means { clock, datagrams, peers: peers.clone(), belonging: belonging.clone() };
+    let membership = Membership::start(record, seed, means, refusals, stop.clone());
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
     let settings = log_settings(config.heartbeat);
     let consensus = Consensus::open(ground.data_dir.path(), me, settings, transport).await?;
@@ -114,6 +117,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         peers,
         membership: membership.clone(),
         consensus: consensus.clone(),
+        belonging,
     };
     vitals.spawn("the search for the cluster", stop.clone(), seeker.run(rejoined, stop.clone()));
     let mut signals = StopSignals::listen()?;

@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::belonging::{AnotherCluster, Belonging};
 use crate::clock::Clock;
 use crate::net::door::{DATAGRAM_BYTES_MAX, Datagrams};
 use crate::net::peers::{PeerError, Peers};
@@ -82,6 +83,18 @@ enum Input {
     Leave(oneshot::Sender<()>),
 }
 
+/// What the failure detector works with.
+pub struct Means {
+    /// Time.
+    pub clock: Clock,
+    /// Datagrams, both ways.
+    pub datagrams: Datagrams,
+    /// Calls.
+    pub peers: Peers,
+    /// Whose lists it may take and give.
+    pub belonging: Belonging,
+}
+
 /// The failure detector's handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Membership {
@@ -94,20 +107,16 @@ impl Membership {
     pub fn start(
         me: MemberRecord,
         seed: u64,
-        clock: Clock,
-        datagrams: Datagrams,
-        peers: Peers,
+        means: Means,
         refusals: broadcast::Receiver<SocketAddr>,
         stop: CancellationToken,
     ) -> Self {
-        let swim = Swim::new(Config::default(), me, seed, clock.now());
+        let swim = Swim::new(Config::default(), me, seed, means.clock.now());
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
         let (publish, view) = watch::channel(Arc::new(view_of(&swim)));
         let driver = Driver {
             swim,
-            clock,
-            datagrams,
-            peers,
+            means,
             inputs: inputs.clone(),
             exchanges: BTreeMap::new(),
             next_exchange: 0,
@@ -171,9 +180,7 @@ impl Membership {
 
 struct Driver {
     swim: Swim,
-    clock: Clock,
-    datagrams: Datagrams,
-    peers: Peers,
+    means: Means,
     inputs: mpsc::Sender<Input>,
     exchanges: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_exchange: u64,
@@ -191,7 +198,7 @@ impl Driver {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         loop {
             let event = tokio::select! {
-                received = self.datagrams.receive(&mut buffer) => match received {
+                received = self.means.datagrams.receive(&mut buffer) => match received {
                     Ok((length, from)) => match rmp_serde::from_slice::<Datagram>(&buffer[..length]) {
                         Ok(message) => Event::Datagram { from, message },
                         Err(error) => {
@@ -204,31 +211,47 @@ impl Driver {
                         continue;
                     }
                 },
-                Some(input) = queued.recv() => self.event_of(input),
+                Some(input) = queued.recv() => match self.event_of(input) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 refused = refusals.recv() => match refused.ok().and_then(|address| self.member_at(address)) {
                     Some(id) => Event::ConnectionRefused { id },
                     None => continue,
                 },
-                () = self.clock.sleep_until(self.swim.next_deadline()) => Event::Tick,
+                () = self.means.clock.sleep_until(self.swim.next_deadline()) => Event::Tick,
                 () = stop.cancelled() => return,
             };
-            self.swim.handle(event, self.clock.now());
+            self.swim.handle(event, self.means.clock.now());
             self.obey();
         }
     }
 
-    fn event_of(&mut self, input: Input) -> Event {
-        match input {
+    fn event_of(&mut self, input: Input) -> Option<Event> {
+        Some(match input {
             Input::Event(event) => event,
             Input::Leave(done) => {
                 self.leaving.push(done);
                 if self.swim.has_left() { Event::Tick } else { Event::Leave }
             }
             Input::PushPull(message, reply) => {
+                if let Err(error) = self.check(&message) {
+                    // The asker may have given up.
+                    let _ = reply.send(Reply::Refused(Refusal::invalid(error.to_string())));
+                    return None;
+                }
                 Event::PushPullRequest { exchange: self.exchange(reply), message }
             }
             Input::Ping(message, reply) => Event::TcpPingRequest { exchange: self.exchange(reply), message },
+        })
+    }
+
+    fn check(&self, list: &PushPull) -> Result<(), AnotherCluster> {
+        let checked = self.means.belonging.check(list.founder);
+        if let Err(error) = &checked {
+            info!(from = %list.from.address, %error, "no list taken");
         }
+        checked
     }
 
     fn exchange(&mut self, reply: oneshot::Sender<Reply>) -> u64 {
@@ -253,9 +276,9 @@ impl Driver {
         while let Some(effect) = self.swim.poll_effect() {
             match effect {
                 Effect::SendDatagram { to, message } => self.send(to, &message),
-                Effect::StartPushPull { to, message, .. } => self.start_push_pull(to, message),
+                Effect::StartPushPull { to, message, .. } => self.start_push_pull(to, self.ours(message)),
                 Effect::ReplyPushPull { exchange, message } => {
-                    self.answer(exchange, Reply::PushPull(message));
+                    self.answer(exchange, Reply::PushPull(self.ours(message)));
                 }
                 Effect::RefusePushPull { exchange, error } => {
                     info!(%error, "not admitted");
@@ -267,7 +290,7 @@ impl Driver {
                     let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
                     info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
                     if now.state == MemberState::Alive && now.id != self.swim.self_record().id {
-                        let (peers, address) = (self.peers.clone(), now.address);
+                        let (peers, address) = (self.means.peers.clone(), now.address);
                         tokio::spawn(async move { peers.meet(address).await });
                     }
                 }
@@ -296,7 +319,7 @@ impl Driver {
     fn send(&self, to: SocketAddr, message: &Datagram) {
         match rmp_serde::to_vec(message) {
             Ok(bytes) => {
-                if let Err(error) = self.datagrams.send(&bytes, to) {
+                if let Err(error) = self.means.datagrams.send(&bytes, to) {
                     debug!(%to, %error, "sending a datagram");
                 }
             }
@@ -304,10 +327,18 @@ impl Driver {
         }
     }
 
+    fn ours(&self, list: PushPull) -> PushPull {
+        PushPull { founder: self.means.belonging.founder(), ..list }
+    }
+
     fn start_push_pull(&self, to: SocketAddr, message: PushPull) {
-        let (peers, inputs) = (self.peers.clone(), self.inputs.clone());
+        let (peers, inputs) = (self.means.peers.clone(), self.inputs.clone());
+        let belonging = self.means.belonging.clone();
         tokio::spawn(async move {
             match peers.call(to, Request::PushPull(message), PUSH_PULL_TIMEOUT).await {
+                Ok(Reply::PushPull(message)) if belonging.check(message.founder).is_err() => {
+                    info!(%to, "no list taken: it belongs to another cluster");
+                }
                 Ok(Reply::PushPull(message)) => {
                     // The task ends only with the process.
                     let _ = inputs.send(Input::Event(Event::PushPullReply { from: to, message })).await;
@@ -320,7 +351,7 @@ impl Driver {
     }
 
     fn ping(&self, seq: u64, to: SocketAddr, message: TcpPing, limit: Duration) {
-        let (peers, inputs, target) = (self.peers.clone(), self.inputs.clone(), message.target);
+        let (peers, inputs, target) = (self.means.peers.clone(), self.inputs.clone(), message.target);
         tokio::spawn(async move {
             let outcome = match peers.call(to, Request::Ping(message), limit).await {
                 Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },

@@ -63,4 +63,23 @@ async fn a_member_waits_for_its_introducer() {
         "it joined only {:?} after the introducer",
         back.elapsed()
     );
+
+    // It loses its file, and learns again who founded before the next newcomer comes.
+    cluster.introducer.reap();
+    let file = cluster.introducer.data_dir.join("introducer.json");
+    let founder = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["founder"].clone();
+    let before = founder(&std::fs::read_to_string(&file).unwrap());
+    std::fs::remove_file(&file).unwrap();
+    cluster.introducer.spawn();
+    cluster.introducer.started().await;
+    cluster
+        .eventually("the introducer knows the founder again", SOON, async || {
+            let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+            if founder(&text) == before { Ok(()) } else { Err(text) }
+        })
+        .await;
+    let newcomer = cluster.new_member("m4", introducer, false);
+    cluster.members.push(newcomer);
+    cluster.restart(&[3]).await;
+    cluster.ready().await;
 }

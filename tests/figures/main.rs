@@ -30,6 +30,13 @@ const SIZES: [(usize, u64, usize); 5] =
 /// Loss in a thousand, and whether one is starved.
 const CONDITIONS: [(u32, bool); 4] = [(0, false), (100, false), (300, false), (0, true)];
 
+type Measure = fn(usize, u64, usize, u32, bool) -> Figures;
+const DETECTORS: [(&str, Measure); 3] = [
+    ("IDunno", measure::<Ours>),
+    ("foca, our periods", measure::<Theirs<true>>),
+    ("foca, its LAN periods", measure::<Theirs<false>>),
+];
+
 #[derive(Default)]
 struct Figures {
     detections: Vec<Option<Duration>>,
@@ -85,8 +92,12 @@ fn measure<D: Detector>(
     figures
 }
 
+fn network(loss_per_mille: u32, starve: bool) -> String {
+    if starve { String::from("starved") } else { format!("{}%", loss_per_mille / 10) }
+}
+
 fn print_row(hosts: usize, loss_per_mille: u32, starve: bool, name: &str, figures: &Figures) {
-    let network = if starve { String::from("starved") } else { format!("{} %", loss_per_mille / 10) };
+    let network = network(loss_per_mille, starve);
     let an_hour = |count: u64| {
         if count == 0 { String::from("0") } else { format!("{:.1}", count as f64 / figures.hours) }
     };
@@ -103,30 +114,31 @@ fn print_row(hosts: usize, loss_per_mille: u32, starve: bool, name: &str, figure
 }
 
 fn main() {
-    // Only those sizes that are named, if any is.
-    let wanted: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    // Only those sizes and networks that are named, if any is, and without foca, which takes long in the worst of them, if
+    // that is said: `-- 1000 30% starved ours`.
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let (ours, named): (Vec<_>, Vec<_>) = named.into_iter().partition(|word| word == "ours");
+    let (sizes, networks): (Vec<_>, Vec<_>) =
+        named.into_iter().partition(|word| word.parse::<usize>().is_ok());
+    let with_foca = ours.is_empty();
+    let wanted = |named: &[String], word: &str| named.is_empty() || named.iter().any(|name| name == word);
     println!(
         "| members | network | detector | deaths | found p50 s | p99 s | false deaths of healthy /h | of starved /h | \
          datagrams /s | bytes /s |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (hosts, runs, deaths) in SIZES {
-        if !wanted.is_empty() && !wanted.contains(&hosts) {
-            continue;
-        }
         for (loss, starve) in CONDITIONS {
+            if !wanted(&sizes, &hosts.to_string()) || !wanted(&networks, &network(loss, starve)) {
+                continue;
+            }
             thread::scope(|scope| {
-                let measured = [
-                    ("IDunno", scope.spawn(move || measure::<Ours>(hosts, runs, deaths, loss, starve))),
-                    (
-                        "foca, our periods",
-                        scope.spawn(move || measure::<Theirs<true>>(hosts, runs, deaths, loss, starve)),
-                    ),
-                    (
-                        "foca, its LAN periods",
-                        scope.spawn(move || measure::<Theirs<false>>(hosts, runs, deaths, loss, starve)),
-                    ),
-                ];
+                let detectors = DETECTORS.iter().take(if with_foca { DETECTORS.len() } else { 1 });
+                let measured: Vec<_> = detectors
+                    .map(|&(name, measure)| {
+                        (name, scope.spawn(move || measure(hosts, runs, deaths, loss, starve)))
+                    })
+                    .collect();
                 for (name, figures) in measured {
                     // A panic is printed by its thread.
                     let Ok(figures) = figures.join() else { continue };

@@ -110,7 +110,7 @@ impl Detector for Ours {
         if let Some(first) = others.next() {
             let members =
                 Bounded::first_of(others.map(|other| Listed { record: record(other), forget_in_s: 0 }));
-            let message = PushPull { from: record(first), members };
+            let message = PushPull { from: record(first), members, founder: None };
             swim.handle(Event::PushPullReply { from: address(first), message }, now);
         }
         Self { swim, pings: BTreeMap::new(), now }

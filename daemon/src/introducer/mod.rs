@@ -1,8 +1,9 @@
 //! The introducer: the fixed, well-known process through which a new member finds the cluster.
 //!
-//! It decides one thing: who founds the metadata log, namely the first member that it ever met. That, and whom it met
-//! lately, is a file, durable before the answer that tells it; so the introducer can restart at any time, and members
-//! that know each other do without it.
+//! It decides one thing: who founds the metadata log, namely the first member that it ever met, unless that one belongs
+//! to a cluster already: then its founder. That, and whom it met lately, is a file, durable before the answer that tells
+//! it; so the introducer can restart at any time, and members that know each other do without it. One that lost its file
+//! learns of its cluster from the first member that asks again.
 //!
 //! Whom it does not know it dials back first: a member that nobody can reach must not be named to others, let alone found
 //! the log.
@@ -47,8 +48,8 @@ struct Known {
 }
 
 impl State {
-    fn introduce(&mut self, newcomer: Known) {
-        self.founder.get_or_insert(newcomer.id);
+    fn introduce(&mut self, newcomer: Known, founder: Option<NodeId>) {
+        self.founder.get_or_insert(founder.unwrap_or(newcomer.id));
         if self.members.contains(&newcomer) {
             return;
         }
@@ -99,7 +100,7 @@ impl Introducer {
     }
 
     async fn answer(&self, request: IntroductionRequest) -> Reply {
-        let IntroductionRequest::Introduce { id, name, address } = request else {
+        let IntroductionRequest::Introduce { id, name, address, founder } = request else {
             return Reply::Introduction(self.state.lock().await.reply());
         };
         let newcomer = Known { id, name, address };
@@ -108,7 +109,7 @@ impl Introducer {
             warn!(member = %id, %reason, "not introduced");
             return Reply::Refused(Refusal::invalid(reason));
         }
-        self.introduce(newcomer).await
+        self.introduce(newcomer, founder).await
     }
 
     /// Whether the newcomer itself listens at the address that it advertises; else why it is not introduced.
@@ -126,11 +127,21 @@ impl Introducer {
         ))
     }
 
-    async fn introduce(&self, newcomer: Known) -> Reply {
+    async fn introduce(&self, newcomer: Known, founder: Option<NodeId>) -> Reply {
         let mut state = self.state.lock().await;
         let (id, address) = (newcomer.id, newcomer.address);
+        if let (Some(ours), Some(theirs)) = (state.founder, founder)
+            && ours != theirs
+        {
+            return Reply::Refused(Refusal::invalid(format!(
+                "{} belongs to the cluster that {theirs} founded, and this introducer to that of {ours}: give the member \
+                 its own introducer; if this one lost its file and took a newcomer for a founder, stop both, and delete \
+                 the introducer's {STATE_FILE} and the newcomer's data directory",
+                newcomer.name
+            )));
+        }
         let mut next = state.clone();
-        next.introduce(newcomer);
+        next.introduce(newcomer, founder);
         if next != *state {
             if let Err(error) = self.save(next.clone()).await {
                 error!(%error, "cannot keep an introduction");
@@ -202,7 +213,14 @@ mod tests {
 
     fn introduce(id: u64, port: u16) -> IntroductionRequest {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        IntroductionRequest::Introduce { id: NodeId(id), name: "m".parse().unwrap(), address }
+        IntroductionRequest::Introduce { id: NodeId(id), name: "m".parse().unwrap(), address, founder: None }
+    }
+
+    fn introduce_of(founder: u64, id: u64, port: u16) -> IntroductionRequest {
+        let IntroductionRequest::Introduce { id, name, address, .. } = introduce(id, port) else {
+            unreachable!()
+        };
+        IntroductionRequest::Introduce { id, name, address, founder: Some(NodeId(founder)) }
     }
 
     async fn ask(introducer: &Introducer, request: IntroductionRequest) -> IntroductionReply {
@@ -224,6 +242,23 @@ mod tests {
         let reply = ask(&introducer, introduce(8, 8)).await;
         assert_eq!(reply.founder, Some(NodeId(7)));
         assert_eq!(reply.members.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [8, 7]);
+    }
+
+    #[tokio::test]
+    async fn one_that_lost_its_file_learns_who_founded_and_keeps_clusters_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let introducer = open(dir.path(), &[]);
+        assert_eq!(ask(&introducer, introduce_of(7, 8, 8)).await.founder, Some(NodeId(7)));
+        assert_eq!(
+            ask(&introducer, introduce(9, 9)).await.founder,
+            Some(NodeId(7)),
+            "a newcomer founds nothing"
+        );
+        match introducer.answer(introduce_of(3, 4, 4)).await {
+            Reply::Refused(refusal) => assert!(refusal.message.contains("0000000000000003"), "{refusal}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(ask(&introducer, IntroductionRequest::Known).await.members.len(), 2);
     }
 
     #[tokio::test]

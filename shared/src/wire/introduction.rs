@@ -18,6 +18,9 @@ pub enum IntroductionRequest {
         name: MemberName,
         /// Where it listens.
         address: SocketAddr,
+        /// The founder of the cluster that it belongs to, once it does.
+        #[serde(default)]
+        founder: Option<NodeId>,
     },
     /// Whom do you know? (people's tools, to find a member)
     Known,
@@ -26,7 +29,8 @@ pub enum IntroductionRequest {
 /// The introducer's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntroductionReply {
-    /// The one member that founds the metadata log: the first that was ever introduced.
+    /// The one member that founds the metadata log: the first that was ever introduced, or the one that the first of a
+    /// cluster names.
     pub founder: Option<NodeId>,
     /// Members known, the most recently introduced first; at most 64.
     pub members: Vec<(NodeId, SocketAddr)>,

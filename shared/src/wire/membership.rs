@@ -304,6 +304,9 @@ pub struct PushPull {
     pub from: MemberRecord,
     /// All others that it knows, those that are dead or have left included.
     pub members: Bounded<Listed, MAX_PUSH_PULL_RECORDS>,
+    /// The founder of the cluster that the sender belongs to, once it does: lists of two clusters must not mix.
+    #[serde(default)]
+    pub founder: Option<NodeId>,
 }
 
 /// One member in a [`PushPull`].

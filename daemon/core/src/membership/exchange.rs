@@ -195,7 +195,8 @@ impl Swim {
                 .map_or(0, |at| u32::try_from(at.since(now).as_secs()).unwrap_or(u32::MAX)),
         };
         let known = self.table.iter().filter(|_| self.phase != Phase::Left);
-        PushPull { from: self.me.clone(), members: Bounded::first_of(known.map(listed)) }
+        // The shell knows the founder.
+        PushPull { from: self.me.clone(), members: Bounded::first_of(known.map(listed)), founder: None }
     }
 
     /// `period`, shortened or lengthened by up to a quarter, so that members do not act in step.

@@ -71,7 +71,7 @@ fn testimony(from: u64, suspect: u64, witnesses: &[u64]) -> Event {
 
 fn list(from: u64, records: impl IntoIterator<Item = MemberRecord>) -> PushPull {
     let listed = records.into_iter().map(|record| Listed { record, forget_in_s: 3_600 });
-    PushPull { from: alive(from), members: Bounded::first_of(listed) }
+    PushPull { from: alive(from), members: Bounded::first_of(listed), founder: None }
 }
 
 fn effects(swim: &mut Swim) -> Vec<Effect> {

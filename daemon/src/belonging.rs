@@ -1,0 +1,68 @@
+//! Which cluster this member belongs to, named by the member that founded it. It is learnt once and kept.
+//!
+//! Two clusters must never mix: an introducer that has lost its file takes the next newcomer for a founder, and addresses
+//! are handed on from one machine to another. So a member that belongs to a cluster says so to the introducer, and
+//! exchanges lists with nobody who belongs to another one.
+
+use std::sync::{Arc, OnceLock};
+
+use idunno_shared::ids::NodeId;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::data_dir::{DataDir, DataDirError};
+
+const CLUSTER_FILE: &str = "cluster.json";
+
+/// Somebody belongs to another cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "this member belongs to the cluster that {ours} founded, not to that of {theirs}: if it is to move, stop it and give \
+     it an empty --data-dir; if an introducer lost its file, stop it, delete its introducer.json, and stop the members of \
+     the cluster that is not wanted"
+)]
+pub struct AnotherCluster {
+    ours: NodeId,
+    theirs: NodeId,
+}
+
+/// The cluster that this member belongs to, once it does. Cheap to clone.
+#[derive(Clone)]
+pub struct Belonging {
+    founder: Arc<OnceLock<NodeId>>,
+    data_dir: Arc<DataDir>,
+}
+
+impl Belonging {
+    /// Reads what an earlier run learnt.
+    pub fn open(data_dir: Arc<DataDir>) -> Result<Self, DataDirError> {
+        let founder = data_dir.read_json::<NodeId>(CLUSTER_FILE)?;
+        Ok(Self { founder: Arc::new(founder.map_or_else(OnceLock::new, OnceLock::from)), data_dir })
+    }
+
+    /// Its founder.
+    pub fn founder(&self) -> Option<NodeId> {
+        self.founder.get().copied()
+    }
+
+    /// Whether whoever belongs there, if anywhere, may be spoken to.
+    pub fn check(&self, theirs: Option<NodeId>) -> Result<(), AnotherCluster> {
+        match (self.founder(), theirs) {
+            (Some(ours), Some(theirs)) if ours != theirs => Err(AnotherCluster { ours, theirs }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Belongs to that cluster from now on, unless it belongs to one already.
+    pub fn belong(&self, founder: NodeId) -> Result<(), AnotherCluster> {
+        let known = self.founder.get_or_init(|| {
+            // Without the file it is learnt anew at the next start.
+            if let Err(error) = self.data_dir.write_json(CLUSTER_FILE, &founder) {
+                warn!(%error, "which cluster this member belongs to is not kept");
+            }
+            info!(%founder, "belongs to the cluster");
+            founder
+        });
+        if *known == founder { Ok(()) } else { Err(AnotherCluster { ours: *known, theirs: founder }) }
+    }
+}
