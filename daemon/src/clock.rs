@@ -8,17 +8,23 @@ use idunno_core::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: tokio::time::Instant,
+    start_wall_ms: u64,
 }
 
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self { start: tokio::time::Instant::now() }
+        Self { start: tokio::time::Instant::now(), start_wall_ms: wall_ms() }
     }
 
     /// Now.
     pub fn now(self) -> Instant {
         Instant::START + self.start.elapsed()
+    }
+
+    /// What the system's clock shows at `at`, in milliseconds since the epoch, unless it was set meanwhile.
+    pub const fn wall_ms_at(self, at: Instant) -> u64 {
+        self.start_wall_ms.saturating_add(at.as_micros() / 1000)
     }
 
     /// When it will be `at`, for the runtime's timers.

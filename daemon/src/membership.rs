@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::membership::{AdmissionError, Config, Effect, Event, Swim, TcpPingOutcome};
+use idunno_core::time::Instant;
 use idunno_shared::client::link::DialError;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::blobs::Holder;
@@ -35,6 +36,8 @@ pub struct Peer {
     pub record: MemberRecord,
     /// Whether only TCP reaches it.
     pub udp_blocked: bool,
+    /// Since when it is in its state, in milliseconds since the epoch.
+    pub since_ms: u64,
 }
 
 /// The membership list at one moment.
@@ -113,7 +116,7 @@ impl Membership {
     ) -> Self {
         let swim = Swim::new(Config::default(), me, seed, means.clock.now());
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let (publish, view) = watch::channel(Arc::new(view_of(&swim)));
+        let (publish, view) = watch::channel(Arc::new(view_of(&swim, means.clock)));
         let driver = Driver {
             swim,
             means,
@@ -306,7 +309,7 @@ impl Driver {
                 let _ = done.send(());
             }
         }
-        let view = view_of(&self.swim);
+        let view = view_of(&self.swim, self.means.clock);
         self.publish.send_if_modified(|published| {
             let changed = **published != view;
             if changed {
@@ -373,14 +376,12 @@ fn refusal(error: &AdmissionError) -> Refusal {
     Refusal::new(code, error.to_string())
 }
 
-fn view_of(swim: &Swim) -> MembershipView {
+fn view_of(swim: &Swim, clock: Clock) -> MembershipView {
     let me = swim.self_record();
-    let mut members: BTreeMap<_, _> = swim
-        .members()
-        .map(|member| {
-            (member.record.id, Peer { record: member.record.clone(), udp_blocked: member.udp_blocked })
-        })
-        .collect();
-    members.insert(me.id, Peer { record: me.clone(), udp_blocked: false });
+    let peer = |record: &MemberRecord, udp_blocked, since| {
+        (record.id, Peer { record: record.clone(), udp_blocked, since_ms: clock.wall_ms_at(since) })
+    };
+    let others = swim.members().map(|member| peer(&member.record, member.udp_blocked, member.since));
+    let members: BTreeMap<_, _> = others.chain([peer(me, false, Instant::START)]).collect();
     MembershipView { me: me.id, members, joined: me.state.is_live() }
 }

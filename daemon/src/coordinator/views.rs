@@ -74,6 +74,7 @@ pub fn member(id: NodeId, peer: &Peer, leadership: &Leadership) -> MemberView {
             MemberState::Left => Liveness::Left,
         },
         udp_blocked: peer.udp_blocked,
+        since_ms: peer.since_ms,
         role: if leadership.leader == Some(id) && live {
             LogRole::Coordinator
         } else if leadership.voters.contains(&id) {

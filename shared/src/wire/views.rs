@@ -155,6 +155,10 @@ pub struct MemberView {
     pub udp_blocked: bool,
     /// Its part in the metadata log, where the member asked knows it.
     pub role: LogRole,
+    /// Since when it is in its state, as the member asked saw it, in milliseconds since the epoch; the member itself,
+    /// since it started.
+    #[serde(default)]
+    pub since_ms: u64,
 }
 
 /// A worker, as shown.

@@ -67,13 +67,14 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
     let (address, reply) = ask(session, of, ControlRequest::Members).await?;
     let ControlReply::Members(mut members) = reply else { return Err(Failure::unexpected()) };
     members.sort_by_cached_key(|member| natural(member.name.as_str()));
-    let mut table = Table::new("NAME ADDRESS STATE ROLE >INCARNATION >GENERATION ID");
+    let mut table = Table::new("NAME ADDRESS STATE SINCE ROLE >INCARNATION >GENERATION ID");
     for member in &members {
         let blocked = if member.udp_blocked { " (UDP blocked)" } else { "" };
         table.row([
             member.name.to_string(),
             member.address.to_string(),
             format!("{}{blocked}", text::liveness(member.liveness)),
+            text::moment(member.since_ms),
             text::role(member.role).to_owned(),
             member.incarnation.to_string(),
             member.generation.to_string(),
@@ -98,6 +99,7 @@ pub fn member_json(member: &MemberView) -> serde_json::Value {
         "name": member.name,
         "address": member.address,
         "state": text::liveness(member.liveness),
+        "since_ms": member.since_ms,
         "role": text::role(member.role),
         "udp_blocked": member.udp_blocked,
         "incarnation": member.incarnation,

@@ -63,6 +63,7 @@ pub(crate) fn cluster(
                 incarnation: 0,
                 liveness: Liveness::Alive,
                 udp_blocked: false,
+                since_ms: 1_700_000_000_000,
                 role: LogRole::Coordinator,
             };
             while let Ok((stream, _)) = listener.accept().await {

@@ -22,13 +22,14 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
         column("ROLE", false, 2),
         column("MODEL SERVER", false, 3),
         column("IN HAND", true, 1),
-        column("BLOBS", true, 6),
+        column("BLOBS", true, 7),
         column("HELD", true, 4),
         column("ADDRESS", false, 5),
-        column("MODELS", false, 7),
-        column("INC", true, 8),
-        column("GEN", true, 9),
-        column("ID", false, 10),
+        column("SINCE UTC", false, 6),
+        column("MODELS", false, 8),
+        column("INC", true, 9),
+        column("GEN", true, 10),
+        column("ID", false, 11),
     ];
     let workers: BTreeMap<NodeId, &WorkerView> = view.workers.iter().map(|it| (it.node, it)).collect();
     let loads: BTreeMap<NodeId, &LoadView> = view.loads.iter().map(|it| (it.node, it)).collect();
@@ -72,6 +73,7 @@ fn row(
             load.map_or_else(none, |load| Cell::count(load.blobs)),
             load.map_or_else(none, |load| Cell::figure(load.bytes as f64, text::bytes(load.bytes))),
             Cell::plain(member.address.to_string()),
+            Cell::figure(member.since_ms as f64, text::moment(member.since_ms)),
             models(worker.map_or(&[], |worker| &worker.models)),
             Cell::count(member.incarnation),
             Cell::count(member.generation),

@@ -37,6 +37,7 @@ fn member(number: u16, liveness: Liveness, role: LogRole) -> MemberView {
         incarnation: 2,
         liveness,
         udp_blocked: false,
+        since_ms: 1_700_000_000_000,
         role,
     }
 }
