@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use rustix::process::Signal;
 
 use crate::harness::{Expected, LocalCluster, SOON, dataset, heavy, put_dataset};
@@ -56,6 +57,12 @@ async fn a_frozen_coordinator_decides_nothing_when_it_wakes() {
     assert!(deciding[0].1 >= next, "{deciding:?}");
     assert_ne!(deciding[0].0, old, "it was to follow");
     let going_on = cluster.midway(at_work, 0).await.done;
+    match cluster.client().control(ControlRequest::Leases(Some(at_work))).await {
+        Ok(ControlReply::Leases(rows)) => {
+            assert!(!rows.is_empty() && rows.iter().all(|row| row.lease.job == at_work), "{rows:?}");
+        }
+        other => cluster.fail(&format!("the batches of {at_work}: {other:?}")),
+    }
     println!("the job had {going_on} answers {:?} after the freeze", frozen.elapsed());
     cluster.members.iter().for_each(|member| member.signal_model_server(Signal::CONT));
     Expected::small("after", 200..220).put(&cluster).await;

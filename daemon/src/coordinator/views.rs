@@ -8,8 +8,8 @@ use idunno_core::metadata::State;
 use idunno_core::placement::Holdings;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, ControlReply, JobView, Liveness, LoadView, LogRole, MemberView, ModelView,
-    StoreView, WorkerView,
+    AssignmentView, ClusterView, ControlReply, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole,
+    MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::membership::MemberState;
@@ -42,6 +42,23 @@ pub fn assignments(view: &MembershipView, desk: &DeskView) -> Vec<AssignmentView
         current: assignment.current.clone(),
     };
     desk.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
+}
+
+/// All batches in the hands of live workers.
+pub fn leases(view: &MembershipView, desk: &DeskView) -> Vec<LeaseView> {
+    let mut rows = Vec::new();
+    for (&node, report) in desk.reports.iter().filter(|(node, _)| view.is_live(**node)) {
+        let (name, ran) = (view.name(node), usize::from(report.ran));
+        rows.extend(report.leases.iter().enumerate().map(|(place, &lease)| {
+            let stage = match report.running_ms {
+                _ if place < ran => LeaseStage::Ran,
+                Some(ms) if place == ran => LeaseStage::Runs { ms },
+                _ => LeaseStage::Waits,
+            };
+            LeaseView { node, name: name.clone(), lease, stage }
+        }));
+    }
+    rows
 }
 
 /// All models, with their state at each worker.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{BlobRef, Holder};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobState, JobView,
-    Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView, SegmentView, StoreView,
-    WorkerView,
+    LeaseStage, LeaseView, Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView,
+    SegmentView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::{DatasetName, FileName, ModelName};
@@ -139,6 +139,8 @@ pub enum ControlRequest {
         /// Where the last page ended.
         after: Option<LogPlace>,
     },
+    /// `get-job-leases`: the batches of one job or all in workers' hands, as these said last.
+    Leases(Option<JobId>),
 }
 
 /// A new version of a file, its bytes stored already.
@@ -357,4 +359,6 @@ pub enum ControlReply {
     },
     /// A part of a log.
     Log(LogPage),
+    /// Batches in workers' hands, by worker, each worker's in the order in which it runs them.
+    Leases(Vec<LeaseView>),
 }

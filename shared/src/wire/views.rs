@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::control::{FileSummary, PlacedBlob};
-use super::jobs::{ModelState, QueryRange, ServerState};
+use super::jobs::{Lease, ModelState, QueryRange, ServerState};
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, MemberName, ModelName};
 
@@ -93,6 +93,33 @@ pub struct AssignmentView {
     pub shares: Vec<(JobId, f64)>,
     /// The jobs whose batches it holds now.
     pub current: Vec<JobId>,
+}
+
+/// A batch in a worker's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// The worker.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// The lease.
+    pub lease: Lease,
+    /// How far it is.
+    pub stage: LeaseStage,
+}
+
+/// How far a worker is with a batch, as it said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseStage {
+    /// Waits for those before it.
+    Waits,
+    /// Runs, for so many milliseconds when it was said.
+    Runs {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// Has run, and awaits its commit.
+    Ran,
 }
 
 /// A model, as shown.

@@ -40,6 +40,7 @@ fn the_commands_have_their_exact_names() {
             "stop-job",
             "get-job-stats",
             "get-job-assigned-VMs",
+            "get-job-leases",
             "get-job-results",
             "retry-dead-letters",
             "get-dead-letters",

@@ -101,6 +101,13 @@ pub enum Verb {
         #[arg(value_name = "JOB")]
         job: Option<JobId>,
     },
+    /// The batches in workers' hands, of one job or of all
+    #[command(after_help = "Example:\n  idunno get-job-leases job-1")]
+    GetJobLeases {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: Option<JobId>,
+    },
     /// A job's results: JSON lines, one a query, in order
     #[command(after_help = "Example:\n  idunno get-job-results job-1 results.jsonl")]
     GetJobResults {

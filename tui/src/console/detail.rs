@@ -26,8 +26,8 @@ impl Target {
     /// Its parts.
     pub const fn parts(&self) -> &'static [&'static str] {
         match self {
-            Self::Job(_) => &["VMs", "dead letters", "results"],
-            Self::Member(..) => &["files", "models"],
+            Self::Job(_) => &["VMs", "batches", "dead letters", "results"],
+            Self::Member(..) => &["files", "models", "batches"],
             Self::File(_) => &["extents", "versions", "preview"],
         }
     }
@@ -44,9 +44,11 @@ impl Target {
     /// What must be asked for a part; nothing if the view has it.
     fn question(&self, part: usize) -> Option<Question> {
         Some(match (self, part) {
-            (Self::Job(id), 1) => Question::DeadLetters(*id),
-            (Self::Job(id), 2) => Question::Results(*id),
+            (Self::Job(id), 1) => Question::Leases(Some(*id)),
+            (Self::Job(id), 2) => Question::DeadLetters(*id),
+            (Self::Job(id), 3) => Question::Results(*id),
             (Self::Member(id, _), 0) => Question::Stored(*id),
+            (Self::Member(..), 2) => Question::Leases(None),
             (Self::File(name), 0 | 1) => Question::Versions(name.clone()),
             (Self::File(name), 2) => Question::Preview(name.clone()),
             _ => return None,
@@ -126,6 +128,8 @@ impl Detail {
         let old = match (&question, self.revision) {
             (_, None) => true,
             (Question::Preview(_), Some(_)) => self.error.is_some() && aged,
+            // Batches come and go without the metadata.
+            (Question::Leases(_), Some(_)) => aged,
             (_, Some(revision)) => aged && (revision != view.revision || self.error.is_some()),
         };
         if self.asked.is_some() || !old {
@@ -165,7 +169,8 @@ pub fn target(state: &State) -> Option<Target> {
         },
         Some(detail) => match (&detail.target, detail.part) {
             (Target::Job(_), 0) => member(&key),
-            (Target::Job(_), 1) => match &detail.facts {
+            (Target::Job(_), 1) => member(key.split(' ').next()?),
+            (Target::Job(_), 2) => match &detail.facts {
                 Some(Facts::Letters(letters, _)) => {
                     let letter = letters.iter().find(|letter| letter.index.to_string() == key)?;
                     Some(Target::File(letter.name.clone()))

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use crossterm::event::{KeyEvent, MouseEvent};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
-use idunno_shared::wire::control::{ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry};
+use idunno_shared::wire::control::{
+    ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView,
+};
 
 use super::log::LogLine;
 use crate::command::Verb;
@@ -52,6 +54,8 @@ pub enum Question {
     DeadLetters(JobId),
     /// The newest results of a job.
     Results(JobId),
+    /// The batches in workers' hands: a job's, or all.
+    Leases(Option<JobId>),
     /// What a member holds.
     Stored(NodeId),
     /// A file's versions, their extents and holders.
@@ -71,6 +75,8 @@ pub enum Facts {
     Versions(Vec<FileVersion>),
     /// Lines of text.
     Lines(Vec<String>),
+    /// Batches in workers' hands.
+    Leases(Vec<LeaseView>),
 }
 
 /// What happens.

@@ -198,7 +198,7 @@ const ACTIONS: [Line; 47] = [
     ("quit", &["q"], ALL, Action::Quit, "quit; the cluster goes on"),
 ];
 
-const COMMAND_KEYS: [(&str, &str); 31] = [
+const COMMAND_KEYS: [(&str, &str); 32] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -208,6 +208,7 @@ const COMMAND_KEYS: [(&str, &str); 31] = [
     ("stop-job", "a x"),
     ("get-job-stats", "a i"),
     ("get-job-assigned-VMs", "a v"),
+    ("get-job-leases", "a B"),
     ("get-job-results", "a o"),
     ("retry-dead-letters", "a r"),
     ("get-dead-letters", "a d"),

@@ -5,6 +5,7 @@
 pub mod failure;
 pub mod files;
 pub mod jobs;
+pub mod leases;
 pub mod logs;
 pub mod members;
 pub mod models;
@@ -82,6 +83,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
         Verb::GetJobStats { job } => jobs::stats(session, job).await,
         Verb::GetJobAssignedVms { job } => jobs::assignments(session, job).await,
+        Verb::GetJobLeases { job } => leases::leases(session, job).await,
         Verb::GetJobResults { job, local, raw } => results::fetch::get(session, job, local, raw).await,
         Verb::RetryDeadLetters { job } => jobs::retry_dead_letters(session, job).await,
         Verb::GetDeadLetters { job } => jobs::dead_letters(session, job).await,

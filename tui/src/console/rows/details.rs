@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::control::{ClusterView, DeadLetter, FileVersion};
+use idunno_shared::wire::control::{ClusterView, DeadLetter, FileVersion, LeaseStage, LeaseView};
 
 use super::super::detail::{Detail, Target};
 use super::super::msg::Facts;
 use super::super::table::{Cell, Mark, Row};
 use super::super::theme::Role;
 use super::{Content, column, files, members};
-use crate::execute::{members::natural, text};
+use crate::execute::{leases, members::natural, text};
 
 pub(super) fn content(detail: &Detail, view: &ClusterView) -> Content {
     match (&detail.target, detail.part, &detail.facts) {
@@ -21,6 +21,10 @@ pub(super) fn content(detail: &Detail, view: &ClusterView) -> Content {
         (_, _, Some(Facts::Letters(letters, _))) => dead(letters, view),
         (_, _, Some(Facts::Files(found, _))) => stored(found, view),
         (_, _, Some(Facts::Lines(lines))) => text_lines(lines),
+        (Target::Member(id, _), _, Some(Facts::Leases(views))) => {
+            batches(views.iter().filter(|view| view.node == *id))
+        }
+        (_, _, Some(Facts::Leases(views))) => batches(views.iter()),
         _ => Content::default(),
     }
 }
@@ -69,6 +73,38 @@ fn models(node: NodeId, view: &ClusterView) -> Content {
             vec![Cell::plain(model.to_string()), Cell::state(role, word), Cell::plain(why.unwrap_or(""))];
         Row { key: model.to_string(), cells }
     }));
+    (columns, rows)
+}
+
+fn batches<'a>(views: impl Iterator<Item = &'a LeaseView>) -> Content {
+    let columns = vec![
+        column("VM", false, 0),
+        column("NOW", false, 0),
+        column("JOB", false, 1),
+        column("QUERIES", true, 2),
+        column("COUNT", true, 3),
+        column("TRY", true, 4),
+        column("TERM", true, 5),
+    ];
+    let row = |view: &LeaseView| {
+        let (lease, first) = (&view.lease, view.lease.range.first);
+        let role = if view.stage == LeaseStage::Waits { Role::Dim } else { Role::Good };
+        Row {
+            key: format!("{} {} {} {}", view.name, lease.job, first, lease.attempt),
+            cells: vec![
+                Cell::plain(view.name.clone()),
+                Cell::state(role, leases::stage(view.stage)),
+                Cell::plain(lease.job.to_string()),
+                Cell::figure(first as f64, leases::queries(view)),
+                Cell::count(lease.range.count.into()),
+                Cell::count(lease.attempt.into()),
+                Cell::count(lease.term.0),
+            ],
+        }
+    };
+    let mut rows: Vec<Row> = views.map(row).collect();
+    // A worker's stay in the order in which it runs them.
+    rows.sort_by_cached_key(|row| natural(row.key.split(' ').next().unwrap_or_default()));
     (columns, rows)
 }
 

@@ -3,10 +3,10 @@
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, DeadLetter, FileVersion, FolderEntry, JobState, JobView, Liveness, LoadView,
-    LogRole, ModelView, PlacedBlob, StoreView, WorkerView,
+    AssignmentView, ClusterView, DeadLetter, FileVersion, FolderEntry, JobState, JobView, LeaseStage,
+    LeaseView, Liveness, LoadView, LogRole, ModelView, PlacedBlob, StoreView, WorkerView,
 };
-use idunno_shared::wire::jobs::{ModelState, ServerState};
+use idunno_shared::wire::jobs::{Lease, ModelState, QueryRange, ServerState};
 
 use crossterm::event::KeyCode;
 
@@ -192,6 +192,23 @@ fn facts(question: &Question) -> Facts {
                     .to_vec(),
             }],
         }]),
+        Question::Leases(_) => Facts::Leases(
+            [LeaseStage::Ran, LeaseStage::Runs { ms: 1234 }, LeaseStage::Waits]
+                .into_iter()
+                .zip(0..)
+                .map(|(stage, number)| LeaseView {
+                    node: NodeId(1),
+                    name: String::from("m1"),
+                    lease: Lease {
+                        job: JobId(2),
+                        range: QueryRange { first: 32 * number, count: 32 },
+                        attempt: 1,
+                        term: Term(7),
+                    },
+                    stage,
+                })
+                .collect(),
+        ),
         Question::Results(_) | Question::Preview(_) => {
             Facts::Lines(vec![r#"{"query":17,"label":"tabby cat"}"#.into(), "second".into()])
         }

@@ -135,7 +135,7 @@ fn events_tell_the_failover_and_the_charts_show_its_gap() {
 
 #[test]
 fn enter_goes_deeper_and_escape_comes_back_the_same_way() {
-    let mut state = inside(Page::Jobs, 1);
+    let mut state = inside(Page::Jobs, 2);
     shows(&screen(&state, 120, 40, 60_000), &["jobs > job-2", "the image is cut off", "photo-0001.jpg"]);
     press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Enter);

@@ -37,10 +37,12 @@ fn pages() {
 fn what_is_looked_into() {
     for (name, page, turns) in [
         ("job_vms", Page::Jobs, 0),
-        ("job_dead_letters", Page::Jobs, 1),
-        ("job_results", Page::Jobs, 2),
+        ("job_batches", Page::Jobs, 1),
+        ("job_dead_letters", Page::Jobs, 2),
+        ("job_results", Page::Jobs, 3),
         ("member_files", Page::Members, 0),
         ("member_models", Page::Members, 1),
+        ("member_batches", Page::Members, 2),
     ] {
         pictures(name, &inside(page, turns));
     }

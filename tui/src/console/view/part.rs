@@ -75,6 +75,7 @@ fn empty(detail: &Detail) -> String {
         _ if !detail.table.filter.is_empty() => String::from("nothing passes the filter; Esc clears it"),
         (None, None, _, _) if detail.asked.is_some() => String::from("asking"),
         (_, Some(Facts::Letters(..)), ..) => String::from("no dead letters: no query failed for good"),
+        (_, Some(Facts::Leases(_)), ..) => String::from("no batch is in a worker's hands"),
         (_, _, Target::Job(_), 0) => String::from("no worker has reported"),
         (_, _, Target::Job(_), _) => String::from("no results yet"),
         (_, _, Target::Member(..), 0) => String::from("it holds no files"),

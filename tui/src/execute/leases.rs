@@ -1,0 +1,61 @@
+//! `get-job-leases`: the batches in workers' hands.
+
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{ControlReply, ControlRequest, LeaseStage, LeaseView};
+use serde_json::{Value, json};
+
+use super::members::natural;
+use super::table::Table;
+use super::{Answer, Failure, Session};
+
+/// `get-job-leases`.
+pub async fn leases(session: &Session, job: Option<JobId>) -> Result<Answer, Failure> {
+    let ControlReply::Leases(mut views) = session.cluster().control(ControlRequest::Leases(job)).await?
+    else {
+        return Err(Failure::unexpected());
+    };
+    // A worker's stay in the order in which it runs them.
+    views.sort_by_cached_key(|view| natural(&view.name));
+    if views.is_empty() {
+        return Ok(Answer::new(json!([]), String::from("no batch is in a worker's hands")));
+    }
+    let mut table = Table::new("VM JOB QUERIES >COUNT >TRY >TERM NOW");
+    for view in &views {
+        table.row([
+            view.name.clone(),
+            view.lease.job.to_string(),
+            queries(view),
+            view.lease.range.count.to_string(),
+            view.lease.attempt.to_string(),
+            view.lease.term.to_string(),
+            stage(view.stage),
+        ]);
+    }
+    Ok(Answer::new(Value::Array(views.iter().map(row_json).collect()), table.render()))
+}
+
+/// The first and the last query of a batch: `64-95`.
+pub fn queries(view: &LeaseView) -> String {
+    let range = view.lease.range;
+    format!("{}-{}", range.first, range.end().saturating_sub(1))
+}
+
+/// How far its worker is with a batch.
+pub fn stage(stage: LeaseStage) -> String {
+    match stage {
+        LeaseStage::Waits => String::from("waits"),
+        LeaseStage::Runs { ms } => format!("runs, {:.1} s", f64::from(ms) / 1000.0),
+        LeaseStage::Ran => String::from("awaits its commit"),
+    }
+}
+
+fn row_json(view: &LeaseView) -> Value {
+    let (word, running_ms) = match view.stage {
+        LeaseStage::Waits => ("waits", None),
+        LeaseStage::Runs { ms } => ("runs", Some(ms)),
+        LeaseStage::Ran => ("ran", None),
+    };
+    json!({"vm": view.name, "node": view.node.to_string(), "job": view.lease.job.to_string(),
+        "first": view.lease.range.first, "count": view.lease.range.count, "attempt": view.lease.attempt,
+        "term": view.lease.term.0, "stage": word, "running_ms": running_ms})
+}
