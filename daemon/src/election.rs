@@ -43,7 +43,7 @@ pub struct Election {
 impl Election {
     /// Starts the task.
     pub fn start(means: Means, seed: u64, timing: Timing, stop: &CancellationToken) -> Self {
-        let Means { me, clock, consensus, membership, peers, vitals } = means;
+        let Means { me, clock, consensus, membership, peers, vitals, files: _ } = means;
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
         let config = Config::default();
         let round_timeout = config.round_timeout.max(timing.heartbeat * ROUND_HEARTBEATS);

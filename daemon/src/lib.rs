@@ -15,6 +15,7 @@ pub mod member;
 pub mod membership;
 pub mod net;
 pub mod process;
+pub mod records;
 pub mod sdfs;
 pub mod telemetry;
 pub mod vitals;

@@ -34,7 +34,8 @@ use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
 use crate::vitals::Vitals;
-use crate::worker::supervisor::ServerConfig;
+use crate::worker::services::Services;
+use crate::worker::supervisor::{ServerConfig, ServerStatus};
 use crate::worker::{self, WorkerConfig};
 
 /// How long the good-bye to the other members may take.
@@ -73,12 +74,16 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
     let settings = log_settings(config.heartbeat);
     let consensus = Consensus::open(ground.data_dir.path(), me, settings, transport).await?;
+    // The member itself knows best who coordinates.
+    let cluster = Cluster::new(Arc::clone(&dialer), vec![address]).with_deadline(WORKER_DEADLINE);
+    let files = Files::new(cluster.clone()).near(me);
     let means = Means {
         me,
         clock,
         consensus: consensus.clone(),
         membership: membership.clone(),
         peers: peers.clone(),
+        files: files.clone(),
         vitals: vitals.clone(),
     };
     let timing =
@@ -92,6 +97,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     vitals.spawn("the proposer", stop.clone(), async move { proposing.proposer_ended().await });
 
     let (rejoin, rejoined) = mpsc::channel(1);
+    let (status, server) = watch::channel(ServerStatus::default());
     let service = Arc::new(Member {
         me,
         control: Control::new(means, coordination, config.common.data_dir.display().to_string(), rejoin),
@@ -100,6 +106,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         consensus: consensus.clone(),
         blobs: BlobServer::new(me, store.clone(), scrub, Arc::clone(&dialer)),
         orders: Orders::new(me, store, Arc::clone(&dialer), identity.generation),
+        services: Services { status: server, files: files.clone() },
     });
     let serving = CancellationToken::new();
     let served = serving.clone().drop_guard();
@@ -124,12 +131,11 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     ground.announce("member", config.name.as_str(), Some(me))?;
 
     let drain = CancellationToken::new();
-    // The member itself knows best who coordinates.
-    let cluster = Cluster::new(dialer, vec![address]).with_deadline(WORKER_DEADLINE);
     let (tell, news) = watch::channel(Term(0));
-    let guide = guide(cluster.clone(), membership.clone(), consensus.clone(), tell);
+    let guide = guide(cluster, membership.clone(), consensus.clone(), tell);
     vitals.spawn("the worker's guide", stop.clone(), guide);
-    let mut working = tokio::spawn(work(&config, me, identity.generation, cluster, news, drain.clone()));
+    let mut working =
+        tokio::spawn(work(&config, me, identity.generation, files, news, status, drain.clone()));
     let fault = tokio::select! {
         () = signals.next() => None,
         fault = log_fault(&consensus) => Some(format!("the metadata log has stopped: {fault}")),
@@ -212,8 +218,9 @@ fn work(
     config: &MemberConfig,
     me: NodeId,
     generation: u64,
-    cluster: Cluster,
+    files: Files,
     news: watch::Receiver<Term>,
+    status: watch::Sender<ServerStatus>,
     drain: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     let server = match &config.model_server {
@@ -225,9 +232,9 @@ fn work(
     };
     let data_dir = config.common.data_dir.clone();
     let worker = WorkerConfig::new(me, config.name.clone(), generation, server, data_dir);
-    let files = Files::new(cluster.clone()).near(me);
+    let coordinator = Arc::new(files.cluster().clone());
     let (view, _watched) = watch::channel(worker::first_view(me));
-    async move { worker::run(worker, Arc::new(cluster), Arc::new(files), news, view, drain).await }
+    async move { worker::run(worker, coordinator, Arc::new(files), news, view, status, drain).await }
 }
 
 /// The file server refuses orders of terms below the log's.
@@ -263,6 +270,7 @@ struct Member {
     consensus: Consensus,
     blobs: BlobServer,
     orders: Orders,
+    services: Services,
 }
 
 impl Service for Member {
@@ -286,6 +294,10 @@ impl Service for Member {
             (request @ (Request::Control(_) | Request::Jobs(_)), _) => {
                 return self.control.request(request).await;
             }
+            (Request::Work(request), Some(_)) => match self.services.serve(request).await {
+                Ok(reply) => Reply::Work(reply),
+                Err(refusal) => Reply::Refused(refusal),
+            },
             (Request::Coordinates(said), Some(from)) => {
                 self.consensus.hear(from, said);
                 Reply::Heard

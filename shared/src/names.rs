@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// Longest file name, in bytes.
 pub const FILE_NAME_BYTES_MAX: usize = 1024;
-/// Longest name of a model or a member, in bytes.
+/// Longest name of a model, a member, a job or a parameter, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 
 /// Why a name was refused.
@@ -82,6 +82,17 @@ fn check_label(kind: &'static str, name: &str) -> Result<(), NameError> {
     Err(NameError::Invalid { kind, name: name.to_owned(), why })
 }
 
+/// A job's name stands wherever its number may, so that it must not look like one.
+fn check_job(kind: &'static str, name: &str) -> Result<(), NameError> {
+    check_label(kind, name)?;
+    let number = name.strip_prefix("job-").unwrap_or(name);
+    if number.bytes().all(|byte| byte.is_ascii_digit()) {
+        let why = "it looks like a job's number";
+        return Err(NameError::Invalid { kind, name: name.to_owned(), why });
+    }
+    Ok(())
+}
+
 macro_rules! checked_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:ident) => {
         $(#[$doc])*
@@ -146,6 +157,18 @@ checked_name!(
     check_label
 );
 checked_name!(
+    /// A job's name: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`, and no job's number.
+    JobName,
+    "job name",
+    check_job
+);
+checked_name!(
+    /// The name of a model's parameter: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`.
+    ParameterName,
+    "parameter name",
+    check_label
+);
+checked_name!(
     /// A member's name as people see it: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`.
     MemberName,
     "member name",
@@ -171,6 +194,10 @@ mod tests {
         }
         assert!("x".repeat(FILE_NAME_BYTES_MAX + 1).parse::<FileName>().is_err());
         assert!("no spaces".parse::<ModelName>().is_err());
+        assert!("nightly-7".parse::<JobName>().is_ok() && "job-seven".parse::<JobName>().is_ok());
+        for number in ["7", "job-7", "job-"] {
+            assert!(number.parse::<JobName>().is_err(), "{number}");
+        }
         let error = "a/../b".parse::<FileName>().unwrap_err().to_string();
         assert!(error.contains("a/../b"), "{error}");
     }

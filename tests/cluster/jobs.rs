@@ -73,7 +73,10 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     let dead: Vec<u64> = letters.iter().map(|letter| letter.index).collect();
     assert!(rows.keys().copied().eq((0..60).filter(|index| !dead.contains(index))));
 
-    assert_eq!(cluster.change(Change::RetryDeadLetters { job }).await, Changed::Retried { queries: 2 });
+    assert_eq!(
+        cluster.change(Change::RetryDeadLetters { job, queries: vec![] }).await,
+        Changed::Retried { queries: 2 }
+    );
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.state, view.done, view.dead), (JobState::Done, 58, 2));
     let again = dead_letters(&cluster, job).await;

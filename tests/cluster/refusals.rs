@@ -8,7 +8,7 @@ use idunno_shared::client::files::{GetError, NoProgress, PutError, PutItem, PutO
 use idunno_shared::client::frames::{read_frame, write_frame};
 use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{JobId, NodeId, OpId, Term, UploadId};
-use idunno_shared::wire::control::{Change, Changed, ControlRequest, NewFile};
+use idunno_shared::wire::control::{Change, Changed, ControlRequest, JobOptions, NewFile};
 use idunno_shared::wire::frame::{Answer, Purpose, Reply};
 use idunno_shared::wire::refusal::RefusalCode::{Conflict, Invalid, NotFound, UploadOver};
 use tokio::time::timeout;
@@ -18,7 +18,12 @@ use crate::harness::{
 };
 
 fn add_job(model: &str, dataset: &str, batch_size: u32) -> Change {
-    Change::AddJob { model: model.parse().unwrap(), dataset: dataset.parse().unwrap(), batch_size }
+    Change::AddJob {
+        model: model.parse().unwrap(),
+        dataset: dataset.parse().unwrap(),
+        batch_size,
+        options: JobOptions::default(),
+    }
 }
 
 fn train(models: &[&str]) -> Change {
@@ -51,11 +56,11 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (Change::SetBatchSize { job: nobody, batch_size: 5 }, NotFound, "job-77"),
         (Change::StartJob { job: nobody }, NotFound, "job-77"),
         (Change::StopJob { job: nobody }, NotFound, "job-77"),
-        (Change::RetryDeadLetters { job: nobody }, NotFound, "job-77"),
+        (Change::RetryDeadLetters { job: nobody, queries: vec![] }, NotFound, "job-77"),
         (Change::StartJob { job }, Conflict, "mnist-mlp"),
         (Change::StartJob { job: empty }, Conflict, "mnist-mlp"),
         (Change::StopJob { job }, Conflict, "not started"),
-        (Change::RetryDeadLetters { job }, Conflict, "no dead letters"),
+        (Change::RetryDeadLetters { job, queries: vec![] }, Conflict, "no dead letters"),
         (Change::Delete { name: name("kept/none") }, NotFound, "kept/none"),
         (Change::CommitFiles { upload, files: vec![lost] }, UploadOver, "upload"),
     ] {

@@ -13,10 +13,10 @@ use idunno_console::console::update::update;
 use idunno_console::console::view::view;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobState, JobView, Liveness,
-    LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
+    Liveness, LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
 };
-use idunno_shared::wire::jobs::{ModelState, ServerState};
+use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -61,6 +61,8 @@ fn cluster(second: u64) -> ClusterView {
             training: false,
             failure: None,
             workers: (1..=MEMBERS).map(|number| (NodeId(number), ready())).collect(),
+            progress: vec![],
+            metrics: vec![],
         }],
         jobs: (1..=JOBS).map(|number| job(number, second)).collect(),
         assignments: (1..=MEMBERS)
@@ -72,6 +74,7 @@ fn cluster(second: u64) -> ClusterView {
             })
             .collect(),
         store: StoreView { files: FILES, blobs: FILES, bytes: FILES * 100_000, ..StoreView::default() },
+        policy: Policy::Rate,
         loads: (1..=MEMBERS)
             .map(|number| LoadView {
                 node: NodeId(number),
@@ -104,6 +107,7 @@ fn job(number: u64, second: u64) -> JobView {
         labelled: 0,
         correct: 0,
         duplicates_dropped: 0,
+        about: JobAbout { weight: 1, ..JobAbout::default() },
     }
 }
 

@@ -16,6 +16,7 @@ use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest, StoreView};
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
+use idunno_shared::wire::jobs::Policy;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -45,6 +46,7 @@ fn view(term: u64) -> ClusterView {
         assignments: vec![],
         store: StoreView::default(),
         loads: vec![],
+        policy: Policy::Rate,
     }
 }
 

@@ -8,7 +8,7 @@ use idunno_shared::ids::{NodeId, OpId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Chain, Change, Changed, ControlReply, ITEMS_PER_REQUEST_MAX};
-use idunno_shared::wire::jobs::{JobReply, JobRequest};
+use idunno_shared::wire::jobs::{JobReply, JobRequest, METRIC_BYTES_MAX, METRICS_MAX};
 use idunno_shared::wire::refusal::Refusal;
 
 use super::Office;
@@ -65,7 +65,10 @@ impl Office {
             self.check_trainable(models).await?;
         }
         let concerns_jobs = !matches!(change, Change::CommitFiles { .. } | Change::Delete { .. });
-        let applied = self.propose(Some(op), Action::Change(change)).await?;
+        let applied = match change {
+            Change::StartJob { job } if !made => self.start_job(op, job).await?,
+            change => self.propose(Some(op), Action::Change(change)).await?,
+        };
         if concerns_jobs {
             self.desk.refresh().await;
         }
@@ -100,15 +103,23 @@ impl Office {
             JobRequest::Failed { worker, lease, faults } => {
                 self.desk.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
             }
-            JobRequest::Trained { worker, model, result } => {
+            JobRequest::Trained { worker, model, result, metrics } => {
                 if let Ok((upload, _)) = &result {
                     self.uploads().touch(*upload, self.means.clock.now())?;
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
-                self.desk.trained(worker, model, result.map(|(_, artefact)| artefact)).await?;
+                let result = result.map(|(_, artefact)| (artefact, checked(metrics)));
+                self.desk.trained(worker, model, result).await?;
                 upload.into_iter().for_each(|upload| self.uploads().end(upload));
                 Ok(JobReply::Noted)
             }
         }
     }
+}
+
+/// A training's figures, as many and as long as are kept.
+fn checked(mut metrics: Vec<(String, String)>) -> Vec<(String, String)> {
+    metrics.retain(|(name, value)| name.len().max(value.len()) <= METRIC_BYTES_MAX);
+    metrics.truncate(METRICS_MAX);
+    metrics
 }

@@ -50,13 +50,15 @@ pub struct DeskView {
 }
 
 type Answer = oneshot::Sender<Result<Orders, Refusal>>;
+/// An artefact, and what its training measured.
+type Trained = (ModelArtefact, Vec<(String, String)>);
 
 enum Input {
     Report(WorkerReport, Answer),
     Commit(SegmentCommit, oneshot::Sender<Result<JobReply, Refusal>>),
     Committed(SegmentCommit, Result<Applied, Refusal>, oneshot::Sender<Result<JobReply, Refusal>>),
     Failed(NodeId, Lease, Vec<Fault>),
-    Trained(NodeId, ModelName, Result<ModelArtefact, String>, oneshot::Sender<Result<(), Refusal>>),
+    Trained(NodeId, ModelName, Result<Trained, String>, oneshot::Sender<Result<(), Refusal>>),
     Buried(JobId, Vec<QueryRange>, Result<(), Refusal>),
     Paused(JobId),
     Refresh,
@@ -119,7 +121,7 @@ impl Desk {
         &self,
         worker: NodeId,
         model: ModelName,
-        result: Result<ModelArtefact, String>,
+        result: Result<Trained, String>,
     ) -> Result<(), Refusal> {
         self.ask(|reply| Input::Trained(worker, model, result, reply)).await?
     }
@@ -209,8 +211,8 @@ impl Clerk {
                 }
                 self.tell(Event::Failed { worker, lease, faults });
             }
-            Input::Trained(worker, model, Ok(artefact), reply) => {
-                self.trained(worker, model, &artefact, reply);
+            Input::Trained(worker, model, Ok(trained), reply) => {
+                self.trained(worker, model, trained, reply);
             }
             Input::Trained(worker, model, Err(reason), reply) => {
                 warn!(%worker, %model, %reason, "training failed");
@@ -309,7 +311,7 @@ impl Clerk {
         &self,
         worker: NodeId,
         model: ModelName,
-        artefact: &ModelArtefact,
+        (artefact, metrics): Trained,
         reply: oneshot::Sender<Result<(), Refusal>>,
     ) {
         let seed = self.state().model(&model).and_then(|model| model.training);
@@ -328,6 +330,7 @@ impl Clerk {
             size: artefact.extents.iter().map(|placed| placed.blob.size).sum(),
             extents: extents.collect(),
             seed,
+            metrics,
         };
         self.propose(action, move |outcome| {
             // The worker may have gone meanwhile; the log has the model.
@@ -394,11 +397,8 @@ impl Clerk {
             warn!(%worker, %reason, "a model server is to be restarted");
         }
         let state = self.state();
-        let sizes = |lease: Lease| {
-            let queries = state.queries(lease.job, lease.range);
-            queries.map(|(_, query)| query.extents.len()).collect::<Vec<_>>()
-        };
-        orders::fit(&mut plan.grants, sizes, |lease, kept| self.scheduler.shorten(worker, lease, kept));
+        let weights = |lease: Lease| orders::weights(&state, lease);
+        orders::fit(&mut plan.grants, weights, |lease, kept| self.scheduler.shorten(worker, lease, kept));
         let view = self.means.membership.current();
         let orders = orders::orders(&state, &view, self.term, &plan, self.reports.get(&worker));
         self.note_grants(worker, &orders);
@@ -444,7 +444,7 @@ impl Clerk {
         self.tell(Event::Policy(state.policy()));
         for job in state.jobs() {
             let Some(artefact) = &job.artefact else { continue };
-            if job.state == JobState::Done {
+            if job.state.is_over() {
                 if self.told.remove(&job.id).is_some() {
                     self.tell(Event::JobEnded(job.id));
                 }
@@ -466,6 +466,11 @@ impl Clerk {
             }
             self.told.insert(job.id, said);
             self.tell(Event::Job(spec));
+        }
+        let deleted: Vec<JobId> = self.told.keys().copied().filter(|id| state.job(*id).is_none()).collect();
+        for id in deleted {
+            self.told.remove(&id);
+            self.tell(Event::JobEnded(id));
         }
         for (model, record) in state.models() {
             self.tell(match record.training {

@@ -13,8 +13,11 @@
 //! | [`repair`]: copies and garbage | `core::placement` |
 //! | [`voters`]: who votes | `core::voters` |
 //! | [`herald`]: who coordinates, to all members | itself |
+//! | [`archive`]: finished jobs' results into files | `core::archive` |
+//! | [`starting`]: what a job starts with | itself, by reading its data set |
 //! | [`reads`], [`folders`], [`views`]: what people see | the log's state |
 
+pub mod archive;
 pub mod changes;
 pub mod desk;
 pub mod folders;
@@ -22,6 +25,7 @@ pub mod herald;
 pub mod orders;
 pub mod reads;
 pub mod repair;
+pub mod starting;
 pub mod uploads;
 pub mod views;
 pub mod voters;
@@ -30,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_shared::client::files::Files;
 use idunno_shared::ids::{NodeId, OpId, Term};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
@@ -61,6 +66,8 @@ pub struct Means {
     pub membership: Membership,
     /// Calls to other members.
     pub peers: Peers,
+    /// The file store, for data sets that are one file.
+    pub files: Files,
     /// Tasks whose early end is this member's.
     pub vitals: Vitals,
 }
@@ -72,6 +79,8 @@ pub struct Office {
     uploads: Mutex<Uploads>,
     desk: Desk,
     repairs: watch::Receiver<repair::Progress>,
+    /// Held while a data set is read: one at a time, for an extent of it is in memory.
+    reading: tokio::sync::Mutex<()>,
     closed: CancellationToken,
 }
 
@@ -84,13 +93,19 @@ impl Office {
             let vitals = &means.vitals;
             vitals.spawn("who votes", closed.clone(), voters::run(means.clone(), closed.clone()));
             vitals.spawn("the herald", closed.clone(), herald::run(means.clone(), term, closed.clone()));
+            vitals.spawn(
+                "the archive",
+                closed.clone(),
+                archive::run(office.clone(), means.clone(), closed.clone()),
+            );
             let mut repairing = repairs.clone();
             vitals.spawn(
                 "the repair",
                 closed.clone(),
                 async move { while repairing.changed().await.is_ok() {} },
             );
-            Self { uploads: Mutex::new(Uploads::new(term, wall_ms())), means, term, desk, repairs, closed }
+            let uploads = Mutex::new(Uploads::new(term, wall_ms()));
+            Self { uploads, means, term, desk, repairs, reading: tokio::sync::Mutex::default(), closed }
         })
     }
 

@@ -6,13 +6,31 @@ use idunno_shared::ids::Term;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, ServerState, WorkerReport,
+    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, QueryRange, RecordsGrant, ServerState,
+    WorkerReport,
 };
 
 use crate::membership::MembershipView;
+use crate::records::survey::BLOCK_RECORDS;
 
 /// Extents of the inputs in one answer, unless a single input has more: so many fit into a frame.
 const EXTENTS_MAX: usize = 40_000;
+
+/// Bytes of records that weigh as much as an extent: as many inputs as fit are a worker's memory, [`EXTENTS_MAX`] times
+/// this for both of its batches.
+const RECORD_BYTES_PER_EXTENT: u64 = 1 << 10;
+
+/// What each input of a lease weighs in an answer.
+pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
+    let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
+        return state.queries(lease.job, lease.range).map(|(_, query)| query.extents.len()).collect();
+    };
+    let bytes = |first| records.bytes(QueryRange { first, count: lease.range.count.min(1) });
+    // A block is read whole, whichever of its records are wanted: each counts as its share of the block that it is in.
+    let weight =
+        |first| usize::try_from(bytes(first) / BLOCK_RECORDS / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
+    (lease.range.first..lease.range.end()).map(weight).collect()
+}
 
 /// Has leases shortened by `shorten` to what fits into one answer; it returns what is left of a lease. `sizes` are the
 /// extents of each of a lease's inputs.
@@ -61,11 +79,23 @@ pub fn orders(
         load: report.map(|report| missing_models(state, view, report)).unwrap_or_default(),
         train: plan.train.clone(),
         restart: plan.restart.clone(),
+        stop_training: plan.stop_training.clone(),
     }
 }
 
 fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {
     let job = state.job(lease.job)?;
+    let records = job.records.as_deref().map(|records| {
+        let span = records.span(lease.range);
+        RecordsGrant {
+            file: (*records.file).clone(),
+            format: records.format,
+            extents: placed_all(state, view, &span.extents),
+            skip_bytes: span.skip_bytes,
+            bytes: span.bytes,
+            skip: span.skip,
+        }
+    });
     let inputs = state.queries(lease.job, lease.range).map(|(index, query)| QueryInput {
         index,
         name: (*query.name).clone(),
@@ -77,6 +107,8 @@ fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {
         version: job.artefact.as_ref()?.version,
         inputs: inputs.collect(),
         labels: job.labels.as_ref().map(|extents| placed_all(state, view, extents)),
+        records,
+        parameters: (*job.parameters).clone(),
     })
 }
 

@@ -70,6 +70,11 @@ pub fn models(state: &State, desk: &DeskView) -> Vec<ModelView> {
             Some((worker, state.clone()))
         });
         model.workers = states.collect();
+        let trains = desk.reports.iter().filter_map(|(&worker, report)| {
+            let (_, progress) = report.trainings.iter().find(|(name, _)| *name == model.model)?;
+            Some((worker, progress.clone()))
+        });
+        model.progress = trains.collect();
     }
     models
 }
@@ -171,6 +176,7 @@ impl Office {
             assignments: assignments(&view, &desk),
             store: self.store_view(&state),
             loads: loads(&self.repairs.borrow().holdings, &desk),
+            policy: state.policy(),
         })
     }
 

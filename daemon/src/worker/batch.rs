@@ -15,17 +15,19 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 use idunno_shared::names::MemberName;
-use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, QueryInput};
+use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, QueryInput, RecordsGrant};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::extents::ExtentCache;
 use super::faults::{Faults, ranges_of};
 use super::labels::{LabelCache, Labels};
 use super::model_server::{Extensions, ModelServer, ServerError};
 use super::pace::Pace;
 use super::ports::Store;
 use super::protocol::RowAnswer;
-use super::rows::{RowFrame, first_label, write_row};
+use super::rows::{Named, RowFrame, is_right, write_row};
+use crate::records::{self, Record};
 
 /// Inputs of one infer call, in bytes, unless configured.
 pub const CHUNK_BYTES_DEFAULT: u64 = 64 << 20;
@@ -49,6 +51,8 @@ pub struct Prepared {
     chunks: Vec<Range<usize>>,
     first: Chunk,
     labels: Option<Arc<Labels>>,
+    /// The inputs by place, where they are records of one file.
+    records: Option<Vec<Record>>,
 }
 
 /// A batch that ran.
@@ -81,10 +85,23 @@ impl Ran {
     }
 }
 
+/// What batches of one data set share.
+#[derive(Default)]
+pub struct Shelf {
+    /// Label tables.
+    pub labels: LabelCache,
+    /// Files of records.
+    pub extents: ExtentCache,
+}
+
 /// Fetches a batch's first chunk and its labels.
-pub async fn prepare(store: &dyn Store, labels: &LabelCache, grant: Grant, chunk_bytes: u64) -> Prepared {
+pub async fn prepare(store: &dyn Store, shelf: &Shelf, mut grant: Grant, chunk_bytes: u64) -> Prepared {
+    if let Some(records) = grant.records.take() {
+        return prepare_records(store, shelf, grant, records, chunk_bytes).await;
+    }
     let sizes: Vec<u64> = grant.inputs.iter().map(input_bytes).collect();
     let chunks = plan_chunks(&sizes, chunk_bytes);
+    let labels = &shelf.labels;
     let table = async {
         match &grant.labels {
             Some(extents) => timeout(FETCH_TIMEOUT, labels.get(store, extents)).await.ok().flatten(),
@@ -93,7 +110,64 @@ pub async fn prepare(store: &dyn Store, labels: &LabelCache, grant: Grant, chunk
     };
     let first = fetch_chunk(store, &grant.inputs, chunks.first().cloned().unwrap_or(0..0));
     let (first, labels) = join(first, table).await;
-    Prepared { grant, chunks, first, labels }
+    Prepared { grant, chunks, first, labels, records: None }
+}
+
+/// Reads a batch's records; all of them are in memory then, as many bytes as the coordinator allows.
+async fn prepare_records(
+    store: &dyn Store,
+    shelf: &Shelf,
+    mut grant: Grant,
+    granted: RecordsGrant,
+    chunk_bytes: u64,
+) -> Prepared {
+    let range = grant.lease.range;
+    let name = |index: u64| format!("{}:{}", granted.file, index + 1).parse().ok();
+    let input = |index| Some(QueryInput { index, name: name(index)?, extents: Vec::new() });
+    grant.inputs = (range.first..range.end()).filter_map(input).collect();
+    let failed = |why: String| (FaultKind::Fetch, format!("cannot read the records: {why}"));
+    let late = || format!("not read within {} s", FETCH_TIMEOUT.as_secs());
+    let bytes = match timeout(FETCH_TIMEOUT, shelf.extents.read(store, &granted)).await {
+        Ok(bytes) => bytes.map_err(failed),
+        Err(_) => Err(failed(late())),
+    };
+    let records = bytes.map(|bytes| {
+        let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
+        records::read(granted.format, &bytes, skip, grant.inputs.len())
+    });
+    let count = grant.inputs.len();
+    match records {
+        Ok(records) if records.len() == count => {
+            let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
+            let sizes: Vec<u64> = records.iter().map(size).collect();
+            let chunks = plan_chunks(&sizes, chunk_bytes);
+            let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
+            Prepared { grant, chunks, first, labels: None, records: Some(records) }
+        }
+        other => {
+            let why = other.map_or_else(
+                |why| why,
+                |records| failed(format!("there are {} where {count} were counted", records.len())),
+            );
+            let first = (0..count).map(|place| (place, Err(why.clone()))).collect();
+            Prepared {
+                grant,
+                chunks: vec![Range { start: 0, end: count }],
+                first,
+                labels: None,
+                records: None,
+            }
+        }
+    }
+}
+
+fn record_chunk(records: &[Record], places: Range<usize>) -> Chunk {
+    let input = |place: usize| match &records[place].input {
+        Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => Ok(input.clone()),
+        Ok(input) => Err((FaultKind::BadInput, format!("the record's input has {} bytes", input.len()))),
+        Err(why) => Err((FaultKind::BadInput, why.clone())),
+    };
+    places.map(|place| (place, input(place))).collect()
 }
 
 fn input_bytes(input: &QueryInput) -> u64 {
@@ -173,11 +247,12 @@ pub struct Bench {
 
 /// Runs a batch to its end.
 pub async fn run(bench: Bench, prepared: Prepared) -> Ran {
-    let Prepared { grant, chunks, first, labels } = prepared;
+    let Prepared { grant, chunks, first, labels, records } = prepared;
     let mut run = Run {
         bench: &bench,
         grant: &grant,
         labels: labels.as_deref(),
+        records: records.as_deref(),
         rows: Vec::new(),
         answered: Vec::new(),
         faults: Faults::default(),
@@ -190,8 +265,14 @@ pub async fn run(bench: Bench, prepared: Prepared) -> Ran {
     let mut chunk = first;
     for number in 0..chunks.len() {
         let next = chunks.get(number + 1).cloned().filter(|_| run.stopped.is_none());
-        let next = fetch_chunk(&*bench.store, &grant.inputs, next.unwrap_or(0..0));
-        let ((), fetched) = join(run.infer_chunk(chunk), next).await;
+        let next = next.unwrap_or(0..0);
+        let fetching = async {
+            match &records {
+                Some(records) => record_chunk(records, next),
+                None => fetch_chunk(&*bench.store, &grant.inputs, next).await,
+            }
+        };
+        let ((), fetched) = join(run.infer_chunk(chunk), fetching).await;
         if let Some((kind, reason)) = run.stopped.take() {
             let behind = chunks[number].end..grant.inputs.len();
             run.faults.add(behind.map(|place| grant.inputs[place].index).collect(), kind, &reason);
@@ -207,6 +288,7 @@ struct Run<'a> {
     bench: &'a Bench,
     grant: &'a Grant,
     labels: Option<&'a Labels>,
+    records: Option<&'a [Record]>,
     rows: Vec<u8>,
     answered: Vec<u64>,
     faults: Faults,
@@ -254,8 +336,9 @@ impl Run<'_> {
     async fn infer(&mut self, places: &[usize], inputs: &[Bytes]) -> Result<(), ServerError> {
         let Bench { server, extensions, pace, .. } = self.bench;
         let started = Instant::now();
-        let answers =
-            server.infer(&self.grant.model, inputs, *extensions, pace.deadline(inputs.len())).await?;
+        let Grant { model, parameters, .. } = self.grant;
+        let deadline = pace.deadline(inputs.len());
+        let answers = server.infer(model, parameters, inputs, *extensions, deadline).await?;
         self.inference += started.elapsed();
         let expected = self.grant.version.to_string();
         if extensions.idunno && answers.version.as_deref() != Some(&expected) {
@@ -263,13 +346,14 @@ impl Run<'_> {
             return Err(ServerError::Status { status: 503, message });
         }
         for (&place, answer) in places.iter().zip(&answers.rows) {
-            self.take(&self.grant.inputs[place], answer);
+            self.take(place, answer);
         }
         Ok(())
     }
 
     /// Makes a row of an answer, or a fault.
-    fn take(&mut self, input: &QueryInput, answer: &RowAnswer) {
+    fn take(&mut self, place: usize, answer: &RowAnswer) {
+        let input = &self.grant.inputs[place];
         let output = match answer {
             RowAnswer::Output(output) => output,
             RowAnswer::Failed(reason) => {
@@ -286,14 +370,21 @@ impl Run<'_> {
             worker: &self.bench.worker,
             attempt: self.grant.lease.attempt,
         };
-        if !write_row(&mut self.rows, &frame, input.index, &input.name, output) {
+        let record = self.records.map(|records| &records[place]);
+        let label = match record {
+            Some(record) => record.label.as_deref(),
+            None => self.labels.and_then(|labels| labels.of(&input.name)),
+        };
+        let id = record.and_then(|record| record.id.as_deref());
+        let named = Named { query: input.index, name: &input.name, id, label };
+        if !write_row(&mut self.rows, &frame, &named, output) {
             let reason = "the model server's answer is neither JSON nor text";
             return self.faults.add(vec![input.index], FaultKind::Inference, reason);
         }
         self.answered.push(input.index);
-        if let Some(label) = self.labels.and_then(|labels| labels.of(&input.name)) {
+        if let Some(label) = label {
             self.labelled += 1;
-            self.correct += u32::from(first_label(output) == Some(label));
+            self.correct += u32::from(is_right(output, label));
         }
     }
 

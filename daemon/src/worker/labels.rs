@@ -1,6 +1,6 @@
 //! Label tables: which label each file of a data set truly has.
 //!
-//! A table is CSV with the columns file and label (a class number). File names are relative to the data set; a file's
+//! A table is CSV with the columns file and label (a class's number or name). File names are relative to the data set; a file's
 //! label is looked up by the longest tail of its name, cut at slashes, that the table knows.
 //!
 //! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes; [`TABLES_KEPT`] tables are kept. A table that is larger or
@@ -25,7 +25,7 @@ pub const TABLES_KEPT: usize = 4;
 /// A label table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
-    by_file: BTreeMap<Box<str>, u64>,
+    by_file: BTreeMap<Box<str>, Box<str>>,
     /// Lines that are neither a label nor the headline.
     pub malformed: usize,
 }
@@ -33,39 +33,42 @@ pub struct Labels {
 impl Labels {
     /// Reads a table; malformed lines are counted and skipped.
     pub fn parse(table: &str) -> Self {
-        let mut labels = Self::default();
-        for (number, line) in table.trim_start_matches('\u{feff}').lines().enumerate() {
-            match parse_line(line) {
-                Some((file, label)) => {
-                    labels.by_file.insert(file.into(), label);
+        let table = table.trim_start_matches('\u{feff}').as_bytes();
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(table);
+        let (mut labels, mut columns) = (Self::default(), None);
+        for row in reader.records() {
+            let Ok(row) = row else {
+                labels.malformed += 1;
+                continue;
+            };
+            let named = |name: &str| row.iter().position(|column| column.trim().eq_ignore_ascii_case(name));
+            let (file, label) = match (columns, named("file"), named("label")) {
+                // The headline is the first line, or there is none.
+                (None, Some(file), Some(label)) => {
+                    columns = Some((file, label));
+                    continue;
                 }
-                None if number == 0 || line.trim().is_empty() => {}
-                None => labels.malformed += 1,
+                (known, ..) => *columns.insert(known.unwrap_or((0, 1))),
+            };
+            let field = |column: usize| row.get(column).map(str::trim).filter(|text| !text.is_empty());
+            match (field(file), field(label)) {
+                (Some(file), Some(label)) => _ = labels.by_file.insert(file.into(), label.into()),
+                _ => labels.malformed += 1,
             }
         }
         labels
     }
 
     /// The true label of a file, if the table has it.
-    pub fn of(&self, name: &FileName) -> Option<u64> {
+    pub fn of(&self, name: &FileName) -> Option<&str> {
         let mut tail = name.as_str();
         loop {
             if let Some(label) = self.by_file.get(tail) {
-                return Some(*label);
+                return Some(label);
             }
             tail = tail.split_once('/')?.1;
         }
     }
-}
-
-fn parse_line(line: &str) -> Option<(String, u64)> {
-    let (file, label) = line.trim_end().rsplit_once(',')?;
-    let label = label.trim().trim_matches('"').parse().ok()?;
-    let file = match file.trim().strip_prefix('"') {
-        Some(quoted) => quoted.strip_suffix('"')?.replace("\"\"", "\""),
-        None => file.trim().to_owned(),
-    };
-    (!file.is_empty()).then_some((file, label))
 }
 
 /// The tables read last.
@@ -118,25 +121,27 @@ async fn read_table(store: &dyn Store, extents: &[PlacedBlob]) -> Option<Labels>
 mod tests {
     use super::*;
 
-    fn of(labels: &Labels, name: &str) -> Option<u64> {
+    fn of<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
         labels.of(&name.parse().unwrap())
     }
 
     #[test]
     fn labels_are_found_by_the_longest_known_tail() {
-        let labels =
-            Labels::parse("file,label\r\na.jpg,1\r\nx/a.jpg,2\r\n\"b, c.jpg\",3\n\nbroken\n,4\nd.jpg,cat\n");
-        assert_eq!(labels.malformed, 3);
-        assert_eq!(of(&labels, "test-data/a.jpg"), Some(1));
-        assert_eq!(of(&labels, "deep/set/x/a.jpg"), Some(2));
-        assert_eq!(of(&labels, "set/b, c.jpg"), Some(3));
-        assert_eq!(of(&labels, "set/d.jpg"), None);
+        let labels = Labels::parse(
+            "file,label\r\na.jpg,1\r\nx/a.jpg,2\r\n\"b, c.jpg\",3\n\nbroken\n,4\nd.jpg,tabby cat\n",
+        );
+        assert_eq!(labels.malformed, 2);
+        assert_eq!(of(&labels, "test-data/a.jpg"), Some("1"));
+        assert_eq!(of(&labels, "deep/set/x/a.jpg"), Some("2"));
+        assert_eq!(of(&labels, "set/b, c.jpg"), Some("3"));
+        assert_eq!(of(&labels, "set/d.jpg"), Some("tabby cat"));
         assert_eq!(of(&labels, "ba.jpg"), None);
+        assert_eq!(of(&Labels::parse("label,file\ncat,a.jpg\n"), "s/a.jpg"), Some("cat"));
     }
 
     #[test]
     fn a_table_without_headline_loses_no_line() {
-        assert_eq!(of(&Labels::parse("\u{feff}a.jpg,1"), "s/a.jpg"), Some(1));
+        assert_eq!(of(&Labels::parse("\u{feff}a.jpg,1"), "s/a.jpg"), Some("1"));
         assert_eq!(Labels::parse("").malformed, 0);
     }
 }

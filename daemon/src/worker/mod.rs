@@ -3,8 +3,8 @@
 //!
 //! Source: the design, sections 8 and 9. The pure parts decide: [`desk`] (which batches are held, what runs next),
 //! [`segments`] (when rows are stored), [`models`] (what is loaded or trained), [`pace`] (deadlines), [`protocol`],
-//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`batch`] (one batch), [`tasks`] (one load, training or
-//! commit), [`supervisor`] (the server process), [`model_server`] (calls to it), [`shell`] (the one task that owns all
+//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`batch`] (one batch), [`extents`] (files of records), [`tasks`] (one
+//! load, training or commit), [`services`] and [`compact`] (what the coordinator asks beside), [`supervisor`] (the server process), [`model_server`] (calls to it), [`shell`] (the one task that owns all
 //! state and hears of everything else as an event).
 //!
 //! Invariants: a lease is reported from its grant until its commit is answered, it is given back or cancelled; rows
@@ -14,7 +14,9 @@
 //! ([`WorkerConfig::chunk_bytes`]); rows without a commit stop the pull at [`segments::BUFFERED_BYTES_MAX`].
 
 pub mod batch;
+pub mod compact;
 pub mod desk;
+pub mod extents;
 pub mod faults;
 pub mod labels;
 pub mod model_server;
@@ -24,6 +26,7 @@ pub mod ports;
 pub mod protocol;
 pub mod rows;
 pub mod segments;
+pub mod services;
 pub mod shell;
 pub mod supervisor;
 pub mod tasks;
@@ -89,16 +92,18 @@ pub fn first_view(node: NodeId) -> WorkerView {
 }
 
 /// Works until `shutdown`, then drains: returns what has not started, finishes and commits what runs, ends the model
-/// server it started. `news` is the term in which somebody coordinates, `view` always shows the worker's state.
+/// server it started. `news` is the term in which somebody coordinates, `view` always shows the worker's state,
+/// `status_sender` the model server's.
 pub async fn run(
     config: WorkerConfig,
     coordinator: Arc<dyn Coordinator>,
     store: Arc<dyn Store>,
     news: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
+    status_sender: watch::Sender<ServerStatus>,
     shutdown: CancellationToken,
 ) {
-    let (status_sender, status) = watch::channel(ServerStatus::default());
+    let status = status_sender.subscribe();
     let (complain, complaints) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let supervisor = Supervisor {

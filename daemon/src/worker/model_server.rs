@@ -12,11 +12,12 @@ use bytes::{Bytes, BytesMut};
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
-use idunno_shared::wire::jobs::FaultKind;
+use idunno_shared::wire::control::Parameters;
+use idunno_shared::wire::jobs::{FaultKind, METRIC_BYTES_MAX, METRICS_MAX, TrainingProgress};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::models::MODELS_MAX;
@@ -103,10 +104,10 @@ pub struct Extensions {
 /// How far a training is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskState {
-    /// Not over.
-    Running,
-    /// The artefact can be fetched.
-    Done,
+    /// Not over; so far it has come.
+    Running(TrainingProgress),
+    /// The artefact can be fetched; it measured this.
+    Done(Vec<(String, String)>),
     /// Over: why.
     Failed(String),
 }
@@ -186,11 +187,12 @@ impl ModelServer {
     pub async fn infer(
         &self,
         model: &ModelName,
+        parameters: &Parameters,
         inputs: &[Bytes],
         extensions: Extensions,
         deadline: Duration,
     ) -> Result<Answers, ServerError> {
-        let request = encode_request(inputs, extensions.idunno);
+        let request = encode_request(inputs, parameters, extensions.idunno);
         let call = self
             .post(&format!("/v2/models/{model}/infer"))
             .header(HEADER_LENGTH, request.header_length)
@@ -207,6 +209,16 @@ impl ModelServer {
         let body = self.body(response, RESPONSE_BYTES_MAX, deadline).await?;
         decode_response(header_length, &body, inputs.len())
             .map_err(|error| ServerError::Garbage(error.to_string()))
+    }
+
+    /// Asks a server of ours whether a model takes these parameters. A status that is no success says why not.
+    pub async fn check_parameters(
+        &self,
+        model: &ModelName,
+        parameters: &Parameters,
+    ) -> Result<(), ServerError> {
+        let call = self.post(&format!("/idunno/models/{model}/parameters"));
+        self.send(call.json(&json!({ "parameters": parameters })), CALL_TIMEOUT).await.map(drop)
     }
 
     /// Whether a model is loaded, in this version where one is given.
@@ -267,15 +279,42 @@ impl ModelServer {
             state: String,
             #[serde(default)]
             reason: String,
+            #[serde(default)]
+            progress: Progress,
+            #[serde(default)]
+            metrics: Option<Map<String, Value>>,
         }
-        let Task { state, reason } =
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Progress {
+            fraction: f64,
+            step: u64,
+            steps: u64,
+            metrics: Map<String, Value>,
+        }
+        let Task { state, reason, progress, metrics: measured } =
             self.object(self.get(&format!("/idunno/tasks/{task}")), CALL_TIMEOUT).await?;
         match state.as_str() {
-            "running" => Ok(TaskState::Running),
-            "done" => Ok(TaskState::Done),
+            "running" => {
+                let Progress { fraction, step, steps, metrics: newest } = progress;
+                let metrics = metrics(&newest);
+                Ok(TaskState::Running(TrainingProgress {
+                    permille: permille(fraction),
+                    step,
+                    steps,
+                    metrics,
+                }))
+            }
+            "done" => Ok(TaskState::Done(metrics(&measured.unwrap_or_default()))),
             "failed" => Ok(TaskState::Failed(reason)),
             _ => Err(ServerError::Garbage(format!("unknown state '{}' of a training", shorten(&state)))),
         }
+    }
+
+    /// Ends a training; one that is over already stays as it is.
+    pub async fn cancel(&self, task: &str) -> Result<(), ServerError> {
+        let call = self.client.delete(format!("{}/idunno/tasks/{task}", self.base));
+        self.send(call, CALL_TIMEOUT).await.map(drop)
     }
 
     /// Fetches what a training made.
@@ -366,6 +405,23 @@ impl ModelServer {
             () => ServerError::Broken(reason),
         }
     }
+}
+
+/// A training's figures as text, no more and no longer than are kept.
+fn metrics(named: &Map<String, Value>) -> Vec<(String, String)> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let fits = |pair: &(String, String)| pair.0.len().max(pair.1.len()) <= METRIC_BYTES_MAX;
+    named.iter().map(|(name, value)| (name.clone(), text(value))).filter(fits).take(METRICS_MAX).collect()
+}
+
+/// A share in thousandths.
+fn permille(fraction: f64) -> u16 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped")]
+    let permille = (fraction.clamp(0.0, 1.0) * 1000.0) as u16;
+    permille
 }
 
 /// The cause at the bottom: what lies above repeats the URL.

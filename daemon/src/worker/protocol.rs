@@ -10,8 +10,9 @@
 //! What it does not do: numeric tensors as binary data; servers are asked for JSON where they are not ours.
 
 use bytes::Bytes;
+use idunno_shared::wire::control::Parameters;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 /// Header that carries the length of the JSON part of a body with binary data behind it.
@@ -74,11 +75,15 @@ pub struct Answers {
     pub rows: Vec<RowAnswer>,
 }
 
-/// The body that asks for answers to `inputs`; with answers as binary data if `binary_output`.
-pub fn encode_request(inputs: &[Bytes], binary_output: bool) -> RequestBody {
+/// The body that asks for answers to `inputs`; with answers as binary data if `binary_output`. `parameters` are the
+/// model's.
+pub fn encode_request(inputs: &[Bytes], parameters: &Parameters, binary_output: bool) -> RequestBody {
     let tensor_bytes: usize = inputs.iter().map(|input| 4 + input.len()).sum();
+    let mut named: Map<String, Value> =
+        parameters.iter().map(|(name, value)| (name.to_string(), value.as_str().into())).collect();
+    named.insert(String::from("binary_data_output"), binary_output.into());
     let header = json!({
-        "parameters": { "binary_data_output": binary_output },
+        "parameters": named,
         "inputs": [{
             "name": INPUT,
             "datatype": "BYTES",
@@ -234,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_request_is_json_and_then_the_files() {
-        let request = encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], true);
+        let request =
+            encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], &Parameters::default(), true);
         let (header, tensor) = request.body.split_at(request.header_length);
         let header: Value = serde_json::from_slice(header).unwrap();
         assert_eq!(header["inputs"][0]["shape"], json!([2]));

@@ -5,9 +5,9 @@
 
 use std::io::Write as _;
 
+use idunno_shared::client::results::Answer;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, MemberName, ModelName};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 /// What the rows of a batch have in common.
@@ -23,21 +23,35 @@ pub struct RowFrame<'a> {
     pub attempt: u32,
 }
 
+/// Which query a row answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// Its number.
+    pub query: u64,
+    /// Its name.
+    pub name: &'a FileName,
+    /// What its file calls it.
+    pub id: Option<&'a str>,
+    /// Its true label.
+    pub label: Option<&'a str>,
+}
+
 /// Appends one row. False, and nothing appended: the answer is neither JSON nor text.
 #[must_use]
-pub fn write_row(
-    rows: &mut Vec<u8>,
-    frame: &RowFrame<'_>,
-    query: u64,
-    name: &FileName,
-    output: &[u8],
-) -> bool {
+pub fn write_row(rows: &mut Vec<u8>, frame: &RowFrame<'_>, named: &Named<'_>, output: &[u8]) -> bool {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let RowFrame { model, version, worker, attempt } = frame;
     let start = rows.len();
-    let (name, model, worker) = (quoted(name.as_str()), quoted(model.as_str()), quoted(worker.as_str()));
-    let head =
-        write!(rows, r#"{{"query":{query},"name":{name},"model":{model},"version":"{version}","output":"#);
+    let (model, worker) = (quoted(model.as_str()), quoted(worker.as_str()));
+    let Named { query, name, id, label } = named;
+    let further = |key: &str, text: &Option<&str>| {
+        text.map(|text| format!(r#","{key}":{}"#, quoted(text))).unwrap_or_default()
+    };
+    let (id, label, name) = (further("id", id), further("label", label), quoted(name.as_str()));
+    let head = write!(
+        rows,
+        r#"{{"query":{query},"name":{name}{id}{label},"model":{model},"version":"{version}","output":"#
+    );
     let written = head.is_ok() && write_output(rows, output);
     let written = written && writeln!(rows, r#","worker":{worker},"attempt":{attempt}}}"#).is_ok();
     if !written {
@@ -57,17 +71,12 @@ fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> bool {
     true
 }
 
-/// The label that an answer puts first: `top5[0].index`.
-pub fn first_label(output: &[u8]) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Output {
-        top5: Vec<Entry>,
+/// Whether an answer puts the true label first, as far as answers of its shape are understood.
+pub fn is_right(output: &[u8], label: &str) -> bool {
+    match serde_json::from_slice(output) {
+        Ok(value) => Answer::of(&value).is(label),
+        Err(_) => std::str::from_utf8(output).is_ok_and(|text| text.trim() == label),
     }
-    #[derive(Deserialize)]
-    struct Entry {
-        index: u64,
-    }
-    serde_json::from_slice::<Output>(output).ok()?.top5.first().map(|entry| entry.index)
 }
 
 #[cfg(test)]
@@ -78,7 +87,9 @@ mod tests {
         let mut rows = b"before\n".to_vec();
         let (model, worker) = ("squeezenet1.1".parse().unwrap(), "m3".parse().unwrap());
         let frame = RowFrame { model: &model, version: &Digest::of(b"x"), worker: &worker, attempt: 1 };
-        let written = write_row(&mut rows, &frame, 12, &"test-data/a \"b\".jpg".parse().unwrap(), output);
+        let name = "test-data/a \"b\".jpg".parse().unwrap();
+        let named = Named { query: 12, name: &name, id: Some("x"), label: Some("cat") };
+        let written = write_row(&mut rows, &frame, &named, output);
         let row = String::from_utf8(rows).unwrap().strip_prefix("before\n").unwrap().to_owned();
         assert_eq!(written, !row.is_empty());
         written.then_some(row)
@@ -90,7 +101,7 @@ mod tests {
         assert!(row.ends_with("\"worker\":\"m3\",\"attempt\":1}\n"), "{row}");
         assert!(
             row.starts_with(
-                "{\"query\":12,\"name\":\"test-data/a \\\"b\\\".jpg\",\"model\":\"squeezenet1.1\""
+                "{\"query\":12,\"name\":\"test-data/a \\\"b\\\".jpg\",\"id\":\"x\",\"label\":\"cat\",\"model\":\"squeezenet1.1\""
             )
         );
         assert!(row.contains("\"output\":{\"top5\": [{\"index\":281,\"probability\":0.50}]},"), "{row}");
@@ -106,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_label_is_read() {
-        assert_eq!(first_label(br#"{"top5":[{"index":7,"label":"x"},{"index":8}]}"#), Some(7));
-        assert_eq!(first_label(br#"{"top5":[]}"#), None);
-        assert_eq!(first_label(b"[1]"), None);
+    fn right_answers_are_told_from_wrong_ones() {
+        assert!(is_right(br#"{"top5":[{"index":7,"label":"x"},{"index":8}]}"#, "7"));
+        assert!(is_right(br#"{"label":"good"}"#, "good") && is_right(b"good\n", "good"));
+        assert!(!is_right(br#"{"top5":[]}"#, "7") && !is_right(b"[1]", "1") && !is_right(b"\xff", "x"));
     }
 }

@@ -12,9 +12,13 @@ use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::PlacedBlob;
-use idunno_shared::wire::jobs::{Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit};
+use idunno_shared::wire::jobs::{
+    Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit, TrainingProgress,
+};
 use idunno_shared::wire::refusal::RefusalCode;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::model_server::{Artefact, Extensions, ModelServer, ServerError, TaskState};
@@ -94,31 +98,34 @@ impl Errands {
         }
     }
 
-    /// Trains a model, stores the artefact and tells the coordinator how it went. An error is the server going away
-    /// meanwhile: nothing was told, the training is to be done again.
+    /// Trains a model, stores the artefact and tells the coordinator how it went; nothing, if it was stopped. An error
+    /// is the server going away meanwhile: nothing was told, the training is to be done again.
     pub async fn train(
         &self,
         server: ModelServer,
         extensions: Extensions,
         model: ModelName,
         seed: u64,
+        overseer: Overseer,
     ) -> Result<(), ServerError> {
-        let trained = match train(&server, extensions, &model, seed).await {
+        let trained = match train(&server, extensions, &model, seed, &overseer).await {
             Err(error) if error.interrupted() => return Err(error),
             Err(error) => Err(error.to_string()),
-            Ok(artefact) => Ok(artefact),
+            Ok(None) => return Ok(()),
+            Ok(Some(trained)) => Ok(trained),
         };
         let mut back_off = BackOff(BACK_OFF_MIN);
         loop {
             let (upload, result) = match &trained {
                 Err(reason) => (None, Err(reason.clone())),
-                Ok(artefact) => {
+                Ok((artefact, _)) => {
                     let (upload, extents) = self.store(artefact.extents.clone()).await;
                     let artefact = ModelArtefact { model: model.clone(), version: artefact.version, extents };
                     (Some(upload), Ok((upload, artefact)))
                 }
             };
-            let request = JobRequest::Trained { worker: self.node, model: model.clone(), result };
+            let metrics = trained.as_ref().map(|(_, metrics)| metrics.clone()).unwrap_or_default();
+            let request = JobRequest::Trained { worker: self.node, model: model.clone(), result, metrics };
             match self.ask(request).await {
                 Answer::Done => {}
                 Answer::StoreAgain => {
@@ -198,27 +205,49 @@ impl Errands {
     }
 }
 
+/// Who hears how far a training is, and may stop it.
+#[derive(Debug)]
+pub struct Overseer {
+    /// How far it is.
+    pub progress: watch::Sender<TrainingProgress>,
+    /// Nobody wants it any more.
+    pub stop: CancellationToken,
+}
+
+/// What was trained, and what that measured.
+type Trained = (Artefact, Vec<(String, String)>);
+
+/// `None`: it was stopped.
 async fn train(
     server: &ModelServer,
     extensions: Extensions,
     model: &ModelName,
     seed: u64,
-) -> Result<Artefact, ServerError> {
+    overseer: &Overseer,
+) -> Result<Option<Trained>, ServerError> {
     if !extensions.idunno {
         // It brings its own models: what it says of one stands for its artefact.
         let metadata = server.model_metadata(model).await?;
-        return Ok(Artefact { version: Digest::of(&metadata), extents: vec![metadata] });
+        let artefact = Artefact { version: Digest::of(&metadata), extents: vec![metadata] };
+        return Ok(Some((artefact, Vec::new())));
     }
     let started = Instant::now();
     let task = server.train(model, seed).await?;
     loop {
+        if overseer.stop.is_cancelled() {
+            return server.cancel(&task).await.map(|()| None);
+        }
         match server.task(&task).await {
-            Ok(TaskState::Done) => return server.artefact(&task).await,
+            Ok(TaskState::Done(metrics)) => return Ok(Some((server.artefact(&task).await?, metrics))),
             Ok(TaskState::Failed(message)) => return Err(ServerError::Status { status: 500, message }),
-            Ok(TaskState::Running) if started.elapsed() > TRAINING_TIMEOUT => {
+            Ok(TaskState::Running(_)) if started.elapsed() > TRAINING_TIMEOUT => {
                 return Err(ServerError::TimedOut { after: TRAINING_TIMEOUT });
             }
-            Ok(TaskState::Running) => sleep(TRAINING_POLL).await,
+            Ok(TaskState::Running(progress)) => {
+                overseer.progress.send_replace(progress);
+                // Stopped or not, the next round finds out.
+                let _ = timeout(TRAINING_POLL, overseer.stop.cancelled()).await;
+            }
             // A server that does not know the task is another process than the one that began it.
             Err(ServerError::Status { status: 404, message }) => return Err(ServerError::Broken(message)),
             Err(error) => return Err(error),

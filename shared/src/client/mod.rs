@@ -1,7 +1,8 @@
 //! The typed client: how programs talk to a cluster.
 //!
 //! Layers, each on the one below: [`link`] (a connection with its hello done), [`frames`] (messages on it),
-//! [`connection`] (many calls at once), [`cluster`] (whom to ask), [`files`] (bytes in and out).
+//! [`connection`] (many calls at once), [`cluster`] (whom to ask), [`files`] (bytes in and out). Beside them,
+//! [`results`]: what a row of a job's results looks like.
 
 pub mod cluster;
 pub mod connection;
@@ -9,3 +10,4 @@ pub mod door;
 pub mod files;
 pub mod frames;
 pub mod link;
+pub mod results;

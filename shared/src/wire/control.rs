@@ -3,16 +3,18 @@
 //! Reads of the metadata and all changes are for the coordinator; any other member refuses them with
 //! [`super::refusal::RefusalCode::NotCoordinator`] and says whom to ask.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{BlobRef, Holder};
 pub use super::views::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobState, JobView,
-    LeaseStage, LeaseView, Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView,
+    AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,
+    JobView, LeaseStage, LeaseView, Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView,
     SegmentView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
-use crate::names::{DatasetName, FileName, ModelName};
+use crate::names::{DatasetName, FileName, JobName, ModelName, ParameterName};
 
 /// Most files in one commit, blobs in one plan, names in one lookup or listing.
 pub const ITEMS_PER_REQUEST_MAX: usize = 1024;
@@ -26,6 +28,27 @@ pub const DATASET_DEFAULT: &str = "test-data";
 pub const LABELS_FILE: &str = "labels.csv";
 /// Batch size of a job that was given none.
 pub const BATCH_SIZE_DEFAULT: u32 = 32;
+
+/// Most parameters of a job.
+pub const PARAMETERS_MAX: usize = 32;
+/// Longest value of a job's parameter, in bytes.
+pub const PARAMETER_BYTES_MAX: usize = 4096;
+/// The folder of the store in which the finished jobs' results are.
+pub const RESULTS_FOLDER: &str = "results";
+
+/// What a job hands to its model, as text: the model server knows the types.
+pub type Parameters = BTreeMap<ParameterName, String>;
+
+/// What a job may be given beyond its model and its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOptions {
+    /// A name that no other job has.
+    pub name: Option<JobName>,
+    /// Its share against other jobs', if it is not 1.
+    pub weight: Option<u32>,
+    /// For the model, at most [`PARAMETERS_MAX`].
+    pub parameters: Parameters,
+}
 
 /// A blob and the members that hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,6 +209,9 @@ pub enum Change {
         dataset: DatasetName,
         /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
         batch_size: u32,
+        /// Its name and the like.
+        #[serde(default)]
+        options: JobOptions,
     },
     /// `set-batch-size`: from the next lease on.
     SetBatchSize {
@@ -208,6 +234,9 @@ pub enum Change {
     RetryDeadLetters {
         /// The job.
         job: JobId,
+        /// These queries' only, at most [`ITEMS_PER_REQUEST_MAX`]; all without any.
+        #[serde(default)]
+        queries: Vec<u64>,
     },
     /// A job's share against the others', from the next lease on.
     SetWeight {
@@ -218,6 +247,28 @@ pub enum Change {
     },
     /// In what all jobs are equal, from the next lease on.
     SetPolicy(super::jobs::Policy),
+    /// `cancel-job`: what is not decided yet never will be. What it has is kept.
+    CancelJob {
+        /// The job.
+        job: JobId,
+    },
+    /// `delete-job`: remove a job that does not run, with its results.
+    DeleteJob {
+        /// The job.
+        job: JobId,
+    },
+    /// Give dead letters up: they stay in the results, and cannot be run again.
+    DropDeadLetters {
+        /// The job.
+        job: JobId,
+        /// These queries' only, at most [`ITEMS_PER_REQUEST_MAX`]; all without any.
+        queries: Vec<u64>,
+    },
+    /// `train-stop`: end trainings; what was trained before stays.
+    TrainStop {
+        /// The models.
+        models: Vec<ModelName>,
+    },
 }
 
 /// What a change did.
@@ -243,6 +294,18 @@ pub enum Changed {
     Done,
     /// Dead letters to run again.
     Retried {
+        /// How many.
+        queries: u64,
+    },
+    /// A job had been started before, and is left as it is.
+    StartedBefore {
+        /// Queries of the manifest.
+        submitted: u64,
+        /// Its state.
+        state: JobState,
+    },
+    /// Dead letters given up.
+    Dropped {
         /// How many.
         queries: u64,
     },

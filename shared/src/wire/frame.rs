@@ -13,7 +13,7 @@ use super::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
 use super::control::{ControlReply, ControlRequest};
 use super::election::RingMessage;
 use super::introduction::{IntroductionReply, IntroductionRequest};
-use super::jobs::{JobReply, JobRequest};
+use super::jobs::{JobReply, JobRequest, WorkReply, WorkRequest};
 use super::membership::{PushPull, TcpPing, TcpPong};
 use super::refusal::Refusal;
 use crate::ids::NodeId;
@@ -105,6 +105,8 @@ pub enum Request {
     Introduction(IntroductionRequest),
     /// From the member that coordinates to every other: those that are not sent the log learn it so.
     Coordinates(Coordinates),
+    /// From the member that coordinates to a worker.
+    Work(WorkRequest),
 }
 
 /// Answers, by the part that gave them.
@@ -130,6 +132,8 @@ pub enum Reply {
     Refused(Refusal),
     /// It is known who coordinates.
     Heard,
+    /// A worker's, to the coordinator.
+    Work(WorkReply),
 }
 
 /// Why bytes are not a frame.

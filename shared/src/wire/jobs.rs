@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::blobs::BlobRef;
-use super::control::PlacedBlob;
+use super::control::{Parameters, PlacedBlob};
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
@@ -74,6 +74,39 @@ pub struct QueryInput {
     pub extents: Vec<PlacedBlob>,
 }
 
+/// How the records of one file are queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordFormat {
+    /// A JSON value a line.
+    Jsonl,
+    /// CSV with a headline; the columns by number.
+    Csv {
+        /// The input's.
+        input: u32,
+        /// The true label's.
+        label: Option<u32>,
+        /// The row's own name's.
+        id: Option<u32>,
+    },
+}
+
+/// Inputs that are consecutive records of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordsGrant {
+    /// The file's name.
+    pub file: FileName,
+    /// How it is read.
+    pub format: RecordFormat,
+    /// The extents in which the records are, in order, and who holds them.
+    pub extents: Vec<PlacedBlob>,
+    /// Bytes of the first extent before the first of the records that are to be read.
+    pub skip_bytes: u64,
+    /// Bytes of the records that are to be read: whole records.
+    pub bytes: u64,
+    /// Records of these before the batch's first.
+    pub skip: u32,
+}
+
 /// A trained model: the file that every worker loads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelArtefact {
@@ -98,6 +131,12 @@ pub struct Grant {
     pub inputs: Vec<QueryInput>,
     /// The data set's label table (CSV, columns file and label), where it has one.
     pub labels: Option<Vec<PlacedBlob>>,
+    /// The inputs, where they are records of one file; then `inputs` is empty.
+    #[serde(default)]
+    pub records: Option<RecordsGrant>,
+    /// For the model.
+    #[serde(default)]
+    pub parameters: Parameters,
 }
 
 /// The state of a worker's model server.
@@ -124,6 +163,24 @@ pub enum ModelState {
     /// Not loadable: why. Tried again with back-off.
     Failed(String),
 }
+
+/// How far a training is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingProgress {
+    /// The share that is over, in thousandths.
+    pub permille: u16,
+    /// Steps that are over.
+    pub step: u64,
+    /// Steps in all; 0 where that is not known.
+    pub steps: u64,
+    /// What was measured last, as text; at most [`METRICS_MAX`].
+    pub metrics: Vec<(String, String)>,
+}
+
+/// Most figures of a training.
+pub const METRICS_MAX: usize = 16;
+/// Longest name, and longest value, of such a figure, in bytes.
+pub const METRIC_BYTES_MAX: usize = 64;
 
 /// What a worker says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +214,9 @@ pub struct WorkerReport {
     /// Counts the reports of this boot of the worker: one that was overtaken by a later one is not looked at.
     #[serde(default)]
     pub number: u64,
+    /// How far the trainings that run here are.
+    #[serde(default)]
+    pub trainings: Vec<(ModelName, TrainingProgress)>,
 }
 
 /// A batch that ran, in a commit.
@@ -237,6 +297,9 @@ pub enum JobRequest {
         model: ModelName,
         /// The upload under which the artefact was stored, with the artefact; or why there is none.
         result: Result<(UploadId, ModelArtefact), String>,
+        /// What it measured, as text; at most [`METRICS_MAX`].
+        #[serde(default)]
+        metrics: Vec<(String, String)>,
     },
 }
 
@@ -272,6 +335,50 @@ pub struct Orders {
     /// The model server hangs: it is to be killed and started again. Why.
     #[serde(default)]
     pub restart: Option<String>,
+    /// Trainings that nobody wants any more.
+    #[serde(default)]
+    pub stop_training: Vec<ModelName>,
+}
+
+/// What the coordinator asks of a worker beside its batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkRequest {
+    /// Whether the model takes these parameters.
+    CheckParameters {
+        /// The model.
+        model: ModelName,
+        /// The parameters.
+        parameters: Parameters,
+    },
+    /// Put a finished job's results into one file, and store it.
+    Compact {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// A worker's answer to the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkReply {
+    /// To a check: the model takes them, or why it does not.
+    Checked(Result<(), String>),
+    /// To a compaction.
+    Compacted(CompactedResults),
+}
+
+/// A finished job's results in one file, stored and committed by nobody yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactedResults {
+    /// The upload under which it was stored.
+    pub upload: UploadId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The digest of all its bytes.
+    pub digest: Digest,
+    /// Its extents in order, and who holds them.
+    pub extents: Vec<PlacedBlob>,
+    /// When the job was done, as these results have it: it may have been run again since.
+    pub finished_ms: u64,
 }
 
 /// A blob with its reference and no holders: a short form for logs.

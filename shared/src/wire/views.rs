@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::{FileSummary, PlacedBlob};
-use super::jobs::{Lease, ModelState, QueryRange, ServerState};
+use super::control::{FileSummary, Parameters, PlacedBlob};
+use super::jobs::{Lease, ModelState, Policy, QueryRange, ServerState, TrainingProgress};
 use crate::ids::{Digest, JobId, NodeId, Term};
-use crate::names::{DatasetName, FileName, MemberName, ModelName};
+use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
 
 /// A job's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,36 @@ pub enum JobState {
     Paused(String),
     /// All queries answered or dead.
     Done,
+    /// Ended by a person before that.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing more is run, unless dead letters are.
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Done | Self::Cancelled)
+    }
+}
+
+/// What a person gave a job, and when it went on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAbout {
+    /// Its name, if it has one.
+    pub name: Option<JobName>,
+    /// Its share against other jobs'.
+    pub weight: u32,
+    /// What it hands to the model.
+    pub parameters: Parameters,
+    /// When it was added, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// When it was started for the first time.
+    pub started_ms: Option<u64>,
+    /// When it was done, or cancelled.
+    pub finished_ms: Option<u64>,
+    /// The file of its results, once it has been made.
+    pub results: Option<FileName>,
+    /// Dead queries that were given up.
+    pub dropped: u64,
 }
 
 /// A job, as shown.
@@ -63,6 +93,9 @@ pub struct JobView {
     pub correct: u64,
     /// Rows that came twice and were dropped.
     pub duplicates_dropped: u64,
+    /// What else is known of it.
+    #[serde(default)]
+    pub about: JobAbout,
 }
 
 /// A distribution. All zero while nothing was measured.
@@ -135,6 +168,12 @@ pub struct ModelView {
     pub failure: Option<String>,
     /// Its state at each worker that reported one.
     pub workers: Vec<(NodeId, ModelState)>,
+    /// How far its training is, at each worker that trains it.
+    #[serde(default)]
+    pub progress: Vec<(NodeId, TrainingProgress)>,
+    /// What the training of its version measured, as text.
+    #[serde(default)]
+    pub metrics: Vec<(String, String)>,
 }
 
 /// A member's liveness, as shown.
@@ -242,6 +281,9 @@ pub struct ClusterView {
     /// What members hold and have in hand.
     #[serde(default)]
     pub loads: Vec<LoadView>,
+    /// In what jobs are equal.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// What a member holds and has in hand.
@@ -314,6 +356,9 @@ pub struct DeadLetter {
     pub worker: NodeId,
     /// How often it was tried.
     pub attempts: u32,
+    /// Whether it was given up: it cannot be run again.
+    #[serde(default)]
+    pub dropped: bool,
 }
 
 /// The member asked.

@@ -8,7 +8,9 @@ use anyhow::{Context, bail};
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, JobState, JobView};
+use idunno_shared::wire::control::{
+    Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
@@ -84,7 +86,8 @@ impl Client {
     /// Runs a job to its end; returns its number.
     pub(crate) async fn one_job(&mut self) -> anyhow::Result<JobId> {
         let batch_size = self.rng.random_range(1..=16);
-        let add = Change::AddJob { model: MODEL.parse()?, dataset: DATASET.parse()?, batch_size };
+        let options = JobOptions::default();
+        let add = Change::AddJob { model: MODEL.parse()?, dataset: DATASET.parse()?, batch_size, options };
         let job = match self.cluster.change(add).await? {
             Changed::JobAdded(job) => job,
             other => bail!("{other:?}"),
@@ -96,7 +99,7 @@ impl Client {
             if let Ok(view) = view(&self.cluster, job).await {
                 self.told.push(Told::Progress { job: job.0, done: view.done });
                 match view.state {
-                    JobState::Done => return Ok(job),
+                    JobState::Done | JobState::Cancelled => return Ok(job),
                     JobState::Stopped | JobState::Paused(_) | JobState::Added => self.start(job).await?,
                     JobState::Running => self.meddle(job).await?,
                 }
@@ -108,7 +111,9 @@ impl Client {
 
     async fn start(&mut self, job: JobId) -> anyhow::Result<()> {
         match self.cluster.change(Change::StartJob { job }).await? {
-            Changed::JobStarted { submitted } => self.told.push(Told::Started { job: job.0, submitted }),
+            Changed::JobStarted { submitted } | Changed::StartedBefore { submitted, .. } => {
+                self.told.push(Told::Started { job: job.0, submitted })
+            }
             other => bail!("{other:?}"),
         }
         Ok(())

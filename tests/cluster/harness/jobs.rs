@@ -8,7 +8,7 @@ use std::time::Duration;
 use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, JobState, JobView, SegmentView,
+    Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView, SegmentView,
 };
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -86,7 +86,8 @@ impl LocalCluster {
     /// Adds a job.
     pub(crate) async fn add_job(&self, model: &str, dataset: &str, batch_size: u32) -> JobId {
         let (model, dataset) = (model.parse().unwrap(), dataset.parse().unwrap());
-        match self.change(Change::AddJob { model, dataset, batch_size }).await {
+        match self.change(Change::AddJob { model, dataset, batch_size, options: JobOptions::default() }).await
+        {
             Changed::JobAdded(job) => job,
             other => panic!("{other:?}"),
         }

@@ -1,12 +1,12 @@
 //! Random commands, good and bad: the state answers as the model does, keeps its invariants, and comes out the same
 //! when the log is replayed, by way of a snapshot too.
 
-use idunno_core::metadata::{Action, Applied, Command, HolderChange, Letter, Snapshot, State};
+use idunno_core::metadata::{Action, Applied, Block, Command, HolderChange, Inputs, Letter, Snapshot, State};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange};
+use idunno_shared::wire::control::{Change, JobOptions, NewFile};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat};
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -51,6 +51,7 @@ impl Generator {
             "data/e",
             "data/labels.csv",
             "data0",
+            "lines.jsonl",
             "other/a",
             "other/b",
         ];
@@ -75,7 +76,7 @@ impl Generator {
 
     fn change(&mut self) -> Change {
         let job = JobId(1 + self.below(3));
-        match self.below(16) {
+        match self.below(19) {
             0..6 => {
                 let count = self.pick(&[1, 1, 1, 2, 3]);
                 Change::CommitFiles {
@@ -91,8 +92,13 @@ impl Generator {
             }
             8 | 9 => Change::AddJob {
                 model: self.pick(&["mnist-mlp", "mnist-mlp", "squeezenet1.1", "mine"]).parse().unwrap(),
-                dataset: self.pick(&["data", "data", "other", "nothing"]).parse().unwrap(),
+                dataset: self.pick(&["data", "data", "other", "nothing", "lines.jsonl"]).parse().unwrap(),
                 batch_size: self.pick(&[1, 4, 4096, 0, 4097]),
+                options: JobOptions {
+                    name: self.pick(&[None, None, Some("a"), Some("b")]).map(|name| name.parse().unwrap()),
+                    weight: self.pick(&[None, Some(2), Some(0)]),
+                    ..JobOptions::default()
+                },
             },
             10 => match self.rng.random_range(0..3) {
                 0 => Change::SetWeight { job, weight: self.pick(&[1, 1000, 0]) },
@@ -101,8 +107,31 @@ impl Generator {
             },
             11 | 12 => Change::StartJob { job },
             13 => Change::StopJob { job },
-            _ => Change::RetryDeadLetters { job },
+            14 | 15 => Change::RetryDeadLetters { job, queries: self.queries() },
+            16 => Change::DropDeadLetters { job, queries: self.queries() },
+            17 if self.one_in(20) => Change::CancelJob { job },
+            17 if self.one_in(5) => Change::TrainStop { models: vec!["mine".parse().unwrap()] },
+            _ if self.one_in(20) => Change::DeleteJob { job },
+            _ => Change::StartJob { job },
         }
+    }
+
+    /// All, or one.
+    fn queries(&mut self) -> Vec<u64> {
+        let query = self.below(5);
+        self.pick(&[None, Some(query)]).into_iter().collect()
+    }
+
+    /// What the files of records, or of names, say; now and then of another content than there is.
+    fn inputs(&mut self, state: &State) -> Inputs {
+        let file = state.file(&"lines.jsonl".parse().unwrap()).and_then(|file| file.version(None));
+        let digest = file.filter(|_| !self.one_in(10)).map_or_else(Digest::default, |version| version.digest);
+        if self.one_in(3) {
+            return Inputs::Listed { digest, names: (0..2).map(|_| self.file().name).collect() };
+        }
+        let at = self.pick(&[2, 5, 100]);
+        let blocks = vec![Block { first: 0, at: 0 }, Block { first: 2, at }];
+        Inputs::Records { digest, format: RecordFormat::Jsonl, count: 5, blocks }
     }
 
     fn batch(&mut self, job: JobId) -> BatchOutcome {
@@ -121,9 +150,9 @@ impl Generator {
         BatchOutcome { lease, answered, inference_us: self.below(50_000), labelled, correct: labelled / 2 }
     }
 
-    fn action(&mut self) -> Action {
+    fn action(&mut self, state: &State) -> Action {
         let job = JobId(1 + self.below(3));
-        match self.below(20) {
+        match self.below(23) {
             0..10 => Action::Change(self.change()),
             10..14 => {
                 let count = self.pick(&[1, 1, 2, 0]);
@@ -153,6 +182,14 @@ impl Generator {
                 let (add, remove) = (self.holders(), self.holders());
                 Action::Holders(vec![HolderChange { digest, add, remove }])
             }
+            19 => Action::StartJob { job, inputs: self.inputs(state) },
+            20 | 21 => {
+                let content = format!("results {}", self.below(4));
+                let extents = vec![self.extent(&content)];
+                let finished_ms = state.job(job).and_then(|job| job.finished_ms).unwrap_or(1);
+                let (size, digest) = (extents[0].0.size, extents[0].0.digest);
+                Action::FileResults { job, finished_ms, size, digest, extents }
+            }
             _ => Action::Forget((0..14).map(|n| Digest::of(format!("content {n}").as_bytes())).collect()),
         }
     }
@@ -162,7 +199,7 @@ impl Generator {
         let content = format!("weights {}", self.below(3));
         let extents = vec![self.extent(&content)];
         let (version, size) = (Digest::of(content.as_bytes()), content.len() as u64);
-        Action::ModelTrained { model, version, size, extents, seed: self.below(2) }
+        Action::ModelTrained { model, version, size, extents, seed: self.below(2), metrics: Vec::new() }
     }
 
     /// What brings a job to run: in most runs, the first commands.
@@ -176,17 +213,29 @@ impl Generator {
         let files = (0..6).map(|_| self.file()).collect();
         vec![
             Action::Change(Change::TrainStart { models: vec![model.clone()], seed: 0 }),
-            Action::ModelTrained { model: model.clone(), version, size, extents, seed: 0 },
+            Action::ModelTrained {
+                model: model.clone(),
+                version,
+                size,
+                extents,
+                seed: 0,
+                metrics: Vec::new(),
+            },
             Action::Change(Change::CommitFiles { upload: UploadId::default(), files }),
-            Action::Change(Change::AddJob { model, dataset: "data".parse().unwrap(), batch_size: 2 }),
+            Action::Change(Change::AddJob {
+                model,
+                dataset: "data".parse().unwrap(),
+                batch_size: 2,
+                options: JobOptions::default(),
+            }),
             Action::Change(Change::StartJob { job: JobId(1) }),
         ]
     }
 
-    fn command(&mut self, step: usize, opening: Option<Action>) -> Command {
+    fn command(&mut self, step: usize, opening: Option<Action>, state: &State) -> Command {
         let op = if opening.is_some() || self.one_in(2) { None } else { Some(OpId(0, self.below(200))) };
         let at_ms = (step as u64 * 700).saturating_sub(self.below(3000));
-        Command { at_ms, op, action: opening.unwrap_or_else(|| self.action()) }
+        Command { at_ms, op, action: opening.unwrap_or_else(|| self.action(state)) }
     }
 }
 
@@ -215,14 +264,14 @@ fn run(seed: u64) -> (usize, u64) {
     let mut commands = Vec::new();
     let (mut jobs_done, mut answered) = (0, 0);
     for step in 0..COMMANDS {
-        let command = generator.command(step, opening.next());
+        let command = generator.command(step, opening.next(), &state);
         let before = state.clone();
         let outcome = state.apply(&command);
         if let Ok(Applied::Committed { accepted, job_done, .. }) = &outcome {
             answered += accepted;
             jobs_done += usize::from(*job_done && *accepted > 0);
         }
-        let expected = model.apply(command.op, &command.action);
+        let expected = model.apply(&command);
         let refused = outcome.is_err();
         assert_eq!(outcome.map_err(|refusal| refusal.code), expected, "step {step}: {command:?}");
         assert!(!refused || state == before, "step {step}: a refusal changed something: {command:?}");

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use idunno_core::metadata::{Action, Applied, PREDEFINED_MODELS, State};
+use idunno_core::metadata::{Action, Applied, Command, Inputs, PREDEFINED_MODELS, State};
 use idunno_shared::ids::{Digest, JobId, OpId};
-use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
+use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile};
 use idunno_shared::wire::jobs::{BatchOutcome, QueryRange};
 use idunno_shared::wire::refusal::RefusalCode;
 
@@ -26,6 +26,12 @@ struct Job {
     manifest: Vec<(String, Vec<Digest>)>,
     fates: Vec<Fate>,
     version: Option<Digest>,
+    name: Option<String>,
+    weight: u32,
+    /// Of each query, whether its input must be kept.
+    held: Vec<bool>,
+    finished_ms: Option<u64>,
+    filed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,6 +48,10 @@ pub(super) struct Model {
     jobs: BTreeMap<u64, Job>,
     models: BTreeMap<String, Training>,
     operations: BTreeMap<OpId, Applied>,
+    now_ms: u64,
+    last_job: u64,
+    /// Of extents.
+    sizes: BTreeMap<Digest, u64>,
 }
 
 fn is_good(file: &NewFile) -> bool {
@@ -54,13 +64,18 @@ fn numbers(ranges: &[QueryRange]) -> Vec<u64> {
 }
 
 impl Model {
-    pub(super) fn apply(&mut self, op: Option<OpId>, action: &Action) -> Outcome {
+    pub(super) fn apply(&mut self, command: &Command) -> Outcome {
+        let Command { at_ms, op, action } = command;
         if let Some(outcome) = op.and_then(|op| self.operations.get(&op)) {
             return Ok(outcome.clone());
         }
+        let before_ms = self.now_ms;
+        self.now_ms = before_ms.max(*at_ms);
         let outcome = self.act(action);
-        if let (Some(op), Ok(outcome)) = (op, &outcome) {
-            self.operations.insert(op, outcome.clone());
+        match (op, &outcome) {
+            (Some(op), Ok(outcome)) => _ = self.operations.insert(*op, outcome.clone()),
+            (None, Ok(_)) => {}
+            (_, Err(_)) => self.now_ms = before_ms,
         }
         outcome
     }
@@ -71,6 +86,7 @@ impl Model {
             Action::Holders(_) | Action::Forget(_) => Ok(Applied::Done),
             Action::CommitSegment { job, batches, .. } => self.commit(*job, batches),
             Action::DeadLetters { job, letters } => {
+                let now_ms = self.now_ms;
                 let job = self.started(*job)?;
                 if letters.iter().any(|letter| letter.index >= job.fates.len() as u64) {
                     return Err(RefusalCode::Invalid);
@@ -81,7 +97,7 @@ impl Model {
                         *fate = Fate::Dead;
                     }
                 }
-                job.settle();
+                job.settle(now_ms);
                 Ok(Applied::Done)
             }
             Action::PauseJob { job, reason } => {
@@ -108,6 +124,17 @@ impl Model {
                 known.ok_or(RefusalCode::Conflict)?.training = None;
                 Ok(Applied::Done)
             }
+            Action::StartJob { job, inputs } => self.start(*job, Some(inputs)).map(Applied::Changed),
+            Action::FileResults { job: id, finished_ms, digest, extents, .. } => {
+                let job = self.job(*id)?;
+                if job.state != JobState::Done || job.filed || job.finished_ms != Some(*finished_ms) {
+                    return Err(RefusalCode::Conflict);
+                }
+                job.filed = true;
+                let blobs = extents.iter().map(|(blob, _)| blob.digest).collect();
+                self.add_version(&format!("results/{id}.jsonl"), *digest, blobs);
+                Ok(Applied::Done)
+            }
         }
     }
 
@@ -127,7 +154,8 @@ impl Model {
 
     fn started(&mut self, id: JobId) -> Result<&mut Job, RefusalCode> {
         let job = self.job(id)?;
-        if job.state == JobState::Added { Err(RefusalCode::Conflict) } else { Ok(job) }
+        let refused = matches!(job.state, JobState::Added | JobState::Cancelled);
+        if refused { Err(RefusalCode::Conflict) } else { Ok(job) }
     }
 
     fn change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
@@ -136,6 +164,8 @@ impl Model {
                 if files.is_empty() || !files.iter().all(is_good) {
                     return Err(RefusalCode::Invalid);
                 }
+                let extents = files.iter().flat_map(|file| &file.extents);
+                self.sizes.extend(extents.map(|(blob, _)| (blob.digest, blob.size)));
                 let versions = files.iter().map(|file| {
                     let blobs = file.extents.iter().map(|(blob, _)| blob.digest).collect();
                     let copies = file.extents.iter().map(|(_, holders)| holders.len()).min().unwrap_or(4);
@@ -158,20 +188,39 @@ impl Model {
                 }
                 Ok(Changed::Training(models))
             }
-            Change::AddJob { model, dataset, batch_size } => {
-                if !(1..=4096).contains(batch_size) {
+            Change::AddJob { model, dataset, batch_size, options } => {
+                let JobOptions { name, weight, .. } = options;
+                if !(1..=4096).contains(batch_size) || *weight == Some(0) {
                     return Err(RefusalCode::Invalid);
                 }
                 let model = model.to_string();
                 if !PREDEFINED_MODELS.contains(&model.as_str()) && !self.models.contains_key(&model) {
                     return Err(RefusalCode::NotFound);
                 }
-                let id = self.jobs.len() as u64 + 1;
+                let name = name.as_ref().map(ToString::to_string);
+                if name.is_some() && self.jobs.values().any(|job| job.name == name) {
+                    return Err(RefusalCode::Conflict);
+                }
+                self.last_job += 1;
+                let id = self.last_job;
                 let (dataset, batch_size) = (dataset.to_string(), *batch_size);
                 let (manifest, fates) = (Vec::new(), Vec::new());
                 let state = JobState::Added;
-                self.jobs
-                    .insert(id, Job { model, dataset, batch_size, state, manifest, fates, version: None });
+                let job = Job {
+                    model,
+                    dataset,
+                    batch_size,
+                    state,
+                    manifest,
+                    fates,
+                    version: None,
+                    name,
+                    weight: weight.unwrap_or(1),
+                    held: Vec::new(),
+                    finished_ms: None,
+                    filed: false,
+                };
+                self.jobs.insert(id, job);
                 Ok(Changed::JobAdded(JobId(id)))
             }
             Change::SetBatchSize { job, batch_size } => {
@@ -179,13 +228,13 @@ impl Model {
                     return Err(RefusalCode::Invalid);
                 }
                 let job = self.job(*job)?;
-                if job.state == JobState::Done {
+                if job.state.is_over() {
                     return Err(RefusalCode::Conflict);
                 }
                 job.batch_size = *batch_size;
                 Ok(Changed::Done)
             }
-            Change::StartJob { job } => self.start(*job),
+            Change::StartJob { job } => self.start(*job, None),
             Change::StopJob { job } => {
                 let job = self.job(*job)?;
                 if !matches!(job.state, JobState::Running | JobState::Paused(_)) {
@@ -199,50 +248,119 @@ impl Model {
                     return Err(RefusalCode::Invalid);
                 }
                 let job = self.job(*job)?;
-                if job.state == JobState::Done { Err(RefusalCode::Conflict) } else { Ok(Changed::Done) }
-            }
-            Change::SetPolicy(_) => Ok(Changed::Done),
-            Change::RetryDeadLetters { job } => {
-                let job = self.job(*job)?;
-                let dead = job.fates.iter_mut().filter(|fate| **fate == Fate::Dead);
-                let queries = dead.map(|fate| *fate = Fate::Pending).count() as u64;
-                if queries == 0 {
+                if job.state.is_over() {
                     return Err(RefusalCode::Conflict);
                 }
+                job.weight = *weight;
+                Ok(Changed::Done)
+            }
+            Change::SetPolicy(_) => Ok(Changed::Done),
+            Change::RetryDeadLetters { job, queries } => {
+                let job = self.job(*job)?;
+                let retried = job.retriable(queries)?;
+                retried.iter().for_each(|&query| job.fates[query] = Fate::Pending);
                 if job.state == JobState::Done {
-                    job.state = JobState::Running;
+                    job.run();
                 }
-                Ok(Changed::Retried { queries })
+                Ok(Changed::Retried { queries: retried.len() as u64 })
+            }
+            Change::DropDeadLetters { job, queries } => {
+                let job = self.job(*job)?;
+                let dropped = job.retriable(queries)?;
+                dropped.iter().for_each(|&query| job.held[query] = false);
+                Ok(Changed::Dropped { queries: dropped.len() as u64 })
+            }
+            Change::CancelJob { job } => {
+                let now_ms = self.now_ms;
+                let job = self.job(*job)?;
+                if job.state.is_over() {
+                    return Err(RefusalCode::Conflict);
+                }
+                (job.state, job.finished_ms) = (JobState::Cancelled, Some(now_ms));
+                job.held.fill(false);
+                Ok(Changed::Done)
+            }
+            Change::DeleteJob { job: id } => {
+                let job = self.job(*id)?;
+                if job.state == JobState::Running {
+                    return Err(RefusalCode::Conflict);
+                }
+                self.jobs.remove(&id.0);
+                self.files.remove(&format!("results/{id}.jsonl"));
+                Ok(Changed::Done)
+            }
+            Change::TrainStop { models } => {
+                let known =
+                    |model: &_| self.models.get(&ToString::to_string(model)).and_then(|it| it.training);
+                if models.iter().any(|model| known(model).is_none()) {
+                    return Err(RefusalCode::Conflict);
+                }
+                for model in models {
+                    self.models.entry(model.to_string()).or_default().training = None;
+                }
+                Ok(Changed::Done)
             }
         }
     }
 
-    fn start(&mut self, id: JobId) -> Result<Changed, RefusalCode> {
+    /// The queries that a start makes: their names and extents.
+    fn manifest(&self, dataset: &str, inputs: Option<&Inputs>) -> Option<Vec<(String, Vec<Digest>)>> {
+        let newest = |name: &str| self.files.get(name).map(|versions| versions.last().unwrap());
+        let file = newest(dataset).filter(|_| dataset.ends_with(".jsonl"));
+        let Some(inputs) = inputs else {
+            let prefix = format!("{dataset}/");
+            let inputs = self
+                .files
+                .iter()
+                .filter(|(name, _)| name.starts_with(&prefix) && **name != format!("{prefix}labels.csv"));
+            let extents = |versions: &Vec<(u64, Digest, Vec<Digest>)>| versions.last().unwrap().2.clone();
+            let manifest: Vec<_> = inputs.map(|(name, versions)| (name.clone(), extents(versions))).collect();
+            return Some(manifest).filter(|manifest| file.is_none() && !manifest.is_empty());
+        };
+        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs;
+        let (_, _, extents) = file.filter(|(_, content, _)| content == digest)?;
+        match inputs {
+            Inputs::Records { count, blocks, .. } => {
+                let size: u64 = extents.iter().map(|digest| self.sizes[digest]).sum();
+                let within = blocks.last().unwrap().at < size;
+                let record = |number| (format!("{dataset}:{number}"), extents.clone());
+                within.then(|| (1..=*count).map(record).collect())
+            }
+            Inputs::Listed { names, .. } => {
+                let entry = |name: &_| {
+                    let name = ToString::to_string(name);
+                    Some((name.clone(), newest(&name)?.2.clone()))
+                };
+                names.iter().map(entry).collect()
+            }
+        }
+    }
+
+    fn start(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, RefusalCode> {
         let job = self.job(id)?.clone();
         let version = self.models.get(&job.model).and_then(|model| model.version);
-        let prefix = format!("{}/", job.dataset);
-        let inputs = self
-            .files
-            .iter()
-            .filter(|(name, _)| name.starts_with(&prefix) && **name != format!("{prefix}labels.csv"));
-        let manifest: Vec<_> =
-            inputs.map(|(name, versions)| (name.clone(), versions.last().unwrap().2.clone())).collect();
+        let manifest = self.manifest(&job.dataset, inputs);
         let job = self.job(id)?;
-        match job.state {
-            JobState::Running | JobState::Done => return Err(RefusalCode::Conflict),
-            JobState::Added if version.is_none() || manifest.is_empty() => return Err(RefusalCode::Conflict),
-            JobState::Added => {
-                job.version = version;
+        match (&job.state, version, manifest) {
+            (JobState::Running | JobState::Done, ..) => {
+                let (submitted, state) = (job.fates.len() as u64, job.state.clone());
+                return Ok(Changed::StartedBefore { submitted, state });
+            }
+            (JobState::Added, Some(version), Some(manifest)) => {
+                job.version = Some(version);
                 job.fates = vec![Fate::Pending; manifest.len()];
+                job.held = vec![true; manifest.len()];
                 job.manifest = manifest;
             }
-            JobState::Stopped | JobState::Paused(_) => {}
+            (JobState::Added | JobState::Cancelled, ..) => return Err(RefusalCode::Conflict),
+            (JobState::Stopped | JobState::Paused(_), ..) => {}
         }
-        job.state = JobState::Running;
+        job.run();
         Ok(Changed::JobStarted { submitted: job.fates.len() as u64 })
     }
 
     fn commit(&mut self, id: JobId, batches: &[BatchOutcome]) -> Outcome {
+        let now_ms = self.now_ms;
         let job = self.started(id)?;
         let mut rows = Vec::new();
         for batch in batches {
@@ -268,7 +386,7 @@ impl Model {
             }
             new
         });
-        job.settle();
+        job.settle(now_ms);
         let accepted = rows.len() as u64;
         let job_done = job.state == JobState::Done;
         let mut accepted_ranges: Vec<QueryRange> = Vec::new();
@@ -305,15 +423,37 @@ impl Model {
 }
 
 impl Job {
-    fn settle(&mut self) {
-        if !self.fates.contains(&Fate::Pending) {
-            self.state = JobState::Done;
+    fn run(&mut self) {
+        (self.state, self.finished_ms, self.filed) = (JobState::Running, None, false);
+    }
+
+    fn settle(&mut self, now_ms: u64) {
+        if !self.fates.contains(&Fate::Pending) && self.state != JobState::Done {
+            (self.state, self.finished_ms) = (JobState::Done, Some(now_ms));
+            for (held, fate) in self.held.iter_mut().zip(&self.fates) {
+                *held &= *fate == Fate::Dead;
+            }
         }
+    }
+
+    /// The places of the dead queries that can be run again.
+    fn retriable(&self, queries: &[u64]) -> Result<Vec<usize>, RefusalCode> {
+        let open = |place: usize| self.fates.get(place) == Some(&Fate::Dead) && self.held[place];
+        if queries.is_empty() {
+            let all: Vec<usize> = (0..self.fates.len()).filter(|place| open(*place)).collect();
+            return if all.is_empty() { Err(RefusalCode::Conflict) } else { Ok(all) };
+        }
+        let places: Vec<usize> = queries.iter().map(|query| usize::try_from(*query).unwrap()).collect();
+        if places.iter().all(|place| open(*place)) { Ok(places) } else { Err(RefusalCode::NotFound) }
     }
 
     fn compare(&self, state: &State, id: JobId) {
         let shown = state.job(id).unwrap();
         assert_eq!((&shown.state, shown.batch_size), (&self.state, self.batch_size), "{id}");
+        assert_eq!(
+            (shown.weight, shown.finished_ms, shown.filed),
+            (self.weight, self.finished_ms, self.filed)
+        );
         assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), self.version, "{id}");
         assert_eq!(shown.submitted, self.fates.len() as u64, "{id}");
         let of = |wanted: Fate| -> Vec<u64> {
@@ -326,11 +466,16 @@ impl Job {
         let names: Vec<_> = letters.iter().map(|letter| (letter.index, letter.name.to_string())).collect();
         let expected = of(Fate::Dead).into_iter().map(|query| (query, self.input(query).0.clone()));
         assert_eq!(names, expected.collect::<Vec<_>>(), "{id}");
-        for query in of(Fate::Pending).into_iter().chain(of(Fate::Dead)) {
-            let inputs: Vec<_> = state.queries(id, QueryRange { first: query, count: 1 }).collect();
+        for query in (0u64..).zip(&self.held).filter(|(_, held)| **held).map(|(query, _)| query) {
             let (name, extents) = self.input(query);
-            assert_eq!((inputs[0].0, inputs[0].1.name.as_str()), (query, name.as_str()), "{id}");
-            assert!(inputs[0].1.extents.iter().map(|blob| blob.digest).eq(extents.iter().copied()), "{id}");
+            assert_eq!(shown.input_name(query).unwrap().as_str(), name.as_str(), "{id}");
+            let inputs: Vec<_> = state.queries(id, QueryRange { first: query, count: 1 }).collect();
+            if let Some((number, input)) = inputs.first() {
+                assert_eq!((*number, input.name.as_str()), (query, name.as_str()), "{id}");
+                assert!(input.extents.iter().map(|blob| blob.digest).eq(extents.iter().copied()), "{id}");
+            } else {
+                assert!(shown.records.is_some(), "{id}: query {query} has no input");
+            }
             for digest in extents {
                 assert!(
                     state.blob(digest).is_some_and(|blob| blob.references > 0),

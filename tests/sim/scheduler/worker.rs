@@ -107,6 +107,7 @@ impl SimWorker {
             offers: None,
             running_ms: running.map(|ran| u32::try_from(ran.as_millis()).unwrap_or(u32::MAX)),
             number: self.sent,
+            trainings: Vec::new(),
         }
     }
 

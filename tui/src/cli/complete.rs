@@ -12,7 +12,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use super::progress::Bars;
 use crate::command::line::{Known, candidates};
 use crate::command::{Arguments, Global};
-use crate::execute::{Session, status};
+use crate::execute::{Session, jobs, status};
 use crate::settings::{Settings, directory};
 
 const DEADLINE: Duration = Duration::from_millis(800);
@@ -30,7 +30,8 @@ pub fn command() -> Command {
         };
         argument.add(ArgValueCandidates::new(move || names(&value)))
     };
-    Arguments::command().mut_subcommands(move |command| command.mut_args(live))
+    let level = move |command: Command| command.mut_args(live);
+    Arguments::command().mut_subcommands(move |command| level(command).mut_subcommands(level))
 }
 
 fn names(value: &str) -> Vec<CompletionCandidate> {
@@ -58,7 +59,7 @@ async fn known(value: &str) -> Option<Known> {
     }
     let view = status::first_view(&session).await.ok()?;
     Some(Known {
-        jobs: view.jobs.iter().map(|job| job.id.to_string()).collect(),
+        jobs: jobs::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),
         files: Vec::new(),

@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::command::{Arguments, LocalVerb, Output, Verb};
 use crate::console;
+use crate::execute::results::fetch::Wanted;
+use crate::execute::results::follow::follow;
 use crate::execute::{self, Answer, Data, Exit, Failure, Session};
 use crate::local::STILL_RUN;
 use crate::settings::{Settings, directory};
@@ -45,6 +47,10 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         let session = Session::new(&global, Arc::new(Bars))?;
         match verb {
             Verb::Events => watch::events(&session, output).await.map(|()| Answer::default()),
+            Verb::GetJobResults { job, follow: true, failed, format, .. } => {
+                let wanted = Wanted { raw: false, failed, format };
+                follow(&session, &job, wanted, write).await.map(|()| Answer::default())
+            }
             verb if global.watch => watch::repeat(&session, verb, output).await.map(|()| Answer::default()),
             verb => execute::run(&session, verb).await,
         }

@@ -17,7 +17,7 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub use verbs::{LocalVerb, MemberOf, OneMember, Verb};
+pub use verbs::{DeadLettersVerb, JobRef, LocalVerb, MemberOf, OneMember, Verb};
 
 /// Exit codes, as `idunno --help` shows them.
 const EXIT_CODES: &str = "\

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{Arguments, LocalVerb, Verb};
+use super::{Arguments, DeadLettersVerb, LocalVerb, Verb};
 
 /// What a command may break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,9 @@ fn entry(name: String, command: &Command) -> Entry {
             values.push(value);
         }
     }
-    let fields = command.get_arguments().filter(|argument| !argument.is_global_set()).map(field).collect();
+    // The console asks by itself.
+    let asked = |argument: &&Arg| !argument.is_global_set() && argument.get_id() != "yes";
+    let fields = command.get_arguments().filter(asked).map(field).collect();
     let help = command.get_about().map(ToString::to_string).unwrap_or_default();
     let danger = danger_of(&name);
     let changes = changes_of(&name);
@@ -121,7 +123,13 @@ fn changes_of(name: &str) -> bool {
             | "set-batch-size"
             | "start-job"
             | "stop-job"
-            | "retry-dead-letters"
+            | "set-weight"
+            | "set-policy"
+            | "cancel-job"
+            | "delete-job"
+            | "train-stop"
+            | "dead-letters retry"
+            | "dead-letters drop"
             | "join"
             | "leave"
             | "put"
@@ -135,8 +143,8 @@ fn changes_of(name: &str) -> bool {
 
 fn danger_of(name: &str) -> Danger {
     match name {
-        "delete" => Danger::Irreversible,
-        "leave" | "stop-job" | "local kill" | "local down" => Danger::Disruptive,
+        "delete" | "cancel-job" | "delete-job" | "dead-letters drop" => Danger::Irreversible,
+        "leave" | "stop-job" | "train-stop" | "local kill" | "local down" => Danger::Disruptive,
         _ => Danger::None,
     }
 }
@@ -148,6 +156,12 @@ impl Verb {
             Self::Delete { name } => (danger_of("delete"), name.to_string()),
             Self::Leave(_) => (danger_of("leave"), String::new()),
             Self::StopJob { .. } => (danger_of("stop-job"), String::new()),
+            Self::TrainStop { .. } => (danger_of("train-stop"), String::new()),
+            Self::CancelJob { job } => (danger_of("cancel-job"), job.to_string()),
+            Self::DeleteJob { job, .. } => (danger_of("delete-job"), job.to_string()),
+            Self::DeadLetters(DeadLettersVerb::Drop { job, .. }) => {
+                (danger_of("dead-letters drop"), job.to_string())
+            }
             Self::Local(LocalVerb::Down { purge: true }) => (Danger::Irreversible, String::from("purge")),
             Self::Local(LocalVerb::Down { .. }) => (danger_of("local down"), String::new()),
             Self::Local(LocalVerb::Kill { .. }) => (danger_of("local kill"), String::new()),
@@ -164,7 +178,12 @@ impl Verb {
             | Self::SetBatchSize { .. }
             | Self::StartJob { .. }
             | Self::StopJob { .. }
-            | Self::RetryDeadLetters { .. }
+            | Self::SetWeight { .. }
+            | Self::SetPolicy { .. }
+            | Self::CancelJob { .. }
+            | Self::DeleteJob { .. }
+            | Self::TrainStop { .. }
+            | Self::DeadLetters(DeadLettersVerb::Retry { .. } | DeadLettersVerb::Drop { .. })
             | Self::Join(_)
             | Self::Leave(_)
             | Self::Put { .. }

@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::line::{Known, Line, complete, parse, split};
 use super::registry::{Danger, Entry, entries};
-use super::{Arguments, LocalVerb, Seeds, Verb};
+use super::{Arguments, JobRef, LocalVerb, Seeds, Verb};
 
 #[test]
 fn the_grammar_is_sound_and_every_command_has_help_and_an_example() {
@@ -34,16 +34,25 @@ fn the_commands_have_their_exact_names() {
             "populate-test-data",
             "get-dataset",
             "train-start",
+            "train-stop",
             "add-job",
             "set-batch-size",
+            "set-weight",
+            "set-policy",
             "start-job",
             "stop-job",
+            "cancel-job",
+            "delete-job",
             "get-job-stats",
             "get-job-assigned-VMs",
             "get-job-leases",
+            "get-job-history",
             "get-job-results",
-            "retry-dead-letters",
-            "get-dead-letters",
+            "get-job-confusion",
+            "dead-letters list",
+            "dead-letters show",
+            "dead-letters retry",
+            "dead-letters drop",
             "get-models",
             "join",
             "leave",
@@ -75,9 +84,25 @@ fn the_commands_have_their_exact_names() {
 fn dangers_are_those_of_the_registry() {
     let dangerous: Vec<String> =
         entries().into_iter().filter(|entry| entry.danger > Danger::None).map(|entry| entry.name).collect();
-    assert_eq!(dangerous, ["stop-job", "leave", "delete", "local kill", "local down"]);
+    assert_eq!(
+        dangerous,
+        [
+            "train-stop",
+            "stop-job",
+            "cancel-job",
+            "delete-job",
+            "dead-letters drop",
+            "leave",
+            "delete",
+            "local kill",
+            "local down"
+        ]
+    );
     for (text, danger) in [
         ("delete a", Danger::Irreversible),
+        ("delete-job nightly", Danger::Irreversible),
+        ("dead-letters drop 1 17", Danger::Irreversible),
+        ("dead-letters retry 1", Danger::None),
         ("local down --purge", Danger::Irreversible),
         ("local down", Danger::Disruptive),
         ("leave --member m1", Danger::Disruptive),
@@ -110,9 +135,12 @@ fn what_read_only_refuses_is_the_same_in_the_grammar_and_in_the_registry() {
 #[test]
 fn synopses_read_well() {
     let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
-    assert_eq!(synopsis("add-job"), "MODEL [--dataset NAME] [--batch-size N]");
+    assert_eq!(
+        synopsis("add-job"),
+        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param K=V]"
+    );
     assert_eq!(synopsis("start-job"), "JOB... [--wait]");
-    assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw]");
+    assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");
 }
 
@@ -133,6 +161,15 @@ fn lines_become_commands() {
         verb("get-job-assigned-VMs 3"),
         Verb::GetJobAssignedVms { job: Some("job-3".parse().unwrap()) }
     );
+    assert_eq!(verb("cancel-job nightly"), Verb::CancelJob { job: JobRef::Name("nightly".parse().unwrap()) });
+    let Verb::AddJob { name, weight, parameters, .. } =
+        verb("add-job m --name nightly --weight 3 --param a=1 --param b=x=y")
+    else {
+        panic!()
+    };
+    assert_eq!((name.unwrap().as_str(), weight), ("nightly", Some(3)));
+    let shown: Vec<_> = parameters.iter().map(|it| (it.0.as_str(), it.1.as_str())).collect();
+    assert_eq!(shown, [("a", "1"), ("b", "x=y")]);
     assert!(matches!(parse("put --help"), Line::Show(text) if text.contains("Example")));
 }
 
@@ -146,7 +183,12 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
         ("add-job 'no model'", "only letters"),
         ("add-job m --batch-size 0", "0"),
         ("set-batch-size job-1 5000", "5000"),
-        ("start-job seven", "write job-N"),
+        ("start-job 'a b'", "write job-N"),
+        ("add-job m --name job-7", "job's number"),
+        ("add-job m --param labels", "no K=V"),
+        ("set-weight job-1 0", "0"),
+        ("set-policy fair", "rate"),
+        ("get-job-results job-1 x --follow", "cannot be used"),
         ("start-job", "required"),
         ("get a b --version 0", "0"),
         ("get-versions a 6 b", "6"),
@@ -177,7 +219,12 @@ fn completion_knows_commands_options_and_names() {
     };
     assert_eq!(complete("loc", &known), ["local"]);
     assert_eq!(complete("local st", &known), ["start", "status"]);
-    assert_eq!(complete("add-job ", &known), ["mnist-mlp", "--dataset", "--batch-size"]);
+    assert_eq!(
+        complete("add-job ", &known),
+        ["mnist-mlp", "--dataset", "--batch-size", "--name", "--weight", "--param"]
+    );
+    assert_eq!(complete("dead-letters r", &known), ["retry"]);
+    assert_eq!(complete("dead-letters drop j", &known), ["job-1"]);
     assert_eq!(complete("leave --member m", &known), ["m1", "m2"]);
     assert_eq!(complete("get d", &known), ["docs/a"]);
     assert_eq!(complete("local kill m", &known), ["m1", "m2"]);

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use idunno_shared::ids::JobId;
-use idunno_shared::names::{DatasetName, FileName, MemberName, ModelName, NameError};
+use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName, NameError, ParameterName};
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
-use idunno_shared::wire::jobs::BATCH_QUERIES_MAX;
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, Policy, WEIGHT_MAX};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -47,94 +47,153 @@ pub enum Verb {
         #[arg(long)]
         wait: bool,
     },
+    /// End trainings; what was trained before stays
+    #[command(after_help = "Example:\n  idunno train-stop mnist-mlp")]
+    TrainStop {
+        /// The models
+        #[arg(value_name = "MODEL", required = true)]
+        models: Vec<ModelName>,
+    },
     /// Add a job: one model over one data set
     #[command(after_help = "Example:\n  idunno add-job squeezenet1.1 --batch-size 32")]
     AddJob {
         /// The model
         #[arg(value_name = "MODEL")]
         model: ModelName,
-        /// The data set
+        /// The data set: all files below this name, or one file of it that ends in .jsonl, .csv or .list
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
         #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT, value_parser = batch_size())]
         batch_size: u32,
+        /// A name that stands for the job's number from now on
+        #[arg(long, value_name = "TEXT")]
+        name: Option<JobName>,
+        /// Its share against other jobs [default: 1]
+        #[arg(long, value_name = "W", value_parser = weight())]
+        weight: Option<u32>,
+        /// A parameter for the model; may be given several times
+        #[arg(long = "param", value_name = "K=V")]
+        parameters: Vec<Parameter>,
     },
     /// Change a job's batch size, from its next batch on
     #[command(after_help = "Example:\n  idunno set-batch-size job-1 64")]
     SetBatchSize {
         /// The job
         #[arg(value_name = "JOB")]
-        job: JobId,
+        job: JobRef,
         /// Queries per batch
         #[arg(value_name = "N", value_parser = batch_size())]
         batch_size: u32,
     },
-    /// Start jobs, or go on with stopped ones
+    /// Change a job's share against other jobs, from its next batch on
+    #[command(after_help = "Example:\n  idunno set-weight job-1 3")]
+    SetWeight {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+        /// Its weight; ordinary jobs have 1
+        #[arg(value_name = "W", value_parser = weight())]
+        weight: u32,
+    },
+    /// In what jobs are equal that run at once, from the next batch on
+    #[command(after_help = "Example:\n  idunno set-policy rate")]
+    SetPolicy {
+        /// Queries per second, the workers' time, or nothing: first in, first out
+        #[arg(value_name = "POLICY")]
+        policy: PolicyName,
+    },
+    /// Start jobs, or go on with stopped ones; one that runs already is left alone
     #[command(after_help = "Example:\n  idunno start-job job-1 job-2 --wait")]
     StartJob {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
-        jobs: Vec<JobId>,
+        jobs: Vec<JobRef>,
         /// Return when all are done
         #[arg(long)]
         wait: bool,
     },
-    /// Stop jobs; what they have is kept
+    /// Stop jobs for a while; what they have is kept, and start-job goes on with them
     #[command(after_help = "Example:\n  idunno stop-job job-1")]
     StopJob {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
-        jobs: Vec<JobId>,
+        jobs: Vec<JobRef>,
+    },
+    /// End a job before its time, for good; what it has is kept
+    #[command(after_help = "Example:\n  idunno cancel-job job-1")]
+    CancelJob {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+    },
+    /// Delete a job that does not run, with its results
+    #[command(after_help = "Example:\n  idunno delete-job job-1 --yes")]
+    DeleteJob {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+        /// Do it without another question
+        #[arg(long)]
+        yes: bool,
     },
     /// Figures of one job, or of all
     #[command(after_help = "Example:\n  idunno get-job-stats job-1")]
     GetJobStats {
         /// The job
         #[arg(value_name = "JOB")]
-        job: Option<JobId>,
+        job: Option<JobRef>,
     },
     /// Which VMs work for which job, and their shares
     #[command(name = "get-job-assigned-VMs", after_help = "Example:\n  idunno get-job-assigned-VMs job-1")]
     GetJobAssignedVms {
         /// The job
         #[arg(value_name = "JOB")]
-        job: Option<JobId>,
+        job: Option<JobRef>,
     },
     /// The batches in workers' hands, of one job or of all
     #[command(after_help = "Example:\n  idunno get-job-leases job-1")]
     GetJobLeases {
         /// The job
         #[arg(value_name = "JOB")]
-        job: Option<JobId>,
+        job: Option<JobRef>,
     },
-    /// A job's results: JSON lines, one a query, in order
-    #[command(after_help = "Example:\n  idunno get-job-results job-1 results.jsonl")]
+    /// Jobs that are over, the last one first, with their figures
+    #[command(after_help = "Example:\n  idunno get-job-history")]
+    GetJobHistory,
+    /// A job's results, a row a query: in order, or as they come
+    #[command(after_help = "Example:\n  idunno get-job-results job-1 results.csv --format csv")]
     GetJobResults {
         /// The job
         #[arg(value_name = "JOB")]
-        job: JobId,
+        job: JobRef,
         /// Where to write them; '-' or nothing is stdout
         #[arg(value_name = "LOCAL")]
         local: Option<PathBuf>,
         /// Every row as it was committed, unchecked: two for a query that was answered twice
         #[arg(long)]
         raw: bool,
+        /// Print rows as they come, until the job is over
+        #[arg(long, conflicts_with_all = ["raw", "local"])]
+        follow: bool,
+        /// Only queries that failed for good
+        #[arg(long)]
+        failed: bool,
+        /// JSON lines, or CSV with a headline
+        #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
+        format: RowFormat,
     },
-    /// Run a job's dead letters again
-    #[command(after_help = "Example:\n  idunno retry-dead-letters job-1")]
-    RetryDeadLetters {
+    /// How often each label was answered with which, where the data set has labels
+    #[command(after_help = "Example:\n  idunno get-job-confusion job-1")]
+    GetJobConfusion {
         /// The job
         #[arg(value_name = "JOB")]
-        job: JobId,
+        job: JobRef,
     },
-    /// A job's queries that failed for good, and why
-    #[command(after_help = "Example:\n  idunno get-dead-letters job-1")]
-    GetDeadLetters {
-        /// The job
-        #[arg(value_name = "JOB")]
-        job: JobId,
-    },
+    /// A job's queries that failed for good
+    #[command(after_help = "Example:\n  idunno dead-letters list job-1")]
+    #[command(subcommand)]
+    DeadLetters(DeadLettersVerb),
     /// Models, and their state at each member
     #[command(after_help = "Example:\n  idunno get-models")]
     GetModels,
@@ -255,6 +314,79 @@ pub enum Verb {
     Local(LocalVerb),
 }
 
+/// What is done about queries that failed for good.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum DeadLettersVerb {
+    /// A job's queries that failed for good, and why
+    #[command(after_help = "Example:\n  idunno dead-letters list job-1")]
+    List {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+    },
+    /// All that is known of one
+    #[command(after_help = "Example:\n  idunno dead-letters show job-1 17")]
+    Show {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+        /// The query's number
+        #[arg(value_name = "QUERY")]
+        query: u64,
+    },
+    /// Run them again
+    #[command(after_help = "Example:\n  idunno dead-letters retry job-1")]
+    Retry {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+        /// The queries' numbers; all without any
+        #[arg(value_name = "QUERY")]
+        queries: Vec<u64>,
+    },
+    /// Give them up: they stay in the results, and cannot be run again
+    #[command(after_help = "Example:\n  idunno dead-letters drop job-1 17")]
+    Drop {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
+        /// The queries' numbers; all without any
+        #[arg(value_name = "QUERY")]
+        queries: Vec<u64>,
+    },
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RowFormat {
+    /// A JSON object a line.
+    #[default]
+    Jsonl,
+    /// CSV with a headline.
+    Csv,
+}
+
+/// In what jobs are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PolicyName {
+    /// In answers per second.
+    Rate,
+    /// In the workers' time.
+    Time,
+    /// In nothing: the oldest job comes first.
+    Fifo,
+}
+
+impl From<PolicyName> for Policy {
+    fn from(name: PolicyName) -> Self {
+        match name {
+            PolicyName::Rate => Self::Rate,
+            PolicyName::Time => Self::Time,
+            PolicyName::Fifo => Self::Fifo,
+        }
+    }
+}
+
 /// A shell that can complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shell {
@@ -339,6 +471,54 @@ pub enum LocalVerb {
 
 fn batch_size() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(BATCH_QUERIES_MAX))
+}
+
+fn weight() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX))
+}
+
+/// A parameter as it is written: `NAME=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter(pub ParameterName, pub String);
+
+impl FromStr for Parameter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no K=V"))?;
+        Ok(Self(name.parse().map_err(|error: NameError| error.to_string())?, value.to_owned()))
+    }
+}
+
+/// A job as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobRef {
+    /// Its number.
+    Id(JobId),
+    /// Its name.
+    Name(JobName),
+}
+
+impl FromStr for JobRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(id) => Ok(Self::Id(id)),
+            Err(error) => {
+                text.parse().map(Self::Name).map_err(|_| format!("{error}, or the name it was given"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// A member as people name it.

@@ -9,6 +9,7 @@ use super::theme::Role;
 use super::{act, dialog, export, operations, target};
 use crate::command::line::{self, Known, Line};
 use crate::command::registry::Danger;
+use crate::execute::jobs;
 
 /// Lines that are recalled.
 const GIVEN_MAX: usize = 100;
@@ -101,7 +102,7 @@ pub fn known(state: &State) -> Known {
     let files = state.files.rows.iter().map(name).collect();
     let Some(view) = &state.view else { return Known { files, ..Known::default() } };
     Known {
-        jobs: view.jobs.iter().map(|job| job.id.to_string()).collect(),
+        jobs: jobs::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),
         files,

@@ -78,7 +78,7 @@ mod tests {
         let first = |text: &str| found(&state, text)[0].name.as_str();
         assert_eq!(first("stop"), "stop-job");
         assert_eq!(first("gjs"), "get-job-stats");
-        assert_eq!(first("dead letters"), "retry-dead-letters");
+        assert_eq!(first("dead letters again"), "dead-letters retry");
         assert_eq!(found(&state, "").len(), items().len());
     }
 

@@ -198,7 +198,7 @@ const ACTIONS: [Line; 47] = [
     ("quit", &["q"], ALL, Action::Quit, "quit; the cluster goes on"),
 ];
 
-const COMMAND_KEYS: [(&str, &str); 32] = [
+const COMMAND_KEYS: [(&str, &str); 41] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -208,10 +208,19 @@ const COMMAND_KEYS: [(&str, &str); 32] = [
     ("stop-job", "a x"),
     ("get-job-stats", "a i"),
     ("get-job-assigned-VMs", "a v"),
-    ("get-job-leases", "a B"),
+    ("get-job-leases", "a y"),
     ("get-job-results", "a o"),
-    ("retry-dead-letters", "a r"),
-    ("get-dead-letters", "a d"),
+    ("set-weight", "a w"),
+    ("set-policy", "a P"),
+    ("cancel-job", "a C"),
+    ("delete-job", "a B"),
+    ("get-job-history", "a H"),
+    ("get-job-confusion", "a F"),
+    ("dead-letters list", "a d"),
+    ("dead-letters show", "a e"),
+    ("dead-letters retry", "a r"),
+    ("dead-letters drop", "a E"),
+    ("train-stop", "a T"),
     ("get-models", "a m"),
     ("join", "a j"),
     ("leave", "a l"),

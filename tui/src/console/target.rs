@@ -8,6 +8,10 @@ use crate::execute::members::NAME_THE_MEMBER;
 /// Fills in the member that is meant where the console was given one address alone. Returns the member as a person
 /// knows it; refused with the reason if it could be any.
 pub(super) fn bind(state: &State, verb: &mut Verb) -> Result<Option<String>, &'static str> {
+    if let Verb::DeleteJob { yes, .. } = verb {
+        // The console asks before it gives it.
+        *yes = true;
+    }
     let (Verb::Leave(to) | Verb::Join(to)) = verb else { return Ok(None) };
     let only = || state.only_seed.map(MemberRef::Address);
     let member = to.member.take().or_else(only).ok_or(NAME_THE_MEMBER)?;

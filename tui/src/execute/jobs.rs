@@ -1,11 +1,10 @@
-//! Jobs.
-
-use std::collections::BTreeSet;
+//! Jobs: added, started, stopped, looked at.
 
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView,
+    Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, JobOptions, JobState, JobView,
+    Parameters,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,6 +12,8 @@ use tokio::time::Instant;
 use super::table::Table;
 use super::wait::{answered, pause};
 use super::{Answer, Exit, Failure, Session, members, text};
+use crate::command::JobRef;
+use crate::command::verbs::Parameter;
 
 /// `add-job`.
 pub async fn add(
@@ -20,33 +21,58 @@ pub async fn add(
     model: ModelName,
     dataset: DatasetName,
     batch_size: u32,
+    options: JobOptions,
 ) -> Result<Answer, Failure> {
-    let change = Change::AddJob { model: model.clone(), dataset: dataset.clone(), batch_size };
+    let (name, parameters) = (options.name.clone(), options.parameters.clone());
+    let change = Change::AddJob { model: model.clone(), dataset: dataset.clone(), batch_size, options };
     let Changed::JobAdded(job) = session.cluster().change(change).await? else {
         return Err(Failure::unexpected());
     };
-    let data = json!({"job": job.to_string(), "model": model, "dataset": dataset, "batch_size": batch_size});
-    Ok(Answer::new(data, format!("{job} added: {model} over {dataset}, batch size {batch_size}")))
+    let data = json!({"job": job.to_string(), "name": name, "model": model, "dataset": dataset,
+        "batch_size": batch_size, "parameters": parameters});
+    let called = name.map(|name| format!(", called {name}")).unwrap_or_default();
+    Ok(Answer::new(data, format!("{job} added{called}: {model} over {dataset}, batch size {batch_size}")))
+}
+
+/// The parameters as the cluster takes them; refused where one is given twice.
+pub fn parameters(given: Vec<Parameter>) -> Result<Parameters, Failure> {
+    let mut parameters = Parameters::new();
+    for Parameter(name, value) in given {
+        let text = format!("parameter {name} is given twice");
+        if parameters.insert(name, value).is_some() {
+            return Err(Failure::new(Exit::Usage, text));
+        }
+    }
+    Ok(parameters)
 }
 
 /// `set-batch-size`.
-pub async fn set_batch_size(session: &Session, job: JobId, batch_size: u32) -> Result<Answer, Failure> {
+pub async fn set_batch_size(session: &Session, job: &JobRef, batch_size: u32) -> Result<Answer, Failure> {
+    let job = resolve(session, job).await?;
     session.cluster().change(Change::SetBatchSize { job, batch_size }).await?;
     let data = json!({"job": job.to_string(), "batch_size": batch_size});
     Ok(Answer::new(data, format!("{job} has batch size {batch_size}")))
 }
 
 /// `start-job`.
-pub async fn start(session: &Session, jobs: &[JobId], wait: bool) -> Result<Answer, Failure> {
+pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Answer, Failure> {
     let jobs = known(session, jobs).await?;
     let mut lines = Vec::new();
     let mut rows = Vec::new();
     for &job in &jobs {
         let changed =
             session.cluster().change(Change::StartJob { job }).await.map_err(|e| after(e.into(), &lines))?;
-        let Changed::JobStarted { submitted } = changed else { return Err(Failure::unexpected()) };
-        lines.push(format!("{job} started: {submitted} queries"));
-        rows.push(json!({"job": job.to_string(), "submitted": submitted}));
+        let (submitted, before) = match changed {
+            Changed::JobStarted { submitted } => (submitted, None),
+            Changed::StartedBefore { submitted, state } => (submitted, Some(state)),
+            _ => return Err(Failure::unexpected()),
+        };
+        lines.push(match &before {
+            None => format!("{job} started: {}", text::queries(submitted)),
+            Some(JobState::Done) => format!("{job} is done already: nothing to start"),
+            Some(_) => format!("{job} runs already: nothing to start"),
+        });
+        rows.push(json!({"job": job.to_string(), "submitted": submitted, "started": before.is_none()}));
     }
     if !wait {
         return Ok(Answer::new(Value::Array(rows), lines.join("\n")));
@@ -55,15 +81,51 @@ pub async fn start(session: &Session, jobs: &[JobId], wait: bool) -> Result<Answ
     Ok(stats_answer(&views))
 }
 
-/// Each job once, in the order given; refused, before anything changes, if there is no such job.
-async fn known(session: &Session, jobs: &[JobId]) -> Result<Vec<JobId>, Failure> {
-    let mut seen = BTreeSet::new();
-    let jobs: Vec<JobId> = jobs.iter().copied().filter(|job| seen.insert(*job)).collect();
+/// The number of a job that may be named.
+pub async fn resolve(session: &Session, job: &JobRef) -> Result<JobId, Failure> {
+    let JobRef::Name(_) = job else { return Ok(known_id(job, &[]).unwrap_or_default()) };
     let views = job_views(session, None).await?;
-    let is_missing = |job: &&JobId| !views.iter().any(|view| view.id == **job);
-    let missing: Vec<String> = jobs.iter().filter(is_missing).map(ToString::to_string).collect();
+    known_id(job, &views).ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("there is no job named {job}: get-job-stats lists the jobs"))
+    })
+}
+
+/// The same where there may be no job to speak of.
+pub async fn resolve_any(session: &Session, job: Option<&JobRef>) -> Result<Option<JobId>, Failure> {
+    match job {
+        None => Ok(None),
+        Some(job) => resolve(session, job).await.map(Some),
+    }
+}
+
+fn known_id(job: &JobRef, views: &[JobView]) -> Option<JobId> {
+    match job {
+        JobRef::Id(id) => Some(*id),
+        JobRef::Name(name) => {
+            views.iter().find(|view| view.about.name.as_ref() == Some(name)).map(|view| view.id)
+        }
+    }
+}
+
+/// Numbers and names of jobs.
+pub fn names(views: &[JobView]) -> Vec<String> {
+    let named = views.iter().filter_map(|view| view.about.name.as_ref()).map(ToString::to_string);
+    views.iter().map(|view| view.id.to_string()).chain(named).collect()
+}
+
+/// Each job once, in the order given; refused, before anything changes, if there is no such job.
+async fn known(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure> {
+    let views = job_views(session, None).await?;
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for job in jobs {
+        match known_id(job, &views).filter(|id| views.iter().any(|view| view.id == *id)) {
+            Some(id) if found.contains(&id) => {}
+            Some(id) => found.push(id),
+            None => missing.push(job.to_string()),
+        }
+    }
     if missing.is_empty() {
-        return Ok(jobs);
+        return Ok(found);
     }
     let text = format!("there is no {}: nothing was changed", missing.join(", no "));
     Err(Failure::new(Exit::NotFound, text))
@@ -105,8 +167,8 @@ async fn await_jobs(session: &Session, jobs: &[JobId]) -> Result<Vec<JobView>, F
 }
 
 /// Why a job that is waited for does not go on by itself, if it does not.
-fn halted(view: &JobView) -> Option<Failure> {
-    if !matches!(view.state, JobState::Stopped | JobState::Paused(_)) {
+pub fn halted(view: &JobView) -> Option<Failure> {
+    if !matches!(view.state, JobState::Stopped | JobState::Paused(_) | JobState::Cancelled) {
         return None;
     }
     let (state, reason) = text::job_state(&view.state);
@@ -115,7 +177,7 @@ fn halted(view: &JobView) -> Option<Failure> {
 }
 
 /// `stop-job`.
-pub async fn stop(session: &Session, jobs: &[JobId]) -> Result<Answer, Failure> {
+pub async fn stop(session: &Session, jobs: &[JobRef]) -> Result<Answer, Failure> {
     let jobs = known(session, jobs).await?;
     let mut lines = Vec::new();
     for &job in &jobs {
@@ -135,7 +197,8 @@ pub async fn job_views(session: &Session, job: Option<JobId>) -> Result<Vec<JobV
 }
 
 /// `get-job-stats`.
-pub async fn stats(session: &Session, job: Option<JobId>) -> Result<Answer, Failure> {
+pub async fn stats(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
+    let job = resolve_any(session, job).await?;
     let views = job_views(session, job).await?;
     if views.is_empty() {
         return Ok(Answer::new(json!([]), "no jobs: add-job makes one"));
@@ -145,7 +208,7 @@ pub async fn stats(session: &Session, job: Option<JobId>) -> Result<Answer, Fail
 
 fn stats_answer(views: &[JobView]) -> Answer {
     let mut table = Table::new(
-        "JOB MODEL STATE >DONE >DEAD >PENDING >TOTAL >QPS_10S >QPS >MEAN_MS >STD >P50 >P90 >P95 >P99 ETA >TOP-1",
+        "JOB NAME MODEL STATE >WEIGHT >DONE >DEAD >PENDING >TOTAL >QPS_10S >QPS >MEAN_MS >STD >P50 >P90 >P95 >P99 ETA >TOP-1",
     );
     let mut reasons = Vec::new();
     for view in views {
@@ -154,8 +217,10 @@ fn stats_answer(views: &[JobView]) -> Answer {
         let p = &view.processing_ms;
         table.row([
             view.id.to_string(),
+            name(view),
             view.model.to_string(),
             state.to_owned(),
+            view.about.weight.to_string(),
             view.done.to_string(),
             view.dead.to_string(),
             pending(view).to_string(),
@@ -180,6 +245,11 @@ fn stats_answer(views: &[JobView]) -> Answer {
     Answer::new(views.iter().map(job_json).collect(), text)
 }
 
+/// A job's name, or a dash.
+pub fn name(view: &JobView) -> String {
+    view.about.name.as_ref().map_or_else(|| String::from("-"), ToString::to_string)
+}
+
 /// Queries neither answered nor dead.
 pub fn pending(view: &JobView) -> u64 {
     view.submitted.saturating_sub(view.done).saturating_sub(view.dead)
@@ -195,6 +265,7 @@ pub fn job_json(view: &JobView) -> Value {
     let (state, reason) = text::job_state(&view.state);
     json!({
         "job": view.id.to_string(),
+        "name": view.about.name,
         "model": view.model,
         "version": view.version.map(|digest| digest.to_string()),
         "dataset": view.dataset,
@@ -215,11 +286,19 @@ pub fn job_json(view: &JobView) -> Value {
         "correct": view.correct,
         "accuracy_top1": accuracy(view),
         "duplicates_dropped": view.duplicates_dropped,
+        "weight": view.about.weight,
+        "parameters": view.about.parameters,
+        "dropped": view.about.dropped,
+        "created_ms": view.about.created_ms,
+        "started_ms": view.about.started_ms,
+        "finished_ms": view.about.finished_ms,
+        "results": view.about.results,
     })
 }
 
 /// `get-job-assigned-VMs`.
-pub async fn assignments(session: &Session, job: Option<JobId>) -> Result<Answer, Failure> {
+pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
+    let job = resolve_any(session, job).await?;
     let ControlReply::Assignments(mut views) =
         session.cluster().control(ControlRequest::Assignments(job)).await?
     else {
@@ -251,59 +330,7 @@ pub async fn assignments(session: &Session, job: Option<JobId>) -> Result<Answer
     Ok(Answer::new(Value::Array(rows), table.render()))
 }
 
-/// `retry-dead-letters`.
-pub async fn retry_dead_letters(session: &Session, job: JobId) -> Result<Answer, Failure> {
-    let Changed::Retried { queries } = session.cluster().change(Change::RetryDeadLetters { job }).await?
-    else {
-        return Err(Failure::unexpected());
-    };
-    let data = json!({"job": job.to_string(), "queries": queries});
-    Ok(Answer::new(data, format!("{job}: {queries} queries run again")))
-}
-
-/// All dead letters of a job, in query order.
-pub async fn all_dead_letters(session: &Session, job: JobId) -> Result<Vec<DeadLetter>, Failure> {
-    let mut all: Vec<DeadLetter> = Vec::new();
-    loop {
-        let from = all.last().map_or(0, |letter| letter.index + 1);
-        let request = ControlRequest::DeadLetters { job, from, limit: page_limit() };
-        let ControlReply::DeadLetters { letters, more } = session.cluster().control(request).await? else {
-            return Err(Failure::unexpected());
-        };
-        let empty = letters.is_empty();
-        all.extend(letters);
-        if !more || empty {
-            return Ok(all);
-        }
-    }
-}
-
 /// The largest page.
 pub fn page_limit() -> u32 {
     u32::try_from(ITEMS_PER_REQUEST_MAX).unwrap_or(u32::MAX)
-}
-
-/// `get-dead-letters`.
-pub async fn dead_letters(session: &Session, job: JobId) -> Result<Answer, Failure> {
-    let letters = all_dead_letters(session, job).await?;
-    if letters.is_empty() {
-        return Ok(Answer::new(json!([]), format!("{job} has no dead letters")));
-    }
-    // The list of members only gives names: without it ids are shown.
-    let members = members::any_list(session).await.unwrap_or_default();
-    let mut table = Table::new(">QUERY NAME >ATTEMPTS WORKER REASON");
-    let mut rows = Vec::new();
-    for letter in &letters {
-        let worker = text::member_name(&members, letter.worker);
-        rows.push(json!({"query": letter.index, "name": letter.name, "error": letter.reason,
-            "worker": worker, "attempts": letter.attempts}));
-        table.row([
-            letter.index.to_string(),
-            letter.name.to_string(),
-            letter.attempts.to_string(),
-            worker,
-            letter.reason.clone(),
-        ]);
-    }
-    Ok(Answer::new(Value::Array(rows), table.render()))
 }

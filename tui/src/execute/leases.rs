@@ -1,15 +1,17 @@
 //! `get-job-leases`: the batches in workers' hands.
 
-use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, LeaseStage, LeaseView};
 use serde_json::{Value, json};
 
+use super::jobs::resolve_any;
 use super::members::natural;
 use super::table::Table;
 use super::{Answer, Failure, Session};
+use crate::command::JobRef;
 
 /// `get-job-leases`.
-pub async fn leases(session: &Session, job: Option<JobId>) -> Result<Answer, Failure> {
+pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
+    let job = resolve_any(session, job).await?;
     let ControlReply::Leases(mut views) = session.cluster().control(ControlRequest::Leases(job)).await?
     else {
         return Err(Failure::unexpected());

@@ -2,10 +2,12 @@
 //!
 //! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
 
+pub mod control;
 pub mod failure;
 pub mod files;
 pub mod jobs;
 pub mod leases;
+pub mod letters;
 pub mod logs;
 pub mod members;
 pub mod models;
@@ -17,6 +19,7 @@ pub mod table;
 pub mod text;
 pub mod wait;
 
+use idunno_shared::wire::control::JobOptions;
 use serde_json::Value;
 
 pub use failure::{Exit, Failure};
@@ -77,16 +80,29 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
         Verb::GetDataset { dataset, directory } => files::get_dataset(session, &dataset, &directory).await,
         Verb::TrainStart { models, seed, wait } => models::train(session, models, seed, wait).await,
-        Verb::AddJob { model, dataset, batch_size } => jobs::add(session, model, dataset, batch_size).await,
-        Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, job, batch_size).await,
+        Verb::TrainStop { models } => models::stop(session, models).await,
+        Verb::AddJob { model, dataset, batch_size, name, weight, parameters } => {
+            let options = JobOptions { name, weight, parameters: jobs::parameters(parameters)? };
+            jobs::add(session, model, dataset, batch_size, options).await
+        }
+        Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
+        Verb::SetWeight { job, weight } => control::set_weight(session, &job, weight).await,
+        Verb::SetPolicy { policy } => control::set_policy(session, policy.into()).await,
         Verb::StartJob { jobs, wait } => jobs::start(session, &jobs, wait).await,
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
-        Verb::GetJobStats { job } => jobs::stats(session, job).await,
-        Verb::GetJobAssignedVms { job } => jobs::assignments(session, job).await,
-        Verb::GetJobLeases { job } => leases::leases(session, job).await,
-        Verb::GetJobResults { job, local, raw } => results::fetch::get(session, job, local, raw).await,
-        Verb::RetryDeadLetters { job } => jobs::retry_dead_letters(session, job).await,
-        Verb::GetDeadLetters { job } => jobs::dead_letters(session, job).await,
+        Verb::CancelJob { job } => control::cancel(session, &job).await,
+        Verb::DeleteJob { job, yes } => control::delete(session, &job, yes).await,
+        Verb::GetJobStats { job } => jobs::stats(session, job.as_ref()).await,
+        Verb::GetJobHistory => control::history(session).await,
+        Verb::GetJobAssignedVms { job } => jobs::assignments(session, job.as_ref()).await,
+        Verb::GetJobLeases { job } => leases::leases(session, job.as_ref()).await,
+        Verb::GetJobResults { follow: true, .. } => Err(only_there("rows are followed")),
+        Verb::GetJobResults { job, local, raw, failed, format, .. } => {
+            let wanted = results::fetch::Wanted { raw, failed, format };
+            results::fetch::get(session, &job, local, wanted).await
+        }
+        Verb::GetJobConfusion { job } => results::confusion::confusion(session, &job).await,
+        Verb::DeadLetters(verb) => letters::run(session, verb).await,
         Verb::GetModels => models::models(session).await,
         Verb::Join(to) => members::join(session, to).await,
         Verb::Leave(to) => members::leave(session, to).await,
@@ -101,9 +117,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             files::versions(session, &name, versions, &local).await
         }
         Verb::Status => status::run(session).await,
-        Verb::Events => {
-            Err(Failure::new(Exit::Usage, "events are told on the command line, and on the console's page"))
-        }
+        Verb::Events => Err(only_there("events are told")),
         Verb::Logs { members, lines } => logs::run(session, &members, lines).await,
         Verb::Info => own::info(session),
         Verb::Keys => own::keys(),
@@ -111,4 +125,9 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Man { directory } => own::man(&directory),
         Verb::Local(verb) => local::run(session, verb).await,
     }
+}
+
+/// What goes on without an end is printed by the command line itself.
+fn only_there(what: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("{what} on the command line; the console has a page of it"))
 }

@@ -22,7 +22,6 @@ pub async fn train(
     };
     let names: Vec<&str> = training.iter().map(ModelName::as_str).collect();
     if wait {
-        let _spinner = session.reporter.start(&format!("training {}", names.join(", ")), 0, 0);
         await_training(session, &training).await?;
     }
     let what = if wait { "trained" } else { "training started" };
@@ -34,8 +33,16 @@ pub async fn train(
     Ok(Answer::new(json!({"models": names, "trained": wait}), text))
 }
 
+/// `train-stop`.
+pub async fn stop(session: &Session, models: Vec<ModelName>) -> Result<Answer, Failure> {
+    let names: Vec<String> = models.iter().map(ToString::to_string).collect();
+    session.cluster().change(Change::TrainStop { models }).await?;
+    Ok(Answer::new(json!({"stopped": names}), format!("training stopped: {}", names.join(", "))))
+}
+
 async fn await_training(session: &Session, training: &[ModelName]) -> Result<(), Failure> {
     let started = Instant::now();
+    let (mut _display, mut told) = (None, String::new());
     loop {
         let late = match answered(model_views(session).await)? {
             Err(unreachable) => unreachable,
@@ -47,11 +54,24 @@ async fn await_training(session: &Session, training: &[ModelName]) -> Result<(),
                 if running.is_empty() {
                     return trained(&asked);
                 }
+                let steps: Vec<String> = asked.iter().copied().filter_map(training_steps).collect();
+                let text = if steps.is_empty() { running.join(", ") } else { steps.join("; ") };
+                if told != text {
+                    // The one before ends when this takes its place.
+                    _display = Some(session.reporter.start(&format!("training {text}"), 0, 0));
+                    told = text;
+                }
                 format!("still training: {}", running.join(", "))
             }
         };
         pause(session, started, &late).await?;
     }
+}
+
+/// How far a model's training is and where, if that is known.
+fn training_steps(model: &ModelView) -> Option<String> {
+    let (_, progress) = model.progress.first()?;
+    Some(format!("{}: {}", model.model, text::training(progress).trim_start_matches("training ")))
 }
 
 fn trained(models: &[&ModelView]) -> Result<(), Failure> {
@@ -93,8 +113,11 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
             .iter()
             .map(|(name, (state, reason))| json!({"member": name, "state": state, "reason": reason}))
             .collect();
+        let metrics: serde_json::Map<String, Value> =
+            model.metrics.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
         rows.push(json!({"model": model.model, "version": model.version.map(|digest| digest.to_string()),
-            "training": model.training, "failure": model.failure, "workers": workers}));
+            "training": model.training, "failure": model.failure, "workers": workers,
+            "progress": model.progress.first().map(|(_, progress)| progress), "metrics": metrics}));
     }
     Ok(Answer::new(Value::Array(rows), table.render()))
 }
@@ -102,7 +125,10 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
 /// A model's state in the cluster.
 pub fn model_summary(model: &ModelView) -> String {
     match (&model.failure, model.training, &model.version) {
-        (_, true, _) => String::from("training"),
+        (_, true, _) => model
+            .progress
+            .first()
+            .map_or_else(|| String::from("training"), |(_, progress)| text::training(progress)),
         (Some(reason), ..) => format!("failed: {reason}"),
         (None, false, Some(_)) => String::from("trained"),
         (None, false, None) => String::from("untrained"),

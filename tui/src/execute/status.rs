@@ -37,6 +37,7 @@ pub fn summary(view: &ClusterView) -> String {
         format!("coordinator  {}, term {}", text::member_name(&view.members, view.coordinator), view.term),
         format!("members      {up} up, {suspect} suspect, {dead} dead, {left} left"),
         format!("workers      {ready} of {} model servers ready", view.workers.len()),
+        format!("policy       {}: {}", text::policy(view.policy).0, text::policy(view.policy).1),
         format!(
             "files        {} in {} ({}); {} under-replicated, {} copying, {} unavailable",
             store.files,
@@ -93,6 +94,7 @@ fn to_json(view: &ClusterView) -> Value {
         "term": view.term.0,
         "at_ms": view.at_ms,
         "revision": view.revision,
+        "policy": text::policy(view.policy).0,
         "members": view.members.iter().map(members::member_json).collect::<Vec<_>>(),
         "workers": workers,
         "jobs": view.jobs.iter().map(jobs::job_json).collect::<Vec<_>>(),

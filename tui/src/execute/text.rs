@@ -3,7 +3,7 @@
 use idunno_shared::client::files::get::utc;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::control::{JobState, Liveness, LogRole, MemberView};
-use idunno_shared::wire::jobs::{ModelState, ServerState};
+use idunno_shared::wire::jobs::{ModelState, Policy, ServerState, TrainingProgress};
 
 /// Bytes with a unit: `999 B`, `1.2 MB`.
 pub fn bytes(count: u64) -> String {
@@ -86,7 +86,30 @@ pub fn job_state(state: &JobState) -> (&'static str, Option<&str>) {
         JobState::Stopped => ("stopped", None),
         JobState::Paused(reason) => ("paused", Some(reason)),
         JobState::Done => ("done", None),
+        JobState::Cancelled => ("cancelled", None),
     }
+}
+
+/// A policy in a word, and what it means.
+pub const fn policy(policy: Policy) -> (&'static str, &'static str) {
+    match policy {
+        Policy::Rate => ("rate", "jobs are equal in answers per second"),
+        Policy::Time => ("time", "jobs are equal in the workers' time"),
+        Policy::Fifo => ("fifo", "the oldest job has all workers that can serve it"),
+    }
+}
+
+/// How far a training is: `training 40 %, 2 of 5, loss 0.31`.
+pub fn training(progress: &TrainingProgress) -> String {
+    let TrainingProgress { permille, step, steps, metrics } = progress;
+    let mut text = format!("training {} %", permille / 10);
+    if *steps > 0 {
+        text.push_str(&format!(", {step} of {steps}"));
+    }
+    for (name, value) in metrics {
+        text.push_str(&format!(", {name} {value}"));
+    }
+    text
 }
 
 /// A model server's state.

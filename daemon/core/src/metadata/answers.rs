@@ -101,6 +101,9 @@ impl State {
         if job.state == JobState::Added {
             return Err(Refusal::conflict(format!("{id} was not started yet: nobody can have run it")));
         }
+        if job.state == JobState::Cancelled {
+            return Err(Refusal::conflict(format!("{id} is cancelled: nothing more of it counts")));
+        }
         Ok((**job).clone())
     }
 
@@ -151,34 +154,5 @@ impl State {
         }
         self.settle(job);
         Ok(Applied::Done)
-    }
-
-    /// Puts a job back; where all its queries are decided it is done, and keeps the inputs of its dead ones only.
-    fn settle(&mut self, mut job: Job) -> bool {
-        let done = job.done.len() + job.dead.len() == job.submitted;
-        if done && job.state != JobState::Done {
-            job.halt(JobState::Done, self.now_ms);
-            job.finished_ms = Some(self.now_ms);
-            self.let_go(&mut job);
-        }
-        self.set_job(job);
-        done
-    }
-
-    /// Drops the references to inputs that no retry can need.
-    fn let_go(&mut self, job: &mut Job) {
-        let mut released = job.held.clone();
-        released.subtract(&job.dead);
-        job.held.subtract(&released);
-        if let Some(manifest) = &job.manifest {
-            for (_, query) in released.iter().flat_map(|range| manifest.slice(range.start, range.end)) {
-                self.release(&query.extents);
-            }
-        }
-        if job.held.is_empty() {
-            self.release(job.labels.as_deref().unwrap_or_default());
-            self.release(job.artefact.as_deref().map_or(&[], |artefact| &artefact.extents));
-            job.manifest = None;
-        }
     }
 }

@@ -38,25 +38,31 @@ impl Job {
         ensure(buried == *dead, || format!("{id}: letters of {buried:?}, dead are {dead:?}"))?;
 
         let all_decided = done.len() + dead.len() == *submitted;
-        ensure((self.state == JobState::Done) == (all_decided && *submitted > 0), || {
+        let cancelled = self.state == JobState::Cancelled;
+        ensure(cancelled || (self.state == JobState::Done) == (all_decided && *submitted > 0), || {
             format!("{id}: {:?}", self.state)
         })?;
-        ensure((self.state == JobState::Added) == (*submitted == 0), || format!("{id}: {:?}", self.state))?;
+        ensure(cancelled || (self.state == JobState::Added) == (*submitted == 0), || {
+            format!("{id}: {:?}", self.state)
+        })?;
         let running = self.state == JobState::Running;
         ensure(running == self.running_since_ms.is_some(), || {
             format!("{id}: its running time does not fit its state")
         })?;
-        let finished = self.state == JobState::Done;
-        ensure(finished == self.finished_ms.is_some(), || {
+        ensure(self.state.is_over() == self.finished_ms.is_some(), || {
             format!("{id}: finished at {:?}", self.finished_ms)
         })?;
-        ensure(self.manifest.is_some() != held.is_empty(), || {
-            format!("{id}: manifest without held queries")
+        ensure(self.has_inputs() == !(held.is_empty() && dead.is_empty()), || {
+            format!("{id}: names that nobody needs, or none")
         })?;
-        let needed =
-            [self.pending(), dead.clone()].iter().all(|set| set.iter().all(|range| held.contains_all(range)));
+        let needed = cancelled || self.pending().iter().all(|range| held.contains_all(range));
         ensure(needed, || format!("{id}: queries that may be run are not held: {held:?}"))?;
-        let queries = self.manifest.as_ref().map_or(*submitted, |manifest| manifest.queries.len() as u64);
+        ensure(!self.state.is_over() || held.intersection(dead) == *held, || {
+            format!("{id}: inputs that nobody needs are held: {held:?}")
+        })?;
+        ensure(!self.filed || self.state == JobState::Done, || format!("{id}: filed, and not done"))?;
+        let records = self.records.as_ref().map_or(*submitted, |records| records.count);
+        let queries = self.manifest.as_ref().map_or(records, |manifest| manifest.queries.len() as u64);
         ensure(queries == *submitted, || {
             format!("{id}: {queries} queries in the manifest, {submitted} submitted")
         })
@@ -74,7 +80,12 @@ impl Job {
         let held = !self.held.is_empty();
         let labels = self.labels.iter().filter(move |_| held).flat_map(|extents| &**extents);
         let artefact = self.artefact.iter().filter(move |_| held).flat_map(|artefact| &*artefact.extents);
-        inputs.chain(labels).chain(artefact).chain(self.segments.iter().map(|segment| &segment.blob))
+        let records = self.records.iter().filter(move |_| held).flat_map(|records| &*records.extents);
+        inputs
+            .chain(records)
+            .chain(labels)
+            .chain(artefact)
+            .chain(self.segments.iter().map(|segment| &segment.blob))
     }
 }
 

@@ -7,6 +7,8 @@ use idunno_shared::wire::control::{Change, Changed};
 use idunno_shared::wire::jobs::{BatchOutcome, QueryRange};
 use serde::{Deserialize, Serialize};
 
+use super::Inputs;
+
 /// One change of the metadata, as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
@@ -64,6 +66,9 @@ pub enum Action {
         extents: Vec<(BlobRef, Vec<NodeId>)>,
         /// The seed that the training was asked for with.
         seed: u64,
+        /// What it measured, as text.
+        #[serde(default)]
+        metrics: Vec<(String, String)>,
     },
     /// A training that was asked for failed.
     ModelFailed {
@@ -71,6 +76,26 @@ pub enum Action {
         model: ModelName,
         /// Why.
         reason: String,
+    },
+    /// `start-job` of a job whose data set is one file, as the coordinator has read it.
+    StartJob {
+        /// The job.
+        job: JobId,
+        /// What the file says.
+        inputs: Inputs,
+    },
+    /// The results of a finished job become a version of the file `results/<job>.jsonl`.
+    FileResults {
+        /// The job.
+        job: JobId,
+        /// When the job was done, as these results have it.
+        finished_ms: u64,
+        /// Their size in bytes: the sum of the extents.
+        size: u64,
+        /// The digest of all their bytes.
+        digest: Digest,
+        /// Their extents in order, and who holds them.
+        extents: Vec<(BlobRef, Vec<NodeId>)>,
     },
 }
 

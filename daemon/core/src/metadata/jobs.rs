@@ -1,24 +1,27 @@
 //! Jobs and the changes of their state.
 //!
 //! Added -> Running -> Done, with Stopped (by a person) and Paused (by the cluster) on the way, both resumed by a
-//! start. A start freezes manifest, label table and model version; they stay the same for the life of the job.
+//! start; or Cancelled, from which nothing leads on. A start freezes inputs, label table and model version
+//! ([`super::inputs`]); they stay the same for the life of the job.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::names::{DatasetName, ModelName};
+use idunno_shared::names::{DatasetName, FileName, JobName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
+use idunno_shared::wire::control::{
+    Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX, Parameters,
+};
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, QueryRange, WEIGHT_MAX};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Artefact, Letter, Manifest, Query, State, Statistics, cut_reason};
+use super::{Applied, Artefact, Letter, Manifest, Query, Records, State, Statistics, cut_reason};
 use crate::ranges::RangeSet;
 
-/// Most jobs; none is ever dropped, because its results stay.
+/// Most jobs; none is dropped but by a person, because its results stay.
 pub const JOBS_MAX: usize = 10_000;
 /// Most queries of one job.
 pub const QUERIES_PER_JOB_MAX: usize = 4_000_000;
@@ -80,6 +83,18 @@ pub struct Job {
     /// Its share against other jobs'.
     #[serde(default = "ordinary_weight")]
     pub weight: u32,
+    /// Its name, if it has one.
+    #[serde(default)]
+    pub name: Option<JobName>,
+    /// What it hands to the model.
+    #[serde(default)]
+    pub parameters: Arc<Parameters>,
+    /// The queries, where they are records of one file; kept as the manifest is.
+    #[serde(default)]
+    pub records: Option<Arc<Records>>,
+    /// Whether its results are in a file.
+    #[serde(default)]
+    pub filed: bool,
 }
 
 fn ordinary_weight() -> u32 {
@@ -110,7 +125,25 @@ impl Job {
             running_since_ms: None,
             ran_ms: 0,
             weight: ordinary_weight(),
+            name: None,
+            parameters: Arc::default(),
+            records: None,
+            filed: false,
         }
+    }
+
+    /// What the query is called: its file, or its place in the file of records. `None` once nobody needs to know.
+    pub fn input_name(&self, index: u64) -> Option<FileName> {
+        if let Some(records) = self.records.as_deref() {
+            return records.name(index);
+        }
+        let (_, query) = self.manifest.as_deref()?.slice(index, index + 1).next()?;
+        Some((*query.name).clone())
+    }
+
+    /// Whether its queries' names are known.
+    pub(super) fn has_inputs(&self) -> bool {
+        self.manifest.is_some() || self.records.is_some()
     }
 
     /// The queries neither answered nor dead; none before the start.
@@ -126,9 +159,10 @@ impl Job {
         self.ran_ms + self.running_since_ms.map_or(0, |since| now_ms.saturating_sub(since))
     }
 
-    fn run(&mut self, now_ms: u64) {
+    pub(super) fn run(&mut self, now_ms: u64) {
         self.state = JobState::Running;
         self.finished_ms = None;
+        self.filed = false;
         self.running_since_ms.get_or_insert(now_ms);
     }
 
@@ -144,6 +178,24 @@ fn check_batch_size(batch_size: u32) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::invalid(format!("a batch of {batch_size} queries: 1 to {BATCH_QUERIES_MAX} are allowed")))
+}
+
+fn check_weight(weight: u32) -> Result<(), Refusal> {
+    if (1..=WEIGHT_MAX).contains(&weight) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!("a weight of {weight}: 1 to {WEIGHT_MAX} are allowed")))
+}
+
+fn check_parameters(parameters: &Parameters) -> Result<(), Refusal> {
+    if parameters.len() > PARAMETERS_MAX {
+        let message = format!("{} parameters: {PARAMETERS_MAX} are allowed", parameters.len());
+        return Err(Refusal::invalid(message));
+    }
+    let long = parameters.iter().find(|(_, value)| value.len() > PARAMETER_BYTES_MAX);
+    let Some((name, value)) = long else { return Ok(()) };
+    let message = format!("parameter '{name}' has {} bytes: {PARAMETER_BYTES_MAX} are allowed", value.len());
+    Err(Refusal::invalid(message))
 }
 
 impl State {
@@ -187,102 +239,62 @@ impl State {
         model: &ModelName,
         dataset: &DatasetName,
         batch_size: u32,
+        options: &JobOptions,
     ) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
+        let weight = options.weight.unwrap_or_else(ordinary_weight);
+        check_weight(weight)?;
+        check_parameters(&options.parameters)?;
         self.check_model(model, &BTreeSet::new())?;
         if self.jobs.len() >= JOBS_MAX {
-            return Err(Refusal::conflict(format!("there are {JOBS_MAX} jobs: no more can be kept")));
+            let message = format!("there are {JOBS_MAX} jobs: no more can be kept, delete-job makes room");
+            return Err(Refusal::conflict(message));
         }
-        let id = JobId(self.jobs.get_max().map_or(1, |(id, _)| id.0 + 1));
-        self.set_job(Job::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms));
+        if let (Some(name), Some(other)) = (&options.name, self.named(options.name.as_ref())) {
+            return Err(Refusal::conflict(format!(
+                "{} has the name '{name}' already: give another",
+                other.id
+            )));
+        }
+        let highest = self.jobs.get_max().map_or(0, |(id, _)| id.0);
+        self.last_job = self.last_job.max(highest) + 1;
+        let id = JobId(self.last_job);
+        self.set_job(Job {
+            weight,
+            name: options.name.clone(),
+            parameters: Arc::new(options.parameters.clone()),
+            ..Job::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
+        });
         Ok(Changed::JobAdded(id))
+    }
+
+    fn named(&self, name: Option<&JobName>) -> Option<&Arc<Job>> {
+        self.jobs.values().find(|job| name.is_some() && job.name.as_ref() == name)
+    }
+
+    /// One job that is not over, or the refusal that says why `what` has no more effect.
+    fn unfinished(&self, id: JobId, what: &str) -> Result<&Arc<Job>, Refusal> {
+        let job = self.job_or_refusal(id)?;
+        let state = match job.state {
+            JobState::Done => "done",
+            JobState::Cancelled => "cancelled",
+            _ => return Ok(job),
+        };
+        Err(Refusal::conflict(format!("{id} is {state}: its {what} has no more effect")))
     }
 
     pub(super) fn set_batch_size(&mut self, id: JobId, batch_size: u32) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
-        let job = self.job_or_refusal(id)?;
-        if job.state == JobState::Done {
-            return Err(Refusal::conflict(format!("{id} is done: its batch size has no more effect")));
-        }
+        let job = self.unfinished(id, "batch size")?;
         self.set_job(Job { batch_size, ..(**job).clone() });
         Ok(Changed::Done)
     }
 
     pub(super) fn set_weight(&mut self, id: JobId, weight: u32) -> Result<Changed, Refusal> {
-        if !(1..=WEIGHT_MAX).contains(&weight) {
-            return Err(Refusal::invalid(format!("a weight of {weight}: 1 to {WEIGHT_MAX} are allowed")));
-        }
-        let job = self.job_or_refusal(id)?;
-        if job.state == JobState::Done {
-            return Err(Refusal::conflict(format!("{id} is done: its weight has no more effect")));
-        }
+        check_weight(weight)?;
+        let job = self.unfinished(id, "weight")?;
         self.set_job(Job { weight, ..(**job).clone() });
         Ok(Changed::Done)
-    }
-
-    pub(super) fn start_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
-        let mut job = (**self.job_or_refusal(id)?).clone();
-        match job.state {
-            JobState::Running => return Err(Refusal::conflict(format!("{id} is running already"))),
-            JobState::Done => {
-                let message = format!(
-                    "{id} is done: add-job makes a new one, retry-dead-letters runs failed queries again"
-                );
-                return Err(Refusal::conflict(message));
-            }
-            JobState::Added => self.freeze(&mut job)?,
-            JobState::Stopped | JobState::Paused(_) => {}
-        }
-        job.run(self.now_ms);
-        let submitted = job.submitted;
-        self.set_job(job);
-        Ok(Changed::JobStarted { submitted })
-    }
-
-    /// Fixes a job's queries, labels and model version, and keeps their blobs from being collected.
-    fn freeze(&mut self, job: &mut Job) -> Result<(), Refusal> {
-        let Job { id, model, dataset, .. } = &*job;
-        let artefact = self.models.get(model).and_then(|model| model.artefact.clone()).ok_or_else(|| {
-            Refusal::conflict(format!(
-                "{id} cannot start: model '{model}' is not trained: train-start trains it"
-            ))
-        })?;
-        let labels_name = format!("{dataset}/{LABELS_FILE}");
-        let prefix = format!("{dataset}/");
-        let mut queries = Vec::new();
-        let mut labels = None;
-        for (name, file) in self.files(&prefix, None) {
-            let Some(newest) = file.version(None) else { continue };
-            let extents = Arc::clone(&newest.extents);
-            if name.as_str() == labels_name {
-                labels = Some(extents);
-            } else {
-                queries.push(Query { name: Arc::clone(name), extents });
-            }
-            if queries.len() > QUERIES_PER_JOB_MAX {
-                let message = format!(
-                    "{id} cannot start: data set '{dataset}' has more than {QUERIES_PER_JOB_MAX} files"
-                );
-                return Err(Refusal::invalid(message));
-            }
-        }
-        if queries.is_empty() {
-            let message =
-                format!("{id} cannot start: data set '{dataset}' is empty: put files under '{prefix}'");
-            return Err(Refusal::conflict(message));
-        }
-        for query in &queries {
-            self.reference(&query.extents);
-        }
-        self.reference(&artefact.extents);
-        self.reference(labels.as_deref().unwrap_or_default());
-        job.submitted = queries.len() as u64;
-        job.held = RangeSet::from(0..job.submitted);
-        job.manifest = Some(Arc::new(Manifest { queries }));
-        job.artefact = Some(artefact);
-        job.labels = labels;
-        job.started_ms = Some(self.now_ms);
-        Ok(())
     }
 
     pub(super) fn stop_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
@@ -292,6 +304,7 @@ impl State {
             JobState::Added => return Err(Refusal::conflict(format!("{id} was not started yet"))),
             JobState::Stopped => return Err(Refusal::conflict(format!("{id} is stopped already"))),
             JobState::Done => return Err(Refusal::conflict(format!("{id} is done already"))),
+            JobState::Cancelled => return Err(Refusal::conflict(format!("{id} is cancelled already"))),
         }
         job.halt(JobState::Stopped, self.now_ms);
         self.set_job(job);
@@ -306,20 +319,5 @@ impl State {
         job.halt(JobState::Paused(cut_reason(reason)), self.now_ms);
         self.set_job(job);
         Ok(Applied::Done)
-    }
-
-    pub(super) fn retry_dead_letters(&mut self, id: JobId) -> Result<Changed, Refusal> {
-        let mut job = (**self.job_or_refusal(id)?).clone();
-        if job.dead.is_empty() {
-            return Err(Refusal::conflict(format!("{id} has no dead letters")));
-        }
-        let queries = job.dead.len();
-        job.dead = RangeSet::new();
-        job.letters = OrdMap::new();
-        if job.state == JobState::Done {
-            job.run(self.now_ms);
-        }
-        self.set_job(job);
-        Ok(Changed::Retried { queries })
     }
 }

@@ -7,7 +7,8 @@
 //! - a blob's references are exactly those of file versions, held manifests, segments and models;
 //! - of each started job's queries none is both answered and dead, a finished one has none pending, and the accepted
 //!   ranges of its segments are disjoint and together the answered queries;
-//! - a job keeps its manifest, and the references to its inputs, as long as any of them may have to be run;
+//! - a job keeps the references to its inputs as long as any of them may have to be run, and their names as long as
+//!   that, or while any of them is dead;
 //! - at most [`VERSIONS_KEPT`](idunno_shared::wire::control::VERSIONS_KEPT) versions a file, in order, never none;
 //! - a refused command changes nothing.
 //!
@@ -32,7 +33,9 @@ mod answers;
 mod blobs;
 mod check;
 mod command;
+mod endings;
 mod files;
+mod inputs;
 mod jobs;
 mod manifest;
 mod models;
@@ -45,7 +48,9 @@ mod views;
 pub use answers::{BATCHES_PER_COMMIT_MAX, LETTERS_PER_COMMAND_MAX};
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
 pub use command::{Action, Applied, Command, HolderChange, Letter};
+pub use endings::results_file;
 pub use files::{File, Version};
+pub use inputs::{Block, FileKind, Inputs, RECORD_BYTES_MAX, Records, Span};
 pub use jobs::{JOBS_MAX, Job, QUERIES_PER_JOB_MAX, Segment};
 pub use manifest::{Manifest, Query};
 pub use models::{Artefact, MODELS_MAX, Model, PREDEFINED_MODELS};
@@ -64,6 +69,9 @@ pub struct State {
     operations: operations::Operations,
     #[serde(default)]
     policy: Policy,
+    /// The highest number that a job ever had: none comes back.
+    #[serde(default)]
+    last_job: u64,
 }
 
 /// The state as it is stored: a version beside it, so that a later program can read what an earlier one wrote.
@@ -139,10 +147,14 @@ impl State {
             }
             Action::DeadLetters { job, letters } => self.bury(*job, letters),
             Action::PauseJob { job, reason } => self.pause_job(*job, reason),
-            Action::ModelTrained { model, version, size, extents, seed } => {
-                self.model_trained(model, *version, *size, extents, *seed)
+            Action::ModelTrained { model, version, size, extents, seed, metrics } => {
+                self.model_trained(model, *version, *size, extents, (*seed, metrics))
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
+            Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
+            Action::FileResults { job, finished_ms, size, digest, extents } => {
+                self.file_results(*job, *finished_ms, (*size, *digest), extents)
+            }
         }
     }
 
@@ -152,11 +164,17 @@ impl State {
             Change::CommitFiles { upload: _, files } => self.commit_files(files),
             Change::Delete { name } => self.delete(name),
             Change::TrainStart { models, seed } => self.start_training(models, *seed),
-            Change::AddJob { model, dataset, batch_size } => self.add_job(model, dataset, *batch_size),
+            Change::AddJob { model, dataset, batch_size, options } => {
+                self.add_job(model, dataset, *batch_size, options)
+            }
             Change::SetBatchSize { job, batch_size } => self.set_batch_size(*job, *batch_size),
-            Change::StartJob { job } => self.start_job(*job),
+            Change::StartJob { job } => self.start_job(*job, None),
             Change::StopJob { job } => self.stop_job(*job),
-            Change::RetryDeadLetters { job } => self.retry_dead_letters(*job),
+            Change::RetryDeadLetters { job, queries } => self.retry_dead_letters(*job, queries),
+            Change::DropDeadLetters { job, queries } => self.drop_dead_letters(*job, queries),
+            Change::CancelJob { job } => self.cancel_job(*job),
+            Change::DeleteJob { job } => self.delete_job(*job),
+            Change::TrainStop { models } => self.stop_training(models),
             Change::SetWeight { job, weight } => self.set_weight(*job, *weight),
             Change::SetPolicy(policy) => {
                 self.policy = *policy;

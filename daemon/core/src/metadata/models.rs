@@ -34,6 +34,9 @@ pub struct Artefact {
     pub extents: Arc<[BlobRef]>,
     /// The seed that it was trained with.
     pub seed: u64,
+    /// What the training measured, as text.
+    #[serde(default)]
+    pub metrics: Vec<(String, String)>,
 }
 
 /// A model that was asked for at least once.
@@ -98,13 +101,27 @@ impl State {
         Ok(Changed::Training(names))
     }
 
+    /// What was trained before stays; the failure says why nothing newer came.
+    pub(super) fn stop_training(&mut self, names: &[ModelName]) -> Result<Changed, Refusal> {
+        if names.is_empty() || names.len() > MODELS_MAX {
+            let message = format!("{} models are named: 1 to {MODELS_MAX} are allowed", names.len());
+            return Err(Refusal::invalid(message));
+        }
+        names.iter().try_for_each(|name| self.model_in_training(name).map(drop))?;
+        for name in names {
+            // Named twice, it is not in training any more.
+            let _ = self.model_failed(name, "its training was stopped by a person");
+        }
+        Ok(Changed::Done)
+    }
+
     pub(super) fn model_trained(
         &mut self,
         name: &ModelName,
         version: Digest,
         size: u64,
         extents: &PlacedExtents,
-        seed: u64,
+        (seed, metrics): (u64, &[(String, String)]),
     ) -> Result<Applied, Refusal> {
         let file = file_of(name)?;
         let model = self.model_in_training(name)?;
@@ -117,7 +134,8 @@ impl State {
         }
         self.check_content(&format!("the artefact of model '{name}'"), size, extents)?;
         self.add_version(&file, size, version, extents);
-        let artefact = Artefact { version, size, extents: self.record_extents(extents), seed };
+        let extents = self.record_extents(extents);
+        let artefact = Artefact { version, size, extents, seed, metrics: metrics.to_vec() };
         if let Some(old) = &model.artefact {
             self.release(&old.extents);
         }

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
-use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange};
+use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile, PARAMETER_BYTES_MAX};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::*;
@@ -77,7 +77,14 @@ impl Fixture {
         let model = model.parse().unwrap();
         let extents = vec![extent(content, &[1, 2])];
         let size = content.len() as u64;
-        self.apply(Action::ModelTrained { model, version: extents[0].0.digest, size, extents, seed: SEED })
+        self.apply(Action::ModelTrained {
+            model,
+            version: extents[0].0.digest,
+            size,
+            extents,
+            seed: SEED,
+            metrics: vec![("accuracy".into(), "0.9".into())],
+        })
     }
 
     /// A trained model, a data set of `queries` files with labels, and job 1 over it, started.
@@ -92,7 +99,9 @@ impl Fixture {
         files.push(file("data2/other.png", "other"));
         fixture.apply(commit(files)).unwrap();
         let dataset = "data".parse().unwrap();
-        fixture.change(Change::AddJob { model, dataset, batch_size: 4 }).unwrap();
+        fixture
+            .change(Change::AddJob { model, dataset, batch_size: 4, options: JobOptions::default() })
+            .unwrap();
         let started = fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
         assert_eq!(started, Changed::JobStarted { submitted: queries as u64 });
         fixture
@@ -236,6 +245,7 @@ fn jobs_are_refused_where_they_cannot_go_on() {
         model: model.parse().unwrap(),
         dataset: "data".parse().unwrap(),
         batch_size,
+        options: JobOptions::default(),
     };
     let refusal = fixture.change(add("mystery", 4)).unwrap_err();
     assert!(refusal.code == RefusalCode::NotFound && refusal.message.contains("squeezenet1.1"), "{refusal}");
@@ -318,7 +328,7 @@ fn dead_letters_of_a_done_job_can_be_run_again() {
     let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
     assert_eq!((letters[0].name.as_str(), letters[0].attempts), ("data/0001.png", 3));
     assert_eq!((fixture.references("image 1"), fixture.references("image 0")), (Some(1), Some(1)));
-    let retry = Change::RetryDeadLetters { job: JobId(1) };
+    let retry = Change::RetryDeadLetters { job: JobId(1), queries: vec![] };
     assert_eq!(fixture.change(retry.clone()), Ok(Changed::Retried { queries: 1 }));
     assert_eq!(fixture.state.pending(JobId(1)).numbers().collect::<Vec<_>>(), [1]);
     fixture.segment("more rows", vec![batch(JobId(1), 1, 1, &[(1, 1)])]).unwrap();
@@ -334,7 +344,8 @@ fn stops_and_pauses_do_not_count_as_running() {
     fixture.change(Change::StopJob { job: JobId(1) }).unwrap();
     fixture.now_ms = 9000;
     fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
-    assert_eq!(code(fixture.change(Change::StartJob { job: JobId(1) })), RefusalCode::Conflict);
+    let again = fixture.change(Change::StartJob { job: JobId(1) });
+    assert_eq!(again, Ok(Changed::StartedBefore { submitted: 3, state: JobState::Running }));
     fixture.now_ms = 11_000;
     let reason = "é".repeat(REASON_BYTES_MAX);
     fixture.apply(Action::PauseJob { job: JobId(1), reason }).unwrap();
@@ -418,4 +429,155 @@ fn weights_and_the_policy_are_kept_and_bad_weights_refused() {
     let nobody = Change::SetWeight { job: JobId(7), weight: 1 };
     assert_eq!(code(fixture.change(nobody)), RefusalCode::NotFound);
     assert_eq!((weight(&fixture), fixture.state.policy()), (3, Policy::Time));
+}
+
+fn options(name: &str) -> JobOptions {
+    JobOptions { name: Some(name.parse().unwrap()), weight: Some(3), ..JobOptions::default() }
+}
+
+#[test]
+fn names_are_unique_and_numbers_never_come_back() {
+    let mut fixture = Fixture::default();
+    let add = |name| Change::AddJob {
+        model: "mnist-mlp".parse().unwrap(),
+        dataset: "data".parse().unwrap(),
+        batch_size: 4,
+        options: options(name),
+    };
+    assert_eq!(fixture.change(add("nightly")), Ok(Changed::JobAdded(JobId(1))));
+    let refusal = fixture.change(add("nightly")).unwrap_err();
+    assert_eq!(refusal.message, "job-1 has the name 'nightly' already: give another");
+    assert_eq!(fixture.change(add("weekly")), Ok(Changed::JobAdded(JobId(2))));
+    fixture.change(Change::DeleteJob { job: JobId(2) }).unwrap();
+    assert_eq!(fixture.change(add("weekly")), Ok(Changed::JobAdded(JobId(3))));
+    assert_eq!(fixture.state.job(JobId(3)).unwrap().weight, 3);
+    let value = "x".repeat(PARAMETER_BYTES_MAX + 1);
+    let parameters = [("labels".parse().unwrap(), value)].into();
+    let long = JobOptions { parameters, ..JobOptions::default() };
+    let Change::AddJob { model, dataset, .. } = add("x") else { panic!() };
+    let refusal =
+        fixture.change(Change::AddJob { model, dataset, batch_size: 1, options: long }).unwrap_err();
+    assert!(refusal.message.contains("'labels'"), "{refusal}");
+}
+
+#[test]
+fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
+    let mut fixture = Fixture::default();
+    let model: ModelName = "mnist-mlp".parse().unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.train("mnist-mlp", "weights").unwrap();
+    let lines = file("texts.jsonl", "one\ntwo\nthree\n");
+    let digest = lines.digest;
+    fixture.apply(commit(vec![lines])).unwrap();
+    let dataset = "texts.jsonl".parse().unwrap();
+    fixture.change(Change::AddJob { model, dataset, batch_size: 4, options: options("lines") }).unwrap();
+    let blocks = vec![Block { first: 0, at: 0 }, Block { first: 2, at: 8 }];
+    let start = |digest| Action::StartJob {
+        job: JobId(1),
+        inputs: Inputs::Records { digest, format: RecordFormat::Jsonl, count: 3, blocks: blocks.clone() },
+    };
+    let refusal = fixture.apply(start(Digest::of(b"another"))).unwrap_err();
+    assert!(refusal.message.contains("has changed meanwhile"), "{refusal}");
+    assert!(
+        fixture.change(Change::StartJob { job: JobId(1) }).unwrap_err().message.contains("start it again")
+    );
+    fixture.apply(start(digest)).unwrap();
+    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(2));
+    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();
+    fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 1), (2, 1)])]).unwrap();
+    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((letters[0].name.as_str(), letters[0].dropped), ("texts.jsonl:2", false));
+
+    let dropped = fixture.change(Change::DropDeadLetters { job: JobId(1), queries: vec![1] });
+    assert_eq!(dropped, Ok(Changed::Dropped { queries: 1 }));
+    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(1), "its inputs are let go");
+    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((letters[0].name.as_str(), letters[0].dropped), ("texts.jsonl:2", true));
+    let view = fixture.job().view(0, 0);
+    assert_eq!((view.done, view.dead, view.about.dropped, view.about.weight), (2, 1, 1, 3));
+    let retry = Change::RetryDeadLetters { job: JobId(1), queries: vec![1] };
+    assert_eq!(code(fixture.change(retry)), RefusalCode::NotFound);
+}
+
+#[test]
+fn a_list_names_its_files_in_its_own_order() {
+    let mut fixture = Fixture::with_job(3);
+    let list = file("few.list", "data/0002.png\ndata/0000.png\n");
+    let digest = list.digest;
+    fixture.apply(commit(vec![list])).unwrap();
+    let (model, dataset) = ("mnist-mlp".parse().unwrap(), "few.list".parse().unwrap());
+    fixture.change(Change::AddJob { model, dataset, batch_size: 4, options: JobOptions::default() }).unwrap();
+    let start = |names: &[&str]| Action::StartJob {
+        job: JobId(2),
+        inputs: Inputs::Listed { digest, names: names.iter().map(|text| name(text)).collect() },
+    };
+    let refusal = fixture.apply(start(&["data/0002.png", "data/nine.png"])).unwrap_err();
+    assert!(refusal.message.contains("name 2: there is no file 'data/nine.png'"), "{refusal}");
+    fixture.apply(start(&["data/0002.png", "data/0000.png"])).unwrap();
+    let inputs: Vec<_> = fixture.state.queries(JobId(2), QueryRange { first: 0, count: 9 }).collect();
+    let names: Vec<_> = inputs.iter().map(|(_, query)| query.name.as_str()).collect();
+    assert_eq!(names, ["data/0002.png", "data/0000.png"]);
+}
+
+#[test]
+fn a_cancelled_job_keeps_its_results_and_takes_no_more() {
+    let mut fixture = Fixture::with_job(4);
+    fixture.segment("rows", vec![batch(JobId(1), 0, 2, &[(0, 2)])]).unwrap();
+    let running = fixture.change(Change::DeleteJob { job: JobId(1) }).unwrap_err();
+    assert!(running.message.contains("is running"), "{running}");
+    fixture.change(Change::CancelJob { job: JobId(1) }).unwrap();
+    let segment = fixture.segment("late", vec![batch(JobId(1), 2, 2, &[(2, 2)])]);
+    assert_eq!(code(segment), RefusalCode::Conflict);
+    assert_eq!(code(fixture.change(Change::StartJob { job: JobId(1) })), RefusalCode::Conflict);
+    assert_eq!((fixture.references("image 3"), fixture.references("rows")), (Some(1), Some(1)));
+    assert_eq!(fixture.state.segments(JobId(1), 0, 9).unwrap().0.len(), 1);
+    fixture.change(Change::DeleteJob { job: JobId(1) }).unwrap();
+    assert_eq!(fixture.references("rows"), Some(0));
+    assert_eq!(code(fixture.change(Change::DeleteJob { job: JobId(1) })), RefusalCode::NotFound);
+}
+
+#[test]
+fn results_are_filed_once_for_each_end_of_a_job() {
+    let mut fixture = Fixture::with_job(2);
+    fixture.now_ms = 100;
+    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();
+    let results = extent("all rows", &[1, 2]);
+    let filed = |finished_ms| Action::FileResults {
+        job: JobId(1),
+        finished_ms,
+        size: results.0.size,
+        digest: results.0.digest,
+        extents: vec![results.clone()],
+    };
+    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "not done yet");
+    fixture.segment("rows", vec![batch(JobId(1), 0, 1, &[(0, 1)])]).unwrap();
+    fixture.apply(filed(100)).unwrap();
+    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "filed");
+    let view = fixture.job().view(0, 0);
+    assert_eq!(view.about.results.unwrap().as_str(), "results/job-1.jsonl");
+    fixture.now_ms = 200;
+    fixture.change(Change::RetryDeadLetters { job: JobId(1), queries: vec![1] }).unwrap();
+    fixture.segment("more", vec![batch(JobId(1), 1, 1, &[(1, 1)])]).unwrap();
+    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "of the end before");
+    fixture.apply(filed(200)).unwrap();
+    let file = fixture.state.file(&name("results/job-1.jsonl")).unwrap();
+    assert_eq!(file.versions().count(), 2);
+    fixture.change(Change::DeleteJob { job: JobId(1) }).unwrap();
+    assert!(fixture.state.file(&name("results/job-1.jsonl")).is_none());
+}
+
+#[test]
+fn a_training_can_be_stopped_and_asked_for_again() {
+    let mut fixture = Fixture::default();
+    let model: ModelName = "mnist-mlp".parse().unwrap();
+    let stop = Change::TrainStop { models: vec![model.clone()] };
+    assert_eq!(code(fixture.change(stop.clone())), RefusalCode::Conflict);
+    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.change(stop).unwrap();
+    assert_eq!(code(fixture.train("mnist-mlp", "weights")), RefusalCode::Conflict, "nobody wants it");
+    assert!(fixture.state.model(&model).unwrap().failure.as_deref().unwrap().contains("stopped"));
+    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.train("mnist-mlp", "weights").unwrap();
+    let view = fixture.state.model_views().into_iter().find(|view| view.model == model).unwrap();
+    assert_eq!((view.failure, view.metrics), (None, vec![("accuracy".to_owned(), "0.9".to_owned())]));
 }

@@ -8,7 +8,7 @@ use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    DeadLetter, FileSummary, ITEMS_PER_REQUEST_MAX, JobState, JobView, ModelView,
+    DeadLetter, FileSummary, ITEMS_PER_REQUEST_MAX, JobAbout, JobState, JobView, ModelView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -56,6 +56,21 @@ impl Job {
             labelled: self.statistics.labelled,
             correct: self.statistics.correct,
             duplicates_dropped: self.statistics.duplicates,
+            about: self.about(),
+        }
+    }
+
+    fn about(&self) -> JobAbout {
+        let results = super::results_file(self.id).ok().filter(|_| self.filed);
+        JobAbout {
+            name: self.name.clone(),
+            weight: self.weight,
+            parameters: (*self.parameters).clone(),
+            created_ms: self.created_ms,
+            started_ms: self.started_ms,
+            finished_ms: self.finished_ms,
+            results,
+            dropped: self.dead.len() - self.dead.intersection(&self.held).len(),
         }
     }
 }
@@ -141,15 +156,14 @@ impl State {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Refusal> {
         let job = self.job_or_refusal(job)?;
-        let manifest = job.manifest.as_deref();
         let letters = job.letters.range(from..).filter_map(|(index, letter)| {
-            let (_, query) = manifest?.slice(*index, index + 1).next()?;
             Some(DeadLetter {
                 index: *index,
-                name: (*query.name).clone(),
+                name: job.input_name(*index)?,
                 reason: letter.reason.clone(),
                 worker: letter.worker,
                 attempts: letter.attempts,
+                dropped: !job.held.contains(*index),
             })
         });
         Ok(page(letters, limit))
@@ -162,7 +176,9 @@ impl State {
         let view = |name| {
             let model = self.model(&name).cloned().unwrap_or_default();
             ModelView {
-                version: model.artefact.map(|artefact| artefact.version),
+                version: model.artefact.as_ref().map(|artefact| artefact.version),
+                metrics: model.artefact.map(|artefact| artefact.metrics.clone()).unwrap_or_default(),
+                progress: Vec::new(),
                 training: model.training.is_some(),
                 failure: model.failure,
                 workers: Vec::new(),

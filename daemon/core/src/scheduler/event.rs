@@ -167,12 +167,15 @@ pub struct OrdersPlan {
     pub train: Vec<(ModelName, u64)>,
     /// The model server hangs and is to be restarted: why.
     pub restart: Option<String>,
+    /// Models that it trains and nobody wants.
+    pub stop_training: Vec<ModelName>,
 }
 
 impl OrdersPlan {
     /// Whether it orders nothing.
     pub fn is_empty(&self) -> bool {
-        let orders = self.grants.len() + self.cancelled.len() + self.train.len();
+        let trainings = self.train.len() + self.stop_training.len();
+        let orders = self.grants.len() + self.cancelled.len() + trainings;
         orders == 0 && self.restart.is_none()
     }
 }

@@ -41,6 +41,7 @@ impl Scheduler {
         self.claimed(node);
         self.assign_trainings();
         self.order_training(node);
+        self.stop_trainings(node);
         if known.is_none() {
             self.note_sharing(format!("worker {node} joins"));
         }

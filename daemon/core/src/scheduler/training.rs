@@ -3,7 +3,8 @@
 //! The worker with the fewest leases is taken, and one that failed this model only if there is no other. If the
 //! worker dies, restarts, falls silent, drains or loses its model server, another is taken. Failures that a worker
 //! reports are counted; after [`training_failures`](super::Config::training_failures) the model stays failed until it
-//! is asked for again. After term start a worker that reports that it trains a wanted model goes on with it.
+//! is asked for again. After term start a worker that reports that it trains a wanted model goes on with it. Whoever
+//! trains what is not wanted of it is told to stop.
 //!
 //! Bounds: at most [`MODELS_MAX`](super::worker::MODELS_MAX) wanted models; further ones are dropped.
 
@@ -100,6 +101,23 @@ impl Scheduler {
                 is_busy = true;
             }
         }
+    }
+
+    /// Tells a reporting worker which of its trainings nobody wants from it: they were given up, or are another's. What
+    /// it was told in an older term is not judged before the claims are in.
+    pub(super) fn stop_trainings(&mut self, node: NodeId) {
+        if self.is_claiming() {
+            return;
+        }
+        let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.parked.is_some()) else {
+            return;
+        };
+        let its = |model: &ModelName| {
+            let wanted = self.trainings.wanted.get(model).map(|wanted| wanted.state);
+            matches!(wanted, Some(State::At(trainer, _)) if trainer == node)
+        };
+        let trains = worker.models.keys().filter(|model| worker.is_training(model));
+        worker.plan.stop_training = trains.filter(|model| !its(model)).cloned().collect();
     }
 
     /// Finds a worker for each model that waits for one.

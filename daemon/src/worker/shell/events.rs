@@ -5,13 +5,17 @@ use std::time::Duration;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, Orders,
+    TrainingProgress,
 };
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::super::batch::{self, Prepared, Ran};
 use super::super::desk::Phase;
 use super::super::models::MODELS_MAX;
+use super::super::tasks::Overseer;
 use super::{Event, PAUSE_MAX, PAUSE_MIN, Shell};
 
 impl Shell {
@@ -35,6 +39,7 @@ impl Shell {
             }
             Event::Trained { model, interrupted } => {
                 info!(%model, ?interrupted, "a training is over");
+                self.trainings.remove(&model);
                 self.models.trained(&model, interrupted, self.reporting.number, Instant::now());
             }
         }
@@ -65,6 +70,12 @@ impl Shell {
                 self.forget(lease);
             }
         }
+        for model in &orders.stop_training {
+            if let Some((_, stop)) = self.trainings.get(model) {
+                info!(%model, "a training is stopped: nobody wants it any more");
+                stop.cancel();
+            }
+        }
         if let Some(reason) = orders.restart {
             self.restart_server(reason);
         }
@@ -87,7 +98,7 @@ impl Shell {
     fn accept(&mut self, grant: Grant) -> bool {
         let lease = grant.lease;
         let queries = lease.range.first..lease.range.end();
-        let matches = queries.eq(grant.inputs.iter().map(|input| input.index));
+        let matches = grant.records.is_some() || queries.eq(grant.inputs.iter().map(|input| input.index));
         if lease.range.count == 0 || lease.range.count > BATCH_QUERIES_MAX || !matches {
             warn!(
                 ?lease,
@@ -108,10 +119,10 @@ impl Shell {
         }
         let if_lost = Ran::all_failed(lease, FaultKind::Worker, "internal fault");
         let if_lost = Event::Ran { model: grant.model.clone(), ran: Box::new(if_lost) };
-        let (store, labels) = (self.errands.store.clone(), self.labels.clone());
+        let (store, shelf) = (self.errands.store.clone(), self.shelf.clone());
         let chunk_bytes = self.config.chunk_bytes;
         let handle = self.spawn(if_lost, async move {
-            Event::Prepared(Box::new(batch::prepare(&*store, &labels, grant, chunk_bytes).await))
+            Event::Prepared(Box::new(batch::prepare(&*store, &shelf, grant, chunk_bytes).await))
         });
         self.at_work.insert(lease, handle);
         true
@@ -226,9 +237,13 @@ impl Shell {
         info!(%model, seed, "training a model");
         let interrupted = Some("internal fault".to_owned());
         let if_lost = Event::Trained { model: model.clone(), interrupted };
-        let errands = self.errands.clone();
+        let (progress, seen) = watch::channel(TrainingProgress::default());
+        let stop = CancellationToken::new();
+        self.trainings.insert(model.clone(), (seen, stop.clone()));
+        let (errands, overseer) = (self.errands.clone(), Overseer { progress, stop });
         self.spawn(if_lost, async move {
-            let interrupted = errands.train(server, extensions, model.clone(), seed).await.err();
+            let trained = errands.train(server, extensions, model.clone(), seed, overseer).await;
+            let interrupted = trained.err();
             Event::Trained { model, interrupted: interrupted.map(|error| error.to_string()) }
         });
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use idunno_shared::ids::{Digest, JobId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::WorkerView;
-use idunno_shared::wire::jobs::{FaultKind, JobReply, Lease, ServerState};
+use idunno_shared::wire::jobs::{FaultKind, JobReply, Lease, ServerState, TrainingProgress};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -24,9 +24,8 @@ use tracing::{debug, error, info, warn};
 
 use self::report::Reporting;
 use super::WorkerConfig;
-use super::batch::{self, Bench, Prepared, Ran};
+use super::batch::{self, Bench, Prepared, Ran, Shelf};
 use super::desk::{Desk, Phase};
-use super::labels::LabelCache;
 use super::models::Models;
 use super::pace::Pace;
 use super::ports::{Coordinator, Store};
@@ -61,12 +60,13 @@ pub struct Shell {
     complain: mpsc::Sender<String>,
     news: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
-    labels: Arc<LabelCache>,
+    shelf: Arc<Shelf>,
 
     desk: Desk,
     models: Models,
     segments: Segments,
     paces: BTreeMap<ModelName, Pace>,
+    trainings: BTreeMap<ModelName, (watch::Receiver<TrainingProgress>, CancellationToken)>,
     prepared: BTreeMap<Lease, Prepared>,
     /// Batches whose failures are being told: their rows come after.
     reporting_failures: BTreeMap<Lease, Ran>,
@@ -103,11 +103,12 @@ impl Shell {
             complain,
             news,
             view,
-            labels: Arc::default(),
+            shelf: Arc::default(),
             desk: Desk::default(),
             models: Models::default(),
             segments: Segments::default(),
             paces: BTreeMap::new(),
+            trainings: BTreeMap::new(),
             prepared: BTreeMap::new(),
             reporting_failures: BTreeMap::new(),
             committing: BTreeMap::new(),

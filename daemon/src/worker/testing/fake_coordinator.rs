@@ -40,6 +40,8 @@ pub(in super::super) struct Book {
     pub(in super::super) cancelled: Vec<Lease>,
     /// Given with the next answer.
     pub(in super::super) restart: Option<String>,
+    /// Given with the next answer.
+    pub(in super::super) stop_training: Vec<ModelName>,
     /// For the next commits, in order; then they are taken.
     pub(in super::super) fates: VecDeque<Fate>,
 
@@ -117,7 +119,8 @@ impl Book {
         let load = self.load.iter().filter(shown).cloned().collect();
         let cancelled = std::mem::take(&mut self.cancelled);
         let (train, restart) = (self.train.clone(), self.restart.take());
-        Orders { term: Term(self.term), grants, cancelled, load, train, restart }
+        let stop_training = std::mem::take(&mut self.stop_training);
+        Orders { term: Term(self.term), grants, cancelled, load, train, restart, stop_training }
     }
 }
 

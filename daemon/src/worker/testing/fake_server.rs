@@ -22,6 +22,10 @@ pub(in super::super) struct Script {
     pub(in super::super) artefacts: BTreeMap<String, Vec<u8>>,
     pub(in super::super) trained: Vec<u8>,
     pub(in super::super) training_failure: Option<&'static str>,
+    /// How far a training is that does not end by itself: steps done, steps in all.
+    pub(in super::super) training_steps: Option<(u32, u32)>,
+    /// Of the last infer call.
+    pub(in super::super) parameters: Value,
     /// Calls that were begun, by path.
     pub(in super::super) calls: Vec<String>,
     pub(in super::super) uploads: BTreeSet<String>,
@@ -44,6 +48,8 @@ impl FakeServer {
             artefacts: BTreeMap::new(),
             trained: b"weights".to_vec(),
             training_failure: None,
+            training_steps: None,
+            parameters: Value::Null,
             calls: Vec::new(),
             uploads: BTreeSet::new(),
         };
@@ -136,7 +142,8 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, mut held: watch::R
 async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Option<usize>, Vec<u8>)> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let (mut length, mut header_length) = (0, None);
     loop {
         line.clear();
@@ -150,6 +157,8 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Opti
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
+    // Other methods than the usual ones are a part of the path, so that calls can be told apart.
+    let path = if method == "DELETE" { format!("{path}/DELETE") } else { path };
     Some((path, header_length, body))
 }
 
@@ -185,10 +194,18 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
             Reply::json(201, &json!({}))
         }
         ["idunno", "models", model, "train"] => Reply::json(202, &json!({"task": format!("task-{model}")})),
-        ["idunno", "tasks", _] => match script.training_failure {
-            Some(reason) => Reply::json(200, &json!({"state": "failed", "reason": reason})),
-            None => Reply::json(200, &json!({"state": "done"})),
+        ["idunno", "tasks", _] => match (script.training_failure, script.training_steps) {
+            (Some(reason), _) => Reply::json(200, &json!({"state": "failed", "reason": reason})),
+            (None, Some((step, steps))) => {
+                let fraction = f64::from(step) / f64::from(steps);
+                let metrics = json!({"loss": 0.5});
+                let progress =
+                    json!({"fraction": fraction, "step": step, "steps": steps, "metrics": metrics});
+                Reply::json(200, &json!({"state": "running", "progress": progress}))
+            }
+            (None, None) => Reply::json(200, &json!({"state": "done", "metrics": {"accuracy": 0.9}})),
         },
+        ["idunno", "tasks", _, "DELETE"] => Reply::json(200, &json!({"state": "failed"})),
         ["idunno", "tasks", _, "artefact"] => {
             Reply { status: 200, header_length: None, body: script.trained.clone() }
         }
@@ -196,15 +213,17 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
     }
 }
 
-fn infer(script: &Script, model: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
+fn infer(script: &mut Script, model: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
     if script.infer_status != 200 {
         return Reply::error(script.infer_status, "as the test says");
     }
-    let version = script.loaded.get(model);
+    let version = script.loaded.get(model).cloned();
     if script.ours && version.is_none() {
         return Reply::error(503, "not loaded");
     }
-    let mut tensor = &body[header_length.unwrap()..];
+    let (header, mut tensor) = body.split_at(header_length.unwrap());
+    let request: Value = serde_json::from_slice(header).unwrap();
+    script.parameters = request["parameters"].clone();
     let (mut outputs, mut errors) = (Vec::new(), Vec::new());
     while let Some((length, rest)) = tensor.split_first_chunk::<4>() {
         let (input, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
-use idunno_shared::wire::control::WorkerView;
+use idunno_shared::wire::control::{Parameters, WorkerView};
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, QueryInput, QueryRange, ServerState,
+    Grant, Lease, ModelArtefact, ModelState, QueryInput, QueryRange, RecordFormat, RecordsGrant, ServerState,
 };
 use idunno_shared::wire::refusal::RefusalCode;
 use serde_json::Value;
@@ -73,6 +73,7 @@ impl Scene {
             Arc::clone(&store) as _,
             heard,
             sender,
+            watch::Sender::default(),
             shutdown.clone(),
         ));
         Self { server, coordinator, store, news, view, shutdown, worker, _folder: folder }
@@ -91,6 +92,8 @@ impl Scene {
             version: Digest::of(WEIGHTS),
             inputs: (first..).zip(contents).map(input).collect(),
             labels: None,
+            records: None,
+            parameters: Parameters::default(),
         }
     }
 
@@ -371,6 +374,75 @@ async fn training_is_done_once_stored_and_told() {
     scene.coordinator.set(|book| book.train.push(("other".parse().unwrap(), 7)));
     scene.until("a failure is told", |book| book.trained.len() == 2).await;
     assert!(scene.coordinator.book().trained[1].1.as_ref().unwrap_err().contains("no data"));
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_training_tells_how_far_it_is_and_can_be_stopped() {
+    let scene = Scene::new().await;
+    scene.server.set(|script| script.training_steps = Some((3, 12)));
+    scene.coordinator.set(|book| book.train.push(("trained-here".parse().unwrap(), 7)));
+    let model = || "trained-here".parse().unwrap();
+    scene
+        .until("its progress is told", |book| {
+            let told = book.reports.last().and_then(|report| report.trainings.first().cloned());
+            told.is_some_and(|(name, progress)| {
+                name == model()
+                    && (progress.permille, progress.step, progress.steps) == (250, 3, 12)
+                    && progress.metrics == [(String::from("loss"), String::from("0.5"))]
+            })
+        })
+        .await;
+    scene.coordinator.set(|book| {
+        book.train.clear();
+        book.stop_training.push(model());
+    });
+    scene
+        .until("it is over", |book| book.reports.last().is_some_and(|report| report.trainings.is_empty()))
+        .await;
+    assert_eq!(scene.server.calls("DELETE"), 1);
+    assert!(scene.coordinator.book().trained.is_empty(), "nothing was made");
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
+    let scene = Scene::new().await;
+    let text = b"{\"input\":\"a\",\"label\":1,\"id\":\"first\"}\n\"bb\"\n\n{\"input\":\"ccc\",\"label\":9}\nnonsense\n";
+    let (start, end) = text.split_at(30);
+    let extents = vec![scene.store.add(start), scene.store.add(end)];
+    let grant = Grant {
+        lease: lease(0, 4),
+        records: Some(RecordsGrant {
+            file: "texts.jsonl".parse().unwrap(),
+            format: RecordFormat::Jsonl,
+            extents,
+            skip_bytes: 0,
+            bytes: text.len() as u64,
+            skip: 0,
+        }),
+        parameters: [("labels".parse().unwrap(), String::from("2"))].into(),
+        ..scene.grant(0, &[])
+    };
+    scene.coordinator.set(|book| book.grants.push_back(grant));
+    scene.until("they are answered", |book| committed(book) == 1).await;
+    {
+        let book = scene.coordinator.book();
+        let outcome = &book.commits[0].batches[0];
+        assert_eq!(outcome.answered, [QueryRange { first: 0, count: 3 }]);
+        assert_eq!((outcome.labelled, outcome.correct), (2, 1), "the answer is the input's length");
+        assert!(book.failed[0].1[0].reason.contains("not JSON"), "{:?}", book.failed);
+    }
+    let rows = scene.rows();
+    assert_eq!(
+        (&rows[0]["name"], &rows[0]["id"], &rows[0]["label"]),
+        (&"texts.jsonl:1".into(), &"first".into(), &"1".into())
+    );
+    assert_eq!(
+        (&rows[2]["name"], &rows[2]["output"]["top5"][0]["index"]),
+        (&"texts.jsonl:3".into(), &3.into())
+    );
+    assert_eq!(scene.server.set(|script| script.parameters.clone())["labels"], "2");
     scene.stop().await;
 }
 

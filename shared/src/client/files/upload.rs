@@ -72,20 +72,25 @@ pub(super) struct Plan {
     copies: u32,
 }
 
+fn loaded(blobs: Vec<Bytes>) -> Result<Vec<Loaded>, PutError> {
+    let mut loaded = Vec::with_capacity(blobs.len());
+    for bytes in blobs {
+        if bytes.len() as u64 > EXTENT_BYTES_MAX {
+            let (what, bytes) = (String::from("the blob"), bytes.len() as u64);
+            return Err(PutError::TooLarge { what, bytes, limit: EXTENT_BYTES_MAX });
+        }
+        loaded.push((BlobRef { digest: Digest::of(&bytes), size: bytes.len() as u64 }, bytes));
+    }
+    Ok(loaded)
+}
+
 impl Files {
     /// Stores bytes as blobs under a new upload; at most 64 MiB each, all of them stay in memory meanwhile.
     /// Commit them, then call [`Files::end_upload`].
     pub async fn store_blobs(&self, blobs: Vec<Bytes>) -> Result<StoredBlobs, PutError> {
-        let mut loaded = Vec::with_capacity(blobs.len());
-        for bytes in blobs {
-            if bytes.len() as u64 > EXTENT_BYTES_MAX {
-                let (what, bytes) = (String::from("the blob"), bytes.len() as u64);
-                return Err(PutError::TooLarge { what, bytes, limit: EXTENT_BYTES_MAX });
-            }
-            loaded.push((BlobRef { digest: Digest::of(&bytes), size: bytes.len() as u64 }, bytes));
-        }
+        let loaded = loaded(blobs)?;
         for _ in 0..UPLOADS_MAX {
-            match self.store_loaded(&loaded).await {
+            match self.store_loaded(None, &loaded).await {
                 Err(PlaceError::Over) => {}
                 Err(PlaceError::Failed(error)) => return Err(error),
                 Ok(stored) => return Ok(stored),
@@ -94,8 +99,23 @@ impl Files {
         Err(PutError::UploadOver { tries: UPLOADS_MAX })
     }
 
-    async fn store_loaded(&self, loaded: &[Loaded]) -> Result<StoredBlobs, PlaceError> {
-        let mut upload = None;
+    /// Stores further bytes under an upload that must still be open; without one, a new one is opened.
+    pub async fn store_more(
+        &self,
+        upload: Option<UploadId>,
+        blobs: Vec<Bytes>,
+    ) -> Result<StoredBlobs, PutError> {
+        self.store_loaded(upload, &loaded(blobs)?).await.map_err(|error| match error {
+            PlaceError::Over => PutError::UploadOver { tries: 1 },
+            PlaceError::Failed(error) => error,
+        })
+    }
+
+    async fn store_loaded(
+        &self,
+        mut upload: Option<UploadId>,
+        loaded: &[Loaded],
+    ) -> Result<StoredBlobs, PlaceError> {
         let mut stored = StoredBlobs { upload: UploadId::default(), blobs: Vec::new(), copies_wanted: 0 };
         for batch in loaded.chunks(BATCH_BLOBS_MAX) {
             let first = self.plan(upload, refs(batch), BTreeSet::new()).await?;

@@ -25,6 +25,8 @@ pub(super) fn content(view: &ClusterView) -> Content {
         column("P99 MS", true, 10),
         column("TOP-1", true, 12),
         column("DATASET", false, 13),
+        column("NAME", false, 14),
+        column("WEIGHT", true, 15),
     ];
     (columns, view.jobs.iter().map(row).collect())
 }
@@ -36,6 +38,7 @@ pub fn state(job: &JobView) -> Cell {
         JobState::Running | JobState::Done => Role::Good,
         JobState::Paused(_) => Role::Bad,
         JobState::Stopped => Role::Warn,
+        JobState::Cancelled => Role::Plain,
         JobState::Added => Role::Dim,
     };
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -76,6 +79,8 @@ fn row(job: &JobView) -> Row {
             ms(job.processing_ms.p99),
             or_dash(accuracy, accuracy.map_or_else(dash, |share| format!("{:.1} %", share * 100.0))),
             Cell::plain(job.dataset.to_string()),
+            Cell::plain(jobs::name(job)),
+            Cell::count(job.about.weight.into()),
         ],
     }
 }

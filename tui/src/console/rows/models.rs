@@ -45,7 +45,14 @@ pub(super) fn content(view: &ClusterView) -> Content {
         ];
         cells.extend(workers.iter().map(|node| {
             let state = model.workers.iter().find(|(worker, _)| worker == node);
-            state.map_or_else(|| Cell::of(Role::Dim, "-"), |(_, state)| at_worker(state))
+            let progress = model.progress.iter().find(|(worker, _)| worker == node);
+            match (state, progress) {
+                (Some((_, ModelState::Training)), Some((_, progress))) => {
+                    Cell::state(Role::Warn, format!("training {} %", progress.permille / 10))
+                }
+                (Some((_, state)), _) => at_worker(state),
+                (None, _) => Cell::of(Role::Dim, "-"),
+            }
         }));
         Row { key: model.model.to_string(), cells }
     };

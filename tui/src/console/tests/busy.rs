@@ -6,7 +6,7 @@ use idunno_shared::wire::control::{
     AssignmentView, ClusterView, DeadLetter, FileVersion, FolderEntry, JobState, JobView, LeaseStage,
     LeaseView, Liveness, LoadView, LogRole, ModelView, PlacedBlob, StoreView, WorkerView,
 };
-use idunno_shared::wire::jobs::{Lease, ModelState, QueryRange, ServerState};
+use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 
 use crossterm::event::KeyCode;
 
@@ -61,6 +61,8 @@ fn view(second: u64) -> ClusterView {
                     .filter(|number| live(*number))
                     .map(|number| (NodeId(number.into()), ready(name).1))
                     .collect(),
+                progress: vec![],
+                metrics: vec![],
             })
             .collect(),
         jobs: models
@@ -93,6 +95,7 @@ fn view(second: u64) -> ClusterView {
             copying: if dead { 16 } else { 0 },
             unavailable: 0,
         },
+        policy: Policy::Rate,
         loads: numbers()
             .filter(|number| live(*number))
             .map(|number| LoadView {
@@ -174,6 +177,7 @@ fn facts(question: &Question) -> Facts {
                     reason: "the image is cut off: 3 of 4 tries".into(),
                     worker: NodeId(2),
                     attempts: 3,
+                    dropped: false,
                 })
                 .collect(),
             false,

@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use idunno_shared::ids::JobId;
 
 use super::{enter, live, press, screen, shows};
-use crate::command::verbs::MemberRef;
+use crate::command::verbs::{JobRef, MemberRef};
 use crate::command::{OneMember, Verb};
 use crate::console::state::{Effect, Mode, Msg, State};
 use crate::console::update::update;
@@ -21,7 +21,7 @@ fn destruction_asks_first_and_an_eager_key_does_not_count() {
     assert_eq!(late(&mut cancelled, KeyCode::Enter), [], "cancel is selected");
     assert!(matches!(cancelled.mode, Mode::Page));
     let effects = late(&mut state, KeyCode::Char('y'));
-    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::StopJob { jobs: vec![JobId(1)] }))]);
+    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::StopJob { jobs: vec![JobRef::Id(JobId(1))] }))]);
 
     let mut state = live();
     press(&mut state, KeyCode::Char(':'));

@@ -10,10 +10,10 @@ mod random;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobState, JobView, Liveness,
-    LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
+    Liveness, LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
 };
-use idunno_shared::wire::jobs::{ModelState, ServerState};
+use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
@@ -23,7 +23,7 @@ use super::state::{Effect, FilesQuery, Link, Mode, Msg, NetEvent, Page, Question
 use super::theme::Theme;
 use super::update::update;
 use super::view::view;
-use crate::command::{Palette, Verb};
+use crate::command::{JobRef, Palette, Verb};
 use crate::execute::{Answer, Exit, Failure};
 
 const MONO: Theme = Theme { palette: Palette::Mono, unicode: false };
@@ -62,6 +62,7 @@ fn job(id: u64, state: JobState, done: u64) -> JobView {
         labelled: 100,
         correct: 87,
         duplicates_dropped: 0,
+        about: JobAbout { weight: 1, ..JobAbout::default() },
     }
 }
 
@@ -88,6 +89,8 @@ fn fixture() -> ClusterView {
             training: true,
             failure: None,
             workers: vec![],
+            progress: vec![],
+            metrics: vec![],
         }],
         jobs: vec![job(1, JobState::Running, 398), job(2, JobState::Paused("all failed".into()), 0)],
         assignments: vec![AssignmentView {
@@ -98,6 +101,7 @@ fn fixture() -> ClusterView {
         }],
         store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
         loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],
+        policy: Policy::Rate,
     }
 }
 
@@ -350,7 +354,10 @@ fn enter_looks_and_the_line_takes_the_same_commands() {
     press(&mut state, KeyCode::Esc);
     press(&mut state, KeyCode::Char(':'));
     let effects = enter(&mut state, "set-batch-size job-1 64");
-    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobId(1), batch_size: 64 }))]);
+    assert_eq!(
+        effects,
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(1)), batch_size: 64 }))]
+    );
     shows(
         &screen(&state, 100, 20, 4000),
         &["set-batch-size job-1 64", "pending for 2 s", "1 command running"],

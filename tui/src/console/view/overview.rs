@@ -74,7 +74,10 @@ fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>
     };
     let gap = figures::gap(view).map_or_else(
         || vec![Span::styled("fewer than two jobs run", theme.style(Role::Dim))],
-        |(jobs, gap)| raw(format!("{:.0} % between the rates of {jobs} jobs", gap * 100.0)),
+        |(jobs, gap)| {
+            let policy = text::policy(view.policy).0;
+            raw(format!("{:.0} % between the rates of {jobs} jobs, policy {policy}", gap * 100.0))
+        },
     );
     let count = |wanted: fn(&JobState) -> bool| view.jobs.iter().filter(|job| wanted(&job.state)).count();
     let mut members = figures::members(view, theme);

@@ -97,6 +97,11 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
     let p = &job.processing_ms;
     let eta = job.eta_s.map(|eta| format!(", {} left", text::seconds(eta))).unwrap_or_default();
     let accuracy = jobs::accuracy(job).map(|it| format!("  top-1 {:.1} %", it * 100.0)).unwrap_or_default();
+    let weight = match job.about.weight {
+        0 | 1 => String::new(),
+        weight => format!(", weight {weight}"),
+    };
+    let called = job.about.name.as_ref().map(|name| format!(", called {name}")).unwrap_or_default();
     let curve = state.history.rates.get(&id).map(|curve| curve.last(usize::from(width / 3)));
     let curve = curve.filter(|values| values.iter().any(|value| *value > 0.0)).unwrap_or_default();
     let top = curve.iter().copied().filter(|value| value.is_finite()).fold(1.0, f64::max);
@@ -104,10 +109,15 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
     vec![
         Line::from(vec![
             Span::styled(format!("{} {}  ", theme.glyph(cell.role), cell.text), theme.style(cell.role)),
-            Span::raw(format!("{} {percent} %  {} over {}", theme.bar(share, BAR), job.model, job.dataset)),
+            Span::raw(format!(
+                "{} {percent} %  {} over {}{called}",
+                theme.bar(share, BAR),
+                job.model,
+                job.dataset
+            )),
         ]),
         Line::raw(format!(
-            "{} done  {} dead  {} pending  {} in leases  of {}; batch size {}{accuracy}",
+            "{} done  {} dead  {} pending  {} in leases  of {}; batch size {}{weight}{accuracy}",
             job.done,
             job.dead,
             jobs::pending(job),

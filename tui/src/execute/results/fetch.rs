@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use idunno_shared::client::files::{Files, Progress, get, target};
+use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
     ControlReply, ControlRequest, JobState, JobView, PlacedBlob, SegmentView,
@@ -12,9 +13,11 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::{Merge, ResultsError};
-use crate::execute::jobs::{all_dead_letters, job_views, page_limit};
-use crate::execute::{Answer, Data, Failure, Session, text};
+use super::{Merge, ResultsError, csv};
+use crate::command::JobRef;
+use crate::command::verbs::RowFormat;
+use crate::execute::jobs::{job_views, page_limit, resolve};
+use crate::execute::{Answer, Data, Failure, Session, letters, text};
 
 /// How often the rows of a job that changes meanwhile are read before the difference is called a fault.
 const ATTEMPTS_MAX: u32 = 5;
@@ -23,41 +26,66 @@ const SEGMENTS_IN_FLIGHT: usize = 16;
 /// Before a segment that no holder gave is located again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What is wanted of a job's results.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// All rows, unchecked.
+    pub raw: bool,
+    /// Only those of queries that failed for good.
+    pub failed: bool,
+    /// How they are written.
+    pub format: RowFormat,
+}
+
 /// `get-job-results`.
 pub async fn get(
     session: &Session,
-    job: JobId,
+    job: &JobRef,
     local: Option<PathBuf>,
-    raw: bool,
+    wanted: Wanted,
 ) -> Result<Answer, Failure> {
+    let job = resolve(session, job).await?;
     let local = local.filter(|path| path.as_os_str() != "-");
     if let Some(path) = &local {
         target::regular(path).map_err(|error| Failure::target(path, &error))?;
     }
-    let (view, rows) = if raw {
-        let (view, merge) = read(session, &session.files(), job).await?;
-        (view, merge.raw())
-    } else {
-        collect(session, job).await?
+    let (view, rows) = match wanted {
+        Wanted { failed: true, .. } => failed(session, job).await?,
+        Wanted { raw: true, .. } => {
+            let (view, merge) = read(session, &session.files(), job).await?;
+            (view, merge.raw())
+        }
+        _ => collect(session, job).await?,
     };
-    let pending = view.submitted.saturating_sub(rows.len() as u64);
+    let pending = view.submitted.saturating_sub(view.done).saturating_sub(view.dead);
     let (state, _) = text::job_state(&view.state);
     let note = format!("{job} is {state}: {} of {} rows", rows.len(), view.submitted);
+    let written = match wanted.format {
+        RowFormat::Jsonl => rows.join("\n"),
+        RowFormat::Csv => csv::table(&rows)?,
+    };
     let answer = match local {
-        None => Answer { data: Data::Lines, text: rows.join("\n"), incomplete: None },
+        None => Answer { data: Data::Lines, text: written, incomplete: None },
         Some(path) => {
             let text = format!("{job}: {} rows ({} dead) in {}", rows.len(), view.dead, path.display());
             let data = json!({"job": job.to_string(), "rows": rows.len(), "dead": view.dead,
                 "pending": pending, "file": path});
-            write(path, &rows).await?;
+            write(path, written).await?;
             Answer::new(data, text)
         }
     };
     Ok(if view.state == JobState::Done { answer } else { answer.incomplete(note) })
 }
 
+/// The rows of the queries that failed for good.
+async fn failed(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
+    let rows = letters::all(session, job).await?.iter().map(dead_row).collect();
+    let view = job_views(session, Some(job)).await?.pop().ok_or_else(Failure::unexpected)?;
+    Ok((view, rows))
+}
+
 /// The rows, read again while the job's figures move under the reading.
-async fn collect(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
+pub(super) async fn collect(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
     let files = session.files();
     let mut attempt = 1;
     loop {
@@ -86,7 +114,7 @@ async fn settled(session: &Session, view: &JobView) -> Result<bool, Failure> {
 async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, Merge), Failure> {
     let patience = session.timeout.unwrap_or(get::DEADLINE);
     let mut merge = Merge::default();
-    for letter in all_dead_letters(session, job).await? {
+    for letter in letters::all(session, job).await? {
         merge.dead_letter(&letter);
     }
     let (mut skip, mut came) = (0, Instant::now());
@@ -139,10 +167,8 @@ async fn take(
 }
 
 /// Writes the rows beside the target, then renames: the target is whole or as before.
-async fn write(path: PathBuf, rows: &[String]) -> Result<(), Failure> {
-    let mut text = String::with_capacity(rows.iter().map(|row| row.len() + 1).sum());
-    for row in rows {
-        text.push_str(row);
+async fn write(path: PathBuf, mut text: String) -> Result<(), Failure> {
+    if !text.is_empty() {
         text.push('\n');
     }
     let write =

@@ -2,18 +2,21 @@
 //!
 //! Decides which rows count. Invariants, checked at the end: one row a query of the manifest, from exactly one segment
 //! or one dead letter; as many rows as the job says are done and dead. Bounds: all rows are held in memory.
-//! It fetches nothing: [`fetch`] does.
+//! It fetches nothing: [`fetch`] does, and [`follow`] while a job runs. [`csv`] writes rows in another form, [`confusion`]
+//! counts them.
 
+pub mod confusion;
+pub mod csv;
 pub mod fetch;
+pub mod follow;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use idunno_shared::client::results::{dead_row, query_of};
 use idunno_shared::wire::control::{DeadLetter, JobState, JobView};
 use idunno_shared::wire::jobs::QueryRange;
-use serde::Deserialize;
-use serde_json::json;
 use thiserror::Error;
 
 /// How many queries an error names.
@@ -60,11 +63,6 @@ pub enum ResultsError {
     },
 }
 
-#[derive(Deserialize)]
-struct RowHead {
-    query: u64,
-}
-
 /// Rows as they come in.
 #[derive(Debug, Default)]
 pub struct Merge {
@@ -84,7 +82,7 @@ impl Merge {
             }
             let wrong = |reason: String| ResultsError::Row { line: number + 1, reason };
             let line = std::str::from_utf8(line).map_err(|error| wrong(error.to_string()))?;
-            let RowHead { query } = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+            let query = query_of(line.as_bytes()).map_err(|error| wrong(error.to_string()))?;
             if wanted(query) {
                 found.insert(query);
                 self.add(query, line.to_owned());
@@ -97,8 +95,7 @@ impl Merge {
 
     /// Takes a query that failed for good.
     pub fn dead_letter(&mut self, letter: &DeadLetter) {
-        let row = json!({"query": letter.index, "name": letter.name, "error": letter.reason});
-        self.add(letter.index, row.to_string());
+        self.add(letter.index, dead_row(letter));
     }
 
     fn add(&mut self, query: u64, row: String) {

@@ -1,5 +1,5 @@
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::wire::control::{DeadLetter, Distribution, JobState, JobView};
+use idunno_shared::wire::control::{DeadLetter, Distribution, JobAbout, JobState, JobView};
 use idunno_shared::wire::jobs::QueryRange;
 
 use super::{Merge, ResultsError};
@@ -24,6 +24,7 @@ fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
         labelled: 0,
         correct: 0,
         duplicates_dropped: 0,
+        about: JobAbout { weight: 1, ..JobAbout::default() },
     }
 }
 
@@ -40,7 +41,7 @@ fn range(first: u64, count: u32) -> QueryRange {
 
 fn letter(index: u64) -> DeadLetter {
     let name = format!("d/{index}").parse().unwrap();
-    DeadLetter { index, name, reason: "bad \"image\"".into(), worker: NodeId(1), attempts: 3 }
+    DeadLetter { index, name, reason: "bad \"image\"".into(), worker: NodeId(1), attempts: 3, dropped: false }
 }
 
 #[test]

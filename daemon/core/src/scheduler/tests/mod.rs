@@ -117,6 +117,7 @@ fn report(node: u64) -> WorkerReport {
         offers: None,
         running_ms: None,
         number: 0,
+        trainings: Vec::new(),
     }
 }
 

@@ -1,0 +1,83 @@
+//! The rows of a job's results, as worker and console both read and write them: one JSON object a line.
+//!
+//! An answered query's row has `query`, `name`, the record's `id` and the true `label` where there are such, `model`,
+//! `version`, `output`, `worker` and `attempt`; a dead one's has `query`, `name` and `error`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::wire::control::DeadLetter;
+
+/// What a model's answer comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The number of the class that it puts first.
+    pub index: Option<u64>,
+    /// The label that it puts first.
+    pub label: Option<String>,
+}
+
+impl Answer {
+    /// What an output comes to: `{"top5":[{"index","label"},...]}`, `{"index","label"}` with either left out, or a mere
+    /// text or number. Of other outputs nothing is known.
+    pub fn of(output: &Value) -> Self {
+        let first = output.get("top5").and_then(|top| top.get(0)).unwrap_or(output);
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            _ => None,
+        };
+        let (index, label) = match first {
+            Value::Object(entry) => (entry.get("index"), entry.get("label").and_then(text)),
+            scalar => (Some(scalar), text(scalar)),
+        };
+        Self { index: index.and_then(Value::as_u64), label }
+    }
+
+    /// Whether it is the true label: its name, or its number.
+    pub fn is(&self, truth: &str) -> bool {
+        self.label.as_deref() == Some(truth) || (self.index.is_some() && self.index == truth.parse().ok())
+    }
+
+    /// As people read it: the label, else the number.
+    pub fn shown(&self) -> Option<String> {
+        self.label.clone().or_else(|| self.index.map(|index| index.to_string()))
+    }
+}
+
+/// The number of the query that a row answers.
+pub fn query_of(row: &[u8]) -> Result<u64, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        query: u64,
+    }
+    serde_json::from_slice::<Head>(row).map(|head| head.query)
+}
+
+/// The row of a query that failed for good, without its line's end.
+pub fn dead_row(letter: &DeadLetter) -> String {
+    json!({"query": letter.index, "name": letter.name, "error": letter.reason}).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(output: &str) -> Answer {
+        Answer::of(&serde_json::from_str(output).unwrap())
+    }
+
+    #[test]
+    fn the_first_label_is_found_in_the_usual_shapes() {
+        let cat = of(r#"{"top5":[{"index":7,"label":"cat"},{"index":8,"label":"dog"}]}"#);
+        assert!(cat.is("cat") && cat.is("7") && !cat.is("dog") && !cat.is("8") && !cat.is(""));
+        assert_eq!(cat.shown().unwrap(), "cat");
+        assert!(of(r#"{"label":"good","votes":3}"#).is("good"));
+        assert!(of(r#"{"top5":[{"index":207}]}"#).is("207"));
+        assert!(of("\"good\"").is("good") && of("7").is("7") && of("true").is("true"));
+        for nothing in [r#"{"top5":[]}"#, "[1]", "{}", "null", r#"{"label":["x"]}"#] {
+            assert_eq!(of(nothing), Answer::default(), "{nothing}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Which labels were answered with which: counted from the rows, which bear the true label where there is one.
+//!
+//! A number that is a true label is compared with the answer's number, any other with its name. Bounds: of more than
+//! [`MATRIX_MAX`] labels only the most frequent mistakes are printed; programs get all pairs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use idunno_shared::client::results::Answer as Answered;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::fetch;
+use crate::command::JobRef;
+use crate::execute::jobs::resolve;
+use crate::execute::table::Table;
+use crate::execute::{Answer, Exit, Failure, Session};
+
+/// Labels that have a column each.
+const MATRIX_MAX: usize = 12;
+/// Mistakes that are printed of more labels.
+const MISTAKES_MAX: usize = 30;
+/// What stands for an answer that is not understood.
+const NOTHING: &str = "-";
+
+/// Counts by true label and answer.
+#[derive(Debug, Default)]
+struct Confusion {
+    pairs: BTreeMap<(String, String), u64>,
+}
+
+impl Confusion {
+    fn add(&mut self, row: &str) -> Result<(), serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Row {
+            label: Option<String>,
+            output: Option<Value>,
+        }
+        let Row { label: Some(truth), output: Some(output) } = serde_json::from_str(row)? else {
+            return Ok(());
+        };
+        let answered = Answered::of(&output);
+        let number = answered.index.filter(|_| truth.parse::<u64>().is_ok()).map(|index| index.to_string());
+        let answer =
+            if answered.is(&truth) { Some(truth.clone()) } else { number.or_else(|| answered.shown()) };
+        *self.pairs.entry((truth, answer.unwrap_or_else(|| NOTHING.to_owned()))).or_default() += 1;
+        Ok(())
+    }
+
+    fn labels(&self) -> BTreeSet<&str> {
+        self.pairs.keys().flat_map(|(truth, answer)| [truth.as_str(), answer.as_str()]).collect()
+    }
+
+    fn matrix(&self, labels: &BTreeSet<&str>) -> String {
+        let heads: Vec<String> = labels.iter().map(|label| format!(">{}", label.replace(' ', "_"))).collect();
+        let mut table = Table::new(&format!("TRUE {} >RIGHT", heads.join(" ")));
+        for truth in labels.iter().filter(|truth| self.pairs.keys().any(|(known, _)| known == *truth)) {
+            let count = |answer: &str| {
+                self.pairs.get(&((*truth).to_owned(), answer.to_owned())).copied().unwrap_or(0)
+            };
+            let total: u64 = labels.iter().map(|answer| count(answer)).sum();
+            let mut row = vec![(*truth).to_owned()];
+            row.extend(labels.iter().map(|answer| count(answer).to_string()));
+            row.push(share(count(truth), total));
+            table.push(row);
+        }
+        table.render()
+    }
+
+    fn mistakes(&self) -> String {
+        let mut table = Table::new("TRUE ANSWERED >TIMES");
+        let mut wrong: Vec<_> = self.pairs.iter().filter(|((truth, answer), _)| truth != answer).collect();
+        wrong.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
+        for ((truth, answer), times) in wrong.iter().take(MISTAKES_MAX) {
+            table.row([truth.clone(), answer.clone(), times.to_string()]);
+        }
+        let rest = wrong.len().saturating_sub(MISTAKES_MAX);
+        let more =
+            if rest > 0 { format!("\nand {rest} rarer ones: --output json has all") } else { String::new() };
+        format!("{}{more}", table.render())
+    }
+}
+
+fn share(part: u64, total: u64) -> String {
+    if total == 0 { String::from("-") } else { format!("{:.1} %", part as f64 * 100.0 / total as f64) }
+}
+
+/// `get-job-confusion`.
+pub async fn confusion(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
+    let job = resolve(session, job).await?;
+    let (_, rows) = fetch::collect(session, job).await?;
+    let mut confusion = Confusion::default();
+    for row in &rows {
+        confusion.add(row).map_err(|error| Failure::error(format!("a row of {job} is no JSON: {error}")))?;
+    }
+    let labelled: u64 = confusion.pairs.values().sum();
+    if labelled == 0 {
+        let text =
+            format!("{job} has no answers with a true label: give the data set labels before it starts");
+        return Err(Failure::new(Exit::NotFound, text));
+    }
+    let right: u64 =
+        confusion.pairs.iter().filter(|((truth, answer), _)| truth == answer).map(|(_, n)| n).sum();
+    let pairs: Vec<Value> = confusion
+        .pairs
+        .iter()
+        .map(|((truth, answer), times)| json!({"label": truth, "answer": answer, "times": times}))
+        .collect();
+    let data = json!({"job": job.to_string(), "labelled": labelled, "correct": right, "pairs": pairs});
+    let labels = confusion.labels();
+    let table = if labels.len() <= MATRIX_MAX { confusion.matrix(&labels) } else { confusion.mistakes() };
+    let text = format!(
+        "{job}: {right} of {labelled} labelled answers are right, {}\n{table}",
+        share(right, labelled)
+    );
+    Ok(Answer::new(data, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(rows: &[&str]) -> Confusion {
+        let mut confusion = Confusion::default();
+        rows.iter().for_each(|row| confusion.add(row).unwrap());
+        confusion
+    }
+
+    #[test]
+    fn names_and_numbers_are_counted_by_true_label() {
+        let confusion = of(&[
+            r#"{"label":"good","output":{"label":"good"}}"#,
+            r#"{"label":"good","output":{"label":"bad"}}"#,
+            r#"{"label":"bad","output":{"label":"bad"}}"#,
+            r#"{"label":"bad","output":[1]}"#,
+            r#"{"output":{"label":"bad"}}"#,
+            r#"{"query":3,"error":"no words","name":"x"}"#,
+        ]);
+        let text = confusion.matrix(&confusion.labels());
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["TRUE", "-", "bad", "good", "RIGHT"]);
+        assert_eq!(rows[1], ["bad", "1", "1", "0", "50.0", "%"]);
+        assert_eq!(rows[2], ["good", "0", "1", "1", "50.0", "%"]);
+        let numbers = of(&[
+            r#"{"label":"7","output":{"top5":[{"index":7,"label":"seven"}]}}"#,
+            r#"{"label":"7","output":{"top5":[{"index":1,"label":"one"}]}}"#,
+        ]);
+        assert_eq!(numbers.labels().into_iter().collect::<Vec<_>>(), ["1", "7"]);
+        assert!(numbers.mistakes().lines().nth(1).unwrap().starts_with('7'), "{}", numbers.mistakes());
+    }
+}
