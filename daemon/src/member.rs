@@ -33,6 +33,7 @@ use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
 use crate::vitals::Vitals;
+use crate::worker::near::NearStore;
 use crate::worker::supervisor::ServerConfig;
 use crate::worker::{self, WorkerConfig};
 
@@ -65,6 +66,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         state: MemberState::Alive,
     };
     let store = BlobStore::open(ground.data_dir.path(), config.reserve_bytes)?;
+    let disk = store.clone();
     let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
     let membership = Membership::start(record, seed, clock, datagrams, peers.clone(), refusals, stop.clone());
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
@@ -125,7 +127,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let (tell, news) = watch::channel(Term(0));
     let guide = guide(cluster.clone(), membership.clone(), consensus.clone(), tell);
     vitals.spawn("the worker's guide", stop.clone(), guide);
-    let mut working = tokio::spawn(work(&config, me, identity.generation, cluster, news, drain.clone()));
+    let near = (cluster.clone(), NearStore::new(disk, Files::new(cluster).near(me)));
+    let mut working = tokio::spawn(work(&config, me, identity.generation, near, news, drain.clone()));
     let fault = tokio::select! {
         () = signals.next() => None,
         fault = log_fault(&consensus) => Some(format!("the metadata log has stopped: {fault}")),
@@ -208,7 +211,7 @@ fn work(
     config: &MemberConfig,
     me: NodeId,
     generation: u64,
-    cluster: Cluster,
+    (cluster, store): (Cluster, NearStore),
     news: watch::Receiver<Term>,
     drain: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
@@ -221,9 +224,8 @@ fn work(
     };
     let data_dir = config.common.data_dir.clone();
     let worker = WorkerConfig::new(me, config.name.clone(), generation, server, data_dir);
-    let files = Files::new(cluster.clone()).near(me);
     let (view, _watched) = watch::channel(worker::first_view(me));
-    async move { worker::run(worker, Arc::new(cluster), Arc::new(files), news, view, drain).await }
+    async move { worker::run(worker, Arc::new(cluster), Arc::new(store), news, view, drain).await }
 }
 
 /// The file server refuses orders of terms below the log's.

@@ -45,6 +45,7 @@ fn view(term: u64) -> ClusterView {
         assignments: vec![],
         store: StoreView::default(),
         loads: vec![],
+        sharings: Vec::new(),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod herald;
 pub mod orders;
 pub mod reads;
 pub mod repair;
+pub mod sharing;
 pub mod uploads;
 pub mod views;
 pub mod voters;

@@ -8,6 +8,7 @@
 //! Bounds: a chunk has at most as many bytes as the configuration says, or is one input of at most [`INPUT_BYTES_MAX`]; a batch's
 //! rows have at most [`ROWS_BYTES_MAX`].
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use super::faults::{Faults, ranges_of};
 use super::labels::{LabelCache, Labels};
 use super::model_server::{Extensions, ModelServer, ServerError};
 use super::pace::Pace;
-use super::ports::Store;
+use super::ports::{Fetched, Store};
 use super::protocol::RowAnswer;
 use super::rows::{RowFrame, first_label, write_row};
 
@@ -39,7 +40,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 type Missing = (FaultKind, String);
 
 /// A chunk's inputs: positions in the batch, and the bytes or why there are none.
-type Chunk = Vec<(usize, Result<Bytes, Missing>)>;
+type Chunk = Vec<(usize, Result<Fetched, Missing>)>;
 
 /// A granted batch with its first chunk of inputs.
 #[derive(Debug)]
@@ -73,11 +74,23 @@ impl Ran {
         faults.add((lease.range.first..lease.range.end()).collect(), kind, reason);
         Self {
             rows: Vec::new(),
-            outcome: BatchOutcome { lease, answered: Vec::new(), inference_us: 0, labelled: 0, correct: 0 },
+            outcome: nothing_answered(lease),
             faults: faults.into_faults(),
             worker_fault: kind == FaultKind::Worker,
             hung: false,
         }
+    }
+}
+
+fn nothing_answered(lease: Lease) -> BatchOutcome {
+    BatchOutcome {
+        lease,
+        answered: Vec::new(),
+        inference_us: 0,
+        labelled: 0,
+        correct: 0,
+        local: 0,
+        refused: 0,
     }
 }
 
@@ -142,16 +155,17 @@ async fn fetch_chunk(store: &dyn Store, inputs: &[QueryInput], places: Range<usi
         if blobs.len() < input.extents.len() {
             return Err(failed("the store gave too few blobs".to_owned()));
         }
-        let blobs: Result<Vec<Bytes>, _> = blobs.into_iter().collect();
+        let blobs: Result<Vec<Fetched>, _> = blobs.into_iter().collect();
         let mut blobs = blobs.map_err(|error| failed(error.to_string()))?;
         if blobs.len() == 1 {
             return Ok(blobs.swap_remove(0));
         }
-        let mut whole = BytesMut::with_capacity(blobs.iter().map(Bytes::len).sum());
+        let mut whole = BytesMut::with_capacity(blobs.iter().map(|blob| blob.bytes.len()).sum());
         for blob in &blobs {
-            whole.extend_from_slice(blob);
+            whole.extend_from_slice(&blob.bytes);
         }
-        Ok(whole.freeze())
+        let is_local = blobs.iter().all(|blob| blob.is_local);
+        Ok(Fetched { bytes: whole.freeze(), is_local })
     };
     places.map(|place| (place, read(&inputs[place]))).collect()
 }
@@ -184,6 +198,9 @@ pub async fn run(bench: Bench, prepared: Prepared) -> Ran {
         inference: Duration::ZERO,
         labelled: 0,
         correct: 0,
+        near: BTreeSet::new(),
+        local: 0,
+        refused: 0,
         stopped: None,
         hung: false,
     };
@@ -213,6 +230,11 @@ struct Run<'a> {
     inference: Duration,
     labelled: u32,
     correct: u32,
+    /// The places whose inputs came from the own disk, and how many of those are answered.
+    near: BTreeSet<usize>,
+    local: u32,
+    /// The most queries of a call that was refused as too much at once.
+    refused: usize,
     /// Why nothing more is tried.
     stopped: Option<Missing>,
     hung: bool,
@@ -223,9 +245,12 @@ impl Run<'_> {
         let (mut places, mut inputs) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
         for (place, input) in chunk {
             match input {
-                Ok(bytes) => {
+                Ok(input) => {
                     places.push(place);
-                    inputs.push(bytes);
+                    inputs.push(input.bytes);
+                    if input.is_local {
+                        self.near.insert(place);
+                    }
                 }
                 Err((kind, reason)) => self.faults.add(vec![self.grant.inputs[place].index], kind, &reason),
             }
@@ -241,6 +266,9 @@ impl Run<'_> {
             }
             if let Err(error) = self.infer(&places[call.clone()], &inputs[call.clone()]).await {
                 if error.splits() && call.len() > 1 {
+                    if error.is_too_much() {
+                        self.refused = self.refused.max(call.len());
+                    }
                     let middle = call.start + call.len() / 2;
                     calls.push(middle..call.end);
                     calls.push(call.start..middle);
@@ -263,13 +291,14 @@ impl Run<'_> {
             return Err(ServerError::Status { status: 503, message });
         }
         for (&place, answer) in places.iter().zip(&answers.rows) {
-            self.take(&self.grant.inputs[place], answer);
+            self.take(place, answer);
         }
         Ok(())
     }
 
     /// Makes a row of an answer, or a fault.
-    fn take(&mut self, input: &QueryInput, answer: &RowAnswer) {
+    fn take(&mut self, place: usize, answer: &RowAnswer) {
+        let input = &self.grant.inputs[place];
         let output = match answer {
             RowAnswer::Output(output) => output,
             RowAnswer::Failed(reason) => {
@@ -291,6 +320,7 @@ impl Run<'_> {
             return self.faults.add(vec![input.index], FaultKind::Inference, reason);
         }
         self.answered.push(input.index);
+        self.local += u32::from(self.near.contains(&place));
         if let Some(label) = self.labels.and_then(|labels| labels.of(&input.name)) {
             self.labelled += 1;
             self.correct += u32::from(first_label(output) == Some(label));
@@ -314,6 +344,8 @@ impl Run<'_> {
             inference_us: u64::try_from(self.inference.as_micros()).unwrap_or(u64::MAX),
             labelled: self.labelled,
             correct: self.correct,
+            local: self.local,
+            refused: u32::try_from(self.refused).unwrap_or(u32::MAX),
         };
         let worker_fault = self.stopped.is_some();
         Ran { rows: self.rows, outcome, faults: self.faults.into_faults(), worker_fault, hung: self.hung }

@@ -3,7 +3,7 @@
 //!
 //! Source: the design, sections 8 and 9. The pure parts decide: [`desk`] (which batches are held, what runs next),
 //! [`segments`] (when rows are stored), [`models`] (what is loaded or trained), [`pace`] (deadlines), [`protocol`],
-//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`batch`] (one batch), [`tasks`] (one load, training or
+//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`near`] (inputs from the own disk), [`batch`] (one batch), [`tasks`] (one load, training or
 //! commit), [`supervisor`] (the server process), [`model_server`] (calls to it), [`shell`] (the one task that owns all
 //! state and hears of everything else as an event).
 //!
@@ -19,6 +19,7 @@ pub mod faults;
 pub mod labels;
 pub mod model_server;
 pub mod models;
+pub mod near;
 pub mod pace;
 pub mod ports;
 pub mod protocol;

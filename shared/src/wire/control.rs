@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{BlobRef, Holder};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobState, JobView,
-    Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView, SegmentView, StoreView,
-    WorkerView,
+    Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView, SegmentView, SharingView,
+    StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::{DatasetName, FileName, ModelName};
@@ -182,15 +182,15 @@ pub enum Change {
         model: ModelName,
         /// The data set.
         dataset: DatasetName,
-        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
-        batch_size: u32,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
+        batch_size: super::jobs::BatchSize,
     },
     /// `set-batch-size`: from the next lease on.
     SetBatchSize {
         /// The job.
         job: JobId,
-        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
-        batch_size: u32,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
+        batch_size: super::jobs::BatchSize,
     },
     /// `start-job`: freeze the data set and start, or go on after a stop.
     StartJob {

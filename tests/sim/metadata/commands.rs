@@ -92,12 +92,12 @@ impl Generator {
             8 | 9 => Change::AddJob {
                 model: self.pick(&["mnist-mlp", "mnist-mlp", "squeezenet1.1", "mine"]).parse().unwrap(),
                 dataset: self.pick(&["data", "data", "other", "nothing"]).parse().unwrap(),
-                batch_size: self.pick(&[1, 4, 4096, 0, 4097]),
+                batch_size: self.pick(&[1, 4, 4096, 0, 4097]).into(),
             },
             10 => match self.rng.random_range(0..3) {
                 0 => Change::SetWeight { job, weight: self.pick(&[1, 1000, 0]) },
                 1 => Change::SetPolicy(self.pick(&[Policy::Rate, Policy::Time, Policy::Fifo])),
-                _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]) },
+                _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]).into() },
             },
             11 | 12 => Change::StartJob { job },
             13 => Change::StopJob { job },
@@ -118,7 +118,16 @@ impl Generator {
             answered.clear();
         }
         let labelled = answered.iter().map(|range| range.count).sum();
-        BatchOutcome { lease, answered, inference_us: self.below(50_000), labelled, correct: labelled / 2 }
+        let inference_us = self.below(50_000);
+        BatchOutcome {
+            lease,
+            answered,
+            inference_us,
+            labelled,
+            correct: labelled / 2,
+            local: labelled,
+            refused: 0,
+        }
     }
 
     fn action(&mut self) -> Action {
@@ -178,7 +187,7 @@ impl Generator {
             Action::Change(Change::TrainStart { models: vec![model.clone()], seed: 0 }),
             Action::ModelTrained { model: model.clone(), version, size, extents, seed: 0 },
             Action::Change(Change::CommitFiles { upload: UploadId::default(), files }),
-            Action::Change(Change::AddJob { model, dataset: "data".parse().unwrap(), batch_size: 2 }),
+            Action::Change(Change::AddJob { model, dataset: "data".parse().unwrap(), batch_size: 2.into() }),
             Action::Change(Change::StartJob { job: JobId(1) }),
         ]
     }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, FileName, MemberName, ModelName, NameError};
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
-use idunno_shared::wire::jobs::BATCH_QUERIES_MAX;
+use idunno_shared::wire::jobs::BatchSize;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -56,9 +56,9 @@ pub enum Verb {
         /// The data set
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
-        /// Queries per batch
-        #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT, value_parser = batch_size())]
-        batch_size: u32,
+        /// Queries per batch: a number, or auto
+        #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT.into())]
+        batch_size: BatchSize,
     },
     /// Change a job's batch size, from its next batch on
     #[command(after_help = "Example:\n  idunno set-batch-size job-1 64")]
@@ -66,9 +66,9 @@ pub enum Verb {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobId,
-        /// Queries per batch
-        #[arg(value_name = "N", value_parser = batch_size())]
-        batch_size: u32,
+        /// Queries per batch: a number, or auto, which finds the best for each VM
+        #[arg(value_name = "N")]
+        batch_size: BatchSize,
     },
     /// Start jobs, or go on with stopped ones
     #[command(after_help = "Example:\n  idunno start-job job-1 job-2 --wait")]
@@ -328,10 +328,6 @@ pub enum LocalVerb {
         #[arg(long)]
         purge: bool,
     },
-}
-
-fn batch_size() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(BATCH_QUERIES_MAX))
 }
 
 /// A member as people name it.

@@ -4,7 +4,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange};
+use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::*;
@@ -41,7 +41,15 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
     let answered: Vec<_> =
         answered.iter().map(|(first, count)| QueryRange { first: *first, count: *count }).collect();
     let labelled = answered.iter().map(|range| range.count).sum();
-    BatchOutcome { lease, answered, inference_us: 1000 * u64::from(count), labelled, correct: labelled / 2 }
+    BatchOutcome {
+        lease,
+        answered,
+        inference_us: 1000 * u64::from(count),
+        labelled,
+        correct: labelled / 2,
+        local: 0,
+        refused: 0,
+    }
 }
 
 fn letter(index: u64) -> Letter {
@@ -92,7 +100,7 @@ impl Fixture {
         files.push(file("data2/other.png", "other"));
         fixture.apply(commit(files)).unwrap();
         let dataset = "data".parse().unwrap();
-        fixture.change(Change::AddJob { model, dataset, batch_size: 4 }).unwrap();
+        fixture.change(Change::AddJob { model, dataset, batch_size: 4.into() }).unwrap();
         let started = fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
         assert_eq!(started, Changed::JobStarted { submitted: queries as u64 });
         fixture
@@ -232,16 +240,18 @@ fn a_start_freezes_files_labels_and_model() {
 fn jobs_are_refused_where_they_cannot_go_on() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mnist-mlp".parse().unwrap();
-    let add = |model: &str, batch_size| Change::AddJob {
+    let add = |model: &str, batch_size: u32| Change::AddJob {
         model: model.parse().unwrap(),
         dataset: "data".parse().unwrap(),
-        batch_size,
+        batch_size: batch_size.into(),
     };
     let refusal = fixture.change(add("mystery", 4)).unwrap_err();
     assert!(refusal.code == RefusalCode::NotFound && refusal.message.contains("squeezenet1.1"), "{refusal}");
-    assert_eq!(code(fixture.change(add("mnist-mlp", 0))), RefusalCode::Invalid);
     assert_eq!(code(fixture.change(add("mnist-mlp", 4097))), RefusalCode::Invalid);
     assert_eq!(fixture.change(add("mnist-mlp", 4)), Ok(Changed::JobAdded(JobId(1))));
+    let auto = Change::SetBatchSize { job: JobId(1), batch_size: BatchSize::Auto };
+    assert_eq!(fixture.change(auto), Ok(Changed::Done));
+    assert_eq!(fixture.state.job(JobId(1)).unwrap().batch_size.to_string(), "auto");
     let start = Change::StartJob { job: JobId(1) };
     let refusal = fixture.change(start.clone()).unwrap_err();
     assert!(refusal.message.contains("is not trained"), "{refusal}");

@@ -41,9 +41,7 @@ impl Scheduler {
         self.claimed(node);
         self.assign_trainings();
         self.order_training(node);
-        if known.is_none() {
-            self.note_sharing(format!("worker {node} joins"));
-        }
+        self.share_with(node);
         self.serve(node);
     }
 
@@ -59,9 +57,7 @@ impl Scheduler {
         let known = self.workers.get(&node).map(|worker| worker.parked.is_some());
         let is_waiting = known == Some(true);
         self.forget_worker(node);
-        if known.is_some() {
-            self.note_sharing(format!("worker {node} is gone"));
-        }
+        self.share_with(node);
         self.claimed(node);
         // Its judgement may be wanted no longer: what waited for it may go to others.
         self.work_appeared = true;
@@ -153,11 +149,13 @@ impl Scheduler {
             let Some(worker) = self.workers.get(&node) else { continue };
             let is_idle = worker.leases.is_empty() && worker.parked.is_none();
             let is_forgotten = is_idle && worker.heard + FORGET_AFTER <= now;
-            if worker.silent_at(&self.config) <= now {
-                self.training_lost(node);
-            }
+            let is_silent = worker.silent_at(&self.config) <= now;
             if is_forgotten {
                 self.workers.remove(&node);
+            }
+            if is_silent {
+                self.training_lost(node);
+                self.share_with(node);
             }
         }
     }

@@ -83,6 +83,7 @@ fn view(second: u64) -> ClusterView {
                 name: format!("m{number}"),
                 shares: vec![(JobId(1), 0.1 * f64::from(number)), (JobId(2), 1.0 - 0.1 * f64::from(number))],
                 current: vec![JobId(1 + u64::from(number % 2))],
+                due: Vec::new(),
             })
             .collect(),
         store: StoreView {
@@ -93,6 +94,7 @@ fn view(second: u64) -> ClusterView {
             copying: if dead { 16 } else { 0 },
             unavailable: 0,
         },
+        sharings: Vec::new(),
         loads: numbers()
             .filter(|number| live(*number))
             .map(|number| LoadView {

@@ -66,7 +66,10 @@ fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
     }
     shows(&screen(&state, 120, 40, 60_000), &[":set-batch-size job-2 64"]);
     let effects = press(&mut state, KeyCode::Enter);
-    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobId(2), batch_size: 64 }))]);
+    assert_eq!(
+        effects,
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobId(2), batch_size: 64.into() }))]
+    );
 }
 
 #[test]

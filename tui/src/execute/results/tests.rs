@@ -10,7 +10,7 @@ fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
         model: "m".parse().unwrap(),
         version: None,
         dataset: "d".parse().unwrap(),
-        batch_size: 2,
+        batch_size: 2.into(),
         state,
         submitted,
         done,
@@ -24,6 +24,8 @@ fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
         labelled: 0,
         correct: 0,
         duplicates_dropped: 0,
+        local_share: 1.0,
+        batch_now: 32,
     }
 }
 
