@@ -1,8 +1,14 @@
-"""Figures as ratios in one run: the main job against bare Python processes, and the store's durable puts and gets.
+"""Figures of one run: the main job against bare processes, fairness, batches that cost nothing, the store.
 
-Every round measures both sides one after the other, and the best round of each side counts: on a busy machine the
+The main job's figure is a ratio. Every round measures both sides one after the other, and the best round of each side counts: on a busy machine the
 slow rounds show the neighbours. The bare processes run at the niceness of the model servers, and neither side's time
 includes loading the model.
+
+Fairness: two jobs whose queries cost 1 to about 3 run side by side, and their answers in the log are looked at every
+half second. The gap of a window is (max - min) / max of what both had answered in it; the mean over all windows is told.
+Answers reach the log in segments a second apart.
+
+Batches that cost nothing: see tests/no_op/main.rs.
 
 The store's data is made before the clock starts and flushed to the disk, so that a put's flush (of the whole file
 system) does not pay for it. Puts read their files from the page cache. Gets read what was just put: blobs up to
@@ -33,6 +39,15 @@ WRITE_BYTES = 1 << 20
 # The model server lowers its priority by so much (its --nice).
 MODEL_SERVER_NICE = 10
 
+PARTS = ("main-job", "fairness", "no-op", "store")
+
+# Two models of which the second's queries cost about three times the first's.
+FAIR_MODELS = ("squeezenet1.1", "efficientnet-lite2")
+FAIR_BATCH = 8
+FAIR_SETTLING_S = 12
+FAIR_MEASURED_S = 75
+FAIR_PERIOD_S = 0.5
+
 
 def parse_arguments():
     summary = __doc__.splitlines()[0]
@@ -41,7 +56,8 @@ def parse_arguments():
     parser.add_argument("--small-files", type=int, default=5000, metavar="N", help="files of 20 KB (5000)")
     parser.add_argument("--model", default="squeezenet1.1", help="the main job's model (squeezenet1.1)")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of everything, the best counts (1)")
-    parser.add_argument("--only", choices=("main-job", "store"), help="one part; the other's figures are left out")
+    parser.add_argument("--only", choices=PARTS, help="one part; the figures of the others are left out")
+    parser.add_argument("--batches", type=int, default=40_000, metavar="N", help="batches that cost nothing (40000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
@@ -49,6 +65,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     if min(arguments.images, arguments.small_files, arguments.rounds) < 1:
         parser.error("--images, --small-files and --rounds take 1 or more")
+    if arguments.batches < 2000:
+        parser.error("--batches takes 2000 or more")
     if arguments.model not in registry():
         parser.error(f"--model: there is no '{arguments.model}': there are {', '.join(registry())}")
     if arguments.json and not arguments.json.absolute().parent.is_dir():
@@ -104,15 +122,78 @@ def idunno_round(arguments, photos, folder):
         cluster.down()
 
 
-def await_loaded(cluster, model):
+def await_loaded(cluster, model, workers=2):
     """The bare processes' time leaves out loading, so the workers' does."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         view = next(view for view in cluster.run("get-models") if view["model"] == model)
-        if sum(worker["state"] == "ready" for worker in view["workers"]) == 2:
+        if sum(worker["state"] == "ready" for worker in view["workers"]) == workers:
             return
         time.sleep(0.1)
     raise Failed(f"{model} was not loaded everywhere within 60 s")
+
+
+def bench_fairness(arguments, folder):
+    """The gaps of the rates of two jobs that cost 1:3, on three workers."""
+    photos = arguments.dir / f"photos-{arguments.images}"
+    python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
+    cluster = LocalCluster(arguments.programs, arguments.python, folder / "fairness")
+    try:
+        cluster.up(3, threads=1)
+        cluster.run("populate-test-data", photos)
+        cluster.run("train-start", *FAIR_MODELS, "--wait")
+        for model in FAIR_MODELS:
+            await_loaded(cluster, model, workers=3)
+        jobs = [cluster.run("add-job", model, "--batch-size", FAIR_BATCH)["job"] for model in FAIR_MODELS]
+        cluster.run("start-job", *jobs)
+        samples = sample_answers(cluster, jobs)
+        cluster.run("stop-job", *jobs)
+    finally:
+        cluster.down()
+    gaps = {f"gap_{window_s}s": round(mean_gap(samples, window_s), 4) for window_s in (10, 60)}
+    say(f"fairness: {json.dumps(gaps)}")
+    return gaps
+
+
+def sample_answers(cluster, jobs):
+    """What both jobs have answered, every half second, once they have settled: (time, answers of each)."""
+    started, samples = time.monotonic(), []
+    while (now := time.monotonic() - started) < FAIR_SETTLING_S + FAIR_MEASURED_S:
+        views = cluster.jobs()
+        over = [job for job in jobs if views[job]["state"] != "running"]
+        if over:
+            raise Failed(f"{over[0]} was over after {now:.0f} s: give --images more")
+        if now >= FAIR_SETTLING_S:
+            samples.append((now, [views[job]["done"] for job in jobs]))
+        time.sleep(FAIR_PERIOD_S)
+    return samples
+
+
+def mean_gap(samples, window_s):
+    """The mean of the gaps of all windows of that length."""
+    gaps = []
+    for start, before in samples:
+        end = next((answers for at, answers in samples if at >= start + window_s), None)
+        if end is None:
+            break
+        rates = [after - earlier for after, earlier in zip(end, before, strict=True)]
+        gaps.append((max(rates) - min(rates)) / max(rates))
+    return sum(gaps) / len(gaps)
+
+
+def bench_no_op(arguments, folder):
+    """Batches that cost nothing, on four members, so that every segment is durable on four."""
+    cluster = LocalCluster(arguments.programs, arguments.python, folder / "no-op")
+    try:
+        cluster.up(4, model_servers=False)
+        members = [member["address"] for member in cluster.run("list_mem")]
+        command = [Path(arguments.programs, "no-op"), "--scratch", folder, "--batches", arguments.batches, *members]
+        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    finally:
+        cluster.down()
+    found = json.loads(done.stdout)
+    say(f"batches that cost nothing: {json.dumps(found)}")
+    return found
 
 
 def make_large(path):
@@ -187,9 +268,13 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.dir))
     report = {}
     try:
-        if arguments.only != "store":
+        if arguments.only in (None, "main-job"):
             report["main_job"] = bench_main_job(arguments, folder)
-        if arguments.only != "main-job":
+        if arguments.only in (None, "fairness"):
+            report["fairness"] = bench_fairness(arguments, folder)
+        if arguments.only in (None, "no-op"):
+            report["no_op"] = bench_no_op(arguments, folder)
+        if arguments.only in (None, "store"):
             report.update(bench_store(arguments, folder))
     finally:
         if clusters_end(folder):

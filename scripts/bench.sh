@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# The figures that people compare by: sets everything up, then runs scripts/bench.py. Flags are bench.py's: see --help.
-# Paths among the flags are the caller's.
+# The figures that people compare by: sets everything up, then runs scripts/bench.py, or, with `ray` as the first word,
+# scripts/bench_ray.py. Flags are theirs: see --help. Paths among the flags are the caller's.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
+program=bench.py
+if [[ "${1:-}" == ray ]]; then
+    program=bench_ray.py
+    shift
+fi
 "$root/scripts/setup_python.sh"
 cargo build --release --quiet --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
+cargo build --release --quiet --manifest-path "$root/Cargo.toml" --package idunno-tests --bin no-op
 target=${CARGO_TARGET_DIR:-$root/target}
 python="$root/.venv/bin/python"
-exec "$python" "$root/scripts/bench.py" --programs "$target/release" --python "$python" "$@"
+exec "$python" "$root/scripts/$program" --programs "$target/release" --python "$python" "$@"

@@ -34,6 +34,7 @@ use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
 use crate::vitals::Vitals;
+use crate::worker::near::NearStore;
 use crate::worker::services::Services;
 use crate::worker::supervisor::{ServerConfig, ServerStatus};
 use crate::worker::{self, WorkerConfig};
@@ -67,6 +68,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         state: MemberState::Alive,
     };
     let store = BlobStore::open(ground.data_dir.path(), config.reserve_bytes)?;
+    let disk = store.clone();
     let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
     let belonging = Belonging::open(Arc::clone(&ground.data_dir))?;
     let means = membership::Means { clock, datagrams, peers: peers.clone(), belonging: belonging.clone() };
@@ -132,10 +134,11 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
 
     let drain = CancellationToken::new();
     let (tell, news) = watch::channel(Term(0));
-    let guide = guide(cluster, membership.clone(), consensus.clone(), tell);
+    let guide = guide(cluster.clone(), membership.clone(), consensus.clone(), tell);
     vitals.spawn("the worker's guide", stop.clone(), guide);
+    let near = NearStore::new(disk, files);
     let mut working =
-        tokio::spawn(work(&config, me, identity.generation, files, news, status, drain.clone()));
+        tokio::spawn(work(&config, me, identity.generation, (cluster, near), news, status, drain.clone()));
     let fault = tokio::select! {
         () = signals.next() => None,
         fault = log_fault(&consensus) => Some(format!("the metadata log has stopped: {fault}")),
@@ -218,7 +221,7 @@ fn work(
     config: &MemberConfig,
     me: NodeId,
     generation: u64,
-    files: Files,
+    (cluster, store): (Cluster, NearStore),
     news: watch::Receiver<Term>,
     status: watch::Sender<ServerStatus>,
     drain: CancellationToken,
@@ -232,9 +235,8 @@ fn work(
     };
     let data_dir = config.common.data_dir.clone();
     let worker = WorkerConfig::new(me, config.name.clone(), generation, server, data_dir);
-    let coordinator = Arc::new(files.cluster().clone());
     let (view, _watched) = watch::channel(worker::first_view(me));
-    async move { worker::run(worker, coordinator, Arc::new(files), news, view, status, drain).await }
+    async move { worker::run(worker, Arc::new(cluster), Arc::new(store), news, view, status, drain).await }
 }
 
 /// The file server refuses orders of terms below the log's.

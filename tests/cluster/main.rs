@@ -32,6 +32,8 @@ mod leaving;
 #[cfg(test)]
 mod minority;
 #[cfg(test)]
+mod model_servers;
+#[cfg(test)]
 mod power;
 #[cfg(test)]
 mod refusals;

@@ -18,12 +18,8 @@ use crate::harness::{
 };
 
 fn add_job(model: &str, dataset: &str, batch_size: u32) -> Change {
-    Change::AddJob {
-        model: model.parse().unwrap(),
-        dataset: dataset.parse().unwrap(),
-        batch_size,
-        options: JobOptions::default(),
-    }
+    let (model, dataset) = (model.parse().unwrap(), dataset.parse().unwrap());
+    Change::AddJob { model, dataset, batch_size: batch_size.into(), options: JobOptions::default() }
 }
 
 fn train(models: &[&str]) -> Change {
@@ -51,9 +47,8 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (train(&["mnist-mlp", "no-such-model"]), NotFound, "no-such-model"),
         (add_job("mnist-mlp", "kept", 0), Invalid, "0"),
         (add_job("mnist-mlp", "kept", 5000), Invalid, "5000"),
-        (Change::SetBatchSize { job, batch_size: 0 }, Invalid, "0"),
-        (Change::SetBatchSize { job, batch_size: 5000 }, Invalid, "5000"),
-        (Change::SetBatchSize { job: nobody, batch_size: 5 }, NotFound, "job-77"),
+        (Change::SetBatchSize { job, batch_size: 5000.into() }, Invalid, "5000"),
+        (Change::SetBatchSize { job: nobody, batch_size: 5.into() }, NotFound, "job-77"),
         (Change::StartJob { job: nobody }, NotFound, "job-77"),
         (Change::StopJob { job: nobody }, NotFound, "job-77"),
         (Change::RetryDeadLetters { job: nobody, queries: vec![] }, NotFound, "job-77"),
@@ -120,7 +115,7 @@ async fn a_job_is_started_and_stopped_once() {
     cluster.change(Change::StopJob { job }).await;
     assert_refused(client.change(Change::StopJob { job }).await, &Conflict, "job-2 is stopped");
     assert_eq!(cluster.start_job(job).await, 2000);
-    cluster.change(Change::SetBatchSize { job, batch_size: 64 }).await;
+    cluster.change(Change::SetBatchSize { job, batch_size: 64.into() }).await;
     cluster.finished(job, Duration::from_secs(60)).await;
     assert_refused(client.change(Change::StartJob { job }).await, &Conflict, "job-2 is done");
     cluster.all_results(job, 2000).await;

@@ -71,10 +71,12 @@ fn cluster(second: u64) -> ClusterView {
                 name: format!("m{number}"),
                 shares: vec![(JobId(1 + number % JOBS), 0.5), (JobId(1 + (number + 1) % JOBS), 0.5)],
                 current: vec![JobId(1 + number % JOBS)],
+                due: Vec::new(),
             })
             .collect(),
         store: StoreView { files: FILES, blobs: FILES, bytes: FILES * 100_000, ..StoreView::default() },
         policy: Policy::Rate,
+        sharings: Vec::new(),
         loads: (1..=MEMBERS)
             .map(|number| LoadView {
                 node: NodeId(number),
@@ -93,7 +95,7 @@ fn job(number: u64, second: u64) -> JobView {
         model: "squeezenet1.1".parse().unwrap(),
         version: Some(Digest::default()),
         dataset: "test-data".parse().unwrap(),
-        batch_size: 32,
+        batch_size: 32.into(),
         state: JobState::Running,
         submitted: 100_000,
         done: second * 100,
@@ -108,6 +110,8 @@ fn job(number: u64, second: u64) -> JobView {
         correct: 0,
         duplicates_dropped: 0,
         about: JobAbout { weight: 1, ..JobAbout::default() },
+        local_share: 1.0,
+        batch_now: 32,
     }
 }
 

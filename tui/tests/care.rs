@@ -29,7 +29,7 @@ fn job() -> JobView {
         model: "m".parse().unwrap(),
         version: None,
         dataset: "d".parse().unwrap(),
-        batch_size: 2,
+        batch_size: 2.into(),
         state: JobState::Added,
         submitted: 5,
         done: 0,
@@ -44,6 +44,8 @@ fn job() -> JobView {
         correct: 0,
         duplicates_dropped: 0,
         about: JobAbout { weight: 1, ..JobAbout::default() },
+        local_share: 1.0,
+        batch_now: 32,
     }
 }
 

@@ -47,6 +47,7 @@ fn view(term: u64) -> ClusterView {
         store: StoreView::default(),
         loads: vec![],
         policy: Policy::Rate,
+        sharings: Vec::new(),
     }
 }
 

@@ -9,20 +9,22 @@
 //! Bounds: [`INPUTS_MAX`] inputs queue up, then callers wait. Only live members' reports are kept. Proposals that the
 //! scheduler asks for are repeated; those of workers are not, for the worker repeats them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Letter, State};
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{
-    Assignment, Committed, Config, DeadQuery, Effect, Event, JobSpec, OrdersPlan, Scheduler,
+    Assignment, Committed, Config, DeadQuery, Effect, Event, JobSpec, OrdersPlan, RanBatch, Scheduler,
 };
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::JobState;
+use idunno_shared::wire::blobs::COPIES;
+use idunno_shared::wire::control::{JobState, SharingView};
 use idunno_shared::wire::jobs::{
-    Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, WorkerReport,
+    BatchOutcome, Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, WorkerReport,
 };
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
@@ -30,13 +32,17 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Means, Office, may_decide, not_coordinator, orders};
+use super::{Means, Office, may_decide, not_coordinator, orders, sharing};
+use crate::clock::wall_ms;
 use crate::membership::MembershipView;
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 1_024;
 /// How often jobs and models are compared with the log, whatever was heard.
 pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
+
+/// Reassignments that are remembered for those who look later.
+const SHARINGS_KEPT: usize = 32;
 
 /// What the desk knows that the log does not.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +53,10 @@ pub struct DeskView {
     pub assignments: Vec<Assignment>,
     /// Queries leased, by job.
     pub leased: BTreeMap<JobId, u64>,
+    /// Queries of the batch leased last, by job.
+    pub batches: BTreeMap<JobId, u32>,
+    /// The newest reassignments of workers, oldest first.
+    pub sharings: VecDeque<SharingView>,
 }
 
 type Answer = oneshot::Sender<Result<Orders, Refusal>>;
@@ -87,6 +97,7 @@ impl Desk {
             live: BTreeSet::new(),
             has_leased: false,
             told: BTreeMap::new(),
+            sharings: VecDeque::new(),
         };
         means.vitals.spawn("the desk", closed.clone(), clerk.run(queued, closed));
         Self { means, inputs }
@@ -150,6 +161,7 @@ struct Clerk {
     has_leased: bool,
     /// What the scheduler was told last of each job, but for its pending queries.
     told: BTreeMap<JobId, JobSpec>,
+    sharings: VecDeque<SharingView>,
 }
 
 impl Clerk {
@@ -290,7 +302,7 @@ impl Clerk {
             self.tell(Event::Committed(Committed {
                 worker: commit.worker,
                 job: commit.job,
-                batches: commit.batches.iter().map(|batch| (batch.lease, batch.inference_us)).collect(),
+                batches: commit.batches.iter().map(ran).collect(),
                 ranges: answered.queries().collect(),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
@@ -379,7 +391,15 @@ impl Clerk {
                 warn!(%job, %reason, "paused");
                 self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
             }
-            Effect::Shared { reason, shares } => info!(%reason, ?shares, "the workers are shared anew"),
+            Effect::Shared { reason, shares, reassigned } => {
+                let view = self.means.membership.current();
+                let text = sharing::told(|node| view.name(node), reason, &shares, &reassigned);
+                info!("{text}");
+                self.sharings.push_back(SharingView { at_ms: wall_ms(), text });
+                if self.sharings.len() > SHARINGS_KEPT {
+                    self.sharings.pop_front();
+                }
+            }
             Effect::TrainingFailed { model, reason } => {
                 self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
             }
@@ -397,6 +417,9 @@ impl Clerk {
             warn!(%worker, %reason, "a model server is to be restarted");
         }
         let state = self.state();
+        if self.live.len() > COPIES {
+            plan.grants.iter_mut().for_each(|lease| *lease = self.nearest(&state, worker, *lease));
+        }
         let weights = |lease: Lease| orders::weights(&state, lease);
         orders::fit(&mut plan.grants, weights, |lease, kept| self.scheduler.shorten(worker, lease, kept));
         let view = self.means.membership.current();
@@ -404,6 +427,19 @@ impl Clerk {
         self.note_grants(worker, &orders);
         // A worker that has gone does not list the leases in its next report, so they return.
         let _ = reply.send(Ok(orders));
+    }
+
+    /// Moves a batch that was just granted to the inputs that its worker has most of, among the next that wait.
+    fn nearest(&mut self, state: &State, worker: NodeId, lease: Lease) -> Lease {
+        let local = |lease: &Lease| orders::local_bytes(state, worker, *lease);
+        let others = self.scheduler.alternatives(lease);
+        let best = others.into_iter().max_by_key(|other| (local(other), Reverse(other.range.first)));
+        match best {
+            Some(best) if local(&best) > local(&lease) && self.scheduler.exchange(worker, lease, best) => {
+                best
+            }
+            _ => lease,
+        }
     }
 
     /// How long a failover, or a worker's death, held its work up is told by these lines.
@@ -491,11 +527,18 @@ impl Clerk {
     }
 
     fn view(&self) -> DeskView {
-        let jobs = self.told.keys().map(|&job| (job, self.scheduler.leased(job)));
+        let leased = self.told.keys().map(|&job| (job, self.scheduler.leased(job)));
+        let batches = self.told.keys().map(|&job| (job, self.scheduler.batch_now(job)));
         DeskView {
             reports: self.reports.clone(),
             assignments: self.scheduler.assignments(),
-            leased: jobs.collect(),
+            leased: leased.collect(),
+            batches: batches.collect(),
+            sharings: self.sharings.clone(),
         }
     }
+}
+
+fn ran(batch: &BatchOutcome) -> RanBatch {
+    RanBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
 }

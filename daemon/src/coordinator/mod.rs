@@ -25,6 +25,7 @@ pub mod herald;
 pub mod orders;
 pub mod reads;
 pub mod repair;
+pub mod sharing;
 pub mod starting;
 pub mod uploads;
 pub mod views;

@@ -2,7 +2,7 @@
 
 use idunno_core::metadata::State;
 use idunno_core::scheduler::OrdersPlan;
-use idunno_shared::ids::Term;
+use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{
@@ -81,6 +81,12 @@ pub fn orders(
         restart: plan.restart.clone(),
         stop_training: plan.stop_training.clone(),
     }
+}
+
+/// Bytes of a batch's inputs that are recorded to be on the worker's disk.
+pub fn local_bytes(state: &State, worker: NodeId, lease: Lease) -> u64 {
+    let extents = state.queries(lease.job, lease.range).flat_map(|(_, query)| query.extents.iter());
+    extents.filter(|blob| state.holders(&blob.digest).contains(&worker)).map(|blob| blob.size).sum()
 }
 
 fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {

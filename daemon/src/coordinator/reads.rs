@@ -103,13 +103,13 @@ impl Office {
 
     async fn results(&self, job: JobId, skip: u64, limit: u32) -> Result<ControlReply, Refusal> {
         let (state, view) = (self.barrier().await?, self.means.membership.current());
-        let leased = self.desk.view().await?.leased.get(&job).copied().unwrap_or(0);
+        let desk = self.desk.view().await?;
         let (segments, more) = state.segments(job, skip, limit)?;
         let segments = segments.into_iter().map(|segment| SegmentView {
             segment: placed(&state, &view, segment.blob),
             ranges: segment.ranges.clone(),
         });
-        let job = state.job_or_refusal(job)?.view(leased, wall_ms());
+        let job = views::job(state.job_or_refusal(job)?, &desk, wall_ms());
         Ok(ControlReply::Results { segments: segments.collect(), more, job })
     }
 
@@ -129,7 +129,8 @@ impl Office {
         let mut rows = views::assignments(&self.means.membership.current(), &desk);
         if let Some(job) = job {
             rows.retain(|row| {
-                row.current.contains(&job) || row.shares.iter().any(|&(other, _)| other == job)
+                let mut shares = row.shares.iter().chain(&row.due);
+                row.current.contains(&job) || shares.any(|&(other, _)| other == job)
             });
         }
         Ok(rows)

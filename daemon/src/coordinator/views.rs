@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_core::metadata::State;
+use idunno_core::metadata::{Job, State};
 use idunno_core::placement::Holdings;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{
@@ -30,7 +30,14 @@ const PUSHES_SKIPPED_MAX: u32 = 5;
 /// All jobs, as shown.
 pub fn jobs<'a>(state: &'a State, desk: &'a DeskView) -> impl Iterator<Item = JobView> + 'a {
     let now_ms = wall_ms();
-    state.jobs().map(move |job| job.view(desk.leased.get(&job.id).copied().unwrap_or(0), now_ms))
+    state.jobs().map(move |record| job(record, desk, now_ms))
+}
+
+/// One job, as shown.
+pub fn job(job: &Job, desk: &DeskView, now_ms: u64) -> JobView {
+    let leased = desk.leased.get(&job.id).copied().unwrap_or(0);
+    let batch_now = desk.batches.get(&job.id).copied().unwrap_or(0);
+    JobView { batch_now, ..job.view(leased, now_ms) }
 }
 
 /// All workers that reported, with their jobs.
@@ -40,6 +47,7 @@ pub fn assignments(view: &MembershipView, desk: &DeskView) -> Vec<AssignmentView
         name: view.name(assignment.worker),
         shares: assignment.shares.clone(),
         current: assignment.current.clone(),
+        due: assignment.due.clone(),
     };
     desk.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
 }
@@ -177,6 +185,7 @@ impl Office {
             store: self.store_view(&state),
             loads: loads(&self.repairs.borrow().holdings, &desk),
             policy: state.policy(),
+            sharings: desk.sharings.into_iter().collect(),
         })
     }
 

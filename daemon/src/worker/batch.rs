@@ -8,6 +8,7 @@
 //! Bounds: a chunk has at most as many bytes as the configuration says, or is one input of at most [`INPUT_BYTES_MAX`]; a batch's
 //! rows have at most [`ROWS_BYTES_MAX`].
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use super::faults::{Faults, ranges_of};
 use super::labels::{LabelCache, Labels};
 use super::model_server::{Extensions, ModelServer, ServerError};
 use super::pace::Pace;
-use super::ports::Store;
+use super::ports::{Fetched, Store};
 use super::protocol::RowAnswer;
 use super::rows::{Named, RowFrame, is_right, write_row};
 use crate::records::{self, Record};
@@ -41,7 +42,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 type Missing = (FaultKind, String);
 
 /// A chunk's inputs: positions in the batch, and the bytes or why there are none.
-type Chunk = Vec<(usize, Result<Bytes, Missing>)>;
+type Chunk = Vec<(usize, Result<Fetched, Missing>)>;
 
 /// A granted batch with its first chunk of inputs.
 #[derive(Debug)]
@@ -51,8 +52,17 @@ pub struct Prepared {
     chunks: Vec<Range<usize>>,
     first: Chunk,
     labels: Option<Arc<Labels>>,
-    /// The inputs by place, where they are records of one file.
-    records: Option<Vec<Record>>,
+    /// The inputs, where they are records of one file.
+    records: Option<Records>,
+}
+
+/// Inputs that are records of one file.
+#[derive(Debug)]
+struct Records {
+    /// They, by place.
+    all: Vec<Record>,
+    /// Whether they came from the member's own disk.
+    is_local: bool,
 }
 
 /// A batch that ran.
@@ -77,7 +87,7 @@ impl Ran {
         faults.add((lease.range.first..lease.range.end()).collect(), kind, reason);
         Self {
             rows: Vec::new(),
-            outcome: BatchOutcome { lease, answered: Vec::new(), inference_us: 0, labelled: 0, correct: 0 },
+            outcome: nothing_answered(lease),
             faults: faults.into_faults(),
             worker_fault: kind == FaultKind::Worker,
             hung: false,
@@ -92,6 +102,18 @@ pub struct Shelf {
     pub labels: LabelCache,
     /// Files of records.
     pub extents: ExtentCache,
+}
+
+fn nothing_answered(lease: Lease) -> BatchOutcome {
+    BatchOutcome {
+        lease,
+        answered: Vec::new(),
+        inference_us: 0,
+        labelled: 0,
+        correct: 0,
+        local: 0,
+        refused: 0,
+    }
 }
 
 /// Fetches a batch's first chunk and its labels.
@@ -127,19 +149,19 @@ async fn prepare_records(
     grant.inputs = (range.first..range.end()).filter_map(input).collect();
     let failed = |why: String| (FaultKind::Fetch, format!("cannot read the records: {why}"));
     let late = || format!("not read within {} s", FETCH_TIMEOUT.as_secs());
-    let bytes = match timeout(FETCH_TIMEOUT, shelf.extents.read(store, &granted)).await {
-        Ok(bytes) => bytes.map_err(failed),
+    let fetched = match timeout(FETCH_TIMEOUT, shelf.extents.read(store, &granted)).await {
+        Ok(fetched) => fetched.map_err(failed),
         Err(_) => Err(failed(late())),
     };
-    let records = bytes.map(|bytes| {
+    let records = fetched.map(|Fetched { bytes, is_local }| {
         let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
-        records::read(granted.format, &bytes, skip, grant.inputs.len())
+        Records { all: records::read(granted.format, &bytes, skip, grant.inputs.len()), is_local }
     });
     let count = grant.inputs.len();
     match records {
-        Ok(records) if records.len() == count => {
+        Ok(records) if records.all.len() == count => {
             let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
-            let sizes: Vec<u64> = records.iter().map(size).collect();
+            let sizes: Vec<u64> = records.all.iter().map(size).collect();
             let chunks = plan_chunks(&sizes, chunk_bytes);
             let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
             Prepared { grant, chunks, first, labels: None, records: Some(records) }
@@ -147,7 +169,7 @@ async fn prepare_records(
         other => {
             let why = other.map_or_else(
                 |why| why,
-                |records| failed(format!("there are {} where {count} were counted", records.len())),
+                |records| failed(format!("there are {} where {count} were counted", records.all.len())),
             );
             let first = (0..count).map(|place| (place, Err(why.clone()))).collect();
             Prepared {
@@ -161,9 +183,11 @@ async fn prepare_records(
     }
 }
 
-fn record_chunk(records: &[Record], places: Range<usize>) -> Chunk {
-    let input = |place: usize| match &records[place].input {
-        Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => Ok(input.clone()),
+fn record_chunk(records: &Records, places: Range<usize>) -> Chunk {
+    let input = |place: usize| match &records.all[place].input {
+        Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => {
+            Ok(Fetched { bytes: input.clone(), is_local: records.is_local })
+        }
         Ok(input) => Err((FaultKind::BadInput, format!("the record's input has {} bytes", input.len()))),
         Err(why) => Err((FaultKind::BadInput, why.clone())),
     };
@@ -216,16 +240,17 @@ async fn fetch_chunk(store: &dyn Store, inputs: &[QueryInput], places: Range<usi
         if blobs.len() < input.extents.len() {
             return Err(failed("the store gave too few blobs".to_owned()));
         }
-        let blobs: Result<Vec<Bytes>, _> = blobs.into_iter().collect();
+        let blobs: Result<Vec<Fetched>, _> = blobs.into_iter().collect();
         let mut blobs = blobs.map_err(|error| failed(error.to_string()))?;
         if blobs.len() == 1 {
             return Ok(blobs.swap_remove(0));
         }
-        let mut whole = BytesMut::with_capacity(blobs.iter().map(Bytes::len).sum());
+        let mut whole = BytesMut::with_capacity(blobs.iter().map(|blob| blob.bytes.len()).sum());
         for blob in &blobs {
-            whole.extend_from_slice(blob);
+            whole.extend_from_slice(&blob.bytes);
         }
-        Ok(whole.freeze())
+        let is_local = blobs.iter().all(|blob| blob.is_local);
+        Ok(Fetched { bytes: whole.freeze(), is_local })
     };
     places.map(|place| (place, read(&inputs[place]))).collect()
 }
@@ -252,13 +277,16 @@ pub async fn run(bench: Bench, prepared: Prepared) -> Ran {
         bench: &bench,
         grant: &grant,
         labels: labels.as_deref(),
-        records: records.as_deref(),
+        records: records.as_ref().map(|records| &records.all[..]),
         rows: Vec::new(),
         answered: Vec::new(),
         faults: Faults::default(),
         inference: Duration::ZERO,
         labelled: 0,
         correct: 0,
+        near: BTreeSet::new(),
+        local: 0,
+        refused: 0,
         stopped: None,
         hung: false,
     };
@@ -295,6 +323,11 @@ struct Run<'a> {
     inference: Duration,
     labelled: u32,
     correct: u32,
+    /// The places whose inputs came from the own disk, and how many of those are answered.
+    near: BTreeSet<usize>,
+    local: u32,
+    /// The most queries of a call that was refused as too much at once.
+    refused: usize,
     /// Why nothing more is tried.
     stopped: Option<Missing>,
     hung: bool,
@@ -305,9 +338,12 @@ impl Run<'_> {
         let (mut places, mut inputs) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
         for (place, input) in chunk {
             match input {
-                Ok(bytes) => {
+                Ok(input) => {
                     places.push(place);
-                    inputs.push(bytes);
+                    inputs.push(input.bytes);
+                    if input.is_local {
+                        self.near.insert(place);
+                    }
                 }
                 Err((kind, reason)) => self.faults.add(vec![self.grant.inputs[place].index], kind, &reason),
             }
@@ -323,6 +359,9 @@ impl Run<'_> {
             }
             if let Err(error) = self.infer(&places[call.clone()], &inputs[call.clone()]).await {
                 if error.splits() && call.len() > 1 {
+                    if error.is_too_much() {
+                        self.refused = self.refused.max(call.len());
+                    }
                     let middle = call.start + call.len() / 2;
                     calls.push(middle..call.end);
                     calls.push(call.start..middle);
@@ -382,6 +421,7 @@ impl Run<'_> {
             return self.faults.add(vec![input.index], FaultKind::Inference, reason);
         }
         self.answered.push(input.index);
+        self.local += u32::from(self.near.contains(&place));
         if let Some(label) = label {
             self.labelled += 1;
             self.correct += u32::from(is_right(output, label));
@@ -405,6 +445,8 @@ impl Run<'_> {
             inference_us: u64::try_from(self.inference.as_micros()).unwrap_or(u64::MAX),
             labelled: self.labelled,
             correct: self.correct,
+            local: self.local,
+            refused: u32::try_from(self.refused).unwrap_or(u32::MAX),
         };
         let worker_fault = self.stopped.is_some();
         Ran { rows: self.rows, outcome, faults: self.faults.into_faults(), worker_fault, hung: self.hung }

@@ -2,28 +2,29 @@
 //!
 //! Bounds: the extents read last are kept, up to [`KEPT_BYTES_MAX`] in all, or a single larger one.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::jobs::RecordsGrant;
 use tokio::sync::Mutex;
 
-use super::ports::Store;
+use super::ports::{Fetched, Store};
 
 /// Bytes that are kept.
 pub const KEPT_BYTES_MAX: usize = 128 << 20;
 
 /// The extents read last, the newest behind.
 #[derive(Default)]
-pub struct ExtentCache(Mutex<Vec<(Digest, Bytes)>>);
+pub struct ExtentCache(Mutex<Vec<(Digest, Fetched)>>);
 
 impl ExtentCache {
     /// The bytes that a grant names; or why they are not to be had.
-    pub async fn read(&self, store: &dyn Store, granted: &RecordsGrant) -> Result<Bytes, String> {
+    pub async fn read(&self, store: &dyn Store, granted: &RecordsGrant) -> Result<Fetched, String> {
         let place = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let (mut skip, mut left) = (place(granted.skip_bytes), place(granted.bytes));
-        let mut read = Vec::with_capacity(granted.extents.len());
+        let (mut read, mut is_local) = (Vec::with_capacity(granted.extents.len()), true);
         for extent in &granted.extents {
-            let whole = self.extent(store, extent).await?;
+            let Fetched { bytes: whole, is_local: is_near } = self.extent(store, extent).await?;
+            is_local &= is_near;
             let start = skip.min(whole.len());
             let end = start + left.min(whole.len() - start);
             read.push(whole.slice(start..end));
@@ -33,35 +34,36 @@ impl ExtentCache {
             return Err(format!("{left} bytes are missing"));
         }
         if read.len() == 1 {
-            return Ok(read.swap_remove(0));
+            return Ok(Fetched { bytes: read.swap_remove(0), is_local });
         }
         let mut whole = BytesMut::with_capacity(place(granted.bytes));
         read.iter().for_each(|part| whole.extend_from_slice(part));
-        Ok(whole.freeze())
+        Ok(Fetched { bytes: whole.freeze(), is_local })
     }
 
     async fn extent(
         &self,
         store: &dyn Store,
         extent: &idunno_shared::wire::control::PlacedBlob,
-    ) -> Result<Bytes, String> {
+    ) -> Result<Fetched, String> {
         let digest = extent.blob.digest;
         // Held while it is read: batches that are prepared side by side want the same.
         let mut kept = self.0.lock().await;
         if let Some(place) = kept.iter().position(|(known, _)| *known == digest) {
             let found = kept.remove(place);
-            let bytes = found.1.clone();
+            let fetched = found.1.clone();
             kept.push(found);
-            return Ok(bytes);
+            return Ok(fetched);
         }
         let fetched = store.fetch(std::slice::from_ref(extent)).await.pop();
         let fetched = fetched.ok_or_else(|| String::from("the store gave nothing"))?;
-        let bytes = fetched.map_err(|error| error.to_string())?;
-        kept.push((digest, bytes.clone()));
-        while kept.len() > 1 && kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > KEPT_BYTES_MAX {
+        let fetched = fetched.map_err(|error| error.to_string())?;
+        kept.push((digest, fetched.clone()));
+        let held = |kept: &[(Digest, Fetched)]| kept.iter().map(|(_, kept)| kept.bytes.len()).sum::<usize>();
+        while kept.len() > 1 && held(&kept) > KEPT_BYTES_MAX {
             kept.remove(0);
         }
-        Ok(bytes)
+        Ok(fetched)
     }
 }
 
@@ -85,8 +87,8 @@ mod tests {
             skip: 0,
         };
         let cache = ExtentCache::default();
-        assert_eq!(cache.read(&store, &granted(4, 4)).await.unwrap(), "two\n");
-        assert_eq!(cache.read(&store, &granted(0, 14)).await.unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(cache.read(&store, &granted(4, 4)).await.unwrap().bytes, "two\n");
+        assert_eq!(cache.read(&store, &granted(0, 14)).await.unwrap().bytes, "one\ntwo\nthree\n");
         assert!(cache.read(&store, &granted(4, 11)).await.unwrap_err().contains("1 bytes"));
     }
 }

@@ -107,7 +107,7 @@ async fn read_table(store: &dyn Store, extents: &[PlacedBlob]) -> Option<Labels>
     let mut table = Vec::new();
     for extent in store.fetch(extents).await {
         match extent {
-            Ok(bytes) => table.extend_from_slice(&bytes),
+            Ok(extent) => table.extend_from_slice(&extent.bytes),
             Err(error) => {
                 warn!(%error, "the label table cannot be read now, this batch counts as unlabelled");
                 return None;

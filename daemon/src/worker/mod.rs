@@ -3,7 +3,7 @@
 //!
 //! Source: the design, sections 8 and 9. The pure parts decide: [`desk`] (which batches are held, what runs next),
 //! [`segments`] (when rows are stored), [`models`] (what is loaded or trained), [`pace`] (deadlines), [`protocol`],
-//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`batch`] (one batch), [`extents`] (files of records), [`tasks`] (one
+//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`near`] (inputs from the own disk), [`batch`] (one batch), [`extents`] (files of records), [`tasks`] (one
 //! load, training or commit), [`services`] and [`compact`] (what the coordinator asks beside), [`supervisor`] (the server process), [`model_server`] (calls to it), [`shell`] (the one task that owns all
 //! state and hears of everything else as an event).
 //!
@@ -21,6 +21,7 @@ pub mod faults;
 pub mod labels;
 pub mod model_server;
 pub mod models;
+pub mod near;
 pub mod pace;
 pub mod ports;
 pub mod protocol;

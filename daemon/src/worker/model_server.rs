@@ -77,11 +77,15 @@ impl ServerError {
         }
     }
 
+    /// Whether the call had too many or too large inputs for one: the server has no memory for it, or no such bodies.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Status { status: 413 | 507, .. })
+    }
+
     /// Whether a call with fewer inputs may do better: one of them is bad, or they are too many at once.
     pub fn splits(&self) -> bool {
         match self {
-            Self::Status { status: 507, .. } => true,
-            Self::Status { .. } => self.fault() == FaultKind::BadInput,
+            Self::Status { .. } => self.is_too_much() || self.fault() == FaultKind::BadInput,
             _ => false,
         }
     }

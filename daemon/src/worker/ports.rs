@@ -31,10 +31,19 @@ impl Coordinator for Cluster {
 #[error("{0}")]
 pub struct StoreError(pub String);
 
+/// The bytes of a blob.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// They, verified.
+    pub bytes: Bytes,
+    /// Whether they came from the member's own disk, without a connection.
+    pub is_local: bool,
+}
+
 /// The file store.
 pub trait Store: Send + Sync {
     /// Reads blobs, verified, the local holder first; answers in the order asked.
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Bytes, StoreError>>>;
+    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>>;
 
     /// Stores blobs durably under a new upload; nothing refers to them yet.
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>>;
@@ -44,10 +53,12 @@ pub trait Store: Send + Sync {
 }
 
 impl Store for Files {
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Bytes, StoreError>>> {
+    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>> {
         // Each future owns what it reads: the compiler cannot see that a borrowing one may change threads.
         let fetch = move |blob: PlacedBlob| async move {
-            self.fetch_blob(&blob).await.map_err(|error| StoreError(error.to_string()))
+            let fetched = self.fetch_blob(&blob).await;
+            let fetched = fetched.map(|bytes| Fetched { bytes, is_local: false });
+            fetched.map_err(|error| StoreError(error.to_string()))
         };
         Box::pin(stream::iter(blobs.to_vec()).map(fetch).buffered(BLOBS_IN_FLIGHT).collect())
     }

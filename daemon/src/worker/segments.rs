@@ -121,7 +121,15 @@ mod tests {
     fn outcome(job: u64, first: u64) -> BatchOutcome {
         let range = QueryRange { first, count: 1 };
         let lease = Lease { job: JobId(job), range, attempt: 1, term: Term(1) };
-        BatchOutcome { lease, answered: vec![range], inference_us: 1, labelled: 0, correct: 0 }
+        BatchOutcome {
+            lease,
+            answered: vec![range],
+            inference_us: 1,
+            labelled: 0,
+            correct: 0,
+            local: 0,
+            refused: 0,
+        }
     }
 
     #[test]

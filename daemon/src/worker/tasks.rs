@@ -285,7 +285,7 @@ fn extent_stream(
         let fetched = timeout(STORE_TIMEOUT, store.fetch(std::slice::from_ref(&extent))).await;
         let late = || StoreError(format!("an extent was not read within {} s", STORE_TIMEOUT.as_secs()));
         let none = || StoreError("the store gave no blob".to_owned());
-        let bytes = fetched.map_err(|_| late())?.pop().ok_or_else(none)??;
+        let bytes = fetched.map_err(|_| late())?.pop().ok_or_else(none)??.bytes;
         hasher.update(&bytes);
         if extents.len() == 0 && hasher.finalize().as_bytes() != &version.0 {
             return Err(StoreError(format!("the artefact is not version {version}")));

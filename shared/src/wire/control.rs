@@ -11,7 +11,7 @@ use super::blobs::{BlobRef, Holder};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,
     JobView, LeaseStage, LeaseView, Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView,
-    SegmentView, StoreView, WorkerView,
+    SegmentView, SharingView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName, ParameterName};
@@ -207,8 +207,8 @@ pub enum Change {
         model: ModelName,
         /// The data set.
         dataset: DatasetName,
-        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
-        batch_size: u32,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
+        batch_size: super::jobs::BatchSize,
         /// Its name and the like.
         #[serde(default)]
         options: JobOptions,
@@ -217,8 +217,8 @@ pub enum Change {
     SetBatchSize {
         /// The job.
         job: JobId,
-        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`].
-        batch_size: u32,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
+        batch_size: super::jobs::BatchSize,
     },
     /// `start-job`: freeze the data set and start, or go on after a stop.
     StartJob {

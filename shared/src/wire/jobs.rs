@@ -3,7 +3,12 @@
 //! A worker reports every heartbeat (one second) and whenever it wants a batch; a report renews its leases, and its
 //! answer carries what to run, load, train and cancel. Results go to the file servers; only their ranges come here.
 
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::blobs::BlobRef;
 use super::control::{Parameters, PlacedBlob};
@@ -21,6 +26,57 @@ pub const REASON_BYTES_MAX: usize = 512;
 
 /// Largest weight of a job.
 pub const WEIGHT_MAX: u32 = 1000;
+
+/// How many queries a batch has. On the wire and in the log a number, where 0 stands for auto.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
+pub enum BatchSize {
+    /// So many; at most [`BATCH_QUERIES_MAX`].
+    Fixed(NonZeroU32),
+    /// As many as are best at each worker: the coordinator finds out.
+    Auto,
+}
+
+impl From<u32> for BatchSize {
+    fn from(queries: u32) -> Self {
+        NonZeroU32::new(queries).map_or(Self::Auto, Self::Fixed)
+    }
+}
+
+impl From<BatchSize> for u32 {
+    fn from(size: BatchSize) -> Self {
+        match size {
+            BatchSize::Fixed(queries) => queries.get(),
+            BatchSize::Auto => 0,
+        }
+    }
+}
+
+impl fmt::Display for BatchSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(queries) => queries.fmt(f),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// What is no batch size.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("'{0}' is no batch size: 1 to {BATCH_QUERIES_MAX}, or auto")]
+pub struct BatchSizeError(String);
+
+impl FromStr for BatchSize {
+    type Err = BatchSizeError;
+
+    fn from_str(text: &str) -> Result<Self, BatchSizeError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let queries = text.parse().ok().filter(|queries: &NonZeroU32| queries.get() <= BATCH_QUERIES_MAX);
+        queries.map(Self::Fixed).ok_or_else(|| BatchSizeError(text.to_owned()))
+    }
+}
 
 /// In what jobs that run at once are equal, each by its weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,6 +288,12 @@ pub struct BatchOutcome {
     pub labelled: u32,
     /// Of the labelled, those whose first label was right.
     pub correct: u32,
+    /// Of the answered queries, those whose input was read from the worker's own disk.
+    #[serde(default)]
+    pub local: u32,
+    /// The most queries of a call that the model server refused as too much at once; 0 if it took all calls.
+    #[serde(default)]
+    pub refused: u32,
 }
 
 /// A segment of result rows, stored durably, and the batches in it.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::control::{FileSummary, Parameters, PlacedBlob};
-use super::jobs::{Lease, ModelState, Policy, QueryRange, ServerState, TrainingProgress};
+use super::jobs::{BatchSize, Lease, ModelState, Policy, QueryRange, ServerState, TrainingProgress};
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
 
@@ -65,8 +65,8 @@ pub struct JobView {
     pub version: Option<Digest>,
     /// Its data set.
     pub dataset: DatasetName,
-    /// Queries per batch.
-    pub batch_size: u32,
+    /// Queries per batch, as it was set.
+    pub batch_size: BatchSize,
     /// Its state.
     pub state: JobState,
     /// Queries of its manifest; 0 before the start.
@@ -93,6 +93,12 @@ pub struct JobView {
     pub correct: u64,
     /// Rows that came twice and were dropped.
     pub duplicates_dropped: u64,
+    /// Of the answered queries' inputs, the share that was read from the worker's own disk, 0 to 1.
+    #[serde(default)]
+    pub local_share: f64,
+    /// Queries of the batch that was leased last, while the job runs: where the size is auto it differs by worker.
+    #[serde(default)]
+    pub batch_now: u32,
     /// What else is known of it.
     #[serde(default)]
     pub about: JobAbout,
@@ -126,6 +132,18 @@ pub struct AssignmentView {
     pub shares: Vec<(JobId, f64)>,
     /// The jobs whose batches it holds now.
     pub current: Vec<JobId>,
+    /// The jobs that it is assigned to, and the share of it that each is due, 0 to 1.
+    #[serde(default)]
+    pub due: Vec<(JobId, f64)>,
+}
+
+/// Workers were assigned to jobs anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharingView {
+    /// When, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// Why, and to which jobs.
+    pub text: String,
 }
 
 /// A batch in a worker's hands.
@@ -284,6 +302,9 @@ pub struct ClusterView {
     /// In what jobs are equal.
     #[serde(default)]
     pub policy: Policy,
+    /// The newest reassignments of workers, oldest first.
+    #[serde(default)]
+    pub sharings: Vec<SharingView>,
 }
 
 /// What a member holds and has in hand.

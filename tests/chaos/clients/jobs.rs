@@ -85,9 +85,13 @@ impl Client {
 
     /// Runs a job to its end; returns its number.
     pub(crate) async fn one_job(&mut self) -> anyhow::Result<JobId> {
-        let batch_size = self.rng.random_range(1..=16);
-        let options = JobOptions::default();
-        let add = Change::AddJob { model: MODEL.parse()?, dataset: DATASET.parse()?, batch_size, options };
+        let batch_size: u32 = self.rng.random_range(0..=16);
+        let add = Change::AddJob {
+            model: MODEL.parse()?,
+            dataset: DATASET.parse()?,
+            batch_size: batch_size.into(),
+            options: JobOptions::default(),
+        };
         let job = match self.cluster.change(add).await? {
             Changed::JobAdded(job) => job,
             other => bail!("{other:?}"),
@@ -122,7 +126,7 @@ impl Client {
     /// What a person may do to a job that runs.
     async fn meddle(&mut self, job: JobId) -> anyhow::Result<()> {
         let change = match self.rng.random_range(0..20) {
-            0 => Change::SetBatchSize { job, batch_size: self.rng.random_range(1..=16) },
+            0 => Change::SetBatchSize { job, batch_size: self.rng.random_range(0..=16_u32).into() },
             1 => Change::StopJob { job },
             _ => return Ok(()),
         };

@@ -83,10 +83,17 @@ impl LocalCluster {
         .await;
     }
 
-    /// Adds a job.
+    /// Adds a job; a batch size of 0 stands for auto.
     pub(crate) async fn add_job(&self, model: &str, dataset: &str, batch_size: u32) -> JobId {
         let (model, dataset) = (model.parse().unwrap(), dataset.parse().unwrap());
-        match self.change(Change::AddJob { model, dataset, batch_size, options: JobOptions::default() }).await
+        match self
+            .change(Change::AddJob {
+                model,
+                dataset,
+                batch_size: batch_size.into(),
+                options: JobOptions::default(),
+            })
+            .await
         {
             Changed::JobAdded(job) => job,
             other => panic!("{other:?}"),

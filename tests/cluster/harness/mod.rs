@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 mod jobs;
 mod model_server;
+mod model_server_port;
 mod process;
 mod wait;
 

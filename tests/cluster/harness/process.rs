@@ -82,6 +82,8 @@ impl Daemon {
         for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("IDUNNO_")) {
             command.env_remove(variable);
         }
+        // Its model server takes faults from tests; none is armed.
+        command.env("IDUNNO_TEST_FAULTS", "{}");
         if let Some(point) = &self.crash_at {
             command.env("IDUNNO_CRASH_AT", point);
         }

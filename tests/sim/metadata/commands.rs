@@ -93,7 +93,7 @@ impl Generator {
             8 | 9 => Change::AddJob {
                 model: self.pick(&["mnist-mlp", "mnist-mlp", "squeezenet1.1", "mine"]).parse().unwrap(),
                 dataset: self.pick(&["data", "data", "other", "nothing", "lines.jsonl"]).parse().unwrap(),
-                batch_size: self.pick(&[1, 4, 4096, 0, 4097]),
+                batch_size: self.pick(&[1, 4, 4096, 0, 4097]).into(),
                 options: JobOptions {
                     name: self.pick(&[None, None, Some("a"), Some("b")]).map(|name| name.parse().unwrap()),
                     weight: self.pick(&[None, Some(2), Some(0)]),
@@ -103,7 +103,7 @@ impl Generator {
             10 => match self.rng.random_range(0..3) {
                 0 => Change::SetWeight { job, weight: self.pick(&[1, 1000, 0]) },
                 1 => Change::SetPolicy(self.pick(&[Policy::Rate, Policy::Time, Policy::Fifo])),
-                _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]) },
+                _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]).into() },
             },
             11 | 12 => Change::StartJob { job },
             13 => Change::StopJob { job },
@@ -147,7 +147,16 @@ impl Generator {
             answered.clear();
         }
         let labelled = answered.iter().map(|range| range.count).sum();
-        BatchOutcome { lease, answered, inference_us: self.below(50_000), labelled, correct: labelled / 2 }
+        let inference_us = self.below(50_000);
+        BatchOutcome {
+            lease,
+            answered,
+            inference_us,
+            labelled,
+            correct: labelled / 2,
+            local: labelled,
+            refused: 0,
+        }
     }
 
     fn action(&mut self, state: &State) -> Action {
@@ -225,7 +234,7 @@ impl Generator {
             Action::Change(Change::AddJob {
                 model,
                 dataset: "data".parse().unwrap(),
-                batch_size: 2,
+                batch_size: 2.into(),
                 options: JobOptions::default(),
             }),
             Action::Change(Change::StartJob { job: JobId(1) }),

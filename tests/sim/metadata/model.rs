@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use idunno_core::metadata::{Action, Applied, Command, Inputs, PREDEFINED_MODELS, State};
 use idunno_shared::ids::{Digest, JobId, OpId};
 use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, QueryRange};
+use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange};
 use idunno_shared::wire::refusal::RefusalCode;
 
 type Outcome = Result<Applied, RefusalCode>;
@@ -21,7 +21,7 @@ enum Fate {
 struct Job {
     model: String,
     dataset: String,
-    batch_size: u32,
+    batch_size: BatchSize,
     state: JobState,
     manifest: Vec<(String, Vec<Digest>)>,
     fates: Vec<Fate>,
@@ -190,7 +190,7 @@ impl Model {
             }
             Change::AddJob { model, dataset, batch_size, options } => {
                 let JobOptions { name, weight, .. } = options;
-                if !(1..=4096).contains(batch_size) || *weight == Some(0) {
+                if u32::from(*batch_size) > 4096 || *weight == Some(0) {
                     return Err(RefusalCode::Invalid);
                 }
                 let model = model.to_string();
@@ -224,7 +224,7 @@ impl Model {
                 Ok(Changed::JobAdded(JobId(id)))
             }
             Change::SetBatchSize { job, batch_size } => {
-                if !(1..=4096).contains(batch_size) {
+                if u32::from(*batch_size) > 4096 {
                     return Err(RefusalCode::Invalid);
                 }
                 let job = self.job(*job)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
-use idunno_core::scheduler::OrdersPlan;
+use idunno_core::scheduler::{OrdersPlan, RanBatch};
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::jobs::{FaultKind, Lease};
 use rand::RngExt;
@@ -94,13 +94,17 @@ impl World {
     fn start(&mut self, node: NodeId) {
         let now = self.now;
         let Some(lease) = self.worker(node).start(now) else { return };
-        let query_us = self.log.jobs[&lease.job].load.query_us;
+        let (cost_us, _) = self.log.jobs[&lease.job].load.cost(lease.range.count);
         let slowness = self.workers[&node].slowness;
         let noise = self.rng.random_range(80..120);
-        let run_us = query_us * u64::from(lease.range.count) * slowness * noise / 10_000;
+        let run_us = cost_us * slowness * noise / 10_000;
         let ends = if self.workers[&node].hangs { GIVES_UP } else { Duration::from_micros(run_us) };
         self.local(node, ends, Local::RunEnds(lease));
-        self.worker(node).busy_us += run_us;
+        let worker = self.worker(node);
+        worker.busy_us += run_us;
+        worker.batches += 1;
+        worker.switches +=
+            u64::from(worker.last_job.replace(lease.job).is_some_and(|last| last != lease.job));
     }
 
     fn run_ends(&mut self, node: NodeId, lease: Lease) {
@@ -130,7 +134,9 @@ impl World {
     fn commit(&mut self, node: NodeId, lease: Lease) {
         let generation = self.workers[&node].generation;
         let Some(Stage::Ran { rows, inference_us }) = self.worker(node).stage(lease).cloned() else { return };
-        self.send(Message::Commit { worker: node, generation, lease, rows, inference_us });
+        let (_, refused) = self.log.jobs[&lease.job].load.cost(lease.range.count);
+        let ran = RanBatch { lease, inference_us, refused };
+        self.send(Message::Commit { worker: node, generation, ran, rows });
         self.local(node, COMMIT_TIMEOUT, Local::CommitAgain(lease));
     }
 
@@ -213,8 +219,8 @@ impl World {
                 self.at(back, Happening::Resume(job));
             }
             82..94 => {
-                let size = [1, 5, 16, 32, 100][self.rng.random_range(0..5)];
-                self.change(job, |job| job.batch_size = size);
+                let size = [0, 1, 5, 16, 32, 100][self.rng.random_range(0..6)];
+                self.change(job, |job| job.batch_size = size.into());
             }
             94..97 if jobs.len() < 8 => {
                 let load = super::random_load(self, 0);

@@ -22,6 +22,10 @@ pub(crate) struct Load {
     pub(crate) queries: u64,
     /// At a worker of speed 1.
     pub(crate) query_us: u64,
+    /// For each call of the model server, besides.
+    pub(crate) call_us: u64,
+    /// The model server refuses calls with more queries, where it is not 0.
+    pub(crate) most: u32,
     /// Called bad by every worker.
     pub(crate) bad: BTreeSet<u64>,
     /// Fail every batch that holds them.
@@ -35,6 +39,16 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn plain(model: u8, queries: u64, query_us: u64) -> Self {
         Self { model, queries, query_us, ..Self::default() }
+    }
+
+    /// How long a batch takes, and the most queries of a call that the model server refused: what it refuses is
+    /// halved, as workers do.
+    pub(crate) fn cost(&self, queries: u32) -> (u64, u32) {
+        if self.most == 0 || queries <= self.most {
+            return (self.call_us + self.query_us * u64::from(queries), 0);
+        }
+        let halves = [queries / 2, queries - queries / 2].map(|half| self.cost(half).0);
+        (halves.iter().sum(), queries)
     }
 
     /// Runs a batch: the answered queries and the faults.

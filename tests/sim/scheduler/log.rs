@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::JobSpec;
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::jobs::QueryRange;
+use idunno_shared::wire::jobs::{BatchSize, QueryRange};
 
 use super::load::{Load, model_name, version};
 
 /// A job in the log.
 pub(crate) struct LoggedJob {
     pub(crate) load: Load,
-    pub(crate) batch_size: u32,
+    pub(crate) batch_size: BatchSize,
     pub(crate) weight: u32,
     pub(crate) running: bool,
     pub(crate) answered: RangeSet,
@@ -46,9 +46,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Adds a job; a batch size of 0 stands for auto.
     pub(crate) fn add(&mut self, load: Load, batch_size: u32, weight: u32) -> JobId {
         let id = JobId(self.jobs.len() as u64 + 1);
         let (answered, dead) = (RangeSet::new(), BTreeSet::new());
+        let batch_size = batch_size.into();
         let job = LoggedJob { load, batch_size, weight, running: true, answered, dead, duplicates: 0 };
         self.jobs.insert(id, job);
         id

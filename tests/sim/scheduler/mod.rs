@@ -2,10 +2,13 @@
 
 mod acts;
 mod checks;
+mod evidence;
 mod fairness;
 mod load;
+mod locality;
 mod log;
 mod policies;
+mod sizes;
 mod table;
 mod tail;
 mod worker;
@@ -60,7 +63,7 @@ fn survives(seed: u64) -> Totals {
     for _ in 0..world.rng.random_range(1..5) {
         let model = world.rng.random_range(0..models);
         let load = random_load(&mut world, model);
-        let size = world.rng.random_range(1..65);
+        let size = world.rng.random_range(0..65);
         let weight = world.rng.random_range(1..4);
         world.log.add(load, size, weight);
     }

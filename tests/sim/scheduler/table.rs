@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::fairness::Rates;
 use super::load::Load;
+use super::worker::SimWorker;
 use super::workers;
 use super::world::World;
 
@@ -24,6 +25,8 @@ struct Case {
     gap_60s: f64,
     /// Of the best unfair schedule, in which every worker is always busy.
     throughput: f64,
+    /// Of the batches, the part that followed on one of another job.
+    switches: f64,
 }
 
 fn run(seed: u64, count: u64, jobs: u8) -> Case {
@@ -41,7 +44,9 @@ fn run(seed: u64, count: u64, jobs: u8) -> Case {
     let (_, gap_10s) = rates.gaps(SETTLING_S, end, 10, &weights);
     let (_, gap_60s) = rates.gaps(SETTLING_S, end, 60, &weights);
     let busy_us: u64 = world.workers.values().map(|worker| worker.busy_us).sum();
-    Case { gap_10s, gap_60s, throughput: busy_us as f64 / (SECONDS * count * 1_000_000) as f64 }
+    let sum = |part: fn(&SimWorker) -> u64| world.workers.values().map(part).sum::<u64>() as f64;
+    let switches = sum(|worker| worker.switches) / sum(|worker| worker.batches);
+    Case { gap_10s, gap_60s, throughput: busy_us as f64 / (SECONDS * count * 1_000_000) as f64, switches }
 }
 
 /// The median and the worst of all but a twentieth.
@@ -53,7 +58,9 @@ fn spread(cases: &[Case], part: impl Fn(&Case) -> f64) -> (f64, f64) {
 
 #[test]
 fn rates_are_equal_in_random_clusters() {
-    println!("workers, jobs | gap over 10 s: median, 95 % | over 60 s: median, 95 % | throughput: median");
+    println!(
+        "workers, jobs | gap over 10 s: median, 95 % | over 60 s: median, 95 % | throughput: median | model switches"
+    );
     for (workers, jobs) in ROWS {
         let name = "scheduler::table::rates_are_equal_in_random_clusters";
         let cases = for_each_seed(name, CASES, |seed| run(seed, workers, jobs));
@@ -61,7 +68,9 @@ fn rates_are_equal_in_random_clusters() {
         let (long, long_most) = spread(&cases, |case| case.gap_60s);
         let (throughput, _) = spread(&cases, |case| case.throughput);
         let gaps = format!("{short:19.1} %, {short_most:4.1} % | {long:15.2} %, {long_most:4.2} %");
-        println!("{workers:7}, {jobs:4} | {gaps} | {throughput:16.1} %");
+        let (switches, _) = spread(&cases, |case| case.switches);
+        println!("{workers:7}, {jobs:4} | {gaps} | {throughput:16.1} % | {switches:12.1} %");
+        assert!(throughput >= 97.0, "fairness costs {:.1} % of the work", 100.0 - throughput);
         assert!(short <= 10.0 && long <= 5.0, "{workers} workers, {jobs} jobs: {short} % and {long} %");
         assert!(short_most <= 20.0 && long_most <= 5.0, "the worst: {short_most} % and {long_most} %");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use idunno_core::ranges::RangeSet;
 use idunno_core::time::Instant;
-use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::jobs::{LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, WorkerReport};
 
 use super::load::{model_name, version};
@@ -37,6 +37,10 @@ pub(crate) struct SimWorker {
     pub(crate) term: Term,
     pub(crate) leases: Vec<(Lease, Stage)>,
     pub(crate) busy_us: u64,
+    /// Batches that it began, and those of another job than the one before.
+    pub(crate) batches: u64,
+    pub(crate) switches: u64,
+    pub(crate) last_job: Option<JobId>,
     /// Its model server answers nothing until it is restarted.
     pub(crate) hangs: bool,
     /// Reports of this generation.
@@ -58,6 +62,9 @@ impl SimWorker {
             term: Term(0),
             leases: Vec::new(),
             busy_us: 0,
+            batches: 0,
+            switches: 0,
+            last_job: None,
             hangs: false,
             sent: 0,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
-use idunno_core::scheduler::{Committed, Config, Effect, Event, OrdersPlan, Scheduler, Statistics};
+use idunno_core::scheduler::{Committed, Config, Effect, Event, OrdersPlan, RanBatch, Scheduler, Statistics};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::jobs::{Fault, Lease, WorkerReport};
@@ -20,7 +20,7 @@ use super::worker::SimWorker;
 #[derive(Clone)]
 pub(crate) enum Message {
     Report(WorkerReport),
-    Commit { worker: NodeId, generation: u64, lease: Lease, rows: RangeSet, inference_us: u64 },
+    Commit { worker: NodeId, generation: u64, ran: RanBatch, rows: RangeSet },
     Failed { worker: NodeId, lease: Lease, faults: Vec<Fault> },
     Trained { worker: NodeId, model: u8, is_good: bool },
 }
@@ -66,6 +66,8 @@ pub(crate) struct World {
     pub(crate) are_faults_on: bool,
     /// Whether the invariants are checked after every event.
     pub(crate) is_checked: bool,
+    /// Which inputs lie where, if that counts.
+    pub(crate) copies: Option<super::locality::Copies>,
     pub(crate) totals: Totals,
 }
 
@@ -98,6 +100,7 @@ impl World {
             is_strict: false,
             are_faults_on: false,
             is_checked: true,
+            copies: None,
             totals: Totals::default(),
         };
         let nodes: Vec<NodeId> = world.workers.keys().copied().collect();
@@ -239,10 +242,10 @@ impl World {
                 }
                 self.tell(Event::Report(report));
             }
-            Message::Commit { worker, generation, lease, rows, inference_us } => {
+            Message::Commit { worker, generation, ran, rows } => {
+                let lease = ran.lease;
                 let ranges = self.log.commit(lease.job, &rows);
-                let batches = vec![(lease, inference_us)];
-                let committed = Committed { worker, job: lease.job, batches, ranges };
+                let committed = Committed { worker, job: lease.job, batches: vec![ran], ranges };
                 self.tell(Event::Committed(committed));
                 self.end_if_done(lease.job);
                 if self.workers[&worker].generation == generation {
@@ -306,11 +309,12 @@ impl World {
         }
     }
 
-    fn answer(&mut self, node: NodeId, plan: OrdersPlan) {
+    fn answer(&mut self, node: NodeId, mut plan: OrdersPlan) {
         let Some(report) = self.parked.remove(&node) else {
             assert!(plan.grants.is_empty(), "a grant without a report to answer");
             return;
         };
+        plan.grants.iter_mut().for_each(|lease| *lease = self.moved(node, *lease));
         self.check_grants(node, &report, &plan);
         self.send_local(node, Local::Orders { term: self.term, plan, number: report.number });
     }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName, NameError, ParameterName};
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
-use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, Policy, WEIGHT_MAX};
+use idunno_shared::wire::jobs::{BatchSize, Policy, WEIGHT_MAX};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -63,9 +63,9 @@ pub enum Verb {
         /// The data set: all files below this name, or one file of it that ends in .jsonl, .csv or .list
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
-        /// Queries per batch
-        #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT, value_parser = batch_size())]
-        batch_size: u32,
+        /// Queries per batch: a number, or auto
+        #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT.into())]
+        batch_size: BatchSize,
         /// A name that stands for the job's number from now on
         #[arg(long, value_name = "TEXT")]
         name: Option<JobName>,
@@ -82,9 +82,9 @@ pub enum Verb {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
-        /// Queries per batch
-        #[arg(value_name = "N", value_parser = batch_size())]
-        batch_size: u32,
+        /// Queries per batch: a number, or auto, which finds the best for each VM
+        #[arg(value_name = "N")]
+        batch_size: BatchSize,
     },
     /// Change a job's share against other jobs, from its next batch on
     #[command(after_help = "Example:\n  idunno set-weight job-1 3")]
@@ -467,10 +467,6 @@ pub enum LocalVerb {
         #[arg(long)]
         purge: bool,
     },
-}
-
-fn batch_size() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(BATCH_QUERIES_MAX))
 }
 
 fn weight() -> clap::builder::RangedI64ValueParser<u32> {

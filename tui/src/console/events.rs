@@ -20,7 +20,7 @@ pub struct Event {
     pub at_ms: u64,
     /// What it means.
     pub role: Role,
-    /// Of what kind: election, member, job, model, store, command, console.
+    /// Of what kind: election, member, job, sharing, model, store, command, console.
     pub kind: &'static str,
     /// What.
     pub text: String,
@@ -57,6 +57,8 @@ impl Events {
         self.jobs(old, new);
         self.models(old, new);
         self.store(old, new);
+        let sharings = new.sharings.iter().filter(|sharing| !old.sharings.contains(sharing));
+        sharings.for_each(|sharing| self.note(sharing.at_ms, Role::Plain, "sharing", sharing.text.clone()));
     }
 
     fn members(&mut self, old: &ClusterView, new: &ClusterView) {

@@ -6,6 +6,7 @@ use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, JobOptions, JobState, JobView,
     Parameters,
 };
+use idunno_shared::wire::jobs::BatchSize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ pub async fn add(
     session: &Session,
     model: ModelName,
     dataset: DatasetName,
-    batch_size: u32,
+    batch_size: BatchSize,
     options: JobOptions,
 ) -> Result<Answer, Failure> {
     let (name, parameters) = (options.name.clone(), options.parameters.clone());
@@ -29,7 +30,7 @@ pub async fn add(
         return Err(Failure::unexpected());
     };
     let data = json!({"job": job.to_string(), "name": name, "model": model, "dataset": dataset,
-        "batch_size": batch_size, "parameters": parameters});
+        "batch_size": size_json(batch_size), "parameters": parameters});
     let called = name.map(|name| format!(", called {name}")).unwrap_or_default();
     Ok(Answer::new(data, format!("{job} added{called}: {model} over {dataset}, batch size {batch_size}")))
 }
@@ -46,11 +47,23 @@ pub fn parameters(given: Vec<Parameter>) -> Result<Parameters, Failure> {
     Ok(parameters)
 }
 
+/// A batch size for programs: a number, or "auto".
+fn size_json(size: BatchSize) -> Value {
+    match size {
+        BatchSize::Fixed(queries) => json!(queries),
+        BatchSize::Auto => json!("auto"),
+    }
+}
+
 /// `set-batch-size`.
-pub async fn set_batch_size(session: &Session, job: &JobRef, batch_size: u32) -> Result<Answer, Failure> {
+pub async fn set_batch_size(
+    session: &Session,
+    job: &JobRef,
+    batch_size: BatchSize,
+) -> Result<Answer, Failure> {
     let job = resolve(session, job).await?;
     session.cluster().change(Change::SetBatchSize { job, batch_size }).await?;
-    let data = json!({"job": job.to_string(), "batch_size": batch_size});
+    let data = json!({"job": job.to_string(), "batch_size": size_json(batch_size)});
     Ok(Answer::new(data, format!("{job} has batch size {batch_size}")))
 }
 
@@ -208,7 +221,7 @@ pub async fn stats(session: &Session, job: Option<&JobRef>) -> Result<Answer, Fa
 
 fn stats_answer(views: &[JobView]) -> Answer {
     let mut table = Table::new(
-        "JOB NAME MODEL STATE >WEIGHT >DONE >DEAD >PENDING >TOTAL >QPS_10S >QPS >MEAN_MS >STD >P50 >P90 >P95 >P99 ETA >TOP-1",
+        "JOB NAME MODEL STATE >WEIGHT >DONE >DEAD >PENDING >TOTAL >QPS_10S >QPS >MEAN_MS >STD >P50 >P90 >P95 >P99 ETA >TOP-1 >BATCH >LOCAL",
     );
     let mut reasons = Vec::new();
     for view in views {
@@ -235,6 +248,8 @@ fn stats_answer(views: &[JobView]) -> Answer {
             format!("{:.2}", p.p99),
             view.eta_s.map_or_else(|| String::from("-"), text::seconds),
             accuracy(view).map_or_else(|| String::from("-"), |share| format!("{:.1} %", share * 100.0)),
+            text::batch_size(view),
+            format!("{:.0} %", view.local_share * 100.0),
         ]);
     }
     let mut text = table.render();
@@ -269,7 +284,8 @@ pub fn job_json(view: &JobView) -> Value {
         "model": view.model,
         "version": view.version.map(|digest| digest.to_string()),
         "dataset": view.dataset,
-        "batch_size": view.batch_size,
+        "batch_size": size_json(view.batch_size),
+        "batch_now": view.batch_now,
         "state": state,
         "reason": reason,
         "submitted": view.submitted,
@@ -293,6 +309,7 @@ pub fn job_json(view: &JobView) -> Value {
         "started_ms": view.about.started_ms,
         "finished_ms": view.about.finished_ms,
         "results": view.about.results,
+        "local_share": view.local_share,
     })
 }
 
@@ -305,26 +322,33 @@ pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answ
         return Err(Failure::unexpected());
     };
     views.sort_by_cached_key(|view| members::natural(&view.name));
-    let mut table = Table::new("VM JOB >SHARE NOW");
+    let mut table = Table::new("VM JOB >DUE >SHARE NOW");
     let mut rows = Vec::new();
     for view in &views {
         let mut jobs: Vec<(JobId, f64)> = view.shares.clone();
-        let unmeasured =
-            view.current.iter().filter(|job| !view.shares.iter().any(|(shared, _)| shared == *job));
-        jobs.extend(unmeasured.map(|job| (*job, 0.0)));
+        for job in view.due.iter().map(|(job, _)| job).chain(&view.current) {
+            if !jobs.iter().any(|(shown, _)| shown == job) {
+                jobs.push((*job, 0.0));
+            }
+        }
         jobs.retain(|(id, _)| job.is_none_or(|job| job == *id));
         for (id, share) in &jobs {
             let now = if view.current.contains(id) { "works on it" } else { "" };
-            table.row([view.name.clone(), id.to_string(), format!("{:.0} %", share * 100.0), now.to_owned()]);
+            let due = view.due.iter().find(|(job, _)| job == id).map_or(0.0, |(_, due)| *due);
+            let percent = |share: f64| format!("{:.0} %", share * 100.0);
+            table.row([view.name.clone(), id.to_string(), percent(due), percent(*share), now.to_owned()]);
         }
         if jobs.is_empty() && job.is_none() {
-            table.row([view.name.clone(), String::from("-"), String::new(), String::from("idle")]);
+            let none = String::new();
+            table.row([view.name.clone(), String::from("-"), none.clone(), none, String::from("idle")]);
         }
-        let shares: Vec<Value> =
-            jobs.iter().map(|(id, share)| json!({"job": id.to_string(), "share": share})).collect();
+        let shares_json = |shares: &[(JobId, f64)]| -> Vec<Value> {
+            shares.iter().map(|(id, share)| json!({"job": id.to_string(), "share": share})).collect()
+        };
+        let (shares, due) = (shares_json(&jobs), shares_json(&view.due));
         let current: Vec<String> = view.current.iter().map(ToString::to_string).collect();
         rows.push(
-            json!({"vm": view.name, "node": view.node.to_string(), "shares": shares, "current": current}),
+            json!({"vm": view.name, "node": view.node.to_string(), "shares": shares, "due": due, "current": current}),
         );
     }
     Ok(Answer::new(Value::Array(rows), table.render()))

@@ -2,8 +2,8 @@
 
 use idunno_shared::client::files::get::utc;
 use idunno_shared::ids::Digest;
-use idunno_shared::wire::control::{JobState, Liveness, LogRole, MemberView};
-use idunno_shared::wire::jobs::{ModelState, Policy, ServerState, TrainingProgress};
+use idunno_shared::wire::control::{JobState, JobView, Liveness, LogRole, MemberView};
+use idunno_shared::wire::jobs::{BatchSize, ModelState, Policy, ServerState, TrainingProgress};
 
 /// Bytes with a unit: `999 B`, `1.2 MB`.
 pub fn bytes(count: u64) -> String {
@@ -75,6 +75,14 @@ pub const fn role(role: LogRole) -> &'static str {
         LogRole::Voter => "voter",
         LogRole::Learner => "learner",
         LogRole::Spare => "spare",
+    }
+}
+
+/// A job's batch size; where it is auto, with what it is now.
+pub fn batch_size(job: &JobView) -> String {
+    match job.batch_size {
+        BatchSize::Auto if job.batch_now > 0 => format!("auto {}", job.batch_now),
+        size => size.to_string(),
     }
 }
 

@@ -50,6 +50,9 @@ fn answered(job: &Job, batch: &BatchOutcome) -> Result<RangeSet, Refusal> {
     if u64::from(batch.labelled) > queries.len() || batch.correct > batch.labelled {
         return invalid("its label counts exceed its answers");
     }
+    if u64::from(batch.local) > queries.len() {
+        return invalid("it read more inputs than it answers");
+    }
     Ok(queries)
 }
 
@@ -84,10 +87,12 @@ impl Job {
         new.subtract(&self.done);
         new.subtract(&self.dead);
         self.done.merge(&new);
-        // Which rows had labels is known of whole batches only: of a partly accepted one, its share is counted.
+        // Which rows had labels, or local inputs, is known of whole batches only: of a
+        // partly accepted one, its share is counted.
         let share = |count: u32| (u64::from(count) * new.len()).checked_div(queries.len()).unwrap_or(0);
         self.statistics.labelled += share(batch.labelled);
         self.statistics.correct += share(batch.correct);
+        self.statistics.local += share(batch.local);
         self.statistics.duplicates += queries.len() - new.len();
         let ns_per_query = batch.inference_us.saturating_mul(NS_PER_US) / u64::from(batch.lease.range.count);
         self.statistics.add(new.len(), ns_per_query, now_ms);

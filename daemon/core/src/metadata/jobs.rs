@@ -13,7 +13,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
     Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX, Parameters,
 };
-use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, QueryRange, WEIGHT_MAX};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, QueryRange, WEIGHT_MAX};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct Job {
     /// Its data set.
     pub dataset: DatasetName,
     /// Queries per batch, for leases from now on.
-    pub batch_size: u32,
+    pub batch_size: BatchSize,
     /// Its state.
     pub state: JobState,
     /// Queries of its manifest; 0 before the start.
@@ -102,7 +102,7 @@ fn ordinary_weight() -> u32 {
 }
 
 impl Job {
-    fn new(id: JobId, model: ModelName, dataset: DatasetName, batch_size: u32, now_ms: u64) -> Self {
+    fn new(id: JobId, model: ModelName, dataset: DatasetName, batch_size: BatchSize, now_ms: u64) -> Self {
         Self {
             id,
             model,
@@ -173,11 +173,13 @@ impl Job {
     }
 }
 
-fn check_batch_size(batch_size: u32) -> Result<(), Refusal> {
-    if (1..=BATCH_QUERIES_MAX).contains(&batch_size) {
-        return Ok(());
+fn check_batch_size(batch_size: BatchSize) -> Result<(), Refusal> {
+    match batch_size {
+        BatchSize::Fixed(queries) if queries.get() > BATCH_QUERIES_MAX => Err(Refusal::invalid(format!(
+            "a batch of {queries} queries: 1 to {BATCH_QUERIES_MAX}, or auto, are allowed"
+        ))),
+        BatchSize::Fixed(_) | BatchSize::Auto => Ok(()),
     }
-    Err(Refusal::invalid(format!("a batch of {batch_size} queries: 1 to {BATCH_QUERIES_MAX} are allowed")))
 }
 
 fn check_weight(weight: u32) -> Result<(), Refusal> {
@@ -238,7 +240,7 @@ impl State {
         &mut self,
         model: &ModelName,
         dataset: &DatasetName,
-        batch_size: u32,
+        batch_size: BatchSize,
         options: &JobOptions,
     ) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
@@ -283,7 +285,7 @@ impl State {
         Err(Refusal::conflict(format!("{id} is {state}: its {what} has no more effect")))
     }
 
-    pub(super) fn set_batch_size(&mut self, id: JobId, batch_size: u32) -> Result<Changed, Refusal> {
+    pub(super) fn set_batch_size(&mut self, id: JobId, batch_size: BatchSize) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
         let job = self.unfinished(id, "batch size")?;
         self.set_job(Job { batch_size, ..(**job).clone() });

@@ -30,6 +30,9 @@ pub struct Statistics {
     buckets: OrdMap<u16, u64>,
     /// Answered queries per second of the epoch, oldest first.
     window: VecDeque<(u64, u64)>,
+    /// Answered queries whose inputs came from their worker's own disk.
+    #[serde(default)]
+    pub local: u64,
 }
 
 /// The bucket of a time in nanoseconds: below 32 exact, then 32 buckets for each power of two.
@@ -93,6 +96,11 @@ impl Statistics {
             p95: self.percentile(95),
             p99: self.percentile(99),
         }
+    }
+
+    /// The share of the answered queries whose inputs came from their worker's own disk.
+    pub fn local_share(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { (self.local as f64 / self.count as f64).min(1.0) }
     }
 
     /// How many queries were measured.

@@ -4,7 +4,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile, PARAMETER_BYTES_MAX};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat};
+use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::*;
@@ -41,7 +41,15 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
     let answered: Vec<_> =
         answered.iter().map(|(first, count)| QueryRange { first: *first, count: *count }).collect();
     let labelled = answered.iter().map(|range| range.count).sum();
-    BatchOutcome { lease, answered, inference_us: 1000 * u64::from(count), labelled, correct: labelled / 2 }
+    BatchOutcome {
+        lease,
+        answered,
+        inference_us: 1000 * u64::from(count),
+        labelled,
+        correct: labelled / 2,
+        local: 0,
+        refused: 0,
+    }
 }
 
 fn letter(index: u64) -> Letter {
@@ -100,7 +108,7 @@ impl Fixture {
         fixture.apply(commit(files)).unwrap();
         let dataset = "data".parse().unwrap();
         fixture
-            .change(Change::AddJob { model, dataset, batch_size: 4, options: JobOptions::default() })
+            .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() })
             .unwrap();
         let started = fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
         assert_eq!(started, Changed::JobStarted { submitted: queries as u64 });
@@ -241,17 +249,19 @@ fn a_start_freezes_files_labels_and_model() {
 fn jobs_are_refused_where_they_cannot_go_on() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mnist-mlp".parse().unwrap();
-    let add = |model: &str, batch_size| Change::AddJob {
+    let add = |model: &str, batch_size: u32| Change::AddJob {
         model: model.parse().unwrap(),
         dataset: "data".parse().unwrap(),
-        batch_size,
+        batch_size: batch_size.into(),
         options: JobOptions::default(),
     };
     let refusal = fixture.change(add("mystery", 4)).unwrap_err();
     assert!(refusal.code == RefusalCode::NotFound && refusal.message.contains("squeezenet1.1"), "{refusal}");
-    assert_eq!(code(fixture.change(add("mnist-mlp", 0))), RefusalCode::Invalid);
     assert_eq!(code(fixture.change(add("mnist-mlp", 4097))), RefusalCode::Invalid);
     assert_eq!(fixture.change(add("mnist-mlp", 4)), Ok(Changed::JobAdded(JobId(1))));
+    let auto = Change::SetBatchSize { job: JobId(1), batch_size: BatchSize::Auto };
+    assert_eq!(fixture.change(auto), Ok(Changed::Done));
+    assert_eq!(fixture.state.job(JobId(1)).unwrap().batch_size.to_string(), "auto");
     let start = Change::StartJob { job: JobId(1) };
     let refusal = fixture.change(start.clone()).unwrap_err();
     assert!(refusal.message.contains("is not trained"), "{refusal}");
@@ -441,7 +451,7 @@ fn names_are_unique_and_numbers_never_come_back() {
     let add = |name| Change::AddJob {
         model: "mnist-mlp".parse().unwrap(),
         dataset: "data".parse().unwrap(),
-        batch_size: 4,
+        batch_size: 4.into(),
         options: options(name),
     };
     assert_eq!(fixture.change(add("nightly")), Ok(Changed::JobAdded(JobId(1))));
@@ -456,7 +466,7 @@ fn names_are_unique_and_numbers_never_come_back() {
     let long = JobOptions { parameters, ..JobOptions::default() };
     let Change::AddJob { model, dataset, .. } = add("x") else { panic!() };
     let refusal =
-        fixture.change(Change::AddJob { model, dataset, batch_size: 1, options: long }).unwrap_err();
+        fixture.change(Change::AddJob { model, dataset, batch_size: 1.into(), options: long }).unwrap_err();
     assert!(refusal.message.contains("'labels'"), "{refusal}");
 }
 
@@ -470,7 +480,9 @@ fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
     let digest = lines.digest;
     fixture.apply(commit(vec![lines])).unwrap();
     let dataset = "texts.jsonl".parse().unwrap();
-    fixture.change(Change::AddJob { model, dataset, batch_size: 4, options: options("lines") }).unwrap();
+    fixture
+        .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: options("lines") })
+        .unwrap();
     let blocks = vec![Block { first: 0, at: 0 }, Block { first: 2, at: 8 }];
     let start = |digest| Action::StartJob {
         job: JobId(1),
@@ -506,7 +518,9 @@ fn a_list_names_its_files_in_its_own_order() {
     let digest = list.digest;
     fixture.apply(commit(vec![list])).unwrap();
     let (model, dataset) = ("mnist-mlp".parse().unwrap(), "few.list".parse().unwrap());
-    fixture.change(Change::AddJob { model, dataset, batch_size: 4, options: JobOptions::default() }).unwrap();
+    fixture
+        .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() })
+        .unwrap();
     let start = |names: &[&str]| Action::StartJob {
         job: JobId(2),
         inputs: Inputs::Listed { digest, names: names.iter().map(|text| name(text)).collect() },

@@ -30,7 +30,7 @@ fn page<T>(items: impl Iterator<Item = T>, limit: u32) -> (Vec<T>, bool) {
 }
 
 impl Job {
-    /// The job as shown at `now_ms`; `leased` queries are the scheduler's to know.
+    /// The job as shown at `now_ms`; `leased` queries, and the batches of the moment, are the scheduler's to know.
     pub fn view(&self, leased: u64, now_ms: u64) -> JobView {
         let (done, dead) = (self.done.len(), self.dead.len());
         let running_s = self.running_ms(now_ms) as f64 / 1000.0;
@@ -56,6 +56,8 @@ impl Job {
             labelled: self.statistics.labelled,
             correct: self.statistics.correct,
             duplicates_dropped: self.statistics.duplicates,
+            local_share: self.statistics.local_share(),
+            batch_now: 0,
             about: self.about(),
         }
     }

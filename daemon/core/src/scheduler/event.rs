@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Fault, Lease, Policy, QueryRange, WorkerReport};
+use idunno_shared::wire::jobs::{BatchSize, Fault, Lease, Policy, QueryRange, WorkerReport};
 
 use crate::ranges::RangeSet;
 
@@ -17,8 +17,8 @@ pub struct JobSpec {
     pub model: ModelName,
     /// The version that the job is pinned to: no other answers its queries.
     pub version: Digest,
-    /// Queries per batch, 1 to [`BATCH_QUERIES_MAX`](idunno_shared::wire::jobs::BATCH_QUERIES_MAX); clamped to that.
-    pub batch_size: u32,
+    /// Queries per batch; at most [`BATCH_QUERIES_MAX`](idunno_shared::wire::jobs::BATCH_QUERIES_MAX) are leased at once.
+    pub batch_size: BatchSize,
     /// Whether batches may be leased; a stopped job's leases may finish.
     pub running: bool,
     /// The queries that are neither answered nor dead.
@@ -105,11 +105,21 @@ pub struct Committed {
     pub worker: NodeId,
     /// The job.
     pub job: JobId,
-    /// The leases of the committed batches, each with the wall time of its inference in microseconds. They end; their
-    /// queries without an answer return.
-    pub batches: Vec<(Lease, u64)>,
+    /// The committed batches. Their leases end; their queries without an answer return.
+    pub batches: Vec<RanBatch>,
     /// All queries of the commit that have an answer now, by this commit or an earlier one.
     pub ranges: Vec<QueryRange>,
+}
+
+/// A batch that was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RanBatch {
+    /// Its lease.
+    pub lease: Lease,
+    /// The wall time of its inference in microseconds.
+    pub inference_us: u64,
+    /// The most queries of a call that the model server refused as too much at once; 0 if it took all.
+    pub refused: u32,
 }
 
 /// What is to be done, in order.
@@ -142,10 +152,12 @@ pub enum Effect {
     /// The workers are shared among the jobs anew. For people: nothing is to be done.
     Shared {
         /// Why.
-        reason: String,
+        reason: SharedBecause,
         /// The jobs that run and the share of the workers that each is due, in percent; `None` while its queries are
         /// not measured.
         shares: Vec<(JobId, Option<u32>)>,
+        /// The workers that are assigned to other jobs than before, and to which now.
+        reassigned: Vec<(NodeId, Vec<JobId>)>,
     },
     /// Record that the model's training failed for good.
     TrainingFailed {
@@ -154,6 +166,27 @@ pub enum Effect {
         /// The last reason.
         reason: String,
     },
+}
+
+/// Why the workers are shared anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedBecause {
+    /// All workers have had time to claim what they run.
+    TermBegins,
+    /// A worker can run batches from now on.
+    WorkerComes(NodeId),
+    /// A worker is gone, drains, falls silent, or has no model server.
+    WorkerGoes(NodeId),
+    /// A job runs, or has another weight.
+    JobRuns(JobId),
+    /// A job is stopped or paused.
+    JobStops(JobId),
+    /// A job has no more queries.
+    JobEnds(JobId),
+    /// The policy is another.
+    Policy(Policy),
+    /// Queries take another time than they did.
+    RatesMoved,
 }
 
 /// An answer to a report. The shell adds names, extents, holders, and the models to load.

@@ -283,6 +283,7 @@ impl Scheduler {
             worker.strike(self.now, &self.config);
         }
         let Some(fault) = faults.iter().find(|fault| fault.kind == FaultKind::Inference) else { return };
+        fault.ranges.iter().for_each(|range| worker.choked(&job.model, range.count, self.now));
         if job.breaker.has_succeeded && able.len() > 1 {
             worker.strike_job(id, self.now, &self.config);
         }

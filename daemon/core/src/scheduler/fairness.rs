@@ -8,12 +8,13 @@
 //! when it is committed. With `fifo` the oldest job is served that has work for the worker.
 //!
 //! Sources: stride scheduling (Waldspurger and Weihl 1995); start-time fair queueing (Goyal, Vin and Cheng 1996) for
-//! newcomers. Stickiness is left out: models stay loaded at our workers, so a switch between jobs costs nothing.
+//! newcomers.
 //!
-//! Invariant: among the jobs a worker can serve, the gap of virtual times stays within one batch of each, and within
+//! A worker stays with the jobs that it is assigned to (`line.rs`) while no other lags by more than a batch of its own.
+//!
+//! Invariant: among the jobs a worker can serve, the gap of virtual times stays within two batches of each, and within
 //! [`DEFICIT_SECONDS`] of service where workers differ in what they can serve.
-//! Not here: which batch of the job (`job.rs`), and laying whole workers along a line of jobs, which would narrow
-//! the candidates in [`Scheduler::choose_job`].
+//! Not here: which batch of the job (`job.rs`).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -146,9 +147,9 @@ pub(super) fn join(jobs: &mut BTreeMap<JobId, Job>, joining: JobId) {
 pub(super) fn cap_deficits(jobs: &mut BTreeMap<JobId, Job>, served: JobId, now: Instant) {
     let Some(front) = jobs.get(&served) else { return };
     let (front_time, front_batch) =
-        (front.service.virtual_time, front.service.cost(2 * u64::from(front.batch_size)));
+        (front.service.virtual_time, front.service.cost(2 * u64::from(front.batch_now)));
     for job in jobs.values_mut().filter(|job| job.service.virtual_time < front_time) {
-        let own_batch = job.service.cost(2 * u64::from(job.batch_size));
+        let own_batch = job.service.cost(2 * u64::from(job.batch_now));
         let owed = job.service.cost(job.service.answered.sum(now)).max(own_batch).max(front_batch);
         job.service.virtual_time = job.service.virtual_time.max(front_time.saturating_sub(owed));
     }
@@ -156,11 +157,15 @@ pub(super) fn cap_deficits(jobs: &mut BTreeMap<JobId, Job>, served: JobId, now: 
 
 impl Scheduler {
     /// The job that the worker serves next, and which of its queries: the least virtual time among the jobs with
-    /// work that this worker can do now. Ties go to the older job.
+    /// work that this worker can do now, where the jobs of other workers must lag by a batch. Ties go to the older job.
     pub(super) fn choose_job(&self, node: NodeId, worker: &Worker) -> Option<(JobId, Pick)> {
         let mut least: Option<(u64, JobId, Pick)> = None;
         for (id, job) in &self.jobs {
-            let had = if self.policy == Policy::Fifo { 0 } else { job.service.virtual_time };
+            let had = match self.policy {
+                Policy::Fifo => 0,
+                _ if self.line.assigns(node, *id) => job.service.virtual_time,
+                _ => job.service.virtual_time.saturating_add(job.service.cost(job.batch_now.into())),
+            };
             let behind = least.as_ref().is_some_and(|(time, ..)| *time <= had);
             if behind || !job.may_lease() || !self.is_capable(worker, *id, job) {
                 continue;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, QueryRange};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, QueryRange};
 
 use super::JobSpec;
 use super::failure::{Breaker, History};
@@ -43,7 +43,9 @@ pub(super) enum Pick {
 pub(super) struct Job {
     pub(super) model: ModelName,
     pub(super) version: Digest,
-    pub(super) batch_size: u32,
+    pub(super) batch_size: BatchSize,
+    /// Queries that its last batch was to have.
+    pub(super) batch_now: u32,
     running: bool,
     /// Its pause has been asked for and is not in the log yet.
     pub(super) pausing: bool,
@@ -66,7 +68,8 @@ impl Job {
         Self {
             model: spec.model,
             version: spec.version,
-            batch_size: clamp(spec.batch_size),
+            batch_size: spec.batch_size,
+            batch_now: clamp(spec.batch_size),
             running: spec.running,
             pausing: false,
             open: spec.pending.clone(),
@@ -87,7 +90,9 @@ impl Job {
         }
         self.model = spec.model;
         self.version = spec.version;
-        self.batch_size = clamp(spec.batch_size);
+        if self.batch_size != spec.batch_size {
+            (self.batch_size, self.batch_now) = (spec.batch_size, clamp(spec.batch_size));
+        }
         self.running = spec.running;
         self.pausing = false;
         self.service.weight = spec.weight.max(1);
@@ -215,6 +220,6 @@ pub(super) fn span(range: QueryRange) -> Range<u64> {
     range.first..range.first.saturating_add(u64::from(range.count))
 }
 
-fn clamp(batch_size: u32) -> u32 {
-    batch_size.clamp(1, BATCH_QUERIES_MAX)
+fn clamp(size: BatchSize) -> u32 {
+    u32::from(size).clamp(1, BATCH_QUERIES_MAX)
 }

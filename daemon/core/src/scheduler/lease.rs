@@ -16,7 +16,9 @@
 use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, QueryRange, WorkerReport};
+use idunno_shared::wire::jobs::{
+    BATCH_QUERIES_MAX, BatchSize, LEASES_HELD_MAX, Lease, QueryRange, WorkerReport,
+};
 
 use super::fairness::cap_deficits;
 use super::job::{Piece, span};
@@ -96,8 +98,12 @@ impl Scheduler {
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else {
             return false;
         };
-        let probe = if self.usual.knows(&job.model) { u32::MAX } else { PROBE_QUERIES };
-        let Some(piece) = job.cut(pick, job.batch_size.min(probe)) else { return false };
+        job.batch_now = match job.batch_size {
+            BatchSize::Auto => worker.size(&job.model),
+            BatchSize::Fixed(queries) if self.usual.knows(&job.model) => queries.get().min(BATCH_QUERIES_MAX),
+            BatchSize::Fixed(queries) => queries.get().min(PROBE_QUERIES),
+        };
+        let Some(piece) = job.cut(pick, job.batch_now) else { return false };
         job.service.charge(piece.range.end - piece.range.start);
         let count = u32::try_from(piece.range.end - piece.range.start).unwrap_or(u32::MAX);
         let range = QueryRange { first: piece.range.start, count };
@@ -136,19 +142,21 @@ impl Scheduler {
         }
         let model = job.model.clone();
         if let Some(worker) = self.workers.get_mut(&node) {
-            let inference_us = committed.batches.iter().fold(0, |sum: u64, (_, us)| sum.saturating_add(*us));
+            let inference_us =
+                committed.batches.iter().fold(0, |sum: u64, ran| sum.saturating_add(ran.inference_us));
             worker.succeeded(committed.job, inference_us, now);
-            for (lease, us) in &committed.batches {
-                worker.ran(&model, lease.range.count, *us, now);
-                job.service.ran(lease.range.count, *us, now);
-                self.usual.add(&model, lease.range.count, Duration::from_micros(*us));
+            for ran in &committed.batches {
+                let queries = ran.lease.range.count;
+                worker.ran(&model, ran, now);
+                job.service.ran(queries, ran.inference_us, now);
+                self.usual.add(&model, queries, Duration::from_micros(ran.inference_us));
             }
             let is_won =
-                |held: &&Held| held.is_copy && committed.batches.iter().any(|(l, _)| *l == held.lease);
+                |held: &&Held| held.is_copy && committed.batches.iter().any(|ran| ran.lease == held.lease);
             self.statistics.copies_won += worker.leases.iter().filter(is_won).count() as u64;
         }
         self.release(committed.job, node, leased);
-        self.return_where(node, |held| committed.batches.iter().any(|(lease, _)| *lease == held.lease));
+        self.return_where(node, |held| committed.batches.iter().any(|ran| ran.lease == held.lease));
     }
 
     /// Takes queries that are no longer open out of the leases they are in; those of `likely` are looked at first.

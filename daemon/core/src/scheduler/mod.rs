@@ -4,7 +4,8 @@
 //! the workers claim what they run, and then answers their reports with batches. It keeps nothing that outlives the
 //! term; what must last (answers, dead letters, pauses) goes through the metadata log and comes back as events.
 //!
-//! Sources: pull scheduling with leases; least virtual time and start-time fair queueing (`fairness.rs`).
+//! Sources: pull scheduling with leases; least virtual time and start-time fair queueing (`fairness.rs`), along a line
+//! of workers (`line.rs`).
 //!
 //! **Invariants** ([`Scheduler::check`]): each open query of a job waits, is leased, or is about to be a dead letter,
 //! and only one of them; no query is in more than two leases, and in a second one only as a copy at another worker
@@ -14,8 +15,7 @@
 //! **Bounds**: workers, models and leases of a report, pieces of a job: see the constants of the parts. One event
 //! costs at most O(workers x jobs), and O(pieces) where failures wait.
 //!
-//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock; placing whole workers
-//! by job.
+//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock.
 
 mod check;
 mod config;
@@ -25,9 +25,12 @@ mod fairness;
 mod hang;
 mod job;
 mod lease;
+mod line;
+mod locality;
 mod orders;
 mod pace;
 mod sharing;
+mod sizing;
 mod speculation;
 #[cfg(test)]
 mod tests;
@@ -42,11 +45,12 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 
 pub use config::Config;
-pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan};
+pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan, RanBatch, SharedBecause};
 
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 use job::{Job, Piece};
+use line::Line;
 use pace::Usual;
 use training::Trainings;
 use worker::Worker;
@@ -62,6 +66,10 @@ pub struct Scheduler {
     trainings: Trainings,
     usual: Usual,
     policy: Policy,
+    line: Line,
+    /// Whether the line was laid in this term, and when the rates were last compared with it.
+    is_shared: bool,
+    rates_seen: Instant,
     /// End of the claim grace.
     claims_until: Instant,
     /// Expected workers that have not reported yet, once it is known whom to expect.
@@ -111,6 +119,8 @@ pub struct Assignment {
     pub shares: Vec<(JobId, f64)>,
     /// The jobs whose batches it holds now.
     pub current: Vec<JobId>,
+    /// The jobs that it serves first, and the part of it that each is due, 0 to 1.
+    pub due: Vec<(JobId, f64)>,
 }
 
 /// A worker as the scheduler sees it.
@@ -143,6 +153,9 @@ impl Scheduler {
             trainings: Trainings::default(),
             usual: Usual::default(),
             policy: Policy::default(),
+            line: Line::default(),
+            is_shared: false,
+            rates_seen: now,
             claims_until,
             unheard: None,
             work_appeared: false,
@@ -160,6 +173,7 @@ impl Scheduler {
             self.expire();
         }
         self.dispatch(event);
+        self.share_when_due();
         if self.work_appeared {
             self.assign_trainings();
             self.serve_all();
@@ -213,6 +227,11 @@ impl Scheduler {
         self.jobs.get(&job).map_or(0, |job| job.leased.len())
     }
 
+    /// How many queries the job's last batch was to have.
+    pub fn batch_now(&self, job: JobId) -> u32 {
+        self.jobs.get(&job).map_or(0, |job| job.batch_now)
+    }
+
     /// Queries of the job that are neither answered, dead nor leased.
     pub fn pending(&self, job: JobId) -> u64 {
         self.jobs.get(&job).map_or(0, |job| job.open.len() - job.leased.len())
@@ -253,7 +272,8 @@ impl Scheduler {
         let view = |(node, worker): (&NodeId, &Worker)| {
             let current: BTreeSet<JobId> = worker.leases.iter().map(|held| held.lease.job).collect();
             let current = current.into_iter().collect();
-            Assignment { worker: *node, shares: worker.shares(self.now), current }
+            let due = self.line.jobs(*node).to_vec();
+            Assignment { worker: *node, shares: worker.shares(self.now), current, due }
         };
         self.workers.iter().map(view).collect()
     }
@@ -297,8 +317,8 @@ impl Scheduler {
         }
         let is = self.jobs.get(&id).map(|job| (job.is_active(), job.service.weight));
         if was != is {
-            let what = if is.is_some_and(|(is_active, _)| is_active) { "runs" } else { "does not run" };
-            self.note_sharing(format!("{id} {what}"));
+            let runs = is.is_some_and(|(is_active, _)| is_active);
+            self.share_anew(if runs { SharedBecause::JobRuns(id) } else { SharedBecause::JobStops(id) });
         }
         self.work_appeared = true;
     }
@@ -309,7 +329,7 @@ impl Scheduler {
             worker.forget_job(id);
         }
         if is_known {
-            self.note_sharing(format!("{id} is done"));
+            self.share_anew(SharedBecause::JobEnds(id));
         }
         self.work_appeared = true;
     }

@@ -42,9 +42,7 @@ impl Scheduler {
         self.assign_trainings();
         self.order_training(node);
         self.stop_trainings(node);
-        if known.is_none() {
-            self.note_sharing(format!("worker {node} joins"));
-        }
+        self.share_with(node);
         self.serve(node);
     }
 
@@ -60,9 +58,7 @@ impl Scheduler {
         let known = self.workers.get(&node).map(|worker| worker.parked.is_some());
         let is_waiting = known == Some(true);
         self.forget_worker(node);
-        if known.is_some() {
-            self.note_sharing(format!("worker {node} is gone"));
-        }
+        self.share_with(node);
         self.claimed(node);
         // Its judgement may be wanted no longer: what waited for it may go to others.
         self.work_appeared = true;
@@ -154,11 +150,13 @@ impl Scheduler {
             let Some(worker) = self.workers.get(&node) else { continue };
             let is_idle = worker.leases.is_empty() && worker.parked.is_none();
             let is_forgotten = is_idle && worker.heard + FORGET_AFTER <= now;
-            if worker.silent_at(&self.config) <= now {
-                self.training_lost(node);
-            }
+            let is_silent = worker.silent_at(&self.config) <= now;
             if is_forgotten {
                 self.workers.remove(&node);
+            }
+            if is_silent {
+                self.training_lost(node);
+                self.share_with(node);
             }
         }
     }

@@ -13,7 +13,8 @@ use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState,
 use super::failure::History;
 use super::fairness::Window;
 use super::pace::Rate;
-use super::{Config, OrdersPlan};
+use super::sizing::Sizing;
+use super::{Config, OrdersPlan, RanBatch};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 
@@ -117,6 +118,7 @@ pub(super) struct Worker {
     /// Microseconds of inference.
     usage: BTreeMap<JobId, Window<USAGE_SECONDS>>,
     pub(super) rates: BTreeMap<ModelName, Rate>,
+    sizes: BTreeMap<ModelName, Sizing>,
 }
 
 impl Worker {
@@ -137,6 +139,7 @@ impl Worker {
             job_cooldowns: BTreeMap::new(),
             usage: BTreeMap::new(),
             rates: BTreeMap::new(),
+            sizes: BTreeMap::new(),
         };
         worker.update(report, now);
         worker
@@ -228,9 +231,30 @@ impl Worker {
     }
 
     /// It ran a batch of the model.
-    pub(super) fn ran(&mut self, model: &ModelName, queries: u32, inference_us: u64, now: Instant) {
-        if self.rates.len() < MODELS_MAX || self.rates.contains_key(model) {
-            self.rates.entry(model.clone()).or_default().add(queries, inference_us, now);
+    pub(super) fn ran(&mut self, model: &ModelName, ran: &RanBatch, now: Instant) {
+        if self.rates.len() >= MODELS_MAX && !self.rates.contains_key(model) {
+            return;
+        }
+        let (queries, inference_us) = (ran.lease.range.count, ran.inference_us);
+        self.rates.entry(model.clone()).or_default().add(queries, inference_us, now);
+        let sizing = self.sizes.entry(model.clone()).or_default();
+        if ran.refused > 0 {
+            sizing.refused(ran.refused, now);
+        } else {
+            sizing.ran(queries, inference_us, now);
+        }
+    }
+
+    /// How many queries of the model its batches have where we choose.
+    pub(super) fn size(&self, model: &ModelName) -> u32 {
+        self.sizes.get(model).map_or_else(|| Sizing::default().size(), Sizing::size)
+    }
+
+    /// A batch of so many queries of the model failed as a whole: it may have been too much.
+    pub(super) fn choked(&mut self, model: &ModelName, queries: u32, now: Instant) {
+        // A smaller one is part of one that failed before.
+        if let Some(sizing) = self.sizes.get_mut(model).filter(|sizing| sizing.size() == queries) {
+            sizing.refused(queries, now);
         }
     }
 

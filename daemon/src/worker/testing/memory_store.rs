@@ -9,7 +9,7 @@ use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::PlacedBlob;
 
-use super::super::ports::{Store, StoreError};
+use super::super::ports::{Fetched, Store, StoreError};
 
 #[derive(Default)]
 pub(in super::super) struct MemoryStore {
@@ -40,9 +40,11 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Bytes, StoreError>>> {
+    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>> {
         let read = |placed: &PlacedBlob| {
-            self.read(&placed.blob.digest).ok_or_else(|| StoreError("no holder has it".to_owned()))
+            let bytes = self.read(&placed.blob.digest);
+            let fetched = bytes.map(|bytes| Fetched { bytes, is_local: true });
+            fetched.ok_or_else(|| StoreError("no holder has it".to_owned()))
         };
         Box::pin(async move { blobs.iter().map(read).collect() })
     }

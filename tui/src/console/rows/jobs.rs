@@ -73,7 +73,7 @@ fn row(job: &JobView) -> Row {
             Cell { role: dead, ..Cell::count(job.dead) },
             Cell::count(jobs::pending(job)),
             Cell::count(job.submitted),
-            Cell::count(job.batch_size.into()),
+            Cell::figure(u32::from(job.batch_size).into(), text::batch_size(job)),
             ms(job.processing_ms.median),
             ms(job.processing_ms.p95),
             ms(job.processing_ms.p99),

@@ -85,6 +85,7 @@ fn view(second: u64) -> ClusterView {
                 name: format!("m{number}"),
                 shares: vec![(JobId(1), 0.1 * f64::from(number)), (JobId(2), 1.0 - 0.1 * f64::from(number))],
                 current: vec![JobId(1 + u64::from(number % 2))],
+                due: Vec::new(),
             })
             .collect(),
         store: StoreView {
@@ -96,6 +97,7 @@ fn view(second: u64) -> ClusterView {
             unavailable: 0,
         },
         policy: Policy::Rate,
+        sharings: Vec::new(),
         loads: numbers()
             .filter(|number| live(*number))
             .map(|number| LoadView {

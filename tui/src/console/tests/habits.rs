@@ -68,7 +68,7 @@ fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
     let effects = press(&mut state, KeyCode::Enter);
     assert_eq!(
         effects,
-        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(2)), batch_size: 64 }))]
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(2)), batch_size: 64.into() }))]
     );
 }
 

@@ -48,7 +48,7 @@ fn job(id: u64, state: JobState, done: u64) -> JobView {
         model: "squeezenet1.1".parse().unwrap(),
         version: Some(Digest::default()),
         dataset: "test-data".parse().unwrap(),
-        batch_size: 32,
+        batch_size: 32.into(),
         state,
         submitted: 1000,
         done,
@@ -63,6 +63,8 @@ fn job(id: u64, state: JobState, done: u64) -> JobView {
         correct: 87,
         duplicates_dropped: 0,
         about: JobAbout { weight: 1, ..JobAbout::default() },
+        local_share: 1.0,
+        batch_now: 32,
     }
 }
 
@@ -98,10 +100,12 @@ fn fixture() -> ClusterView {
             name: "m1".into(),
             shares: vec![(JobId(1), 0.6), (JobId(2), 0.4)],
             current: vec![JobId(1)],
+            due: vec![(JobId(1), 1.0)],
         }],
         store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
         loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],
         policy: Policy::Rate,
+        sharings: Vec::new(),
     }
 }
 
@@ -356,7 +360,7 @@ fn enter_looks_and_the_line_takes_the_same_commands() {
     let effects = enter(&mut state, "set-batch-size job-1 64");
     assert_eq!(
         effects,
-        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(1)), batch_size: 64 }))]
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(1)), batch_size: 64.into() }))]
     );
     shows(
         &screen(&state, 100, 20, 4000),

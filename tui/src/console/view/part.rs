@@ -123,7 +123,7 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
             jobs::pending(job),
             job.leased,
             job.submitted,
-            job.batch_size
+            text::batch_size(job)
         )),
         Line::from(vec![
             Span::raw(format!(

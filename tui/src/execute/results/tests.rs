@@ -10,7 +10,7 @@ fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
         model: "m".parse().unwrap(),
         version: None,
         dataset: "d".parse().unwrap(),
-        batch_size: 2,
+        batch_size: 2.into(),
         state,
         submitted,
         done,
@@ -25,6 +25,8 @@ fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
         correct: 0,
         duplicates_dropped: 0,
         about: JobAbout { weight: 1, ..JobAbout::default() },
+        local_share: 1.0,
+        batch_now: 32,
     }
 }
 

@@ -12,7 +12,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{Fault, FaultKind, Lease, ModelState, QueryRange, ServerState, WorkerReport};
 
-use super::{Committed, Config, Effect, Event, JobSpec, OrdersPlan, Scheduler};
+use super::{Committed, Config, Effect, Event, JobSpec, OrdersPlan, RanBatch, Scheduler, SharedBecause};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 
@@ -24,7 +24,7 @@ struct Bench {
     scheduler: Scheduler,
     now: Instant,
     /// What was said of the sharing last.
-    shared: (String, Vec<(JobId, Option<u32>)>),
+    shared: Option<(SharedBecause, Vec<(JobId, Option<u32>)>)>,
 }
 
 impl Bench {
@@ -42,7 +42,7 @@ impl Bench {
         // Long after the driver's start, so that batches can have begun before.
         let now = Instant::START + Duration::from_secs(1_000);
         let scheduler = Scheduler::new(Config::default(), Term(2), now);
-        let mut bench = Self { scheduler, now, shared: Default::default() };
+        let mut bench = Self { scheduler, now, shared: None };
         bench.tell(Event::Job(spec(1, queries)));
         bench
     }
@@ -52,8 +52,8 @@ impl Bench {
         self.scheduler.check().unwrap();
         let mut effects: Vec<Effect> = std::iter::from_fn(|| self.scheduler.poll_effect()).collect();
         effects.retain(|effect| match effect {
-            Effect::Shared { reason, shares } => {
-                self.shared = (reason.clone(), shares.clone());
+            Effect::Shared { reason, shares, .. } => {
+                self.shared = Some((*reason, shares.clone()));
                 false
             }
             _ => true,
@@ -87,7 +87,7 @@ impl Bench {
         self.tell(Event::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            batches: vec![(lease, 1_000)],
+            batches: vec![RanBatch { lease, inference_us: 1_000, refused: 0 }],
             ranges: vec![lease.range],
         }))
     }
@@ -100,7 +100,7 @@ fn model() -> ModelName {
 fn spec(job: u64, queries: u64) -> JobSpec {
     let pending = RangeSet::from(0..queries);
     let (version, running) = (Digest::default(), true);
-    JobSpec { id: JobId(job), model: model(), version, batch_size: 10, running, pending, weight: 1 }
+    JobSpec { id: JobId(job), model: model(), version, batch_size: 10.into(), running, pending, weight: 1 }
 }
 
 fn report(node: u64) -> WorkerReport {
@@ -252,7 +252,7 @@ fn a_bad_input_is_tried_on_one_other_worker() {
 #[test]
 fn a_poisoned_batch_is_halved_down_to_its_query() {
     let mut bench = Bench::new(16, 4);
-    bench.tell(Event::Job(JobSpec { batch_size: 8, ..spec(1, 16) }));
+    bench.tell(Event::Job(JobSpec { batch_size: 8.into(), ..spec(1, 16) }));
     let (mut runs, mut letters) = (0, Vec::new());
     for turn in 0..200u64 {
         let node = turn % 4 + 1;
@@ -372,7 +372,7 @@ fn no_sum_of_what_workers_say_overflows() {
         bench.tell(Event::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
-            batches: vec![(lease, u64::MAX)],
+            batches: vec![RanBatch { lease, inference_us: u64::MAX, refused: 0 }],
             ranges: vec![lease.range],
         }));
     }
@@ -413,10 +413,10 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_again_when_resumed() {
 fn a_stop_lets_leases_finish_and_a_batch_size_holds_from_the_next_cut() {
     let mut bench = Bench::new(100, 1);
     let lease = bench.pull_one(1);
-    bench.tell(Event::Job(JobSpec { running: false, batch_size: 3, ..spec(1, 100) }));
+    bench.tell(Event::Job(JobSpec { running: false, batch_size: 3.into(), ..spec(1, 100) }));
     assert_eq!(bench.pull(1, 1, &[lease]), OrdersPlan::default());
     assert_eq!(bench.scheduler.leased(JOB), 10);
-    let granted = orders(1, bench.tell(Event::Job(JobSpec { batch_size: 3, ..spec(1, 100) })));
+    let granted = orders(1, bench.tell(Event::Job(JobSpec { batch_size: 3.into(), ..spec(1, 100) })));
     assert_eq!(granted.grants[0].range, range(10, 3));
     bench.commit(1, lease);
     assert_eq!(bench.scheduler.pending(JOB), 87);

@@ -3,7 +3,9 @@
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::{FaultKind, Lease, WorkerReport};
 
-use super::{Bench, Committed, Event, JOB, JobSpec, OrdersPlan, RangeSet, dead, orders, range, report, spec};
+use super::{
+    Bench, Committed, Event, JOB, JobSpec, OrdersPlan, RanBatch, RangeSet, dead, orders, range, report, spec,
+};
 
 /// `queries` in batches of 10, of which one was run by worker 1 in `usual_ms`; worker 1 has the rest.
 pub(super) fn bench(queries: u64, workers: u64, usual_ms: u64) -> (Bench, Vec<Lease>) {
@@ -15,7 +17,7 @@ pub(super) fn bench(queries: u64, workers: u64, usual_ms: u64) -> (Bench, Vec<Le
 }
 
 pub(super) fn commit_after(bench: &mut Bench, node: u64, lease: Lease, ms: u64) {
-    let batches = vec![(lease, ms * 1000)];
+    let batches = vec![RanBatch { lease, inference_us: ms * 1000, refused: 0 }];
     let committed = Committed { worker: NodeId(node), job: lease.job, batches, ranges: vec![lease.range] };
     bench.tell(Event::Committed(committed));
 }

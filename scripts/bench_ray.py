@@ -1,0 +1,238 @@
+"""Ray Data beside IDunno: the same photos, the same model code, the same two cores, and then their heads are killed.
+
+Rates: two actors against two workers, batches of 32. Ray's time runs from the start of its first batch to the end of its
+last, so it pays neither for its start nor for writing its results; IDunno's from start-job to the last durable commit.
+Both, and the bare processes that they are compared with, run their models at the same niceness.
+
+What is left: once a third of the photos is answered, Ray's head process (its GCS) and IDunno's coordinating member are
+killed with SIGKILL, and nobody helps. A job counts as ended when its program says so; after --patience seconds it is
+given up. Rows are those that a reader finds afterwards, each photo once.
+
+Ray is installed into an environment of its own, .demo/ray-venv.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import bench
+from idunno_model_server.models import registry
+from local_cluster import ROOT, Failed, LocalCluster, run_program, say
+
+VENV = ROOT / ".demo/ray-venv"
+# Two for the actors, one for the tasks that read: the cores are two all the same.
+RAY_CPUS = 3
+KILL_AT = 1 / 3
+PERIOD_S = 0.1
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh ray", description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=5000, metavar="N", help="photos (5000)")
+    parser.add_argument("--model", default="squeezenet1.1", help="the model (squeezenet1.1)")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of the rates, the best counts (1)")
+    parser.add_argument("--patience", type=int, default=120, metavar="S", help="seconds for a job after its kill (120)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
+    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if min(arguments.images, arguments.rounds, arguments.patience) < 1:
+        parser.error("--images, --rounds and --patience take 1 or more")
+    if arguments.model not in registry():
+        parser.error(f"--model: there is no '{arguments.model}': there are {', '.join(registry())}")
+    return arguments
+
+
+def install_ray():
+    """An environment with the model server's package, which has the model code, and Ray."""
+    subprocess.run([ROOT / "scripts/setup_python.sh", VENV], check=True)
+    python = VENV / "bin/python"
+    has_ray = subprocess.run([python, "-c", "import ray.data"], check=False, capture_output=True).returncode == 0
+    if not has_ray:
+        say("installing Ray")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "ray[data]"], check=True)
+    return python
+
+
+class Ray:
+    """Ray on this machine, with a driver that runs the job."""
+
+    def __init__(self, python, arguments, photos, folder):
+        self.python, self.arguments, self.photos = python, arguments, photos
+        self.results = folder / "results"
+        # Its sockets lie there, and their paths must be short.
+        self.temp = Path(tempfile.mkdtemp(prefix="ray-"))
+
+    def __enter__(self):
+        self.results.mkdir(parents=True)
+        command = [VENV / "bin/ray", "start", "--head", "--port=0", f"--num-cpus={RAY_CPUS}"]
+        command += [f"--temp-dir={self.temp}", "--include-dashboard=false", "--disable-usage-stats"]
+        subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=lower)
+        return self
+
+    def __exit__(self, *_):
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+    def pids(self, program=""):
+        """The processes that work in this Ray's folder."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
+                if str(self.temp) in words and program in words.split("\0")[0]:
+                    found.append(int(entry.name))
+        return found
+
+    def driver(self):
+        """Starts the job."""
+        address = (self.temp / "ray_current_cluster").read_text(encoding="utf-8").strip()
+        command = [self.python, ROOT / "scripts/ray_job.py", self.arguments.model, self.photos, self.results]
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        return subprocess.Popen(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            preexec_fn=lower,
+        )
+
+    def answered(self):
+        """How many photos its actors have answered, by their own count."""
+        counts = [path.read_text(encoding="utf-8") for path in self.results.glob("answered-*")]
+        return sum(int(count) for count in counts if count)
+
+    def rows(self):
+        """The photos that have a row in the written results."""
+        lines = (line for path in self.results.glob("rows/*.json") for line in path.open(encoding="utf-8"))
+        return len({json.loads(line)["path"] for line in lines})
+
+
+def lower():
+    """As the model servers do."""
+    os.nice(bench.MODEL_SERVER_NICE)
+
+
+def ray_round(python, arguments, photos, folder):
+    """Queries per second of Ray Data."""
+    with Ray(python, arguments, photos, folder) as ray:
+        driver = ray.driver()
+        told, _ = driver.communicate(timeout=3600)
+        if driver.returncode != 0:
+            raise Failed(f"Ray's job ended with {driver.returncode}")
+        seconds = json.loads(told.splitlines()[-1])["seconds"]
+        if ray.rows() != arguments.images:
+            raise Failed(f"Ray answered {ray.rows()} photos of {arguments.images}")
+        return arguments.images / seconds
+
+
+def await_third(answered, arguments):
+    deadline = time.monotonic() + 600
+    while answered() < arguments.images * KILL_AT:
+        if time.monotonic() > deadline:
+            raise Failed("a third of the photos was not answered within 10 minutes")
+        time.sleep(PERIOD_S)
+
+
+def ray_killed(python, arguments, photos, folder):
+    """What is left of Ray's job once its head process is killed."""
+    with Ray(python, arguments, photos, folder) as ray:
+        driver = ray.driver()
+        await_third(ray.answered, arguments)
+        heads = ray.pids("gcs_server")
+        for pid in heads:
+            os.kill(pid, signal.SIGKILL)
+        if not heads:
+            raise Failed("Ray has no head process")
+        killed = time.monotonic()
+        try:
+            driver.communicate(timeout=arguments.patience)
+            ended = "well" if driver.returncode == 0 else f"with status {driver.returncode}"
+        except subprocess.TimeoutExpired:
+            ended = "never"
+            driver.kill()
+            driver.communicate()
+        after_s = round(time.monotonic() - killed, 1)
+        return {"job_ended": ended, "after_s": after_s, "answered": ray.answered(), "rows": ray.rows()}
+
+
+def idunno_killed(arguments, photos, folder):
+    """What is left of IDunno's job once its coordinator is killed."""
+    cluster = LocalCluster(arguments.programs, arguments.python, folder)
+    try:
+        cluster.up(3, threads=1)
+        cluster.run("populate-test-data", photos)
+        cluster.run("train-start", arguments.model, "--wait")
+        bench.await_loaded(cluster, arguments.model, workers=3)
+        job = cluster.run("add-job", arguments.model, "--batch-size", 32)["job"]
+        cluster.run("start-job", job)
+        await_third(lambda: cluster.jobs()[job]["done"], arguments)
+        cluster.run("local", "kill", "--coordinator")
+        killed = time.monotonic()
+        view = None
+        while view is None or (view["state"] != "done" and time.monotonic() < killed + arguments.patience):
+            time.sleep(PERIOD_S)
+            view = cluster.jobs()[job]
+        after_s = round(time.monotonic() - killed, 1)
+        results = folder / "results.jsonl"
+        cluster.run("get-job-results", job, results)
+        with open(results, encoding="utf-8") as lines:
+            rows = len({json.loads(line)["query"] for line in lines})
+        ended = "well" if view["state"] == "done" else "never"
+        return {"job_ended": ended, "after_s": after_s, "answered": view["done"], "rows": rows}
+    finally:
+        cluster.down()
+
+
+def main():
+    arguments = parse_arguments()
+    python = install_ray()
+    arguments.dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.dir))
+    photos = arguments.dir / f"photos-{arguments.images}"
+    bench.python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
+    best = {"bare": 0.0, "ray": 0.0, "idunno": 0.0}
+    try:
+        for number in range(arguments.rounds):
+            rates = {
+                "bare": bench.bare_round(arguments, photos),
+                "ray": ray_round(python, arguments, photos, folder / f"ray-{number}"),
+                "idunno": bench.idunno_round(arguments, photos, folder / f"cluster-{number}"),
+            }
+            say(f"rates, round {number + 1}: " + ", ".join(f"{name} {qps:.1f} q/s" for name, qps in rates.items()))
+            best = {name: max(qps, rates[name]) for name, qps in best.items()}
+        ray_left = ray_killed(python, arguments, photos, folder / "ray-killed")
+        say(f"Ray's head killed: {json.dumps(ray_left)}")
+        idunno_left = idunno_killed(arguments, photos, folder / "cluster-killed")
+        say(f"IDunno's coordinator killed: {json.dumps(idunno_left)}")
+    finally:
+        if bench.clusters_end(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    report = {
+        "ray": {
+            **{f"{name}_qps": round(qps, 2) for name, qps in best.items()},
+            "ray_ratio": round(best["ray"] / best["bare"], 4),
+            "idunno_ratio": round(best["idunno"] / best["bare"], 4),
+            "ray_head_killed": ray_left,
+            "idunno_coordinator_killed": idunno_left,
+        }
+    }
+    print(json.dumps(report, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_program(main)
