@@ -79,6 +79,7 @@ def prepared(folder, below, wheels, package):
         try:
             # An empty file has each machine take an id of its own at its first boot.
             (disk / "etc/machine-id").write_text("")
+            (disk / "var/lib/dbus/machine-id").unlink(missing_ok=True)
             (disk / "etc/resolv.conf").unlink(missing_ok=True)
             enable = ["systemctl", f"--root={disk}", "enable", "systemd-networkd", "systemd-networkd-wait-online"]
             run(*enable)

@@ -149,7 +149,7 @@ class Machine:
 
     def command(self, *words, **options):
         """Runs a program as root on the machine; what it printed."""
-        enter = ["nsenter", "--all", f"--target={self.leader()}", "--wd=/", "--"]
+        enter = ["nsenter", f"--target={self.leader()}", "--all", "--root", "--wd", "--"]
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
         return run(*enter, *words, env=environment | {"DEBIAN_FRONTEND": "noninteractive"}, **options)
 

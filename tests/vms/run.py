@@ -41,6 +41,17 @@ def package(arguments, version):
     return Path(run("nice", *words, "--version", version, timeout_s=600).strip())
 
 
+def again(package, version, next_version):
+    """The same package under another version."""
+    tree = package.parent / "tree"
+    run("dpkg-deb", "--raw-extract", package, tree)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace(f"Version: {version}\n", f"Version: {next_version}\n"))
+    out = package.with_name(package.name.replace(version, next_version))
+    run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, out)
+    clear(tree)
+
+
 def prepare(arguments):
     """What can be had only from outside the lab."""
     arguments.dir.mkdir(parents=True, exist_ok=True)
@@ -49,8 +60,7 @@ def prepare(arguments):
     clear(arguments.dir / "packages")
     version = run("sed", "-n", 's/^version = "\\(.*\\)"/\\1/p', ROOT / "Cargo.toml").split()[0]
     say("making two Debian packages: one to install, one to upgrade to")
-    package(arguments, version)
-    package(arguments, f"{version}+next")
+    again(package(arguments, version), version, f"{version}+next")
 
 
 def work(arguments):
@@ -68,7 +78,8 @@ def work(arguments):
     try:
         introducer = lab.machine("intro", 10)
         members = [lab.machine(f"vm{number}", 10 + number) for number in range(1, arguments.members + 1)]
-        program = run("mktemp", "-p", folder).strip()
+        # A copy of its own: the programs may be built anew meanwhile.
+        program = folder / "idunno"
         run("cp", arguments.programs / "idunno", program)
         cluster = Cluster(program, members, folder)
         scenario = Scenario(lab, introducer, members, cluster, photos, arguments.model, (first.name, second.name))
