@@ -95,7 +95,7 @@ def prepared(folder, below, wheels, package):
         finally:
             run("umount", "--recursive", disk, check=False)
 
-    return finished(folder / name_of("prepared", below.name, script, *wanted), make) / "upper"
+    return finished(folder / name_of("prepared", below.name, script, Path(__file__).read_text(), *wanted), make) / "upper"
 
 
 def photos(folder, layers, count):

@@ -16,6 +16,8 @@ BRIDGE = "br0"
 NETWORK = "10.77.0"
 CGROUPS = Path("/sys/fs/cgroup")
 IN_LAB = "IDUNNO_VMS_LAB"
+# In the machine's cgroup; systemd-nspawn ends with 133 when it is to be started again, for a reboot.
+SUPERVISE = 'echo 0 >"$0"; while "$@"; code=$?; [ "$code" = 133 ]; do :; done; exit "$code"'
 
 
 class Failed(Exception):
@@ -106,15 +108,23 @@ class Machine:
         self.cgroup = lab.cgroup / name
         self.console = self.folder / "console.log"
         self.supervisor = None
+        self.cgroup.mkdir()
+        self.empty_disk()
+
+    def empty_disk(self):
+        """Gives it a new disk: the layers, its name and its address."""
+        if self.disk.exists():
+            run("umount", self.disk)
+            clear(self.folder)
         for folder in ("upper", "work", "disk"):
-            (self.folder / folder).mkdir(parents=True, exist_ok=True)
-        layers = ":".join(map(str, lab.layers))
+            (self.folder / folder).mkdir(parents=True)
+        layers = ":".join(map(str, self.lab.layers))
         places = f"lowerdir={layers},upperdir={self.folder}/upper,workdir={self.folder}/work"
         run("mount", "-t", "overlay", "overlay", "-o", places, self.disk)
-        self.cgroup.mkdir()
-        self.write("/etc/hostname", f"{name}\n")
+        self.write("/etc/hostname", f"{self.name}\n")
         self.write("/etc/systemd/network/10-lab.network", (
-            f"[Match]\nName=host0\n[Network]\nAddress={address}/24\nGateway={NETWORK}.1\nLinkLocalAddressing=no\n"
+            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={NETWORK}.1\n"
+            "LinkLocalAddressing=no\n"
         ))
 
     def write(self, path, text):
@@ -125,13 +135,17 @@ class Machine:
 
     def power_on(self):
         """Starts it; returns before it is up."""
+        # The kernel takes its time to remove that of a machine that lost its power.
+        link = f"vb-{self.name}"
+        run("ip", "link", "delete", link, check=False)
+        wait_for(f"{link} is gone", lambda: run("ip", "link", "show", link, check=False).returncode != 0, 30)
         words = ["systemd-nspawn", "--boot", "--quiet", "--register=no", "--keep-unit", "--link-journal=no"]
         words += ["--resolv-conf=off", "--timezone=off", "--console=pipe", f"--network-bridge={BRIDGE}"]
         words += [f"--machine={self.name}", f"--directory={self.disk}"]
         words += [f"--bind-ro={folder}:{place}" for place, folder in self.lab.shares.items()]
         with self.console.open("ab") as console:
             self.supervisor = subprocess.Popen(
-                ["sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.cgroup / "cgroup.procs"), *words],
+                ["sh", "-c", SUPERVISE, str(self.cgroup / "cgroup.procs"), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -145,7 +159,7 @@ class Machine:
                 ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
                 if len(ids) > 1 and ids[-1] == "1" and Path("/proc", process, "comm").read_text().strip() == "systemd":
                     return process
-        raise Failed(f"{self.name} is not running")
+        raise Failed(f"{self.name} is not running: {self.console.read_text()[-300:].strip() or 'nobody says why'}")
 
     def command(self, *words, **options):
         """Runs a program as root on the machine; what it printed."""
@@ -167,6 +181,7 @@ class Machine:
 
     def wait_up(self, deadline_s=180):
         """Waits until its systemd has started everything."""
+
         def is_up():
             state = self.command("systemctl", "is-system-running", check=False).stdout.strip()
             if state == "degraded":

@@ -25,6 +25,7 @@ class Scenario:
         self.queries = len(list(photos.glob("*.jpg")))
         self.expected = None
         self.jobs = 0
+        self.package = packages[0]
         self.figures = {}
 
     def trials(self):
@@ -36,7 +37,10 @@ class Scenario:
             "kill": self.kill_daemon,
             "upgrade": self.upgrade,
             "introducer": self.introducer_forgets,
+            "replace": self.replace,
             "grow": self.grow,
+            "shrink": self.shrink,
+            "move": self.move_introducer,
         }
 
     def run(self, only=None):
@@ -90,14 +94,21 @@ class Scenario:
                 if float(exposure) > 2.0:
                     raise Failed(f"the exposure of {unit} is {exposure}")
 
-    def install_on(self, machine):
-        machine.command("dpkg", "--install", f"/packages/{self.packages[0]}")
-        role = "introducer" if machine is self.introducer else "member"
-        settings = {"advertise": machine.address, "introducer": f"{self.introducer.address}:7400"}
-        if role == "introducer":
-            del settings["introducer"]
+    def install_on(self, machine, server_unit=False):
+        """The package, the settings and the daemon; with `server_unit` the model server is a unit of its own."""
+        machine.command("dpkg", "--install", f"/packages/{self.package}")
+        self.set_up(machine, "introducer" if machine is self.introducer else "member", server_unit)
+
+    def set_up(self, machine, role, server_unit=False):
+        """Writes what a machine's settings must say, and enables the daemon."""
+        settings = {"advertise": machine.address}
+        if role == "member":
+            settings["introducer"] = f"{self.introducer.address}:7400"
         lines = [f's|^# {key} = .*|{key} = "{value}"|' for key, value in settings.items()]
         lines.append("s|^# insecure_network = .*|insecure_network = true|")
+        if server_unit:
+            lines.append('s|^model_server_python = .*|model_server_url = "http://127.0.0.1:8080"|')
+            machine.command("systemctl", "enable", "--quiet", "--now", "idunno-model-server.service")
         machine.command("sed", "-i", ";".join(lines), f"/etc/idunno/{role}.toml")
         machine.command("systemctl", "enable", "--quiet", "--now", f"idunno-{role}.service")
 
@@ -243,28 +254,74 @@ class Scenario:
             if machine is not self.introducer:
                 self.cluster.wait_state(machine, ["up"])
             say(f"{machine.name} has {version}")
+        self.package = self.packages[1]
         self.note("upgrade_s", since)
 
     def introducer_forgets(self):
-        """The introducer loses its file: one member that is restarted tells it of its cluster."""
+        """The introducer loses its file: members ask it again now and then, and so tell it of their cluster."""
         place = "/var/lib/idunno-introducer/introducer.json"
         founder = json.loads(self.introducer.command("cat", place))["founder"]
         self.introducer.shell(f"systemctl stop {INTRODUCER}; rm {place}; systemctl start {INTRODUCER}")
-        machine = self.other()
-        machine.command("systemctl", "restart", MEMBER)
-        self.cluster.wait_state(machine, ["up"])
-        known = wait_for("the introducer learns", lambda: json.loads(self.introducer.command("cat", place)), 60)
+        since = time.monotonic()
+        known = wait_for("it learns", lambda: json.loads(self.introducer.command("cat", place)), 60)
+        self.note("introducer_learns_s", since)
         if known["founder"] != founder:
             raise Failed(f"the introducer took {known['founder']} for the founder, which is {founder}")
 
-    def grow(self):
-        """One more machine, while a job runs."""
+    def move_introducer(self):
+        """To the first member's machine, without its file; then the members are told, one at a time."""
+        machine = self.members[0]
+        self.introducer.command("systemctl", "disable", "--quiet", "--now", INTRODUCER)
+        old, self.introducer = self.introducer, machine
+        self.set_up(machine, "introducer")
+        for member in self.members:
+            member.command("sed", "-i", f's|^introducer = .*|introducer = "{machine.address}:7400"|', "/etc/idunno/member.toml")
+            member.command("systemctl", "restart", MEMBER)
+            self.cluster.wait_state(member, ["up"])
+        old.command("systemctl", "poweroff", check=False)
+        old.wait_off()
+        place = "/var/lib/idunno-introducer/introducer.json"
+        known = wait_for("it knows all", lambda: json.loads(machine.command("cat", place)), 60)
+        ours = json.loads(machine.command("cat", "/var/lib/idunno/cluster.json"))
+        if known["founder"] != ours:
+            raise Failed(f"the introducer took {known['founder']} for the founder, which is {ours}")
+
+    def replace(self):
+        """A machine is lost for ever, with its disk; an empty one takes its name and address."""
+        machine = self.other()
+        say(f"{machine.name} is lost with its disk")
+        machine.cut_power()
+        self.cluster.wait_state(machine, ["dead"], 30)
         since = time.monotonic()
-        number = len(self.members) + 1
-        machine = self.lab.machine(f"vm{number}", 10 + number)
+        machine.empty_disk()
         machine.power_on()
         machine.wait_up()
         self.install_on(machine)
+        self.cluster.wait_state(machine, ["up"])
+        self.note("replaced_and_working_s", since)
+        self.cluster.wait_copies()
+        self.note("replaced_and_all_copies_s", since)
+
+    def shrink(self):
+        """A machine goes for good, in good order; what it held is copied."""
+        machine = self.other()
+        machine.command("systemctl", "disable", "--quiet", "--now", MEMBER)
+        self.cluster.wait_state(machine, ["left"], 15)
+        since = time.monotonic()
+        self.cluster.wait_copies()
+        self.note("shrunk_and_all_copies_s", since)
+        machine.command("systemctl", "poweroff", check=False)
+        machine.wait_off()
+        self.members.remove(machine)
+
+    def grow(self):
+        """One more machine, while a job runs; its model server is a unit of its own."""
+        since = time.monotonic()
+        number = len(self.lab.machines)
+        machine = self.lab.machine(f"vm{number}", 10 + number)
+        machine.power_on()
+        machine.wait_up()
+        self.install_on(machine, server_unit=True)
         self.members.append(machine)
         self.cluster.wait_state(machine, ["up"])
         self.note("power_on_to_new_member_working_s", since)
@@ -298,7 +355,7 @@ class Scenario:
         if machine.command("cat", "/etc/idunno/member.toml") != settings:
             raise Failed("removing the package changed the settings")
         # It comes back as who it was, without a model server: its environment went with the package.
-        machine.command("dpkg", "--install", f"/packages/{self.packages[1]}")
+        machine.command("dpkg", "--install", f"/packages/{self.package}")
         machine.command("idunno-setup-python", "--wheels", "/wheels", timeout_s=600)
         machine.command("systemctl", "start", MEMBER)
         self.cluster.wait_state(machine, ["up"])
