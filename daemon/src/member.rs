@@ -130,7 +130,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let (tell, news) = watch::channel(Term(0));
     let guide = guide(cluster, membership.clone(), consensus.clone(), tell);
     vitals.spawn("the worker's guide", stop.clone(), guide);
-    let mut working = tokio::spawn(work(&config, me, identity.generation, files, news, status, drain.clone()));
+    let mut working =
+        tokio::spawn(work(&config, me, identity.generation, files, news, status, drain.clone()));
     let fault = tokio::select! {
         () = signals.next() => None,
         fault = log_fault(&consensus) => Some(format!("the metadata log has stopped: {fault}")),

@@ -88,7 +88,10 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
     let rows = filed(&cluster, job, 1).await;
     assert!(rows.iter().map(|row| row["query"].as_u64().unwrap()).eq(0..500));
     let row = &rows[123];
-    assert_eq!((&row["name"], &row["id"], &row["label"]), (&"texts.jsonl:124".into(), &"r123".into(), &"7".into()));
+    assert_eq!(
+        (&row["name"], &row["id"], &row["label"]),
+        (&"texts.jsonl:124".into(), &"r123".into(), &"7".into())
+    );
     assert_eq!(row["output"]["top5"][0]["index"], 7);
     assert!(rows[7]["error"].as_str().unwrap().contains("not JSON"), "{}", rows[7]);
     let committed = cluster.results(job).await;
@@ -98,7 +101,12 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
     assert_refused(
         cluster
             .client()
-            .change(Change::AddJob { model: MODEL.parse().unwrap(), dataset: "x".parse().unwrap(), batch_size: 1, options })
+            .change(Change::AddJob {
+                model: MODEL.parse().unwrap(),
+                dataset: "x".parse().unwrap(),
+                batch_size: 1,
+                options,
+            })
             .await,
         &idunno_shared::wire::refusal::RefusalCode::Conflict,
         "nightly",
@@ -165,7 +173,10 @@ async fn jobs_end_before_their_time(cluster: &LocalCluster, job: JobId) {
     assert!(paused.contains("broken on purpose"), "{paused}");
     cluster.change(Change::CancelJob { job: broken }).await;
     let view = cluster.job(broken).await.unwrap();
-    assert!(view.state == JobState::Cancelled && view.done == 0 && view.about.finished_ms.is_some(), "{view:?}");
+    assert!(
+        view.state == JobState::Cancelled && view.done == 0 && view.about.finished_ms.is_some(),
+        "{view:?}"
+    );
     let start = cluster.client().change(Change::StartJob { job: broken }).await;
     assert_refused(start, &idunno_shared::wire::refusal::RefusalCode::Conflict, "cancelled");
 

@@ -79,7 +79,10 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
 
     model_takes_its_parameters(&cluster, &rows).await;
 
-    assert_eq!(cluster.change(Change::RetryDeadLetters { job, queries: vec![] }).await, Changed::Retried { queries: 2 });
+    assert_eq!(
+        cluster.change(Change::RetryDeadLetters { job, queries: vec![] }).await,
+        Changed::Retried { queries: 2 }
+    );
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.state, view.done, view.dead), (JobState::Done, 58, 2));
     let again = dead_letters(&cluster, job).await;

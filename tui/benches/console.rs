@@ -13,8 +13,8 @@ use idunno_console::console::update::update;
 use idunno_console::console::view::view;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView, Liveness,
-    LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
+    Liveness, LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 use ratatui::Terminal;

@@ -13,8 +13,8 @@ use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobAbout, JobState, JobView, MemberView,
-    PlacedBlob, SegmentView,
+    Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobAbout, JobState, JobView,
+    MemberView, PlacedBlob, SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::QueryRange;

@@ -93,7 +93,11 @@ impl Office {
             let vitals = &means.vitals;
             vitals.spawn("who votes", closed.clone(), voters::run(means.clone(), closed.clone()));
             vitals.spawn("the herald", closed.clone(), herald::run(means.clone(), term, closed.clone()));
-            vitals.spawn("the archive", closed.clone(), archive::run(office.clone(), means.clone(), closed.clone()));
+            vitals.spawn(
+                "the archive",
+                closed.clone(),
+                archive::run(office.clone(), means.clone(), closed.clone()),
+            );
             let mut repairing = repairs.clone();
             vitals.spawn(
                 "the repair",

@@ -6,8 +6,7 @@ use idunno_shared::ids::Term;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, RecordsGrant, ServerState,
-    WorkerReport,
+    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, RecordsGrant, ServerState, WorkerReport,
 };
 
 use crate::membership::MembershipView;
@@ -24,9 +23,8 @@ pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
     let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
         return state.queries(lease.job, lease.range).map(|(_, query)| query.extents.len()).collect();
     };
-    let weight = |index| {
-        usize::try_from(records.bytes_of(index) / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX)
-    };
+    let weight =
+        |index| usize::try_from(records.bytes_of(index) / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
     (lease.range.first..lease.range.end()).map(weight).collect()
 }
 

@@ -82,10 +82,8 @@ impl Office {
         if job.parameters.is_empty() {
             return Ok(());
         }
-        let request = WorkRequest::CheckParameters {
-            model: job.model.clone(),
-            parameters: (*job.parameters).clone(),
-        };
+        let request =
+            WorkRequest::CheckParameters { model: job.model.clone(), parameters: (*job.parameters).clone() };
         let mut last = String::from("none is ready");
         for worker in self.workers_with(job).await?.into_iter().take(WORKERS_ASKED_MAX) {
             match self.ask_worker(worker, request.clone(), CHECK_TIMEOUT).await {
@@ -97,8 +95,10 @@ impl Office {
                 Err(why) => last = why,
             }
         }
-        let message =
-            format!("{} cannot start: no model server could check its parameters ({last}): try again", job.id);
+        let message = format!(
+            "{} cannot start: no model server could check its parameters ({last}): try again",
+            job.id
+        );
         Err(Refusal::conflict(message))
     }
 
@@ -109,8 +109,7 @@ impl Office {
         let has_model = |models: &[(_, ModelState)]| {
             models.iter().any(|(model, state)| *model == job.model && matches!(state, ModelState::Ready(_)))
         };
-        let mut workers: Vec<_> =
-            ready.map(|report| (!has_model(&report.models), report.worker)).collect();
+        let mut workers: Vec<_> = ready.map(|report| (!has_model(&report.models), report.worker)).collect();
         workers.sort_unstable();
         Ok(workers.into_iter().map(|(_, worker)| worker).collect())
     }

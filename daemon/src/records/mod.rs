@@ -39,7 +39,8 @@ pub fn read(format: RecordFormat, bytes: &Bytes, skip: usize, count: usize) -> V
             records.map(|line| json_record(bytes, line)).collect()
         }
         RecordFormat::Csv { input, label, id } => {
-            let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&bytes[..]);
+            let mut reader =
+                csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&bytes[..]);
             let rows = reader.byte_records().skip(skip).take(count);
             rows.map(|row| csv_record(row, input, label, id)).collect()
         }
@@ -122,11 +123,10 @@ mod tests {
         let format = RecordFormat::Csv { input: 1, label: Some(0), id: None };
         let text = "good,\"warm, and \"\"clever\"\"\nfilm\"\r\n\nbad,dull\nlonely\n";
         let rows = inputs(format, text, 0, 9);
-        assert_eq!(rows, [
-            "warm, and \"clever\"\nfilm",
-            "dull",
-            "error: the line has 1 columns, the input is column 2"
-        ]);
+        assert_eq!(
+            rows,
+            ["warm, and \"clever\"\nfilm", "dull", "error: the line has 1 columns, the input is column 2"]
+        );
         let records = read(format, &Bytes::from(text), 1, 1);
         assert_eq!(records[0].label.as_deref(), Some("bad"));
     }

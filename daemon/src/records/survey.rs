@@ -20,7 +20,9 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SurveyError {
     /// A record is too long, or never ends.
-    #[error("record {number} has more than {RECORD_BYTES_MAX} bytes; if it is CSV, a quote may not be closed")]
+    #[error(
+        "record {number} has more than {RECORD_BYTES_MAX} bytes; if it is CSV, a quote may not be closed"
+    )]
     Record {
         /// Its number, from 1.
         number: u64,
@@ -200,7 +202,11 @@ impl Csv {
             self.record(blocks, offset)?;
         }
         // Not even a headline.
-        if self.head.is_some() { Err(SurveyError::Columns { found: String::from("nothing") }) } else { Ok(()) }
+        if self.head.is_some() {
+            Err(SurveyError::Columns { found: String::from("nothing") })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -225,7 +231,9 @@ fn names(list: &[u8]) -> Result<Vec<idunno_shared::names::FileName>, SurveyError
         let wrong = |reason: String| SurveyError::Name { line: place + 1, reason };
         let line = std::str::from_utf8(line).map_err(|error| wrong(error.to_string()))?.trim();
         if !line.is_empty() {
-            names.push(line.parse().map_err(|error: idunno_shared::names::NameError| wrong(error.to_string()))?);
+            names.push(
+                line.parse().map_err(|error: idunno_shared::names::NameError| wrong(error.to_string()))?,
+            );
         }
     }
     Ok(names)
@@ -256,7 +264,8 @@ mod tests {
     fn by_blocks(text: &[u8], inputs: &Inputs) -> Vec<super::super::Record> {
         let Inputs::Records { format, count, blocks, .. } = inputs else { panic!("{inputs:?}") };
         let place = |at: u64| usize::try_from(at).unwrap();
-        let ends = blocks.iter().skip(1).map(|block| (block.first, block.at)).chain([(*count, text.len() as u64)]);
+        let ends =
+            blocks.iter().skip(1).map(|block| (block.first, block.at)).chain([(*count, text.len() as u64)]);
         let mut records = Vec::new();
         for (block, (first, end)) in blocks.iter().zip(ends) {
             let bytes = Bytes::copy_from_slice(&text[place(block.at)..place(end)]);
@@ -269,7 +278,9 @@ mod tests {
 
     #[test]
     fn blocks_cut_json_lines_between_records() {
-        let lines: String = (0..500).map(|n| format!("{{\"input\":\"text {n}\"}}{}", if n % 7 == 0 { "\r\n\n" } else { "\n" })).collect();
+        let lines: String = (0..500)
+            .map(|n| format!("{{\"input\":\"text {n}\"}}{}", if n % 7 == 0 { "\r\n\n" } else { "\n" }))
+            .collect();
         let text = lines.trim_end().as_bytes();
         let inputs = survey(FileKind::Jsonl, text).unwrap();
         let records = by_blocks(text, &inputs);
@@ -304,7 +315,10 @@ mod tests {
         assert!(error(FileKind::Csv, b"").contains("no column"));
         assert!(error(FileKind::List, b"a/b\n\n../c\n").starts_with("line 3: "));
         let Ok(Inputs::Listed { names, .. }) = survey(FileKind::List, b"a/b\r\n\n c\n") else { panic!() };
-        assert_eq!(names.iter().map(idunno_shared::names::FileName::as_str).collect::<Vec<_>>(), ["a/b", "c"]);
+        assert_eq!(
+            names.iter().map(idunno_shared::names::FileName::as_str).collect::<Vec<_>>(),
+            ["a/b", "c"]
+        );
         let mut endless = Survey::new(FileKind::Csv);
         endless.take(b"input\n\"").unwrap();
         let piece = vec![b'x'; 1 << 20];

@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 use idunno_shared::names::MemberName;
-use idunno_shared::wire::jobs::{
-    BatchOutcome, Fault, FaultKind, Grant, Lease, QueryInput, RecordsGrant,
-};
+use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, QueryInput, RecordsGrant};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -152,7 +150,13 @@ async fn prepare_records(
                 |records| failed(format!("there are {} where {count} were counted", records.len())),
             );
             let first = (0..count).map(|place| (place, Err(why.clone()))).collect();
-            Prepared { grant, chunks: vec![Range { start: 0, end: count }], first, labels: None, records: None }
+            Prepared {
+                grant,
+                chunks: vec![Range { start: 0, end: count }],
+                first,
+                labels: None,
+                records: None,
+            }
         }
     }
 }

@@ -16,7 +16,8 @@ use idunno_shared::client::files::{Files, PutError, Unavailable};
 use idunno_shared::client::results::{dead_row, query_of};
 use idunno_shared::ids::{Digest, JobId, UploadId};
 use idunno_shared::wire::control::{
-    ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView, PlacedBlob, SegmentView,
+    ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView, PlacedBlob,
+    SegmentView,
 };
 use idunno_shared::wire::jobs::CompactedResults;
 use thiserror::Error;
@@ -120,7 +121,15 @@ pub async fn compact(files: &Files, job: JobId) -> Result<CompactedResults, Comp
     let plan = Plan::new(&segments).map_err(wrong)?;
     let mut letters = Letters { files, job, page: VecDeque::new(), from: 0, more: true };
     let mut reader = Reader { files, job, segments: &segments, kept: VecDeque::new() };
-    let mut file = File { files, job, hasher: blake3::Hasher::new(), bytes: BytesMut::new(), size: 0, upload: None, extents: Vec::new() };
+    let mut file = File {
+        files,
+        job,
+        hasher: blake3::Hasher::new(),
+        bytes: BytesMut::new(),
+        size: 0,
+        upload: None,
+        extents: Vec::new(),
+    };
     let mut next = 0;
     for (range, place) in plan.0 {
         for query in next..range.start {
@@ -190,7 +199,10 @@ impl Letters<'_> {
             }
         }
         let found = self.page.pop_front().filter(|letter| letter.index == query);
-        found.ok_or_else(|| CompactError::Wrong { job, what: format!("query {query} is neither answered nor dead") })
+        found.ok_or_else(|| CompactError::Wrong {
+            job,
+            what: format!("query {query} is neither answered nor dead"),
+        })
     }
 }
 
@@ -262,7 +274,8 @@ impl File<'_> {
         }
         let digest = Digest(*self.hasher.finalize().as_bytes());
         let Self { job, size, upload, extents, .. } = self;
-        let upload = upload.ok_or_else(|| CompactError::Wrong { job, what: String::from("there are no rows") })?;
+        let upload =
+            upload.ok_or_else(|| CompactError::Wrong { job, what: String::from("there are no rows") })?;
         Ok(CompactedResults { upload, size, digest, extents, finished_ms })
     }
 }

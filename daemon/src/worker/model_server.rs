@@ -298,7 +298,12 @@ impl ModelServer {
             "running" => {
                 let Progress { fraction, step, steps, metrics: newest } = progress;
                 let metrics = metrics(&newest);
-                Ok(TaskState::Running(TrainingProgress { permille: permille(fraction), step, steps, metrics }))
+                Ok(TaskState::Running(TrainingProgress {
+                    permille: permille(fraction),
+                    step,
+                    steps,
+                    metrics,
+                }))
             }
             "done" => Ok(TaskState::Done(metrics(&measured.unwrap_or_default()))),
             "failed" => Ok(TaskState::Failed(reason)),

@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_request_is_json_and_then_the_files() {
-        let request = encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], &Parameters::default(), true);
+        let request =
+            encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], &Parameters::default(), true);
         let (header, tensor) = request.body.split_at(request.header_length);
         let header: Value = serde_json::from_slice(header).unwrap();
         assert_eq!(header["inputs"][0]["shape"], json!([2]));

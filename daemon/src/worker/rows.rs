@@ -38,12 +38,7 @@ pub struct Named<'a> {
 
 /// Appends one row. False, and nothing appended: the answer is neither JSON nor text.
 #[must_use]
-pub fn write_row(
-    rows: &mut Vec<u8>,
-    frame: &RowFrame<'_>,
-    named: &Named<'_>,
-    output: &[u8],
-) -> bool {
+pub fn write_row(rows: &mut Vec<u8>, frame: &RowFrame<'_>, named: &Named<'_>, output: &[u8]) -> bool {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let RowFrame { model, version, worker, attempt } = frame;
     let start = rows.len();

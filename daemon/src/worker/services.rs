@@ -34,11 +34,7 @@ impl Services {
         }
     }
 
-    async fn check(
-        &self,
-        model: &ModelName,
-        parameters: &Parameters,
-    ) -> Result<Result<(), String>, Refusal> {
+    async fn check(&self, model: &ModelName, parameters: &Parameters) -> Result<Result<(), String>, Refusal> {
         let unable = |why: String| Refusal::conflict(why);
         let ServerStatus { state, server, .. } = self.status.borrow().clone();
         let (ServerState::Ready, Some((server, extensions))) = (state, server) else {

@@ -86,7 +86,8 @@ impl LocalCluster {
     /// Adds a job.
     pub(crate) async fn add_job(&self, model: &str, dataset: &str, batch_size: u32) -> JobId {
         let (model, dataset) = (model.parse().unwrap(), dataset.parse().unwrap());
-        match self.change(Change::AddJob { model, dataset, batch_size, options: JobOptions::default() }).await {
+        match self.change(Change::AddJob { model, dataset, batch_size, options: JobOptions::default() }).await
+        {
             Changed::JobAdded(job) => job,
             other => panic!("{other:?}"),
         }

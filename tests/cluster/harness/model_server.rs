@@ -90,5 +90,8 @@ fn answer(mut tensor: &[u8]) -> (u16, Value) {
         rows.push(json!({"top5": [{"index": input.len()}]}).to_string());
         tensor = rest;
     }
-    (200, json!({"outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [rows.len()], "data": rows}]}))
+    (
+        200,
+        json!({"outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [rows.len()], "data": rows}]}),
+    )
 }

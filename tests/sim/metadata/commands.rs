@@ -1,9 +1,7 @@
 //! Random commands, good and bad: the state answers as the model does, keeps its invariants, and comes out the same
 //! when the log is replayed, by way of a snapshot too.
 
-use idunno_core::metadata::{
-    Action, Applied, Block, Command, HolderChange, Inputs, Letter, Snapshot, State,
-};
+use idunno_core::metadata::{Action, Applied, Block, Command, HolderChange, Inputs, Letter, Snapshot, State};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
@@ -15,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::model::Model;
 
-const COMMANDS: usize = 250;
+const COMMANDS: usize = 300;
 
 struct Generator {
     rng: ChaCha8Rng,

@@ -290,7 +290,8 @@ impl Model {
                 Ok(Changed::Done)
             }
             Change::TrainStop { models } => {
-                let known = |model: &_| self.models.get(&ToString::to_string(model)).and_then(|it| it.training);
+                let known =
+                    |model: &_| self.models.get(&ToString::to_string(model)).and_then(|it| it.training);
                 if models.iter().any(|model| known(model).is_none()) {
                     return Err(RefusalCode::Conflict);
                 }
@@ -449,7 +450,10 @@ impl Job {
     fn compare(&self, state: &State, id: JobId) {
         let shown = state.job(id).unwrap();
         assert_eq!((&shown.state, shown.batch_size), (&self.state, self.batch_size), "{id}");
-        assert_eq!((shown.weight, shown.finished_ms, shown.filed), (self.weight, self.finished_ms, self.filed));
+        assert_eq!(
+            (shown.weight, shown.finished_ms, shown.filed),
+            (self.weight, self.finished_ms, self.filed)
+        );
         assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), self.version, "{id}");
         assert_eq!(shown.submitted, self.fates.len() as u64, "{id}");
         let of = |wanted: Fate| -> Vec<u64> {

@@ -134,7 +134,10 @@ fn what_read_only_refuses_is_the_same_in_the_grammar_and_in_the_registry() {
 #[test]
 fn synopses_read_well() {
     let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
-    assert_eq!(synopsis("add-job"), "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param K=V]");
+    assert_eq!(
+        synopsis("add-job"),
+        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param K=V]"
+    );
     assert_eq!(synopsis("start-job"), "JOB... [--wait]");
     assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");

@@ -7,9 +7,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use idunno_shared::ids::JobId;
-use idunno_shared::names::{
-    DatasetName, FileName, JobName, MemberName, ModelName, NameError, ParameterName,
-};
+use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName, NameError, ParameterName};
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, Policy, WEIGHT_MAX};
 
@@ -500,7 +498,9 @@ impl FromStr for JobRef {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(id) => Ok(Self::Id(id)),
-            Err(error) => text.parse().map(Self::Name).map_err(|_| format!("{error}, or the name it was given")),
+            Err(error) => {
+                text.parse().map(Self::Name).map_err(|_| format!("{error}, or the name it was given"))
+            }
         }
     }
 }

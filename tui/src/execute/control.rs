@@ -50,7 +50,9 @@ pub async fn history(session: &Session) -> Result<Answer, Failure> {
     if views.is_empty() {
         return Ok(Answer::new(json!([]), "no job is over yet"));
     }
-    let mut table = Table::new("JOB NAME MODEL DATASET STATE ENDED >RAN >DONE >DEAD >TOTAL >QPS >P50 >P99 >TOP-1 RESULTS");
+    let mut table = Table::new(
+        "JOB NAME MODEL DATASET STATE ENDED >RAN >DONE >DEAD >TOTAL >QPS >P50 >P99 >TOP-1 RESULTS",
+    );
     for view in &views {
         let about = &view.about;
         table.row([

@@ -90,13 +90,18 @@ async fn list(session: &Session, job: JobId) -> Result<Answer, Failure> {
 async fn show(session: &Session, job: JobId, query: u64) -> Result<Answer, Failure> {
     let (letters, _) = page(session, job, query, 1).await?;
     let letter = letters.into_iter().find(|letter| letter.index == query).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("query {query} of {job} is no dead letter: dead-letters list shows them"))
+        Failure::new(
+            Exit::NotFound,
+            format!("query {query} of {job} is no dead letter: dead-letters list shows them"),
+        )
     })?;
     let members = members::any_list(session).await.unwrap_or_default();
     let worker = text::member_name(&members, letter.worker);
     let next = match letter.dropped {
         true => String::from("given up: it cannot be run again"),
-        false => format!("dead-letters retry {job} {query} runs it again, dead-letters drop {job} {query} gives it up"),
+        false => format!(
+            "dead-letters retry {job} {query} runs it again, dead-letters drop {job} {query} gives it up"
+        ),
     };
     let lines = [
         format!("query     {query} of {job}"),

@@ -129,10 +129,10 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
 /// A model's state in the cluster.
 pub fn model_summary(model: &ModelView) -> String {
     match (&model.failure, model.training, &model.version) {
-        (_, true, _) => model.progress.first().map_or_else(
-            || String::from("training"),
-            |(_, progress)| text::training(progress),
-        ),
+        (_, true, _) => model
+            .progress
+            .first()
+            .map_or_else(|| String::from("training"), |(_, progress)| text::training(progress)),
         (Some(reason), ..) => format!("failed: {reason}"),
         (None, false, Some(_)) => {
             let metrics = model.metrics.iter().take(METRICS_SHOWN);

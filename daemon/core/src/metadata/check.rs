@@ -81,7 +81,11 @@ impl Job {
         let labels = self.labels.iter().filter(move |_| held).flat_map(|extents| &**extents);
         let artefact = self.artefact.iter().filter(move |_| held).flat_map(|artefact| &*artefact.extents);
         let records = self.records.iter().filter(move |_| held).flat_map(|records| &*records.extents);
-        inputs.chain(records).chain(labels).chain(artefact).chain(self.segments.iter().map(|segment| &segment.blob))
+        inputs
+            .chain(records)
+            .chain(labels)
+            .chain(artefact)
+            .chain(self.segments.iter().map(|segment| &segment.blob))
     }
 }
 

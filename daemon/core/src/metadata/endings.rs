@@ -13,7 +13,9 @@ use crate::ranges::RangeSet;
 
 /// The file of a job's results.
 pub fn results_file(id: JobId) -> Result<FileName, Refusal> {
-    format!("{RESULTS_FOLDER}/{id}.jsonl").parse().map_err(|error| Refusal::internal(format!("{id}: {error}")))
+    format!("{RESULTS_FOLDER}/{id}.jsonl")
+        .parse()
+        .map_err(|error| Refusal::internal(format!("{id}: {error}")))
 }
 
 impl Job {
@@ -32,8 +34,9 @@ impl Job {
             return Err(Refusal::invalid(message));
         }
         if let Some(query) = queries.iter().find(|query| !open.contains(**query)) {
-            let message =
-                format!("query {query} of {id} is no dead letter that could be run again: dead-letters list shows them");
+            let message = format!(
+                "query {query} of {id} is no dead letter that could be run again: dead-letters list shows them"
+            );
             return Err(Refusal::not_found(message));
         }
         Ok(queries.iter().map(|query| *query..query + 1).collect())
@@ -140,7 +143,9 @@ impl State {
     ) -> Result<Applied, Refusal> {
         let job = self.job_or_refusal(id)?;
         if job.state != JobState::Done || job.finished_ms != Some(finished_ms) {
-            return Err(Refusal::conflict(format!("{id} has been run again: these are not its results any more")));
+            return Err(Refusal::conflict(format!(
+                "{id} has been run again: these are not its results any more"
+            )));
         }
         if job.filed {
             return Err(Refusal::conflict(format!("the results of {id} are in a file already")));

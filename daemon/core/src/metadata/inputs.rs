@@ -262,7 +262,8 @@ impl State {
                     .files
                     .get_key_value(dataset.as_str())
                     .ok_or_else(|| format!("data set '{dataset}' is gone"))?;
-                let ordered = blocks.windows(2).all(|pair| pair[0].first < pair[1].first && pair[0].at < pair[1].at);
+                let ordered =
+                    blocks.windows(2).all(|pair| pair[0].first < pair[1].first && pair[0].at < pair[1].at);
                 let within = blocks.last().is_some_and(|last| last.first < *count && last.at < version.size);
                 if !ordered || !within || blocks[0].first != 0 {
                     return Err(format!("data set '{dataset}': what was read of it does not fit together"));
@@ -305,7 +306,10 @@ mod tests {
     use super::*;
 
     fn records(sizes: &[u64], blocks: &[(u64, u64)], count: u64) -> Records {
-        let extent = |(number, &size): (usize, &u64)| BlobRef { digest: Digest::of(&[u8::try_from(number).unwrap()]), size };
+        let extent = |(number, &size): (usize, &u64)| BlobRef {
+            digest: Digest::of(&[u8::try_from(number).unwrap()]),
+            size,
+        };
         Records {
             file: Arc::new("d.jsonl".parse().unwrap()),
             format: RecordFormat::Jsonl,

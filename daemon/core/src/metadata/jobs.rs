@@ -194,8 +194,7 @@ fn check_parameters(parameters: &Parameters) -> Result<(), Refusal> {
     }
     let long = parameters.iter().find(|(_, value)| value.len() > PARAMETER_BYTES_MAX);
     let Some((name, value)) = long else { return Ok(()) };
-    let message =
-        format!("parameter '{name}' has {} bytes: {PARAMETER_BYTES_MAX} are allowed", value.len());
+    let message = format!("parameter '{name}' has {} bytes: {PARAMETER_BYTES_MAX} are allowed", value.len());
     Err(Refusal::invalid(message))
 }
 
@@ -252,7 +251,10 @@ impl State {
             return Err(Refusal::conflict(message));
         }
         if let (Some(name), Some(other)) = (&options.name, self.named(options.name.as_ref())) {
-            return Err(Refusal::conflict(format!("{} has the name '{name}' already: give another", other.id)));
+            return Err(Refusal::conflict(format!(
+                "{} has the name '{name}' already: give another",
+                other.id
+            )));
         }
         let highest = self.jobs.get_max().map_or(0, |(id, _)| id.0);
         self.last_job = self.last_job.max(highest) + 1;

@@ -99,7 +99,9 @@ impl Fixture {
         files.push(file("data2/other.png", "other"));
         fixture.apply(commit(files)).unwrap();
         let dataset = "data".parse().unwrap();
-        fixture.change(Change::AddJob { model, dataset, batch_size: 4, options: JobOptions::default() }).unwrap();
+        fixture
+            .change(Change::AddJob { model, dataset, batch_size: 4, options: JobOptions::default() })
+            .unwrap();
         let started = fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
         assert_eq!(started, Changed::JobStarted { submitted: queries as u64 });
         fixture
@@ -453,7 +455,8 @@ fn names_are_unique_and_numbers_never_come_back() {
     let parameters = [("labels".parse().unwrap(), value)].into();
     let long = JobOptions { parameters, ..JobOptions::default() };
     let Change::AddJob { model, dataset, .. } = add("x") else { panic!() };
-    let refusal = fixture.change(Change::AddJob { model, dataset, batch_size: 1, options: long }).unwrap_err();
+    let refusal =
+        fixture.change(Change::AddJob { model, dataset, batch_size: 1, options: long }).unwrap_err();
     assert!(refusal.message.contains("'labels'"), "{refusal}");
 }
 
@@ -475,7 +478,9 @@ fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
     };
     let refusal = fixture.apply(start(Digest::of(b"another"))).unwrap_err();
     assert!(refusal.message.contains("has changed meanwhile"), "{refusal}");
-    assert!(fixture.change(Change::StartJob { job: JobId(1) }).unwrap_err().message.contains("start it again"));
+    assert!(
+        fixture.change(Change::StartJob { job: JobId(1) }).unwrap_err().message.contains("start it again")
+    );
     fixture.apply(start(digest)).unwrap();
     assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(2));
     fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();

@@ -130,7 +130,11 @@ impl Shell {
             offers: self.status.borrow().offers.clone(),
             running_ms: running.map(|since| u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)),
             number: self.reporting.number,
-            trainings: self.trainings.iter().map(|(model, (seen, _))| (model.clone(), seen.borrow().clone())).collect(),
+            trainings: self
+                .trainings
+                .iter()
+                .map(|(model, (seen, _))| (model.clone(), seen.borrow().clone()))
+                .collect(),
         }
     }
 

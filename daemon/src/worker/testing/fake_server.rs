@@ -199,7 +199,8 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
             (None, Some((step, steps))) => {
                 let fraction = f64::from(step) / f64::from(steps);
                 let metrics = json!({"loss": 0.5});
-                let progress = json!({"fraction": fraction, "step": step, "steps": steps, "metrics": metrics});
+                let progress =
+                    json!({"fraction": fraction, "step": step, "steps": steps, "metrics": metrics});
                 Reply::json(200, &json!({"state": "running", "progress": progress}))
             }
             (None, None) => Reply::json(200, &json!({"state": "done", "metrics": {"accuracy": 0.9}})),

@@ -387,7 +387,8 @@ async fn a_training_tells_how_far_it_is_and_can_be_stopped() {
         .until("its progress is told", |book| {
             let told = book.reports.last().and_then(|report| report.trainings.first().cloned());
             told.is_some_and(|(name, progress)| {
-                name == model() && (progress.permille, progress.step, progress.steps) == (250, 3, 12)
+                name == model()
+                    && (progress.permille, progress.step, progress.steps) == (250, 3, 12)
                     && progress.metrics == [(String::from("loss"), String::from("0.5"))]
             })
         })
@@ -433,8 +434,14 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
         assert!(book.failed[0].1[0].reason.contains("not JSON"), "{:?}", book.failed);
     }
     let rows = scene.rows();
-    assert_eq!((&rows[0]["name"], &rows[0]["id"], &rows[0]["label"]), (&"texts.jsonl:1".into(), &"first".into(), &"1".into()));
-    assert_eq!((&rows[2]["name"], &rows[2]["output"]["top5"][0]["index"]), (&"texts.jsonl:3".into(), &3.into()));
+    assert_eq!(
+        (&rows[0]["name"], &rows[0]["id"], &rows[0]["label"]),
+        (&"texts.jsonl:1".into(), &"first".into(), &"1".into())
+    );
+    assert_eq!(
+        (&rows[2]["name"], &rows[2]["output"]["top5"][0]["index"]),
+        (&"texts.jsonl:3".into(), &3.into())
+    );
     assert_eq!(scene.server.set(|script| script.parameters.clone())["labels"], "2");
     scene.stop().await;
 }

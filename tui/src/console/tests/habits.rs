@@ -6,8 +6,8 @@ use idunno_shared::wire::control::{ClusterView, FolderEntry};
 
 use super::busy::{busy, inside};
 use super::{enter, fixture, live, press, push, screen, shows};
-use crate::command::{JobRef, Verb};
 use crate::command::registry::entries;
+use crate::command::{JobRef, Verb};
 use crate::console::detail::Target;
 use crate::console::keymap::Keymap;
 use crate::console::registry::{Does, items};
@@ -66,7 +66,10 @@ fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
     }
     shows(&screen(&state, 120, 40, 60_000), &[":set-batch-size job-2 64"]);
     let effects = press(&mut state, KeyCode::Enter);
-    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(2)), batch_size: 64 }))]);
+    assert_eq!(
+        effects,
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(2)), batch_size: 64 }))]
+    );
 }
 
 #[test]

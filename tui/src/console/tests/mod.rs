@@ -10,8 +10,8 @@ mod random;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView, Liveness,
-    LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
+    Liveness, LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 use ratatui::Terminal;
@@ -353,7 +353,10 @@ fn enter_looks_and_the_line_takes_the_same_commands() {
     press(&mut state, KeyCode::Esc);
     press(&mut state, KeyCode::Char(':'));
     let effects = enter(&mut state, "set-batch-size job-1 64");
-    assert_eq!(effects, [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(1)), batch_size: 64 }))]);
+    assert_eq!(
+        effects,
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(1)), batch_size: 64 }))]
+    );
     shows(
         &screen(&state, 100, 20, 4000),
         &["set-batch-size job-1 64", "pending for 2 s", "1 command running"],

@@ -40,7 +40,8 @@ impl Confusion {
         };
         let answered = Answered::of(&output);
         let number = answered.index.filter(|_| truth.parse::<u64>().is_ok()).map(|index| index.to_string());
-        let answer = if answered.is(&truth) { Some(truth.clone()) } else { number.or_else(|| answered.shown()) };
+        let answer =
+            if answered.is(&truth) { Some(truth.clone()) } else { number.or_else(|| answered.shown()) };
         *self.pairs.entry((truth, answer.unwrap_or_else(|| NOTHING.to_owned()))).or_default() += 1;
         Ok(())
     }
@@ -53,7 +54,9 @@ impl Confusion {
         let heads: Vec<String> = labels.iter().map(|label| format!(">{}", label.replace(' ', "_"))).collect();
         let mut table = Table::new(&format!("TRUE {} >RIGHT", heads.join(" ")));
         for truth in labels.iter().filter(|truth| self.pairs.keys().any(|(known, _)| known == *truth)) {
-            let count = |answer: &str| self.pairs.get(&((*truth).to_owned(), answer.to_owned())).copied().unwrap_or(0);
+            let count = |answer: &str| {
+                self.pairs.get(&((*truth).to_owned(), answer.to_owned())).copied().unwrap_or(0)
+            };
             let total: u64 = labels.iter().map(|answer| count(answer)).sum();
             let mut row = vec![(*truth).to_owned()];
             row.extend(labels.iter().map(|answer| count(answer).to_string()));
@@ -71,7 +74,8 @@ impl Confusion {
             table.row([truth.clone(), answer.clone(), times.to_string()]);
         }
         let rest = wrong.len().saturating_sub(MISTAKES_MAX);
-        let more = if rest > 0 { format!("\nand {rest} rarer ones: --output json has all") } else { String::new() };
+        let more =
+            if rest > 0 { format!("\nand {rest} rarer ones: --output json has all") } else { String::new() };
         format!("{}{more}", table.render())
     }
 }
@@ -90,10 +94,12 @@ pub async fn confusion(session: &Session, job: &JobRef) -> Result<Answer, Failur
     }
     let labelled: u64 = confusion.pairs.values().sum();
     if labelled == 0 {
-        let text = format!("{job} has no answers with a true label: give the data set labels before it starts");
+        let text =
+            format!("{job} has no answers with a true label: give the data set labels before it starts");
         return Err(Failure::new(Exit::NotFound, text));
     }
-    let right: u64 = confusion.pairs.iter().filter(|((truth, answer), _)| truth == answer).map(|(_, n)| n).sum();
+    let right: u64 =
+        confusion.pairs.iter().filter(|((truth, answer), _)| truth == answer).map(|(_, n)| n).sum();
     let pairs: Vec<Value> = confusion
         .pairs
         .iter()
@@ -102,7 +108,10 @@ pub async fn confusion(session: &Session, job: &JobRef) -> Result<Answer, Failur
     let data = json!({"job": job.to_string(), "labelled": labelled, "correct": right, "pairs": pairs});
     let labels = confusion.labels();
     let table = if labels.len() <= MATRIX_MAX { confusion.matrix(&labels) } else { confusion.mistakes() };
-    let text = format!("{job}: {right} of {labelled} labelled answers are right, {}\n{table}", share(right, labelled));
+    let text = format!(
+        "{job}: {right} of {labelled} labelled answers are right, {}\n{table}",
+        share(right, labelled)
+    );
     Ok(Answer::new(data, text))
 }
 

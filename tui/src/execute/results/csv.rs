@@ -40,7 +40,8 @@ pub fn row(row: &str) -> Result<String, Failure> {
 
 fn line(fields: &[String]) -> Result<String, Failure> {
     let wrong = |error: String| Failure::error(format!("cannot write CSV: {error}"));
-    let mut writer = ::csv::WriterBuilder::new().terminator(::csv::Terminator::Any(b'\n')).from_writer(Vec::new());
+    let mut writer =
+        ::csv::WriterBuilder::new().terminator(::csv::Terminator::Any(b'\n')).from_writer(Vec::new());
     writer.write_record(fields).map_err(|error| wrong(error.to_string()))?;
     let bytes = writer.into_inner().map_err(|error| wrong(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
@@ -60,7 +61,10 @@ mod tests {
         let text = table(&rows).unwrap();
         let lines: Vec<&str> = text.split('\n').collect();
         assert_eq!(lines[0], "query,name,id,label,answer,output,error,model,version,worker,attempt");
-        assert_eq!(lines[1], r#"0,"d/a, b",,cat,cat,"{""top5"":[{""index"":7,""label"":""cat""}]}",,m,v,m1,2"#);
+        assert_eq!(
+            lines[1],
+            r#"0,"d/a, b",,cat,cat,"{""top5"":[{""index"":7,""label"":""cat""}]}",,m,v,m1,2"#
+        );
         assert_eq!(lines[2], r#"1,d/1,,,,,"no ""image""",,,,"#);
         assert!(row("nonsense").is_err());
     }

@@ -466,7 +466,8 @@ fn whoever_trains_what_nobody_wants_is_told_to_stop() {
     bench.tell(Event::ModelWanted { model: new.clone(), seed: 7 });
     let trains = |node, bench: &mut Bench| {
         let models = vec![(new.clone(), ModelState::Training)];
-        orders(node, bench.tell(Event::Report(WorkerReport { models, wait_ms: 0, ..report(node) }))).stop_training
+        orders(node, bench.tell(Event::Report(WorkerReport { models, wait_ms: 0, ..report(node) })))
+            .stop_training
     };
     assert_eq!(trains(1, &mut bench), [], "it is the one that is wanted");
     assert_eq!(trains(2, &mut bench), [new.clone()], "another one does it");
