@@ -1,11 +1,15 @@
 //! Jobs: the same rows with failures as without, and inputs that cannot be answered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, DeadLetter, JobState};
+use idunno_shared::wire::control::{
+    Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState,
+};
+use idunno_shared::wire::refusal::RefusalCode::Invalid;
 
-use crate::harness::{LocalCluster, dataset, heavy, put_dataset};
+use crate::harness::{LocalCluster, ResultRow, assert_refused, dataset, heavy, put_dataset};
 
 const JOB_LIMIT: Duration = Duration::from_secs(60);
 
@@ -90,6 +94,8 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     let dead: Vec<u64> = letters.iter().map(|letter| letter.index).collect();
     assert!(rows.keys().copied().eq((0..69).filter(|index| !dead.contains(index))));
 
+    model_takes_its_parameters(&cluster, &rows).await;
+
     assert_eq!(
         cluster.change(Change::RetryDeadLetters { job, queries: vec![] }).await,
         Changed::Retried { queries: 11 }
@@ -99,4 +105,30 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     let again = dead_letters(&cluster, job).await;
     assert_eq!(again.iter().map(|letter| letter.index).collect::<Vec<_>>(), dead);
     assert_eq!(cluster.results(job).await, rows);
+}
+
+/// A parameter that the model has changes its answers, and any other is refused when the job starts.
+async fn model_takes_its_parameters(cluster: &LocalCluster, plain: &BTreeMap<u64, ResultRow>) {
+    let add = async |name: &str, value: &str| {
+        let parameters = [(name.parse().unwrap(), value.to_owned())].into();
+        let options = JobOptions { parameters, ..JobOptions::default() };
+        let (model, dataset) = ("mnist-mlp".parse().unwrap(), "bad".parse().unwrap());
+        match cluster.change(Change::AddJob { model, dataset, batch_size: 7.into(), options }).await {
+            Changed::JobAdded(job) => job,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (name, value, why) in [("colour", "red", "colour"), ("labels", "9", "from 1 to 5")] {
+        let job = add(name, value).await;
+        assert_refused(cluster.client().change(Change::StartJob { job }).await, &Invalid, why);
+    }
+    let job = add("labels", "2").await;
+    cluster.start_job(job).await;
+    cluster.finished(job, JOB_LIMIT).await;
+    let rows = cluster.results(job).await;
+    assert!(rows.keys().eq(plain.keys()));
+    for (row, plain) in rows.values().zip(plain.values()) {
+        let (shown, all) = (row.output["top5"].as_array().unwrap(), plain.output["top5"].as_array().unwrap());
+        assert_eq!(shown[..], all[..2], "the first two labels, in batches of 7 as in those of 16");
+    }
 }

@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use super::{Means, Office};
 
+/// The least time between two looks at the jobs.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// How long a worker may take for one job.
 const COMPACT_TIMEOUT: Duration = Duration::from_secs(1800);
 
@@ -25,15 +27,19 @@ pub async fn run(office: Weak<Office>, means: Means, closed: CancellationToken) 
     let mut archive = Archive::default();
     let mut state = means.consensus.state().clone();
     loop {
+        // Every entry of the log is a change of the state: it need not be looked at that often.
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_PERIOD) => {}
+            () = closed.cancelled() => return,
+        }
+        let Some(office) = office.upgrade() else { return };
         let due: Vec<JobId> = {
             let state = state.borrow_and_update();
             let done = state.jobs().filter(|job| job.state == JobState::Done && !job.filed);
             done.map(|job| job.id).collect()
         };
         let now = means.clock.now();
-        if let Some(job) = archive.next(&due, now)
-            && let Some(office) = office.upgrade()
-        {
+        if let Some(job) = archive.next(&due, now) {
             tokio::select! {
                 filed = office.file(&archive, job) => match filed {
                     Ok(()) => archive.filed(job),
@@ -46,6 +52,7 @@ pub async fn run(office: Weak<Office>, means: Means, closed: CancellationToken) 
             }
             continue;
         }
+        drop(office);
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = means.clock.sleep_until(archive.next_deadline(&due)) => {}

@@ -6,12 +6,10 @@ use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, QueryRange, RecordsGrant, ServerState,
-    WorkerReport,
+    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, RecordsGrant, ServerState, WorkerReport,
 };
 
 use crate::membership::MembershipView;
-use crate::records::survey::BLOCK_RECORDS;
 
 /// Extents of the inputs in one answer, unless a single input has more: so many fit into a frame.
 const EXTENTS_MAX: usize = 40_000;
@@ -25,10 +23,8 @@ pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
     let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
         return state.queries(lease.job, lease.range).map(|(_, query)| query.extents.len()).collect();
     };
-    let bytes = |first| records.bytes(QueryRange { first, count: lease.range.count.min(1) });
-    // A block is read whole, whichever of its records are wanted: each counts as its share of the block that it is in.
     let weight =
-        |first| usize::try_from(bytes(first) / BLOCK_RECORDS / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
+        |index| usize::try_from(records.bytes_of(index) / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
     (lease.range.first..lease.range.end()).map(weight).collect()
 }
 

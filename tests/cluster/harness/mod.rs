@@ -29,7 +29,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub(crate) use self::jobs::{dataset, put_dataset};
+pub(crate) use self::jobs::{ResultRow, dataset, put_dataset};
 pub(crate) use self::model_server::SlowServer;
 pub(crate) use self::process::{Daemon, python, run_to_end};
 

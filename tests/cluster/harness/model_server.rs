@@ -1,5 +1,6 @@
 //! A model server without extensions, in the test's own process: it takes its time, and answers an input with its
-//! length. Ten members share it, and cost the machine no more than their daemons.
+//! length. A call with an input that begins with "break" fails. Ten members share it, and cost the machine no more than
+//! their daemons.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -44,14 +45,14 @@ impl Drop for SlowServer {
 async fn serve(stream: TcpStream, pause: Duration) {
     let mut stream = BufReader::new(stream);
     while let Some((path, tensor)) = read_request(&mut stream).await {
-        let reply = if path.ends_with("/infer") {
+        let (status, reply) = if path.ends_with("/infer") {
             sleep(pause).await;
             answer(&tensor)
         } else {
-            json!({ "name": path })
+            (200, json!({ "name": path }))
         };
         let body = reply.to_string();
-        let response = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let response = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         if stream.write_all(response.as_bytes()).await.is_err() {
             return;
         }
@@ -79,12 +80,18 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Vec<
     Some((path, body.split_off(header_length)))
 }
 
-fn answer(mut tensor: &[u8]) -> Value {
+fn answer(mut tensor: &[u8]) -> (u16, Value) {
     let mut rows = Vec::new();
     while let Some((length, rest)) = tensor.split_first_chunk::<4>() {
         let (input, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        if input.starts_with(b"break") {
+            return (500, json!({"error": "broken on purpose"}));
+        }
         rows.push(json!({"top5": [{"index": input.len()}]}).to_string());
         tensor = rest;
     }
-    json!({"outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [rows.len()], "data": rows}]})
+    (
+        200,
+        json!({"outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [rows.len()], "data": rows}]}),
+    )
 }

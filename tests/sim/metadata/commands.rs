@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::model::Model;
 
-const COMMANDS: usize = 250;
+const COMMANDS: usize = 300;
 
 struct Generator {
     rng: ChaCha8Rng,

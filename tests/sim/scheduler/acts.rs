@@ -75,8 +75,12 @@ impl World {
         for lease in plan.grants {
             worker.leases.push((lease, Stage::Waits));
         }
+        let number_of = |model| (0..=u8::MAX).find(|m| model_name(*m) == model).expect("a known model");
+        for model in plan.stop_training {
+            self.worker(node).training.remove(&number_of(model));
+        }
         for (model, _) in plan.train {
-            let model: u8 = (0..=u8::MAX).find(|m| model_name(*m) == model).expect("a known model");
+            let model: u8 = number_of(model);
             if self.worker(node).training.insert(model) {
                 self.local(node, Duration::from_secs(2), Local::TrainingEnds(model));
             }

@@ -170,10 +170,14 @@ pub fn target(state: &State) -> Option<Target> {
         Some(detail) => match (&detail.target, detail.part) {
             (Target::Job(_), 0) => member(&key),
             (Target::Job(_), 1) => member(key.split(' ').next()?),
-            (Target::Job(_), 2) => match &detail.facts {
+            (Target::Job(id), 2) => match &detail.facts {
                 Some(Facts::Letters(letters, _)) => {
                     let letter = letters.iter().find(|letter| letter.index.to_string() == key)?;
-                    Some(Target::File(letter.name.clone()))
+                    // A record is looked into as the file that it is in.
+                    let dataset = view.jobs.iter().find(|job| job.id == *id)?.dataset.as_str();
+                    let place = letter.name.as_str().strip_prefix(dataset);
+                    let is_record = place.is_some_and(|place| place.starts_with(':'));
+                    file(if is_record { dataset } else { letter.name.as_str() })
                 }
                 _ => None,
             },

@@ -45,7 +45,7 @@ pub fn found(state: &State, text: &str) -> Vec<&'static Item> {
 }
 
 /// How well a text's letters are found in a name, in order: none if one is missing. Runs of letters and starts of
-/// words count more.
+/// words count more, and the start of the name once more.
 fn score(text: &str, name: &str) -> Option<u32> {
     let mut score = 2;
     let mut letters = name.chars().map(|c| c.to_ascii_lowercase());
@@ -63,7 +63,7 @@ fn score(text: &str, name: &str) -> Option<u32> {
             run = 0;
         }
     }
-    Some(score)
+    Some(score + u32::from(name.starts_with(text.trim())))
 }
 
 #[cfg(test)]
@@ -78,7 +78,8 @@ mod tests {
         let first = |text: &str| found(&state, text)[0].name.as_str();
         assert_eq!(first("stop"), "stop-job");
         assert_eq!(first("gjs"), "get-job-stats");
-        assert_eq!(first("dead letters again"), "dead-letters retry");
+        assert_eq!(first("dead letters"), "dead-letters list");
+        assert_eq!(first("retry"), "dead-letters retry");
         assert_eq!(found(&state, "").len(), items().len());
     }
 

@@ -9,6 +9,9 @@ use super::table::Table;
 use super::wait::{answered, pause};
 use super::{Answer, Failure, Session, members, text};
 
+/// Figures of a training that stand beside its model's state.
+const METRICS_SHOWN: usize = 2;
+
 /// `train-start`.
 pub async fn train(
     session: &Session,
@@ -21,14 +24,13 @@ pub async fn train(
         return Err(Failure::unexpected());
     };
     let names: Vec<&str> = training.iter().map(ModelName::as_str).collect();
-    if wait {
-        await_training(session, &training).await?;
-    }
-    let what = if wait { "trained" } else { "training started" };
-    let text = if names.is_empty() {
-        String::from("nothing to train: every model asked for is trained")
+    let text = if wait {
+        let trained = await_training(session, &training).await?;
+        let lines: Vec<String> =
+            trained.iter().map(|view| format!("{}: {}", view.model, model_summary(view))).collect();
+        lines.join("\n")
     } else {
-        format!("{what}: {}", names.join(", "))
+        format!("training started: {}", names.join(", "))
     };
     Ok(Answer::new(json!({"models": names, "trained": wait}), text))
 }
@@ -40,7 +42,8 @@ pub async fn stop(session: &Session, models: Vec<ModelName>) -> Result<Answer, F
     Ok(Answer::new(json!({"stopped": names}), format!("training stopped: {}", names.join(", "))))
 }
 
-async fn await_training(session: &Session, training: &[ModelName]) -> Result<(), Failure> {
+/// The models, once all of them are trained.
+async fn await_training(session: &Session, training: &[ModelName]) -> Result<Vec<ModelView>, Failure> {
     let started = Instant::now();
     let (mut _display, mut told) = (None, String::new());
     loop {
@@ -52,7 +55,8 @@ async fn await_training(session: &Session, training: &[ModelName]) -> Result<(),
                 let running: Vec<&str> =
                     asked.iter().filter(|view| view.training).map(|view| view.model.as_str()).collect();
                 if running.is_empty() {
-                    return trained(&asked);
+                    trained(&asked)?;
+                    return Ok(asked.into_iter().cloned().collect());
                 }
                 let steps: Vec<String> = asked.iter().copied().filter_map(training_steps).collect();
                 let text = if steps.is_empty() { running.join(", ") } else { steps.join("; ") };
@@ -130,7 +134,10 @@ pub fn model_summary(model: &ModelView) -> String {
             .first()
             .map_or_else(|| String::from("training"), |(_, progress)| text::training(progress)),
         (Some(reason), ..) => format!("failed: {reason}"),
-        (None, false, Some(_)) => String::from("trained"),
+        (None, false, Some(_)) => {
+            let metrics = model.metrics.iter().take(METRICS_SHOWN);
+            metrics.fold(String::from("trained"), |text, (name, value)| format!("{text}, {name} {value}"))
+        }
         (None, false, None) => String::from("untrained"),
     }
 }

@@ -112,10 +112,12 @@ impl Records {
         (begin.at, self.blocks.get(behind).map_or(size, |block| block.at), begin.first)
     }
 
-    /// How many bytes must be read for these queries.
-    pub fn bytes(&self, range: QueryRange) -> u64 {
-        let (from, to, _) = self.bounds(range);
-        to.saturating_sub(from)
+    /// A query's share of the bytes of its block, which is always read whole.
+    pub fn bytes_of(&self, index: u64) -> u64 {
+        let (from, to, first) = self.bounds(QueryRange { first: index, count: 1 });
+        let behind = self.blocks.partition_point(|block| block.first <= index);
+        let end = self.blocks.get(behind).map_or(self.count, |block| block.first);
+        to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1))
     }
 
     /// Where these queries are.
@@ -329,6 +331,7 @@ mod tests {
         assert_eq!(span(5, 3), (2, 60, 90, 1));
         assert_eq!(span(9, 1), (1, 50, 50, 1));
         assert_eq!(span(0, 10), (2, 10, 190, 0));
+        assert_eq!((records.bytes_of(3), records.bytes_of(4), records.bytes_of(9)), (13, 23, 25));
         assert_eq!(records.name(9).unwrap().as_str(), "d.jsonl:10");
         assert_eq!(records.name(10), None);
     }

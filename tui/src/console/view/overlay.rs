@@ -87,9 +87,12 @@ pub(super) fn following(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let height = rows.len().div_ceil(columns);
     let cell = |(keys, item): &(String, &'static Item)| {
         let asks = if asks_first(item) { " (asks first)" } else { "" };
-        let name = format!("{:<22}", item.name);
-        let help = if columns == 1 { format!("{}{asks}", item.help) } else { String::new() };
-        let name = cut(format!("{name} {help}"), width.saturating_sub(5));
+        let text = if columns == 1 {
+            format!("{:<22} {}{asks}", item.name, item.help)
+        } else {
+            format!("{}{asks}", item.name)
+        };
+        let name = cut(text, width.saturating_sub(5));
         let padding = " ".repeat(width.saturating_sub(5 + name.width()));
         [Span::styled(format!(" {keys:<3} "), theme.style(Role::Key)), Span::raw(name + &padding)]
     };

@@ -460,6 +460,22 @@ fn a_model_is_trained_by_one_worker_and_by_another_when_that_is_lost() {
 }
 
 #[test]
+fn whoever_trains_what_nobody_wants_is_told_to_stop() {
+    let mut bench = Bench::new(0, 2);
+    let new: ModelName = "new".parse().unwrap();
+    bench.tell(Event::ModelWanted { model: new.clone(), seed: 7 });
+    let trains = |node, bench: &mut Bench| {
+        let models = vec![(new.clone(), ModelState::Training)];
+        orders(node, bench.tell(Event::Report(WorkerReport { models, wait_ms: 0, ..report(node) })))
+            .stop_training
+    };
+    assert_eq!(trains(1, &mut bench), [], "it is the one that is wanted");
+    assert_eq!(trains(2, &mut bench), [new.clone()], "another one does it");
+    bench.tell(Event::ModelGone(new.clone()));
+    assert_eq!(trains(1, &mut bench), [new.clone()], "it was given up");
+}
+
+#[test]
 fn shares_are_those_of_the_inference_time() {
     let mut bench = Bench::new(100, 1);
     bench.tell(Event::Job(spec(2, 100)));

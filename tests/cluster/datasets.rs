@@ -1,0 +1,188 @@
+//! Data sets that are one file, what people do with jobs over them, and the files that results become.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use idunno_shared::client::cluster::ClusterError;
+use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{
+    Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState, JobView,
+};
+use serde_json::Value;
+
+use crate::harness::{LocalCluster, SOON, SlowServer, assert_refused, light, name};
+
+const MODEL: &str = "mnist-mlp";
+const JOB_LIMIT: Duration = Duration::from_secs(60);
+
+async fn put(cluster: &LocalCluster, file: &str, text: &str) {
+    let path = cluster.scratch("put");
+    std::fs::write(&path, text).unwrap();
+    let item = PutItem { name: name(file), path };
+    let put = cluster.files().put_files(vec![item], PutOptions::default(), &NoProgress).await;
+    put.unwrap_or_else(|error| cluster.fail(&format!("put of {file}: {error}")));
+}
+
+async fn add(cluster: &LocalCluster, dataset: &str, batch_size: u32, options: JobOptions) -> JobId {
+    let (model, dataset) = (MODEL.parse().unwrap(), dataset.parse().unwrap());
+    match cluster.change(Change::AddJob { model, dataset, batch_size: batch_size.into(), options }).await {
+        Changed::JobAdded(job) => job,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
+    match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
+        Ok(ControlReply::DeadLetters { letters, more: false }) => letters,
+        other => cluster.fail(&format!("{other:?}")),
+    }
+}
+
+/// The rows of a job's file in the store, which is made soon after the job is done.
+async fn filed(cluster: &LocalCluster, job: JobId, version: u64) -> Vec<Value> {
+    let path = cluster.scratch("results");
+    let file = name(&format!("results/{job}.jsonl"));
+    cluster
+        .eventually(&format!("{file} has version {version}"), SOON, async || {
+            let view = cluster.job(job).await?;
+            let results = view.about.results.ok_or("it is not filed")?;
+            let got = cluster.files().get_file(&results, None, &path, &NoProgress).await;
+            let got = got.map_err(|error| error.to_string())?;
+            if got.version == version { Ok(()) } else { Err(format!("version {}", got.version)) }
+        })
+        .await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The server answers an input with its length; some labels say so, some do not.
+fn lines(count: usize) -> String {
+    let line = |n: usize| {
+        let (input, label) = ("x".repeat(1 + n % 9), if n % 10 == 0 { 99 } else { 1 + n % 9 });
+        format!("{{\"id\":\"r{n}\",\"input\":\"{input}\",\"label\":{label}}}\n")
+    };
+    (0..count).map(|n| if n == 7 { String::from("no JSON\n") } else { line(n) }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_is_a_data_set_and_results_become_one_file() {
+    let _turn = light().await;
+    let server = SlowServer::start(Duration::from_millis(2)).await;
+    let cluster = LocalCluster::start_at(3, &server).await;
+    put(&cluster, "texts.jsonl", &lines(500)).await;
+    put(&cluster, "texts.csv", "label,input\n3,abc\n4,\"a\nbc\"\n9,x\n").await;
+    cluster.train(&[MODEL]).await;
+
+    let options = JobOptions {
+        name: Some("nightly".parse().unwrap()),
+        weight: Some(3),
+        parameters: [("any".parse().unwrap(), String::from("thing"))].into(),
+    };
+    let job = add(&cluster, "texts.jsonl", 33, options.clone()).await;
+    assert_eq!(cluster.start_job(job).await, 500);
+    let again = cluster.change(Change::StartJob { job }).await;
+    assert!(matches!(again, Changed::StartedBefore { submitted: 500, .. }), "{again:?}");
+    let view = cluster.finished(job, JOB_LIMIT).await;
+    assert_eq!((view.done, view.dead, view.labelled, view.correct), (499, 1, 499, 449), "{view:?}");
+    let rows = filed(&cluster, job, 1).await;
+    assert!(rows.iter().map(|row| row["query"].as_u64().unwrap()).eq(0..500));
+    let row = &rows[123];
+    assert_eq!(
+        (&row["name"], &row["id"], &row["label"]),
+        (&"texts.jsonl:124".into(), &"r123".into(), &"7".into())
+    );
+    assert_eq!(row["output"]["top5"][0]["index"], 7);
+    assert!(rows[7]["error"].as_str().unwrap().contains("not JSON"), "{}", rows[7]);
+    let committed = cluster.results(job).await;
+    for row in rows.iter().filter(|row| row.get("output").is_some()) {
+        assert_eq!(committed[&row["query"].as_u64().unwrap()].output, row["output"]);
+    }
+    assert_refused(
+        cluster
+            .client()
+            .change(Change::AddJob {
+                model: MODEL.parse().unwrap(),
+                dataset: "x".parse().unwrap(),
+                batch_size: 1.into(),
+                options,
+            })
+            .await,
+        &idunno_shared::wire::refusal::RefusalCode::Conflict,
+        "nightly",
+    );
+
+    dead_letters_are_run_again_or_given_up(&cluster, job).await;
+    other_files_and_other_sizes(&cluster, &committed).await;
+    jobs_end_before_their_time(&cluster, job).await;
+}
+
+async fn dead_letters_are_run_again_or_given_up(cluster: &LocalCluster, job: JobId) {
+    let retry = || Change::RetryDeadLetters { job, queries: vec![7] };
+    assert_eq!(cluster.change(retry()).await, Changed::Retried { queries: 1 });
+    let view = cluster.finished(job, JOB_LIMIT).await;
+    assert_eq!((view.done, view.dead), (499, 1), "it is as bad as before");
+    assert_eq!(filed(cluster, job, 2).await.len(), 500);
+    let dropped = cluster.change(Change::DropDeadLetters { job, queries: vec![7] }).await;
+    assert_eq!(dropped, Changed::Dropped { queries: 1 });
+    let dead = letters(cluster, job).await;
+    assert!(dead.len() == 1 && dead[0].dropped && dead[0].name.as_str() == "texts.jsonl:8", "{dead:?}");
+    assert!(matches!(cluster.client().change(retry()).await, Err(ClusterError::Refused(_))));
+}
+
+async fn other_files_and_other_sizes(
+    cluster: &LocalCluster,
+    committed: &BTreeMap<u64, impl std::fmt::Debug>,
+) {
+    let small = add(cluster, "texts.jsonl", 2, JobOptions::default()).await;
+    cluster.start_job(small).await;
+    let csv = add(cluster, "texts.csv", 8, JobOptions::default()).await;
+    assert_eq!(cluster.start_job(csv).await, 3);
+    put(cluster, "two.list", "texts.csv\ntexts.jsonl\n").await;
+    let list = add(cluster, "two.list", 8, JobOptions::default()).await;
+    assert_eq!(cluster.start_job(list).await, 2);
+    put(cluster, "bad.list", "texts.csv\nno/such.file\n").await;
+    let bad = add(cluster, "bad.list", 8, JobOptions::default()).await;
+    let refused = cluster.client().change(Change::StartJob { job: bad }).await;
+    assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, "no/such.file");
+
+    let view = cluster.finished(csv, JOB_LIMIT).await;
+    assert_eq!((view.done, view.labelled, view.correct), (3, 3, 2), "{view:?}");
+    cluster.finished(list, JOB_LIMIT).await;
+    let names: Vec<String> = cluster.results(list).await.into_values().map(|row| row.name).collect();
+    assert_eq!(names, ["texts.csv", "texts.jsonl"], "in the list's order");
+    cluster.finished(small, JOB_LIMIT).await;
+    let rows = cluster.results(small).await;
+    assert!(rows.keys().eq(committed.keys()));
+    for (row, other) in rows.values().zip(committed.values()) {
+        assert_eq!(format!("{row:?}"), format!("{other:?}"), "whatever the size of the batches");
+    }
+}
+
+async fn jobs_end_before_their_time(cluster: &LocalCluster, job: JobId) {
+    // A model that fails on every batch is no fault of the data.
+    put(cluster, "break.jsonl", &"\"break\"\n".repeat(400)).await;
+    let broken = add(cluster, "break.jsonl", 2, JobOptions::default()).await;
+    cluster.start_job(broken).await;
+    let paused = cluster
+        .eventually("the job is paused", JOB_LIMIT, async || match cluster.job(broken).await? {
+            JobView { state: JobState::Paused(why), .. } => Ok(why),
+            view => Err(format!("{view:?}")),
+        })
+        .await;
+    assert!(paused.contains("broken on purpose"), "{paused}");
+    cluster.change(Change::CancelJob { job: broken }).await;
+    let view = cluster.job(broken).await.unwrap();
+    assert!(
+        view.state == JobState::Cancelled && view.done == 0 && view.about.finished_ms.is_some(),
+        "{view:?}"
+    );
+    let start = cluster.client().change(Change::StartJob { job: broken }).await;
+    assert_refused(start, &idunno_shared::wire::refusal::RefusalCode::Conflict, "cancelled");
+
+    cluster.change(Change::DeleteJob { job }).await;
+    assert!(cluster.job(job).await.unwrap_err().contains("no job-1"));
+    let file = name("results/job-1.jsonl");
+    let located = cluster.client().control(ControlRequest::Locate { names: vec![file], version: None }).await;
+    assert!(matches!(&located, Ok(ControlReply::Located(found)) if found == &[None]), "{located:?}");
+}
