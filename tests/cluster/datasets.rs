@@ -59,10 +59,12 @@ async fn filed(cluster: &LocalCluster, job: JobId, version: u64) -> Vec<Value> {
 /// The server answers an input with its length; some labels say so, some do not.
 fn lines(count: usize) -> String {
     let line = |n: usize| {
-        let (input, label) = ("x".repeat(1 + n % 9), if n % 10 == 0 { 99 } else { 1 + n % 9 });
+        let (input, label) = ("x".repeat(1 + n % 9), if n.is_multiple_of(10) { 99 } else { 1 + n % 9 });
         format!("{{\"id\":\"r{n}\",\"input\":\"{input}\",\"label\":{label}}}\n")
     };
-    (0..count).map(|n| if n == 7 { String::from("no JSON\n") } else { line(n) }).collect()
+    let lines: Vec<String> =
+        (0..count).map(|n| if n == 7 { "no JSON\n".to_owned() } else { line(n) }).collect();
+    lines.concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

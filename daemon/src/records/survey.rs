@@ -52,7 +52,7 @@ pub enum SurveyError {
 /// Where the records are, as far as they went by.
 #[derive(Debug, Default)]
 struct Blocks {
-    blocks: Vec<Block>,
+    list: Vec<Block>,
     count: u64,
     /// Where the next record begins.
     next_at: u64,
@@ -63,8 +63,8 @@ impl Blocks {
     fn record(&mut self, end: u64) -> Result<(), SurveyError> {
         let at = self.next_at;
         let full = |last: &Block| self.count - last.first >= BLOCK_RECORDS || at - last.at >= BLOCK_BYTES;
-        if self.blocks.last().is_none_or(full) {
-            self.blocks.push(Block { first: self.count, at });
+        if self.list.last().is_none_or(full) {
+            self.list.push(Block { first: self.count, at });
         }
         (self.count, self.next_at) = (self.count + 1, end);
         if self.count > QUERIES_PER_JOB_MAX as u64 { Err(SurveyError::TooMany) } else { Ok(()) }
@@ -161,7 +161,7 @@ impl Survey {
             }
             Reader::List(list) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
         };
-        let Blocks { blocks, count, .. } = self.blocks;
+        let Blocks { list: blocks, count, .. } = self.blocks;
         Ok(Inputs::Records { digest, format, count, blocks })
     }
 }
@@ -278,9 +278,9 @@ mod tests {
 
     #[test]
     fn blocks_cut_json_lines_between_records() {
-        let lines: String = (0..500)
-            .map(|n| format!("{{\"input\":\"text {n}\"}}{}", if n % 7 == 0 { "\r\n\n" } else { "\n" }))
-            .collect();
+        let end = |n| if n % 7 == 0 { "\r\n\n" } else { "\n" };
+        let lines: Vec<_> = (0..500).map(|n| format!("{{\"input\":\"text {n}\"}}{}", end(n))).collect();
+        let lines = lines.concat();
         let text = lines.trim_end().as_bytes();
         let inputs = survey(FileKind::Jsonl, text).unwrap();
         let records = by_blocks(text, &inputs);

@@ -219,14 +219,12 @@ impl Reader<'_> {
     async fn rows(&mut self, place: usize) -> Result<&Rows, CompactError> {
         let job = self.job;
         let known = self.kept.iter().position(|(kept, _)| *kept == place);
-        let rows = match known.and_then(|at| self.kept.remove(at)) {
-            Some((_, rows)) => rows,
-            None => {
-                let bytes = self.files.fetch_blob(&self.segments[place].segment).await;
-                let bytes = bytes.map_err(|source| CompactError::Segment { job, source })?;
-                let rows = Rows::read(bytes);
-                rows.map_err(|what| CompactError::Wrong { job, what })?
-            }
+        let rows = if let Some((_, rows)) = known.and_then(|at| self.kept.remove(at)) {
+            rows
+        } else {
+            let bytes = self.files.fetch_blob(&self.segments[place].segment).await;
+            let rows = Rows::read(bytes.map_err(|source| CompactError::Segment { job, source })?);
+            rows.map_err(|what| CompactError::Wrong { job, what })?
         };
         self.kept.push_back((place, rows));
         while self.kept.len() > 1

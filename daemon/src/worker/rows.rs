@@ -44,10 +44,10 @@ pub fn write_row(rows: &mut Vec<u8>, frame: &RowFrame<'_>, named: &Named<'_>, ou
     let start = rows.len();
     let (model, worker) = (quoted(model.as_str()), quoted(worker.as_str()));
     let Named { query, name, id, label } = named;
-    let further = |key: &str, text: &Option<&str>| {
+    let further = |key: &str, text: Option<&str>| {
         text.map(|text| format!(r#","{key}":{}"#, quoted(text))).unwrap_or_default()
     };
-    let (id, label, name) = (further("id", id), further("label", label), quoted(name.as_str()));
+    let (id, label, name) = (further("id", *id), further("label", *label), quoted(name.as_str()));
     let head = write!(
         rows,
         r#"{{"query":{query},"name":{name}{id}{label},"model":{model},"version":"{version}","output":"#

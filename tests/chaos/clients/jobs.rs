@@ -116,7 +116,7 @@ impl Client {
     async fn start(&mut self, job: JobId) -> anyhow::Result<()> {
         match self.cluster.change(Change::StartJob { job }).await? {
             Changed::JobStarted { submitted } | Changed::StartedBefore { submitted, .. } => {
-                self.told.push(Told::Started { job: job.0, submitted })
+                self.told.push(Told::Started { job: job.0, submitted });
             }
             other => bail!("{other:?}"),
         }

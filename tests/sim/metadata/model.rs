@@ -306,7 +306,7 @@ impl Model {
     /// The queries that a start makes: their names and extents.
     fn manifest(&self, dataset: &str, inputs: Option<&Inputs>) -> Option<Vec<(String, Vec<Digest>)>> {
         let newest = |name: &str| self.files.get(name).map(|versions| versions.last().unwrap());
-        let file = newest(dataset).filter(|_| dataset.ends_with(".jsonl"));
+        let file = newest(dataset).filter(|_| dataset == "lines.jsonl");
         let Some(inputs) = inputs else {
             let prefix = format!("{dataset}/");
             let inputs = self

@@ -97,11 +97,10 @@ async fn show(session: &Session, job: JobId, query: u64) -> Result<Answer, Failu
     })?;
     let members = members::any_list(session).await.unwrap_or_default();
     let worker = text::member_name(&members, letter.worker);
-    let next = match letter.dropped {
-        true => String::from("given up: it cannot be run again"),
-        false => format!(
-            "dead-letters retry {job} {query} runs it again, dead-letters drop {job} {query} gives it up"
-        ),
+    let next = if letter.dropped {
+        String::from("given up: it cannot be run again")
+    } else {
+        format!("dead-letters retry {job} {query} runs it again, dead-letters drop {job} {query} gives it up")
     };
     let lines = [
         format!("query     {query} of {job}"),

@@ -110,14 +110,12 @@ pub const fn policy(policy: Policy) -> (&'static str, &'static str) {
 /// How far a training is: `training 40 %, 2 of 5, loss 0.31`.
 pub fn training(progress: &TrainingProgress) -> String {
     let TrainingProgress { permille, step, steps, metrics } = progress;
-    let mut text = format!("training {} %", permille / 10);
+    let mut parts = vec![format!("training {} %", permille / 10)];
     if *steps > 0 {
-        text.push_str(&format!(", {step} of {steps}"));
+        parts.push(format!("{step} of {steps}"));
     }
-    for (name, value) in metrics {
-        text.push_str(&format!(", {name} {value}"));
-    }
-    text
+    parts.extend(metrics.iter().map(|(name, value)| format!("{name} {value}")));
+    parts.join(", ")
 }
 
 /// A model server's state.

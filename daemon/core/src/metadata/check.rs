@@ -52,7 +52,7 @@ impl Job {
         ensure(self.state.is_over() == self.finished_ms.is_some(), || {
             format!("{id}: finished at {:?}", self.finished_ms)
         })?;
-        ensure(self.has_inputs() == !(held.is_empty() && dead.is_empty()), || {
+        ensure(self.has_inputs() != (held.is_empty() && dead.is_empty()), || {
             format!("{id}: names that nobody needs, or none")
         })?;
         let needed = cancelled || self.pending().iter().all(|range| held.contains_all(range));

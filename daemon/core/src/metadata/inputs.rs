@@ -239,13 +239,15 @@ impl State {
         if !queries.is_empty() {
             return Ok(Frozen { manifest: Some(Manifest { queries }), records: None, labels });
         }
-        Err(match self.files.contains_key(dataset.as_str()) {
-            true => format!("data set '{dataset}' is a file: its name must end in .jsonl, .csv or .list"),
-            false => format!(
-                "data set '{dataset}' is empty: put files under '{prefix}', or one file of that name that ends in \
-                 .jsonl, .csv or .list"
-            ),
-        })
+        if self.files.contains_key(dataset.as_str()) {
+            return Err(format!(
+                "data set '{dataset}' is a file: its name must end in .jsonl, .csv or .list"
+            ));
+        }
+        Err(format!(
+            "data set '{dataset}' is empty: put files under '{prefix}', or one file of that name that ends in .jsonl, \
+             .csv or .list"
+        ))
     }
 
     /// What one file says, if it still says so.
