@@ -274,8 +274,9 @@ class Scenario:
         self.introducer.command("systemctl", "disable", "--quiet", "--now", INTRODUCER)
         old, self.introducer = self.introducer, machine
         self.set_up(machine, "introducer")
+        line = f's|^introducer = .*|introducer = "{machine.address}:7400"|'
         for member in self.members:
-            member.command("sed", "-i", f's|^introducer = .*|introducer = "{machine.address}:7400"|', "/etc/idunno/member.toml")
+            member.command("sed", "-i", line, "/etc/idunno/member.toml")
             member.command("systemctl", "restart", MEMBER)
             self.cluster.wait_state(member, ["up"])
         old.command("systemctl", "poweroff", check=False)
@@ -332,7 +333,7 @@ class Scenario:
         self.note("power_on_to_new_member_working_s", since)
 
     def lose_majority(self):
-        """More machines lose their power than the log can lose: changes are refused, nothing is lost, and it goes on."""
+        """More machines lose their power than the log can lose: changes are refused, and then it goes on."""
         job = self.start_job()
         wait_for("the job's first answer", lambda: self.cluster.job(job)["done"] > 0, 120)
         down = self.members[: len(self.members) // 2 + 1]
