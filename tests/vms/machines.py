@@ -5,6 +5,7 @@ nobody else's, and with its first process all machines end. Machines live in cgr
 and freeze. Only the unified hierarchy is used; where the system has the old one too, it is out of sight in the lab.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -136,6 +137,10 @@ class Machine:
         place = Path(f"{self.disk}{path}")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
+
+    def identity(self):
+        """Who its member is, as the disk says."""
+        return f"{json.loads(Path(f'{self.disk}/var/lib/idunno/identity.json').read_text())['id']:016x}"
 
     def power_on(self):
         """Starts it; returns before it is up."""
