@@ -84,10 +84,11 @@ for page in README.md CHANGELOG.md docs/operations.md; do
 done
 
 architecture="$(dpkg --print-architecture)"
+size="$(du -sk --exclude=DEBIAN "$tree" | cut -f1)"
 glibc="$(grep -aoE 'GLIBC_2\.[0-9]+' "$tree"/usr/bin/idunno* | sed 's/.*GLIBC_//' | sort -Vu | tail -1)"
 mkdir "$tree/DEBIAN"
 sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@GLIBC@/$glibc/" \
-    -e "s/@SIZE@/$(du -sk --exclude=DEBIAN "$tree" | cut -f1)/" "$root/scripts/debian/control.in" >"$tree/DEBIAN/control"
+    -e "s/@SIZE@/$size/" "$root/scripts/debian/control.in" >"$tree/DEBIAN/control"
 install -m 644 "$root/scripts/debian/conffiles" "$tree/DEBIAN/conffiles"
 install -m 755 "$root/scripts/debian/"{postinst,prerm,postrm} "$tree/DEBIAN/"
 (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"

@@ -22,7 +22,8 @@ for tool in debootstrap:debootstrap systemd-nspawn:systemd-container unshare:uti
 done
 grep -qw cgroup2 /proc/filesystems || fail "needs a kernel with cgroup v2"
 grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || fail "needs a kernel with overlayfs"
-unshare --mount --net --pid --fork true 2>/dev/null || fail "may not make namespaces here (a container without the rights?)"
+unshare --mount --net --pid --fork true 2>/dev/null ||
+    fail "may not make namespaces here (a container without the rights?)"
 
 export PYTHON="${PYTHON:-python3}"
 exec "$PYTHON" tests/vms/run.py "$@"

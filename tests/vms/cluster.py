@@ -37,10 +37,9 @@ class Cluster:
     def state(self, machine):
         """What the cluster thinks of a machine's member, and of its model server."""
         status = self.status()
-        # A name that was used again stands for who is there now.
-        members = [member for member in status["members"] if member["address"] == f"{machine.address}:7401"]
-        states = {member["state"] for member in members}
-        state = "up" if "up" in states else next(iter(states), "unknown")
+        # Not by name or address: those of a member that is gone for ever may have been taken by another one.
+        identity = machine.identity()
+        state = next((member["state"] for member in status["members"] if member["id"] == identity), "unknown")
         ready = any(worker["member"] == machine.name and worker["server"] == "ready" for worker in status["workers"])
         return state, ready
 

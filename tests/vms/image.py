@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from machines import clear, run, say
+from machines import clear, overlay, run, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RELEASE = "bookworm"
@@ -75,15 +75,15 @@ def prepared(folder, below, wheels, package):
         disk, work = place / "disk", place / "work"
         for part in (place / "upper", disk, work):
             part.mkdir()
-        run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={below},upperdir={place}/upper,workdir={work}", disk)
+        overlay(disk, [below], place / "upper", work)
         try:
             # An empty file has each machine take an id of its own at its first boot.
             (disk / "etc/machine-id").write_text("")
             (disk / "var/lib/dbus/machine-id").unlink(missing_ok=True)
             (disk / "etc/resolv.conf").unlink(missing_ok=True)
-            enable = ["systemctl", f"--root={disk}", "enable", "systemd-networkd", "systemd-networkd-wait-online"]
-            run(*enable)
-            run("systemctl", f"--root={disk}", "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer")
+            systemctl = ["systemctl", f"--root={disk}"]
+            run(*systemctl, "enable", "systemd-networkd", "systemd-networkd-wait-online")
+            run(*systemctl, "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer")
             run("dpkg-deb", "--extract", package, disk / "tmp/package")
             (disk / "tmp/wheels").mkdir()
             run("mount", "--bind", wheels, disk / "tmp/wheels")
@@ -106,8 +106,7 @@ def photos(folder, layers, count):
         for part in (disk, upper, work):
             clear(part)
             part.mkdir()
-        lower = ":".join(map(str, layers))
-        run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", disk)
+        overlay(disk, layers, upper, work)
         try:
             (disk / "mnt/photos").mkdir()
             run("mount", "--bind", place, disk / "mnt/photos")

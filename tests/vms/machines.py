@@ -5,6 +5,7 @@ nobody else's, and with its first process all machines end. Machines live in cgr
 and freeze. Only the unified hierarchy is used; where the system has the old one too, it is out of sight in the lab.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -58,9 +59,15 @@ def run(*words, timeout_s=120, check=True, **options):
     return done.stdout if check else done
 
 
+def overlay(disk, layers, upper, work):
+    """Mounts a disk over layers, the uppermost first; what is written goes to `upper`."""
+    places = f"lowerdir={':'.join(map(str, layers))},upperdir={upper},workdir={work}"
+    run("mount", "-t", "overlay", "overlay", "-o", places, disk)
+
+
 def enter_lab(command):
     """Becomes the given command, as the first process of a lab."""
-    words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
+    words = ["unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     os.execvpe(words[0], words + command, os.environ | {IN_LAB: "1"})
 
 
@@ -118,9 +125,7 @@ class Machine:
             clear(self.folder)
         for folder in ("upper", "work", "disk"):
             (self.folder / folder).mkdir(parents=True)
-        layers = ":".join(map(str, self.lab.layers))
-        places = f"lowerdir={layers},upperdir={self.folder}/upper,workdir={self.folder}/work"
-        run("mount", "-t", "overlay", "overlay", "-o", places, self.disk)
+        overlay(self.disk, self.lab.layers, self.folder / "upper", self.folder / "work")
         self.write("/etc/hostname", f"{self.name}\n")
         self.write("/etc/systemd/network/10-lab.network", (
             f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={NETWORK}.1\n"
@@ -132,6 +137,10 @@ class Machine:
         place = Path(f"{self.disk}{path}")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
+
+    def identity(self):
+        """Who its member is, as the disk says."""
+        return f"{json.loads(Path(f'{self.disk}/var/lib/idunno/identity.json').read_text())['id']:016x}"
 
     def power_on(self):
         """Starts it; returns before it is up."""

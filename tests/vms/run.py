@@ -30,6 +30,9 @@ def parse_arguments():
     arguments = parser.parse_args()
     if not 5 <= arguments.members <= 9:
         parser.error("--members takes 5 to 9")
+    for program in ("idunno", "idunnod"):
+        if not (arguments.programs / program).exists():
+            parser.error(f"{arguments.programs / program} is not there: cargo build --release, or --programs DIR")
     arguments.dir, arguments.programs = arguments.dir.absolute(), arguments.programs.absolute()
     return arguments
 
