@@ -186,7 +186,7 @@ def bench_no_op(arguments, folder):
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "no-op")
     try:
         cluster.up(4, model_servers=False)
-        members = [member["address"] for member in cluster.run("list_mem")]
+        members = [member["address"] for member in cluster.run("list_mem")["members"]]
         command = [Path(arguments.programs, "no-op"), "--scratch", folder, "--batches", arguments.batches, *members]
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     finally:

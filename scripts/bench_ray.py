@@ -74,8 +74,8 @@ class Ray:
 
     def __enter__(self):
         self.results.mkdir(parents=True)
-        command = [VENV / "bin/ray", "start", "--head", "--port=0", f"--num-cpus={RAY_CPUS}"]
-        command += [f"--temp-dir={self.temp}", "--include-dashboard=false", "--disable-usage-stats"]
+        command = [VENV / "bin/ray", "start", "--head", "--node-ip-address=127.0.0.1", "--port=0"]
+        command += [f"--num-cpus={RAY_CPUS}", f"--temp-dir={self.temp}", "--include-dashboard=false", "--disable-usage-stats"]
         subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=lower)
         return self
 

@@ -45,7 +45,6 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (add_job("no-such-model", "kept", 8), NotFound, "no-such-model"),
         (train(&["no-such-model"]), NotFound, "no-such-model"),
         (train(&["mnist-mlp", "no-such-model"]), NotFound, "no-such-model"),
-        (add_job("mnist-mlp", "kept", 0), Invalid, "0"),
         (add_job("mnist-mlp", "kept", 5000), Invalid, "5000"),
         (Change::SetBatchSize { job, batch_size: 5000.into() }, Invalid, "5000"),
         (Change::SetBatchSize { job: nobody, batch_size: 5.into() }, NotFound, "job-77"),

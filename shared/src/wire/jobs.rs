@@ -449,3 +449,23 @@ impl From<&PlacedBlob> for BlobRef {
         placed.blob
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_sizes_are_numbers_or_auto_and_travel_as_numbers() {
+        for text in ["1", "32", "4096", "auto"] {
+            let size: BatchSize = text.parse().unwrap();
+            assert_eq!(size.to_string(), text);
+            let bytes = rmp_serde::to_vec(&size).unwrap();
+            assert_eq!(bytes, rmp_serde::to_vec(&u32::from(size)).unwrap());
+            assert_eq!(rmp_serde::from_slice::<BatchSize>(&bytes).unwrap(), size);
+        }
+        for text in ["0", "4097", "-1", "Auto", ""] {
+            let error = text.parse::<BatchSize>().unwrap_err();
+            assert_eq!(error.to_string(), format!("'{text}' is no batch size: 1 to 4096, or auto"));
+        }
+    }
+}

@@ -7,7 +7,7 @@
 //! | fetch | again after a growing delay; after 5 tries and [`fetch_patience`](super::Config::fetch_patience) a range is halved and each half has one try left, a single query is dead. Its holders may be away, as after a power cut: that is no fault of the data |
 //! | worker | the worker rests for a growing time; the range returns unblamed |
 //!
-//! A job that never had an answer and fails [`pause_failures`](super::Config::pause_failures) batches in a row at 2
+//! A job that never had an answer, committed or not, and fails [`pause_failures`](super::Config::pause_failures) batches in a row at 2
 //! workers or more (or at all there are) is paused, for then the model is broken, not the data. A worker that fails
 //! three batches in a row of a job that others can serve rests from that job.
 //!
@@ -23,7 +23,7 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::{Fault, FaultKind, Lease, QueryRange};
 
 use super::job::{Piece, span};
-use super::worker::back_off;
+use super::worker::{Stage, back_off};
 use super::{Config, DeadQuery, Effect, Scheduler};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
@@ -277,6 +277,9 @@ impl Scheduler {
 
     /// Rests the worker, or pauses the job, as the faults of one batch say.
     fn blame(&mut self, node: NodeId, id: JobId, faults: &[Fault], able: &BTreeSet<NodeId>) {
+        // Answers are committed a second later or so: until then they count as success too.
+        let mut held = self.workers.values().flat_map(|worker| &worker.leases);
+        let is_answered = held.any(|held| held.lease.job == id && held.stage == Stage::Ran);
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else { return };
         self.statistics.failures += 1;
         if faults.iter().any(|fault| fault.kind == FaultKind::Worker) {
@@ -287,7 +290,7 @@ impl Scheduler {
         if job.breaker.has_succeeded && able.len() > 1 {
             worker.strike_job(id, self.now, &self.config);
         }
-        if job.may_lease() && job.breaker.failed(node, able, &self.config) {
+        if job.may_lease() && job.breaker.failed(node, able, &self.config) && !is_answered {
             job.pausing = true;
             let (failures, workers) = (job.breaker.failures, job.breaker.workers.len());
             let reason = format!(

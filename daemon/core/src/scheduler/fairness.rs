@@ -171,7 +171,7 @@ impl Scheduler {
                 continue;
             }
             let is_nobody_better =
-                |avoid: &dyn Fn(NodeId) -> bool| !self.capable(*id, job).any(|other| !avoid(other));
+                |avoid: &dyn Fn(NodeId) -> bool| !self.takers(*id, job).any(|other| !avoid(other));
             if let Some(pick) = job.pick(node, self.now, is_nobody_better) {
                 least = Some((had, *id, pick));
             }
@@ -179,9 +179,10 @@ impl Scheduler {
         least.map(|(_, id, pick)| (id, pick))
     }
 
-    /// Live workers that can run the job now.
-    fn capable<'a>(&'a self, id: JobId, job: &'a Job) -> impl Iterator<Item = NodeId> + 'a {
-        self.workers.iter().filter(move |(_, worker)| self.is_capable(worker, id, job)).map(|(node, _)| *node)
+    /// Live workers that can run the job now, or soon: not those whose batch hangs, as it seems.
+    fn takers<'a>(&'a self, id: JobId, job: &'a Job) -> impl Iterator<Item = NodeId> + 'a {
+        let is_taker = move |worker: &Worker| self.is_capable(worker, id, job) && !self.is_stuck(worker);
+        self.workers.iter().filter(move |(_, worker)| is_taker(worker)).map(|(node, _)| *node)
     }
 
     pub(super) fn is_capable(&self, worker: &Worker, id: JobId, job: &Job) -> bool {

@@ -65,7 +65,7 @@ impl Line {
         now.filter(|(node, now)| jobs(older, *node) != *now).collect()
     }
 
-    /// The greatest part of a worker that another job is due than in `older`, which has the same workers.
+    /// The part of all workers that other jobs are due than in `older`, which has the same workers.
     pub(super) fn moved(&self, older: &Self) -> f64 {
         let moved = self.0.iter().flat_map(|(node, jobs)| {
             jobs.iter().map(move |(job, part)| {
@@ -73,7 +73,7 @@ impl Line {
                 part - before.map_or(0.0, |(_, part)| *part)
             })
         });
-        moved.fold(0.0, f64::max)
+        moved.filter(|part| *part > 0.0).sum::<f64>() / self.0.len().max(1) as f64
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         let of = |needs: [f64; 2]| Line::lay(&workers, &[(JobId(1), needs[0]), (JobId(2), needs[1])]);
         let (even, uneven) = (of([1.0, 1.0]), of([1.0, 3.0]));
         assert_eq!(uneven.reassigned(&even), [(NodeId(1), vec![JobId(1), JobId(2)])]);
-        assert!((uneven.moved(&even) - 0.5).abs() < 1e-9);
+        assert!((uneven.moved(&even) - 0.25).abs() < 1e-9, "half of one of two");
         assert_eq!((even.reassigned(&even), even.moved(&even)), (Vec::new(), 0.0));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Fairness picks the job and how many of its queries; which of them is free, as long as nobody had them before. Who
 //! knows what lies where, the shell, may move a batch that was just granted over at most [`SKIPPED_MAX`] others. What
-//! is skipped stays in front, so that a job never has more than a few gaps.
+//! is skipped stays in front, so that a job never has more than a few gaps. Sizes that set themselves differ by worker,
+//! and a large batch would end at the gap that a small one left: such jobs' batches are not moved.
 //!
 //! Source: delay scheduling (Zaharia et al. 2010), without the delay: no worker waits for its own inputs, which are read
 //! ahead while another batch runs.
@@ -12,7 +13,7 @@
 //! file one of four is nearly always at hand (`tests/sim/scheduler/locality.rs`).
 
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::jobs::{Lease, QueryRange};
+use idunno_shared::wire::jobs::{BatchSize, Lease, QueryRange};
 
 use super::Scheduler;
 use super::job::span;
@@ -26,7 +27,9 @@ const GAPS_MAX: usize = 16;
 impl Scheduler {
     /// What a batch that was just granted for the first time may be exchanged for.
     pub fn alternatives(&self, lease: Lease) -> Vec<Lease> {
-        let Some(job) = self.jobs.get(&lease.job).filter(|_| lease.attempt == 1) else { return Vec::new() };
+        let job =
+            self.jobs.get(&lease.job).filter(|job| lease.attempt == 1 && job.batch_size != BatchSize::Auto);
+        let Some(job) = job else { return Vec::new() };
         let count = u64::from(lease.range.count).max(1);
         let gaps = job.fresh.iter().take(GAPS_MAX);
         let firsts = gaps.flat_map(|range| {

@@ -2,7 +2,7 @@
 //!
 //! The line (`line.rs`) is laid at once when a worker comes, goes, or can run nothing for now, when a job starts, stops
 //! or changes its weight, and when the policy changes. Measured rates are looked at every [`RATES_PERIOD`], and count
-//! when they move [`MOVED_MIN`] of a worker from one job to another: so noise reassigns nobody.
+//! when they move [`MOVED_MIN`] of all workers from one job to another: so noise reassigns nobody.
 //!
 //! A job's part of the work is its weight, times its queries' time under the policy `rate`; a job that is not measured
 //! yet counts like the mean of the others. Under `fifo` the first job has all.
@@ -17,7 +17,7 @@ use super::worker::Worker;
 use super::{Effect, Scheduler, SharedBecause};
 
 const RATES_PERIOD: Duration = Duration::from_secs(1);
-const MOVED_MIN: f64 = 0.25;
+const MOVED_MIN: f64 = 0.05;
 /// A worker that seems so many times faster or slower than the others is laid out with this.
 const SPEED_MAX: f64 = 20.0;
 

@@ -101,12 +101,27 @@ impl Scheduler {
         let usual = model.and_then(|model| self.usual.time(model, held.lease.range.count));
         let Some(usual) = usual.filter(|_| is_whole && is_first) else { return false };
         let here = self.expected(worker, held).unwrap_or(usual);
-        let limit = usual.saturating_mul(LATE).max(LATE_MIN);
+        let limit = self.limit(held).unwrap_or(Duration::MAX);
         let is_overdue = batch.elapsed > limit && here <= limit;
         let is_slower = batch
             .left
             .is_some_and(|left| left >= here.saturating_mul(LATE) && left.saturating_sub(here) >= GAIN_MIN);
         is_overdue || is_slower
+    }
+
+    /// Whether the batch that the worker runs has been running for too long.
+    pub(super) fn is_stuck(&self, worker: &Worker) -> bool {
+        worker.leases.iter().any(|held| {
+            let Stage::Runs { since } = held.stage else { return false };
+            self.limit(held).is_some_and(|limit| self.now.since(since) > limit)
+        })
+    }
+
+    /// How long a batch may run before it is late; `None` while none of its model was measured.
+    fn limit(&self, held: &Held) -> Option<Duration> {
+        let model = &self.jobs.get(&held.lease.job)?.model;
+        let usual = self.usual.time(model, held.lease.range.count)?;
+        Some(usual.saturating_mul(LATE).max(LATE_MIN))
     }
 
     fn grant_copy(&mut self, node: NodeId, owner: NodeId, lease: Lease) {

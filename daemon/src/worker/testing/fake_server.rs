@@ -16,6 +16,8 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(in super::super) struct Script {
     pub(in super::super) live_status: u16,
     pub(in super::super) infer_status: u16,
+    /// It has no memory for more inputs at once.
+    pub(in super::super) inputs_max: usize,
     /// Whether it has the binary, repository and training extensions.
     pub(in super::super) ours: bool,
     pub(in super::super) loaded: BTreeMap<String, String>,
@@ -43,6 +45,7 @@ impl FakeServer {
         let script = Script {
             live_status: 200,
             infer_status: 200,
+            inputs_max: usize::MAX,
             ours: true,
             loaded: BTreeMap::new(),
             artefacts: BTreeMap::new(),
@@ -237,6 +240,9 @@ fn infer(script: &mut Script, model: &str, header_length: Option<usize>, body: &
         errors.push(if bad { "not an image".to_owned() } else { String::new() });
     }
     let shape = [outputs.len()];
+    if outputs.len() > script.inputs_max {
+        return Reply::error(507, "out of memory");
+    }
     if !script.ours {
         let output = json!({"name": "predictions", "datatype": "BYTES", "shape": shape, "data": outputs});
         return Reply::json(200, &json!({"model_name": model, "outputs": [output]}));

@@ -34,6 +34,23 @@ async fn a_refused_call_is_split_down_to_the_query_at_fault() {
     assert_eq!(scene.queries(), [0, 1, 2, 3, 4, 6, 7]);
     assert_eq!(scene.coordinator.book().failed[0].1[0].ranges, [QueryRange { first: 5, count: 1 }]);
     assert_eq!(scene.server.calls("/infer"), 7, "two calls a halving and the first");
+    assert_eq!(scene.coordinator.book().commits[0].batches[0].refused, 0, "it was not too much");
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_much_at_once_is_halved_and_told() {
+    let scene = Scene::new().await;
+    scene.server.set(|script| script.inputs_max = 2);
+    let grant = scene.grant(0, &["x"; 8]);
+    scene.coordinator.set(|book| book.grants.push_back(grant));
+    scene.until("all is committed", |book| committed(book) == 1).await;
+    {
+        let book = scene.coordinator.book();
+        assert!(book.failed.is_empty(), "{:?}", book.failed);
+        let batch = &book.commits[0].batches[0];
+        assert_eq!((batch.refused, batch.local), (8, 8), "the memory's blobs are at hand");
+    }
     scene.stop().await;
 }
 

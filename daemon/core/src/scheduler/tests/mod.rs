@@ -410,6 +410,20 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_again_when_resumed() {
 }
 
 #[test]
+fn answers_that_await_their_commit_keep_a_job_from_being_paused() {
+    let mut bench = Bench::new(1_000, 3);
+    let answered = bench.pull_one(3);
+    bench.tell(Event::Report(WorkerReport { leases: vec![answered], ran: 1, wanted: 0, ..report(3) }));
+    for turn in 0..20 {
+        let node = turn % 2 + 1;
+        let lease = bench.pull_one(node);
+        let effects = bench.fail(node, lease, FaultKind::Inference);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::PauseJob { .. })), "{effects:?}");
+    }
+    bench.commit(3, answered);
+}
+
+#[test]
 fn a_stop_lets_leases_finish_and_a_batch_size_holds_from_the_next_cut() {
     let mut bench = Bench::new(100, 1);
     let lease = bench.pull_one(1);

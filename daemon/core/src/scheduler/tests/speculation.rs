@@ -159,3 +159,18 @@ fn a_copy_is_charged_to_nobody() {
     assert_eq!(time(&bench), before, "nor when it takes the first's place");
     assert_eq!(bench.scheduler.leases(NodeId(2)).collect::<Vec<_>>(), [copy]);
 }
+
+#[test]
+fn a_failed_batch_does_not_wait_for_a_worker_that_is_stuck() {
+    let (mut bench, held) = bench(30, 2, 100);
+    let at_other = {
+        bench.fail(1, held[1], FaultKind::Worker);
+        bench.pull_one(2)
+    };
+    bench.fail(1, held[0], FaultKind::Inference);
+    bench.pass(2_000);
+    running(&mut bench, 2, &[at_other], 1_500);
+    assert_eq!(bench.pull(1, 1, &[]).grants, [], "the other may do better, and soon");
+    let granted = orders(1, bench.pass(1_000)).grants;
+    assert_eq!(granted[0].range, held[0].range);
+}
