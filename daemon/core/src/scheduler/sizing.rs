@@ -18,7 +18,7 @@ use crate::time::Instant;
 
 /// A batch takes about so long at most: little beside the ten seconds over which jobs' rates are equal.
 const TARGET_US: u64 = 500_000;
-/// Where the size is cut down to the target, so many percent of it are aimed at, so that noise does not cut it down again.
+/// Where the size is cut down, it is to so many percent of the target, so that noise does not cut it down again.
 const AIM_PERCENT: u64 = 80;
 const SIZE_FIRST: u32 = 8;
 /// Batches of a size that are measured before it changes.
