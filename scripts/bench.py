@@ -1,21 +1,21 @@
 """Figures of one run: the main job against bare processes, fairness, batches that cost nothing, the store.
 
-The main job's figure is a ratio. Every round measures both sides one after the other, and the best round of each side counts: on a busy machine the
-slow rounds show the neighbours. The bare processes run at the niceness of the model servers, and neither side's time
-includes loading the model.
+The main job's figure is a ratio. Every round measures both sides one after the other, and the best round of each side
+counts: on a busy machine the slow rounds show the neighbours. The bare processes run at the niceness of the model
+servers, and neither side's time includes loading the model.
 
 Fairness: two jobs whose queries cost 1 to about 3 run side by side, and their answers in the log are looked at every
-half second. The gap of a window is (max - min) / max of what both had answered in it; the mean over all windows is told.
-Answers reach the log in segments a second apart.
+half second. The gap of a window is (max - min) / max of what both had answered in it; the mean over all windows is
+told. Answers reach the log in segments a second apart.
 
 Batches that cost nothing: see tests/no_op/main.rs.
 
 The store's data is made before the clock starts and flushed to the disk, so that a put's flush (of the whole file
-system) does not pay for it. Puts read their files from the page cache. Gets read what was just put: blobs up to
-1 MiB come from the holders' page cache, larger ones from the disk, past which they were written; the local files
-that a get writes are not flushed. Every run has its own folder and every round its own within, and nothing is deleted
-before the end: ext4 looks for a free inode past all that were deleted within the last minutes, one by one, and a round
-would pay for the files that the one before deleted.
+system) does not pay for it. Puts read their files from the page cache. Gets read what was just put: blobs up to 1 MiB
+come from the holders' page cache, larger ones from the disk, past which they were written; the local files that a get
+writes are not flushed. Every run has its own folder and every round its own within, and nothing is deleted before the
+end: ext4 looks for a free inode past all that were deleted within the last minutes, one by one, and a round would pay
+for the files that the one before deleted.
 """
 
 import argparse

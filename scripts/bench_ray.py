@@ -1,7 +1,7 @@
 """Ray Data beside IDunno: the same photos, the same model code, the same two cores, and then their heads are killed.
 
-Rates: two actors against two workers, batches of 32. Ray's time runs from the start of its first batch to the end of its
-last, so it pays neither for its start nor for writing its results; IDunno's from start-job to the last durable commit.
+Rates: two actors against two workers, batches of 32. Ray's time runs from the start of its first batch to the end of
+its last, so it pays neither for its start nor for writing its results; IDunno's from start-job to the last durable commit.
 Both, and the bare processes that they are compared with, run their models at the same niceness.
 
 What is left: once a third of the photos is answered, Ray's head process (its GCS) and IDunno's coordinating member are
@@ -75,7 +75,8 @@ class Ray:
     def __enter__(self):
         self.results.mkdir(parents=True)
         command = [VENV / "bin/ray", "start", "--head", "--node-ip-address=127.0.0.1", "--port=0"]
-        command += [f"--num-cpus={RAY_CPUS}", f"--temp-dir={self.temp}", "--include-dashboard=false", "--disable-usage-stats"]
+        command += [f"--num-cpus={RAY_CPUS}", f"--temp-dir={self.temp}"]
+        command += ["--include-dashboard=false", "--disable-usage-stats"]
         subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=lower)
         return self
 

@@ -142,7 +142,7 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
         let mut found = None;
         for (place, worker) in workers.iter_mut().enumerate() {
             let orders = worker.pull(Vec::new(), 0).await?;
-            found = found.or((!orders.train.is_empty()).then_some(place));
+            found = found.or_else(|| (!orders.train.is_empty()).then_some(place));
         }
         if let Some(place) = found {
             break place;

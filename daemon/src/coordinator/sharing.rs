@@ -16,7 +16,7 @@ pub fn told(
 ) -> String {
     let shares: Vec<String> = shares.iter().map(share).collect();
     let shares = if shares.is_empty() { String::from("no job runs") } else { shares.join(", ") };
-    let workers = reassigned.iter().take(NAMED_MAX).map(|(node, jobs)| worker(name(*node), jobs));
+    let workers = reassigned.iter().take(NAMED_MAX).map(|(node, jobs)| worker(&name(*node), jobs));
     let mut parts = vec![format!("{}: {shares}", because(&name, reason))];
     parts.extend(workers);
     if reassigned.len() > NAMED_MAX {
@@ -47,7 +47,7 @@ fn share((job, percent): &(JobId, Option<u32>)) -> String {
     }
 }
 
-fn worker(name: String, jobs: &[JobId]) -> String {
+fn worker(name: &str, jobs: &[JobId]) -> String {
     let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
     let jobs = if jobs.is_empty() { String::from("nothing") } else { jobs.join(" and ") };
     format!("{name} serves {jobs}")

@@ -23,7 +23,7 @@ impl Line {
     /// Lays the jobs, each with its need, along the workers, each with its speed.
     pub(super) fn lay(workers: &[(NodeId, f64)], jobs: &[(JobId, f64)]) -> Self {
         let length: f64 = workers.iter().map(|(_, speed)| speed).sum();
-        let needed: f64 = jobs.iter().map(|(_, need)| need).sum();
+        let needed = jobs.iter().map(|(_, need)| need).sum::<f64>().max(f64::MIN_POSITIVE);
         let mut jobs = jobs.iter().map(|(job, need)| (*job, need * length / needed));
         let mut next = jobs.next();
         let mut line = BTreeMap::new();

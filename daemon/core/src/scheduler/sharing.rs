@@ -76,9 +76,9 @@ impl Scheduler {
         let usable = self.workers.iter().filter(|(_, worker)| worker.is_usable(self.now, &self.config));
         let workers: Vec<_> = usable.map(|(node, worker)| (*node, self.speed(worker))).collect();
         let needs = self.needs();
-        let known: Vec<f64> = needs.iter().filter_map(|(_, need)| *need).collect();
-        let usual = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
-        let jobs: Vec<_> = needs.into_iter().map(|(job, need)| (job, need.unwrap_or(usual))).collect();
+        let known: Vec<u128> = needs.iter().filter_map(|(_, need)| *need).collect();
+        let usual = known.iter().sum::<u128>().checked_div(known.len() as u128).unwrap_or(1);
+        let jobs: Vec<_> = needs.into_iter().map(|(job, need)| (job, need.unwrap_or(usual) as f64)).collect();
         Line::lay(&workers, &jobs)
     }
 
@@ -96,25 +96,25 @@ impl Scheduler {
 
     fn shares(&self) -> Vec<(JobId, Option<u32>)> {
         let needs = self.needs();
-        let total: f64 = needs.iter().filter_map(|(_, need)| *need).sum();
-        let percent = |need: f64| (need * 100.0 / total).round() as u32;
-        needs.into_iter().map(|(id, need)| (id, need.filter(|_| total > 0.0).map(percent))).collect()
+        let total: u128 = needs.iter().filter_map(|(_, need)| *need).sum();
+        let percent = |need: u128| u32::try_from((need * 100 + total / 2).checked_div(total)?).ok();
+        needs.into_iter().map(|(id, need)| (id, need.and_then(percent))).collect()
     }
 
     /// What part of the workers each active job is due, in any unit; `None` while that is not measured.
-    fn needs(&self) -> Vec<(JobId, Option<f64>)> {
+    fn needs(&self) -> Vec<(JobId, Option<u128>)> {
         let mut active = self.jobs.iter().filter(|(_, job)| job.is_active());
         let of = |(id, job): (&JobId, &super::job::Job)| {
-            let (weight, rate) = (f64::from(job.service.weight), &job.service.rate);
+            let (weight, rate) = (u128::from(job.service.weight), &job.service.rate);
             let need = match self.policy {
-                Policy::Rate => rate.is_known().then(|| weight * rate.time(1).as_secs_f64()),
+                Policy::Rate => rate.is_known().then(|| weight * rate.time(1).as_nanos()),
                 Policy::Time | Policy::Fifo => Some(weight),
             };
             (*id, need)
         };
         if self.policy == Policy::Fifo {
             let first = active.next().map(of);
-            return first.into_iter().chain(active.map(|(id, _)| (*id, Some(0.0)))).collect();
+            return first.into_iter().chain(active.map(|(id, _)| (*id, Some(0)))).collect();
         }
         active.map(of).collect()
     }

@@ -2,7 +2,7 @@
 //! and in memory.
 //!
 //! The size begins small, and doubles as long as that brings more queries per second and batches take no longer than
-//! [`TARGET`]; a doubling that did not pay is taken back. Batches that take longer are cut down to that. What the model
+//! [`TARGET_US`]; a doubling that did not pay is taken back. Batches that take longer are cut down to that. What the model
 //! server refused as too much at once, or failed on, is halved. After each step back the size stays for [`HOLD`], then
 //! more is tried again: speed and memory change.
 //!
@@ -17,9 +17,9 @@ use idunno_shared::wire::jobs::BATCH_QUERIES_MAX;
 use crate::time::Instant;
 
 /// A batch takes about so long at most: little beside the ten seconds over which jobs' rates are equal.
-pub(super) const TARGET: Duration = Duration::from_millis(500);
-/// Where the size is cut down to the target, it is aimed below, so that noise does not cut it down again.
-const AIM: f64 = 0.8;
+const TARGET_US: u64 = 500_000;
+/// Where the size is cut down, it is to so many percent of the target, so that noise does not cut it down again.
+const AIM_PERCENT: u64 = 80;
 const SIZE_FIRST: u32 = 8;
 /// Batches of a size that are measured before it changes.
 const MEASURED: u32 = 8;
@@ -59,7 +59,7 @@ impl Sizing {
         }
         self.batches += 1;
         self.micros = self.micros.saturating_add(inference_us).max(1);
-        let is_far_too_slow = u128::from(inference_us) > 2 * TARGET.as_micros();
+        let is_far_too_slow = inference_us > 2 * TARGET_US;
         if is_far_too_slow || self.batches == MEASURED {
             self.decide(now);
         }
@@ -73,14 +73,14 @@ impl Sizing {
     }
 
     fn decide(&mut self, now: Instant) {
-        let mean_us = self.micros as f64 / f64::from(self.batches);
-        let (qps, target_us) = (f64::from(self.size) * 1e6 / mean_us, TARGET.as_micros() as f64);
-        if mean_us > target_us {
-            let fitting = f64::from(self.size) * AIM * target_us / mean_us;
-            self.step_back(fitting as u32, now);
+        let mean_us = (self.micros / u64::from(self.batches)).max(1);
+        let qps = f64::from(self.size) * 1e6 / mean_us as f64;
+        if mean_us > TARGET_US {
+            let fitting = u64::from(self.size) * TARGET_US * AIM_PERCENT / 100 / mean_us;
+            self.step_back(u32::try_from(fitting).unwrap_or(self.size), now);
         } else if self.smaller_qps.is_some_and(|smaller| qps < smaller * GAIN) {
             self.step_back(self.size / 2, now);
-        } else if self.size < BATCH_QUERIES_MAX && now >= self.hold_until && 2.0 * mean_us <= target_us {
+        } else if self.size < BATCH_QUERIES_MAX && now >= self.hold_until && 2 * mean_us <= TARGET_US {
             self.go_to(self.size.saturating_mul(2));
             self.smaller_qps = Some(qps);
         } else {

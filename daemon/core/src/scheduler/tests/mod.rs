@@ -19,12 +19,15 @@ use crate::time::Instant;
 const JOB: JobId = JobId(1);
 const WAIT_MS: u32 = 1_000;
 
+/// Why the workers were shared, and each job's share.
+type Shared = (SharedBecause, Vec<(JobId, Option<u32>)>);
+
 /// A scheduler and its clock; checked after each event.
 struct Bench {
     scheduler: Scheduler,
     now: Instant,
     /// What was said of the sharing last.
-    shared: Option<(SharedBecause, Vec<(JobId, Option<u32>)>)>,
+    shared: Option<Shared>,
 }
 
 impl Bench {
