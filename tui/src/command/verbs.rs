@@ -63,7 +63,9 @@ pub enum Verb {
         /// The data set: all files below this name, or one file of it that ends in .jsonl, .csv or .list
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
-        /// Queries per batch: a number, or auto
+        /// Queries per batch
+        ///
+        /// A number, or auto, which finds the best for each VM
         #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT.into())]
         batch_size: BatchSize,
         /// A name that stands for the job's number from now on
