@@ -12,7 +12,8 @@ from machines import clear, overlay, run, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RELEASE = "bookworm"
-MIRROR = os.environ.get("IDUNNO_VMS_MIRROR", "http://deb.debian.org/debian")
+# Debian's own, unless it is set.
+MIRROR = os.environ.get("IDUNNO_VMS_MIRROR")
 PACKAGES = "systemd,systemd-sysv,dbus,adduser,iproute2,procps,python3,python3-venv"
 
 
@@ -36,7 +37,8 @@ def base(folder):
 
     def make(place):
         say(f"fetching Debian {RELEASE}: minutes")
-        run("nice", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, place, MIRROR, timeout_s=3600)
+        words = ["nice", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, place]
+        run(*words, *filter(None, [MIRROR]), timeout_s=3600)
         shutil.rmtree(place / "var/cache/apt", ignore_errors=True)
 
     return finished(folder / name_of("debian", RELEASE, PACKAGES), make)
@@ -95,7 +97,8 @@ def prepared(folder, below, wheels, package):
         finally:
             run("umount", "--recursive", disk, check=False)
 
-    return finished(folder / name_of("prepared", below.name, script, Path(__file__).read_text(), *wanted), make) / "upper"
+    name = name_of("prepared", below.name, script, Path(__file__).read_text(), *wanted)
+    return finished(folder / name, make) / "upper"
 
 
 def photos(folder, layers, count):
@@ -110,8 +113,8 @@ def photos(folder, layers, count):
         try:
             (disk / "mnt/photos").mkdir()
             run("mount", "--bind", place, disk / "mnt/photos")
-            module = ["/opt/idunno/venv/bin/python", "-m", "idunno_model_server.dataset", "photos", "/mnt/photos"]
-            run("chroot", disk, *module, "--images", count, timeout_s=600)
+            python = ["/opt/idunno/venv/bin/python", "-m", "idunno_model_server.dataset", "photos", "/mnt/photos"]
+            run("chroot", disk, *python, "--images", count, timeout_s=600)
         finally:
             run("umount", "--recursive", disk, check=False)
             for part in (disk, upper, work):
