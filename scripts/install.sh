@@ -62,7 +62,7 @@ if [[ "$what" == uninstall ]]; then
     if [[ -z "$purge" ]]; then
         echo "data and settings stay: /var/lib/idunno*, /etc/idunno"
     else
-        rm -rf /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-server /etc/idunno
+        rm -rf /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-server /etc/idunno /var/log/idunno /var/log/idunno-introducer
         for user in idunno idunno-models; do
             id "$user" >/dev/null 2>&1 && userdel "$user"
         done

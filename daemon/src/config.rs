@@ -116,6 +116,9 @@ pub struct Settings {
     /// What to log, as tracing directives [default: info]
     #[arg(long, env = "IDUNNO_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+    /// Directory for log files [default: logs in the data directory]
+    #[arg(long, env = "IDUNNO_LOG_DIR", value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
     /// Days of log files to keep [default: 14]
     #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
     pub log_files: Option<usize>,
@@ -148,6 +151,8 @@ pub struct Common {
     pub data_dir: PathBuf,
     /// Tracing directives.
     pub log: String,
+    /// Where log files go.
+    pub log_dir: PathBuf,
     /// Log files kept.
     pub log_files: usize,
 }
@@ -198,6 +203,7 @@ impl Settings {
             disk_reserve_mib: self.disk_reserve_mib.or(file.disk_reserve_mib),
             scrub_period_s: self.scrub_period_s.or(file.scrub_period_s),
             log: self.log.or(file.log),
+            log_dir: self.log_dir.or(file.log_dir),
             log_files: self.log_files.or(file.log_files),
         }
     }
@@ -247,10 +253,12 @@ impl Settings {
         if log_files == 0 {
             return Err(invalid("log_files", log_files, "keep at least 1"));
         }
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno"));
         Ok(Common {
             listen,
             advertise,
-            data_dir: self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno")),
+            log_dir: self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs")),
+            data_dir,
             log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
         })

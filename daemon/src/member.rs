@@ -33,7 +33,7 @@ use crate::sdfs::orders::Orders;
 use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
 use crate::sdfs::store::BlobStore;
-use crate::vitals::Vitals;
+use crate::vitals::{self, Vitals};
 use crate::worker::near::NearStore;
 use crate::worker::services::Services;
 use crate::worker::supervisor::{ServerConfig, ServerStatus};
@@ -102,7 +102,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let (status, server) = watch::channel(ServerStatus::default());
     let service = Arc::new(Member {
         me,
-        control: Control::new(means, coordination, config.common.data_dir.display().to_string(), rejoin),
+        control: Control::new(means, coordination, config.common.clone(), rejoin),
         membership: membership.clone(),
         election,
         consensus: consensus.clone(),
@@ -131,6 +131,18 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     vitals.spawn("the search for the cluster", stop.clone(), seeker.run(rejoined, stop.clone()));
     let mut signals = StopSignals::listen()?;
     ground.announce("member", config.name.as_str(), Some(me))?;
+    let watched = (membership.clone(), consensus.clone(), stop.clone());
+    vitals.spawn("the watchdog's feeder", stop.clone(), async move {
+        let (membership, consensus, stop) = &watched;
+        let turn = || async move {
+            membership.turn().await;
+            consensus.turn().await;
+        };
+        tokio::select! {
+            () = vitals::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
+            () = stop.cancelled() => {}
+        }
+    });
 
     let drain = CancellationToken::new();
     let (tell, news) = watch::channel(Term(0));

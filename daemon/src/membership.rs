@@ -84,6 +84,7 @@ enum Input {
     Ping(TcpPing, oneshot::Sender<Reply>),
     Event(Event),
     Leave(oneshot::Sender<()>),
+    Turn(oneshot::Sender<()>),
 }
 
 /// What the failure detector works with.
@@ -172,6 +173,15 @@ impl Membership {
         let _ = self.inputs.send(Input::Event(Event::Introduced { addresses })).await;
     }
 
+    /// Returns when the task has taken its next turn; never, if it is stuck.
+    pub async fn turn(&self) {
+        let (done, taken) = oneshot::channel();
+        if self.inputs.send(Input::Turn(done)).await.is_ok() {
+            // One that has ended is a fault, and told as such.
+            let _ = taken.await;
+        }
+    }
+
     /// Says good-bye, and returns when it is said.
     pub async fn leave(&self) {
         let (done, said) = oneshot::channel();
@@ -236,6 +246,11 @@ impl Driver {
             Input::Leave(done) => {
                 self.leaving.push(done);
                 if self.swim.has_left() { Event::Tick } else { Event::Leave }
+            }
+            Input::Turn(done) => {
+                // The asker may have given up.
+                let _ = done.send(());
+                return None;
             }
             Input::PushPull(message, reply) => {
                 if let Err(error) = self.check(&message) {

@@ -1,7 +1,9 @@
 //! What the introducer and a member do alike: start up, say that they are ready, and wait for the end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use idunno_shared::ids::NodeId;
@@ -26,6 +28,8 @@ pub struct Ground {
     pub data_dir: Arc<DataDir>,
     /// Where others reach it.
     pub address: SocketAddr,
+    /// Where logs go.
+    pub log_dir: PathBuf,
     /// Logs are written until this is dropped.
     pub logs: WorkerGuard,
 }
@@ -33,15 +37,14 @@ pub struct Ground {
 /// Locks the directory, starts logging, and listens.
 pub async fn prepare(config: &Common) -> anyhow::Result<(Ground, Listening)> {
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
-    let log_dir = config.data_dir.join("logs");
-    let logs = telemetry::start(&log_dir, &config.log, config.log_files)?;
+    let logs = telemetry::start(&config.log_dir, &config.log, config.log_files)?;
     raise_file_limit();
     let listening = Listening::bind(config.listen).await?;
     let mut address = config.advertise.unwrap_or_else(|| listening.address());
     if address.port() == 0 {
         address.set_port(listening.address().port());
     }
-    Ok((Ground { data_dir, address, logs }, listening))
+    Ok((Ground { data_dir, address, log_dir: config.log_dir.clone(), logs }, listening))
 }
 
 /// Many systems allow 1,024 unless asked for more: fewer than the connections that are served.
@@ -65,7 +68,7 @@ impl Ground {
             node: node.map(|node| node.to_string()),
             program: program.to_owned(),
             name: name.to_owned(),
-            log_dir: self.data_dir.path().join("logs"),
+            log_dir: self.log_dir.clone(),
         };
         self.data_dir.write_json(RUNTIME_FILE, &runtime).context("cannot say where this daemon listens")?;
         info!(%program, %name, address = %self.address, pid = runtime.pid, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -105,6 +108,16 @@ impl StopSignals {
         info!("asked to stop");
         notify(&[NotifyState::Stopping]);
     }
+}
+
+/// How long the service manager waits for a sign of life before it ends this process and starts it again, if it does.
+pub fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+/// Gives that sign.
+pub fn feed_watchdog() {
+    notify(&[NotifyState::Watchdog]);
 }
 
 /// Without a service manager there is nobody to tell.

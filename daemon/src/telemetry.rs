@@ -8,6 +8,7 @@ use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -65,7 +66,9 @@ pub fn start(dir: &Path, filter: &str, files: usize) -> Result<WorkerGuard, Tele
     // What complains of a line that cannot be written panics when standard error cannot be written either.
     let file = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(writer);
     let watchers = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
-    let (file, watchers) = (file.with_filter(filter), watchers.with_filter(LevelFilter::ERROR));
+    // Without the consensus library here too: what it calls an error is often none.
+    let errors = Targets::new().with_default(LevelFilter::ERROR).with_target("openraft", LevelFilter::OFF);
+    let (file, watchers) = (file.with_filter(filter), watchers.with_filter(errors));
     tracing_subscriber::registry().with(file).with(watchers).try_init()?;
     log_panics();
     Ok(guard)

@@ -1,6 +1,7 @@
 //! The tasks that a member cannot do without: one that ends early, by a panic or otherwise, must not do so in silence.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,9 +50,43 @@ impl Vitals {
     }
 }
 
+/// Feeds a watchdog that bites after `limit`, for as long as the tasks that matter take their turns: what feeds it is their
+/// progress, not the mere running of this process. Does not end.
+pub async fn watch<Turn: Future<Output = ()>>(
+    limit: Option<Duration>,
+    turn: impl Fn() -> Turn,
+    feed: impl Fn(),
+) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        turn().await;
+        feed();
+        tokio::time::sleep(limit / 3).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_watchdog_is_fed_while_turns_are_taken_and_no_longer() {
+        let (turns, fed) = (Cell::new(0), Cell::new(0));
+        let turn = || {
+            turns.set(turns.get() + 1);
+            let is_stuck = turns.get() > 4;
+            async move {
+                if is_stuck {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let watch = watch(Some(Duration::from_millis(3)), turn, || fed.set(fed.get() + 1));
+        assert!(tokio::time::timeout(Duration::from_millis(500), watch).await.is_err());
+        assert_eq!(fed.get(), 4);
+    }
 
     #[tokio::test]
     async fn a_task_that_panics_or_returns_early_is_a_fault_and_one_that_was_stopped_is_none() {
@@ -66,7 +101,7 @@ mod tests {
         let stopped = stop.clone();
         vitals.spawn("the third", stop.clone(), async move { stopped.cancelled().await });
         stop.cancel();
-        let fault = tokio::time::timeout(std::time::Duration::from_millis(50), vitals.fault()).await;
+        let fault = tokio::time::timeout(Duration::from_millis(50), vitals.fault()).await;
         assert!(fault.is_err(), "{fault:?}");
     }
 }

@@ -133,10 +133,22 @@ impl Consensus {
 
     /// Founds the cluster with this member as its only voter, unless its log has begun already.
     pub async fn found(&self) -> Result<(), FoundError> {
+        // The founder is told so whenever it is introduced again; the library calls a second try an error, in the journal.
+        match self.inner.raft.is_initialized().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(FoundError::Stopped(error.to_string())),
+        }
         match self.inner.raft.initialize(BTreeSet::from([self.inner.node.0])).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(FoundError::Stopped(error.to_string())),
         }
+    }
+
+    /// Returns when the log's core has taken its next turn; never, if it is stuck.
+    pub async fn turn(&self) {
+        // One that has stopped is a fault, and told as such.
+        let _ = self.inner.raft.with_raft_state(|_| ()).await;
     }
 
     /// Has a command committed and applied, and returns what it did.

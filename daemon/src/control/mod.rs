@@ -2,7 +2,6 @@
 
 mod logs;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::config::Common;
 use crate::coordinator::{Coordination, Means, Office, not_coordinator, views};
 use crate::net::server::Response;
 
@@ -22,14 +22,14 @@ const OPENING_MAX: Duration = Duration::from_secs(1);
 pub struct Control {
     means: Means,
     coordination: Coordination,
-    data_dir: String,
+    config: Common,
     rejoin: mpsc::Sender<()>,
 }
 
 impl Control {
     /// `rejoin` is told when this member is to go back into the cluster.
-    pub fn new(means: Means, coordination: Coordination, data_dir: String, rejoin: mpsc::Sender<()>) -> Self {
-        Self { means, coordination, data_dir, rejoin }
+    pub fn new(means: Means, coordination: Coordination, config: Common, rejoin: mpsc::Sender<()>) -> Self {
+        Self { means, coordination, config, rejoin }
     }
 
     /// Answers a request for the coordinator or for this member.
@@ -73,7 +73,7 @@ impl Control {
                 Ok(ControlReply::Done)
             }
             ControlRequest::Log { after } => {
-                let dir = Path::new(&self.data_dir).join("logs");
+                let dir = self.config.log_dir.clone();
                 let read = tokio::task::spawn_blocking(move || logs::page(&dir, after)).await;
                 let read = read.map_err(|error| Refusal::internal(error.to_string()))?;
                 Ok(ControlReply::Log(read?))
@@ -101,7 +101,7 @@ impl Control {
         Ok(IdentityView {
             member: views::member(self.means.me, peer, &leadership),
             joined: view.joined,
-            data_dir: self.data_dir.clone(),
+            data_dir: self.config.data_dir.display().to_string(),
             pid: std::process::id(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
         })

@@ -28,6 +28,7 @@ use crate::config::Common;
 use crate::data_dir::DataDir;
 use crate::net::server::{Response, Service, serve};
 use crate::process::{self, StopSignals};
+use crate::vitals;
 
 /// Members remembered; the one that was introduced longest ago goes first.
 pub const MEMBERS_MAX: usize = 64;
@@ -72,10 +73,15 @@ pub async fn run(config: Common) -> anyhow::Result<()> {
     let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir), dialer)?);
     let stop = CancellationToken::new();
     let (connections, _datagrams) = listening.split();
-    let serving = tokio::spawn(serve(connections, service, stop.clone()));
+    let serving = tokio::spawn(serve(connections, Arc::clone(&service), stop.clone()));
     let mut signals = StopSignals::listen()?;
     ground.announce("introducer", "introducer", None)?;
-    signals.next().await;
+    let state = &service.state;
+    let turn = || async move { drop(state.lock().await) };
+    tokio::select! {
+        () = signals.next() => {}
+        () = vitals::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
+    }
     stop.cancel();
     serving.await?;
     ground.retire();
