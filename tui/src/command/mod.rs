@@ -105,7 +105,7 @@ pub struct Global {
     /// The console draws with plain characters only
     #[arg(long)]
     pub ascii: bool,
-    /// Where the console's log page finds logs [default: the local cluster's, else /var/lib/idunno/logs]
+    /// Where the console's log page finds logs [default: the local cluster's, else the members send theirs]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
     /// Whether the cluster was named, so that no context of a file counts.
