@@ -50,7 +50,7 @@ struct Known {
 
 impl State {
     fn introduce(&mut self, newcomer: Known, founder: Option<NodeId>) {
-        self.founder.get_or_insert(founder.unwrap_or(newcomer.id));
+        self.founder.get_or_insert_with(|| founder.unwrap_or(newcomer.id));
         if self.members.contains(&newcomer) {
             return;
         }
