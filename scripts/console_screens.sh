@@ -45,6 +45,7 @@ for size in 120x40 80x24; do
     page members STATE 2 j
     page jobs PROGRESS 3 j
     page job-vms "SHARE OF" Enter
+    page job-batches 'TRY\|no batch' Right
     page job-dead-letters "dead letters" Right
     tmux send-keys -t "$session" Escape
     page assignments "NOW" 4
