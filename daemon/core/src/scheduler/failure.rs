@@ -58,6 +58,8 @@ pub(super) struct History {
     attempts: u32,
     bad: Tries,
     inference: Tries,
+    /// The range that these tries ran.
+    inferred: Range<u64>,
     fetches: u32,
     /// When its inputs could not be read for the first time.
     unread_since: Option<Instant>,
@@ -84,17 +86,17 @@ impl History {
         std::mem::replace(&mut self.has_hung, true)
     }
 
-    /// Notes a failure and decides. `able` are the live workers with the model, `single` a range of one query.
+    /// Notes a failure of `range` and decides. `able` are the live workers with the model.
     fn judge(
         &mut self,
         kind: FaultKind,
         worker: NodeId,
-        single: bool,
+        range: &Range<u64>,
         able: &BTreeSet<NodeId>,
         config: &Config,
         now: Instant,
     ) -> Verdict {
-        let give_up = if single { Verdict::Dead } else { Verdict::Halve };
+        let give_up = if range.end - range.start == 1 { Verdict::Dead } else { Verdict::Halve };
         self.attempts += 1;
         match kind {
             FaultKind::BadInput => {
@@ -106,6 +108,10 @@ impl History {
                 Verdict::Retry(Duration::ZERO)
             }
             FaultKind::Inference => {
+                // What failed as part of a larger range, the rest of which was answered since, was not tried itself.
+                if self.inferred != *range {
+                    (self.inference, self.inferred) = (Tries::default(), range.clone());
+                }
                 self.inference.add(worker);
                 let tried = &self.inference;
                 let is_tried_by_all =
@@ -133,6 +139,7 @@ impl History {
             attempts: self.attempts,
             bad: self.bad.clone(),
             inference: Tries::default(),
+            inferred: 0..0,
             fetches: self.fetches.min(FETCHES_MAX - 1),
             unread_since: self.unread_since,
             has_hung: self.has_hung,
@@ -254,7 +261,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let count = piece.range.end - piece.range.start;
         job.service.charge(count);
-        match piece.history.judge(fault.kind, node, count == 1, able, &self.config, self.now) {
+        match piece.history.judge(fault.kind, node, &piece.range, able, &self.config, self.now) {
             Verdict::Retry(delay) => job.wait(Piece { due: self.now + delay, ..piece }),
             Verdict::Halve => {
                 let middle = piece.range.start + count / 2;
