@@ -93,6 +93,12 @@ impl World {
     }
 }
 
+/// Seed 661: two failures of the batch of sixteen that a query was in counted as its own.
+#[test]
+fn a_query_is_not_dead_for_failures_of_the_batch_that_it_was_in() {
+    survives(661);
+}
+
 #[test]
 fn survives_random_faults() {
     let runs = for_each_seed("scheduler::survives_random_faults", 250, survives);
