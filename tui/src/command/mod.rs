@@ -1,12 +1,13 @@
 //! The one grammar of commands: the command line, the console's `:` line and the help of both are made from it.
 //!
-//! [`verbs`] is the grammar, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
+//! [`verbs`] is the grammar, [`values`] what its arguments stand for, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
 //! Names and job numbers are checked while parsing, so that bad ones never reach the network.
 
 pub mod line;
 pub mod registry;
 #[cfg(test)]
 mod tests;
+pub mod values;
 pub mod verbs;
 
 use std::ffi::OsString;
@@ -17,7 +18,8 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub use verbs::{DeadLettersVerb, JobRef, LocalVerb, MemberOf, OneMember, Verb};
+pub use values::JobRef;
+pub use verbs::{DeadLettersVerb, LocalVerb, MemberOf, OneMember, Verb};
 
 /// Exit codes, as `idunno --help` shows them.
 const EXIT_CODES: &str = "\

@@ -2,7 +2,7 @@
 
 use super::state::State;
 use crate::command::Verb;
-use crate::command::verbs::MemberRef;
+use crate::command::values::MemberRef;
 use crate::execute::members::NAME_THE_MEMBER;
 
 /// Fills in the member that is meant where the console was given one address alone. Returns the member as a person

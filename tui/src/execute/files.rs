@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::jobs::page_limit;
 use super::table::Table;
 use super::{Answer, Exit, Failure, Session, members, text};
-use crate::command::verbs::MemberRef;
+use crate::command::values::MemberRef;
 
 /// Deepest directory that `populate-test-data` enters: a guard against circles.
 const DEPTH_MAX: usize = 64;

@@ -14,7 +14,7 @@ use super::table::Table;
 use super::wait::{answered, pause};
 use super::{Answer, Exit, Failure, Session, members, text};
 use crate::command::JobRef;
-use crate::command::verbs::Parameter;
+use crate::command::values::Parameter;
 
 /// `add-job`.
 pub async fn add(

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::{Answer, Exit, Failure, Session, text};
-use crate::command::verbs::MemberRef;
+use crate::command::values::MemberRef;
 use crate::command::{MemberOf, OneMember};
 
 /// To `join` and `leave`, which nobody wants to go to just any member.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::table::Table;
 use super::{Answer, Exit, Failure, Session, text};
 use crate::command::Arguments;
-use crate::command::verbs::Shell;
+use crate::command::values::Shell;
 use crate::console::registry::{Scope, items};
 use crate::settings::{Settings, directory};
 

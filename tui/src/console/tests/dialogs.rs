@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use idunno_shared::ids::JobId;
 
 use super::{enter, live, press, screen, shows};
-use crate::command::verbs::{JobRef, MemberRef};
+use crate::command::values::{JobRef, MemberRef};
 use crate::command::{OneMember, Verb};
 use crate::console::state::{Effect, Mode, Msg, State};
 use crate::console::update::update;

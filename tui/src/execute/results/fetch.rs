@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Merge, ResultsError, csv};
 use crate::command::JobRef;
-use crate::command::verbs::RowFormat;
+use crate::command::values::RowFormat;
 use crate::execute::jobs::{job_views, page_limit, resolve};
 use crate::execute::{Answer, Data, Failure, Session, letters, text};
 

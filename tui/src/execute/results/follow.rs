@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::csv;
 use super::fetch::Wanted;
 use crate::command::JobRef;
-use crate::command::verbs::RowFormat;
+use crate::command::values::RowFormat;
 use crate::execute::jobs::{halted, page_limit, resolve};
 use crate::execute::wait::{answered, pause};
 use crate::execute::{Failure, Session, letters};

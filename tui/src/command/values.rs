@@ -1,0 +1,128 @@
+//! What people write as arguments, beside names that the cluster has: references, parameters, choices.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use idunno_shared::ids::JobId;
+use idunno_shared::names::{JobName, MemberName, NameError, ParameterName};
+use idunno_shared::wire::jobs::Policy;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RowFormat {
+    /// A JSON object a line.
+    #[default]
+    Jsonl,
+    /// CSV with a headline.
+    Csv,
+}
+
+/// In what jobs are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PolicyName {
+    /// In answers per second.
+    Rate,
+    /// In the workers' time.
+    Time,
+    /// In nothing: the oldest job comes first.
+    Fifo,
+}
+
+impl From<PolicyName> for Policy {
+    fn from(name: PolicyName) -> Self {
+        match name {
+            PolicyName::Rate => Self::Rate,
+            PolicyName::Time => Self::Time,
+            PolicyName::Fifo => Self::Fifo,
+        }
+    }
+}
+
+/// A shell that can complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    /// Bash.
+    Bash,
+    /// Elvish.
+    Elvish,
+    /// Fish.
+    Fish,
+    /// PowerShell.
+    Powershell,
+    /// Zsh.
+    Zsh,
+}
+
+/// A parameter as it is written: `NAME=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter(pub ParameterName, pub String);
+
+impl FromStr for Parameter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no K=V"))?;
+        Ok(Self(name.parse().map_err(|error: NameError| error.to_string())?, value.to_owned()))
+    }
+}
+
+/// A job as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobRef {
+    /// Its number.
+    Id(JobId),
+    /// Its name.
+    Name(JobName),
+}
+
+impl FromStr for JobRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(id) => Ok(Self::Id(id)),
+            Err(error) => {
+                text.parse().map(Self::Name).map_err(|_| format!("{error}, or the name it was given"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A member as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberRef {
+    /// Where it listens.
+    Address(SocketAddr),
+    /// Its name.
+    Name(MemberName),
+}
+
+impl FromStr for MemberRef {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl fmt::Display for MemberRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
