@@ -115,6 +115,7 @@ impl World {
         let Some(&mut Stage::Runs { since }) = self.worker(node).stage(lease) else { return };
         if self.workers[&node].hangs {
             self.worker(node).drop_lease(lease);
+            self.log.jobs.get_mut(&lease.job).expect("a job in the log").call_failed(lease.range);
             let faults = vec![fault(FaultKind::Inference, &RangeSet::from(lease.range))];
             self.send(Message::Failed { worker: node, lease, faults });
             return self.crash_server(node);
@@ -122,6 +123,9 @@ impl World {
         let inference_us = self.now.as_micros() - since.as_micros();
         let job = self.log.jobs.get_mut(&lease.job).expect("a job in the log");
         let (rows, faults) = job.load.run(lease.range);
+        if faults.iter().any(|fault| fault.kind == FaultKind::Inference) {
+            job.call_failed(lease.range);
+        }
         if !faults.is_empty() {
             self.send(Message::Failed { worker: node, lease, faults });
         }

@@ -9,6 +9,9 @@ use idunno_shared::wire::jobs::{BatchSize, QueryRange};
 
 use super::load::{Load, model_name, version};
 
+/// So many failures at different servers tell a hopeless query from one that was in bad company.
+const FAILURES_TO_DIE: u32 = 3;
+
 /// A job in the log.
 pub(crate) struct LoggedJob {
     pub(crate) load: Load,
@@ -19,9 +22,24 @@ pub(crate) struct LoggedJob {
     pub(crate) dead: BTreeSet<u64>,
     /// Rows that came again.
     pub(crate) duplicates: u64,
+    /// How often the model server failed a call that had this query alone.
+    failed_alone: BTreeMap<u64, u32>,
 }
 
 impl LoggedJob {
+    /// Whether the query may end as a dead letter: it is hopeless, or had as bad luck as a hopeless one has.
+    pub(crate) fn may_die(&self, query: u64) -> bool {
+        let is_unlucky = self.failed_alone.get(&query).is_some_and(|failures| *failures >= FAILURES_TO_DIE);
+        is_unlucky || self.load.hopeless().contains(&query)
+    }
+
+    /// A call of the model server failed as a whole.
+    pub(crate) fn call_failed(&mut self, range: QueryRange) {
+        if range.count == 1 {
+            *self.failed_alone.entry(range.first).or_default() += 1;
+        }
+    }
+
     pub(crate) fn pending(&self) -> RangeSet {
         let mut pending = RangeSet::from(0..self.load.queries);
         pending.subtract(&self.answered);
@@ -51,7 +69,16 @@ impl Log {
         let id = JobId(self.jobs.len() as u64 + 1);
         let (answered, dead) = (RangeSet::new(), BTreeSet::new());
         let batch_size = batch_size.into();
-        let job = LoggedJob { load, batch_size, weight, running: true, answered, dead, duplicates: 0 };
+        let job = LoggedJob {
+            load,
+            batch_size,
+            weight,
+            running: true,
+            answered,
+            dead,
+            duplicates: 0,
+            failed_alone: BTreeMap::new(),
+        };
         self.jobs.insert(id, job);
         id
     }

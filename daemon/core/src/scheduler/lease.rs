@@ -62,7 +62,8 @@ impl Scheduler {
         if worker.leases.iter().any(|held| held.lease == lease) {
             return;
         }
-        let has_room = worker.leases.len() < LEASES_HELD_MAX;
+        // An older term's grant may come late, after the worker was given its fill in this one.
+        let has_room = worker.has_room(stage, &self.config);
         let range = span(lease.range);
         // A coordinator that restarts quickly resumes its old term: what it granted then may be claimed now.
         let is_earlier = lease.term < self.term || (lease.term == self.term && self.now < self.claims_until);

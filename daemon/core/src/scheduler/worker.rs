@@ -172,9 +172,13 @@ impl Worker {
     }
 
     pub(super) fn wants_batch(&self, config: &Config) -> bool {
-        let has_room =
-            self.leases.len() < LEASES_HELD_MAX && self.at_work().count() < config.leases_per_worker;
-        self.parked.is_some() && self.wanted > 0 && has_room
+        self.parked.is_some() && self.wanted > 0 && self.has_room(Stage::Waits, config)
+    }
+
+    /// Whether it may hold one more lease that is so far.
+    pub(super) fn has_room(&self, stage: Stage, config: &Config) -> bool {
+        let may_work = stage == Stage::Ran || self.at_work().count() < config.leases_per_worker;
+        may_work && self.leases.len() < LEASES_HELD_MAX
     }
 
     /// Its leases that have not run yet, in the order in which it runs them.

@@ -20,3 +20,13 @@ fn a_report_that_was_overtaken_is_not_looked_at() {
     bench.tell(Event::Report(given_up));
     assert_eq!(bench.scheduler.leases(NodeId(1)).count(), 1, "of a boot that is over");
 }
+
+#[test]
+fn a_grant_of_an_older_term_that_came_late_is_cancelled_at_a_worker_that_has_its_fill() {
+    let mut bench = Bench::new(40, 1);
+    let late = Lease { job: JOB, range: range(30, 10), attempt: 1, term: Term(1) };
+    let held = bench.pull(1, 2, &[]).grants;
+    assert_eq!(held.len(), 2);
+    assert_eq!(bench.pull(1, 0, &[late]).cancelled, [late]);
+    assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), held);
+}
