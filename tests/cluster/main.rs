@@ -44,4 +44,6 @@ mod repair_figures;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]
+mod training;
+#[cfg(test)]
 mod whole;

@@ -10,6 +10,7 @@ use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::wire::control::{Change, Changed, ControlRequest, JobOptions, JobState, NewFile};
 use idunno_shared::wire::frame::{Answer, Purpose, Reply};
+use idunno_shared::wire::jobs::Training;
 use idunno_shared::wire::refusal::RefusalCode::{Conflict, Invalid, NotFound, UploadOver};
 use tokio::time::timeout;
 
@@ -23,7 +24,10 @@ fn add_job(model: &str, dataset: &str, batch_size: u32) -> Change {
 }
 
 fn train(models: &[&str]) -> Change {
-    Change::TrainStart { models: models.iter().map(|model| model.parse().unwrap()).collect(), seed: 1 }
+    Change::TrainStart {
+        models: models.iter().map(|model| model.parse().unwrap()).collect(),
+        training: Training { seed: 1, dataset: None },
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

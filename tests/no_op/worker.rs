@@ -10,7 +10,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::Change;
 use idunno_shared::wire::jobs::{
     BatchOutcome, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SegmentCommit, ServerState,
-    WorkerReport,
+    Training, WorkerReport,
 };
 use tokio::task::JoinHandle;
 
@@ -137,7 +137,8 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
         worker.pull(Vec::new(), 0).await?;
     }
     let models = vec![MODEL.parse()?];
-    cluster.change(Change::TrainStart { models, seed: 1 }).await?;
+    let training = Training { seed: 1, dataset: None };
+    cluster.change(Change::TrainStart { models, training: training.clone() }).await?;
     let trainer = loop {
         let mut found = None;
         for (place, worker) in workers.iter_mut().enumerate() {
@@ -155,7 +156,13 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
     let artefact = ModelArtefact { model: MODEL.parse()?, version, extents: stored.blobs };
     let result = Ok((stored.upload, artefact));
     cluster
-        .jobs(JobRequest::Trained { worker: node, model: MODEL.parse()?, result, metrics: Vec::new() })
+        .jobs(JobRequest::Trained {
+            worker: node,
+            model: MODEL.parse()?,
+            training,
+            result,
+            metrics: Vec::new(),
+        })
         .await?;
     workers.iter_mut().for_each(|worker| worker.version = Some(version));
     Ok(())

@@ -12,6 +12,7 @@ use idunno_shared::wire::jobs::{JobReply, JobRequest, METRIC_BYTES_MAX, METRICS_
 use idunno_shared::wire::refusal::Refusal;
 
 use super::Office;
+use super::desk::Trained;
 
 impl Office {
     /// Where blobs are to go.
@@ -103,12 +104,13 @@ impl Office {
             JobRequest::Failed { worker, lease, faults } => {
                 self.desk.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
             }
-            JobRequest::Trained { worker, model, result, metrics } => {
+            JobRequest::Trained { worker, model, training, result, metrics } => {
                 if let Ok((upload, _)) = &result {
                     self.uploads().touch(*upload, self.means.clock.now())?;
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
-                let result = result.map(|(_, artefact)| (artefact, checked(metrics)));
+                let result =
+                    result.map(|(_, artefact)| Trained { artefact, training, metrics: checked(metrics) });
                 self.desk.trained(worker, model, result).await?;
                 upload.into_iter().for_each(|upload| self.uploads().end(upload));
                 Ok(JobReply::Noted)

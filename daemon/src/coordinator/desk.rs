@@ -24,7 +24,8 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::COPIES;
 use idunno_shared::wire::control::{JobState, SharingView};
 use idunno_shared::wire::jobs::{
-    BatchOutcome, Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, WorkerReport,
+    BatchOutcome, Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, Training,
+    WorkerReport,
 };
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
@@ -60,8 +61,15 @@ pub struct DeskView {
 }
 
 type Answer = oneshot::Sender<Result<Orders, Refusal>>;
-/// An artefact, and what its training measured.
-type Trained = (ModelArtefact, Vec<(String, String)>);
+/// What a training made.
+pub struct Trained {
+    /// The model.
+    pub artefact: ModelArtefact,
+    /// What was asked for when it began.
+    pub training: Training,
+    /// What it measured.
+    pub metrics: Vec<(String, String)>,
+}
 
 enum Input {
     Report(WorkerReport, Answer),
@@ -323,15 +331,14 @@ impl Clerk {
         &self,
         worker: NodeId,
         model: ModelName,
-        (artefact, metrics): Trained,
+        Trained { artefact, training, metrics }: Trained,
         reply: oneshot::Sender<Result<(), Refusal>>,
     ) {
-        let seed = self.state().model(&model).and_then(|model| model.training);
-        let Some(seed) = seed else {
+        if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
             // Trained already, by whoever was faster.
             let _ = reply.send(Ok(()));
             return;
-        };
+        }
         info!(%worker, %model, version = %artefact.version, "trained");
         let extents = artefact.extents.iter();
         let extents =
@@ -341,7 +348,7 @@ impl Clerk {
             version: artefact.version,
             size: artefact.extents.iter().map(|placed| placed.blob.size).sum(),
             extents: extents.collect(),
-            seed,
+            training,
             metrics,
         };
         self.propose(action, move |outcome| {
@@ -509,8 +516,8 @@ impl Clerk {
             self.tell(Event::JobEnded(id));
         }
         for (model, record) in state.models() {
-            self.tell(match record.training {
-                Some(seed) => Event::ModelWanted { model: model.clone(), seed },
+            self.tell(match &record.training {
+                Some(training) => Event::ModelWanted { model: model.clone(), training: training.clone() },
                 None if record.failure.is_some() => Event::ModelGone(model.clone()),
                 None => Event::ModelTrained(model.clone()),
             });

@@ -35,6 +35,7 @@ pub mod tasks;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod training_data;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 //! Bounds: each call has a deadline; a response is at most [`RESPONSE_BYTES_MAX`], an artefact
 //! [`ARTEFACT_BYTES_MAX`]. It never repeats a call: its callers do.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -261,13 +262,23 @@ impl ModelServer {
         self.send(call.json(&json!({ "parameters": parameters })), TRANSFER_TIMEOUT).await.map(drop)
     }
 
-    /// Starts training a model, or joins the training that runs. Returns the task's id.
-    pub async fn train(&self, model: &ModelName, seed: u64) -> Result<String, ServerError> {
+    /// Starts training a model, or joins the training that runs. `dataset` is a folder or file that the server can
+    /// read. Returns the task's id.
+    pub async fn train(
+        &self,
+        model: &ModelName,
+        seed: u64,
+        dataset: Option<&Path>,
+    ) -> Result<String, ServerError> {
         #[derive(Deserialize)]
         struct Started {
             task: String,
         }
-        let call = self.post(&format!("/idunno/models/{model}/train")).json(&json!({ "seed": seed }));
+        let order = match dataset {
+            Some(path) => json!({ "seed": seed, "dataset": path }),
+            None => json!({ "seed": seed }),
+        };
+        let call = self.post(&format!("/idunno/models/{model}/train")).json(&order);
         let Started { task } = self.object(call, CALL_TIMEOUT).await?;
         if task.is_empty() || task.len() > 64 || !task.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         {

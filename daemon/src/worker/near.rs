@@ -4,15 +4,18 @@
 //! been moved aside by then.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use idunno_shared::client::files::Files;
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Digest, UploadId};
+use idunno_shared::names::DatasetName;
 use idunno_shared::wire::control::PlacedBlob;
 use tokio::task::spawn_blocking;
 
 use super::ports::{Fetched, Store, StoreError};
+use super::training_data;
 use crate::sdfs::store::BlobStore;
 
 /// The files of the cluster, beside one of its disks.
@@ -58,6 +61,19 @@ impl Store for NearStore {
 
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
         Store::store(&self.files, blobs)
+    }
+
+    fn training_data<'a>(
+        &'a self,
+        dataset: &'a DatasetName,
+        folder: &'a Path,
+    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+        Box::pin(async move {
+            let disk = self.disk.clone();
+            let room_bytes = spawn_blocking(move || disk.usable_bytes()).await.unwrap_or_default();
+            let fetched = training_data::fetch(&self.files, dataset, folder, room_bytes).await;
+            fetched.map_err(|error| StoreError(error.to_string()))
+        })
     }
 
     fn end(&self, upload: UploadId) -> BoxFuture<'_, ()> {

@@ -1,15 +1,20 @@
 //! What a worker needs of the rest of the cluster: the coordinator, and the store.
 
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::client::files::Files;
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::UploadId;
+use idunno_shared::names::DatasetName;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{JobReply, JobRequest};
 use thiserror::Error;
 use tracing::warn;
+
+use super::training_data;
 
 /// Blobs of one call that are read at once.
 const BLOBS_IN_FLIGHT: usize = 64;
@@ -48,6 +53,13 @@ pub trait Store: Send + Sync {
     /// Stores blobs durably under a new upload; nothing refers to them yet.
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>>;
 
+    /// Brings a data set into a folder of this machine, which is emptied first. Returns the path to train from.
+    fn training_data<'a>(
+        &'a self,
+        dataset: &'a DatasetName,
+        folder: &'a Path,
+    ) -> BoxFuture<'a, Result<PathBuf, StoreError>>;
+
     /// Ends an upload: what of it was not committed may be collected. Its failure is no failure.
     fn end(&self, upload: UploadId) -> BoxFuture<'_, ()>;
 }
@@ -75,6 +87,17 @@ impl Store for Files {
                 );
             }
             Ok((stored.upload, stored.blobs))
+        })
+    }
+
+    fn training_data<'a>(
+        &'a self,
+        dataset: &'a DatasetName,
+        folder: &'a Path,
+    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+        Box::pin(async move {
+            let fetched = training_data::fetch(self, dataset, folder, u64::MAX).await;
+            fetched.map_err(|error| StoreError(error.to_string()))
         })
     }
 

@@ -13,7 +13,7 @@ use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::PlacedBlob;
 use idunno_shared::wire::jobs::{
-    Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit, TrainingProgress,
+    Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit, Training, TrainingProgress,
 };
 use idunno_shared::wire::refusal::RefusalCode;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use tracing::warn;
 use super::model_server::{Artefact, Extensions, ModelServer, ServerError, TaskState};
 use super::ports::{Coordinator, Store, StoreError};
 use super::segments::Segment;
+use super::training_data::Folder;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
@@ -102,13 +103,14 @@ impl Errands {
     /// is the server going away meanwhile: nothing was told, the training is to be done again.
     pub async fn train(
         &self,
-        server: ModelServer,
-        extensions: Extensions,
+        (server, extensions): (ModelServer, Extensions),
         model: ModelName,
-        seed: u64,
+        training: Training,
+        folder: Folder,
         overseer: Overseer,
     ) -> Result<(), ServerError> {
-        let trained = match train(&server, extensions, &model, seed, &overseer).await {
+        let trained = match self.train_here((server, extensions), &model, &training, &folder, &overseer).await
+        {
             Err(error) if error.interrupted() => return Err(error),
             Err(error) => Err(error.to_string()),
             Ok(None) => return Ok(()),
@@ -125,7 +127,8 @@ impl Errands {
                 }
             };
             let metrics = trained.as_ref().map(|(_, metrics)| metrics.clone()).unwrap_or_default();
-            let request = JobRequest::Trained { worker: self.node, model: model.clone(), result, metrics };
+            let (worker, model, training) = (self.node, model.clone(), training.clone());
+            let request = JobRequest::Trained { worker, model: model.clone(), training, result, metrics };
             match self.ask(request).await {
                 Answer::Done => {}
                 Answer::StoreAgain => {
@@ -141,6 +144,32 @@ impl Errands {
             }
             return Ok(());
         }
+    }
+
+    /// `None`: it was stopped.
+    async fn train_here(
+        &self,
+        (server, extensions): (ModelServer, Extensions),
+        model: &ModelName,
+        training: &Training,
+        folder: &Folder,
+        overseer: &Overseer,
+    ) -> Result<Option<Trained>, ServerError> {
+        if !extensions.idunno {
+            // It brings its own models: what it says of one stands for its artefact.
+            let metadata = server.model_metadata(model).await?;
+            let artefact = Artefact { version: Digest::of(&metadata), extents: vec![metadata] };
+            return Ok(Some((artefact, Vec::new())));
+        }
+        let Some(dataset) = &training.dataset else {
+            return await_training(&server, server.train(model, training.seed, None).await?, overseer).await;
+        };
+        let path = tokio::select! {
+            fetched = self.store.training_data(dataset, folder.path()) => fetched,
+            () = overseer.stop.cancelled() => return Ok(None),
+        };
+        let path = path.map_err(|StoreError(message)| ServerError::Status { status: 500, message })?;
+        await_training(&server, server.train(model, training.seed, Some(&path)).await?, overseer).await
     }
 
     /// Has the model server load an artefact.
@@ -218,21 +247,12 @@ pub struct Overseer {
 type Trained = (Artefact, Vec<(String, String)>);
 
 /// `None`: it was stopped.
-async fn train(
+async fn await_training(
     server: &ModelServer,
-    extensions: Extensions,
-    model: &ModelName,
-    seed: u64,
+    task: String,
     overseer: &Overseer,
 ) -> Result<Option<Trained>, ServerError> {
-    if !extensions.idunno {
-        // It brings its own models: what it says of one stands for its artefact.
-        let metadata = server.model_metadata(model).await?;
-        let artefact = Artefact { version: Digest::of(&metadata), extents: vec![metadata] };
-        return Ok(Some((artefact, Vec::new())));
-    }
     let started = Instant::now();
-    let task = server.train(model, seed).await?;
     loop {
         if overseer.stop.is_cancelled() {
             return server.cancel(&task).await.map(|()| None);

@@ -198,8 +198,8 @@ pub enum Change {
     TrainStart {
         /// The models; empty for all predefined ones.
         models: Vec<ModelName>,
-        /// The seed of the training.
-        seed: u64,
+        /// What from.
+        training: super::jobs::Training,
     },
     /// `add-job`.
     AddJob {

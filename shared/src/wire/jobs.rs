@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::blobs::BlobRef;
 use super::control::{Parameters, PlacedBlob};
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
-use crate::names::{FileName, ModelName};
+use crate::names::{DatasetName, FileName, ModelName};
 
 /// Largest batch, in queries.
 pub const BATCH_QUERIES_MAX: u32 = 4096;
@@ -357,12 +357,33 @@ pub enum JobRequest {
         worker: NodeId,
         /// The model.
         model: ModelName,
+        /// What was asked for.
+        training: Training,
         /// The upload under which the artefact was stored, with the artefact; or why there is none.
         result: Result<(UploadId, ModelArtefact), String>,
         /// What it measured, as text; at most [`METRICS_MAX`].
         #[serde(default)]
         metrics: Vec<(String, String)>,
     },
+}
+
+/// What a model is to be made from. The same gives the same artefact, byte for byte, on one kind of processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Training {
+    /// The seed.
+    pub seed: u64,
+    /// The data set of labelled examples; `None` for a model that brings its own.
+    #[serde(default)]
+    pub dataset: Option<DatasetName>,
+}
+
+impl fmt::Display for Training {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.dataset {
+            Some(dataset) => write!(f, "seed {} and data set {dataset}", self.seed),
+            None => write!(f, "seed {}", self.seed),
+        }
+    }
 }
 
 /// The coordinator's answer to a worker.
@@ -392,8 +413,8 @@ pub struct Orders {
     pub cancelled: Vec<Lease>,
     /// Models to have loaded.
     pub load: Vec<ModelArtefact>,
-    /// Models to train, with the seed.
-    pub train: Vec<(ModelName, u64)>,
+    /// Models to train.
+    pub train: Vec<(ModelName, Training)>,
     /// The model server hangs: it is to be killed and started again. Why.
     #[serde(default)]
     pub restart: Option<String>,

@@ -11,6 +11,7 @@ use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView,
 };
+use idunno_shared::wire::jobs::Training;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
@@ -48,7 +49,12 @@ pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> 
     }
     let client = views::client(means.addresses.clone());
     Files::new(client.clone()).put_files(items, PutOptions::default(), &NoProgress).await?;
-    client.change(Change::TrainStart { models: vec![MODEL.parse()?], seed: 1 }).await?;
+    client
+        .change(Change::TrainStart {
+            models: vec![MODEL.parse()?],
+            training: Training { seed: 1, dataset: None },
+        })
+        .await?;
     let trained = eventually(TRAINING_LIMIT, async || match client.control(ControlRequest::Models).await {
         Ok(ControlReply::Models(models)) if models.iter().any(|model| model.version.is_some()) => Ok(()),
         other => Err(format!("{other:?}")),

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
 use idunno_shared::ids::JobId;
+use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView, SegmentView,
 };
+use idunno_shared::wire::jobs::Training;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -63,12 +65,18 @@ impl LocalCluster {
 
     /// Has models trained and waits until every worker that is up has them loaded.
     pub(crate) async fn train(&self, models: &[&str]) {
-        let models: Vec<_> = models.iter().map(|model| model.parse().unwrap()).collect();
-        self.change(Change::TrainStart { models: models.clone(), seed: 1 }).await;
+        let models: Vec<ModelName> = models.iter().map(|model| model.parse().unwrap()).collect();
+        let training = Training { seed: 1, dataset: None };
+        self.change(Change::TrainStart { models: models.clone(), training }).await;
+        self.trained(&models).await;
+    }
+
+    /// Waits until models are trained, and loaded by every worker that is up.
+    pub(crate) async fn trained(&self, models: &[ModelName]) {
         let workers = self.up().len();
         self.eventually("the models are trained and loaded", TRAINING_LIMIT, async || {
             let view = self.view().await?;
-            for model in &models {
+            for model in models {
                 let Some(view) = view.models.iter().find(|view| view.model == *model) else {
                     return Err(format!("{model} is not known"));
                 };

@@ -84,6 +84,8 @@ impl Daemon {
         }
         // Its model server takes faults from tests; none is armed.
         command.env("IDUNNO_TEST_FAULTS", "{}");
+        // One folder for models of a test's own, beside the members'.
+        command.env("IDUNNO_MODELS_DIR", self.data_dir.with_file_name("models"));
         if let Some(point) = &self.crash_at {
             command.env("IDUNNO_CRASH_AT", point);
         }

@@ -6,7 +6,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobOptions, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -85,10 +85,10 @@ impl Generator {
                 }
             }
             6 => Change::Delete { name: self.file().name },
-            7 if self.one_in(4) => Change::TrainStart { models: vec![], seed: self.below(2) },
+            7 if self.one_in(4) => Change::TrainStart { models: vec![], training: self.training() },
             7 => {
                 let model = self.pick(&["mnist-mlp", "mine"]).parse().unwrap();
-                Change::TrainStart { models: vec![model], seed: self.below(2) }
+                Change::TrainStart { models: vec![model], training: self.training() }
             }
             8 | 9 => Change::AddJob {
                 model: self.pick(&["mnist-mlp", "mnist-mlp", "squeezenet1.1", "mine"]).parse().unwrap(),
@@ -203,12 +203,17 @@ impl Generator {
         }
     }
 
+    fn training(&mut self) -> Training {
+        let dataset = self.one_in(4).then(|| self.pick(&["data", "nothing", "lines.jsonl"]).parse().unwrap());
+        Training { seed: self.below(2), dataset }
+    }
+
     fn trained(&mut self) -> Action {
         let model = self.pick(&["mnist-mlp", "mnist-mlp", "mine"]).parse().unwrap();
         let content = format!("weights {}", self.below(3));
         let extents = vec![self.extent(&content)];
         let (version, size) = (Digest::of(content.as_bytes()), content.len() as u64);
-        Action::ModelTrained { model, version, size, extents, seed: self.below(2), metrics: Vec::new() }
+        Action::ModelTrained { model, version, size, extents, training: self.training(), metrics: Vec::new() }
     }
 
     /// What brings a job to run: in most runs, the first commands.
@@ -221,13 +226,13 @@ impl Generator {
         let (version, size) = (extents[0].0.digest, extents[0].0.size);
         let files = (0..6).map(|_| self.file()).collect();
         vec![
-            Action::Change(Change::TrainStart { models: vec![model.clone()], seed: 0 }),
+            Action::Change(Change::TrainStart { models: vec![model.clone()], training: Training::default() }),
             Action::ModelTrained {
                 model: model.clone(),
                 version,
                 size,
                 extents,
-                seed: 0,
+                training: Training::default(),
                 metrics: Vec::new(),
             },
             Action::Change(Change::CommitFiles { upload: UploadId::default(), files }),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use idunno_core::metadata::{Action, Applied, Command, Inputs, PREDEFINED_MODELS, State};
 use idunno_shared::ids::{Digest, JobId, OpId};
 use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange};
+use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange, Training};
 use idunno_shared::wire::refusal::RefusalCode;
 
 type Outcome = Result<Applied, RefusalCode>;
@@ -35,9 +35,9 @@ struct Job {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Training {
+struct Trained {
     version: Option<Digest>,
-    training: Option<u64>,
+    training: Option<Training>,
 }
 
 /// What the metadata should be.
@@ -46,7 +46,7 @@ pub(super) struct Model {
     /// Versions by number: content and extents.
     files: BTreeMap<String, Vec<(u64, Digest, Vec<Digest>)>>,
     jobs: BTreeMap<u64, Job>,
-    models: BTreeMap<String, Training>,
+    models: BTreeMap<String, Trained>,
     operations: BTreeMap<OpId, Applied>,
     now_ms: u64,
     last_job: u64,
@@ -108,14 +108,14 @@ impl Model {
                 job.state = JobState::Paused(reason.clone());
                 Ok(Applied::Done)
             }
-            Action::ModelTrained { model, version, extents, seed, .. } => {
+            Action::ModelTrained { model, version, extents, training, .. } => {
                 let known = self.models.get(model.as_str()).cloned().unwrap_or_default();
-                if known.training != Some(*seed) {
+                if known.training.as_ref() != Some(training) {
                     return Err(RefusalCode::Conflict);
                 }
                 let blobs = extents.iter().map(|(blob, _)| blob.digest).collect();
                 self.add_version(&format!("models/{model}"), *version, blobs);
-                let trained = Training { version: Some(*version), training: None };
+                let trained = Trained { version: Some(*version), training: None };
                 self.models.insert(model.to_string(), trained);
                 Ok(Applied::Done)
             }
@@ -177,14 +177,26 @@ impl Model {
                 let versions = self.files.remove(name.as_str()).ok_or(RefusalCode::NotFound)?;
                 Ok(Changed::Deleted { versions: u32::try_from(versions.len()).unwrap() })
             }
-            Change::TrainStart { models, seed } => {
+            Change::TrainStart { models, training } => {
                 let mut models = models.clone();
+                if let Some(dataset) = &training.dataset {
+                    if models.is_empty() {
+                        return Err(RefusalCode::Invalid);
+                    }
+                    if !self.can_train_on(dataset.as_str()) {
+                        return Err(RefusalCode::Conflict);
+                    }
+                }
                 if models.is_empty() {
                     models = PREDEFINED_MODELS.iter().map(|name| name.parse().unwrap()).collect();
                 }
                 models.sort();
+                let known = models.iter().filter_map(|model| self.models.get(model.as_str()));
+                if known.filter_map(|known| known.training.as_ref()).any(|other| other != training) {
+                    return Err(RefusalCode::Conflict);
+                }
                 for model in &models {
-                    self.models.entry(model.to_string()).or_default().training = Some(*seed);
+                    self.models.entry(model.to_string()).or_default().training = Some(training.clone());
                 }
                 Ok(Changed::Training(models))
             }
@@ -290,8 +302,9 @@ impl Model {
                 Ok(Changed::Done)
             }
             Change::TrainStop { models } => {
-                let known =
-                    |model: &_| self.models.get(&ToString::to_string(model)).and_then(|it| it.training);
+                let known = |model: &_| {
+                    self.models.get(&ToString::to_string(model)).and_then(|it| it.training.clone())
+                };
                 if models.iter().any(|model| known(model).is_none()) {
                     return Err(RefusalCode::Conflict);
                 }
@@ -334,6 +347,16 @@ impl Model {
                 names.iter().map(entry).collect()
             }
         }
+    }
+
+    /// Whether there is a file of records of that name, or one below it that is not the table of labels.
+    fn can_train_on(&self, dataset: &str) -> bool {
+        let is_of_records = matches!(dataset.rsplit_once('.'), Some((_, "jsonl" | "csv")));
+        if is_of_records && self.files.contains_key(dataset) {
+            return true;
+        }
+        let (prefix, labels) = (format!("{dataset}/"), format!("{dataset}/labels.csv"));
+        self.files.keys().any(|name| name.starts_with(&prefix) && *name != labels)
     }
 
     fn start(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, RefusalCode> {

@@ -8,7 +8,7 @@ use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{Committed, Config, Effect, Event, OrdersPlan, RanBatch, Scheduler, Statistics};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
-use idunno_shared::wire::jobs::{Fault, Lease, WorkerReport};
+use idunno_shared::wire::jobs::{Fault, Lease, Training, WorkerReport};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -201,7 +201,10 @@ impl World {
             self.tell(Event::Job(self.log.spec(id)));
         }
         for model in self.wanted_models.clone() {
-            self.tell(Event::ModelWanted { model: model_name(model), seed: 7 });
+            self.tell(Event::ModelWanted {
+                model: model_name(model),
+                training: Training { seed: 7, dataset: None },
+            });
         }
         if self.chance(500) {
             let alive = self.workers.values().filter(|worker| worker.is_alive).map(|worker| worker.node);
@@ -303,7 +306,7 @@ impl World {
                 }
                 Effect::Shared { .. } => {}
                 Effect::TrainingFailed { model, .. } => {
-                    self.tell(Event::ModelWanted { model, seed: 8 });
+                    self.tell(Event::ModelWanted { model, training: Training { seed: 8, dataset: None } });
                 }
             }
         }

@@ -41,6 +41,9 @@ pub enum Verb {
         /// Seed of the training
         #[arg(long, value_name = "N", default_value_t = 1)]
         seed: u64,
+        /// Labelled examples to train on, for models that do not bring their own
+        #[arg(long, value_name = "NAME", requires = "models")]
+        dataset: Option<DatasetName>,
         /// Return when all are trained
         #[arg(long)]
         wait: bool,

@@ -20,6 +20,7 @@ pub mod text;
 pub mod wait;
 
 use idunno_shared::wire::control::JobOptions;
+use idunno_shared::wire::jobs::Training;
 use serde_json::Value;
 
 pub use failure::{Exit, Failure};
@@ -79,7 +80,9 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     match verb {
         Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
         Verb::GetDataset { dataset, directory } => files::get_dataset(session, &dataset, &directory).await,
-        Verb::TrainStart { models, seed, wait } => models::train(session, models, seed, wait).await,
+        Verb::TrainStart { models, seed, dataset, wait } => {
+            models::train(session, models, Training { seed, dataset }, wait).await
+        }
         Verb::TrainStop { models } => models::stop(session, models).await,
         Verb::AddJob { model, dataset, batch_size, name, weight, parameters } => {
             let options = JobOptions { name, weight, parameters: jobs::parameters(parameters)? };

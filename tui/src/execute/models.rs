@@ -2,6 +2,7 @@
 
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, ModelView};
+use idunno_shared::wire::jobs::Training;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -16,11 +17,11 @@ const METRICS_SHOWN: usize = 2;
 pub async fn train(
     session: &Session,
     models: Vec<ModelName>,
-    seed: u64,
+    from: Training,
     wait: bool,
 ) -> Result<Answer, Failure> {
-    let Changed::Training(training) = session.cluster().change(Change::TrainStart { models, seed }).await?
-    else {
+    let change = Change::TrainStart { models, training: from };
+    let Changed::Training(training) = session.cluster().change(change).await? else {
         return Err(Failure::unexpected());
     };
     let names: Vec<&str> = training.iter().map(ModelName::as_str).collect();

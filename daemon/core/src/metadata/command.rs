@@ -4,7 +4,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, Changed};
-use idunno_shared::wire::jobs::{BatchOutcome, QueryRange};
+use idunno_shared::wire::jobs::{BatchOutcome, QueryRange, Training};
 use serde::{Deserialize, Serialize};
 
 use super::Inputs;
@@ -64,8 +64,8 @@ pub enum Action {
         size: u64,
         /// The artefact's extents in order, and who holds them.
         extents: Vec<(BlobRef, Vec<NodeId>)>,
-        /// The seed that the training was asked for with.
-        seed: u64,
+        /// What it was trained from: what is asked for, or it is not taken.
+        training: Training,
         /// What it measured, as text.
         #[serde(default)]
         metrics: Vec<(String, String)>,

@@ -165,6 +165,17 @@ impl State {
         Some((kind, version))
     }
 
+    /// Refuses a data set on which no model can be trained, in words.
+    pub(super) fn check_training_data(&self, dataset: &DatasetName) -> Result<(), String> {
+        match self.dataset_file(dataset) {
+            Some((FileKind::List, _)) => Err(format!(
+                "data set '{dataset}' is a list of names: models are trained on files below a name, .jsonl or .csv"
+            )),
+            Some(_) => Ok(()),
+            None => self.below(dataset).map(drop),
+        }
+    }
+
     /// Starts a job, or goes on with it. `inputs` is what the file that is its data set says, if it is one.
     pub(super) fn start_job(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();

@@ -147,8 +147,8 @@ impl State {
             }
             Action::DeadLetters { job, letters } => self.bury(*job, letters),
             Action::PauseJob { job, reason } => self.pause_job(*job, reason),
-            Action::ModelTrained { model, version, size, extents, seed, metrics } => {
-                self.model_trained(model, *version, *size, extents, (*seed, metrics))
+            Action::ModelTrained { model, version, size, extents, training, metrics } => {
+                self.model_trained(model, *version, *size, extents, (training, metrics))
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
             Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
@@ -163,7 +163,7 @@ impl State {
             // Whether the upload is still open is the coordinator's to know, before it proposes the commit.
             Change::CommitFiles { upload: _, files } => self.commit_files(files),
             Change::Delete { name } => self.delete(name),
-            Change::TrainStart { models, seed } => self.start_training(models, *seed),
+            Change::TrainStart { models, training } => self.start_training(models, training),
             Change::AddJob { model, dataset, batch_size, options } => {
                 self.add_job(model, dataset, *batch_size, options)
             }

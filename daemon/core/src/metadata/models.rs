@@ -11,6 +11,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::Changed;
+use idunno_shared::wire::jobs::Training;
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +33,8 @@ pub struct Artefact {
     pub size: u64,
     /// Its extents in order.
     pub extents: Arc<[BlobRef]>,
-    /// The seed that it was trained with.
-    pub seed: u64,
+    /// What it was trained from.
+    pub training: Training,
     /// What the training measured, as text.
     #[serde(default)]
     pub metrics: Vec<(String, String)>,
@@ -44,8 +45,8 @@ pub struct Artefact {
 pub struct Model {
     /// The newest trained version.
     pub artefact: Option<Arc<Artefact>>,
-    /// The seed of the training that is to be done.
-    pub training: Option<u64>,
+    /// The training that is to be done.
+    pub training: Option<Training>,
     /// Why the last training failed; none once another was asked for.
     pub failure: Option<String>,
 }
@@ -77,8 +78,20 @@ impl State {
         Err(Refusal::not_found(format!("there is no model '{name}': there are {}", names.join(", "))))
     }
 
-    pub(super) fn start_training(&mut self, models: &[ModelName], seed: u64) -> Result<Changed, Refusal> {
+    /// Asking again for what is in training changes nothing.
+    pub(super) fn start_training(
+        &mut self,
+        models: &[ModelName],
+        training: &Training,
+    ) -> Result<Changed, Refusal> {
         let mut names: Vec<ModelName> = models.to_vec();
+        if let Some(dataset) = &training.dataset {
+            if names.is_empty() {
+                let message = format!("data set '{dataset}': name the models that are to be trained on it");
+                return Err(Refusal::invalid(message));
+            }
+            self.check_training_data(dataset).map_err(Refusal::conflict)?;
+        }
         if names.is_empty() {
             names = PREDEFINED_MODELS.iter().filter_map(|name| name.parse().ok()).collect();
         }
@@ -94,8 +107,17 @@ impl State {
             return Err(Refusal::invalid(message));
         }
         for name in &names {
+            let other = self.models.get(name).and_then(|model| model.training.as_ref());
+            if let Some(other) = other.filter(|other| *other != training) {
+                let message = format!(
+                    "model '{name}' is in training with {other}: wait for it, or end it by 'train-stop {name}'"
+                );
+                return Err(Refusal::conflict(message));
+            }
+        }
+        for name in &names {
             let artefact = self.models.get(name).and_then(|model| model.artefact.clone());
-            let model = Model { artefact, training: Some(seed), failure: None };
+            let model = Model { artefact, training: Some(training.clone()), failure: None };
             self.models.insert(name.clone(), Arc::new(model));
         }
         Ok(Changed::Training(names))
@@ -121,12 +143,12 @@ impl State {
         version: Digest,
         size: u64,
         extents: &PlacedExtents,
-        (seed, metrics): (u64, &[(String, String)]),
+        (training, metrics): (&Training, &[(String, String)]),
     ) -> Result<Applied, Refusal> {
         let file = file_of(name)?;
         let model = self.model_in_training(name)?;
-        if model.training != Some(seed) {
-            let message = format!("model '{name}' was trained with seed {seed}, another is asked for by now");
+        if model.training.as_ref() != Some(training) {
+            let message = format!("model '{name}' was trained with {training}, another is asked for by now");
             return Err(Refusal::conflict(message));
         }
         if extents.is_empty() {
@@ -135,7 +157,8 @@ impl State {
         self.check_content(&format!("the artefact of model '{name}'"), size, extents)?;
         self.add_version(&file, size, version, extents);
         let extents = self.record_extents(extents);
-        let artefact = Artefact { version, size, extents, seed, metrics: metrics.to_vec() };
+        let artefact =
+            Artefact { version, size, extents, training: training.clone(), metrics: metrics.to_vec() };
         if let Some(old) = &model.artefact {
             self.release(&old.extents);
         }

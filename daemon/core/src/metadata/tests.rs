@@ -4,12 +4,14 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile, PARAMETER_BYTES_MAX};
-use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat};
+use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::*;
 
-const SEED: u64 = 7;
+fn training() -> Training {
+    Training { seed: 7, dataset: None }
+}
 
 /// A state, whose invariants are checked at every step, and refusals' harmlessness with them.
 #[derive(Default)]
@@ -90,7 +92,7 @@ impl Fixture {
             version: extents[0].0.digest,
             size,
             extents,
-            seed: SEED,
+            training: training(),
             metrics: vec![("accuracy".into(), "0.9".into())],
         })
     }
@@ -99,7 +101,7 @@ impl Fixture {
     fn with_job(queries: usize) -> Self {
         let mut fixture = Self::default();
         let model: ModelName = "mnist-mlp".parse().unwrap();
-        fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+        fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
         fixture.train("mnist-mlp", "weights").unwrap();
         let mut files: Vec<_> =
             (0..queries).map(|n| file(&format!("data/{n:04}.png"), &format!("image {n}"))).collect();
@@ -235,7 +237,9 @@ fn a_start_freezes_files_labels_and_model() {
     fixture.apply(commit(vec![file("data/0003.png", "changed"), file("data/new.png", "new")])).unwrap();
     fixture.change(Change::Delete { name: name("data/labels.csv") }).unwrap();
     fixture.change(Change::Delete { name: name("models/mnist-mlp") }).unwrap();
-    fixture.change(Change::TrainStart { models: vec!["mnist-mlp".parse().unwrap()], seed: SEED }).unwrap();
+    fixture
+        .change(Change::TrainStart { models: vec!["mnist-mlp".parse().unwrap()], training: training() })
+        .unwrap();
     fixture.train("mnist-mlp", "better weights").unwrap();
     let inputs: Vec<_> = fixture.state.queries(JobId(1), QueryRange { first: 2, count: 2 }).collect();
     assert_eq!((inputs[1].0, inputs[1].1.name.as_str()), (3, "data/0003.png"));
@@ -267,7 +271,7 @@ fn jobs_are_refused_where_they_cannot_go_on() {
     assert!(refusal.message.contains("is not trained"), "{refusal}");
     assert_eq!(code(fixture.change(Change::StopJob { job: JobId(1) })), RefusalCode::Conflict);
     assert_eq!(code(fixture.segment("rows", vec![batch(JobId(1), 0, 1, &[(0, 1)])])), RefusalCode::Conflict);
-    fixture.change(Change::TrainStart { models: vec![], seed: SEED }).unwrap();
+    fixture.change(Change::TrainStart { models: vec![], training: training() }).unwrap();
     fixture.train("mnist-mlp", "weights").unwrap();
     let refusal = fixture.change(start).unwrap_err();
     assert!(refusal.message.contains("'data' is empty"), "{refusal}");
@@ -371,7 +375,7 @@ fn stops_and_pauses_do_not_count_as_running() {
 fn only_an_asked_for_training_counts() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mine".parse().unwrap();
-    let start = Change::TrainStart { models: vec![model.clone()], seed: SEED };
+    let start = Change::TrainStart { models: vec![model.clone()], training: training() };
     assert_eq!(code(fixture.train("mine", "weights")), RefusalCode::Conflict);
     fixture.change(start.clone()).unwrap();
     fixture.apply(Action::ModelFailed { model: model.clone(), reason: "no such model".into() }).unwrap();
@@ -382,7 +386,7 @@ fn only_an_asked_for_training_counts() {
     fixture.train("mine", "weights").unwrap();
     assert_eq!(fixture.state.locate(&name("models/mine"), None).unwrap().number, 1);
     assert_eq!(fixture.state.model_views().len(), PREDEFINED_MODELS.len() + 1);
-    let dots = Change::TrainStart { models: vec!["..".parse().unwrap()], seed: 1 };
+    let dots = Change::TrainStart { models: vec!["..".parse().unwrap()], training: training() };
     assert_eq!(code(fixture.change(dots)), RefusalCode::Invalid);
 }
 
@@ -395,7 +399,7 @@ fn a_model_is_predefined_known_or_offered() {
     assert_eq!(refusal.code, RefusalCode::NotFound);
     assert!(refusal.message.contains("'mine'") && refusal.message.contains("mnist-mlp"), "{refusal}");
     assert!(fixture.state.check_model(&model, &BTreeSet::from([model.clone()])).is_ok());
-    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     assert!(fixture.state.check_model(&model, &nothing).is_ok());
 }
 
@@ -474,7 +478,7 @@ fn names_are_unique_and_numbers_never_come_back() {
 fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mnist-mlp".parse().unwrap();
-    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     fixture.train("mnist-mlp", "weights").unwrap();
     let lines = file("texts.jsonl", "one\ntwo\nthree\n");
     let digest = lines.digest;
@@ -586,12 +590,30 @@ fn a_training_can_be_stopped_and_asked_for_again() {
     let model: ModelName = "mnist-mlp".parse().unwrap();
     let stop = Change::TrainStop { models: vec![model.clone()] };
     assert_eq!(code(fixture.change(stop.clone())), RefusalCode::Conflict);
-    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     fixture.change(stop).unwrap();
     assert_eq!(code(fixture.train("mnist-mlp", "weights")), RefusalCode::Conflict, "nobody wants it");
     assert!(fixture.state.model(&model).unwrap().failure.as_deref().unwrap().contains("stopped"));
-    fixture.change(Change::TrainStart { models: vec![model.clone()], seed: SEED }).unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     fixture.train("mnist-mlp", "weights").unwrap();
     let view = fixture.state.model_views().into_iter().find(|view| view.model == model).unwrap();
     assert_eq!((view.failure, view.metrics), (None, vec![("accuracy".to_owned(), "0.9".to_owned())]));
+}
+
+#[test]
+fn a_training_names_its_data_set_and_no_other_takes_its_place_meanwhile() {
+    let mut fixture = Fixture::default();
+    let start = |models: &[&str], dataset: &str| Change::TrainStart {
+        models: models.iter().map(|model| model.parse().unwrap()).collect(),
+        training: Training { seed: 7, dataset: Some(dataset.parse().unwrap()) },
+    };
+    assert_eq!(code(fixture.change(start(&["mine"], "cats"))), RefusalCode::Conflict, "it is empty");
+    fixture.apply(commit(vec![file("cats/1.png", "a cat"), file("all.list", "cats/1.png")])).unwrap();
+    assert_eq!(code(fixture.change(start(&[], "cats"))), RefusalCode::Invalid, "not all models");
+    assert_eq!(code(fixture.change(start(&["mine"], "all.list"))), RefusalCode::Conflict, "names only");
+    fixture.change(start(&["mine"], "cats")).unwrap();
+    fixture.change(start(&["mine"], "cats")).unwrap();
+    let other = Change::TrainStart { models: vec!["mine".parse().unwrap()], training: training() };
+    assert_eq!(code(fixture.change(other)), RefusalCode::Conflict, "it is in training");
+    assert_eq!(code(fixture.train("mine", "weights")), RefusalCode::Conflict, "trained on nothing");
 }

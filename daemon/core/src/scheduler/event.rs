@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{BatchSize, Fault, Lease, Policy, QueryRange, WorkerReport};
+use idunno_shared::wire::jobs::{BatchSize, Fault, Lease, Policy, QueryRange, Training, WorkerReport};
 
 use crate::ranges::RangeSet;
 
@@ -78,8 +78,8 @@ pub enum Event {
     ModelWanted {
         /// The model.
         model: ModelName,
-        /// The seed for its training.
-        seed: u64,
+        /// What from.
+        training: Training,
     },
     /// The log has the model's artefact.
     ModelTrained(ModelName),
@@ -196,8 +196,8 @@ pub struct OrdersPlan {
     pub grants: Vec<Lease>,
     /// Reported leases that are not the worker's: stop them, drop their rows.
     pub cancelled: Vec<Lease>,
-    /// Models to train, with the seed; at most one.
-    pub train: Vec<(ModelName, u64)>,
+    /// Models to train; at most one.
+    pub train: Vec<(ModelName, Training)>,
     /// The model server hangs and is to be restarted: why.
     pub restart: Option<String>,
     /// Models that it trains and nobody wants.

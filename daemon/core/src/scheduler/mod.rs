@@ -197,8 +197,8 @@ impl Scheduler {
             Event::Failed { worker, lease, faults } => self.on_failed(worker, lease, &faults),
             Event::DeadLettersCommitted { job, queries } => self.on_dead(job, &queries),
             Event::DeadLettersRefused { job, queries } => self.on_not_buried(job, &queries),
-            Event::ModelWanted { model, seed } => {
-                self.trainings.want(model, seed);
+            Event::ModelWanted { model, training } => {
+                self.trainings.want(model, training);
                 self.assign_trainings();
             }
             Event::ModelTrained(model) | Event::ModelGone(model) => {

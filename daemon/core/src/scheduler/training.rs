@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::ServerState;
+use idunno_shared::wire::jobs::{ServerState, Training};
 
 use super::worker::MODELS_MAX;
 use super::{Effect, Scheduler};
@@ -28,7 +28,7 @@ enum State {
 
 #[derive(Clone, Debug)]
 struct Wanted {
-    seed: u64,
+    training: Training,
     state: State,
     failures: u32,
     failed_on: BTreeSet<NodeId>,
@@ -41,10 +41,10 @@ pub(super) struct Trainings {
 }
 
 impl Trainings {
-    pub(super) fn want(&mut self, model: ModelName, seed: u64) {
+    pub(super) fn want(&mut self, model: ModelName, training: Training) {
         let known = self.wanted.get(&model).map(|wanted| wanted.state);
         if known == Some(State::Failed) || (known.is_none() && self.wanted.len() < MODELS_MAX) {
-            let fresh = Wanted { seed, state: State::Waiting, failures: 0, failed_on: BTreeSet::new() };
+            let fresh = Wanted { training, state: State::Waiting, failures: 0, failed_on: BTreeSet::new() };
             self.wanted.insert(model, fresh);
         }
     }
@@ -154,7 +154,7 @@ impl Scheduler {
         for (model, wanted) in &mut self.trainings.wanted {
             let State::At(trainer, told) = wanted.state else { continue };
             if trainer == node && told.is_none_or(|at| at + repeat <= self.now) {
-                worker.plan.train.push((model.clone(), wanted.seed));
+                worker.plan.train.push((model.clone(), wanted.training.clone()));
                 wanted.state = State::At(node, Some(self.now));
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, Orders,
-    TrainingProgress,
+    Training, TrainingProgress,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use super::super::batch::{self, Prepared, Ran};
 use super::super::desk::Phase;
 use super::super::models::MODELS_MAX;
 use super::super::tasks::Overseer;
+use super::super::training_data::Folder;
 use super::{Event, PAUSE_MAX, PAUSE_MIN, Shell};
 
 impl Shell {
@@ -85,8 +86,8 @@ impl Shell {
         for artefact in orders.load.into_iter().take(MODELS_MAX) {
             self.load(artefact);
         }
-        for (model, seed) in orders.train.into_iter().take(MODELS_MAX) {
-            self.train(report, model, seed);
+        for (model, training) in orders.train.into_iter().take(MODELS_MAX) {
+            self.train(report, model, training);
         }
         let mut brought = false;
         for grant in orders.grants.into_iter().take(LEASES_PER_WORKER_MAX) {
@@ -229,20 +230,21 @@ impl Shell {
         });
     }
 
-    fn train(&mut self, report: u64, model: ModelName, seed: u64) {
-        let Some((server, extensions)) = self.status.borrow().server.clone() else { return };
+    fn train(&mut self, report: u64, model: ModelName, training: Training) {
+        let Some(server) = self.status.borrow().server.clone() else { return };
         if !self.models.start_training(&model, report, Instant::now()) {
             return;
         }
-        info!(%model, seed, "training a model");
+        info!(%model, %training, "training a model");
         let interrupted = Some("internal fault".to_owned());
         let if_lost = Event::Trained { model: model.clone(), interrupted };
         let (progress, seen) = watch::channel(TrainingProgress::default());
         let stop = CancellationToken::new();
         self.trainings.insert(model.clone(), (seen, stop.clone()));
         let (errands, overseer) = (self.errands.clone(), Overseer { progress, stop });
+        let folder = Folder::new(&self.config.data_dir, &model);
         self.spawn(if_lost, async move {
-            let trained = errands.train(server, extensions, model.clone(), seed, overseer).await;
+            let trained = errands.train(server, model.clone(), training, folder, overseer).await;
             let interrupted = trained.err();
             Event::Trained { model, interrupted: interrupted.map(|error| error.to_string()) }
         });

@@ -9,7 +9,8 @@ use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
-    Fault, Grant, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SegmentCommit, WorkerReport,
+    Fault, Grant, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SegmentCommit, Training,
+    WorkerReport,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::ports::Coordinator;
 
 /// The outcome of a training, as it is told.
-pub(in super::super) type Training = Result<(UploadId, ModelArtefact), String>;
+pub(in super::super) type Outcome = Result<(UploadId, ModelArtefact), String>;
 
 /// What a commit is to be answered with.
 pub(in super::super) enum Fate {
@@ -35,7 +36,7 @@ pub(in super::super) struct Book {
     /// Ordered until the report shows them.
     pub(in super::super) load: Vec<ModelArtefact>,
     /// Ordered until an outcome is told.
-    pub(in super::super) train: Vec<(ModelName, u64)>,
+    pub(in super::super) train: Vec<(ModelName, Training)>,
     /// Given with the next answer.
     pub(in super::super) cancelled: Vec<Lease>,
     /// Given with the next answer.
@@ -51,7 +52,7 @@ pub(in super::super) struct Book {
     pub(in super::super) commits_asked: Vec<SegmentCommit>,
     pub(in super::super) commits: Vec<SegmentCommit>,
     pub(in super::super) failed: Vec<(Lease, Vec<Fault>)>,
-    pub(in super::super) trained: Vec<(ModelName, Training)>,
+    pub(in super::super) trained: Vec<(ModelName, Outcome)>,
     /// "failed" and "commit" in the order they came.
     pub(in super::super) order: Vec<&'static str>,
 }

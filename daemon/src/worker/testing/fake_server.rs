@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ pub(in super::super) struct Script {
     pub(in super::super) loaded: BTreeMap<String, String>,
     pub(in super::super) artefacts: BTreeMap<String, Vec<u8>>,
     pub(in super::super) trained: Vec<u8>,
+    /// The data set of each training that was ordered.
+    pub(in super::super) trained_on: Vec<Option<PathBuf>>,
     pub(in super::super) training_failure: Option<&'static str>,
     /// How far a training is that does not end by itself: steps done, steps in all.
     pub(in super::super) training_steps: Option<(u32, u32)>,
@@ -50,6 +53,7 @@ impl FakeServer {
             loaded: BTreeMap::new(),
             artefacts: BTreeMap::new(),
             trained: b"weights".to_vec(),
+            trained_on: Vec::new(),
             training_failure: None,
             training_steps: None,
             parameters: Value::Null,
@@ -196,7 +200,11 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
             script.uploads.insert(version.to_owned());
             Reply::json(201, &json!({}))
         }
-        ["idunno", "models", model, "train"] => Reply::json(202, &json!({"task": format!("task-{model}")})),
+        ["idunno", "models", model, "train"] => {
+            let order: Value = serde_json::from_slice(body).unwrap();
+            script.trained_on.push(order["dataset"].as_str().map(PathBuf::from));
+            Reply::json(202, &json!({"task": format!("task-{model}")}))
+        }
         ["idunno", "tasks", _] => match (script.training_failure, script.training_steps) {
             (Some(reason), _) => Reply::json(200, &json!({"state": "failed", "reason": reason})),
             (None, Some((step, steps))) => {

@@ -1,11 +1,13 @@
 //! A store in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bytes::Bytes;
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Digest, Term, UploadId};
+use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::PlacedBlob;
 
@@ -55,6 +57,18 @@ impl Store for MemoryStore {
             let mut inner = self.inner.lock().unwrap();
             inner.uploads += 1;
             Ok((UploadId { term: Term(1), number: inner.uploads }, placed))
+        })
+    }
+
+    /// A data set is a blob whose digest is that of its name.
+    fn training_data<'a>(
+        &'a self,
+        dataset: &'a DatasetName,
+        folder: &'a Path,
+    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+        Box::pin(async move {
+            let known = self.read(&Digest::of(dataset.as_str().as_bytes())).is_some();
+            known.then(|| folder.to_owned()).ok_or_else(|| StoreError(format!("no data set '{dataset}'")))
         })
     }
 

@@ -9,6 +9,7 @@ use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{Parameters, WorkerView};
 use idunno_shared::wire::jobs::{
     Grant, Lease, ModelArtefact, ModelState, QueryInput, QueryRange, RecordFormat, RecordsGrant, ServerState,
+    Training,
 };
 use idunno_shared::wire::refusal::RefusalCode;
 use serde_json::Value;
@@ -359,7 +360,9 @@ async fn reports_tell_which_models_the_server_offers() {
 async fn training_is_done_once_stored_and_told() {
     let scene = Scene::new().await;
     let model = "trained-here".parse().unwrap();
-    scene.coordinator.set(|book| book.train.push(("trained-here".parse().unwrap(), 7)));
+    scene
+        .coordinator
+        .set(|book| book.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None })));
     scene.until("it is told", |book| book.trained.len() == 1).await;
     {
         let book = scene.coordinator.book();
@@ -371,9 +374,28 @@ async fn training_is_done_once_stored_and_told() {
     assert_eq!(scene.server.calls("/train"), 1, "ordered with every answer, done once");
 
     scene.server.set(|script| script.training_failure = Some("no data"));
-    scene.coordinator.set(|book| book.train.push(("other".parse().unwrap(), 7)));
+    scene
+        .coordinator
+        .set(|book| book.train.push(("other".parse().unwrap(), Training { seed: 7, dataset: None })));
     scene.until("a failure is told", |book| book.trained.len() == 2).await;
     assert!(scene.coordinator.book().trained[1].1.as_ref().unwrap_err().contains("no data"));
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_is_trained_on_the_data_set_that_was_named() {
+    let scene = Scene::new().await;
+    let on = |name: &str| Training { seed: 7, dataset: Some(name.parse().unwrap()) };
+    scene.store.add(b"cats");
+    scene.coordinator.set(|book| book.train.push(("theirs".parse().unwrap(), on("cats"))));
+    scene.until("it is told", |book| book.trained.len() == 1).await;
+    assert!(scene.coordinator.book().trained[0].1.is_ok());
+    let folder = scene.server.set(|script| script.trained_on.clone()).remove(0).unwrap();
+    assert!(folder.ends_with("training/theirs"), "{}", folder.display());
+
+    scene.coordinator.set(|book| book.train.push(("other".parse().unwrap(), on("dogs"))));
+    scene.until("a failure is told", |book| book.trained.len() == 2).await;
+    assert!(scene.coordinator.book().trained[1].1.as_ref().unwrap_err().contains("no data set 'dogs'"));
     scene.stop().await;
 }
 
@@ -381,7 +403,9 @@ async fn training_is_done_once_stored_and_told() {
 async fn a_training_tells_how_far_it_is_and_can_be_stopped() {
     let scene = Scene::new().await;
     scene.server.set(|script| script.training_steps = Some((3, 12)));
-    scene.coordinator.set(|book| book.train.push(("trained-here".parse().unwrap(), 7)));
+    scene
+        .coordinator
+        .set(|book| book.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None })));
     let model = || "trained-here".parse().unwrap();
     scene
         .until("its progress is told", |book| {
@@ -476,7 +500,7 @@ async fn a_server_of_another_make_serves_its_own_models() {
     let server = FakeServer::start().await;
     server.set(|script| script.ours = false);
     let scene = Scene::with(server);
-    scene.coordinator.set(|book| book.train.push(("m".parse().unwrap(), 0)));
+    scene.coordinator.set(|book| book.train.push(("m".parse().unwrap(), Training::default())));
     scene
         .until("it cannot list them", |book| book.reports.iter().any(|report| report.offers.is_none()))
         .await;

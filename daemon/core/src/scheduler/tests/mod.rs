@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Fault, FaultKind, Lease, ModelState, QueryRange, ServerState, WorkerReport};
+use idunno_shared::wire::jobs::{
+    Fault, FaultKind, Lease, ModelState, QueryRange, ServerState, Training, WorkerReport,
+};
 
 use super::{Committed, Config, Effect, Event, JobSpec, OrdersPlan, RanBatch, Scheduler, SharedBecause};
 use crate::ranges::RangeSet;
@@ -18,6 +20,10 @@ use crate::time::Instant;
 
 const JOB: JobId = JobId(1);
 const WAIT_MS: u32 = 1_000;
+
+fn trained_with(seed: u64) -> Training {
+    Training { seed, dataset: None }
+}
 
 /// Why the workers were shared, and each job's share.
 type Shared = (SharedBecause, Vec<(JobId, Option<u32>)>);
@@ -455,10 +461,10 @@ fn retried_dead_letters_are_leased_again() {
 #[test]
 fn a_model_is_trained_by_one_worker_and_by_another_when_that_is_lost() {
     let mut bench = Bench::new(0, 2);
-    bench.tell(Event::ModelWanted { model: "new".parse().unwrap(), seed: 7 });
+    bench.tell(Event::ModelWanted { model: "new".parse().unwrap(), training: trained_with(7) });
     let trainer = |bench: &Bench| bench.scheduler.trainings().map(|(_, node)| node).collect::<Vec<_>>();
     assert_eq!(trainer(&bench), [NodeId(1)]);
-    bench.tell(Event::ModelWanted { model: "newer".parse().unwrap(), seed: 7 });
+    bench.tell(Event::ModelWanted { model: "newer".parse().unwrap(), training: trained_with(7) });
     assert_eq!(trainer(&bench), [NodeId(1), NodeId(2)]);
     bench.tell(Event::ModelGone("newer".parse().unwrap()));
     bench.pass(u64::from(WAIT_MS));
@@ -472,7 +478,7 @@ fn a_model_is_trained_by_one_worker_and_by_another_when_that_is_lost() {
     }
     assert!(failed.iter().any(|effect| matches!(effect, Effect::TrainingFailed { .. })));
     assert!(trainer(&bench).is_empty());
-    bench.tell(Event::ModelWanted { model: "new".parse().unwrap(), seed: 7 });
+    bench.tell(Event::ModelWanted { model: "new".parse().unwrap(), training: trained_with(7) });
     assert_eq!(trainer(&bench), [NodeId(2)]);
 }
 
@@ -480,7 +486,7 @@ fn a_model_is_trained_by_one_worker_and_by_another_when_that_is_lost() {
 fn whoever_trains_what_nobody_wants_is_told_to_stop() {
     let mut bench = Bench::new(0, 2);
     let new: ModelName = "new".parse().unwrap();
-    bench.tell(Event::ModelWanted { model: new.clone(), seed: 7 });
+    bench.tell(Event::ModelWanted { model: new.clone(), training: trained_with(7) });
     let trains = |node, bench: &mut Bench| {
         let models = vec![(new.clone(), ModelState::Training)];
         orders(node, bench.tell(Event::Report(WorkerReport { models, wait_ms: 0, ..report(node) })))

@@ -1,0 +1,142 @@
+//! A model of a person's own: trained on a data set of the store, taken over when its trainer dies, and stopped.
+
+use std::path::Path;
+use std::time::Duration;
+
+use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
+use idunno_shared::ids::NodeId;
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::control::{Change, ModelView};
+use idunno_shared::wire::jobs::Training;
+use rustix::process::Signal;
+
+use crate::harness::{LocalCluster, heavy, name};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Answers with the label whose examples used the input's word. An example `forever` makes it train without an end.
+const MODEL: &str = r#"
+import json, time
+from idunno_model_server.api import Model, Runner
+
+class Words(Model):
+    name = "words"
+    description = "which label's examples used the word"
+    suffix = ".json"
+
+    def train(self, dataset, run):
+        labels = {bytes(example.content).decode(): example.label for example in dataset}
+        step = 0
+        while "forever" in labels:
+            step += 1
+            run.report(min(step, 99), 100, loss=1 / step)
+            time.sleep(0.05)
+        run.artefact.write_text(json.dumps(labels, sort_keys=True))
+        return {"examples": len(labels)}
+
+    def load(self, artefact):
+        return WordsRunner(json.loads(artefact.read_text()))
+
+    def canary(self):
+        return b"hello"
+
+class WordsRunner(Runner):
+    def __init__(self, labels):
+        self.labels = labels
+
+    def decode(self, content):
+        return bytes(content).decode()
+
+    def predict(self, word):
+        return self.labels.get(word, "unknown")
+
+    def encode(self, label):
+        return json.dumps({"label": label}).encode()
+"#;
+
+async fn put(cluster: &LocalCluster, file: &str, text: &str) {
+    let path = cluster.scratch("put");
+    std::fs::write(&path, text).unwrap();
+    let item = PutItem { name: name(file), path };
+    let put = cluster.files().put_files(vec![item], PutOptions::default(), &NoProgress).await;
+    put.unwrap_or_else(|error| cluster.fail(&format!("put of {file}: {error}")));
+}
+
+fn words() -> ModelName {
+    "words".parse().unwrap()
+}
+
+fn on(dataset: &str) -> Change {
+    let training = Training { seed: 1, dataset: Some(dataset.parse().unwrap()) };
+    Change::TrainStart { models: vec![words()], training }
+}
+
+async fn view(cluster: &LocalCluster) -> Result<ModelView, String> {
+    let view = cluster.view().await?;
+    view.models.into_iter().find(|view| view.model == words()).ok_or_else(|| String::from("it is unknown"))
+}
+
+/// The worker, other than `not`, that says how far it is with the training.
+async fn trainer(cluster: &LocalCluster, not: Option<NodeId>) -> NodeId {
+    cluster
+        .eventually("a worker trains", LIMIT, async || {
+            let view = view(cluster).await?;
+            let found = view.progress.iter().find(|(node, progress)| Some(*node) != not && progress.step > 1);
+            let (node, progress) = found.ok_or_else(|| format!("{view:?}"))?;
+            assert!(progress.steps == 100 && progress.metrics.len() == 1, "{progress:?}");
+            Ok(*node)
+        })
+        .await
+}
+
+fn install(models: &Path) {
+    std::fs::create_dir_all(models).unwrap();
+    std::fs::write(models.join("words.py"), MODEL).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_ones_own_is_trained_on_a_data_set_of_the_store() {
+    let _turn = heavy().await;
+    let mut cluster = LocalCluster::start(4, true).await;
+    put(&cluster, "lessons.csv", "input,label\nmeow,cat\nwoof,dog\n").await;
+    put(&cluster, "endless/labels.csv", "file,label\na/1.txt,x\n").await;
+    put(&cluster, "endless/a/1.txt", "forever").await;
+    put(
+        &cluster,
+        "words.jsonl",
+        "{\"input\":\"meow\",\"label\":\"cat\"}\n{\"input\":\"woof\",\"label\":\"cat\"}\n",
+    )
+    .await;
+
+    // Model servers read the models when they start.
+    install(&cluster.path().join("models"));
+    cluster.up().into_iter().for_each(|index| cluster.members[index].signal_model_server(Signal::KILL));
+    cluster
+        .eventually("the model is offered, and its training begins", LIMIT, async || {
+            cluster.client().change(on("lessons.csv")).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    cluster.trained(&[words()]).await;
+    let first = view(&cluster).await.unwrap();
+    assert_eq!(first.metrics, [(String::from("examples"), String::from("2"))], "{first:?}");
+    let answers = async |cluster: &LocalCluster| {
+        let job = cluster.add_job("words", "words.jsonl", 1).await;
+        cluster.start_job(job).await;
+        let view = cluster.finished(job, LIMIT).await;
+        (view.done, view.correct, view.labelled)
+    };
+    assert_eq!(answers(&cluster).await, (2, 1, 2), "cat is a cat, and woof is none");
+
+    cluster.change(on("endless")).await;
+    let died = trainer(&cluster, None).await;
+    cluster.kill(&[cluster.index_of(died)]);
+    trainer(&cluster, Some(died)).await;
+    cluster.change(Change::TrainStop { models: vec![words()] }).await;
+    cluster
+        .eventually("nobody trains any more", LIMIT, async || {
+            let view = view(&cluster).await?;
+            let is_over = !view.training && view.progress.is_empty() && view.version == first.version;
+            if is_over { Ok(()) } else { Err(format!("{view:?}")) }
+        })
+        .await;
+    assert_eq!(answers(&cluster).await, (2, 1, 2), "what was trained before answers");
+}
