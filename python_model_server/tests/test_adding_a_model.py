@@ -35,6 +35,8 @@ def test_the_page_works(tmp_path: Path, start_server: Callable[..., ModelServer]
             file = tmp_path / written[1].replace("~/", "")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
+        elif kind == "sh":
+            pass  # it needs a cluster: tests/cluster/training.rs does as it says
         elif kind == "bash":
             run = subprocess.run(
                 ["bash", "-e"], input=content, env=environment, cwd=tmp_path, capture_output=True, text=True
@@ -43,7 +45,7 @@ def test_the_page_works(tmp_path: Path, start_server: Callable[..., ModelServer]
             printed = run.stdout
         else:
             assert printed.endswith(content), printed
-    assert done == ["python", "bash", "json", "bash", "text"]
+    assert done == ["python", "bash", "json", "bash", "text", "sh"]
 
     # And in a server, as the cluster uses it.
     server = start_server("--models-dir", str(tmp_path / ".local/share/idunno/models"))
