@@ -42,8 +42,12 @@ pub(super) struct Trainings {
 
 impl Trainings {
     pub(super) fn want(&mut self, model: ModelName, training: Training) {
-        let known = self.wanted.get(&model).map(|wanted| wanted.state);
-        if known == Some(State::Failed) || (known.is_none() && self.wanted.len() < MODELS_MAX) {
+        let has_room = self.wanted.len() < MODELS_MAX;
+        let is_news = self.wanted.get(&model).map_or(has_room, |known| {
+            // Stopped, and asked for with another seed or data set, between two looks at the log.
+            known.state == State::Failed || known.training != training
+        });
+        if is_news {
             let fresh = Wanted { training, state: State::Waiting, failures: 0, failed_on: BTreeSet::new() };
             self.wanted.insert(model, fresh);
         }

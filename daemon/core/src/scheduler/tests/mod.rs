@@ -499,6 +499,18 @@ fn whoever_trains_what_nobody_wants_is_told_to_stop() {
 }
 
 #[test]
+fn what_is_wanted_anew_is_ordered_as_it_is_wanted_now() {
+    let mut bench = Bench::new(0, 1);
+    let new: ModelName = "new".parse().unwrap();
+    for seed in [7, 8] {
+        bench.tell(Event::ModelWanted { model: new.clone(), training: trained_with(seed) });
+        bench.pass(u64::from(WAIT_MS) + 2_000);
+        let ordered = bench.pull(1, 0, &[]).train;
+        assert_eq!(ordered, [(new.clone(), trained_with(seed))]);
+    }
+}
+
+#[test]
 fn shares_are_those_of_the_inference_time() {
     let mut bench = Bench::new(100, 1);
     bench.tell(Event::Job(spec(2, 100)));

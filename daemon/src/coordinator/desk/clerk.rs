@@ -1,169 +1,37 @@
-//! The desk: one task that owns the scheduler of the term, answers workers' reports and brings their results into the
-//! log.
-//!
-//! Reports wait at the desk until the scheduler answers them (long polls); one a worker, a newer one replaces it.
-//! Proposals run beside the task and come back to it as inputs, so that a slow log does not hold up reports.
-//! What the scheduler knows of jobs is compared with the log when something concerns them, and every
-//! [`RECONCILE_PERIOD`]: a change whose outcome nobody heard of must not leave a job waiting for ever.
-//! Without a majority no report is answered with orders.
-//! Bounds: [`INPUTS_MAX`] inputs queue up, then callers wait. Only live members' reports are kept. Proposals that the
-//! scheduler asks for are repeated; those of workers are not, for the worker repeats them.
+//! The task that owns the scheduler: reports, answers, and what the log says of jobs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use idunno_core::metadata::{Action, Applied, Letter, State};
+use idunno_core::metadata::{Action, State};
 use idunno_core::ranges::RangeSet;
-use idunno_core::scheduler::{
-    Assignment, Committed, Config, DeadQuery, Effect, Event, JobSpec, OrdersPlan, RanBatch, Scheduler,
-};
+use idunno_core::scheduler::{Config, Effect, Event, JobSpec, OrdersPlan, Scheduler};
 use idunno_shared::ids::{JobId, NodeId, Term};
-use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::COPIES;
 use idunno_shared::wire::control::{JobState, SharingView};
-use idunno_shared::wire::jobs::{
-    BatchOutcome, Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, Training,
-    WorkerReport,
-};
+use idunno_shared::wire::jobs::{Lease, Orders, WorkerReport};
 use idunno_shared::wire::refusal::Refusal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Means, Office, may_decide, not_coordinator, orders, sharing};
+use super::super::{Means, Office, may_decide, orders, sharing};
+use super::{Answer, DeskView, Input, RECONCILE_PERIOD};
 use crate::clock::wall_ms;
 use crate::membership::MembershipView;
-
-/// Inputs that may wait for the task.
-pub const INPUTS_MAX: usize = 1_024;
-/// How often jobs and models are compared with the log, whatever was heard.
-pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Reassignments that are remembered for those who look later.
 const SHARINGS_KEPT: usize = 32;
 
-/// What the desk knows that the log does not.
-#[derive(Clone, Debug, Default)]
-pub struct DeskView {
-    /// The newest report of each worker.
-    pub reports: BTreeMap<NodeId, WorkerReport>,
-    /// Who works for which job.
-    pub assignments: Vec<Assignment>,
-    /// Queries leased, by job.
-    pub leased: BTreeMap<JobId, u64>,
-    /// Queries of the batch leased last, by job.
-    pub batches: BTreeMap<JobId, u32>,
-    /// The newest reassignments of workers, oldest first.
-    pub sharings: VecDeque<SharingView>,
-}
-
-type Answer = oneshot::Sender<Result<Orders, Refusal>>;
-/// What a training made.
-pub struct Trained {
-    /// The model.
-    pub artefact: ModelArtefact,
-    /// What was asked for when it began.
-    pub training: Training,
-    /// What it measured.
-    pub metrics: Vec<(String, String)>,
-}
-
-enum Input {
-    Report(WorkerReport, Answer),
-    Commit(SegmentCommit, oneshot::Sender<Result<JobReply, Refusal>>),
-    Committed(SegmentCommit, Result<Applied, Refusal>, oneshot::Sender<Result<JobReply, Refusal>>),
-    Failed(NodeId, Lease, Vec<Fault>),
-    Trained(NodeId, ModelName, Result<Trained, String>, oneshot::Sender<Result<(), Refusal>>),
-    Buried(JobId, Vec<QueryRange>, Result<(), Refusal>),
-    Paused(JobId),
-    Refresh,
-    View(oneshot::Sender<DeskView>),
-}
-
-/// The task's handle.
-pub struct Desk {
-    means: Means,
-    inputs: mpsc::Sender<Input>,
-}
-
-impl Desk {
-    /// Starts the task.
-    pub fn open(office: Weak<Office>, means: Means, term: Term, closed: CancellationToken) -> Self {
-        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let scheduler = Scheduler::new(Config::default(), term, means.clock.now());
-        let clerk = Clerk {
-            office,
-            means: means.clone(),
-            term,
-            scheduler,
-            inputs: inputs.clone(),
-            waiting: BTreeMap::new(),
-            reports: BTreeMap::new(),
-            live: BTreeSet::new(),
-            has_leased: false,
-            told: BTreeMap::new(),
-            sharings: VecDeque::new(),
-        };
-        means.vitals.spawn("the desk", closed.clone(), clerk.run(queued, closed));
-        Self { means, inputs }
-    }
-
-    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        // Where the desk is closed the term is over: the next coordinator is to be asked.
-        let closed = || not_coordinator(&self.means);
-        self.inputs.send(input(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())
-    }
-
-    /// Waits for the answer to a worker's report.
-    pub async fn report(&self, report: WorkerReport) -> Result<Orders, Refusal> {
-        self.ask(|reply| Input::Report(report, reply)).await?
-    }
-
-    /// Brings a segment into the log.
-    pub async fn commit(&self, commit: SegmentCommit) -> Result<JobReply, Refusal> {
-        self.ask(|reply| Input::Commit(commit, reply)).await?
-    }
-
-    /// Notes what a worker could not answer.
-    pub async fn failed(&self, worker: NodeId, lease: Lease, faults: Vec<Fault>) -> Result<(), Refusal> {
-        let sent = self.inputs.send(Input::Failed(worker, lease, faults)).await;
-        sent.map_err(|_| not_coordinator(&self.means))
-    }
-
-    /// Brings the outcome of a training into the log.
-    pub async fn trained(
-        &self,
-        worker: NodeId,
-        model: ModelName,
-        result: Result<Trained, String>,
-    ) -> Result<(), Refusal> {
-        self.ask(|reply| Input::Trained(worker, model, result, reply)).await?
-    }
-
-    /// Jobs or models changed in the log.
-    pub async fn refresh(&self) {
-        // Without a desk there is nothing to refresh.
-        let _ = self.inputs.send(Input::Refresh).await;
-    }
-
-    /// What the desk knows that the log does not.
-    pub async fn view(&self) -> Result<DeskView, Refusal> {
-        self.ask(Input::View).await
-    }
-}
-
-struct Clerk {
-    office: Weak<Office>,
+pub(super) struct Clerk {
+    pub(super) office: Weak<Office>,
     means: Means,
     term: Term,
     scheduler: Scheduler,
-    inputs: mpsc::Sender<Input>,
-    waiting: BTreeMap<NodeId, Answer>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    waiting: BTreeMap<NodeId, Answer<Orders>>,
     reports: BTreeMap<NodeId, WorkerReport>,
     live: BTreeSet<NodeId>,
     has_leased: bool,
@@ -173,7 +41,25 @@ struct Clerk {
 }
 
 impl Clerk {
-    async fn run(mut self, mut queued: mpsc::Receiver<Input>, closed: CancellationToken) {
+    /// One of a term, before it has heard of anything.
+    pub(super) fn new(office: Weak<Office>, means: Means, term: Term, inputs: mpsc::Sender<Input>) -> Self {
+        let scheduler = Scheduler::new(Config::default(), term, means.clock.now());
+        Self {
+            office,
+            means,
+            term,
+            scheduler,
+            inputs,
+            waiting: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            live: BTreeSet::new(),
+            has_leased: false,
+            told: BTreeMap::new(),
+            sharings: VecDeque::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut queued: mpsc::Receiver<Input>, closed: CancellationToken) {
         let mut view = self.means.membership.view();
         self.live = self.means.membership.current().live().collect();
         self.tell(Event::ExpectedWorkers(self.live.clone()));
@@ -198,11 +84,11 @@ impl Clerk {
         }
     }
 
-    fn state(&self) -> Arc<State> {
+    pub(super) fn state(&self) -> Arc<State> {
         Arc::clone(&self.means.consensus.state().borrow())
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         self.scheduler.handle(event, self.means.clock.now());
         while let Some(effect) = self.scheduler.poll_effect() {
             self.obey(effect);
@@ -212,18 +98,7 @@ impl Clerk {
     fn take(&mut self, input: Input) {
         match input {
             Input::Report(report, reply) => self.report(report, reply),
-            Input::Commit(commit, reply) => {
-                let action = Action::CommitSegment {
-                    worker: commit.worker,
-                    job: commit.job,
-                    segment: (
-                        commit.segment.blob,
-                        commit.segment.holders.iter().map(|holder| holder.node).collect(),
-                    ),
-                    batches: commit.batches.clone(),
-                };
-                self.propose(action, move |outcome| Input::Committed(commit, outcome, reply));
-            }
+            Input::Commit(commit, reply) => self.commit(commit, reply),
             Input::Committed(commit, outcome, reply) => self.committed(&commit, outcome, reply),
             Input::Failed(worker, lease, faults) => {
                 for fault in &faults {
@@ -262,7 +137,7 @@ impl Clerk {
         }
     }
 
-    fn report(&mut self, report: WorkerReport, reply: Answer) {
+    fn report(&mut self, report: WorkerReport, reply: Answer<Orders>) {
         let worker = report.worker;
         let view = self.means.membership.current();
         let refusal = if view.is_live(worker) {
@@ -290,104 +165,6 @@ impl Clerk {
         }
         self.reports.insert(worker, report.clone());
         self.tell(Event::Report(report));
-    }
-
-    fn committed(
-        &mut self,
-        commit: &SegmentCommit,
-        outcome: Result<Applied, Refusal>,
-        reply: oneshot::Sender<Result<JobReply, Refusal>>,
-    ) {
-        let answer = outcome.map(|applied| {
-            let answered = commit.batches.iter().flat_map(|batch| batch.answered.iter());
-            let mut answered: RangeSet = answered.map(|range| range.first..range.end()).collect();
-            let state = self.state();
-            let job = state.job(commit.job);
-            if let Some(job) = job {
-                // Those died before, and are to be tried again since: this commit has not answered them.
-                answered.subtract(&job.pending());
-            }
-            self.tell(Event::Committed(Committed {
-                worker: commit.worker,
-                job: commit.job,
-                batches: commit.batches.iter().map(ran).collect(),
-                ranges: answered.queries().collect(),
-            }));
-            if job.is_some_and(|job| job.state == JobState::Done) {
-                self.refresh();
-            }
-            match applied {
-                Applied::Committed { accepted, duplicates, .. } => {
-                    JobReply::Committed { accepted, duplicates }
-                }
-                Applied::Changed(_) | Applied::Done => JobReply::Noted,
-            }
-        });
-        // The worker may have gone meanwhile; the log has its rows.
-        let _ = reply.send(answer);
-    }
-
-    fn trained(
-        &self,
-        worker: NodeId,
-        model: ModelName,
-        Trained { artefact, training, metrics }: Trained,
-        reply: oneshot::Sender<Result<(), Refusal>>,
-    ) {
-        if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
-            // Trained already, by whoever was faster.
-            let _ = reply.send(Ok(()));
-            return;
-        }
-        info!(%worker, %model, version = %artefact.version, "trained");
-        let extents = artefact.extents.iter();
-        let extents =
-            extents.map(|placed| (placed.blob, placed.holders.iter().map(|holder| holder.node).collect()));
-        let action = Action::ModelTrained {
-            model,
-            version: artefact.version,
-            size: artefact.extents.iter().map(|placed| placed.blob.size).sum(),
-            extents: extents.collect(),
-            training,
-            metrics,
-        };
-        self.propose(action, move |outcome| {
-            // The worker may have gone meanwhile; the log has the model.
-            let _ = reply.send(outcome.map(drop));
-            Input::Refresh
-        });
-    }
-
-    /// Runs a worker's proposal beside the task; what `then` makes of its outcome comes back as an input.
-    fn propose(&self, action: Action, then: impl FnOnce(Result<Applied, Refusal>) -> Input + Send + 'static) {
-        self.beside(|office| async move { then(office.propose(None, action).await) });
-    }
-
-    /// The same for a proposal of the scheduler, which is repeated as long as its outcome is unknown.
-    fn propose_surely(
-        &self,
-        action: Action,
-        then: impl FnOnce(Result<(), Refusal>) -> Input + Send + 'static,
-    ) {
-        self.beside(|office| async move {
-            let outcome = office.propose_surely(action).await.map(drop);
-            if let Err(refusal) = &outcome {
-                warn!(%refusal, "the log does not take a decision of the scheduler");
-            }
-            then(outcome)
-        });
-    }
-
-    fn beside<F>(&self, work: impl FnOnce(Arc<Office>) -> F)
-    where
-        F: Future<Output = Input> + Send + 'static,
-    {
-        let Some(office) = self.office.upgrade() else { return };
-        let (inputs, work) = (self.inputs.clone(), work(office));
-        tokio::spawn(async move {
-            // When the desk is closed, the next coordinator reads the log.
-            let _ = inputs.send(work.await).await;
-        });
     }
 
     fn obey(&mut self, effect: Effect) {
@@ -460,29 +237,10 @@ impl Clerk {
         }
     }
 
-    fn bury(&mut self, job: JobId, dead: Vec<DeadQuery>) {
-        let mut queries = RangeSet::new();
-        for letter in &dead {
-            warn!(%job, query = letter.index, reason = %letter.reason, "failed for good");
-            queries.insert(letter.index..letter.index + 1);
-        }
-        let letter = |dead: DeadQuery| Letter {
-            index: dead.index,
-            reason: dead.reason,
-            worker: dead.worker,
-            attempts: dead.attempts,
-        };
-        let letters = dead.into_iter().map(letter).collect();
-        let queries = queries.queries().collect();
-        self.propose_surely(Action::DeadLetters { job, letters }, move |outcome| {
-            Input::Buried(job, queries, outcome)
-        });
-    }
-
     /// Tells the scheduler of jobs and models as the log has them now. Outcomes of older entries may still be on their
     /// way here: what they say of a query that is pending in the log does not count (`committed`), or is set right by
     /// the refresh behind them (`Buried`).
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let state = self.state();
         self.tell(Event::Policy(state.policy()));
         for job in state.jobs() {
@@ -544,8 +302,4 @@ impl Clerk {
             sharings: self.sharings.clone(),
         }
     }
-}
-
-fn ran(batch: &BatchOutcome) -> RanBatch {
-    RanBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
 }

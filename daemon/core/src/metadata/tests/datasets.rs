@@ -1,0 +1,66 @@
+//! Data sets that are one file.
+
+use super::*;
+
+#[test]
+fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
+    let mut fixture = Fixture::default();
+    let model: ModelName = "mnist-mlp".parse().unwrap();
+    fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
+    fixture.train("mnist-mlp", "weights").unwrap();
+    let lines = file("texts.jsonl", "one\ntwo\nthree\n");
+    let digest = lines.digest;
+    fixture.apply(commit(vec![lines])).unwrap();
+    let dataset = "texts.jsonl".parse().unwrap();
+    fixture
+        .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: options("lines") })
+        .unwrap();
+    let blocks = vec![Block { first: 0, at: 0 }, Block { first: 2, at: 8 }];
+    let start = |digest| Action::StartJob {
+        job: JobId(1),
+        inputs: Inputs::Records { digest, format: RecordFormat::Jsonl, count: 3, blocks: blocks.clone() },
+    };
+    let refusal = fixture.apply(start(Digest::of(b"another"))).unwrap_err();
+    assert!(refusal.message.contains("has changed meanwhile"), "{refusal}");
+    assert!(
+        fixture.change(Change::StartJob { job: JobId(1) }).unwrap_err().message.contains("start it again")
+    );
+    fixture.apply(start(digest)).unwrap();
+    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(2));
+    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();
+    fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 1), (2, 1)])]).unwrap();
+    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((letters[0].name.as_str(), letters[0].dropped), ("texts.jsonl:2", false));
+
+    let dropped = fixture.change(Change::DropDeadLetters { job: JobId(1), queries: vec![1] });
+    assert_eq!(dropped, Ok(Changed::Dropped { queries: 1 }));
+    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(1), "its inputs are let go");
+    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((letters[0].name.as_str(), letters[0].dropped), ("texts.jsonl:2", true));
+    let view = fixture.job().view(0, 0);
+    assert_eq!((view.done, view.dead, view.about.dropped, view.about.weight), (2, 1, 1, 3));
+    let retry = Change::RetryDeadLetters { job: JobId(1), queries: vec![1] };
+    assert_eq!(code(fixture.change(retry)), RefusalCode::NotFound);
+}
+
+#[test]
+fn a_list_names_its_files_in_its_own_order() {
+    let mut fixture = Fixture::with_job(3);
+    let list = file("few.list", "data/0002.png\ndata/0000.png\n");
+    let digest = list.digest;
+    fixture.apply(commit(vec![list])).unwrap();
+    let (model, dataset) = ("mnist-mlp".parse().unwrap(), "few.list".parse().unwrap());
+    fixture
+        .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() })
+        .unwrap();
+    let start = |names: &[&str]| Action::StartJob {
+        job: JobId(2),
+        inputs: Inputs::Listed { digest, names: names.iter().map(|text| name(text)).collect() },
+    };
+    let refusal = fixture.apply(start(&["data/0002.png", "data/nine.png"])).unwrap_err();
+    assert!(refusal.message.contains("name 2: there is no file 'data/nine.png'"), "{refusal}");
+    fixture.apply(start(&["data/0002.png", "data/0000.png"])).unwrap();
+    let inputs: Vec<_> = fixture.state.queries(JobId(2), QueryRange { first: 0, count: 9 }).collect();
+    let names: Vec<_> = inputs.iter().map(|(_, query)| query.name.as_str()).collect();
+    assert_eq!(names, ["data/0002.png", "data/0000.png"]);
+}

@@ -1,0 +1,128 @@
+//! Files, their versions and blobs, and what is remembered of operations.
+
+use super::*;
+
+#[test]
+fn five_versions_are_kept_and_their_blobs_counted() {
+    let mut fixture = Fixture::default();
+    for version in 1..=7 {
+        let applied = fixture.apply(commit(vec![file("a", &format!("v{version}"))])).unwrap();
+        assert_eq!(applied, Applied::Changed(Changed::Files(vec![(version, 4)])));
+    }
+    let numbers = |fixture: &Fixture| -> Vec<u64> {
+        fixture.state.versions(&name("a"), 9).unwrap().iter().map(|version| version.number).collect()
+    };
+    assert_eq!(numbers(&fixture), [7, 6, 5, 4, 3]);
+    assert_eq!((fixture.references("v2"), fixture.references("v3")), (Some(0), Some(1)));
+    fixture.apply(commit(vec![file("b", "v7")])).unwrap();
+    assert_eq!(fixture.change(Change::Delete { name: name("a") }), Ok(Changed::Deleted { versions: 5 }));
+    assert_eq!((fixture.references("v7"), fixture.references("v6")), (Some(1), Some(0)));
+    assert_eq!(code(fixture.change(Change::Delete { name: name("a") })), RefusalCode::NotFound);
+}
+
+#[test]
+fn a_commit_is_all_or_nothing() {
+    let mut fixture = Fixture::default();
+    fixture.apply(commit(vec![file("a", "one")])).unwrap();
+    let mut short = file("c", "three");
+    short.size = 4;
+    let mut unheld = file("c", "three");
+    unheld.extents[0].1.clear();
+    let mut large = file("c", "three");
+    large.size = EXTENT_BYTES_MAX + 1;
+    large.extents[0].0.size = large.size;
+    let mut twisted = file("c", "one");
+    (twisted.size, twisted.extents[0].0.size) = (4, 4);
+    for bad in [short, unheld, large, twisted] {
+        assert_eq!(code(fixture.apply(commit(vec![file("b", "two"), bad]))), RefusalCode::Invalid);
+        assert_eq!(fixture.state.file_count(), 1);
+    }
+    assert_eq!(code(fixture.apply(commit(vec![]))), RefusalCode::Invalid);
+    let empty = NewFile { name: name("empty"), size: 0, digest: Digest::of(b""), extents: vec![] };
+    assert!(fixture.apply(commit(vec![empty])).is_ok());
+}
+
+#[test]
+fn an_operation_is_done_once_and_a_refused_one_may_be_asked_again() {
+    let mut fixture = Fixture::default();
+    let op = Some(OpId(1, 2));
+    let delete = Action::Change(Change::Delete { name: name("a") });
+    assert!(fixture.apply_as(op, delete.clone()).is_err());
+    fixture.apply(commit(vec![file("a", "one")])).unwrap();
+    let done = fixture.apply_as(op, delete.clone());
+    fixture.apply(commit(vec![file("a", "two")])).unwrap();
+    let revision = fixture.state.revision();
+    assert_eq!(fixture.apply_as(op, delete), done);
+    assert_eq!((fixture.state.revision(), fixture.state.file_count()), (revision, 1));
+}
+
+#[test]
+fn outcomes_are_kept_for_a_minute_however_many_there_are() {
+    let mut operations = operations::Operations::default();
+    for number in 0..2 * OPERATIONS_KEPT as u64 {
+        operations.keep(OpId(0, number), &Applied::Done, 1_000);
+    }
+    operations.keep(OpId(1, 0), &Applied::Done, 1_000 + KEPT_MS - 1);
+    assert!(operations.outcome(OpId(0, 0)).is_some(), "its client may ask again");
+    operations.keep(OpId(1, 1), &Applied::Done, 1_000 + KEPT_MS);
+    operations.check().unwrap();
+    let first = OPERATIONS_KEPT as u64 + 2;
+    assert!(operations.outcome(OpId(0, first - 1)).is_none() && operations.outcome(OpId(0, first)).is_some());
+}
+
+#[test]
+fn outcomes_are_bounded() {
+    let mut operations = operations::Operations::default();
+    for number in 0..OPERATIONS_MAX as u64 + 5 {
+        operations.keep(OpId(0, number), &Applied::Done, 0);
+    }
+    assert!(operations.outcome(OpId(0, 4)).is_none() && operations.outcome(OpId(0, 5)).is_some());
+    operations.keep(OpId(1, 0), &Applied::Changed(Changed::Files(vec![(1, 4); 1_000_001])), 0);
+    operations.check().unwrap();
+    assert!(operations.outcome(OpId(0, 5)).is_none() && operations.outcome(OpId(1, 0)).is_some());
+}
+
+#[test]
+fn listings_go_by_prefix_and_page() {
+    let mut fixture = Fixture::default();
+    for path in ["a", "b/1", "b/2", "b/3", "b0", "c"] {
+        fixture.apply(commit(vec![file(path, path)])).unwrap();
+    }
+    let names = |(files, more): (Vec<idunno_shared::wire::control::FileSummary>, bool)| {
+        (files.iter().map(|file| file.name.to_string()).collect::<Vec<_>>(), more)
+    };
+    assert_eq!(names(fixture.state.list("b/", None, 2)), (vec!["b/1".into(), "b/2".into()], true));
+    assert_eq!(names(fixture.state.list("b/", Some(&name("b/2")), 2)), (vec!["b/3".into()], false));
+    assert_eq!(names(fixture.state.list("b/", Some(&name("a")), 9)).0.len(), 3);
+    assert_eq!(names(fixture.state.list("", None, 9)).0.len(), 6);
+    assert!(names(fixture.state.list("b/", Some(&name("c")), 9)).0.is_empty());
+    assert_eq!(names(fixture.state.stored(NodeId(4), None, 9)).0.len(), 6);
+    assert!(names(fixture.state.stored(NodeId(5), None, 9)).0.is_empty());
+    assert_eq!(fixture.state.list("a", None, 1).0[0].holders.len(), 4);
+}
+
+#[test]
+fn a_blob_that_comes_back_counts_only_its_new_holders() {
+    let mut fixture = Fixture::default();
+    fixture.apply(commit(vec![file("a", "one")])).unwrap();
+    fixture.change(Change::Delete { name: name("a") }).unwrap();
+    let extents = vec![extent("one", &[5, 6, 6])];
+    let back = NewFile { name: name("b"), size: 3, digest: Digest::of(b"one"), extents };
+    let applied = fixture.apply(commit(vec![back])).unwrap();
+    assert_eq!(applied, Applied::Changed(Changed::Files(vec![(1, 2)])));
+    assert_eq!(fixture.state.holders(&Digest::of(b"one")), [NodeId(5), NodeId(6)]);
+    fixture.apply(Action::Forget(vec![Digest::of(b"one")])).unwrap();
+    assert_eq!(fixture.references("one"), Some(1), "what is referred to is not forgotten");
+}
+
+#[test]
+fn a_snapshot_holds_everything() {
+    let mut fixture = Fixture::with_job(10);
+    fixture.segment("rows", vec![batch(JobId(1), 0, 4, &[(0, 4)])]).unwrap();
+    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(5)] }).unwrap();
+    fixture.apply_as(Some(OpId(1, 1)), commit(vec![file("x", "y")])).unwrap();
+    let bytes = rmp_serde::to_vec(&Snapshot::from(fixture.state.clone())).unwrap();
+    let read: Snapshot = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!(State::from(read.clone()), fixture.state);
+    assert_eq!(rmp_serde::to_vec(&read).unwrap(), bytes);
+}
