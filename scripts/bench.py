@@ -4,9 +4,7 @@ The main job's figure is a ratio. Every round measures both sides one after the 
 counts: on a busy machine the slow rounds show the neighbours. The bare processes run at the niceness of the model
 servers, and neither side's time includes loading the model.
 
-Fairness: two jobs whose queries cost 1 to about 3 run side by side, and their answers in the log are looked at every
-half second. The gap of a window is (max - min) / max of what both had answered in it; the mean over all windows is
-told. Answers reach the log in segments a second apart.
+Fairness: see bench_fairness.py.
 
 Batches that cost nothing: see tests/no_op/main.rs.
 
@@ -28,6 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_fairness import await_loaded, bench_fairness, bench_fairness_table
 from idunno_model_server.models import registry
 from local_cluster import ROOT, Failed, LocalCluster, run_program, say
 
@@ -35,18 +34,10 @@ GIB = 1 << 30
 SMALL_BYTES = 20_000
 WRITE_BYTES = 1 << 20
 
-
 # The model server lowers its priority by so much (its --nice).
 MODEL_SERVER_NICE = 10
 
-PARTS = ("main-job", "fairness", "no-op", "store")
-
-# Two models of which the second's queries cost about three times the first's.
-FAIR_MODELS = ("squeezenet1.1", "efficientnet-lite2")
-FAIR_BATCH = 8
-FAIR_SETTLING_S = 12
-FAIR_MEASURED_S = 75
-FAIR_PERIOD_S = 0.5
+PARTS = ("main-job", "fairness", "fairness-table", "no-op", "store")
 
 
 def parse_arguments():
@@ -120,65 +111,6 @@ def idunno_round(arguments, photos, folder):
         return view["submitted"] / view["running_s"]
     finally:
         cluster.down()
-
-
-def await_loaded(cluster, model, workers=2):
-    """The bare processes' time leaves out loading, so the workers' does."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        view = next(view for view in cluster.run("get-models") if view["model"] == model)
-        if sum(worker["state"] == "ready" for worker in view["workers"]) == workers:
-            return
-        time.sleep(0.1)
-    raise Failed(f"{model} was not loaded everywhere within 60 s")
-
-
-def bench_fairness(arguments, folder):
-    """The gaps of the rates of two jobs that cost 1:3, on three workers."""
-    photos = arguments.dir / f"photos-{arguments.images}"
-    python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
-    cluster = LocalCluster(arguments.programs, arguments.python, folder / "fairness")
-    try:
-        cluster.up(3, threads=1)
-        cluster.run("populate-test-data", photos)
-        cluster.run("train-start", *FAIR_MODELS, "--wait")
-        for model in FAIR_MODELS:
-            await_loaded(cluster, model, workers=3)
-        jobs = [cluster.run("add-job", model, "--batch-size", FAIR_BATCH)["job"] for model in FAIR_MODELS]
-        cluster.run("start-job", *jobs)
-        samples = sample_answers(cluster, jobs)
-        cluster.run("stop-job", *jobs)
-    finally:
-        cluster.down()
-    gaps = {f"gap_{window_s}s": round(mean_gap(samples, window_s), 4) for window_s in (10, 60)}
-    say(f"fairness: {json.dumps(gaps)}")
-    return gaps
-
-
-def sample_answers(cluster, jobs):
-    """What both jobs have answered, every half second, once they have settled: (time, answers of each)."""
-    started, samples = time.monotonic(), []
-    while (now := time.monotonic() - started) < FAIR_SETTLING_S + FAIR_MEASURED_S:
-        views = cluster.jobs()
-        over = [job for job in jobs if views[job]["state"] != "running"]
-        if over:
-            raise Failed(f"{over[0]} was over after {now:.0f} s: give --images more")
-        if now >= FAIR_SETTLING_S:
-            samples.append((now, [views[job]["done"] for job in jobs]))
-        time.sleep(FAIR_PERIOD_S)
-    return samples
-
-
-def mean_gap(samples, window_s):
-    """The mean of the gaps of all windows of that length."""
-    gaps = []
-    for start, before in samples:
-        end = next((answers for at, answers in samples if at >= start + window_s), None)
-        if end is None:
-            break
-        rates = [after - earlier for after, earlier in zip(end, before, strict=True)]
-        gaps.append((max(rates) - min(rates)) / max(rates))
-    return sum(gaps) / len(gaps)
 
 
 def bench_no_op(arguments, folder):
@@ -272,6 +204,9 @@ def main():
             report["main_job"] = bench_main_job(arguments, folder)
         if arguments.only in (None, "fairness"):
             report["fairness"] = bench_fairness(arguments, folder)
+        # Ten minutes: only for who asks.
+        if arguments.only == "fairness-table":
+            report["fairness_table"] = bench_fairness_table(arguments, folder)
         if arguments.only in (None, "no-op"):
             report["no_op"] = bench_no_op(arguments, folder)
         if arguments.only in (None, "store"):

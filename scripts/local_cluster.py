@@ -49,12 +49,16 @@ class LocalCluster:
         # Not resolved: the interpreter of a virtual environment is a link.
         self.python = str(Path(python).absolute())
         self.folder = Path(folder).absolute()
+        # A folder of models for its model servers, in place of the user's.
+        self.models = None
 
     def run(self, *arguments, timeout_s=600):
         """Runs a command; its JSON answer, or nothing if it printed none."""
         words = list(map(str, arguments))
         command = [self.idunno, "--dir", str(self.folder), "--output", "json", *words]
         environment = without_settings(os.environ)
+        if self.models:
+            environment["IDUNNO_MODELS_DIR"] = str(self.models)
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment

@@ -122,6 +122,9 @@ pub struct Settings {
     /// Days of log files to keep [default: 14]
     #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
     pub log_files: Option<usize>,
+    /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
+    #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// How the model server is had.
@@ -174,6 +177,8 @@ pub struct MemberConfig {
     pub reserve_bytes: u64,
     /// How long the scrub takes for everything.
     pub scrub_period: Duration,
+    /// Where to serve figures, if at all.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Settings {
@@ -205,6 +210,7 @@ impl Settings {
             log: self.log.or(file.log),
             log_dir: self.log_dir.or(file.log_dir),
             log_files: self.log_files.or(file.log_files),
+            metrics_listen: self.metrics_listen.or(file.metrics_listen),
         }
     }
 
@@ -233,6 +239,7 @@ impl Settings {
             heartbeat: self.heartbeat()?,
             reserve_bytes: self.reserve_bytes()?,
             scrub_period: self.scrub_period()?,
+            metrics_listen: self.metrics_listen,
         })
     }
 

@@ -13,6 +13,7 @@ pub mod introducer;
 pub mod joining;
 pub mod member;
 pub mod membership;
+pub mod metrics;
 pub mod net;
 pub mod process;
 pub mod records;

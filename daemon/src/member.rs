@@ -25,6 +25,7 @@ use crate::coordinator::{Coordination, Means};
 use crate::election::{Election, Timing};
 use crate::joining::Seeker;
 use crate::membership::{self, Membership, MembershipView};
+use crate::metrics::{self, Metrics};
 use crate::net::door::MemberDoor;
 use crate::net::peers::Peers;
 use crate::net::server::{Response, Service, serve};
@@ -49,6 +50,10 @@ const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// Runs a member until it is asked to stop.
 pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let (ground, listening) = process::prepare(&config.common).await?;
+    let figures = match config.metrics_listen {
+        Some(address) => Some(Metrics::bind(address).await?),
+        None => None,
+    };
     let identity = ground.data_dir.identity()?;
     let (me, address, clock) = (identity.id, ground.address, Clock::start());
     let seed = getrandom::u64()?;
@@ -100,6 +105,12 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
 
     let (rejoin, rejoined) = mpsc::channel(1);
     let (status, server) = watch::channel(ServerStatus::default());
+    let sources = metrics::Sources {
+        means: means.clone(),
+        coordination: coordination.clone(),
+        store: store.clone(),
+        server: server.clone(),
+    };
     let service = Arc::new(Member {
         me,
         control: Control::new(means, coordination, config.common.clone(), rejoin),
@@ -110,6 +121,11 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         orders: Orders::new(me, store, Arc::clone(&dialer), identity.generation),
         services: Services { status: server, files: files.clone() },
     });
+    if let Some(metrics) = figures {
+        let stopped = stop.clone();
+        // A member without figures is still a member: no vital task.
+        tokio::spawn(async move { stopped.run_until_cancelled(metrics.serve(sources)).await });
+    }
     let serving = CancellationToken::new();
     let served = serving.clone().drop_guard();
     let serve = serve(connections, service, stop.clone());

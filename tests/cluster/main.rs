@@ -32,6 +32,8 @@ mod jobs;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod minority;
 #[cfg(test)]
 mod model_servers;

@@ -125,7 +125,7 @@ impl Office {
     }
 
     /// Whether a majority has acknowledged this coordinator lately. Without that it decides nothing: another may.
-    fn may_decide(&self) -> Result<(), Refusal> {
+    pub fn may_decide(&self) -> Result<(), Refusal> {
         if self.closed.is_cancelled() {
             return Err(self.not_coordinator());
         }

@@ -163,7 +163,8 @@ impl Office {
         }
     }
 
-    async fn cluster_view(&self) -> Option<ClusterView> {
+    /// Everything that is shown; `None` where the term is over.
+    pub async fn cluster_view(&self) -> Option<ClusterView> {
         let (state, view) = (self.state(), self.means.membership.current());
         let desk = self.desk_view().await.ok()?;
         let leadership = self.means.consensus.leadership().borrow().clone();

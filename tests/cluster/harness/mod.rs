@@ -1,6 +1,7 @@
 //! A cluster in a temporary directory: an introducer and members `m1` to `mN`, on free ports of this machine.
 
 pub(crate) mod disk;
+pub(crate) mod http;
 mod jobs;
 mod model_server;
 mod model_server_port;

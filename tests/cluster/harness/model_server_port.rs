@@ -1,10 +1,11 @@
 //! Calls to a member's own model server, past the member.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::LocalCluster;
+use super::http::http;
 
 impl LocalCluster {
     /// The port of the model server of member `index`, as it wrote it down itself.
@@ -21,18 +22,10 @@ impl LocalCluster {
         body: Option<&Value>,
     ) -> Result<Value, String> {
         let told = |error: std::io::Error| format!("{path} at {}: {error}", self.members[index].name);
-        let mut stream =
-            TcpStream::connect(("127.0.0.1", self.model_server_port(index))).await.map_err(told)?;
-        let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).await.map_err(told)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.map_err(told)?;
-        let (_, json) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{path}: {answer}"))?;
-        serde_json::from_str(json).map_err(|error| format!("{path}: {error}: {answer}"))
+        let address = SocketAddr::from(([127, 0, 0, 1], self.model_server_port(index)));
+        let body = body.map(Value::to_string);
+        let (_, answer) = http(address, path, body.as_deref()).await.map_err(told)?;
+        serde_json::from_str(&answer).map_err(|error| format!("{path}: {error}: {answer}"))
     }
 
     /// How many infer calls the model servers of all members have answered for a model.

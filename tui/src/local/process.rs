@@ -98,9 +98,10 @@ pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<tok
     command.spawn()
 }
 
-/// Whether a variable of the environment sets something of the daemon's, or of this program's.
+/// Whether a variable of the environment sets something of the daemon's, or of this program's. The folder of models is
+/// the person's, not a cluster's.
 fn is_setting(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"IDUNNO_")
+    name.as_encoded_bytes().starts_with(b"IDUNNO_") && name != "IDUNNO_MODELS_DIR"
 }
 
 #[cfg(test)]

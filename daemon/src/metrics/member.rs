@@ -1,0 +1,97 @@
+//! What a member says of itself.
+
+use idunno_shared::wire::control::ClusterView;
+use idunno_shared::wire::jobs::ServerState;
+use idunno_shared::wire::membership::MemberState;
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use crate::coordinator::{Coordination, Means};
+use crate::sdfs::store::BlobStore;
+use crate::worker::supervisor::ServerStatus;
+
+/// Where the figures are read.
+pub struct Sources {
+    /// The member's parts.
+    pub means: Means,
+    /// Its part as coordinator.
+    pub coordination: Coordination,
+    /// Its blobs.
+    pub store: BlobStore,
+    /// Its model server.
+    pub server: watch::Receiver<ServerStatus>,
+}
+
+impl Sources {
+    /// The cluster as its coordinator sees it; `None` at every other member.
+    pub(super) async fn cluster_view(&self) -> Option<ClusterView> {
+        let office = self.coordination.office()?;
+        office.may_decide().ok()?;
+        office.cluster_view().await
+    }
+
+    /// What blobs may still take of the disk.
+    pub(super) async fn usable_bytes(&self) -> u64 {
+        let store = self.store.clone();
+        spawn_blocking(move || store.usable_bytes()).await.unwrap_or_default()
+    }
+
+    /// Why this member cannot serve, if it cannot.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        if !self.means.membership.current().joined {
+            return Some("this member is not in the cluster");
+        }
+        let leader = self.means.consensus.leadership().borrow().leader;
+        let is_led = leader.is_some_and(|leader| self.means.membership.current().is_live(leader));
+        (!is_led).then_some("the cluster has no coordinator, as far as this member knows")
+    }
+}
+
+pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64) -> prometheus::Result<()> {
+    let Sources { means, coordination, store, server } = sources;
+    let gauge = |name: &str, help: &str, value: u64| {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(Box::new(gauge))
+    };
+    let view = means.membership.current();
+    let info = IntGaugeVec::new(Opts::new("build_info", "The program's version."), &["version", "member"])?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION"), view.name(means.me).as_str()]).set(1);
+    registry.register(Box::new(info))?;
+
+    let states = [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left];
+    let members =
+        IntGaugeVec::new(Opts::new("members", "Members by state, as this one sees them."), &["state"])?;
+    for state in states {
+        let count = view.members.values().filter(|peer| peer.record.state == state).count();
+        let state = format!("{state:?}").to_lowercase();
+        members.with_label_values(&[&state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    registry.register(Box::new(members))?;
+    let blocked = view.members.values().filter(|peer| peer.udp_blocked).count();
+    gauge("members_udp_blocked", "Members that this one reaches by TCP only.", blocked as u64)?;
+
+    let leadership = means.consensus.leadership().borrow().clone();
+    gauge("term", "The highest term that this member knows.", leadership.term.0)?;
+    let coordinates = coordination.office().is_some_and(|office| office.may_decide().is_ok());
+    gauge("coordinator", "1 if this member coordinates and a majority answers it.", u64::from(coordinates))?;
+    let revision = means.consensus.state().borrow().revision();
+    gauge("log_revision", "Changes of the metadata that this member has applied.", revision)?;
+
+    let (blobs, bytes) = store.totals();
+    gauge("store_blobs", "Blobs on this member's disk.", blobs)?;
+    gauge("store_bytes", "Their bytes.", bytes)?;
+    gauge(
+        "store_usable_bytes",
+        "Bytes that blobs may still take of the disk; 0 once it has failed.",
+        usable_bytes,
+    )?;
+    let damaged = IntCounter::new("store_damaged_blobs_total", "Blobs found damaged since the start.")?;
+    damaged.inc_by(store.damaged());
+    registry.register(Box::new(damaged))?;
+
+    let ready = server.borrow().state == ServerState::Ready;
+    gauge("model_server_ready", "1 if this member's model server answers.", u64::from(ready))?;
+    Ok(())
+}

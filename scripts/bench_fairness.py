@@ -1,0 +1,137 @@
+"""How equal the rates of jobs of different cost are: of real models, and as a table while jobs and workers come and go.
+
+The answers in the log are looked at every half second; they reach it in segments a second apart. The gap of a window is
+(max - min) / max of what the jobs had answered in it.
+"""
+
+import json
+import subprocess
+import time
+
+from local_cluster import ROOT, Failed, LocalCluster, say
+
+# Two models of which the second's queries cost about three times the first's.
+REAL_MODELS = ("squeezenet1.1", "efficientnet-lite2")
+REAL_BATCH = 8
+SETTLING_S = 12
+MEASURED_S = 75
+PERIOD_S = 0.5
+
+# Members, and what a query of each job costs.
+ROWS = ((4, (10, 30)), (4, (10, 30, 100)), (10, (10, 30)), (10, (10, 30, 100)))
+ROW_BATCH = 4
+# Enough for the cheapest job of the most members for as long as a row takes.
+ROW_QUERIES = 100_000
+# The gap is to be small from so long after an event on.
+EVENT_SETTLING_S = 10
+WINDOW_S = 10
+
+
+def bench_fairness(arguments, folder):
+    """The gaps of the rates of two jobs that cost 1:3, on three workers."""
+    photos = arguments.dir / f"photos-{arguments.images}"
+    command = [arguments.python, "-m", "idunno_model_server.dataset", "photos", photos, "--images", arguments.images]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    cluster = LocalCluster(arguments.programs, arguments.python, folder / "fairness")
+    try:
+        cluster.up(3, threads=1)
+        cluster.run("populate-test-data", photos)
+        jobs = add_jobs(cluster, REAL_MODELS, "test-data", REAL_BATCH, workers=3)
+        cluster.run("start-job", *jobs)
+        samples = answers(cluster, jobs, SETTLING_S + MEASURED_S)
+        cluster.run("stop-job", *jobs)
+    finally:
+        cluster.down()
+    settled = [sample for sample in samples if sample[0] >= samples[0][0] + SETTLING_S]
+    gaps = {f"gap_{window_s}s": round(mean_gap(settled, window_s), 4) for window_s in (10, 60)}
+    say(f"fairness: {json.dumps(gaps)}")
+    return gaps
+
+
+def bench_fairness_table(arguments, folder):
+    """For each row the gap over 10 s, from 10 s after each event on, and the one over a minute without any."""
+    return [fairness_row(arguments, folder, members, costs_ms) for members, costs_ms in ROWS]
+
+
+def fairness_row(arguments, folder, members, costs_ms):
+    cluster = LocalCluster(arguments.programs, arguments.python, folder / f"fairness-{members}-{len(costs_ms)}")
+    cluster.models = ROOT / "scripts/models"
+    queries = folder / "queries.jsonl"
+    queries.write_text('{"input":"x"}\n' * ROW_QUERIES, encoding="utf-8")
+    row = {"members": members, "costs_ms": list(costs_ms)}
+    try:
+        cluster.up(members, threads=1)
+        cluster.run("put", queries, "queries.jsonl")
+        models = [f"cost-{cost_ms}" for cost_ms in costs_ms]
+        jobs = add_jobs(cluster, models, "queries.jsonl", ROW_BATCH, workers=members)
+        victim = f"m{members}"
+        events = (
+            ("start", lambda: cluster.run("start-job", *jobs)),
+            ("stop", lambda: cluster.run("stop-job", jobs[0])),
+            ("start_again", lambda: cluster.run("start-job", jobs[0])),
+            ("death", lambda: cluster.run("local", "kill", victim)),
+            ("join", lambda: cluster.run("local", "start", victim)),
+        )
+        for name, happens in events:
+            happens()
+            running = jobs[1:] if name == "stop" else jobs
+            samples = answers(cluster, running, EVENT_SETTLING_S + WINDOW_S + 1)
+            settled = [sample for sample in samples if sample[0] >= samples[0][0] + EVENT_SETTLING_S]
+            # One job alone has no other to be unequal to.
+            row[f"after_{name}"] = round(gap(settled[0], settled[-1]), 4) if len(running) > 1 else None
+        row["gap_60s"] = round(mean_gap(answers(cluster, jobs, 65), 60), 4)
+        cluster.run("stop-job", *jobs)
+    finally:
+        cluster.down()
+    say(f"fairness: {json.dumps(row)}")
+    return row
+
+
+def add_jobs(cluster, models, dataset, batch_size, workers):
+    """Jobs of models that every worker has loaded."""
+    cluster.run("train-start", *models, "--wait")
+    for model in models:
+        await_loaded(cluster, model, workers)
+    add = ("--dataset", dataset, "--batch-size", batch_size)
+    return [cluster.run("add-job", model, *add)["job"] for model in models]
+
+
+def await_loaded(cluster, model, workers=2):
+    """The bare processes' time leaves out loading, so the workers' does."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        view = next(view for view in cluster.run("get-models") if view["model"] == model)
+        if sum(worker["state"] == "ready" for worker in view["workers"]) == workers:
+            return
+        time.sleep(0.1)
+    raise Failed(f"{model} was not loaded everywhere within 60 s")
+
+
+def answers(cluster, jobs, duration_s):
+    """What the jobs have answered, every half second: (time, answers of each)."""
+    started, samples = time.monotonic(), []
+    while (now := time.monotonic()) < started + duration_s:
+        views = cluster.jobs()
+        over = [job for job in jobs if views[job]["state"] != "running"]
+        if over:
+            raise Failed(f"{over[0]} was over after {now - started:.0f} s: it had too few queries")
+        samples.append((now, [views[job]["done"] for job in jobs]))
+        time.sleep(PERIOD_S)
+    return samples
+
+
+def gap(before, after):
+    """How far the slowest job's rate is below the fastest one's, as a share of that, between two samples."""
+    rates = [later - earlier for later, earlier in zip(after[1], before[1], strict=True)]
+    return (max(rates) - min(rates)) / max(rates)
+
+
+def mean_gap(samples, window_s):
+    """The mean of the gaps of all windows of that length."""
+    gaps = []
+    for before in samples:
+        after = next((sample for sample in samples if sample[0] >= before[0] + window_s), None)
+        if after is None:
+            break
+        gaps.append(gap(before, after))
+    return sum(gaps) / len(gaps)
