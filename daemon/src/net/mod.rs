@@ -5,4 +5,6 @@
 
 pub mod door;
 pub mod peers;
+pub mod roles;
 pub mod server;
+pub mod strangers;

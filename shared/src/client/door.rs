@@ -1,5 +1,6 @@
 //! The client's one door to the network: every connection of the console and the command line is opened here.
 
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
@@ -37,7 +38,7 @@ impl TcpDoor {
             let (reader, writer) = stream.into_split();
             return greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await;
         };
-        let stream = connector.connect(name, stream).await.map_err(fault)?;
+        let stream = connector.connect(name, stream).await.map_err(|error| fault(in_handshake(error)))?;
         let (reader, writer) = tokio::io::split(stream);
         greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
     }
@@ -50,4 +51,12 @@ impl Dial for TcpDoor {
             open.unwrap_or(Err(DialError::TimedOut { address }))
         })
     }
+}
+
+/// The end of a handshake by the other side, without a word, says more than the library's error.
+fn in_handshake(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return io::Error::new(error.kind(), "it closed the connection in the handshake: does it run with --insecure?");
+    }
+    error
 }

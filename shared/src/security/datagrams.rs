@@ -27,6 +27,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
@@ -157,8 +158,8 @@ impl Seal {
         Some(datagram)
     }
 
-    /// The bytes in a datagram, which is opened where it lies.
-    pub fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], Unopened> {
+    /// Opens a datagram where it lies; says where in it its bytes are.
+    pub fn open(&mut self, datagram: &mut [u8]) -> Result<Range<usize>, Unopened> {
         let Some((head, body)) = datagram.split_at_mut_checked(HEAD_BYTES) else { return Err(Unopened::Plain) };
         let (id, salt, number) = parse_head(head).ok_or(Unopened::Plain)?;
         let keys = self.credentials.datagram_keys();
@@ -168,16 +169,18 @@ impl Seal {
         if let Some(sender) = self.senders.get_mut(&(id, salt)) {
             let bytes = sender.key.open_in_place(nonce, aad, body).map_err(|_| Unopened::Tampered)?;
             sender.heard = self.opened;
-            return if sender.window.take(number) { Ok(bytes) } else { Err(Unopened::Replayed) };
+            let place = HEAD_BYTES..HEAD_BYTES + bytes.len();
+            return if sender.window.take(number) { Ok(place) } else { Err(Unopened::Replayed) };
         }
         let sender_key = key.of_process(&salt).map_err(|_| Unopened::Tampered)?;
         // Only who has the secret gets a place.
         let bytes = sender_key.open_in_place(nonce, aad, body).map_err(|_| Unopened::Tampered)?;
+        let place = HEAD_BYTES..HEAD_BYTES + bytes.len();
         let mut window = Window::default();
         window.take(number);
         self.make_room();
         self.senders.insert((id, salt), Sender { key: sender_key, window, heard: self.opened });
-        Ok(bytes)
+        Ok(place)
     }
 
     fn make_room(&mut self) {
@@ -226,7 +229,9 @@ mod tests {
         assert!(sealed.iter().all(|datagram| datagram.len() == 30 + OVERHEAD_BYTES));
         for receiver in &mut receivers {
             for (byte, datagram) in (0..100_u8).zip(&sealed) {
-                assert_eq!(receiver.open(&mut datagram.clone()), Ok(&[byte; 30][..]));
+                let mut received = datagram.clone();
+                let place = receiver.open(&mut received).unwrap();
+                assert_eq!(received[place], [byte; 30]);
                 assert_eq!(receiver.open(&mut datagram.clone()), Err(Unopened::Replayed));
             }
         }

@@ -21,6 +21,7 @@ mod window;
 pub use authority::VALID_DAYS_MAX;
 pub use credentials::Credentials;
 pub use roles::Role;
+pub use rustls::pki_types::CertificateDer;
 
 use std::path::PathBuf;
 
