@@ -8,3 +8,5 @@ pub mod peers;
 pub mod roles;
 pub mod server;
 pub mod strangers;
+#[cfg(test)]
+mod tests;

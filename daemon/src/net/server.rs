@@ -333,6 +333,8 @@ async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use idunno_shared::client::connection::{CallError, Connection};
     use idunno_shared::client::door::TcpDoor;
     use idunno_shared::client::link::{Dial, DialError};
