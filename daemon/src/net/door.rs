@@ -156,9 +156,9 @@ impl Peer {
         }
     }
 
-    /// It was refused something: said once.
-    pub fn note_refusal(&self, what: &'static str) {
-        self.strangers.note(self.address, what, &what);
+    /// It was refused something: told once.
+    pub fn note_refusal(&self, why: &'static str) {
+        self.strangers.note(self.address, why);
     }
 }
 
@@ -176,7 +176,7 @@ impl Incoming {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 match Doubt::of_io(&error) {
-                    Some(doubt) => strangers.note(from, "connection", &doubt),
+                    Some(doubt) => strangers.note(from, format_args!("it {doubt}")),
                     None => debug!(%from, %error, "a connection ended in its handshake"),
                 }
                 let_read(stream).await;
@@ -185,7 +185,7 @@ impl Incoming {
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let Some(role) = certificate.as_ref().and_then(Role::of) else {
-            strangers.note(from, "connection", &"has a certificate without a role");
+            strangers.note(from, "it has a certificate without a role");
             return None;
         };
         let peer = Peer { address: from, role, certificate, credentials, strangers };
@@ -222,7 +222,7 @@ impl Datagrams {
                 Ok(place) => return Ok((&buffer[place], from)),
                 // The network may double a datagram.
                 Err(Unopened::Replayed) => debug!(%from, "a datagram came twice"),
-                Err(unopened) => self.strangers.note(from, "datagram", &unopened),
+                Err(unopened) => self.strangers.note(from, format_args!("its datagram {unopened}")),
             }
         }
     }

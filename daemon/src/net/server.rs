@@ -192,7 +192,7 @@ async fn serve_connection<S: Service, T>(
     tokio::select! {
         ended = served => ended,
         () = peer.is_distrusted() => {
-            peer.note_refusal("connection whose certificate counts no more");
+            peer.note_refusal("its certificate counts no more");
             Ok(())
         }
     }
@@ -216,7 +216,7 @@ fn objection(hello: &Hello, peer: &Peer) -> Option<String> {
         ));
     }
     (hello.from.is_some() && peer.role < Role::Member).then(|| {
-        peer.note_refusal("console that says it is a member");
+        peer.note_refusal("it is a console and says that it is a member");
         format!("the caller says that it is a member, and its certificate is that of a console ({})", peer.role)
     })
 }
@@ -247,7 +247,7 @@ async fn serve_calls<S: Service>(
         };
         let (id, request) = decode_call(&body?)?;
         let request = request.and_then(|request| {
-            roles::check(caller.role, &request).inspect_err(|_| caller.peer.note_refusal("request beyond its role"))?;
+            roles::check(caller.role, &request).inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
             Ok(request)
         });
         while tasks.try_join_next().is_some() {}

@@ -1,6 +1,6 @@
 //! Who was refused: told in the log once, so that nobody can fill it.
 //!
-//! Bound: [`PLACES_MAX`] pairs of an address and what came from it are remembered for [`SILENCE`], and only such as have a
+//! Bound: [`PLACES_MAX`] pairs of an address and a reason are remembered for [`SILENCE`], and only such as have a
 //! place are told.
 
 use std::collections::BTreeMap;
@@ -17,18 +17,18 @@ pub const PLACES_MAX: usize = 1_024;
 /// For how long nothing more is said of an address.
 pub const SILENCE: Duration = Duration::from_secs(3_600);
 
-/// Addresses and what came from them that was refused. A port is one connection's only, so it does not count.
+/// Addresses and why they were refused. A port is one connection's only, so it does not count.
 #[derive(Default)]
 pub struct Strangers {
     told: Mutex<BTreeMap<(IpAddr, String), Instant>>,
 }
 
 impl Strangers {
-    /// A `what` of this address was refused, for it `does` something.
-    pub fn note(&self, from: SocketAddr, what: &'static str, does: &dyn Display) {
-        let does = does.to_string();
-        if self.is_news((from.ip(), format!("{what} {does}")), Instant::now()) {
-            warn!(%from, "refused: a {what} from {from}, which {does}");
+    /// This address was refused something: why, as a sentence about it.
+    pub fn note(&self, from: SocketAddr, why: impl Display) {
+        let why = why.to_string();
+        if self.is_news((from.ip(), why.clone()), Instant::now()) {
+            warn!(%from, "refused: {why}");
         }
     }
 
