@@ -49,6 +49,7 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of everything, the best counts (1)")
     parser.add_argument("--only", choices=PARTS, help="one part; the figures of the others are left out")
     parser.add_argument("--batches", type=int, default=40_000, metavar="N", help="batches that cost nothing (40000)")
+    parser.add_argument("--insecure", action="store_true", help="without TLS and sealed datagrams, to see what they cost")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
@@ -102,7 +103,7 @@ def idunno_round(arguments, photos, folder):
     """Queries per second of a cluster of two workers, from the start of the job to its last commit."""
     cluster = LocalCluster(arguments.programs, arguments.python, folder)
     try:
-        cluster.up(2, threads=1)
+        cluster.up(2, threads=1, insecure=arguments.insecure)
         cluster.run("populate-test-data", photos)
         cluster.run("train-start", arguments.model, "--wait")
         await_loaded(cluster, arguments.model)
@@ -117,9 +118,10 @@ def bench_no_op(arguments, folder):
     """Batches that cost nothing, on four members, so that every segment is durable on four."""
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "no-op")
     try:
-        cluster.up(4, model_servers=False)
+        cluster.up(4, model_servers=False, insecure=arguments.insecure)
         members = [member["address"] for member in cluster.run("list_mem")["members"]]
         command = [Path(arguments.programs, "no-op"), "--scratch", folder, "--batches", arguments.batches, *members]
+        command += [] if arguments.insecure else ["--secret", cluster.folder / "secret.pem"]
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     finally:
         cluster.down()
@@ -160,7 +162,7 @@ def store_round(arguments, large, small, folder):
     back, small_back = folder / "back.bin", folder / "small"
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "cluster")
     try:
-        cluster.up(4, model_servers=False)
+        cluster.up(4, model_servers=False, insecure=arguments.insecure)
         os.sync()
         small_put_s = timed(lambda: cluster.run("populate-test-data", small, "--dataset", "small"))
         small_get_s = timed(lambda: cluster.run("get-dataset", "small", small_back))

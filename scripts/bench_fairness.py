@@ -34,7 +34,7 @@ def bench_fairness(arguments, folder):
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "fairness")
     try:
-        cluster.up(3, threads=1)
+        cluster.up(3, threads=1, insecure=arguments.insecure)
         cluster.run("populate-test-data", photos)
         jobs = add_jobs(cluster, REAL_MODELS, "test-data", REAL_BATCH, workers=3)
         cluster.run("start-job", *jobs)
@@ -60,7 +60,7 @@ def fairness_row(arguments, folder, members, costs_ms):
     queries.write_text('{"input":"x"}\n' * ROW_QUERIES, encoding="utf-8")
     row = {"members": members, "costs_ms": list(costs_ms)}
     try:
-        cluster.up(members, threads=1)
+        cluster.up(members, threads=1, insecure=arguments.insecure)
         cluster.run("put", queries, "queries.jsonl")
         models = [f"cost-{cost_ms}" for cost_ms in costs_ms]
         jobs = add_jobs(cluster, models, "queries.jsonl", ROW_BATCH, workers=members)

@@ -112,6 +112,8 @@ for unit in idunno-introducer idunno-model-server idunno-member; do
     [[ -f "/etc/systemd/system/$unit.service" ]] || continue
     systemctl try-restart "$unit.service" || echo "install.sh: $unit did not start again: journalctl -u $unit" >&2
 done
+[[ -e /etc/idunno/secret.pem ]] ||
+    echo "the cluster's secret belongs in /etc/idunno/secret.pem, with mode 600: 'idunno cluster init --out FILE' makes it, once"
 for role in "${roles[@]}"; do
     systemctl is-enabled --quiet "idunno-$role.service" 2>/dev/null ||
         echo "set the addresses in /etc/idunno/$role.toml, then: systemctl enable --now idunno-$role"

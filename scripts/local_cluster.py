@@ -83,11 +83,12 @@ class LocalCluster:
             raise Failed(f"a cluster runs in {self.folder} already ({', '.join(running)}): {down}")
         self.down()
 
-    def up(self, members, threads=None, model_servers=True):
+    def up(self, members, threads=None, model_servers=True, insecure=False):
         """Starts the cluster; returns the seconds until it was ready. Whatever comes of it, `down` ends it."""
         started = time.monotonic()
         options = ["--model-server-python", self.python] if model_servers else []
         options += ["--threads", threads] if threads else []
+        options += ["--insecure"] if insecure else []
         self.run("local", "up", "--members", members, *options)
         return time.monotonic() - started
 

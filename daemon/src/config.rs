@@ -57,6 +57,12 @@ pub enum ConfigError {
         /// The environment variable.
         variable: &'static str,
     },
+    /// Nothing says how others prove that they belong here.
+    #[error(
+        "'secret' is not set: make the cluster's with 'idunno cluster init --out FILE', and give that file to each of its \
+         processes by --secret, IDUNNO_SECRET or 'secret' in the configuration file (--insecure does without, on loopback)"
+    )]
+    NoSecret,
     /// A setting has a value that cannot be used.
     #[error("'{key}' = {value} cannot be used: {why}")]
     Invalid {
@@ -101,9 +107,12 @@ pub struct Settings {
     /// Threads of the supervised model server [default: one per core]
     #[arg(long, env = "IDUNNO_THREADS", value_name = "N")]
     pub threads: Option<usize>,
-    /// Listen beyond loopback although connections are neither encrypted nor authenticated
-    #[arg(long, env = "IDUNNO_INSECURE_NETWORK", num_args = 0..=1, default_missing_value = "true")]
-    pub insecure_network: Option<bool>,
+    /// The cluster's secret, as made by 'idunno cluster init': the same file for all processes of the cluster
+    #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
+    pub secret: Option<PathBuf>,
+    /// Do without a secret: anybody on this machine may do everything. On loopback only
+    #[arg(long, env = "IDUNNO_INSECURE", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure: Option<bool>,
     /// Raft heartbeat in milliseconds, 20 to 1,000 [default: 100]
     #[arg(long, env = "IDUNNO_HEARTBEAT_MS", value_name = "MS")]
     pub heartbeat_ms: Option<u64>,
@@ -148,6 +157,8 @@ pub enum ModelServer {
 pub struct Common {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// The file of the cluster's secret; without one, nothing is proven and nothing encrypted.
+    pub secret: Option<PathBuf>,
     /// What to tell others, instead of the address listened on; port 0 for the same port.
     pub advertise: Option<SocketAddr>,
     /// Where to keep everything.
@@ -203,7 +214,8 @@ impl Settings {
             model_server_url: self.model_server_url.or(file.model_server_url),
             model_server_python: self.model_server_python.or(file.model_server_python),
             threads: self.threads.or(file.threads),
-            insecure_network: self.insecure_network.or(file.insecure_network),
+            secret: self.secret.or(file.secret),
+            insecure: self.insecure.or(file.insecure),
             heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
             disk_reserve_mib: self.disk_reserve_mib.or(file.disk_reserve_mib),
             scrub_period_s: self.scrub_period_s.or(file.scrub_period_s),
@@ -246,11 +258,7 @@ impl Settings {
     fn common(&self, default_port: u16) -> Result<Common, ConfigError> {
         let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), default_port);
         let listen = self.listen.unwrap_or(unspecified);
-        if !listen.ip().is_loopback() && self.insecure_network != Some(true) {
-            let why = "connections are not encrypted yet: listen on 127.0.0.1, or set insecure_network to true \
-                       on a network that you trust";
-            return Err(invalid("listen", listen, why));
-        }
+        let secret = self.checked_secret(listen)?;
         let advertise = self.advertise.as_deref().map(parse_advertise).transpose()?;
         if advertise.is_none() && listen.ip().is_unspecified() {
             let why = "others cannot reach it there: set advertise to this machine's address";
@@ -263,12 +271,29 @@ impl Settings {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno"));
         Ok(Common {
             listen,
+            secret,
             advertise,
             log_dir: self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs")),
             data_dir,
             log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
         })
+    }
+
+    fn checked_secret(&self, listen: SocketAddr) -> Result<Option<PathBuf>, ConfigError> {
+        let is_insecure = self.insecure == Some(true);
+        match &self.secret {
+            Some(secret) if is_insecure => {
+                Err(invalid("secret", secret.display(), "insecure is set too: give one of them"))
+            }
+            Some(secret) => Ok(Some(secret.clone())),
+            None if !is_insecure => Err(ConfigError::NoSecret),
+            None if !listen.ip().is_loopback() => {
+                let why = "without a secret only 127.0.0.1 and ::1 can be listened on: give --secret in place of --insecure";
+                Err(invalid("listen", listen, why))
+            }
+            None => Ok(None),
+        }
     }
 
     fn checked_name(&self) -> Result<MemberName, ConfigError> {
@@ -284,8 +309,13 @@ impl Settings {
             if url == NO_MODEL_SERVER {
                 return Ok(ModelServer::None);
             }
-            if !url.starts_with("http://") {
+            let Some(place) = url.strip_prefix("http://") else {
                 return Err(invalid("model_server_url", url, "write it as http://HOST:PORT, or none"));
+            };
+            if !is_on_loopback(place) {
+                let why =
+                    "what a model server is sent is not encrypted: run it on this machine, at 127.0.0.1";
+                return Err(invalid("model_server_url", url, why));
             }
             return Ok(ModelServer::Url(url));
         };
@@ -337,6 +367,16 @@ fn parse_advertise(text: &str) -> Result<SocketAddr, ConfigError> {
     }
 }
 
+/// Whether `HOST[:PORT][/...]` is this machine, seen from itself.
+fn is_on_loopback(place: &str) -> bool {
+    let place = place.split('/').next().unwrap_or_default();
+    let host = match place.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => place.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 fn invalid(key: &'static str, value: impl std::fmt::Display, why: impl Into<String>) -> ConfigError {
     ConfigError::Invalid { key, value: value.to_string(), why: why.into() }
 }
@@ -350,6 +390,7 @@ mod tests {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             introducer: Some("127.0.0.1:7400".into()),
             name: Some("m1".into()),
+            secret: Some("secret.pem".into()),
             ..Settings::default()
         }
     }
@@ -376,6 +417,22 @@ mod tests {
     }
 
     #[test]
+    fn without_a_secret_nobody_leaves_loopback() {
+        let insecure = Settings { secret: None, insecure: Some(true), ..settings() };
+        assert_eq!(insecure.introducer().unwrap().secret, None);
+        for address in ["0.0.0.0:7401", "10.0.0.1:7401", "[::]:7401"] {
+            let beyond = Settings { listen: Some(address.parse().unwrap()), ..insecure.clone() };
+            let beyond = Settings { advertise: Some("10.0.0.1".into()), ..beyond };
+            let error = beyond.introducer().unwrap_err().to_string();
+            assert!(error.contains("--secret"), "{error}");
+            assert!(Settings { insecure: None, secret: Some("s".into()), ..beyond }.introducer().is_ok());
+        }
+        let neither = Settings { secret: None, ..settings() };
+        assert!(neither.introducer().unwrap_err().to_string().contains("idunno cluster init"));
+        assert!(toml::from_str::<Settings>("insecure_network = true").is_err(), "it is gone");
+    }
+
+    #[test]
     fn an_offending_key_is_named() {
         let error = toml::from_str::<Settings>("lisen = '127.0.0.1:1'").unwrap_err().to_string();
         assert!(error.contains("lisen"), "{error}");
@@ -389,6 +446,12 @@ mod tests {
             ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
             ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
             ("model_server_url", Settings { model_server_url: Some("ftp://x".into()), ..settings() }),
+            (
+                "model_server_url",
+                Settings { model_server_url: Some("http://10.0.0.1:80".into()), ..settings() },
+            ),
+            ("secret", Settings { secret: None, ..settings() }),
+            ("secret", Settings { insecure: Some(true), ..settings() }),
         ] {
             let error = broken.member().unwrap_err().to_string();
             assert!(error.contains(&format!("'{key}'")), "{key}: {error}");

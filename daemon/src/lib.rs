@@ -18,6 +18,7 @@ pub mod net;
 pub mod process;
 pub mod records;
 pub mod sdfs;
+pub mod secret_file;
 pub mod telemetry;
 pub mod vitals;
 pub mod worker;

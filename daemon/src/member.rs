@@ -57,10 +57,10 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let identity = ground.data_dir.identity()?;
     let (me, address, clock) = (identity.id, ground.address, Clock::start());
     let seed = getrandom::u64()?;
-    let (connections, datagrams) = listening.split();
+    let (connections, datagrams) = listening.split()?;
     let (stop, vitals) = (CancellationToken::new(), Vitals::default());
 
-    let door = MemberDoor::new(me);
+    let door = MemberDoor::new(me, ground.credentials.clone());
     let refusals = door.refusals();
     let dialer: Arc<dyn Dial> = Arc::new(door);
     let peers = Peers::new(Arc::clone(&dialer));
@@ -338,8 +338,8 @@ impl Service for Member {
         reply.into()
     }
 
-    async fn blobs(&self, link: Link) {
-        if let Err(error) = self.blobs.serve(link.reader, link.writer).await {
+    async fn blobs(&self, link: Link, may_store: bool) {
+        if let Err(error) = self.blobs.serve(link.reader, link.writer, may_store).await {
             info!(%error, from = ?link.node, "a connection for blobs ended");
         }
     }

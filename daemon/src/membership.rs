@@ -212,7 +212,7 @@ impl Driver {
         loop {
             let event = tokio::select! {
                 received = self.means.datagrams.receive(&mut buffer) => match received {
-                    Ok((length, from)) => match rmp_serde::from_slice::<Datagram>(&buffer[..length]) {
+                    Ok((bytes, from)) => match rmp_serde::from_slice::<Datagram>(bytes) {
                         Ok(message) => Event::Datagram { from, message },
                         Err(error) => {
                             debug!(%from, %error, "a datagram does not decode");
@@ -334,7 +334,7 @@ impl Driver {
         });
     }
 
-    fn send(&self, to: SocketAddr, message: &Datagram) {
+    fn send(&mut self, to: SocketAddr, message: &Datagram) {
         match rmp_serde::to_vec(message) {
             Ok(bytes) => {
                 if let Err(error) = self.means.datagrams.send(&bytes, to) {

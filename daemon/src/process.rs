@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use idunno_shared::ids::NodeId;
+use idunno_shared::security::Credentials;
+use idunno_shared::security::secret::Secret;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,6 +18,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use crate::config::Common;
 use crate::data_dir::{DataDir, Runtime};
 use crate::net::door::Listening;
+use crate::secret_file;
 use crate::telemetry;
 
 /// Files and connections that a daemon may have open, where the system lets it.
@@ -28,6 +31,8 @@ pub struct Ground {
     pub data_dir: Arc<DataDir>,
     /// Where others reach it.
     pub address: SocketAddr,
+    /// What it proves itself with.
+    pub credentials: Credentials,
     /// Where logs go.
     pub log_dir: PathBuf,
     /// Logs are written until this is dropped.
@@ -39,12 +44,26 @@ pub async fn prepare(config: &Common) -> anyhow::Result<(Ground, Listening)> {
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     let logs = telemetry::start(&config.log_dir, &config.log, config.log_files)?;
     raise_file_limit();
-    let listening = Listening::bind(config.listen).await?;
+    let credentials = credentials(config)?;
+    let listening = Listening::bind(config.listen, &credentials).await?;
     let mut address = config.advertise.unwrap_or_else(|| listening.address());
     if address.port() == 0 {
         address.set_port(listening.address().port());
     }
-    Ok((Ground { data_dir, address, log_dir: config.log_dir.clone(), logs }, listening))
+    Ok((Ground { data_dir, address, credentials, log_dir: config.log_dir.clone(), logs }, listening))
+}
+
+/// What the settings' secret gives, and goes on giving as the file changes.
+fn credentials(config: &Common) -> anyhow::Result<Credentials> {
+    let Some(path) = config.secret.clone() else {
+        warn!("insecure: whoever reaches this port may do everything");
+        return Ok(Credentials::insecure());
+    };
+    let secret = Secret::load(&path)?;
+    info!(keys = ?secret.fingerprints(), path = %path.display(), "the cluster's secret: the first key signs");
+    let credentials = Credentials::of_member(secret)?;
+    tokio::spawn(secret_file::follow(path, credentials.clone()));
+    Ok(credentials)
 }
 
 /// Many systems allow 1,024 unless asked for more: fewer than the connections that are served.

@@ -17,7 +17,7 @@ use crate::check::jobs::{Row, Told};
 use crate::check::terms::Claim;
 use crate::check::{Violation, jobs as check_jobs, leftovers, registers as check_registers, terms};
 use crate::clients::{Means, jobs, registers, watcher};
-use crate::cluster::{Parts, World, views};
+use crate::cluster::{Parts, World};
 use crate::fault::Settle;
 use crate::ground::network::Network;
 use crate::ground::sandbox::Ground;
@@ -105,13 +105,14 @@ fn means(plan: &Plan, world: &World) -> anyhow::Result<Means> {
     let scratch = plan.parts.dir.join("scratch");
     fs::create_dir_all(&scratch)?;
     let stop = Arc::new(AtomicBool::new(false));
-    Ok(Means { addresses: world.addresses(), history: History::new(), scratch, seed: plan.seed, stop })
+    let (addresses, credentials) = (world.addresses(), world.credentials.clone());
+    Ok(Means { addresses, credentials, history: History::new(), scratch, seed: plan.seed, stop })
 }
 
 /// The rows of a job that nothing disturbs.
 async fn clean_rows(means: &Means) -> anyhow::Result<BTreeMap<u64, Row>> {
     jobs::Client::new(means.clone()).one_job().await?;
-    let finished = jobs::finish(&views::client(means.addresses.clone()), JOBS_LIMIT).await;
+    let finished = jobs::finish(&means.client(), JOBS_LIMIT).await;
     let finished = finished.map_err(anyhow::Error::msg)?;
     let rows = finished.iter().flat_map(|job| &job.segments).flat_map(|segment| &segment.rows);
     Ok(rows.map(|row| (row.query, row.clone())).collect())

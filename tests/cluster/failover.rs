@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{ControlReply, ControlRequest, Liveness, LogRole, MemberView};
 
@@ -51,7 +50,7 @@ async fn any_member_leads_to_the_coordinator(cluster: &LocalCluster) {
     for index in cluster.up() {
         let seed = vec![cluster.members[index].address()];
         let client =
-            Cluster::new(std::sync::Arc::new(TcpDoor::default()), seed).with_deadline(Duration::from_secs(5));
+            Cluster::new(std::sync::Arc::new(cluster.door()), seed).with_deadline(Duration::from_secs(5));
         if let Err(error) = client.control(ControlRequest::Models).await {
             cluster.fail(&format!("through {}: {error}", cluster.members[index].name));
         }

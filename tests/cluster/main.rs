@@ -44,6 +44,8 @@ mod refusals;
 #[cfg(test)]
 mod repair_figures;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod training;

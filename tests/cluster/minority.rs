@@ -39,7 +39,7 @@ async fn a_minority_refuses_changes_and_says_why() {
     let clear = match &error {
         ClusterError::Unreachable { last, .. } => last.contains("majority"),
         ClusterError::Refused(refusal) => refusal.code == RefusalCode::NoQuorum,
-        ClusterError::Unexpected { .. } => false,
+        ClusterError::Untrusted(_) | ClusterError::Unexpected { .. } => false,
     };
     assert!(clear, "the error does not say what is wrong: {error}");
     for &index in &left {

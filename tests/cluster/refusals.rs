@@ -149,10 +149,10 @@ enum RawChange<'a> {
 }
 
 /// Sends a `Delete` of any name, and returns the answer.
-async fn delete_raw(address: SocketAddr, name: &str) -> Reply {
+async fn delete_raw(door: &TcpDoor, address: SocketAddr, name: &str) -> Reply {
     let change = RawChange::Delete { name };
     let request = RawRequest::Control(RawControl::Change { op: OpId::random(), change });
-    let mut link = TcpDoor::default().dial(address, Purpose::Calls).await.unwrap();
+    let mut link = door.dial(address, Purpose::Calls).await.unwrap();
     write_frame(&mut link.writer, &RawCall { id: 1, request }).await.unwrap();
     let answer = timeout(Duration::from_secs(5), read_frame::<Answer, _>(&mut link.reader)).await;
     answer.expect("no answer").expect("the connection ended before the answer").reply
@@ -166,10 +166,10 @@ async fn bad_names_from_the_wire_are_refused() {
     kept.put(&cluster).await;
     let revision = cluster.revision().await;
     let address = cluster.members[0].address();
-    let none = delete_raw(address, "none").await;
+    let none = delete_raw(&cluster.door(), address, "none").await;
     assert!(matches!(&none, Reply::Refused(refusal) if refusal.code == NotFound), "{none:?}");
     for bad in ["", "/etc/passwd", "../../x", "a/../b", "a//b", "a\nb", "a\u{0}b", &"/".repeat(1100)] {
-        let answer = delete_raw(address, bad).await;
+        let answer = delete_raw(&cluster.door(), address, bad).await;
         let Reply::Refused(refusal) = answer else { panic!("{bad:?}: {answer:?}") };
         println!("{bad:.20?}: {refusal}");
         assert_eq!(refusal.code, Invalid, "{refusal}");
@@ -189,6 +189,7 @@ async fn a_daemon_that_cannot_start_says_why() {
     let taken = held.local_addr().unwrap().to_string();
     let port = held.local_addr().unwrap().port().to_string();
     let fresh = cluster.scratch("fresh").display().to_string();
+    let secret = cluster.secret().display().to_string();
     let in_use = cluster.members[0].data_dir.display().to_string();
     let file = cluster.scratch("bad.toml");
     std::fs::write(&file, "lisen = '127.0.0.1:0'\n").unwrap();
@@ -196,7 +197,7 @@ async fn a_daemon_that_cannot_start_says_why() {
     let member = |listen: &str, data_dir: &str, more: &[&str]| {
         let mut arguments =
             vec!["member", "--listen", listen, "--data-dir", data_dir, "--introducer", &introducer];
-        arguments.extend(["--name", "late"]);
+        arguments.extend(["--name", "late", "--secret", &secret]);
         arguments.extend(more);
         run_to_end(&arguments, LIMIT)
     };
@@ -211,7 +212,7 @@ async fn a_daemon_that_cannot_start_says_why() {
             ["model_server_python", "/nowhere"],
         ),
         (
-            run_to_end(&["introducer", "--listen", &taken, "--data-dir", &fresh], LIMIT),
+            run_to_end(&["introducer", "--listen", &taken, "--data-dir", &fresh, "--secret", &secret], LIMIT),
             ["in use", port.as_str()],
         ),
     ] {

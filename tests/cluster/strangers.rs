@@ -5,18 +5,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::security::Credentials;
 use idunno_shared::wire::frame::{
     FRAME_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, encode_frame,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::harness::{Expected, LocalCluster, SOON, content, dataset, heavy, light, put_dataset};
 
 /// What came back before the connection ended; the test fails if it does not end.
-async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut answer = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
     // A reset is an end too.
@@ -57,13 +58,13 @@ async fn stray_bytes_do_no_harm() {
     let mut silent = TcpStream::connect(address).await.unwrap();
     until_closed(&mut silent).await;
 
-    // Another release, and another protocol: refused in words.
+    // Who knows the secret, and speaks another release or another protocol: refused in words.
     let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
     for (hello, word) in [
         (Hello { version: PROTOCOL_VERSION + 1, ..hello.clone() }, "version"),
         (Hello { magic: 7, ..hello.clone() }, "something else"),
     ] {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = proven(&cluster.credentials, address).await.unwrap();
         write_frame(&mut stream, &hello).await.unwrap();
         match read_frame(&mut stream).await.unwrap() {
             HelloReply::Refused { reason } => assert!(reason.contains(word), "{reason}"),
@@ -81,7 +82,7 @@ async fn stray_bytes_do_no_harm() {
             content(8, 50),
             [[0, 0, 0, 32].to_vec(), content(9, 32)].concat(),
         ] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = proven(&cluster.credentials, address).await.unwrap();
             write_frame(&mut stream, &hello).await.unwrap();
             read_frame::<HelloReply, _>(&mut stream).await.unwrap();
             let _ = stream.write_all(&garbage).await;
@@ -91,7 +92,7 @@ async fn stray_bytes_do_no_harm() {
     }
     let mut half_open = Vec::new();
     for _ in 0..50 {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = proven(&cluster.credentials, address).await.unwrap();
         write_frame(&mut stream, &hello).await.unwrap();
         read_frame::<HelloReply, _>(&mut stream).await.unwrap();
         stream.write_all(&u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes()).await.unwrap();
@@ -118,6 +119,15 @@ async fn stray_bytes_do_no_harm() {
     drop(half_open);
 }
 
+/// A connection whose other end believes this one, its hello still to come.
+async fn proven(
+    credentials: &Credentials,
+    address: SocketAddr,
+) -> std::io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+    let (connector, name) = credentials.connector().unwrap();
+    connector.connect(name, TcpStream::connect(address).await?).await
+}
+
 /// What a stranger does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stranger {
@@ -125,24 +135,30 @@ enum Stranger {
     /// only, and nobody is there to close it.)
     Hesitant,
     Garbage,
-    /// A good hello, then a byte a second of a frame that was announced.
+    /// A good proof and hello, then a byte a second of a frame that was announced.
     Slow,
 }
 
 /// Returns when the daemon has hung up.
-async fn visit(address: SocketAddr, stranger: Stranger, number: u64) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    match stranger {
-        Stranger::Hesitant => stream.write_all(&[0]).await?,
-        Stranger::Garbage => stream.write_all(&content(number, 500)).await?,
+async fn visit(
+    credentials: &Credentials,
+    address: SocketAddr,
+    stranger: Stranger,
+    number: u64,
+) -> std::io::Result<()> {
+    let opening = match stranger {
+        // The type of a handshake in TLS, and of what follows none.
+        Stranger::Hesitant => vec![0x16],
+        Stranger::Garbage => content(number, 500),
         Stranger::Slow => {
+            let mut stream = proven(credentials, address).await?;
             let hello =
                 Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
             let mut opening = Vec::new();
             encode_frame(&hello, &mut opening).unwrap();
             opening.extend(u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes());
             stream.write_all(&opening).await?;
-            let (mut reader, mut writer) = stream.split();
+            let (mut reader, mut writer) = tokio::io::split(stream);
             let mut answer = Vec::new();
             let trickle = async {
                 while writer.write_all(&[0]).await.is_ok() {
@@ -155,7 +171,9 @@ async fn visit(address: SocketAddr, stranger: Stranger, number: u64) -> std::io:
             }
             return Ok(());
         }
-    }
+    };
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(&opening).await?;
     let mut answer = Vec::new();
     // Whether by an end or by a reset.
     let _ = stream.read_to_end(&mut answer).await;
@@ -177,7 +195,8 @@ async fn a_thousand_strangers_do_not_disturb_a_job() {
     for number in 0..1_000 {
         let strangers = [Stranger::Hesitant, Stranger::Garbage, Stranger::Slow];
         let stranger = strangers[usize::try_from(number % 3).unwrap()];
-        visits.spawn(async move { (stranger, visit(address, stranger, number).await.is_ok()) });
+        let credentials = cluster.credentials.clone();
+        visits.spawn(async move { (stranger, visit(&credentials, address, stranger, number).await.is_ok()) });
     }
     cluster.start_job(job).await;
     cluster.finished(job, SOON).await;

@@ -20,6 +20,8 @@ use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
 use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::security::Credentials;
+use idunno_shared::security::secret::Secret;
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, IdentityView, JobOptions, JobState, JobView,
 };
@@ -39,6 +41,9 @@ struct Arguments {
     /// Members' addresses
     #[arg(required = true)]
     members: Vec<SocketAddr>,
+    /// The file of the cluster's secret, if it has one
+    #[arg(long)]
+    secret: Option<PathBuf>,
     /// Batches of one query each that all workers run together
     #[arg(long, default_value_t = 40_000)]
     batches: u64,
@@ -50,7 +55,13 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let cluster = Cluster::new(Arc::new(TcpDoor::default()), arguments.members.clone());
+    let credentials = match &arguments.secret {
+        Some(secret) => Credentials::of_member(Secret::load(secret)?)?,
+        None => Credentials::insecure(),
+    };
+    // Only members report.
+    let door = TcpDoor::of_member(NodeId(u64::MAX), credentials);
+    let cluster = Cluster::new(Arc::new(door), arguments.members.clone());
     let files = Files::new(cluster.clone());
     let mut workers: Vec<NoOpWorker> =
         members(&cluster).await?.into_iter().map(|node| NoOpWorker::new(node, files.clone())).collect();

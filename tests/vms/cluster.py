@@ -15,6 +15,9 @@ class Cluster:
 
     def __init__(self, program, members, folder):
         self.program, self.members, self.folder = program, members, folder
+        self.secret, self.identity = folder / "secret.pem", folder / "operator.pem"
+        run(program, "cluster", "init", "--out", self.secret)
+        run(program, "cluster", "issue", "--role", "operator", "--secret", self.secret, "--out", self.identity)
 
     @property
     def addresses(self):
@@ -23,7 +26,7 @@ class Cluster:
     def idunno(self, *words, timeout_s=300, check=True):
         """Runs a command; its answer, or with `check=False` its exit code and what it said."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IDUNNO_")}
-        command = [self.program, "--cluster", self.addresses, "--output", "json", *words]
+        command = [self.program, "--cluster", self.addresses, "--identity", self.identity, "--output", "json", *words]
         done = run(*command, timeout_s=timeout_s, env=environment, check=False)
         if not check:
             return done.returncode, done.stderr

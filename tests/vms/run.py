@@ -100,7 +100,7 @@ def work(arguments):
 def look_around(cluster):
     outer = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("NSpid")]
     say(f"the machines stay until Ctrl-C; a shell among them: nsenter -m -n -p -t PID (of this process, {outer})")
-    say(f"and there: {cluster.program} --cluster {cluster.addresses}")
+    say(f"and there: {cluster.program} --identity {cluster.identity} --cluster {cluster.addresses}")
     try:
         while True:
             time.sleep(3600)

@@ -105,11 +105,12 @@ class Scenario:
         if role == "member":
             settings["introducer"] = f"{self.introducer.address}:7400"
         lines = [f's|^# {key} = .*|{key} = "{value}"|' for key, value in settings.items()]
-        lines.append("s|^# insecure_network = .*|insecure_network = true|")
         if server_unit:
             lines.append('s|^model_server_python = .*|model_server_url = "http://127.0.0.1:8080"|')
             machine.command("systemctl", "enable", "--quiet", "--now", "idunno-model-server.service")
         machine.command("sed", "-i", ";".join(lines), f"/etc/idunno/{role}.toml")
+        secret = self.cluster.secret.read_text()
+        machine.shell(f"umask 077; printf '%s' '{secret}' > /etc/idunno/secret.pem")
         machine.command("systemctl", "enable", "--quiet", "--now", f"idunno-{role}.service")
 
     def first_job(self):

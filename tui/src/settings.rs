@@ -36,6 +36,8 @@ pub enum Symbols {
 pub struct Context {
     /// Addresses of members, separated by commas.
     pub cluster: String,
+    /// The file of the identity to go there with.
+    pub identity: Option<PathBuf>,
     /// Whether nothing may be changed there.
     #[serde(default)]
     pub read_only: bool,
@@ -55,6 +57,8 @@ pub struct Config {
     pub mouse: bool,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// The file of the identity to go with where the context has none.
+    pub identity: Option<PathBuf>,
     /// The cluster to go to where none is named.
     pub context: Option<String>,
     /// Clusters by name.
@@ -123,6 +127,9 @@ impl Settings {
             }
         };
         global.read_only |= self.config.read_only || context.is_some_and(|context| context.read_only);
+        let identity = context.and_then(|context| context.identity.clone());
+        let identity = identity.or_else(|| self.config.identity.clone().filter(|_| !global.cluster_given));
+        global.identity = global.identity.or(identity);
         let theme = context.and_then(|context| context.theme).unwrap_or(self.config.theme);
         global.theme = global.theme.or(Some(theme));
         Ok(global)

@@ -69,10 +69,10 @@ impl State {
 /// Runs an introducer until it is asked to stop.
 pub async fn run(config: Common) -> anyhow::Result<()> {
     let (ground, listening) = process::prepare(&config).await?;
-    let dialer = Arc::new(TcpDoor::default());
+    let dialer = Arc::new(TcpDoor::new(ground.credentials.clone()));
     let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir), dialer)?);
     let stop = CancellationToken::new();
-    let (connections, _datagrams) = listening.split();
+    let (connections, _datagrams) = listening.split()?;
     let serving = tokio::spawn(serve(connections, Arc::clone(&service), stop.clone()));
     let mut signals = StopSignals::listen()?;
     ground.announce("introducer", "introducer", None)?;
@@ -182,7 +182,7 @@ impl Service for Introducer {
         reply.into()
     }
 
-    async fn blobs(&self, _link: Link) {}
+    async fn blobs(&self, _link: Link, _may_store: bool) {}
 }
 
 #[cfg(test)]

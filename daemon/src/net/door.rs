@@ -1,21 +1,35 @@
 //! The daemon's one door to the network: every connection and datagram is opened and accepted here. TCP and UDP share
-//! one port. What takes the place of plain TCP and UDP later takes it here.
+//! one port. Connections are mutual TLS and datagrams are sealed, unless this process was told to do without on loopback.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
+use idunno_shared::security::datagrams::{Seal, Unopened};
+use idunno_shared::security::tls::Doubt;
+use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
 use thiserror::Error;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::broadcast;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::strangers::Strangers;
 
 /// Largest datagram that is read; membership's are smaller.
 pub const DATAGRAM_BYTES_MAX: usize = 2_048;
 const PORT_TRIES: usize = 32;
 const REFUSALS_QUEUED_MAX: usize = 64;
+/// What a peer that proved nothing may still send while its connection is being closed.
+const UNREAD_BYTES_MAX: u64 = 64 << 10;
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there is no listening port.
 #[derive(Debug, Error)]
@@ -41,16 +55,19 @@ pub struct Listening {
     tcp: TcpListener,
     udp: UdpSocket,
     address: SocketAddr,
+    credentials: Credentials,
 }
 
 impl Listening {
     /// Listens on `address`; port 0 takes any that is free for both.
-    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+    pub async fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, ListenError> {
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            match Self::bind_both(address).await {
-                Ok(listening) => return Ok(listening),
+            match bind_both(address).await {
+                Ok((tcp, udp, address)) => {
+                    return Ok(Self { tcp, udp, address, credentials: credentials.clone() });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     return Err(ListenError::InUse { address });
@@ -60,53 +77,163 @@ impl Listening {
         }
     }
 
-    async fn bind_both(address: SocketAddr) -> io::Result<Self> {
-        let tcp = TcpListener::bind(address).await?;
-        let address = tcp.local_addr()?;
-        let udp = UdpSocket::bind(address).await?;
-        Ok(Self { tcp, udp, address })
-    }
-
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The two halves: connections and datagrams.
-    pub fn split(self) -> (Connections, Datagrams) {
-        (Connections { tcp: self.tcp }, Datagrams { udp: self.udp })
+    pub fn split(self) -> io::Result<(Connections, Datagrams)> {
+        let seal = Seal::new(self.credentials.clone()).map_err(io::Error::other)?;
+        let strangers = Arc::new(Strangers::default());
+        let connections =
+            Connections { tcp: self.tcp, credentials: self.credentials, strangers: Arc::clone(&strangers) };
+        Ok((connections, Datagrams { udp: self.udp, seal, strangers }))
     }
+}
+
+async fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket, SocketAddr)> {
+    let tcp = TcpListener::bind(address).await?;
+    let address = tcp.local_addr()?;
+    let udp = UdpSocket::bind(address).await?;
+    Ok((tcp, udp, address))
 }
 
 /// Accepts connections.
 pub struct Connections {
     tcp: TcpListener,
+    credentials: Credentials,
+    strangers: Arc<Strangers>,
 }
 
 impl Connections {
-    /// The next connection, its hello still to come.
-    pub async fn accept(&self) -> io::Result<(LinkReader, LinkWriter, SocketAddr)> {
+    /// The next connection. Who it is from is still to be proven.
+    pub async fn accept(&self) -> io::Result<Incoming> {
         let (stream, from) = self.tcp.accept().await?;
         stream.set_nodelay(true)?;
-        let (reader, writer) = stream.into_split();
-        Ok((Box::new(reader), Box::new(writer), from))
+        let strangers = Arc::clone(&self.strangers);
+        Ok(Incoming { stream, from, credentials: self.credentials.clone(), strangers })
     }
+}
+
+/// A connection that proved nothing yet.
+pub struct Incoming {
+    stream: TcpStream,
+    /// Where it comes from.
+    pub from: SocketAddr,
+    credentials: Credentials,
+    strangers: Arc<Strangers>,
+}
+
+/// A connection, and what its other end proved to be; its hello is still to come.
+pub struct Accepted {
+    /// Bytes from the peer.
+    pub reader: LinkReader,
+    /// Bytes to the peer.
+    pub writer: LinkWriter,
+    /// Who it is.
+    pub peer: Peer,
+}
+
+/// Who is at the other end of a connection that was accepted.
+#[derive(Clone)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What its certificate lets it be; everything, where nothing is proven.
+    pub role: Role,
+    certificate: Option<CertificateDer<'static>>,
+    credentials: Credentials,
+    strangers: Arc<Strangers>,
+}
+
+impl Peer {
+    /// Returns when it is not to be believed any more.
+    pub async fn is_distrusted(&self) {
+        match &self.certificate {
+            Some(certificate) => self.credentials.distrusts(certificate, self.role).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It was refused something: told once.
+    pub fn note_refusal(&self, why: &'static str) {
+        self.strangers.note(self.address, why);
+    }
+}
+
+impl Incoming {
+    /// Has the peer prove who it is. `None` if it does not: the connection is closed then, and the peer told why, as far
+    /// as TLS tells. The caller limits how long it may take.
+    pub async fn prove(self) -> Option<Accepted> {
+        let Self { stream, from, credentials, strangers } = self;
+        let Some(acceptor) = credentials.acceptor() else {
+            let peer = Peer { address: from, role: Role::Member, certificate: None, credentials, strangers };
+            let (reader, writer) = stream.into_split();
+            return Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer });
+        };
+        let stream = match acceptor.accept(stream).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                match Doubt::of_io(&error) {
+                    Some(doubt) => strangers.note(from, format_args!("it {doubt}")),
+                    None => debug!(%from, %error, "a connection ended in its handshake"),
+                }
+                let_read(stream).await;
+                return None;
+            }
+        };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let Some(role) = certificate.as_ref().and_then(Role::of) else {
+            strangers.note(from, "it has a certificate without a role");
+            return None;
+        };
+        let peer = Peer { address: from, role, certificate, credentials, strangers };
+        let (reader, writer) = tokio::io::split(stream);
+        Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer })
+    }
+}
+
+/// Lets a peer read what it was told last: what it sent meanwhile must be taken in, or closing would take its answer away.
+async fn let_read(mut stream: TcpStream) {
+    // It is being closed: that it fails is no news.
+    let _ = stream.shutdown().await;
+    let mut unread = stream.take(UNREAD_BYTES_MAX);
+    let _ = timeout(UNREAD_TIMEOUT, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
 }
 
 /// Sends and receives datagrams.
 pub struct Datagrams {
     udp: UdpSocket,
+    seal: Option<Seal>,
+    strangers: Arc<Strangers>,
 }
 
 impl Datagrams {
-    /// The next datagram, its bytes in `buffer`. An error may tell that an earlier one was refused.
-    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.udp.recv_from(buffer).await
+    /// The next datagram of a member, its bytes in `buffer`. An error may tell that an earlier one was refused.
+    pub async fn receive<'a>(
+        &mut self,
+        buffer: &'a mut [u8; DATAGRAM_BYTES_MAX],
+    ) -> io::Result<(&'a [u8], SocketAddr)> {
+        loop {
+            let (length, from) = self.udp.recv_from(buffer).await?;
+            let Some(seal) = &mut self.seal else { return Ok((&buffer[..length], from)) };
+            match seal.open(&mut buffer[..length]) {
+                Ok(place) => return Ok((&buffer[place], from)),
+                // The network may double a datagram.
+                Err(Unopened::Replayed) => debug!(%from, "a datagram came twice"),
+                Err(unopened) => self.strangers.note(from, format_args!("its datagram {unopened}")),
+            }
+        }
     }
 
     /// Sends a datagram, or drops it if the system has no room for it.
-    pub fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        match self.udp.try_send_to(bytes, to) {
+    pub fn send(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        let sealed = match &mut self.seal {
+            Some(seal) => Cow::from(seal.seal(bytes).ok_or_else(|| io::Error::other("it cannot be sealed"))?),
+            None => Cow::from(bytes),
+        };
+        match self.udp.try_send_to(&sealed, to) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             sent => sent.map(drop),
         }
@@ -116,14 +243,15 @@ impl Datagrams {
 /// Opens connections as a member.
 #[derive(Clone, Debug)]
 pub struct MemberDoor {
-    plain: TcpDoor,
+    door: TcpDoor,
     refusals: broadcast::Sender<SocketAddr>,
 }
 
 impl MemberDoor {
     /// The door of the member `node`.
-    pub fn new(node: NodeId) -> Self {
-        Self { plain: TcpDoor { from: Some(node) }, refusals: broadcast::channel(REFUSALS_QUEUED_MAX).0 }
+    pub fn new(node: NodeId, credentials: Credentials) -> Self {
+        let door = TcpDoor::of_member(node, credentials);
+        Self { door, refusals: broadcast::channel(REFUSALS_QUEUED_MAX).0 }
     }
 
     /// Addresses at which nothing listens, as they are found out: proof that the process there is gone.
@@ -135,7 +263,7 @@ impl MemberDoor {
 impl Dial for MemberDoor {
     fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
         Box::pin(async move {
-            let dialled = self.plain.dial(address, purpose).await;
+            let dialled = self.door.dial(address, purpose).await;
             if matches!(dialled, Err(DialError::Refused { .. })) {
                 // Nobody listening to refusals is no fault.
                 let _ = self.refusals.send(address);

@@ -5,4 +5,8 @@
 
 pub mod door;
 pub mod peers;
+pub mod roles;
 pub mod server;
+pub mod strangers;
+#[cfg(test)]
+mod tests;

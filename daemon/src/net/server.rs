@@ -1,19 +1,20 @@
-//! Accepts connections, checks their hellos, and hands every request to the part that takes it.
+//! Accepts connections, has their other ends prove who they are, checks their hellos and whether they may ask what they
+//! ask ([`super::roles`]), and hands every request to the part that takes it.
 //!
 //! Bounds: those of `Limits` on connections that say hello (further ones wait in the system's queue), on clients and on
 //! members (further ones are refused), each for itself, so that strangers cannot keep members out; [`CALLS_MAX`] requests
-//! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for a hello, [`WRITE_TIMEOUT`] for a
+//! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for the proof and the hello, [`WRITE_TIMEOUT`] for a
 //! peer to take what it asked for, [`CLIENT_IDLE_MAX`] for a client to ask anything. Together they are well below
 //! [`crate::process::FILES_MAX`].
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::frames::{FrameIoError, read_body_within, read_frame_within, write_frame};
 use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
+use idunno_shared::security::Role;
 use idunno_shared::wire::frame::{
     Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION,
     Purpose, Reply, Request, decode_body, encode_frame,
@@ -28,11 +29,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::door::Connections;
+use super::door::{Accepted, Connections, Incoming, Peer};
+use super::roles;
 
 /// Requests of one connection at work at once.
 pub const CALLS_MAX: usize = 256;
-/// How long a new connection may take to say hello.
+/// How long a new connection may take to prove who it is and to say hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it what is at work.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -62,8 +64,8 @@ pub trait Service: Send + Sync + 'static {
     fn node(&self) -> Option<NodeId>;
     /// Takes one request.
     fn request(&self, request: Request, from: Option<NodeId>) -> impl Future<Output = Response> + Send;
-    /// Serves one connection for blobs until it ends.
-    fn blobs(&self, link: Link) -> impl Future<Output = ()> + Send;
+    /// Serves one connection for blobs until it ends; puts only of those that may store.
+    fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
 }
 
 /// Connections at once.
@@ -128,10 +130,10 @@ async fn serve_within<S: Service>(
         };
         while tasks.try_join_next().is_some() {}
         match accepted {
-            Ok((reader, writer, from)) => {
-                let (service, rooms) = (Arc::clone(&service), Arc::clone(&rooms));
+            Ok(incoming) => {
+                let (service, rooms, from) = (Arc::clone(&service), Arc::clone(&rooms), incoming.from);
                 tasks.spawn(async move {
-                    if let Err(error) = serve_connection(service, &rooms, turn, reader, writer, from).await {
+                    if let Err(error) = serve_connection(service, &rooms, turn, incoming).await {
                         debug!(%from, %error, "connection ended");
                     }
                 });
@@ -149,43 +151,75 @@ async fn serve_connection<S: Service, T>(
     service: Arc<S>,
     rooms: &Rooms,
     greeting: T,
-    mut reader: LinkReader,
-    mut writer: LinkWriter,
-    from: SocketAddr,
+    incoming: Incoming,
 ) -> Result<(), FrameIoError> {
-    let Ok(hello) =
-        timeout(HELLO_TIMEOUT, read_frame_within::<Hello, _>(&mut reader, HEADER_BYTES_MAX)).await
-    else {
+    let from = incoming.from;
+    let greet = async {
+        let Some(mut accepted) = incoming.prove().await else { return Ok(None) };
+        let hello = read_frame_within::<Hello, _>(&mut accepted.reader, HEADER_BYTES_MAX).await?;
+        Ok::<_, FrameIoError>(Some((accepted, hello)))
+    };
+    let Ok(greeted) = timeout(HELLO_TIMEOUT, greet).await else {
         debug!(%from, "no hello in time");
         return Ok(());
     };
-    let hello = hello?;
-    if let Some(reason) = objection(&hello) {
-        return write_frame(&mut writer, &HelloReply::Refused { reason }).await;
-    }
-    let _place = match rooms.enter(hello.from) {
+    let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
+    let entered = match objection(&hello, &peer) {
+        Some(reason) => Err(reason),
+        None => rooms.enter(hello.from),
+    };
+    let _place = match entered {
         Ok(place) => place,
         Err(reason) => return write_frame(&mut writer, &HelloReply::Refused { reason }).await,
     };
     drop(greeting);
     write_frame(&mut writer, &HelloReply::Welcome { node: service.node() }).await?;
-    match hello.purpose {
-        Purpose::Calls => serve_calls(service, reader, writer, hello.from).await,
-        Purpose::Blobs => {
-            service.blobs(Link { reader, writer, node: hello.from }).await;
+    // A member that does not say which is somebody who has the secret.
+    let role = if hello.from.is_some() { Role::Member } else { peer.role.min(Role::Operator) };
+    let served = async {
+        match hello.purpose {
+            Purpose::Calls => {
+                let caller = Caller { node: hello.from, role, peer: peer.clone() };
+                serve_calls(service, reader, writer, caller).await
+            }
+            Purpose::Blobs => {
+                let link = Link { reader, writer, node: hello.from };
+                service.blobs(link, roles::may_store(role)).await;
+                Ok(())
+            }
+        }
+    };
+    tokio::select! {
+        ended = served => ended,
+        () = peer.is_distrusted() => {
+            peer.note_refusal("its certificate counts no more");
             Ok(())
         }
     }
 }
 
-fn objection(hello: &Hello) -> Option<String> {
+/// Who asks.
+struct Caller {
+    node: Option<NodeId>,
+    role: Role,
+    peer: Peer,
+}
+
+fn objection(hello: &Hello, peer: &Peer) -> Option<String> {
     if hello.magic != MAGIC {
         return Some(String::from("this is an IDunno member, and the caller speaks something else"));
     }
-    (hello.version != PROTOCOL_VERSION).then(|| {
-        format!(
+    if hello.version != PROTOCOL_VERSION {
+        return Some(format!(
             "the caller speaks protocol version {}, this member {PROTOCOL_VERSION}: run the same release on both",
             hello.version
+        ));
+    }
+    (hello.from.is_some() && peer.role < Role::Member).then(|| {
+        peer.note_refusal("it is a console and says that it is a member");
+        format!(
+            "the caller says that it is a member, and its certificate is that of a console ({})",
+            peer.role
         )
     })
 }
@@ -194,8 +228,9 @@ async fn serve_calls<S: Service>(
     service: Arc<S>,
     reader: LinkReader,
     writer: LinkWriter,
-    from: Option<NodeId>,
+    caller: Caller,
 ) -> Result<(), FrameIoError> {
+    let from = caller.node;
     let (answers, queued) = mpsc::channel(ANSWERS_QUEUED_MAX);
     let turns = Arc::new(Semaphore::new(CALLS_MAX));
     let mut tasks = JoinSet::new();
@@ -214,6 +249,11 @@ async fn serve_calls<S: Service>(
             _ = writing.join_next() => return Ok(()),
         };
         let (id, request) = decode_call(&body?)?;
+        let request = request.and_then(|request| {
+            roles::check(caller.role, &request)
+                .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
+            Ok(request)
+        });
         while tasks.try_join_next().is_some() {}
         let (service, answers) = (Arc::clone(&service), answers.clone());
         tasks.spawn(async move {
@@ -297,9 +337,12 @@ async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use idunno_shared::client::connection::{CallError, Connection};
     use idunno_shared::client::door::TcpDoor;
     use idunno_shared::client::link::{Dial, DialError};
+    use idunno_shared::security::Credentials;
     use idunno_shared::wire::control::{ControlReply, ControlRequest};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -328,7 +371,7 @@ mod tests {
             }
         }
 
-        async fn blobs(&self, _link: Link) {}
+        async fn blobs(&self, _link: Link, _may_store: bool) {}
     }
 
     async fn server(stop: &CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
@@ -339,9 +382,10 @@ mod tests {
         stop: &CancellationToken,
         limits: Limits,
     ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-        let listening = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let local = "127.0.0.1:0".parse().unwrap();
+        let listening = Listening::bind(local, &Credentials::insecure()).await.unwrap();
         let address = listening.address();
-        let (connections, _datagrams) = listening.split();
+        let (connections, _datagrams) = listening.split().unwrap();
         (address, tokio::spawn(serve_within(connections, Arc::new(Echo), limits, stop.clone())))
     }
 
@@ -397,7 +441,8 @@ mod tests {
         let stop = CancellationToken::new();
         let limits = Limits { greetings: 8, clients: 2, members: 2 };
         let (address, _serving) = limited_server(&stop, limits).await;
-        let (client, member) = (TcpDoor::default(), MemberDoor::new(NodeId(1)));
+        let (client, member) =
+            (TcpDoor::new(Credentials::insecure()), MemberDoor::new(NodeId(1), Credentials::insecure()));
         let mut clients = Vec::new();
         for _ in 0..limits.clients {
             clients.push(client.dial(address, Purpose::Calls).await.unwrap());
@@ -420,7 +465,9 @@ mod tests {
     async fn a_watcher_learns_that_there_is_no_more() {
         let stop = CancellationToken::new();
         let (address, _serving) = server(&stop).await;
-        let connection = Connection::new(TcpDoor::default().dial(address, Purpose::Calls).await.unwrap());
+        let connection = Connection::new(
+            TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+        );
         let mut replies = connection.watch(Request::Control(ControlRequest::Watch)).await.unwrap();
         let mut next = async || timeout(Duration::from_secs(10), replies.recv()).await.unwrap();
         assert!(matches!(next().await, Some(Reply::Election)));
@@ -434,7 +481,9 @@ mod tests {
     async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
         let stop = CancellationToken::new();
         let (address, serving) = server(&stop).await;
-        let connection = Connection::new(TcpDoor::default().dial(address, Purpose::Calls).await.unwrap());
+        let connection = Connection::new(
+            TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+        );
         let hold = {
             let connection = connection.clone();
             let request = Request::Control(ControlRequest::Join);
@@ -451,7 +500,7 @@ mod tests {
     async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
         let stop = CancellationToken::new();
         let (address, _serving) = server(&stop).await;
-        let peers = Peers::new(Arc::new(TcpDoor::default()));
+        let peers = Peers::new(Arc::new(TcpDoor::new(Credentials::insecure())));
         let ask = |member| {
             let request = Request::Control(ControlRequest::Leave);
             peers.call_member(member, address, request, Duration::from_secs(10))
@@ -465,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peers = Peers::new(Arc::new(TcpDoor::default()));
+        let peers = Peers::new(Arc::new(TcpDoor::new(Credentials::insecure())));
         let limit = Duration::from_millis(100);
         let started = tokio::time::Instant::now();
         let request = Request::Control(ControlRequest::Members);

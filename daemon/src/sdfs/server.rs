@@ -108,8 +108,8 @@ impl BlobServer {
     }
 
     /// Serves a connection behind its hello, until the caller closes it. Puts that were received whole are finished
-    /// in the background.
-    pub async fn serve<R, W>(&self, reader: R, writer: W) -> Result<(), ServeError>
+    /// in the background. Unless the caller `may_store`, its puts are refused.
+    pub async fn serve<R, W>(&self, reader: R, writer: W, may_store: bool) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
         W: AsyncWrite + Send + Unpin,
@@ -118,6 +118,7 @@ impl BlobServer {
         let (gets, wanted) = mpsc::channel(GETS_IN_FLIGHT_MAX);
         let session = Session {
             server: self,
+            may_store,
             next: BlobPool::new(Arc::clone(&self.dialer)),
             replies,
             turns: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
@@ -149,6 +150,7 @@ struct Put {
 
 struct Session<'a> {
     server: &'a BlobServer,
+    may_store: bool,
     next: BlobPool,
     replies: mpsc::Sender<BlobReply>,
     turns: Arc<Semaphore>,
@@ -175,6 +177,10 @@ impl Session<'_> {
                     if chain.len() > COPIES {
                         return Err(ServeError::ChainTooLong(chain.len()));
                     }
+                    if !self.may_store {
+                        self.refuse(id, blob.size, &mut reader).await?;
+                        continue;
+                    }
                     let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return Ok(()) };
                     let put = Put { id, blob, upload, chain };
                     if blob.size <= SMALL_BYTES_MAX {
@@ -185,6 +191,21 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    /// Answers a put of one who may not, and lets its bytes pass.
+    async fn refuse<R>(&self, id: u64, mut remaining: u64, reader: &mut R) -> Result<(), ServeError>
+    where
+        R: AsyncRead + Send + Unpin,
+    {
+        while remaining > 0 {
+            let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
+            remaining -= read_within(reader, length).await?.len() as u64;
+        }
+        let failed = vec![(self.server.node, String::from("this identity may look and not store anything"))];
+        // A caller that went away is no fault.
+        let _ = self.replies.send(BlobReply::Stored { id, holders: Vec::new(), failed }).await;
+        Ok(())
     }
 
     async fn take_small<R>(

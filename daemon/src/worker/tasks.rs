@@ -224,7 +224,8 @@ impl Errands {
                     RefusalCode::NotFound
                     | RefusalCode::Invalid
                     | RefusalCode::Conflict
-                    | RefusalCode::Unsupported => return Answer::Refused(refusal.message.clone()),
+                    | RefusalCode::Unsupported
+                    | RefusalCode::Forbidden => return Answer::Refused(refusal.message.clone()),
                     _ => {}
                 }
             }

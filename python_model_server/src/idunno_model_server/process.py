@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import os
 import signal
 import socket
@@ -54,8 +55,21 @@ def die_with_parent(parent: int) -> None:
     check_parent(0, None)  # it may have died before the kernel was asked, and then no signal comes
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine, seen from itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError."""
+    """A listening socket on this machine alone; port 0 takes a free one. Raises OSError, also for any other address.
+
+    There is neither encryption nor authentication here: whoever reaches the port can have it work.
+    """
+    if not is_loopback(host):
+        raise OSError(f"{host} can be reached from other machines: give 127.0.0.1 or ::1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

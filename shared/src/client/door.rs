@@ -8,33 +8,58 @@ use tokio::time::timeout;
 
 use super::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link, greet};
 use crate::ids::NodeId;
+use crate::security::Credentials;
 use crate::wire::frame::Purpose;
 
-/// Opens plain TCP connections.
-#[derive(Clone, Copy, Debug, Default)]
+/// Opens connections: by TLS, to members only, unless it was asked for the opposite.
+#[derive(Clone, Debug)]
 pub struct TcpDoor {
     /// The member that calls; a client has none.
-    pub from: Option<NodeId>,
+    from: Option<NodeId>,
+    credentials: Credentials,
+}
+
+impl TcpDoor {
+    /// A client's door.
+    pub const fn new(credentials: Credentials) -> Self {
+        Self { from: None, credentials }
+    }
+
+    /// The door of the member `node`.
+    pub const fn of_member(node: NodeId, credentials: Credentials) -> Self {
+        Self { from: Some(node), credentials }
+    }
+
+    async fn open(&self, address: SocketAddr, purpose: Purpose) -> Result<Link, DialError> {
+        let fault = |error| DialError::of_io(address, error);
+        let stream = TcpStream::connect(address).await.map_err(fault)?;
+        stream.set_nodelay(true).map_err(fault)?;
+        let Some((connector, name)) = self.credentials.connector() else {
+            let (reader, writer) = stream.into_split();
+            return greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await;
+        };
+        let stream = connector.connect(name, stream).await.map_err(|error| fault(in_handshake(error)))?;
+        let (reader, writer) = tokio::io::split(stream);
+        greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
+    }
 }
 
 impl Dial for TcpDoor {
     fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
-        let from = self.from;
         Box::pin(async move {
-            let open = async {
-                let stream = TcpStream::connect(address).await.map_err(|error| fault(address, error))?;
-                stream.set_nodelay(true).map_err(|error| fault(address, error))?;
-                let (reader, writer) = stream.into_split();
-                greet(address, purpose, from, Box::new(reader), Box::new(writer)).await
-            };
-            timeout(DIAL_TIMEOUT, open).await.unwrap_or(Err(DialError::TimedOut { address }))
+            let open = timeout(DIAL_TIMEOUT, self.open(address, purpose)).await;
+            open.unwrap_or(Err(DialError::TimedOut { address }))
         })
     }
 }
 
-fn fault(address: SocketAddr, error: io::Error) -> DialError {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => DialError::Refused { address },
-        _ => DialError::Io { address, source: error.into() },
+/// The end of a handshake by the other side, without a word, says more than the library's error.
+fn in_handshake(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return io::Error::new(
+            error.kind(),
+            "it closed the connection in the handshake: does it run with --insecure?",
+        );
     }
+    error
 }

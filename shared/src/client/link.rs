@@ -1,7 +1,8 @@
 //! A connection whose hello is done, and who makes one. All else is written against these two, so that what lies
-//! beneath (plain TCP today) can change in one place.
+//! beneath (TLS, or plain TCP where that was asked for) is one place's business.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{FrameIoError, read_frame, write_frame};
 use crate::ids::NodeId;
-use crate::wire::frame::{Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose};
+use crate::security::tls::Doubt;
+use crate::wire::frame::{FrameError, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose};
 
 /// How long a connection and its hello may take together.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,6 +56,22 @@ pub enum DialError {
         /// Its words.
         reason: String,
     },
+    /// The peer, or this side in the peer's eyes, is not who it must be.
+    #[error("{address} {doubt}")]
+    Doubtful {
+        /// Whom.
+        address: SocketAddr,
+        /// What is wrong, and what to do.
+        doubt: Doubt,
+    },
+    /// The peer wants proof, and this side has none.
+    #[error(
+        "{address} wants to know who asks: give --identity FILE (or IDUNNO_IDENTITY, or 'identity' in a context)"
+    )]
+    NeedsIdentity {
+        /// Whom.
+        address: SocketAddr,
+    },
     /// Any other fault of the network.
     #[error("cannot connect to {address}: {source}")]
     Io {
@@ -62,6 +80,37 @@ pub enum DialError {
         /// The fault.
         source: FrameIoError,
     },
+}
+
+impl DialError {
+    /// Whether it will be the same the next time, unless somebody gives one of both sides another identity.
+    pub const fn is_about_identity(&self) -> bool {
+        matches!(self, Self::Doubtful { .. } | Self::NeedsIdentity { .. })
+    }
+
+    /// What a failed read, write or handshake means.
+    pub(super) fn of_io(address: SocketAddr, error: io::Error) -> Self {
+        match Doubt::of_io(&error) {
+            Some(doubt) => Self::Doubtful { address, doubt },
+            None if error.kind() == io::ErrorKind::ConnectionRefused => Self::Refused { address },
+            None => Self::Io { address, source: error.into() },
+        }
+    }
+
+    fn of_frame(address: SocketAddr, error: FrameIoError) -> Self {
+        match error {
+            FrameIoError::Io(error) => Self::of_io(address, error),
+            FrameIoError::Frame(FrameError::TooLarge { bytes }) if is_alert(bytes) => {
+                Self::NeedsIdentity { address }
+            }
+            source @ FrameIoError::Frame(_) => Self::Io { address, source },
+        }
+    }
+}
+
+/// Whether what was taken for a frame's length is the beginning of an alert of TLS: the peer speaks that.
+const fn is_alert(length: usize) -> bool {
+    length >> 8 == 0x15_03_03
 }
 
 /// A boxed future, so that [`Dial`] can be a trait object.
@@ -82,8 +131,10 @@ pub async fn greet(
     mut writer: LinkWriter,
 ) -> Result<Link, DialError> {
     let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose, from };
-    write_frame(&mut writer, &hello).await.map_err(|source| DialError::Io { address, source })?;
-    match read_frame(&mut reader).await.map_err(|source| DialError::Io { address, source })? {
+    // Whoever closes the connection says why before it does, and that is heard also when the hello comes too late.
+    let _ = write_frame(&mut writer, &hello).await;
+    let heard = read_frame(&mut reader).await;
+    match heard.map_err(|error| DialError::of_frame(address, error))? {
         HelloReply::Welcome { node } => Ok(Link { reader, writer, node }),
         HelloReply::Refused { reason } => Err(DialError::Rejected { address, reason }),
     }

@@ -47,6 +47,8 @@ pub enum RefusalCode {
     Unsupported,
     /// A fault inside the member: its log says more.
     Internal,
+    /// The caller's identity does not let it.
+    Forbidden,
 }
 
 impl Refusal {

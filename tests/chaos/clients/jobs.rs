@@ -47,7 +47,7 @@ pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> 
         let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
         items.push(PutItem { name: format!("{DATASET}/{name}").parse()?, path });
     }
-    let client = views::client(means.addresses.clone());
+    let client = means.client();
     Files::new(client.clone()).put_files(items, PutOptions::default(), &NoProgress).await?;
     client
         .change(Change::TrainStart {
@@ -72,7 +72,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(means: Means) -> Self {
-        let cluster = views::client(means.addresses.clone());
+        let cluster = means.client();
         let rng = ChaCha8Rng::seed_from_u64(means.seed.wrapping_add(1 << 32));
         Self { means, cluster, rng, told: Vec::new() }
     }

@@ -9,12 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::security::Credentials;
+
+use crate::cluster::views;
 use crate::history::History;
 
 /// What every client is given.
 #[derive(Clone)]
 pub(crate) struct Means {
     pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) credentials: Credentials,
     pub(crate) history: History,
     /// For local files.
     pub(crate) scratch: PathBuf,
@@ -24,6 +29,11 @@ pub(crate) struct Means {
 }
 
 impl Means {
+    /// A client of the cluster.
+    pub(crate) fn client(&self) -> Cluster {
+        views::client(&self.credentials, self.addresses.clone())
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }

@@ -19,7 +19,6 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::{sleep, timeout};
 
 use super::Means;
-use crate::cluster::views;
 use crate::history::{Call, Reply};
 
 /// Clients at the same time.
@@ -55,7 +54,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(means: Means, number: u64) -> Self {
-        let cluster = views::client(means.addresses.clone()).with_deadline(DEADLINE);
+        let cluster = means.client().with_deadline(DEADLINE);
         let files = Files::new(cluster).patience(DEADLINE);
         // Each client has choices of its own, all of them from the run's seed.
         let rng = ChaCha8Rng::seed_from_u64(means.seed.wrapping_mul(1_000).wrapping_add(number));

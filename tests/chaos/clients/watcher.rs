@@ -27,7 +27,7 @@ pub(crate) async fn run(means: Means) -> BTreeSet<Claim> {
 }
 
 async fn watch(means: Means, address: SocketAddr) -> BTreeSet<Claim> {
-    let client = views::client(vec![address]);
+    let client = views::client(&means.credentials, vec![address]);
     let mut claims = BTreeSet::new();
     while means.goes_on() {
         let asked = client.ask_member(address, ControlRequest::Coordinator);

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use idunno_shared::ids::NodeId;
+use idunno_shared::security::secret::Secret;
+use idunno_shared::security::{Credentials, file};
 use rustix::process::Signal;
 
 use self::daemon::{Daemon, Recipe};
@@ -69,6 +71,8 @@ pub(crate) struct World {
     pub(crate) members: Vec<Member>,
     introducer: Daemon,
     network: Option<Network>,
+    /// What its clients prove themselves with.
+    pub(crate) credentials: Credentials,
     dir: PathBuf,
     /// What logs of this run said, also of those that were wiped since.
     pub(crate) claims: BTreeSet<Claim>,
@@ -79,13 +83,17 @@ pub(crate) struct World {
 impl World {
     /// Starts the introducer and all members, and waits until they listen.
     pub(crate) async fn start(parts: &Parts, network: Option<Network>) -> anyhow::Result<Self> {
+        let secret = secret(parts);
+        file::create(&secret, &Secret::generate()?.render())?;
+        let credentials = Credentials::load(&secret)?;
         let introducer = introducer(parts, network.is_some())?;
         let mut members = Vec::new();
         for index in 0..parts.members {
             members.push(member(parts, index, introducer.address, network.is_some())?);
         }
         let (claims, offences) = (BTreeSet::new(), Vec::new());
-        let mut world = Self { members, introducer, network, dir: parts.dir.clone(), claims, offences };
+        let dir = parts.dir.clone();
+        let mut world = Self { members, introducer, network, credentials, dir, claims, offences };
         world.start_introducer().await?;
         let all: Vec<usize> = (0..world.members.len()).collect();
         world.start_members(&all).await?;
@@ -242,11 +250,19 @@ impl World {
     }
 }
 
+fn secret(parts: &Parts) -> PathBuf {
+    parts.dir.join("secret.pem")
+}
+
 fn introducer(parts: &Parts, has_network: bool) -> anyhow::Result<Daemon> {
     Daemon::new(Recipe {
         name: "introducer",
         program: &parts.idunnod,
-        arguments: vec![String::from("introducer"), String::from("--insecure-network")],
+        arguments: vec![
+            String::from("introducer"),
+            String::from("--secret"),
+            secret(parts).display().to_string(),
+        ],
         endpoint: Endpoint::Introducer,
         has_network,
         data_dir: parts.dir.join("introducer"),
@@ -259,6 +275,7 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
     let root = parts.dir.join("disks").join(&name);
     let disk = has_network.then(|| Disk::mount(&root)).transpose().context("no disk for a member")?;
     let (introducer, python) = (introducer.to_string(), parts.python.display().to_string());
+    let secret = secret(parts).display().to_string();
     let arguments = [
         "member",
         "--name",
@@ -269,7 +286,8 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
         &python,
         "--threads",
         "1",
-        "--insecure-network",
+        "--secret",
+        &secret,
     ];
     let daemon = Daemon::new(Recipe {
         name: &name,

@@ -11,6 +11,7 @@ use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::FileName;
+use idunno_shared::security::Credentials;
 use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, FileVersion, Liveness, LogRole, PlacedBlob, SegmentView,
 };
@@ -26,13 +27,13 @@ const VERSIONS: u32 = 5;
 const VOTERS_MAX: usize = 7;
 
 /// A client of its own, so that no connection is used that a fault has spoilt.
-pub(crate) fn client(addresses: Vec<SocketAddr>) -> Cluster {
-    Cluster::new(Arc::new(TcpDoor::default()), addresses).with_deadline(DEADLINE)
+pub(crate) fn client(credentials: &Credentials, addresses: Vec<SocketAddr>) -> Cluster {
+    Cluster::new(Arc::new(TcpDoor::new(credentials.clone())), addresses).with_deadline(DEADLINE)
 }
 
 impl World {
     pub(crate) fn client(&self) -> Cluster {
-        client(self.addresses())
+        client(&self.credentials, self.addresses())
     }
 
     /// Whether all members list each other as alive and nobody as suspect, know one coordinator that answers, and vote.

@@ -21,6 +21,8 @@ use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, GetItem, NoProgress, PutItem, PutOptions, PutReport};
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::FileName;
+use idunno_shared::security::secret::Secret;
+use idunno_shared::security::{Credentials, file};
 use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, IdentityView, Liveness,
     LogRole, MemberView,
@@ -38,6 +40,7 @@ pub(crate) use self::process::{Daemon, python, run_to_end};
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// A URL at which nothing answers.
 const NO_MODEL_SERVER: &str = "http://127.0.0.1:9";
+const SECRET: &str = "secret.pem";
 
 static GATE: RwLock<()> = RwLock::const_new(());
 
@@ -55,6 +58,8 @@ pub(crate) async fn light() -> RwLockReadGuard<'static, ()> {
 pub(crate) struct LocalCluster {
     pub(crate) introducer: Daemon,
     pub(crate) members: Vec<Daemon>,
+    /// What its clients prove themselves with.
+    pub(crate) credentials: Credentials,
     /// What is mounted at data directories.
     pub(crate) disks: Vec<disk::Disk>,
     dir: Option<TempDir>,
@@ -118,9 +123,14 @@ impl LocalCluster {
     /// Starts the processes and waits until they listen, no longer.
     pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
-        let arguments = vec![String::from("introducer")];
+        let secret = dir.path().join(SECRET);
+        file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
+        let credentials = Credentials::load(&secret).unwrap();
+        let arguments =
+            vec![String::from("introducer"), String::from("--secret"), secret.display().to_string()];
         let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
-        let mut cluster = Self { introducer, members: Vec::new(), disks: Vec::new(), dir: Some(dir) };
+        let (none, disks) = (Vec::new(), Vec::new());
+        let mut cluster = Self { introducer, members: none, credentials, disks, dir: Some(dir) };
         cluster.introducer.spawn();
         cluster.introducer.started().await;
         let introducer = cluster.introducer.address();
@@ -150,8 +160,8 @@ impl LocalCluster {
     }
 
     fn daemon(&self, name: &str, introducer: SocketAddr, further: &[&str]) -> Daemon {
-        let introducer = introducer.to_string();
-        let arguments = ["member", "--name", name, "--introducer", &introducer]
+        let (introducer, secret) = (introducer.to_string(), self.secret().display().to_string());
+        let arguments = ["member", "--name", name, "--introducer", &introducer, "--secret", &secret]
             .into_iter()
             .chain(further.iter().copied());
         Daemon::new(name, self.path().join(name), arguments.map(String::from).collect(), None)
@@ -160,6 +170,16 @@ impl LocalCluster {
     /// The directory of everything; `scratch` in it is the test's own.
     pub(crate) fn path(&self) -> &Path {
         self.dir.as_ref().unwrap().path()
+    }
+
+    /// The file of the cluster's secret.
+    pub(crate) fn secret(&self) -> PathBuf {
+        self.path().join(SECRET)
+    }
+
+    /// What a client opens connections with.
+    pub(crate) fn door(&self) -> TcpDoor {
+        TcpDoor::new(self.credentials.clone())
     }
 
     /// A path for a file of the test's own.
@@ -176,7 +196,7 @@ impl LocalCluster {
 
     /// A client that knows all members.
     pub(crate) fn client(&self) -> Cluster {
-        Cluster::new(Arc::new(TcpDoor::default()), self.addresses())
+        Cluster::new(Arc::new(self.door()), self.addresses())
     }
 
     /// The store.

@@ -18,7 +18,7 @@ use crate::command::{Arguments, LocalVerb, Output, Verb};
 use crate::console;
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
-use crate::execute::{self, Answer, Data, Exit, Failure, Session};
+use crate::execute::{self, Answer, Data, Exit, Failure, Session, cluster};
 use crate::local::STILL_RUN;
 use crate::settings::{Settings, directory};
 use progress::Bars;
@@ -44,6 +44,9 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
+        if let Verb::Cluster(verb) = verb {
+            return cluster::run(verb);
+        }
         let session = Session::new(&global, Arc::new(Bars))?;
         match verb {
             Verb::Events => watch::events(&session, output).await.map(|()| Answer::default()),

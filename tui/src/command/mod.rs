@@ -19,7 +19,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub use values::JobRef;
-pub use verbs::{DeadLettersVerb, LocalVerb, MemberOf, OneMember, Verb};
+pub use verbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember, Verb};
 
 /// Exit codes, as `idunno --help` shows them.
 const EXIT_CODES: &str = "\
@@ -90,6 +90,9 @@ pub struct Global {
     /// The cluster of this name in config.toml; see 'idunno info'
     #[arg(long, global = true, env = "IDUNNO_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
+    /// Who you are: a file made by 'idunno cluster issue', or the cluster's secret [default: the local cluster's]
+    #[arg(long, global = true, env = "IDUNNO_IDENTITY", value_name = "FILE")]
+    pub identity: Option<PathBuf>,
     /// Refuse whatever changes the cluster
     #[arg(long, global = true, env = "IDUNNO_READ_ONLY", value_parser = clap::builder::BoolishValueParser::new())]
     #[arg(default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{JobName, MemberName, NameError, ParameterName};
+use idunno_shared::security::Role;
+use idunno_shared::security::secret::Step;
 use idunno_shared::wire::jobs::Policy;
 
 /// How rows are written.
@@ -27,6 +29,45 @@ pub enum PolicyName {
     Time,
     /// In nothing: the oldest job comes first.
     Fifo,
+}
+
+/// What an identity lets a person do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConsoleRole {
+    /// Look.
+    Viewer,
+    /// Everything.
+    Operator,
+}
+
+impl From<ConsoleRole> for Role {
+    fn from(role: ConsoleRole) -> Self {
+        match role {
+            ConsoleRole::Viewer => Self::Viewer,
+            ConsoleRole::Operator => Self::Operator,
+        }
+    }
+}
+
+/// A step of replacing a secret's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RotationStep {
+    /// A new key is trusted.
+    Add,
+    /// It signs.
+    Sign,
+    /// The old key is trusted no more.
+    Drop,
+}
+
+impl From<RotationStep> for Step {
+    fn from(step: RotationStep) -> Self {
+        match step {
+            RotationStep::Add => Self::Add,
+            RotationStep::Sign => Self::Sign,
+            RotationStep::Drop => Self::Drop,
+        }
+    }
 }
 
 impl From<PolicyName> for Policy {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName};
+use idunno_shared::security::VALID_DAYS_MAX;
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
-use super::values::{JobRef, MemberRef, Parameter, PolicyName, RowFormat, Shell};
+use super::values::{ConsoleRole, JobRef, MemberRef, Parameter, PolicyName, RotationStep, RowFormat, Shell};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -311,6 +312,10 @@ pub enum Verb {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+    /// Make and replace what a cluster's processes and people prove themselves with
+    #[command(after_help = "Example:\n  idunno cluster init --out secret.pem")]
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
     /// Run a cluster on this machine
     #[command(after_help = "Example:\n  idunno local up --members 7")]
     #[command(subcommand)]
@@ -375,6 +380,46 @@ pub struct OneMember {
     pub member: Option<MemberRef>,
 }
 
+/// A cluster's secret, and identities made from it. All of it is done on the command line, in files on this machine.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum ClusterVerb {
+    /// Make a new cluster's secret: the same file goes to each of its machines, and to nobody else
+    #[command(after_help = "Example:\n  idunno cluster init --out secret.pem")]
+    Init {
+        /// The file; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make an identity for a person, from the cluster's secret
+    #[command(
+        after_help = "Example:\n  idunno cluster issue --role viewer --secret secret.pem --out viewer.pem"
+    )]
+    Issue {
+        /// What it lets its holder do: an operator everything, a viewer nothing but look
+        #[arg(long, value_name = "ROLE")]
+        role: ConsoleRole,
+        /// The file of the cluster's secret
+        #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
+        secret: PathBuf,
+        /// The file; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// For how many days it is valid
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(VALID_DAYS_MAX)))]
+        valid_days: u32,
+    },
+    /// Replace the key in the secret, in three steps; each goes to all machines before the next
+    #[command(after_help = "Example:\n  idunno cluster rotate add --secret secret.pem")]
+    Rotate {
+        /// 'add' a key that is trusted, 'sign' with it, 'drop' the old one
+        #[arg(value_name = "STEP")]
+        step: RotationStep,
+        /// The file of the cluster's secret
+        #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
+        secret: PathBuf,
+    },
+}
+
 /// A cluster on this machine.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum LocalVerb {
@@ -393,6 +438,9 @@ pub enum LocalVerb {
         /// Threads of each model server [default: cores / members, at least 1]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
         threads: Option<u32>,
+        /// Do without a secret and encryption: anybody on this machine may do everything
+        #[arg(long)]
+        insecure: bool,
     },
     /// Start processes again that were killed, with their data and addresses
     #[command(after_help = "Example:\n  idunno local start m2 m5")]

@@ -276,6 +276,7 @@ impl Console {
         let session = &self.watched.session;
         (self.state.label, self.state.only_seed) = (session.label(), session.only_seed());
         self.state.read_only = session.read_only;
+        self.state.is_viewer = session.role == idunno_shared::security::Role::Viewer;
     }
 
     fn report_progress(&mut self, screen: &Screen) {

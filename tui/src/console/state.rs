@@ -153,6 +153,8 @@ pub struct State {
     pub only_seed: Option<SocketAddr>,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// Whether the cluster itself would refuse changes.
+    pub is_viewer: bool,
     /// The wall clock when the console's clock was 0, in milliseconds since the epoch.
     pub epoch_ms: u64,
     /// The theme.
@@ -215,6 +217,7 @@ impl State {
             contexts: Vec::new(),
             only_seed: None,
             read_only: false,
+            is_viewer: false,
             epoch_ms: 0,
             theme: Theme { palette: Palette::Dark, unicode: true },
             mouse: false,

@@ -91,6 +91,7 @@ impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         let exit = match &error {
             ClusterError::Unreachable { .. } => Exit::Unreachable,
+            ClusterError::Untrusted(_) => Exit::Refused,
             ClusterError::Unexpected { .. } => Exit::Error,
             ClusterError::Refused(refusal) => match refusal.code {
                 RefusalCode::NotFound => Exit::NotFound,
@@ -98,7 +99,8 @@ impl From<ClusterError> for Failure {
                 | RefusalCode::Conflict
                 | RefusalCode::UploadOver
                 | RefusalCode::StaleTerm
-                | RefusalCode::Unsupported => Exit::Refused,
+                | RefusalCode::Unsupported
+                | RefusalCode::Forbidden => Exit::Refused,
                 RefusalCode::NoQuorum | RefusalCode::NotCoordinator { .. } | RefusalCode::Busy => {
                     Exit::Unreachable
                 }

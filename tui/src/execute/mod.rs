@@ -2,6 +2,7 @@
 //!
 //! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
 
+pub mod cluster;
 pub mod control;
 pub mod failure;
 pub mod files;
@@ -19,6 +20,7 @@ pub mod table;
 pub mod text;
 pub mod wait;
 
+use idunno_shared::security::Role;
 use idunno_shared::wire::control::JobOptions;
 use idunno_shared::wire::jobs::Training;
 use serde_json::Value;
@@ -72,10 +74,11 @@ impl Answer {
 /// Carries a command out.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     if session.read_only && verb.changes() {
-        return Err(Failure::new(
-            Exit::Refused,
-            "refused: read-only is set, by --read-only or in the settings",
-        ));
+        let why = match session.role {
+            Role::Viewer => "refused: this identity is a viewer's, who may look and not change anything",
+            Role::Operator | Role::Member => "refused: read-only is set, by --read-only or in the settings",
+        };
+        return Err(Failure::new(Exit::Refused, why));
     }
     match verb {
         Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
@@ -126,6 +129,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Keys => own::keys(),
         Verb::Completions { shell } => own::completions(shell),
         Verb::Man { directory } => own::man(&directory),
+        Verb::Cluster(_) => Err(only_there("secrets are made")),
         Verb::Local(verb) => local::run(session, verb).await,
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use idunno_shared::client::cluster::{Cluster, DEADLINE_DEFAULT};
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, Progress};
+use idunno_shared::security::{Credentials, Role, SecurityError};
 
-use super::Failure;
+use super::{Exit, Failure};
 use crate::command::Global;
 use crate::local::record::Record;
 
@@ -26,8 +27,12 @@ pub trait Reporter: Send + Sync {
 /// What commands work with. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
-    cluster: Arc<Mutex<(Vec<SocketAddr>, Cluster)>>,
+    cluster: Arc<Mutex<(Place, Cluster)>>,
     given: Vec<SocketAddr>,
+    /// The identity that was named.
+    identity: Option<PathBuf>,
+    /// What it lets one do.
+    pub role: Role,
     /// The local cluster's directory.
     pub dir: PathBuf,
     /// Whether nothing may be changed.
@@ -42,13 +47,15 @@ impl Session {
     /// A session as the command line says; refused if the local cluster's file is damaged.
     pub fn new(global: &Global, reporter: Arc<dyn Reporter>) -> Result<Self, Failure> {
         let timeout = global.timeout.map(Duration::from_secs);
-        let seeds = seeds(&global.cluster.0, &global.dir)?;
-        let cluster = connect(&seeds, timeout);
+        let place = Place::find(&global.cluster.0, &global.dir, global.identity.as_deref())?;
+        let (cluster, role) = connect(&place, timeout)?;
         Ok(Self {
-            cluster: Arc::new(Mutex::new((seeds, cluster))),
+            cluster: Arc::new(Mutex::new((place, cluster))),
             given: global.cluster.0.clone(),
+            identity: global.identity.clone(),
+            role,
             dir: global.dir.clone(),
-            read_only: global.read_only,
+            read_only: global.read_only || role == Role::Viewer,
             timeout,
             reporter,
         })
@@ -85,12 +92,14 @@ impl Session {
     }
 
     /// Looks again where the cluster is: a local one may have started, or have got other addresses. What was learned
-    /// of the old one is kept as long as the addresses are the same, or the local cluster's file cannot be read.
+    /// of the old one is kept as long as the place is the same, or the local cluster's files cannot be read.
     pub fn refresh(&self) {
-        let Ok(seeds) = seeds(&self.given, &self.dir) else { return };
+        let Ok(place) = Place::find(&self.given, &self.dir, self.identity.as_deref()) else { return };
         let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.0 != seeds {
-            *current = (seeds.clone(), connect(&seeds, self.timeout));
+        if current.0 != place
+            && let Ok((cluster, _)) = connect(&place, self.timeout)
+        {
+            *current = (place, cluster);
         }
     }
 
@@ -106,18 +115,40 @@ impl Session {
     }
 }
 
-fn connect(seeds: &[SocketAddr], timeout: Option<Duration>) -> Cluster {
-    let cluster = Cluster::new(Arc::new(TcpDoor::default()), seeds.to_vec());
-    cluster.with_deadline(timeout.unwrap_or(DEADLINE_DEFAULT))
+fn connect(place: &Place, timeout: Option<Duration>) -> Result<(Cluster, Role), Failure> {
+    let refused = |error: SecurityError| Failure::new(Exit::Refused, error.to_string());
+    let credentials = match &place.identity {
+        Some(path) => Credentials::load(path).map_err(refused)?,
+        None => Credentials::insecure(),
+    };
+    let role = credentials.role();
+    let cluster = Cluster::new(Arc::new(TcpDoor::new(credentials)), place.seeds.clone());
+    Ok((cluster.with_deadline(timeout.unwrap_or(DEADLINE_DEFAULT)), role))
 }
 
-/// Where to look for the cluster.
-fn seeds(given: &[SocketAddr], dir: &Path) -> Result<Vec<SocketAddr>, Failure> {
-    if !given.is_empty() {
-        return Ok(given.to_vec());
+/// Where the cluster is, and as whom one goes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    seeds: Vec<SocketAddr>,
+    identity: Option<PathBuf>,
+}
+
+impl Place {
+    fn find(given: &[SocketAddr], dir: &Path, identity: Option<&Path>) -> Result<Self, Failure> {
+        let local = match Record::load(dir) {
+            // A local cluster that nobody asked for is nobody's concern.
+            Err(_) if !given.is_empty() => None,
+            loaded => loaded?,
+        };
+        let known = local.as_ref().map(Record::addresses).unwrap_or_default();
+        let is_local = given.iter().all(|address| known.contains(address));
+        let secret =
+            local.and_then(|record| record.secret(dir)).filter(|secret| is_local && secret.is_file());
+        let seeds = match (given, &known[..]) {
+            ([], []) => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, MEMBER_PORT))],
+            ([], known) => known.to_vec(),
+            (given, _) => given.to_vec(),
+        };
+        Ok(Self { seeds, identity: identity.map(Path::to_owned).or(secret) })
     }
-    Ok(match Record::load(dir)? {
-        Some(record) => record.addresses(),
-        None => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, MEMBER_PORT))],
-    })
 }

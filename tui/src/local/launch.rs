@@ -47,6 +47,7 @@ impl Launched {
 
 /// Starts one process of the cluster; `introducer` is the address that members are given.
 pub fn launch(
+    dir: &Path,
     record: &Record,
     process: &Process,
     introducer: Option<SocketAddr>,
@@ -62,7 +63,7 @@ pub fn launch(
     {
         return Err(wrong(&runtime, error));
     }
-    let arguments = arguments(record, process, introducer);
+    let arguments = arguments(dir, record, process, introducer);
     let child = process::spawn(&record.idunnod, &arguments, &process.data_dir.join(LOG))
         .map_err(|error| wrong(&record.idunnod, error))?;
     let identity = Identity::of(child.id().unwrap_or_default());
@@ -70,11 +71,20 @@ pub fn launch(
 }
 
 /// The daemon's arguments. A process that had an address gets it again.
-pub fn arguments(record: &Record, process: &Process, introducer: Option<SocketAddr>) -> Vec<String> {
+pub fn arguments(
+    dir: &Path,
+    record: &Record,
+    process: &Process,
+    introducer: Option<SocketAddr>,
+) -> Vec<String> {
     let listen = process.address.map_or_else(|| String::from("127.0.0.1:0"), |address| address.to_string());
     let data_dir = process.data_dir.display().to_string();
     let program = if process.is_introducer() { "introducer" } else { "member" };
     let mut arguments = vec![program.to_owned(), "--listen".into(), listen, "--data-dir".into(), data_dir];
+    match record.secret(dir) {
+        Some(secret) => arguments.extend([String::from("--secret"), secret.display().to_string()]),
+        None => arguments.push(String::from("--insecure")),
+    }
     let mut push = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     if !process.is_introducer() {
         push("--name", process.name.clone());

@@ -37,8 +37,8 @@ pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> 
         return Err(Failure::new(Exit::Refused, "local clusters need a Unix system"));
     }
     match verb {
-        LocalVerb::Up { members, idunnod, model_server_python, threads } => {
-            up::up(session, up::Wish { members, idunnod, python: model_server_python, threads }).await
+        LocalVerb::Up { members, idunnod, model_server_python: python, threads, insecure } => {
+            up::up(session, up::Wish { members, idunnod, python, threads, insecure }).await
         }
         LocalVerb::Start { names } => up::start(session, &names).await,
         LocalVerb::Kill { names, coordinator, random } => {

@@ -12,6 +12,8 @@ use crate::execute::{Exit, Failure};
 /// The file's format.
 const VERSION: u32 = 1;
 const FILE: &str = "cluster.json";
+/// The cluster's secret, beside it.
+pub const SECRET: &str = "secret.pem";
 /// The introducer's name in the record.
 pub const INTRODUCER: &str = "introducer";
 
@@ -26,6 +28,9 @@ pub struct Record {
     pub python: Option<PathBuf>,
     /// Threads of each model server.
     pub threads: u32,
+    /// Whether it does without a secret.
+    #[serde(default)]
+    pub insecure: bool,
     /// The introducer first, then the members in order.
     pub processes: Vec<Process>,
 }
@@ -58,7 +63,12 @@ impl Process {
 impl Record {
     /// A record without processes.
     pub fn new(idunnod: PathBuf, python: Option<PathBuf>, threads: u32) -> Self {
-        Self { version: VERSION, idunnod, python, threads, processes: Vec::new() }
+        Self { version: VERSION, idunnod, python, threads, insecure: false, processes: Vec::new() }
+    }
+
+    /// The file of its secret, if it has one.
+    pub fn secret(&self, dir: &Path) -> Option<PathBuf> {
+        (!self.insecure).then(|| dir.join(SECRET))
     }
 
     /// Whether there is a local cluster in `dir`.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::process::Signal;
-use super::record::{Process, Record};
+use super::record::{self, Process, Record};
 use super::{lock, members_of};
 use crate::execute::{Answer, Exit, Failure, Session};
 
@@ -181,10 +181,13 @@ fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
             return Err(Failure::error(format!("cannot delete {}: {error}", process.data_dir.display())));
         }
     }
-    for file in ["cluster.json", "lock"] {
+    for file in ["cluster.json", record::SECRET, "lock"] {
         let path = session.dir.join(file);
-        std::fs::remove_file(&path)
-            .map_err(|error| Failure::error(format!("cannot delete {}: {error}", path.display())))?;
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Failure::error(format!("cannot delete {}: {error}", path.display())));
+        }
     }
     // It stays if the user keeps other things there.
     let _ = std::fs::remove_dir(&session.dir);

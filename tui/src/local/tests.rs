@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::launch::{arguments, log_tail};
 use super::record::{Process, Record};
 use crate::execute::Exit;
@@ -29,23 +31,29 @@ fn a_record_survives_the_disk_and_strange_ones_are_refused() {
 fn a_process_gets_its_address_again() {
     let record = record();
     let introducer = record.processes[0].address;
-    let member = arguments(&record, &record.processes[1], introducer).join(" ");
+    let member = arguments(Path::new("/local"), &record, &record.processes[1], introducer).join(" ");
     assert_eq!(
         member,
-        "member --listen 127.0.0.1:4000 --data-dir m1 --name m1 --introducer 127.0.0.1:4000 \
+        "member --listen 127.0.0.1:4000 --data-dir m1 --secret /local/secret.pem --name m1 --introducer 127.0.0.1:4000 \
          --model-server-python /venv/bin/python --threads 2"
     );
     let fresh = Process { address: None, ..record.processes[0].clone() };
-    let introducer = arguments(&record, &fresh, None).join(" ");
-    assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer");
+    let introducer = arguments(Path::new("/local"), &record, &fresh, None).join(" ");
+    assert_eq!(
+        introducer,
+        "introducer --listen 127.0.0.1:0 --data-dir introducer --secret /local/secret.pem"
+    );
+    let insecure = Record { insecure: true, ..record };
+    let introducer = arguments(Path::new("/local"), &insecure, &fresh, None).join(" ");
+    assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer --insecure");
 }
 
 #[test]
 fn a_member_without_python_is_told_that_it_has_no_model_server() {
     let record = Record { python: None, ..record() };
-    let member = arguments(&record, &record.processes[1], None).join(" ");
+    let member = arguments(Path::new("/local"), &record, &record.processes[1], None).join(" ");
     assert!(member.ends_with("--model-server-url none"), "{member}");
-    let introducer = arguments(&record, &record.processes[0], None).join(" ");
+    let introducer = arguments(Path::new("/local"), &record, &record.processes[0], None).join(" ");
     assert!(!introducer.contains("model-server"), "{introducer}");
 }
 

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::names::MemberName;
+use idunno_shared::security::secret::Secret;
+use idunno_shared::security::{Credentials, file};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -25,6 +28,7 @@ pub(crate) struct Wish {
     pub(crate) idunnod: Option<PathBuf>,
     pub(crate) python: Option<PathBuf>,
     pub(crate) threads: Option<u32>,
+    pub(crate) insecure: bool,
 }
 
 /// `local up`: a new cluster, or an old one again at its addresses.
@@ -62,7 +66,7 @@ async fn run_all(
     let started = async {
         let mut launched = bring_up(dir, record, positions, deadline).await?;
         session.refresh();
-        await_ready(record, &mut launched, deadline).await
+        await_ready(dir, record, &mut launched, deadline).await
     };
     let Err(failure) = started.await else { return Ok(()) };
     if record.processes.iter().any(Process::is_alive) {
@@ -103,6 +107,7 @@ fn plan(dir: &Path, wish: Wish, old: Option<Record>) -> Result<Record, Failure> 
     let python = wish.python.map(|path| on_path(&path)).transpose()?;
     let python = python.or_else(|| old.as_ref().and_then(|record| record.python.clone()));
     let mut record = Record::new(idunnod, python, threads);
+    record.insecure = wish.insecure;
     record.processes = old.map(|old| old.processes).unwrap_or_default();
     let mut add = |name: String| {
         if !record.processes.iter().any(|process| process.name == name) {
@@ -146,6 +151,7 @@ async fn bring_up(
     positions: &[usize],
     deadline: Instant,
 ) -> Result<Vec<Launched>, Failure> {
+    make_secret(dir, record)?;
     let (introducers, members): (Vec<usize>, Vec<usize>) =
         positions.iter().partition(|&&position| record.processes[position].is_introducer());
     let mut launched = Vec::new();
@@ -154,7 +160,7 @@ async fn bring_up(
         let introducer: Option<SocketAddr> = introducer.and_then(|process| process.address);
         let mut started = Vec::new();
         for &position in &group {
-            let outcome = launch(record, &record.processes[position], introducer);
+            let outcome = launch(dir, record, &record.processes[position], introducer);
             if let Ok((_, identity)) = &outcome {
                 record.processes[position].running = Some(identity.clone());
             }
@@ -171,14 +177,34 @@ async fn bring_up(
     Ok(launched)
 }
 
+/// The cluster's secret, unless it has one or is to do without.
+fn make_secret(dir: &Path, record: &Record) -> Result<(), Failure> {
+    let made = match record.secret(dir) {
+        Some(path) if !path.exists() => {
+            Secret::generate().and_then(|secret| file::create(&path, &secret.render()))
+        }
+        _ => Ok(()),
+    };
+    made.map_err(|error| Failure::error(error.to_string()))
+}
+
 /// Waits until the living members are a cluster.
-async fn await_ready(record: &Record, launched: &mut [Launched], deadline: Instant) -> Result<(), Failure> {
+async fn await_ready(
+    dir: &Path,
+    record: &Record,
+    launched: &mut [Launched],
+    deadline: Instant,
+) -> Result<(), Failure> {
     let members: Vec<(String, SocketAddr)> = record
         .members()
         .filter(|member| member.is_alive())
         .filter_map(|member| Some((member.name.clone(), member.address?)))
         .collect();
-    let cluster = Cluster::new(std::sync::Arc::new(TcpDoor::default()), record.addresses());
+    let credentials = match record.secret(dir) {
+        Some(secret) => Credentials::load(&secret).map_err(|error| Failure::error(error.to_string()))?,
+        None => Credentials::insecure(),
+    };
+    let cluster = Cluster::new(Arc::new(TcpDoor::new(credentials)), record.addresses());
     let wanted = Wanted { members: &members, servers: record.python.is_some() };
     let Err(missing) = ready::wait(&cluster, &wanted, launched, deadline).await? else { return Ok(()) };
     let first = missing.lines().next().unwrap_or_default();
@@ -214,7 +240,7 @@ mod tests {
     use super::*;
 
     fn wish(members: Option<u32>) -> Wish {
-        Wish { members, idunnod: Some("idunnod".into()), python: None, threads: None }
+        Wish { members, idunnod: Some("idunnod".into()), python: None, threads: None, insecure: false }
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Dial for TestDoor {
             tokio::spawn(async move {
                 let (reader, writer) = split(far);
                 // Faults are what these tests are about; the callers' views of them are asserted.
-                let _ = server.serve(reader, writer).await;
+                let _ = server.serve(reader, writer, true).await;
             });
             Ok(link(near))
         })

@@ -60,6 +60,9 @@ pub enum ClusterError {
         /// What happened last.
         last: String,
     },
+    /// Whoever was reached is of another cluster, or does not know this side: asking again would not help.
+    #[error("{0}")]
+    Untrusted(String),
     /// A member answered with something else than was asked for.
     #[error("{address} answered out of turn: it may run another version")]
     Unexpected {
@@ -86,7 +89,26 @@ enum Attempt {
     Answered(Reply),
     /// It does not coordinate, or cannot now: whom to ask instead, if it knows, and what it said.
     Moved(Option<SocketAddr>, String),
-    Failed(String),
+    Failed(Unanswered),
+}
+
+/// Why one member gave no answer.
+struct Unanswered {
+    reason: String,
+    /// It will be the same the next time.
+    is_about_identity: bool,
+}
+
+impl From<String> for Unanswered {
+    fn from(reason: String) -> Self {
+        Self { reason, is_about_identity: false }
+    }
+}
+
+impl From<DialError> for Unanswered {
+    fn from(error: DialError) -> Self {
+        Self { reason: error.to_string(), is_about_identity: error.is_about_identity() }
+    }
 }
 
 impl Cluster {
@@ -140,12 +162,13 @@ impl Cluster {
     ) -> Result<ControlReply, ClusterError> {
         let started = Instant::now();
         let ask = self.ask(address, Request::Control(request));
-        let late = || Err(format!("{address} does not answer"));
+        let late = || Err(format!("{address} does not answer").into());
         match timeout(self.deadline, ask).await.unwrap_or_else(|_| late()) {
             Ok(Reply::Control(reply)) => Ok(*reply),
             Ok(Reply::Refused(refusal)) => Err(refusal.into()),
             Ok(_) => Err(ClusterError::Unexpected { address }),
-            Err(last) => {
+            Err(Unanswered { reason, is_about_identity: true }) => Err(ClusterError::Untrusted(reason)),
+            Err(Unanswered { reason: last, .. }) => {
                 Err(ClusterError::Unreachable { waited: started.elapsed(), asked: address.to_string(), last })
             }
         }
@@ -184,7 +207,12 @@ impl Cluster {
             };
             match answer {
                 Some((address, Ok(reply))) => return Some(Ok((address, reply))),
-                Some((_, Err(ClusterError::Unreachable { last: reason, .. }))) => *last = reason,
+                Some((
+                    _,
+                    Err(ClusterError::Unreachable { last: reason, .. } | ClusterError::Untrusted(reason)),
+                )) => {
+                    *last = reason;
+                }
                 Some((_, Err(error))) => return Some(Err(error)),
                 None => {}
             }
@@ -275,20 +303,23 @@ impl Cluster {
     async fn request(&self, request: Request) -> Result<(SocketAddr, Reply), ClusterError> {
         let mut heard = Heard::default();
         match timeout(self.deadline, self.repeat(&request, &mut heard)).await {
-            Ok((_, Reply::Refused(refusal))) => Err(refusal.into()),
-            Ok((address, reply)) => {
+            Ok(Ok((_, Reply::Refused(refusal)))) => Err(refusal.into()),
+            Ok(Ok((address, reply))) => {
                 self.known().coordinator = Some(address);
                 Ok((address, reply))
             }
+            Ok(Err(reason)) => Err(ClusterError::Untrusted(reason)),
             Err(_) => Err(self.unreachable(heard.last())),
         }
     }
 
-    async fn repeat(&self, request: &Request, heard: &mut Heard) -> (SocketAddr, Reply) {
+    /// The answer; or, when nobody that was asked is trusted or trusts this side, why.
+    async fn repeat(&self, request: &Request, heard: &mut Heard) -> Result<(SocketAddr, Reply), String> {
         let mut back_off = BACK_OFF_MIN;
         let back_off_max = if matches!(request, Request::Jobs(_)) { JOBS_BACK_OFF_MAX } else { BACK_OFF_MAX };
         loop {
             let mut asked = BTreeSet::new();
+            let mut untrusted = 0;
             let mut next: Vec<SocketAddr> = self.candidates();
             next.reverse();
             while let Some(address) = next.pop() {
@@ -296,15 +327,21 @@ impl Cluster {
                     continue;
                 }
                 match self.attempt(address, request.clone()).await {
-                    Attempt::Answered(reply) => return (address, reply),
+                    Attempt::Answered(reply) => return Ok((address, reply)),
                     Attempt::Moved(hint, reason) => {
                         if hint.is_none() || heard.told.is_none() {
                             heard.told = Some(reason);
                         }
                         next.extend(hint);
                     }
-                    Attempt::Failed(reason) => heard.failed = Some(reason),
+                    Attempt::Failed(Unanswered { reason, is_about_identity }) => {
+                        untrusted += usize::from(is_about_identity);
+                        heard.failed = Some(reason);
+                    }
                 }
+            }
+            if untrusted > 0 && untrusted == asked.len() {
+                return Err(std::mem::take(heard).last());
             }
             self.known().coordinator = None;
             sleep(back_off).await;
@@ -335,19 +372,19 @@ impl Cluster {
             }
             // The same request, asked again, finds out.
             Ok(Reply::Refused(Refusal { code: RefusalCode::Unknown | RefusalCode::Busy, message })) => {
-                Attempt::Failed(message)
+                Attempt::Failed(message.into())
             }
             Ok(reply) => Attempt::Answered(reply),
-            Err(reason) => Attempt::Failed(reason),
+            Err(unanswered) => Attempt::Failed(unanswered),
         }
     }
 
     /// Asks one member once.
-    async fn ask(&self, address: SocketAddr, request: Request) -> Result<Reply, String> {
-        let connection = self.connection(address).await.map_err(|error| error.to_string())?;
+    async fn ask(&self, address: SocketAddr, request: Request) -> Result<Reply, Unanswered> {
+        let connection = self.connection(address).await?;
         if connection.node().is_none() {
             self.learn_from_introducer(&connection).await;
-            return Err(format!("{address} is an introducer, whose members do not answer"));
+            return Err(format!("{address} is an introducer, whose members do not answer").into());
         }
         let limit = match &request {
             Request::Jobs(JobRequest::Report(_)) => waits(&request) + REPORT_TIMEOUT,
@@ -358,7 +395,7 @@ impl Cluster {
             if !matches!(error, CallError::Frame(_)) {
                 self.known().connections.remove(&address);
             }
-            format!("{address}: {error}")
+            format!("{address}: {error}").into()
         })
     }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::client::door::TcpDoor;
 use crate::client::frames::{read_frame, write_frame};
 use crate::ids::NodeId;
+use crate::security::Credentials;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Answer, Call, Hello, HelloReply};
 
@@ -72,7 +73,7 @@ async fn refusing(code: RefusalCode) -> SocketAddr {
 }
 
 fn cluster(seeds: Vec<SocketAddr>, deadline: Duration) -> Cluster {
-    Cluster::new(Arc::new(TcpDoor::default()), seeds).with_deadline(deadline)
+    Cluster::new(Arc::new(TcpDoor::new(Credentials::insecure())), seeds).with_deadline(deadline)
 }
 
 const DEADLINE: Duration = Duration::from_secs(6);

@@ -33,7 +33,8 @@ pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u
         first.push(Span::styled(format!("FROZEN {since}  "), theme.style(Role::Warn)));
     }
     if state.read_only {
-        first.push(Span::styled("READ-ONLY  ", theme.style(Role::Key)));
+        let words = if state.is_viewer { "VIEWER, READ-ONLY  " } else { "READ-ONLY  " };
+        first.push(Span::styled(words, theme.style(Role::Key)));
     }
     first.push(Span::styled(state.label.clone(), theme.style(Role::Dim)));
     first.push(Span::styled(reason, theme.style(Role::Bad)));

@@ -1,0 +1,70 @@
+//! Who may ask what: the one table. It names every request, so that a new one does not compile before it has its place.
+
+use idunno_shared::security::Role;
+use idunno_shared::wire::control::ControlRequest;
+use idunno_shared::wire::frame::Request;
+use idunno_shared::wire::introduction::IntroductionRequest;
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+
+/// Refuses what is beyond a role.
+pub fn check(role: Role, request: &Request) -> Result<(), Refusal> {
+    let needed = needed(request);
+    if role >= needed {
+        return Ok(());
+    }
+    let why = match needed {
+        Role::Member => "only members may ask this".to_owned(),
+        Role::Operator | Role::Viewer => format!(
+            "a {role}'s identity may look and not change anything: have an operator's made with 'idunno cluster issue'"
+        ),
+    };
+    Err(Refusal::new(RefusalCode::Forbidden, why))
+}
+
+/// Whether a role may put blobs.
+pub fn may_store(role: Role) -> bool {
+    role >= Role::Operator
+}
+
+/// The least role that may ask this.
+pub fn needed(request: &Request) -> Role {
+    match request {
+        Request::PushPull(_)
+        | Request::Ping(_)
+        | Request::Election(_)
+        | Request::Consensus(_)
+        | Request::Files(_)
+        | Request::Jobs(_)
+        | Request::Coordinates(_)
+        | Request::Work(_)
+        | Request::Introduction(IntroductionRequest::Introduce { .. }) => Role::Member,
+        Request::Introduction(IntroductionRequest::Known) => Role::Viewer,
+        Request::Control(request) => needed_to_control(request),
+    }
+}
+
+fn needed_to_control(request: &ControlRequest) -> Role {
+    match request {
+        ControlRequest::Join
+        | ControlRequest::Leave
+        | ControlRequest::Plan { .. }
+        | ControlRequest::EndUpload(_)
+        | ControlRequest::Change { .. } => Role::Operator,
+        ControlRequest::Members
+        | ControlRequest::Identity
+        | ControlRequest::Coordinator
+        | ControlRequest::List { .. }
+        | ControlRequest::Locate { .. }
+        | ControlRequest::Versions { .. }
+        | ControlRequest::Stored { .. }
+        | ControlRequest::Jobs(_)
+        | ControlRequest::Assignments(_)
+        | ControlRequest::Models
+        | ControlRequest::Results { .. }
+        | ControlRequest::DeadLetters { .. }
+        | ControlRequest::Watch
+        | ControlRequest::Folder { .. }
+        | ControlRequest::Log { .. }
+        | ControlRequest::Leases(_) => Role::Viewer,
+    }
+}

@@ -1,0 +1,304 @@
+//! Strangers at the door: who proves nothing, or something else than is claimed, gets no further, and learns why.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_shared::client::connection::Connection;
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::files::connection::{BlobConnection, verify};
+use idunno_shared::client::frames::write_frame;
+use idunno_shared::client::link::{Dial, DialError, Link};
+use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
+use idunno_shared::security::secret::{Secret, Step};
+use idunno_shared::security::tls::Doubt;
+use idunno_shared::security::{Credentials, Role};
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::{ControlReply, ControlRequest};
+use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Purpose, Reply, Request};
+use idunno_shared::wire::introduction::IntroductionRequest;
+use idunno_shared::wire::refusal::RefusalCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::door::{DATAGRAM_BYTES_MAX, Datagrams, Listening, MemberDoor};
+use super::server::{Response, Service, serve};
+
+const SOON: Duration = Duration::from_secs(10);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+struct Echo;
+
+impl Service for Echo {
+    fn node(&self) -> Option<NodeId> {
+        Some(NodeId(7))
+    }
+
+    async fn request(&self, _request: Request, _from: Option<NodeId>) -> Response {
+        Reply::Control(Box::new(ControlReply::Done)).into()
+    }
+
+    /// Says whether the caller may store.
+    async fn blobs(&self, mut link: Link, may_store: bool) {
+        link.writer.write_all(&[u8::from(may_store)]).await.unwrap();
+        link.writer.flush().await.unwrap();
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    credentials: Credentials,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+async fn server(credentials: Credentials) -> Server {
+    let stop = CancellationToken::new();
+    let listening = Listening::bind("127.0.0.1:0".parse().unwrap(), &credentials).await.unwrap();
+    let address = listening.address();
+    let (connections, _datagrams) = listening.split().unwrap();
+    tokio::spawn(serve(connections, Arc::new(Echo), stop.clone()));
+    Server { address, credentials, _stop: stop.drop_guard() }
+}
+
+fn copy(secret: &Secret, dir: &tempfile::TempDir) -> Secret {
+    let path = dir.path().join("secret");
+    idunno_shared::security::file::replace(&path, &secret.render()).unwrap();
+    Secret::load(&path).unwrap()
+}
+
+/// A server, and the secret that it has.
+async fn secure() -> (Server, Secret) {
+    let (secret, dir) = (Secret::generate().unwrap(), tempfile::tempdir().unwrap());
+    (server(Credentials::of_member(copy(&secret, &dir)).unwrap()).await, secret)
+}
+
+async fn dial(server: &Server, credentials: Credentials) -> Result<Link, DialError> {
+    TcpDoor::new(credentials).dial(server.address, Purpose::Calls).await
+}
+
+fn person(secret: &Secret, role: Role, valid: Duration) -> Credentials {
+    Credentials::of(&secret.mint(role, valid).unwrap()).unwrap()
+}
+
+async fn doubt(server: &Server, credentials: Credentials) -> Doubt {
+    match dial(server, credentials).await {
+        Err(DialError::Doubtful { doubt, .. }) => doubt,
+        other => panic!("{:?}", other.err()),
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_secret_or_an_identity_comes_in() {
+    let (server, secret) = secure().await;
+    for role in Role::ALL {
+        let connection = Connection::new(dial(&server, person(&secret, role, DAY)).await.unwrap());
+        assert_eq!(connection.node(), Some(NodeId(7)));
+        let answer = connection.call(Request::Control(ControlRequest::Members), SOON).await;
+        assert!(matches!(answer, Ok(Reply::Control(_))), "{role}: {answer:?}");
+    }
+    let member = MemberDoor::new(NodeId(8), server.credentials.clone());
+    let connection = Connection::new(member.dial(server.address, Purpose::Calls).await.unwrap());
+    let answer = connection.call(Request::Introduction(introduce()), SOON).await;
+    assert!(matches!(answer, Ok(Reply::Control(_))), "{answer:?}");
+}
+
+fn introduce() -> IntroductionRequest {
+    let (name, address) = ("m".parse().unwrap(), "127.0.0.1:9".parse().unwrap());
+    IntroductionRequest::Introduce { id: NodeId(8), name, address, founder: None }
+}
+
+#[tokio::test]
+async fn who_proves_nothing_or_the_wrong_thing_learns_what_is_wrong() {
+    let (server, secret) = secure().await;
+    let other = Secret::generate().unwrap();
+    assert_eq!(doubt(&server, person(&other, Role::Operator, DAY)).await, Doubt::OtherCluster);
+    assert_eq!(doubt(&server, Credentials::of_member(other).unwrap()).await, Doubt::OtherCluster);
+    // It trusts this cluster, and its certificate is home-made.
+    let (ours, dir) = (secret.mint(Role::Operator, DAY).unwrap(), tempfile::tempdir().unwrap());
+    let theirs = Secret::generate().unwrap().mint(Role::Operator, DAY).unwrap();
+    let own = theirs.render().split_inclusive("KEY-----\n").take(2).collect::<String>();
+    let trusted = ours.render().split_inclusive("KEY-----\n").nth(2).unwrap().to_owned();
+    let path = dir.path().join("mixed.pem");
+    idunno_shared::security::file::create(&path, &(own + &trusted)).unwrap();
+    assert!(Credentials::load(&path).is_err(), "it is found out before it is used");
+    let expired = person(&secret, Role::Operator, Duration::ZERO);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    match doubt(&server, expired).await {
+        Doubt::NotAccepted(why) => assert!(why.contains("expired"), "{why}"),
+        other => panic!("{other}"),
+    }
+    match dial(&server, Credentials::insecure()).await {
+        Err(error @ DialError::NeedsIdentity { .. }) => assert!(error.to_string().contains("--identity")),
+        other => panic!("{:?}", other.err()),
+    }
+    dial(&server, person(&secret, Role::Viewer, DAY)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_console_is_no_member_in_either_direction() {
+    let (server, secret) = secure().await;
+    for role in [Role::Viewer, Role::Operator] {
+        let claims = TcpDoor::of_member(NodeId(9), person(&secret, role, DAY));
+        for purpose in [Purpose::Calls, Purpose::Blobs] {
+            match claims.dial(server.address, purpose).await {
+                Err(DialError::Rejected { reason, .. }) => assert!(reason.contains(role.name()), "{reason}"),
+                other => panic!("{:?}", other.err()),
+            }
+        }
+        let connection = Connection::new(dial(&server, person(&secret, role, DAY)).await.unwrap());
+        match connection.call(Request::Introduction(introduce()), SOON).await {
+            Ok(Reply::Refused(refusal)) => assert_eq!(refusal.code, RefusalCode::Forbidden),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_stores_nothing() {
+    let (server, secret) = secure().await;
+    for (role, may_store) in [(Role::Viewer, 0), (Role::Operator, 1)] {
+        let door = TcpDoor::new(person(&secret, role, DAY));
+        let mut link = door.dial(server.address, Purpose::Blobs).await.unwrap();
+        assert_eq!(link.reader.read_u8().await.unwrap(), may_store, "{role}");
+    }
+}
+
+#[tokio::test]
+async fn other_protocols_and_silence_do_not_hold_the_door() {
+    let (server, secret) = secure().await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 0xc1, 0xc1], &[0xff; 64], &[0x16, 3, 1, 2]]
+    {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // By an end or by a reset, behind an alert at most.
+        let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("it stays open");
+        assert!(answer.len() <= 7, "{garbage:?}: {answer:?}");
+    }
+    let dialled = timeout(Duration::from_secs(1), dial(&server, person(&secret, Role::Viewer, DAY))).await;
+    assert!(dialled.expect("those that say nothing are in the way").is_ok());
+    for mut stream in silent {
+        let _ = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("a silent one stays");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_beyond_the_limit_ends_the_connection() {
+    let (server, secret) = secure().await;
+    let mut link = dial(&server, person(&secret, Role::Operator, DAY)).await.unwrap();
+    let length = u32::try_from(FRAME_BYTES_MAX + 1).unwrap();
+    link.writer.write_all(&length.to_be_bytes()).await.unwrap();
+    link.writer.flush().await.unwrap();
+    let ended = timeout(SOON, link.reader.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "it stays open");
+}
+
+#[tokio::test]
+async fn sides_that_differ_about_tls_tell_so() {
+    let plain = server(Credentials::insecure()).await;
+    let error =
+        dial(&plain, Credentials::of_member(Secret::generate().unwrap()).unwrap()).await.err().unwrap();
+    assert!(error.to_string().contains("--insecure"), "{error}");
+    // Somebody who welcomes everybody is no member.
+    let anybody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = anybody.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = anybody.accept().await.unwrap();
+        write_frame(&mut stream, &"welcome, whoever you are, to this place").await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let door = TcpDoor::new(Credentials::of_member(Secret::generate().unwrap()).unwrap());
+    match door.dial(address, Purpose::Calls).await {
+        Err(DialError::Doubtful { doubt: Doubt::NoTls, .. }) => {}
+        other => panic!("{:?}", other.err()),
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_believed_any_more_is_hung_up_on() {
+    let (server, mut secret) = secure().await;
+    let dir = tempfile::tempdir().unwrap();
+    let old = Connection::new(dial(&server, person(&secret, Role::Operator, DAY)).await.unwrap());
+    for step in [Step::Add, Step::Sign] {
+        secret.rotate(step).unwrap();
+        server.credentials.replace(copy(&secret, &dir)).unwrap();
+    }
+    let new = Connection::new(dial(&server, person(&secret, Role::Operator, DAY)).await.unwrap());
+    let call = async |connection: &Connection| {
+        connection.call(Request::Control(ControlRequest::Members), SOON).await.is_ok()
+    };
+    assert!(call(&old).await && call(&new).await);
+    secret.rotate(Step::Drop).unwrap();
+    server.credentials.replace(copy(&secret, &dir)).unwrap();
+    timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
+    assert!(call(&new).await);
+}
+
+async fn datagrams(credentials: &Credentials) -> (SocketAddr, Datagrams) {
+    let listening = Listening::bind("127.0.0.1:0".parse().unwrap(), credentials).await.unwrap();
+    (listening.address(), listening.split().unwrap().1)
+}
+
+#[tokio::test]
+async fn only_members_datagrams_arrive_and_each_once() {
+    let ours = Credentials::of_member(Secret::generate().unwrap()).unwrap();
+    let ((address, mut receiver), (_, mut sender)) = (datagrams(&ours).await, datagrams(&ours).await);
+    let theirs = Credentials::of_member(Secret::generate().unwrap()).unwrap();
+    let (_, mut stranger) = datagrams(&theirs).await;
+    // Somebody on the way sees what goes by, sends it again, and changes it.
+    let tap = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    sender.send(b"first", tap.local_addr().unwrap()).unwrap();
+    let mut seen = [0; DATAGRAM_BYTES_MAX];
+    let length = tap.recv(&mut seen).await.unwrap();
+    let mut changed = seen[..length].to_vec();
+    changed[length - 1] ^= 1;
+
+    stranger.send(b"another cluster's", address).unwrap();
+    for datagram in [&b"plain"[..], &changed, &seen[..length], &seen[..length], &seen[..length]] {
+        tap.send_to(datagram, address).await.unwrap();
+    }
+    sender.send(b"last", address).unwrap();
+    let mut buffer = [0; DATAGRAM_BYTES_MAX];
+    for expected in ["first", "last"] {
+        let (bytes, _) = timeout(SOON, receiver.receive(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(bytes, expected.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_put_is_answered_and_the_connection_goes_on() {
+    use crate::sdfs::scrub::Scrub;
+    use crate::sdfs::server::BlobServer;
+    use crate::sdfs::store::BlobStore;
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path(), 0).unwrap();
+    let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
+    let dialer = Arc::new(TcpDoor::new(Credentials::insecure()));
+    let server = BlobServer::new(NodeId(1), store, scrub, dialer);
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    tokio::spawn(async move {
+        let (reader, writer) = tokio::io::split(theirs);
+        server.serve(reader, writer, false).await
+    });
+    let (reader, writer) = tokio::io::split(ours);
+    let link = Link { reader: Box::new(reader), writer: Box::new(writer), node: Some(NodeId(1)) };
+    let connection = BlobConnection::new(link);
+    for size in [10, 3 << 20] {
+        let bytes = vec![7; size];
+        let blob = BlobRef { digest: Digest::of(&bytes), size: size as u64 };
+        verify(blob, &bytes).unwrap();
+        let upload = UploadId { term: Term(1), number: 1 };
+        let stored = connection.put(blob, upload, &[], bytes.into()).await.unwrap();
+        assert_eq!(stored.holders, []);
+        assert!(stored.failed[0].1.contains("not store"), "{:?}", stored.failed);
+        assert!(connection.get(blob, 0).await.unwrap().next().await.is_err(), "nothing is there");
+    }
+}

@@ -1,0 +1,104 @@
+//! Files that nobody but their owner may read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::SecurityError;
+
+/// Largest file that is read, in bytes.
+const BYTES_MAX: u64 = 64 << 10;
+
+/// Reads a file that must be private.
+pub fn read(path: &Path) -> Result<Vec<u8>, SecurityError> {
+    let wrong = |source| SecurityError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(wrong)?;
+    check_mode(path, &file)?;
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(wrong)?;
+    Ok(bytes)
+}
+
+/// Refuses what the group or others can read. systemd hands credentials over with modes of its own, to one service.
+#[cfg(unix)]
+fn check_mode(path: &Path, file: &File) -> Result<(), SecurityError> {
+    use std::os::unix::fs::MetadataExt;
+
+    let metadata = file.metadata().map_err(|source| SecurityError::Read { path: path.to_owned(), source })?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let is_credential = credentials.is_some_and(|dir| dir.is_absolute() && path.starts_with(dir));
+    let exposed = if is_credential { 0o007 } else { 0o077 };
+    let mode = metadata.mode() & 0o777;
+    if metadata.is_file() && mode & exposed != 0 {
+        return Err(SecurityError::Exposed { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_mode(_path: &Path, _file: &File) -> Result<(), SecurityError> {
+    Ok(())
+}
+
+/// Writes a new private file; one that exists is left as it is.
+pub fn create(path: &Path, text: &str) -> Result<(), SecurityError> {
+    write_new(path, text).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => SecurityError::Exists { path: path.to_owned() },
+        _ => SecurityError::Write { path: path.to_owned(), source },
+    })
+}
+
+/// Puts a new private file in the place of an old one, all of it or nothing.
+pub fn replace(path: &Path, text: &str) -> Result<(), SecurityError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    let put = || {
+        // What an earlier try left behind is nobody's.
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write_new(&beside, text)?;
+        std::fs::rename(&beside, path)
+    };
+    put().map_err(|source| SecurityError::Write { path: path.to_owned(), source })
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret.pem");
+        create(&path, "text").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read(&path).unwrap(), b"text");
+        assert!(matches!(create(&path, "other"), Err(SecurityError::Exists { .. })));
+        for mode in [0o640, 0o604, 0o660, 0o644] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let refused = read(&path).unwrap_err();
+            assert!(matches!(refused, SecurityError::Exposed { .. }), "{mode:o}: {refused}");
+            assert!(refused.to_string().contains("chmod 600"), "{refused}");
+        }
+        replace(&path, "other").unwrap();
+        assert_eq!(read(&path).unwrap(), b"other");
+    }
+}

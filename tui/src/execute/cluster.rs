@@ -1,0 +1,111 @@
+//! `cluster`: a cluster's secret and people's identities, as files on this machine. No member is asked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use idunno_shared::security::secret::{Secret, Step};
+use idunno_shared::security::{Role, SecurityError, file};
+use serde_json::json;
+
+use super::{Answer, Exit, Failure};
+use crate::command::ClusterVerb;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Carries a `cluster` command out.
+pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
+    let done = match verb {
+        ClusterVerb::Init { out } => init(&out),
+        ClusterVerb::Issue { role, secret, out, valid_days } => issue(role.into(), &secret, &out, valid_days),
+        ClusterVerb::Rotate { step, secret } => rotate(step.into(), &secret),
+    };
+    done.map_err(|error| {
+        let exit = match &error {
+            SecurityError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
+            SecurityError::Mint(_) | SecurityError::Tls(_) | SecurityError::Write { .. } => Exit::Error,
+            _ => Exit::Refused,
+        };
+        Failure::new(exit, error.to_string())
+    })
+}
+
+fn init(out: &Path) -> Result<Answer, SecurityError> {
+    let secret = Secret::generate()?;
+    file::create(out, &secret.render())?;
+    let keys = secret.fingerprints();
+    let text = format!(
+        "{} is the secret of a new cluster, key {}.\nCopy it to each of the cluster's machines, and to nobody else.",
+        out.display(),
+        keys.join(", ")
+    );
+    Ok(Answer::new(json!({"file": out, "keys": keys}), text))
+}
+
+fn issue(role: Role, secret: &Path, out: &Path, valid_days: u32) -> Result<Answer, SecurityError> {
+    let identity = Secret::load(secret)?.mint_lasting(role, DAY * valid_days)?;
+    file::create(out, &identity.render())?;
+    let text = format!(
+        "{} makes its holder {} of the cluster for {valid_days} days: use it with --identity, or IDUNNO_IDENTITY.",
+        out.display(),
+        match role {
+            Role::Viewer => "a viewer",
+            Role::Operator | Role::Member => "an operator",
+        }
+    );
+    Ok(Answer::new(json!({"file": out, "role": role.name(), "valid_days": valid_days}), text))
+}
+
+fn rotate(step: Step, path: &Path) -> Result<Answer, SecurityError> {
+    let mut secret = Secret::load(path)?;
+    secret.rotate(step)?;
+    file::replace(path, &secret.render())?;
+    let keys = secret.fingerprints();
+    let next = match step {
+        Step::Add => {
+            "It is trusted and does not sign yet. Copy the file to all machines, make people new identities, then: rotate sign."
+        }
+        Step::Sign => {
+            "It signs, and the old one is trusted still. Copy the file to all machines, then: rotate drop."
+        }
+        Step::Drop => "The old one is gone. Copy the file to all machines: what it signed counts no more.",
+    };
+    let text = format!("{} has the keys {}.\n{next}", path.display(), keys.join(" (signs), "));
+    Ok(Answer::new(json!({"file": path, "keys": keys}), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::security::Credentials;
+
+    use super::*;
+    use crate::command::values::{ConsoleRole, RotationStep};
+
+    #[test]
+    fn a_secret_gives_identities_before_and_after_its_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let secret = path("secret.pem");
+        run(ClusterVerb::Init { out: secret.clone() }).unwrap();
+        assert_eq!(run(ClusterVerb::Init { out: secret.clone() }).unwrap_err().exit, Exit::Refused);
+        let issue = |role, name: &str| {
+            let (secret, out) = (secret.clone(), path(name));
+            run(ClusterVerb::Issue { role, secret, out, valid_days: 1 }).map(|_| path(name))
+        };
+        let viewer = issue(ConsoleRole::Viewer, "viewer.pem").unwrap();
+        assert_eq!(Credentials::load(&viewer).unwrap().role(), Role::Viewer);
+        assert_eq!(Credentials::load(&secret).unwrap().role(), Role::Operator);
+        for step in [RotationStep::Add, RotationStep::Sign, RotationStep::Drop] {
+            run(ClusterVerb::Rotate { step, secret: secret.clone() }).unwrap();
+            assert!(
+                run(ClusterVerb::Rotate { step, secret: secret.clone() }).is_err()
+                    || step == RotationStep::Drop
+            );
+        }
+        let operator = issue(ConsoleRole::Operator, "operator.pem").unwrap();
+        assert_eq!(Credentials::load(&operator).unwrap().role(), Role::Operator);
+        let missing = ClusterVerb::Rotate { step: RotationStep::Add, secret: path("none") };
+        assert_eq!(run(missing).unwrap_err().exit, Exit::NotFound);
+    }
+}
