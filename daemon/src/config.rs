@@ -3,6 +3,8 @@
 //! One structure serves all three, so that they cannot drift: clap reads flags and environment, serde the file, and
 //! what the former leaves out is taken from the latter. Everything is checked here, before anything starts.
 
+pub mod report;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

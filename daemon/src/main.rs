@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use idunno_daemon::config::Settings;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use idunno_daemon::config::{Settings, report};
 use idunno_daemon::{introducer, member};
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, and leaves the cluster in good order.
@@ -21,14 +21,38 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Program {
     /// Run the introducer: the well-known process through which new members find the cluster
-    Introducer(Settings),
+    Introducer(Run),
     /// Run a member: failure detector, metadata replica, file server and worker of one VM
+    Member(Run),
+    /// Check settings as the introducer or a member would, and run nothing
+    #[command(subcommand)]
+    CheckConfig(Checked),
+    /// Print a configuration file with every setting, explained and none set
+    PrintReference,
+}
+
+#[derive(clap::Args)]
+struct Run {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print every setting with its value and where that came from, and run nothing
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Whose settings are checked.
+#[derive(Subcommand)]
+enum Checked {
+    /// The introducer's
+    Introducer(Settings),
+    /// A member's
     Member(Settings),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments.program) {
+    let matches = Arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(arguments.program, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not `eprintln`, which panics where standard error cannot be written.
@@ -38,16 +62,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(program: Program) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
+    let print = |text: &str| io::stdout().write_all(text.as_bytes());
     match program {
-        Program::Introducer(settings) => {
+        Program::Introducer(Run { print_config: true, .. })
+        | Program::Member(Run { print_config: true, .. }) => {
+            let (_, settings) = matches.subcommand().unwrap_or(("", matches));
+            print(&report::origins(settings)?)?;
+        }
+        Program::Introducer(Run { settings, .. }) => {
             let config = settings.with_file()?.introducer()?;
-            runtime.block_on(introducer::run(config))
+            runtime()?.block_on(introducer::run(config))?;
         }
-        Program::Member(settings) => {
+        Program::Member(Run { settings, .. }) => {
             let config = settings.with_file()?.member()?;
-            runtime.block_on(member::run(config))
+            runtime()?.block_on(member::run(config))?;
         }
+        Program::CheckConfig(Checked::Introducer(settings)) => {
+            settings.with_file()?.introducer()?;
+            print("the introducer's settings are in order\n")?;
+        }
+        Program::CheckConfig(Checked::Member(settings)) => {
+            settings.with_file()?.member()?;
+            print("the member's settings are in order\n")?;
+        }
+        Program::PrintReference => print(&report::reference())?,
     }
+    Ok(())
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

@@ -1,0 +1,137 @@
+//! The settings as people read them: all there are, and where each value came from.
+//!
+//! Both are made from the flags' own documentation, so that there is one place to keep true.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command};
+
+use super::{ConfigError, Settings};
+
+/// A commented configuration file with every setting, none set.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Settings of idunnod, introducer and member. A flag wins over the environment, the environment over this file.\n",
+    );
+    for setting in settings().get_arguments().filter(|setting| setting.get_id() != "config") {
+        let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
+        // Words in place of a value stand in the help.
+        let default =
+            documented(setting).map(|default| default.split(", ").next().unwrap_or_default().to_owned());
+        let default = default.filter(|default| !default.contains(' ') && default != "none");
+        let (flag, key) = (setting.get_long().unwrap_or_default(), setting.get_id());
+        let variable = setting.get_env().unwrap_or_default().display();
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n# {help}\n# --{flag}, {variable}\n");
+        let value = default.map_or_else(|| placeholder(setting), |default| format!("{default:?}"));
+        let _ = writeln!(text, "# {key} = {}", unquoted(&value));
+    }
+    text
+}
+
+/// Every setting of a command line with its value, and whether a flag, the environment, the file or nobody set it.
+pub fn origins(matches: &ArgMatches) -> Result<String, ConfigError> {
+    let file = matches.get_one::<std::path::PathBuf>("config");
+    let in_file = match file {
+        Some(path) => table(path)?,
+        None => toml::Table::new(),
+    };
+    let mut rows = Vec::new();
+    for setting in settings().get_arguments().filter(|setting| setting.get_id() != "config") {
+        let key = setting.get_id().as_str();
+        let given = matches.get_raw(key).and_then(|mut values| values.next());
+        let given = given.map(|value| format!("{:?}", value.to_string_lossy()));
+        rows.push(match (matches.value_source(key), in_file.get(key)) {
+            (Some(ValueSource::CommandLine), _) => {
+                let flag = setting.get_long().unwrap_or_default();
+                (format!("{key} = {}", unquoted(&given.unwrap_or_default())), format!("--{flag}"))
+            }
+            (Some(ValueSource::EnvVariable), _) => {
+                let variable = setting.get_env().unwrap_or_default().display().to_string();
+                (format!("{key} = {}", unquoted(&given.unwrap_or_default())), variable)
+            }
+            (_, Some(value)) => {
+                let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+                (format!("{key} = {value}"), path)
+            }
+            _ => {
+                let default = documented(setting);
+                (format!("# {key}"), default.map_or_else(|| "not set".into(), |it| format!("default: {it}")))
+            }
+        });
+    }
+    let width = rows.iter().map(|(value, _)| value.chars().count()).max().unwrap_or(0);
+    let line = |(value, origin): &(String, String)| format!("{value:width$}  # {origin}\n");
+    Ok(rows.iter().map(line).collect())
+}
+
+fn table(path: &Path) -> Result<toml::Table, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    text.parse().map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+fn settings() -> Command {
+    Settings::augment_args(Command::new("idunnod"))
+}
+
+/// What a setting is where nobody says, as its help has it.
+fn documented(setting: &Arg) -> Option<String> {
+    let help = setting.get_help()?.to_string();
+    let (_, default) = help.split_once(" [default: ")?;
+    Some(default.trim_end_matches(']').to_owned())
+}
+
+fn placeholder(setting: &Arg) -> String {
+    let names = setting.get_value_names().unwrap_or_default();
+    format!("{:?}", names.first().map_or("", |name| name.as_str()))
+}
+
+/// Numbers and truth stand without quotes in TOML.
+fn unquoted(value: &str) -> String {
+    let bare = value.trim_matches('"');
+    let is_plain = bare.parse::<u64>().is_ok() || bare.parse::<bool>().is_ok();
+    if is_plain { bare.to_owned() } else { value.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_every_setting_and_is_a_file_that_can_be_read() {
+        let text = reference();
+        assert!(toml::from_str::<Settings>(&text).is_ok(), "{text}");
+        // Each line is a key that there is: with a value of its own kind it can be set.
+        let keys = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = "));
+        let keys: Vec<&str> = keys.map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), settings().get_arguments().count() - 1, "{keys:?}");
+        for key in keys {
+            let error = toml::from_str::<Settings>(&format!("{key} = []")).unwrap_err().to_string();
+            assert!(!error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_committed_reference_is_the_one_of_the_code() {
+        let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/idunnod.toml");
+        let committed = std::fs::read_to_string(committed).unwrap();
+        assert_eq!(committed, reference(), "write it anew: idunnod print-reference >docs/idunnod.toml");
+    }
+
+    #[test]
+    fn each_value_tells_where_it_came_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("member.toml");
+        std::fs::write(&file, "threads = 3\nname = 'file'\n").unwrap();
+        let words = ["idunnod", "--config", file.to_str().unwrap(), "--name", "flag"];
+        let text = origins(&settings().get_matches_from(words)).unwrap();
+        let line = |key: &str| text.lines().find(|line| line.contains(key)).unwrap().to_owned();
+        assert!(line("name = \"flag\"").ends_with("# --name"), "{text}");
+        assert!(line("threads = 3").ends_with(&format!("# {}", file.display())), "{text}");
+        assert!(line("# log_files").ends_with("# default: 14"), "{text}");
+        assert!(line("# advertise").ends_with("# not set"), "{text}");
+    }
+}
