@@ -48,6 +48,7 @@ fn view(term: u64) -> ClusterView {
         loads: vec![],
         policy: Policy::Rate,
         sharings: Vec::new(),
+        rates: None,
     }
 }
 

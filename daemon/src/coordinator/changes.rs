@@ -12,6 +12,7 @@ use idunno_shared::wire::jobs::{JobReply, JobRequest, METRIC_BYTES_MAX, METRICS_
 use idunno_shared::wire::refusal::Refusal;
 
 use super::Office;
+use crate::clock::wall_ms;
 
 impl Office {
     /// Where blobs are to go.
@@ -98,6 +99,9 @@ impl Office {
                 self.uploads().touch(commit.upload, self.means.clock.now())?;
                 let reply = self.desk.commit(commit.clone()).await?;
                 self.uploads().end(commit.upload);
+                if let JobReply::Committed { accepted, .. } = reply {
+                    self.rates().note(commit.job, commit.worker, accepted, wall_ms());
+                }
                 Ok(reply)
             }
             JobRequest::Failed { worker, lease, faults } => {

@@ -12,7 +12,7 @@ pub(super) fn content(view: &ClusterView) -> Content {
         column("JOB", false, 0),
         column("STATE", false, 0),
         column("PROGRESS", false, 1),
-        column("QPS 10 S", true, 2),
+        column("Q/S 10 S", true, 2),
         column("ETA", true, 5),
         column("MODEL", false, 3),
         column("DONE", true, 4),

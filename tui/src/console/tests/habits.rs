@@ -132,8 +132,8 @@ fn events_tell_the_failover_and_the_charts_show_its_gap() {
         &text,
         &["m3 coordinates in term 4", "m1 is dead", "120 blobs lack copies", "in sight again after 3 s"],
     );
-    let curve = state.history.rates[&JobId(1)].last(30);
-    assert_eq!(curve.iter().filter(|value| value.is_nan()).count(), 3, "{curve:?}");
+    let curve = state.history.jobs[&JobId(1)].last(30);
+    assert_eq!(curve.iter().filter(|value| value.is_nan()).count(), 1, "{curve:?}");
 }
 
 #[test]

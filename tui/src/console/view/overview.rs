@@ -6,8 +6,10 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
 
 use super::{figures, table};
+use crate::console::history::{Curve, STEPS_MAX};
 use crate::console::layout::WIDE;
 use crate::console::rows::progress;
 use crate::console::state::State;
@@ -21,6 +23,10 @@ const FIGURES_WIDTH: u16 = 54;
 /// The least that the events get.
 const EVENTS_MIN: u16 = 4;
 const BAR: usize = 10;
+/// The coordinator's steps are of 5 s.
+const STEPS_A_MINUTE: usize = 12;
+/// The highest chart, in lines.
+const CHART_MAX: usize = 6;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let Some(view) = &state.view else {
@@ -117,15 +123,9 @@ fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>
 
 /// Jobs with a chart: those that run, then those whose curve is not over yet.
 fn charted<'a>(state: &State, view: &'a ClusterView) -> Vec<&'a JobView> {
-    let curve = |job: &&JobView| {
-        state
-            .history
-            .rates
-            .get(&job.id)
-            .is_some_and(|curve| curve.last(usize::MAX).iter().any(|it| *it > 0.0))
-    };
+    let rises = |job: &&JobView| state.history.jobs.get(&job.id).is_some_and(Curve::rises);
     let mut jobs: Vec<&JobView> =
-        view.jobs.iter().filter(|job| job.state == JobState::Running || curve(job)).collect();
+        view.jobs.iter().filter(|job| job.state == JobState::Running || rises(job)).collect();
     jobs.sort_by_key(|job| job.state != JobState::Running);
     jobs
 }
@@ -135,35 +135,57 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
         return;
     }
     let theme = state.theme;
-    let mut lines = vec![Line::styled("QUERIES PER SECOND, THE LAST FOUR MINUTES", theme.style(Role::Title))];
+    let width = usize::from(area.width).saturating_sub(1);
+    // A step is as many cells wide as the screen allows.
+    let steps = STEPS_MAX.min(width);
+    let cells = (width / STEPS_MAX).max(1);
+    let title = format!("QUERIES PER SECOND, {} MIN", steps / STEPS_A_MINUTE);
+    let mut lines = vec![Line::styled(title, theme.style(Role::Title))];
     if jobs.is_empty() {
-        lines.push(Line::styled("no job has run yet", theme.style(Role::Dim)));
+        lines.push(Line::styled("no job has run in this time", theme.style(Role::Dim)));
     }
     let room = usize::from(area.height).saturating_sub(1);
     let shown = jobs.len().min((room / 2).max(1));
-    let height = (room.checked_div(shown).unwrap_or(0)).saturating_sub(1).min(6);
-    let width = usize::from(area.width).saturating_sub(1);
+    let height = (room.checked_div(shown).unwrap_or(0)).saturating_sub(1).min(CHART_MAX);
+    let mut unknown = false;
     for (number, job) in jobs.iter().take(shown).enumerate() {
-        let values = state.history.rates.get(&job.id).map(|curve| curve.last(width)).unwrap_or_default();
+        let values = state.history.jobs.get(&job.id).map(|curve| curve.last(steps)).unwrap_or_default();
+        unknown |= values.iter().any(|value| value.is_nan());
         let top = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let (share, percent) = progress(job);
-        let eta = job.eta_s.map(|eta| format!("  {} left", text::seconds(eta))).unwrap_or_default();
-        let label = format!(
-            "{} {}  {} {percent} %  {:.1} q/s{eta}  (top {top:.0})",
-            job.id,
-            job.model,
-            theme.bar(share, BAR),
-            job.rate_10s_qps
-        );
-        lines.push(Line::styled(label, theme.style(Role::Plain)));
-        let chart = theme.chart(&values, width, height, top);
+        let wide: Vec<f64> = values.into_iter().flat_map(|value| std::iter::repeat_n(value, cells)).collect();
+        lines.push(Line::raw(table::cut(label(job, top, width, theme), width)));
+        let chart = theme.chart(&wide, wide.len(), height, top);
         lines.extend(chart.into_iter().map(|line| Line::styled(line, theme.style(Role::Curve(number)))));
     }
     let more = jobs.len() - shown;
     if more > 0 && lines.len() < usize::from(area.height) {
         lines.push(Line::styled(format!("and {more} more: see the jobs page"), theme.style(Role::Dim)));
     }
+    if unknown {
+        // A new coordinator knows nothing of the time before it.
+        lines[0].push_span(Span::styled("  blank: not known", theme.style(Role::Dim)));
+    }
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// What stands above a job's chart: what fits, the most important first.
+fn label(job: &JobView, top: f64, width: usize, theme: Theme) -> String {
+    let (share, percent) = progress(job);
+    let head = format!("{} {}  {:.1} q/s", job.id, job.model, job.rate_10s_qps);
+    let bar = format!("  {} {percent} %", theme.bar(share, BAR));
+    let eta = job.eta_s.map(|eta| format!("  {} left", text::seconds(eta))).unwrap_or_default();
+    let state = if job.state == JobState::Running {
+        String::new()
+    } else {
+        format!("  {}", text::job_state(&job.state).0)
+    };
+    let mut label = head;
+    for part in [state, bar, eta, format!("  top {top:.1}")] {
+        if label.width() + part.width() <= width {
+            label.push_str(&part);
+        }
+    }
+    label
 }
 
 fn draw_events(state: &State, frame: &mut Frame<'_>, area: Rect) {

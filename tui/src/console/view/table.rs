@@ -79,10 +79,8 @@ fn shown_text(cell: &Cell, theme: Theme) -> String {
     match &cell.mark {
         Mark::Share(share) => format!("{} {}", theme.bar(*share, BAR_CELLS), cell.text),
         Mark::State => format!("{} {}", theme.glyph(cell.role), cell.text),
-        Mark::Course(values) => {
-            let top = values.iter().copied().filter(|value| value.is_finite()).fold(1.0, f64::max);
-            let chart = theme.chart(values, BAR_CELLS, 1, top);
-            format!("{} {}", chart[0], cell.text)
+        Mark::Course(values, top) => {
+            format!("{} {}", theme.chart(values, values.len(), 1, *top)[0], cell.text)
         }
         Mark::None => cell.text.clone(),
     }
