@@ -69,6 +69,7 @@ fn the_commands_have_their_exact_names() {
             "logs",
             "info",
             "keys",
+            "gen-config",
             "completions",
             "man",
             "local up",

@@ -3,6 +3,7 @@
 //! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
 
 pub mod control;
+pub mod dry_run;
 pub mod failure;
 pub mod files;
 pub mod jobs;
@@ -16,6 +17,7 @@ pub mod results;
 pub mod session;
 pub mod status;
 pub mod table;
+pub mod template;
 pub mod text;
 pub mod wait;
 
@@ -70,6 +72,9 @@ impl Answer {
 
 /// Carries a command out.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
+    if session.dry_run && verb.changes() {
+        return dry_run::run(session, &verb).await;
+    }
     if session.read_only && verb.changes() {
         return Err(Failure::new(
             Exit::Refused,
@@ -121,6 +126,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Logs { members, lines } => logs::run(session, &members, lines).await,
         Verb::Info => own::info(session),
         Verb::Keys => own::keys(),
+        Verb::GenConfig { keymap, write } => template::run(keymap, write),
         Verb::Completions { shell } => own::completions(shell),
         Verb::Man { directory } => own::man(&directory),
         Verb::Local(verb) => local::run(session, verb).await,

@@ -21,7 +21,7 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
         column("STATE", false, 0),
         column("ROLE", false, 2),
         column("MODEL SERVER", false, 3),
-        column("Q/S 10 S", true, 1),
+        column("Q/S", true, 1),
         column("IN HAND", true, 5),
         column("BLOBS", true, 8),
         column("HELD", true, 4),

@@ -15,10 +15,8 @@ pub(super) fn content(view: &ClusterView) -> Content {
     let mut columns = vec![
         column("MODEL", false, 0),
         column("STATE", false, 1),
-        column("VERSION", false, 4),
         column("READY", true, 2),
-        column("LOADING", true, 3),
-        column("FAILED", true, 3),
+        column("VERSION", false, 30),
     ];
     let names = super::names(view);
     let mut workers: Vec<_> = view.workers.iter().map(|worker| worker.node).collect();
@@ -29,19 +27,14 @@ pub(super) fn content(view: &ClusterView) -> Content {
     columns.extend(workers.iter().enumerate().map(|(place, node)| Column {
         title: names.get(node).map_or_else(|| node.to_string(), |name| name.to_uppercase()),
         right: false,
-        rank: u8::try_from(place + 5).unwrap_or(u8::MAX),
+        rank: u8::try_from(place + 3).unwrap_or(u8::MAX),
     }));
     let row = |model: &ModelView| {
-        let count = |wanted: fn(&ModelState) -> bool| {
-            Cell::count(model.workers.iter().filter(|(_, state)| wanted(state)).count() as u64)
-        };
         let mut cells = vec![
             Cell::plain(model.model.to_string()),
             summary(model),
+            ready(model, view.workers.len()),
             Cell::of(Role::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
-            count(|state| matches!(state, ModelState::Ready(_))),
-            count(|state| matches!(state, ModelState::Loading)),
-            count(|state| matches!(state, ModelState::Failed(_))),
         ];
         cells.extend(workers.iter().map(|node| {
             let state = model.workers.iter().find(|(worker, _)| worker == node);
@@ -57,6 +50,16 @@ pub(super) fn content(view: &ClusterView) -> Content {
         Row { key: model.model.to_string(), cells }
     };
     (columns, view.models.iter().map(row).collect())
+}
+
+/// At how many workers it is ready, and at how many it failed.
+fn ready(model: &ModelView, workers: usize) -> Cell {
+    let count = |wanted: fn(&ModelState) -> bool| model.workers.iter().filter(|(_, it)| wanted(it)).count();
+    let ready = count(|state| matches!(state, ModelState::Ready(_)));
+    let failed = count(|state| matches!(state, ModelState::Failed(_)));
+    let (role, note) =
+        if failed > 0 { (Role::Bad, format!(", {failed} failed")) } else { (Role::Plain, String::new()) };
+    Cell { role, ..Cell::figure(ready as f64, format!("{ready} of {workers}{note}")) }
 }
 
 fn summary(model: &ModelView) -> Cell {

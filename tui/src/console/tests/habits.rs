@@ -56,7 +56,7 @@ fn a_frozen_screen_stays_and_catches_up() {
 fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
     let mut state = busy(Page::Jobs);
     press(&mut state, KeyCode::Char('a'));
-    shows(&screen(&state, 200, 60, 60_000), &["which?", "set-batch-size", "stop-job", "(asks first)"]);
+    shows(&screen(&state, 200, 60, 60_000), &["a and then", "set-batch-size", "stop-job", "asks first"]);
     press(&mut state, KeyCode::Char('b'));
     shows(&screen(&state, 120, 40, 60_000), &["set-batch-size", "job-2", "needed"]);
     press(&mut state, KeyCode::Enter);

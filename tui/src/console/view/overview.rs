@@ -22,11 +22,13 @@ const FIGURES: u16 = 10;
 const FIGURES_WIDTH: u16 = 54;
 /// The least that the events get.
 const EVENTS_MIN: u16 = 4;
+/// Lines of the first steps.
+const FIRST_STEPS: u16 = 8;
 const BAR: usize = 10;
 /// The coordinator's steps are of 5 s.
 const STEPS_A_MINUTE: usize = 12;
 /// The highest chart, in lines.
-const CHART_MAX: usize = 6;
+const CHART_MAX: usize = 8;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let Some(view) = &state.view else {
@@ -36,20 +38,25 @@ pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     };
     let jobs = charted(state, view);
     let (facts, charts, events) = if area.width >= WIDE {
+        // The charts take what they can use, the events the rest.
+        let charts = u16::try_from(jobs.len().max(1) * (CHART_MAX + 1) + 2).unwrap_or(u16::MAX);
+        let top = charts.max(FIGURES).min(area.height / 3 * 2);
         let [top, events] =
-            Layout::vertical([Constraint::Percentage(65), Constraint::Min(EVENTS_MIN)]).areas(area);
+            Layout::vertical([Constraint::Length(top), Constraint::Min(EVENTS_MIN)]).areas(area);
         let [facts, charts] =
             Layout::horizontal([Constraint::Length(FIGURES_WIDTH), Constraint::Min(0)]).areas(top);
         (facts, charts, events)
     } else {
         let wanted = u16::try_from(jobs.len()).unwrap_or(u16::MAX).saturating_mul(3).saturating_add(1);
         let room = area.height.saturating_sub(FIGURES + EVENTS_MIN);
-        let charts = if jobs.is_empty() { 0 } else { wanted.min(room.max(3)) };
+        let wanted = if view.jobs.is_empty() { FIRST_STEPS } else { wanted };
+        let charts = if wanted == 1 { 0 } else { wanted.min(room.max(3)) };
         let parts = [Constraint::Max(FIGURES), Constraint::Length(charts), Constraint::Min(0)];
         let [facts, charts, events] = Layout::vertical(parts).areas(area);
         (facts, charts, events)
     };
-    frame.render_widget(Paragraph::new(facts_text(view, state.theme, facts.width)), facts);
+    let inside = Rect { width: facts.width.saturating_sub(2), ..facts };
+    frame.render_widget(Paragraph::new(facts_text(view, state.theme, inside.width)), inside);
     draw_charts(state, &jobs, frame, charts);
     draw_events(state, frame, events);
 }
@@ -82,14 +89,14 @@ fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>
         || vec![Span::styled("fewer than two jobs run", theme.style(Role::Dim))],
         |(jobs, gap)| {
             let policy = text::policy(view.policy).0;
-            raw(format!("{:.0} % between the rates of {jobs} jobs, policy {policy}", gap * 100.0))
+            raw(format!("{:.0} % between {jobs} jobs, policy {policy}", gap * 100.0))
         },
     );
     let count = |wanted: fn(&JobState) -> bool| view.jobs.iter().filter(|job| wanted(&job.state)).count();
     let mut members = figures::members(view, theme);
     members.push(Span::raw(format!("({up} of {voters} voters up)")));
     let verdict = format!("{word}{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "));
-    let verdict = table::cut(verdict, usize::from(width.saturating_sub(4)));
+    let verdict = table::cut(verdict, usize::from(width.saturating_sub(2)));
     vec![
         Line::styled("CLUSTER", theme.style(Role::Title)),
         Line::from(state(role, verdict)),
@@ -142,7 +149,7 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
     let title = format!("QUERIES PER SECOND, {} MIN", steps / STEPS_A_MINUTE);
     let mut lines = vec![Line::styled(title, theme.style(Role::Title))];
     if jobs.is_empty() {
-        lines.push(Line::styled("no job has run in this time", theme.style(Role::Dim)));
+        lines.extend(first_steps(state));
     }
     let room = usize::from(area.height).saturating_sub(1);
     let shown = jobs.len().min((room / 2).max(1));
@@ -166,6 +173,31 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
         lines[0].push_span(Span::styled("  blank: not known", theme.style(Role::Dim)));
     }
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// What to do next where there is no job, for those who see this for the first time.
+fn first_steps(state: &State) -> Vec<Line<'static>> {
+    let theme = state.theme;
+    let mut lines = vec![Line::styled("no job has run in this time", theme.style(Role::Dim)), Line::raw("")];
+    let unused = state.view.as_ref().is_some_and(|view| view.jobs.is_empty());
+    if state.read_only || !unused {
+        return lines;
+    }
+    lines.push(Line::styled("FIRST STEPS", theme.style(Role::Title)));
+    for (name, what) in [
+        ("populate-test-data", "store a directory's files as a data set"),
+        ("train-start", "train the models"),
+        ("add-job", "add a job: a model over the data set"),
+        ("start-job", "start it"),
+    ] {
+        let keys = state.keymap.hint(name).unwrap_or_default();
+        lines.push(Line::from(vec![
+            Span::styled(format!("{keys:<5}"), theme.style(Role::Key)),
+            Span::raw(format!("{what}  ")),
+            Span::styled(format!(":{name}"), theme.style(Role::Dim)),
+        ]));
+    }
+    lines
 }
 
 /// What stands above a job's chart: what fits, the most important first.

@@ -108,19 +108,19 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
         Line::from(vec![
             Span::styled(format!("{} {}  ", theme.glyph(cell.role), cell.text), theme.style(cell.role)),
             Span::raw(format!(
-                "{} {percent} %  {} over {}{called}",
+                "{} {percent} % of {}  {} over {}{called}",
                 theme.bar(share, BAR),
+                job.submitted,
                 job.model,
                 job.dataset
             )),
         ]),
         Line::raw(format!(
-            "{} done  {} dead  {} pending  {} in leases  of {}; batch size {}{weight}{accuracy}",
+            "{} done  {} dead  {} pending, {} of them leased  batch {}{weight}{accuracy}",
             job.done,
             job.dead,
             jobs::pending(job),
             job.leased,
-            job.submitted,
             text::batch_size(job)
         )),
         Line::from(vec![
@@ -176,10 +176,10 @@ fn member(state: &State, id: NodeId, view: &ClusterView) -> Vec<Line<'static>> {
         Line::from(vec![
             Span::styled(format!("{} {}", theme.glyph(cell.role), cell.text), theme.style(cell.role)),
             Span::raw(format!(
-                "  {}  {}  started {} times  incarnation {}  id {id}",
+                "  {}  {}  {}  incarnation {}  id {id}",
                 member.address,
                 text::role(member.role),
-                member.generation,
+                text::count(member.generation, "start"),
                 member.incarnation
             )),
         ]),

@@ -62,7 +62,11 @@ pub(super) fn empty(state: &State) -> String {
                 (Some(error), _) => crate::tail::printable(error),
                 (None, Some(_)) => String::from("asking"),
                 (None, None) if !state.filter().is_empty() => {
-                    format!("no name here starts with '{}'; Esc clears it", state.filter())
+                    format!(
+                        "no name in {} starts with '{}': names are found by their beginning; Esc clears it",
+                        if state.files.folder.is_empty() { "the store" } else { &state.files.folder },
+                        state.filter()
+                    )
                 }
                 (None, None) => String::from("no files: ':put LOCAL SDFS' stores one"),
             };
