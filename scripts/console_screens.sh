@@ -43,7 +43,10 @@ for size in 120x40 80x24; do
     sleep 5
     page overview CLUSTER 1
     page members STATE 2 j
-    page jobs PROGRESS 3 j
+    page member "incarnation" Enter
+    tmux send-keys -t "$session" Escape
+    # The newest jobs are those that run.
+    page jobs PROGRESS 3 G k
     page job-vms "SHARE OF" Enter
     page job-batches 'TRY\|no batch' Right
     page job-dead-letters "dead letters" Right
@@ -54,6 +57,8 @@ for size in 120x40 80x24; do
     page logs following 7
     page events KIND 8
     page form "MODEL" a n
+    tmux send-keys -t "$session" Escape
+    page line "add-job MODEL" : a d d - j o b
     tmux send-keys -t "$session" Escape
     page palette "what?" C-p
     tmux send-keys -t "$session" Escape

@@ -149,7 +149,9 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
             let mut what: Vec<String> = names.iter().map(ToString::to_string).collect();
             what.extend(coordinator.then(|| String::from("the member that coordinates")));
-            what.extend(random.map(|count| format!("{count} other members, chosen at random")));
+            what.extend(
+                random.map(|it| format!("{}, chosen at random", text::count(it.into(), "other member"))),
+            );
             named("kill", what)
         }
         LocalVerb::Down { purge } => {

@@ -17,6 +17,8 @@ pub(super) fn content(view: &ClusterView) -> Content {
         column("STATE", false, 1),
         column("READY", true, 2),
         column("VERSION", false, 30),
+        // Why one failed is read before what another measured.
+        column("LAST TRAINING", false, if view.models.iter().any(failed) { 2 } else { 31 }),
     ];
     let names = super::names(view);
     let mut workers: Vec<_> = view.workers.iter().map(|worker| worker.node).collect();
@@ -35,6 +37,7 @@ pub(super) fn content(view: &ClusterView) -> Content {
             summary(model),
             ready(model, view.workers.len()),
             Cell::of(Role::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
+            last_training(model),
         ];
         cells.extend(workers.iter().map(|node| {
             let state = model.workers.iter().find(|(worker, _)| worker == node);
@@ -62,6 +65,20 @@ fn ready(model: &ModelView, workers: usize) -> Cell {
     Cell { role, ..Cell::figure(ready as f64, format!("{ready} of {workers}{note}")) }
 }
 
+/// Whether the last training failed, and no other runs.
+fn failed(model: &ModelView) -> bool {
+    model.failure.is_some() && !model.training
+}
+
+/// Why the last training failed, or what it measured.
+fn last_training(model: &ModelView) -> Cell {
+    if let Some(reason) = model.failure.as_ref().filter(|_| failed(model)) {
+        return Cell::of(Role::Bad, crate::tail::printable(reason));
+    }
+    let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    Cell::of(Role::Dim, if metrics.is_empty() { String::from("-") } else { metrics.join(", ") })
+}
+
 fn summary(model: &ModelView) -> Cell {
     let role = match (&model.failure, model.training, &model.version) {
         (_, true, _) => Role::Warn,
@@ -69,7 +86,12 @@ fn summary(model: &ModelView) -> Cell {
         (None, false, Some(_)) => Role::Good,
         (None, false, None) => Role::Dim,
     };
-    Cell::state(role, model_summary(model))
+    let word = match role {
+        Role::Bad => String::from("failed"),
+        Role::Good => String::from("trained"),
+        _ => model_summary(model),
+    };
+    Cell::state(role, word)
 }
 
 fn at_worker(state: &ModelState) -> Cell {

@@ -124,7 +124,7 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
         Mode::Help { input, .. } | Mode::Palette { input, .. } => typed("search: ", input, frame, area),
         Mode::Form(_) => {
             notice_above(state, frame, area);
-            let text = "Tab next field  Right takes the name offered  Enter gives the command  Esc cancel";
+            let text = "Tab next field  Right takes what is offered  Enter gives it  Esc cancel";
             frame.render_widget(Paragraph::new(text).style(theme.style(Role::Dim)), area);
         }
         _ => {
