@@ -29,6 +29,12 @@ impl Curve {
         unknown.chain(self.0.iter().skip(self.0.len() - known).copied()).collect()
     }
 
+    /// The highest of the last values.
+    pub fn top(&self, count: usize) -> f64 {
+        // What is not known is passed over by `max`.
+        self.0.iter().rev().take(count).copied().fold(0.0, f64::max)
+    }
+
     /// Whether anything was answered in its time.
     pub fn rises(&self) -> bool {
         self.0.iter().any(|value| *value > 0.0)

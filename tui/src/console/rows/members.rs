@@ -37,9 +37,7 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
     let mut members: Vec<&MemberView> = view.members.iter().collect();
     members.sort_by_cached_key(|member| natural(member.name.as_str()));
     // One scale for all: who does less than the others is seen at once.
-    let courses: BTreeMap<NodeId, Vec<f64>> =
-        history.members.iter().map(|(&id, curve)| (id, curve.last(COURSE_STEPS))).collect();
-    let top = courses.values().flatten().copied().filter(|rate| rate.is_finite()).fold(0.0, f64::max);
+    let top = history.members.values().map(|curve| curve.top(COURSE_STEPS)).fold(0.0, f64::max);
     let rows = members
         .into_iter()
         .enumerate()
@@ -48,7 +46,7 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
                 return Row { key: member.name.to_string(), cells: Vec::new() };
             }
             let load = loads.get(&member.id).copied();
-            let rate = courses.get(&member.id).map(|course| rate(course, top));
+            let rate = history.members.get(&member.id).map(|curve| rate(&curve.last(COURSE_STEPS), top));
             row(member, workers.get(&member.id).copied(), load, rate)
         })
         .collect();

@@ -12,14 +12,14 @@ use super::{figures, table};
 use crate::console::history::{Curve, STEPS_MAX};
 use crate::console::layout::WIDE;
 use crate::console::rows::progress;
-use crate::console::state::State;
+use crate::console::state::{Link, State};
 use crate::console::theme::{Role, Theme};
 use crate::execute::text;
 
 /// Lines of the figures, their title among them.
 const FIGURES: u16 = 10;
 /// Columns of the figures where they stand beside the charts.
-const FIGURES_WIDTH: u16 = 54;
+const FIGURES_WIDTH: u16 = 57;
 /// The least that the events get.
 const EVENTS_MIN: u16 = 4;
 /// Lines of the first steps.
@@ -56,7 +56,7 @@ pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
         (facts, charts, events)
     };
     let inside = Rect { width: facts.width.saturating_sub(2), ..facts };
-    frame.render_widget(Paragraph::new(facts_text(view, state.theme, inside.width)), inside);
+    frame.render_widget(Paragraph::new(facts_text(state, view, inside.width)), inside);
     draw_charts(state, &jobs, frame, charts);
     draw_events(state, frame, events);
 }
@@ -67,23 +67,30 @@ fn labelled(label: &str, theme: Theme, spans: Vec<Span<'static>>) -> Line<'stati
     Line::from(line)
 }
 
-fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>> {
+fn facts_text(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> {
+    let theme = state.theme;
     let (role, reasons) = figures::verdict(view);
     let word = match role {
         Role::Good => "healthy",
         Role::Warn => "degraded",
         _ => "in danger",
     };
-    let state =
+    // Nobody vouches for it while no coordinator is in sight.
+    let (role, seen) = match (&state.link, role) {
+        (Link::Live, role) => (role, ""),
+        (_, Role::Good) => (Role::Warn, "no coordinator in sight, was "),
+        (_, role) => (role, "no coordinator in sight, was "),
+    };
+    let told =
         |role: Role, text: String| Span::styled(format!("{} {text}", theme.glyph(role)), theme.style(role));
     let raw = |text: String| vec![Span::raw(text)];
     let ready = view.workers.iter().filter(|worker| worker.server == ServerState::Ready).count();
     let (up, voters) = figures::voters(view);
     let store = &view.store;
     let copies = match (store.unavailable, store.under_replicated) {
-        (0, 0) => state(Role::Good, String::from("all there")),
-        (0, short) => state(Role::Warn, format!("{short} short, {} under way", store.copying)),
-        (lost, short) => state(Role::Bad, format!("{lost} without a live copy, {short} short")),
+        (0, 0) => told(Role::Good, String::from("all there")),
+        (0, short) => told(Role::Warn, format!("{short} short, {} under way", store.copying)),
+        (lost, short) => told(Role::Bad, format!("{lost} without a live copy, {short} short")),
     };
     let gap = figures::gap(view).map_or_else(
         || vec![Span::styled("fewer than two jobs run", theme.style(Role::Dim))],
@@ -95,11 +102,11 @@ fn facts_text(view: &ClusterView, theme: Theme, width: u16) -> Vec<Line<'static>
     let count = |wanted: fn(&JobState) -> bool| view.jobs.iter().filter(|job| wanted(&job.state)).count();
     let mut members = figures::members(view, theme);
     members.push(Span::raw(format!("({up} of {voters} voters up)")));
-    let verdict = format!("{word}{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "));
+    let verdict = format!("{seen}{word}{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "));
     let verdict = table::cut(verdict, usize::from(width.saturating_sub(2)));
     vec![
         Line::styled("CLUSTER", theme.style(Role::Title)),
-        Line::from(state(role, verdict)),
+        Line::from(told(role, verdict)),
         labelled("members", theme, members),
         labelled("servers", theme, raw(format!("{ready} of {} ready", view.workers.len()))),
         labelled(
@@ -185,7 +192,7 @@ fn first_steps(state: &State) -> Vec<Line<'static>> {
     }
     lines.push(Line::styled("FIRST STEPS", theme.style(Role::Title)));
     for (name, what) in [
-        ("populate-test-data", "store a directory's files as a data set"),
+        ("populate-test-data", "store a directory as a data set"),
         ("train-start", "train the models"),
         ("add-job", "add a job: a model over the data set"),
         ("start-job", "start it"),

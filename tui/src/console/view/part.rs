@@ -131,7 +131,7 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
             chart,
         ]),
         Line::raw(format!(
-            "a query takes {:.1} ms (deviation {:.1}, median {:.1}, 90 % {:.1}, 95 % {:.1}, 99 % {:.1})",
+            "ms a query: mean {:.1}, deviation {:.1}, median {:.1}, p90 {:.1}, p95 {:.1}, p99 {:.1}",
             p.mean, p.std_dev, p.median, p.p90, p.p95, p.p99
         )),
     ]
