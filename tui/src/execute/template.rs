@@ -86,7 +86,7 @@ fn keys() -> String {
             [one] => format!("{one:?}"),
             many => format!("{many:?}"),
         };
-        text.push_str(&format!("\n# {}{page}\n#{name} = {keys}\n", item.help));
+        text.extend(["\n# ", &item.help, &page, "\n#", &name, " = ", &keys, "\n"]);
     }
     text
 }
