@@ -107,6 +107,7 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
         timeout: None,
         context: None,
         read_only: false,
+        dry_run: false,
         output: Output::Table,
         watch: false,
         theme: None,
