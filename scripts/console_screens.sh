@@ -29,6 +29,12 @@ page() {
     tmux capture-pane -p -t "$session" > "$out/$name-$size.txt"
 }
 
+# Goes back. A key right behind Escape would be taken for one with Alt.
+back() {
+    tmux send-keys -t "$session" Escape
+    sleep 0.5
+}
+
 mkdir -p "$out"
 for size in 120x40 80x24; do
     tmux new-session -d -s "$session" -x "${size%x*}" -y "${size#*x}" \
@@ -43,20 +49,25 @@ for size in 120x40 80x24; do
     sleep 5
     page overview CLUSTER 1
     page members STATE 2 j
-    page jobs PROGRESS 3 j
+    page member "incarnation" Enter
+    back
+    # The newest jobs are those that run.
+    page jobs PROGRESS 3 G k
     page job-vms "SHARE OF" Enter
     page job-batches 'TRY\|no batch' Right
     page job-dead-letters "dead letters" Right
-    tmux send-keys -t "$session" Escape
+    back
     page assignments "NOW" 4
     page files HOLDERS 5 j
     page models READY 6
     page logs following 7
     page events KIND 8
     page form "MODEL" a n
-    tmux send-keys -t "$session" Escape
+    back
+    page line "add-job MODEL" : a d d - j o b
+    back
     page palette "what?" C-p
-    tmux send-keys -t "$session" Escape
+    back
     page help "search" '?'
     tmux kill-session -t "$session"
     "$program" --dir "$cluster" local start "$killed"

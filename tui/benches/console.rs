@@ -14,7 +14,7 @@ use idunno_console::console::view::view;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
     AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
-    Liveness, LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
+    Liveness, LoadView, LogRole, MemberView, ModelView, RatesView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 use ratatui::Terminal;
@@ -77,6 +77,7 @@ fn cluster(second: u64) -> ClusterView {
         store: StoreView { files: FILES, blobs: FILES, bytes: FILES * 100_000, ..StoreView::default() },
         policy: Policy::Rate,
         sharings: Vec::new(),
+        rates: Some(rates(second)),
         loads: (1..=MEMBERS)
             .map(|number| LoadView {
                 node: NodeId(number),
@@ -86,6 +87,18 @@ fn cluster(second: u64) -> ClusterView {
                 bytes: 1 << 30,
             })
             .collect(),
+    }
+}
+
+/// Every step is a whole new one: the console takes the most that it ever gets.
+fn rates(second: u64) -> RatesView {
+    let counts = |number: u64| (0..60).map(|step| u32::try_from((number + step + second) % 200).unwrap_or(0)).collect();
+    RatesView {
+        step_ms: 5000,
+        first: second,
+        steps: 60,
+        jobs: (1..=JOBS).map(|number| (JobId(number), counts(number))).collect(),
+        members: (1..=MEMBERS).map(|number| (NodeId(number), counts(number))).collect(),
     }
 }
 

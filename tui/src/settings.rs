@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::command::{Global, Palette};
+use crate::command::{Global, Palette, alias};
 use crate::console::keymap::Keymap;
 use crate::execute::{Exit, Failure};
 
@@ -63,6 +63,8 @@ pub struct Config {
     pub context: Option<String>,
     /// Clusters by name.
     pub contexts: BTreeMap<String, Context>,
+    /// Commands by short names of one's own.
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// The settings, and what is wrong with their files.
@@ -101,6 +103,7 @@ impl Settings {
                 Config::default()
             }
         };
+        problems.extend(alias::problems(&config.aliases).map(|problem| format!("{CONFIG}: {problem}")));
         let keymap = read(&dir.join(KEYMAP), &mut problems).unwrap_or_default();
         let keymap = Arc::new(Keymap::read(&keymap));
         Self { dir: dir.to_owned(), config, keymap, problems }

@@ -48,6 +48,7 @@ fn view(term: u64) -> ClusterView {
         loads: vec![],
         policy: Policy::Rate,
         sharings: Vec::new(),
+        rates: None,
     }
 }
 
@@ -103,9 +104,11 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
     let global = Global {
         cluster: Seeds(cluster.clone()),
         dir: "no-such-directory".into(),
+        identity: None,
         timeout: None,
         context: None,
         read_only: false,
+        dry_run: false,
         output: Output::Table,
         watch: false,
         theme: None,

@@ -13,6 +13,7 @@ use idunno_shared::wire::refusal::Refusal;
 
 use super::Office;
 use super::desk::Trained;
+use crate::clock::wall_ms;
 
 impl Office {
     /// Where blobs are to go.
@@ -99,6 +100,9 @@ impl Office {
                 self.uploads().touch(commit.upload, self.means.clock.now())?;
                 let reply = self.desk.commit(commit.clone()).await?;
                 self.uploads().end(commit.upload);
+                if let JobReply::Committed { accepted, .. } = reply {
+                    self.rates().note(commit.job, commit.worker, accepted, wall_ms());
+                }
                 Ok(reply)
             }
             JobRequest::Failed { worker, lease, faults } => {

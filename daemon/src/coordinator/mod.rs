@@ -15,6 +15,7 @@
 //! | [`herald`]: who coordinates, to all members | itself |
 //! | [`archive`]: finished jobs' results into files | `core::archive` |
 //! | [`starting`]: what a job starts with | itself, by reading its data set |
+//! | [`rates`]: what was answered lately | itself, pure |
 //! | [`reads`], [`folders`], [`views`]: what people see | the log's state |
 
 pub mod archive;
@@ -23,6 +24,7 @@ pub mod desk;
 pub mod folders;
 pub mod herald;
 pub mod orders;
+pub mod rates;
 pub mod reads;
 pub mod repair;
 pub mod sharing;
@@ -43,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::desk::Desk;
+use self::rates::Rates;
 use self::uploads::Uploads;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus::{BarrierError, Consensus, ProposeError};
@@ -78,6 +81,7 @@ pub struct Office {
     means: Means,
     term: Term,
     uploads: Mutex<Uploads>,
+    rates: Mutex<Rates>,
     desk: Desk,
     repairs: watch::Receiver<repair::Progress>,
     /// Held while a data set is read: one at a time, for an extent of it is in memory.
@@ -106,7 +110,9 @@ impl Office {
                 async move { while repairing.changed().await.is_ok() {} },
             );
             let uploads = Mutex::new(Uploads::new(term, wall_ms()));
-            Self { uploads, means, term, desk, repairs, reading: tokio::sync::Mutex::default(), closed }
+            let rates = Mutex::new(Rates::new(wall_ms()));
+            let reading = tokio::sync::Mutex::default();
+            Self { means, term, uploads, rates, desk, repairs, reading, closed }
         })
     }
 
@@ -122,6 +128,10 @@ impl Office {
 
     fn uploads(&self) -> MutexGuard<'_, Uploads> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a majority has acknowledged this coordinator lately. Without that it decides nothing: another may.

@@ -140,14 +140,14 @@ impl Office {
     async fn push_views(&self, pushes: &mpsc::Sender<Reply>) {
         let mut ticks = interval(PUSH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last, mut skipped) = (None, 0);
+        let (mut last, mut skipped, mut told) = (None, 0, None);
         loop {
             ticks.tick().await;
             if self.may_decide().is_err() {
                 // What is shown must be the cluster's. The watcher notices the silence, and asks.
                 continue;
             }
-            let Some(view) = self.cluster_view().await else { return };
+            let Some(mut view) = self.cluster_view().await else { return };
             let same = last
                 .as_ref()
                 .is_some_and(|last| ClusterView { at_ms: view.at_ms, ..Clone::clone(last) } == view);
@@ -157,6 +157,11 @@ impl Office {
             }
             skipped = 0;
             last = Some(view.clone());
+            // Charts move once in a step: only then is their past sent again.
+            let step = self.rates().step(view.at_ms);
+            if told.replace(step) != Some(step) {
+                view.rates = Some(self.rates().view());
+            }
             if pushes.send(Reply::Control(Box::new(ControlReply::View(view)))).await.is_err() {
                 return;
             }
@@ -187,6 +192,7 @@ impl Office {
             loads: loads(&self.repairs.borrow().holdings, &desk),
             policy: state.policy(),
             sharings: desk.sharings.into_iter().collect(),
+            rates: None,
         })
     }
 

@@ -11,7 +11,7 @@ use super::blobs::{BlobRef, Holder};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,
     JobView, LeaseStage, LeaseView, Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView,
-    SegmentView, SharingView, StoreView, WorkerView,
+    RatesView, SegmentView, SharingView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName, ParameterName};

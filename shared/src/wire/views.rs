@@ -305,6 +305,25 @@ pub struct ClusterView {
     /// The newest reassignments of workers, oldest first.
     #[serde(default)]
     pub sharings: Vec<SharingView>,
+    /// What was answered lately: only in the first view that a watcher gets, and when a step has ended since the last.
+    #[serde(default)]
+    pub rates: Option<RatesView>,
+}
+
+/// What was answered lately, in steps of wall time, as far back as the coordinator's term goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatesView {
+    /// The length of a step, in milliseconds. Step n begins n steps after the epoch.
+    pub step_ms: u32,
+    /// The number of the first step.
+    pub first: u64,
+    /// How many steps there are.
+    pub steps: u16,
+    /// Queries of each job that were answered in the last steps. Zeros before them are left out, and jobs with nothing
+    /// else.
+    pub jobs: Vec<(JobId, Vec<u32>)>,
+    /// The same by the member that answered.
+    pub members: Vec<(NodeId, Vec<u32>)>,
 }
 
 /// What a member holds and has in hand.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use serde_json::Value;
 
-use crate::command::{Arguments, LocalVerb, Output, Verb};
+use crate::command::{Arguments, LocalVerb, Output, Verb, alias};
 use crate::console;
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
@@ -26,12 +26,13 @@ use progress::Bars;
 /// Runs the program.
 pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let json = wants_json(&arguments);
+    let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
+    let arguments = alias::arguments(&settings.config.aliases, arguments);
     let parsed = match Arguments::read(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error, json),
     };
     let output = parsed.global.output;
-    let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
     let global = match settings.resolve(parsed.global) {
         Ok(global) => global,
         Err(failure) => return report(&failure, output),

@@ -1,7 +1,7 @@
 //! The `:` line: words, parsing and completion.
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 
 use super::registry::{Entry, entries};
 use super::{Output, Verb};
@@ -43,9 +43,19 @@ pub fn parse(text: &str) -> Line {
             ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 Line::Show(error.to_string())
             }
-            _ => Line::Wrong(error.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+            ErrorKind::InvalidSubcommand => match error.get(ContextKind::InvalidSubcommand) {
+                Some(word) => {
+                    Line::Wrong(format!("there is no command '{word}': ctrl-p finds one by any part"))
+                }
+                None => Line::Wrong(wrong(&error)),
+            },
+            _ => Line::Wrong(wrong(&error)),
         },
     }
+}
+
+fn wrong(error: &clap::Error) -> String {
+    error.to_string().trim_start_matches("error: ").trim_end().to_owned()
 }
 
 /// Splits a line into words as a shell does: blanks separate, quotes and backslashes hold together.

@@ -1,8 +1,9 @@
 //! The one grammar of commands: the command line, the console's `:` line and the help of both are made from it.
 //!
-//! [`verbs`] is the grammar, [`values`] what its arguments stand for, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
+//! [`alias`] puts people's own words in place of commands before it is asked. [`verbs`] is the grammar, [`values`] what its arguments stand for, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
 //! Names and job numbers are checked while parsing, so that bad ones never reach the network.
 
+pub mod alias;
 pub mod line;
 pub mod registry;
 #[cfg(test)]
@@ -98,6 +99,9 @@ pub struct Global {
     #[arg(default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     #[arg(hide_default_value = true, value_name = "BOOL")]
     pub read_only: bool,
+    /// Say what a command would change, and change nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
     /// How to print data
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
     pub output: Output,

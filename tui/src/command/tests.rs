@@ -69,6 +69,7 @@ fn the_commands_have_their_exact_names() {
             "logs",
             "info",
             "keys",
+            "gen-config",
             "completions",
             "man",
             "local up",
@@ -193,7 +194,7 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
         ("get a b --version 0", "0"),
         ("get-versions a 6 b", "6"),
         ("local kill", "required"),
-        ("get-job-assigned-vms", "unrecognized"),
+        ("get-job-assigned-vms", "no command"),
         ("'open", "quote"),
     ] {
         match parse(text) {

@@ -298,6 +298,16 @@ pub enum Verb {
     /// The console's keys as they hold now, and conflicts in the keymap file
     #[command(after_help = "Example:\n  idunno keys")]
     Keys,
+    /// Print a commented config.toml, or keymap.toml, that says what holds without one
+    #[command(after_help = "Example:\n  idunno gen-config --keymap --write")]
+    GenConfig {
+        /// The keys, in place of the settings
+        #[arg(long)]
+        keymap: bool,
+        /// Write it to where it is read from; a file that is there is left alone
+        #[arg(long)]
+        write: bool,
+    },
     /// Print a script that completes commands and live names in a shell
     #[command(after_help = "Example:\n  idunno completions bash")]
     Completions {

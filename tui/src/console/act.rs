@@ -123,6 +123,11 @@ fn sideways(state: &mut State, right: bool) {
 
 /// Enter looks; it never changes anything.
 fn open(state: &mut State) {
+    // Where nothing is selected it selects first: what is opened is what one sees marked.
+    if state.selected().is_none() && state.table().is_some_and(|table| !table.rows.is_empty()) {
+        move_by(state, 0);
+        return;
+    }
     if state.page == Page::Files && state.details.is_empty() && filelist::enter(state) {
         return;
     }

@@ -7,6 +7,7 @@ use super::registry::{self, Does, items};
 use super::state::{Asked, Effect, Mode, State};
 use super::theme::Role;
 use super::{act, dialog, export, operations, target};
+use crate::command::alias;
 use crate::command::line::{self, Known, Line};
 use crate::command::registry::Danger;
 use crate::execute::jobs;
@@ -68,6 +69,7 @@ fn completed(state: &State, input: &Input) -> (Input, Vec<String>) {
     if !before.contains(' ') {
         let actions = items().iter().filter(|item| matches!(item.does, Does::Act(_)));
         candidates.extend(actions.map(|item| item.name.clone()).filter(|name| name.starts_with(&before)));
+        candidates.extend(state.aliases.keys().filter(|name| name.starts_with(&before)).cloned());
         candidates.extend(OWN.iter().map(|name| (*name).to_owned()).filter(|name| name.starts_with(&before)));
         candidates.sort_unstable();
         candidates.dedup();
@@ -111,7 +113,8 @@ pub fn known(state: &State) -> Known {
 
 /// Gives a command as typed: at once, or behind a question.
 pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
-    let text = text.strip_prefix("idunno ").unwrap_or(text);
+    let text = alias::line(&state.aliases, text.strip_prefix("idunno ").unwrap_or(text));
+    let text = text.as_str();
     let (word, rest) = text.split_once(' ').map_or((text, ""), |(word, rest)| (word, rest.trim()));
     match (word, rest) {
         ("save", path) => {

@@ -198,7 +198,7 @@ const ACTIONS: [Line; 47] = [
     ("quit", &["q"], ALL, Action::Quit, "quit; the cluster goes on"),
 ];
 
-const COMMAND_KEYS: [(&str, &str); 41] = [
+const COMMAND_KEYS: [(&str, &str); 42] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -240,6 +240,7 @@ const COMMAND_KEYS: [(&str, &str); 41] = [
     ("local down", "a X"),
     ("info", "a I"),
     ("keys", "a k"),
+    ("gen-config", "a O"),
 ];
 
 /// The table.

@@ -68,6 +68,7 @@ fn first_state(global: &Global, settings: &Settings) -> State {
     state.theme = Theme { unicode, ..theme };
     state.mouse = settings.config.mouse;
     state.contexts = settings.config.contexts.keys().cloned().collect();
+    state.aliases = settings.config.aliases.clone();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     state.epoch_ms = u64::try_from(now.as_millis()).unwrap_or(0);
     state.keymap = Arc::clone(&settings.keymap);

@@ -16,6 +16,7 @@ pub use super::msg::{Effect, Facts, FilesQuery, Msg, NetEvent, Question};
 pub use super::page::{Cursor, Page};
 use super::table::Table;
 use super::theme::{Role, Theme};
+use crate::command::alias::Aliases;
 use crate::command::{Output, Palette};
 
 /// Operations that are remembered.
@@ -149,6 +150,8 @@ pub struct State {
     pub label: String,
     /// The clusters of the settings.
     pub contexts: Vec<String>,
+    /// The settings' short names for commands.
+    pub aliases: Aliases,
     /// The one address that the console was given, if it was one.
     pub only_seed: Option<SocketAddr>,
     /// Whether nothing may be changed.
@@ -215,6 +218,7 @@ impl State {
         Self {
             label,
             contexts: Vec::new(),
+            aliases: Aliases::new(),
             only_seed: None,
             read_only: false,
             is_viewer: false,

@@ -28,8 +28,8 @@ pub enum Mark {
     State,
     /// A share of 0 to 1, as a bar.
     Share(f64),
-    /// A course of values, as a small chart.
-    Course(Vec<f64>),
+    /// A course of values, as a small chart up to a value.
+    Course(Vec<f64>, f64),
 }
 
 /// A cell.

@@ -98,7 +98,7 @@ fn net(state: &mut State, event: NetEvent, now_ms: u64) {
     }
 }
 
-fn take_view(state: &mut State, view: ClusterView, now_ms: u64) {
+fn take_view(state: &mut State, mut view: ClusterView, now_ms: u64) {
     let newest = newest(state).map_or(view.term, |shown| shown.term);
     if view.term < newest && now_ms.saturating_sub(state.seen_ms) < TERM_MEMORY_MS {
         return;
@@ -110,9 +110,7 @@ fn take_view(state: &mut State, view: ClusterView, now_ms: u64) {
         let wall_ms = state.wall_ms(now_ms);
         state.events.note(wall_ms, Role::Good, "console", format!("in sight again after {span}"));
     }
-    let works =
-        view.loads.iter().any(|load| load.queries > 0) || view.jobs.iter().any(|job| job.rate_10s_qps > 0.0);
-    let moved = state.history.take(&view) && works;
+    let moved = state.history.take(&mut view);
     if let Some(old) = newest_taken(state) {
         state.events.compare(&old, &view);
         put_newest(state, old);

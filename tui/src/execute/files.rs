@@ -42,7 +42,7 @@ fn copies(report: &PutReport) -> String {
 }
 
 /// The size of a local file that can be put.
-fn local_file(path: &Path) -> Result<u64, Failure> {
+pub(super) fn local_file(path: &Path) -> Result<u64, Failure> {
     let wrong = |reason: String| Failure::error(format!("cannot put {}: {reason}", path.display()));
     let metadata = path.metadata().map_err(|error| wrong(error.to_string()))?;
     if metadata.is_dir() {

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod control;
+pub mod dry_run;
 pub mod failure;
 pub mod files;
 pub mod jobs;
@@ -17,6 +18,7 @@ pub mod results;
 pub mod session;
 pub mod status;
 pub mod table;
+pub mod template;
 pub mod text;
 pub mod wait;
 
@@ -73,6 +75,9 @@ impl Answer {
 
 /// Carries a command out.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
+    if session.dry_run && verb.changes() {
+        return dry_run::run(session, &verb).await;
+    }
     if session.read_only && verb.changes() {
         let why = match session.role {
             Role::Viewer => "refused: this identity is a viewer's, who may look and not change anything",
@@ -127,6 +132,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Logs { members, lines } => logs::run(session, &members, lines).await,
         Verb::Info => own::info(session),
         Verb::Keys => own::keys(),
+        Verb::GenConfig { keymap, write } => template::run(keymap, write),
         Verb::Completions { shell } => own::completions(shell),
         Verb::Man { directory } => own::man(&directory),
         Verb::Cluster(_) => Err(only_there("secrets are made")),

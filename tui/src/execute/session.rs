@@ -37,6 +37,8 @@ pub struct Session {
     pub dir: PathBuf,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// Whether commands only say what they would change.
+    pub dry_run: bool,
     /// The limit that was asked for.
     pub timeout: Option<Duration>,
     /// Where to tell how far it is.
@@ -56,6 +58,7 @@ impl Session {
             role,
             dir: global.dir.clone(),
             read_only: global.read_only || role == Role::Viewer,
+            dry_run: global.dry_run,
             timeout,
             reporter,
         })

@@ -60,12 +60,12 @@ fn row(it: &AssignmentView, jobs: &[JobId], workers: &Workers<'_>, history: &His
     for job in jobs {
         let share = it.shares.iter().find(|(id, _)| id == job).map_or(0.0, |(_, share)| *share);
         let moved = match history.share_before(it.node, *job) {
-            Some(before) if share > before + MOVE_MIN => " up",
-            Some(before) if share < before - MOVE_MIN => " dn",
-            _ => "   ",
+            Some(before) if share > before + MOVE_MIN => "up ",
+            Some(before) if share < before - MOVE_MIN => "dn ",
+            _ => "",
         };
         let role = if share > 0.0 { Role::Plain } else { Role::Dim };
-        let text = format!("{:.0} %{moved}", share * 100.0);
+        let text = format!("{moved}{:>3.0} %", share * 100.0);
         cells.push(Cell { role, ..Cell::figure(share, text) });
     }
     let worker = workers.get(&it.node);

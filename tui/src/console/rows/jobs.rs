@@ -12,10 +12,10 @@ pub(super) fn content(view: &ClusterView) -> Content {
         column("JOB", false, 0),
         column("STATE", false, 0),
         column("PROGRESS", false, 1),
-        column("QPS 10 S", true, 2),
-        column("ETA", true, 5),
-        column("MODEL", false, 3),
-        column("DONE", true, 4),
+        column("Q/S", true, 2),
+        column("ETA", true, 3),
+        column("MODEL", false, 5),
+        column("DONE", true, 5),
         column("DEAD", true, 4),
         column("PENDING", true, 6),
         column("TOTAL", true, 7),
@@ -52,12 +52,18 @@ pub fn progress(job: &JobView) -> (f64, u64) {
     (share, over.saturating_mul(100).checked_div(job.submitted).unwrap_or(0))
 }
 
+/// A figure, or a dash where there is none: 0 would be a figure.
+fn or_dash(value: Option<f64>, text: String) -> Cell {
+    match value {
+        Some(value) => Cell::figure(value, text),
+        None => Cell { value: Some(-1.0), ..Cell::of(Role::Dim, "-") },
+    }
+}
+
 fn row(job: &JobView) -> Row {
+    let rate = (job.state == JobState::Running || job.rate_10s_qps > 0.0).then_some(job.rate_10s_qps);
     let (share, percent) = progress(job);
-    let ms = |value: f64| Cell::figure(value, format!("{value:.1}"));
-    let or_dash =
-        |value: Option<f64>, text: String| Cell { value: Some(value.unwrap_or(-1.0)), ..Cell::plain(text) };
-    let dash = || String::from("-");
+    let ms = |value: f64| or_dash((value > 0.0).then_some(value), format!("{value:.1}"));
     let accuracy = jobs::accuracy(job);
     let dead = if job.dead > 0 { Role::Bad } else { Role::Plain };
     Row {
@@ -66,8 +72,8 @@ fn row(job: &JobView) -> Row {
             Cell::plain(job.id.to_string()),
             state(job),
             Cell { mark: Mark::Share(share), ..Cell::figure(share, format!("{percent:>3} %")) },
-            Cell::figure(job.rate_10s_qps, format!("{:.1}", job.rate_10s_qps)),
-            or_dash(job.eta_s, job.eta_s.map_or_else(dash, text::seconds)),
+            or_dash(rate, format!("{:.1}", job.rate_10s_qps)),
+            or_dash(job.eta_s, text::seconds(job.eta_s.unwrap_or(0.0))),
             Cell::plain(job.model.to_string()),
             Cell::count(job.done),
             Cell { role: dead, ..Cell::count(job.dead) },
@@ -77,7 +83,7 @@ fn row(job: &JobView) -> Row {
             ms(job.processing_ms.median),
             ms(job.processing_ms.p95),
             ms(job.processing_ms.p99),
-            or_dash(accuracy, accuracy.map_or_else(dash, |share| format!("{:.1} %", share * 100.0))),
+            or_dash(accuracy, format!("{:.1} %", accuracy.unwrap_or(0.0) * 100.0)),
             Cell::plain(job.dataset.to_string()),
             Cell::plain(jobs::name(job)),
             Cell::count(job.about.weight.into()),

@@ -6,14 +6,14 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{ClusterView, Liveness, LoadView, LogRole, MemberView, WorkerView};
 use idunno_shared::wire::jobs::{ModelState, ServerState};
 
-use super::super::history::History;
+use super::super::history::{self, History};
 use super::super::table::{Cell, Mark, Row};
 use super::super::theme::Role;
 use super::{Content, Window, column};
 use crate::execute::{members::natural, text};
 
-/// Seconds that the small chart of a member's load goes back.
-const COURSE_S: usize = 10;
+/// Steps of the small chart of a member's rate: a minute.
+const COURSE_STEPS: usize = 12;
 
 pub(super) fn content(view: &ClusterView, history: &History, window: &Window) -> Content {
     let columns = vec![
@@ -21,20 +21,23 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
         column("STATE", false, 0),
         column("ROLE", false, 2),
         column("MODEL SERVER", false, 3),
-        column("IN HAND", true, 1),
-        column("BLOBS", true, 7),
+        column("Q/S", true, 1),
+        column("IN HAND", true, 5),
+        column("BLOBS", true, 8),
         column("HELD", true, 4),
-        column("ADDRESS", false, 5),
-        column("SINCE UTC", false, 6),
-        column("MODELS", false, 8),
-        column("INC", true, 9),
-        column("GEN", true, 10),
-        column("ID", false, 11),
+        column("ADDRESS", false, 6),
+        column("SINCE UTC", false, 7),
+        column("MODELS", false, 9),
+        column("STARTS", true, 10),
+        column("INCARNATION", true, 11),
+        column("ID", false, 12),
     ];
     let workers: BTreeMap<NodeId, &WorkerView> = view.workers.iter().map(|it| (it.node, it)).collect();
     let loads: BTreeMap<NodeId, &LoadView> = view.loads.iter().map(|it| (it.node, it)).collect();
     let mut members: Vec<&MemberView> = view.members.iter().collect();
     members.sort_by_cached_key(|member| natural(member.name.as_str()));
+    // One scale for all: who does less than the others is seen at once.
+    let top = history.members.values().map(|curve| curve.top(COURSE_STEPS)).fold(0.0, f64::max);
     let rows = members
         .into_iter()
         .enumerate()
@@ -43,25 +46,16 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
                 return Row { key: member.name.to_string(), cells: Vec::new() };
             }
             let load = loads.get(&member.id).copied();
-            let course = history.loads.get(&member.id).map(|curve| curve.last(COURSE_S));
-            row(member, workers.get(&member.id).copied(), load, course)
+            let rate = history.members.get(&member.id).map(|curve| rate(&curve.last(COURSE_STEPS), top));
+            row(member, workers.get(&member.id).copied(), load, rate)
         })
         .collect();
     (columns, rows)
 }
 
-fn row(
-    member: &MemberView,
-    worker: Option<&WorkerView>,
-    load: Option<&LoadView>,
-    course: Option<Vec<f64>>,
-) -> Row {
+fn row(member: &MemberView, worker: Option<&WorkerView>, load: Option<&LoadView>, rate: Option<Cell>) -> Row {
     let none = || Cell::of(Role::Dim, "-");
     let coordinates = if member.role == LogRole::Coordinator { Role::Title } else { Role::Plain };
-    let in_hand = |load: &LoadView| Cell {
-        mark: course.map_or(Mark::None, Mark::Course),
-        ..Cell::figure(load.queries as f64, format!("{:>4}", load.queries))
-    };
     Row {
         key: member.name.to_string(),
         cells: vec![
@@ -69,17 +63,26 @@ fn row(
             liveness(member),
             Cell::of(coordinates, text::role(member.role)),
             worker.map_or_else(none, |worker| server(&worker.server)),
-            load.filter(|_| worker.is_some()).map_or_else(none, in_hand),
+            rate.filter(|_| worker.is_some()).unwrap_or_else(none),
+            load.filter(|_| worker.is_some()).map_or_else(none, |load| Cell::count(load.queries)),
             load.map_or_else(none, |load| Cell::count(load.blobs)),
             load.map_or_else(none, |load| Cell::figure(load.bytes as f64, text::bytes(load.bytes))),
             Cell::plain(member.address.to_string()),
             Cell::figure(member.since_ms as f64, text::moment(member.since_ms)),
             models(worker.map_or(&[], |worker| &worker.models)),
-            Cell::count(member.incarnation),
             Cell::count(member.generation),
+            Cell::count(member.incarnation),
             Cell::of(Role::Dim, member.id.to_string()),
         ],
     }
+}
+
+/// What a member answered, with its last minute; a dash where that is not known.
+fn rate(course: &[f64], top: f64) -> Cell {
+    let mark = Mark::Course(course.to_vec(), top);
+    let rate = history::newest(course);
+    let text = rate.map_or_else(|| String::from("-"), |rate| format!("{rate:.1}"));
+    Cell { mark, value: rate, ..Cell::plain(format!("{text:>5}")) }
 }
 
 /// A member's liveness in glyph and word.

@@ -116,7 +116,7 @@ fn content(state: &State, window: &Window) -> (Content, bool) {
 }
 
 fn events(state: &State) -> Content {
-    let columns = vec![column("TIME UTC", false, 1), column("KIND", false, 2), column("WHAT", false, 0)];
+    let columns = vec![column("TIME UTC", false, 0), column("KIND", false, 0), column("WHAT", false, 0)];
     let row = |event: &super::events::Event| Row {
         key: event.number.to_string(),
         cells: vec![

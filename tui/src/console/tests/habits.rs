@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{ClusterView, FolderEntry};
+use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness};
 
 use super::busy::{busy, inside};
 use super::{enter, fixture, live, press, push, screen, shows};
@@ -11,9 +11,9 @@ use crate::command::{JobRef, Verb};
 use crate::console::detail::Target;
 use crate::console::keymap::Keymap;
 use crate::console::registry::{Does, items};
-use crate::console::state::{Effect, Mode, Msg, Outcome, Page, State};
+use crate::console::state::{Effect, Mode, Msg, NetEvent, Outcome, Page, State};
 use crate::console::update::update;
-use crate::execute::{Exit, Failure};
+use crate::execute::{Answer, Exit, Failure};
 
 fn keys(state: &State) -> Vec<&str> {
     state.table().unwrap().rows.iter().map(|row| row.key.as_str()).collect()
@@ -56,7 +56,7 @@ fn a_frozen_screen_stays_and_catches_up() {
 fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
     let mut state = busy(Page::Jobs);
     press(&mut state, KeyCode::Char('a'));
-    shows(&screen(&state, 200, 60, 60_000), &["which?", "set-batch-size", "stop-job", "(asks first)"]);
+    shows(&screen(&state, 200, 60, 60_000), &["a and then", "set-batch-size", "stop-job", "asks first"]);
     press(&mut state, KeyCode::Char('b'));
     shows(&screen(&state, 120, 40, 60_000), &["set-batch-size", "job-2", "needed"]);
     press(&mut state, KeyCode::Enter);
@@ -132,8 +132,8 @@ fn events_tell_the_failover_and_the_charts_show_its_gap() {
         &text,
         &["m3 coordinates in term 4", "m1 is dead", "120 blobs lack copies", "in sight again after 3 s"],
     );
-    let curve = state.history.rates[&JobId(1)].last(30);
-    assert_eq!(curve.iter().filter(|value| value.is_nan()).count(), 3, "{curve:?}");
+    let curve = state.history.jobs[&JobId(1)].last(30);
+    assert_eq!(curve.iter().filter(|value| value.is_nan()).count(), 1, "{curve:?}");
 }
 
 #[test]
@@ -203,9 +203,8 @@ fn help_and_the_palette_are_searched_by_typing() {
 fn a_long_table_shows_and_saves_every_row_though_only_some_have_cells() {
     let mut state = live();
     let mut many = ClusterView { revision: 12, ..fixture() };
-    many.members = (1..=1000)
-        .map(|number| super::member(number, super::Liveness::Alive, super::LogRole::Spare))
-        .collect();
+    many.members =
+        (1..=1000).map(|number| super::member(number, Liveness::Alive, super::LogRole::Spare)).collect();
     push(&mut state, many, 3000);
     press(&mut state, KeyCode::Char('G'));
     shows(&screen(&state, 140, 20, 3000), &["m1000", "m990", "● up", "127.0.0.1:8390"]);
@@ -214,4 +213,55 @@ fn a_long_table_shows_and_saves_every_row_though_only_some_have_cells() {
     press(&mut state, KeyCode::Char('S'));
     let [Effect::Save(_, text)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("{:?}", state.mode) };
     assert_eq!(text.lines().filter(|line| line.contains("up")).count(), 1000);
+}
+
+#[test]
+fn nothing_is_called_healthy_while_no_coordinator_is_in_sight() {
+    let mut state = live();
+    state.page = Page::Overview;
+    let well = ClusterView {
+        members: fixture().members.into_iter().filter(|it| it.liveness == Liveness::Alive).collect(),
+        workers: vec![],
+        jobs: vec![],
+        store: Default::default(),
+        ..fixture()
+    };
+    push(&mut state, well, 2000);
+    let text = screen(&state, 120, 40, 2000);
+    shows(&text, &["● healthy", "FIRST STEPS", ":populate-test-data"]);
+    let reason = String::from("the coordinator went away");
+    update(
+        &mut state,
+        Msg::Net(NetEvent::Waiting { wait_ms: 100, attempt: 1, reason, answered: true }),
+        3000,
+    );
+    let text = screen(&state, 120, 40, 3000);
+    shows(&text, &["◐ no coordinator in sight, was healthy", "ELECTING"]);
+}
+
+#[test]
+fn the_line_says_what_it_takes_and_a_short_answer_leaves_the_page_in_sight() {
+    let mut state = live();
+    state.aliases = [(String::from("st"), String::from("get-job-stats"))].into();
+    press(&mut state, KeyCode::Char(':'));
+    "get".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
+    shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch a file"]);
+    "-job-stats ".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
+    shows(&screen(&state, 100, 24, 2000), &["get-job-stats [JOB]", "Figures of one job"]);
+    press(&mut state, KeyCode::Esc);
+    press(&mut state, KeyCode::Char(':'));
+    let effects = enter(&mut state, "st job-1");
+    let verb = Verb::GetJobStats { job: Some(JobRef::Id(JobId(1))) };
+    assert_eq!(effects, [Effect::Run(1, Box::new(verb))]);
+    update(&mut state, Msg::Finished(1, Ok(Answer::new(serde_json::Value::Null, "two\nlines"))), 2000);
+    shows(&screen(&state, 100, 24, 2000), &["done: get-job-stats job-1", "two", "MODEL SERVER", "✖ dead"]);
+}
+
+#[test]
+fn enter_selects_where_nothing_is_selected_and_looks_at_what_is_marked() {
+    let mut state = live();
+    press(&mut state, KeyCode::Enter);
+    assert_eq!((state.selected().as_deref(), state.details.len()), (Some("m1"), 0));
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(state.details.len(), 1);
 }

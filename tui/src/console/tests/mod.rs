@@ -68,7 +68,7 @@ fn job(id: u64, state: JobState, done: u64) -> JobView {
     }
 }
 
-fn fixture() -> ClusterView {
+pub(in crate::console) fn fixture() -> ClusterView {
     let models = vec![("squeezenet1.1".parse().unwrap(), ModelState::Loading)];
     ClusterView {
         term: Term(3),
@@ -106,6 +106,7 @@ fn fixture() -> ClusterView {
         loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],
         policy: Policy::Rate,
         sharings: Vec::new(),
+        rates: None,
     }
 }
 

@@ -125,7 +125,7 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
         Mode::Help { input, .. } | Mode::Palette { input, .. } => typed("search: ", input, frame, area),
         Mode::Form(_) => {
             notice_above(state, frame, area);
-            let text = "Tab next field  Right takes the name offered  Enter gives the command  Esc cancel";
+            let text = "Tab next field  Right takes what is offered  Enter gives it  Esc cancel";
             frame.render_widget(Paragraph::new(text).style(theme.style(Role::Dim)), area);
         }
         _ => {
@@ -133,7 +133,7 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
                 Some((notice, role, _)) => {
                     Line::styled(format!("{} {notice}", theme.glyph(*role)), theme.style(*role))
                 }
-                None => hints(state),
+                None => hints(state, usize::from(area.width)),
             };
             frame.render_widget(Paragraph::new(line), area);
         }
@@ -149,8 +149,8 @@ fn notice_above(state: &State, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-/// The keys that matter most here, as the keymap has them.
-fn hints(state: &State) -> Line<'static> {
+/// The keys that matter most here, as the keymap has them: as many as fit, help and quit among them.
+fn hints(state: &State, width: usize) -> Line<'static> {
     let fixed: &[(&str, &str)] = match &state.mode {
         Mode::Pane(_) => &[("Esc", "close"), ("j k", "scroll"), ("h l", "sideways")],
         Mode::Confirm(_) => &[("Esc", "cancel")],
@@ -177,12 +177,23 @@ fn hints(state: &State) -> Line<'static> {
         &[]
     };
     let theme = state.theme;
-    let by_name = named.iter().chain(always);
-    let by_name =
-        by_name.filter(|(name, _)| !(state.read_only && item_named(name).is_some_and(Item::changes)));
-    let keys = by_name.filter_map(|(name, word)| Some((state.keymap.hint(name)?, *word)));
-    let all = fixed.iter().map(|(key, word)| ((*key).to_owned(), *word)).chain(keys);
-    let spans = all.flat_map(|(key, word)| {
+    let keys = |names: &[(&'static str, &'static str)]| -> Vec<(String, &'static str)> {
+        let names = names.iter();
+        let there =
+            names.filter(|(name, _)| !(state.read_only && item_named(name).is_some_and(Item::changes)));
+        there.filter_map(|(name, word)| Some((state.keymap.hint(name)?, *word))).collect()
+    };
+    let mut all: Vec<_> = fixed.iter().map(|(key, word)| ((*key).to_owned(), *word)).collect();
+    let (named, always) = (keys(named), keys(always));
+    let wide = |(key, word): &(String, &str)| key.width() + word.width() + 3;
+    let mut room = width.saturating_sub(always.iter().map(wide).sum());
+    for hint in named {
+        if wide(&hint) <= room {
+            room -= wide(&hint);
+            all.push(hint);
+        }
+    }
+    let spans = all.into_iter().chain(always).flat_map(|(key, word)| {
         [
             Span::styled(key, theme.style(Role::Key)),
             Span::styled(format!(" {word}  "), theme.style(Role::Dim)),

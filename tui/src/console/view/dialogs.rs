@@ -9,6 +9,7 @@ use super::overlay::framed;
 use crate::console::form::{offers, written};
 use crate::console::layout::middle;
 use crate::console::line::known;
+use crate::console::registry::items;
 use crate::console::state::{Asked, Confirm, Form, State};
 use crate::console::theme::Role;
 
@@ -20,7 +21,13 @@ pub(super) fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>, a
     let mut lines = match &confirm.asked {
         Asked::Quit => vec![Line::raw("Commands are still running and would be given up. Quit?")],
         Asked::Command { title, .. } => {
-            vec![Line::raw(title.clone()), Line::raw(format!("on cluster {}", state.label))]
+            let mut lines = vec![Line::styled(title.clone(), theme.style(Role::Title))];
+            // What comes of it, a line a part, so that it fits a narrow screen.
+            let meaning = items().iter().find(|item| title.starts_with(&item.name));
+            let parts = meaning.into_iter().flat_map(|item| item.help.split("; "));
+            lines.extend(parts.map(|part| Line::styled(part, theme.style(Role::Dim))));
+            lines.push(Line::raw(format!("on cluster {}", state.label)));
+            lines
         }
     };
     lines.extend(confirm.target.iter().map(|target| Line::raw(target.clone())));

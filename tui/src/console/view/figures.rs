@@ -33,14 +33,15 @@ pub(super) fn line(view: &ClusterView, theme: Theme) -> Vec<Span<'static>> {
     let store = &view.store;
     let mut spans = vec![Span::raw("members ")];
     spans.extend(members(view, theme));
-    spans.push(Span::raw(format!(" jobs {} running {rate:.1} q/s  files {}", running.len(), store.files)));
     for (count, word, role) in
         [(store.under_replicated, "lack copies", Role::Warn), (store.unavailable, "unavailable", Role::Bad)]
     {
         if count > 0 {
-            spans.push(Span::styled(format!("  {} {count} {word}", theme.glyph(role)), theme.style(role)));
+            spans.push(Span::styled(format!(" {} {count} {word} ", theme.glyph(role)), theme.style(role)));
         }
     }
+    // What is wrong comes first: a narrow screen cuts the rest.
+    spans.push(Span::raw(format!(" jobs {} running {rate:.1} q/s  files {}", running.len(), store.files)));
     spans
 }
 

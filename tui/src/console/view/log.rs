@@ -90,12 +90,13 @@ fn drawn(
     lines
 }
 
-/// The line with the time of day to the millisecond: the date and the rest would fill a narrow screen. What is saved has
-/// it all.
+/// The line with the time of day to the millisecond, and without what all lines of the daemon have: the rest would fill
+/// a narrow screen. What is saved has it all.
 fn timed(text: &str) -> Cow<'_, str> {
     match text.split_once("Z ") {
         Some((stamp, rest)) if stamp.len() == 26 && stamp.as_bytes()[10] == b'T' && stamp.is_ascii() => {
-            Cow::Owned(format!("{} {}", &stamp[11..23], rest.trim_start()))
+            let rest = rest.trim_start().replacen(" idunno_daemon::", " ", 1);
+            Cow::Owned(format!("{} {rest}", &stamp[11..23]))
         }
         _ => Cow::Borrowed(text),
     }

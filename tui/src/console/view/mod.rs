@@ -46,8 +46,9 @@ pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
         Mode::Confirm(confirm) => dialogs::confirm(state, confirm, frame, parts.body, now_ms),
         Mode::Form(form) => dialogs::form(state, form, frame, parts.body),
         Mode::Line { offers, .. } if !offers.is_empty() => overlay::offers(state, offers, frame, parts.body),
+        Mode::Line { input, .. } => overlay::typed_help(state, &input.text(), frame, parts.body),
         Mode::Page if !state.pressed.is_empty() => overlay::following(state, frame, parts.body),
-        Mode::Page | Mode::Line { .. } | Mode::Filter { .. } => {}
+        Mode::Page | Mode::Filter { .. } => {}
     }
     chrome::status(state, frame, parts.status);
 }

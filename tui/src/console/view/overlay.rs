@@ -7,10 +7,15 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
 use super::table::cut;
-use crate::console::registry::Item;
+use crate::console::registry::{Does, Item, items};
 use crate::console::state::{Pane, State};
 use crate::console::theme::{Role, Theme};
 use crate::execute::text;
+
+/// Commands that are shown below what they begin with.
+const BEGUN_MAX: usize = 8;
+/// From this width on a column of the menu has room for what a key means.
+const MEANING_MIN: usize = 50;
 
 pub(super) fn framed(
     title: String,
@@ -65,7 +70,61 @@ pub(super) fn pane(state: &State, pane: Pane, frame: &mut Frame<'_>, area: Rect,
             (format!(" {} {}: {} ", theme.glyph(role), shown.outcome.word(), operation.title), lines)
         }
     };
+    // A short answer leaves the page in sight.
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
+    let area = Rect { y: area.y + area.height - height, height, ..area };
     framed(title, lines, pane.column, theme, frame, area);
+}
+
+/// What the line that is typed may become: commands and words that begin so, then the command's arguments.
+pub(super) fn typed_help(state: &State, typed: &str, frame: &mut Frame<'_>, area: Rect) {
+    let theme = state.theme;
+    let dim = |text: String| Line::styled(text, theme.style(Role::Dim));
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    let known = items().iter().filter(|item| !(state.read_only && item.changes()));
+    let (said, begun): (Vec<&Item>, Vec<&Item>) = known
+        .filter(|item| item.name.starts_with(typed) || typed.starts_with(&format!("{} ", item.name)))
+        .partition(|item| typed.starts_with(&item.name));
+    // `get` is a command, and the beginning of others.
+    let (said, begun) = if begun.is_empty() || typed.contains(' ') {
+        (said, begun)
+    } else {
+        (Vec::new(), [said, begun].concat())
+    };
+    match (said.first(), begun.len()) {
+        _ if typed.is_empty() => lines.push(dim(String::from(
+            " a command, such as add-job: Tab completes or lists, Up recalls, Esc leaves ",
+        ))),
+        (Some(item), _) => {
+            let arguments = match &item.does {
+                Does::Command(entry) => entry.arguments.as_str(),
+                Does::Act(_) => "",
+            };
+            lines.push(Line::raw(format!(" {} {arguments} ", item.name)));
+            lines.push(dim(format!(" {} ", item.help)));
+        }
+        (None, found) => {
+            let widest = begun.iter().take(BEGUN_MAX).map(|item| item.name.width()).max().unwrap_or(0);
+            lines.extend(begun.iter().take(BEGUN_MAX).map(|item| {
+                Line::from(vec![
+                    Span::raw(format!(" {:<widest$}  ", item.name)),
+                    Span::styled(format!("{} ", item.help), theme.style(Role::Dim)),
+                ])
+            }));
+            if found > BEGUN_MAX {
+                lines.push(dim(format!(" and {} more: Tab lists them ", found - BEGUN_MAX)));
+            }
+        }
+    }
+    if lines.is_empty() {
+        return;
+    }
+    let rule = if theme.unicode { "─" } else { "-" };
+    lines.insert(0, dim(rule.repeat(usize::from(area.width))));
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.height);
+    let area = Rect { y: area.y + area.height - height, height, ..area };
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines), area);
 }
 
 /// Names that complete what is typed, just above it.
@@ -87,10 +146,12 @@ pub(super) fn following(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let height = rows.len().div_ceil(columns);
     let cell = |(keys, item): &(String, &'static Item)| {
         let asks = if asks_first(item) { " (asks first)" } else { "" };
-        let text = if columns == 1 {
+        let text = if width < MEANING_MIN {
+            format!("{}{asks}", item.name)
+        } else if columns == 1 {
             format!("{:<22} {}{asks}", item.name, item.help)
         } else {
-            format!("{}{asks}", item.name)
+            format!("{:<22} {}", item.name, if asks.is_empty() { item.help.as_str() } else { "asks first" })
         };
         let name = cut(text, width.saturating_sub(5));
         let padding = " ".repeat(width.saturating_sub(5 + name.width()));
@@ -103,7 +164,8 @@ pub(super) fn following(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let lines: Vec<Line<'_>> = (0..height).map(line).collect();
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let area = Rect { y: area.y + area.height - height, height, ..area };
-    framed(String::from(" which? "), lines, 0, theme, frame, area);
+    let pressed: Vec<String> = state.pressed.iter().map(ToString::to_string).collect();
+    framed(format!(" {} and then ", pressed.join(" ")), lines, 0, theme, frame, area);
 }
 
 fn asks_first(item: &Item) -> bool {

@@ -9,6 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::table;
 use crate::console::detail::{Detail, Target};
+use crate::console::history::{Curve, STEPS_MAX, newest};
 use crate::console::msg::Facts;
 use crate::console::rows::{job_state, progress};
 use crate::console::state::State;
@@ -21,7 +22,7 @@ const BAR: usize = 20;
 pub(super) fn areas(detail: &Detail, body: Rect) -> (Rect, Rect) {
     let head = match detail.target {
         Target::Job(_) => 6,
-        Target::Member(..) => 4,
+        Target::Member(..) => 5,
         Target::File(_) => 3,
     };
     let [head, table] = Layout::vertical([Constraint::Max(head), Constraint::Min(1)]).areas(body);
@@ -35,7 +36,7 @@ pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: 
     if let Some(view) = &state.view {
         lines.extend(match &detail.target {
             Target::Job(id) => job(state, *id, view, head.width),
-            Target::Member(id, _) => member(*id, view, theme),
+            Target::Member(id, _) => member(state, *id, view),
             Target::File(_) => file(detail),
         });
     }
@@ -102,27 +103,24 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
         weight => format!(", weight {weight}"),
     };
     let called = job.about.name.as_ref().map(|name| format!(", called {name}")).unwrap_or_default();
-    let curve = state.history.rates.get(&id).map(|curve| curve.last(usize::from(width / 3)));
-    let curve = curve.filter(|values| values.iter().any(|value| *value > 0.0)).unwrap_or_default();
-    let top = curve.iter().copied().filter(|value| value.is_finite()).fold(1.0, f64::max);
-    let chart = theme.chart(&curve, curve.len(), 1, top).remove(0);
+    let chart = chart(state.history.jobs.get(&id), width, theme);
     vec![
         Line::from(vec![
             Span::styled(format!("{} {}  ", theme.glyph(cell.role), cell.text), theme.style(cell.role)),
             Span::raw(format!(
-                "{} {percent} %  {} over {}{called}",
+                "{} {percent} % of {}  {} over {}{called}",
                 theme.bar(share, BAR),
+                job.submitted,
                 job.model,
                 job.dataset
             )),
         ]),
         Line::raw(format!(
-            "{} done  {} dead  {} pending  {} in leases  of {}; batch size {}{weight}{accuracy}",
+            "{} done  {} dead  {} pending, {} of them leased  batch {}{weight}{accuracy}",
             job.done,
             job.dead,
             jobs::pending(job),
             job.leased,
-            job.submitted,
             text::batch_size(job)
         )),
         Line::from(vec![
@@ -130,21 +128,38 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
                 "{:.1} q/s over 10 s, {:.1} since the start{eta}  ",
                 job.rate_10s_qps, job.rate_qps
             )),
-            Span::styled(chart, theme.style(Role::Curve(0))),
+            chart,
         ]),
         Line::raw(format!(
-            "a query takes {:.1} ms (deviation {:.1}, median {:.1}, 90 % {:.1}, 95 % {:.1}, 99 % {:.1})",
+            "ms a query: mean {:.1}, deviation {:.1}, median {:.1}, p90 {:.1}, p95 {:.1}, p99 {:.1}",
             p.mean, p.std_dev, p.median, p.p90, p.p95, p.p99
         )),
     ]
 }
 
-fn member(id: NodeId, view: &ClusterView, theme: Theme) -> Vec<Line<'static>> {
+/// A curve's last minutes in one line, if anything rises in it.
+fn chart(curve: Option<&Curve>, width: u16, theme: Theme) -> Span<'static> {
+    let Some(curve) = curve.filter(|curve| curve.rises()) else { return Span::raw("") };
+    let values = curve.last(STEPS_MAX.min(usize::from(width / 3)));
+    let top = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let line = theme.chart(&values, values.len(), 1, top).remove(0);
+    Span::styled(line.trim_start().to_owned(), theme.style(Role::Curve(0)))
+}
+
+fn member(state: &State, id: NodeId, view: &ClusterView) -> Vec<Line<'static>> {
+    let theme = state.theme;
     let Some(member) = view.members.iter().find(|member| member.id == id) else {
         return vec![Line::raw("there is no such member any more")];
     };
     let cell = crate::console::rows::liveness(member);
     let load = view.loads.iter().find(|load| load.node == id);
+    let curve = state.history.members.get(&id);
+    let answers = match curve.and_then(|curve| newest(&curve.last(2))) {
+        Some(rate) => {
+            vec![Span::raw(format!("answers {rate:.1} q/s over 10 s  ")), chart(curve, state.size.0, theme)]
+        }
+        None => Vec::new(),
+    };
     let held = load.map_or_else(
         || String::from("nothing is known of what it holds"),
         |load| {
@@ -161,14 +176,15 @@ fn member(id: NodeId, view: &ClusterView, theme: Theme) -> Vec<Line<'static>> {
         Line::from(vec![
             Span::styled(format!("{} {}", theme.glyph(cell.role), cell.text), theme.style(cell.role)),
             Span::raw(format!(
-                "  {}  {}  started {} times  incarnation {}  id {id}",
+                "  {}  {}  {}  incarnation {}  id {id}",
                 member.address,
                 text::role(member.role),
-                member.generation,
+                text::count(member.generation, "start"),
                 member.incarnation
             )),
         ]),
         Line::raw(held),
+        Line::from(answers),
     ]
 }
 

@@ -62,7 +62,11 @@ pub(super) fn empty(state: &State) -> String {
                 (Some(error), _) => crate::tail::printable(error),
                 (None, Some(_)) => String::from("asking"),
                 (None, None) if !state.filter().is_empty() => {
-                    format!("no name here starts with '{}'; Esc clears it", state.filter())
+                    format!(
+                        "no name in {} starts with '{}': names are found by their beginning; Esc clears it",
+                        if state.files.folder.is_empty() { "the store" } else { &state.files.folder },
+                        state.filter()
+                    )
                 }
                 (None, None) => String::from("no files: ':put LOCAL SDFS' stores one"),
             };
@@ -79,10 +83,8 @@ fn shown_text(cell: &Cell, theme: Theme) -> String {
     match &cell.mark {
         Mark::Share(share) => format!("{} {}", theme.bar(*share, BAR_CELLS), cell.text),
         Mark::State => format!("{} {}", theme.glyph(cell.role), cell.text),
-        Mark::Course(values) => {
-            let top = values.iter().copied().filter(|value| value.is_finite()).fold(1.0, f64::max);
-            let chart = theme.chart(values, BAR_CELLS, 1, top);
-            format!("{} {}", chart[0], cell.text)
+        Mark::Course(values, top) => {
+            format!("{} {}", theme.chart(values, values.len(), 1, *top)[0], cell.text)
         }
         Mark::None => cell.text.clone(),
     }

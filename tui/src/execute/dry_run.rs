@@ -1,0 +1,185 @@
+//! What a command would change, said without changing anything: what it names is looked up, so that a wrong name is
+//! told as it would be.
+
+use std::path::Path;
+
+use idunno_shared::names::FileName;
+use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VERSIONS_KEPT};
+use serde_json::json;
+
+use super::members::NAME_THE_MEMBER;
+use super::{Answer, Exit, Failure, Session, files, jobs, letters, members, text};
+use crate::command::values::MemberRef;
+use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
+use crate::local::record::Record;
+
+/// Says what a command would do, a line each.
+pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
+    let would = match verb {
+        Verb::PopulateTestData { directory, dataset } => {
+            let (items, bytes) = files::walk(directory, dataset)?;
+            let count = text::count(items.len() as u64, "file");
+            vec![format!(
+                "put {count} ({}) into {dataset}, but for those that are there already",
+                text::bytes(bytes)
+            )]
+        }
+        Verb::Put { local, name } => {
+            let size = files::local_file(local)?;
+            let newest = versions(session, name).await?.first().map_or(0, |version| version.version);
+            vec![format!("put {} ({}) as {name} version {}", local.display(), text::bytes(size), newest + 1)]
+        }
+        Verb::Delete { name } => {
+            let versions = versions(session, name).await?;
+            let Some(newest) = versions.first() else {
+                return Err(Failure::new(Exit::NotFound, format!("there is no file '{name}'")));
+            };
+            let (count, size) = (text::count(versions.len() as u64, "version"), text::bytes(newest.size));
+            vec![format!("delete {name} for good: {count}, the newest of {size}")]
+        }
+        Verb::AddJob { model, dataset, batch_size, .. } => {
+            vec![format!("add a job: {model} over {dataset}, batch size {batch_size}")]
+        }
+        Verb::TrainStart { models, .. } if models.is_empty() => vec![String::from("train all models")],
+        Verb::TrainStart { models, .. } => models.iter().map(|model| format!("train {model}")).collect(),
+        Verb::TrainStop { models } => {
+            models.iter().map(|model| format!("end the training of {model}")).collect()
+        }
+        Verb::SetPolicy { policy } => {
+            let (word, means) = text::policy((*policy).into());
+            vec![format!("set the policy to {word}: {means}")]
+        }
+        Verb::SetBatchSize { job, batch_size } => {
+            vec![of_job(session, &format!("set the batch size to {batch_size} of"), job).await?]
+        }
+        Verb::SetWeight { job, weight } => {
+            vec![of_job(session, &format!("set the weight to {weight} of"), job).await?]
+        }
+        Verb::StartJob { jobs, .. } => of_jobs(session, "start", jobs).await?,
+        Verb::StopJob { jobs } => of_jobs(session, "stop", jobs).await?,
+        Verb::CancelJob { job } => vec![of_job(session, "end for good", job).await?],
+        Verb::DeleteJob { job, .. } => {
+            vec![of_job(session, "delete for good, with its results,", job).await?]
+        }
+        Verb::DeadLetters(DeadLettersVerb::Retry { job, queries }) => {
+            vec![of_letters(session, "run again", job, queries).await?]
+        }
+        Verb::DeadLetters(DeadLettersVerb::Drop { job, queries }) => {
+            vec![of_letters(session, "give up for good", job, queries).await?]
+        }
+        Verb::Join(to) => vec![of_member(session, to, "joins again").await?],
+        Verb::Leave(to) => vec![of_member(session, to, "leaves the cluster").await?],
+        Verb::Local(verb) => local(&session.dir, verb)?,
+        // What changes nothing does not come here.
+        _ => Vec::new(),
+    };
+    let lines: Vec<String> = would.iter().map(|line| format!("would: {line}")).collect();
+    Ok(Answer::new(json!({"dry_run": true, "would": would}), lines.join("\n")))
+}
+
+async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>, Failure> {
+    let limit = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
+    match session.cluster().control(ControlRequest::Versions { name: name.clone(), limit }).await {
+        Ok(ControlReply::Versions(versions)) => Ok(versions),
+        Ok(_) => Err(Failure::unexpected()),
+        Err(error) => match Failure::from(error) {
+            failure if failure.exit == Exit::NotFound => Ok(Vec::new()),
+            failure => Err(failure),
+        },
+    }
+}
+
+async fn of_jobs(session: &Session, what: &str, given: &[JobRef]) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
+    for job in given {
+        lines.push(of_job(session, what, job).await?);
+    }
+    Ok(lines)
+}
+
+async fn of_job(session: &Session, what: &str, job: &JobRef) -> Result<String, Failure> {
+    let id = jobs::resolve(session, job).await?;
+    let views = jobs::job_views(session, Some(id)).await?;
+    let view = views.first().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no {id}")))?;
+    let (word, over) = (text::job_state(&view.state).0, view.done + view.dead);
+    Ok(format!(
+        "{what} {id}: {} over {}, {word}, {over} of {} queries over",
+        view.model, view.dataset, view.submitted
+    ))
+}
+
+async fn of_letters(session: &Session, what: &str, job: &JobRef, queries: &[u64]) -> Result<String, Failure> {
+    let id = jobs::resolve(session, job).await?;
+    let mut found = letters::all(session, id).await?;
+    found.retain(|letter| !letter.dropped && (queries.is_empty() || queries.contains(&letter.index)));
+    Ok(format!("{what} {} of {id}", text::queries(found.len() as u64)))
+}
+
+async fn of_member(session: &Session, to: &OneMember, what: &str) -> Result<String, Failure> {
+    let only = || session.only_seed().map(MemberRef::Address);
+    let member = to.member.clone().or_else(only).ok_or_else(|| Failure::new(Exit::Usage, NAME_THE_MEMBER))?;
+    let view = members::find(session, &member).await?;
+    Ok(format!("{} at {} {what}; it is {} now", view.name, view.address, text::liveness(view.liveness)))
+}
+
+/// Of processes on this machine.
+fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
+    let named =
+        |what: &str, names: Vec<String>| names.into_iter().map(|name| format!("{what} {name}")).collect();
+    let living = |record: &Record| -> Vec<String> {
+        record.processes.iter().filter(|it| it.is_alive()).map(|it| it.name.clone()).collect()
+    };
+    Ok(match verb {
+        LocalVerb::Up { members, .. } => {
+            let known = Record::load(dir)?.map(|record| record.members().count());
+            let count = members.map(|count| count as usize).or(known);
+            let count = count.map_or_else(|| String::from("7"), |count| count.to_string());
+            vec![format!(
+                "start an introducer and {count} members in {}, but for those that run",
+                dir.display()
+            )]
+        }
+        LocalVerb::Start { names } => {
+            let record = Record::require(dir)?;
+            names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
+            named("start", names.iter().map(ToString::to_string).collect())
+        }
+        LocalVerb::Kill { names, coordinator, random } => {
+            let record = Record::require(dir)?;
+            names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
+            let mut what: Vec<String> = names.iter().map(ToString::to_string).collect();
+            what.extend(coordinator.then(|| String::from("the member that coordinates")));
+            what.extend(
+                random.map(|it| format!("{}, chosen at random", text::count(it.into(), "other member"))),
+            );
+            named("kill", what)
+        }
+        LocalVerb::Down { purge } => {
+            let record = Record::require(dir)?;
+            let mut lines: Vec<String> = named("stop", living(&record));
+            if *purge {
+                let dirs = record.processes.iter().map(|it| it.data_dir.display().to_string());
+                lines.extend(dirs.map(|dir| format!("delete {dir} for good")));
+            }
+            if lines.is_empty() {
+                lines.push(String::from("stop nothing: no process runs"));
+            }
+            lines
+        }
+        LocalVerb::Status => Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_said_of_a_cluster_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let failure = local(dir.path(), &LocalVerb::Down { purge: true }).unwrap_err();
+        assert!(failure.message.contains(&dir.path().display().to_string()), "{failure}");
+        let up = LocalVerb::Up { members: Some(3), idunnod: None, model_server_python: None, threads: None };
+        assert!(local(dir.path(), &up).unwrap()[0].starts_with("start an introducer and 3 members"));
+    }
+}
