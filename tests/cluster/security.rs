@@ -25,7 +25,7 @@ use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{Change, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use idunno_shared::wire::introduction::IntroductionRequest;
-use idunno_shared::wire::membership::{Datagram, DatagramBody};
+use idunno_shared::wire::membership::{Bounded, Datagram, DatagramBody};
 use idunno_shared::wire::refusal::RefusalCode;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -234,10 +234,8 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
             let error = connect(credentials.clone(), address).await.err().unwrap();
             assert!(error.to_string().contains(word), "{error}");
             // A client does not try for half a minute what will not be otherwise.
-            let asked = timeout(
-                Duration::from_secs(5),
-                client(&cluster, credentials).control(ControlRequest::Models),
-            );
+            let client = client(&cluster, credentials);
+            let asked = timeout(Duration::from_secs(5), client.control(ControlRequest::Models));
             assert!(matches!(asked.await, Ok(Err(ClusterError::Untrusted(_)))), "{word}");
         }
         let mut plain = TcpStream::connect(address).await.unwrap();
@@ -248,7 +246,7 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
 
     // Datagrams: in the clear, of another cluster, changed, and one that is good, again and again.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let gossip = Datagram { from: NodeId(9), body: DatagramBody::Gossip, rumours: Default::default() };
+    let gossip = Datagram { from: NodeId(9), body: DatagramBody::Gossip, rumours: Bounded::default() };
     let gossip = rmp_serde::to_vec(&gossip).unwrap();
     let seal =
         |secret| Seal::new(Credentials::of_member(secret).unwrap()).unwrap().unwrap().seal(&gossip).unwrap();

@@ -92,7 +92,9 @@ fn cluster(second: u64) -> ClusterView {
 
 /// Every step is a whole new one: the console takes the most that it ever gets.
 fn rates(second: u64) -> RatesView {
-    let counts = |number: u64| (0..60).map(|step| u32::try_from((number + step + second) % 200).unwrap_or(0)).collect();
+    let counts = |number: u64| {
+        (0..60).map(|step| u32::try_from((number + step + second) % 200).unwrap_or(0)).collect()
+    };
     RatesView {
         step_ms: 5000,
         first: second,

@@ -211,11 +211,6 @@ impl Daemon {
         self.data_dir.join("stderr.log")
     }
 
-    /// All that it logged.
-    pub(crate) fn log(&self) -> String {
-        self.log_files().into_iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
-    }
-
     /// Oldest first.
     fn log_files(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = fs::read_dir(self.data_dir.join("logs"))

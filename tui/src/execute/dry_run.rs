@@ -179,7 +179,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let failure = local(dir.path(), &LocalVerb::Down { purge: true }).unwrap_err();
         assert!(failure.message.contains(&dir.path().display().to_string()), "{failure}");
-        let up = LocalVerb::Up { members: Some(3), idunnod: None, model_server_python: None, threads: None };
+        let up = LocalVerb::Up {
+            members: Some(3),
+            idunnod: None,
+            model_server_python: None,
+            threads: None,
+            insecure: false,
+        };
         assert!(local(dir.path(), &up).unwrap()[0].starts_with("start an introducer and 3 members"));
     }
 }

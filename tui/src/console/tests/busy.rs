@@ -98,7 +98,7 @@ fn view(second: u64) -> ClusterView {
         },
         policy: Policy::Rate,
         sharings: Vec::new(),
-        rates: rates(second),
+        rates: Some(rates(second)),
         loads: numbers()
             .filter(|number| live(*number))
             .map(|number| LoadView {
@@ -113,22 +113,24 @@ fn view(second: u64) -> ClusterView {
 }
 
 /// What was answered up to a second, as the coordinator of that time knows it: the second one since it was elected.
-fn rates(second: u64) -> Option<RatesView> {
+fn rates(second: u64) -> RatesView {
     let step = |second: u64| START_MS / 5000 + second / 5;
     // The first coordinator had been at work for four minutes.
     let first = if second > 40 { step(45) } else { step(0) - 48 };
-    let steps = step(second).saturating_sub(first) as u16;
+    let steps = u16::try_from(step(second).saturating_sub(first)).unwrap();
     let counts = |number: u64, least: u32| -> Vec<u32> {
-        (first..first + u64::from(steps)).map(|it| least + ((it * 7 + number * 13) % 40) as u32).collect()
+        (first..first + u64::from(steps))
+            .map(|it| least + u32::try_from((it * 7 + number * 13) % 40).unwrap())
+            .collect()
     };
     let live = (1..=MEMBERS).filter(|number| second <= 40 || *number != 1);
-    Some(RatesView {
+    RatesView {
         step_ms: 5000,
         first,
         steps,
         jobs: [1, 2].map(|job| (JobId(job), counts(job, 600))).to_vec(),
         members: live.map(|it| (NodeId(it.into()), counts(it.into(), 40 * u32::from(it)))).collect(),
-    })
+    }
 }
 
 /// A minute of that cluster's life, with its coordinator's death.

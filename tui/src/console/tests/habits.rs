@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness};
+use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, StoreView};
 
 use super::busy::{busy, inside};
 use super::{enter, fixture, live, press, push, screen, shows};
@@ -223,7 +223,7 @@ fn nothing_is_called_healthy_while_no_coordinator_is_in_sight() {
         members: fixture().members.into_iter().filter(|it| it.liveness == Liveness::Alive).collect(),
         workers: vec![],
         jobs: vec![],
-        store: Default::default(),
+        store: StoreView::default(),
         ..fixture()
     };
     push(&mut state, well, 2000);
