@@ -133,9 +133,23 @@ pub struct Settings {
     /// Days of log files to keep [default: 14]
     #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
     pub log_files: Option<usize>,
+    /// How log files are written [default: human]
+    #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
     /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
     #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+}
+
+/// How a log's lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// A JSON object a line.
+    Json,
 }
 
 /// How the model server is had.
@@ -171,6 +185,8 @@ pub struct Common {
     pub log_dir: PathBuf,
     /// Log files kept.
     pub log_files: usize,
+    /// How they are written.
+    pub log_format: LogFormat,
 }
 
 /// A member's settings, checked.
@@ -224,6 +240,7 @@ impl Settings {
             log: self.log.or(file.log),
             log_dir: self.log_dir.or(file.log_dir),
             log_files: self.log_files.or(file.log_files),
+            log_format: self.log_format.or(file.log_format),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
         }
     }
@@ -279,6 +296,7 @@ impl Settings {
             data_dir,
             log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
+            log_format: self.log_format.unwrap_or_default(),
         })
     }
 

@@ -13,6 +13,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::config::LogFormat;
+
 /// The first part of a log file's name; the date follows.
 pub const LOG_PREFIX: &str = "idunnod";
 
@@ -49,7 +51,12 @@ pub enum TelemetryError {
 }
 
 /// Starts logging into `dir`. Log lines are written until the guard is dropped.
-pub fn start(dir: &Path, filter: &str, files: usize) -> Result<WorkerGuard, TelemetryError> {
+pub fn start(
+    dir: &Path,
+    filter: &str,
+    files: usize,
+    format: LogFormat,
+) -> Result<WorkerGuard, TelemetryError> {
     fs::create_dir_all(dir)
         .map_err(|source| TelemetryError::Directory { path: dir.to_path_buf(), source })?;
     let appender = RollingFileAppender::builder()
@@ -65,6 +72,10 @@ pub fn start(dir: &Path, filter: &str, files: usize) -> Result<WorkerGuard, Tele
         .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     // What complains of a line that cannot be written panics when standard error cannot be written either.
     let file = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(writer);
+    let file = match format {
+        LogFormat::Human => file.boxed(),
+        LogFormat::Json => file.json().boxed(),
+    };
     let watchers = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
     // Without the consensus library here too: what it calls an error is often none.
     let errors = Targets::new().with_default(LevelFilter::ERROR).with_target("openraft", LevelFilter::OFF);

@@ -13,6 +13,8 @@ from machines import Failed, clear, say, wait_for
 
 MEMBER, INTRODUCER = "idunno-member.service", "idunno-introducer.service"
 FROZEN_S = 20
+# The unit's WatchdogSec, and what systemd takes to end it.
+WATCHDOG_S = 150
 OFF_S = 10
 
 
@@ -35,6 +37,7 @@ class Scenario:
             "reboot": self.reboot,
             "freeze": self.freeze,
             "kill": self.kill_daemon,
+            "stick": self.stick,
             "upgrade": self.upgrade,
             "introducer": self.introducer_forgets,
             "replace": self.replace,
@@ -238,6 +241,19 @@ class Scenario:
         wait_for("systemd starts it again", lambda: int(machine.unit(MEMBER, "NRestarts")) > before, 30)
         wait_for("it runs", lambda: machine.unit(MEMBER, "ActiveState") == "active", 30)
         self.note("killed_to_running_s", since)
+        self.cluster.wait_state(machine, ["up"])
+
+    def stick(self):
+        """systemd's watchdog ends a daemon that stands still, and starts it anew."""
+        machine = self.other()
+        before = int(machine.unit(MEMBER, "NRestarts"))
+        machine.command("systemctl", "kill", "--kill-whom=main", "--signal=STOP", MEMBER)
+        since = time.monotonic()
+        wait_for("the watchdog restarts it", lambda: int(machine.unit(MEMBER, "NRestarts")) > before, WATCHDOG_S)
+        wait_for("it runs", lambda: machine.unit(MEMBER, "ActiveState") == "active", 30)
+        self.note("stuck_to_running_s", since)
+        if "watchdog" not in machine.command("journalctl", "--unit", MEMBER, "--output", "cat").lower():
+            raise Failed(f"the journal of {machine.name} says nothing of the watchdog")
         self.cluster.wait_state(machine, ["up"])
 
     def upgrade(self):

@@ -8,8 +8,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use idunno_shared::wire::control::{LogPage, LogPlace};
+use idunno_shared::wire::logs::LOG_PAGE_BYTES_MAX;
 use idunno_shared::wire::refusal::Refusal;
-use idunno_shared::wire::views::LOG_PAGE_BYTES_MAX;
 
 use crate::telemetry::LOG_PREFIX;
 
@@ -32,7 +32,8 @@ pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refus
     }
 }
 
-fn names(dir: &Path) -> io::Result<Vec<String>> {
+/// Names of log files, oldest first.
+pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in dir.read_dir()? {
         names.extend(entry?.file_name().into_string().ok());

@@ -1,5 +1,6 @@
 //! Requests from outside: a member answers what is its own, the coordinator the rest.
 
+mod log_search;
 mod logs;
 
 use std::sync::Arc;
@@ -77,6 +78,12 @@ impl Control {
                 let read = tokio::task::spawn_blocking(move || logs::page(&dir, after)).await;
                 let read = read.map_err(|error| Refusal::internal(error.to_string()))?;
                 Ok(ControlReply::Log(read?))
+            }
+            ControlRequest::SearchLog(search) => {
+                let dir = self.config.log_dir.clone();
+                let found = tokio::task::spawn_blocking(move || log_search::search(&dir, &search)).await;
+                let found = found.map_err(|error| Refusal::internal(error.to_string()))?;
+                Ok(ControlReply::FoundLog(found?))
             }
             request => self.office().await?.control(request).await,
         }

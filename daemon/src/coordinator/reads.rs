@@ -72,6 +72,7 @@ impl Office {
             | ControlRequest::Join
             | ControlRequest::Leave
             | ControlRequest::Log { .. }
+            | ControlRequest::SearchLog(_)
             | ControlRequest::Watch => {
                 Err(Refusal::internal("a member's own request came to the coordinator"))
             }

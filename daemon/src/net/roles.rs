@@ -65,6 +65,7 @@ fn needed_to_control(request: &ControlRequest) -> Role {
         | ControlRequest::Watch
         | ControlRequest::Folder { .. }
         | ControlRequest::Log { .. }
+        | ControlRequest::SearchLog(_)
         | ControlRequest::Leases(_) => Role::Viewer,
     }
 }

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{BlobRef, Holder};
+pub use super::logs::{LogFound, LogLevel, LogPage, LogPlace, LogSearch};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,
-    JobView, LeaseStage, LeaseView, Liveness, LoadView, LogPage, LogPlace, LogRole, MemberView, ModelView,
-    RatesView, SegmentView, SharingView, StoreView, WorkerView,
+    JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView, RatesView,
+    SegmentView, SharingView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName, ParameterName};
@@ -162,6 +163,8 @@ pub enum ControlRequest {
         /// Where the last page ended.
         after: Option<LogPlace>,
     },
+    /// `logs --grep`: what a search finds in the log of the member asked.
+    SearchLog(LogSearch),
     /// `get-job-leases`: the batches of one job or all in workers' hands, as these said last.
     Leases(Option<JobId>),
 }
@@ -422,6 +425,8 @@ pub enum ControlReply {
     },
     /// A part of a log.
     Log(LogPage),
+    /// To [`ControlRequest::SearchLog`].
+    FoundLog(LogFound),
     /// Batches in workers' hands, by worker, each worker's in the order in which it runs them.
     Leases(Vec<LeaseView>),
 }

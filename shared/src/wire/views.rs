@@ -350,30 +350,6 @@ pub enum FolderEntry {
     File(FileSummary),
 }
 
-/// A place in a member's daily log files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogPlace {
-    /// The file's name.
-    pub file: String,
-    /// Bytes before the place.
-    pub offset: u64,
-}
-
-/// A part of a log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogPage {
-    /// Where it ends.
-    pub end: LogPlace,
-    /// Whether its first line may lack its beginning.
-    pub cut: bool,
-    /// Its bytes, at most [`LOG_PAGE_BYTES_MAX`].
-    #[serde(with = "serde_bytes")]
-    pub bytes: Vec<u8>,
-}
-
-/// Most bytes of a log in one page.
-pub const LOG_PAGE_BYTES_MAX: u64 = 64 << 10;
-
 /// A segment of a job's results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentView {

@@ -18,7 +18,7 @@ use crate::command::{Arguments, LocalVerb, Output, Verb, alias};
 use crate::console;
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
-use crate::execute::{self, Answer, Data, Exit, Failure, Session, cluster};
+use crate::execute::{self, Answer, Data, Exit, Failure, Session, cluster, logs};
 use crate::local::STILL_RUN;
 use crate::settings::{Settings, directory};
 use progress::Bars;
@@ -51,6 +51,10 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         let session = Session::new(&global, Arc::new(Bars))?;
         match verb {
             Verb::Events => watch::events(&session, output).await.map(|()| Answer::default()),
+            Verb::Logs { members, lines, grep, level, since, follow: true } => {
+                let search = logs::search(grep, level, since);
+                watch::logs(&session, &members, &search, lines, output).await.map(|()| Answer::default())
+            }
             Verb::GetJobResults { job, follow: true, failed, format, .. } => {
                 let wanted = Wanted { raw: false, failed, format };
                 follow(&session, &job, wanted, write).await.map(|()| Answer::default())

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::names::MemberName;
+use idunno_shared::wire::control::LogSearch;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::channel;
@@ -13,6 +15,7 @@ use crate::command::{Output, Verb};
 use crate::console::connection::follow;
 use crate::console::events::{Event, Events};
 use crate::console::msg::NetEvent;
+use crate::execute::logs::{self, Follow};
 use crate::execute::{self, Exit, Failure, Session, text};
 
 /// The pause between two looks.
@@ -21,7 +24,12 @@ const CHANNEL: usize = 64;
 
 /// Prints the answer whenever it changes. That nobody coordinates for a while is told and waited out.
 pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Result<(), Failure> {
-    if verb.changes() || matches!(verb, Verb::Events | Verb::Completions { .. } | Verb::Man { .. }) {
+    if verb.changes()
+        || matches!(
+            verb,
+            Verb::Events | Verb::Logs { follow: true, .. } | Verb::Completions { .. } | Verb::Man { .. }
+        )
+    {
         return Err(Failure::new(Exit::Usage, "--watch is for commands that only look"));
     }
     let (mut last, mut told) = (None, false);
@@ -44,6 +52,33 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
             Err(failure) => return Err(failure),
         }
         sleep(PERIOD).await;
+    }
+}
+
+/// Prints the newest lines of logs, and goes on with what is logged.
+pub(super) async fn logs(
+    session: &Session,
+    names: &[MemberName],
+    search: &LogSearch,
+    count: usize,
+    output: Output,
+) -> Result<(), Failure> {
+    // The place first, then what stands before it: a line of the moment between is rather told twice than not at all.
+    let mut following = Follow::start(session, names, search).await?;
+    // A stream has no end, so it is a line a row in both.
+    let form = if output == Output::Table { Output::Table } else { Output::Jsonl };
+    let mut text = super::rendered(&logs::run(session, names, search, count).await?, form);
+    loop {
+        write(&text)?;
+        sleep(PERIOD).await;
+        let found = following.next(session).await?;
+        text = match (form, found.as_slice()) {
+            (_, []) => String::new(),
+            (Output::Table, found) => logs::text(found) + "\n",
+            (_, found) => {
+                found.iter().flat_map(|line| [logs::row(line).to_string(), String::from("\n")]).collect()
+            }
+        };
     }
 }
 

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub use values::JobRef;
+pub use values::{JobRef, LeastLevel, Since};
 pub use verbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember, Verb};
 
 /// Exit codes, as `idunno --help` shows them.

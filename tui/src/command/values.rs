@@ -8,6 +8,7 @@ use idunno_shared::ids::JobId;
 use idunno_shared::names::{JobName, MemberName, NameError, ParameterName};
 use idunno_shared::security::Role;
 use idunno_shared::security::secret::Step;
+use idunno_shared::wire::control::LogLevel;
 use idunno_shared::wire::jobs::Policy;
 
 /// How rows are written.
@@ -29,6 +30,54 @@ pub enum PolicyName {
     Time,
     /// In nothing: the oldest job comes first.
     Fifo,
+}
+
+/// How much a log's lines matter at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LeastLevel {
+    /// All lines.
+    #[default]
+    Debug,
+    /// What goes on.
+    Info,
+    /// What may go wrong.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+impl From<LeastLevel> for LogLevel {
+    fn from(level: LeastLevel) -> Self {
+        match level {
+            LeastLevel::Debug => Self::Debug,
+            LeastLevel::Info => Self::Info,
+            LeastLevel::Warn => Self::Warn,
+            LeastLevel::Error => Self::Error,
+        }
+    }
+}
+
+/// A moment, as a log's timestamps in UTC begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since(pub String);
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_moment = |text: &str| {
+            let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            shape.len() >= 10 && "0000-00-00T00:00:00.000000".starts_with(&shape)
+        };
+        let moment = text.trim_end_matches('Z');
+        if is_moment(moment) {
+            return Ok(Self(moment.to_owned()));
+        }
+        let ago = humantime::parse_duration(text);
+        let ago = ago.map_err(|_| "write 90s, 10m, 2h or 1d, or a moment in UTC as 2026-11-25T20:06")?;
+        let then = std::time::SystemTime::now().checked_sub(ago).ok_or("that is before all time")?;
+        Ok(Self(humantime::format_rfc3339_micros(then).to_string().trim_end_matches('Z').to_owned()))
+    }
 }
 
 /// What an identity lets a person do.

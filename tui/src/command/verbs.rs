@@ -8,7 +8,9 @@ use idunno_shared::security::VALID_DAYS_MAX;
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
-use super::values::{ConsoleRole, JobRef, MemberRef, Parameter, PolicyName, RotationStep, RowFormat, Shell};
+use super::values::{
+    ConsoleRole, JobRef, LeastLevel, MemberRef, Parameter, PolicyName, RotationStep, RowFormat, Shell, Since,
+};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -282,15 +284,27 @@ pub enum Verb {
     /// What happens in the cluster, from now on, until Ctrl-C: elections, joins, deaths, jobs, copies
     #[command(after_help = "Example:\n  idunno events --output jsonl")]
     Events,
-    /// The end of the logs of members, merged by time
-    #[command(after_help = "Example:\n  idunno logs m3 --lines 50")]
+    /// The logs of members, merged by time: their newest lines, or what is found in all that is kept
+    #[command(after_help = "Example:\n  idunno logs m3 --level warn --since 2h --grep 'job-7|disk'")]
     Logs {
         /// The members' names; all that are up without any
         #[arg(value_name = "MEMBER")]
         members: Vec<MemberName>,
-        /// How many lines
+        /// How many lines: the newest
         #[arg(long, value_name = "N", default_value_t = 100)]
         lines: usize,
+        /// Only lines that match a regular expression
+        #[arg(long, value_name = "RE")]
+        grep: Option<String>,
+        /// Only lines that matter so much
+        #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+        level: LeastLevel,
+        /// Only lines from this moment on: 90s, 10m, 2h, 1d ago, or 2026-11-25T20:06 in UTC
+        #[arg(long, value_name = "T")]
+        since: Option<Since>,
+        /// Go on with lines as they are logged, until Ctrl-C
+        #[arg(long)]
+        follow: bool,
     },
     /// Where settings come from: files, environment, and what holds now
     #[command(after_help = "Example:\n  idunno info")]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, LogPlace};
+use idunno_shared::wire::logs::stamp_of;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -147,9 +148,8 @@ pub fn merged(lines: Vec<LogLine>) -> Vec<LogLine> {
     let mut stamp = String::new();
     let mut stamped: Vec<(String, LogLine)> = Vec::with_capacity(lines.len());
     for line in lines {
-        let start: String = line.text.chars().take(27).collect();
-        if start.as_bytes().first().is_some_and(u8::is_ascii_digit) {
-            stamp = start;
+        if let Some(start) = stamp_of(&line.text) {
+            start.clone_into(&mut stamp);
         }
         stamped.push((stamp.clone(), line));
     }

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+pub use idunno_shared::wire::control::LogLevel as Level;
+
 use super::registry::Action;
 
 /// Lines that are kept.
@@ -21,50 +23,23 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// How much a line matters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Of interest to developers.
-    #[default]
-    Debug,
-    /// What goes on.
-    Info,
-    /// What may go wrong.
-    Warn,
-    /// What went wrong.
-    Error,
+/// The next least level that is shown, round and round.
+const fn next(level: Level) -> Level {
+    match level {
+        Level::Debug => Level::Info,
+        Level::Info => Level::Warn,
+        Level::Warn => Level::Error,
+        Level::Error => Level::Debug,
+    }
 }
 
-impl Level {
-    /// The level that a line names near its beginning, human or JSON form.
-    fn of(text: &str) -> Option<Self> {
-        let head = text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end]);
-        head.split(|c: char| !c.is_ascii_alphabetic()).find_map(|word| match word {
-            "ERROR" => Some(Self::Error),
-            "WARN" => Some(Self::Warn),
-            "INFO" => Some(Self::Info),
-            "DEBUG" | "TRACE" => Some(Self::Debug),
-            _ => None,
-        })
-    }
-
-    const fn next(self) -> Self {
-        match self {
-            Self::Debug => Self::Info,
-            Self::Info => Self::Warn,
-            Self::Warn => Self::Error,
-            Self::Error => Self::Debug,
-        }
-    }
-
-    /// Its word where it is the least that is shown.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Debug => "all levels",
-            Self::Info => "info and above",
-            Self::Warn => "warn and above",
-            Self::Error => "errors",
-        }
+/// Words for the least level that is shown.
+pub const fn word(level: Level) -> &'static str {
+    match level {
+        Level::Debug => "all levels",
+        Level::Info => "info and above",
+        Level::Warn => "warn and above",
+        Level::Error => "errors",
     }
 }
 
@@ -131,7 +106,7 @@ impl Log {
             Action::Follow if self.follows() => self.scroll(0),
             Action::Follow => self.held = None,
             Action::Wrap => (self.wrap, self.column) = (!self.wrap, 0),
-            Action::Level => self.level = self.level.next(),
+            Action::Level => self.level = next(self.level),
             Action::Around => self.around = !self.around,
             Action::NextFound => self.find(true),
             Action::PrevFound => self.find(false),

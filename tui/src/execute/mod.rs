@@ -129,7 +129,10 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         }
         Verb::Status => status::run(session).await,
         Verb::Events => Err(only_there("events are told")),
-        Verb::Logs { members, lines } => logs::run(session, &members, lines).await,
+        Verb::Logs { follow: true, .. } => Err(only_there("logs are followed")),
+        Verb::Logs { members, lines, grep, level, since, follow: false } => {
+            logs::run(session, &members, &logs::search(grep, level, since), lines).await
+        }
         Verb::Info => own::info(session),
         Verb::Keys => own::keys(),
         Verb::GenConfig { keymap, write } => template::run(keymap, write),

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthChar;
 
-use crate::console::log::{Level, Log, LogLine};
+use crate::console::log::{Level, Log, LogLine, word};
 use crate::console::state::State;
 use crate::console::theme::{Role, Theme};
 
@@ -48,7 +48,7 @@ fn title(state: &State) -> Line<'static> {
         (false, 0) => Span::styled(format!("held{key}"), theme.style(Role::Title)),
         (false, new) => Span::styled(format!("held, {new} lines below{key}"), theme.style(Role::Key)),
     };
-    let mut spans = vec![place, Span::styled(format!("  {}", log.level.word()), theme.style(Role::Dim))];
+    let mut spans = vec![place, Span::styled(format!("  {}", word(log.level)), theme.style(Role::Dim))];
     for (on, word) in [(log.wrap, "wrapped"), (log.around, "with what stands around")] {
         if on {
             spans.push(Span::styled(format!("  {word}"), theme.style(Role::Dim)));
