@@ -306,7 +306,8 @@ impl Settings {
                 return Err(invalid("model_server_url", url, "write it as http://HOST:PORT, or none"));
             };
             if !is_on_loopback(place) {
-                let why = "what a model server is sent is not encrypted: run it on this machine, at 127.0.0.1";
+                let why =
+                    "what a model server is sent is not encrypted: run it on this machine, at 127.0.0.1";
                 return Err(invalid("model_server_url", url, why));
             }
             return Ok(ModelServer::Url(url));
@@ -438,7 +439,10 @@ mod tests {
             ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
             ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
             ("model_server_url", Settings { model_server_url: Some("ftp://x".into()), ..settings() }),
-            ("model_server_url", Settings { model_server_url: Some("http://10.0.0.1:80".into()), ..settings() }),
+            (
+                "model_server_url",
+                Settings { model_server_url: Some("http://10.0.0.1:80".into()), ..settings() },
+            ),
             ("secret", Settings { secret: None, ..settings() }),
             ("secret", Settings { insecure: Some(true), ..settings() }),
         ] {

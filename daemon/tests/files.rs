@@ -71,7 +71,8 @@ fn check_data_dir(dir: &Path, random: &mut ChaCha8Rng) {
     }
     drop(data_dir);
     let data_dir = kept(dir, "introducer.json", &damaged(INTRODUCED, random));
-    if let Err(error) = Introducer::open(Arc::new(data_dir), Arc::new(TcpDoor::new(Credentials::insecure()))) {
+    if let Err(error) = Introducer::open(Arc::new(data_dir), Arc::new(TcpDoor::new(Credentials::insecure())))
+    {
         names_the_file(error, "introducer.json");
     }
 }

@@ -83,8 +83,22 @@ async fn is_forbidden(connection: &Connection, request: Request) -> bool {
 
 /// What a viewer may ask. All else, also what is added later, must be refused.
 const LOOKS: [&str; 16] = [
-    "Assignments", "Coordinator", "DeadLetters", "Folder", "Identity", "Jobs", "Leases", "List", "Locate", "Log",
-    "Members", "Models", "Results", "Stored", "Versions", "Watch",
+    "Assignments",
+    "Coordinator",
+    "DeadLetters",
+    "Folder",
+    "Identity",
+    "Jobs",
+    "Leases",
+    "List",
+    "Locate",
+    "Log",
+    "Members",
+    "Models",
+    "Results",
+    "Stored",
+    "Versions",
+    "Watch",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +130,8 @@ async fn a_viewer_looks_and_changes_nothing() {
     let late = Expected::small("late", 10..12);
     let put = files.put_files(late.write_local(&cluster), PutOptions::default(), &NoProgress).await;
     assert!(put.unwrap_err().to_string().contains("viewer"));
-    let blobs = TcpDoor::new(viewer).dial(cluster.members[coordinator].address(), Purpose::Blobs).await.unwrap();
+    let blobs =
+        TcpDoor::new(viewer).dial(cluster.members[coordinator].address(), Purpose::Blobs).await.unwrap();
     let (blobs, bytes) = (BlobConnection::new(blobs), vec![1; 100]);
     let blob = BlobRef { digest: Digest::of(&bytes), size: 100 };
     let next = cluster.members[(coordinator + 1) % 3].address();
@@ -139,7 +154,9 @@ async fn a_console_is_no_member() {
     let (member, introducer) = (cluster.members[0].address(), cluster.introducer.address());
     for role in [Role::Viewer, Role::Operator] {
         let door = TcpDoor::of_member(NodeId(9), person(&cluster, role));
-        for (address, purpose) in [(member, Purpose::Calls), (member, Purpose::Blobs), (introducer, Purpose::Calls)] {
+        for (address, purpose) in
+            [(member, Purpose::Calls), (member, Purpose::Blobs), (introducer, Purpose::Calls)]
+        {
             match door.dial(address, purpose).await {
                 Err(DialError::Rejected { reason, .. }) => assert!(reason.contains(role.name()), "{reason}"),
                 other => panic!("{:?}", other.err()),
@@ -166,7 +183,8 @@ async fn a_console_is_no_member() {
 
 /// Whether a member starts with these arguments too; what it says, if it ends.
 fn start(cluster: &LocalCluster, further: &[&str]) -> (bool, String) {
-    let (dir, introducer) = (cluster.scratch("late").display().to_string(), cluster.introducer.address().to_string());
+    let (dir, introducer) =
+        (cluster.scratch("late").display().to_string(), cluster.introducer.address().to_string());
     let mut arguments = vec!["member", "--name", "late", "--data-dir", &dir, "--introducer", &introducer];
     arguments.extend(["--listen", "127.0.0.1:0"].iter().filter(|_| !further.contains(&"--listen")));
     arguments.extend(further);
@@ -230,7 +248,8 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let gossip = Datagram { from: NodeId(9), body: DatagramBody::Gossip, rumours: Default::default() };
     let gossip = rmp_serde::to_vec(&gossip).unwrap();
-    let seal = |secret| Seal::new(Credentials::of_member(secret).unwrap()).unwrap().unwrap().seal(&gossip).unwrap();
+    let seal =
+        |secret| Seal::new(Credentials::of_member(secret).unwrap()).unwrap().unwrap().seal(&gossip).unwrap();
     let (theirs, good) = (seal(other()), seal(secret_of(&cluster)));
     let mut changed = seal(secret_of(&cluster));
     *changed.last_mut().unwrap() ^= 1;
@@ -249,14 +268,19 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
         "its datagram is sealed with another cluster's secret",
         "its datagram was tampered with",
     ] {
-        let told =
-            |log: &str| log.lines().filter(|entry| entry.contains(line) && entry.contains("127.0.0.1:")).count();
+        let told = |log: &str| {
+            log.lines().filter(|entry| entry.contains(line) && entry.contains("127.0.0.1:")).count()
+        };
         let is_told = async || if told(&member.log()) > 0 { Ok(()) } else { Err(String::from("not yet")) };
         cluster.eventually(&format!("the log says: {line}"), SOON, is_told).await;
         assert_eq!(told(&member.log()), 1, "it is told once: {line}\n{}", member.log());
     }
     cluster.ready().await;
-    assert_eq!((cluster.revision().await, cluster.coordinator().await.1), (revision, term), "something changed");
+    assert_eq!(
+        (cluster.revision().await, cluster.coordinator().await.1),
+        (revision, term),
+        "something changed"
+    );
     kept.verify(&cluster).await;
     let late = Expected::small("late", 20..25);
     late.put(&cluster).await;

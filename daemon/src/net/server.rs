@@ -217,7 +217,10 @@ fn objection(hello: &Hello, peer: &Peer) -> Option<String> {
     }
     (hello.from.is_some() && peer.role < Role::Member).then(|| {
         peer.note_refusal("it is a console and says that it is a member");
-        format!("the caller says that it is a member, and its certificate is that of a console ({})", peer.role)
+        format!(
+            "the caller says that it is a member, and its certificate is that of a console ({})",
+            peer.role
+        )
     })
 }
 
@@ -247,7 +250,8 @@ async fn serve_calls<S: Service>(
         };
         let (id, request) = decode_call(&body?)?;
         let request = request.and_then(|request| {
-            roles::check(caller.role, &request).inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
+            roles::check(caller.role, &request)
+                .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
             Ok(request)
         });
         while tasks.try_join_next().is_some() {}
@@ -437,7 +441,8 @@ mod tests {
         let stop = CancellationToken::new();
         let limits = Limits { greetings: 8, clients: 2, members: 2 };
         let (address, _serving) = limited_server(&stop, limits).await;
-        let (client, member) = (TcpDoor::new(Credentials::insecure()), MemberDoor::new(NodeId(1), Credentials::insecure()));
+        let (client, member) =
+            (TcpDoor::new(Credentials::insecure()), MemberDoor::new(NodeId(1), Credentials::insecure()));
         let mut clients = Vec::new();
         for _ in 0..limits.clients {
             clients.push(client.dial(address, Purpose::Calls).await.unwrap());
@@ -460,7 +465,9 @@ mod tests {
     async fn a_watcher_learns_that_there_is_no_more() {
         let stop = CancellationToken::new();
         let (address, _serving) = server(&stop).await;
-        let connection = Connection::new(TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap());
+        let connection = Connection::new(
+            TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+        );
         let mut replies = connection.watch(Request::Control(ControlRequest::Watch)).await.unwrap();
         let mut next = async || timeout(Duration::from_secs(10), replies.recv()).await.unwrap();
         assert!(matches!(next().await, Some(Reply::Election)));
@@ -474,7 +481,9 @@ mod tests {
     async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
         let stop = CancellationToken::new();
         let (address, serving) = server(&stop).await;
-        let connection = Connection::new(TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap());
+        let connection = Connection::new(
+            TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+        );
         let hold = {
             let connection = connection.clone();
             let request = Request::Control(ControlRequest::Join);

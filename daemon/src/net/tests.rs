@@ -172,7 +172,8 @@ async fn other_protocols_and_silence_do_not_hold_the_door() {
     for _ in 0..20 {
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 0xc1, 0xc1], &[0xff; 64], &[0x16, 3, 1, 2]] {
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 0xc1, 0xc1], &[0xff; 64], &[0x16, 3, 1, 2]]
+    {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -202,7 +203,8 @@ async fn a_frame_beyond_the_limit_ends_the_connection() {
 #[tokio::test]
 async fn sides_that_differ_about_tls_tell_so() {
     let plain = server(Credentials::insecure()).await;
-    let error = dial(&plain, Credentials::of_member(Secret::generate().unwrap()).unwrap()).await.err().unwrap();
+    let error =
+        dial(&plain, Credentials::of_member(Secret::generate().unwrap()).unwrap()).await.err().unwrap();
     assert!(error.to_string().contains("--insecure"), "{error}");
     // Somebody who welcomes everybody is no member.
     let anybody = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -245,7 +247,13 @@ async fn datagrams(credentials: &Credentials) -> (SocketAddr, Datagrams) {
 }
 
 /// Sends until it arrives: a socket whose readiness is not known yet drops what it is given.
-async fn tapped(from: &mut Datagrams, bytes: &[u8], at: SocketAddr, tap: &UdpSocket, seen: &mut [u8]) -> usize {
+async fn tapped(
+    from: &mut Datagrams,
+    bytes: &[u8],
+    at: SocketAddr,
+    tap: &UdpSocket,
+    seen: &mut [u8],
+) -> usize {
     loop {
         from.send(bytes, at).unwrap();
         if let Ok(length) = timeout(Duration::from_millis(100), tap.recv(seen)).await {

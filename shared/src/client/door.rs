@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link, greet};
 use crate::ids::NodeId;
 use crate::security::Credentials;
+use crate::security::tls::READ_BYTES;
 use crate::wire::frame::Purpose;
 
 /// Opens connections: by TLS, to members only, unless it was asked for the opposite.
@@ -38,7 +40,10 @@ impl TcpDoor {
             let (reader, writer) = stream.into_split();
             return greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await;
         };
-        let stream = connector.connect(name, stream).await.map_err(|error| fault(in_handshake(error)))?;
+        let stream = connector
+            .connect(name, BufReader::with_capacity(READ_BYTES, stream))
+            .await
+            .map_err(|error| fault(in_handshake(error)))?;
         let (reader, writer) = tokio::io::split(stream);
         greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
     }
@@ -56,7 +61,10 @@ impl Dial for TcpDoor {
 /// The end of a handshake by the other side, without a word, says more than the library's error.
 fn in_handshake(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return io::Error::new(error.kind(), "it closed the connection in the handshake: does it run with --insecure?");
+        return io::Error::new(
+            error.kind(),
+            "it closed the connection in the handshake: does it run with --insecure?",
+        );
     }
     error
 }

@@ -65,7 +65,9 @@ pub enum DialError {
         doubt: Doubt,
     },
     /// The peer wants proof, and this side has none.
-    #[error("{address} wants to know who asks: give --identity FILE (or IDUNNO_IDENTITY, or 'identity' in a context)")]
+    #[error(
+        "{address} wants to know who asks: give --identity FILE (or IDUNNO_IDENTITY, or 'identity' in a context)"
+    )]
     NeedsIdentity {
         /// Whom.
         address: SocketAddr,
@@ -98,7 +100,9 @@ impl DialError {
     fn of_frame(address: SocketAddr, error: FrameIoError) -> Self {
         match error {
             FrameIoError::Io(error) => Self::of_io(address, error),
-            FrameIoError::Frame(FrameError::TooLarge { bytes }) if is_alert(bytes) => Self::NeedsIdentity { address },
+            FrameIoError::Frame(FrameError::TooLarge { bytes }) if is_alert(bytes) => {
+                Self::NeedsIdentity { address }
+            }
             source @ FrameIoError::Frame(_) => Self::Io { address, source },
         }
     }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
@@ -61,7 +61,12 @@ impl Authority {
     }
 
     /// A certificate for `role`, until `not_after`. Only a member's can be a server's.
-    pub(super) fn issue(&self, role: Role, now: SystemTime, not_after: SystemTime) -> Result<Issued, rcgen::Error> {
+    pub(super) fn issue(
+        &self,
+        role: Role,
+        now: SystemTime,
+        not_after: SystemTime,
+    ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut wanted = CertificateParams::new(vec![role.certified_name().to_owned()])?;
         wanted.not_before = (now - BACKDATED).into();

@@ -100,7 +100,8 @@ impl Credentials {
 
     /// Of a person.
     pub fn of(identity: &Identity) -> Result<Self, SecurityError> {
-        let state = State { secret: None, current: Current::of(identity, Vec::new())?, renew_at: SystemTime::now() };
+        let state =
+            State { secret: None, current: Current::of(identity, Vec::new())?, renew_at: SystemTime::now() };
         Ok(Self::with(identity.role, state))
     }
 
@@ -165,9 +166,9 @@ impl Credentials {
                 () = tokio::time::sleep(CHECK_PERIOD) => {}
             }
             let at = if role == Role::Member { accepted_at } else { UnixTime::now() };
-            let is_believed = self.current().is_some_and(|current| {
-                current.verifier.verify_client_cert(peer, &[], at).is_ok()
-            });
+            let is_believed = self
+                .current()
+                .is_some_and(|current| current.verifier.verify_client_cert(peer, &[], at).is_ok());
             if !is_believed {
                 return;
             }

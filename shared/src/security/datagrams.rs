@@ -160,7 +160,9 @@ impl Seal {
 
     /// Opens a datagram where it lies; says where in it its bytes are.
     pub fn open(&mut self, datagram: &mut [u8]) -> Result<Range<usize>, Unopened> {
-        let Some((head, body)) = datagram.split_at_mut_checked(HEAD_BYTES) else { return Err(Unopened::Plain) };
+        let Some((head, body)) = datagram.split_at_mut_checked(HEAD_BYTES) else {
+            return Err(Unopened::Plain);
+        };
         let (id, salt, number) = parse_head(head).ok_or(Unopened::Plain)?;
         let keys = self.credentials.datagram_keys();
         let key = keys.iter().find(|key| key.id == id).ok_or(Unopened::OtherCluster)?;

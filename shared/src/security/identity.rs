@@ -59,7 +59,10 @@ impl Identity {
         let block = |tag: &str, der: &[u8]| encode(&Pem::new(tag, der));
         let trusted = self.trusted.iter().map(|certificate| block(CERTIFICATE_TAG, certificate));
         let own = [
-            format!("An IDunno {}'s identity. Whoever can read this file is that {}.\n\n", self.role, self.role),
+            format!(
+                "An IDunno {}'s identity. Whoever can read this file is that {}.\n\n",
+                self.role, self.role
+            ),
             block(CERTIFICATE_TAG, &self.certificate),
             block(KEY_TAG, self.key.secret_pkcs8_der()),
         ];
@@ -70,7 +73,8 @@ impl Identity {
     fn check(&self, at: SystemTime) -> Result<Option<Doubt>, SecurityError> {
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let verifier = tls::verifier(&self.trusted)?;
-        let verified = verifier.verify_client_cert(&self.certificate, &[], UnixTime::since_unix_epoch(since_epoch));
+        let verified =
+            verifier.verify_client_cert(&self.certificate, &[], UnixTime::since_unix_epoch(since_epoch));
         Ok(verified.err().map(|error| Doubt::of(&error)))
     }
 }

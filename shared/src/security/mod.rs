@@ -31,15 +31,17 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum SecurityError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Others can read it, so that it proves nothing.
-    #[error("{path} can be read by others than its owner (mode {mode:03o}): run 'chmod 600 {path}', and make a new one if somebody did")]
+    #[error(
+        "{path} can be read by others than its owner (mode {mode:03o}): run 'chmod 600 {path}', and make a new one if somebody did"
+    )]
     Exposed {
         /// Which.
         path: PathBuf,
@@ -69,12 +71,12 @@ pub enum SecurityError {
         path: PathBuf,
     },
     /// The file cannot be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {reason}")]
     Write {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A step of a rotation that does not follow from the one before.
     #[error("{0}")]

@@ -18,7 +18,8 @@ use super::{Role, SecurityError, file};
 const KEYS_MAX: usize = 2;
 pub(super) const KEY_TAG: &str = "PRIVATE KEY";
 const NUMBER: &str = "Number";
-const PREAMBLE: &str = "The secret of an IDunno cluster. Whoever can read this file is a member of it: keep it private.\n\n";
+const PREAMBLE: &str =
+    "The secret of an IDunno cluster. Whoever can read this file is a member of it: keep it private.\n\n";
 
 /// A step of a rotation, in this order. Between two of them every process must have read the file anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,9 @@ impl Secret {
         let keys = blocks.iter().map(Key::parse).collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() || keys.len() > KEYS_MAX {
             let count = keys.len();
-            return Err(format!("a cluster's secret has one key or two, this has {count}: make one with 'idunno cluster init'"));
+            return Err(format!(
+                "a cluster's secret has one key or two, this has {count}: make one with 'idunno cluster init'"
+            ));
         }
         Ok(Self { keys })
     }
@@ -89,7 +92,9 @@ impl Secret {
                 return Err(SecurityError::Step("the new key signs already: go on with 'drop'"));
             }
             (Step::Sign, _) => self.keys.reverse(),
-            (Step::Drop, 1) => return Err(SecurityError::Step("there is one key only: the rotation is over")),
+            (Step::Drop, 1) => {
+                return Err(SecurityError::Step("there is one key only: the rotation is over"));
+            }
             (Step::Drop, _) if !signs_newest => {
                 return Err(SecurityError::Step("the old key signs still: 'sign' comes first"));
             }
@@ -140,7 +145,8 @@ impl Key {
             return Err(format!("a cluster's secret has keys only, this has a {}", block.tag()));
         }
         let number = block.headers().get(NUMBER).and_then(|number| number.trim().parse().ok());
-        let number = number.ok_or("it has a key without a number, so 'idunno cluster init' did not make it")?;
+        let number =
+            number.ok_or("it has a key without a number, so 'idunno cluster init' did not make it")?;
         let authority = Authority::from_der(block.contents()).map_err(|error| error.to_string())?;
         Ok(Self { number, authority })
     }

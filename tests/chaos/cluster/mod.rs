@@ -258,7 +258,11 @@ fn introducer(parts: &Parts, has_network: bool) -> anyhow::Result<Daemon> {
     Daemon::new(Recipe {
         name: "introducer",
         program: &parts.idunnod,
-        arguments: vec![String::from("introducer"), String::from("--secret"), secret(parts).display().to_string()],
+        arguments: vec![
+            String::from("introducer"),
+            String::from("--secret"),
+            secret(parts).display().to_string(),
+        ],
         endpoint: Endpoint::Introducer,
         has_network,
         data_dir: parts.dir.join("introducer"),

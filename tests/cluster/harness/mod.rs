@@ -125,7 +125,8 @@ impl LocalCluster {
         let secret = dir.path().join(SECRET);
         file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
         let credentials = Credentials::load(&secret).unwrap();
-        let arguments = vec![String::from("introducer"), String::from("--secret"), secret.display().to_string()];
+        let arguments =
+            vec![String::from("introducer"), String::from("--secret"), secret.display().to_string()];
         let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
         let (none, disks) = (Vec::new(), Vec::new());
         let mut cluster = Self { introducer, members: none, credentials, disks, dir: Some(dir) };

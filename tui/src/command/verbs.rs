@@ -388,7 +388,9 @@ pub enum ClusterVerb {
         out: PathBuf,
     },
     /// Make an identity for a person, from the cluster's secret
-    #[command(after_help = "Example:\n  idunno cluster issue --role viewer --secret secret.pem --out viewer.pem")]
+    #[command(
+        after_help = "Example:\n  idunno cluster issue --role viewer --secret secret.pem --out viewer.pem"
+    )]
     Issue {
         /// What it lets its holder do: an operator everything, a viewer nothing but look
         #[arg(long, value_name = "ROLE")]

@@ -21,7 +21,9 @@ pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
     };
     done.map_err(|error| {
         let exit = match &error {
-            SecurityError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+            SecurityError::Read { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
             SecurityError::Mint(_) | SecurityError::Tls(_) | SecurityError::Write { .. } => Exit::Error,
             _ => Exit::Refused,
         };
@@ -64,7 +66,9 @@ fn rotate(step: Step, path: &Path) -> Result<Answer, SecurityError> {
         Step::Add => {
             "It is trusted and does not sign yet. Copy the file to all machines, make people new identities, then: rotate sign."
         }
-        Step::Sign => "It signs, and the old one is trusted still. Copy the file to all machines, then: rotate drop.",
+        Step::Sign => {
+            "It signs, and the old one is trusted still. Copy the file to all machines, then: rotate drop."
+        }
         Step::Drop => "The old one is gone. Copy the file to all machines: what it signed counts no more.",
     };
     let text = format!("{} has the keys {}.\n{next}", path.display(), keys.join(" (signs), "));
@@ -94,7 +98,10 @@ mod tests {
         assert_eq!(Credentials::load(&secret).unwrap().role(), Role::Operator);
         for step in [RotationStep::Add, RotationStep::Sign, RotationStep::Drop] {
             run(ClusterVerb::Rotate { step, secret: secret.clone() }).unwrap();
-            assert!(run(ClusterVerb::Rotate { step, secret: secret.clone() }).is_err() || step == RotationStep::Drop);
+            assert!(
+                run(ClusterVerb::Rotate { step, secret: secret.clone() }).is_err()
+                    || step == RotationStep::Drop
+            );
         }
         let operator = issue(ConsoleRole::Operator, "operator.pem").unwrap();
         assert_eq!(Credentials::load(&operator).unwrap().role(), Role::Operator);

@@ -142,7 +142,8 @@ impl Place {
         };
         let known = local.as_ref().map(Record::addresses).unwrap_or_default();
         let is_local = given.iter().all(|address| known.contains(address));
-        let secret = local.and_then(|record| record.secret(dir)).filter(|secret| is_local && secret.is_file());
+        let secret =
+            local.and_then(|record| record.secret(dir)).filter(|secret| is_local && secret.is_file());
         let seeds = match (given, &known[..]) {
             ([], []) => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, MEMBER_PORT))],
             ([], known) => known.to_vec(),

@@ -71,7 +71,12 @@ pub fn launch(
 }
 
 /// The daemon's arguments. A process that had an address gets it again.
-pub fn arguments(dir: &Path, record: &Record, process: &Process, introducer: Option<SocketAddr>) -> Vec<String> {
+pub fn arguments(
+    dir: &Path,
+    record: &Record,
+    process: &Process,
+    introducer: Option<SocketAddr>,
+) -> Vec<String> {
     let listen = process.address.map_or_else(|| String::from("127.0.0.1:0"), |address| address.to_string());
     let data_dir = process.data_dir.display().to_string();
     let program = if process.is_introducer() { "introducer" } else { "member" };

@@ -39,7 +39,10 @@ fn a_process_gets_its_address_again() {
     );
     let fresh = Process { address: None, ..record.processes[0].clone() };
     let introducer = arguments(Path::new("/local"), &record, &fresh, None).join(" ");
-    assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer --secret /local/secret.pem");
+    assert_eq!(
+        introducer,
+        "introducer --listen 127.0.0.1:0 --data-dir introducer --secret /local/secret.pem"
+    );
     let insecure = Record { insecure: true, ..record };
     let introducer = arguments(Path::new("/local"), &insecure, &fresh, None).join(" ");
     assert_eq!(introducer, "introducer --listen 127.0.0.1:0 --data-dir introducer --insecure");

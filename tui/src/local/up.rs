@@ -180,7 +180,9 @@ async fn bring_up(
 /// The cluster's secret, unless it has one or is to do without.
 fn make_secret(dir: &Path, record: &Record) -> Result<(), Failure> {
     let made = match record.secret(dir) {
-        Some(path) if !path.exists() => Secret::generate().and_then(|secret| file::create(&path, &secret.render())),
+        Some(path) if !path.exists() => {
+            Secret::generate().and_then(|secret| file::create(&path, &secret.render()))
+        }
         _ => Ok(()),
     };
     made.map_err(|error| Failure::error(error.to_string()))

@@ -207,7 +207,10 @@ impl Cluster {
             };
             match answer {
                 Some((address, Ok(reply))) => return Some(Ok((address, reply))),
-                Some((_, Err(ClusterError::Unreachable { last: reason, .. } | ClusterError::Untrusted(reason)))) => {
+                Some((
+                    _,
+                    Err(ClusterError::Unreachable { last: reason, .. } | ClusterError::Untrusted(reason)),
+                )) => {
                     *last = reason;
                 }
                 Some((_, Err(error))) => return Some(Err(error)),

@@ -5,9 +5,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::client::door::TcpDoor;
-use crate::security::Credentials;
 use crate::client::frames::{read_frame, write_frame};
 use crate::ids::NodeId;
+use crate::security::Credentials;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Answer, Call, Hello, HelloReply};
 
