@@ -11,11 +11,11 @@ use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, Unopened};
-use idunno_shared::security::tls::Doubt;
+use idunno_shared::security::tls::{Doubt, READ_BYTES};
 use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
@@ -172,6 +172,7 @@ impl Incoming {
             let (reader, writer) = stream.into_split();
             return Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer });
         };
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
         let stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
@@ -196,7 +197,7 @@ impl Incoming {
 }
 
 /// Lets a peer read what it was told last: what it sent meanwhile must be taken in, or closing would take its answer away.
-async fn let_read(mut stream: TcpStream) {
+async fn let_read(mut stream: BufReader<TcpStream>) {
     // It is being closed: that it fails is no news.
     let _ = stream.shutdown().await;
     let mut unread = stream.take(UNREAD_BYTES_MAX);

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link, greet};
 use crate::ids::NodeId;
 use crate::security::Credentials;
+use crate::security::tls::READ_BYTES;
 use crate::wire::frame::Purpose;
 
 /// Opens connections: by TLS, to members only, unless it was asked for the opposite.
@@ -38,7 +40,10 @@ impl TcpDoor {
             let (reader, writer) = stream.into_split();
             return greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await;
         };
-        let stream = connector.connect(name, stream).await.map_err(|error| fault(in_handshake(error)))?;
+        let stream = connector
+            .connect(name, BufReader::with_capacity(READ_BYTES, stream))
+            .await
+            .map_err(|error| fault(in_handshake(error)))?;
         let (reader, writer) = tokio::io::split(stream);
         greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
     }

@@ -11,7 +11,7 @@ const BYTES_MAX: u64 = 64 << 10;
 
 /// Reads a file that must be private.
 pub fn read(path: &Path) -> Result<Vec<u8>, SecurityError> {
-    let wrong = |source| SecurityError::Read { path: path.to_owned(), source };
+    let wrong = |reason| SecurityError::Read { path: path.to_owned(), reason };
     let file = File::open(path).map_err(wrong)?;
     check_mode(path, &file)?;
     let mut bytes = Vec::new();
@@ -24,7 +24,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SecurityError> {
 fn check_mode(path: &Path, file: &File) -> Result<(), SecurityError> {
     use std::os::unix::fs::MetadataExt;
 
-    let metadata = file.metadata().map_err(|source| SecurityError::Read { path: path.to_owned(), source })?;
+    let metadata = file.metadata().map_err(|reason| SecurityError::Read { path: path.to_owned(), reason })?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let is_credential = credentials.is_some_and(|dir| dir.is_absolute() && path.starts_with(dir));
     let exposed = if is_credential { 0o007 } else { 0o077 };
@@ -42,9 +42,9 @@ fn check_mode(_path: &Path, _file: &File) -> Result<(), SecurityError> {
 
 /// Writes a new private file; one that exists is left as it is.
 pub fn create(path: &Path, text: &str) -> Result<(), SecurityError> {
-    write_new(path, text).map_err(|source| match source.kind() {
+    write_new(path, text).map_err(|reason| match reason.kind() {
         io::ErrorKind::AlreadyExists => SecurityError::Exists { path: path.to_owned() },
-        _ => SecurityError::Write { path: path.to_owned(), source },
+        _ => SecurityError::Write { path: path.to_owned(), reason },
     })
 }
 
@@ -62,7 +62,7 @@ pub fn replace(path: &Path, text: &str) -> Result<(), SecurityError> {
         write_new(&beside, text)?;
         std::fs::rename(&beside, path)
     };
-    put().map_err(|source| SecurityError::Write { path: path.to_owned(), source })
+    put().map_err(|reason| SecurityError::Write { path: path.to_owned(), reason })
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

@@ -31,12 +31,12 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum SecurityError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Others can read it, so that it proves nothing.
     #[error(
@@ -71,12 +71,12 @@ pub enum SecurityError {
         path: PathBuf,
     },
     /// The file cannot be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {reason}")]
     Write {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A step of a rotation that does not follow from the one before.
     #[error("{0}")]

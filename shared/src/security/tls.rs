@@ -101,6 +101,10 @@ impl Doubt {
     }
 }
 
+/// How much is read from a socket at once. The library itself takes 4 KiB at a time, a quarter of a record: a read of the
+/// system for each would cost more than the decryption.
+pub const READ_BYTES: usize = 64 << 10;
+
 fn date(at: UnixTime) -> String {
     let seconds = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds)
@@ -150,4 +154,51 @@ fn roots(trusted: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Secu
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(default_provider())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::Role;
+    use super::super::secret::Secret;
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+    /// What a member makes of a server with this identity.
+    async fn met(server: &Identity, member: &Identity) -> Result<(), Doubt> {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let acceptor = acceptor(server, verifier(&server.trusted).unwrap()).unwrap();
+        tokio::spawn(async move {
+            if let Ok(mut stream) = acceptor.accept(theirs).await {
+                stream.write_all(b"welcome").await.unwrap();
+                stream.flush().await.unwrap();
+            }
+        });
+        let name = Role::Member.server_name().unwrap();
+        let said = async {
+            let mut stream = connector(member).unwrap().connect(name, ours).await?;
+            stream.read_exact(&mut [0; 7]).await
+        };
+        said.await.map(drop).map_err(|error: io::Error| Doubt::of_io(&error).unwrap())
+    }
+
+    #[tokio::test]
+    async fn only_a_member_of_the_cluster_can_be_a_server() {
+        let (secret, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
+        let member = secret.mint(Role::Member, DAY).unwrap();
+        assert_eq!(met(&secret.mint(Role::Member, DAY).unwrap(), &member).await, Ok(()));
+        for role in [Role::Viewer, Role::Operator] {
+            let leaked = secret.mint(role, DAY).unwrap();
+            assert_eq!(met(&leaked, &member).await, Err(Doubt::NoMember), "{role}");
+        }
+        let stranger = other.mint(Role::Member, DAY).unwrap();
+        assert_eq!(met(&stranger, &member).await, Err(Doubt::OtherCluster));
+        let expired = secret.mint(Role::Member, Duration::ZERO).unwrap();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert!(matches!(met(&expired, &member).await, Err(Doubt::Expired(_))));
+    }
 }

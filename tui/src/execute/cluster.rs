@@ -21,7 +21,7 @@ pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
     };
     done.map_err(|error| {
         let exit = match &error {
-            SecurityError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            SecurityError::Read { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
                 Exit::NotFound
             }
             SecurityError::Mint(_) | SecurityError::Tls(_) | SecurityError::Write { .. } => Exit::Error,
