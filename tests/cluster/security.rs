@@ -25,7 +25,7 @@ use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{Change, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use idunno_shared::wire::introduction::IntroductionRequest;
-use idunno_shared::wire::membership::{Datagram, DatagramBody};
+use idunno_shared::wire::membership::{Bounded, Datagram, DatagramBody};
 use idunno_shared::wire::refusal::RefusalCode;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -246,7 +246,7 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
 
     // Datagrams: in the clear, of another cluster, changed, and one that is good, again and again.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let gossip = Datagram { from: NodeId(9), body: DatagramBody::Gossip, rumours: Default::default() };
+    let gossip = Datagram { from: NodeId(9), body: DatagramBody::Gossip, rumours: Bounded::default() };
     let gossip = rmp_serde::to_vec(&gossip).unwrap();
     let seal =
         |secret| Seal::new(Credentials::of_member(secret).unwrap()).unwrap().unwrap().seal(&gossip).unwrap();

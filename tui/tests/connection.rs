@@ -105,6 +105,8 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
         dir: "no-such-directory".into(),
         timeout: None,
         context: None,
+        identity: None,
+        context_identity: None,
         read_only: false,
         output: Output::Table,
         watch: false,

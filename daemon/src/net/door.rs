@@ -176,9 +176,10 @@ impl Incoming {
         let stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
-                match Doubt::of_io(&error) {
-                    Some(doubt) => strangers.note(from, format_args!("it {doubt}")),
-                    None => debug!(%from, %error, "a connection ended in its handshake"),
+                if let Some(doubt) = Doubt::of_io(&error) {
+                    strangers.note(from, format_args!("it {doubt}"));
+                } else {
+                    debug!(%from, %error, "a connection ended in its handshake");
                 }
                 let_read(stream).await;
                 return None;
