@@ -132,7 +132,7 @@ impl Settings {
         global.read_only |= self.config.read_only || context.is_some_and(|context| context.read_only);
         let identity = context.and_then(|context| context.identity.clone());
         let identity = identity.or_else(|| self.config.identity.clone().filter(|_| !global.cluster_given));
-        global.identity = global.identity.or(identity);
+        global.context_identity = identity;
         let theme = context.and_then(|context| context.theme).unwrap_or(self.config.theme);
         global.theme = global.theme.or(Some(theme));
         Ok(global)
@@ -189,13 +189,15 @@ mod tests {
     fn a_context_gives_the_cluster_unless_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let text = "theme = 'light'\ncontext = 'lab'\n[contexts.lab]\ncluster = '127.0.0.1:1'\n\
-                    [contexts.prod]\ncluster = '127.0.0.1:2,127.0.0.1:3'\nread_only = true\ntheme = 'colour-blind'\n";
+                    [contexts.prod]\ncluster = '127.0.0.1:2,127.0.0.1:3'\nread_only = true\nidentity = 'prod.pem'\n\
+                    theme = 'colour-blind'\n";
         fs::write(dir.path().join(CONFIG), text).unwrap();
         let settings = Settings::load(dir.path());
         assert_eq!(settings.all_problems(), [""; 0]);
         let lab = settings.resolve(global("")).unwrap();
         assert_eq!((lab.cluster.0.len(), lab.read_only, lab.theme), (1, false, Some(Palette::Light)));
         let prod = settings.resolve(global("--context prod")).unwrap();
+        assert_eq!((lab.context_identity, prod.context_identity.clone()), (None, Some("prod.pem".into())));
         assert_eq!((prod.cluster.0.len(), prod.read_only, prod.theme), (2, true, Some(Palette::ColourBlind)));
         let named = settings.resolve(global("--cluster 127.0.0.1:9 --context prod")).unwrap();
         assert_eq!((named.cluster.0[0].port(), named.read_only), (9, false));

@@ -107,6 +107,8 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
         identity: None,
         timeout: None,
         context: None,
+        identity: None,
+        context_identity: None,
         read_only: false,
         dry_run: false,
         output: Output::Table,

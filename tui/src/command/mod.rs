@@ -117,6 +117,9 @@ pub struct Global {
     /// Where the console's log page finds logs [default: the local cluster's, else the members send theirs]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
+    /// Who one is in the context, where nothing else was said.
+    #[arg(skip)]
+    pub context_identity: Option<PathBuf>,
     /// Whether the cluster was named, so that no context of a file counts.
     #[arg(skip)]
     pub cluster_given: bool,

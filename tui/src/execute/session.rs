@@ -49,12 +49,13 @@ impl Session {
     /// A session as the command line says; refused if the local cluster's file is damaged.
     pub fn new(global: &Global, reporter: Arc<dyn Reporter>) -> Result<Self, Failure> {
         let timeout = global.timeout.map(Duration::from_secs);
-        let place = Place::find(&global.cluster.0, &global.dir, global.identity.as_deref())?;
+        let identity = global.identity.clone().or_else(|| global.context_identity.clone());
+        let place = Place::find(&global.cluster.0, &global.dir, identity.as_deref())?;
         let (cluster, role) = connect(&place, timeout)?;
         Ok(Self {
             cluster: Arc::new(Mutex::new((place, cluster))),
             given: global.cluster.0.clone(),
-            identity: global.identity.clone(),
+            identity,
             role,
             dir: global.dir.clone(),
             read_only: global.read_only || role == Role::Viewer,
