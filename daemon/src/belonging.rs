@@ -12,14 +12,16 @@ use tracing::{info, warn};
 
 use crate::data_dir::{DataDir, DataDirError};
 
-const CLUSTER_FILE: &str = "cluster.json";
+/// Which cluster it is.
+pub const CLUSTER_FILE: &str = "cluster.json";
 
 /// Somebody belongs to another cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "this member belongs to the cluster that {ours} founded, not to that of {theirs}: if it is to move, stop it and give \
      it an empty --data-dir; if an introducer lost its file, stop it, delete its introducer.json, and stop the members of \
-     the cluster that is not wanted"
+     the cluster that is not wanted; if the other cluster was recovered from a lost majority without this member, stop it \
+     and run 'idunnod recover --forget-log' on its --data-dir, which keeps its blobs"
 )]
 pub struct AnotherCluster {
     ours: NodeId,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use idunno_daemon::config::Settings;
-use idunno_daemon::{introducer, member};
+use idunno_daemon::{introducer, member, recovery};
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, and leaves the cluster in good order.
 ///
@@ -24,6 +24,8 @@ enum Program {
     Introducer(Settings),
     /// Run a member: failure detector, metadata replica, file server and worker of one VM
     Member(Settings),
+    /// Go on after a majority of the voters is lost for ever, on the data directory of a member that is stopped
+    Recover(recovery::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,5 +51,6 @@ fn run(program: Program) -> anyhow::Result<()> {
             let config = settings.with_file()?.member()?;
             runtime.block_on(member::run(config))
         }
+        Program::Recover(arguments) => recovery::run(&arguments, &mut io::stdout().lock()),
     }
 }
