@@ -20,8 +20,8 @@ pub const CLUSTER_FILE: &str = "cluster.json";
 #[error(
     "this member belongs to the cluster that {ours} founded, not to that of {theirs}: if it is to move, stop it and give \
      it an empty --data-dir; if an introducer lost its file, stop it, delete its introducer.json, and stop the members of \
-     the cluster that is not wanted; if the other cluster was recovered from a lost majority without this member, stop it \
-     and run 'idunnod recover --forget-log' on its --data-dir, which keeps its blobs"
+     the cluster that is not wanted; if one of them was recovered from the other's lost majority, stop the members of \
+     the lost one and run 'idunnod recover --forget-log' on their --data-dir, which keeps their blobs"
 )]
 pub struct AnotherCluster {
     ours: NodeId,

@@ -19,7 +19,7 @@ use super::machine::apply;
 use super::snapshot::Stored;
 use super::{
     KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PAGE_CACHE_BYTES, PIECES, StoreFault,
-    decode_row, encode_row, identify, read, read_meta, snapshot,
+    decode_row, encode_row, identify, read_meta, snapshot,
 };
 use crate::consensus::config::{Entry, LogId, SNAPSHOT_PIECE_BYTES, SnapshotMeta};
 use crate::consensus::errors::RecoverError;
@@ -130,7 +130,6 @@ struct Replayed {
 
 /// The last entry, and the snapshot with all entries behind it applied, up to the first that is missing.
 fn replay(database: &Database) -> Result<(Option<LogId>, Replayed), StoreFault> {
-    read(database)?;
     let mut replayed = match snapshot::read(database)? {
         Some(Stored { meta, bytes, .. }) => Replayed {
             state: decode_row::<metadata::Snapshot>(&bytes)?.into(),

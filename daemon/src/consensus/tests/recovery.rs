@@ -88,7 +88,11 @@ async fn voters_of_the_lost_cluster_cannot_count_one_of_the_new() {
     let new = recovered(&cluster, 1, 11).await;
     let term = new.leads(NodeId(11)).await.term;
 
-    // One that was thought lost comes back, and reaches the new cluster.
+    // Member 2 has forgotten its log and its votes. Under its old id it would vote for whoever asks.
+    let mut new = new;
+    let forgetful = NodeId(12);
+    new.start(forgetful).await;
+    // One that was thought lost comes back, and reaches everybody.
     let old = new.start_in(NodeId(3), cluster.dirs[&NodeId(3)].path()).await;
     old.may_stand(true);
     // It stands, so its term rises, and nothing else happens: there is no longer wait than this to be had.
