@@ -2,7 +2,8 @@
 //!
 //! Two clusters must never mix: an introducer that has lost its file takes the next newcomer for a founder, and addresses
 //! are handed on from one machine to another. So a member that belongs to a cluster says so to the introducer, and
-//! exchanges lists with nobody who belongs to another one.
+//! exchanges lists with nobody who belongs to another one. One that is recovered from a lost majority is another cluster
+//! ([`crate::recovery`]).
 
 use std::sync::{Arc, OnceLock};
 

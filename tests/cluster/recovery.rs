@@ -24,10 +24,10 @@ fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
 /// Term and index of the last entry, as an operator reads it.
 fn last_entry(data_dir: &Path) -> (u64, u64) {
     let text = recover(data_dir, &[]).unwrap();
-    let files = text.lines().find(|line| line.starts_with("files")).unwrap();
-    assert!(files.ends_with(&QUERIES.to_string()) && text.contains("Nothing was changed"), "{text}");
-    let line = text.lines().find(|line| line.starts_with("last entry")).unwrap();
-    let (_, pair) = line.rsplit_once("= (").unwrap();
+    let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start)).unwrap().trim();
+    let files: u64 = line("files").parse().unwrap();
+    assert!(files >= QUERIES && line("jobs") == "1" && text.contains("Nothing was changed"), "{text}");
+    let (_, pair) = line("last entry").rsplit_once("= (").unwrap();
     let (term, index) = pair.trim_end_matches(')').split_once(", ").unwrap();
     (term.parse().unwrap(), index.parse().unwrap())
 }
