@@ -50,7 +50,9 @@ pub enum CannotRecover {
         path: PathBuf,
     },
     /// What this process writes there, the member could not read.
-    #[error("{path} belongs to user {owner}, and this runs as {me}: run it as that user (runuser -u NAME -- idunnod ...)")]
+    #[error(
+        "{path} belongs to user {owner}, and this runs as {me}: run it as that user (runuser -u NAME -- idunnod ...)"
+    )]
     OtherUser {
         /// Where.
         path: PathBuf,

@@ -129,10 +129,13 @@ async fn an_old_voter_is_refused(cluster: &mut LocalCluster, old: usize) {
     cluster
         .eventually("it is refused, by the introducer and by members", SOON, async || {
             let log = cluster.members[old].log();
-            let told = |by: &str| {
-                log.lines().any(|line| line.contains(by) && line.contains("recover --forget-log"))
-            };
-            if told("not introduced") && told("refused") { Ok(()) } else { Err(String::from("it is not told")) }
+            let told =
+                |by: &str| log.lines().any(|line| line.contains(by) && line.contains("recover --forget-log"));
+            if told("not introduced") && told("refused") {
+                Ok(())
+            } else {
+                Err(String::from("it is not told"))
+            }
         })
         .await;
     assert_eq!(cluster.coordinator().await, before, "it disturbed the term");

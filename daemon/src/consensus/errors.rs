@@ -53,7 +53,9 @@ pub enum OpenError {
 #[derive(Debug, Error)]
 pub enum RecoverError {
     /// There is no store, it is damaged, or it is in use.
-    #[error("cannot read the metadata log {path}: {reason}; choose another survivor, or stop whoever uses it")]
+    #[error(
+        "cannot read the metadata log {path}: {reason}; choose another survivor, or stop whoever uses it"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -50,7 +50,9 @@ pub(super) fn apply(
 ) -> Outcomes {
     match payload {
         EntryPayload::Blank => Outcomes::new(),
-        EntryPayload::Normal(Batch(commands)) => commands.iter().map(|command| state.apply(command)).collect(),
+        EntryPayload::Normal(Batch(commands)) => {
+            commands.iter().map(|command| state.apply(command)).collect()
+        }
         EntryPayload::Membership(changed) => {
             *membership = StoredMembership::new(Some(log_id), changed);
             Outcomes::new()

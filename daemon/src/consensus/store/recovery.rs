@@ -18,8 +18,8 @@ use redb::{Database, ReadableDatabase};
 use super::machine::apply;
 use super::snapshot::Stored;
 use super::{
-    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PAGE_CACHE_BYTES, PIECES, StoreFault,
-    decode_row, encode_row, identify, read_meta, snapshot,
+    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PAGE_CACHE_BYTES, PIECES,
+    StoreFault, decode_row, encode_row, identify, read_meta, snapshot,
 };
 use crate::consensus::config::{Entry, LogId, SNAPSHOT_PIECE_BYTES, SnapshotMeta};
 use crate::consensus::errors::RecoverError;
@@ -159,7 +159,8 @@ fn replay(database: &Database) -> Result<(Option<LogId>, Replayed), StoreFault> 
 fn owner(database: &Database) -> Result<Option<NodeId>, StoreFault> {
     let get = || -> Result<Option<NodeId>, redb::Error> {
         let meta = database.begin_read()?.open_table(META)?;
-        let node = meta.get(KEY_NODE)?.and_then(|value| value.value().try_into().ok().map(u64::from_be_bytes));
+        let node =
+            meta.get(KEY_NODE)?.and_then(|value| value.value().try_into().ok().map(u64::from_be_bytes));
         Ok(node.map(NodeId))
     };
     get().map_err(|error| StoreFault::new("read the metadata store", &error))
