@@ -2,7 +2,8 @@
 //!
 //! Two clusters must never mix: an introducer that has lost its file takes the next newcomer for a founder, and addresses
 //! are handed on from one machine to another. So a member that belongs to a cluster says so to the introducer, and
-//! exchanges lists with nobody who belongs to another one.
+//! exchanges lists with nobody who belongs to another one. One that is recovered from a lost majority is another cluster
+//! ([`crate::recovery`]).
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,14 +13,16 @@ use tracing::{info, warn};
 
 use crate::data_dir::{DataDir, DataDirError};
 
-const CLUSTER_FILE: &str = "cluster.json";
+/// Which cluster it is.
+pub const CLUSTER_FILE: &str = "cluster.json";
 
 /// Somebody belongs to another cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "this member belongs to the cluster that {ours} founded, not to that of {theirs}: if it is to move, stop it and give \
      it an empty --data-dir; if an introducer lost its file, stop it, delete its introducer.json, and stop the members of \
-     the cluster that is not wanted"
+     the cluster that is not wanted; if one of them was recovered from the other's lost majority, stop the members of \
+     the lost one and run 'idunnod recover --forget-log' on their --data-dir, which keeps their blobs"
 )]
 pub struct AnotherCluster {
     ours: NodeId,

@@ -10,6 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Who the member is.
+pub const IDENTITY_FILE: &str = "identity.json";
 const FORMAT: &str = "idunno 1\n";
 
 /// Why a data directory cannot be used.
@@ -115,16 +117,19 @@ impl DataDir {
 
     /// The member's identity: minted if there is none, its generation raised and durable.
     pub fn identity(&self) -> Result<Identity, DataDirError> {
-        let path = self.path.join("identity.json");
-        let identity = if let Some(Identity { id, generation }) = self.read_json("identity.json")? {
-            Identity { id, generation: generation + 1 }
-        } else {
-            let source = |error| io::Error::other(format!("no randomness for an identity: {error}"));
-            let id = getrandom::u64().map_err(|error| DataDirError::Io { path, source: source(error) })?;
-            Identity { id: NodeId(id), generation: 1 }
+        let identity = match self.read_json(IDENTITY_FILE)? {
+            Some(Identity { id, generation }) => Identity { id, generation: generation + 1 },
+            None => self.mint()?,
         };
-        self.write_json("identity.json", &identity)?;
+        self.write_json(IDENTITY_FILE, &identity)?;
         Ok(identity)
+    }
+
+    /// A new identity for this directory, which is not in it yet.
+    pub fn mint(&self) -> Result<Identity, DataDirError> {
+        let source = |error| io::Error::other(format!("no randomness for an identity: {error}"));
+        let failed = |error| DataDirError::Io { path: self.path.join(IDENTITY_FILE), source: source(error) };
+        Ok(Identity { id: NodeId(getrandom::u64().map_err(failed)?), generation: 1 })
     }
 
     /// Reads a JSON file of the directory, if it is there.
@@ -145,6 +150,19 @@ impl DataDir {
         let bytes = serde_json::to_vec_pretty(value)
             .map_err(|error| DataDirError::Damaged { path: path.clone(), why: error.to_string() })?;
         write_atomically(&path, &bytes).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    /// Puts one file of the directory into the place of another, durably, with all that was removed before.
+    pub fn replace(&self, name: &str, by: &str) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        fs::rename(self.path.join(by), &path).map_err(|source| DataDirError::Io { path, source })?;
+        self.flush()
+    }
+
+    /// Makes durable which files there are.
+    pub fn flush(&self) -> Result<(), DataDirError> {
+        let flushed = File::open(&self.path).and_then(|directory| directory.sync_all());
+        flushed.map_err(|source| DataDirError::Io { path: self.path.clone(), source })
     }
 
     /// Removes a file of the directory, if it is there.

@@ -21,7 +21,8 @@ use crate::data_dir::DataDir;
 use crate::membership::{Membership, MembershipView};
 use crate::net::peers::Peers;
 
-const PEERS_FILE: &str = "peers.json";
+/// Where the members met last are remembered.
+pub const PEERS_FILE: &str = "peers.json";
 /// Peers remembered.
 const PEERS_MAX: usize = 64;
 const INTRODUCE_TIMEOUT: Duration = Duration::from_secs(3);

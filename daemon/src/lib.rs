@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod net;
 pub mod process;
 pub mod records;
+pub mod recovery;
 pub mod sdfs;
 pub mod secret_file;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use idunno_daemon::config::{Settings, report};
-use idunno_daemon::{introducer, member};
+use idunno_daemon::{introducer, member, recovery};
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, and leaves the cluster in good order.
 ///
@@ -29,6 +29,8 @@ enum Program {
     CheckConfig(Checked),
     /// Print a configuration file with every setting, explained and none set
     PrintReference,
+    /// Go on after a majority of the voters is lost for ever, on the data directory of a member that is stopped
+    Recover(recovery::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -87,6 +89,7 @@ fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
             print("the member's settings are in order\n")?;
         }
         Program::PrintReference => print(&report::reference())?,
+        Program::Recover(arguments) => recovery::run(&arguments, &mut io::stdout().lock())?,
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ mod model_servers;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod repair_figures;

@@ -104,7 +104,6 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
     let global = Global {
         cluster: Seeds(cluster.clone()),
         dir: "no-such-directory".into(),
-        identity: None,
         timeout: None,
         context: None,
         identity: None,

@@ -21,7 +21,8 @@ pub enum OpenError {
     },
     /// The file is another member's: votes must never be cast under two ids.
     #[error(
-        "the metadata store {path} belongs to member {found}, not {expected}: use another data directory"
+        "the metadata store {path} belongs to member {found}, not {expected}: use another data directory, or give an \
+         'idunnod recover' that was interrupted again"
     )]
     OtherNode {
         /// The file.
@@ -46,6 +47,38 @@ pub enum OpenError {
     /// The log or its last snapshot could not be replayed.
     #[error("cannot start the metadata log: {0}")]
     Start(String),
+}
+
+/// A survivor's log cannot be the start of a new cluster.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// There is no store, it is damaged, or it is in use.
+    #[error(
+        "cannot read the metadata log {path}: {reason}; choose another survivor, or stop whoever uses it"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The member never had a part in a cluster.
+    #[error("the metadata log {path} is empty: choose another survivor")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was written by another release, or is damaged.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The new store cannot be written; the old one is as it was.
+    #[error("cannot write the new metadata log {path}: {reason}; the old one is unchanged")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The cluster was not founded.

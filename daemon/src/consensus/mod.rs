@@ -36,13 +36,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::config::{Batch, COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
 pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Settings};
-pub use self::errors::{BarrierError, FoundError, MembersError, OpenError, ProposeError};
+pub use self::errors::{BarrierError, FoundError, MembersError, OpenError, ProposeError, RecoverError};
 pub use self::leadership::Leadership;
 use self::leadership::Told;
 use self::network::{AppendResult, Network, SnapshotPiece, SnapshotResult, VoteResult, decode, encode};
 pub use self::network::{Transport, TransportError};
 use self::proposer::Proposal;
 use self::store::Install;
+pub use self::store::Survivor;
 
 /// The store's file within the data directory.
 pub const STORE_FILE: &str = "metadata.redb";

@@ -142,7 +142,9 @@ impl Introducer {
             return Reply::Refused(Refusal::invalid(format!(
                 "{} belongs to the cluster that {theirs} founded, and this introducer to that of {ours}: give the member \
                  its own introducer; if this one lost its file and took a newcomer for a founder, stop both, and delete \
-                 the introducer's {STATE_FILE} and the newcomer's data directory",
+                 the introducer's {STATE_FILE} and the newcomer's data directory; if a cluster was recovered from a lost \
+                 majority, delete {STATE_FILE} before its first member starts, and run 'idunnod recover --forget-log' for \
+                 members of the old one",
                 newcomer.name
             )));
         }

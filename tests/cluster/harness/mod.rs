@@ -34,7 +34,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use self::jobs::{ResultRow, dataset, put_dataset};
 pub(crate) use self::model_server::SlowServer;
-pub(crate) use self::process::{Daemon, python, run_to_end};
+pub(crate) use self::process::{Daemon, idunnod, python, run_to_end};
 
 /// Long enough for anything that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

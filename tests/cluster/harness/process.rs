@@ -220,6 +220,11 @@ impl Daemon {
         logs
     }
 
+    /// All that it logged.
+    pub(crate) fn log(&self) -> String {
+        self.log_files().iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+    }
+
     /// The last lines of its log and of its standard error.
     pub(crate) fn log_tail(&self) -> String {
         let mut logs = self.log_files();

@@ -42,6 +42,24 @@ impl Machine {
     }
 }
 
+/// What an entry does, which is all that ever changes the metadata and who votes.
+pub(super) fn apply(
+    state: &mut State,
+    membership: &mut StoredMembership<u64, EmptyNode>,
+    Entry { log_id, payload }: Entry,
+) -> Outcomes {
+    match payload {
+        EntryPayload::Blank => Outcomes::new(),
+        EntryPayload::Normal(Batch(commands)) => {
+            commands.iter().map(|command| state.apply(command)).collect()
+        }
+        EntryPayload::Membership(changed) => {
+            *membership = StoredMembership::new(Some(log_id), changed);
+            Outcomes::new()
+        }
+    }
+}
+
 fn decode_state(bytes: &[u8]) -> Result<State, StoreFault> {
     decode_row::<metadata::Snapshot>(bytes).map(State::from)
 }
@@ -61,18 +79,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I::IntoIter: Send,
     {
         let mut outcomes = Vec::new();
-        for Entry { log_id, payload } in entries {
-            self.applied = Some(log_id);
-            outcomes.push(match payload {
-                EntryPayload::Blank => Outcomes::new(),
-                EntryPayload::Normal(Batch(commands)) => {
-                    commands.iter().map(|command| self.state.apply(command)).collect()
-                }
-                EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(log_id), membership);
-                    Outcomes::new()
-                }
-            });
+        for entry in entries {
+            self.applied = Some(entry.log_id);
+            outcomes.push(apply(&mut self.state, &mut self.membership, entry));
         }
         // Before the outcomes are known, so that who has an answer also reads what it did.
         if outcomes.iter().any(|outcome| !outcome.is_empty()) {

@@ -11,6 +11,7 @@
 mod faults;
 mod log;
 mod machine;
+mod recovery;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 use self::log::LogIndex;
 pub(super) use self::log::LogStore;
 pub(super) use self::machine::Machine;
+pub use self::recovery::Survivor;
 pub(super) use self::snapshot::Install;
 use self::snapshot::Snapshots;
 use self::writer::Writer;

@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod members;
 mod messages;
+mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

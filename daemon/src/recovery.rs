@@ -1,0 +1,172 @@
+//! Going on after a majority of the voters is lost for ever: offline, on the data directory of a member that is stopped.
+//!
+//! One survivor becomes the only voter of a new cluster that starts from its metadata. All others forget their logs, keep
+//! their blobs, and join like new members; inventories find the blobs.
+//!
+//! The old cluster is fenced off twice. Every member of the new one has a new id, so that the old voters can neither call
+//! it (the transport checks who answers) nor count its vote, and it may forget the votes that it gave. And the new cluster
+//! has a new founder, so that an old member that comes back is refused, and told what to do.
+//!
+//! Order: the identity changes before the log does, durably. A crash in between leaves a log of another id, which a
+//! member refuses to open; the command can be given again. The other way round a member could vote twice.
+
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use idunno_shared::ids::NodeId;
+use thiserror::Error;
+
+use crate::belonging::CLUSTER_FILE;
+use crate::consensus::{RecoverError, STORE_FILE, Survivor};
+use crate::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
+use crate::joining::PEERS_FILE;
+
+/// The new store, until it takes the old one's place.
+const NEW_STORE_FILE: &str = "metadata.redb.recovered";
+
+/// What is to be done to which directory.
+#[derive(Args)]
+pub struct Arguments {
+    /// The stopped member's data directory
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Drop the log and keep the blobs: for every survivor but the one that is recovered
+    #[arg(long)]
+    forget_log: bool,
+    /// Do it; without this, only tell
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Why nothing was recovered.
+#[derive(Debug, Error)]
+pub enum CannotRecover {
+    /// No member ever ran there.
+    #[error("{path} is not the data directory of a member: give the --data-dir of one that survived")]
+    NoMember {
+        /// Where.
+        path: PathBuf,
+    },
+    /// What this process writes there, the member could not read.
+    #[error(
+        "{path} belongs to user {owner}, and this runs as {me}: run it as that user (runuser -u NAME -- idunnod ...)"
+    )]
+    OtherUser {
+        /// Where.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs this.
+        me: u32,
+    },
+    /// The directory is in use or cannot be written.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log is of no use.
+    #[error(transparent)]
+    Log(#[from] RecoverError),
+    /// The result cannot be told.
+    #[error("cannot write the answer: {0}")]
+    Answer(#[from] io::Error),
+}
+
+/// Does what the arguments say, and tells it to `out`.
+pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let data_dir = open(&arguments.data_dir)?;
+    match (arguments.forget_log, arguments.yes) {
+        (false, false) => tell(&data_dir, out)?,
+        (false, true) => recover(&data_dir, out)?,
+        (true, false) => {
+            writeln!(
+                out,
+                "with --yes: {} drops its metadata log, its identity and its cluster, and keeps its blobs. Do so only when \
+                 another survivor was recovered, for this log may be the newest one.",
+                data_dir.path().display()
+            )?;
+        }
+        (true, true) => forget_log(&data_dir, out)?,
+    }
+    Ok(())
+}
+
+/// Locks the directory of a member that is stopped.
+fn open(path: &Path) -> Result<DataDir, CannotRecover> {
+    let identity = path.join(IDENTITY_FILE).metadata();
+    let identity = identity.map_err(|_absent| CannotRecover::NoMember { path: path.to_path_buf() })?;
+    let (owner, me) = (identity.uid(), rustix::process::geteuid().as_raw());
+    if owner != me {
+        return Err(CannotRecover::OtherUser { path: path.to_path_buf(), owner, me });
+    }
+    Ok(DataDir::open(path)?)
+}
+
+/// What the operator compares before choosing.
+fn tell(data_dir: &DataDir, out: &mut impl Write) -> Result<(), CannotRecover> {
+    let survivor = Survivor::read(&data_dir.path().join(STORE_FILE))?;
+    let (term, index) = survivor.last_log;
+    let committed = survivor.committed.map_or_else(|| String::from("nothing"), |index| format!("{index}"));
+    let voters: Vec<String> = survivor.voters.iter().map(NodeId::to_string).collect();
+    writeln!(out, "member     {}", survivor.node)?;
+    writeln!(out, "last entry (term, index) = ({term}, {index})")?;
+    writeln!(out, "committed  {committed}, as far as this member knew")?;
+    writeln!(out, "voters     {}", voters.join(" "))?;
+    writeln!(out, "files      {}", survivor.state.file_count())?;
+    writeln!(out, "jobs       {}", survivor.state.jobs().count())?;
+    writeln!(
+        out,
+        "\nCompare (term, index) of all survivors, the term first: recover the one with the highest, and no other. With \
+         --yes this member goes on alone from all that its log holds.\n\
+         Lost is what only the lost voters had: changes that they acknowledged and that no survivor's log holds, and files \
+         whose copies were all on their disks. Kept is all else, also changes that were not acknowledged yet.\n\
+         Nothing was changed."
+    )?;
+    Ok(())
+}
+
+/// Makes the member the only voter of a new cluster.
+fn recover(data_dir: &DataDir, out: &mut impl Write) -> Result<(), CannotRecover> {
+    let survivor = Survivor::read(&data_dir.path().join(STORE_FILE))?;
+    let (was, (term, index), above) = (survivor.node, survivor.last_log, survivor.new_term());
+    let identity = data_dir.mint()?;
+    data_dir.remove(NEW_STORE_FILE)?;
+    survivor.found(identity.id, &data_dir.path().join(NEW_STORE_FILE))?;
+    data_dir.write_json(IDENTITY_FILE, &identity)?;
+    data_dir.write_json(CLUSTER_FILE, &identity.id)?;
+    // They are of the old cluster, whichever comes back.
+    data_dir.remove(PEERS_FILE)?;
+    data_dir.replace(STORE_FILE, NEW_STORE_FILE)?;
+    writeln!(
+        out,
+        "Recovered from (term, index) = ({term}, {index}): member {was} is now member {}, the founder and only voter of a \
+         new cluster, whose terms are above {above}.\n\
+         Next: delete the introducer's introducer.json, start the introducer, start this member, and wait until 'idunno \
+         status' answers. Then, for each other survivor: 'idunnod recover --forget-log --yes' on its directory, and start \
+         it. New members need an empty directory.\n\
+         Never start a lost voter with what it kept: it is refused, until its log is forgotten too.",
+        identity.id
+    )?;
+    Ok(())
+}
+
+/// Makes the member a new one that has blobs already.
+fn forget_log(data_dir: &DataDir, out: &mut impl Write) -> Result<(), CannotRecover> {
+    let identity = data_dir.mint()?;
+    data_dir.write_json(IDENTITY_FILE, &identity)?;
+    for file in [CLUSTER_FILE, PEERS_FILE, NEW_STORE_FILE, STORE_FILE] {
+        data_dir.remove(file)?;
+    }
+    data_dir.flush()?;
+    writeln!(
+        out,
+        "{} has forgotten its log, and is now member {}. Its blobs are kept: the cluster that it joins counts those that it \
+         needs within a minute or so, and deletes the others.",
+        data_dir.path().display(),
+        identity.id
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

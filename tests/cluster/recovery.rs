@@ -1,0 +1,151 @@
+//! A majority of the voters is lost for ever: a survivor goes on, and nothing of the old cluster gets in its way.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use idunno_shared::wire::control::Change;
+
+use crate::failover::working_cluster;
+use crate::harness::{Expected, LocalCluster, SOON, SlowServer, heavy, idunnod, name};
+
+const JOB_LIMIT: Duration = Duration::from_secs(60);
+const QUERIES: u64 = 40;
+const MODEL: &str = "mnist-mlp";
+
+/// What `idunnod recover` says; the error, if it fails.
+fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(idunnod());
+    let output = command.arg("recover").arg("--data-dir").arg(data_dir).args(further).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// Term and index of the last entry, as an operator reads it.
+fn last_entry(data_dir: &Path) -> (u64, u64) {
+    let text = recover(data_dir, &[]).unwrap();
+    let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start)).unwrap().trim();
+    let files: u64 = line("files").parse().unwrap();
+    assert!(files >= QUERIES && line("jobs") == "1" && text.contains("Nothing was changed"), "{text}");
+    let (_, pair) = line("last entry").rsplit_once("= (").unwrap();
+    let (term, index) = pair.trim_end_matches(')').split_once(", ").unwrap();
+    (term.parse().unwrap(), index.parse().unwrap())
+}
+
+/// Five members of whom three are lost for ever, the other two stopped; what one of the lost had is kept aside.
+async fn lose_three(cluster: &mut LocalCluster) -> ([usize; 3], [usize; 2]) {
+    let (coordinator, _) = cluster.coordinator().await;
+    let after = |step: usize| (coordinator + step) % 5;
+    let (lost, left) = ([after(0), after(1), after(3)], [after(2), after(4)]);
+    cluster.kill(&lost);
+    for index in lost {
+        let dir = &cluster.members[index].data_dir;
+        if index == lost[0] {
+            std::fs::rename(dir, cluster.path().join("kept")).unwrap();
+        } else {
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+    let client = cluster.client().with_deadline(Duration::from_secs(4));
+    let refused = client.change(Change::Delete { name: name("inputs/0001") }).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let error = recover(&cluster.members[left[0]].data_dir, &["--yes"]).unwrap_err();
+    assert!(error.contains("in use by another daemon"), "{error}");
+    cluster.kill(&left);
+    (lost, left)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_lost_majority_a_survivor_goes_on_and_old_voters_are_refused() {
+    let _turn = heavy().await;
+    let server = SlowServer::start(Duration::from_millis(2)).await;
+    let mut cluster = working_cluster(5, &server, QUERIES).await;
+    let files = Expected::small("inputs", 0..QUERIES);
+    let job = cluster.add_job(MODEL, "inputs", 8).await;
+    cluster.start_job(job).await;
+    cluster.finished(job, JOB_LIMIT).await;
+    let rows = cluster.all_results(job, QUERIES).await;
+    healed(&cluster).await;
+    let (_, term) = cluster.coordinator().await;
+
+    let (lost, left) = lose_three(&mut cluster).await;
+    let newest = left.into_iter().max_by_key(|&index| last_entry(&cluster.members[index].data_dir)).unwrap();
+    let other = if newest == left[0] { left[1] } else { left[0] };
+    println!("{}", recover(&cluster.members[newest].data_dir, &["--yes"]).unwrap());
+    println!("{}", recover(&cluster.members[other].data_dir, &["--forget-log", "--yes"]).unwrap());
+
+    let old_ids = left.map(|index| cluster.node(index));
+
+    cluster.introducer.reap();
+    std::fs::remove_file(cluster.introducer.data_dir.join("introducer.json")).unwrap();
+    cluster.introducer.spawn();
+    cluster.introducer.started().await;
+    cluster.restart(&[newest]).await;
+    let (_, new_term) = cluster.coordinator().await;
+    assert!(new_term > term, "{new_term}, {term} before");
+    let introducer = cluster.introducer.address();
+    for name in ["m6", "m7"] {
+        let member = cluster.new_member(name, introducer, false);
+        cluster.members.push(member);
+    }
+    cluster.restart(&[other, 5, 6]).await;
+    cluster.ready().await;
+    assert!(left.iter().all(|&index| !old_ids.contains(&cluster.node(index))), "old voters could count them");
+
+    healed(&cluster).await;
+    files.verify(&cluster).await;
+    assert_eq!(cluster.all_results(job, QUERIES).await, rows);
+    let late = Expected::small("late", 50..60);
+    late.put(&cluster).await;
+    late.verify(&cluster).await;
+    let again = cluster.add_job(MODEL, "inputs", 8).await;
+    cluster.start_job(again).await;
+    cluster.finished(again, JOB_LIMIT).await;
+    assert_eq!(cluster.all_results(again, QUERIES).await, rows);
+
+    an_old_voter_is_refused(&mut cluster, lost[0]).await;
+    files.verify(&cluster).await;
+    late.verify(&cluster).await;
+}
+
+/// Waits until every blob has four copies at members that are up.
+async fn healed(cluster: &LocalCluster) {
+    cluster
+        .eventually("every blob has four copies", JOB_LIMIT, async || {
+            let store = cluster.view().await?.store;
+            let whole = (store.under_replicated, store.unavailable, store.copying) == (0, 0, 0);
+            if whole { Ok(()) } else { Err(format!("{store:?}")) }
+        })
+        .await;
+}
+
+/// It comes back with all that it had, is told what to do, changes nothing, and is a member again once that is done.
+async fn an_old_voter_is_refused(cluster: &mut LocalCluster, old: usize) {
+    let good = cluster.up();
+    let before = cluster.coordinator().await;
+    std::fs::remove_dir_all(&cluster.members[old].data_dir).ok();
+    std::fs::rename(cluster.path().join("kept"), &cluster.members[old].data_dir).unwrap();
+    cluster.restart(&[old]).await;
+    cluster
+        .eventually("it is refused, by the introducer and by members", SOON, async || {
+            let log = cluster.members[old].log();
+            let told =
+                |by: &str| log.lines().any(|line| line.contains(by) && line.contains("recover --forget-log"));
+            if told("not introduced") && told("refused") {
+                Ok(())
+            } else {
+                Err(String::from("it is not told"))
+            }
+        })
+        .await;
+    assert_eq!(cluster.coordinator().await, before, "it disturbed the term");
+    let all: Vec<usize> = cluster.up();
+    assert_eq!(cluster.who_coordinates(&all).await, [before], "there is a second leader");
+    cluster.ready_with(&good).await;
+
+    cluster.kill(&[old]);
+    println!("{}", recover(&cluster.members[old].data_dir, &["--forget-log", "--yes"]).unwrap());
+    cluster.restart(&[old]).await;
+    cluster.ready().await;
+    assert_eq!(cluster.coordinator().await, before);
+}
