@@ -14,7 +14,7 @@ use idunno_shared::client::link::DialError;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::frame::{Reply, Request};
-use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing};
+use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing, TcpPong};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -303,7 +303,10 @@ impl Driver {
                     self.answer(exchange, Reply::Refused(refusal(&error)));
                 }
                 Effect::TcpPing { seq, to, message, timeout } => self.ping(seq, to, message, timeout),
-                Effect::AnswerTcpPing { exchange, message } => self.answer(exchange, Reply::Pong(message)),
+                Effect::AnswerTcpPing { exchange, message } => {
+                    let founder = self.means.belonging.founder();
+                    self.answer(exchange, Reply::Pong(TcpPong { founder, ..message }));
+                }
                 Effect::Changed(change) => {
                     let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
                     info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
@@ -370,8 +373,14 @@ impl Driver {
 
     fn ping(&self, seq: u64, to: SocketAddr, message: TcpPing, limit: Duration) {
         let (peers, inputs, target) = (self.means.peers.clone(), self.inputs.clone(), message.target);
+        let belonging = self.means.belonging.clone();
         tokio::spawn(async move {
             let outcome = match peers.call(to, Request::Ping(message), limit).await {
+                // Datagrams do not say whose they are: who is heard of by them is asked here before it is listed.
+                Ok(Reply::Pong(pong)) if belonging.check(pong.founder).is_err() => {
+                    info!(%to, "not listed: it belongs to another cluster");
+                    TcpPingOutcome::TimedOut
+                }
                 Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },
                 Err(PeerError::Dial(DialError::Refused { .. })) => TcpPingOutcome::Refused,
                 Ok(_) | Err(_) => TcpPingOutcome::TimedOut,

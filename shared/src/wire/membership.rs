@@ -334,6 +334,9 @@ pub struct TcpPing {
 pub struct TcpPong {
     /// The answering member's own record. Another than the target proves that the target's process is gone.
     pub record: MemberRecord,
+    /// The founder of the cluster that it belongs to, once it does: nobody is listed by another cluster.
+    #[serde(default)]
+    pub founder: Option<NodeId>,
 }
 
 #[cfg(test)]

@@ -176,7 +176,8 @@ impl Swim {
         if let Some(believed) = message.believed.as_ref().filter(|believed| believed.id == self.me.id) {
             self.hear_of_self(believed);
         }
-        let message = TcpPong { record: self.me.clone() };
+        // The shell knows the founder.
+        let message = TcpPong { record: self.me.clone(), founder: None };
         self.effects.push_back(Effect::AnswerTcpPing { exchange, message });
     }
 
