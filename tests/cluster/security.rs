@@ -82,7 +82,7 @@ async fn is_forbidden(connection: &Connection, request: Request) -> bool {
 }
 
 /// What a viewer may ask. All else, also what is added later, must be refused.
-const LOOKS: [&str; 16] = [
+const LOOKS: [&str; 17] = [
     "Assignments",
     "Coordinator",
     "DeadLetters",
@@ -96,6 +96,7 @@ const LOOKS: [&str; 16] = [
     "Members",
     "Models",
     "Results",
+    "SearchLog",
     "Stored",
     "Versions",
     "Watch",
