@@ -4,25 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::ClusterError;
-use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
+use idunno_shared::client::files::NoProgress;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState, JobView,
 };
 use serde_json::Value;
 
-use crate::harness::{LocalCluster, SOON, SlowServer, assert_refused, light, name};
+use crate::harness::{LocalCluster, SOON, SlowServer, assert_refused, light, name, put_text};
 
 const MODEL: &str = "mnist-mlp";
 const JOB_LIMIT: Duration = Duration::from_secs(60);
-
-async fn put(cluster: &LocalCluster, file: &str, text: &str) {
-    let path = cluster.scratch("put");
-    std::fs::write(&path, text).unwrap();
-    let item = PutItem { name: name(file), path };
-    let put = cluster.files().put_files(vec![item], PutOptions::default(), &NoProgress).await;
-    put.unwrap_or_else(|error| cluster.fail(&format!("put of {file}: {error}")));
-}
 
 async fn add(cluster: &LocalCluster, dataset: &str, batch_size: u32, options: JobOptions) -> JobId {
     let (model, dataset) = (MODEL.parse().unwrap(), dataset.parse().unwrap());
@@ -72,8 +64,8 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
     let _turn = light().await;
     let server = SlowServer::start(Duration::from_millis(2)).await;
     let cluster = LocalCluster::start_at(3, &server).await;
-    put(&cluster, "texts.jsonl", &lines(500)).await;
-    put(&cluster, "texts.csv", "label,input\n3,abc\n4,\"a\nbc\"\n9,x\n").await;
+    put_text(&cluster, "texts.jsonl", &lines(500)).await;
+    put_text(&cluster, "texts.csv", "label,input\n3,abc\n4,\"a\nbc\"\n9,x\n").await;
     cluster.train(&[MODEL]).await;
 
     let options = JobOptions {
@@ -140,10 +132,10 @@ async fn other_files_and_other_sizes(
     cluster.start_job(small).await;
     let csv = add(cluster, "texts.csv", 8, JobOptions::default()).await;
     assert_eq!(cluster.start_job(csv).await, 3);
-    put(cluster, "two.list", "texts.csv\ntexts.jsonl\n").await;
+    put_text(cluster, "two.list", "texts.csv\ntexts.jsonl\n").await;
     let list = add(cluster, "two.list", 8, JobOptions::default()).await;
     assert_eq!(cluster.start_job(list).await, 2);
-    put(cluster, "bad.list", "texts.csv\nno/such.file\n").await;
+    put_text(cluster, "bad.list", "texts.csv\nno/such.file\n").await;
     let bad = add(cluster, "bad.list", 8, JobOptions::default()).await;
     let refused = cluster.client().change(Change::StartJob { job: bad }).await;
     assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, "no/such.file");
@@ -163,7 +155,7 @@ async fn other_files_and_other_sizes(
 
 async fn jobs_end_before_their_time(cluster: &LocalCluster, job: JobId) {
     // A model that fails on every batch is no fault of the data.
-    put(cluster, "break.jsonl", &"\"break\"\n".repeat(400)).await;
+    put_text(cluster, "break.jsonl", &"\"break\"\n".repeat(400)).await;
     let broken = add(cluster, "break.jsonl", 2, JobOptions::default()).await;
     cluster.start_job(broken).await;
     let paused = cluster

@@ -1,6 +1,6 @@
 //! Repair in figures: how long until a dead member's copies are back, and what those who read notice meanwhile.
-//! It measures and promises nothing that other tests do not, with 1 GB in 16 files and with 10,000 files of 20 KB:
-//! `IDUNNO_FIGURE_RUNS=5 cargo test -p idunno-tests --test cluster re_replication -- --ignored --nocapture`.
+//! A test run is short; with 1 GB in 16 files and with 10,000 files of 20 KB:
+//! `IDUNNO_FIGURE_RUNS=5 cargo test -p idunno-tests --test cluster re_replication -- --nocapture`.
 //!
 //! Of seven members one holder dies. Its copies wait ten seconds for it to come back; then they are made anew.
 
@@ -28,7 +28,6 @@ struct Repair {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it measures; files.rs and failures.rs have what must hold"]
 async fn re_replication_figures_of_large_files() {
     let (count, bytes) = if runs().is_some() { (16, 64 << 20) } else { (4, 8 << 20) };
     measure(&format!("{count} files of {} MiB", bytes >> 20), count, bytes).await;

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{Change, ModelView};
 use idunno_shared::wire::jobs::Training;
 use rustix::process::Signal;
 
-use crate::harness::{LocalCluster, heavy, name};
+use crate::harness::{LocalCluster, heavy, put_text};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Answers with the label whose examples used the input's word. An example `forever` makes it train without an end.
@@ -53,14 +52,6 @@ class WordsRunner(Runner):
         return json.dumps({"label": label}).encode()
 "#;
 
-async fn put(cluster: &LocalCluster, file: &str, text: &str) {
-    let path = cluster.scratch("put");
-    std::fs::write(&path, text).unwrap();
-    let item = PutItem { name: name(file), path };
-    let put = cluster.files().put_files(vec![item], PutOptions::default(), &NoProgress).await;
-    put.unwrap_or_else(|error| cluster.fail(&format!("put of {file}: {error}")));
-}
-
 fn words() -> ModelName {
     "words".parse().unwrap()
 }
@@ -97,10 +88,10 @@ fn install(models: &Path) {
 async fn a_model_of_ones_own_is_trained_on_a_data_set_of_the_store() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(4, true).await;
-    put(&cluster, "lessons.csv", "input,label\nmeow,cat\nwoof,dog\n").await;
-    put(&cluster, "endless/labels.csv", "file,label\na/1.txt,x\n").await;
-    put(&cluster, "endless/a/1.txt", "forever").await;
-    put(
+    put_text(&cluster, "lessons.csv", "input,label\nmeow,cat\nwoof,dog\n").await;
+    put_text(&cluster, "endless/labels.csv", "file,label\na/1.txt,x\n").await;
+    put_text(&cluster, "endless/a/1.txt", "forever").await;
+    put_text(
         &cluster,
         "words.jsonl",
         "{\"input\":\"meow\",\"label\":\"cat\"}\n{\"input\":\"woof\",\"label\":\"cat\"}\n",

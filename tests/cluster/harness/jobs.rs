@@ -56,6 +56,15 @@ pub(crate) async fn put_dataset(cluster: &LocalCluster, dir: &Path, prefix: &str
     put.unwrap_or_else(|error| cluster.fail(&format!("put of {prefix}: {error}")));
 }
 
+/// Puts a file of this text.
+pub(crate) async fn put_text(cluster: &LocalCluster, file: &str, text: &str) {
+    let path = cluster.scratch("put");
+    std::fs::write(&path, text).unwrap();
+    let item = PutItem { name: name(file), path };
+    let put = cluster.files().put_files(vec![item], PutOptions::default(), &NoProgress).await;
+    put.unwrap_or_else(|error| cluster.fail(&format!("put of {file}: {error}")));
+}
+
 impl LocalCluster {
     /// Makes a change that must succeed.
     pub(crate) async fn change(&self, change: Change) -> Changed {

@@ -32,7 +32,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub(crate) use self::jobs::{ResultRow, dataset, put_dataset};
+pub(crate) use self::jobs::{ResultRow, dataset, put_dataset, put_text};
 pub(crate) use self::model_server::SlowServer;
 pub(crate) use self::process::{Daemon, idunnod, python, run_to_end};
 

@@ -175,22 +175,18 @@ impl Table {
 }
 
 fn sort(rows: &mut [Row], column: usize, down: bool) {
-    let key = |row: &Row| {
-        let cell = row.cells.get(column);
-        let value = cell.and_then(|cell| cell.value);
-        let text = if value.is_some() {
-            (String::new(), 0, String::new())
-        } else {
-            natural(cell.map_or("", |cell| cell.text.as_str()))
-        };
-        (value.unwrap_or(f64::NEG_INFINITY), text)
-    };
-    let mut keyed: Vec<_> = rows.iter().map(key).zip(rows.to_vec()).collect();
-    keyed.sort_by(|(a, _), (b, _)| {
-        let order = a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1));
+    rows.sort_by(|a, b| {
+        let ((a_value, a_text), (b_value, b_text)) = (key(a, column), key(b, column));
+        let order = a_value.total_cmp(&b_value).then_with(|| a_text.cmp(&b_text));
         if down { order.reverse() } else { order }
     });
-    for (row, (_, sorted)) in rows.iter_mut().zip(keyed) {
-        *row = sorted;
+}
+
+/// What a row is sorted by: its figure, or its text where it has none.
+fn key(row: &Row, column: usize) -> (f64, (&str, u64, &str)) {
+    let cell = row.cells.get(column);
+    match cell.and_then(|cell| cell.value) {
+        Some(value) => (value, Default::default()),
+        None => (f64::NEG_INFINITY, natural(cell.map_or("", |cell| cell.text.as_str()))),
     }
 }

@@ -286,7 +286,7 @@ async fn pages(
 /// The names of a file's holders, in natural order.
 pub fn holder_names(file: &FileSummary, members: &[MemberView]) -> Vec<String> {
     let mut names: Vec<String> = file.holders.iter().map(|node| text::member_name(members, *node)).collect();
-    names.sort_by_key(|name| members::natural(name));
+    names.sort_by(|a, b| members::natural(a).cmp(&members::natural(b)));
     names
 }
 

@@ -321,7 +321,7 @@ pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answ
     else {
         return Err(Failure::unexpected());
     };
-    views.sort_by_cached_key(|view| members::natural(&view.name));
+    views.sort_by(|a, b| members::natural(&a.name).cmp(&members::natural(&b.name)));
     let mut table = Table::new("VM JOB >DUE >SHARE NOW");
     let mut rows = Vec::new();
     for view in &views {

@@ -17,7 +17,7 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
         return Err(Failure::unexpected());
     };
     // A worker's stay in the order in which it runs them.
-    views.sort_by_cached_key(|view| natural(&view.name));
+    views.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
     if views.is_empty() {
         return Ok(Answer::new(json!([]), String::from("no batch is in a worker's hands")));
     }

@@ -66,7 +66,7 @@ async fn ask_one(
 pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
     let (address, reply) = ask(session, of, ControlRequest::Members).await?;
     let ControlReply::Members(mut members) = reply else { return Err(Failure::unexpected()) };
-    members.sort_by_cached_key(|member| natural(member.name.as_str()));
+    members.sort_by(|a, b| natural(a.name.as_str()).cmp(&natural(b.name.as_str())));
     let mut table = Table::new("NAME ADDRESS STATE SINCE ROLE >INCARNATION >GENERATION ID");
     for member in &members {
         let blocked = if member.udp_blocked { " (UDP blocked)" } else { "" };
@@ -86,10 +86,10 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
 }
 
 /// A name with its number apart, so that m2 comes before m10.
-pub fn natural(name: &str) -> (String, u64, String) {
+pub fn natural(name: &str) -> (&str, u64, &str) {
     let head = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = name[head.len()..].parse().unwrap_or(0);
-    (head.to_owned(), number, name.to_owned())
+    (head, number, name)
 }
 
 /// A member for programs.

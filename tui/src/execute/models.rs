@@ -106,7 +106,7 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
             .iter()
             .map(|(node, state)| (text::member_name(&members, *node), text::model_state(state)))
             .collect();
-        workers.sort_by_key(|(name, _)| members::natural(name));
+        workers.sort_by(|(a, _), (b, _)| members::natural(a).cmp(&members::natural(b)));
         let shown: Vec<String> = workers.iter().map(|(name, (state, _))| format!("{name}:{state}")).collect();
         table.row([
             model.model.to_string(),

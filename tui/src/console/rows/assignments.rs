@@ -1,5 +1,6 @@
 //! The rows of the assignments page: VMs by jobs, with each job's share of the VM's last minute and where it goes.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::ids::{JobId, NodeId};
@@ -43,8 +44,11 @@ pub(super) fn content(view: &ClusterView, history: &History, window: &Window) ->
 
 /// The jobs that have a column: those that run, and those that had a share lately.
 fn jobs(view: &ClusterView) -> Vec<JobId> {
-    let shares = view.assignments.iter().flat_map(|row| &row.shares);
-    let had_share: BTreeSet<JobId> = shares.filter(|(_, share)| *share > 0.0).map(|(id, _)| *id).collect();
+    // Looked for only where a job that does not run may have a column.
+    let had_share = LazyCell::new(|| -> BTreeSet<JobId> {
+        let shares = view.assignments.iter().flat_map(|row| &row.shares);
+        shares.filter(|(_, share)| *share > 0.0).map(|(id, _)| *id).collect()
+    });
     let wanted = view.jobs.iter().filter(|job| job.state == JobState::Running || had_share.contains(&job.id));
     wanted.map(|job| job.id).take(JOBS_MAX).collect()
 }

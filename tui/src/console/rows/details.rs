@@ -44,7 +44,7 @@ fn vms(job: idunno_shared::ids::JobId, view: &ClusterView) -> Content {
         Row { key: it.name.clone(), cells: vec![Cell::plain(it.name.clone()), share, now] }
     };
     let mut rows: Vec<Row> = view.assignments.iter().map(row).collect();
-    rows.sort_by_cached_key(|row| natural(&row.key));
+    rows.sort_by(|a, b| natural(&a.key).cmp(&natural(&b.key)));
     (columns, rows)
 }
 
@@ -104,7 +104,7 @@ fn batches<'a>(views: impl Iterator<Item = &'a LeaseView>) -> Content {
     };
     let mut rows: Vec<Row> = views.map(row).collect();
     // A worker's stay in the order in which it runs them.
-    rows.sort_by_cached_key(|row| natural(row.key.split(' ').next().unwrap_or_default()));
+    rows.sort_by(|a, b| natural(first_word(&a.key)).cmp(&natural(first_word(&b.key))));
     (columns, rows)
 }
 
@@ -169,7 +169,7 @@ fn extents(versions: &[FileVersion], view: &ClusterView) -> Content {
     let rows = placed.map(|(number, placed)| {
         let mut holders: Vec<String> =
             placed.holders.iter().map(|holder| name(&names, holder.node)).collect();
-        holders.sort_by_cached_key(|name| natural(name));
+        holders.sort_by(|a, b| natural(a).cmp(&natural(b)));
         Row {
             key: number.to_string(),
             cells: vec![
@@ -195,4 +195,8 @@ fn text_lines(lines: &[String]) -> Content {
 
 fn name(names: &BTreeMap<NodeId, &str>, node: NodeId) -> String {
     names.get(&node).map_or_else(|| node.to_string(), |name| (*name).to_owned())
+}
+
+fn first_word(key: &str) -> &str {
+    key.split(' ').next().unwrap_or_default()
 }

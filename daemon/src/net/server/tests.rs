@@ -1,0 +1,183 @@
+use std::net::SocketAddr;
+
+use idunno_shared::client::connection::{CallError, Connection};
+use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::link::{Dial, DialError};
+use idunno_shared::security::Credentials;
+use idunno_shared::wire::control::{ControlReply, ControlRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::super::door::{Listening, MemberDoor};
+use super::super::peers::{PeerError, Peers};
+use super::*;
+use idunno_shared::client::frames::read_frame;
+
+struct Echo;
+
+impl Service for Echo {
+    fn node(&self) -> Option<NodeId> {
+        Some(NodeId(7))
+    }
+
+    async fn request(&self, request: Request, _from: Option<NodeId>) -> Response {
+        match request {
+            Request::Control(ControlRequest::Join) => std::future::pending().await,
+            Request::Control(ControlRequest::Watch) => {
+                let (sender, replies) = mpsc::channel(1);
+                sender.try_send(Reply::Election).unwrap();
+                Response::Many(replies)
+            }
+            _ => Reply::Control(Box::new(ControlReply::Done)).into(),
+        }
+    }
+
+    async fn blobs(&self, _link: Link, _may_store: bool) {}
+}
+
+async fn server(stop: &CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    limited_server(stop, Limits::default()).await
+}
+
+async fn limited_server(
+    stop: &CancellationToken,
+    limits: Limits,
+) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let local = "127.0.0.1:0".parse().unwrap();
+    let listening = Listening::bind(local, &Credentials::insecure()).await.unwrap();
+    let address = listening.address();
+    let (connections, _datagrams) = listening.split().unwrap();
+    (address, tokio::spawn(serve_within(connections, Arc::new(Echo), limits, stop.clone())))
+}
+
+async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoError> {
+    let mut stream = TcpStream::connect(address).await?;
+    write_frame(&mut stream, &hello).await?;
+    read_frame(&mut stream).await
+}
+
+#[tokio::test]
+async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
+    let stop = CancellationToken::new();
+    let (address, serving) = server(&stop).await;
+    let good = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
+    let other_version = Hello { version: PROTOCOL_VERSION + 1, ..good.clone() };
+    let Ok(HelloReply::Refused { reason }) = hello(address, other_version).await else { panic!() };
+    assert!(reason.contains("protocol version"), "{reason}");
+    let other_program = Hello { magic: 1, ..good.clone() };
+    assert!(matches!(hello(address, other_program).await, Ok(HelloReply::Refused { .. })));
+
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 0xc1, 0xc1], &[0xff; 64]] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        let mut answer = Vec::new();
+        // Whether by an end or by a reset.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty(), "{garbage:?}");
+    }
+    assert!(matches!(hello(address, good).await, Ok(HelloReply::Welcome { node: Some(NodeId(7)) })));
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+#[test]
+fn a_call_without_sense_keeps_its_number() {
+    #[derive(serde::Serialize)]
+    struct Odd {
+        id: u64,
+        request: &'static str,
+    }
+    let mut frame = Vec::new();
+    encode_frame(&Odd { id: 9, request: "Nonsense" }, &mut frame).unwrap();
+    let (id, request) = decode_call(&frame[4..]).unwrap();
+    let refusal = request.unwrap_err();
+    assert_eq!((id, refusal.code), (9, idunno_shared::wire::refusal::RefusalCode::Invalid));
+    for garbage in [&b""[..], &[0xff; 16], b"GET / HTTP/1.1"] {
+        assert!(decode_call(garbage).is_err(), "{garbage:?}");
+    }
+}
+
+#[tokio::test]
+async fn clients_cannot_keep_members_out() {
+    let stop = CancellationToken::new();
+    let limits = Limits { greetings: 8, clients: 2, members: 2 };
+    let (address, _serving) = limited_server(&stop, limits).await;
+    let (client, member) =
+        (TcpDoor::new(Credentials::insecure()), MemberDoor::new(NodeId(1), Credentials::insecure()));
+    let mut clients = Vec::new();
+    for _ in 0..limits.clients {
+        clients.push(client.dial(address, Purpose::Calls).await.unwrap());
+    }
+    let refused = client.dial(address, Purpose::Calls).await;
+    assert!(matches!(&refused, Err(DialError::Rejected { reason, .. }) if reason.contains("clients")));
+    member.dial(address, Purpose::Calls).await.unwrap();
+    // One that ends makes room.
+    clients.pop();
+    let again = async {
+        while client.dial(address, Purpose::Calls).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), again).await.unwrap();
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_watcher_learns_that_there_is_no_more() {
+    let stop = CancellationToken::new();
+    let (address, _serving) = server(&stop).await;
+    let connection =
+        Connection::new(TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap());
+    let mut replies = connection.watch(Request::Control(ControlRequest::Watch)).await.unwrap();
+    let mut next = async || timeout(Duration::from_secs(10), replies.recv()).await.unwrap();
+    assert!(matches!(next().await, Some(Reply::Election)));
+    assert!(matches!(next().await, Some(Reply::Refused(_))));
+    assert!(next().await.is_none());
+    assert!(!connection.is_closed(), "other calls go on");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
+    let stop = CancellationToken::new();
+    let (address, serving) = server(&stop).await;
+    let connection =
+        Connection::new(TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap());
+    let hold = {
+        let connection = connection.clone();
+        let request = Request::Control(ControlRequest::Join);
+        tokio::spawn(async move { connection.call(request, Duration::from_secs(30)).await })
+    };
+    let done = connection.call(Request::Control(ControlRequest::Leave), Duration::from_secs(30)).await;
+    assert!(matches!(done, Ok(Reply::Control(_))), "a call that is held holds up no other");
+    stop.cancel();
+    serving.await.unwrap();
+    assert!(matches!(hold.await.unwrap(), Err(CallError::Closed)));
+}
+
+#[tokio::test]
+async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
+    let stop = CancellationToken::new();
+    let (address, _serving) = server(&stop).await;
+    let peers = Peers::new(Arc::new(TcpDoor::new(Credentials::insecure())));
+    let ask = |member| {
+        let request = Request::Control(ControlRequest::Leave);
+        peers.call_member(member, address, request, Duration::from_secs(10))
+    };
+    assert!(matches!(ask(NodeId(7)).await, Ok(Reply::Control(_))));
+    let before = ask(NodeId(6)).await;
+    assert!(matches!(before, Err(PeerError::Stranger { wanted: NodeId(6), .. })), "{before:?}");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peers = Peers::new(Arc::new(TcpDoor::new(Credentials::insecure())));
+    let limit = Duration::from_millis(100);
+    let started = tokio::time::Instant::now();
+    let request = Request::Control(ControlRequest::Members);
+    let answer = peers.call(listener.local_addr().unwrap(), request, limit).await;
+    assert!(matches!(answer, Err(PeerError::Call { source: CallError::TimedOut(_), .. })));
+    assert!(started.elapsed() < Duration::from_secs(1), "the limit holds for the hello too");
+}
