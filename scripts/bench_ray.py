@@ -40,6 +40,7 @@ def parse_arguments():
     parser.add_argument("--model", default="squeezenet1.1", help="the model (squeezenet1.1)")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of the rates, the best counts (1)")
     parser.add_argument("--patience", type=int, default=120, metavar="S", help="seconds for a job after its kill (120)")
+    parser.add_argument("--insecure", action="store_true", help="without TLS and sealed datagrams, to see what they cost")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
