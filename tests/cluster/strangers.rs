@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::client::frames::{read_frame, write_greeting};
 use idunno_shared::security::Credentials;
-use idunno_shared::wire::frame::{
-    FRAME_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose, encode_frame,
-};
+use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Hello, HelloReply, Purpose, encode_frame};
+use idunno_shared::wire::version::SPOKEN;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -59,13 +58,13 @@ async fn stray_bytes_do_no_harm() {
     until_closed(&mut silent).await;
 
     // Who knows the secret, and speaks another release or another protocol: refused in words.
-    let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
+    let hello = Hello::new(Purpose::Calls, None);
     for (hello, word) in [
-        (Hello { version: PROTOCOL_VERSION + 1, ..hello.clone() }, "version"),
+        (Hello { version: SPOKEN.newest + 1, oldest: SPOKEN.newest + 1, ..hello.clone() }, "version"),
         (Hello { magic: 7, ..hello.clone() }, "something else"),
     ] {
         let mut stream = proven(&cluster.credentials, address).await.unwrap();
-        write_frame(&mut stream, &hello).await.unwrap();
+        write_greeting(&mut stream, &hello).await.unwrap();
         match read_frame(&mut stream).await.unwrap() {
             HelloReply::Refused { reason } => assert!(reason.contains(word), "{reason}"),
             other @ HelloReply::Welcome { .. } => panic!("{other:?}"),
@@ -83,7 +82,7 @@ async fn stray_bytes_do_no_harm() {
             [[0, 0, 0, 32].to_vec(), content(9, 32)].concat(),
         ] {
             let mut stream = proven(&cluster.credentials, address).await.unwrap();
-            write_frame(&mut stream, &hello).await.unwrap();
+            write_greeting(&mut stream, &hello).await.unwrap();
             read_frame::<HelloReply, _>(&mut stream).await.unwrap();
             let _ = stream.write_all(&garbage).await;
             let _ = stream.shutdown().await;
@@ -93,7 +92,7 @@ async fn stray_bytes_do_no_harm() {
     let mut half_open = Vec::new();
     for _ in 0..50 {
         let mut stream = proven(&cluster.credentials, address).await.unwrap();
-        write_frame(&mut stream, &hello).await.unwrap();
+        write_greeting(&mut stream, &hello).await.unwrap();
         read_frame::<HelloReply, _>(&mut stream).await.unwrap();
         stream.write_all(&u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes()).await.unwrap();
         stream.write_all(&[0; 1000]).await.unwrap();
@@ -152,8 +151,7 @@ async fn visit(
         Stranger::Garbage => content(number, 500),
         Stranger::Slow => {
             let mut stream = proven(credentials, address).await?;
-            let hello =
-                Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
+            let hello = Hello::new(Purpose::Calls, None);
             let mut opening = Vec::new();
             encode_frame(&hello, &mut opening).unwrap();
             opening.extend(u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes());

@@ -3,6 +3,8 @@
 //! What a type asks for is what it gets, in random sizes: of sequences mostly short ones, of numbers small and extreme
 //! ones, of texts good names and bad ones. A type that checks what it reads may refuse; the caller draws again.
 
+use std::collections::BTreeSet;
+
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use serde::de::value::{Error, StrDeserializer, U32Deserializer};
@@ -15,19 +17,41 @@ use serde::de::{
 const DEPTH_MAX: u32 = 24;
 const TRIES: usize = 1_000;
 
+/// An enum and one of its variants.
+type Variant = (&'static str, &'static str);
+
+/// Of what a value was made.
+#[derive(Default)]
+pub(crate) struct Shapes {
+    /// The variants that were drawn.
+    pub(crate) drawn: BTreeSet<Variant>,
+    /// Those, and all others that could have been drawn in their places.
+    pub(crate) offered: BTreeSet<Variant>,
+}
+
 /// A value of `T`, or `None` if its checks refused every draw.
 pub(crate) fn value<T: DeserializeOwned>(random: &mut ChaCha8Rng) -> Option<T> {
-    (0..TRIES).find_map(|_| T::deserialize(Generator { random, depth: 0 }).ok())
+    shaped(random).map(|(value, _)| value)
+}
+
+/// The same, with its shapes.
+pub(crate) fn shaped<T: DeserializeOwned>(random: &mut ChaCha8Rng) -> Option<(T, Shapes)> {
+    (0..TRIES).find_map(|_| {
+        let mut shapes = Shapes::default();
+        let value = T::deserialize(Generator { random, shapes: &mut shapes, depth: 0 }).ok()?;
+        Some((value, shapes))
+    })
 }
 
 struct Generator<'r> {
     random: &'r mut ChaCha8Rng,
+    shapes: &'r mut Shapes,
     depth: u32,
 }
 
 impl Generator<'_> {
     fn below(&mut self) -> Generator<'_> {
-        Generator { random: self.random, depth: self.depth + 1 }
+        Generator { random: self.random, shapes: self.shapes, depth: self.depth + 1 }
     }
 
     fn length(&mut self) -> usize {
@@ -61,9 +85,12 @@ impl Generator<'_> {
             "127.0.0.1:7401",
             "[::1]:9",
         ];
-        match self.random.random_range(0..16) {
+        // Names of all kinds, so that much of what is drawn passes its checks.
+        const NAMES: [&str; 3] = ["a", "m1", "mnist-mlp"];
+        match self.random.random_range(0..32) {
             0 => "x".repeat(self.random.random_range(0..2_000)),
-            n => TEXTS[n % TEXTS.len()].to_owned(),
+            n @ 1..16 => TEXTS[n % TEXTS.len()].to_owned(),
+            n => NAMES[n % NAMES.len()].to_owned(),
         }
     }
 }
@@ -119,7 +146,8 @@ impl<'de> Deserializer<'de> for Generator<'_> {
 
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         // Digests have 32 bytes, and are most of what is read as bytes.
-        let mut bytes = vec![0; if self.random.random() { 32 } else { self.random.random_range(0..300) }];
+        let other = self.random.random_ratio(1, 16);
+        let mut bytes = vec![0; if other { self.random.random_range(0..300) } else { 32 }];
         self.random.fill_bytes(&mut bytes);
         visitor.visit_byte_buf(bytes)
     }
@@ -182,11 +210,11 @@ impl<'de> Deserializer<'de> for Generator<'_> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        visitor.visit_enum(Choice { generator: self, variants })
+        visitor.visit_enum(Choice { generator: self, name, variants })
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
@@ -234,6 +262,7 @@ impl<'de> MapAccess<'de> for Items<'_> {
 
 struct Choice<'r> {
     generator: Generator<'r>,
+    name: &'static str,
     variants: &'static [&'static str],
 }
 
@@ -241,12 +270,15 @@ impl<'de, 'r> EnumAccess<'de> for Choice<'r> {
     type Error = Error;
     type Variant = Generator<'r>;
 
-    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Generator<'r>), Error> {
+    fn variant_seed<T: DeserializeSeed<'de>>(mut self, seed: T) -> Result<(T::Value, Generator<'r>), Error> {
         if self.variants.is_empty() {
             let tag: U32Deserializer<Error> = 0_u32.into_deserializer();
             return Ok((seed.deserialize(tag)?, self.generator));
         }
         let chosen = self.variants[self.generator.random.random_range(0..self.variants.len())];
+        let Shapes { drawn, offered } = &mut self.generator.shapes;
+        drawn.insert((self.name, chosen));
+        offered.extend(self.variants.iter().map(|variant| (self.name, *variant)));
         let tag: StrDeserializer<'_, Error> = chosen.into_deserializer();
         Ok((seed.deserialize(tag)?, self.generator))
     }

@@ -4,7 +4,11 @@
 //! is then damaged in every way that [`idunno_tests::damage`] knows: what decodes all the same must encode and decode again, nothing may
 //! panic, and no decoder may take more memory than a small multiple of the bytes it was given. `IDUNNO_SIM_SEED` replays
 //! a seed, `IDUNNO_SIM_SEEDS` widens.
+//!
+//! [`corpus`] holds what other releases send, and what they left on disks.
 
+#[cfg(test)]
+mod corpus;
 #[cfg(test)]
 mod generate;
 #[cfg(test)]

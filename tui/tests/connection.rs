@@ -11,12 +11,13 @@ use idunno_console::console::connection::follow;
 use idunno_console::console::state::NetEvent;
 use idunno_console::execute::{Reporter, Session};
 use idunno_shared::client::files::{NoProgress, Progress};
-use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::client::frames::{read_frame, write_frame, write_greeting};
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest, StoreView};
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
 use idunno_shared::wire::jobs::Policy;
+use idunno_shared::wire::version::SPOKEN;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -67,7 +68,8 @@ fn coordinate(listener: TcpListener, term: u64) -> JoinSet<()> {
 async fn serve(mut stream: TcpStream, address: SocketAddr, term: u64) {
     let Ok(_) = read_frame::<Hello, _>(&mut stream).await else { return };
     let node = NodeId(term);
-    write_frame(&mut stream, &HelloReply::Welcome { node: Some(node) }).await.unwrap();
+    let welcome = HelloReply::Welcome { node: Some(node), version: SPOKEN.newest };
+    write_greeting(&mut stream, &welcome).await.unwrap();
     let address = stream.local_addr().unwrap_or(address);
     while let Ok(Call { id, request }) = read_frame(&mut stream).await {
         let (more, reply) = match request {

@@ -11,15 +11,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::client::frames::{FrameIoError, read_body_within, read_frame_within, write_frame};
+use idunno_shared::client::frames::{FrameIoError, read_body_within, read_frame_within, write_greeting};
 use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::Role;
 use idunno_shared::wire::frame::{
-    Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, PROTOCOL_VERSION,
-    Purpose, Reply, Request, decode_body, encode_frame,
+    Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, Purpose, Reply,
+    Request, decode_body, encode_frame,
 };
 use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::version::SPOKEN;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -164,16 +165,13 @@ async fn serve_connection<S: Service, T>(
         return Ok(());
     };
     let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
-    let entered = match objection(&hello, &peer) {
-        Some(reason) => Err(reason),
-        None => rooms.enter(hello.from),
-    };
-    let _place = match entered {
-        Ok(place) => place,
-        Err(reason) => return write_frame(&mut writer, &HelloReply::Refused { reason }).await,
+    let entered = agree(&hello, &peer).and_then(|version| Ok((version, rooms.enter(hello.from)?)));
+    let (version, _place) = match entered {
+        Ok(entered) => entered,
+        Err(reason) => return write_greeting(&mut writer, &HelloReply::Refused { reason }).await,
     };
     drop(greeting);
-    write_frame(&mut writer, &HelloReply::Welcome { node: service.node() }).await?;
+    write_greeting(&mut writer, &HelloReply::Welcome { node: service.node(), version }).await?;
     // A member that does not say which is somebody who has the secret.
     let role = if hello.from.is_some() { Role::Member } else { peer.role.min(Role::Operator) };
     let served = async {
@@ -205,21 +203,23 @@ struct Caller {
     peer: Peer,
 }
 
-fn objection(hello: &Hello, peer: &Peer) -> Option<String> {
+/// The protocol version that both speak, or why there will be no connection.
+fn agree(hello: &Hello, peer: &Peer) -> Result<u16, String> {
     if hello.magic != MAGIC {
-        return Some(String::from("this is an IDunno member, and the caller speaks something else"));
+        return Err(String::from("this is an IDunno member, and the caller speaks something else"));
     }
-    if hello.version != PROTOCOL_VERSION {
-        return Some(format!(
-            "the caller speaks protocol version {}, this member {PROTOCOL_VERSION}: run the same release on both",
-            hello.version
-        ));
-    }
-    (hello.from.is_some() && peer.role < Role::Member).then(|| {
+    if hello.from.is_some() && peer.role < Role::Member {
         peer.note_refusal("it is a console and says that it is a member");
-        format!(
+        return Err(format!(
             "the caller says that it is a member, and its certificate is that of a console ({})",
             peer.role
+        ));
+    }
+    let versions = hello.versions();
+    SPOKEN.common(versions).ok_or_else(|| {
+        format!(
+            "the caller speaks {versions} of the protocol, this member {SPOKEN}: releases that are not neighbours cannot \
+             talk, upgrade one by one"
         )
     })
 }

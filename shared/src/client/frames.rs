@@ -12,7 +12,9 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::wire::frame::{FRAME_BYTES_MAX, FrameError, decode_body, encode_frame, frame_length};
+use crate::wire::frame::{
+    FRAME_BYTES_MAX, FrameError, decode_body, encode_frame, encode_greeting, frame_length,
+};
 
 /// How long the bytes of one frame may take.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,7 +86,25 @@ where
 {
     let mut buffer = Vec::with_capacity(256);
     encode_frame(message, &mut buffer)?;
-    writer.write_all(&buffer).await?;
+    write_whole(writer, &buffer).await
+}
+
+/// Writes one hello or its reply and flushes it.
+pub async fn write_greeting<T, W>(writer: &mut W, greeting: &T) -> Result<(), FrameIoError>
+where
+    T: Serialize,
+    W: AsyncWrite + Unpin + ?Sized,
+{
+    let mut buffer = Vec::with_capacity(128);
+    encode_greeting(greeting, &mut buffer)?;
+    write_whole(writer, &buffer).await
+}
+
+async fn write_whole<W: AsyncWrite + Unpin + ?Sized>(
+    writer: &mut W,
+    frame: &[u8],
+) -> Result<(), FrameIoError> {
+    writer.write_all(frame).await?;
     writer.flush().await?;
     Ok(())
 }

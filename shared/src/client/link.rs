@@ -10,10 +10,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::frames::{FrameIoError, read_frame, write_frame};
+use super::frames::{FrameIoError, read_frame, write_greeting};
 use crate::ids::NodeId;
 use crate::security::tls::Doubt;
-use crate::wire::frame::{FrameError, Hello, HelloReply, MAGIC, PROTOCOL_VERSION, Purpose};
+use crate::wire::frame::{FrameError, Hello, HelloReply, Purpose};
+use crate::wire::version::SPOKEN;
 
 /// How long a connection and its hello may take together.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -130,12 +131,19 @@ pub async fn greet(
     mut reader: LinkReader,
     mut writer: LinkWriter,
 ) -> Result<Link, DialError> {
-    let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose, from };
+    let hello = Hello::new(purpose, from);
     // Whoever closes the connection says why before it does, and that is heard also when the hello comes too late.
-    let _ = write_frame(&mut writer, &hello).await;
+    let _ = write_greeting(&mut writer, &hello).await;
     let heard = read_frame(&mut reader).await;
     match heard.map_err(|error| DialError::of_frame(address, error))? {
-        HelloReply::Welcome { node } => Ok(Link { reader, writer, node }),
+        HelloReply::Welcome { node, version } if SPOKEN.contains(version) => {
+            Ok(Link { reader, writer, node })
+        }
+        HelloReply::Welcome { version, .. } => {
+            let reason =
+                format!("it wants to speak protocol version {version}, and this side speaks {SPOKEN}");
+            Err(DialError::Rejected { address, reason })
+        }
         HelloReply::Refused { reason } => Err(DialError::Rejected { address, reason }),
     }
 }

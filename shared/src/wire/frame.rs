@@ -16,10 +16,9 @@ use super::introduction::{IntroductionReply, IntroductionRequest};
 use super::jobs::{JobReply, JobRequest, WorkReply, WorkRequest};
 use super::membership::{PushPull, TcpPing, TcpPong};
 use super::refusal::Refusal;
+use super::version::{SPOKEN, Versions};
 use crate::ids::NodeId;
 
-/// The version of everything in [`crate::wire`]. Peers with another one are refused by name.
-pub const PROTOCOL_VERSION: u16 = 1;
 /// Largest frame, in bytes: checked before anything is allocated.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Largest hello and largest header of a blob, in bytes.
@@ -41,12 +40,26 @@ pub enum Purpose {
 pub struct Hello {
     /// [`MAGIC`].
     pub magic: u32,
-    /// The caller's [`PROTOCOL_VERSION`].
+    /// The newest version that the caller speaks.
     pub version: u16,
+    /// The oldest.
+    pub oldest: u16,
     /// What follows.
     pub purpose: Purpose,
     /// The member that calls; a client has none.
     pub from: Option<NodeId>,
+}
+
+impl Hello {
+    /// This process's.
+    pub const fn new(purpose: Purpose, from: Option<NodeId>) -> Self {
+        Self { magic: MAGIC, version: SPOKEN.newest, oldest: SPOKEN.oldest, purpose, from }
+    }
+
+    /// What the caller speaks.
+    pub const fn versions(&self) -> Versions {
+        Versions { oldest: self.oldest, newest: self.version }
+    }
 }
 
 /// The answer to a [`Hello`].
@@ -56,6 +69,8 @@ pub enum HelloReply {
     Welcome {
         /// Who answers; an introducer has no id.
         node: Option<NodeId>,
+        /// The version that both speak from here on.
+        version: u16,
     },
     /// The connection is closed behind this frame.
     Refused {
@@ -157,9 +172,21 @@ pub enum FrameError {
 
 /// Appends `message` to `buffer` as a frame.
 pub fn encode_frame<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
+    encode_frame_with(buffer, |buffer| rmp_serde::encode::write(buffer, message))
+}
+
+/// Appends a [`Hello`] or [`HelloReply`] to `buffer` as a frame, its fields by name: see [`super::version`].
+pub fn encode_greeting<T: Serialize>(greeting: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
+    encode_frame_with(buffer, |buffer| rmp_serde::encode::write_named(buffer, greeting))
+}
+
+fn encode_frame_with(
+    buffer: &mut Vec<u8>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), rmp_serde::encode::Error>,
+) -> Result<(), FrameError> {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; 4]);
-    rmp_serde::encode::write(buffer, message)?;
+    encode(buffer)?;
     let bytes = buffer.len() - start - 4;
     if bytes > FRAME_BYTES_MAX {
         buffer.truncate(start);

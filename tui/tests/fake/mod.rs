@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::client::frames::{read_frame, write_frame, write_greeting};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{ControlRequest, Liveness, LogRole, MemberView};
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, Reply, Request};
+use idunno_shared::wire::version::SPOKEN;
 use tokio::net::{TcpListener, TcpStream};
 
 type Answering = Arc<dyn Fn(ControlRequest, &MemberView) -> Reply + Send + Sync>;
@@ -32,8 +33,8 @@ pub(crate) fn err(output: &Output) -> String {
 
 async fn serve(mut stream: TcpStream, member: MemberView, answer: Answering) {
     let Ok(_) = read_frame::<Hello, _>(&mut stream).await else { return };
-    let welcome = HelloReply::Welcome { node: Some(member.id) };
-    write_frame(&mut stream, &welcome).await.unwrap();
+    let welcome = HelloReply::Welcome { node: Some(member.id), version: SPOKEN.newest };
+    write_greeting(&mut stream, &welcome).await.unwrap();
     while let Ok(Call { id, request }) = read_frame(&mut stream).await {
         let reply = match request {
             Request::Control(request) => answer(request, &member),

@@ -5,6 +5,7 @@ use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{Dial, DialError};
 use idunno_shared::security::Credentials;
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
+use idunno_shared::wire::version::SPOKEN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -52,7 +53,7 @@ async fn limited_server(
 
 async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoError> {
     let mut stream = TcpStream::connect(address).await?;
-    write_frame(&mut stream, &hello).await?;
+    write_greeting(&mut stream, &hello).await?;
     read_frame(&mut stream).await
 }
 
@@ -60,10 +61,22 @@ async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoE
 async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
     let stop = CancellationToken::new();
     let (address, serving) = server(&stop).await;
-    let good = Hello { magic: MAGIC, version: PROTOCOL_VERSION, purpose: Purpose::Calls, from: None };
-    let other_version = Hello { version: PROTOCOL_VERSION + 1, ..good.clone() };
-    let Ok(HelloReply::Refused { reason }) = hello(address, other_version).await else { panic!() };
-    assert!(reason.contains("protocol version"), "{reason}");
+    let good = Hello::new(Purpose::Calls, None);
+    let (before, behind) = (SPOKEN.oldest - 1, SPOKEN.newest + 1);
+    for (oldest, version) in [(behind, behind), (before, before), (behind, before)] {
+        let other_version = Hello { version, oldest, ..good.clone() };
+        let Ok(HelloReply::Refused { reason }) = hello(address, other_version).await else { panic!() };
+        assert!(reason.contains("of the protocol"), "{reason}");
+    }
+    // A neighbour, who speaks a version of our own as well.
+    for (oldest, version, spoken) in
+        [(SPOKEN.newest, behind, SPOKEN.newest), (before, SPOKEN.oldest, SPOKEN.oldest)]
+    {
+        match hello(address, Hello { version, oldest, ..good.clone() }).await {
+            Ok(HelloReply::Welcome { version, .. }) => assert_eq!(version, spoken),
+            other => panic!("{other:?}"),
+        }
+    }
     let other_program = Hello { magic: 1, ..good.clone() };
     assert!(matches!(hello(address, other_program).await, Ok(HelloReply::Refused { .. })));
 
@@ -75,7 +88,7 @@ async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.is_empty(), "{garbage:?}");
     }
-    assert!(matches!(hello(address, good).await, Ok(HelloReply::Welcome { node: Some(NodeId(7)) })));
+    assert!(matches!(hello(address, good).await, Ok(HelloReply::Welcome { node: Some(NodeId(7)), .. })));
     stop.cancel();
     serving.await.unwrap();
 }

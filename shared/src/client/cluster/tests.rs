@@ -5,11 +5,12 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::client::door::TcpDoor;
-use crate::client::frames::{read_frame, write_frame};
+use crate::client::frames::{read_frame, write_frame, write_greeting};
 use crate::ids::NodeId;
 use crate::security::Credentials;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Answer, Call, Hello, HelloReply};
+use crate::wire::version::SPOKEN;
 
 /// A member that answers every request by the same rule.
 async fn member(answer: impl Fn(SocketAddr, Request) -> Option<Reply> + Send + Sync + 'static) -> SocketAddr {
@@ -22,8 +23,8 @@ async fn member(answer: impl Fn(SocketAddr, Request) -> Option<Reply> + Send + S
             tokio::spawn(async move {
                 let (mut reader, mut writer) = split(stream);
                 let hello = read_frame::<Hello, _>(&mut reader).await;
-                let welcome = HelloReply::Welcome { node: Some(NodeId(1)) };
-                if hello.is_err() || write_frame(&mut writer, &welcome).await.is_err() {
+                let welcome = HelloReply::Welcome { node: Some(NodeId(1)), version: SPOKEN.newest };
+                if hello.is_err() || write_greeting(&mut writer, &welcome).await.is_err() {
                     return;
                 }
                 while let Ok(Call { id, request }) = read_frame(&mut reader).await {
