@@ -41,29 +41,39 @@ PARTS = ("main-job", "fairness", "fairness-table", "no-op", "store")
 
 
 def parse_arguments():
-    summary = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=summary)
-    parser.add_argument("--images", type=int, default=5000, metavar="N", help="photos of the main job (5000)")
+    parser = new_parser("", __doc__)
     parser.add_argument("--small-files", type=int, default=5000, metavar="N", help="files of 20 KB (5000)")
-    parser.add_argument("--model", default="squeezenet1.1", help="the main job's model (squeezenet1.1)")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of everything, the best counts (1)")
     parser.add_argument("--only", choices=PARTS, help="one part; the figures of the others are left out")
     parser.add_argument("--batches", type=int, default=40_000, metavar="N", help="batches that cost nothing (40000)")
-    parser.add_argument("--insecure", action="store_true", help="without TLS and sealed datagrams, to see what they cost")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
-    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if min(arguments.images, arguments.small_files, arguments.rounds) < 1:
         parser.error("--images, --small-files and --rounds take 1 or more")
     if arguments.batches < 2000:
         parser.error("--batches takes 2000 or more")
-    if arguments.model not in registry():
-        parser.error(f"--model: there is no '{arguments.model}': there are {', '.join(registry())}")
+    check_model(parser, arguments)
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {arguments.json.absolute().parent}")
     return arguments
+
+
+def new_parser(word, text):
+    """The arguments that all benchmarks have; `word` chooses one, `text` begins with what it is."""
+    prog = f"scripts/bench.sh {word}".strip()
+    parser = argparse.ArgumentParser(prog=prog, description=text.splitlines()[0])
+    parser.add_argument("--images", type=int, default=5000, metavar="N", help="photos of the main job (5000)")
+    parser.add_argument("--model", default="squeezenet1.1", help="the main job's model (squeezenet1.1)")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of everything, the best counts (1)")
+    parser.add_argument("--insecure", action="store_true", help="without TLS and sealed datagrams, to see what they cost")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
+    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
+    return parser
+
+
+def check_model(parser, arguments):
+    if arguments.model not in registry():
+        parser.error(f"--model: there is no '{arguments.model}': there are {', '.join(registry())}")
 
 
 def python(arguments, *words, nice=0):

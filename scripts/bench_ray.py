@@ -11,20 +11,17 @@ given up. Rows are those that a reader finds afterwards, each photo once.
 Ray is installed into an environment of its own, .demo/ray-venv.
 """
 
-import argparse
 import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import bench
-from idunno_model_server.models import registry
 from local_cluster import ROOT, Failed, LocalCluster, run_program, say
 
 VENV = ROOT / ".demo/ray-venv"
@@ -35,21 +32,12 @@ PERIOD_S = 0.1
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="scripts/bench.sh ray", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=5000, metavar="N", help="photos (5000)")
-    parser.add_argument("--model", default="squeezenet1.1", help="the model (squeezenet1.1)")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of the rates, the best counts (1)")
+    parser = bench.new_parser("ray", __doc__)
     parser.add_argument("--patience", type=int, default=120, metavar="S", help="seconds for a job after its kill (120)")
-    parser.add_argument("--insecure", action="store_true", help="without TLS and sealed datagrams, to see what they cost")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--dir", type=Path, default=ROOT / ".demo/bench", help="where everything goes (.demo/bench)")
-    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if min(arguments.images, arguments.rounds, arguments.patience) < 1:
         parser.error("--images, --rounds and --patience take 1 or more")
-    if arguments.model not in registry():
-        parser.error(f"--model: there is no '{arguments.model}': there are {', '.join(registry())}")
+    bench.check_model(parser, arguments)
     return arguments
 
 

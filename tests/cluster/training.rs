@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use idunno_shared::client::files::NoProgress;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{Change, ModelView};
 use idunno_shared::wire::jobs::Training;
 use rustix::process::Signal;
 
-use crate::harness::{LocalCluster, heavy, put_text};
+use crate::harness::{LocalCluster, heavy, name, put_text};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Answers with the label whose examples used the input's word. An example `forever` makes it train without an end.
@@ -109,6 +110,10 @@ async fn a_model_of_ones_own_is_trained_on_a_data_set_of_the_store() {
     cluster.trained(&[words()]).await;
     let first = view(&cluster).await.unwrap();
     assert_eq!(first.metrics, [(String::from("examples"), String::from("2"))], "{first:?}");
+    let path = cluster.scratch("report");
+    cluster.files().get_file(&name("training/words.json"), None, &path, &NoProgress).await.unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!((&report["metrics"]["examples"], &report["dataset"]), (&"2".into(), &"lessons.csv".into()));
     let answers = async |cluster: &LocalCluster| {
         let job = cluster.add_job("words", "words.jsonl", 1).await;
         cluster.start_job(job).await;

@@ -31,13 +31,15 @@ const DRAWS: usize = 50_000;
 /// Longer values show nothing that short ones do not.
 const BYTES_MAX: usize = 4_096;
 
+/// A value's bytes as they come back from decoding, and a digest of them with the fields' names; or what is wrong.
+type Again = Result<(Vec<u8>, String), String>;
+
 /// Values of one type.
 struct Kind {
     name: &'static str,
     /// One line a value.
     draw: fn() -> Vec<String>,
-    /// A value's bytes as they come back from decoding, and a digest of them with the fields' names.
-    again: fn(&[u8]) -> Result<(Vec<u8>, String), String>,
+    again: fn(&[u8]) -> Again,
 }
 
 const KINDS: [Kind; 9] = [
@@ -102,7 +104,7 @@ fn line<T: Serialize>(value: &T) -> String {
     line + " " + &digest_named(value)
 }
 
-fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<(Vec<u8>, String), String> {
+fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Again {
     let value: T = decode_body(bytes).map_err(|error| error.to_string())?;
     Ok((encode(&value), digest_named(&value)))
 }

@@ -276,7 +276,7 @@ impl<'de, 'r> EnumAccess<'de> for Choice<'r> {
             return Ok((seed.deserialize(tag)?, self.generator));
         }
         let chosen = self.variants[self.generator.random.random_range(0..self.variants.len())];
-        let Shapes { drawn, offered } = &mut self.generator.shapes;
+        let Shapes { drawn, offered } = &mut *self.generator.shapes;
         drawn.insert((self.name, chosen));
         offered.extend(self.variants.iter().map(|variant| (self.name, *variant)));
         let tag: StrDeserializer<'_, Error> = chosen.into_deserializer();

@@ -162,6 +162,7 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
             training,
             result,
             metrics: Vec::new(),
+            report: None,
         })
         .await?;
     workers.iter_mut().for_each(|worker| worker.version = Some(version));

@@ -108,13 +108,13 @@ impl Office {
             JobRequest::Failed { worker, lease, faults } => {
                 self.desk.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
             }
-            JobRequest::Trained { worker, model, training, result, metrics } => {
+            JobRequest::Trained { worker, model, training, result, metrics, report } => {
                 if let Ok((upload, _)) = &result {
                     self.uploads().touch(*upload, self.means.clock.now())?;
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
-                let result =
-                    result.map(|(_, artefact)| Trained { artefact, training, metrics: checked(metrics) });
+                let metrics = checked(metrics);
+                let result = result.map(|(_, artefact)| Trained { artefact, training, metrics, report });
                 self.desk.trained(worker, model, result).await?;
                 upload.into_iter().for_each(|upload| self.uploads().end(upload));
                 Ok(JobReply::Noted)

@@ -16,6 +16,7 @@ use idunno_shared::wire::jobs::{
     Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit, Training, TrainingProgress,
 };
 use idunno_shared::wire::refusal::RefusalCode;
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -118,17 +119,22 @@ impl Errands {
         };
         let mut back_off = BackOff(BACK_OFF_MIN);
         loop {
-            let (upload, result) = match &trained {
-                Err(reason) => (None, Err(reason.clone())),
-                Ok((artefact, _)) => {
-                    let (upload, extents) = self.store(artefact.extents.clone()).await;
+            let (upload, result, report) = match &trained {
+                Err(reason) => (None, Err(reason.clone()), None),
+                Ok((artefact, metrics)) => {
+                    let report = report(&model, artefact.version, &training, self.node, metrics);
+                    let mut blobs = artefact.extents.clone();
+                    blobs.push(report);
+                    let (upload, mut extents) = self.store(blobs).await;
+                    let report = extents.pop();
                     let artefact = ModelArtefact { model: model.clone(), version: artefact.version, extents };
-                    (Some(upload), Ok((upload, artefact)))
+                    (Some(upload), Ok((upload, artefact)), report)
                 }
             };
             let metrics = trained.as_ref().map(|(_, metrics)| metrics.clone()).unwrap_or_default();
             let (worker, model, training) = (self.node, model.clone(), training.clone());
-            let request = JobRequest::Trained { worker, model: model.clone(), training, result, metrics };
+            let request =
+                JobRequest::Trained { worker, model: model.clone(), training, result, metrics, report };
             match self.ask(request).await {
                 Answer::Done => {}
                 Answer::StoreAgain => {
@@ -246,6 +252,24 @@ pub struct Overseer {
 
 /// What was trained, and what that measured.
 type Trained = (Artefact, Vec<(String, String)>);
+
+/// What a training was and measured, for people.
+fn report(
+    model: &ModelName,
+    version: Digest,
+    training: &Training,
+    worker: NodeId,
+    metrics: &[(String, String)],
+) -> Bytes {
+    let Training { seed, dataset } = training;
+    let metrics: Map<String, Value> =
+        metrics.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let report = json!({
+        "model": model, "version": version.to_string(), "seed": seed, "dataset": dataset,
+        "worker": worker.to_string(), "metrics": metrics,
+    });
+    Bytes::from(format!("{report}\n"))
+}
 
 /// `None`: it was stopped.
 async fn await_training(

@@ -364,6 +364,9 @@ pub enum JobRequest {
         /// What it measured, as text; at most [`METRICS_MAX`].
         #[serde(default)]
         metrics: Vec<(String, String)>,
+        /// The same for people, as JSON: stored under the same upload.
+        #[serde(default)]
+        report: Option<PlacedBlob>,
     },
 }
 

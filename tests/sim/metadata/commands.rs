@@ -213,7 +213,9 @@ impl Generator {
         let content = format!("weights {}", self.below(3));
         let extents = vec![self.extent(&content)];
         let (version, size) = (Digest::of(content.as_bytes()), content.len() as u64);
-        Action::ModelTrained { model, version, size, extents, training: self.training(), metrics: Vec::new() }
+        let report = self.one_in(2).then(|| self.extent("a report"));
+        let training = self.training();
+        Action::ModelTrained { model, version, size, extents, training, metrics: Vec::new(), report }
     }
 
     /// What brings a job to run: in most runs, the first commands.
@@ -234,6 +236,7 @@ impl Generator {
                 extents,
                 training: Training::default(),
                 metrics: Vec::new(),
+                report: None,
             },
             Action::Change(Change::CommitFiles { upload: UploadId::default(), files }),
             Action::Change(Change::AddJob {

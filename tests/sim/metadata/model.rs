@@ -108,13 +108,16 @@ impl Model {
                 job.state = JobState::Paused(reason.clone());
                 Ok(Applied::Done)
             }
-            Action::ModelTrained { model, version, extents, training, .. } => {
+            Action::ModelTrained { model, version, extents, training, report, .. } => {
                 let known = self.models.get(model.as_str()).cloned().unwrap_or_default();
                 if known.training.as_ref() != Some(training) {
                     return Err(RefusalCode::Conflict);
                 }
                 let blobs = extents.iter().map(|(blob, _)| blob.digest).collect();
                 self.add_version(&format!("models/{model}"), *version, blobs);
+                if let Some((report, _)) = report {
+                    self.add_version(&format!("training/{model}.json"), report.digest, vec![report.digest]);
+                }
                 let trained = Trained { version: Some(*version), training: None };
                 self.models.insert(model.to_string(), trained);
                 Ok(Applied::Done)

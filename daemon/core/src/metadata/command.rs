@@ -54,7 +54,8 @@ pub enum Action {
         /// Why.
         reason: String,
     },
-    /// A training that was asked for succeeded; the artefact also becomes a version of the file `models/<model>`.
+    /// A training that was asked for succeeded; the artefact also becomes a version of the file `models/<model>`, and its
+    /// report one of `training/<model>.json`.
     ModelTrained {
         /// The model.
         model: ModelName,
@@ -69,6 +70,9 @@ pub enum Action {
         /// What it measured, as text.
         #[serde(default)]
         metrics: Vec<(String, String)>,
+        /// What it was and measured, for people, and who holds that.
+        #[serde(default)]
+        report: Option<(BlobRef, Vec<NodeId>)>,
     },
     /// A training that was asked for failed.
     ModelFailed {

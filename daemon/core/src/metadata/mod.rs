@@ -147,8 +147,9 @@ impl State {
             }
             Action::DeadLetters { job, letters } => self.bury(*job, letters),
             Action::PauseJob { job, reason } => self.pause_job(*job, reason),
-            Action::ModelTrained { model, version, size, extents, training, metrics } => {
-                self.model_trained(model, *version, *size, extents, (training, metrics))
+            Action::ModelTrained { model, version, size, extents, training, metrics, report } => {
+                let report = report.as_ref().map(std::slice::from_ref);
+                self.model_trained(model, (*version, *size, extents), (training, metrics), report)
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
             Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),

@@ -53,7 +53,16 @@ pub struct Model {
 
 /// The file that a model's artefact becomes a version of.
 fn file_of(model: &ModelName) -> Result<FileName, Refusal> {
-    format!("models/{model}").parse().map_err(|error| Refusal::invalid(format!("model '{model}': {error}")))
+    named(model, &format!("models/{model}"))
+}
+
+/// The file that what its training measured becomes a version of.
+fn report_of(model: &ModelName) -> Result<FileName, Refusal> {
+    named(model, &format!("training/{model}.json"))
+}
+
+fn named(model: &ModelName, name: &str) -> Result<FileName, Refusal> {
+    name.parse().map_err(|error| Refusal::invalid(format!("model '{model}': {error}")))
 }
 
 impl State {
@@ -140,12 +149,11 @@ impl State {
     pub(super) fn model_trained(
         &mut self,
         name: &ModelName,
-        version: Digest,
-        size: u64,
-        extents: &PlacedExtents,
+        (version, size, extents): (Digest, u64, &PlacedExtents),
         (training, metrics): (&Training, &[(String, String)]),
+        report: Option<&PlacedExtents>,
     ) -> Result<Applied, Refusal> {
-        let file = file_of(name)?;
+        let (file, report_file) = (file_of(name)?, report_of(name)?);
         let model = self.model_in_training(name)?;
         if model.training.as_ref() != Some(training) {
             let message = format!("model '{name}' was trained with {training}, another is asked for by now");
@@ -155,6 +163,10 @@ impl State {
             return Err(Refusal::invalid(format!("the artefact of model '{name}' is empty")));
         }
         self.check_content(&format!("the artefact of model '{name}'"), size, extents)?;
+        if let Some(placed @ [(blob, _)]) = report {
+            self.check_content(&format!("the training report of model '{name}'"), blob.size, placed)?;
+            self.add_version(&report_file, blob.size, blob.digest, placed);
+        }
         self.add_version(&file, size, version, extents);
         let extents = self.record_extents(extents);
         let artefact =

@@ -18,7 +18,7 @@ use idunno_core::metadata::Applied;
 use idunno_core::scheduler::Assignment;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::SharingView;
+use idunno_shared::wire::control::{PlacedBlob, SharingView};
 use idunno_shared::wire::jobs::{
     Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, Training, WorkerReport,
 };
@@ -57,6 +57,8 @@ pub struct Trained {
     pub training: Training,
     /// What it measured.
     pub metrics: Vec<(String, String)>,
+    /// The same as a file.
+    pub report: Option<PlacedBlob>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;

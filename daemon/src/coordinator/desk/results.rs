@@ -10,7 +10,7 @@ use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{Committed, DeadQuery, Event, RanBatch};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::JobState;
+use idunno_shared::wire::control::{JobState, PlacedBlob};
 use idunno_shared::wire::jobs::{BatchOutcome, JobReply, SegmentCommit};
 use idunno_shared::wire::refusal::Refusal;
 use tracing::{info, warn};
@@ -70,7 +70,7 @@ impl Clerk {
         &self,
         worker: NodeId,
         model: ModelName,
-        Trained { artefact, training, metrics }: Trained,
+        Trained { artefact, training, metrics, report }: Trained,
         reply: Answer<()>,
     ) {
         if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
@@ -79,16 +79,17 @@ impl Clerk {
             return;
         }
         info!(%worker, %model, version = %artefact.version, "trained");
-        let extents = artefact.extents.iter();
-        let extents =
-            extents.map(|placed| (placed.blob, placed.holders.iter().map(|holder| holder.node).collect()));
+        let held = |placed: &PlacedBlob| {
+            (placed.blob, placed.holders.iter().map(|holder| holder.node).collect::<Vec<_>>())
+        };
         let action = Action::ModelTrained {
             model,
             version: artefact.version,
             size: artefact.extents.iter().map(|placed| placed.blob.size).sum(),
-            extents: extents.collect(),
+            extents: artefact.extents.iter().map(held).collect(),
             training,
             metrics,
+            report: report.as_ref().map(held),
         };
         self.propose(action, move |outcome| {
             // The worker may have gone meanwhile; the log has the model.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use idunno_shared::client::files::direct::{self, AlignedBuffer, PIECE_BYTES};
+use idunno_shared::client::files::direct::{self, ALIGNMENT, AlignedBuffer, PIECE_BYTES};
 use idunno_shared::ids::Digest;
 use rustix::fs::StatVfsMountFlags;
 
@@ -47,13 +47,16 @@ impl Disk for RealDisk {
     }
 
     fn digest(&self, file: &File) -> io::Result<Digest> {
-        let (mut hasher, mut buffer) = (blake3::Hasher::new(), AlignedBuffer::new(PIECE_BYTES));
+        // A direct read of a small file into a large buffer has the kernel fill all that is left with zeros.
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or(PIECE_BYTES);
+        let piece = (size.min(PIECE_BYTES) + 1).next_multiple_of(ALIGNMENT).min(PIECE_BYTES);
+        let (mut hasher, mut buffer) = (blake3::Hasher::new(), AlignedBuffer::new(piece));
         loop {
             match file.read_at(buffer.bytes_mut(), hasher.count()) {
                 Ok(count) => {
                     hasher.update(&buffer.bytes()[..count]);
                     // A direct read must start aligned: a short one is the last.
-                    if count < PIECE_BYTES {
+                    if count < piece {
                         return Ok(Digest(*hasher.finalize().as_bytes()));
                     }
                 }

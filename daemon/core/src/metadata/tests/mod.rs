@@ -105,6 +105,7 @@ impl Fixture {
             extents,
             training: training(),
             metrics: vec![("accuracy".into(), "0.9".into())],
+            report: Some(extent(&format!("{content}, measured"), &[1, 2])),
         })
     }
 

@@ -48,6 +48,9 @@ fn a_training_can_be_stopped_and_asked_for_again() {
     fixture.train("mnist-mlp", "weights").unwrap();
     let view = fixture.state.model_views().into_iter().find(|view| view.model == model).unwrap();
     assert_eq!((view.failure, view.metrics), (None, vec![("accuracy".to_owned(), "0.9".to_owned())]));
+    let report = fixture.state.file(&"training/mnist-mlp.json".parse().unwrap()).unwrap();
+    assert_eq!(report.versions.len(), 1);
+    assert_eq!(report.versions[0].digest, Digest::of(b"weights, measured"));
 }
 
 #[test]
