@@ -270,7 +270,7 @@ impl<'de, 'r> EnumAccess<'de> for Choice<'r> {
     type Error = Error;
     type Variant = Generator<'r>;
 
-    fn variant_seed<T: DeserializeSeed<'de>>(mut self, seed: T) -> Result<(T::Value, Generator<'r>), Error> {
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Generator<'r>), Error> {
         if self.variants.is_empty() {
             let tag: U32Deserializer<Error> = 0_u32.into_deserializer();
             return Ok((seed.deserialize(tag)?, self.generator));
