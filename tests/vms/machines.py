@@ -25,6 +25,10 @@ class Failed(Exception):
     """What was to happen did not, and what was seen in its place."""
 
 
+class Hopeless(Failed):
+    """What must never happen did: waiting longer is of no use."""
+
+
 def say(text):
     """Tells what happens as it happens."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
@@ -38,6 +42,8 @@ def wait_for(what, condition, deadline_s, pause_s=0.2):
             if answer := condition():
                 return answer
             last = answer
+        except Hopeless:
+            raise
         except (Failed, OSError, ValueError, LookupError) as reason:
             last = reason
         if time.monotonic() > end:
