@@ -13,7 +13,8 @@ import time
 from machines import Failed, say, wait_for
 
 MEMBER, INTRODUCER = "idunno-member.service", "idunno-introducer.service"
-# What explains that no answer comes, on two busy cores: a failover, or a batch that is given to another worker.
+# What explains that no answer comes, on two busy cores: a failover, or a batch that is given to another worker. Between
+# two jobs rows are fetched, too.
 STANDSTILL_S = 15
 
 
@@ -117,8 +118,7 @@ class Scenario:
         stored = self.cluster.idunno("populate-test-data", self.photos)
         say(f"stored {stored['files']} files")
         self.cluster.idunno("train-start", self.model, "--wait", timeout_s=600)
-        job = self.start_job()
-        wait_for("the first answer", lambda: self.cluster.job(job)["done"] > 0, 120)
+        job = self.begin_job()
         self.note("boot_to_first_answers_s", self.started)
         total_s = self.figures["prepared_s"] + self.figures["boot_to_first_answers_s"]
         self.figures["nothing_to_first_answers_min"] = round(total_s / 60, 2)
@@ -134,6 +134,12 @@ class Scenario:
         self.jobs += 1
         return job
 
+    def begin_job(self):
+        """Starts a job, and waits for its first answer."""
+        job = self.start_job()
+        wait_for(f"the first answer of {job}", lambda: self.cluster.job(job)["done"] > 0, 120)
+        return job
+
     def finish_job(self, job, pace=None):
         """Waits for its end, and holds its rows against those of the quiet job."""
         self.cluster.wait_done(job, pace)
@@ -146,7 +152,7 @@ class Scenario:
     def under_load(self, name, trial):
         """Runs a trial while jobs run, from the middle of the first to the end of the last."""
         say(f"--- {name}")
-        before, wrong, pace = self.jobs, [], Pace()
+        before, wrong = self.jobs, []
 
         def tried():
             try:
@@ -154,8 +160,8 @@ class Scenario:
             except (Failed, OSError, LookupError, ValueError) as reason:
                 wrong.append(reason)
 
-        job = self.start_job()
-        wait_for("the job's first answer", lambda: self.cluster.job(job)["done"] > 0, 120)
+        job = self.begin_job()
+        pace = Pace()
         breaking = threading.Thread(target=tried, daemon=True)
         breaking.start()
         while True:
@@ -194,20 +200,14 @@ class Scenario:
 
 
 class Pace:
-    """For how long at most a job that runs had no new answer, as people see it."""
+    """For how long at most no new answer was seen, from one look to the next, whichever job it was of."""
 
     def __init__(self):
-        self.longest_s = 0.0
-        self.begin(None)
-
-    def begin(self, job):
-        self.job, self.done, self.since = job, 0, time.monotonic()
+        self.longest_s, self.since, self.last = 0.0, time.monotonic(), None
 
     def saw(self, job, done):
-        """A look at a job, from which its first standstill counts."""
-        if job != self.job:
-            self.begin(job)
+        """A look at a job."""
         now = time.monotonic()
         self.longest_s = max(self.longest_s, now - self.since)
-        if done > self.done:
-            self.done, self.since = done, now
+        if done and self.last != (job, done):
+            self.last, self.since = (job, done), now

@@ -156,8 +156,10 @@ def uninstall_without_package(scene, machine, install):
     """Data and settings stay, and the machine comes back as who it was; purging takes all."""
     script = install[0]
     settings, identity = machine.command("cat", "/etc/idunno/member.toml"), machine.identity()
+    job = scene.begin_job()
     machine.command(script, "uninstall")
     scene.cluster.wait_state(machine, ["left"], 15)
+    scene.finish_job(job)
     must_be_gone(machine, "test -e /usr/local/bin/idunnod", "test -e /opt/idunno", f"systemctl cat {MEMBER}")
     machine.command(*install, timeout_s=600)
     machine.command("systemctl", "enable", "--quiet", "--now", MEMBER)
@@ -239,7 +241,6 @@ UNDER_LOAD = {
     "replace": replace,
     "grow": grow,
     "shrink": shrink,
-    "install": install_without_package,
     "move": move_introducer,
 }
-ALONE = {"remove": remove}
+ALONE = {"install": install_without_package, "remove": remove}
