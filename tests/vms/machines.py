@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,9 +73,19 @@ def overlay(disk, layers, upper, work):
 
 
 def enter_lab(command):
-    """Becomes the given command, as the first process of a lab."""
+    """Runs the given command as the first process of a lab, and ends as it does."""
     words = ["unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.execvpe(words[0], words + command, os.environ | {IN_LAB: "1"})
+    lab = subprocess.Popen(words + command, env=os.environ | {IN_LAB: str(os.getpid())})
+
+    def hand_on(number, _):
+        # unshare itself takes no notice of it.
+        for process in Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split():
+            os.kill(int(process), number)
+
+    signal.signal(signal.SIGTERM, hand_on)
+    # Ctrl-C reaches the lab without being handed on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(lab.wait())
 
 
 def furnish_lab():

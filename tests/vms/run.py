@@ -126,8 +126,8 @@ def work(arguments):
 
 
 def look_around(cluster):
-    outer = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("NSpid")]
-    say(f"the machines stay until Ctrl-C; a shell among them: nsenter -m -n -p -t PID (of this process, {outer})")
+    say("the machines stay until Ctrl-C; a shell among them:")
+    say(f"nsenter -m -n -p -t $(pgrep -P $(pgrep -P {os.environ[IN_LAB]}))")
     say(f"and there: {cluster.program} --identity {cluster.identity} --cluster {cluster.addresses()}")
     try:
         while True:

@@ -84,7 +84,16 @@ class Scenario:
     def install_on(self, machine, server_unit=False):
         """The package, the settings and the daemon; with `server_unit` the model server is a unit of its own."""
         machine.command("dpkg", "--install", f"/packages/{self.package}")
+        self.must_want_secret(machine)
         self.set_up(machine, "introducer" if machine is self.introducer else "member", server_unit)
+
+    def must_want_secret(self, machine):
+        """Fails unless the daemon does not start without the secret, and systemd tells what is missing."""
+        unit = self.unit_of(machine)
+        started = machine.command("systemctl", "enable", "--now", unit, check=False)
+        said = machine.command("systemctl", "status", unit, check=False).stdout
+        if started.returncode == 0 or "/etc/idunno/secret.pem was not met" not in said:
+            raise Failed(f"{unit} on {machine.name} without a secret: {said}")
 
     def set_up(self, machine, role, server_unit=False):
         """Writes what a machine's settings must say, and enables the daemon."""
