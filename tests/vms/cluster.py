@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 
-from machines import Failed, run, wait_for
+from machines import Failed, Hopeless, run, wait_for
 
 READY_DEADLINE_S = 240
 JOB_DEADLINE_S = 600
@@ -15,18 +15,33 @@ class Cluster:
 
     def __init__(self, program, members, folder):
         self.program, self.members, self.folder = program, members, folder
-        self.secret, self.identity = folder / "secret.pem", folder / "operator.pem"
+        self.secret, self.identities = folder / "secret.pem", 0
         run(program, "cluster", "init", "--out", self.secret)
-        run(program, "cluster", "issue", "--role", "operator", "--secret", self.secret, "--out", self.identity)
+        self.identity = self.issue("operator")
 
-    @property
-    def addresses(self):
-        return ",".join(f"{member.address}:7401" for member in self.members)
+    def issue(self, role, secret=None):
+        """A new identity, by the cluster's secret if no other is given; its file."""
+        self.identities += 1
+        place = self.folder / f"{role}-{self.identities}.pem"
+        run(self.program, "cluster", "issue", "--role", role, "--secret", secret or self.secret, "--out", place)
+        return place
 
-    def idunno(self, *words, timeout_s=300, check=True):
-        """Runs a command; its answer, or with `check=False` its exit code and what it said."""
+    def in_good_faith(self, identity):
+        """The same proof, held by somebody who trusts this cluster's members: it is for them to refuse it."""
+        place = identity.with_suffix(".trusting.pem")
+        place.touch(mode=0o600)
+        place.write_text(identity.read_text() + self.identity.read_text().split("-----END PRIVATE KEY-----\n")[1])
+        return place
+
+    def addresses(self, members=None):
+        return ",".join(f"{member.address}:7401" for member in members or self.members)
+
+    def idunno(self, *words, identity=None, members=None, timeout_s=300, check=True):
+        """Runs a command, as the operator at any member unless told otherwise; its answer, or with `check=False` its
+        exit code and what it said."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IDUNNO_")}
-        command = [self.program, "--cluster", self.addresses, "--identity", self.identity, "--output", "json", *words]
+        who = ["--identity", identity or self.identity, "--cluster", self.addresses(members)]
+        command = [self.program, *who, "--output", "json", *words]
         done = run(*command, timeout_s=timeout_s, env=environment, check=False)
         if not check:
             return done.returncode, done.stderr
@@ -37,11 +52,11 @@ class Cluster:
     def status(self):
         return self.idunno("--timeout", 5, "status")
 
-    def state(self, machine):
-        """What the cluster thinks of a machine's member, and of its model server."""
+    def state(self, machine, identity=None):
+        """What the cluster thinks of a machine's member (its disk's, or the one named) and of its model server."""
         status = self.status()
         # Not by name or address: those of a member that is gone for ever may have been taken by another one.
-        identity = machine.identity()
+        identity = identity or machine.identity()
         state = next((member["state"] for member in status["members"] if member["id"] == identity), "unknown")
         ready = any(worker["member"] == machine.name and worker["server"] == "ready" for worker in status["workers"])
         return state, ready
@@ -51,11 +66,11 @@ class Cluster:
         name = self.status()["coordinator"]
         return next(machine for machine in self.members if machine.name == name)
 
-    def wait_state(self, machine, wanted, deadline_s=READY_DEADLINE_S):
+    def wait_state(self, machine, wanted, deadline_s=READY_DEADLINE_S, identity=None):
         """Waits until the cluster thinks so of a member; one that is up must work too."""
         def is_so():
-            state, ready = self.state(machine)
-            if state not in wanted or state == "up" and not ready:
+            state, ready = self.state(machine, identity)
+            if state not in wanted or (state == "up" and not ready):
                 raise Failed(f"it is {state}, its model server {'ready' if ready else 'not ready'}")
             return state
 
@@ -76,18 +91,22 @@ class Cluster:
         wait_for("all copies are there", are_there, deadline_s, 0.5)
 
     def job(self, job):
-        """A job's figures; one that was paused or stopped is a failure."""
+        """A job's figures. One that was paused or stopped is a failure: neither goes on by itself."""
         view = next(view for view in self.idunno("--timeout", 60, "get-job-stats") if view["job"] == job)
         if view["state"] in ("paused", "stopped"):
-            raise Failed(f"{job} is {view['state']}: {view['reason']}")
+            raise Hopeless(f"{job} is {view['state']}: {view['reason']}")
         return view
 
-    def is_done(self, job):
-        view = self.job(job)
-        return view["done"] + view["dead"] == view["submitted"]
+    def wait_done(self, job, pace=None, deadline_s=JOB_DEADLINE_S):
+        """Waits until all its queries have an outcome; `pace` is told of each look."""
+        def is_done():
+            view = self.job(job)
+            outcomes = view["done"] + view["dead"]
+            if pace:
+                pace.saw(job, outcomes)
+            return outcomes == view["submitted"]
 
-    def wait_done(self, job, deadline_s=JOB_DEADLINE_S):
-        wait_for(f"{job} is done", lambda: self.is_done(job), deadline_s)
+        wait_for(f"{job} is done", is_done, deadline_s)
 
     def answers(self, job, queries):
         """What each query was answered. Fails unless each has exactly one row."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +26,10 @@ class Failed(Exception):
     """What was to happen did not, and what was seen in its place."""
 
 
+class Hopeless(Failed):
+    """What must never happen did: waiting longer is of no use."""
+
+
 def say(text):
     """Tells what happens as it happens."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
@@ -38,6 +43,8 @@ def wait_for(what, condition, deadline_s, pause_s=0.2):
             if answer := condition():
                 return answer
             last = answer
+        except Hopeless:
+            raise
         except (Failed, OSError, ValueError, LookupError) as reason:
             last = reason
         if time.monotonic() > end:
@@ -66,9 +73,19 @@ def overlay(disk, layers, upper, work):
 
 
 def enter_lab(command):
-    """Becomes the given command, as the first process of a lab."""
+    """Runs the given command as the first process of a lab, and ends as it does."""
     words = ["unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.execvpe(words[0], words + command, os.environ | {IN_LAB: "1"})
+    lab = subprocess.Popen(words + command, env=os.environ | {IN_LAB: str(os.getpid())})
+
+    def hand_on(number, _):
+        # unshare itself takes no notice of it.
+        for process in Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split():
+            os.kill(int(process), number)
+
+    signal.signal(signal.SIGTERM, hand_on)
+    # Ctrl-C reaches the lab without being handed on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(lab.wait())
 
 
 def furnish_lab():

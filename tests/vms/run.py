@@ -3,17 +3,21 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import breaks
 import image
+import tasks
 from cluster import Cluster
-from machines import IN_LAB, Failed, Lab, clear, enter_lab, furnish_lab, run, say, wait_for
+from machines import IN_LAB, Failed, Lab, clear, enter_lab, furnish_lab, run, say
 from scenario import Scenario
 
 ROOT = image.ROOT
+UNDER_LOAD, ALONE = breaks.UNDER_LOAD | tasks.UNDER_LOAD, breaks.ALONE | tasks.ALONE
 
 
 def parse_arguments():
@@ -28,6 +32,8 @@ def parse_arguments():
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if unknown := set((arguments.only or "").split(",")) - {"", *UNDER_LOAD, *ALONE}:
+        parser.error(f"--only: what is {', '.join(unknown)}? There are {', '.join([*UNDER_LOAD, *ALONE])}")
     if not 5 <= arguments.members <= 9:
         parser.error("--members takes 5 to 9")
     for program in ("idunno", "idunnod"):
@@ -35,6 +41,10 @@ def parse_arguments():
             parser.error(f"{arguments.programs / program} is not there: cargo build --release, or --programs DIR")
     arguments.dir, arguments.programs = arguments.dir.absolute(), arguments.programs.absolute()
     return arguments
+
+
+def chosen(trials, only):
+    return trials if only is None else {name: trials[name] for name in trials if name in only.split(",")}
 
 
 def package(arguments, version):
@@ -55,15 +65,32 @@ def again(package, version, next_version):
     clear(tree)
 
 
+def unpack_source(arguments, package, wheels):
+    """What scripts/install.sh is run from: the repository with programs, and a folder with every wheel."""
+    place = arguments.dir / "source"
+    clear(place)
+    for part in ("scripts", "python_model_server"):
+        shutil.copytree(ROOT / part, place / part)
+    shutil.copytree(wheels, place / "wheels", copy_function=os.link)
+    (place / "target/release").mkdir(parents=True)
+    for program in ("idunno", "idunnod"):
+        shutil.copy(arguments.programs / program, place / "target/release")
+    run("dpkg-deb", "--extract", package, place / "package")
+    shutil.copy(*(place / "package/usr/share/idunno/python").glob("*.whl"), place / "wheels")
+    clear(place / "package")
+
+
 def prepare(arguments):
     """What can be had only from outside the lab."""
     arguments.dir.mkdir(parents=True, exist_ok=True)
     image.base(arguments.dir)
-    image.wheels(arguments.dir)
+    wheels = image.wheels(arguments.dir)
     clear(arguments.dir / "packages")
     version = run("sed", "-n", 's/^version = "\\(.*\\)"/\\1/p', ROOT / "Cargo.toml").split()[0]
     say("making two Debian packages: one to install, one to upgrade to")
-    again(package(arguments, version), version, f"{version}+next")
+    first = package(arguments, version)
+    again(first, version, f"{version}+next")
+    unpack_source(arguments, first, wheels)
 
 
 def work(arguments):
@@ -77,7 +104,8 @@ def work(arguments):
     say(f"Debian, wheels, packages and photos are there after {prepared_s:.0f} s")
     folder = arguments.dir / "run"
     clear(folder)
-    lab = Lab(folder, layers, {"/packages": arguments.dir / "packages", "/wheels": wheels})
+    shares = {"/packages": arguments.dir / "packages", "/wheels": wheels, "/source": arguments.dir / "source"}
+    lab = Lab(folder, layers, shares)
     try:
         introducer = lab.machine("intro", 10)
         members = [lab.machine(f"vm{number}", 10 + number) for number in range(1, arguments.members + 1)]
@@ -88,7 +116,7 @@ def work(arguments):
         scenario = Scenario(lab, introducer, members, cluster, photos, arguments.model, (first.name, second.name))
         scenario.figures["prepared_s"] = round(prepared_s, 1)
         try:
-            scenario.run(arguments.only and arguments.only.split(","))
+            scenario.run(*(chosen(trials, arguments.only) for trials in (UNDER_LOAD, ALONE)))
         finally:
             scenario.report(arguments.json)
             if arguments.keep:
@@ -98,9 +126,9 @@ def work(arguments):
 
 
 def look_around(cluster):
-    outer = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("NSpid")]
-    say(f"the machines stay until Ctrl-C; a shell among them: nsenter -m -n -p -t PID (of this process, {outer})")
-    say(f"and there: {cluster.program} --identity {cluster.identity} --cluster {cluster.addresses}")
+    say("the machines stay until Ctrl-C; a shell among them:")
+    say(f"nsenter -m -n -p -t $(pgrep -P $(pgrep -P {os.environ[IN_LAB]}))")
+    say(f"and there: {cluster.program} --identity {cluster.identity} --cluster {cluster.addresses()}")
     try:
         while True:
             time.sleep(3600)

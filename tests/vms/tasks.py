@@ -1,0 +1,246 @@
+"""Trials: what an operator does, as docs/operations.md says."""
+
+import json
+import time
+
+from machines import Failed, say, wait_for
+from scenario import INTRODUCER, MEMBER
+
+REFUSED = 6
+
+
+def upgrade(scene):
+    """A rolling upgrade: one machine at a time, the next when the last works again."""
+    since = time.monotonic()
+    for machine in [scene.introducer, *scene.members]:
+        unit = scene.unit_of(machine)
+        main = machine.unit(unit, "MainPID")
+        machine.command("dpkg", "--install", f"/packages/{scene.packages[1]}", timeout_s=180)
+        version = machine.command("dpkg-query", "--show", "--showformat=${Version}", "idunno")
+        if "+next" not in version or machine.unit(unit, "MainPID") == main:
+            raise Failed(f"{machine.name} was not upgraded: {version}")
+        if machine.unit(unit, "ActiveState") != "active":
+            raise Failed(f"{unit} on {machine.name} is {machine.unit(unit, 'ActiveState')}")
+        scene.wait_working(machine)
+        say(f"{machine.name} has {version}")
+    scene.package = scene.packages[1]
+    scene.note("upgrade_s", since)
+
+
+def roles(scene):
+    """An operator's identity is what all else is done with. A viewer's may look, a stranger's nothing."""
+    cluster = scene.cluster
+    viewer = cluster.issue("viewer")
+    cluster.idunno("status", identity=viewer)
+    must_be_refused(scene, viewer, "viewer", "set-policy", "rate")
+    secret = cluster.folder / "stranger-secret.pem"
+    cluster.idunno("cluster", "init", "--out", secret)
+    stranger = cluster.issue("operator", secret)
+    for identity in (stranger, cluster.in_good_faith(stranger)):
+        must_be_refused(scene, identity, "another cluster's", "status")
+
+
+def must_be_refused(scene, identity, reason, *words):
+    """Fails unless every member refuses what an identity asks for, for that reason."""
+    for member in scene.members:
+        code, said = scene.cluster.idunno(*words, identity=identity, members=[member], check=False)
+        if code != REFUSED or reason not in said:
+            raise Failed(f"{member.name} answered `{' '.join(words)}` of {identity.name} with {code}: {said.strip()}")
+
+
+def rotate(scene):
+    """The key of the secret is replaced: each of the three steps reaches every machine before the next."""
+    since, cluster = time.monotonic(), scene.cluster
+    before = cluster.identity
+    for step in ("add", "sign", "drop"):
+        cluster.idunno("cluster", "rotate", step, "--secret", cluster.secret)
+        for machine in [scene.introducer, *scene.members]:
+            scene.hand_secret(machine)
+            machine.command("systemctl", "restart", scene.unit_of(machine))
+            scene.wait_working(machine)
+        if step == "add":
+            cluster.identity = cluster.issue("operator")
+        say(f"every process has the secret after `rotate {step}`")
+    scene.note("rotate_s", since)
+    for identity in (before, cluster.in_good_faith(before)):
+        must_be_refused(scene, identity, "another cluster's", "status")
+
+
+def introducer_forgets(scene):
+    """The introducer loses its file: members ask it again now and then, and so tell it of their cluster."""
+    place = "/var/lib/idunno-introducer/introducer.json"
+    founder = json.loads(scene.introducer.command("cat", place))["founder"]
+    scene.introducer.shell(f"systemctl stop {INTRODUCER}; rm {place}; systemctl start {INTRODUCER}")
+    since = time.monotonic()
+    known = wait_for("it learns", lambda: json.loads(scene.introducer.command("cat", place)), 60)
+    scene.note("introducer_learns_s", since)
+    if known["founder"] != founder:
+        raise Failed(f"the introducer took {known['founder']} for the founder, which is {founder}")
+
+
+def replace(scene):
+    """A machine is lost for ever, with its disk; an empty one takes its name and address."""
+    machine = scene.other()
+    say(f"{machine.name} is lost with its disk")
+    machine.cut_power()
+    scene.cluster.wait_state(machine, ["dead"], 30)
+    since = time.monotonic()
+    machine.empty_disk()
+    machine.power_on()
+    machine.wait_up()
+    scene.install_on(machine)
+    scene.cluster.wait_state(machine, ["up"])
+    scene.note("replaced_and_working_s", since)
+    time.sleep(3)
+    scene.cluster.wait_copies()
+    scene.note("replaced_and_all_copies_s", since)
+
+
+def grow(scene):
+    """One more machine, while a job runs; its model server is a unit of its own."""
+    since = time.monotonic()
+    machine = scene.new_machine()
+    scene.install_on(machine, server_unit=True)
+    scene.members.append(machine)
+    scene.cluster.wait_state(machine, ["up"])
+    scene.note("power_on_to_new_member_working_s", since)
+
+
+def shrink(scene):
+    """A machine goes for good, in good order; what it held is copied."""
+    machine = scene.other()
+    machine.command("systemctl", "disable", "--quiet", "--now", MEMBER)
+    scene.cluster.wait_state(machine, ["left"], 15)
+    since, lacking = time.monotonic(), 0
+    # The count follows within a moment: a nought that is seen at once is no proof.
+    while time.monotonic() < since + 3:
+        lacking = max(lacking, scene.cluster.status()["store"]["under_replicated"])
+    scene.figures["shrunk_lacked_copies"] = lacking
+    scene.cluster.wait_copies()
+    scene.note("shrunk_and_all_copies_s", since)
+    machine.command("systemctl", "poweroff", check=False)
+    machine.wait_off()
+    scene.members.remove(machine)
+
+
+def install_without_package(scene):
+    """One more machine, by scripts/install.sh: installed, upgraded, uninstalled, back as who it was, purged."""
+    since, script = time.monotonic(), "/source/scripts/install.sh"
+    install = [script, "both", "--wheels", "/source/wheels"]
+    done = scene.members[0].command(*install, check=False)
+    if done.returncode == 0 or "Debian package" not in done.stderr:
+        raise Failed(f"over a Debian package it ended with {done.returncode}: {done.stderr}")
+    machine = scene.new_machine()
+    # As on a machine that has nothing of ours.
+    machine.command("rm", "-rf", "/opt/idunno")
+    machine.command(*install, timeout_s=600)
+    for role in ("introducer", "member"):
+        scene.set_up(machine, role)
+    scene.members.append(machine)
+    scene.cluster.wait_state(machine, ["up"])
+    scene.note("power_on_to_working_by_script_s", since)
+    status = f"umask 077; cat > /root/me.pem; idunno --identity /root/me.pem --cluster {machine.address}:7401 status"
+    machine.shell(status, stdin=None, input=scene.cluster.identity.read_text())
+
+    since, main = time.monotonic(), [machine.unit(unit, "MainPID") for unit in (INTRODUCER, MEMBER)]
+    machine.command(*install, timeout_s=600)
+    for unit, old in zip((INTRODUCER, MEMBER), main, strict=True):
+        if machine.unit(unit, "MainPID") == old or machine.unit(unit, "ActiveState") != "active":
+            raise Failed(f"{unit} was not restarted by the upgrade: it is {machine.unit(unit, 'ActiveState')}")
+    scene.cluster.wait_state(machine, ["up"])
+    scene.note("upgrade_by_script_s", since)
+    uninstall_without_package(scene, machine, install)
+
+
+def uninstall_without_package(scene, machine, install):
+    """Data and settings stay, and the machine comes back as who it was; purging takes all."""
+    script = install[0]
+    settings, identity = machine.command("cat", "/etc/idunno/member.toml"), machine.identity()
+    job = scene.begin_job()
+    machine.command(script, "uninstall")
+    scene.cluster.wait_state(machine, ["left"], 15)
+    scene.finish_job(job)
+    must_be_gone(machine, "test -e /usr/local/bin/idunnod", "test -e /opt/idunno", f"systemctl cat {MEMBER}")
+    machine.command(*install, timeout_s=600)
+    machine.command("systemctl", "enable", "--quiet", "--now", MEMBER)
+    scene.cluster.wait_state(machine, ["up"])
+    if (machine.command("cat", "/etc/idunno/member.toml"), machine.identity()) != (settings, identity):
+        raise Failed("it came back with other settings, or as somebody else")
+    machine.command(script, "uninstall", "--purge")
+    scene.cluster.wait_state(machine, ["left"], 15, identity)
+    must_be_purged(machine)
+    machine.command("systemctl", "poweroff", check=False)
+    machine.wait_off()
+    scene.members.remove(machine)
+    scene.cluster.wait_copies()
+
+
+def must_be_purged(machine):
+    places = ("/var/lib/idunno", "/var/lib/idunno-introducer", "/etc/idunno", "/var/log/idunno")
+    must_be_gone(machine, *(f"test -e {place}" for place in places), "id idunno", f"systemctl cat {MEMBER}")
+
+
+def must_be_gone(machine, *words):
+    """Fails if one of these commands succeeds, by which something of ours is there."""
+    for word in words:
+        if machine.command(*word.split(), check=False).returncode == 0:
+            raise Failed(f"`{word}` still succeeds on {machine.name}")
+
+
+def move_introducer(scene):
+    """To the first member's machine, without its file; then the members are told, one at a time."""
+    machine = scene.members[0]
+    scene.introducer.command("systemctl", "disable", "--quiet", "--now", INTRODUCER)
+    old, scene.introducer = scene.introducer, machine
+    scene.set_up(machine, "introducer")
+    line = f's|^introducer = .*|introducer = "{machine.address}:7400"|'
+    for member in scene.members:
+        member.command("sed", "-i", line, "/etc/idunno/member.toml")
+        member.command("systemctl", "restart", MEMBER)
+        scene.cluster.wait_state(member, ["up"])
+    old.command("systemctl", "poweroff", check=False)
+    old.wait_off()
+    place = "/var/lib/idunno-introducer/introducer.json"
+    known = wait_for("it knows all", lambda: json.loads(machine.command("cat", place)), 60)
+    ours = json.loads(machine.command("cat", "/var/lib/idunno/cluster.json"))
+    if known["founder"] != ours:
+        raise Failed(f"the introducer took {known['founder']} for the founder, which is {ours}")
+
+
+def remove(scene):
+    """Removing the package keeps data and settings, purging takes them, and the cluster goes on without."""
+    coordinator = scene.cluster.coordinator()
+    machine = next(machine for machine in scene.members if machine not in (coordinator, scene.introducer))
+    identity = machine.command("cat", "/var/lib/idunno/identity.json")
+    settings = machine.command("cat", "/etc/idunno/member.toml")
+    machine.command("dpkg", "--remove", "idunno")
+    scene.cluster.wait_state(machine, ["left"], 15)
+    must_be_gone(machine, "test -e /usr/bin/idunnod", "test -e /opt/idunno")
+    if machine.command("cat", "/etc/idunno/member.toml") != settings:
+        raise Failed("removing the package changed the settings")
+    # It comes back as who it was, without a model server: its environment went with the package.
+    machine.command("dpkg", "--install", f"/packages/{scene.package}")
+    machine.command("idunno-setup-python", "--wheels", "/wheels", timeout_s=600)
+    machine.command("systemctl", "start", MEMBER)
+    scene.cluster.wait_state(machine, ["up"])
+    if json.loads(identity)["id"] != json.loads(machine.command("cat", "/var/lib/idunno/identity.json"))["id"]:
+        raise Failed("the member came back as somebody else")
+    machine.command("dpkg", "--purge", "idunno")
+    must_be_purged(machine)
+    scene.members.remove(machine)
+    time.sleep(3)
+    scene.cluster.wait_copies()
+    scene.finish_job(scene.start_job())
+
+
+UNDER_LOAD = {
+    "roles": roles,
+    "upgrade": upgrade,
+    "rotate": rotate,
+    "introducer": introducer_forgets,
+    "replace": replace,
+    "grow": grow,
+    "shrink": shrink,
+    "move": move_introducer,
+}
+ALONE = {"install": install_without_package, "remove": remove}
