@@ -133,6 +133,9 @@ pub struct Settings {
     /// Days of log files to keep [default: 14]
     #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
     pub log_files: Option<usize>,
+    /// The most that a day's log may take, in MiB, 1 to 65,536; beyond it the day's oldest lines go [default: 32]
+    #[arg(long, env = "IDUNNO_LOG_DAY_MIB", value_name = "MIB")]
+    pub log_day_mib: Option<u64>,
     /// How log files are written [default: human]
     #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -183,8 +186,10 @@ pub struct Common {
     pub log: String,
     /// Where log files go.
     pub log_dir: PathBuf,
-    /// Log files kept.
+    /// Days whose log files are kept.
     pub log_files: usize,
+    /// What the files of a day may take together, in bytes.
+    pub log_day_bytes: u64,
     /// How they are written.
     pub log_format: LogFormat,
 }
@@ -240,6 +245,7 @@ impl Settings {
             log: self.log.or(file.log),
             log_dir: self.log_dir.or(file.log_dir),
             log_files: self.log_files.or(file.log_files),
+            log_day_mib: self.log_day_mib.or(file.log_day_mib),
             log_format: self.log_format.or(file.log_format),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
         }
@@ -296,6 +302,7 @@ impl Settings {
             data_dir,
             log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
+            log_day_bytes: self.log_day_bytes()?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -368,6 +375,14 @@ impl Settings {
             return Err(invalid("disk_reserve_mib", reserve_mib, "give 0 to 1,048,576"));
         }
         Ok(reserve_mib << 20)
+    }
+
+    fn log_day_bytes(&self) -> Result<u64, ConfigError> {
+        let log_day_mib = self.log_day_mib.unwrap_or(32);
+        if !(1..=65_536).contains(&log_day_mib) {
+            return Err(invalid("log_day_mib", log_day_mib, "give 1 to 65,536"));
+        }
+        Ok(log_day_mib << 20)
     }
 
     fn scrub_period(&self) -> Result<Duration, ConfigError> {
@@ -462,6 +477,7 @@ mod tests {
             ("name", Settings { name: Some("a b".into()), ..settings() }),
             ("heartbeat_ms", Settings { heartbeat_ms: Some(1), ..settings() }),
             ("disk_reserve_mib", Settings { disk_reserve_mib: Some(u64::MAX), ..settings() }),
+            ("log_day_mib", Settings { log_day_mib: Some(0), ..settings() }),
             ("scrub_period_s", Settings { scrub_period_s: Some(0), ..settings() }),
             ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
             ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
