@@ -64,7 +64,8 @@ pub fn start(
         .map_err(|source| TelemetryError::File { path: dir.to_path_buf(), source })?;
     let (writer, guard) = tracing_appender::non_blocking(files);
     // The consensus library complains of a dead peer many times a second; what matters of it the daemon logs itself.
-    let directives = format!("openraft=off,{filter}");
+    // The audit is told whatever else is not, unless it is named itself.
+    let directives = format!("openraft=off,audit=info,{filter}");
     let filter = EnvFilter::try_new(&directives)
         .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     // What complains of a line that cannot be written panics when standard error cannot be written either.

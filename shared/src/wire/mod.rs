@@ -10,4 +10,5 @@ pub mod jobs;
 pub mod logs;
 pub mod membership;
 pub mod refusal;
+mod summary;
 pub mod views;
