@@ -254,7 +254,7 @@ mod tests {
     fn a_full_disk_costs_lines_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = open(dir.path());
-        files.write_on("2026-01-01", b"before\n").unwrap();
+        files.write_on(&today(), b"before\n").unwrap();
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let good = std::mem::replace(&mut files.open.as_mut().unwrap().file, full);
         for _ in 0..3 {

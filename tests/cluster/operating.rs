@@ -8,9 +8,11 @@ use std::time::Duration;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, NoProgress, PutOptions};
+use idunno_shared::ids::OpId;
 use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, Role};
 use idunno_shared::wire::control::{Change, ControlReply, ControlRequest, LogSearch};
+use idunno_shared::wire::jobs::Policy;
 use rustix::process::Signal;
 use time::OffsetDateTime;
 
@@ -87,6 +89,14 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     for other in (0..3).filter(|index| *index != coordinator) {
         assert_eq!(grep(&cluster, other, &format!("audit: .*{op}")).await, [""; 0], "it did not decide");
     }
+
+    // Asked once more, as by a client that has not heard, it is not told once more.
+    let policy = || ControlRequest::Change { op: OpId(0xabc, 1), change: Change::SetPolicy(Policy::Time) };
+    for _ in 0..3 {
+        client.control(policy()).await.unwrap();
+    }
+    let line = audited(&cluster, coordinator, &OpId(0xabc, 1).to_string()).await;
+    assert!(line.contains("audit: done") && line.contains("asked=set-policy Time"), "{line}");
 
     // A put: from the audit to the voters by the operation, to the holders by the upload.
     let kept = Expected::small("kept", 0..1);
