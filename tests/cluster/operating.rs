@@ -99,7 +99,7 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     assert!(line.contains("audit: done") && line.contains("asked=set-policy Time"), "{line}");
 
     // A put: from the audit to the voters by the operation, to the holders by the upload.
-    let kept = Expected::small("kept", 0..1);
+    let kept = Expected::small("kept", 1..2);
     let files = Files::new(client.clone());
     files.put_files(kept.write_local(&cluster), PutOptions::default(), &NoProgress).await.unwrap();
     let line = audited(&cluster, coordinator, "operator anna.*asked=put").await;
