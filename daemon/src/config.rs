@@ -142,6 +142,12 @@ pub struct Settings {
     /// The most that a day's log may take, in MiB, 1 to 65,536; beyond it the day's oldest lines go [default: 32]
     #[arg(long, env = "IDUNNO_LOG_DAY_MIB", value_name = "MIB")]
     pub log_day_mib: Option<u64>,
+    /// How log files are written [default: human]
+    #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
+    #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Connections that have not said hello at once, 1 to 4,096: further ones wait [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
@@ -157,12 +163,6 @@ pub struct Settings {
     /// Requests at work of one identity, 1 to 65,536 [default: 512]
     #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_REQUESTS", value_name = "N")]
     pub limit_identity_requests: Option<usize>,
-    /// How log files are written [default: human]
-    #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
-    pub log_format: Option<LogFormat>,
-    /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
-    #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// How a log's lines are written.

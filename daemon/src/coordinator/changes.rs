@@ -38,13 +38,12 @@ impl Office {
             )));
         }
         let now = self.means.clock.now();
-        let upload = match upload {
-            Some(upload) => self.uploads().touch(upload, now).map(|()| upload)?,
-            None => {
-                let upload = self.uploads().open(now)?;
-                debug!(%upload, "an upload begins");
-                upload
-            }
+        let upload = if let Some(upload) = upload {
+            self.uploads().touch(upload, now).map(|()| upload)?
+        } else {
+            let upload = self.uploads().open(now)?;
+            debug!(%upload, "an upload begins");
+            upload
         };
         let view = self.means.membership.current();
         let mut candidates = self.repairs.borrow().candidates.clone();

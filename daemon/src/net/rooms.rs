@@ -93,17 +93,14 @@ impl Rooms {
             };
             Arc::clone(identities.entry(Arc::clone(peer.identity())).or_insert_with(new))
         };
-        match Arc::clone(&share.connections).try_acquire_owned() {
-            Ok(permit) => Ok((share, permit)),
-            Err(_) => {
-                peer.note_refusal("it has as many connections as one identity may");
-                let limit = self.limits.identity_connections;
-                Err(format!(
-                    "{} has {limit} connections open here, as many as one identity may: close some",
-                    peer.identity()
-                ))
-            }
-        }
+        let Ok(permit) = Arc::clone(&share.connections).try_acquire_owned() else {
+            peer.note_refusal("it has as many connections as one identity may");
+            let (limit, identity) = (self.limits.identity_connections, peer.identity());
+            return Err(format!(
+                "{identity} has {limit} connections open here, as many as one identity may: close some"
+            ));
+        };
+        Ok((share, permit))
     }
 }
 

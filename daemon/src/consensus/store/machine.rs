@@ -52,7 +52,7 @@ pub(super) fn apply(
     match payload {
         EntryPayload::Blank => Outcomes::new(),
         EntryPayload::Normal(Batch(commands)) => {
-            commands.iter().inspect(note).map(|command| state.apply(command)).collect()
+            commands.iter().inspect(|command| note(command)).map(|command| state.apply(command)).collect()
         }
         EntryPayload::Membership(changed) => {
             *membership = StoredMembership::new(Some(log_id), changed);
@@ -62,7 +62,7 @@ pub(super) fn apply(
 }
 
 /// Each member that has the log tells of the operations that it applies; after a restart of those behind its snapshot too.
-fn note(command: &&Command) {
+fn note(command: &Command) {
     if let (Some(op), Action::Change(change)) = (command.op, &command.action) {
         debug!(%op, "applied: {change}");
     }

@@ -79,7 +79,7 @@ impl ClusterError {
             Self::Unreachable { last, .. } => last,
             _ => return self,
         };
-        told.push_str(&format!(" (operation {op}; see 'idunno logs --grep {op}')"));
+        *told = format!("{told} (operation {op}; see 'idunno logs --grep {op}')");
         self
     }
 }
