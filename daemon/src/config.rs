@@ -15,6 +15,7 @@ use idunno_shared::names::MemberName;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::net::rooms::Limits;
 use crate::sdfs::scrub;
 use crate::sdfs::store::RESERVE_BYTES;
 
@@ -27,6 +28,11 @@ pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
 /// The failure detector says once who is gone; openraft says it ten times a second.
 const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
+/// Three times this is less than a process may have open (`process::FILES_MAX`).
+const LIMIT_CONNECTIONS_MAX: usize = 4_096;
+/// Fewer would keep a large cluster's members from one another.
+const LIMIT_MEMBERS_MIN: usize = 64;
+const LIMIT_REQUESTS_MAX: usize = 65_536;
 /// In place of a URL: this member has no model server, and works for no job.
 pub const NO_MODEL_SERVER: &str = "none";
 
@@ -133,12 +139,30 @@ pub struct Settings {
     /// Days of log files to keep [default: 14]
     #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
     pub log_files: Option<usize>,
+    /// The most that a day's log may take, in MiB, 1 to 65,536; beyond it the day's oldest lines go [default: 32]
+    #[arg(long, env = "IDUNNO_LOG_DAY_MIB", value_name = "MIB")]
+    pub log_day_mib: Option<u64>,
     /// How log files are written [default: human]
     #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
     /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
     #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Connections that have not said hello at once, 1 to 4,096: further ones wait [default: 1024]
+    #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
+    pub limit_greetings: Option<usize>,
+    /// Connections of other members at once, 64 to 4,096 [default: 1024]
+    #[arg(long, env = "IDUNNO_LIMIT_MEMBERS", value_name = "N")]
+    pub limit_members: Option<usize>,
+    /// Connections of people's programs at once, 1 to 4,096 [default: 1024]
+    #[arg(long, env = "IDUNNO_LIMIT_CLIENTS", value_name = "N")]
+    pub limit_clients: Option<usize>,
+    /// Of these, connections of one identity, 1 to 4,096 [default: 256]
+    #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_CONNECTIONS", value_name = "N")]
+    pub limit_identity_connections: Option<usize>,
+    /// Requests at work of one identity, 1 to 65,536 [default: 512]
+    #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_REQUESTS", value_name = "N")]
+    pub limit_identity_requests: Option<usize>,
 }
 
 /// How a log's lines are written.
@@ -183,10 +207,14 @@ pub struct Common {
     pub log: String,
     /// Where log files go.
     pub log_dir: PathBuf,
-    /// Log files kept.
+    /// Days whose log files are kept.
     pub log_files: usize,
+    /// What the files of a day may take together, in bytes.
+    pub log_day_bytes: u64,
     /// How they are written.
     pub log_format: LogFormat,
+    /// How many connections and requests there may be.
+    pub limits: Limits,
 }
 
 /// A member's settings, checked.
@@ -240,6 +268,12 @@ impl Settings {
             log: self.log.or(file.log),
             log_dir: self.log_dir.or(file.log_dir),
             log_files: self.log_files.or(file.log_files),
+            log_day_mib: self.log_day_mib.or(file.log_day_mib),
+            limit_greetings: self.limit_greetings.or(file.limit_greetings),
+            limit_members: self.limit_members.or(file.limit_members),
+            limit_clients: self.limit_clients.or(file.limit_clients),
+            limit_identity_connections: self.limit_identity_connections.or(file.limit_identity_connections),
+            limit_identity_requests: self.limit_identity_requests.or(file.limit_identity_requests),
             log_format: self.log_format.or(file.log_format),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
         }
@@ -296,7 +330,9 @@ impl Settings {
             data_dir,
             log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
+            log_day_bytes: self.log_day_bytes()?,
             log_format: self.log_format.unwrap_or_default(),
+            limits: self.limits()?,
         })
     }
 
@@ -368,6 +404,43 @@ impl Settings {
             return Err(invalid("disk_reserve_mib", reserve_mib, "give 0 to 1,048,576"));
         }
         Ok(reserve_mib << 20)
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let checked = |key, given: Option<usize>, default, least, most| {
+            let value = given.unwrap_or(default);
+            let why = || format!("give {least} to {most}");
+            if (least..=most).contains(&value) { Ok(value) } else { Err(invalid(key, value, why())) }
+        };
+        let default = Limits::default();
+        let connections =
+            |key, given, default, least| checked(key, given, default, least, LIMIT_CONNECTIONS_MAX);
+        Ok(Limits {
+            greetings: connections("limit_greetings", self.limit_greetings, default.greetings, 1)?,
+            members: connections("limit_members", self.limit_members, default.members, LIMIT_MEMBERS_MIN)?,
+            clients: connections("limit_clients", self.limit_clients, default.clients, 1)?,
+            identity_connections: connections(
+                "limit_identity_connections",
+                self.limit_identity_connections,
+                default.identity_connections,
+                1,
+            )?,
+            identity_requests: checked(
+                "limit_identity_requests",
+                self.limit_identity_requests,
+                default.identity_requests,
+                1,
+                LIMIT_REQUESTS_MAX,
+            )?,
+        })
+    }
+
+    fn log_day_bytes(&self) -> Result<u64, ConfigError> {
+        let log_day_mib = self.log_day_mib.unwrap_or(32);
+        if !(1..=65_536).contains(&log_day_mib) {
+            return Err(invalid("log_day_mib", log_day_mib, "give 1 to 65,536"));
+        }
+        Ok(log_day_mib << 20)
     }
 
     fn scrub_period(&self) -> Result<Duration, ConfigError> {
@@ -462,6 +535,9 @@ mod tests {
             ("name", Settings { name: Some("a b".into()), ..settings() }),
             ("heartbeat_ms", Settings { heartbeat_ms: Some(1), ..settings() }),
             ("disk_reserve_mib", Settings { disk_reserve_mib: Some(u64::MAX), ..settings() }),
+            ("limit_members", Settings { limit_members: Some(2), ..settings() }),
+            ("limit_clients", Settings { limit_clients: Some(9_999), ..settings() }),
+            ("log_day_mib", Settings { log_day_mib: Some(0), ..settings() }),
             ("scrub_period_s", Settings { scrub_period_s: Some(0), ..settings() }),
             ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
             ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),

@@ -11,6 +11,7 @@ pub mod data_dir;
 pub mod election;
 pub mod introducer;
 pub mod joining;
+pub mod log_files;
 pub mod member;
 pub mod membership;
 pub mod metrics;

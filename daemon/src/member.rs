@@ -28,7 +28,7 @@ use crate::membership::{self, Membership, MembershipView};
 use crate::metrics::{self, Metrics};
 use crate::net::door::MemberDoor;
 use crate::net::peers::Peers;
-use crate::net::server::{Response, Service, serve};
+use crate::net::server::{Caller, Response, Service, serve};
 use crate::process::{self, StopSignals};
 use crate::sdfs::orders::Orders;
 use crate::sdfs::scrub::Scrub;
@@ -128,7 +128,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     }
     let serving = CancellationToken::new();
     let served = serving.clone().drop_guard();
-    let serve = serve(connections, service, stop.clone());
+    let serve = serve(connections, service, config.common.limits, stop.clone());
     vitals.spawn("the service", stop.clone(), async move {
         let _served = served;
         serve.await;
@@ -308,8 +308,8 @@ impl Service for Member {
         Some(self.me)
     }
 
-    async fn request(&self, request: Request, from: Option<NodeId>) -> Response {
-        let reply = match (request, from) {
+    async fn request(&self, request: Request, from: &Caller) -> Response {
+        let reply = match (request, from.node) {
             (Request::PushPull(theirs), Some(_)) => self.membership.push_pull(theirs).await,
             (Request::Ping(ping), Some(_)) => self.membership.ping(ping).await,
             (Request::Election(message), Some(from)) => {
@@ -322,7 +322,7 @@ impl Service for Member {
                 Err(refusal) => Reply::Refused(refusal),
             },
             (request @ (Request::Control(_) | Request::Jobs(_)), _) => {
-                return self.control.request(request).await;
+                return self.control.request(request, from).await;
             }
             (Request::Work(request), Some(_)) => match self.services.serve(request).await {
                 Ok(reply) => Reply::Work(reply),

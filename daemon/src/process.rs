@@ -42,7 +42,12 @@ pub struct Ground {
 /// Locks the directory, starts logging, and listens.
 pub async fn prepare(config: &Common) -> anyhow::Result<(Ground, Listening)> {
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
-    let logs = telemetry::start(&config.log_dir, &config.log, config.log_files, config.log_format)?;
+    let logs = telemetry::start(
+        &config.log_dir,
+        &config.log,
+        (config.log_files, config.log_day_bytes),
+        config.log_format,
+    )?;
     raise_file_limit();
     let credentials = credentials(config)?;
     let listening = Listening::bind(config.listen, &credentials).await?;

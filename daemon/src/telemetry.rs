@@ -1,4 +1,5 @@
-//! Logs: daily files of bounded count under the data directory, and warnings on standard error for whoever watches.
+//! Logs: files of bounded count and size ([`crate::log_files`]), and start, stop and errors on standard error for whoever
+//! watches, as systemd's journal does.
 
 use std::fs;
 use std::io;
@@ -7,16 +8,16 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::LogFormat;
+use crate::log_files::LogFiles;
 
-/// The first part of a log file's name; the date follows.
-pub const LOG_PREFIX: &str = "idunnod";
+/// Who tells of start and stop.
+const LIFE: &str = "idunno_daemon::process";
 
 /// Why logging cannot start.
 #[derive(Debug, Error)]
@@ -35,7 +36,7 @@ pub enum TelemetryError {
         /// Where.
         path: PathBuf,
         /// Why.
-        source: InitError,
+        source: io::Error,
     },
     /// The filter is not valid.
     #[error("'log' = {filter:?} is not a filter: {source}")]
@@ -50,24 +51,21 @@ pub enum TelemetryError {
     Twice(#[from] TryInitError),
 }
 
-/// Starts logging into `dir`. Log lines are written until the guard is dropped.
+/// Starts logging into `dir`, of so many days, and so many bytes of each. Log lines are written until the guard is dropped.
 pub fn start(
     dir: &Path,
     filter: &str,
-    files: usize,
+    (days, day_bytes): (usize, u64),
     format: LogFormat,
 ) -> Result<WorkerGuard, TelemetryError> {
     fs::create_dir_all(dir)
         .map_err(|source| TelemetryError::Directory { path: dir.to_path_buf(), source })?;
-    let appender = RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix(LOG_PREFIX)
-        .max_log_files(files)
-        .build(dir)
+    let files = LogFiles::open(dir, days, day_bytes)
         .map_err(|source| TelemetryError::File { path: dir.to_path_buf(), source })?;
-    let (writer, guard) = tracing_appender::non_blocking(appender);
+    let (writer, guard) = tracing_appender::non_blocking(files);
     // The consensus library complains of a dead peer many times a second; what matters of it the daemon logs itself.
-    let directives = format!("openraft=off,{filter}");
+    // The audit is told whatever else is not, unless it is named itself.
+    let directives = format!("openraft=off,audit=info,{filter}");
     let filter = EnvFilter::try_new(&directives)
         .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     // What complains of a line that cannot be written panics when standard error cannot be written either.
@@ -78,8 +76,11 @@ pub fn start(
     };
     let watchers = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
     // Without the consensus library here too: what it calls an error is often none.
-    let errors = Targets::new().with_default(LevelFilter::ERROR).with_target("openraft", LevelFilter::OFF);
-    let (file, watchers) = (file.with_filter(filter), watchers.with_filter(errors));
+    let told = Targets::new()
+        .with_default(LevelFilter::ERROR)
+        .with_target(LIFE, LevelFilter::INFO)
+        .with_target("openraft", LevelFilter::OFF);
+    let (file, watchers) = (file.with_filter(filter), watchers.with_filter(told));
     tracing_subscriber::registry().with(file).with(watchers).try_init()?;
     log_panics();
     Ok(guard)

@@ -45,6 +45,13 @@ impl OpId {
     }
 }
 
+/// Its first half, which is enough to find it by.
+impl fmt::Display for OpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// A job's number, counted by the metadata log from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -79,6 +86,12 @@ pub struct UploadId {
     pub term: Term,
     /// Its number within the term.
     pub number: u64,
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "upload-{}-{}", self.term, self.number)
+    }
 }
 
 /// The BLAKE3 digest of a blob: its name in the store.

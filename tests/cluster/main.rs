@@ -38,6 +38,8 @@ mod minority;
 #[cfg(test)]
 mod model_servers;
 #[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod power;
 #[cfg(test)]
 mod recovery;

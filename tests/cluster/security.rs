@@ -342,7 +342,7 @@ async fn a_key_is_replaced_while_puts_go_on() {
             // The test's own clients have the secret too.
             rotating.credentials.replace(secret_of(rotating)).unwrap();
             if step == Step::Add {
-                let identity = secret.mint_lasting(Role::Operator, DAY).unwrap();
+                let identity = secret.mint_lasting(Role::Operator, None, DAY).unwrap();
                 lasting = Some(Credentials::of(&identity).unwrap());
             }
             rotating.ready().await;

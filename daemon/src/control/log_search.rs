@@ -15,8 +15,7 @@ use idunno_shared::wire::logs::{
 use idunno_shared::wire::refusal::Refusal;
 use regex::{Regex, RegexBuilder};
 
-use super::logs::names;
-use crate::telemetry::LOG_PREFIX;
+use crate::log_files::{LOG_PREFIX, names};
 
 /// Log that is looked at for one answer, in bytes.
 const SCAN_BYTES_MAX: u64 = 8 << 20;
@@ -32,13 +31,13 @@ pub(super) fn search(dir: &Path, search: &LogSearch) -> Result<LogFound, Refusal
     let names = names(dir).map_err(unreadable)?;
     let Some(newest) = names.last() else { return Err(Refusal::not_found("this member has no log yet")) };
     let since = search.since.as_deref().unwrap_or_default();
-    let place = search.after.clone().filter(|place| names.contains(&place.file));
-    let first = place.as_ref().map_or_else(|| first_file(&names, since), |place| place.file.as_str());
+    let place = search.after.as_ref().filter(|place| place.file.starts_with(LOG_PREFIX));
+    let first = place.map_or_else(|| first_file(&names, since), |place| place.file.as_str());
     let mut found =
         LogFound { lines: Vec::new(), end: LogPlace { file: newest.clone(), offset: 0 }, more: false };
     let mut budget = SCAN_BYTES_MAX;
     for name in names.iter().filter(|name| name.as_str() >= first) {
-        let offset = place.as_ref().filter(|place| place.file == *name).map_or(0, |place| place.offset);
+        let offset = place.filter(|place| place.file == *name).map_or(0, |place| place.offset);
         let (end, is_whole) =
             scan(dir, name, offset, &mut budget, &mut filter, &mut found.lines).map_err(unreadable)?;
         found.end = LogPlace { file: name.clone(), offset: end };
@@ -68,7 +67,11 @@ fn scan(
     filter: &mut Filter,
     lines: &mut Vec<u8>,
 ) -> io::Result<(u64, bool)> {
-    let mut file = File::open(dir.join(name))?;
+    let mut file = match File::open(dir.join(name)) {
+        // Its room was wanted since its name was read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((offset, true)),
+        opened => opened?,
+    };
     // One that shrank is begun again.
     let mut at = if file.metadata()?.len() < offset { 0 } else { offset };
     file.seek(SeekFrom::Start(at))?;
@@ -164,6 +167,22 @@ mod tests {
         assert_eq!(found(&since("2026-01-01T11:30")), ["three", "four"]);
         assert_eq!(found(&since("2026-01-02")), ["four"]);
         assert_eq!(found(&since("2027-01-01")), [""; 0]);
+    }
+
+    #[test]
+    fn a_search_goes_on_behind_a_file_that_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("2026-01-01", "long ago\n"), ("2026-01-02.000003", "one\n"), ("2026-01-02.000004", "two\n")]
+        {
+            fs::write(dir.path().join(format!("{LOG_PREFIX}.{name}")), text).unwrap();
+        }
+        let after = Some(LogPlace { file: String::from("idunnod.2026-01-02"), offset: 500 });
+        let found = search(dir.path(), &LogSearch { after, ..LogSearch::default() }).unwrap();
+        assert_eq!(
+            (&found.lines[..], found.end.file.as_str()),
+            (&b"one\ntwo\n"[..], "idunnod.2026-01-02.000004")
+        );
     }
 
     #[test]

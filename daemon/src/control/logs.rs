@@ -1,7 +1,7 @@
 //! A member's own log, in pages: for consoles that sit on other machines.
 //!
-//! Files are daily and named by date, so the greatest name is the newest. An older file is read to its end before the
-//! next is begun. Bounds: [`LOG_PAGE_BYTES_MAX`] a page; only names of log files are opened.
+//! Files are named by their age, so the greatest name is the newest. An older file is read to its end before the next is
+//! begun; behind one that is gone the next one follows. Bounds: [`LOG_PAGE_BYTES_MAX`] a page; only names of log files are opened.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,41 +11,42 @@ use idunno_shared::wire::control::{LogPage, LogPlace};
 use idunno_shared::wire::logs::LOG_PAGE_BYTES_MAX;
 use idunno_shared::wire::refusal::Refusal;
 
-use crate::telemetry::LOG_PREFIX;
+use crate::log_files::{LOG_PREFIX, names};
 
 /// The part of the log behind a place; without one the end of the newest file.
 pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refusal> {
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let names = names(dir).map_err(unreadable)?;
     let Some(newest) = names.last() else { return Err(Refusal::not_found("this member has no log yet")) };
-    let place = after.filter(|place| names.contains(&place.file));
+    let place = after.filter(|place| place.file.starts_with(LOG_PREFIX));
     let Some(LogPlace { file, offset }) = place else {
         let length = dir.join(newest).metadata().map_err(unreadable)?.len();
         let start = length.saturating_sub(LOG_PAGE_BYTES_MAX);
         return read(dir, newest, start, start > 0).map_err(unreadable);
     };
-    let page = read(dir, &file, offset, false).map_err(unreadable)?;
-    let next = names.iter().find(|name| **name > file);
+    let page = if names.contains(&file) {
+        read(dir, &file, offset, false).map_err(unreadable)?
+    } else {
+        empty(&file, offset)
+    };
+    let next = names.iter().find(|name| **name > page.end.file);
     match next {
         Some(next) if page.bytes.is_empty() => read(dir, next, 0, false).map_err(unreadable),
         _ => Ok(page),
     }
 }
 
-/// Names of log files, oldest first.
-pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in dir.read_dir()? {
-        names.extend(entry?.file_name().into_string().ok());
-    }
-    names.retain(|name| name.starts_with(LOG_PREFIX));
-    names.sort();
-    Ok(names)
+fn empty(name: &str, offset: u64) -> LogPage {
+    LogPage { end: LogPlace { file: name.to_owned(), offset }, cut: false, bytes: Vec::new() }
 }
 
 /// Reads on from a place; a file that shrank is begun again.
 fn read(dir: &Path, name: &str, offset: u64, cut: bool) -> io::Result<LogPage> {
-    let mut file = File::open(dir.join(name))?;
+    let mut file = match File::open(dir.join(name)) {
+        // Its room was wanted since its name was read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty(name, offset)),
+        opened => opened?,
+    };
     let offset = if file.metadata()?.len() < offset { 0 } else { offset };
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
@@ -73,7 +74,14 @@ mod tests {
         assert_eq!(&second.bytes[..], b"two\n");
         let third = page(dir.path(), Some(second.end)).unwrap();
         assert_eq!(&third.bytes[..], b"three\n");
-        assert!(page(dir.path(), Some(third.end)).unwrap().bytes.is_empty());
+        assert!(page(dir.path(), Some(third.end.clone())).unwrap().bytes.is_empty());
+        // A flood: the file that was read last is gone, and two others came.
+        fs::remove_file(dir.path().join("idunnod.2026-01-02")).unwrap();
+        fs::write(dir.path().join("idunnod.2026-01-02.000009"), "four\n").unwrap();
+        fs::write(dir.path().join("idunnod.2026-01-02.000010"), "five\n").unwrap();
+        let fourth = page(dir.path(), Some(third.end)).unwrap();
+        assert_eq!(&fourth.bytes[..], b"four\n");
+        assert_eq!(&page(dir.path(), Some(fourth.end)).unwrap().bytes[..], b"five\n");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Requests from outside: a member answers what is its own, the coordinator the rest.
 
+mod audit;
 mod log_search;
 mod logs;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::ids::OpId;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::config::Common;
 use crate::coordinator::{Coordination, Means, Office, not_coordinator, views};
-use crate::net::server::Response;
+use crate::net::server::{Caller, Response};
 
 /// How long a request waits for the office of a member that has won its term and is catching up.
 const OPENING_MAX: Duration = Duration::from_secs(1);
@@ -34,14 +36,14 @@ impl Control {
     }
 
     /// Answers a request for the coordinator or for this member.
-    pub async fn request(&self, request: Request) -> Response {
+    pub async fn request(&self, request: Request, from: &Caller) -> Response {
         let answer = match request {
             Request::Control(ControlRequest::Watch) => match self.office().await {
                 Ok(office) => return Response::Many(office.watch()),
                 Err(refusal) => Err(refusal),
             },
             Request::Control(request) => {
-                self.control(request).await.map(|reply| Reply::Control(Box::new(reply)))
+                self.control(request, from).await.map(|reply| Reply::Control(Box::new(reply)))
             }
             Request::Jobs(request) => match self.office().await {
                 Ok(office) => office.jobs(request).await.map(Reply::Jobs),
@@ -52,7 +54,7 @@ impl Control {
         answer.unwrap_or_else(Reply::Refused).into()
     }
 
-    async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
+    async fn control(&self, request: ControlRequest, from: &Caller) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Members => {
                 let leadership = self.means.consensus.leadership().borrow().clone();
@@ -60,18 +62,24 @@ impl Control {
             }
             ControlRequest::Identity => self.identity().map(ControlReply::Identity),
             ControlRequest::Join => {
-                if self.means.membership.current().joined {
-                    return Err(Refusal::conflict("this member is in the cluster already"));
-                }
-                self.rejoin.send(()).await.map_err(|_| Refusal::internal("this member is stopping"))?;
-                Ok(ControlReply::Done)
+                let entry = audit::Entry::open(OpId::random(), &"join", from);
+                let answer = self.join().await;
+                entry.close(&answer);
+                answer
             }
             ControlRequest::Leave => {
-                if !self.means.membership.current().joined {
-                    return Err(Refusal::conflict("this member has left the cluster already"));
-                }
-                self.means.membership.leave().await;
-                Ok(ControlReply::Done)
+                let entry = audit::Entry::open(OpId::random(), &"leave", from);
+                let answer = self.leave().await;
+                entry.close(&answer);
+                answer
+            }
+            ControlRequest::Change { op, change } => {
+                let office = self.office().await?;
+                // Asked once more, as a client does that has not heard: it was told then.
+                let entry = (!office.has_made(op)).then(|| audit::Entry::open(op, &change, from));
+                let answer = office.control(ControlRequest::Change { op, change }).await;
+                entry.into_iter().for_each(|entry| entry.close(&answer));
+                answer
             }
             ControlRequest::Log { after } => {
                 let dir = self.config.log_dir.clone();
@@ -87,6 +95,22 @@ impl Control {
             }
             request => self.office().await?.control(request).await,
         }
+    }
+
+    async fn join(&self) -> Result<ControlReply, Refusal> {
+        if self.means.membership.current().joined {
+            return Err(Refusal::conflict("this member is in the cluster already"));
+        }
+        self.rejoin.send(()).await.map_err(|_| Refusal::internal("this member is stopping"))?;
+        Ok(ControlReply::Done)
+    }
+
+    async fn leave(&self) -> Result<ControlReply, Refusal> {
+        if !self.means.membership.current().joined {
+            return Err(Refusal::conflict("this member has left the cluster already"));
+        }
+        self.means.membership.leave().await;
+        Ok(ControlReply::Done)
     }
 
     /// The office, which a member that has just been elected is about to open: who is sent away for that moment comes

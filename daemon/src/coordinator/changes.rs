@@ -10,6 +10,7 @@ use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{Chain, Change, Changed, ControlReply, ITEMS_PER_REQUEST_MAX};
 use idunno_shared::wire::jobs::{JobReply, JobRequest, METRIC_BYTES_MAX, METRICS_MAX};
 use idunno_shared::wire::refusal::Refusal;
+use tracing::debug;
 
 use super::Office;
 use super::desk::Trained;
@@ -37,9 +38,12 @@ impl Office {
             )));
         }
         let now = self.means.clock.now();
-        let upload = match upload {
-            Some(upload) => self.uploads().touch(upload, now).map(|()| upload)?,
-            None => self.uploads().open(now)?,
+        let upload = if let Some(upload) = upload {
+            self.uploads().touch(upload, now).map(|()| upload)?
+        } else {
+            let upload = self.uploads().open(now)?;
+            debug!(%upload, "an upload begins");
+            upload
         };
         let view = self.means.membership.current();
         let mut candidates = self.repairs.borrow().candidates.clone();
@@ -56,10 +60,15 @@ impl Office {
         Ok(ControlReply::Planned { upload, chains, copies })
     }
 
+    /// Whether a change was made already, as far as is known here.
+    pub fn has_made(&self, op: OpId) -> bool {
+        self.state().outcome(op).is_some()
+    }
+
     /// Makes a change, once.
     pub(super) async fn change(&self, op: OpId, change: Change) -> Result<ControlReply, Refusal> {
         // What was made already is only answered again, whatever became of its upload.
-        let made = self.state().outcome(op).is_some();
+        let made = self.has_made(op);
         if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
             self.uploads().touch(*upload, self.means.clock.now())?;
         }

@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Common;
 use crate::data_dir::DataDir;
-use crate::net::server::{Response, Service, serve};
+use crate::net::server::{Caller, Response, Service, serve};
 use crate::process::{self, StopSignals};
 use crate::vitals;
 
@@ -73,7 +73,7 @@ pub async fn run(config: Common) -> anyhow::Result<()> {
     let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir), dialer)?);
     let stop = CancellationToken::new();
     let (connections, _datagrams) = listening.split()?;
-    let serving = tokio::spawn(serve(connections, Arc::clone(&service), stop.clone()));
+    let serving = tokio::spawn(serve(connections, Arc::clone(&service), config.limits, stop.clone()));
     let mut signals = StopSignals::listen()?;
     ground.announce("introducer", "introducer", None)?;
     let state = &service.state;
@@ -173,7 +173,7 @@ impl Service for Introducer {
         None
     }
 
-    async fn request(&self, request: Request, _from: Option<NodeId>) -> Response {
+    async fn request(&self, request: Request, _from: &Caller) -> Response {
         let reply = match request {
             Request::Introduction(request) => self.answer(request).await,
             _ => Reply::Refused(Refusal::new(

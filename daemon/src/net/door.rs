@@ -11,6 +11,7 @@ use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, Unopened};
+use idunno_shared::security::holder;
 use idunno_shared::security::tls::{Doubt, READ_BYTES};
 use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
@@ -142,12 +143,18 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What its certificate lets it be; everything, where nothing is proven.
     pub role: Role,
+    identity: Arc<str>,
     certificate: Option<CertificateDer<'static>>,
     credentials: Credentials,
     strangers: Arc<Strangers>,
 }
 
 impl Peer {
+    /// Whose certificate it has, as people tell; its address, where nothing is proven.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.identity
+    }
+
     /// Returns when it is not to be believed any more.
     pub async fn is_distrusted(&self) {
         match &self.certificate {
@@ -168,7 +175,15 @@ impl Incoming {
     pub async fn prove(self) -> Option<Accepted> {
         let Self { stream, from, credentials, strangers } = self;
         let Some(acceptor) = credentials.acceptor() else {
-            let peer = Peer { address: from, role: Role::Member, certificate: None, credentials, strangers };
+            let identity = from.ip().to_string().into();
+            let peer = Peer {
+                address: from,
+                role: Role::Member,
+                identity,
+                certificate: None,
+                credentials,
+                strangers,
+            };
             let (reader, writer) = stream.into_split();
             return Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer });
         };
@@ -186,11 +201,13 @@ impl Incoming {
             }
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-        let Some(role) = certificate.as_ref().and_then(Role::of) else {
+        let role = certificate.as_ref().and_then(Role::of);
+        let (Some(role), Some(shown)) = (role, &certificate) else {
             strangers.note(from, "it has a certificate without a role");
             return None;
         };
-        let peer = Peer { address: from, role, certificate, credentials, strangers };
+        let identity = holder::describe(role, shown).into();
+        let peer = Peer { address: from, role, identity, certificate, credentials, strangers };
         let (reader, writer) = tokio::io::split(stream);
         Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer })
     }

@@ -6,6 +6,7 @@
 pub mod door;
 pub mod peers;
 pub mod roles;
+pub mod rooms;
 pub mod server;
 pub mod strangers;
 #[cfg(test)]

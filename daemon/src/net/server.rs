@@ -1,12 +1,14 @@
 //! Accepts connections, has their other ends prove who they are, checks their hellos and whether they may ask what they
 //! ask ([`super::roles`]), and hands every request to the part that takes it.
 //!
-//! Bounds: those of `Limits` on connections that say hello (further ones wait in the system's queue), on clients and on
-//! members (further ones are refused), each for itself, so that strangers cannot keep members out; [`CALLS_MAX`] requests
+//! Bounds: those of [`Limits`] on connections that say hello (further ones wait in the system's queue), on clients, on
+//! each client's identity and on members (further ones are refused), each for itself, so that strangers cannot keep
+//! members out, nor one client the others; [`CALLS_MAX`] requests
 //! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for the proof and the hello, [`WRITE_TIMEOUT`] for a
 //! peer to take what it asked for, [`CLIENT_IDLE_MAX`] for a client to ask anything. Together they are well below
 //! [`crate::process::FILES_MAX`].
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +21,12 @@ use idunno_shared::wire::frame::{
     Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, Purpose, Reply,
     Request, decode_body, encode_frame,
 };
-use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use idunno_shared::wire::version::SPOKEN;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,7 @@ use tracing::{debug, warn};
 
 use super::door::{Accepted, Connections, Incoming, Peer};
 use super::roles;
+use super::rooms::{Limits, Place, Rooms};
 
 /// Requests of one connection at work at once.
 pub const CALLS_MAX: usize = 256;
@@ -64,61 +67,20 @@ pub trait Service: Send + Sync + 'static {
     /// The id that hellos are answered with.
     fn node(&self) -> Option<NodeId>;
     /// Takes one request.
-    fn request(&self, request: Request, from: Option<NodeId>) -> impl Future<Output = Response> + Send;
+    fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
     /// Serves one connection for blobs until it ends; puts only of those that may store.
     fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
 }
 
-/// Connections at once.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// That have not said hello yet.
-    greetings: usize,
-    /// Of clients.
-    clients: usize,
-    /// Of members.
-    members: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { greetings: 1_024, clients: 1_024, members: 1_024 }
-    }
-}
-
-/// Room for connections that said hello.
-struct Rooms {
-    clients: Arc<Semaphore>,
-    members: Arc<Semaphore>,
-}
-
-impl Rooms {
-    /// A place for a caller, or why there is none.
-    fn enter(&self, from: Option<NodeId>) -> Result<OwnedSemaphorePermit, String> {
-        let (room, whose) = match from {
-            Some(_) => (&self.members, "members"),
-            None => (&self.clients, "clients"),
-        };
-        let full =
-            |_| format!("too many connections of {whose} are open here: close some, or ask another member");
-        Arc::clone(room).try_acquire_owned().map_err(full)
-    }
-}
-
 /// Serves until told to stop. Connections end with it.
-pub async fn serve<S: Service>(connections: Connections, service: Arc<S>, stop: CancellationToken) {
-    serve_within(connections, service, Limits::default(), stop).await;
-}
-
-async fn serve_within<S: Service>(
+pub async fn serve<S: Service>(
     connections: Connections,
     service: Arc<S>,
     limits: Limits,
     stop: CancellationToken,
 ) {
     let greetings = Arc::new(Semaphore::new(limits.greetings));
-    let (clients, members) = (Semaphore::new(limits.clients), Semaphore::new(limits.members));
-    let rooms = Arc::new(Rooms { clients: Arc::new(clients), members: Arc::new(members) });
+    let rooms = Arc::new(Rooms::new(limits));
     let mut tasks = JoinSet::new();
     loop {
         let next = async {
@@ -165,8 +127,9 @@ async fn serve_connection<S: Service, T>(
         return Ok(());
     };
     let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
-    let entered = agree(&hello, &peer).and_then(|version| Ok((version, rooms.enter(hello.from)?)));
-    let (version, _place) = match entered {
+    let entered =
+        agree(&hello, &peer).and_then(|version| Ok((version, rooms.enter(hello.from.is_some(), &peer)?)));
+    let (version, place) = match entered {
         Ok(entered) => entered,
         Err(reason) => return write_greeting(&mut writer, &HelloReply::Refused { reason }).await,
     };
@@ -178,7 +141,7 @@ async fn serve_connection<S: Service, T>(
         match hello.purpose {
             Purpose::Calls => {
                 let caller = Caller { node: hello.from, role, peer: peer.clone() };
-                serve_calls(service, reader, writer, caller).await
+                serve_calls(service, reader, writer, Arc::new(caller), &place).await
             }
             Purpose::Blobs => {
                 let link = Link { reader, writer, node: hello.from };
@@ -197,10 +160,20 @@ async fn serve_connection<S: Service, T>(
 }
 
 /// Who asks.
-struct Caller {
-    node: Option<NodeId>,
+pub struct Caller {
+    /// The member that it is, if it is one.
+    pub node: Option<NodeId>,
     role: Role,
     peer: Peer,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.node {
+            Some(node) => write!(f, "member {node} at {}", self.peer.address),
+            None => write!(f, "{} at {}", self.peer.identity(), self.peer.address),
+        }
+    }
 }
 
 /// The protocol version that both speak, or why there will be no connection.
@@ -228,9 +201,10 @@ async fn serve_calls<S: Service>(
     service: Arc<S>,
     reader: LinkReader,
     writer: LinkWriter,
-    caller: Caller,
+    caller: Arc<Caller>,
+    place: &Place,
 ) -> Result<(), FrameIoError> {
-    let from = caller.node;
+    let is_client = caller.node.is_none();
     let (answers, queued) = mpsc::channel(ANSWERS_QUEUED_MAX);
     let turns = Arc::new(Semaphore::new(CALLS_MAX));
     let mut tasks = JoinSet::new();
@@ -244,7 +218,7 @@ async fn serve_calls<S: Service>(
         };
         let (turn, body) = tokio::select! {
             next = next => next,
-            () = idle(&turns), if from.is_none() => return Ok(()),
+            () = idle(&turns), if is_client => return Ok(()),
             // Nobody would hear the answers.
             _ = writing.join_next() => return Ok(()),
         };
@@ -252,14 +226,15 @@ async fn serve_calls<S: Service>(
         let request = request.and_then(|request| {
             roles::check(caller.role, &request)
                 .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
-            Ok(request)
+            let share = place.turn(&caller.peer).map_err(|why| Refusal::new(RefusalCode::Busy, why))?;
+            Ok((request, share))
         });
         while tasks.try_join_next().is_some() {}
-        let (service, answers) = (Arc::clone(&service), answers.clone());
+        let (service, answers, caller) = (Arc::clone(&service), answers.clone(), Arc::clone(&caller));
         tasks.spawn(async move {
-            let response = match request {
-                Ok(request) => service.request(request, from).await,
-                Err(refusal) => Reply::Refused(refusal).into(),
+            let (response, share) = match request {
+                Ok((request, share)) => (service.request(request, &caller).await, share),
+                Err(refusal) => (Reply::Refused(refusal).into(), None),
             };
             match response {
                 Response::One(reply) => {
@@ -277,7 +252,7 @@ async fn serve_calls<S: Service>(
                     let _ = answers.send(Answer { id, more: false, reply }).await;
                 }
             }
-            drop(turn);
+            drop((turn, share));
         });
     }
 }

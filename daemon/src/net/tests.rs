@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::door::{DATAGRAM_BYTES_MAX, Datagrams, Listening, MemberDoor};
-use super::server::{Response, Service, serve};
+use super::rooms::Limits;
+use super::server::{Caller, Response, Service, serve};
 
 const SOON: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -36,7 +37,7 @@ impl Service for Echo {
         Some(NodeId(7))
     }
 
-    async fn request(&self, _request: Request, _from: Option<NodeId>) -> Response {
+    async fn request(&self, _request: Request, _from: &Caller) -> Response {
         Reply::Control(Box::new(ControlReply::Done)).into()
     }
 
@@ -58,7 +59,7 @@ async fn server(credentials: Credentials) -> Server {
     let listening = Listening::bind("127.0.0.1:0".parse().unwrap(), &credentials).await.unwrap();
     let address = listening.address();
     let (connections, _datagrams) = listening.split().unwrap();
-    tokio::spawn(serve(connections, Arc::new(Echo), stop.clone()));
+    tokio::spawn(serve(connections, Arc::new(Echo), Limits::default(), stop.clone()));
     Server { address, credentials, _stop: stop.drop_guard() }
 }
 
@@ -238,6 +239,32 @@ async fn who_is_not_believed_any_more_is_hung_up_on() {
     secret.rotate(Step::Drop).unwrap();
     server.credentials.replace(copy(&secret, &dir)).unwrap();
     timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
+    assert!(call(&new).await);
+}
+
+#[tokio::test]
+async fn who_was_called_and_is_not_believed_any_more_is_hung_up_on() {
+    // It goes on with the old key, and does not hang up itself.
+    let (stays, mut secret) = secure().await;
+    let dir = tempfile::tempdir().unwrap();
+    let ours = Credentials::of_member(copy(&secret, &dir)).unwrap();
+    let door = MemberDoor::new(NodeId(8), ours.clone());
+    let old = Connection::new(door.dial(stays.address, Purpose::Calls).await.unwrap());
+    let mut idle = door.dial(stays.address, Purpose::Blobs).await.unwrap();
+    for step in [Step::Add, Step::Sign] {
+        secret.rotate(step).unwrap();
+        ours.replace(copy(&secret, &dir)).unwrap();
+    }
+    let rotated = server(Credentials::of_member(copy(&secret, &dir)).unwrap()).await;
+    let new = Connection::new(door.dial(rotated.address, Purpose::Calls).await.unwrap());
+    let call = async |connection: &Connection| {
+        connection.call(Request::Control(ControlRequest::Members), SOON).await.is_ok()
+    };
+    assert!(call(&old).await && call(&new).await);
+    secret.rotate(Step::Drop).unwrap();
+    ours.replace(copy(&secret, &dir)).unwrap();
+    timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
+    assert!(idle.writer.write_all(b"bytes").await.is_err(), "bytes go to one who is not believed");
     assert!(call(&new).await);
 }
 

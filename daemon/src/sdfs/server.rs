@@ -31,6 +31,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::replies::{Waits, Wanted, write_replies};
 use super::scrub::Scrub;
@@ -181,6 +182,7 @@ impl Session<'_> {
                         self.refuse(id, blob.size, &mut reader).await?;
                         continue;
                     }
+                    debug!(%upload, digest = %blob.digest, bytes = blob.size, "a blob comes in");
                     let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return Ok(()) };
                     let put = Put { id, blob, upload, chain };
                     if blob.size <= SMALL_BYTES_MAX {

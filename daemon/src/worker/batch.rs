@@ -430,7 +430,7 @@ impl Run<'_> {
 
     fn failed(&mut self, error: &ServerError, places: &[usize]) {
         let (kind, reason) = (error.fault(), error.to_string());
-        debug!(lease = ?self.grant.lease, queries = places.len(), %reason, "an infer call failed");
+        debug!(lease = %self.grant.lease, queries = places.len(), %reason, "an infer call failed");
         self.faults.add(indices(self.grant, places), kind, &reason);
         self.hung |= matches!(error, ServerError::TimedOut { .. });
         if kind == FaultKind::Worker || error.interrupted() {

@@ -96,7 +96,7 @@ impl Errands {
         let request = JobRequest::Failed { worker: self.node, lease, faults };
         match self.ask(request).await {
             Answer::Done | Answer::StoreAgain => {}
-            Answer::Refused(reason) => warn!(%reason, ?lease, "the coordinator does not take failed queries"),
+            Answer::Refused(reason) => warn!(%reason, %lease, "the coordinator does not take failed queries"),
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::guarded::Guarded;
 use super::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link, greet};
 use crate::ids::NodeId;
 use crate::security::Credentials;
@@ -44,8 +45,17 @@ impl TcpDoor {
             .connect(name, BufReader::with_capacity(READ_BYTES, stream))
             .await
             .map_err(|error| fault(in_handshake(error)))?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let (reader, writer) = tokio::io::split(stream);
-        greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
+        match shown {
+            // A member's secret may change while the connection lasts; a person's identity does not.
+            Some(shown) if self.from.is_some() => {
+                let reader = Guarded::new(reader, shown.clone(), self.credentials.clone());
+                let writer = Guarded::new(writer, shown, self.credentials.clone());
+                greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
+            }
+            _ => greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await,
+        }
     }
 }
 

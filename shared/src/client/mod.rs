@@ -9,5 +9,6 @@ pub mod connection;
 pub mod door;
 pub mod files;
 pub mod frames;
+mod guarded;
 pub mod link;
 pub mod results;

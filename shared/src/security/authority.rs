@@ -9,6 +9,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::Role;
+use super::holder::HolderName;
 use crate::ids::Digest;
 
 /// The longest that an identity may be valid, in days.
@@ -60,15 +61,17 @@ impl Authority {
         fingerprint(&self.key)
     }
 
-    /// A certificate for `role`, until `not_after`. Only a member's can be a server's.
+    /// A certificate for `role`, of that holder, until `not_after`. Only a member's can be a server's.
     pub(super) fn issue(
         &self,
-        role: Role,
+        (role, holder): (Role, Option<&HolderName>),
         now: SystemTime,
         not_after: SystemTime,
     ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut wanted = CertificateParams::new(vec![role.certified_name().to_owned()])?;
+        let names: Vec<String> =
+            [role.certified_name().to_owned()].into_iter().chain(holder.map(HolderName::certified)).collect();
+        let mut wanted = CertificateParams::new(names)?;
         wanted.not_before = (now - BACKDATED).into();
         wanted.not_after = not_after.into();
         wanted.distinguished_name = named(format!("IDunno {role}"));

@@ -68,7 +68,10 @@ impl State {
 
 /// A process' new certificate, and when it wants another.
 fn mint(secret: &Secret, role: Role) -> Result<(Arc<Current>, SystemTime), SecurityError> {
-    let identity = secret.mint(role, PROCESS_VALID)?;
+    let identity = match role {
+        Role::Member => secret.mint(role, PROCESS_VALID)?,
+        Role::Operator | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
+    };
     let keys = if role == Role::Member { secret.datagram_keys()? } else { Vec::new() };
     Ok((Current::of(&identity, keys)?, SystemTime::now() + PROCESS_VALID / 2))
 }

@@ -2,7 +2,7 @@
 //!
 //! A cluster has one secret: the key of an authority that no other cluster trusts ([`secret`]). Each process of the
 //! cluster mints itself a certificate from it when it starts; people get one made for them ([`identity`]). A
-//! certificate's one name is its holder's [`roles::Role`]. [`credentials`] is what the doors prove themselves with:
+//! certificate names its holder's [`roles::Role`], and a person's may say whose it is ([`holder`]). [`credentials`] is what the doors prove themselves with:
 //! mutual TLS 1.3 for connections ([`tls`]), a key derived from the secret for datagrams ([`datagrams`]).
 //!
 //! Nothing here opens a connection: that is done in the doors. What must stay absent: a default secret, and a way to
@@ -12,6 +12,7 @@ mod authority;
 pub mod credentials;
 pub mod datagrams;
 pub mod file;
+pub mod holder;
 pub mod identity;
 pub mod roles;
 pub mod secret;

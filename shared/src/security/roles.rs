@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rustls::pki_types::{CertificateDer, DnsName, ServerName};
 use rustls::server::ParsedCertificate;
 
-/// A role, the lower the less it may do. It is a certificate's one name, so that who checks the name checks the role.
+/// A role, the lower the less it may do. It is a name in the certificate, so that who checks the name checks the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// A person who looks.

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::authority::Authority;
 use super::datagrams::DatagramKey;
+use super::holder::HolderName;
 use super::identity::Identity;
 use super::{Role, SecurityError, file};
 
@@ -110,18 +111,39 @@ impl Secret {
 
     /// A proof for a process or a person, by the key that signs.
     pub fn mint(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(&self.keys[0], role, valid)
+        self.issue(&self.keys[0], (role, None), valid)
+    }
+
+    /// The same for a person who has the secret itself.
+    pub(super) fn mint_own(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
+        self.issue(&self.keys[0], (role, Some(&HolderName::of_secret())), valid)
     }
 
     /// A proof that is to outlive a rotation under way: by the newest key. Members that have not read it yet refuse it.
-    pub fn mint_lasting(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(self.newest(), role, valid)
+    /// Logs tell its holder by that name, if there is one.
+    pub fn mint_lasting(
+        &self,
+        role: Role,
+        holder: Option<&HolderName>,
+        valid: Duration,
+    ) -> Result<Identity, SecurityError> {
+        self.issue(self.newest(), (role, holder), valid)
     }
 
-    fn issue(&self, key: &Key, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
+    fn issue(
+        &self,
+        key: &Key,
+        whose: (Role, Option<&HolderName>),
+        valid: Duration,
+    ) -> Result<Identity, SecurityError> {
         let now = SystemTime::now();
-        let issued = key.authority.issue(role, now, now + valid)?;
-        Ok(Identity { role, certificate: issued.certificate, key: issued.key, trusted: self.trusted() })
+        let issued = key.authority.issue(whose, now, now + valid)?;
+        Ok(Identity {
+            role: whose.0,
+            certificate: issued.certificate,
+            key: issued.key,
+            trusted: self.trusted(),
+        })
     }
 
     /// The certificates of all authorities.

@@ -119,6 +119,14 @@ pub struct Lease {
     pub term: Term,
 }
 
+/// One text for coordinator and worker: job, first and last query, attempt, term.
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { job, range, attempt, term } = self;
+        write!(f, "{job}:{}-{}:{attempt}:{term}", range.first, range.end().saturating_sub(1))
+    }
+}
+
 /// One input of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryInput {

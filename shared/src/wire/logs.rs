@@ -1,6 +1,6 @@
 //! Members' logs: places in them, pages of them, and searches.
 //!
-//! A log is daily files named by date, of lines in one of two forms: a timestamp, a level and text, or a JSON object
+//! A log is files named by date (a day may have several, with numbers), of lines in one of two forms: a timestamp, a level and text, or a JSON object
 //! that begins with its timestamp.
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ pub const LOG_PATTERN_BYTES_MAX: usize = 256;
 /// Characters of a line's timestamp, to the microsecond, without the zone's letter.
 const STAMP_CHARS: usize = 26;
 
-/// A place in a member's daily log files.
+/// A place in a member's log files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPlace {
     /// The file's name.

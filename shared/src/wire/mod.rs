@@ -10,5 +10,6 @@ pub mod jobs;
 pub mod logs;
 pub mod membership;
 pub mod refusal;
+mod summary;
 pub mod version;
 pub mod views;

@@ -211,6 +211,11 @@ impl Daemon {
         self.data_dir.join("stderr.log")
     }
 
+    /// All that it wrote to standard error.
+    pub(crate) fn errors(&self) -> String {
+        fs::read_to_string(self.stderr_path()).unwrap_or_default()
+    }
+
     /// Oldest first.
     fn log_files(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = fs::read_dir(self.data_dir.join("logs"))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName};
 use idunno_shared::security::VALID_DAYS_MAX;
+use idunno_shared::security::holder::HolderName;
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
@@ -416,12 +417,15 @@ pub enum ClusterVerb {
     },
     /// Make an identity for a person, from the cluster's secret
     #[command(
-        after_help = "Example:\n  idunno cluster issue --role viewer --secret secret.pem --out viewer.pem"
+        after_help = "Example:\n  idunno cluster issue --role viewer --name anna --secret secret.pem --out anna.pem"
     )]
     Issue {
         /// What it lets its holder do: an operator everything, a viewer nothing but look
         #[arg(long, value_name = "ROLE")]
         role: ConsoleRole,
+        /// Whose it is, as the members' logs are to tell: letters a-z, digits and hyphens
+        #[arg(long, value_name = "NAME")]
+        name: Option<HolderName>,
         /// The file of the cluster's secret
         #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
         secret: PathBuf,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use idunno_shared::security::holder::HolderName;
 use idunno_shared::security::secret::{Secret, Step};
 use idunno_shared::security::{Role, SecurityError, file};
 use serde_json::json;
@@ -16,7 +17,9 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
     let done = match verb {
         ClusterVerb::Init { out } => init(&out),
-        ClusterVerb::Issue { role, secret, out, valid_days } => issue(role.into(), &secret, &out, valid_days),
+        ClusterVerb::Issue { role, name, secret, out, valid_days } => {
+            issue(role.into(), name.as_ref(), &secret, &out, valid_days)
+        }
         ClusterVerb::Rotate { step, secret } => rotate(step.into(), &secret),
     };
     done.map_err(|error| {
@@ -43,8 +46,14 @@ fn init(out: &Path) -> Result<Answer, SecurityError> {
     Ok(Answer::new(json!({"file": out, "keys": keys}), text))
 }
 
-fn issue(role: Role, secret: &Path, out: &Path, valid_days: u32) -> Result<Answer, SecurityError> {
-    let identity = Secret::load(secret)?.mint_lasting(role, DAY * valid_days)?;
+fn issue(
+    role: Role,
+    name: Option<&HolderName>,
+    secret: &Path,
+    out: &Path,
+    valid_days: u32,
+) -> Result<Answer, SecurityError> {
+    let identity = Secret::load(secret)?.mint_lasting(role, name, DAY * valid_days)?;
     file::create(out, &identity.render())?;
     let text = format!(
         "{} makes its holder {} of the cluster for {valid_days} days: use it with --identity, or IDUNNO_IDENTITY.",
@@ -54,7 +63,10 @@ fn issue(role: Role, secret: &Path, out: &Path, valid_days: u32) -> Result<Answe
             Role::Operator | Role::Member => "an operator",
         }
     );
-    Ok(Answer::new(json!({"file": out, "role": role.name(), "valid_days": valid_days}), text))
+    Ok(Answer::new(
+        json!({"file": out, "role": role.name(), "name": name.map(ToString::to_string), "valid_days": valid_days}),
+        text,
+    ))
 }
 
 fn rotate(step: Step, path: &Path) -> Result<Answer, SecurityError> {
@@ -91,7 +103,7 @@ mod tests {
         assert_eq!(run(ClusterVerb::Init { out: secret.clone() }).unwrap_err().exit, Exit::Refused);
         let issue = |role, name: &str| {
             let (secret, out) = (secret.clone(), path(name));
-            run(ClusterVerb::Issue { role, secret, out, valid_days: 1 }).map(|_| path(name))
+            run(ClusterVerb::Issue { role, name: None, secret, out, valid_days: 1 }).map(|_| path(name))
         };
         let viewer = issue(ConsoleRole::Viewer, "viewer.pem").unwrap();
         assert_eq!(Credentials::load(&viewer).unwrap().role(), Role::Viewer);

@@ -1,7 +1,7 @@
 //! Follows the daily log files of daemons.
 //!
-//! Decides which bytes of which file are new lines. Files are named `idunnod.YYYY-MM-DD` (tracing-appender's daily
-//! files): the newest name is the one that is written. An older file is read to its end before the next is begun; a
+//! Decides which bytes of which file are new lines. Files are named `idunnod.YYYY-MM-DD`, and with a number behind that
+//! on a day with much to tell: the greatest name is the one that is written. An older file is read to its end before the next is begun; a
 //! file that shrank is begun again. Bounds: the first look reads the last [`FIRST_BYTES`] of the newest file, every
 //! look at most [`LOOK_BYTES_MAX`], a line is cut at [`LINE_BYTES_MAX`]. It holds an unfinished last line back.
 

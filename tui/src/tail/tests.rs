@@ -30,8 +30,9 @@ fn the_old_day_is_read_to_its_end_first() {
     let mut follower = Follower::new(dir.path().to_owned());
     assert_eq!(follower.look(), ["one"]);
     append(dir.path(), "idunnod.2026-11-22", b"two\nlast words");
+    append(dir.path(), "idunnod.2026-11-22.000001", b"two and a half\n");
     append(dir.path(), "idunnod.2026-11-23", b"three\n");
-    assert_eq!(follower.look(), ["two", "last words", "three"]);
+    assert_eq!(follower.look(), ["two", "last words", "two and a half", "three"]);
     append(dir.path(), "idunnod.2026-11-23", b"four\n");
     assert_eq!(follower.look(), ["four"]);
     assert_eq!(newest_log(dir.path()).unwrap(), dir.path().join("idunnod.2026-11-23"));

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::snapshot::{Builder, Stored, current};
 use super::{Shared, StoreFault, blocking, decode_row};
 use crate::consensus::config::{Batch, Entry, LogId, Outcomes, SnapshotMeta, StorageError, TypeConfig};
-use idunno_core::metadata::{self, State};
+use idunno_core::metadata::{self, Action, Command, State};
+use tracing::debug;
 
 /// The library's access to the metadata.
 pub(in crate::consensus) struct Machine {
@@ -51,12 +52,19 @@ pub(super) fn apply(
     match payload {
         EntryPayload::Blank => Outcomes::new(),
         EntryPayload::Normal(Batch(commands)) => {
-            commands.iter().map(|command| state.apply(command)).collect()
+            commands.iter().inspect(|command| note(command)).map(|command| state.apply(command)).collect()
         }
         EntryPayload::Membership(changed) => {
             *membership = StoredMembership::new(Some(log_id), changed);
             Outcomes::new()
         }
+    }
+}
+
+/// Each member that has the log tells of the operations that it applies; after a restart of those behind its snapshot too.
+fn note(command: &Command) {
+    if let (Some(op), Action::Change(change)) = (command.op, &command.action) {
+        debug!(%op, "applied: {change}");
     }
 }
 

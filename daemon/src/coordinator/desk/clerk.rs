@@ -15,7 +15,7 @@ use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::super::{Means, Office, may_decide, orders, sharing};
 use super::{Answer, DeskView, Input, RECONCILE_PERIOD};
@@ -232,8 +232,12 @@ impl Clerk {
             info!(term = %self.term, %worker, "the first lease of the term");
             self.has_leased = true;
         }
-        for lease in orders.grants.iter().map(|grant| grant.lease).filter(|lease| lease.attempt > 1) {
-            info!(%worker, job = %lease.job, range = ?lease.range, attempt = lease.attempt, "leased again");
+        for lease in orders.grants.iter().map(|grant| grant.lease) {
+            if lease.attempt > 1 {
+                info!(%worker, %lease, "leased again");
+            } else {
+                debug!(%worker, %lease, "leased");
+            }
         }
     }
 

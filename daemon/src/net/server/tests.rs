@@ -4,6 +4,7 @@ use idunno_shared::client::connection::{CallError, Connection};
 use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{Dial, DialError};
 use idunno_shared::security::Credentials;
+use idunno_shared::security::secret::Secret;
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use idunno_shared::wire::version::SPOKEN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +22,7 @@ impl Service for Echo {
         Some(NodeId(7))
     }
 
-    async fn request(&self, request: Request, _from: Option<NodeId>) -> Response {
+    async fn request(&self, request: Request, _from: &Caller) -> Response {
         match request {
             Request::Control(ControlRequest::Join) => std::future::pending().await,
             Request::Control(ControlRequest::Watch) => {
@@ -44,11 +45,19 @@ async fn limited_server(
     stop: &CancellationToken,
     limits: Limits,
 ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    server_of(&Credentials::insecure(), stop, limits).await
+}
+
+async fn server_of(
+    credentials: &Credentials,
+    stop: &CancellationToken,
+    limits: Limits,
+) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let local = "127.0.0.1:0".parse().unwrap();
-    let listening = Listening::bind(local, &Credentials::insecure()).await.unwrap();
+    let listening = Listening::bind(local, credentials).await.unwrap();
     let address = listening.address();
     let (connections, _datagrams) = listening.split().unwrap();
-    (address, tokio::spawn(serve_within(connections, Arc::new(Echo), limits, stop.clone())))
+    (address, tokio::spawn(serve(connections, Arc::new(Echo), limits, stop.clone())))
 }
 
 async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoError> {
@@ -104,7 +113,7 @@ fn a_call_without_sense_keeps_its_number() {
     encode_frame(&Odd { id: 9, request: "Nonsense" }, &mut frame).unwrap();
     let (id, request) = decode_call(&frame[4..]).unwrap();
     let refusal = request.unwrap_err();
-    assert_eq!((id, refusal.code), (9, idunno_shared::wire::refusal::RefusalCode::Invalid));
+    assert_eq!((id, refusal.code), (9, RefusalCode::Invalid));
     for garbage in [&b""[..], &[0xff; 16], b"GET / HTTP/1.1"] {
         assert!(decode_call(garbage).is_err(), "{garbage:?}");
     }
@@ -113,7 +122,7 @@ fn a_call_without_sense_keeps_its_number() {
 #[tokio::test]
 async fn clients_cannot_keep_members_out() {
     let stop = CancellationToken::new();
-    let limits = Limits { greetings: 8, clients: 2, members: 2 };
+    let limits = Limits { greetings: 8, clients: 2, members: 2, ..Limits::default() };
     let (address, _serving) = limited_server(&stop, limits).await;
     let (client, member) =
         (TcpDoor::new(Credentials::insecure()), MemberDoor::new(NodeId(1), Credentials::insecure()));
@@ -132,6 +141,80 @@ async fn clients_cannot_keep_members_out() {
         }
     };
     timeout(Duration::from_secs(10), again).await.unwrap();
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn an_identity_locks_neither_others_nor_members_out() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let (stop, secret) = (CancellationToken::new(), Secret::generate().unwrap());
+    let person = |name: &str| {
+        let name = name.parse().unwrap();
+        Credentials::of(&secret.mint_lasting(Role::Operator, Some(&name), DAY).unwrap()).unwrap()
+    };
+    // Two certificates of one holder are one identity.
+    let (anna, again, bert) = (person("anna"), person("anna"), person("bert"));
+    let members = Credentials::of(&secret.mint(Role::Member, DAY).unwrap()).unwrap();
+    let limits = Limits { identity_connections: 2, identity_requests: 3, ..Limits::default() };
+    let (address, _serving) = server_of(&members, &stop, limits).await;
+    let open = async |credentials: &Credentials| {
+        TcpDoor::new(credentials.clone()).dial(address, Purpose::Calls).await.map(Connection::new)
+    };
+    let (one, other) = (open(&anna).await.unwrap(), open(&again).await.unwrap());
+    match open(&anna).await.err() {
+        Some(DialError::Rejected { reason, .. }) => {
+            assert!(reason.contains("operator anna has 2 connections"), "{reason}");
+        }
+        refused => panic!("{refused:?}"),
+    }
+    let berts = open(&bert).await.unwrap();
+    let member = MemberDoor::new(NodeId(1), members.clone());
+    let mut of_members = Vec::new();
+    for _ in 0..10 {
+        of_members.push(Connection::new(member.dial(address, Purpose::Calls).await.unwrap()));
+    }
+
+    let limit = Duration::from_secs(30);
+    let hold = |connection: &Connection| {
+        let connection = connection.clone();
+        tokio::spawn(async move {
+            loop {
+                // Again, if what is asked beside it was first.
+                match connection.call(Request::Control(ControlRequest::Join), limit).await {
+                    Ok(Reply::Refused(_)) => {}
+                    ended => return ended,
+                }
+            }
+        })
+    };
+    let ask = async |connection: &Connection| match connection
+        .call(Request::Control(ControlRequest::Leave), limit)
+        .await
+        .unwrap()
+    {
+        Reply::Refused(refusal) => Some(refusal),
+        _ => None,
+    };
+    let held = [hold(&one), hold(&one), hold(&other)];
+    let of_members_held: Vec<_> = of_members.iter().chain(&of_members).map(hold).collect();
+    let refused = async {
+        loop {
+            if let Some(refusal) = ask(&one).await {
+                return refusal;
+            }
+        }
+    };
+    let refusal = timeout(limit, refused).await.unwrap();
+    assert_eq!(refusal.code, RefusalCode::Busy);
+    assert!(refusal.message.contains("operator anna"), "{}", refusal.message);
+    assert!(ask(&other).await.is_some(), "it is the identity's, not the connection's");
+    assert_eq!((ask(&berts).await, ask(&of_members[0]).await), (None, None));
+    // A connection that ends gives back what it had.
+    held.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(one);
+    let freed = async { while ask(&other).await.is_some() {} };
+    timeout(limit, freed).await.unwrap();
+    drop(of_members_held);
     stop.cancel();
 }
 

@@ -67,7 +67,7 @@ impl Shell {
     fn obey(&mut self, report: u64, orders: Orders) -> bool {
         for lease in &orders.cancelled {
             if self.desk.end(lease).is_some() {
-                debug!(?lease, "a lease is cancelled");
+                debug!(%lease, "a lease is cancelled");
                 self.forget(lease);
             }
         }
@@ -102,16 +102,17 @@ impl Shell {
         let matches = grant.records.is_some() || queries.eq(grant.inputs.iter().map(|input| input.index));
         if lease.range.count == 0 || lease.range.count > BATCH_QUERIES_MAX || !matches {
             warn!(
-                ?lease,
+                %lease,
                 inputs = grant.inputs.len(),
                 "a grant's inputs are not those of its lease, it is not run"
             );
             return false;
         }
         if !self.desk.accept(lease) {
-            debug!(?lease, "there is no room for a granted batch");
+            debug!(%lease, "there is no room for a granted batch");
             return false;
         }
+        debug!(%lease, "a batch is begun");
         if self.models.version(&grant.model) != Some(grant.version) {
             let reason = format!("model {} version {} is not loaded here", grant.model, grant.version);
             let ran = Ran::all_failed(lease, FaultKind::Worker, &reason);
@@ -141,6 +142,7 @@ impl Shell {
     pub(super) fn ran(&mut self, model: Option<&ModelName>, mut ran: Ran) {
         let lease = ran.outcome.lease;
         self.at_work.remove(&lease);
+        debug!(%lease, faults = ran.faults.len(), "a batch has run");
         let answered: u64 = ran.outcome.answered.iter().map(|range| u64::from(range.count)).sum();
         if let Some(model) = model.filter(|_| answered > 0 && ran.faults.is_empty()) {
             let inference = Duration::from_micros(ran.outcome.inference_us);

@@ -247,7 +247,7 @@ impl Shell {
         let Some((server, extensions)) = status.server else { return };
         let Some(lease) = self.desk.start_next() else { return };
         let Some(prepared) = self.prepared.remove(&lease) else {
-            error!(?lease, "a batch that waits has no inputs");
+            error!(%lease, "a batch that waits has no inputs");
             self.desk.end(&lease);
             return;
         };

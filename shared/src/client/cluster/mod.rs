@@ -71,6 +71,19 @@ pub enum ClusterError {
     },
 }
 
+impl ClusterError {
+    /// The same, with the operation's id where members may have noted it.
+    fn of_operation(mut self, op: OpId) -> Self {
+        let told = match &mut self {
+            Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
+            Self::Unreachable { last, .. } => last,
+            _ => return self,
+        };
+        *told = format!("{told} (operation {op}; see 'idunno logs --grep {op}')");
+        self
+    }
+}
+
 /// A cluster, as a client sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
@@ -137,10 +150,11 @@ impl Cluster {
         }
     }
 
-    /// Has the coordinator make a change, once.
+    /// Has the coordinator make a change, once. An error names the operation, as the members' logs do.
     pub async fn change(&self, change: Change) -> Result<Changed, ClusterError> {
         let op = OpId::random();
-        match self.control(ControlRequest::Change { op, change }).await? {
+        let asked = self.control(ControlRequest::Change { op, change }).await;
+        match asked.map_err(|error| error.of_operation(op))? {
             ControlReply::Changed(changed) => Ok(changed),
             _ => Err(Refusal::internal("the coordinator answered a change with something else").into()),
         }
