@@ -4,7 +4,7 @@ use super::*;
 use crate::data_dir::Identity;
 
 fn arguments(data_dir: &Path, forget_log: bool, yes: bool) -> Arguments {
-    Arguments { data_dir: data_dir.to_path_buf(), forget_log, yes }
+    Arguments { data_dir: data_dir.to_path_buf(), forget_log, backup: None, yes }
 }
 
 /// A directory as a member leaves it, but for its log.
