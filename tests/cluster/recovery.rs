@@ -15,7 +15,7 @@ const QUERIES: u64 = 40;
 const MODEL: &str = "mnist-mlp";
 
 /// What `idunnod recover` says; the error, if it fails.
-fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
+pub(crate) fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
     let mut command = Command::new(idunnod());
     let output = command.arg("recover").arg("--data-dir").arg(data_dir).args(further).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -118,7 +118,7 @@ async fn healed(cluster: &LocalCluster) {
 }
 
 /// Waits until an old voter was refused, and told what to do.
-async fn told(cluster: &LocalCluster, old: usize, by: &str) {
+pub(crate) async fn told(cluster: &LocalCluster, old: usize, by: &str) {
     cluster
         .eventually("it is refused and told what to do", SOON, async || {
             let log = cluster.members[old].log();
