@@ -9,7 +9,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState};
 
 use crate::failover::{start, working_cluster};
 use crate::harness::{Expected, LocalCluster, SlowServer, heavy, idunnod, name};
-use crate::recovery::{recover, told};
+use crate::recovery::{logged, recover};
 
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 const QUERIES: u64 = 160;
@@ -93,7 +93,7 @@ async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
     cluster.introducer.started().await;
     cluster.restart(&[1, 2]).await;
     for index in [1, 2] {
-        told(&cluster, index, "not introduced", "must not found").await;
+        logged(&cluster, index, "not introduced", "must not found").await;
     }
     assert_eq!(cluster.who_coordinates(&[1, 2]).await, []);
     assert_eq!([1, 2].map(|index| blobs(&cluster.members[index].data_dir.join("blobs"))), held);
@@ -102,7 +102,7 @@ async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
     cluster.ready_with(&[0, 1, 2]).await;
     // One of the old cluster, with its log, is kept out.
     cluster.restart(&[3]).await;
-    told(&cluster, 3, "not introduced", "recover --forget-log").await;
+    logged(&cluster, 3, "not introduced", "recover --forget-log").await;
     cluster.ready_with(&[0, 1, 2]).await;
     cluster.kill(&[3]);
     recover(&cluster.members[3].data_dir, &["--forget-log", "--yes"]).unwrap();

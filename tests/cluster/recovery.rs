@@ -118,12 +118,17 @@ async fn healed(cluster: &LocalCluster) {
 }
 
 /// Waits until an old voter was refused, and told what to do.
-pub(crate) async fn told(cluster: &LocalCluster, old: usize, by: &str) {
+async fn told(cluster: &LocalCluster, old: usize, by: &str) {
+    logged(cluster, old, by, "recover --forget-log").await;
+}
+
+/// Waits until a member's log has a line with both.
+pub(crate) async fn logged(cluster: &LocalCluster, member: usize, by: &str, what: &str) {
     cluster
         .eventually("it is refused and told what to do", SOON, async || {
-            let log = cluster.members[old].log();
-            let is_told = log.lines().any(|line| line.contains(by) && line.contains("recover --forget-log"));
-            if is_told { Ok(()) } else { Err(format!("'{by}' is not in its log")) }
+            let log = cluster.members[member].log();
+            let is_told = log.lines().any(|line| line.contains(by) && line.contains(what));
+            if is_told { Ok(()) } else { Err(format!("'{by}' with '{what}' is not in its log")) }
         })
         .await;
 }
