@@ -15,6 +15,8 @@ use crate::data_dir::{DataDir, DataDirError};
 
 /// Which cluster it is.
 pub const CLUSTER_FILE: &str = "cluster.json";
+/// While it is there, this member has forgotten its log and not found its cluster yet: it must not found one.
+pub const MUST_JOIN_FILE: &str = "must-join.json";
 
 /// Somebody belongs to another cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -33,6 +35,7 @@ pub struct AnotherCluster {
 #[derive(Clone)]
 pub struct Belonging {
     founder: Arc<OnceLock<NodeId>>,
+    must_join: bool,
     data_dir: Arc<DataDir>,
 }
 
@@ -40,12 +43,19 @@ impl Belonging {
     /// Reads what an earlier run learnt.
     pub fn open(data_dir: Arc<DataDir>) -> Result<Self, DataDirError> {
         let founder = data_dir.read_json::<NodeId>(CLUSTER_FILE)?;
-        Ok(Self { founder: Arc::new(founder.map_or_else(OnceLock::new, OnceLock::from)), data_dir })
+        let must_join = data_dir.read_json::<bool>(MUST_JOIN_FILE)?.is_some();
+        let founder = Arc::new(founder.map_or_else(OnceLock::new, OnceLock::from));
+        Ok(Self { founder, must_join, data_dir })
     }
 
     /// Its founder.
     pub fn founder(&self) -> Option<NodeId> {
         self.founder.get().copied()
+    }
+
+    /// Whether it keeps blobs of a cluster that it has not found yet. Until then it founds none.
+    pub fn must_join(&self) -> bool {
+        self.must_join && self.founder().is_none()
     }
 
     /// Whether whoever belongs there, if anywhere, may be spoken to.
@@ -60,7 +70,11 @@ impl Belonging {
     pub fn belong(&self, founder: NodeId) -> Result<(), AnotherCluster> {
         let known = self.founder.get_or_init(|| {
             // Without the file it is learnt anew at the next start.
-            if let Err(error) = self.data_dir.write_json(CLUSTER_FILE, &founder) {
+            let write = || {
+                self.data_dir.write_json(CLUSTER_FILE, &founder)?;
+                self.data_dir.remove(MUST_JOIN_FILE)
+            };
+            if let Err(error) = write() {
                 warn!(%error, "which cluster this member belongs to is not kept");
             }
             info!(%founder, "belongs to the cluster");

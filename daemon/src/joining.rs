@@ -139,8 +139,16 @@ impl Seeker {
         let mut addresses = lookup_host(&self.introducer).await.map_err(|error| error.to_string())?;
         let address = addresses.next().ok_or("the introducer's name has no address")?;
         let (name, founder) = (self.name.clone(), self.belonging.founder());
-        let request = IntroductionRequest::Introduce { id: self.me, name, address: self.address, founder };
+        let must_join = self.belonging.must_join();
+        let request =
+            IntroductionRequest::Introduce { id: self.me, name, address: self.address, founder, must_join };
         match self.peers.call(address, Request::Introduction(request), INTRODUCE_TIMEOUT).await {
+            // An introducer of an older release does not know better.
+            Ok(Reply::Introduction(reply)) if must_join && reply.founder == Some(self.me) => Err(format!(
+                "{} takes this member for a founder, which has forgotten its log and must not found a cluster: stop it and \
+                 the introducer, delete introducer.json, and start the member first that was recovered or restored",
+                self.introducer
+            )),
             Ok(Reply::Introduction(reply)) => {
                 match reply.founder.map(|founder| self.belonging.belong(founder)) {
                     Some(Err(error)) => Err(error.to_string()),

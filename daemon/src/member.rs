@@ -30,6 +30,7 @@ use crate::net::door::MemberDoor;
 use crate::net::peers::Peers;
 use crate::net::server::{Caller, Response, Service, serve};
 use crate::process::{self, StopSignals};
+use crate::recovery::check_finished;
 use crate::sdfs::orders::Orders;
 use crate::sdfs::scrub::Scrub;
 use crate::sdfs::server::BlobServer;
@@ -54,6 +55,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         Some(address) => Some(Metrics::bind(address).await?),
         None => None,
     };
+    check_finished(&ground.data_dir)?;
     let identity = ground.data_dir.identity()?;
     let (me, address, clock) = (identity.id, ground.address, Clock::start());
     let seed = getrandom::u64()?;
@@ -113,7 +115,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     };
     let service = Arc::new(Member {
         me,
-        control: Control::new(means, coordination, config.common.clone(), rejoin),
+        control: Control::new(means, coordination, config.common.clone(), belonging.clone(), rejoin),
         membership: membership.clone(),
         election,
         consensus: consensus.clone(),

@@ -4,6 +4,8 @@
 //! the core does not take.
 
 #[cfg(feature = "client")]
+pub mod backup;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod ids;
 pub mod names;

@@ -8,6 +8,8 @@
 //! (`scripts/setup_python.sh`, or `IDUNNO_TEST_PYTHON`).
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod datasets;
 #[cfg(test)]
 mod disks;

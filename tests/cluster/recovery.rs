@@ -15,7 +15,7 @@ const QUERIES: u64 = 40;
 const MODEL: &str = "mnist-mlp";
 
 /// What `idunnod recover` says; the error, if it fails.
-fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
+pub(crate) fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
     let mut command = Command::new(idunnod());
     let output = command.arg("recover").arg("--data-dir").arg(data_dir).args(further).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -119,11 +119,16 @@ async fn healed(cluster: &LocalCluster) {
 
 /// Waits until an old voter was refused, and told what to do.
 async fn told(cluster: &LocalCluster, old: usize, by: &str) {
+    logged(cluster, old, by, "recover --forget-log").await;
+}
+
+/// Waits until a member's log has a line with both.
+pub(crate) async fn logged(cluster: &LocalCluster, member: usize, by: &str, what: &str) {
     cluster
         .eventually("it is refused and told what to do", SOON, async || {
-            let log = cluster.members[old].log();
-            let is_told = log.lines().any(|line| line.contains(by) && line.contains("recover --forget-log"));
-            if is_told { Ok(()) } else { Err(format!("'{by}' is not in its log")) }
+            let log = cluster.members[member].log();
+            let is_told = log.lines().any(|line| line.contains(by) && line.contains(what));
+            if is_told { Ok(()) } else { Err(format!("'{by}' with '{what}' is not in its log")) }
         })
         .await;
 }

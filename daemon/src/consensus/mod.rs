@@ -43,7 +43,7 @@ use self::network::{AppendResult, Network, SnapshotPiece, SnapshotResult, VoteRe
 pub use self::network::{Transport, TransportError};
 use self::proposer::Proposal;
 use self::store::Install;
-pub use self::store::Survivor;
+pub use self::store::{Origin, Survivor, encode_state};
 
 /// The store's file within the data directory.
 pub const STORE_FILE: &str = "metadata.redb";
@@ -194,11 +194,14 @@ impl Consensus {
 
     /// Confirms with a majority that this member leads, and waits until it has applied all that was acknowledged
     /// before: what [`Self::state`] shows then is as new as any.
-    pub async fn barrier(&self, timeout: Duration) -> Result<(), BarrierError> {
+    /// Returns term and index of the last entry that counts for that.
+    pub async fn barrier(&self, timeout: Duration) -> Result<(u64, u64), BarrierError> {
         let confirm = async {
             loop {
                 match self.inner.raft.ensure_linearizable().await {
-                    Ok(_) => return Ok(()),
+                    Ok(upto) => {
+                        return Ok(upto.map_or((0, 0), |id| (id.leader_id.term, id.index)));
+                    }
                     Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
                         return Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) });
                     }

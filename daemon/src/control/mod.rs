@@ -1,6 +1,7 @@
 //! Requests from outside: a member answers what is its own, the coordinator the rest.
 
 mod audit;
+mod backup;
 mod log_search;
 mod logs;
 
@@ -13,7 +14,9 @@ use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tracing::info;
 
+use crate::belonging::Belonging;
 use crate::config::Common;
 use crate::coordinator::{Coordination, Means, Office, not_coordinator, views};
 use crate::net::server::{Caller, Response};
@@ -26,13 +29,20 @@ pub struct Control {
     means: Means,
     coordination: Coordination,
     config: Common,
+    belonging: Belonging,
     rejoin: mpsc::Sender<()>,
 }
 
 impl Control {
     /// `rejoin` is told when this member is to go back into the cluster.
-    pub fn new(means: Means, coordination: Coordination, config: Common, rejoin: mpsc::Sender<()>) -> Self {
-        Self { means, coordination, config, rejoin }
+    pub fn new(
+        means: Means,
+        coordination: Coordination,
+        config: Common,
+        belonging: Belonging,
+        rejoin: mpsc::Sender<()>,
+    ) -> Self {
+        Self { means, coordination, config, belonging, rejoin }
     }
 
     /// Answers a request for the coordinator or for this member.
@@ -40,6 +50,10 @@ impl Control {
         let answer = match request {
             Request::Control(ControlRequest::Watch) => match self.office().await {
                 Ok(office) => return Response::Many(office.watch()),
+                Err(refusal) => Err(refusal),
+            },
+            Request::Control(ControlRequest::Backup) => match self.backup(from).await {
+                Ok(pieces) => return Response::Many(pieces),
                 Err(refusal) => Err(refusal),
             },
             Request::Control(request) => {
@@ -52,6 +66,12 @@ impl Control {
             _ => Err(Refusal::new(RefusalCode::Unsupported, "this request is not for a member's control")),
         };
         answer.unwrap_or_else(Reply::Refused).into()
+    }
+
+    async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
+        let pieces = backup::send(&*self.office().await?, self.belonging.founder()).await?;
+        info!(target: "audit", by = %from, "sent: a backup of the metadata");
+        Ok(pieces)
     }
 
     async fn control(&self, request: ControlRequest, from: &Caller) -> Result<ControlReply, Refusal> {

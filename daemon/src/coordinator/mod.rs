@@ -173,10 +173,15 @@ impl Office {
 
     /// Makes sure that this member still leads and has applied all that was ever acknowledged.
     async fn barrier(&self) -> Result<Arc<State>, Refusal> {
+        self.confirmed().await.map(|(state, _)| state)
+    }
+
+    /// The same, and term and index of an entry up to which the state holds everything.
+    pub async fn confirmed(&self) -> Result<(Arc<State>, (u64, u64)), Refusal> {
         // Where the majority was out of reach just now it most likely still is: say so soon.
         let limit = if self.may_decide().is_ok() { BARRIER_TIMEOUT } else { BARRIER_TIMEOUT_CUT_OFF };
         match self.means.consensus.barrier(limit).await {
-            Ok(()) => Ok(self.state()),
+            Ok(upto) => Ok((self.state(), upto)),
             Err(BarrierError::NotLeader { .. }) => Err(self.not_coordinator()),
             Err(BarrierError::NoQuorum) => Err(no_quorum(&self.means)),
             Err(error @ BarrierError::Stopped(_)) => Err(Refusal::internal(error.to_string())),

@@ -19,7 +19,7 @@ use crate::clock::wall_ms;
 use crate::membership::MembershipView;
 
 impl Office {
-    /// Serves a request that is the coordinator's; [`ControlRequest::Watch`] and a member's own are not.
+    /// Serves a request that is the coordinator's; those answered by a stream and a member's own are not.
     pub async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Coordinator => self.coordinator(),
@@ -73,6 +73,7 @@ impl Office {
             | ControlRequest::Leave
             | ControlRequest::Log { .. }
             | ControlRequest::SearchLog(_)
+            | ControlRequest::Backup
             | ControlRequest::Watch => {
                 Err(Refusal::internal("a member's own request came to the coordinator"))
             }

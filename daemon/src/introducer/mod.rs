@@ -106,7 +106,7 @@ impl Introducer {
     }
 
     async fn answer(&self, request: IntroductionRequest) -> Reply {
-        let IntroductionRequest::Introduce { id, name, address, founder } = request else {
+        let IntroductionRequest::Introduce { id, name, address, founder, must_join } = request else {
             return Reply::Introduction(self.state.lock().await.reply());
         };
         let newcomer = Known { id, name, address };
@@ -115,7 +115,7 @@ impl Introducer {
             warn!(member = %id, %reason, "not introduced");
             return Reply::Refused(Refusal::invalid(reason));
         }
-        self.introduce(newcomer, founder).await
+        self.introduce(newcomer, founder, must_join).await
     }
 
     /// Whether the newcomer itself listens at the address that it advertises; else why it is not introduced.
@@ -133,8 +133,15 @@ impl Introducer {
         ))
     }
 
-    async fn introduce(&self, newcomer: Known, founder: Option<NodeId>) -> Reply {
+    async fn introduce(&self, newcomer: Known, founder: Option<NodeId>, must_join: bool) -> Reply {
         let mut state = self.state.lock().await;
+        if must_join && founder.is_none() && state.founder.is_none() {
+            return Reply::Refused(Refusal::invalid(format!(
+                "{} has forgotten its log and must not found a cluster, which would delete its blobs; and this introducer \
+                 knows of no cluster yet: start the member that was recovered or restored; this one keeps trying",
+                newcomer.name
+            )));
+        }
         let (id, address) = (newcomer.id, newcomer.address);
         if let (Some(ours), Some(theirs)) = (state.founder, founder)
             && ours != theirs
@@ -221,14 +228,20 @@ mod tests {
 
     fn introduce(id: u64, port: u16) -> IntroductionRequest {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        IntroductionRequest::Introduce { id: NodeId(id), name: "m".parse().unwrap(), address, founder: None }
+        IntroductionRequest::Introduce {
+            id: NodeId(id),
+            name: "m".parse().unwrap(),
+            address,
+            founder: None,
+            must_join: false,
+        }
     }
 
     fn introduce_of(founder: u64, id: u64, port: u16) -> IntroductionRequest {
         let IntroductionRequest::Introduce { id, name, address, .. } = introduce(id, port) else {
             unreachable!()
         };
-        IntroductionRequest::Introduce { id, name, address, founder: Some(NodeId(founder)) }
+        IntroductionRequest::Introduce { id, name, address, founder: Some(NodeId(founder)), must_join: false }
     }
 
     async fn ask(introducer: &Introducer, request: IntroductionRequest) -> IntroductionReply {
@@ -267,6 +280,28 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(ask(&introducer, IntroductionRequest::Known).await.members.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn one_that_forgot_its_log_founds_nothing_and_joins_once_there_is_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let introducer = open(dir.path(), &[]);
+        let forgetful = || {
+            let IntroductionRequest::Introduce { id, name, address, founder, .. } = introduce(5, 5) else {
+                unreachable!()
+            };
+            IntroductionRequest::Introduce { id, name, address, founder, must_join: true }
+        };
+        match introducer.answer(forgetful()).await {
+            Reply::Refused(refusal) => {
+                assert!(refusal.message.contains("recovered or restored"), "{refusal}")
+            }
+            other => panic!("{other:?}"),
+        }
+        let known = ask(&introducer, IntroductionRequest::Known).await;
+        assert_eq!((known.founder, known.members.len()), (None, 0));
+        ask(&introducer, introduce_of(7, 8, 8)).await;
+        assert_eq!(ask(&introducer, forgetful()).await.founder, Some(NodeId(7)));
     }
 
     #[tokio::test]

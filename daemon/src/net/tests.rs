@@ -107,7 +107,7 @@ async fn who_has_the_secret_or_an_identity_comes_in() {
 
 fn introduce() -> IntroductionRequest {
     let (name, address) = ("m".parse().unwrap(), "127.0.0.1:9".parse().unwrap());
-    IntroductionRequest::Introduce { id: NodeId(8), name, address, founder: None }
+    IntroductionRequest::Introduce { id: NodeId(8), name, address, founder: None, must_join: false }
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 use std::fs;
 
+use idunno_core::metadata::State;
+use idunno_shared::backup::{self, About};
+
 use super::*;
+use crate::consensus::encode_state;
 use crate::data_dir::Identity;
 
 fn arguments(data_dir: &Path, forget_log: bool, yes: bool) -> Arguments {
-    Arguments { data_dir: data_dir.to_path_buf(), forget_log, yes }
+    Arguments { data_dir: data_dir.to_path_buf(), forget_log, backup: None, yes }
 }
 
 /// A directory as a member leaves it, but for its log.
@@ -55,4 +59,184 @@ fn what_cannot_be_recovered_is_left_as_it_is() {
     assert_eq!(running.identity().unwrap().id, before.id);
     let error = run(&arguments(dir.path(), true, true), &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("in use by another daemon"), "{error}");
+}
+
+/// What decides how a member starts in a directory: its id, its cluster, whose log it has, and whether it must join.
+#[derive(Debug, PartialEq)]
+struct Start {
+    identity: Option<NodeId>,
+    cluster: Option<NodeId>,
+    log: Option<NodeId>,
+    must_join: bool,
+}
+
+impl Start {
+    /// `None` if a member refuses to start there.
+    fn of(path: &Path) -> Option<Self> {
+        let data_dir = DataDir::open(path).unwrap();
+        check_finished(&data_dir).ok()?;
+        let identity = data_dir.read_json::<Identity>(IDENTITY_FILE).unwrap().map(|identity| identity.id);
+        let store = path.join(STORE_FILE);
+        let log = store.exists().then(|| Survivor::read(&store).unwrap().node);
+        let cluster = data_dir.read_json(CLUSTER_FILE).unwrap();
+        let must_join = path.join(MUST_JOIN_FILE).exists();
+        // The log is opened under the member's id only.
+        (log.is_none() || log == identity).then_some(Self { identity, cluster, log, must_join })
+    }
+
+    fn is_founder(&self) -> bool {
+        self.identity.is_some()
+            && self.log == self.identity
+            && self.cluster == self.identity
+            && !self.must_join
+    }
+}
+
+fn origin() -> Origin {
+    Origin::decode((3, 42), &encode_state(State::new()).unwrap()).unwrap()
+}
+
+/// A directory as a member of another's cluster leaves it, with its log.
+fn with_log(path: &Path) -> NodeId {
+    let id = member(path).id;
+    fs::remove_file(path.join(STORE_FILE)).unwrap();
+    origin().found(id, &path.join(STORE_FILE)).unwrap();
+    id
+}
+
+fn backup_file(path: &Path) {
+    let program_version = String::from("0.1.0");
+    let about = About {
+        program_version,
+        founder: Some(NodeId(1)),
+        term: 3,
+        index: 42,
+        made_ms: 1,
+        files: 0,
+        jobs: 0,
+    };
+    let bytes = backup::encode(about, &encode_state(State::new()).unwrap()).unwrap();
+    backup::write(path, &bytes).unwrap();
+}
+
+/// Stops `work` after each of its durable steps in turn, in a new directory each time, looks, and has it done again.
+fn interrupted(
+    prepare: impl Fn(&Path),
+    work: impl Fn(&Path, Passed<'_>) -> Result<(), CannotRecover>,
+    look: impl Fn(&Path, Option<Start>),
+) -> usize {
+    for steps in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let mut left = steps;
+        let stopped = work(dir.path(), &mut || {
+            left -= 1;
+            if left == 0 { Err(io::Error::other("stopped here").into()) } else { Ok(()) }
+        });
+        if stopped.is_ok() {
+            return steps;
+        }
+        look(dir.path(), Start::of(dir.path()));
+        work(dir.path(), &mut || Ok(())).unwrap();
+        look(dir.path(), Start::of(dir.path()));
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_recovery_that_is_killed_anywhere_starts_no_mixture_and_can_be_given_again() {
+    let old = std::cell::Cell::new(NodeId(0));
+    let steps = interrupted(
+        |path| old.set(with_log(path)),
+        |path, passed| recover(&open(path)?, &mut Vec::new(), passed),
+        |_, start| {
+            let Some(start) = start else { return };
+            let is_old = start.identity == Some(old.get())
+                && start.log == Some(old.get())
+                && start.cluster == Some(NodeId(1));
+            assert!(is_old || (start.is_founder() && start.identity != Some(old.get())), "{start:?}");
+        },
+    );
+    assert_eq!(steps, 8);
+}
+
+#[test]
+fn a_restore_that_is_killed_anywhere_founds_no_empty_cluster_over_blobs() {
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("backup");
+    backup_file(&file);
+    let work = |path: &Path, passed: Passed<'_>| restore(&file, path, true, &mut Vec::new(), passed);
+    let forgetful = |path: &Path| {
+        with_log(path);
+        forget_log(&open(path).unwrap(), &mut Vec::new(), &mut || Ok(())).unwrap();
+    };
+    let look = |path: &Path, start: Option<Start>| {
+        assert!(path.join("blobs/ab/cd").exists());
+        let Some(start) = start else { return };
+        assert!(start.is_founder() || (start.must_join && start.cluster.is_none()), "{start:?}");
+    };
+    assert_eq!(interrupted(forgetful, work, look), 8);
+    let look = |_: &Path, start: Option<Start>| {
+        let Some(start) = start else { return };
+        assert!(start.is_founder() || (start.identity.is_none() && start.cluster.is_none()), "{start:?}");
+    };
+    assert_eq!(interrupted(|_| {}, work, look), 8);
+}
+
+#[test]
+fn a_log_that_is_half_forgotten_founds_nothing() {
+    let old = std::cell::Cell::new(NodeId(0));
+    let steps = interrupted(
+        |path| old.set(with_log(path)),
+        |path, passed| forget_log(&open(path)?, &mut Vec::new(), passed),
+        |_, start| {
+            let Some(start) = start else { return };
+            let is_old = start.identity == Some(old.get()) && start.log == Some(old.get());
+            let waits = start.must_join && start.log.is_none() && start.identity != Some(old.get());
+            assert!((is_old && start.cluster.is_some()) || waits, "{start:?}");
+        },
+    );
+    assert_eq!(steps, 7);
+}
+
+#[test]
+fn a_damaged_cut_or_foreign_backup_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, path) = (dir.path().join("backup"), dir.path().join("member"));
+    with_log(&path);
+    let before = Start::of(&path);
+    backup_file(&file);
+    let whole = fs::read(&file).unwrap();
+    let mut damaged = whole.clone();
+    let middle = whole.len() - 40;
+    damaged[middle] ^= 1;
+    for (bytes, words) in [
+        (&damaged[..], "digest does not match"),
+        (&whole[..whole.len() - 1], "bytes"),
+        (b"something else", "is not a backup"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let error = restore(&file, &path, true, &mut Vec::new(), &mut || Ok(())).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("nothing was changed"), "{error}");
+        assert!(error.contains(&file.display().to_string()), "{error}");
+        assert_eq!(Start::of(&path), before);
+        let nobody = dir.path().join("nobody");
+        restore(&file, &nobody, true, &mut Vec::new(), &mut || Ok(())).unwrap_err();
+        assert!(!nobody.exists());
+    }
+    fs::write(&file, &whole).unwrap();
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("introducer.json"), "{}").unwrap();
+    let error = restore(&file, &other, true, &mut Vec::new(), &mut || Ok(())).unwrap_err();
+    assert!(matches!(error, CannotRecover::NotEmpty { .. }), "{error}");
+
+    let mut out = Vec::new();
+    restore(&file, &path, false, &mut out, &mut || Ok(())).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("(term, index) = (3, 42)") && text.contains("Nothing was changed"), "{text}");
+    assert_eq!(Start::of(&path), before);
+    restore(&file, &path, true, &mut Vec::new(), &mut || Ok(())).unwrap();
+    let after = Start::of(&path).unwrap();
+    assert!(after.is_founder() && after.identity != before.unwrap().identity, "{after:?}");
 }

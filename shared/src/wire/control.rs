@@ -167,6 +167,8 @@ pub enum ControlRequest {
     SearchLog(LogSearch),
     /// `get-job-leases`: the batches of one job or all in workers' hands, as these said last.
     Leases(Option<JobId>),
+    /// `backup`: all metadata at one moment, answered in pieces until the one that has a digest.
+    Backup,
 }
 
 /// A new version of a file, its bytes stored already.
@@ -429,4 +431,12 @@ pub enum ControlReply {
     FoundLog(LogFound),
     /// Batches in workers' hands, by worker, each worker's in the order in which it runs them.
     Leases(Vec<LeaseView>),
+    /// A part of a backup, in order.
+    Backup {
+        /// Its bytes, at most 4 MiB; the first has none.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        /// The digest of all parts, with the last one.
+        digest: Option<Digest>,
+    },
 }

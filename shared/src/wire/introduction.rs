@@ -21,6 +21,10 @@ pub enum IntroductionRequest {
         /// The founder of the cluster that it belongs to, once it does.
         #[serde(default)]
         founder: Option<NodeId>,
+        /// It forgot its log and keeps blobs: it must find its cluster again, and never found one, for which all that it
+        /// keeps would be garbage.
+        #[serde(default)]
+        must_join: bool,
     },
     /// Whom do you know? (people's tools, to find a member)
     Known,

@@ -27,7 +27,11 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
     if verb.changes()
         || matches!(
             verb,
-            Verb::Events | Verb::Logs { follow: true, .. } | Verb::Completions { .. } | Verb::Man { .. }
+            Verb::Backup { .. }
+                | Verb::Events
+                | Verb::Logs { follow: true, .. }
+                | Verb::Completions { .. }
+                | Verb::Man { .. }
         )
     {
         return Err(Failure::new(Exit::Usage, "--watch is for commands that only look"));

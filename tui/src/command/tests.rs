@@ -65,6 +65,7 @@ fn the_commands_have_their_exact_names() {
             "store",
             "get-versions",
             "status",
+            "backup",
             "events",
             "logs",
             "info",

@@ -282,6 +282,19 @@ pub enum Verb {
     /// The whole cluster on one page
     #[command(after_help = "Example:\n  idunno status")]
     Status,
+    /// Write all metadata (files' names and places, jobs, results' places; no bytes of files) into a file on this machine
+    #[command(after_help = "Example:\n  idunno backup idunno-2026-11-22.backup")]
+    Backup {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long, conflicts_with = "show")]
+        force: bool,
+        /// Verify a backup and tell what it holds; no cluster is asked
+        #[arg(long)]
+        show: bool,
+    },
     /// What happens in the cluster, from now on, until Ctrl-C: elections, joins, deaths, jobs, copies
     #[command(after_help = "Example:\n  idunno events --output jsonl")]
     Events,

@@ -198,7 +198,7 @@ const ACTIONS: [Line; 47] = [
     ("quit", &["q"], ALL, Action::Quit, "quit; the cluster goes on"),
 ];
 
-const COMMAND_KEYS: [(&str, &str); 42] = [
+const COMMAND_KEYS: [(&str, &str); 43] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -233,6 +233,7 @@ const COMMAND_KEYS: [(&str, &str); 42] = [
     ("store", "a h"),
     ("get-versions", "a V"),
     ("status", "a c"),
+    ("backup", "a A"),
     ("local up", "a U"),
     ("local start", "a R"),
     ("local kill", "a K"),

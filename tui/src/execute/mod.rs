@@ -2,6 +2,7 @@
 //!
 //! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
 
+pub mod backup;
 pub mod cluster;
 pub mod control;
 pub mod dry_run;
@@ -128,6 +129,8 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             files::versions(session, &name, versions, &local).await
         }
         Verb::Status => status::run(session).await,
+        Verb::Backup { file, show: true, .. } => backup::show(file).await,
+        Verb::Backup { file, force, show: false } => backup::make(session, file, force).await,
         Verb::Events => Err(only_there("events are told")),
         Verb::Logs { follow: true, .. } => Err(only_there("logs are followed")),
         Verb::Logs { members, lines, grep, level, since, follow: false } => {

@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 use self::log::LogIndex;
 pub(super) use self::log::LogStore;
 pub(super) use self::machine::Machine;
-pub use self::recovery::Survivor;
+pub use self::recovery::{Origin, Survivor, encode_state};
 pub(super) use self::snapshot::Install;
 use self::snapshot::Snapshots;
 use self::writer::Writer;

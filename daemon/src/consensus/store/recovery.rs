@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use idunno_core::metadata::{self, State};
 use idunno_shared::ids::NodeId;
-use openraft::{EmptyNode, Membership, StoredMembership, Vote};
+use openraft::{CommittedLeaderId, EmptyNode, Membership, StoredMembership, Vote};
 use redb::{Database, ReadableDatabase};
 
 use super::machine::apply;
@@ -33,17 +33,12 @@ const TERMS_SKIPPED: u64 = 1_000;
 pub struct Survivor {
     /// Whose store it is.
     pub node: NodeId,
-    /// The highest term in which it voted or followed.
-    pub term: u64,
-    /// Term and index of its last entry. The survivor with the highest is to be recovered.
-    pub last_log: (u64, u64),
     /// Up to where it knew that the log was committed.
     pub committed: Option<u64>,
     /// Who voted last.
     pub voters: BTreeSet<NodeId>,
-    /// The metadata.
-    pub state: State,
-    last: LogId,
+    /// What a new cluster starts from.
+    pub origin: Origin,
 }
 
 impl Survivor {
@@ -69,13 +64,39 @@ impl Survivor {
             read_meta(&database, KEY_COMMITTED).map_err(|fault| unreadable(fault.to_string()))?;
         Ok(Self {
             node,
-            term: vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term),
-            last_log: (last.leader_id.term, last.index),
             committed: committed.map(|id| id.index),
             voters: membership.membership().voter_ids().map(NodeId).collect(),
-            state,
-            last,
+            origin: Origin {
+                term: vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term),
+                state,
+                last,
+            },
         })
+    }
+}
+
+/// What a new cluster starts from: a survivor's metadata, or those of a backup.
+#[derive(Debug)]
+pub struct Origin {
+    /// The highest term that it knows of.
+    pub term: u64,
+    /// The metadata.
+    pub state: State,
+    last: LogId,
+}
+
+impl Origin {
+    /// The encoded state of a backup, which holds all up to that term and index; else why it is none.
+    pub fn decode((term, index): (u64, u64), state: &[u8]) -> Result<Self, String> {
+        let state = decode_row::<metadata::Snapshot>(state).map(State::from);
+        let state = state.map_err(|fault| fault.to_string())?;
+        state.check().map_err(|wrong| format!("its metadata contradict themselves: {wrong}"))?;
+        Ok(Self { term, state, last: LogId::new(CommittedLeaderId::new(term, 0), index) })
+    }
+
+    /// Term and index of the last entry. The survivor with the highest is to be recovered.
+    pub fn last_log(&self) -> (u64, u64) {
+        (self.last.leader_id.term, self.last.index)
     }
 
     /// The term above which the new cluster's terms are.
@@ -120,6 +141,11 @@ impl Survivor {
         };
         transact().map_err(|error| StoreFault::new("write the metadata", &error))
     }
+}
+
+/// The metadata as a backup and a snapshot hold them. Blocks.
+pub fn encode_state(state: State) -> Result<Vec<u8>, String> {
+    encode_row(&metadata::Snapshot::from(state)).map_err(|fault| fault.to_string())
 }
 
 struct Replayed {

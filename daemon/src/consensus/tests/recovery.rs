@@ -21,7 +21,7 @@ async fn recovered(cluster: &Cluster, id: u64, founder: u64) -> Cluster {
     let mut new = Cluster::new(SMALL);
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (store(cluster, id), dir.path().join(STORE_FILE));
-    let recover = move || Survivor::read(&from).unwrap().found(NodeId(founder), &to).unwrap();
+    let recover = move || Survivor::read(&from).unwrap().origin.found(NodeId(founder), &to).unwrap();
     tokio::task::spawn_blocking(recover).await.unwrap();
     new.dirs.insert(NodeId(founder), dir);
     new.start(NodeId(founder)).await;
@@ -49,21 +49,21 @@ async fn a_survivor_goes_on_alone_from_all_that_its_log_holds() {
     cluster.stop_all().await;
 
     let survivor = Survivor::read(&store(&cluster, 1)).unwrap();
-    assert_eq!((survivor.node, survivor.state.file_count()), (NodeId(1), 51));
+    assert_eq!((survivor.node, survivor.origin.state.file_count()), (NodeId(1), 51));
     assert_eq!(survivor.voters, BTreeSet::from([1, 2, 3].map(NodeId)));
-    assert_eq!(survivor.last_log, (end.last_log.0.0, end.last_log.1));
+    assert_eq!(survivor.origin.last_log(), (end.last_log.0.0, end.last_log.1));
     assert!(
-        Survivor::read(&store(&cluster, 2)).unwrap().last_log < survivor.last_log,
+        Survivor::read(&store(&cluster, 2)).unwrap().origin.last_log() < survivor.origin.last_log(),
         "it says who has the newest"
     );
 
     let mut new = recovered(&cluster, 1, 11).await;
     let leadership = new.leads(NodeId(11)).await;
-    assert!(leadership.term.0 > survivor.new_term(), "{leadership:?}");
+    assert!(leadership.term.0 > survivor.origin.new_term(), "{leadership:?}");
     assert_eq!(leadership.voters, BTreeSet::from([NodeId(11)]));
     let founder = new.member(11);
     founder.take_over(DEADLINE).await.unwrap();
-    assert_eq!(*founder.state().borrow().clone(), survivor.state);
+    assert_eq!(*founder.state().borrow().clone(), survivor.origin.state);
     must_put(&founder, "t/after").await;
     // It restarts like any other, and newcomers get all of it.
     drop(founder);

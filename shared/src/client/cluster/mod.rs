@@ -4,6 +4,7 @@
 //! repeated until it is answered or its deadline passes. While an answer is late, other members are asked who
 //! coordinates: a frozen coordinator holds nobody up for longer than its successor's election.
 
+mod backup;
 mod known;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,65 @@
+//! `backup`: the metadata at one moment, in pieces.
+
+use idunno_core::metadata::State;
+use idunno_shared::backup::{self, About, PIECE_BYTES};
+use idunno_shared::ids::{Digest, NodeId};
+use idunno_shared::wire::control::ControlReply;
+use idunno_shared::wire::frame::Reply;
+use idunno_shared::wire::refusal::Refusal;
+use tokio::sync::mpsc;
+
+use crate::clock::wall_ms;
+use crate::consensus::encode_state;
+use crate::coordinator::Office;
+
+/// Pieces that wait for the caller: the rest waits behind them.
+const PIECES_QUEUED_MAX: usize = 1;
+
+/// Sends a state that is committed. That this member still leads is proved before the first piece, which is empty: to
+/// encode the rest takes a while.
+pub(super) async fn send(office: &Office, founder: Option<NodeId>) -> Result<mpsc::Receiver<Reply>, Refusal> {
+    let (state, (term, index)) = office.confirmed().await?;
+    let about = About {
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        founder,
+        term,
+        index,
+        made_ms: wall_ms(),
+        files: state.file_count() as u64,
+        jobs: state.jobs().count() as u64,
+    };
+    let (pieces, queued) = mpsc::channel(PIECES_QUEUED_MAX);
+    tokio::spawn(async move {
+        if pieces.send(piece(&[], None)).await.is_err() {
+            return;
+        }
+        let encoded = tokio::task::spawn_blocking(move || encode(about, &state)).await;
+        let (bytes, digest) = match encoded.map_err(|error| error.to_string()).and_then(|encoded| encoded) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                let refusal = Refusal::internal(format!("the metadata cannot be encoded: {error}"));
+                // Who is gone need not know.
+                let _ = pieces.send(Reply::Refused(refusal)).await;
+                return;
+            }
+        };
+        let last = bytes.len().div_ceil(PIECE_BYTES);
+        for (number, bytes) in (1..).zip(bytes.chunks(PIECE_BYTES)) {
+            if pieces.send(piece(bytes, (number == last).then_some(digest))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(queued)
+}
+
+fn encode(about: About, state: &State) -> Result<(Vec<u8>, Digest), String> {
+    let state = encode_state(state.clone())?;
+    let bytes = backup::encode(about, &state).map_err(|error| error.to_string())?;
+    let digest = Digest::of(&bytes);
+    Ok((bytes, digest))
+}
+
+fn piece(bytes: &[u8], digest: Option<Digest>) -> Reply {
+    Reply::Control(Box::new(ControlReply::Backup { bytes: bytes.to_vec(), digest }))
+}

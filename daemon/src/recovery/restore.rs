@@ -1,0 +1,95 @@
+//! A new cluster from a backup's metadata.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use idunno_shared::backup::{self, About};
+
+use super::{CannotRecover, NEW_STORE_FILE, NEXT, Passed, check_owner, found, open};
+use crate::clock::wall_ms;
+use crate::consensus::Origin;
+use crate::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
+
+const WARNING: &str = "What was put, deleted or answered after the backup is forgotten. Files put since then are gone for \
+good: once the members have joined, blobs that the backup does not name are deleted from their disks within minutes. Until \
+you are sure, leave some members stopped, or copy each data directory first.";
+
+/// Verifies the backup and tells what it holds; with `yes`, makes `path` the founder of a new cluster that starts from it.
+pub(super) fn restore(
+    file: &Path,
+    path: &Path,
+    yes: bool,
+    out: &mut impl Write,
+    passed: Passed<'_>,
+) -> Result<(), CannotRecover> {
+    let (about, state) = backup::read(file)?;
+    let unusable = |reason| CannotRecover::Unusable { path: file.to_path_buf(), reason };
+    let origin = Origin::decode((about.term, about.index), &state).map_err(unusable)?;
+    drop(state);
+    check_target(path)?;
+    tell(&about, &origin, out)?;
+    if !yes {
+        writeln!(
+            out,
+            "\nThe backup is whole. With --yes {} becomes the founder of a new cluster that starts from it.\n{WARNING}\n\
+             Nothing was changed.",
+            path.display()
+        )?;
+        return Ok(());
+    }
+    let data_dir = if is_member(path) { open(path)? } else { DataDir::open(path)? };
+    let above = origin.new_term();
+    let identity = found(&data_dir, origin, passed)?;
+    writeln!(
+        out,
+        "\nRestored: {} is now member {}, the founder and only voter of a new cluster, whose terms are above {above}.\n\
+         {WARNING}\n{NEXT}",
+        path.display(),
+        identity.id
+    )?;
+    Ok(())
+}
+
+fn tell(about: &About, origin: &Origin, out: &mut impl Write) -> io::Result<()> {
+    let made = Duration::from_millis(about.made_ms);
+    let age = Duration::from_millis(wall_ms().saturating_sub(about.made_ms));
+    let age = Duration::from_secs(age.as_secs());
+    let founder = about.founder.map_or_else(|| String::from("unknown"), |founder| founder.to_string());
+    writeln!(out, "cluster    founded by {founder}, IDunno {}", about.program_version)?;
+    let at = std::time::UNIX_EPOCH.checked_add(made).unwrap_or(std::time::UNIX_EPOCH);
+    let (at, age) = (humantime::format_rfc3339_seconds(at), humantime::format_duration(age));
+    writeln!(out, "made       {at}, {age} ago")?;
+    writeln!(out, "up to      (term, index) = ({}, {})", about.term, about.index)?;
+    writeln!(out, "files      {}", origin.state.file_count())?;
+    writeln!(out, "jobs       {}", origin.state.jobs().count())
+}
+
+fn is_member(path: &Path) -> bool {
+    path.join(IDENTITY_FILE).exists()
+}
+
+/// A stopped member's directory, an empty one, one that is to be made, or one in which this was interrupted.
+fn check_target(path: &Path) -> Result<(), CannotRecover> {
+    let failed = |source| CannotRecover::DataDir(DataDirError::Io { path: path.to_path_buf(), source });
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    check_owner(path, path.metadata().map_err(failed)?.uid())?;
+    if is_member(path) {
+        return Ok(());
+    }
+    let names: BTreeSet<_> = entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let own = ["lock", "FORMAT", "FORMAT.new", "identity.new", NEW_STORE_FILE];
+    if names.iter().all(|name| own.iter().any(|own| name == own)) {
+        return Ok(());
+    }
+    Err(CannotRecover::NotEmpty { path: path.to_path_buf() })
+}

@@ -1,0 +1,122 @@
+//! Every log is lost and the blobs are not: a backup's metadata find them again.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use idunno_shared::client::files::GetItem;
+use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState};
+
+use crate::failover::{start, working_cluster};
+use crate::harness::{Expected, LocalCluster, SlowServer, heavy, idunnod, name};
+use crate::recovery::{logged, recover};
+
+const JOB_LIMIT: Duration = Duration::from_secs(120);
+const QUERIES: u64 = 160;
+
+/// What `idunno` says; the error, if it fails.
+fn idunno(cluster: &LocalCluster, words: &[&str]) -> Result<String, String> {
+    let seeds: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+    let mut command = Command::new(idunnod().with_file_name("idunno"));
+    command.args(words).args(["--cluster", &seeds.join(",")]).arg("--identity").arg(cluster.secret());
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// Files in a member's `blobs`.
+fn blobs(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { blobs(&path) } else { 1 }).sum()
+}
+
+/// A backup in the middle of a job, which then ends, and files that come after it. Then all are killed.
+async fn back_up_and_lose(cluster: &mut LocalCluster, file: &str) {
+    let job = start(cluster).await;
+    cluster.midway(job, 20).await;
+    println!("{}", idunno(cluster, &["backup", file]).unwrap());
+    let view = cluster.job(job).await.unwrap();
+    assert_eq!(view.state, JobState::Running, "the backup came too late");
+    let refused = idunno(cluster, &["backup", file]).unwrap_err();
+    assert!(refused.contains("--force"), "{refused}");
+    let told = idunno(cluster, &["backup", "--show", file]).unwrap();
+    assert!(told.contains("whole") && told.contains("1 job"), "{told}");
+    Expected::small("late", 500..510).put(cluster).await;
+    cluster.finished(job, JOB_LIMIT).await;
+    cluster.all_results(job, QUERIES).await;
+    let all = cluster.up();
+    cluster.kill(&all);
+}
+
+/// A backup with one bit changed, or its end cut off, is refused by name, and the member is as it was.
+fn a_damaged_one_is_refused(file: &str, data_dir: &Path) {
+    let (bytes, identity) =
+        (std::fs::read(file).unwrap(), std::fs::read(data_dir.join("identity.json")).unwrap());
+    let bad = format!("{file}.bad");
+    let mut changed = bytes.clone();
+    let middle = bytes.len() / 2;
+    changed[middle] ^= 1;
+    for wrong in [&changed[..], &bytes[..bytes.len() - 100]] {
+        std::fs::write(&bad, wrong).unwrap();
+        let error = recover(data_dir, &["--backup", &bad, "--yes"]).unwrap_err();
+        assert!(error.contains(&bad) && error.contains("nothing was changed"), "{error}");
+        assert_eq!(std::fs::read(data_dir.join("identity.json")).unwrap(), identity);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
+    let _turn = heavy().await;
+    let server = SlowServer::start(Duration::from_millis(100)).await;
+    let mut cluster = working_cluster(4, &server, QUERIES).await;
+    let files = Expected::small("inputs", 0..QUERIES);
+    let file = cluster.scratch("metadata.backup").display().to_string();
+    back_up_and_lose(&mut cluster, &file).await;
+    for index in 0..3 {
+        std::fs::remove_file(cluster.members[index].data_dir.join("metadata.redb")).unwrap();
+    }
+    cluster.introducer.reap();
+    std::fs::remove_file(cluster.introducer.data_dir.join("introducer.json")).unwrap();
+
+    let first = cluster.members[0].data_dir.clone();
+    a_damaged_one_is_refused(&file, &first);
+    let text = recover(&first, &["--backup", &file]).unwrap();
+    assert!(text.contains("Nothing was changed") && text.contains("gone for good"), "{text}");
+    println!("{}", recover(&first, &["--backup", &file, "--yes"]).unwrap());
+    for index in [1, 2] {
+        recover(&cluster.members[index].data_dir, &["--forget-log", "--yes"]).unwrap();
+    }
+
+    // The wrong order: the introducer knows nobody, and they are the first.
+    let held = [1, 2].map(|index| blobs(&cluster.members[index].data_dir.join("blobs")));
+    cluster.introducer.spawn();
+    cluster.introducer.started().await;
+    cluster.restart(&[1, 2]).await;
+    for index in [1, 2] {
+        logged(&cluster, index, "not introduced", "must not found").await;
+    }
+    assert_eq!(cluster.who_coordinates(&[1, 2]).await, []);
+    assert_eq!([1, 2].map(|index| blobs(&cluster.members[index].data_dir.join("blobs"))), held);
+
+    cluster.restart(&[0]).await;
+    cluster.ready_with(&[0, 1, 2]).await;
+    // One of the old cluster, with its log, is kept out.
+    cluster.restart(&[3]).await;
+    logged(&cluster, 3, "not introduced", "recover --forget-log").await;
+    cluster.ready_with(&[0, 1, 2]).await;
+    cluster.kill(&[3]);
+    recover(&cluster.members[3].data_dir, &["--forget-log", "--yes"]).unwrap();
+    cluster.restart(&[3]).await;
+    cluster.ready().await;
+
+    files.verify(&cluster).await;
+    let Ok(ControlReply::Jobs(jobs)) = cluster.client().control(ControlRequest::Jobs(None)).await else {
+        cluster.fail("no jobs")
+    };
+    let [job] = &jobs[..] else { cluster.fail(&format!("{jobs:?}")) };
+    cluster.finished(job.id, JOB_LIMIT).await;
+    cluster.all_results(job.id, QUERIES).await;
+    let late = GetItem { name: name("late/0500"), target: cluster.scratch("late") };
+    let error = cluster.files().get_files(vec![late], &idunno_shared::client::files::NoProgress).await;
+    assert!(error.unwrap_err().to_string().contains("late/0500"), "it came after the backup");
+}

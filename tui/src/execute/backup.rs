@@ -1,0 +1,55 @@
+//! `backup`: all metadata into a file on this machine, and what such a file holds.
+
+use std::path::{Path, PathBuf};
+
+use idunno_shared::backup::{self, About, BackupError};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use super::{Answer, Exit, Failure, Session, text};
+
+/// Fetches a backup and writes it to `path`.
+pub async fn make(session: &Session, path: PathBuf, force: bool) -> Result<Answer, Failure> {
+    // Before the network is asked.
+    idunno_shared::client::files::target::regular(&path).map_err(|error| Failure::target(&path, &error))?;
+    if path.exists() && !force {
+        let text = format!("{} exists: name another file, or replace it with --force", path.display());
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    let bytes = session.cluster().backup().await?;
+    let write = move || {
+        let about = backup::write(&path, &bytes);
+        about.map(|about| answer(&path, &about)).map_err(|error| Failure::target(&path, &error))
+    };
+    spawn_blocking(write).await.unwrap_or_else(|error| Err(Failure::error(error.to_string())))
+}
+
+/// Verifies the backup at `path` and tells what it holds.
+pub async fn show(path: PathBuf) -> Result<Answer, Failure> {
+    let read = move || match backup::read(&path) {
+        Ok((about, _)) => Ok(answer(&path, &about)),
+        Err(error @ BackupError::Read { .. }) => Err(Failure::error(error.to_string())),
+        Err(error) => Err(Failure::new(Exit::Refused, error.to_string())),
+    };
+    spawn_blocking(read).await.unwrap_or_else(|error| Err(Failure::error(error.to_string())))
+}
+
+fn answer(path: &Path, about: &About) -> Answer {
+    let founder = about.founder.map(|founder| founder.to_string());
+    let lines = format!(
+        "{}: whole\ncluster  founded by {}, IDunno {}\nmade     {} UTC\nup to    (term, index) = ({}, {})\n\
+         holds    {}, {}; the metadata only: the files' bytes are the members'",
+        path.display(),
+        founder.as_deref().unwrap_or("unknown"),
+        about.program_version,
+        text::moment(about.made_ms),
+        about.term,
+        about.index,
+        text::count(about.files, "file"),
+        text::count(about.jobs, "job"),
+    );
+    let data = json!({"path": path, "founder": founder, "program_version": about.program_version,
+        "term": about.term, "index": about.index, "made_ms": about.made_ms,
+        "files": about.files, "jobs": about.jobs});
+    Answer::new(data, lines)
+}
