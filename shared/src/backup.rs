@@ -3,8 +3,9 @@
 //! A line that says what it is, a line of JSON ([`About`]), the encoded state, and the BLAKE3 digest of all that is before
 //! it. `head -n 2 FILE` shows what it is. The state's encoding is the metadata log's own; nothing here looks into it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -173,7 +174,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<About> {
 }
 
 fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<About> {
-    let mut file = File::create_new(aside)?;
+    // It names everything: for its owner only.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     let (about, _) = read(aside).map_err(io::Error::other)?;
