@@ -21,7 +21,7 @@ pub const STATE_BYTES_MAX: u64 = 2 << 30;
 pub const HEADER_BYTES_MAX: u64 = 4096;
 const MAGIC: &str = "idunno-backup\n";
 const FORMAT: u32 = 1;
-const DIGEST_BYTES: u64 = 32;
+const DIGEST_BYTES: usize = 32;
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,14 +116,14 @@ pub fn read(path: &Path) -> Result<(About, Vec<u8>), BackupError> {
     let mut reader = BufReader::new(file);
     let head = header(path, &mut reader)?;
     let Header { state_bytes, about, .. } = head.1;
-    let all = (head.0.len() as u64).saturating_add(state_bytes).saturating_add(DIGEST_BYTES);
+    let all = (head.0.len() as u64).saturating_add(state_bytes).saturating_add(DIGEST_BYTES as u64);
     if state_bytes > STATE_BYTES_MAX || size != all {
         return Err(damaged(format!("it has {size} bytes, and {all} are to be there")));
     }
     let mut bytes = head.0;
     let start = bytes.len();
     reader.read_to_end(&mut bytes).map_err(failed)?;
-    let end = bytes.len().saturating_sub(DIGEST_BYTES as usize).max(start);
+    let end = bytes.len().saturating_sub(DIGEST_BYTES).max(start);
     if Digest::of(&bytes[..end]).0[..] != bytes[end..] {
         return Err(damaged(String::from("its digest does not match its bytes")));
     }

@@ -25,7 +25,7 @@ pub(super) async fn send(office: &Office, founder: Option<NodeId>) -> Result<mps
         term,
         index,
         made_ms: wall_ms(),
-        files: state.file_count() as u64,
+        files: state.file_count(),
         jobs: state.jobs().count() as u64,
     };
     let (pieces, queued) = mpsc::channel(PIECES_QUEUED_MAX);
