@@ -294,7 +294,7 @@ mod tests {
         };
         match introducer.answer(forgetful()).await {
             Reply::Refused(refusal) => {
-                assert!(refusal.message.contains("recovered or restored"), "{refusal}")
+                assert!(refusal.message.contains("recovered or restored"), "{refusal}");
             }
             other => panic!("{other:?}"),
         }

@@ -1,11 +1,12 @@
 //! The one grammar of commands: the command line, the console's `:` line and the help of both are made from it.
 //!
-//! [`alias`] puts people's own words in place of commands before it is asked. [`verbs`] is the grammar, [`values`] what its arguments stand for, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
+//! [`alias`] puts people's own words in place of commands before it is asked. [`verbs`] and [`subverbs`] are the grammar, [`values`] what its arguments stand for, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
 //! Names and job numbers are checked while parsing, so that bad ones never reach the network.
 
 pub mod alias;
 pub mod line;
 pub mod registry;
+pub mod subverbs;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -19,8 +20,9 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+pub use subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
 pub use values::{JobRef, LeastLevel, Since};
-pub use verbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember, Verb};
+pub use verbs::Verb;
 
 /// Exit codes, as `idunno --help` shows them.
 const EXIT_CODES: &str = "\

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::client::door::TcpDoor;
 use crate::client::frames::{read_frame, write_frame, write_greeting};
-use crate::ids::NodeId;
+use crate::ids::{Digest, NodeId};
 use crate::security::Credentials;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Answer, Call, Hello, HelloReply};
@@ -28,7 +28,8 @@ async fn member(answer: impl Fn(SocketAddr, Request) -> Option<Reply> + Send + S
                     return;
                 }
                 while let Ok(Call { id, request }) = read_frame(&mut reader).await {
-                    let more = matches!(request, Request::Control(ControlRequest::Watch));
+                    let more =
+                        matches!(request, Request::Control(ControlRequest::Watch | ControlRequest::Backup));
                     let Some(reply) = answer(address, request) else { continue };
                     if write_frame(&mut writer, &Answer { id, more, reply }).await.is_err() {
                         return;
@@ -193,4 +194,43 @@ async fn a_watch_has_its_own_connection_and_keeps_it_open() {
     assert!(views.recv().await.is_some());
     assert!(timeout(Duration::from_millis(50), views.recv()).await.is_err(), "the connection stays");
     is_done(&cluster).await;
+}
+
+/// A coordinator whose first backup breaks off, and whose further ones are damaged, but for try `good`.
+async fn backing_up(good: usize, tries: Arc<AtomicUsize>) -> SocketAddr {
+    member(move |address, request| {
+        let reply = match request {
+            Request::Control(ControlRequest::Coordinator) => {
+                let coordinator = Holder { node: NodeId(1), address };
+                ControlReply::Coordinator { coordinator, term: Term(1) }
+            }
+            _ => {
+                let digest = match tries.fetch_add(1, Ordering::Relaxed) {
+                    number if number == good => Some(Digest::of(b"all")),
+                    0 => None,
+                    _ => Some(Digest::of(b"other")),
+                };
+                ControlReply::Backup { bytes: b"all".to_vec(), digest }
+            }
+        };
+        Some(Reply::Control(Box::new(reply)))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_backup_that_breaks_off_or_is_damaged_is_begun_again_within_a_bound() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let address = backing_up(2, Arc::clone(&tries)).await;
+    assert_eq!(cluster(vec![address], DEADLINE).backup().await.unwrap(), b"all");
+    assert_eq!(tries.swap(0, Ordering::Relaxed), 3);
+
+    let address = backing_up(usize::MAX, Arc::clone(&tries)).await;
+    let error = cluster(vec![address], DEADLINE).backup().await.unwrap_err();
+    assert!(error.to_string().contains("damaged on its way"), "{error}");
+    assert_eq!(tries.load(Ordering::Relaxed), 5);
+
+    let refused = refusing(RefusalCode::Forbidden).await;
+    let error = cluster(vec![refused], DEADLINE).backup().await.unwrap_err();
+    assert!(matches!(error, ClusterError::Refused(_)), "{error}");
 }
