@@ -28,8 +28,7 @@ async fn member(answer: impl Fn(SocketAddr, Request) -> Option<Reply> + Send + S
                     return;
                 }
                 while let Ok(Call { id, request }) = read_frame(&mut reader).await {
-                    let more =
-                        matches!(request, Request::Control(ControlRequest::Watch));
+                    let more = matches!(request, Request::Control(ControlRequest::Watch));
                     let Some(reply) = answer(address, request) else { continue };
                     if write_frame(&mut writer, &Answer { id, more, reply }).await.is_err() {
                         return;
