@@ -198,19 +198,16 @@ async fn a_watch_has_its_own_connection_and_keeps_it_open() {
 /// A coordinator whose first backup breaks off, and whose further ones are damaged, but for try `good`.
 async fn backing_up(good: usize, tries: Arc<AtomicUsize>) -> SocketAddr {
     member(move |address, request| {
-        let reply = match request {
-            Request::Control(ControlRequest::Coordinator) => {
-                let coordinator = Holder { node: NodeId(1), address };
-                ControlReply::Coordinator { coordinator, term: Term(1) }
-            }
-            _ => {
-                let digest = match tries.fetch_add(1, Ordering::Relaxed) {
-                    number if number == good => Some(Digest::of(b"all")),
-                    0 => None,
-                    _ => Some(Digest::of(b"other")),
-                };
-                ControlReply::Backup { bytes: b"all".to_vec(), digest }
-            }
+        let reply = if let Request::Control(ControlRequest::Coordinator) = request {
+            let coordinator = Holder { node: NodeId(1), address };
+            ControlReply::Coordinator { coordinator, term: Term(1) }
+        } else {
+            let digest = match tries.fetch_add(1, Ordering::Relaxed) {
+                number if number == good => Some(Digest::of(b"all")),
+                0 => None,
+                _ => Some(Digest::of(b"other")),
+            };
+            ControlReply::Backup { bytes: b"all".to_vec(), digest }
         };
         Some(Reply::Control(Box::new(reply)))
     })
