@@ -111,7 +111,8 @@ def test_exit_ends_the_process(
     """Armed by the environment alone, as in a server that a daemon starts."""
     monkeypatch.setenv("IDUNNO_TEST_FAULTS", '{"kinds": ["exit"]}')
     server = start_server()
-    with pytest.raises(httpx.RemoteProtocolError):
+    # An end or a reset, whichever the system makes of it.
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         server.infer(MODEL, digits[:1])
     assert server.process.wait(20) == 70
 

@@ -48,7 +48,7 @@ fn secret_of(cluster: &LocalCluster) -> Secret {
 }
 
 /// A person with an identity of the cluster.
-fn person(cluster: &LocalCluster, role: Role) -> Credentials {
+pub(crate) fn person(cluster: &LocalCluster, role: Role) -> Credentials {
     Credentials::of(&secret_of(cluster).mint(role, DAY).unwrap()).unwrap()
 }
 
