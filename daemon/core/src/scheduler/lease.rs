@@ -29,15 +29,36 @@ use crate::ranges::RangeSet;
 /// Batches of a model of which none has been measured yet are no larger.
 const PROBE_QUERIES: u32 = 16;
 
+/// Finds the places of things in a list, in constant time for those that are asked for in the list's order: a worker
+/// lists its leases in the order in which they were granted.
+struct Finder<'a, T> {
+    list: &'a [T],
+    next: usize,
+}
+
+impl<'a, T> Finder<'a, T> {
+    fn over(list: &'a [T]) -> Self {
+        Self { list, next: 0 }
+    }
+
+    fn find(&mut self, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+        let (before, behind) = self.list.split_at(self.next);
+        let place = behind.iter().position(&is_it).map(|steps| self.next + steps);
+        let place = place.or_else(|| before.iter().position(&is_it))?;
+        self.next = place + 1;
+        Some(place)
+    }
+}
+
 impl Scheduler {
     /// Compares what a worker says it holds with what it was given.
     pub(super) fn compare_leases(&mut self, node: NodeId, report: &WorkerReport) {
         let (now, config) = (self.now, &self.config);
         let reported = &report.leases[..report.leases.len().min(LEASES_HELD_MAX)];
         let Some(worker) = self.workers.get_mut(&node) else { return };
-        let mut lost = Vec::new();
+        let (mut lost, mut listed) = (Vec::new(), Finder::over(reported));
         for held in &mut worker.leases {
-            if let Some(place) = reported.iter().position(|lease| *lease == held.lease) {
+            if let Some(place) = listed.find(|lease| *lease == held.lease) {
                 held.expires = now + config.lease;
                 held.missing = None;
                 held.stage = Stage::reported(report, place, now);
@@ -51,16 +72,24 @@ impl Scheduler {
         self.statistics.absent += lost.len() as u64;
         self.return_where(node, |held| lost.contains(&held.lease));
         self.revoke_hung(node);
-        for (place, lease) in reported.iter().enumerate() {
-            self.claim(node, *lease, Stage::reported(report, place, now));
+        for (place, lease) in self.unknown(node, reported) {
+            self.claim(node, lease, Stage::reported(report, place, now));
         }
+    }
+
+    /// The leases that a worker lists and does not hold, and their places in its list.
+    fn unknown(&self, node: NodeId, reported: &[Lease]) -> Vec<(usize, Lease)> {
+        let held = self.workers.get(&node).map_or(&[][..], |worker| &worker.leases);
+        let mut held = Finder::over(held);
+        let is_unknown = |(_, lease): &(usize, Lease)| held.find(|held| held.lease == *lease).is_none();
+        reported.iter().copied().enumerate().filter(is_unknown).collect()
     }
 
     /// Adopts or cancels a reported lease that is not known.
     fn claim(&mut self, node: NodeId, lease: Lease, stage: Stage) {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         if worker.leases.iter().any(|held| held.lease == lease) {
-            return;
+            return; // Listed twice.
         }
         // An older term's grant may come late, after the worker was given its fill in this one.
         let has_room = worker.has_room(stage, &self.config);
