@@ -7,10 +7,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use idunno_console::console::log::LogLine;
 use idunno_console::console::state::{Msg, NetEvent, Page, State};
 use idunno_console::console::update::update;
 use idunno_console::console::view::view;
+use idunno_console::tail::LogLine;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
     AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, JobId};
-use idunno_shared::wire::blobs::{BlobRef, Holder};
+use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobAbout, JobState, JobView,
-    MemberView, PlacedBlob, SegmentView,
+    MemberView, SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::QueryRange;

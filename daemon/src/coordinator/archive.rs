@@ -73,7 +73,7 @@ impl Office {
         let CompactedResults { upload, size, digest, extents, finished_ms } = results;
         let touched = self.uploads().touch(upload, self.means.clock.now());
         touched.map_err(|refusal| refusal.message)?;
-        let holders = |placed: idunno_shared::wire::control::PlacedBlob| {
+        let holders = |placed: idunno_shared::wire::blobs::PlacedBlob| {
             (placed.blob, placed.holders.iter().map(|holder| holder.node).collect())
         };
         let extents = extents.into_iter().map(holders).collect();

@@ -3,8 +3,7 @@
 use idunno_core::metadata::State;
 use idunno_core::scheduler::OrdersPlan;
 use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::PlacedBlob;
+use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::jobs::{
     Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, RecordsGrant, ServerState, WorkerReport,
 };

@@ -12,7 +12,8 @@ use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, 
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, Unopened};
 use idunno_shared::security::holder;
-use idunno_shared::security::tls::{Doubt, READ_BYTES};
+use idunno_shared::security::tls::READ_BYTES;
+use idunno_shared::security::trust::Doubt;
 use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
 use thiserror::Error;

@@ -11,7 +11,7 @@ use idunno_shared::client::frames::write_frame;
 use idunno_shared::client::link::{Dial, DialError, Link};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::security::secret::{Secret, Step};
-use idunno_shared::security::tls::Doubt;
+use idunno_shared::security::trust::Doubt;
 use idunno_shared::security::{Credentials, Role};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{ControlReply, ControlRequest};

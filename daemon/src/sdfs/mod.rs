@@ -1,8 +1,9 @@
 //! The file server: blobs on this member's disk, served to clients, to other holders and to the coordinator.
 //!
-//! [`store`] keeps blobs, [`server`] serves a connection for blobs, [`orders`] obeys the coordinator, [`scrub`] reads
+//! [`store`] keeps blobs, [`server`] serves a connection for blobs (its answering half is `replies`), [`orders`] obeys the coordinator, [`scrub`] reads
 //! everything again and again.
 
+pub mod connection;
 pub mod orders;
 mod replies;
 pub mod scrub;

@@ -1,7 +1,7 @@
 //! The answering half of a connection for blobs: what became of puts, and the bytes that were asked for.
 //!
 //! Small blobs are read and verified in groups, one group ahead of the socket; large ones are sent as they are read.
-//! Invariant: gets are answered in the order they came. Bounds: those of [`super::server`].
+//! Invariant: gets are answered in the order they came. Bounds: [`GROUPS_PREPARED`] groups of gets, and those of [`super::server`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,11 +22,17 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::server::{
-    CHUNK_TIMEOUT, GETS_GROUP_BYTES_MAX, GETS_GROUP_MAX, GROUPS_PREPARED, SOCKET_BUFFER_BYTES, ServeError,
-    WORKING_PERIOD,
-};
+use super::connection::{CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
 use super::store::{BlobStore, SMALL_BYTES_MAX, StoreError};
+
+/// Most gets that are opened, and small blobs read, in one go.
+pub(super) const GETS_GROUP_MAX: usize = 16;
+/// Most bytes of small blobs that are read in one go, but for the last one.
+pub(super) const GETS_GROUP_BYTES_MAX: u64 = 1 << 20;
+/// Groups of gets of one connection that are read ahead.
+pub(super) const GROUPS_PREPARED: usize = 2;
+/// How often a caller hears that its puts are being worked on.
+pub(super) const WORKING_PERIOD: Duration = Duration::from_secs(1);
 
 /// A get.
 pub(super) struct Wanted {

@@ -4,11 +4,11 @@
 //!
 //! Invariants: a put is answered once this member and all behind it are durable or failed; bytes whose digest is
 //! wrong are stored nowhere; the answer names as failed those that failed, not those out of reach behind them. While puts
-//! wait for the disk the caller is told so every [`WORKING_PERIOD`], unless one has waited for [`DISK_PATIENCE`]: a disk
+//! wait for the disk the caller is told so every second, unless one has waited for [`DISK_PATIENCE`]: a disk
 //! that hangs must look like a dead one.
 //!
 //! Bounds, a connection: [`PUTS_IN_FLIGHT_MAX`] puts unanswered, then it is not read on; [`GETS_IN_FLIGHT_MAX`] gets
-//! waiting, [`GROUPS_PREPARED`] groups of them opened; one connection to each next holder. Small blobs in memory are bounded
+//! waiting (`replies.rs` says how many are opened); one connection to each next holder. Small blobs in memory are bounded
 //! by the store, large ones to a few chunks each, [`LARGE_PUTS_MAX`] at once in the whole process.
 
 use std::io;
@@ -22,73 +22,25 @@ use idunno_shared::client::files::connection::{
 use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::frames::{FrameIoError, read_frame_within};
 use idunno_shared::client::link::Dial;
-use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::ids::{NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
 };
-use idunno_shared::wire::frame::{FrameError, HEADER_BYTES_MAX};
-use thiserror::Error;
+use idunno_shared::wire::frame::HEADER_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::connection::{CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
 use super::replies::{Waits, Wanted, write_replies};
 use super::scrub::Scrub;
 use super::store::{BlobStore, PendingStore, SMALL_BYTES_MAX, StoreError};
 
-/// Most gets that are opened, and small blobs read, in one go.
-pub const GETS_GROUP_MAX: usize = 16;
-/// Most bytes of small blobs that are read in one go, but for the last one.
-pub const GETS_GROUP_BYTES_MAX: u64 = 1 << 20;
-/// Groups of gets of one connection that are read ahead.
-pub const GROUPS_PREPARED: usize = 2;
 /// Large blobs that are being received at once.
 pub const LARGE_PUTS_MAX: usize = 64;
-/// How long a caller may take for the next chunk of a blob that it announced, or to take one that it asked for.
-pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a caller hears that its puts are being worked on.
-pub const WORKING_PERIOD: Duration = Duration::from_secs(1);
 /// How long a put may take, once its bytes are here, before its caller hears no more of it.
 pub const DISK_PATIENCE: Duration = Duration::from_secs(30);
-pub(super) const SOCKET_BUFFER_BYTES: usize = 256 << 10;
-
-/// Why a connection was ended by this side.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// It failed, or carried what is not a frame.
-    #[error("a connection for blobs failed: {0}")]
-    Frame(#[from] FrameIoError),
-    /// The caller announced more than an extent.
-    #[error("the caller announced a blob of {0} bytes, at most {EXTENT_BYTES_MAX} are possible")]
-    TooLarge(u64),
-    /// The caller named more holders than there are copies.
-    #[error("the caller named a chain of {0} holders, at most {COPIES} are possible")]
-    ChainTooLong(usize),
-    /// No bytes within [`CHUNK_TIMEOUT`].
-    #[error("the caller stopped in the middle of a blob")]
-    Stalled,
-    /// A blob could not be read to its end.
-    #[error("cannot read blob {digest}: {source}")]
-    Read {
-        /// The blob.
-        digest: Digest,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl From<io::Error> for ServeError {
-    fn from(error: io::Error) -> Self {
-        Self::Frame(error.into())
-    }
-}
-
-impl From<FrameError> for ServeError {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error.into())
-    }
-}
 
 /// Serves blobs of one member.
 pub struct BlobServer {

@@ -15,9 +15,9 @@ use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{Files, PutError, Unavailable};
 use idunno_shared::client::results::{dead_row, query_of};
 use idunno_shared::ids::{Digest, JobId, UploadId};
+use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{
-    ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView, PlacedBlob,
-    SegmentView,
+    ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView, SegmentView,
 };
 use idunno_shared::wire::jobs::CompactedResults;
 use thiserror::Error;

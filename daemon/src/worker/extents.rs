@@ -44,7 +44,7 @@ impl ExtentCache {
     async fn extent(
         &self,
         store: &dyn Store,
-        extent: &idunno_shared::wire::control::PlacedBlob,
+        extent: &idunno_shared::wire::blobs::PlacedBlob,
     ) -> Result<Fetched, String> {
         let digest = extent.blob.digest;
         // Held while it is read: batches that are prepared side by side want the same.

@@ -9,7 +9,7 @@ use idunno_shared::client::files::Files;
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::UploadId;
 use idunno_shared::names::DatasetName;
-use idunno_shared::wire::control::PlacedBlob;
+use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::{JobReply, JobRequest};
 use thiserror::Error;
 use tracing::warn;

@@ -10,7 +10,7 @@
 //! What it does not do: numeric tensors as binary data; servers are asked for JSON where they are not ours.
 
 use bytes::Bytes;
-use idunno_shared::wire::control::Parameters;
+use idunno_shared::wire::jobs::Parameters;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;

@@ -2,8 +2,7 @@
 
 use idunno_shared::client::files::Files;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::Parameters;
-use idunno_shared::wire::jobs::{ServerState, WorkReply, WorkRequest};
+use idunno_shared::wire::jobs::{Parameters, ServerState, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::watch;
 

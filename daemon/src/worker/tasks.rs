@@ -11,7 +11,7 @@ use futures_util::stream;
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::PlacedBlob;
+use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::{
     Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit, Training, TrainingProgress,
 };

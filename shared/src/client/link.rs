@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{FrameIoError, read_frame, write_greeting};
 use crate::ids::NodeId;
-use crate::security::tls::Doubt;
+use crate::security::trust::Doubt;
 use crate::wire::frame::{FrameError, Hello, HelloReply, Purpose};
 use crate::wire::version::SPOKEN;
 

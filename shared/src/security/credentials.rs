@@ -15,7 +15,7 @@ use tracing::warn;
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::secret::Secret;
-use super::{Role, SecurityError, file, tls};
+use super::{Role, SecurityError, file, tls, trust};
 
 /// How long the certificate of a process is valid. It is replaced when half of that is over.
 const PROCESS_VALID: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -51,7 +51,7 @@ struct Current {
 
 impl Current {
     fn of(identity: &Identity, datagram_keys: Vec<DatagramKey>) -> Result<Arc<Self>, SecurityError> {
-        let verifier = tls::verifier(&identity.trusted)?;
+        let verifier = trust::verifier(&identity.trusted)?;
         let is_server = identity.role == Role::Member;
         let acceptor = is_server.then(|| tls::acceptor(identity, Arc::clone(&verifier))).transpose()?;
         let connector = tls::connector(identity)?;

@@ -1,13 +1,17 @@
-//! Files that nobody but their owner may read.
+//! Files that nobody but their owner may read, and the blocks in them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use pem::Pem;
+
 use super::SecurityError;
 
 /// Largest file that is read, in bytes.
 const BYTES_MAX: u64 = 64 << 10;
+pub(super) const CERTIFICATE_TAG: &str = "CERTIFICATE";
+pub(super) const KEY_TAG: &str = "PRIVATE KEY";
 
 /// Reads a file that must be private.
 pub fn read(path: &Path) -> Result<Vec<u8>, SecurityError> {
@@ -76,6 +80,11 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = options.open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// A block as text, with the line ends of this world.
+pub(super) fn encode(block: &Pem) -> String {
+    pem::encode_config(block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }
 
 #[cfg(all(test, unix))]

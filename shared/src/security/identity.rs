@@ -6,11 +6,9 @@ use std::time::SystemTime;
 use pem::Pem;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 
-use super::secret::{KEY_TAG, encode};
-use super::tls::{self, Doubt};
+use super::file::{CERTIFICATE_TAG, KEY_TAG, encode};
+use super::trust::{self, Doubt};
 use super::{Role, SecurityError, file};
-
-pub(super) const CERTIFICATE_TAG: &str = "CERTIFICATE";
 
 /// What one proves oneself with.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl Identity {
     /// What members would have against it at a moment.
     fn check(&self, at: SystemTime) -> Result<Option<Doubt>, SecurityError> {
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let verifier = tls::verifier(&self.trusted)?;
+        let verifier = trust::verifier(&self.trusted)?;
         let verified =
             verifier.verify_client_cert(&self.certificate, &[], UnixTime::since_unix_epoch(since_epoch));
         Ok(verified.err().map(|error| Doubt::of(&error)))

@@ -3,7 +3,7 @@
 //! A cluster has one secret: the key of an authority that no other cluster trusts ([`secret`]). Each process of the
 //! cluster mints itself a certificate from it when it starts; people get one made for them ([`identity`]). A
 //! certificate names its holder's [`roles::Role`], and a person's may say whose it is ([`holder`]). [`credentials`] is what the doors prove themselves with:
-//! mutual TLS 1.3 for connections ([`tls`]), a key derived from the secret for datagrams ([`datagrams`]).
+//! mutual TLS 1.3 for connections ([`tls`], and whom it believes [`trust`]), a key derived from the secret for datagrams ([`datagrams`]).
 //!
 //! Nothing here opens a connection: that is done in the doors. What must stay absent: a default secret, and a way to
 //! trust an authority that is not in the file.
@@ -17,6 +17,7 @@ pub mod identity;
 pub mod roles;
 pub mod secret;
 pub mod tls;
+pub mod trust;
 mod window;
 
 pub use authority::VALID_DAYS_MAX;

@@ -11,13 +11,13 @@ use rustls::pki_types::CertificateDer;
 
 use super::authority::Authority;
 use super::datagrams::DatagramKey;
+use super::file::{KEY_TAG, encode};
 use super::holder::HolderName;
 use super::identity::Identity;
 use super::{Role, SecurityError, file};
 
 /// The keys that a file may hold.
 const KEYS_MAX: usize = 2;
-pub(super) const KEY_TAG: &str = "PRIVATE KEY";
 const NUMBER: &str = "Number";
 const PREAMBLE: &str =
     "The secret of an IDunno cluster. Whoever can read this file is a member of it: keep it private.\n\n";
@@ -179,11 +179,6 @@ impl Key {
         let _ = block.headers_mut().add(NUMBER, &self.number.to_string());
         encode(&block)
     }
-}
-
-/// A block as text, with the line ends of this world.
-pub(super) fn encode(block: &Pem) -> String {
-    pem::encode_config(block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }
 
 #[cfg(test)]

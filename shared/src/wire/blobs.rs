@@ -37,6 +37,22 @@ pub struct Holder {
     pub address: SocketAddr,
 }
 
+/// A blob and the members that hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedBlob {
+    /// The blob.
+    pub blob: BlobRef,
+    /// Who holds it.
+    pub holders: Vec<Holder>,
+}
+
+/// A blob with its reference and no holders: a short form for logs.
+impl From<&PlacedBlob> for BlobRef {
+    fn from(placed: &PlacedBlob) -> Self {
+        placed.blob
+    }
+}
+
 /// On a connection for blobs, from the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobRequest {

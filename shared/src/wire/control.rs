@@ -3,11 +3,10 @@
 //! Reads of the metadata and all changes are for the coordinator; any other member refuses them with
 //! [`super::refusal::RefusalCode::NotCoordinator`] and says whom to ask.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::blobs::{BlobRef, Holder};
+use super::blobs::{BlobRef, Holder, PlacedBlob};
+use super::jobs::{BatchSize, Parameters, Policy, Training};
 pub use super::logs::{LogFound, LogLevel, LogPage, LogPlace, LogSearch};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,
@@ -15,7 +14,7 @@ pub use super::views::{
     SegmentView, SharingView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
-use crate::names::{DatasetName, FileName, JobName, ModelName, ParameterName};
+use crate::names::{DatasetName, FileName, JobName, ModelName};
 
 /// Most files in one commit, blobs in one plan, names in one lookup or listing.
 pub const ITEMS_PER_REQUEST_MAX: usize = 1024;
@@ -37,9 +36,6 @@ pub const PARAMETER_BYTES_MAX: usize = 4096;
 /// The folder of the store in which the finished jobs' results are.
 pub const RESULTS_FOLDER: &str = "results";
 
-/// What a job hands to its model, as text: the model server knows the types.
-pub type Parameters = BTreeMap<ParameterName, String>;
-
 /// What a job may be given beyond its model and its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobOptions {
@@ -49,15 +45,6 @@ pub struct JobOptions {
     pub weight: Option<u32>,
     /// For the model, at most [`PARAMETERS_MAX`].
     pub parameters: Parameters,
-}
-
-/// A blob and the members that hold it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacedBlob {
-    /// The blob.
-    pub blob: BlobRef,
-    /// Who holds it.
-    pub holders: Vec<Holder>,
 }
 
 /// A request from outside.
@@ -204,7 +191,7 @@ pub enum Change {
         /// The models; empty for all predefined ones.
         models: Vec<ModelName>,
         /// What from.
-        training: super::jobs::Training,
+        training: Training,
     },
     /// `add-job`.
     AddJob {
@@ -213,7 +200,7 @@ pub enum Change {
         /// The data set.
         dataset: DatasetName,
         /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
-        batch_size: super::jobs::BatchSize,
+        batch_size: BatchSize,
         /// Its name and the like.
         #[serde(default)]
         options: JobOptions,
@@ -223,7 +210,7 @@ pub enum Change {
         /// The job.
         job: JobId,
         /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
-        batch_size: super::jobs::BatchSize,
+        batch_size: BatchSize,
     },
     /// `start-job`: freeze the data set and start, or go on after a stop.
     StartJob {
@@ -251,7 +238,7 @@ pub enum Change {
         weight: u32,
     },
     /// In what all jobs are equal, from the next lease on.
-    SetPolicy(super::jobs::Policy),
+    SetPolicy(Policy),
     /// `cancel-job`: what is not decided yet never will be. What it has is kept.
     CancelJob {
         /// The job.

@@ -3,6 +3,7 @@
 //! A worker reports every heartbeat (one second) and whenever it wants a batch; a report renews its leases, and its
 //! answer carries what to run, load, train and cancel. Results go to the file servers; only their ranges come here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -10,10 +11,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::blobs::BlobRef;
-use super::control::{Parameters, PlacedBlob};
+use super::blobs::PlacedBlob;
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
-use crate::names::{DatasetName, FileName, ModelName};
+use crate::names::{DatasetName, FileName, ModelName, ParameterName};
 
 /// Largest batch, in queries.
 pub const BATCH_QUERIES_MAX: u32 = 4096;
@@ -105,6 +105,9 @@ impl QueryRange {
         self.first.saturating_add(self.count as u64)
     }
 }
+
+/// What a job hands to its model, as text: the model server knows the types.
+pub type Parameters = BTreeMap<ParameterName, String>;
 
 /// The right to run one batch. It is lost at expiry, at the worker's death and at a higher term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -473,13 +476,6 @@ pub struct CompactedResults {
     pub extents: Vec<PlacedBlob>,
     /// When the job was done, as these results have it: it may have been run again since.
     pub finished_ms: u64,
-}
-
-/// A blob with its reference and no holders: a short form for logs.
-impl From<&PlacedBlob> for BlobRef {
-    fn from(placed: &PlacedBlob) -> Self {
-        placed.blob
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::{FileSummary, Parameters, PlacedBlob};
-use super::jobs::{BatchSize, Lease, ModelState, Policy, QueryRange, ServerState, TrainingProgress};
+use super::blobs::PlacedBlob;
+use super::control::FileSummary;
+use super::jobs::{
+    BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
+};
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
 

@@ -12,8 +12,9 @@ use idunno_shared::client::door::TcpDoor;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::security::Credentials;
+use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{
-    ClusterView, ControlReply, ControlRequest, FileVersion, Liveness, LogRole, PlacedBlob, SegmentView,
+    ClusterView, ControlReply, ControlRequest, FileVersion, Liveness, LogRole, SegmentView,
 };
 
 use super::World;

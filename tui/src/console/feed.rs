@@ -11,15 +11,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, LogPlace};
-use idunno_shared::wire::logs::stamp_of;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::log::LogLine;
 use crate::execute::Session;
 use crate::local::record::Record;
-use crate::tail::{Follower, Lines};
+use crate::tail::{Follower, Lines, LogLine, merged};
 
 const TAIL_PERIOD: Duration = Duration::from_millis(250);
 const STREAM_PERIOD: Duration = Duration::from_millis(700);
@@ -141,18 +139,4 @@ async fn page(
         place.after = Some(page.end);
     }
     (name.to_owned(), place, texts)
-}
-
-/// Lines of several logs in the order of their timestamps; lines without one stay behind the line before them.
-pub fn merged(lines: Vec<LogLine>) -> Vec<LogLine> {
-    let mut stamp = String::new();
-    let mut stamped: Vec<(String, LogLine)> = Vec::with_capacity(lines.len());
-    for line in lines {
-        if let Some(start) = stamp_of(&line.text) {
-            start.clone_into(&mut stamp);
-        }
-        stamped.push((stamp.clone(), line));
-    }
-    stamped.sort_by(|a, b| a.0.cmp(&b.0));
-    stamped.into_iter().map(|(_, line)| line).collect()
 }

@@ -7,21 +7,13 @@ use std::collections::VecDeque;
 pub use idunno_shared::wire::control::LogLevel as Level;
 
 use super::registry::Action;
+use crate::tail::LogLine;
 
 /// Lines that are kept.
 pub const LINES_MAX: usize = 5000;
 /// How far the furthest scroll to the side goes, in columns.
 const COLUMN_MAX: u16 = 8000;
 const COLUMN_STEP: u16 = 40;
-
-/// A line of a daemon's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogLine {
-    /// Whose log.
-    pub source: String,
-    /// What it says.
-    pub text: String,
-}
 
 /// The next least level that is shown, round and round.
 const fn next(level: Level) -> Level {

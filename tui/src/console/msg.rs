@@ -10,9 +10,9 @@ use idunno_shared::wire::control::{
     ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView,
 };
 
-use super::log::LogLine;
 use crate::command::Verb;
 use crate::execute::{Answer, Failure};
+use crate::tail::LogLine;
 
 /// What the connection's task tells.
 #[derive(Clone, Debug)]

@@ -18,7 +18,6 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::counters::{Counters, Silent};
-use super::log::LogLine;
 use super::state::{Effect, Link, Msg, NetEvent, State};
 use super::terminal::{Screen, Stops, ended_by_system};
 use super::theme::{Role, Theme};
@@ -28,6 +27,7 @@ use super::{connection, feed, look};
 use crate::command::Global;
 use crate::execute::{self as commands, Failure, Session};
 use crate::settings::{Settings, Symbols};
+use crate::tail::LogLine;
 
 const FRAME_PERIOD: Duration = Duration::from_millis(33);
 const CHANNEL: usize = 64;

@@ -4,9 +4,8 @@ use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, JobOptions, JobState, JobView,
-    Parameters,
 };
-use idunno_shared::wire::jobs::BatchSize;
+use idunno_shared::wire::jobs::{BatchSize, Parameters};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

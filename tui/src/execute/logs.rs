@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Answer, Exit, Failure, Session, members};
 use crate::command::{LeastLevel, Since};
-use crate::console::feed::merged;
-use crate::console::log::LogLine;
 use crate::tail::Lines;
+use crate::tail::{LogLine, merged};
 
 /// What is wanted of the logs.
 pub fn search(pattern: Option<String>, level: LeastLevel, since: Option<Since>) -> LogSearch {

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use idunno_shared::wire::logs::stamp_of;
+
 /// How the names of log files start.
 const PREFIX: &str = "idunnod.";
 /// How much of a file is shown that was there before.
@@ -20,6 +22,15 @@ pub const FIRST_BYTES: u64 = 64 << 10;
 pub const LOOK_BYTES_MAX: u64 = 256 << 10;
 /// The longest line, in bytes; more is cut off.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// A line of a daemon's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Whose log.
+    pub source: String,
+    /// What it says.
+    pub text: String,
+}
 
 /// The log file in `dir` that is written now.
 pub fn newest_log(dir: &Path) -> Option<PathBuf> {
@@ -160,4 +171,18 @@ fn skip_escape(chars: &mut std::str::Chars<'_>) {
         chars.next();
         chars.find(|c| ('\u{40}'..='\u{7e}').contains(c));
     }
+}
+
+/// Lines of several logs in the order of their timestamps; lines without one stay behind the line before them.
+pub fn merged(lines: Vec<LogLine>) -> Vec<LogLine> {
+    let mut stamp = String::new();
+    let mut stamped: Vec<(String, LogLine)> = Vec::with_capacity(lines.len());
+    for line in lines {
+        if let Some(start) = stamp_of(&line.text) {
+            start.clone_into(&mut stamp);
+        }
+        stamped.push((stamp.clone(), line));
+    }
+    stamped.sort_by(|a, b| a.0.cmp(&b.0));
+    stamped.into_iter().map(|(_, line)| line).collect()
 }

@@ -10,10 +10,8 @@ use std::sync::Arc;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::{DatasetName, FileName, JobName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{
-    Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX, Parameters,
-};
-use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, QueryRange, WEIGHT_MAX};
+use idunno_shared::wire::control::{Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX};
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, Parameters, QueryRange, WEIGHT_MAX};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};

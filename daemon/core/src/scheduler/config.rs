@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use idunno_shared::wire::jobs::LEASES_PER_WORKER_MAX;
 
+/// Models of which anything is kept, of a worker or at all.
+pub(super) const MODELS_MAX: usize = 256;
+
 /// The scheduler's settings. The defaults work for workers that report every second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

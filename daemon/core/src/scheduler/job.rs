@@ -13,8 +13,8 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, QueryRange};
 
 use super::JobSpec;
-use super::failure::{Breaker, History};
-use super::fairness::Service;
+use super::history::{Breaker, History};
+use super::service::Service;
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 

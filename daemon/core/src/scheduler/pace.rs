@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use idunno_shared::names::ModelName;
 
-use super::worker::MODELS_MAX;
+use super::config::MODELS_MAX;
 use crate::time::Instant;
 
 /// What is twice as old counts half as much.

@@ -6,7 +6,7 @@
 //! is asked for again. After term start a worker that reports that it trains a wanted model goes on with it. Whoever
 //! trains what is not wanted of it is told to stop.
 //!
-//! Bounds: at most [`MODELS_MAX`](super::worker::MODELS_MAX) wanted models; further ones are dropped.
+//! Bounds: at most [`MODELS_MAX`](super::config::MODELS_MAX) wanted models; further ones are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{ServerState, Training};
 
-use super::worker::MODELS_MAX;
+use super::config::MODELS_MAX;
 use super::{Effect, Scheduler};
 use crate::time::Instant;
 

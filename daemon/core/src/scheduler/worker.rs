@@ -10,9 +10,10 @@ use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState, WorkerReport};
 
-use super::failure::History;
-use super::fairness::Window;
+use super::config::MODELS_MAX;
+use super::history::{History, back_off};
 use super::pace::Rate;
+use super::service::Window;
 use super::sizing::Sizing;
 use super::{Config, OrdersPlan, RanBatch};
 use crate::ranges::RangeSet;
@@ -20,8 +21,6 @@ use crate::time::Instant;
 
 /// Reports of further workers are answered empty.
 pub(super) const WORKERS_MAX: usize = 1024;
-/// Further models of a report are not looked at.
-pub(super) const MODELS_MAX: usize = 256;
 /// A worker that is silent for so long and holds nothing is forgotten.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Seconds over which a worker's shares are counted.
@@ -87,11 +86,6 @@ impl Cooldown {
             self.until = now + back_off(config.cooldown_base, doublings, config.cooldown_max);
         }
     }
-}
-
-/// `base` doubled so often, at most `limit`.
-pub(super) fn back_off(base: Duration, doublings: u32, limit: Duration) -> Duration {
-    base.saturating_mul(1 << doublings.min(16)).min(limit)
 }
 
 #[derive(Clone, Debug)]

@@ -1,6 +1,5 @@
-//! The log: entries in the file, the newest of them in memory too.
+//! The log as the library reads and writes it: entries from the file, or from memory ([`LogIndex`](super::index::LogIndex)).
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -12,72 +11,6 @@ use redb::{Database, ReadableDatabase};
 use super::writer::Write;
 use super::{KEY_VOTE, LOG, Shared, StoreFault, blocking, decode_row, encode_row, locked, read_meta};
 use crate::consensus::config::{APPEND_BYTES_SOFT_MAX, Entry, LogId, StorageError, TypeConfig};
-
-/// Encoded bytes of the newest entries that are kept in memory, besides those not yet durable.
-pub(super) const CACHE_BYTES_MAX: usize = 8 << 20;
-
-/// Where the log begins and ends, and its newest entries.
-///
-/// Invariants: what is cached is the unbroken end of the log; what is not durable is cached.
-pub(super) struct LogIndex {
-    purged: Option<LogId>,
-    last: Option<LogId>,
-    cache: BTreeMap<u64, Cached>,
-    cache_bytes: usize,
-    /// All entries before this one are durable.
-    durable_end: u64,
-}
-
-struct Cached {
-    entry: Entry,
-    bytes: usize,
-}
-
-impl LogIndex {
-    pub(super) fn new(purged: Option<LogId>, last: Option<LogId>) -> Self {
-        let durable_end = last.map_or(0, |id| id.index + 1);
-        Self { purged, last, cache: BTreeMap::new(), cache_bytes: 0, durable_end }
-    }
-
-    fn append(&mut self, entry: Entry, bytes: usize) {
-        self.last = Some(entry.log_id);
-        self.cache_bytes += bytes;
-        self.cache.insert(entry.log_id.index, Cached { entry, bytes });
-    }
-
-    /// The entries up to `last` are durable: the oldest may leave the memory.
-    pub(super) fn durable(&mut self, last: u64) {
-        self.durable_end = self.durable_end.max(last + 1);
-        while self.cache_bytes > CACHE_BYTES_MAX {
-            let Some(oldest) = self.cache.first_entry().filter(|entry| *entry.key() < self.durable_end)
-            else {
-                return;
-            };
-            self.cache_bytes -= oldest.remove().bytes;
-        }
-    }
-
-    /// How many entries are in memory.
-    #[cfg(test)]
-    pub(super) fn cached(&self) -> usize {
-        self.cache.len()
-    }
-
-    fn truncate(&mut self, from: u64, last: Option<LogId>) {
-        let removed = self.cache.split_off(&from);
-        self.cache_bytes -= removed.values().map(|cached| cached.bytes).sum::<usize>();
-        self.durable_end = self.durable_end.min(from);
-        self.last = last;
-    }
-
-    fn purge(&mut self, upto: LogId) {
-        let kept = self.cache.split_off(&(upto.index + 1));
-        let removed = std::mem::replace(&mut self.cache, kept);
-        self.cache_bytes -= removed.values().map(|cached| cached.bytes).sum::<usize>();
-        self.purged = self.purged.max(Some(upto));
-        self.last = self.last.max(Some(upto));
-    }
-}
 
 /// Gathers entries up to a number of bytes, but at least one.
 struct Gathered {
@@ -119,17 +52,7 @@ impl LogStore {
         end: u64,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, StoreFault> {
-        let (disk_end, cached) = {
-            let index = locked(&self.shared.index);
-            let disk_end = index.cache.keys().next().map_or(end, |first| end.min(*first)).max(start);
-            // Entries are shared, not copied.
-            let cached: Vec<_> = if disk_end < end {
-                index.cache.range(disk_end..end).map(|(_, c)| (c.entry.clone(), c.bytes)).collect()
-            } else {
-                Vec::new()
-            };
-            (disk_end, cached)
-        };
+        let (disk_end, cached) = locked(&self.shared.index).cached_part(start, end);
         let mut gathered = Gathered { entries: Vec::new(), bytes_left: bytes_max, full: false };
         if start < disk_end {
             let shared = Arc::clone(&self.shared);

@@ -3,12 +3,13 @@
 //! Source: Raft (Ongaro and Ousterhout, section 5: what is persistent), and the storage contract of openraft 0.9.
 //! Invariants: a vote, an entry, a truncation or a snapshot that was reported done survives a crash; the log has no
 //! hole; nothing is purged from the log that no durable snapshot holds.
-//! Bounds: [`writer`] for the writes, [`log::CACHE_BYTES_MAX`] for entries in memory; one snapshot on disk, and
+//! Bounds: [`writer`] for the writes, [`index::CACHE_BYTES_MAX`] for entries in memory; one snapshot on disk, and
 //! another while it is being written.
 //! The state machine itself is in memory: at start it is the snapshot and the committed entries behind it.
 
 #[cfg(debug_assertions)]
 mod faults;
+mod index;
 mod log;
 mod machine;
 mod recovery;
@@ -27,7 +28,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
-use self::log::LogIndex;
+use self::index::LogIndex;
 pub(super) use self::log::LogStore;
 pub(super) use self::machine::Machine;
 pub use self::recovery::{Origin, Survivor, encode_state};

@@ -108,11 +108,11 @@ async fn memory_holds_the_newest_entries_only() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(&dir.path().join("metadata.redb"), NODE).unwrap();
     let row = encode_row(&entry(1, 0, 500)).unwrap().len();
-    let count = (log::CACHE_BYTES_MAX / row + 50) as u64;
+    let count = (index::CACHE_BYTES_MAX / row + 50) as u64;
     for index in 0..count {
         store.log.blocking_append([entry(1, index, 500)]).await.unwrap();
     }
-    assert!(locked(&store.log.shared().index).cached() * row <= log::CACHE_BYTES_MAX);
+    assert!(locked(&store.log.shared().index).cached() * row <= index::CACHE_BYTES_MAX);
     assert_eq!(store.log.try_get_log_entries(..).await.unwrap().len() as u64, count);
 }
 

@@ -16,7 +16,7 @@ use openraft::storage::LogFlushed;
 use redb::{Database, Durability};
 use tokio::sync::oneshot;
 
-use super::log::LogIndex;
+use super::index::LogIndex;
 use super::{
     KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PIECES, StoreFault, encode_row, locked,
 };

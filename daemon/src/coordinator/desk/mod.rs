@@ -18,7 +18,8 @@ use idunno_core::metadata::Applied;
 use idunno_core::scheduler::Assignment;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::{PlacedBlob, SharingView};
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::SharingView;
 use idunno_shared::wire::jobs::{
     Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, Training, WorkerReport,
 };

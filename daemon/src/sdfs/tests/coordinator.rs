@@ -8,9 +8,9 @@ use idunno_shared::client::frames::{read_frame, write_frame};
 use idunno_shared::client::link::Link;
 use idunno_shared::ids::{NodeId, Term, UploadId};
 use idunno_shared::names::FileName;
-use idunno_shared::wire::blobs::{BlobRef, COPIES, Holder};
+use idunno_shared::wire::blobs::{BlobRef, COPIES, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    Chain, Change, Changed, ControlReply, ControlRequest, FileVersion, NewFile, PlacedBlob,
+    Chain, Change, Changed, ControlReply, ControlRequest, FileVersion, NewFile,
 };
 use idunno_shared::wire::frame::{Answer, Call, Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};

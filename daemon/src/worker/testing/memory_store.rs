@@ -8,8 +8,7 @@ use bytes::Bytes;
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::names::DatasetName;
-use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::PlacedBlob;
+use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 
 use super::super::ports::{Fetched, Store, StoreError};
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
-use idunno_shared::wire::control::{Parameters, WorkerView};
+use idunno_shared::wire::control::WorkerView;
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, QueryInput, QueryRange, RecordFormat, RecordsGrant, ServerState,
-    Training,
+    Grant, Lease, ModelArtefact, ModelState, Parameters, QueryInput, QueryRange, RecordFormat, RecordsGrant,
+    ServerState, Training,
 };
 use idunno_shared::wire::refusal::RefusalCode;
 use serde_json::Value;

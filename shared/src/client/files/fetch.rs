@@ -17,11 +17,12 @@ use super::Files;
 use super::connection::BlobError;
 use super::pool::Lane;
 use crate::ids::Digest;
-use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder};
-use crate::wire::control::PlacedBlob;
+use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder, PlacedBlob};
 
 /// Blobs that are read at once into memory.
 pub const BLOBS_IN_FLIGHT: usize = 32;
+/// Extents of a file that are read at once.
+pub const EXTENTS_IN_FLIGHT: usize = 4;
 /// Largest blob that shares a connection with many others, in bytes.
 pub const SMALL_BYTES_MAX: u64 = 1 << 20;
 
@@ -167,7 +168,7 @@ impl Files {
 }
 
 fn lane_number(turn: usize) -> u8 {
-    u8::try_from(turn % super::get::EXTENTS_IN_FLIGHT).unwrap_or(0)
+    u8::try_from(turn % EXTENTS_IN_FLIGHT).unwrap_or(0)
 }
 
 /// Bytes kept in memory.

@@ -18,16 +18,15 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::fetch::{FetchError, SMALL_BYTES_MAX};
+use super::fetch::{EXTENTS_IN_FLIGHT, FetchError, SMALL_BYTES_MAX};
 use super::target::Target;
 use super::{Files, Progress, Unavailable};
 use crate::client::cluster::ClusterError;
 use crate::names::FileName;
-use crate::wire::control::{ControlReply, ControlRequest, FileVersion, PlacedBlob};
+use crate::wire::blobs::PlacedBlob;
+use crate::wire::control::{ControlReply, ControlRequest, FileVersion};
 use crate::wire::refusal::Refusal;
 
-/// Extents of a file that are read at once.
-pub const EXTENTS_IN_FLIGHT: usize = 4;
 /// Batches of files that are read at once.
 pub const BATCHES_IN_FLIGHT: usize = 4;
 /// Most small files in a batch.

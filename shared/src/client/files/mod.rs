@@ -12,7 +12,7 @@
 //! verified.
 //!
 //! Bounds: a put holds at most [`put::MEMORY_BYTES_MAX`] of file bytes; a get holds a few MiB an extent, at most
-//! [`get::EXTENTS_IN_FLIGHT`] extents at once.
+//! [`fetch::EXTENTS_IN_FLIGHT`] extents at once.
 //!
 //! It does not choose holders, and it deletes nothing: the coordinator does.
 

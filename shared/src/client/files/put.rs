@@ -27,10 +27,8 @@ use super::{Files, Progress};
 use crate::client::cluster::ClusterError;
 use crate::ids::{Digest, NodeId, UploadId};
 use crate::names::FileName;
-use crate::wire::blobs::BlobRef;
-use crate::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, EXTENTS_PER_FILE_MAX, NewFile, PlacedBlob,
-};
+use crate::wire::blobs::{BlobRef, PlacedBlob};
+use crate::wire::control::{Change, Changed, ControlReply, ControlRequest, EXTENTS_PER_FILE_MAX, NewFile};
 use crate::wire::refusal::Refusal;
 
 /// File bytes that one put holds in memory at most.

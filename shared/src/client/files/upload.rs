@@ -18,8 +18,8 @@ use super::pool::Lane;
 use super::{Files, PutError};
 use crate::client::cluster::ClusterError;
 use crate::ids::{Digest, NodeId, UploadId};
-use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder};
-use crate::wire::control::{Chain, ControlReply, ControlRequest, PlacedBlob};
+use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder, PlacedBlob};
+use crate::wire::control::{Chain, ControlReply, ControlRequest};
 use crate::wire::refusal::{Refusal, RefusalCode};
 
 /// Plans that are tried before fewer copies than planned are accepted.

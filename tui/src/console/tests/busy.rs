@@ -1,19 +1,19 @@
 //! A cluster at work, for pictures: seven members of which one has died, two jobs, a past.
 
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
-use idunno_shared::wire::blobs::{BlobRef, Holder};
+use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
     AssignmentView, ClusterView, DeadLetter, FileVersion, FolderEntry, JobState, JobView, LeaseStage,
-    LeaseView, Liveness, LoadView, LogRole, ModelView, PlacedBlob, RatesView, StoreView, WorkerView,
+    LeaseView, Liveness, LoadView, LogRole, ModelView, RatesView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 
 use crossterm::event::KeyCode;
 
 use super::{job, member, press, push};
-use crate::console::log::LogLine;
 use crate::console::state::{Effect, Facts, Msg, NetEvent, Page, Question, State};
 use crate::console::update::update;
+use crate::tail::LogLine;
 
 const MEMBERS: u16 = 7;
 /// 2026-11-23 01:50:00 UTC.

@@ -18,13 +18,13 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
-use super::log::LogLine;
 use super::state::{Effect, FilesQuery, Link, Mode, Msg, NetEvent, Page, Question, State};
 use super::theme::Theme;
 use super::update::update;
 use super::view::view;
 use crate::command::{JobRef, Palette, Verb};
 use crate::execute::{Answer, Exit, Failure};
+use crate::tail::LogLine;
 
 const MONO: Theme = Theme { palette: Palette::Mono, unicode: false };
 

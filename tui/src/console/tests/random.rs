@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use super::busy::busy;
 use super::{entry, fixture};
 use crate::command::registry::Danger;
-use crate::console::log::LogLine;
 use crate::console::state::{Effect, Facts, Mode, Msg, NetEvent, Page, State};
 use crate::console::update::update;
 use crate::execute::{Answer, Exit, Failure};
+use crate::tail::LogLine;
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -8,9 +8,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthChar;
 
-use crate::console::log::{Level, Log, LogLine, word};
+use crate::console::log::{Level, Log, word};
 use crate::console::state::State;
 use crate::console::theme::{Role, Theme};
+use crate::tail::LogLine;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);

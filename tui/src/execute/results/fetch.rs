@@ -6,9 +6,8 @@ use std::time::Duration;
 use idunno_shared::client::files::{Files, Progress, get, target};
 use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{
-    ControlReply, ControlRequest, JobState, JobView, PlacedBlob, SegmentView,
-};
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState, JobView, SegmentView};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
