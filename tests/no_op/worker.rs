@@ -9,8 +9,8 @@ use idunno_shared::client::files::Files;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::Change;
 use idunno_shared::wire::jobs::{
-    BatchOutcome, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SegmentCommit, ServerState,
-    Training, WorkerReport,
+    BatchOutcome, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SEGMENT_BATCHES,
+    SegmentCommit, ServerState, Training, WorkerReport,
 };
 use tokio::task::JoinHandle;
 
@@ -18,8 +18,6 @@ use tokio::task::JoinHandle;
 pub(crate) const MODEL: &str = "mnist-mlp";
 /// Above that of any member's own worker.
 const GENERATION: u64 = 1 << 40;
-/// Batches in a segment: enough to make its storing cheap, few enough to hold further leases meanwhile.
-const SEGMENT_BATCHES: usize = 96;
 const WAIT_MS: u32 = 1_000;
 
 pub(crate) struct NoOpWorker {

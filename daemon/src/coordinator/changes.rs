@@ -96,7 +96,8 @@ impl Office {
             // It cannot list its models: it says itself, when it is to train one, what it does not have.
             return Ok(());
         }
-        let offered = reports.into_values().filter_map(|report| report.offers).flatten().collect();
+        let offered =
+            reports.values().filter_map(|report| report.offers.as_ref()).flatten().cloned().collect();
         let state = self.state();
         models.iter().try_for_each(|model| state.check_model(model, &offered))
     }

@@ -7,8 +7,8 @@ use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{
-    AssignmentView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, JobView, LeaseView,
-    ModelView, SegmentView,
+    AssignmentView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, JobView,
+    LEASES_SHOWN_MAX, LeaseStage, LeaseView, ModelView, SegmentView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -145,6 +145,9 @@ impl Office {
         }
         let mut rows = views::leases(&self.means.membership.current(), &desk);
         rows.retain(|row| job.is_none_or(|job| row.lease.job == job));
+        if rows.len() > LEASES_SHOWN_MAX {
+            rows.retain(|row| row.stage != LeaseStage::Ran);
+        }
         Ok(rows)
     }
 

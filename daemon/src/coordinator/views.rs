@@ -12,6 +12,7 @@ use idunno_shared::wire::control::{
     MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::frame::Reply;
+use idunno_shared::wire::jobs::WorkerReport;
 use idunno_shared::wire::membership::MemberState;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -173,7 +174,7 @@ impl Office {
         let (state, view) = (self.state(), self.means.membership.current());
         let desk = self.desk_view().await.ok()?;
         let leadership = self.means.consensus.leadership().borrow().clone();
-        let worker = |(&node, report): (&NodeId, &idunno_shared::wire::jobs::WorkerReport)| WorkerView {
+        let worker = |(&node, report): (&NodeId, &Arc<WorkerReport>)| WorkerView {
             node,
             server: report.server.clone(),
             models: report.models.clone(),

@@ -1,7 +1,7 @@
 //! Result rows on their way to the store: what has run, cut into segments.
 //!
-//! Decides when rows become a segment: after [`AGE_MAX`], at [`SEGMENT_BYTES`], or at once when nothing else is to be
-//! waited for. Source: the design, section 8 (segments).
+//! Decides when rows become a segment: after [`AGE_MAX`], at [`SEGMENT_BYTES`] or [`SEGMENT_BATCHES`], or at once when
+//! nothing else is to be waited for. Source: the design, section 8 (segments).
 //!
 //! Invariants: a segment holds one job's rows; one segment a job is on its way at a time, the next fills meanwhile; a
 //! batch is in exactly one place until its segment is answered or the batch is dropped.
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::jobs::{BatchOutcome, Lease};
+use idunno_shared::wire::jobs::{BatchOutcome, Lease, SEGMENT_BATCHES};
 use tokio::time::Instant;
 
 /// How long rows wait for company.
@@ -45,7 +45,8 @@ struct Buffer {
 impl Buffer {
     fn due_at(&self) -> Option<Instant> {
         let since = self.since.filter(|_| !self.on_its_way)?;
-        Some(if self.bytes >= SEGMENT_BYTES { since } else { since + AGE_MAX })
+        let is_full = self.bytes >= SEGMENT_BYTES || self.waiting.len() >= SEGMENT_BATCHES;
+        Some(if is_full { since } else { since + AGE_MAX })
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_go_by_age_size_or_flush() {
+    fn rows_go_by_age_size_number_or_flush() {
         let now = Instant::now();
         let mut segments = Segments::default();
         segments.add(outcome(1, 0), b"a\n".to_vec(), now);
@@ -146,6 +147,12 @@ mod tests {
         segments.add(outcome(2, 0), vec![b'\n'; SEGMENT_BYTES], now);
         assert!(segments.cut(false, now).is_some(), "large enough");
         segments.answered(JobId(2));
+        for first in 0..SEGMENT_BATCHES as u64 {
+            assert!(segments.cut(false, now).is_none());
+            segments.add(outcome(3, first), b"d\n".to_vec(), now);
+        }
+        assert_eq!(segments.cut(false, now).unwrap().batches.len(), SEGMENT_BATCHES, "of enough batches");
+        segments.answered(JobId(3));
         segments.add(outcome(1, 2), b"c\n".to_vec(), now);
         assert!(segments.cut(true, now).is_some(), "flushed");
         assert!(segments.cut(true, now).is_none(), "nothing left");

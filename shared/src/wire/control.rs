@@ -22,6 +22,8 @@ pub const ITEMS_PER_REQUEST_MAX: usize = 1024;
 pub const EXTENTS_PER_FILE_MAX: usize = 65_536;
 /// Most versions of a file that are kept.
 pub const VERSIONS_KEPT: usize = 5;
+/// Most batches that are told of at once: so many fit into a frame.
+pub const LEASES_SHOWN_MAX: usize = 65_536;
 /// The data set that `populate-test-data` fills and `add-job` reads unless told otherwise.
 pub const DATASET_DEFAULT: &str = "test-data";
 /// The file of a data set that is its label table, not a query.
@@ -152,7 +154,8 @@ pub enum ControlRequest {
     },
     /// `logs --grep`: what a search finds in the log of the member asked.
     SearchLog(LogSearch),
-    /// `get-job-leases`: the batches of one job or all in workers' hands, as these said last.
+    /// `get-job-leases`: the batches of one job or all in workers' hands, as these said last. If there are more than
+    /// [`LEASES_SHOWN_MAX`], without those that await their commit.
     Leases(Option<JobId>),
     /// `backup`: all metadata at one moment, answered in pieces until the one that has a digest.
     Backup,

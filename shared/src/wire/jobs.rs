@@ -19,8 +19,12 @@ use crate::names::{DatasetName, FileName, ModelName, ParameterName};
 pub const BATCH_QUERIES_MAX: u32 = 4096;
 /// Most leases of one worker that are at work: one that runs and one that waits.
 pub const LEASES_PER_WORKER_MAX: usize = 2;
-/// Most leases of one worker in all, those that have run and await their commit included.
-pub const LEASES_HELD_MAX: usize = 256;
+/// Most leases of one worker in all, those that have run and await their commit included: room for two segments, of
+/// which one fills while the other is stored, and more.
+pub const LEASES_HELD_MAX: usize = 1024;
+/// So many batches fill a segment, however few rows they have. Its two flushes, on four disks each, are then little beside
+/// what leasing the batches costs, and its worker still has room for further leases.
+pub const SEGMENT_BATCHES: usize = 384;
 /// Longest reason kept with a failure, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 

@@ -2,6 +2,7 @@
 //! after every event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
@@ -243,7 +244,7 @@ impl World {
                     let orders = Local::Orders { term, plan: OrdersPlan::default(), number };
                     self.send_local(node, orders);
                 }
-                self.tell(Event::Report(report));
+                self.tell(Event::Report(Arc::new(report)));
             }
             Message::Commit { worker, generation, ran, rows } => {
                 let lease = ran.lease;

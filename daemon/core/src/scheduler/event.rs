@@ -1,6 +1,7 @@
 //! What goes into the scheduler and what comes out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
@@ -42,7 +43,7 @@ pub enum Event {
     /// The workers that are alive as far as membership knows: once all have reported, the claim grace is over early.
     ExpectedWorkers(BTreeSet<NodeId>),
     /// A worker's heartbeat and pull.
-    Report(WorkerReport),
+    Report(Arc<WorkerReport>),
     /// Membership says that the worker is dead or has left: its leases return at once.
     WorkerDead(NodeId),
     /// The log accepted a segment's rows.

@@ -32,7 +32,7 @@ pub(super) struct Clerk {
     scheduler: Scheduler,
     pub(super) inputs: mpsc::Sender<Input>,
     waiting: BTreeMap<NodeId, Answer<Orders>>,
-    reports: BTreeMap<NodeId, WorkerReport>,
+    reports: BTreeMap<NodeId, Arc<WorkerReport>>,
     live: BTreeSet<NodeId>,
     has_leased: bool,
     /// What the scheduler was told last of each job, but for its pending queries.
@@ -163,7 +163,8 @@ impl Clerk {
             // Its asker has given up, or is about to read this.
             let _ = older.send(Ok(Orders { term: self.term, ..Orders::default() }));
         }
-        self.reports.insert(worker, report.clone());
+        let report = Arc::new(report);
+        self.reports.insert(worker, Arc::clone(&report));
         self.tell(Event::Report(report));
     }
 
@@ -207,7 +208,8 @@ impl Clerk {
         let weights = |lease: Lease| orders::weights(&state, lease);
         orders::fit(&mut plan.grants, weights, |lease, kept| self.scheduler.shorten(worker, lease, kept));
         let view = self.means.membership.current();
-        let orders = orders::orders(&state, &view, self.term, &plan, self.reports.get(&worker));
+        let orders =
+            orders::orders(&state, &view, self.term, &plan, self.reports.get(&worker).map(Arc::as_ref));
         self.note_grants(worker, &orders);
         // A worker that has gone does not list the leases in its next report, so they return.
         let _ = reply.send(Ok(orders));

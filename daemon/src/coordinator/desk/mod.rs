@@ -11,7 +11,7 @@ mod clerk;
 mod results;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use idunno_core::metadata::Applied;
@@ -39,7 +39,7 @@ pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct DeskView {
     /// The newest report of each worker.
-    pub reports: BTreeMap<NodeId, WorkerReport>,
+    pub reports: BTreeMap<NodeId, Arc<WorkerReport>>,
     /// Who works for which job.
     pub assignments: Vec<Assignment>,
     /// Queries leased, by job.

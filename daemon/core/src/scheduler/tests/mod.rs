@@ -6,6 +6,7 @@ mod sharing;
 mod speculation;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
@@ -42,7 +43,7 @@ impl Bench {
         let mut bench = Self::claiming(queries);
         bench.pass(1_000);
         for node in 1..=workers {
-            bench.tell(Event::Report(WorkerReport { wanted: 0, ..report(node) }));
+            bench.tell(Event::Report(Arc::new(WorkerReport { wanted: 0, ..report(node) })));
         }
         bench
     }
@@ -79,7 +80,7 @@ impl Bench {
     /// The worker reports these leases and wants so many batches; its orders, if they come at once.
     fn pull(&mut self, node: u64, wanted: u8, leases: &[Lease]) -> OrdersPlan {
         let asked = WorkerReport { wanted, leases: leases.to_vec(), ..report(node) };
-        orders(node, self.tell(Event::Report(asked)))
+        orders(node, self.tell(Event::Report(Arc::new(asked))))
     }
 
     fn pull_one(&mut self, node: u64) -> Lease {
@@ -153,15 +154,18 @@ fn range(first: u64, count: u32) -> QueryRange {
 #[test]
 fn a_report_is_answered_when_work_appears_or_its_wait_is_over() {
     let mut bench = Bench::new(0, 2);
-    assert_eq!(bench.tell(Event::Report(report(1))), Vec::new());
+    assert_eq!(bench.tell(Event::Report(Arc::new(report(1)))), Vec::new());
     let granted = orders(1, bench.tell(Event::Job(spec(1, 15))));
     assert_eq!(granted.grants[0].range, range(0, 10));
     assert_eq!(bench.pull(2, 1, &[]).grants[0].range, range(10, 5));
-    assert_eq!(bench.tell(Event::Report(WorkerReport { worker: NodeId(3), ..report(3) })), Vec::new());
+    assert_eq!(
+        bench.tell(Event::Report(Arc::new(WorkerReport { worker: NodeId(3), ..report(3) }))),
+        Vec::new()
+    );
     let answered = bench.pass(WAIT_MS.into());
     assert!(answered.contains(&Effect::Answer { worker: NodeId(3), plan: OrdersPlan::default() }));
     let heartbeat = WorkerReport { wait_ms: 0, ..report(3) };
-    assert_eq!(bench.tell(Event::Report(heartbeat)).len(), 1);
+    assert_eq!(bench.tell(Event::Report(Arc::new(heartbeat))).len(), 1);
 }
 
 #[test]
@@ -171,7 +175,7 @@ fn the_dead_and_the_restarted_lose_their_leases_at_once() {
     bench.tell(Event::WorkerDead(NodeId(1)));
     let again = bench.pull_one(2);
     assert_eq!((again.range, again.attempt), (first.range, 2));
-    bench.tell(Event::Report(WorkerReport { generation: 2, wanted: 0, ..report(2) }));
+    bench.tell(Event::Report(Arc::new(WorkerReport { generation: 2, wanted: 0, ..report(2) })));
     assert_eq!(bench.pull_one(3).attempt, 3);
     assert_eq!(bench.pull(1, 0, &[first]).cancelled, [first]);
 }
@@ -213,7 +217,7 @@ fn the_first_claimant_of_an_older_lease_wins() {
     assert_eq!(bench.pull(2, 0, &[overlapping]).cancelled, [overlapping]);
     assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), [old]);
     // The last of the expected ends the grace: the worker that waits is served.
-    let granted = orders(1, bench.tell(Event::Report(WorkerReport { wanted: 0, ..report(3) })));
+    let granted = orders(1, bench.tell(Event::Report(Arc::new(WorkerReport { wanted: 0, ..report(3) }))));
     assert_eq!(granted.grants[0].range, range(0, 10));
     bench.commit(1, old);
     assert_eq!(bench.scheduler.pending(JOB), 10);
@@ -422,7 +426,12 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_again_when_resumed() {
 fn answers_that_await_their_commit_keep_a_job_from_being_paused() {
     let mut bench = Bench::new(1_000, 3);
     let answered = bench.pull_one(3);
-    bench.tell(Event::Report(WorkerReport { leases: vec![answered], ran: 1, wanted: 0, ..report(3) }));
+    bench.tell(Event::Report(Arc::new(WorkerReport {
+        leases: vec![answered],
+        ran: 1,
+        wanted: 0,
+        ..report(3)
+    })));
     for turn in 0..20 {
         let node = turn % 2 + 1;
         let lease = bench.pull_one(node);
@@ -489,7 +498,7 @@ fn whoever_trains_what_nobody_wants_is_told_to_stop() {
     bench.tell(Event::ModelWanted { model: new.clone(), training: trained_with(7) });
     let trains = |node, bench: &mut Bench| {
         let models = vec![(new.clone(), ModelState::Training)];
-        orders(node, bench.tell(Event::Report(WorkerReport { models, wait_ms: 0, ..report(node) })))
+        orders(node, bench.tell(Event::Report(Arc::new(WorkerReport { models, wait_ms: 0, ..report(node) }))))
             .stop_training
     };
     assert_eq!(trains(1, &mut bench), [], "it is the one that is wanted");
@@ -529,6 +538,6 @@ fn batches_that_have_run_keep_a_worker_from_nothing() {
     let held = [bench.pull_one(1), bench.pull_one(1)];
     assert_eq!(bench.pull(1, 1, &held), OrdersPlan::default(), "two are at work");
     let ran = WorkerReport { wanted: 1, leases: held.to_vec(), ran: 1, ..report(1) };
-    let granted = orders(1, bench.tell(Event::Report(ran))).grants;
+    let granted = orders(1, bench.tell(Event::Report(Arc::new(ran)))).grants;
     assert_eq!(granted.len(), 1, "one of the two has run");
 }
