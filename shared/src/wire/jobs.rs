@@ -265,7 +265,8 @@ pub struct WorkerReport {
     /// Its models' states.
     pub models: Vec<(ModelName, ModelState)>,
     /// The leases it holds, whoever granted them: first those that have run and have no commit yet, then the one that
-    /// runs, then those that wait to run.
+    /// runs, then those that wait to run; at most [`LEASES_HELD_MAX`].
+    #[serde(with = "super::leases")]
     pub leases: Vec<Lease>,
     /// How many of these have run, and only await their commit: they keep it from nothing.
     pub ran: u16,

@@ -7,6 +7,7 @@ pub mod election;
 pub mod frame;
 pub mod introduction;
 pub mod jobs;
+mod leases;
 pub mod logs;
 pub mod membership;
 pub mod refusal;

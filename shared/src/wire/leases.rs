@@ -1,0 +1,83 @@
+//! How a worker's leases travel in a report: the ranges of neighbours that have job, attempt and term in common, said once.
+//!
+//! A worker with small batches has hundreds of leases in each of thousands of reports a second, nearly all of one job.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::jobs::{LEASES_HELD_MAX, Lease, QueryRange};
+use crate::ids::{JobId, Term};
+
+/// Leases that differ in their ranges only.
+#[derive(Serialize, Deserialize)]
+struct Run<R> {
+    job: JobId,
+    attempt: u32,
+    term: Term,
+    ranges: R,
+}
+
+/// The ranges of these.
+struct Ranges<'a>(&'a [Lease]);
+
+impl Serialize for Ranges<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|lease| lease.range))
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(leases: &[Lease], serializer: S) -> Result<S::Ok, S::Error> {
+    let key = |lease: &Lease| (lease.job, lease.attempt, lease.term);
+    let runs: Vec<_> = leases.chunk_by(|one, next| key(one) == key(next)).collect();
+    serializer.collect_seq(runs.into_iter().map(|run| {
+        let Lease { job, attempt, term, .. } = run[0];
+        Run { job, attempt, term, ranges: Ranges(run) }
+    }))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lease>, D::Error> {
+    let runs = Vec::<Run<Vec<QueryRange>>>::deserialize(deserializer)?;
+    let count: usize = runs.iter().map(|run| run.ranges.len()).sum();
+    if count > LEASES_HELD_MAX {
+        return Err(D::Error::custom(format!(
+            "{count} leases of one worker, at most {LEASES_HELD_MAX} are possible"
+        )));
+    }
+    let leases = runs.into_iter().flat_map(|Run { job, attempt, term, ranges }| {
+        ranges.into_iter().map(move |range| Lease { job, range, attempt, term })
+    });
+    Ok(leases.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Report(#[serde(with = "super")] Vec<Lease>);
+
+    fn lease(job: u64, first: u64, attempt: u32) -> Lease {
+        Lease { job: JobId(job), range: QueryRange { first, count: 1 }, attempt, term: Term(3) }
+    }
+
+    #[test]
+    fn leases_come_back_in_their_order_and_cost_their_ranges() {
+        let mixed =
+            Report(vec![lease(1, 0, 1), lease(1, 1, 1), lease(2, 5, 1), lease(1, 2, 1), lease(1, 3, 2)]);
+        for report in [Report(Vec::new()), mixed] {
+            let bytes = rmp_serde::to_vec(&report).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Report>(&bytes).unwrap(), report);
+        }
+        let many = Report((0..LEASES_HELD_MAX as u64).map(|first| lease(1, first, 1)).collect());
+        let bytes = rmp_serde::to_vec(&many).unwrap();
+        assert!(bytes.len() < 6 * LEASES_HELD_MAX, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn more_than_a_worker_may_hold_are_refused() {
+        let many = Report((0..=LEASES_HELD_MAX as u64).map(|first| lease(1, first, 1)).collect());
+        let bytes = rmp_serde::to_vec(&many).unwrap();
+        let error = rmp_serde::from_slice::<Report>(&bytes).unwrap_err();
+        assert!(error.to_string().contains("at most 1024"), "{error}");
+    }
+}
