@@ -1,7 +1,7 @@
 //! The file server: blobs on this member's disk, served to clients, to other holders and to the coordinator.
 //!
-//! [`store`] keeps blobs, [`server`] serves a connection for blobs (its answering half is `replies`), [`orders`] obeys the coordinator, [`scrub`] reads
-//! everything again and again.
+//! [`store`] keeps blobs, [`server`] serves a connection for blobs (`replies` is its answering half, [`connection`] what
+//! both halves share), [`orders`] obeys the coordinator, [`scrub`] reads everything again and again.
 
 pub mod connection;
 pub mod orders;
