@@ -1,20 +1,21 @@
-//! What a daemon is told: by a TOML file, the environment and flags, in rising precedence.
+//! What a daemon is told, checked: nothing starts before everything in it can be used.
 //!
-//! One structure serves all three, so that they cannot drift: clap reads flags and environment, serde the file, and
-//! what the former leaves out is taken from the latter. Everything is checked here, before anything starts.
+//! [`Settings`] is what is given; here the defaults are filled in, and what comes of it is what an introducer or a member
+//! needs.
 
+mod error;
 pub mod report;
+mod settings;
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
 use idunno_shared::names::MemberName;
-use serde::Deserialize;
-use thiserror::Error;
 
+pub use self::error::ConfigError;
+use self::error::invalid;
+pub use self::settings::{LogFormat, Settings};
 use crate::net::rooms::Limits;
 use crate::sdfs::scrub;
 use crate::sdfs::store::RESERVE_BYTES;
@@ -35,146 +36,6 @@ const LIMIT_MEMBERS_MIN: usize = 64;
 const LIMIT_REQUESTS_MAX: usize = 65_536;
 /// In place of a URL: this member has no model server, and works for no job.
 pub const NO_MODEL_SERVER: &str = "none";
-
-/// Why the settings cannot be used.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not valid; the message names line and key.
-    #[error("the configuration file {path} is not valid: {source}")]
-    Parse {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: Box<toml::de::Error>,
-    },
-    /// A setting is missing.
-    #[error("'{key}' is not set: give --{flag}, {variable} or '{key}' in the configuration file")]
-    Missing {
-        /// The key in the file.
-        key: &'static str,
-        /// The flag.
-        flag: &'static str,
-        /// The environment variable.
-        variable: &'static str,
-    },
-    /// Nothing says how others prove that they belong here.
-    #[error(
-        "'secret' is not set: make the cluster's with 'idunno cluster init --out FILE', and give that file to each of its \
-         processes by --secret, IDUNNO_SECRET or 'secret' in the configuration file (--insecure does without, on loopback)"
-    )]
-    NoSecret,
-    /// A setting has a value that cannot be used.
-    #[error("'{key}' = {value} cannot be used: {why}")]
-    Invalid {
-        /// The key in the file.
-        key: &'static str,
-        /// The value.
-        value: String,
-        /// What is wrong with it, and what to do.
-        why: String,
-    },
-}
-
-/// Settings as given: nothing here has a default yet.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub struct Settings {
-    /// A TOML file with these settings, keys with underscores (listen, data_dir, ...)
-    #[arg(long, env = "IDUNNO_CONFIG", value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-    /// Address and port to listen on, TCP and UDP [default: 0.0.0.0:7401, introducer 0.0.0.0:7400]
-    #[arg(long, env = "IDUNNO_LISTEN", value_name = "IP:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// Address that others reach this process at, if it is not the one listened on
-    #[arg(long, env = "IDUNNO_ADVERTISE", value_name = "IP[:PORT]")]
-    pub advertise: Option<String>,
-    /// Directory for everything this process keeps [default: /var/lib/idunno]
-    #[arg(long, env = "IDUNNO_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The introducer's address
-    #[arg(long, env = "IDUNNO_INTRODUCER", value_name = "HOST:PORT")]
-    pub introducer: Option<String>,
-    /// This member's name as people see it [default: the host's name]
-    #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
-    pub name: Option<String>,
-    /// A model server that is managed elsewhere, or 'none' [default: http://127.0.0.1:8080]
-    #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
-    pub model_server_url: Option<String>,
-    /// A Python with idunno_model_server installed: run and supervise a model server by it
-    #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PYTHON")]
-    pub model_server_python: Option<PathBuf>,
-    /// Threads of the supervised model server [default: one per core]
-    #[arg(long, env = "IDUNNO_THREADS", value_name = "N")]
-    pub threads: Option<usize>,
-    /// The cluster's secret, as made by 'idunno cluster init': the same file for all processes of the cluster
-    #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
-    pub secret: Option<PathBuf>,
-    /// Do without a secret: anybody on this machine may do everything. On loopback only
-    #[arg(long, env = "IDUNNO_INSECURE", num_args = 0..=1, default_missing_value = "true")]
-    pub insecure: Option<bool>,
-    /// Raft heartbeat in milliseconds, 20 to 1,000 [default: 100]
-    #[arg(long, env = "IDUNNO_HEARTBEAT_MS", value_name = "MS")]
-    pub heartbeat_ms: Option<u64>,
-    /// Disk space that stored files leave free, in MiB, up to 1,048,576 [default: 256]
-    #[arg(long, env = "IDUNNO_DISK_RESERVE_MIB", value_name = "MIB")]
-    pub disk_reserve_mib: Option<u64>,
-    /// Seconds in which everything stored is read again and verified, at least 1 [default: 604800, a week]
-    #[arg(long, env = "IDUNNO_SCRUB_PERIOD_S", value_name = "S")]
-    pub scrub_period_s: Option<u64>,
-    /// What to log, as tracing directives [default: info]
-    #[arg(long, env = "IDUNNO_LOG", value_name = "FILTER")]
-    pub log: Option<String>,
-    /// Directory for log files [default: logs in the data directory]
-    #[arg(long, env = "IDUNNO_LOG_DIR", value_name = "DIR")]
-    pub log_dir: Option<PathBuf>,
-    /// Days of log files to keep [default: 14]
-    #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
-    pub log_files: Option<usize>,
-    /// The most that a day's log may take, in MiB, 1 to 65,536; beyond it the day's oldest lines go [default: 32]
-    #[arg(long, env = "IDUNNO_LOG_DAY_MIB", value_name = "MIB")]
-    pub log_day_mib: Option<u64>,
-    /// How log files are written [default: human]
-    #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
-    pub log_format: Option<LogFormat>,
-    /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
-    #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// Connections that have not said hello at once, 1 to 4,096: further ones wait [default: 1024]
-    #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
-    pub limit_greetings: Option<usize>,
-    /// Connections of other members at once, 64 to 4,096 [default: 1024]
-    #[arg(long, env = "IDUNNO_LIMIT_MEMBERS", value_name = "N")]
-    pub limit_members: Option<usize>,
-    /// Connections of people's programs at once, 1 to 4,096 [default: 1024]
-    #[arg(long, env = "IDUNNO_LIMIT_CLIENTS", value_name = "N")]
-    pub limit_clients: Option<usize>,
-    /// Of these, connections of one identity, 1 to 4,096 [default: 256]
-    #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_CONNECTIONS", value_name = "N")]
-    pub limit_identity_connections: Option<usize>,
-    /// Requests at work of one identity, 1 to 65,536 [default: 512]
-    #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_REQUESTS", value_name = "N")]
-    pub limit_identity_requests: Option<usize>,
-}
-
-/// How a log's lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Human,
-    /// A JSON object a line.
-    Json,
-}
 
 /// How the model server is had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,46 +100,6 @@ pub struct MemberConfig {
 }
 
 impl Settings {
-    /// Fills what flags and environment left out from the file, if one is named.
-    pub fn with_file(self) -> Result<Self, ConfigError> {
-        let Some(path) = self.config.clone() else { return Ok(self) };
-        let text =
-            fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        let file: Self =
-            toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })?;
-        Ok(self.or(file))
-    }
-
-    fn or(self, file: Self) -> Self {
-        Self {
-            config: self.config,
-            listen: self.listen.or(file.listen),
-            advertise: self.advertise.or(file.advertise),
-            data_dir: self.data_dir.or(file.data_dir),
-            introducer: self.introducer.or(file.introducer),
-            name: self.name.or(file.name),
-            model_server_url: self.model_server_url.or(file.model_server_url),
-            model_server_python: self.model_server_python.or(file.model_server_python),
-            threads: self.threads.or(file.threads),
-            secret: self.secret.or(file.secret),
-            insecure: self.insecure.or(file.insecure),
-            heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
-            disk_reserve_mib: self.disk_reserve_mib.or(file.disk_reserve_mib),
-            scrub_period_s: self.scrub_period_s.or(file.scrub_period_s),
-            log: self.log.or(file.log),
-            log_dir: self.log_dir.or(file.log_dir),
-            log_files: self.log_files.or(file.log_files),
-            log_day_mib: self.log_day_mib.or(file.log_day_mib),
-            limit_greetings: self.limit_greetings.or(file.limit_greetings),
-            limit_members: self.limit_members.or(file.limit_members),
-            limit_clients: self.limit_clients.or(file.limit_clients),
-            limit_identity_connections: self.limit_identity_connections.or(file.limit_identity_connections),
-            limit_identity_requests: self.limit_identity_requests.or(file.limit_identity_requests),
-            log_format: self.log_format.or(file.log_format),
-            metrics_listen: self.metrics_listen.or(file.metrics_listen),
-        }
-    }
-
     /// What an introducer needs.
     pub fn introducer(&self) -> Result<Common, ConfigError> {
         self.common(INTRODUCER_PORT)
@@ -468,10 +289,6 @@ fn is_on_loopback(place: &str) -> bool {
         None => place.split(':').next().unwrap_or_default(),
     };
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
-fn invalid(key: &'static str, value: impl std::fmt::Display, why: impl Into<String>) -> ConfigError {
-    ConfigError::Invalid { key, value: value.to_string(), why: why.into() }
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ def install_without_package(scene):
     scene.members.append(machine)
     scene.cluster.wait_state(machine, ["up"])
     scene.note("power_on_to_working_by_script_s", since)
-    status = f"umask 077; cat > /root/me.pem; idunno --identity /root/me.pem --cluster {machine.address}:7401 status"
+    status = f"umask 077; cat > /run/me.pem; idunno --identity /run/me.pem --cluster {machine.address}:7401 status"
     machine.shell(status, stdin=None, input=scene.cluster.identity.read_text())
 
     since, main = time.monotonic(), [machine.unit(unit, "MainPID") for unit in (INTRODUCER, MEMBER)]

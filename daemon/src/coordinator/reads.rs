@@ -8,7 +8,7 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{
     AssignmentView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, JobView,
-    LEASES_SHOWN_MAX, LeaseStage, LeaseView, ModelView, SegmentView,
+    LEASES_SHOWN_MAX, LeaseView, ModelView, SegmentView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -145,10 +145,7 @@ impl Office {
         }
         let mut rows = views::leases(&self.means.membership.current(), &desk);
         rows.retain(|row| job.is_none_or(|job| row.lease.job == job));
-        if rows.len() > LEASES_SHOWN_MAX {
-            rows.retain(|row| row.stage != LeaseStage::Ran);
-        }
-        Ok(rows)
+        Ok(views::bounded(rows, LEASES_SHOWN_MAX))
     }
 
     async fn model_views(&self) -> Result<Vec<ModelView>, Refusal> {

@@ -70,6 +70,14 @@ pub fn leases(view: &MembershipView, desk: &DeskView) -> Vec<LeaseView> {
     rows
 }
 
+/// The same batches, without those that await their commit if there are more than `most`: at work are two a worker.
+pub fn bounded(mut rows: Vec<LeaseView>, most: usize) -> Vec<LeaseView> {
+    if rows.len() > most {
+        rows.retain(|row| row.stage != LeaseStage::Ran);
+    }
+    rows
+}
+
 /// All models, with their state at each worker.
 pub fn models(state: &State, desk: &DeskView) -> Vec<ModelView> {
     let mut models = state.model_views();
@@ -214,4 +222,26 @@ fn loads(holdings: &BTreeMap<NodeId, Holdings>, desk: &DeskView) -> Vec<LoadView
         load.queries = report.leases.iter().map(|lease| u64::from(lease.range.count)).sum();
     }
     loads.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::ids::{JobId, Term};
+    use idunno_shared::wire::jobs::{Lease, QueryRange};
+
+    use super::*;
+
+    #[test]
+    fn of_too_many_batches_those_at_work_are_shown() {
+        let row = |(first, stage)| LeaseView {
+            node: NodeId(1),
+            name: String::from("m1"),
+            lease: Lease { job: JobId(1), range: QueryRange { first, count: 1 }, attempt: 1, term: Term(1) },
+            stage,
+        };
+        let stages = [LeaseStage::Ran, LeaseStage::Ran, LeaseStage::Runs { ms: 5 }, LeaseStage::Waits];
+        let rows: Vec<_> = (0..).zip(stages).map(row).collect();
+        assert_eq!(bounded(rows.clone(), 4), rows);
+        assert_eq!(bounded(rows.clone(), 3), rows[2..]);
+    }
 }

@@ -6,12 +6,12 @@
 //! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes; [`TABLES_KEPT`] tables are kept. A table that is larger or
 //! cannot be read counts as empty: labels are for statistics, they never stop a job.
 
-use idunno_shared::wire::blobs::PlacedBlob;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use idunno_shared::ids::Digest;
 use idunno_shared::names::FileName;
+use idunno_shared::wire::blobs::PlacedBlob;
 use tokio::sync::Mutex;
 use tracing::warn;
 

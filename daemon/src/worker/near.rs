@@ -3,7 +3,6 @@
 //! A blob that the disk does not give, whatever the reason, is fetched from its other holders; one that is damaged has
 //! been moved aside by then.
 
-use idunno_shared::wire::blobs::PlacedBlob;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use idunno_shared::client::files::Files;
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Digest, UploadId};
 use idunno_shared::names::DatasetName;
+use idunno_shared::wire::blobs::PlacedBlob;
 use tokio::task::spawn_blocking;
 
 use super::ports::{Fetched, Store, StoreError};

@@ -46,13 +46,6 @@ pub struct PlacedBlob {
     pub holders: Vec<Holder>,
 }
 
-/// A blob with its reference and no holders: a short form for logs.
-impl From<&PlacedBlob> for BlobRef {
-    fn from(placed: &PlacedBlob) -> Self {
-        placed.blob
-    }
-}
-
 /// On a connection for blobs, from the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobRequest {

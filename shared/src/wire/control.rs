@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::{BlobRef, Holder, PlacedBlob};
-use super::jobs::{BatchSize, Parameters, Policy, Training};
 pub use super::logs::{LogFound, LogLevel, LogPage, LogPlace, LogSearch};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,

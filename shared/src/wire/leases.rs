@@ -5,7 +5,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::jobs::{LEASES_HELD_MAX, Lease, QueryRange};
+use super::batches::{LEASES_HELD_MAX, Lease, QueryRange};
 use crate::ids::{JobId, Term};
 
 /// Leases that differ in their ranges only.

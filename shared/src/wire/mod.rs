@@ -1,5 +1,6 @@
 //! The messages that cross the network, one module a recipient.
 
+mod batches;
 pub mod blobs;
 pub mod consensus;
 pub mod control;

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Exit, Failure, Session, members};
 use crate::command::{LeastLevel, Since};
-use crate::tail::Lines;
-use crate::tail::{LogLine, merged};
+use crate::tail::{Lines, LogLine, merged};
 
 /// What is wanted of the logs.
 pub fn search(pattern: Option<String>, level: LeastLevel, since: Option<Since>) -> LogSearch {

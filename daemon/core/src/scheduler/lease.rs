@@ -242,3 +242,31 @@ impl Scheduler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_in_any_order_and_looked_for_in_theirs() {
+        let list: Vec<u32> = (0..100).collect();
+        let looks = std::cell::Cell::new(0);
+        let is = |wanted: u32| {
+            let looks = &looks;
+            move |found: &u32| {
+                looks.set(looks.get() + 1);
+                *found == wanted
+            }
+        };
+        let mut finder = Finder::over(&list);
+        for wanted in &list {
+            assert_eq!(finder.find(is(*wanted)), usize::try_from(*wanted).ok());
+        }
+        assert_eq!(looks.get(), 100, "one look each");
+        for wanted in [7, 3, 99, 0] {
+            assert_eq!(finder.find(is(wanted)), usize::try_from(wanted).ok());
+        }
+        assert_eq!(finder.find(is(100)), None);
+        assert_eq!(finder.find(is(1)), Some(1), "what is not there changes nothing");
+    }
+}

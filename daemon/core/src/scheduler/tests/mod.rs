@@ -43,7 +43,7 @@ impl Bench {
         let mut bench = Self::claiming(queries);
         bench.pass(1_000);
         for node in 1..=workers {
-            bench.tell(Event::Report(Arc::new(WorkerReport { wanted: 0, ..report(node) })));
+            bench.hear(WorkerReport { wanted: 0, ..report(node) });
         }
         bench
     }
@@ -71,6 +71,11 @@ impl Bench {
         effects
     }
 
+    /// What it does at once upon a worker's report.
+    fn hear(&mut self, report: WorkerReport) -> Vec<Effect> {
+        self.tell(Event::Report(Arc::new(report)))
+    }
+
     /// Lets time pass, with a tick at the end.
     fn pass(&mut self, millis: u64) -> Vec<Effect> {
         self.now = self.now + Duration::from_millis(millis);
@@ -80,7 +85,7 @@ impl Bench {
     /// The worker reports these leases and wants so many batches; its orders, if they come at once.
     fn pull(&mut self, node: u64, wanted: u8, leases: &[Lease]) -> OrdersPlan {
         let asked = WorkerReport { wanted, leases: leases.to_vec(), ..report(node) };
-        orders(node, self.tell(Event::Report(Arc::new(asked))))
+        orders(node, self.hear(asked))
     }
 
     fn pull_one(&mut self, node: u64) -> Lease {
@@ -154,18 +159,15 @@ fn range(first: u64, count: u32) -> QueryRange {
 #[test]
 fn a_report_is_answered_when_work_appears_or_its_wait_is_over() {
     let mut bench = Bench::new(0, 2);
-    assert_eq!(bench.tell(Event::Report(Arc::new(report(1)))), Vec::new());
+    assert_eq!(bench.hear(report(1)), Vec::new());
     let granted = orders(1, bench.tell(Event::Job(spec(1, 15))));
     assert_eq!(granted.grants[0].range, range(0, 10));
     assert_eq!(bench.pull(2, 1, &[]).grants[0].range, range(10, 5));
-    assert_eq!(
-        bench.tell(Event::Report(Arc::new(WorkerReport { worker: NodeId(3), ..report(3) }))),
-        Vec::new()
-    );
+    assert_eq!(bench.hear(WorkerReport { worker: NodeId(3), ..report(3) }), Vec::new());
     let answered = bench.pass(WAIT_MS.into());
     assert!(answered.contains(&Effect::Answer { worker: NodeId(3), plan: OrdersPlan::default() }));
     let heartbeat = WorkerReport { wait_ms: 0, ..report(3) };
-    assert_eq!(bench.tell(Event::Report(Arc::new(heartbeat))).len(), 1);
+    assert_eq!(bench.hear(heartbeat).len(), 1);
 }
 
 #[test]
@@ -175,7 +177,7 @@ fn the_dead_and_the_restarted_lose_their_leases_at_once() {
     bench.tell(Event::WorkerDead(NodeId(1)));
     let again = bench.pull_one(2);
     assert_eq!((again.range, again.attempt), (first.range, 2));
-    bench.tell(Event::Report(Arc::new(WorkerReport { generation: 2, wanted: 0, ..report(2) })));
+    bench.hear(WorkerReport { generation: 2, wanted: 0, ..report(2) });
     assert_eq!(bench.pull_one(3).attempt, 3);
     assert_eq!(bench.pull(1, 0, &[first]).cancelled, [first]);
 }
@@ -217,7 +219,7 @@ fn the_first_claimant_of_an_older_lease_wins() {
     assert_eq!(bench.pull(2, 0, &[overlapping]).cancelled, [overlapping]);
     assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), [old]);
     // The last of the expected ends the grace: the worker that waits is served.
-    let granted = orders(1, bench.tell(Event::Report(Arc::new(WorkerReport { wanted: 0, ..report(3) }))));
+    let granted = orders(1, bench.hear(WorkerReport { wanted: 0, ..report(3) }));
     assert_eq!(granted.grants[0].range, range(0, 10));
     bench.commit(1, old);
     assert_eq!(bench.scheduler.pending(JOB), 10);
@@ -426,12 +428,7 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_again_when_resumed() {
 fn answers_that_await_their_commit_keep_a_job_from_being_paused() {
     let mut bench = Bench::new(1_000, 3);
     let answered = bench.pull_one(3);
-    bench.tell(Event::Report(Arc::new(WorkerReport {
-        leases: vec![answered],
-        ran: 1,
-        wanted: 0,
-        ..report(3)
-    })));
+    bench.hear(WorkerReport { leases: vec![answered], ran: 1, wanted: 0, ..report(3) });
     for turn in 0..20 {
         let node = turn % 2 + 1;
         let lease = bench.pull_one(node);
@@ -498,8 +495,7 @@ fn whoever_trains_what_nobody_wants_is_told_to_stop() {
     bench.tell(Event::ModelWanted { model: new.clone(), training: trained_with(7) });
     let trains = |node, bench: &mut Bench| {
         let models = vec![(new.clone(), ModelState::Training)];
-        orders(node, bench.tell(Event::Report(Arc::new(WorkerReport { models, wait_ms: 0, ..report(node) }))))
-            .stop_training
+        orders(node, bench.hear(WorkerReport { models, wait_ms: 0, ..report(node) })).stop_training
     };
     assert_eq!(trains(1, &mut bench), [], "it is the one that is wanted");
     assert_eq!(trains(2, &mut bench), std::slice::from_ref(&new), "another one does it");
@@ -538,6 +534,6 @@ fn batches_that_have_run_keep_a_worker_from_nothing() {
     let held = [bench.pull_one(1), bench.pull_one(1)];
     assert_eq!(bench.pull(1, 1, &held), OrdersPlan::default(), "two are at work");
     let ran = WorkerReport { wanted: 1, leases: held.to_vec(), ran: 1, ..report(1) };
-    let granted = orders(1, bench.tell(Event::Report(Arc::new(ran)))).grants;
+    let granted = orders(1, bench.hear(ran)).grants;
     assert_eq!(granted.len(), 1, "one of the two has run");
 }

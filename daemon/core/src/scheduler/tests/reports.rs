@@ -2,9 +2,8 @@
 
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::jobs::{Lease, WorkerReport};
-use std::sync::Arc;
 
-use super::{Bench, Event, JOB, OrdersPlan, orders, range, report};
+use super::{Bench, JOB, OrdersPlan, orders, range, report};
 
 #[test]
 fn a_report_that_was_overtaken_is_not_looked_at() {
@@ -12,13 +11,13 @@ fn a_report_that_was_overtaken_is_not_looked_at() {
     let old = Lease { job: JOB, range: range(0, 10), attempt: 1, term: Term(1) };
     let given_up = WorkerReport { number: 2, wanted: 0, ..report(1) };
     let overtaken = WorkerReport { number: 1, wanted: 2, leases: vec![old], ..report(1) };
-    bench.tell(Event::Report(Arc::new(given_up.clone())));
-    let answer = orders(1, bench.tell(Event::Report(Arc::new(overtaken.clone()))));
+    bench.hear(given_up.clone());
+    let answer = orders(1, bench.hear(overtaken.clone()));
     assert_eq!((answer, bench.scheduler.leases(NodeId(1)).count()), (OrdersPlan::default(), 0));
     let rebooted = WorkerReport { generation: 2, ..overtaken };
-    bench.tell(Event::Report(Arc::new(rebooted)));
+    bench.hear(rebooted);
     assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), [old], "a new boot counts anew");
-    bench.tell(Event::Report(Arc::new(given_up)));
+    bench.hear(given_up);
     assert_eq!(bench.scheduler.leases(NodeId(1)).count(), 1, "of a boot that is over");
 }
 

@@ -2,7 +2,6 @@
 
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::{Lease, Policy, ServerState, WorkerReport};
-use std::sync::Arc;
 
 use super::speculation::commit_after;
 use super::{Bench, Event, JOB, JobSpec, SharedBecause, report, spec};
@@ -46,14 +45,10 @@ fn workers_leave_the_line_when_they_can_run_nothing_and_come_back() {
         assignments.into_iter().find(|row| row.worker == NodeId(node)).unwrap().due
     };
     assert_eq!(due(&bench, 1), [(JOB, 1.0)]);
-    bench.tell(Event::Report(Arc::new(WorkerReport {
-        server: ServerState::Down("gone".into()),
-        wanted: 0,
-        ..report(1)
-    })));
+    bench.hear(WorkerReport { server: ServerState::Down("gone".into()), wanted: 0, ..report(1) });
     assert_eq!(bench.shared.take().unwrap().0, SharedBecause::WorkerGoes(NodeId(1)));
     assert_eq!(due(&bench, 1), []);
-    bench.tell(Event::Report(Arc::new(WorkerReport { wanted: 0, ..report(1) })));
+    bench.hear(WorkerReport { wanted: 0, ..report(1) });
     assert_eq!(bench.shared.take().unwrap().0, SharedBecause::WorkerComes(NodeId(1)));
     bench.pass(5_000);
     assert_eq!((due(&bench, 1), due(&bench, 2)), (vec![], vec![]), "both are silent");

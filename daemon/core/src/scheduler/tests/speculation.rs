@@ -2,7 +2,6 @@
 
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::{FaultKind, Lease, WorkerReport};
-use std::sync::Arc;
 
 use super::{
     Bench, Committed, Event, JOB, JobSpec, OrdersPlan, RanBatch, RangeSet, dead, orders, range, report, spec,
@@ -26,7 +25,7 @@ pub(super) fn commit_after(bench: &mut Bench, node: u64, lease: Lease, ms: u64) 
 /// The worker has been running the first of its leases for so long.
 pub(super) fn running(bench: &mut Bench, node: u64, leases: &[Lease], ms: u32) -> OrdersPlan {
     let report = WorkerReport { wanted: 0, leases: leases.to_vec(), running_ms: Some(ms), ..report(node) };
-    orders(node, bench.tell(Event::Report(Arc::new(report))))
+    orders(node, bench.hear(report))
 }
 
 #[test]
