@@ -15,8 +15,9 @@ from idunno_model_server.errors import RowError
 from idunno_model_server.models import registry
 from idunno_model_server.newsgroups import HELD_OUT, posts, training_posts
 from idunno_model_server.repository import load_and_check
-from idunno_model_server.trainer import Progress, Trained, train_model
+from idunno_model_server.trainer import Trained, train_model
 from idunno_model_server.training_data import Dataset
+from idunno_model_server.training_run import Progress
 
 NAME = "newsgroups-linear"
 

@@ -16,8 +16,8 @@ from conftest import ModelServer, wait_until
 from idunno_model_server.errors import DatasetError
 from idunno_model_server.models import registry
 from idunno_model_server.plugins import discover
-from idunno_model_server.trainer import checked_metrics
 from idunno_model_server.training_data import Dataset
+from idunno_model_server.training_run import checked_metrics
 
 HEAD = "from idunno_model_server.api import Model, Runner\n"
 MODEL = """

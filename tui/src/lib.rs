@@ -1,16 +1,18 @@
 //! The console and the command line of an IDunno cluster.
 //!
-//! One grammar ([`command`]) and one executor ([`execute`]) serve both: the command line prints the [`execute::Answer`],
+//! One grammar ([`command`]) and one executor ([`execute`]) serve both: the command line prints the [`answer::Answer`],
 //! the [`console`] shows it in a pane. [`local`] runs a cluster on this machine; it alone knows operating systems.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub mod answer;
 pub mod cli;
 pub mod command;
 pub mod console;
 pub mod execute;
 pub mod local;
+pub mod session;
 pub mod settings;
 pub mod tail;
 

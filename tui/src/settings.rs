@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::answer::{Exit, Failure};
 use crate::command::{Global, Palette, alias};
 use crate::console::keymap::Keymap;
-use crate::execute::{Exit, Failure};
 
 /// The settings' file names.
 const CONFIG: &str = "config.toml";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use idunno_console::command::{Global, Output, Seeds};
 use idunno_console::console::connection::follow;
 use idunno_console::console::state::NetEvent;
-use idunno_console::execute::{Reporter, Session};
+use idunno_console::session::{Reporter, Session};
 use idunno_shared::client::files::{NoProgress, Progress};
 use idunno_shared::client::frames::{read_frame, write_frame, write_greeting};
 use idunno_shared::ids::{NodeId, Term};

@@ -49,7 +49,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on: this machine's own only, for there is no authentication")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on: this machine's own only, for there is no authentication",
+    )
     add("--port", type=_integer(0, 65535), default=8080, help="0 takes a free port")
     add("--port-file", type=Path, help="file that receives the port once the server listens")
     add("--work-dir", type=Path, help="folder for artefacts, used by this process alone")

@@ -3,8 +3,8 @@
 from .errors import DatasetError, RowError
 from .models.base import Model, Runner, encode_top
 from .parameters import Parameter
-from .trainer import TrainingRun
 from .training_data import Dataset, Example
+from .training_run import TrainingRun
 
 __all__ = [
     "Dataset",

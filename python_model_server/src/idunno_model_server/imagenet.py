@@ -17,8 +17,8 @@ from .models.base import TOP_PARAMETERS, Model, Runner, encode_top
 if TYPE_CHECKING:
     import numpy as np
 
-    from .trainer import TrainingRun
     from .training_data import Dataset
+    from .training_run import TrainingRun
 
 CANARY_SIDE = 64
 

@@ -22,8 +22,9 @@ from .errors import DatasetError, MissingPackageError
 from .models import Model, registry
 from .plugins import default_folder, discover
 from .process import die_with_parent, one_thread_per_library
-from .trainer import Progress, train_model
+from .trainer import train_model
 from .training_data import Dataset
+from .training_run import Progress
 
 METRICS_FILE = "metrics.json"
 REPORT_INTERVAL_S = 0.1

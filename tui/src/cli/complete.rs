@@ -12,7 +12,8 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use super::progress::Bars;
 use crate::command::line::{Known, candidates};
 use crate::command::{Arguments, Global};
-use crate::execute::{Session, jobs, status};
+use crate::execute::{jobs, status};
+use crate::session::Session;
 use crate::settings::{Settings, directory};
 
 const DEADLINE: Duration = Duration::from_millis(800);

@@ -12,14 +12,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
-use serde_json::Value;
 
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::{Arguments, LocalVerb, Output, Verb, alias};
 use crate::console;
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
-use crate::execute::{self, Answer, Data, Exit, Failure, Session, cluster, logs};
+use crate::execute::{self, cluster, logs};
 use crate::local::STILL_RUN;
+use crate::session::Session;
 use crate::settings::{Settings, directory};
 use progress::Bars;
 
@@ -122,22 +123,8 @@ fn report(failure: &Failure, output: Output) -> ExitCode {
     code(failure.exit)
 }
 
-/// What an answer puts on stdout.
-pub fn rendered(answer: &Answer, output: Output) -> String {
-    match (&answer.data, output) {
-        (Data::Value(Value::Array(rows)), Output::Jsonl) => {
-            rows.iter().map(Value::to_string).flat_map(|row| [row, String::from("\n")]).collect()
-        }
-        (Data::Value(value), Output::Json | Output::Jsonl) => format!("{value}\n"),
-        (Data::Lines, Output::Json | Output::Jsonl) | (_, Output::Table) if answer.text.is_empty() => {
-            String::new()
-        }
-        _ => format!("{}\n", answer.text),
-    }
-}
-
 fn print(answer: &Answer, output: Output) -> ExitCode {
-    if let Err(failure) = write(&rendered(answer, output)) {
+    if let Err(failure) = write(&answer.rendered(output)) {
         return if failure == pipe_closed() { ExitCode::SUCCESS } else { report(&failure, output) };
     }
     match &answer.incomplete {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use idunno_shared::client::files::{NoProgress, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::execute::Reporter;
+use crate::session::Reporter;
 
 const FILES: &str = "{msg} [{bar:30}] {pos}/{len} {per_sec} {eta}";
 const BYTES: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";

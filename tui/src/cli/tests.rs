@@ -5,9 +5,9 @@ use idunno_shared::client::files::GetError;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use serde_json::json;
 
-use super::{rendered, wants_json};
+use super::wants_json;
+use crate::answer::{Answer, Data, Exit, Failure};
 use crate::command::Output;
-use crate::execute::{Answer, Data, Exit, Failure};
 
 fn code(error: impl Into<Failure>) -> u8 {
     error.into().exit as u8
@@ -44,12 +44,12 @@ fn failures_are_json_where_json_is_asked_for() {
 #[test]
 fn stdout_carries_data_and_nothing_else() {
     let answer = Answer::new(json!([1]), "one");
-    assert_eq!(rendered(&answer, Output::Json), "[1]\n");
-    assert_eq!(rendered(&answer, Output::Table), "one\n");
+    assert_eq!(answer.rendered(Output::Json), "[1]\n");
+    assert_eq!(answer.rendered(Output::Table), "one\n");
     let rows = Answer { data: Data::Lines, text: "{\"query\":0}".into(), incomplete: None };
-    assert_eq!(rendered(&rows, Output::Json), "{\"query\":0}\n");
+    assert_eq!(rows.rendered(Output::Json), "{\"query\":0}\n");
     let rows_of_two = Answer::new(json!([{"a": 1}, {"a": 2}]), "two");
-    assert_eq!(rendered(&rows_of_two, Output::Jsonl), "{\"a\":1}\n{\"a\":2}\n");
+    assert_eq!(rows_of_two.rendered(Output::Jsonl), "{\"a\":1}\n{\"a\":2}\n");
     let none = Answer { data: Data::Lines, ..Answer::default() };
-    assert_eq!(rendered(&none, Output::Json), "");
+    assert_eq!(none.rendered(Output::Json), "");
 }

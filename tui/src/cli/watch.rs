@@ -11,12 +11,14 @@ use tokio::sync::mpsc::channel;
 use tokio::time::sleep;
 
 use super::{note, write};
+use crate::answer::{Exit, Failure, text};
 use crate::command::{Output, Verb};
 use crate::console::connection::follow;
 use crate::console::events::{Event, Events};
 use crate::console::msg::NetEvent;
+use crate::execute;
 use crate::execute::logs::{self, Follow};
-use crate::execute::{self, Exit, Failure, Session, text};
+use crate::session::Session;
 
 /// The pause between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -41,7 +43,7 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
         match execute::run(session, verb.clone()).await {
             Ok(answer) => {
                 told = false;
-                let text = super::rendered(&answer, output);
+                let text = answer.rendered(output);
                 if last.as_ref() != Some(&text) {
                     write(&text)?;
                     last = Some(text);
@@ -71,7 +73,7 @@ pub(super) async fn logs(
     let mut following = Follow::start(session, names, search).await?;
     // A stream has no end, so it is a line a row in both.
     let form = if output == Output::Table { Output::Table } else { Output::Jsonl };
-    let mut text = super::rendered(&logs::run(session, names, search, count).await?, form);
+    let mut text = logs::run(session, names, search, count).await?.rendered(form);
     loop {
         write(&text)?;
         sleep(PERIOD).await;

@@ -1,11 +1,11 @@
 //! What actions do.
 
-use super::detail::{self, Detail};
+use super::detail::{Detail, Target};
 use super::input::Input;
 use super::registry::{Action, Does, Item};
-use super::state::{Asked, Effect, Mode, Page, Pane, State};
+use super::state::{Asked, Effect, Facts, Mode, Page, Pane, State};
 use super::theme::Role;
-use super::{dialog, export, filelist, form, line, update};
+use super::{dialog, export, filelist, form};
 
 /// Does what an item does; in read-only mode what changes the cluster is not there.
 pub fn run(state: &mut State, item: &Item, now_ms: u64) -> Vec<Effect> {
@@ -34,7 +34,7 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
         Action::Right => sideways(state, true),
         Action::Open => open(state),
         Action::Back => back(state),
-        Action::Line => state.mode = line::empty(),
+        Action::Line => state.mode = Mode::line(""),
         Action::Filter => {
             let before = current_filter(state);
             state.mode = Mode::Filter { input: Input::new(&before), before };
@@ -47,7 +47,7 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
                 state.mode = Mode::Pane(Pane { operation: operation.id, ..Pane::default() });
             }
         }
-        Action::Freeze => update::freeze(state, now_ms),
+        Action::Freeze => freeze(state, now_ms),
         Action::SortNext => state.table_mut().sort_by_next(true),
         Action::SortPrev => state.table_mut().sort_by_next(false),
         Action::Reverse => {
@@ -80,7 +80,7 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
             state.theme = state.theme.next();
             state.tell(format!("theme {:?}", state.theme.palette).to_lowercase(), Role::Plain, now_ms);
         }
-        Action::Context => return line::contexts(state, now_ms),
+        Action::Context => return contexts(state, now_ms),
         Action::Suspend => return vec![Effect::Suspend],
         Action::Quit if state.running() == 0 => return vec![Effect::Quit],
         Action::Quit => dialog::ask(state, Asked::Quit, None, None, now_ms),
@@ -131,8 +131,44 @@ fn open(state: &mut State) {
     if state.page == Page::Files && state.details.is_empty() && filelist::enter(state) {
         return;
     }
-    if let Some(target) = detail::target(state) {
+    if let Some(target) = target(state) {
         state.details.push(Detail::of(target));
+    }
+}
+
+/// What Enter looks into: the thing that is selected.
+fn target(state: &State) -> Option<Target> {
+    let key = state.selected()?;
+    let view = state.view.as_ref()?;
+    let member = |name: &str| {
+        let member = view.members.iter().find(|member| member.name.as_str() == name)?;
+        Some(Target::Member(member.id, name.to_owned()))
+    };
+    let file = |name: &str| name.parse().ok().map(Target::File);
+    match state.details.last() {
+        None => match state.page {
+            Page::Members | Page::Assignments => member(&key),
+            Page::Jobs => key.parse().ok().map(Target::Job),
+            Page::Files => file(&key),
+            Page::Overview | Page::Models | Page::Logs | Page::Events => None,
+        },
+        Some(detail) => match (&detail.target, detail.part) {
+            (Target::Job(_), 0) => member(&key),
+            (Target::Job(_), 1) => member(key.split(' ').next()?),
+            (Target::Job(id), 2) => match &detail.facts {
+                Some(Facts::Letters(letters, _)) => {
+                    let letter = letters.iter().find(|letter| letter.index.to_string() == key)?;
+                    // A record is looked into as the file that it is in.
+                    let dataset = view.jobs.iter().find(|job| job.id == *id)?.dataset.as_str();
+                    let place = letter.name.as_str().strip_prefix(dataset);
+                    let is_record = place.is_some_and(|place| place.starts_with(':'));
+                    file(if is_record { dataset } else { letter.name.as_str() })
+                }
+                _ => None,
+            },
+            (Target::Member(..), 0) => file(&key),
+            _ => None,
+        },
     }
 }
 
@@ -167,4 +203,28 @@ fn copy(state: &mut State, row: bool, now_ms: u64) -> Vec<Effect> {
     };
     state.tell(format!("copied: {text}"), Role::Plain, now_ms);
     vec![Effect::Copy(text)]
+}
+
+/// Holds the screen as it is, or lets it go on.
+fn freeze(state: &mut State, now_ms: u64) {
+    match state.frozen.take() {
+        None => state.frozen = Some((None, now_ms)),
+        Some((latest, _)) => {
+            if let Some(latest) = latest {
+                state.view = Some(*latest);
+                state.shown += 1;
+            }
+        }
+    }
+}
+
+/// Offers the other clusters.
+pub fn contexts(state: &mut State, now_ms: u64) -> Vec<Effect> {
+    if state.contexts.is_empty() {
+        state.tell("config.toml names no other cluster: see :info", Role::Warn, now_ms);
+    } else {
+        let offers = state.contexts.clone();
+        state.mode = Mode::Line { input: Input::new("context "), recalled: None, offers };
+    }
+    Vec::new()
 }

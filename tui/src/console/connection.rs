@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
 
 use super::msg::NetEvent;
-use crate::execute::Session;
+use crate::session::Session;
 
 /// Silence after which the coordinator is asked whether it is still there, in milliseconds.
 pub const QUIET_MS: u64 = 2000;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use idunno_shared::client::files::{NoProgress, Progress};
 
-use crate::execute::Reporter;
+use crate::session::Reporter;
 
 /// Tells nobody.
 pub struct Silent;

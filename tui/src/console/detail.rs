@@ -5,7 +5,6 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::control::ClusterView;
 
 use super::msg::{Facts, Question};
-use super::state::{Effect, Link, State};
 use super::table::Table;
 
 /// Parts are asked for again at most this often.
@@ -121,7 +120,7 @@ impl Detail {
     }
 
     /// What is to be asked now, if what is shown may be old.
-    fn ask(&mut self, view: &ClusterView, now_ms: u64) -> Option<Question> {
+    pub fn ask(&mut self, view: &ClusterView, now_ms: u64) -> Option<Question> {
         let question = self.target.question(self.part)?;
         let aged = now_ms.saturating_sub(self.asked_ms) >= PERIOD_MS;
         // A preview's bytes never change; they are asked for once.
@@ -138,51 +137,5 @@ impl Detail {
         self.asked = Some(question.clone());
         (self.asked_ms, self.revision) = (now_ms, Some(view.revision));
         Some(question)
-    }
-}
-
-/// Asks for what is looked into, where the view does not have it.
-pub fn ask(state: &mut State, now_ms: u64) -> Option<Effect> {
-    if state.link != Link::Live {
-        return None;
-    }
-    let view = state.view.as_ref()?;
-    state.details.last_mut()?.ask(view, now_ms).map(Effect::Look)
-}
-
-/// What Enter looks into: the thing that is selected.
-pub fn target(state: &State) -> Option<Target> {
-    use super::page::Page;
-    let key = state.selected()?;
-    let view = state.view.as_ref()?;
-    let member = |name: &str| {
-        let member = view.members.iter().find(|member| member.name.as_str() == name)?;
-        Some(Target::Member(member.id, name.to_owned()))
-    };
-    let file = |name: &str| name.parse().ok().map(Target::File);
-    match state.details.last() {
-        None => match state.page {
-            Page::Members | Page::Assignments => member(&key),
-            Page::Jobs => key.parse().ok().map(Target::Job),
-            Page::Files => file(&key),
-            Page::Overview | Page::Models | Page::Logs | Page::Events => None,
-        },
-        Some(detail) => match (&detail.target, detail.part) {
-            (Target::Job(_), 0) => member(&key),
-            (Target::Job(_), 1) => member(key.split(' ').next()?),
-            (Target::Job(id), 2) => match &detail.facts {
-                Some(Facts::Letters(letters, _)) => {
-                    let letter = letters.iter().find(|letter| letter.index.to_string() == key)?;
-                    // A record is looked into as the file that it is in.
-                    let dataset = view.jobs.iter().find(|job| job.id == *id)?.dataset.as_str();
-                    let place = letter.name.as_str().strip_prefix(dataset);
-                    let is_record = place.is_some_and(|place| place.starts_with(':'));
-                    file(if is_record { dataset } else { letter.name.as_str() })
-                }
-                _ => None,
-            },
-            (Target::Member(..), 0) => file(&key),
-            _ => None,
-        },
     }
 }

@@ -6,7 +6,7 @@ use idunno_shared::wire::control::{ClusterView, JobState, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
 use super::theme::Role;
-use crate::execute::text;
+use crate::answer::text;
 
 /// Events that are kept.
 pub const EVENTS_MAX: usize = 1000;

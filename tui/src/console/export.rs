@@ -30,7 +30,7 @@ fn table(table: &Table) -> String {
         .iter()
         .map(|column| format!("{}{}", if column.right { ">" } else { "" }, column.title.replace(' ', "_")))
         .collect();
-    let mut text = crate::execute::table::Table::new(&titles.join(" "));
+    let mut text = crate::answer::table::Table::new(&titles.join(" "));
     for row in &table.rows {
         text.push(row.cells.iter().map(|cell| cell.text.trim().to_owned()).collect());
     }

@@ -15,8 +15,8 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::execute::Session;
 use crate::local::record::Record;
+use crate::session::Session;
 use crate::tail::{Follower, Lines, LogLine, merged};
 
 const TAIL_PERIOD: Duration = Duration::from_millis(250);

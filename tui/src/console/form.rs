@@ -5,7 +5,8 @@ use crossterm::event::{KeyCode, KeyEvent};
 
 use super::detail::Target;
 use super::input::Input;
-use super::line::{give, known};
+use super::known::known;
+use super::order::give;
 use super::state::{Effect, Form, Mode, Page, State};
 use super::theme::Role;
 use crate::command::line::{Known, candidates};

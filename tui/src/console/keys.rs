@@ -122,7 +122,7 @@ fn pane_key(state: &mut State, key: KeyEvent, mut pane: Pane) {
         KeyCode::Left | KeyCode::Char('h') => pane.column = pane.column.saturating_sub(40),
         KeyCode::Right | KeyCode::Char('l') => pane.column = pane.column.saturating_add(40).min(8000),
         KeyCode::Char(':') => {
-            state.mode = line::empty();
+            state.mode = Mode::line("");
             return;
         }
         KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q') => return,

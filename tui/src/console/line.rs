@@ -3,24 +3,18 @@
 use crossterm::event::{KeyCode, KeyEvent};
 
 use super::input::Input;
+use super::known::known;
+use super::order::{self, mend};
 use super::registry::{self, Does, items};
-use super::state::{Asked, Effect, Mode, State};
-use super::theme::Role;
-use super::{act, dialog, export, operations, target};
+use super::state::{Effect, Mode, State};
+use super::{act, export};
 use crate::command::alias;
-use crate::command::line::{self, Known, Line};
-use crate::command::registry::Danger;
-use crate::execute::jobs;
+use crate::command::line;
 
 /// Lines that are recalled.
 const GIVEN_MAX: usize = 100;
 
 type Typed = (Input, Option<usize>, Vec<String>);
-
-/// An empty line.
-pub fn empty() -> Mode {
-    Mode::Line { input: Input::default(), recalled: None, offers: Vec::new() }
-}
 
 /// Takes a key.
 pub fn key(state: &mut State, key: KeyEvent, typed: Typed, now_ms: u64) -> Vec<Effect> {
@@ -94,23 +88,6 @@ fn completed(state: &State, input: &Input) -> (Input, Vec<String>) {
 /// Words that only the `:` line has, for they take an argument.
 const OWN: [&str; 3] = ["save", "sort", "context"];
 
-/// Names that complete arguments.
-pub fn known(state: &State) -> Known {
-    use idunno_shared::wire::control::FolderEntry;
-    let name = |entry: &FolderEntry| match entry {
-        FolderEntry::Folder(name) => name.clone(),
-        FolderEntry::File(file) => file.name.to_string(),
-    };
-    let files = state.files.rows.iter().map(name).collect();
-    let Some(view) = &state.view else { return Known { files, ..Known::default() } };
-    Known {
-        jobs: jobs::names(&view.jobs),
-        models: view.models.iter().map(|model| model.model.to_string()).collect(),
-        members: view.members.iter().map(|member| member.name.to_string()).collect(),
-        files,
-    }
-}
-
 /// Gives a command as typed: at once, or behind a question.
 pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
     let text = alias::line(&state.aliases, text.strip_prefix("idunno ").unwrap_or(text));
@@ -128,7 +105,7 @@ pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
             sort(state, text, column, now_ms);
             return Vec::new();
         }
-        ("context", "") => return contexts(state, now_ms),
+        ("context", "") => return act::contexts(state, now_ms),
         ("context", name) => return vec![Effect::Switch(name.to_owned())],
         ("q" | "exit", "") => return give(state, "quit", now_ms),
         _ => {}
@@ -137,42 +114,7 @@ pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
     if let Some(item) = action {
         return act::run(state, item, now_ms);
     }
-    command(state, text, now_ms)
-}
-
-fn command(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
-    match line::parse(text) {
-        Line::Verb { mut verb, output } => {
-            if state.read_only && verb.changes() {
-                mend(state, text, "refused: the console is read-only", now_ms);
-                return Vec::new();
-            }
-            let target = match target::bind(state, &mut verb) {
-                Ok(target) => target,
-                Err(reason) => {
-                    mend(state, text, reason, now_ms);
-                    return Vec::new();
-                }
-            };
-            let (danger, word) = verb.danger();
-            let asked = Asked::Command { title: text.to_owned(), verb, output };
-            match danger {
-                Danger::None => return dialog::confirmed(state, asked, now_ms),
-                Danger::Disruptive => dialog::ask(state, asked, target, None, now_ms),
-                Danger::Irreversible => dialog::ask(state, asked, target, Some(word), now_ms),
-            }
-        }
-        Line::Show(help) => operations::show_text(state, text.to_owned(), &help, now_ms),
-        Line::Wrong(reason) => mend(state, text, &reason, now_ms),
-    }
-    Vec::new()
-}
-
-/// Leaves a wrong line to be mended, and says what is wrong.
-fn mend(state: &mut State, text: &str, reason: &str, now_ms: u64) {
-    let first = reason.lines().next().unwrap_or_default();
-    state.tell(first, Role::Bad, now_ms);
-    state.mode = Mode::Line { input: Input::new(text), recalled: None, offers: Vec::new() };
+    order::give(state, text, now_ms)
 }
 
 fn sort(state: &mut State, text: &str, column: &str, now_ms: u64) {
@@ -183,15 +125,4 @@ fn sort(state: &mut State, text: &str, column: &str, now_ms: u64) {
         Some(column) => table.sort_by(column),
         None => mend(state, text, "say which column: sort COLUMN", now_ms),
     }
-}
-
-/// Offers the other clusters.
-pub fn contexts(state: &mut State, now_ms: u64) -> Vec<Effect> {
-    if state.contexts.is_empty() {
-        state.tell("config.toml names no other cluster: see :info", Role::Warn, now_ms);
-    } else {
-        let offers = state.contexts.clone();
-        state.mode = Mode::Line { input: Input::new("context "), recalled: None, offers };
-    }
-    Vec::new()
 }

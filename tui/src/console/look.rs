@@ -6,7 +6,8 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FolderEntry, VE
 
 use super::msg::{Facts, FilesQuery, Question};
 use super::state::FILES_PER_PAGE;
-use crate::execute::{Failure, Session};
+use crate::answer::Failure;
+use crate::session::Session;
 
 /// Rows of a part that is looked into.
 const ROWS_MAX: u32 = 500;

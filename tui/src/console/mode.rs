@@ -102,3 +102,10 @@ pub enum Mode {
     /// A question.
     Confirm(Box<Confirm>),
 }
+
+impl Mode {
+    /// A `:` line with this text.
+    pub fn line(text: &str) -> Self {
+        Self::Line { input: Input::new(text), recalled: None, offers: Vec::new() }
+    }
+}

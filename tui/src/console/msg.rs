@@ -10,8 +10,8 @@ use idunno_shared::wire::control::{
     ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView,
 };
 
+use crate::answer::{Answer, Failure};
 use crate::command::Verb;
-use crate::execute::{Answer, Failure};
 use crate::tail::LogLine;
 
 /// What the connection's task tells.

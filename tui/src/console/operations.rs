@@ -1,10 +1,9 @@
 //! Commands that were given: pending, done, failed, or unknown where the coordinator went away before it answered.
 
 use super::state::{Effect, Mode, OPERATIONS_MAX, Operation, Outcome, Pane, RESULT_LINES_MAX, Shown, State};
-use super::update::note_command;
-use crate::cli::rendered;
+use super::theme::Role;
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::{Output, Verb};
-use crate::execute::{Answer, Exit, Failure};
 
 /// Begins a command and shows its pane.
 pub fn begin(state: &mut State, title: String, verb: Box<Verb>, output: Output, now_ms: u64) -> Effect {
@@ -60,10 +59,17 @@ pub fn finished(state: &mut State, id: u64, result: Result<Answer, Failure>, now
     state.dirty = true;
 }
 
+/// Notes what the operator did.
+fn note_command(state: &mut State, outcome: Option<Outcome>, title: &str, now_ms: u64) {
+    let wall_ms = state.wall_ms(now_ms);
+    let (role, word) = outcome.map_or((Role::Plain, "pending"), |outcome| (outcome.role(), outcome.word()));
+    state.events.note(wall_ms, role, "command", format!("{word}: {title}"));
+}
+
 fn shown(result: Result<Answer, Failure>, output: Output, changes: bool) -> Shown {
     let (outcome, text) = match result {
         Ok(answer) => {
-            let mut text = rendered(&answer, output);
+            let mut text = answer.rendered(output);
             let outcome = if answer.incomplete.is_some() { Outcome::Partial } else { Outcome::Done };
             text.extend(answer.incomplete.map(|why| format!("note: {why}")));
             (outcome, text)

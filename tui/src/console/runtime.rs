@@ -24,8 +24,10 @@ use super::theme::{Role, Theme};
 use super::update::update;
 use super::view::view;
 use super::{connection, feed, look};
+use crate::answer::Failure;
 use crate::command::Global;
-use crate::execute::{self as commands, Failure, Session};
+use crate::execute as commands;
+use crate::session::Session;
 use crate::settings::{Settings, Symbols};
 use crate::tail::LogLine;
 

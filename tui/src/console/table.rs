@@ -2,8 +2,9 @@
 //!
 //! Rows are made anew only when what they show changed; drawing takes them as they are.
 
+use std::ops::Range;
+
 use super::page::Cursor;
-use super::rows::Made;
 use super::theme::Role;
 use crate::execute::members::natural;
 
@@ -79,6 +80,55 @@ pub struct Row {
     pub key: String,
     /// Its cells, one a column.
     pub cells: Vec<Cell>,
+}
+
+/// Columns and rows.
+pub type Content = (Vec<Column>, Vec<Row>);
+
+/// A column.
+pub fn column(title: &str, right: bool, rank: u8) -> Column {
+    Column { title: title.to_owned(), right, rank }
+}
+
+/// What a table was made of: it is made anew when this differs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Made {
+    /// The state's count of views.
+    pub shown: u64,
+    /// What it shows beside the view, counted.
+    pub page: u64,
+    /// The filter.
+    pub filter: String,
+    /// The order.
+    pub sort: Option<(usize, bool)>,
+    /// The rows that have their cells.
+    pub window: Window,
+}
+
+/// Which rows of a long table get their cells: those that may be in sight. A filter or an order wants all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window(Range<usize>);
+
+/// A window moves by so many rows, and reaches twice as far before and behind the selected one.
+const WINDOW_STEP: usize = 100;
+
+impl Window {
+    /// All rows.
+    pub const ALL: Self = Self(0..usize::MAX);
+
+    /// The rows near the selected one.
+    pub fn around(table: &Table) -> Self {
+        if !table.filter.is_empty() || table.sort.is_some() {
+            return Self::ALL;
+        }
+        let middle = table.cursor.line / WINDOW_STEP * WINDOW_STEP;
+        Self(middle.saturating_sub(2 * WINDOW_STEP)..middle + 3 * WINDOW_STEP)
+    }
+
+    /// Whether the row at this line gets its cells.
+    pub fn has(&self, line: usize) -> bool {
+        self.0.contains(&line)
+    }
 }
 
 /// A table.

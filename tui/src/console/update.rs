@@ -3,10 +3,10 @@
 use idunno_shared::wire::control::ClusterView;
 
 use super::operations::{self, operation};
-use super::state::{Effect, Link, Msg, NetEvent, Outcome, Page, State};
+use super::state::{Effect, Link, Msg, NetEvent, Page, State};
 use super::theme::Role;
-use super::{detail, filelist, keys, mouse, rows};
-use crate::execute::text;
+use super::{filelist, keys, mouse, rows};
+use crate::answer::text;
 
 /// Views of an older term are ignored, as long as a newer one was seen this recently: a deposed coordinator ends within
 /// its lease, but a cluster that was made anew begins at term 1.
@@ -38,9 +38,18 @@ pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
     };
     rows::refresh(state);
     effects.extend(filelist::ask(state, now_ms));
-    effects.extend(detail::ask(state, now_ms));
+    effects.extend(ask(state, now_ms));
     effects.extend(stream(state));
     effects
+}
+
+/// Asks for what is looked into, where the view does not have it.
+fn ask(state: &mut State, now_ms: u64) -> Option<Effect> {
+    if state.link != Link::Live {
+        return None;
+    }
+    let view = state.view.as_ref()?;
+    state.details.last_mut()?.ask(view, now_ms).map(Effect::Look)
 }
 
 /// Takes what was found out.
@@ -155,19 +164,6 @@ fn put_newest(state: &mut State, view: ClusterView) {
     }
 }
 
-/// Holds the screen as it is, or lets it go on.
-pub fn freeze(state: &mut State, now_ms: u64) {
-    match state.frozen.take() {
-        None => state.frozen = Some((None, now_ms)),
-        Some((latest, _)) => {
-            if let Some(latest) = latest {
-                state.view = Some(*latest);
-                state.shown += 1;
-            }
-        }
-    }
-}
-
 fn tick(state: &mut State, now_ms: u64) {
     if state.notice.as_ref().is_some_and(|(_, _, until_ms)| now_ms >= *until_ms) {
         state.notice = None;
@@ -193,11 +189,4 @@ fn stream(state: &mut State) -> Option<Effect> {
     }
     state.streams.clone_from(&wanted);
     Some(Effect::Stream(wanted))
-}
-
-/// Notes what the operator did.
-pub fn note_command(state: &mut State, outcome: Option<Outcome>, title: &str, now_ms: u64) {
-    let wall_ms = state.wall_ms(now_ms);
-    let (role, word) = outcome.map_or((Role::Plain, "pending"), |outcome| (outcome.role(), outcome.word()));
-    state.events.note(wall_ms, role, "command", format!("{word}: {title}"));
 }

@@ -6,7 +6,8 @@ use idunno_shared::backup::{self, About, BackupError};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use super::{Answer, Exit, Failure, Session, text};
+use crate::answer::{Answer, Exit, Failure, text};
+use crate::session::Session;
 
 /// Fetches a backup and writes it to `path`.
 pub async fn make(session: &Session, path: PathBuf, force: bool) -> Result<Answer, Failure> {

@@ -8,7 +8,7 @@ use idunno_shared::security::secret::{Secret, Step};
 use idunno_shared::security::{Role, SecurityError, file};
 use serde_json::json;
 
-use super::{Answer, Exit, Failure};
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::ClusterVerb;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -5,9 +5,10 @@ use idunno_shared::wire::jobs::Policy;
 use serde_json::json;
 
 use super::jobs::{accuracy, job_json, job_views, name, resolve};
-use super::table::Table;
-use super::{Answer, Exit, Failure, Session, text};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::JobRef;
+use crate::session::Session;
 
 /// `set-weight`.
 pub async fn set_weight(session: &Session, job: &JobRef, weight: u32) -> Result<Answer, Failure> {

@@ -8,10 +8,12 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VE
 use serde_json::json;
 
 use super::members::NAME_THE_MEMBER;
-use super::{Answer, Exit, Failure, Session, files, jobs, letters, members, text};
+use super::{files, jobs, letters, members};
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::values::MemberRef;
 use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
 use crate::local::record::Record;
+use crate::session::Session;
 
 /// Says what a command would do, a line each.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {

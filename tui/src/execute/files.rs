@@ -12,9 +12,11 @@ use idunno_shared::wire::control::{
 use serde_json::{Value, json};
 
 use super::jobs::page_limit;
-use super::table::Table;
-use super::{Answer, Exit, Failure, Session, members, text};
+use super::members;
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::values::MemberRef;
+use crate::session::Session;
 
 /// Deepest directory that `populate-test-data` enters: a guard against circles.
 const DEPTH_MAX: usize = 64;

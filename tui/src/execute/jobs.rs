@@ -9,11 +9,13 @@ use idunno_shared::wire::jobs::{BatchSize, Parameters};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::table::Table;
+use super::members;
 use super::wait::{answered, pause};
-use super::{Answer, Exit, Failure, Session, members, text};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::Parameter;
+use crate::session::Session;
 
 /// `add-job`.
 pub async fn add(

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::jobs::resolve_any;
 use super::members::natural;
-use super::table::Table;
-use super::{Answer, Failure, Session};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Failure};
 use crate::command::JobRef;
+use crate::session::Session;
 
 /// `get-job-leases`.
 pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {

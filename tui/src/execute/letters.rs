@@ -5,9 +5,11 @@ use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest
 use serde_json::{Value, json};
 
 use super::jobs::{page_limit, resolve};
-use super::table::Table;
-use super::{Answer, Exit, Failure, Session, members, text};
+use super::members;
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::DeadLettersVerb;
+use crate::session::Session;
 
 /// `dead-letters`.
 pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Failure> {

@@ -9,8 +9,10 @@ use idunno_shared::wire::control::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Exit, Failure, Session, members};
+use super::members;
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::{LeastLevel, Since};
+use crate::session::Session;
 use crate::tail::{Lines, LogLine, merged};
 
 /// What is wanted of the logs.

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, MemberView};
 use serde_json::json;
 
-use super::table::Table;
-use super::{Answer, Exit, Failure, Session, text};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::values::MemberRef;
 use crate::command::{MemberOf, OneMember};
+use crate::session::Session;
 
 /// To `join` and `leave`, which nobody wants to go to just any member.
 pub const NAME_THE_MEMBER: &str = "name the member: --member NAME or --member IP:PORT";

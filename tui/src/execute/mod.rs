@@ -6,7 +6,6 @@ pub mod backup;
 pub mod cluster;
 pub mod control;
 pub mod dry_run;
-pub mod failure;
 pub mod files;
 pub mod jobs;
 pub mod leases;
@@ -16,63 +15,18 @@ pub mod members;
 pub mod models;
 pub mod own;
 pub mod results;
-pub mod session;
 pub mod status;
-pub mod table;
 pub mod template;
-pub mod text;
 pub mod wait;
 
 use idunno_shared::security::Role;
 use idunno_shared::wire::control::JobOptions;
 use idunno_shared::wire::jobs::Training;
-use serde_json::Value;
 
-pub use failure::{Exit, Failure};
-pub use session::{Reporter, Session};
-
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::Verb;
 use crate::local;
-
-/// What a command found or did.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
-    /// For programs.
-    pub data: Data,
-    /// For people; lines, without the last line's end.
-    pub text: String,
-    /// Why it is only a part of what was asked, if it is.
-    pub incomplete: Option<String>,
-}
-
-/// What programs get.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Data {
-    /// One JSON value.
-    Value(Value),
-    /// The text is JSON lines already.
-    Lines,
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self::Value(Value::Null)
-    }
-}
-
-impl Answer {
-    /// A whole answer.
-    pub fn new(data: Value, text: impl Into<String>) -> Self {
-        Self { data: Data::Value(data), text: text.into(), incomplete: None }
-    }
-
-    /// The same answer, said to be a part.
-    #[must_use]
-    pub fn incomplete(mut self, why: impl Into<String>) -> Self {
-        self.incomplete = Some(why.into());
-        self
-    }
-}
+use crate::session::Session;
 
 /// Carries a command out.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {

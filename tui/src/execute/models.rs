@@ -6,9 +6,11 @@ use idunno_shared::wire::jobs::Training;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::table::Table;
+use super::members;
 use super::wait::{answered, pause};
-use super::{Answer, Failure, Session, members, text};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Failure, text};
+use crate::session::Session;
 
 /// Figures of a training that stand beside its model's state.
 const METRICS_SHOWN: usize = 2;

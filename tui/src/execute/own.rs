@@ -6,11 +6,12 @@ use clap::CommandFactory;
 use clap_complete::env::Shells;
 use serde_json::{Value, json};
 
-use super::table::Table;
-use super::{Answer, Exit, Failure, Session, text};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::Arguments;
 use crate::command::values::Shell;
 use crate::console::registry::{Scope, items};
+use crate::session::Session;
 use crate::settings::{Settings, directory};
 
 fn settings() -> Settings {

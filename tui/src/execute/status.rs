@@ -5,8 +5,10 @@ use idunno_shared::wire::control::{ClusterView, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 use serde_json::{Value, json};
 
-use super::table::Table;
-use super::{Answer, Exit, Failure, Session, jobs, members, models, text};
+use super::{jobs, members, models};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
+use crate::session::Session;
 
 /// The first view that the coordinator pushes.
 pub async fn first_view(session: &Session) -> Result<ClusterView, Failure> {

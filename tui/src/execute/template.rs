@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Answer, Exit, Failure};
+use crate::answer::{Answer, Exit, Failure};
 use crate::console::registry::{Scope, items};
 use crate::settings::directory;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Exit, Failure, Session};
+use crate::answer::{Exit, Failure};
+use crate::session::Session;
 
 const POLL_PERIOD: Duration = Duration::from_millis(250);
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::process::{self, Identity};
 use super::record::{Process, Record};
-use crate::execute::{Exit, Failure};
+use crate::answer::{Exit, Failure};
 
 const POLL_PERIOD: Duration = Duration::from_millis(20);
 const LOG: &str = "stdout.log";

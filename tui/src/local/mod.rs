@@ -22,9 +22,10 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, MemberView};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::LocalVerb;
-use crate::execute::table::Table;
-use crate::execute::{Answer, Exit, Failure, Session, text};
+use crate::session::Session;
 use record::Record;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::launch::Launched;
-use crate::execute::text;
+use crate::answer::text;
 
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub async fn wait(
     wanted: &Wanted<'_>,
     launched: &mut [Launched],
     deadline: Instant,
-) -> Result<Result<(), String>, crate::execute::Failure> {
+) -> Result<Result<(), String>, crate::answer::Failure> {
     let mut views: Option<Receiver<Reply>> = None;
     let mut view = None;
     loop {

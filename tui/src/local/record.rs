@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::process::Identity;
-use crate::execute::{Exit, Failure};
+use crate::answer::{Exit, Failure};
 
 /// The file's format.
 const VERSION: u32 = 1;

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 use super::process::Signal;
 use super::record::{self, Process, Record};
 use super::{lock, members_of};
-use crate::execute::{Answer, Exit, Failure, Session};
+use crate::answer::{Answer, Exit, Failure};
+use crate::session::Session;
 
 /// How long processes have to end in good order.
 const GRACE: Duration = Duration::from_secs(10);

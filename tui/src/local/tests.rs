@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::launch::{arguments, log_tail};
 use super::record::{Process, Record};
-use crate::execute::Exit;
+use crate::answer::Exit;
 
 fn record() -> Record {
     let mut record = Record::new("/bin/idunnod".into(), Some("/venv/bin/python".into()), 2);

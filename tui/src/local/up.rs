@@ -17,7 +17,8 @@ use super::launch::{Launched, await_addresses, launch, log_tail};
 use super::ready::{self, Wanted};
 use super::record::{INTRODUCER, Process, Record};
 use super::{STILL_RUN, lock};
-use crate::execute::{Answer, Exit, Failure, Session};
+use crate::answer::{Answer, Exit, Failure};
+use crate::session::Session;
 
 const MEMBERS_DEFAULT: u32 = 7;
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);

@@ -20,8 +20,8 @@ import orjson
 from ..parameters import Parameter, Value
 
 if TYPE_CHECKING:
-    from ..trainer import TrainingRun
     from ..training_data import Dataset
+    from ..training_run import TrainingRun
 
 TOP = 5
 PROBABILITY_DIGITS = 6

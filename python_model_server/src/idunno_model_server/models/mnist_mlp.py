@@ -19,8 +19,8 @@ from .base import TOP_PARAMETERS, Model, Runner, encode_top
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..trainer import TrainingRun
     from ..training_data import Dataset
+    from ..training_run import TrainingRun
 
 HIDDEN = 64
 EPOCHS = 40

@@ -22,8 +22,8 @@ from .base import TOP_PARAMETERS, Model, Runner, encode_top
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..trainer import TrainingRun
     from ..training_data import Dataset, Example
+    from ..training_run import TrainingRun
 
 COLUMNS = 1 << 16
 EPOCHS = 5

@@ -7,9 +7,9 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{AssignmentView, ClusterView, JobState, WorkerView};
 
 use super::super::history::History;
-use super::super::table::{Cell, Column, Row};
+use super::super::table::{Cell, Column, Content, Row, Window, column};
 use super::super::theme::Role;
-use super::{Content, Window, column, members};
+use super::members;
 use crate::execute::members::natural;
 
 type Workers<'a> = BTreeMap<NodeId, &'a WorkerView>;

@@ -7,10 +7,11 @@ use idunno_shared::wire::control::{ClusterView, DeadLetter, FileVersion, LeaseSt
 
 use super::super::detail::{Detail, Target};
 use super::super::msg::Facts;
-use super::super::table::{Cell, Mark, Row};
+use super::super::table::{Cell, Content, Mark, Row, column};
 use super::super::theme::Role;
-use super::{Content, column, files, members};
-use crate::execute::{leases, members::natural, text};
+use super::{files, members};
+use crate::answer::text;
+use crate::execute::{leases, members::natural};
 
 pub(super) fn content(detail: &Detail, view: &ClusterView) -> Content {
     match (&detail.target, detail.part, &detail.facts) {
@@ -116,7 +117,7 @@ fn dead(letters: &[DeadLetter], view: &ClusterView) -> Content {
         column("TRIES", true, 3),
         column("WORKER", false, 2),
     ];
-    let names = super::names(view);
+    let names = members::names(view);
     let row = |letter: &DeadLetter| Row {
         key: letter.index.to_string(),
         cells: vec![
@@ -164,7 +165,7 @@ fn extents(versions: &[FileVersion], view: &ClusterView) -> Content {
         column("HOLDERS", false, 0),
         column("DIGEST", false, 3),
     ];
-    let names = super::names(view);
+    let names = members::names(view);
     let placed = versions.first().into_iter().flat_map(|version| &version.extents).enumerate();
     let rows = placed.map(|(number, placed)| {
         let mut holders: Vec<String> =

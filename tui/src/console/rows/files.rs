@@ -4,10 +4,10 @@ use idunno_shared::wire::blobs::COPIES;
 use idunno_shared::wire::control::{ClusterView, FileSummary, FolderEntry, Liveness};
 
 use super::super::state::Files;
-use super::super::table::{Cell, Column, Row};
+use super::super::table::{Cell, Column, Content, Row, column};
 use super::super::theme::Role;
-use super::{Content, column};
-use crate::execute::{files::holder_names, text};
+use crate::answer::text;
+use crate::execute::files::holder_names;
 
 pub(super) fn content(files: &Files, view: &ClusterView) -> Content {
     let columns = columns();

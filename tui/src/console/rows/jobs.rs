@@ -2,10 +2,10 @@
 
 use idunno_shared::wire::control::{ClusterView, JobState, JobView};
 
-use super::super::table::{Cell, Mark, Row};
+use super::super::table::{Cell, Content, Mark, Row, column};
 use super::super::theme::Role;
-use super::{Content, column};
-use crate::execute::{jobs, text};
+use crate::answer::text;
+use crate::execute::jobs;
 
 pub(super) fn content(view: &ClusterView) -> Content {
     let columns = vec![

@@ -7,10 +7,10 @@ use idunno_shared::wire::control::{ClusterView, Liveness, LoadView, LogRole, Mem
 use idunno_shared::wire::jobs::{ModelState, ServerState};
 
 use super::super::history::{self, History};
-use super::super::table::{Cell, Mark, Row};
+use super::super::table::{Cell, Content, Mark, Row, Window, column};
 use super::super::theme::Role;
-use super::{Content, Window, column};
-use crate::execute::{members::natural, text};
+use crate::answer::text;
+use crate::execute::members::natural;
 
 /// Steps of the small chart of a member's rate: a minute.
 const COURSE_STEPS: usize = 12;
@@ -120,4 +120,9 @@ fn models(models: &[(idunno_shared::names::ModelName, ModelState)]) -> Cell {
         }
     }
     Cell::of(role, parts.join(", "))
+}
+
+/// Names of members by id: looked up for every row of large tables.
+pub(super) fn names(view: &ClusterView) -> BTreeMap<NodeId, &str> {
+    view.members.iter().map(|member| (member.id, member.name.as_str())).collect()
 }

@@ -7,57 +7,12 @@ mod jobs;
 mod members;
 mod models;
 
-use std::ops::Range;
-
-use idunno_shared::wire::control::ClusterView;
-
 use super::state::{Page, State};
-use super::table::{Cell, Column, Row, Table};
-use crate::execute::text;
+use super::table::{Cell, Content, Made, Row, Table, Window, column};
+use crate::answer::text;
 
 pub use jobs::{progress, state as job_state};
 pub use members::liveness;
-
-/// Columns and rows.
-type Content = (Vec<Column>, Vec<Row>);
-
-fn column(title: &str, right: bool, rank: u8) -> Column {
-    Column { title: title.to_owned(), right, rank }
-}
-
-/// What a table was made of: it is made anew when this differs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Made {
-    shown: u64,
-    page: u64,
-    filter: String,
-    sort: Option<(usize, bool)>,
-    window: Window,
-}
-
-/// Which rows of a long table get their cells: those that may be in sight. A filter or an order wants all.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Window(Range<usize>);
-
-/// A window moves by so many rows, and reaches twice as far before and behind the selected one.
-const WINDOW_STEP: usize = 100;
-
-impl Window {
-    /// All rows.
-    pub const ALL: Self = Self(0..usize::MAX);
-
-    fn around(table: &Table) -> Self {
-        if !table.filter.is_empty() || table.sort.is_some() {
-            return Self::ALL;
-        }
-        let middle = table.cursor.line / WINDOW_STEP * WINDOW_STEP;
-        Self(middle.saturating_sub(2 * WINDOW_STEP)..middle + 3 * WINDOW_STEP)
-    }
-
-    fn has(&self, line: usize) -> bool {
-        self.0.contains(&line)
-    }
-}
 
 /// Brings the table that is shown up to date.
 pub fn refresh(state: &mut State) {
@@ -126,9 +81,4 @@ fn events(state: &State) -> Content {
         ],
     };
     (columns, state.events.list.iter().rev().map(row).collect())
-}
-
-/// Names of members by id: looked up for every row of large tables.
-fn names(view: &ClusterView) -> std::collections::BTreeMap<idunno_shared::ids::NodeId, &str> {
-    view.members.iter().map(|member| (member.id, member.name.as_str())).collect()
 }

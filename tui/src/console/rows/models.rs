@@ -3,10 +3,11 @@
 use idunno_shared::wire::control::{ClusterView, ModelView};
 use idunno_shared::wire::jobs::ModelState;
 
-use super::super::table::{Cell, Column, Row};
+use super::super::table::{Cell, Column, Content, Row, column};
 use super::super::theme::Role;
-use super::{Content, column};
-use crate::execute::{members::natural, models::model_summary, text};
+use super::members;
+use crate::answer::text;
+use crate::execute::{members::natural, models::model_summary};
 
 /// Up to so many workers have a column each.
 const COLUMNS_MAX: usize = 12;
@@ -20,7 +21,7 @@ pub(super) fn content(view: &ClusterView) -> Content {
         // Why one failed is read before what another measured.
         column("LAST TRAINING", false, if view.models.iter().any(failed) { 2 } else { 31 }),
     ];
-    let names = super::names(view);
+    let names = members::names(view);
     let mut workers: Vec<_> = view.workers.iter().map(|worker| worker.node).collect();
     workers.sort_by_cached_key(|node| natural(names.get(node).copied().unwrap_or_default()));
     if workers.len() > COLUMNS_MAX {

@@ -4,11 +4,11 @@ use crossterm::event::{KeyCode, KeyEvent};
 use idunno_shared::ids::JobId;
 
 use super::{enter, live, press, screen, shows};
+use crate::answer::Answer;
 use crate::command::values::{JobRef, MemberRef};
 use crate::command::{OneMember, Verb};
 use crate::console::state::{Effect, Mode, Msg, State};
 use crate::console::update::update;
-use crate::execute::Answer;
 
 #[test]
 fn destruction_asks_first_and_an_eager_key_does_not_count() {

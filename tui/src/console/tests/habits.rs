@@ -6,6 +6,7 @@ use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, StoreView
 
 use super::busy::{busy, inside};
 use super::{enter, fixture, live, press, push, screen, shows};
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::registry::entries;
 use crate::command::{JobRef, Verb};
 use crate::console::detail::Target;
@@ -13,7 +14,6 @@ use crate::console::keymap::Keymap;
 use crate::console::registry::{Does, items};
 use crate::console::state::{Effect, Mode, Msg, NetEvent, Outcome, Page, State};
 use crate::console::update::update;
-use crate::execute::{Answer, Exit, Failure};
 
 fn keys(state: &State) -> Vec<&str> {
     state.table().unwrap().rows.iter().map(|row| row.key.as_str()).collect()

@@ -22,8 +22,8 @@ use super::state::{Effect, FilesQuery, Link, Mode, Msg, NetEvent, Page, Question
 use super::theme::Theme;
 use super::update::update;
 use super::view::view;
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::{JobRef, Palette, Verb};
-use crate::execute::{Answer, Exit, Failure};
 use crate::tail::LogLine;
 
 const MONO: Theme = Theme { palette: Palette::Mono, unicode: false };

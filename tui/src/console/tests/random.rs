@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::busy::busy;
 use super::{entry, fixture};
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::registry::Danger;
 use crate::console::state::{Effect, Facts, Mode, Msg, NetEvent, Page, State};
 use crate::console::update::update;
-use crate::execute::{Answer, Exit, Failure};
 use crate::tail::LogLine;
 
 #[derive(Clone, Debug)]

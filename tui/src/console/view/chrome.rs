@@ -7,11 +7,11 @@ use ratatui::widgets::{Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
 use super::figures;
+use crate::answer::text;
 use crate::console::input::Input;
 use crate::console::registry::{Item, named as item_named};
 use crate::console::state::{ELECTING_MS, Link, Mode, Page, STALE_AFTER_MS, State};
 use crate::console::theme::Role;
-use crate::execute::text;
 
 pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
     let theme = state.theme;

@@ -7,8 +7,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::overlay::framed;
 use crate::console::form::{offers, written};
+use crate::console::known::known;
 use crate::console::layout::middle;
-use crate::console::line::known;
 use crate::console::registry::items;
 use crate::console::state::{Asked, Confirm, Form, State};
 use crate::console::theme::Role;

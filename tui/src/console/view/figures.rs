@@ -4,8 +4,9 @@ use idunno_shared::wire::control::{ClusterView, JobState, JobView, Liveness, Log
 use idunno_shared::wire::jobs::ServerState;
 use ratatui::text::Span;
 
+use crate::answer::text;
 use crate::console::theme::{Role, Theme};
-use crate::execute::{status::census, text};
+use crate::execute::status::census;
 
 /// A figure that is of interest when it is not nothing.
 fn tell(theme: Theme, count: usize, word: &str, role: Role) -> Span<'static> {

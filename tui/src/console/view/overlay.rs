@@ -7,10 +7,10 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
 use super::table::cut;
+use crate::answer::text;
 use crate::console::registry::{Does, Item, items};
 use crate::console::state::{Pane, State};
 use crate::console::theme::{Role, Theme};
-use crate::execute::text;
 
 /// Commands that are shown below what they begin with.
 const BEGUN_MAX: usize = 8;

@@ -9,12 +9,12 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::{figures, table};
+use crate::answer::text;
 use crate::console::history::{Curve, STEPS_MAX};
 use crate::console::layout::WIDE;
 use crate::console::rows::progress;
 use crate::console::state::{Link, State};
 use crate::console::theme::{Role, Theme};
-use crate::execute::text;
 
 /// Lines of the figures, their title among them.
 const FIGURES: u16 = 10;

@@ -8,13 +8,14 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::table;
+use crate::answer::text;
 use crate::console::detail::{Detail, Target};
 use crate::console::history::{Curve, STEPS_MAX, newest};
 use crate::console::msg::Facts;
 use crate::console::rows::{job_state, progress};
 use crate::console::state::State;
 use crate::console::theme::{Role, Theme};
-use crate::execute::{jobs, text};
+use crate::execute::jobs;
 
 const BAR: usize = 20;
 

@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fetch;
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure};
 use crate::command::JobRef;
 use crate::execute::jobs::resolve;
-use crate::execute::table::Table;
-use crate::execute::{Answer, Exit, Failure, Session};
+use crate::session::Session;
 
 /// Labels that have a column each.
 const MATRIX_MAX: usize = 12;

@@ -3,7 +3,7 @@
 use idunno_shared::client::results::Answer;
 use serde_json::Value;
 
-use crate::execute::Failure;
+use crate::answer::Failure;
 
 /// The headline. `answer` is the label that the output puts first, where that is understood.
 const COLUMNS: [&str; 11] =

@@ -13,10 +13,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::{Merge, ResultsError, csv};
+use crate::answer::{Answer, Data, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::jobs::{job_views, page_limit, resolve};
-use crate::execute::{Answer, Data, Failure, Session, letters, text};
+use crate::execute::letters;
+use crate::session::Session;
 
 /// How often the rows of a job that changes meanwhile are read before the difference is called a fault.
 const ATTEMPTS_MAX: u32 = 5;

@@ -12,11 +12,13 @@ use tokio::time::Instant;
 
 use super::csv;
 use super::fetch::Wanted;
+use crate::answer::Failure;
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::jobs::{halted, page_limit, resolve};
+use crate::execute::letters;
 use crate::execute::wait::{answered, pause};
-use crate::execute::{Failure, Session, letters};
+use crate::session::Session;
 
 /// Gives rows to `print`, lines with their ends.
 pub async fn follow(

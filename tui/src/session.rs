@@ -10,7 +10,7 @@ use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, Progress};
 use idunno_shared::security::{Credentials, Role, SecurityError};
 
-use super::{Exit, Failure};
+use crate::answer::{Exit, Failure};
 use crate::command::Global;
 use crate::local::record::Record;
 
