@@ -143,8 +143,14 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     assert_eq!(code(&local(&["kill", "--random", "2"])), 6);
     assert_eq!(code(&local(&["start", "m1"])), 6);
 
+    // Without names: all that do not run.
+    assert_eq!(out(&local(&["start", "--dry-run"])), "would: start m2\n");
+    assert_eq!(code(&local(&["start", "--timeout", "1"])), 5);
+    assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
+    assert_eq!(out(&local(&["start"])), "all run already: nothing was started\n");
+
     let down = local(&["down", "--purge"]);
-    assert_eq!(out(&down), "2 processes stopped; data deleted\n", "{}", err(&down));
+    assert_eq!(out(&down), "3 processes stopped; data deleted\n", "{}", err(&down));
     assert!(!dir.exists());
     assert_eq!(code(&local(&["down"])), 3);
 }

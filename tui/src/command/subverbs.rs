@@ -136,8 +136,8 @@ pub enum LocalVerb {
     /// Start processes again that were killed, with their data and addresses
     #[command(after_help = "Example:\n  idunno local start m2 m5")]
     Start {
-        /// Their names, as 'local status' prints them
-        #[arg(value_name = "NAME", required = true)]
+        /// Their names, as 'local status' prints them [default: all that do not run]
+        #[arg(value_name = "NAME")]
         names: Vec<MemberName>,
     },
     /// Kill processes in the same moment, with SIGKILL

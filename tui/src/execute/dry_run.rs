@@ -144,7 +144,9 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
         LocalVerb::Start { names } => {
             let record = Record::require(dir)?;
             names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
-            named("start", names.iter().map(ToString::to_string).collect())
+            let at_rest = record.at_rest().into_iter().map(|at| record.processes[at].name.clone());
+            let given = names.iter().map(ToString::to_string);
+            named("start", if names.is_empty() { at_rest.collect() } else { given.collect() })
         }
         LocalVerb::Kill { names, coordinator, random } => {
             let record = Record::require(dir)?;

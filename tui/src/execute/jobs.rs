@@ -229,6 +229,7 @@ fn stats_answer(views: &[JobView]) -> Answer {
         let (state, reason) = text::job_state(&view.state);
         reasons.extend(reason.map(|reason| format!("{} is paused: {reason}", view.id)));
         let p = &view.processing_ms;
+        let ms = |value: f64| if view.done == 0 { String::from("-") } else { format!("{value:.2}") };
         table.row([
             view.id.to_string(),
             name(view),
@@ -241,12 +242,12 @@ fn stats_answer(views: &[JobView]) -> Answer {
             view.submitted.to_string(),
             format!("{:.1}", view.rate_10s_qps),
             format!("{:.1}", view.rate_qps),
-            format!("{:.2}", p.mean),
-            format!("{:.2}", p.std_dev),
-            format!("{:.2}", p.median),
-            format!("{:.2}", p.p90),
-            format!("{:.2}", p.p95),
-            format!("{:.2}", p.p99),
+            ms(p.mean),
+            ms(p.std_dev),
+            ms(p.median),
+            ms(p.p90),
+            ms(p.p95),
+            ms(p.p99),
             view.eta_s.map_or_else(|| String::from("-"), text::seconds),
             accuracy(view).map_or_else(|| String::from("-"), |share| format!("{:.1} %", share * 100.0)),
             text::batch_size(view),

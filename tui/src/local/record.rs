@@ -125,6 +125,11 @@ impl Record {
         self.processes.iter().filter(|process| !process.is_introducer())
     }
 
+    /// The positions of the processes that do not run.
+    pub fn at_rest(&self) -> Vec<usize> {
+        (0..self.processes.len()).filter(|&position| !self.processes[position].is_alive()).collect()
+    }
+
     /// The position of a named process.
     pub fn position(&self, name: &str) -> Result<usize, Failure> {
         self.processes.iter().position(|process| process.name == name).ok_or_else(|| {

@@ -221,6 +221,17 @@ pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Ans
     let _lock = lock(&session.dir)?;
     let dir = absolute(&session.dir)?;
     let mut record = Record::require(&dir)?;
+    let positions = if names.is_empty() { record.at_rest() } else { named(&record, names)? };
+    let shown: Vec<String> = positions.iter().map(|&at| record.processes[at].name.clone()).collect();
+    if shown.is_empty() {
+        return Ok(Answer::new(json!({"started": shown}), "all run already: nothing was started"));
+    }
+    run_all(session, &dir, &mut record, &positions, deadline).await?;
+    Ok(Answer::new(json!({"started": shown}), format!("started: {}", shown.join(", "))))
+}
+
+/// The positions of these processes, each once; refused if one of them runs.
+fn named(record: &Record, names: &[MemberName]) -> Result<Vec<usize>, Failure> {
     let mut positions = Vec::new();
     for name in names {
         let position = record.position(name.as_str())?;
@@ -231,9 +242,7 @@ pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Ans
             positions.push(position);
         }
     }
-    run_all(session, &dir, &mut record, &positions, deadline).await?;
-    let shown: Vec<&str> = names.iter().map(MemberName::as_str).collect();
-    Ok(Answer::new(json!({"started": shown}), format!("started: {}", shown.join(", "))))
+    Ok(positions)
 }
 
 #[cfg(test)]

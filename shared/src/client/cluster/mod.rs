@@ -52,7 +52,7 @@ pub enum ClusterError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Nobody could be reached, or nobody coordinates.
-    #[error("no answer within {} s (asked {asked}): {last}", waited.as_secs())]
+    #[error("no answer{} (asked {asked}): {last}", within(*waited))]
     Unreachable {
         /// How long it was tried.
         waited: Duration,
@@ -70,6 +70,11 @@ pub enum ClusterError {
         /// Who.
         address: SocketAddr,
     },
+}
+
+/// How long somebody waited, where that was long enough to be felt.
+fn within(waited: Duration) -> String {
+    if waited.as_secs() == 0 { String::new() } else { format!(" within {} s", waited.as_secs()) }
 }
 
 impl ClusterError {

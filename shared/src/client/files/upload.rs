@@ -7,6 +7,7 @@
 //! [`BATCH_BLOBS_MAX`] blobs a plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -232,7 +233,7 @@ impl Files {
                     stored.failed.append(&mut failed);
                     return stored;
                 }
-                Err(error) => failed.push((first.node, format!("{}: {error}", first.address))),
+                Err(error) => failed.push((first.node, error.to_string())),
             }
         }
         Stored { holders: Vec::new(), failed }
@@ -249,7 +250,8 @@ struct Placement<'a> {
     placed: Vec<PlacedBlob>,
     /// Copies each should have; 0 before the first plan.
     wanted: u32,
-    failed: BTreeMap<NodeId, String>,
+    /// What each member that failed said last.
+    failed: BTreeMap<NodeId, (SocketAddr, String)>,
 }
 
 impl<'a> Placement<'a> {
@@ -276,21 +278,42 @@ impl<'a> Placement<'a> {
         }
         for (node, reason) in &stored.failed {
             tracing::debug!(%node, reason, "a holder failed");
-            self.failed.insert(*node, reason.clone());
+            let asked = chain.iter().find(|holder| holder.node == *node);
+            self.failed.extend(asked.map(|holder| (*node, (holder.address, reason.clone()))));
         }
     }
 
     fn no_holder(&self) -> PutError {
         let without = self.placed.iter().find(|placed| placed.holders.is_empty());
         let what = without.map_or_else(String::new, |placed| format!("blob {}", placed.blob.digest));
-        let shown = self.failed.iter().take(TRIED_SHOWN_MAX);
-        let tried: Vec<String> = shown.map(|(node, reason)| format!("{node}: {reason}")).collect();
+        PutError::NoHolder { what, tried: tried(self.failed.values()) }
+    }
+}
+
+/// Who was tried and why in vain; members with the same reason together.
+fn tried<'a>(failed: impl Iterator<Item = &'a (SocketAddr, String)>) -> String {
+    let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (address, reason) in failed.take(TRIED_SHOWN_MAX) {
+        reasons.entry(reason).or_default().push(address.to_string());
+    }
+    if reasons.is_empty() {
         // A plan names every member with room.
-        let tried = if tried.is_empty() {
-            String::from("nobody: no member has room for it beside the reserve of its disk")
-        } else {
-            tried.join("; ")
-        };
-        PutError::NoHolder { what, tried }
+        return String::from("nobody: no member has room for it beside the reserve of its disk");
+    }
+    let told = reasons.into_iter().map(|(reason, members)| format!("{}: {reason}", members.join(", ")));
+    told.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_fail_for_one_reason_are_named_together() {
+        let failed = [(1, "the disk is full"), (2, "it rests"), (3, "the disk is full")];
+        let failed = failed.map(|(port, why)| (SocketAddr::from(([10, 0, 0, 1], port)), why.to_owned()));
+        let told = "10.0.0.1:2: it rests; 10.0.0.1:1, 10.0.0.1:3: the disk is full";
+        assert_eq!(tried(failed.iter()), told);
+        assert!(tried([].iter()).starts_with("nobody: "));
     }
 }
