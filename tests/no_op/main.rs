@@ -82,6 +82,9 @@ async fn main() -> anyhow::Result<()> {
     let done = await_done(&cluster, job).await?;
     let elapsed_s = started.elapsed().as_secs_f64();
     let cpu_ms = (cpu_s(pid)? - cpu_before_s) * 1e3;
+    while let Some(ended) = running.try_join_next() {
+        ended??;
+    }
     running.shutdown().await;
     let report = json!({
         "batches_s": (done as f64 / elapsed_s).round(),

@@ -9,8 +9,8 @@ use idunno_shared::client::files::Files;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::Change;
 use idunno_shared::wire::jobs::{
-    BatchOutcome, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SEGMENT_BATCHES,
-    SegmentCommit, ServerState, Training, WorkerReport,
+    BatchOutcome, JobReply, JobRequest, LEASES_HELD_MAX, Lease, ModelArtefact, ModelState, Orders,
+    SEGMENT_BATCHES, SegmentCommit, ServerState, Training, WorkerReport,
 };
 use tokio::task::JoinHandle;
 
@@ -74,9 +74,11 @@ impl NoOpWorker {
         let (mut filling, mut committing): (Vec<Lease>, Option<Commit>) = (Vec::new(), None);
         let mut pulls = Vec::new();
         loop {
-            let held = committing.iter().flat_map(|(leases, _)| leases).chain(&filling).copied().collect();
+            let held: Vec<Lease> =
+                committing.iter().flat_map(|(leases, _)| leases).chain(&filling).copied().collect();
             let asked = Instant::now();
-            let wanted_now = if pulls.len() < most { wanted } else { 0 };
+            let room = LEASES_HELD_MAX - held.len();
+            let wanted_now = if pulls.len() < most { wanted.min(room) } else { 0 };
             let orders = self.pull(held, wanted_now).await?;
             let granted: Vec<Lease> =
                 orders.grants.iter().map(|grant| grant.lease).filter(|lease| lease.job == job).collect();

@@ -148,6 +148,7 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     assert_eq!(code(&local(&["start", "--timeout", "1"])), 5);
     assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
     assert_eq!(out(&local(&["start"])), "all run already: nothing was started\n");
+    assert_eq!(out(&local(&["start", "--dry-run"])), "would: start nothing: all run already\n");
 
     let down = local(&["down", "--purge"]);
     assert_eq!(out(&down), "3 processes stopped; data deleted\n", "{}", err(&down));

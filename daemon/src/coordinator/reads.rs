@@ -8,7 +8,7 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{
     AssignmentView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, JobView,
-    LEASES_SHOWN_MAX, LeaseView, ModelView, SegmentView,
+    LEASES_SHOWN_MAX, ModelView, SegmentView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -55,7 +55,7 @@ impl Office {
             ControlRequest::Assignments(job) => {
                 self.assignment_views(job).await.map(ControlReply::Assignments)
             }
-            ControlRequest::Leases(job) => self.lease_views(job).await.map(ControlReply::Leases),
+            ControlRequest::Leases(job) => self.lease_views(job).await,
             ControlRequest::Models => self.model_views().await.map(ControlReply::Models),
             ControlRequest::Results { job, skip, limit } => self.results(job, skip, limit).await,
             ControlRequest::DeadLetters { job, from, limit } => {
@@ -138,14 +138,15 @@ impl Office {
         Ok(rows)
     }
 
-    async fn lease_views(&self, job: Option<JobId>) -> Result<Vec<LeaseView>, Refusal> {
+    async fn lease_views(&self, job: Option<JobId>) -> Result<ControlReply, Refusal> {
         let (state, desk) = (self.barrier().await?, self.desk.view().await?);
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
         let mut rows = views::leases(&self.means.membership.current(), &desk);
         rows.retain(|row| job.is_none_or(|job| row.lease.job == job));
-        Ok(views::bounded(rows, LEASES_SHOWN_MAX))
+        let (leases, more) = views::bounded(rows, LEASES_SHOWN_MAX);
+        Ok(ControlReply::Leases { leases, more })
     }
 
     async fn model_views(&self) -> Result<Vec<ModelView>, Refusal> {

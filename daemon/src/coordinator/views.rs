@@ -70,12 +70,15 @@ pub fn leases(view: &MembershipView, desk: &DeskView) -> Vec<LeaseView> {
     rows
 }
 
-/// The same batches, without those that await their commit if there are more than `most`: at work are two a worker.
-pub fn bounded(mut rows: Vec<LeaseView>, most: usize) -> Vec<LeaseView> {
-    if rows.len() > most {
+/// The same batches, without those that await their commit if there are more than `most`, and whether there are: at work
+/// are two a worker.
+pub fn bounded(mut rows: Vec<LeaseView>, most: usize) -> (Vec<LeaseView>, bool) {
+    let more = rows.len() > most;
+    if more {
         rows.retain(|row| row.stage != LeaseStage::Ran);
+        rows.truncate(most);
     }
-    rows
+    (rows, more)
 }
 
 /// All models, with their state at each worker.
@@ -227,21 +230,32 @@ fn loads(holdings: &BTreeMap<NodeId, Holdings>, desk: &DeskView) -> Vec<LoadView
 #[cfg(test)]
 mod tests {
     use idunno_shared::ids::{JobId, Term};
+    use idunno_shared::names::LABEL_BYTES_MAX;
+    use idunno_shared::wire::control::{ControlReply, LEASES_SHOWN_MAX};
+    use idunno_shared::wire::frame::encode_frame;
     use idunno_shared::wire::jobs::{Lease, QueryRange};
 
     use super::*;
 
+    fn row((first, stage): (u64, LeaseStage)) -> LeaseView {
+        let range = QueryRange { first, count: u32::MAX };
+        let lease = Lease { job: JobId(u64::MAX), range, attempt: u32::MAX, term: Term(u64::MAX) };
+        LeaseView { node: NodeId(u64::MAX), name: "n".repeat(LABEL_BYTES_MAX), lease, stage }
+    }
+
     #[test]
     fn of_too_many_batches_those_at_work_are_shown() {
-        let row = |(first, stage)| LeaseView {
-            node: NodeId(1),
-            name: String::from("m1"),
-            lease: Lease { job: JobId(1), range: QueryRange { first, count: 1 }, attempt: 1, term: Term(1) },
-            stage,
-        };
         let stages = [LeaseStage::Ran, LeaseStage::Ran, LeaseStage::Runs { ms: 5 }, LeaseStage::Waits];
         let rows: Vec<_> = (0..).zip(stages).map(row).collect();
-        assert_eq!(bounded(rows.clone(), 4), rows);
-        assert_eq!(bounded(rows.clone(), 3), rows[2..]);
+        assert_eq!(bounded(rows.clone(), 4), (rows.clone(), false));
+        assert_eq!(bounded(rows.clone(), 3), (rows[2..].to_vec(), true));
+        assert_eq!(bounded(rows.clone(), 1), (rows[2..3].to_vec(), true), "whatever workers say");
+    }
+
+    #[test]
+    fn the_most_batches_that_are_shown_fit_into_a_frame() {
+        let stage = LeaseStage::Runs { ms: u32::MAX };
+        let leases = vec![row((u64::MAX - u64::from(u32::MAX), stage)); LEASES_SHOWN_MAX];
+        encode_frame(&ControlReply::Leases { leases, more: true }, &mut Vec::new()).unwrap();
     }
 }

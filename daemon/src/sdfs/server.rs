@@ -4,7 +4,7 @@
 //!
 //! Invariants: a put is answered once this member and all behind it are durable or failed; bytes whose digest is
 //! wrong are stored nowhere; the answer names as failed those that failed, not those out of reach behind them. While puts
-//! wait for the disk the caller is told so every second, unless one has waited for [`DISK_PATIENCE`]: a disk
+//! wait for the disk the caller is told so every [`WORKING_PERIOD`](super::replies::WORKING_PERIOD), unless one has waited for [`DISK_PATIENCE`]: a disk
 //! that hangs must look like a dead one.
 //!
 //! Bounds, a connection: [`PUTS_IN_FLIGHT_MAX`] puts unanswered, then it is not read on; [`GETS_IN_FLIGHT_MAX`] gets

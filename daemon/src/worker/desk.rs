@@ -5,8 +5,11 @@
 //!
 //! Invariants ([`Desk::check`]): at most one batch runs; at most [`LEASES_PER_WORKER_MAX`] are fetched, wait or run; a
 //! lease is here once, from its grant until its commit is answered, it is given back, or it is cancelled.
-//! Bounds: at most [`LEASES_HELD_MAX`](HELD_MAX) leases.
+//! Bounds: at most [`LEASES_HELD_MAX`](HELD_MAX) leases. A step of a batch costs no search among those that have run,
+//! but for the newest of them.
 //! What it does not do: it holds no inputs and no rows, and knows no clock.
+
+use std::collections::BTreeSet;
 
 use idunno_shared::ids::Term;
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX as HELD_MAX, LEASES_PER_WORKER_MAX, Lease};
@@ -26,11 +29,20 @@ pub enum Phase {
     Uncommitted,
 }
 
-/// The batches held, in order of their grant.
+impl Phase {
+    const fn has_run(self) -> bool {
+        matches!(self, Self::Reporting | Self::Uncommitted)
+    }
+}
+
+/// The batches held.
 #[derive(Clone, Debug, Default)]
 pub struct Desk {
     term: Term,
-    held: Vec<(Lease, Phase)>,
+    /// Those at work, in order of their grant.
+    active: Vec<(Lease, Phase)>,
+    /// Those that have run, in the order in which they did.
+    ran: Vec<(Lease, Phase)>,
 }
 
 impl Desk {
@@ -44,10 +56,9 @@ impl Desk {
     /// Takes a granted batch. False: it is held already, or there is no room for it.
     #[must_use]
     pub fn accept(&mut self, lease: Lease) -> bool {
-        let room = self.active() < LEASES_PER_WORKER_MAX && self.held.len() < HELD_MAX;
-        let accepted = room && self.phase(&lease).is_none();
+        let accepted = self.room() > 0 && self.phase(&lease).is_none();
         if accepted {
-            self.held.push((lease, Phase::Fetching));
+            self.active.push((lease, Phase::Fetching));
         }
         accepted
     }
@@ -55,8 +66,17 @@ impl Desk {
     /// Moves a lease on. False: it is not here any more, and whatever was done for it is void.
     #[must_use]
     pub fn set(&mut self, lease: &Lease, phase: Phase) -> bool {
-        let place = self.held.iter_mut().find(|(held, _)| held == lease);
-        place.map(|(_, old)| *old = phase).is_some()
+        let Some(place) = self.active.iter().position(|(held, _)| held == lease) else {
+            let newest = self.ran.iter_mut().rev().find(|(held, _)| held == lease);
+            return newest.map(|(_, old)| *old = phase).is_some();
+        };
+        if phase.has_run() {
+            self.active.remove(place);
+            self.ran.push((*lease, phase));
+        } else {
+            self.active[place].1 = phase;
+        }
+        true
     }
 
     /// The batch to run now, if the model server is free: the one granted first among those that wait.
@@ -64,75 +84,104 @@ impl Desk {
         if self.count(Phase::Running) > 0 {
             return None;
         }
-        let (lease, phase) = self.held.iter_mut().find(|(_, phase)| *phase == Phase::Waiting)?;
+        let (lease, phase) = self.active.iter_mut().find(|(_, phase)| *phase == Phase::Waiting)?;
         *phase = Phase::Running;
         Some(*lease)
     }
 
-    /// Gives a lease up: committed, given back or cancelled. Says how far it was.
-    pub fn end(&mut self, lease: &Lease) -> Option<Phase> {
-        let place = self.held.iter().position(|(held, _)| held == lease)?;
-        Some(self.held.remove(place).1)
+    /// Gives leases up: committed, given back or cancelled. Says which of them were held.
+    pub fn end(&mut self, leases: impl IntoIterator<Item = Lease>) -> BTreeSet<Lease> {
+        let leases: BTreeSet<Lease> = leases.into_iter().collect();
+        let mut ended = BTreeSet::new();
+        for held in [&mut self.active, &mut self.ran] {
+            held.retain(|(lease, _)| {
+                let stays = !leases.contains(lease);
+                if !stays {
+                    ended.insert(*lease);
+                }
+                stays
+            });
+        }
+        ended
+    }
+
+    /// Whether any of these is held.
+    pub fn has_any(&self, leases: &[Lease]) -> bool {
+        let leases: BTreeSet<&Lease> = leases.iter().collect();
+        self.held().any(|(lease, _)| leases.contains(lease))
     }
 
     /// Gives up what has not started to run.
     pub fn return_unstarted(&mut self) -> Vec<Lease> {
-        let unstarted = |phase| matches!(phase, Phase::Fetching | Phase::Waiting);
-        let returned = self.held.iter().filter(|(_, p)| unstarted(*p)).map(|(lease, _)| *lease).collect();
-        self.held.retain(|(_, phase)| !unstarted(*phase));
+        let returned = self.unstarted();
+        self.active.retain(|(_, phase)| *phase == Phase::Running);
         returned
+    }
+
+    /// What has not started to run.
+    pub fn unstarted(&self) -> Vec<Lease> {
+        let unstarted = self.active.iter().filter(|(_, phase)| *phase != Phase::Running);
+        unstarted.map(|(lease, _)| *lease).collect()
     }
 
     /// How many further batches there is room for.
     pub fn room(&self) -> usize {
-        LEASES_PER_WORKER_MAX.saturating_sub(self.active()).min(HELD_MAX - self.held.len())
+        LEASES_PER_WORKER_MAX.saturating_sub(self.active()).min(HELD_MAX.saturating_sub(self.len()))
     }
 
     /// How far a lease is, if it is held.
     pub fn phase(&self, lease: &Lease) -> Option<Phase> {
-        self.held.iter().find(|(held, _)| held == lease).map(|(_, phase)| *phase)
+        self.held().find(|(held, _)| held == lease).map(|(_, phase)| *phase)
     }
 
-    /// Everything held, for the report: what has run, what runs, what is still to run; each in order of its grant.
+    /// Everything held, for the report: what has run, what runs, what is still to run in order of its grant.
     pub fn leases(&self) -> Vec<Lease> {
-        let mut held: Vec<_> = self.held.iter().collect();
-        held.sort_by_key(|(_, phase)| match phase {
-            Phase::Reporting | Phase::Uncommitted => 0,
-            Phase::Running => 1,
-            Phase::Waiting | Phase::Fetching => 2,
-        });
-        held.into_iter().map(|(lease, _)| *lease).collect()
+        let running = self.active.iter().filter(|(_, phase)| *phase == Phase::Running);
+        let started = self.ran.iter().chain(running).map(|(lease, _)| *lease);
+        started.chain(self.unstarted()).collect()
+    }
+
+    /// How many leases are held.
+    pub fn len(&self) -> usize {
+        self.active.len() + self.ran.len()
     }
 
     /// How many leases are in a phase.
     pub fn count(&self, phase: Phase) -> usize {
-        self.held.iter().filter(|(_, held)| *held == phase).count()
+        let held = if phase.has_run() { &self.ran } else { &self.active };
+        held.iter().filter(|(_, held)| *held == phase).count()
+    }
+
+    fn held(&self) -> impl Iterator<Item = &(Lease, Phase)> {
+        self.active.iter().chain(&self.ran)
     }
 
     /// Leases that are fetched, wait or run.
     pub fn active(&self) -> usize {
-        self.count(Phase::Fetching) + self.count(Phase::Waiting) + self.count(Phase::Running)
+        self.active.len()
     }
 
     /// Leases that have run, and await their commit or the report of their failures.
     pub fn ran(&self) -> usize {
-        self.held.len() - self.active()
+        self.ran.len()
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.len() == 0
     }
 
     /// The invariants.
     pub fn check(&self) -> Result<(), String> {
-        let twice =
-            self.held.iter().enumerate().any(|(n, (l, _))| self.held[..n].iter().any(|(o, _)| o == l));
+        let once: BTreeSet<&Lease> = self.held().map(|(lease, _)| lease).collect();
+        let misplaced = self.active.iter().any(|(_, phase)| phase.has_run())
+            || self.ran.iter().any(|(_, phase)| !phase.has_run());
         match () {
             () if self.count(Phase::Running) > 1 => Err(format!("two batches run at once: {self:?}")),
             () if self.active() > LEASES_PER_WORKER_MAX => Err(format!("too many batches at work: {self:?}")),
-            () if self.held.len() > HELD_MAX => Err(format!("too many leases held: {self:?}")),
-            () if twice => Err(format!("a lease is held twice: {self:?}")),
+            () if self.len() > HELD_MAX => Err(format!("too many leases held: {self:?}")),
+            () if once.len() < self.len() => Err(format!("a lease is held twice: {self:?}")),
+            () if misplaced => Err(format!("a lease is where its phase does not belong: {self:?}")),
             () => Ok(()),
         }
     }
@@ -166,7 +215,9 @@ mod tests {
         assert_eq!(desk.start_next(), Some(lease(2)));
         assert_eq!(desk.leases(), [lease(0), lease(2), lease(1)], "in the order of their stages");
         assert!(desk.set(&lease(1), Phase::Waiting));
-        assert_eq!(desk.end(&lease(0)), Some(Phase::Uncommitted));
+        assert!(desk.has_any(&[lease(0), lease(9)]));
+        assert_eq!(desk.end([lease(0), lease(9)]), BTreeSet::from([lease(0)]), "only what was held");
+        assert!(!desk.has_any(&[lease(0), lease(9)]));
         assert!(!desk.set(&lease(0), Phase::Waiting), "gone");
         desk.check().unwrap();
     }

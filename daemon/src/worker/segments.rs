@@ -5,10 +5,11 @@
 //!
 //! Invariants: a segment holds one job's rows; one segment a job is on its way at a time, the next fills meanwhile; a
 //! batch is in exactly one place until its segment is answered or the batch is dropped.
-//! Bounds: a segment is smaller than [`SEGMENT_BYTES`] and one batch more; the caller stops pulling at
+//! Bounds: a segment is smaller than [`SEGMENT_BYTES`] and one batch more, and has no more batches than are held, for what
+//! came while the one before was stored goes with it; the caller stops pulling at
 //! [`BUFFERED_BYTES_MAX`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,13 +91,17 @@ impl Segments {
         self.jobs.retain(|_, buffer| buffer.on_its_way || !buffer.waiting.is_empty());
     }
 
-    /// Drops a batch's rows, if they are not on their way.
-    pub fn cancel(&mut self, lease: &Lease) {
-        let Some(buffer) = self.jobs.get_mut(&lease.job) else { return };
-        buffer.waiting.retain(|(outcome, _)| outcome.lease != *lease);
-        buffer.bytes = buffer.waiting.iter().map(|(_, rows)| rows.len()).sum();
-        if buffer.waiting.is_empty() {
-            buffer.since = None;
+    /// Drops batches' rows, if they are not on their way.
+    pub fn cancel(&mut self, leases: &BTreeSet<Lease>) {
+        if leases.is_empty() {
+            return;
+        }
+        for buffer in self.jobs.values_mut() {
+            buffer.waiting.retain(|(outcome, _)| !leases.contains(&outcome.lease));
+            buffer.bytes = buffer.waiting.iter().map(|(_, rows)| rows.len()).sum();
+            if buffer.waiting.is_empty() {
+                buffer.since = None;
+            }
         }
         self.jobs.retain(|_, buffer| buffer.on_its_way || !buffer.waiting.is_empty());
     }
@@ -180,11 +185,11 @@ mod tests {
         let mut segments = Segments::default();
         segments.add(outcome(1, 0), b"a\n".to_vec(), now);
         segments.add(outcome(1, 1), b"b\n".to_vec(), now);
-        segments.cancel(&outcome(1, 0).lease);
+        segments.cancel(&[outcome(1, 0).lease].into());
         assert_eq!(&segments.cut(true, now).unwrap().rows[..], b"b\n");
         segments.answered(JobId(1));
         segments.add(outcome(1, 2), b"c\n".to_vec(), now);
-        segments.cancel(&outcome(1, 2).lease);
+        segments.cancel(&[outcome(1, 2).lease].into());
         assert_eq!((segments.next_due(), segments.bytes()), (None, 0));
     }
 }

@@ -19,7 +19,7 @@ pub const LEASES_PER_WORKER_MAX: usize = 2;
 /// Most leases of one worker in all, those that have run and await their commit included: room for two segments, of
 /// which one fills while the other is stored, and more.
 pub const LEASES_HELD_MAX: usize = 1024;
-/// So many batches fill a segment, however few rows they have. Its two flushes, on four disks each, are then little beside
+/// So many batches make a segment due, however few rows they have. Its two flushes, on four disks each, are then little beside
 /// what leasing the batches costs, and its worker still has room for further leases.
 pub const SEGMENT_BATCHES: usize = 384;
 /// Largest weight of a job.

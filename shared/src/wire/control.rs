@@ -9,8 +9,8 @@ use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::{BlobRef, Holder, PlacedBlob};
 pub use super::logs::{LogFound, LogLevel, LogPage, LogPlace, LogSearch};
 pub use super::views::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, FolderEntry, IdentityView, JobAbout, JobState,
-    JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView, RatesView,
+    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView, JobAbout,
+    JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView, RatesView,
     SegmentView, SharingView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
@@ -323,25 +323,6 @@ pub struct FileVersion {
     pub extents: Vec<PlacedBlob>,
 }
 
-/// A row of `ls`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileSummary {
-    /// The file.
-    pub name: FileName,
-    /// Its newest version.
-    pub version: u64,
-    /// Versions kept.
-    pub versions: u32,
-    /// The newest version's size in bytes.
-    pub size: u64,
-    /// The newest version's digest.
-    pub digest: Digest,
-    /// When it was committed, in milliseconds since the epoch.
-    pub created_ms: u64,
-    /// Members that hold all of the newest version.
-    pub holders: Vec<NodeId>,
-}
-
 /// Where one blob is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain(pub Vec<Holder>);
@@ -420,7 +401,12 @@ pub enum ControlReply {
     /// To [`ControlRequest::SearchLog`].
     FoundLog(LogFound),
     /// Batches in workers' hands, by worker, each worker's in the order in which it runs them.
-    Leases(Vec<LeaseView>),
+    Leases {
+        /// The batches.
+        leases: Vec<LeaseView>,
+        /// Whether those that await their commit are left out, for there are too many.
+        more: bool,
+    },
     /// A part of a backup, in order.
     Backup {
         /// Its bytes, at most 4 MiB; the first has none.

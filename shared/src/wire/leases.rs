@@ -2,7 +2,9 @@
 //!
 //! A worker with small batches has hundreds of leases in each of thousands of reports a second, nearly all of one job.
 
-use serde::de::Error;
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::batches::{LEASES_HELD_MAX, Lease, QueryRange};
@@ -36,17 +38,29 @@ pub(super) fn serialize<S: Serializer>(leases: &[Lease], serializer: S) -> Resul
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Lease>, D::Error> {
-    let runs = Vec::<Run<Vec<QueryRange>>>::deserialize(deserializer)?;
-    let count: usize = runs.iter().map(|run| run.ranges.len()).sum();
-    if count > LEASES_HELD_MAX {
-        return Err(D::Error::custom(format!(
-            "{count} leases of one worker, at most {LEASES_HELD_MAX} are possible"
-        )));
+    deserializer.deserialize_seq(Runs)
+}
+
+/// Takes runs as they come, and no more leases than are possible.
+struct Runs;
+
+impl<'de> Visitor<'de> for Runs {
+    type Value = Vec<Lease>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {LEASES_HELD_MAX} leases in runs")
     }
-    let leases = runs.into_iter().flat_map(|Run { job, attempt, term, ranges }| {
-        ranges.into_iter().map(move |range| Lease { job, range, attempt, term })
-    });
-    Ok(leases.collect())
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut runs: A) -> Result<Vec<Lease>, A::Error> {
+        let mut leases = Vec::new();
+        while let Some(Run { job, attempt, term, ranges }) = runs.next_element::<Run<Vec<QueryRange>>>()? {
+            leases.extend(ranges.iter().map(|&range| Lease { job, range, attempt, term }));
+            if ranges.is_empty() || leases.len() > LEASES_HELD_MAX {
+                return Err(A::Error::invalid_length(leases.len(), &self));
+            }
+        }
+        Ok(leases)
+    }
 }
 
 #[cfg(test)]
@@ -79,5 +93,8 @@ mod tests {
         let bytes = rmp_serde::to_vec(&many).unwrap();
         let error = rmp_serde::from_slice::<Report>(&bytes).unwrap_err();
         assert!(error.to_string().contains("at most 1024"), "{error}");
+        let empty = Run { job: JobId(1), attempt: 1, term: Term(3), ranges: Vec::<QueryRange>::new() };
+        let bytes = rmp_serde::to_vec(&([empty],)).unwrap();
+        assert!(rmp_serde::from_slice::<Report>(&bytes).is_err(), "runs of nothing would be without number");
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedBlob;
-use super::control::FileSummary;
 use super::jobs::{
     BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
 };
@@ -342,6 +341,25 @@ pub struct LoadView {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// A row of `ls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSummary {
+    /// The file.
+    pub name: FileName,
+    /// Its newest version.
+    pub version: u64,
+    /// Versions kept.
+    pub versions: u32,
+    /// The newest version's size in bytes.
+    pub size: u64,
+    /// The newest version's digest.
+    pub digest: Digest,
+    /// When it was committed, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// Members that hold all of the newest version.
+    pub holders: Vec<NodeId>,
 }
 
 /// A row of one level of the store.

@@ -63,7 +63,7 @@ pub async fn facts(session: &Session, question: &Question) -> Result<Facts, Stri
             }
         }
         Question::Leases(job) => match ask(session, ControlRequest::Leases(*job)).await? {
-            ControlReply::Leases(leases) => Ok(Facts::Leases(leases)),
+            ControlReply::Leases { leases, .. } => Ok(Facts::Leases(leases)),
             _ => Err(Failure::unexpected().message),
         },
         Question::Results(job) => results(session, *job).await.map(Facts::Lines),

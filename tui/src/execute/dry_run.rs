@@ -146,7 +146,12 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
             let at_rest = record.at_rest().into_iter().map(|at| record.processes[at].name.clone());
             let given = names.iter().map(ToString::to_string);
-            named("start", if names.is_empty() { at_rest.collect() } else { given.collect() })
+            let names: Vec<String> = if names.is_empty() { at_rest.collect() } else { given.collect() };
+            if names.is_empty() {
+                vec![String::from("start nothing: all run already")]
+            } else {
+                named("start", names)
+            }
         }
         LocalVerb::Kill { names, coordinator, random } => {
             let record = Record::require(dir)?;

@@ -10,13 +10,13 @@ use crate::answer::{Answer, Failure};
 use crate::command::JobRef;
 use crate::session::Session;
 
+const LEFT_OUT: &str = "those that await their commit are left out: there are too many";
+
 /// `get-job-leases`.
 pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
     let job = resolve_any(session, job).await?;
-    let ControlReply::Leases(mut views) = session.cluster().control(ControlRequest::Leases(job)).await?
-    else {
-        return Err(Failure::unexpected());
-    };
+    let reply = session.cluster().control(ControlRequest::Leases(job)).await?;
+    let ControlReply::Leases { leases: mut views, more } = reply else { return Err(Failure::unexpected()) };
     // A worker's stay in the order in which it runs them.
     views.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
     if views.is_empty() {
@@ -34,7 +34,8 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
             stage(view.stage),
         ]);
     }
-    Ok(Answer::new(Value::Array(views.iter().map(row_json).collect()), table.render()))
+    let answer = Answer::new(Value::Array(views.iter().map(row_json).collect()), table.render());
+    Ok(if more { answer.incomplete(LEFT_OUT) } else { answer })
 }
 
 /// The first and the last query of a batch: `64-95`.

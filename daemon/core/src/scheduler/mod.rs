@@ -13,7 +13,7 @@
 //! that have run; grants go to live, ready workers that stay and have the job's model loaded in the job's version.
 //!
 //! **Bounds**: workers, models and leases of a report, pieces of a job: see the constants of the parts. One event
-//! costs at most O(workers x jobs), and O(pieces) where failures wait.
+//! costs at most O(workers x jobs + leases), and O(pieces) where failures wait.
 //!
 //! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock.
 

@@ -29,7 +29,7 @@ impl Shell {
             Event::Committed { job, leases, result } => {
                 self.committing.remove(&job);
                 self.segments.answered(job);
-                self.committed(&leases, result);
+                self.committed(leases, result);
             }
             Event::Loaded { epoch, model, result } => {
                 match &result {
@@ -65,12 +65,11 @@ impl Shell {
 
     /// Carries orders out. Says whether they brought a batch.
     fn obey(&mut self, report: u64, orders: Orders) -> bool {
-        for lease in &orders.cancelled {
-            if self.desk.end(lease).is_some() {
-                debug!(%lease, "a lease is cancelled");
-                self.forget(lease);
-            }
+        let cancelled = self.desk.end(orders.cancelled);
+        for lease in &cancelled {
+            debug!(%lease, "a lease is cancelled");
         }
+        self.forget(&cancelled);
         for model in &orders.stop_training {
             if let Some((_, stop)) = self.trainings.get(model) {
                 info!(%model, "a training is stopped: nobody wants it any more");
@@ -198,20 +197,18 @@ impl Shell {
         let lease = ran.outcome.lease;
         if ran.outcome.answered.is_empty() {
             // Nothing to commit: that its failures are known ends the lease.
-            self.desk.end(&lease);
+            self.desk.end([lease]);
         } else if self.desk.set(&lease, Phase::Uncommitted) {
             self.segments.add(ran.outcome, ran.rows, Instant::now());
         }
     }
 
-    fn committed(&mut self, leases: &[Lease], result: Result<(), String>) {
+    fn committed(&mut self, leases: Vec<Lease>, result: Result<(), String>) {
         if let Err(reason) = result {
             // Refused for good: the leases go back by no longer being reported.
             warn!(%reason, leases = leases.len(), "the coordinator refuses a segment, its batches are given back");
         }
-        for lease in leases {
-            self.desk.end(lease);
-        }
+        self.desk.end(leases);
     }
 
     fn load(&mut self, artefact: ModelArtefact) {

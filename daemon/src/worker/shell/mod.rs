@@ -8,7 +8,7 @@
 mod events;
 mod report;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ impl Shell {
             debug_assert_eq!(self.desk.check(), Ok(()));
         }
         if !self.desk.is_empty() {
-            warn!(leases = self.desk.leases().len(), "the drain took too long, leases are given up");
+            warn!(leases = self.desk.len(), "the drain took too long, leases are given up");
         }
         self.say_goodbye().await;
     }
@@ -201,13 +201,10 @@ impl Shell {
 
     /// What waits for a server that is away is better run elsewhere.
     fn give_back_unstarted(&mut self, reason: &str) {
-        let unstarted =
-            |desk: &Desk, lease: &Lease| matches!(desk.phase(lease), Some(Phase::Fetching | Phase::Waiting));
-        for lease in self.desk.leases() {
-            if unstarted(&self.desk, &lease) {
-                self.forget(&lease);
-                self.ran(None, Ran::all_failed(lease, FaultKind::Worker, reason));
-            }
+        let unstarted = self.desk.unstarted();
+        self.forget(&unstarted.iter().copied().collect());
+        for lease in unstarted {
+            self.ran(None, Ran::all_failed(lease, FaultKind::Worker, reason));
         }
     }
 
@@ -248,7 +245,7 @@ impl Shell {
         let Some(lease) = self.desk.start_next() else { return };
         let Some(prepared) = self.prepared.remove(&lease) else {
             error!(%lease, "a batch that waits has no inputs");
-            self.desk.end(&lease);
+            self.desk.end([lease]);
             return;
         };
         self.running_since = Some(Instant::now());
@@ -290,10 +287,8 @@ impl Shell {
     fn begin_drain(&mut self) {
         self.drain_until = Some(Instant::now() + self.config.drain_timeout);
         let returned = self.desk.return_unstarted();
-        info!(returned = returned.len(), held = self.desk.leases().len(), "the worker drains");
-        for lease in returned {
-            self.forget(&lease);
-        }
+        info!(returned = returned.len(), held = self.desk.len(), "the worker drains");
+        self.forget(&returned.into_iter().collect());
         // What it would grant is not wanted any more, and its answer may take a while.
         if let Some(handle) = self.reporting.interrupt() {
             self.abort(&handle);
@@ -304,21 +299,27 @@ impl Shell {
         self.drain_until.is_some_and(|until| self.desk.is_empty() || Instant::now() >= until)
     }
 
-    /// Drops what is kept of a lease that the desk has given up.
-    fn forget(&mut self, lease: &Lease) {
-        self.prepared.remove(lease);
-        self.reporting_failures.remove(lease);
-        if let Some(handle) = self.at_work.remove(lease) {
-            self.abort(&handle);
+    /// Drops what is kept of leases that are not to be gone on with.
+    fn forget(&mut self, leases: &BTreeSet<Lease>) {
+        for lease in leases {
+            self.prepared.remove(lease);
+            self.reporting_failures.remove(lease);
+            if let Some(handle) = self.at_work.remove(lease) {
+                self.abort(&handle);
+            }
         }
-        self.segments.cancel(lease);
-        let over = self.committing.get(&lease.job).filter(|(leases, _)| {
-            leases.contains(lease) && leases.iter().all(|lease| self.desk.phase(lease).is_none())
-        });
-        if let Some(handle) = over.map(|(_, handle)| handle.clone()) {
-            self.abort(&handle);
-            self.committing.remove(&lease.job);
-            self.segments.answered(lease.job);
+        self.segments.cancel(leases);
+        // A segment of which nothing is wanted any more.
+        let jobs: BTreeSet<JobId> = leases.iter().map(|lease| lease.job).collect();
+        for job in jobs {
+            let over = self.committing.get(&job).filter(|(sent, _)| {
+                sent.iter().any(|lease| leases.contains(lease)) && !self.desk.has_any(sent)
+            });
+            if let Some(handle) = over.map(|(_, handle)| handle.clone()) {
+                self.abort(&handle);
+                self.committing.remove(&job);
+                self.segments.answered(job);
+            }
         }
     }
 }

@@ -294,19 +294,28 @@ impl<'a> Placement<'a> {
 fn tried<'a>(failed: impl Iterator<Item = &'a (SocketAddr, String)>) -> String {
     let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (address, reason) in failed.take(TRIED_SHOWN_MAX) {
-        reasons.entry(reason).or_default().push(address.to_string());
+        let address = address.to_string();
+        let members = reasons.entry(reason).or_default();
+        // Who cannot be reached is named in the reason.
+        if !reason.contains(&address) {
+            members.push(address);
+        }
     }
     if reasons.is_empty() {
         // A plan names every member with room.
         return String::from("nobody: no member has room for it beside the reserve of its disk");
     }
-    let told = reasons.into_iter().map(|(reason, members)| format!("{}: {reason}", members.join(", ")));
+    let told = reasons.into_iter().map(|(reason, members)| {
+        let named = if members.is_empty() { String::new() } else { format!("{}: ", members.join(", ")) };
+        named + reason
+    });
     told.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::link::DialError;
 
     #[test]
     fn members_that_fail_for_one_reason_are_named_together() {
@@ -314,6 +323,9 @@ mod tests {
         let failed = failed.map(|(port, why)| (SocketAddr::from(([10, 0, 0, 1], port)), why.to_owned()));
         let told = "10.0.0.1:2: it rests; 10.0.0.1:1, 10.0.0.1:3: the disk is full";
         assert_eq!(tried(failed.iter()), told);
+        let address = SocketAddr::from(([10, 0, 0, 1], 4));
+        let unreached = DialError::Refused { address }.to_string();
+        assert_eq!(tried([(address, unreached.clone())].iter()), unreached, "its address is in it");
         assert!(tried([].iter()).starts_with("nobody: "));
     }
 }
