@@ -57,7 +57,7 @@ async fn a_frozen_coordinator_decides_nothing_when_it_wakes() {
     assert!(deciding[0].1 >= next, "{deciding:?}");
     assert_ne!(deciding[0].0, old, "it was to follow");
     let going_on = cluster.midway(at_work, 0).await.done;
-    match cluster.client().control(ControlRequest::Leases(Some(at_work))).await {
+    match cluster.client().control(ControlRequest::Leases { job: Some(at_work), worker: None }).await {
         Ok(ControlReply::Leases { leases: rows, more: false }) => {
             assert!(!rows.is_empty() && rows.iter().all(|row| row.lease.job == at_work), "{rows:?}");
         }

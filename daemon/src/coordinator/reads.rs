@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use idunno_core::metadata::{State, Version};
-use idunno_shared::ids::JobId;
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{
@@ -55,7 +55,7 @@ impl Office {
             ControlRequest::Assignments(job) => {
                 self.assignment_views(job).await.map(ControlReply::Assignments)
             }
-            ControlRequest::Leases(job) => self.lease_views(job).await,
+            ControlRequest::Leases { job, worker } => self.lease_views(job, worker).await,
             ControlRequest::Models => self.model_views().await.map(ControlReply::Models),
             ControlRequest::Results { job, skip, limit } => self.results(job, skip, limit).await,
             ControlRequest::DeadLetters { job, from, limit } => {
@@ -138,13 +138,12 @@ impl Office {
         Ok(rows)
     }
 
-    async fn lease_views(&self, job: Option<JobId>) -> Result<ControlReply, Refusal> {
+    async fn lease_views(&self, job: Option<JobId>, worker: Option<NodeId>) -> Result<ControlReply, Refusal> {
         let (state, desk) = (self.barrier().await?, self.desk.view().await?);
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
-        let mut rows = views::leases(&self.means.membership.current(), &desk);
-        rows.retain(|row| job.is_none_or(|job| row.lease.job == job));
+        let rows = views::only(views::leases(&self.means.membership.current(), &desk), job, worker);
         let (leases, more) = views::bounded(rows, LEASES_SHOWN_MAX);
         Ok(ControlReply::Leases { leases, more })
     }

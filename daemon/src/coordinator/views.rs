@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use idunno_core::metadata::{Job, State};
 use idunno_core::placement::Holdings;
-use idunno_shared::ids::NodeId;
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{
     AssignmentView, ClusterView, ControlReply, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole,
     MemberView, ModelView, StoreView, WorkerView,
@@ -67,6 +67,14 @@ pub fn leases(view: &MembershipView, desk: &DeskView) -> Vec<LeaseView> {
             LeaseView { node, name: name.clone(), lease, stage }
         }));
     }
+    rows
+}
+
+/// Of these batches those of a job, of a worker, or of both.
+pub fn only(mut rows: Vec<LeaseView>, job: Option<JobId>, worker: Option<NodeId>) -> Vec<LeaseView> {
+    rows.retain(|row| {
+        job.is_none_or(|job| row.lease.job == job) && worker.is_none_or(|worker| row.node == worker)
+    });
     rows
 }
 
@@ -229,7 +237,7 @@ fn loads(holdings: &BTreeMap<NodeId, Holdings>, desk: &DeskView) -> Vec<LoadView
 
 #[cfg(test)]
 mod tests {
-    use idunno_shared::ids::{JobId, Term};
+    use idunno_shared::ids::Term;
     use idunno_shared::names::LABEL_BYTES_MAX;
     use idunno_shared::wire::control::{ControlReply, LEASES_SHOWN_MAX};
     use idunno_shared::wire::frame::encode_frame;
@@ -241,6 +249,20 @@ mod tests {
         let range = QueryRange { first, count: u32::MAX };
         let lease = Lease { job: JobId(u64::MAX), range, attempt: u32::MAX, term: Term(u64::MAX) };
         LeaseView { node: NodeId(u64::MAX), name: "n".repeat(LABEL_BYTES_MAX), lease, stage }
+    }
+
+    #[test]
+    fn batches_of_one_job_or_worker_are_picked() {
+        let of = |job, node| {
+            let row = row((0, LeaseStage::Waits));
+            let lease = Lease { job: JobId(job), ..row.lease };
+            LeaseView { node: NodeId(node), lease, ..row }
+        };
+        let rows = vec![of(1, 1), of(2, 1), of(1, 2)];
+        assert_eq!(only(rows.clone(), None, None), rows);
+        assert_eq!(only(rows.clone(), Some(JobId(1)), None), [of(1, 1), of(1, 2)]);
+        assert_eq!(only(rows.clone(), None, Some(NodeId(1))), [of(1, 1), of(2, 1)]);
+        assert_eq!(only(rows, Some(JobId(2)), Some(NodeId(2))), []);
     }
 
     #[test]

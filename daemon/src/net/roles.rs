@@ -68,6 +68,6 @@ fn needed_to_control(request: &ControlRequest) -> Role {
         | ControlRequest::Folder { .. }
         | ControlRequest::Log { .. }
         | ControlRequest::SearchLog(_)
-        | ControlRequest::Leases(_) => Role::Viewer,
+        | ControlRequest::Leases { .. } => Role::Viewer,
     }
 }

@@ -154,9 +154,14 @@ pub enum ControlRequest {
     },
     /// `logs --grep`: what a search finds in the log of the member asked.
     SearchLog(LogSearch),
-    /// `get-job-leases`: the batches of one job or all in workers' hands, as these said last. If there are more than
-    /// [`LEASES_SHOWN_MAX`], without those that await their commit.
-    Leases(Option<JobId>),
+    /// `get-job-leases`: the batches in workers' hands, as these said last. If there are more than [`LEASES_SHOWN_MAX`],
+    /// without those that await their commit.
+    Leases {
+        /// Of this job only.
+        job: Option<JobId>,
+        /// Of this worker only.
+        worker: Option<NodeId>,
+    },
     /// `backup`: all metadata at one moment, answered in pieces until the one that has a digest.
     Backup,
 }

@@ -43,11 +43,11 @@ impl Target {
     /// What must be asked for a part; nothing if the view has it.
     fn question(&self, part: usize) -> Option<Question> {
         Some(match (self, part) {
-            (Self::Job(id), 1) => Question::Leases(Some(*id)),
+            (Self::Job(id), 1) => Question::Leases { job: Some(*id), worker: None },
             (Self::Job(id), 2) => Question::DeadLetters(*id),
             (Self::Job(id), 3) => Question::Results(*id),
             (Self::Member(id, _), 0) => Question::Stored(*id),
-            (Self::Member(..), 2) => Question::Leases(None),
+            (Self::Member(id, _), 2) => Question::Leases { job: None, worker: Some(*id) },
             (Self::File(name), 0 | 1) => Question::Versions(name.clone()),
             (Self::File(name), 2) => Question::Preview(name.clone()),
             _ => return None,
@@ -128,7 +128,7 @@ impl Detail {
             (_, None) => true,
             (Question::Preview(_), Some(_)) => self.error.is_some() && aged,
             // Batches come and go without the metadata.
-            (Question::Leases(_), Some(_)) => aged,
+            (Question::Leases { .. }, Some(_)) => aged,
             (_, Some(revision)) => aged && (revision != view.revision || self.error.is_some()),
         };
         if self.asked.is_some() || !old {

@@ -62,10 +62,12 @@ pub async fn facts(session: &Session, question: &Question) -> Result<Facts, Stri
                 _ => Err(Failure::unexpected().message),
             }
         }
-        Question::Leases(job) => match ask(session, ControlRequest::Leases(*job)).await? {
-            ControlReply::Leases { leases, .. } => Ok(Facts::Leases(leases)),
-            _ => Err(Failure::unexpected().message),
-        },
+        &Question::Leases { job, worker } => {
+            match ask(session, ControlRequest::Leases { job, worker }).await? {
+                ControlReply::Leases { leases, .. } => Ok(Facts::Leases(leases)),
+                _ => Err(Failure::unexpected().message),
+            }
+        }
         Question::Results(job) => results(session, *job).await.map(Facts::Lines),
         Question::Preview(name) => preview(session, name).await.map(Facts::Lines),
     }

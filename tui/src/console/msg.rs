@@ -54,8 +54,13 @@ pub enum Question {
     DeadLetters(JobId),
     /// The newest results of a job.
     Results(JobId),
-    /// The batches in workers' hands: a job's, or all.
-    Leases(Option<JobId>),
+    /// The batches in workers' hands.
+    Leases {
+        /// Of this job only.
+        job: Option<JobId>,
+        /// Of this worker only.
+        worker: Option<NodeId>,
+    },
     /// What a member holds.
     Stored(NodeId),
     /// A file's versions, their extents and holders.

@@ -15,7 +15,8 @@ const LEFT_OUT: &str = "those that await their commit are left out: there are to
 /// `get-job-leases`.
 pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
     let job = resolve_any(session, job).await?;
-    let reply = session.cluster().control(ControlRequest::Leases(job)).await?;
+    let request = ControlRequest::Leases { job, worker: None };
+    let reply = session.cluster().control(request).await?;
     let ControlReply::Leases { leases: mut views, more } = reply else { return Err(Failure::unexpected()) };
     // A worker's stay in the order in which it runs them.
     views.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));

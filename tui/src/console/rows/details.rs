@@ -22,10 +22,7 @@ pub(super) fn content(detail: &Detail, view: &ClusterView) -> Content {
         (_, _, Some(Facts::Letters(letters, _))) => dead(letters, view),
         (_, _, Some(Facts::Files(found, _))) => stored(found, view),
         (_, _, Some(Facts::Lines(lines))) => text_lines(lines),
-        (Target::Member(id, _), _, Some(Facts::Leases(views))) => {
-            batches(views.iter().filter(|view| view.node == *id))
-        }
-        (_, _, Some(Facts::Leases(views))) => batches(views.iter()),
+        (_, _, Some(Facts::Leases(views))) => batches(views),
         _ => Content::default(),
     }
 }
@@ -77,7 +74,7 @@ fn models(node: NodeId, view: &ClusterView) -> Content {
     (columns, rows)
 }
 
-fn batches<'a>(views: impl Iterator<Item = &'a LeaseView>) -> Content {
+fn batches(views: &[LeaseView]) -> Content {
     let columns = vec![
         column("VM", false, 0),
         column("NOW", false, 0),
@@ -103,7 +100,7 @@ fn batches<'a>(views: impl Iterator<Item = &'a LeaseView>) -> Content {
             ],
         }
     };
-    let mut rows: Vec<Row> = views.map(row).collect();
+    let mut rows: Vec<Row> = views.iter().map(row).collect();
     // A worker's stay in the order in which it runs them.
     rows.sort_by(|a, b| natural(first_word(&a.key)).cmp(&natural(first_word(&b.key))));
     (columns, rows)

@@ -220,7 +220,7 @@ fn facts(question: &Question) -> Facts {
                     .to_vec(),
             }],
         }]),
-        Question::Leases(_) => Facts::Leases(
+        Question::Leases { worker, .. } => Facts::Leases(
             [LeaseStage::Ran, LeaseStage::Runs { ms: 1234 }, LeaseStage::Waits]
                 .into_iter()
                 .zip(0..)
@@ -235,6 +235,7 @@ fn facts(question: &Question) -> Facts {
                     },
                     stage,
                 })
+                .filter(|view| worker.is_none_or(|worker| view.node == worker))
                 .collect(),
         ),
         Question::Results(_) | Question::Preview(_) => {
