@@ -1,11 +1,14 @@
-//! Whom to ask: finds the coordinator through any member, follows it when it moves, and repeats what may be repeated.
+//! A cluster as a client sees it: finds the coordinator through any member, follows it when it moves, and repeats what may
+//! be repeated (`repeat.rs`).
 //!
 //! Reads, worker reports and changes under an operation id can all be asked twice; therefore every request here is
 //! repeated until it is answered or its deadline passes. While an answer is late, other members are asked who
 //! coordinates: a frozen coordinator holds nobody up for longer than its successor's election.
 
 mod backup;
+mod error;
 mod known;
+mod repeat;
 #[cfg(test)]
 mod tests;
 
@@ -15,80 +18,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+pub use self::error::ClusterError;
 use self::known::{Heard, Known};
-use super::connection::{CallError, Connection};
+use self::repeat::Unanswered;
+use super::connection::Connection;
 use super::link::{Dial, DialError};
 use crate::ids::{OpId, Term};
 use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView};
 use crate::wire::frame::{Purpose, Reply, Request};
 use crate::wire::introduction::IntroductionRequest;
 use crate::wire::jobs::{JobReply, JobRequest};
-use crate::wire::refusal::{Refusal, RefusalCode};
+use crate::wire::refusal::Refusal;
 
 /// How long a request is repeated before it is given up: longer than any failover.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
-/// How long one member may take to answer, beyond what the request itself lets it wait: longer than the log may.
-const CALL_TIMEOUT: Duration = Duration::from_secs(8);
-const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How late an answer is before others are asked who coordinates, and between two such rounds.
+/// How late an answer is before others are asked, and between two such rounds.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Members asked in one such round.
-const ASKED_MAX: usize = 8;
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_VIEW_TIMEOUT: Duration = Duration::from_secs(3);
-const BACK_OFF_MIN: Duration = Duration::from_millis(25);
 const BACK_OFF_MAX: Duration = Duration::from_millis(250);
-/// The same for workers: what they pause after a coordinator's death, the whole cluster's work does.
-const JOBS_BACK_OFF_MAX: Duration = Duration::from_millis(50);
-
-/// Why a request to the cluster has no result.
-#[derive(Debug, Error)]
-pub enum ClusterError {
-    /// The cluster answered: no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Nobody could be reached, or nobody coordinates.
-    #[error("no answer{} (asked {asked}): {last}", within(*waited))]
-    Unreachable {
-        /// How long it was tried.
-        waited: Duration,
-        /// The addresses tried.
-        asked: String,
-        /// What happened last.
-        last: String,
-    },
-    /// Whoever was reached is of another cluster, or does not know this side: asking again would not help.
-    #[error("{0}")]
-    Untrusted(String),
-    /// A member answered with something else than was asked for.
-    #[error("{address} answered out of turn: it may run another version")]
-    Unexpected {
-        /// Who.
-        address: SocketAddr,
-    },
-}
-
-/// How long somebody waited, where that was long enough to be felt.
-fn within(waited: Duration) -> String {
-    if waited.as_secs() == 0 { String::new() } else { format!(" within {} s", waited.as_secs()) }
-}
-
-impl ClusterError {
-    /// The same, with the operation's id where members may have noted it.
-    fn of_operation(mut self, op: OpId) -> Self {
-        let told = match &mut self {
-            Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
-            Self::Unreachable { last, .. } => last,
-            _ => return self,
-        };
-        *told = format!("{told} (operation {op}; see 'idunno logs --grep {op}')");
-        self
-    }
-}
 
 /// A cluster, as a client sees it. Cheap to clone.
 #[derive(Clone)]
@@ -101,33 +52,6 @@ struct Shared {
     dialer: Arc<dyn Dial>,
     seeds: Vec<SocketAddr>,
     known: Mutex<Known>,
-}
-
-/// What became of asking one member.
-enum Attempt {
-    Answered(Reply),
-    /// It does not coordinate, or cannot now: whom to ask instead, if it knows, and what it said.
-    Moved(Option<SocketAddr>, String),
-    Failed(Unanswered),
-}
-
-/// Why one member gave no answer.
-struct Unanswered {
-    reason: String,
-    /// It will be the same the next time.
-    is_about_identity: bool,
-}
-
-impl From<String> for Unanswered {
-    fn from(reason: String) -> Self {
-        Self { reason, is_about_identity: false }
-    }
-}
-
-impl From<DialError> for Unanswered {
-    fn from(error: DialError) -> Self {
-        Self { reason: error.to_string(), is_about_identity: error.is_about_identity() }
-    }
 }
 
 impl Cluster {
@@ -333,128 +257,6 @@ impl Cluster {
         }
     }
 
-    /// The answer; or, when nobody that was asked is trusted or trusts this side, why.
-    async fn repeat(&self, request: &Request, heard: &mut Heard) -> Result<(SocketAddr, Reply), String> {
-        let mut back_off = BACK_OFF_MIN;
-        let back_off_max = if matches!(request, Request::Jobs(_)) { JOBS_BACK_OFF_MAX } else { BACK_OFF_MAX };
-        loop {
-            let mut asked = BTreeSet::new();
-            let mut untrusted = 0;
-            let mut next: Vec<SocketAddr> = self.candidates();
-            next.reverse();
-            while let Some(address) = next.pop() {
-                if !asked.insert(address) {
-                    continue;
-                }
-                match self.attempt(address, request.clone()).await {
-                    Attempt::Answered(reply) => return Ok((address, reply)),
-                    Attempt::Moved(hint, reason) => {
-                        if hint.is_none() || heard.told.is_none() {
-                            heard.told = Some(reason);
-                        }
-                        next.extend(hint);
-                    }
-                    Attempt::Failed(Unanswered { reason, is_about_identity }) => {
-                        untrusted += usize::from(is_about_identity);
-                        heard.failed = Some(reason);
-                    }
-                }
-            }
-            if untrusted > 0 && untrusted == asked.len() {
-                return Err(std::mem::take(heard).last());
-            }
-            self.known().coordinator = None;
-            sleep(back_off).await;
-            back_off = (back_off * 2).min(back_off_max);
-        }
-    }
-
-    /// Asks one member, unless others name another coordinator while its answer is late.
-    async fn attempt(&self, address: SocketAddr, request: Request) -> Attempt {
-        let late = waits(&request) + PATIENCE;
-        let reply = tokio::select! {
-            reply = self.ask(address, request) => reply,
-            successor = self.successor(address, late) => {
-                return Attempt::Moved(Some(successor), format!("{address} does not answer"));
-            }
-        };
-        match reply {
-            Ok(Reply::Refused(Refusal {
-                code: RefusalCode::NotCoordinator { coordinator, term },
-                message,
-            })) => {
-                let named = coordinator.filter(|_| self.known().is_news(term));
-                Attempt::Moved(named.map(|(_, address)| address), message)
-            }
-            // It may be cut off from a majority that has another coordinator, or will.
-            Ok(Reply::Refused(Refusal { code: RefusalCode::NoQuorum, message })) => {
-                Attempt::Moved(None, message)
-            }
-            // The same request, asked again, finds out.
-            Ok(Reply::Refused(Refusal { code: RefusalCode::Unknown | RefusalCode::Busy, message })) => {
-                Attempt::Failed(message.into())
-            }
-            Ok(reply) => Attempt::Answered(reply),
-            Err(unanswered) => Attempt::Failed(unanswered),
-        }
-    }
-
-    /// Asks one member once.
-    async fn ask(&self, address: SocketAddr, request: Request) -> Result<Reply, Unanswered> {
-        let connection = self.connection(address).await?;
-        if connection.node().is_none() {
-            self.learn_from_introducer(&connection).await;
-            return Err(format!("{address} is an introducer, whose members do not answer").into());
-        }
-        let limit = match &request {
-            Request::Jobs(JobRequest::Report(_)) => waits(&request) + REPORT_TIMEOUT,
-            _ => CALL_TIMEOUT,
-        };
-        let answer = connection.call(request, limit).await;
-        answer.map_err(|error| {
-            if !matches!(error, CallError::Frame(_)) {
-                self.known().connections.remove(&address);
-            }
-            format!("{address}: {error}").into()
-        })
-    }
-
-    /// Waits until a member names another coordinator than the one whose answer is late.
-    async fn successor(&self, late: SocketAddr, patience: Duration) -> SocketAddr {
-        let mut pause = patience;
-        loop {
-            sleep(pause).await;
-            pause = PATIENCE;
-            let others = self.candidates().into_iter().filter(|&address| address != late).take(ASKED_MAX);
-            let mut answers: FuturesUnordered<_> =
-                others.map(|address| self.clone().named_by(address)).collect();
-            while let Some(named) = answers.next().await {
-                if let Some(successor) = named.filter(|&named| named != late) {
-                    return successor;
-                }
-            }
-        }
-    }
-
-    /// Whom a member takes for the coordinator, unless its news are old.
-    async fn named_by(self, address: SocketAddr) -> Option<SocketAddr> {
-        let ask = async {
-            let connection = self.connection(address).await.ok()?;
-            connection.call(Request::Control(ControlRequest::Coordinator), ASK_TIMEOUT).await.ok()
-        };
-        let (term, coordinator) = match timeout(ASK_TIMEOUT, ask).await.ok()?? {
-            Reply::Control(reply) => match *reply {
-                ControlReply::Coordinator { coordinator, term } => (term, coordinator.address),
-                _ => return None,
-            },
-            Reply::Refused(Refusal { code: RefusalCode::NotCoordinator { coordinator, term }, .. }) => {
-                (term, coordinator?.1)
-            }
-            _ => return None,
-        };
-        self.known().is_news(term).then_some(coordinator)
-    }
-
     async fn connection(&self, address: SocketAddr) -> Result<Connection, DialError> {
         let open = self.known().connections.get(&address).filter(|c| !c.is_closed()).cloned();
         if let Some(connection) = open {
@@ -490,13 +292,5 @@ impl Cluster {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How long the request itself lets the coordinator wait.
-fn waits(request: &Request) -> Duration {
-    match request {
-        Request::Jobs(JobRequest::Report(report)) => Duration::from_millis(report.wait_ms.into()),
-        _ => Duration::ZERO,
     }
 }

@@ -10,6 +10,7 @@ use crate::ids::{Digest, NodeId};
 use crate::security::Credentials;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Answer, Call, Hello, HelloReply};
+use crate::wire::refusal::RefusalCode;
 use crate::wire::version::SPOKEN;
 
 /// A member that answers every request by the same rule.

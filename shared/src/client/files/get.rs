@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -395,21 +396,12 @@ pub fn delimiter(version: &FileVersion) -> String {
     format!("==== {name} version {number} | {size} bytes | {} | blake3 {digest} ====\n", utc(*created_ms))
 }
 
-/// A time in milliseconds since the epoch as `2026-11-23T01:02:03Z`.
+/// A time in milliseconds since the epoch as `2026-11-23T01:02:03Z`; beyond the year 9999 its seconds alone.
 pub fn utc(at_ms: u64) -> String {
-    let seconds = at_ms / 1000;
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant, "chrono-compatible low-level date algorithms": years start in March, eras have 400 of them.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let seconds = i64::try_from(at_ms / 1000).unwrap_or(i64::MAX);
+    let Ok(at) = OffsetDateTime::from_unix_timestamp(seconds) else { return seconds.to_string() };
+    let (hour, minute, second) = at.to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", at.date())
 }
 
 #[cfg(test)]
@@ -422,5 +414,6 @@ mod tests {
         assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00Z");
         assert_eq!(utc(1_795_395_723_999), "2026-11-23T01:02:03Z");
         assert_eq!(utc(4_107_542_399_000), "2100-02-28T23:59:59Z");
+        assert_eq!(utc(u64::MAX), "18446744073709551");
     }
 }

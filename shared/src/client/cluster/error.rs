@@ -1,0 +1,69 @@
+//! Why a request to the cluster has no result.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::ids::OpId;
+use crate::wire::refusal::{Refusal, RefusalCode};
+
+/// Why a request to the cluster has no result.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    /// The cluster answered: no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nobody could be reached, or nobody coordinates.
+    #[error("no answer{} (asked {asked}): {last}", within(*waited))]
+    Unreachable {
+        /// How long it was tried.
+        waited: Duration,
+        /// The addresses tried.
+        asked: String,
+        /// What happened last.
+        last: String,
+    },
+    /// Whoever was reached is of another cluster, or does not know this side: asking again would not help.
+    #[error("{0}")]
+    Untrusted(String),
+    /// A member answered with something else than was asked for.
+    #[error("{address} answered out of turn: it may run another version")]
+    Unexpected {
+        /// Who.
+        address: SocketAddr,
+    },
+}
+
+/// How long somebody waited, where that was long enough to be felt.
+fn within(waited: Duration) -> String {
+    if waited.as_secs() == 0 { String::new() } else { format!(" within {} s", waited.as_secs()) }
+}
+
+impl ClusterError {
+    /// The same, with the operation's id where members may have noted it.
+    pub(super) fn of_operation(mut self, op: OpId) -> Self {
+        let told = match &mut self {
+            Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
+            Self::Unreachable { last, .. } => last,
+            _ => return self,
+        };
+        *told = format!("{told} (operation {op}; see 'idunno logs --grep {op}')");
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_if_it_was_one() {
+        let unreachable = |waited| {
+            let (asked, last) = (String::from("m1"), String::from("nobody"));
+            ClusterError::Unreachable { waited, asked, last }.to_string()
+        };
+        assert_eq!(unreachable(Duration::from_millis(999)), "no answer (asked m1): nobody");
+        assert_eq!(unreachable(Duration::from_secs(30)), "no answer within 30 s (asked m1): nobody");
+    }
+}
