@@ -254,6 +254,32 @@ async fn rows_that_wait_behind_a_commit_are_dropped_when_cancelled() {
 }
 
 #[tokio::test]
+async fn a_segment_goes_on_while_one_of_its_batches_is_wanted() {
+    let scene = Scene::new().await;
+    let grants: Vec<Grant> = (0..3).map(|first| scene.grant(first, &["x"])).collect();
+    let [both @ .., after] = &grants[..] else { panic!("three") };
+    scene.coordinator.set(|book| {
+        book.fates.push_back(Fate::Held);
+        book.grants.extend(both.to_vec());
+    });
+    scene.until("both hang", |book| book.commits_asked.iter().any(|it| it.batches.len() == 2)).await;
+    scene.coordinator.set(|book| {
+        book.cancelled.push(lease(0, 1));
+        book.grants.push_back(after.clone());
+    });
+    scene
+        .until("the last has run and waits", |book| {
+            book.reports.last().is_some_and(|it| it.leases == [lease(1, 1), lease(2, 1)] && it.wanted == 2)
+        })
+        .await;
+    assert_eq!(scene.coordinator.book().commits_asked.len(), 1, "nothing is sent beside it");
+    scene.coordinator.set(|book| book.cancelled.push(lease(1, 1)));
+    scene.until("the last is committed", |book| committed(book) == 1).await;
+    assert_eq!(scene.queries(), [2]);
+    scene.stop().await;
+}
+
+#[tokio::test]
 async fn a_commit_outlives_a_failover_with_a_new_upload_and_the_same_rows() {
     let scene = Scene::new().await;
     let grant = scene.grant(0, &["x", "x"]);
