@@ -102,6 +102,14 @@ class LocalCluster:
         return {view["job"]: view for view in self.run("get-job-stats")}
 
 
+def make_dataset(python, kind, count, folder):
+    """A labelled dataset of files (`photos`, `digits`), made once for each size; its folder."""
+    made = Path(folder) / f"{kind}-{count}"
+    words = [python, "-m", "idunno_model_server.dataset", kind, made, "--images", count]
+    subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+    return made
+
+
 def read_rows(results_file):
     """The first label of every answered row, by file name; the rows' queries; and how many rows have an error."""
     labels, queries, errors = {}, [], 0
