@@ -126,11 +126,11 @@ def read_rows(results_file):
 
 def run_program(program):
     """Runs a program's `main`. What it could not do is told in one line; a request to end still stops its cluster."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended: told to"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     try:
         program()
     except KeyboardInterrupt:
-        sys.exit("ended: interrupted")
+        sys.exit("interrupted")
     except subprocess.CalledProcessError as error:
         said = (error.stderr or "").strip()
         sys.exit(f"failed: `{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {said}")
