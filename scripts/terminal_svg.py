@@ -52,7 +52,7 @@ class Cell:
 
 def draw(screen: str, title: str) -> str:
     """The SVG of a screen, as `tmux capture-pane -e` prints it."""
-    rows = [list(cells_of(line)) for line in AnsiDecoder().decode(screen)]
+    rows = [list(cells_of(line)) for line in AnsiDecoder().decode(screen.rstrip())]
     columns = max(sum(cell.width for cell in row) for row in rows)
     width, height = columns * CELL_WIDTH + 2 * PADDING, len(rows) * CELL_HEIGHT + 2 * PADDING
     body = [element for y, row in enumerate(rows) for element in row_elements(row, y * CELL_HEIGHT)]
