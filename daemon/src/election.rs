@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_core::election::{Config, Effect, Event, Ring, View};
+use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
 use idunno_core::voters::VOTERS_MAX;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::election::{LogPosition, RingMessage};
@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::clock::Clock;
-use crate::consensus::{Consensus, Leadership};
-use crate::coordinator::Means;
+use crate::coordinator::Deps;
 use crate::membership::{Membership, MembershipView};
 use crate::net::peers::Peers;
+use crate::runtime::clock::Clock;
+use idunno_consensus::{Consensus, Leadership};
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 256;
@@ -37,17 +37,17 @@ const FAR: Duration = Duration::from_secs(3_600);
 /// The ring's handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Election {
-    inputs: mpsc::Sender<Event>,
+    inputs: mpsc::Sender<RingEvent>,
 }
 
 impl Election {
     /// Starts the task.
-    pub fn start(means: Means, seed: u64, timing: Timing, stop: &CancellationToken) -> Self {
-        let Means { me, clock, consensus, membership, peers, vitals, files: _ } = means;
+    pub fn start(deps: Deps, seed: u64, timing: Timing, stop: &CancellationToken) -> Self {
+        let Deps { me, clock, consensus, membership, peers, monitor, files: _ } = deps;
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let config = Config::default();
+        let config = RingConfig::default();
         let round_timeout = config.round_timeout.max(timing.heartbeat * ROUND_HEARTBEATS);
-        let ring = Ring::new(Config { round_timeout, ..config }, me, seed);
+        let ring = Ring::new(RingConfig { round_timeout, ..config }, me, seed);
         let driver = Driver {
             me,
             ring,
@@ -60,7 +60,7 @@ impl Election {
             inputs: inputs.clone(),
         };
         let stopped = stop.clone();
-        vitals.spawn("the election", stop.clone(), async move {
+        monitor.spawn("the election", stop.clone(), async move {
             tokio::select! {
                 () = driver.run(queued) => {}
                 () = stopped.cancelled() => {}
@@ -72,7 +72,7 @@ impl Election {
     /// Takes a message in.
     pub async fn message(&self, from: NodeId, message: RingMessage) {
         // The task ends only with the process.
-        let _ = self.inputs.send(Event::Message { from, message }).await;
+        let _ = self.inputs.send(RingEvent::Message { from, message }).await;
     }
 }
 
@@ -95,11 +95,11 @@ struct Driver {
     lease: Duration,
     /// Who led last, and since when that is known.
     led: (Option<NodeId>, Term, Instant),
-    inputs: mpsc::Sender<Event>,
+    inputs: mpsc::Sender<RingEvent>,
 }
 
 impl Driver {
-    async fn run(mut self, mut queued: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut queued: mpsc::Receiver<RingEvent>) {
         let (mut view, mut leadership) = (self.membership.view(), self.consensus.leadership());
         loop {
             let missed_at = {
@@ -111,7 +111,7 @@ impl Driver {
                 Some(event) = queued.recv() => Some(event),
                 changed = view.changed() => if changed.is_err() { return } else { None },
                 changed = leadership.changed() => if changed.is_err() { return } else { None },
-                () = self.clock.sleep_until(self.ring.next_deadline()) => Some(Event::Tick),
+                () = self.clock.sleep_until(self.ring.next_deadline()) => Some(RingEvent::Tick),
                 () = sleep_until(missed_at) => None,
             };
             if let Some(event) = event {
@@ -137,12 +137,12 @@ impl Driver {
         let seen = leadership.leader.filter(live);
         let coordinator = seen.filter(|_| now < missed_at);
         if let Some(id) = coordinator {
-            self.tell(Event::LeaderObserved { term: leadership.term, id });
+            self.tell(RingEvent::LeaderObserved { term: leadership.term, id });
         }
         // A leader without a quorum has entries that nobody else has, and would be the fittest to succeed itself.
         let is_cut_off = leadership.is_leader && !leadership.holds_lease();
         let (term, index) = if is_cut_off { (Term(0), 0) } else { leadership.last_log };
-        self.tell(Event::View(View {
+        self.tell(RingEvent::RingView(RingView {
             live_voters: leadership.voters.iter().copied().filter(live).take(VOTERS_MAX).collect(),
             voter_count: leadership.voters.len(),
             coordinator,
@@ -154,12 +154,12 @@ impl Driver {
         if coordinator.is_some() { missed_at } else { now + FAR }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: RingEvent) {
         self.ring.handle(event, self.clock.now());
         while let Some(effect) = self.ring.poll_effect() {
             match effect {
-                Effect::Send { to, message } => self.send(to, message),
-                Effect::MayStand(allowed) => {
+                RingEffect::Send { to, message } => self.send(to, message),
+                RingEffect::MayStand(allowed) => {
                     info!(me = %self.me, allowed, "standing for election");
                     self.consensus.may_stand(allowed);
                 }
@@ -184,7 +184,7 @@ impl Driver {
             };
             if !delivered {
                 // The task ends only with the process.
-                let _ = inputs.send(Event::HopFailed { to, hop }).await;
+                let _ = inputs.send(RingEvent::HopFailed { to, hop }).await;
             }
         });
     }

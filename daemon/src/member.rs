@@ -16,30 +16,30 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::belonging::Belonging;
-use crate::clock::Clock;
 use crate::config::{MemberConfig, ModelServer};
-use crate::consensus::{Consensus, Settings, Transport, TransportError};
 use crate::control::Control;
-use crate::coordinator::{Coordination, Means};
+use crate::coordinator::{Coordinator, Deps};
+use crate::discovery::Discovery;
+use crate::discovery::cluster_id::ClusterId;
 use crate::election::{Election, Timing};
-use crate::joining::Seeker;
+use crate::local_store::LocalStore;
 use crate::membership::{self, Membership, MembershipView};
 use crate::metrics::{self, Metrics};
-use crate::net::door::MemberDoor;
 use crate::net::peers::Peers;
 use crate::net::server::{Caller, Response, Service, serve};
-use crate::process::{self, StopSignals};
+use crate::net::transport::MemberConnector;
 use crate::recovery::check_finished;
-use crate::sdfs::orders::Orders;
-use crate::sdfs::scrub::Scrub;
-use crate::sdfs::server::BlobServer;
-use crate::sdfs::store::BlobStore;
-use crate::vitals::{self, Vitals};
-use crate::worker::near::NearStore;
-use crate::worker::services::Services;
-use crate::worker::supervisor::{ServerConfig, ServerStatus};
-use crate::worker::{self, WorkerConfig};
+use crate::runtime::clock::Clock;
+use crate::runtime::process::{self, StopSignals};
+use crate::runtime::task_monitor::{self, TaskMonitor};
+use idunno_consensus::{Consensus, Settings, Transport, TransportError};
+use idunno_store::blobs::BlobStore;
+use idunno_store::replica_commands::ReplicaCommands;
+use idunno_store::scrub::Scrub;
+use idunno_store::server::BlobServer;
+use idunno_worker::coordinator_requests::CoordinatorRequests;
+use idunno_worker::supervisor::{ServerConfig, ServerStatus};
+use idunno_worker::{self as worker, WorkerConfig};
 
 /// How long the good-bye to the other members may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,19 +50,19 @@ const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs a member until it is asked to stop.
 pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
-    let (ground, listening) = process::prepare(&config.common).await?;
+    let (context, listening) = process::prepare(&config.common).await?;
     let figures = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),
         None => None,
     };
-    check_finished(&ground.data_dir)?;
-    let identity = ground.data_dir.identity()?;
-    let (me, address, clock) = (identity.id, ground.address, Clock::start());
+    check_finished(&context.data_dir)?;
+    let identity = context.data_dir.identity()?;
+    let (me, address, clock) = (identity.id, context.address, Clock::start());
     let seed = getrandom::u64()?;
     let (connections, datagrams) = listening.split()?;
-    let (stop, vitals) = (CancellationToken::new(), Vitals::default());
+    let (stop, monitor) = (CancellationToken::new(), TaskMonitor::default());
 
-    let door = MemberDoor::new(me, ground.credentials.clone());
+    let door = MemberConnector::new(me, context.credentials.clone());
     let refusals = door.refusals();
     let dialer: Arc<dyn Dial> = Arc::new(door);
     let peers = Peers::new(Arc::clone(&dialer));
@@ -74,54 +74,55 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         incarnation: Incarnation(0),
         state: MemberState::Alive,
     };
-    let store = BlobStore::open(ground.data_dir.path(), config.reserve_bytes)?;
+    let store = BlobStore::open(context.data_dir.path(), config.reserve_bytes)?;
     let disk = store.clone();
     let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
-    let belonging = Belonging::open(Arc::clone(&ground.data_dir))?;
-    let means = membership::Means { clock, datagrams, peers: peers.clone(), belonging: belonging.clone() };
-    let membership = Membership::start(record, seed, means, refusals, stop.clone());
+    let cluster_id = ClusterId::open(Arc::clone(&context.data_dir))?;
+    let deps =
+        membership::MembershipDeps { clock, datagrams, peers: peers.clone(), cluster_id: cluster_id.clone() };
+    let membership = Membership::start(record, seed, deps, refusals, stop.clone());
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
     let settings = log_settings(config.heartbeat);
-    let consensus = Consensus::open(ground.data_dir.path(), me, settings, transport).await?;
+    let consensus = Consensus::open(context.data_dir.path(), me, settings, transport).await?;
     // The member itself knows best who coordinates.
     let cluster = Cluster::new(Arc::clone(&dialer), vec![address]).with_deadline(WORKER_DEADLINE);
     let files = Files::new(cluster.clone()).near(me);
-    let means = Means {
+    let deps = Deps {
         me,
         clock,
         consensus: consensus.clone(),
         membership: membership.clone(),
         peers: peers.clone(),
         files: files.clone(),
-        vitals: vitals.clone(),
+        monitor: monitor.clone(),
     };
     let timing =
         Timing { heartbeat: config.heartbeat, lease: Duration::from_millis(settings.election_max_ms) };
-    let election = Election::start(means.clone(), seed, timing, &stop);
-    let coordination = Coordination::start(means.clone(), stop.clone());
+    let election = Election::start(deps.clone(), seed, timing, &stop);
+    let coordinator = Coordinator::start(deps.clone(), stop.clone());
     let mut view = membership.view();
-    vitals.spawn("the failure detector", stop.clone(), async move { while view.changed().await.is_ok() {} });
-    vitals.spawn("the watch for terms", stop.clone(), follow_term(store.clone(), consensus.clone()));
+    monitor.spawn("the failure detector", stop.clone(), async move { while view.changed().await.is_ok() {} });
+    monitor.spawn("the watch for terms", stop.clone(), follow_term(store.clone(), consensus.clone()));
     let proposing = consensus.clone();
-    vitals.spawn("the proposer", stop.clone(), async move { proposing.proposer_ended().await });
+    monitor.spawn("the proposer", stop.clone(), async move { proposing.proposer_ended().await });
 
     let (rejoin, rejoined) = mpsc::channel(1);
     let (status, server) = watch::channel(ServerStatus::default());
     let sources = metrics::Sources {
-        means: means.clone(),
-        coordination: coordination.clone(),
+        deps: deps.clone(),
+        coordinator: coordinator.clone(),
         store: store.clone(),
         server: server.clone(),
     };
     let service = Arc::new(Member {
         me,
-        control: Control::new(means, coordination, config.common.clone(), belonging.clone(), rejoin),
+        control: Control::new(deps, coordinator, config.common.clone(), cluster_id.clone(), rejoin),
         membership: membership.clone(),
         election,
         consensus: consensus.clone(),
         blobs: BlobServer::new(me, store.clone(), scrub, Arc::clone(&dialer)),
-        orders: Orders::new(me, store, Arc::clone(&dialer), identity.generation),
-        services: Services { status: server, files: files.clone() },
+        replica_commands: ReplicaCommands::new(me, store, Arc::clone(&dialer), identity.generation),
+        requests: CoordinatorRequests { status: server, files: files.clone() },
     });
     if let Some(metrics) = figures {
         let stopped = stop.clone();
@@ -131,33 +132,33 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let serving = CancellationToken::new();
     let served = serving.clone().drop_guard();
     let serve = serve(connections, service, config.common.limits, stop.clone());
-    vitals.spawn("the service", stop.clone(), async move {
+    monitor.spawn("the service", stop.clone(), async move {
         let _served = served;
         serve.await;
     });
-    let seeker = Seeker {
+    let discovery = Discovery {
         me,
         name: config.name.clone(),
         address,
         introducer: config.introducer.clone(),
-        data_dir: Arc::clone(&ground.data_dir),
+        data_dir: Arc::clone(&context.data_dir),
         peers,
         membership: membership.clone(),
         consensus: consensus.clone(),
-        belonging,
+        cluster_id,
     };
-    vitals.spawn("the search for the cluster", stop.clone(), seeker.run(rejoined, stop.clone()));
+    monitor.spawn("the search for the cluster", stop.clone(), discovery.run(rejoined, stop.clone()));
     let mut signals = StopSignals::listen()?;
-    ground.announce("member", config.name.as_str(), Some(me))?;
+    context.announce("member", config.name.as_str(), Some(me))?;
     let watched = (membership.clone(), consensus.clone(), stop.clone());
-    vitals.spawn("the watchdog's feeder", stop.clone(), async move {
+    monitor.spawn("the watchdog's feeder", stop.clone(), async move {
         let (membership, consensus, stop) = &watched;
         let turn = || async move {
             membership.turn().await;
             consensus.turn().await;
         };
         tokio::select! {
-            () = vitals::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
+            () = task_monitor::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
             () = stop.cancelled() => {}
         }
     });
@@ -165,14 +166,14 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let drain = CancellationToken::new();
     let (tell, news) = watch::channel(Term(0));
     let guide = guide(cluster.clone(), membership.clone(), consensus.clone(), tell);
-    vitals.spawn("the worker's guide", stop.clone(), guide);
-    let near = NearStore::new(disk, files);
+    monitor.spawn("the worker's guide", stop.clone(), guide);
+    let near = LocalStore::new(disk, files);
     let mut working =
         tokio::spawn(work(&config, me, identity.generation, (cluster, near), news, status, drain.clone()));
     let fault = tokio::select! {
         () = signals.next() => None,
         fault = log_fault(&consensus) => Some(format!("the metadata log has stopped: {fault}")),
-        fault = vitals.fault() => Some(fault),
+        fault = monitor.fault() => Some(fault),
         _ = &mut working => Some(String::from("the worker has ended early")),
     };
     let good_bye = async {
@@ -196,14 +197,14 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     serving.cancelled().await;
     let Some(fault) = fault else {
         consensus.shutdown().await;
-        ground.retire();
+        context.retire();
         return Ok(());
     };
     // A disk that hangs never closes its file.
     if tokio::time::timeout(CLOSE_TIMEOUT, consensus.shutdown()).await.is_err() {
         warn!("the metadata log does not close");
     }
-    ground.retire();
+    context.retire();
     Err(anyhow!("{} cannot go on: {fault}", config.name))
 }
 
@@ -251,7 +252,7 @@ fn work(
     config: &MemberConfig,
     me: NodeId,
     generation: u64,
-    (cluster, store): (Cluster, NearStore),
+    (cluster, store): (Cluster, LocalStore),
     news: watch::Receiver<Term>,
     status: watch::Sender<ServerStatus>,
     drain: CancellationToken,
@@ -269,7 +270,7 @@ fn work(
     async move { worker::run(worker, Arc::new(cluster), Arc::new(store), news, view, status, drain).await }
 }
 
-/// The file server refuses orders of terms below the log's.
+/// The file server refuses replica_commands of terms below the log's.
 async fn follow_term(store: BlobStore, consensus: Consensus) {
     let mut leadership = consensus.leadership();
     loop {
@@ -301,8 +302,8 @@ struct Member {
     election: Election,
     consensus: Consensus,
     blobs: BlobServer,
-    orders: Orders,
-    services: Services,
+    replica_commands: ReplicaCommands,
+    requests: CoordinatorRequests,
 }
 
 impl Service for Member {
@@ -319,14 +320,14 @@ impl Service for Member {
                 Reply::Election
             }
             (Request::Consensus(request), Some(_)) => Reply::Consensus(self.consensus.handle(request).await),
-            (Request::Files(request), Some(_)) => match self.orders.handle(request).await {
+            (Request::Files(request), Some(_)) => match self.replica_commands.handle(request).await {
                 Ok(reply) => Reply::Files(reply),
                 Err(refusal) => Reply::Refused(refusal),
             },
             (request @ (Request::Control(_) | Request::Jobs(_)), _) => {
                 return self.control.request(request, from).await;
             }
-            (Request::Work(request), Some(_)) => match self.services.serve(request).await {
+            (Request::Work(request), Some(_)) => match self.requests.serve(request).await {
                 Ok(reply) => Reply::Work(reply),
                 Err(refusal) => Reply::Refused(refusal),
             },

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_core::membership::{AdmissionError, Config, Effect, Event, Swim, TcpPingOutcome};
+use idunno_core::membership::{AdmissionError, Swim, SwimConfig, SwimEffect, SwimEvent, TcpPingOutcome};
 use idunno_core::time::Instant;
 use idunno_shared::client::link::DialError;
 use idunno_shared::ids::NodeId;
@@ -20,10 +20,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::belonging::{AnotherCluster, Belonging};
-use crate::clock::Clock;
-use crate::net::door::{DATAGRAM_BYTES_MAX, Datagrams};
+use crate::discovery::cluster_id::{ClusterId, ClusterMismatch};
 use crate::net::peers::{PeerError, Peers};
+use crate::net::transport::{DATAGRAM_BYTES_MAX, Datagrams};
+use crate::runtime::clock::Clock;
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 256;
@@ -82,13 +82,13 @@ impl MembershipView {
 enum Input {
     PushPull(PushPull, oneshot::Sender<Reply>),
     Ping(TcpPing, oneshot::Sender<Reply>),
-    Event(Event),
+    SwimEvent(SwimEvent),
     Leave(oneshot::Sender<()>),
-    Turn(oneshot::Sender<()>),
+    RequestPermit(oneshot::Sender<()>),
 }
 
 /// What the failure detector works with.
-pub struct Means {
+pub struct MembershipDeps {
     /// Time.
     pub clock: Clock,
     /// Datagrams, both ways.
@@ -96,7 +96,7 @@ pub struct Means {
     /// Calls.
     pub peers: Peers,
     /// Whose lists it may take and give.
-    pub belonging: Belonging,
+    pub cluster_id: ClusterId,
 }
 
 /// The failure detector's handle. Cheap to clone.
@@ -111,16 +111,16 @@ impl Membership {
     pub fn start(
         me: MemberRecord,
         seed: u64,
-        means: Means,
+        deps: MembershipDeps,
         refusals: broadcast::Receiver<SocketAddr>,
         stop: CancellationToken,
     ) -> Self {
-        let swim = Swim::new(Config::default(), me, seed, means.clock.now());
+        let swim = Swim::new(SwimConfig::default(), me, seed, deps.clock.now());
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let (publish, view) = watch::channel(Arc::new(view_of(&swim, means.clock)));
+        let (publish, view) = watch::channel(Arc::new(view_of(&swim, deps.clock)));
         let driver = Driver {
             swim,
-            means,
+            deps,
             inputs: inputs.clone(),
             exchanges: BTreeMap::new(),
             next_exchange: 0,
@@ -164,19 +164,19 @@ impl Membership {
     /// Looks for the cluster at these addresses.
     pub async fn join(&self, seeds: Vec<SocketAddr>) {
         // The task ends only with the process.
-        let _ = self.inputs.send(Input::Event(Event::Join { seeds })).await;
+        let _ = self.inputs.send(Input::SwimEvent(SwimEvent::Join { seeds })).await;
     }
 
     /// The introducer names these: those that are not in sight are offered the list.
     pub async fn introduced(&self, addresses: Vec<SocketAddr>) {
         // The task ends only with the process.
-        let _ = self.inputs.send(Input::Event(Event::Introduced { addresses })).await;
+        let _ = self.inputs.send(Input::SwimEvent(SwimEvent::Introduced { addresses })).await;
     }
 
     /// Returns when the task has taken its next turn; never, if it is stuck.
     pub async fn turn(&self) {
         let (done, taken) = oneshot::channel();
-        if self.inputs.send(Input::Turn(done)).await.is_ok() {
+        if self.inputs.send(Input::RequestPermit(done)).await.is_ok() {
             // One that has ended is a fault, and told as such.
             let _ = taken.await;
         }
@@ -193,7 +193,7 @@ impl Membership {
 
 struct Driver {
     swim: Swim,
-    means: Means,
+    deps: MembershipDeps,
     inputs: mpsc::Sender<Input>,
     exchanges: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_exchange: u64,
@@ -211,9 +211,9 @@ impl Driver {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         loop {
             let event = tokio::select! {
-                received = self.means.datagrams.receive(&mut buffer) => match received {
+                received = self.deps.datagrams.receive(&mut buffer) => match received {
                     Ok((bytes, from)) => match rmp_serde::from_slice::<Datagram>(bytes) {
-                        Ok(message) => Event::Datagram { from, message },
+                        Ok(message) => SwimEvent::Datagram { from, message },
                         Err(error) => {
                             debug!(%from, %error, "a datagram does not decode");
                             continue;
@@ -229,25 +229,25 @@ impl Driver {
                     None => continue,
                 },
                 refused = refusals.recv() => match refused.ok().and_then(|address| self.member_at(address)) {
-                    Some(id) => Event::ConnectionRefused { id },
+                    Some(id) => SwimEvent::ConnectionRefused { id },
                     None => continue,
                 },
-                () = self.means.clock.sleep_until(self.swim.next_deadline()) => Event::Tick,
+                () = self.deps.clock.sleep_until(self.swim.next_deadline()) => SwimEvent::Tick,
                 () = stop.cancelled() => return,
             };
-            self.swim.handle(event, self.means.clock.now());
+            self.swim.handle(event, self.deps.clock.now());
             self.obey();
         }
     }
 
-    fn event_of(&mut self, input: Input) -> Option<Event> {
+    fn event_of(&mut self, input: Input) -> Option<SwimEvent> {
         Some(match input {
-            Input::Event(event) => event,
+            Input::SwimEvent(event) => event,
             Input::Leave(done) => {
                 self.leaving.push(done);
-                if self.swim.has_left() { Event::Tick } else { Event::Leave }
+                if self.swim.has_left() { SwimEvent::Tick } else { SwimEvent::Leave }
             }
-            Input::Turn(done) => {
+            Input::RequestPermit(done) => {
                 // The asker may have given up.
                 let _ = done.send(());
                 return None;
@@ -258,14 +258,16 @@ impl Driver {
                     let _ = reply.send(Reply::Refused(Refusal::invalid(error.to_string())));
                     return None;
                 }
-                Event::PushPullRequest { exchange: self.exchange(reply), message }
+                SwimEvent::PushPullRequest { exchange: self.exchange(reply), message }
             }
-            Input::Ping(message, reply) => Event::TcpPingRequest { exchange: self.exchange(reply), message },
+            Input::Ping(message, reply) => {
+                SwimEvent::TcpPingRequest { exchange: self.exchange(reply), message }
+            }
         })
     }
 
-    fn check(&self, list: &PushPull) -> Result<(), AnotherCluster> {
-        let checked = self.means.belonging.check(list.founder);
+    fn check(&self, list: &PushPull) -> Result<(), ClusterMismatch> {
+        let checked = self.deps.cluster_id.check(list.founder);
         if let Err(error) = &checked {
             info!(from = %list.from.address, %error, "no list taken");
         }
@@ -293,32 +295,32 @@ impl Driver {
     fn obey(&mut self) {
         while let Some(effect) = self.swim.poll_effect() {
             match effect {
-                Effect::SendDatagram { to, message } => self.send(to, &message),
-                Effect::StartPushPull { to, message, .. } => self.start_push_pull(to, self.ours(message)),
-                Effect::ReplyPushPull { exchange, message } => {
+                SwimEffect::SendDatagram { to, message } => self.send(to, &message),
+                SwimEffect::StartPushPull { to, message, .. } => self.start_push_pull(to, self.ours(message)),
+                SwimEffect::ReplyPushPull { exchange, message } => {
                     self.answer(exchange, Reply::PushPull(self.ours(message)));
                 }
-                Effect::RefusePushPull { exchange, error } => {
+                SwimEffect::RefusePushPull { exchange, error } => {
                     info!(%error, "not admitted");
                     self.answer(exchange, Reply::Refused(refusal(&error)));
                 }
-                Effect::TcpPing { seq, to, message, timeout } => self.ping(seq, to, message, timeout),
-                Effect::AnswerTcpPing { exchange, message } => {
-                    let founder = self.means.belonging.founder();
+                SwimEffect::TcpPing { seq, to, message, timeout } => self.ping(seq, to, message, timeout),
+                SwimEffect::AnswerTcpPing { exchange, message } => {
+                    let founder = self.deps.cluster_id.founder();
                     self.answer(exchange, Reply::Pong(TcpPong { founder, ..message }));
                 }
-                Effect::Changed(change) => {
+                SwimEffect::Changed(change) => {
                     let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
                     info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
                     if now.state == MemberState::Alive && now.id != self.swim.self_record().id {
-                        let (peers, address) = (self.means.peers.clone(), now.address);
+                        let (peers, address) = (self.deps.peers.clone(), now.address);
                         tokio::spawn(async move { peers.meet(address).await });
                     }
                 }
-                Effect::Conflict(record) => {
+                SwimEffect::Conflict(record) => {
                     error!(id = %record.id, address = %record.address, "another process has this member's identity: was the data directory copied?");
                 }
-                Effect::LeaveDone => info!("said good-bye"),
+                SwimEffect::LeaveDone => info!("said good-bye"),
             }
         }
         if self.swim.has_left() {
@@ -327,7 +329,7 @@ impl Driver {
                 let _ = done.send(());
             }
         }
-        let view = view_of(&self.swim, self.means.clock);
+        let view = view_of(&self.swim, self.deps.clock);
         self.publish.send_if_modified(|published| {
             let changed = **published != view;
             if changed {
@@ -340,7 +342,7 @@ impl Driver {
     fn send(&mut self, to: SocketAddr, message: &Datagram) {
         match rmp_serde::to_vec(message) {
             Ok(bytes) => {
-                if let Err(error) = self.means.datagrams.send(&bytes, to) {
+                if let Err(error) = self.deps.datagrams.send(&bytes, to) {
                     debug!(%to, %error, "sending a datagram");
                 }
             }
@@ -349,20 +351,21 @@ impl Driver {
     }
 
     fn ours(&self, list: PushPull) -> PushPull {
-        PushPull { founder: self.means.belonging.founder(), ..list }
+        PushPull { founder: self.deps.cluster_id.founder(), ..list }
     }
 
     fn start_push_pull(&self, to: SocketAddr, message: PushPull) {
-        let (peers, inputs) = (self.means.peers.clone(), self.inputs.clone());
-        let belonging = self.means.belonging.clone();
+        let (peers, inputs) = (self.deps.peers.clone(), self.inputs.clone());
+        let cluster_id = self.deps.cluster_id.clone();
         tokio::spawn(async move {
             match peers.call(to, Request::PushPull(message), PUSH_PULL_TIMEOUT).await {
-                Ok(Reply::PushPull(message)) if belonging.check(message.founder).is_err() => {
+                Ok(Reply::PushPull(message)) if cluster_id.check(message.founder).is_err() => {
                     info!(%to, "no list taken: it belongs to another cluster");
                 }
                 Ok(Reply::PushPull(message)) => {
                     // The task ends only with the process.
-                    let _ = inputs.send(Input::Event(Event::PushPullReply { from: to, message })).await;
+                    let _ =
+                        inputs.send(Input::SwimEvent(SwimEvent::PushPullReply { from: to, message })).await;
                 }
                 Ok(Reply::Refused(refusal)) => warn!(%to, %refusal, "refused"),
                 Ok(_) => debug!(%to, "no list in the answer"),
@@ -372,12 +375,12 @@ impl Driver {
     }
 
     fn ping(&self, seq: u64, to: SocketAddr, message: TcpPing, limit: Duration) {
-        let (peers, inputs, target) = (self.means.peers.clone(), self.inputs.clone(), message.target);
-        let belonging = self.means.belonging.clone();
+        let (peers, inputs, target) = (self.deps.peers.clone(), self.inputs.clone(), message.target);
+        let cluster_id = self.deps.cluster_id.clone();
         tokio::spawn(async move {
             let outcome = match peers.call(to, Request::Ping(message), limit).await {
                 // Datagrams do not say whose they are: who is heard of by them is asked here before it is listed.
-                Ok(Reply::Pong(pong)) if belonging.check(pong.founder).is_err() => {
+                Ok(Reply::Pong(pong)) if cluster_id.check(pong.founder).is_err() => {
                     info!(%to, "not listed: it belongs to another cluster");
                     TcpPingOutcome::TimedOut
                 }
@@ -385,9 +388,9 @@ impl Driver {
                 Err(PeerError::Dial(DialError::Refused { .. })) => TcpPingOutcome::Refused,
                 Ok(_) | Err(_) => TcpPingOutcome::TimedOut,
             };
-            let result = Event::TcpPingResult { seq, target, outcome };
+            let result = SwimEvent::TcpPingResult { seq, target, outcome };
             // The task ends only with the process.
-            let _ = inputs.send(Input::Event(result)).await;
+            let _ = inputs.send(Input::SwimEvent(result)).await;
         });
     }
 }

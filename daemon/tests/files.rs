@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use idunno_daemon::config::Settings;
-use idunno_daemon::data_dir::{DataDir, DataDirError};
 use idunno_daemon::introducer::Introducer;
-use idunno_daemon::worker::protocol::decode_response;
-use idunno_shared::client::door::TcpDoor;
+use idunno_daemon::runtime::data_dir::{DataDir, DataDirError};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::Credentials;
 use idunno_tests::damage::damage;
 use idunno_tests::seeds::for_each_seed;
+use idunno_worker::protocol::decode_response;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -71,7 +71,8 @@ fn check_data_dir(dir: &Path, random: &mut ChaCha8Rng) {
     }
     drop(data_dir);
     let data_dir = kept(dir, "introducer.json", &damaged(INTRODUCED, random));
-    if let Err(error) = Introducer::open(Arc::new(data_dir), Arc::new(TcpDoor::new(Credentials::insecure())))
+    if let Err(error) =
+        Introducer::open(Arc::new(data_dir), Arc::new(TcpConnector::new(Credentials::insecure())))
     {
         names_the_file(error, "introducer.json");
     }

@@ -7,6 +7,8 @@
 pub mod backup;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(all(feature = "client", unix))]
+pub mod crash_points;
 pub mod ids;
 pub mod names;
 #[cfg(feature = "client")]

@@ -24,9 +24,9 @@ async fn add(cluster: &LocalCluster, dataset: &str, batch_size: u32, options: Jo
     }
 }
 
-async fn letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
+async fn dead_letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
     match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
-        Ok(ControlReply::DeadLetters { letters, more: false }) => letters,
+        Ok(ControlReply::DeadLetters { dead_letters, more: false }) => dead_letters,
         other => cluster.fail(&format!("{other:?}")),
     }
 }
@@ -119,7 +119,7 @@ async fn dead_letters_are_run_again_or_given_up(cluster: &LocalCluster, job: Job
     assert_eq!(filed(cluster, job, 2).await.len(), 500);
     let dropped = cluster.change(Change::DropDeadLetters { job, queries: vec![7] }).await;
     assert_eq!(dropped, Changed::Dropped { queries: 1 });
-    let dead = letters(cluster, job).await;
+    let dead = dead_letters(cluster, job).await;
     assert!(dead.len() == 1 && dead[0].dropped && dead[0].name.as_str() == "texts.jsonl:8", "{dead:?}");
     assert!(matches!(cluster.client().change(retry()).await, Err(ClusterError::Refused(_))));
 }

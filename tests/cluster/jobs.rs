@@ -51,7 +51,7 @@ async fn a_run_with_three_deaths_gives_the_rows_of_a_clean_one() {
 
 async fn dead_letters(cluster: &LocalCluster, job: JobId) -> Vec<DeadLetter> {
     match cluster.client().control(ControlRequest::DeadLetters { job, from: 0, limit: 1024 }).await {
-        Ok(ControlReply::DeadLetters { letters, more: false }) => letters,
+        Ok(ControlReply::DeadLetters { dead_letters, more: false }) => dead_letters,
         other => cluster.fail(&format!("{other:?}")),
     }
 }
@@ -86,12 +86,15 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     assert!(calls <= batches + extra_max, "{calls} infer calls");
 
     let letters = dead_letters(&cluster, job).await;
-    let names: Vec<&str> = letters.iter().map(|letter| letter.name.as_str()).collect();
+    let names: Vec<&str> = letters.iter().map(|dead_letter| dead_letter.name.as_str()).collect();
     assert_eq!(names, bad.iter().map(|name| format!("bad/{name}")).collect::<Vec<_>>());
-    assert!(letters.iter().all(|letter| !letter.reason.is_empty() && letter.attempts >= 1), "{letters:?}");
-    println!("reasons: {:?}", letters.iter().map(|letter| &letter.reason).collect::<Vec<_>>());
+    assert!(
+        letters.iter().all(|dead_letter| !dead_letter.reason.is_empty() && dead_letter.attempts >= 1),
+        "{letters:?}"
+    );
+    println!("reasons: {:?}", letters.iter().map(|dead_letter| &dead_letter.reason).collect::<Vec<_>>());
     let rows = cluster.results(job).await;
-    let dead: Vec<u64> = letters.iter().map(|letter| letter.index).collect();
+    let dead: Vec<u64> = letters.iter().map(|dead_letter| dead_letter.index).collect();
     assert!(rows.keys().copied().eq((0..69).filter(|index| !dead.contains(index))));
 
     model_takes_its_parameters(&cluster, &rows).await;
@@ -103,7 +106,7 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.state, view.done, view.dead), (JobState::Done, 58, 11));
     let again = dead_letters(&cluster, job).await;
-    assert_eq!(again.iter().map(|letter| letter.index).collect::<Vec<_>>(), dead);
+    assert_eq!(again.iter().map(|dead_letter| dead_letter.index).collect::<Vec<_>>(), dead);
     assert_eq!(cluster.results(job).await, rows);
 }
 

@@ -52,8 +52,8 @@ mod repair_figures;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
-mod strangers;
-#[cfg(test)]
 mod training;
+#[cfg(test)]
+mod unauthenticated;
 #[cfg(test)]
 mod whole;

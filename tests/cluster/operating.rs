@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, NoProgress, PutOptions};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::OpId;
 use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, Role};
@@ -75,7 +75,7 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     let coordinator = cluster.coordinator().await.0;
     let (secret, anna) = (Secret::load(&cluster.secret()).unwrap(), "anna".parse().unwrap());
     let anna = secret.mint_lasting(Role::Operator, Some(&anna), DAY).unwrap();
-    let door = Arc::new(TcpDoor::new(Credentials::of(&anna).unwrap()));
+    let door = Arc::new(TcpConnector::new(Credentials::of(&anna).unwrap()));
     let client = Cluster::new(door, cluster.addresses());
 
     // A command that fails names its operation.

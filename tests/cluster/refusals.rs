@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{GetError, NoProgress, PutError, PutItem, PutOptions};
 use idunno_shared::client::frames::{read_frame, write_frame};
 use idunno_shared::client::link::Dial;
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::wire::control::{Change, Changed, ControlRequest, JobOptions, JobState, NewFile};
 use idunno_shared::wire::frame::{Answer, Purpose, Reply};
@@ -149,7 +149,7 @@ enum RawChange<'a> {
 }
 
 /// Sends a `Delete` of any name, and returns the answer.
-async fn delete_raw(door: &TcpDoor, address: SocketAddr, name: &str) -> Reply {
+async fn delete_raw(door: &TcpConnector, address: SocketAddr, name: &str) -> Reply {
     let change = RawChange::Delete { name };
     let request = RawRequest::Control(RawControl::Change { op: OpId::random(), change });
     let mut link = door.dial(address, Purpose::Calls).await.unwrap();

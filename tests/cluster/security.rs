@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::client::connection::Connection;
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::connection::BlobConnection;
 use idunno_shared::client::files::{Files, NoProgress, PutOptions};
 use idunno_shared::client::link::{Dial, DialError};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::security::datagrams::Seal;
 use idunno_shared::security::identity::Identity;
 use idunno_shared::security::secret::{Secret, Step};
-use idunno_shared::security::{Credentials, Role, file};
+use idunno_shared::security::{Credentials, Role, private_file};
 use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{Change, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
@@ -53,11 +53,11 @@ pub(crate) fn person(cluster: &LocalCluster, role: Role) -> Credentials {
 }
 
 fn client(cluster: &LocalCluster, credentials: Credentials) -> Cluster {
-    Cluster::new(Arc::new(TcpDoor::new(credentials)), cluster.addresses())
+    Cluster::new(Arc::new(TcpConnector::new(credentials)), cluster.addresses())
 }
 
 async fn connect(credentials: Credentials, address: SocketAddr) -> Result<Connection, DialError> {
-    TcpDoor::new(credentials).dial(address, Purpose::Calls).await.map(Connection::new)
+    TcpConnector::new(credentials).dial(address, Purpose::Calls).await.map(Connection::new)
 }
 
 /// One value of every variant of `T`, by the variant's name: also of those that are added later.
@@ -67,7 +67,7 @@ fn one_of_each<T: DeserializeOwned + Debug>() -> BTreeMap<String, T> {
     for _ in 0..3_000 {
         let value: T = generate::value(&mut random).unwrap();
         let text = format!("{value:?}");
-        let name = text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap();
+        let name = text.split(|dead_letter: char| !dead_letter.is_alphanumeric()).next().unwrap();
         found.entry(name.to_owned()).or_insert(value);
     }
     found
@@ -132,7 +132,7 @@ async fn a_viewer_looks_and_changes_nothing() {
     let put = files.put_files(late.write_local(&cluster), PutOptions::default(), &NoProgress).await;
     assert!(put.unwrap_err().to_string().contains("viewer"));
     let blobs =
-        TcpDoor::new(viewer).dial(cluster.members[coordinator].address(), Purpose::Blobs).await.unwrap();
+        TcpConnector::new(viewer).dial(cluster.members[coordinator].address(), Purpose::Blobs).await.unwrap();
     let (blobs, bytes) = (BlobConnection::new(blobs), vec![1; 100]);
     let blob = BlobRef { digest: Digest::of(&bytes), size: 100 };
     let next = cluster.members[(coordinator + 1) % 3].address();
@@ -154,7 +154,7 @@ async fn a_console_is_no_member() {
     let cluster = LocalCluster::start(1, false).await;
     let (member, introducer) = (cluster.members[0].address(), cluster.introducer.address());
     for role in [Role::Viewer, Role::Operator] {
-        let door = TcpDoor::of_member(NodeId(9), person(&cluster, role));
+        let door = TcpConnector::of_member(NodeId(9), person(&cluster, role));
         for (address, purpose) in
             [(member, Purpose::Calls), (member, Purpose::Blobs), (introducer, Purpose::Calls)]
         {
@@ -175,7 +175,7 @@ async fn a_console_is_no_member() {
     // Nor does a member's daemon start with a person's identity.
     let identity = cluster.scratch("operator.pem");
     let operator: Identity = secret_of(&cluster).mint(Role::Operator, DAY).unwrap();
-    file::create(&identity, &operator.render()).unwrap();
+    private_file::create(&identity, &operator.render()).unwrap();
     let (status, errors) = start(&cluster, &["--secret", &identity.display().to_string()]);
     assert!(!status && errors.contains("CERTIFICATE"), "{errors}");
     let view = cluster.list_of(0).await.unwrap();
@@ -198,7 +198,7 @@ async fn without_a_good_secret_a_daemon_does_not_start() {
     let _turn = light().await;
     let cluster = LocalCluster::start(1, false).await;
     let exposed: PathBuf = cluster.scratch("exposed.pem");
-    file::create(&exposed, &Secret::generate().unwrap().render()).unwrap();
+    private_file::create(&exposed, &Secret::generate().unwrap().render()).unwrap();
     std::fs::set_permissions(&exposed, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (exposed, secret) = (exposed.display().to_string(), cluster.secret().display().to_string());
     for (further, word) in [
@@ -293,7 +293,7 @@ async fn a_member_of_another_cluster_stays_outside() {
     let _turn = light().await;
     let cluster = LocalCluster::start(3, false).await;
     let secret = cluster.scratch("other.pem");
-    file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
+    private_file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
     let introducer = cluster.introducer.address().to_string();
     let secret = secret.display().to_string();
     let arguments = ["member", "--name", "m9", "--introducer", &introducer, "--secret", &secret];
@@ -331,7 +331,7 @@ async fn a_key_is_replaced_while_puts_go_on() {
         for (count, step) in (1..).zip([Step::Add, Step::Sign, Step::Drop]) {
             let mut secret = secret_of(rotating);
             secret.rotate(step).unwrap();
-            file::replace(&rotating.secret(), &secret.render()).unwrap();
+            private_file::replace(&rotating.secret(), &secret.render()).unwrap();
             for daemon in [&rotating.introducer].into_iter().chain(&rotating.members) {
                 let has_read = async || match daemon.log().matches("secret has changed").count() {
                     read if read >= count => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use idunno_core::membership::{Config, Effect, Event, Swim, TcpPingOutcome};
+use idunno_core::membership::{Swim, SwimConfig, SwimEffect, SwimEvent, TcpPingOutcome};
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::{
@@ -58,32 +58,32 @@ fn size(message: &impl Serialize) -> usize {
 }
 
 impl Ours {
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: SwimEvent) {
         self.swim.handle(event, self.now);
     }
 
-    fn output(&mut self, effect: Effect) -> Option<Output<Message>> {
+    fn output(&mut self, effect: SwimEffect) -> Option<Output<Message>> {
         let (to, bytes, message) = match effect {
-            Effect::SendDatagram { to, message } => {
+            SwimEffect::SendDatagram { to, message } => {
                 let bytes = size(&message);
                 let message = Message::Datagram(message);
                 return Some(Output::Send { to: host_at(to), message, bytes, reliable: false });
             }
-            Effect::StartPushPull { to, message, .. } => {
+            SwimEffect::StartPushPull { to, message, .. } => {
                 (host_at(to), size(&message), Message::List { list: message, is_reply: false })
             }
-            Effect::ReplyPushPull { exchange, message } => {
+            SwimEffect::ReplyPushPull { exchange, message } => {
                 (requester(exchange), size(&message), Message::List { list: message, is_reply: true })
             }
-            Effect::TcpPing { seq, to, message, timeout } => {
+            SwimEffect::TcpPing { seq, to, message, timeout } => {
                 self.pings.insert((self.now + timeout, seq), message.target);
                 (host_at(to), size(&message), Message::Ping { seq, ping: message })
             }
-            Effect::AnswerTcpPing { exchange, message } => {
+            SwimEffect::AnswerTcpPing { exchange, message } => {
                 let seq = exchange & ((1 << NUMBER_BITS) - 1);
                 (requester(exchange), size(&message), Message::Pong { seq, pong: message })
             }
-            Effect::Changed(change) if change.record.state == MemberState::Dead => {
+            SwimEffect::Changed(change) if change.record.state == MemberState::Dead => {
                 return Some(Output::Dead { host: host_at(change.record.address) });
             }
             _ => return None,
@@ -105,13 +105,13 @@ impl Detector for Ours {
 
     fn new(host: usize, hosts: usize, seed: u64) -> Self {
         let now = Instant::START;
-        let mut swim = Swim::new(Config::default(), record(host), seed, now);
+        let mut swim = Swim::new(SwimConfig::default(), record(host), seed, now);
         let mut others = (0..hosts).filter(|&other| other != host);
         if let Some(first) = others.next() {
             let members =
                 Bounded::first_of(others.map(|other| Listed { record: record(other), forget_in_s: 0 }));
             let message = PushPull { from: record(first), members, founder: None };
-            swim.handle(Event::PushPullReply { from: address(first), message }, now);
+            swim.handle(SwimEvent::PushPullReply { from: address(first), message }, now);
         }
         Self { swim, pings: BTreeMap::new(), now }
     }
@@ -119,22 +119,22 @@ impl Detector for Ours {
     fn receive(&mut self, from: usize, message: Message, now: Instant) {
         self.now = now;
         match message {
-            Message::Datagram(message) => self.handle(Event::Datagram { from: address(from), message }),
+            Message::Datagram(message) => self.handle(SwimEvent::Datagram { from: address(from), message }),
             Message::List { list, is_reply: false } => {
-                self.handle(Event::PushPullRequest { exchange: exchange(from, 0), message: list });
+                self.handle(SwimEvent::PushPullRequest { exchange: exchange(from, 0), message: list });
             }
             Message::List { list, is_reply: true } => {
-                self.handle(Event::PushPullReply { from: address(from), message: list });
+                self.handle(SwimEvent::PushPullReply { from: address(from), message: list });
             }
             Message::Ping { seq, ping } => {
-                self.handle(Event::TcpPingRequest { exchange: exchange(from, seq), message: ping });
+                self.handle(SwimEvent::TcpPingRequest { exchange: exchange(from, seq), message: ping });
             }
             Message::Pong { seq, pong } => {
                 let ping = self.pings.iter().find(|((_, number), _)| *number == seq);
                 if let Some((&key, &target)) = ping {
                     self.pings.remove(&key);
                     let outcome = TcpPingOutcome::Answered { record: pong.record };
-                    self.handle(Event::TcpPingResult { seq, target, outcome });
+                    self.handle(SwimEvent::TcpPingResult { seq, target, outcome });
                 }
             }
         }
@@ -146,9 +146,9 @@ impl Detector for Ours {
             && due <= now
         {
             self.pings.remove(&(due, seq));
-            self.handle(Event::TcpPingResult { seq, target, outcome: TcpPingOutcome::TimedOut });
+            self.handle(SwimEvent::TcpPingResult { seq, target, outcome: TcpPingOutcome::TimedOut });
         }
-        self.handle(Event::Tick);
+        self.handle(SwimEvent::Tick);
     }
 
     fn next_wake(&self) -> Option<Instant> {

@@ -79,7 +79,7 @@ fn config(hosts: usize, ours: bool) -> Config {
     let size = u32::try_from(hosts).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
     let mut config = Config::new_lan(size);
     if ours {
-        let times = idunno_core::membership::Config::default();
+        let times = idunno_core::membership::SwimConfig::default();
         config.probe_period = times.probe_period;
         config.probe_rtt = times.ping_timeout;
         config.suspect_to_down_after /= 2;

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Parser;
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::security::Credentials;
 use idunno_shared::security::secret::Secret;
@@ -60,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
         None => Credentials::insecure(),
     };
     // Only members report.
-    let door = TcpDoor::of_member(NodeId(u64::MAX), credentials);
+    let door = TcpConnector::of_member(NodeId(u64::MAX), credentials);
     let cluster = Cluster::new(Arc::new(door), arguments.members.clone());
     let files = Files::new(cluster.clone());
     let mut workers: Vec<NoOpWorker> =

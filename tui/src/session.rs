@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use idunno_shared::client::cluster::{Cluster, DEADLINE_DEFAULT};
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, Progress};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::{Credentials, Role, SecurityError};
 
 use crate::answer::{Exit, Failure};
@@ -126,7 +126,7 @@ fn connect(place: &Place, timeout: Option<Duration>) -> Result<(Cluster, Role), 
         None => Credentials::insecure(),
     };
     let role = credentials.role();
-    let cluster = Cluster::new(Arc::new(TcpDoor::new(credentials)), place.seeds.clone());
+    let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), place.seeds.clone());
     Ok((cluster.with_deadline(timeout.unwrap_or(DEADLINE_DEFAULT)), role))
 }
 

@@ -140,7 +140,9 @@ fn a_segment_that_nobody_gives_is_located_again() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let address = cluster(move |request, member| {
         let reply = match request {
-            ControlRequest::DeadLetters { .. } => ControlReply::DeadLetters { letters: vec![], more: false },
+            ControlRequest::DeadLetters { .. } => {
+                ControlReply::DeadLetters { dead_letters: vec![], more: false }
+            }
             ControlRequest::Results { skip: 0, .. } => {
                 ASKED.fetch_add(1, Ordering::Relaxed);
                 let blob = BlobRef { digest: Digest::default(), size: 7 };

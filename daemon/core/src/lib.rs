@@ -4,12 +4,12 @@
 //! time comes in as [`time::Instant`], randomness from a seed, and everything that must happen goes out as
 //! an ordered queue of effects. The same inputs give the same outputs, so one seed replays a failure.
 
-pub mod archive;
 pub mod election;
 pub mod membership;
 pub mod metadata;
 pub mod placement;
 pub mod ranges;
+pub mod result_merge;
 pub mod scheduler;
 pub mod time;
 pub mod voters;

@@ -5,7 +5,7 @@
 //! thesis, section 4.3; Consul and Vault call this an autopilot).
 //!
 //! Invariants: at most [`VOTERS_MAX`] voters; a step never removes a live voter; a voter is only removed once it has
-//! been gone for the whole of [`Config::stabilisation`], or said good-bye; a member votes only once it has caught up
+//! been gone for the whole of [`VoterConfig::stabilisation`], or said good-bye; a member votes only once it has caught up
 //! with the log as a learner, for until then its vote would only make a majority harder to reach.
 //!
 //! Bounds: [`CATCHING_UP_MAX`] learners that lag.
@@ -38,12 +38,12 @@ pub struct Configuration {
 
 /// How patient the planner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct VoterConfig {
     /// How long a voter must have been dead before it is replaced or removed. Default 2 s.
     pub stabilisation: Duration,
 }
 
-impl Default for Config {
+impl Default for VoterConfig {
     fn default() -> Self {
         Self { stabilisation: Duration::from_secs(2) }
     }
@@ -74,13 +74,13 @@ pub enum Step {
 /// Plans the steps of one coordinator's term.
 #[derive(Clone, Debug, Default)]
 pub struct VoterPlanner {
-    config: Config,
+    config: VoterConfig,
     gone_since: BTreeMap<NodeId, Instant>,
 }
 
 impl VoterPlanner {
     /// A planner that has seen nothing yet.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: VoterConfig) -> Self {
         Self { config, gone_since: BTreeMap::new() }
     }
 

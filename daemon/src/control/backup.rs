@@ -8,17 +8,20 @@ use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::mpsc;
 
-use crate::clock::wall_ms;
-use crate::consensus::encode_state;
-use crate::coordinator::Office;
+use crate::coordinator::LeaderTerm;
+use crate::runtime::clock::wall_ms;
+use idunno_consensus::encode_state;
 
 /// Pieces that wait for the caller: the rest waits behind them.
 const PIECES_QUEUED_MAX: usize = 1;
 
 /// Sends a state that is committed. That this member still leads is proved before the first piece, which is empty: to
 /// encode the rest takes a while.
-pub(super) async fn send(office: &Office, founder: Option<NodeId>) -> Result<mpsc::Receiver<Reply>, Refusal> {
-    let (state, (term, index)) = office.confirmed().await?;
+pub(super) async fn send(
+    leader_term: &LeaderTerm,
+    founder: Option<NodeId>,
+) -> Result<mpsc::Receiver<Reply>, Refusal> {
+    let (state, (term, index)) = leader_term.confirmed().await?;
     let about = About {
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         founder,

@@ -15,7 +15,7 @@ use idunno_shared::wire::logs::{
 use idunno_shared::wire::refusal::Refusal;
 use regex::{Regex, RegexBuilder};
 
-use crate::log_files::{LOG_PREFIX, names};
+use crate::runtime::log_files::{LOG_PREFIX, names};
 
 /// Log that is looked at for one answer, in bytes.
 const SCAN_BYTES_MAX: u64 = 8 << 20;

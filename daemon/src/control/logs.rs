@@ -11,7 +11,7 @@ use idunno_shared::wire::control::{LogPage, LogPlace};
 use idunno_shared::wire::logs::LOG_PAGE_BYTES_MAX;
 use idunno_shared::wire::refusal::Refusal;
 
-use crate::log_files::{LOG_PREFIX, names};
+use crate::runtime::log_files::{LOG_PREFIX, names};
 
 /// The part of the log behind a place; without one the end of the newest file.
 pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refusal> {

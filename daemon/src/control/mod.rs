@@ -16,40 +16,40 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::belonging::Belonging;
 use crate::config::Common;
-use crate::coordinator::{Coordination, Means, Office, not_coordinator, views};
+use crate::coordinator::{Coordinator, Deps, LeaderTerm, not_coordinator, views};
+use crate::discovery::cluster_id::ClusterId;
 use crate::net::server::{Caller, Response};
 
-/// How long a request waits for the office of a member that has won its term and is catching up.
+/// How long a request waits for the leader_term of a member that has won its term and is catching up.
 const OPENING_MAX: Duration = Duration::from_secs(1);
 
 /// What answers people's tools and workers.
 pub struct Control {
-    means: Means,
-    coordination: Coordination,
+    deps: Deps,
+    coordinator: Coordinator,
     config: Common,
-    belonging: Belonging,
+    cluster_id: ClusterId,
     rejoin: mpsc::Sender<()>,
 }
 
 impl Control {
     /// `rejoin` is told when this member is to go back into the cluster.
     pub fn new(
-        means: Means,
-        coordination: Coordination,
+        deps: Deps,
+        coordinator: Coordinator,
         config: Common,
-        belonging: Belonging,
+        cluster_id: ClusterId,
         rejoin: mpsc::Sender<()>,
     ) -> Self {
-        Self { means, coordination, config, belonging, rejoin }
+        Self { deps, coordinator, config, cluster_id, rejoin }
     }
 
     /// Answers a request for the coordinator or for this member.
     pub async fn request(&self, request: Request, from: &Caller) -> Response {
         let answer = match request {
-            Request::Control(ControlRequest::Watch) => match self.office().await {
-                Ok(office) => return Response::Many(office.watch()),
+            Request::Control(ControlRequest::Watch) => match self.leader_term().await {
+                Ok(leader_term) => return Response::Many(leader_term.watch()),
                 Err(refusal) => Err(refusal),
             },
             Request::Control(ControlRequest::Backup) => match self.backup(from).await {
@@ -59,8 +59,8 @@ impl Control {
             Request::Control(request) => {
                 self.control(request, from).await.map(|reply| Reply::Control(Box::new(reply)))
             }
-            Request::Jobs(request) => match self.office().await {
-                Ok(office) => office.jobs(request).await.map(Reply::Jobs),
+            Request::Jobs(request) => match self.leader_term().await {
+                Ok(leader_term) => leader_term.jobs(request).await.map(Reply::Jobs),
                 Err(refusal) => Err(refusal),
             },
             _ => Err(Refusal::new(RefusalCode::Unsupported, "this request is not for a member's control")),
@@ -69,7 +69,7 @@ impl Control {
     }
 
     async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
-        let pieces = backup::send(&*self.office().await?, self.belonging.founder()).await?;
+        let pieces = backup::send(&*self.leader_term().await?, self.cluster_id.founder()).await?;
         info!(target: "audit", by = %from, "sent: a backup of the metadata");
         Ok(pieces)
     }
@@ -77,8 +77,8 @@ impl Control {
     async fn control(&self, request: ControlRequest, from: &Caller) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Members => {
-                let leadership = self.means.consensus.leadership().borrow().clone();
-                Ok(ControlReply::Members(views::members(&self.means.membership.current(), &leadership)))
+                let leadership = self.deps.consensus.leadership().borrow().clone();
+                Ok(ControlReply::Members(views::members(&self.deps.membership.current(), &leadership)))
             }
             ControlRequest::Identity => self.identity().map(ControlReply::Identity),
             ControlRequest::Join => {
@@ -94,10 +94,10 @@ impl Control {
                 answer
             }
             ControlRequest::Change { op, change } => {
-                let office = self.office().await?;
+                let leader_term = self.leader_term().await?;
                 // Asked once more, as a client does that has not heard: it was told then.
-                let entry = (!office.has_made(op)).then(|| audit::Entry::open(op, &change, from));
-                let answer = office.control(ControlRequest::Change { op, change }).await;
+                let entry = (!leader_term.has_made(op)).then(|| audit::Entry::open(op, &change, from));
+                let answer = leader_term.control(ControlRequest::Change { op, change }).await;
                 entry.into_iter().for_each(|entry| entry.close(&answer));
                 answer
             }
@@ -113,12 +113,12 @@ impl Control {
                 let found = found.map_err(|error| Refusal::internal(error.to_string()))?;
                 Ok(ControlReply::FoundLog(found?))
             }
-            request => self.office().await?.control(request).await,
+            request => self.leader_term().await?.control(request).await,
         }
     }
 
     async fn join(&self) -> Result<ControlReply, Refusal> {
-        if self.means.membership.current().joined {
+        if self.deps.membership.current().joined {
             return Err(Refusal::conflict("this member is in the cluster already"));
         }
         self.rejoin.send(()).await.map_err(|_| Refusal::internal("this member is stopping"))?;
@@ -126,31 +126,31 @@ impl Control {
     }
 
     async fn leave(&self) -> Result<ControlReply, Refusal> {
-        if !self.means.membership.current().joined {
+        if !self.deps.membership.current().joined {
             return Err(Refusal::conflict("this member has left the cluster already"));
         }
-        self.means.membership.leave().await;
+        self.deps.membership.leave().await;
         Ok(ControlReply::Done)
     }
 
-    /// The office, which a member that has just been elected is about to open: who is sent away for that moment comes
+    /// The leader_term, which a member that has just been elected is about to open: who is sent away for that moment comes
     /// back later than it opens.
-    async fn office(&self) -> Result<Arc<Office>, Refusal> {
-        let leads = self.means.consensus.leadership().borrow().is_leader;
-        let open = match self.coordination.office() {
-            None if leads => timeout(OPENING_MAX, self.coordination.opened()).await.unwrap_or(None),
+    async fn leader_term(&self) -> Result<Arc<LeaderTerm>, Refusal> {
+        let leads = self.deps.consensus.leadership().borrow().is_leader;
+        let open = match self.coordinator.leader_term() {
+            None if leads => timeout(OPENING_MAX, self.coordinator.opened()).await.unwrap_or(None),
             open => open,
         };
-        open.ok_or_else(|| not_coordinator(&self.means))
+        open.ok_or_else(|| not_coordinator(&self.deps))
     }
 
     fn identity(&self) -> Result<IdentityView, Refusal> {
-        let view = self.means.membership.current();
-        let leadership = self.means.consensus.leadership().borrow().clone();
-        let peer = view.members.get(&self.means.me);
+        let view = self.deps.membership.current();
+        let leadership = self.deps.consensus.leadership().borrow().clone();
+        let peer = view.members.get(&self.deps.me);
         let peer = peer.ok_or_else(|| Refusal::internal("this member is not in its own list"))?;
         Ok(IdentityView {
-            member: views::member(self.means.me, peer, &leadership),
+            member: views::member(self.deps.me, peer, &leadership),
             joined: view.joined,
             data_dir: self.config.data_dir.display().to_string(),
             pid: std::process::id(),

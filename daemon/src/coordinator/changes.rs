@@ -1,4 +1,4 @@
-//! Changes that people, and workers, ask for: checked against the uploads, put into the log, passed on to the desk.
+//! Changes that people, and workers, ask for: checked against the uploads, put into the log, passed on to the scheduler.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use idunno_shared::wire::jobs::{JobReply, JobRequest, METRIC_BYTES_MAX, METRICS_
 use idunno_shared::wire::refusal::Refusal;
 use tracing::debug;
 
-use super::Office;
-use super::desk::Trained;
-use crate::clock::wall_ms;
+use super::LeaderTerm;
+use super::scheduling::Trained;
+use crate::runtime::clock::wall_ms;
 
-impl Office {
+impl LeaderTerm {
     /// Where blobs are to go.
     pub(super) fn plan(
         &self,
@@ -37,7 +37,7 @@ impl Office {
                 blob.size
             )));
         }
-        let now = self.means.clock.now();
+        let now = self.deps.clock.now();
         let upload = if let Some(upload) = upload {
             self.uploads().touch(upload, now).map(|()| upload)?
         } else {
@@ -45,7 +45,7 @@ impl Office {
             debug!(%upload, "an upload begins");
             upload
         };
-        let view = self.means.membership.current();
+        let view = self.deps.membership.current();
         let mut candidates = self.repairs.borrow().candidates.clone();
         // Repair's list may be a moment old: a chain has no room for the dead.
         candidates.retain(|candidate| view.holder(candidate.node).is_some());
@@ -70,7 +70,7 @@ impl Office {
         // What was made already is only answered again, whatever became of its upload.
         let made = self.has_made(op);
         if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
-            self.uploads().touch(*upload, self.means.clock.now())?;
+            self.uploads().touch(*upload, self.deps.clock.now())?;
         }
         if let (Change::TrainStart { models, .. }, false) = (&change, made) {
             self.check_trainable(models).await?;
@@ -81,7 +81,7 @@ impl Office {
             change => self.propose(Some(op), Action::Change(change)).await?,
         };
         if concerns_jobs {
-            self.desk.refresh().await;
+            self.scheduler.refresh().await;
         }
         match applied {
             Applied::Changed(changed) => Ok(ControlReply::Changed(changed)),
@@ -91,7 +91,7 @@ impl Office {
 
     /// Refuses models that nobody has: once in the log they would stay there, and fail for ever.
     async fn check_trainable(&self, models: &[ModelName]) -> Result<(), Refusal> {
-        let reports = self.desk.view().await?.reports;
+        let reports = self.scheduler.view().await?.reports;
         if reports.values().any(|report| report.offers.is_none()) {
             // It cannot list its models: it says itself, when it is to train one, what it does not have.
             return Ok(());
@@ -105,10 +105,10 @@ impl Office {
     /// Serves a worker.
     pub async fn jobs(self: Arc<Self>, request: JobRequest) -> Result<JobReply, Refusal> {
         match request {
-            JobRequest::Report(report) => self.desk.report(report).await.map(JobReply::Orders),
+            JobRequest::Report(report) => self.scheduler.report(report).await.map(JobReply::Orders),
             JobRequest::Commit(commit) => {
-                self.uploads().touch(commit.upload, self.means.clock.now())?;
-                let reply = self.desk.commit(commit.clone()).await?;
+                self.uploads().touch(commit.upload, self.deps.clock.now())?;
+                let reply = self.scheduler.commit(commit.clone()).await?;
                 self.uploads().end(commit.upload);
                 if let JobReply::Committed { accepted, .. } = reply {
                     self.rates().note(commit.job, commit.worker, accepted, wall_ms());
@@ -116,16 +116,16 @@ impl Office {
                 Ok(reply)
             }
             JobRequest::Failed { worker, lease, faults } => {
-                self.desk.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
+                self.scheduler.failed(worker, lease, faults).await.map(|()| JobReply::Noted)
             }
             JobRequest::Trained { worker, model, training, result, metrics, report } => {
                 if let Ok((upload, _)) = &result {
-                    self.uploads().touch(*upload, self.means.clock.now())?;
+                    self.uploads().touch(*upload, self.deps.clock.now())?;
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
                 let metrics = checked(metrics);
                 let result = result.map(|(_, artefact)| Trained { artefact, training, metrics, report });
-                self.desk.trained(worker, model, result).await?;
+                self.scheduler.trained(worker, model, result).await?;
                 upload.into_iter().for_each(|upload| self.uploads().end(upload));
                 Ok(JobReply::Noted)
             }

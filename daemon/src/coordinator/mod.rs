@@ -1,34 +1,34 @@
 //! The coordinator: what the member that leads the metadata log does on top of it.
 //!
-//! [`Coordination`] opens an [`Office`] when this member has won a term and caught up, and closes it when the term is
-//! over or the member leaves. An office holds all that lives for one term only: uploads in progress, leases, repairs.
-//! What must outlive it is in the log. While the majority is out of reach an office decides nothing
-//! ([`Office::may_decide`]), but it stays open: a lease of the log that lapsed for a moment, as on a busy machine, must
+//! [`Coordinator`] opens an [`LeaderTerm`] when this member has won a term and caught up, and closes it when the term is
+//! over or the member leaves. An leader_term holds all that lives for one term only: uploads in progress, leases, repairs.
+//! What must outlive it is in the log. While the majority is out of reach an leader_term decides nothing
+//! ([`LeaderTerm::may_decide`]), but it stays open: a lease of the log that lapsed for a moment, as on a busy machine, must
 //! not throw the workers' leases away.
 //!
 //! | part | decides by |
 //! | --- | --- |
 //! | [`uploads`] | itself, pure |
-//! | [`desk`]: leases, training, results | `core::scheduler` |
+//! | [`scheduling`]: leases, training, results | `core::scheduler` |
 //! | [`repair`]: copies and garbage | `core::placement` |
 //! | [`voters`]: who votes | `core::voters` |
-//! | [`herald`]: who coordinates, to all members | itself |
-//! | [`archive`]: finished jobs' results into files | `core::archive` |
-//! | [`starting`]: what a job starts with | itself, by reading its data set |
+//! | [`leader_announcer`]: who coordinates, to all members | itself |
+//! | [`result_merge`]: finished jobs' results into files | `core::result_merge` |
+//! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
 //! | [`rates`]: what was answered lately | itself, pure |
 //! | [`reads`], [`folders`], [`views`]: what people see | the log's state |
 
-pub mod archive;
+pub mod assignment_text;
 pub mod changes;
-pub mod desk;
+pub mod dataset_freeze;
 pub mod folders;
-pub mod herald;
-pub mod orders;
+pub mod grants;
+pub mod leader_announcer;
 pub mod rates;
 pub mod reads;
 pub mod repair;
-pub mod sharing;
-pub mod starting;
+pub mod result_merge;
+pub mod scheduling;
 pub mod uploads;
 pub mod views;
 pub mod voters;
@@ -44,22 +44,22 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::desk::Desk;
 use self::rates::Rates;
+use self::scheduling::SchedulerHandle;
 use self::uploads::Uploads;
-use crate::clock::{Clock, wall_ms};
-use crate::consensus::{BarrierError, Consensus, ProposeError};
 use crate::membership::Membership;
 use crate::net::peers::Peers;
-use crate::vitals::Vitals;
+use crate::runtime::clock::{Clock, wall_ms};
+use crate::runtime::task_monitor::TaskMonitor;
+use idunno_consensus::{BarrierError, Consensus, ProposeError};
 
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(2);
 const BARRIER_TIMEOUT_CUT_OFF: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What an office works with. Cheap to clone.
+/// What an leader_term works with. Cheap to clone.
 #[derive(Clone)]
-pub struct Means {
+pub struct Deps {
     /// This member.
     pub me: NodeId,
     /// Time.
@@ -73,38 +73,42 @@ pub struct Means {
     /// The file store, for data sets that are one file.
     pub files: Files,
     /// Tasks whose early end is this member's.
-    pub vitals: Vitals,
+    pub monitor: TaskMonitor,
 }
 
 /// One term's work.
-pub struct Office {
-    means: Means,
+pub struct LeaderTerm {
+    deps: Deps,
     term: Term,
     uploads: Mutex<Uploads>,
     rates: Mutex<Rates>,
-    desk: Desk,
+    scheduler: SchedulerHandle,
     repairs: watch::Receiver<repair::Progress>,
     /// Held while a data set is read: one at a time, for an extent of it is in memory.
     reading: tokio::sync::Mutex<()>,
     closed: CancellationToken,
 }
 
-impl Office {
+impl LeaderTerm {
     /// Starts all parts for `term`; the state must be caught up.
-    fn open(means: Means, term: Term, closed: CancellationToken) -> Arc<Self> {
-        Arc::new_cyclic(|office| {
-            let desk = Desk::open(office.clone(), means.clone(), term, closed.clone());
-            let repairs = repair::start(office.clone(), means.clone(), term, closed.clone());
-            let vitals = &means.vitals;
-            vitals.spawn("who votes", closed.clone(), voters::run(means.clone(), closed.clone()));
-            vitals.spawn("the herald", closed.clone(), herald::run(means.clone(), term, closed.clone()));
-            vitals.spawn(
+    fn open(deps: Deps, term: Term, closed: CancellationToken) -> Arc<Self> {
+        Arc::new_cyclic(|leader_term| {
+            let scheduler = SchedulerHandle::open(leader_term.clone(), deps.clone(), term, closed.clone());
+            let repairs = repair::start(leader_term.clone(), deps.clone(), term, closed.clone());
+            let monitor = &deps.monitor;
+            monitor.spawn("who votes", closed.clone(), voters::run(deps.clone(), closed.clone()));
+            monitor.spawn(
+                "the leader_announcer",
+                closed.clone(),
+                leader_announcer::run(deps.clone(), term, closed.clone()),
+            );
+            monitor.spawn(
                 "the archive",
                 closed.clone(),
-                archive::run(office.clone(), means.clone(), closed.clone()),
+                result_merge::run(leader_term.clone(), deps.clone(), closed.clone()),
             );
             let mut repairing = repairs.clone();
-            vitals.spawn(
+            monitor.spawn(
                 "the repair",
                 closed.clone(),
                 async move { while repairing.changed().await.is_ok() {} },
@@ -112,7 +116,7 @@ impl Office {
             let uploads = Mutex::new(Uploads::new(term, wall_ms()));
             let rates = Mutex::new(Rates::new(wall_ms()));
             let reading = tokio::sync::Mutex::default();
-            Self { means, term, uploads, rates, desk, repairs, reading, closed }
+            Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
         })
     }
 
@@ -123,7 +127,7 @@ impl Office {
 
     /// The state, as far as it is applied here.
     fn state(&self) -> Arc<State> {
-        Arc::clone(&self.means.consensus.state().borrow())
+        Arc::clone(&self.deps.consensus.state().borrow())
     }
 
     fn uploads(&self) -> MutexGuard<'_, Uploads> {
@@ -139,7 +143,7 @@ impl Office {
         if self.closed.is_cancelled() {
             return Err(self.not_coordinator());
         }
-        may_decide(&self.means)
+        may_decide(&self.deps)
     }
 
     /// Has the log apply an action.
@@ -148,7 +152,7 @@ impl Office {
             return Err(self.not_coordinator());
         }
         let command = Command { at_ms: wall_ms(), op, action };
-        match self.means.consensus.propose(command).await {
+        match self.deps.consensus.propose(command).await {
             Ok(outcome) => outcome,
             Err(error) => Err(self.refusal_of(&error)),
         }
@@ -180,22 +184,22 @@ impl Office {
     pub async fn confirmed(&self) -> Result<(Arc<State>, (u64, u64)), Refusal> {
         // Where the majority was out of reach just now it most likely still is: say so soon.
         let limit = if self.may_decide().is_ok() { BARRIER_TIMEOUT } else { BARRIER_TIMEOUT_CUT_OFF };
-        match self.means.consensus.barrier(limit).await {
+        match self.deps.consensus.barrier(limit).await {
             Ok(upto) => Ok((self.state(), upto)),
             Err(BarrierError::NotLeader { .. }) => Err(self.not_coordinator()),
-            Err(BarrierError::NoQuorum) => Err(no_quorum(&self.means)),
+            Err(BarrierError::NoQuorum) => Err(no_quorum(&self.deps)),
             Err(error @ BarrierError::Stopped(_)) => Err(Refusal::internal(error.to_string())),
         }
     }
 
     fn not_coordinator(&self) -> Refusal {
-        not_coordinator(&self.means)
+        not_coordinator(&self.deps)
     }
 
     fn refusal_of(&self, error: &ProposeError) -> Refusal {
         let code = match error {
             ProposeError::NotLeader { .. } => return self.not_coordinator(),
-            ProposeError::NoQuorum => return no_quorum(&self.means),
+            ProposeError::NoQuorum => return no_quorum(&self.deps),
             ProposeError::Unknown => RefusalCode::Unknown,
             ProposeError::TooLarge { .. } => RefusalCode::Invalid,
             ProposeError::Stopped(_) => RefusalCode::Internal,
@@ -204,16 +208,16 @@ impl Office {
     }
 }
 
-fn may_decide(means: &Means) -> Result<(), Refusal> {
-    if means.consensus.leadership().borrow().holds_lease() {
+fn may_decide(deps: &Deps) -> Result<(), Refusal> {
+    if deps.consensus.leadership().borrow().holds_lease() {
         return Ok(());
     }
-    Err(no_quorum(means))
+    Err(no_quorum(deps))
 }
 
 /// The refusal of a coordinator that is cut off from the majority, and might have been succeeded.
-fn no_quorum(means: &Means) -> Refusal {
-    let name = means.membership.current().name(means.me);
+fn no_quorum(deps: &Deps) -> Refusal {
+    let name = deps.membership.current().name(deps.me);
     let message = format!(
         "{name} coordinates, but no majority of the voters answers it: nothing can be read or changed until one does"
     );
@@ -221,12 +225,12 @@ fn no_quorum(means: &Means) -> Refusal {
 }
 
 /// The refusal of a member that does not coordinate, with what it knows of who does.
-pub fn not_coordinator(means: &Means) -> Refusal {
-    let leadership = means.consensus.leadership().borrow().clone();
-    let view = means.membership.current();
-    let coordinator = leadership.leader.filter(|&leader| leader != means.me && view.is_live(leader));
+pub fn not_coordinator(deps: &Deps) -> Refusal {
+    let leadership = deps.consensus.leadership().borrow().clone();
+    let view = deps.membership.current();
+    let coordinator = leadership.leader.filter(|&leader| leader != deps.me && view.is_live(leader));
     let coordinator = coordinator.and_then(|leader| Some((leader, view.address(leader)?)));
-    let name = view.name(means.me);
+    let name = view.name(deps.me);
     let message = match coordinator {
         Some((leader, _)) => format!("{name} does not coordinate, {} does", view.name(leader)),
         None => format!("{name} knows no coordinator: a majority of the voters must be up to elect one"),
@@ -234,54 +238,54 @@ pub fn not_coordinator(means: &Means) -> Refusal {
     Refusal::new(RefusalCode::NotCoordinator { coordinator, term: leadership.term }, message)
 }
 
-/// Opens and closes the office of this member.
+/// Opens and closes the leader_term of this member.
 #[derive(Clone)]
-pub struct Coordination {
-    office: watch::Receiver<Option<Arc<Office>>>,
+pub struct Coordinator {
+    leader_term: watch::Receiver<Option<Arc<LeaderTerm>>>,
 }
 
-impl Coordination {
+impl Coordinator {
     /// Starts to watch the leadership.
-    pub fn start(means: Means, stop: CancellationToken) -> Self {
-        let (publish, office) = watch::channel(None);
-        let vitals = means.vitals.clone();
-        vitals.spawn("the coordination", stop.clone(), supervise(means, publish, stop));
-        Self { office }
+    pub fn start(deps: Deps, stop: CancellationToken) -> Self {
+        let (publish, leader_term) = watch::channel(None);
+        let monitor = deps.monitor.clone();
+        monitor.spawn("the coordinator", stop.clone(), supervise(deps, publish, stop));
+        Self { leader_term }
     }
 
-    /// Waits for an office to be open.
-    pub async fn opened(&self) -> Option<Arc<Office>> {
-        let mut office = self.office.clone();
-        office.wait_for(Option::is_some).await.ok().and_then(|office| office.clone())
+    /// Waits for an leader_term to be open.
+    pub async fn opened(&self) -> Option<Arc<LeaderTerm>> {
+        let mut leader_term = self.leader_term.clone();
+        leader_term.wait_for(Option::is_some).await.ok().and_then(|leader_term| leader_term.clone())
     }
 
-    /// The open office, if this member coordinates.
-    pub fn office(&self) -> Option<Arc<Office>> {
-        self.office.borrow().clone()
+    /// The open leader_term, if this member coordinates.
+    pub fn leader_term(&self) -> Option<Arc<LeaderTerm>> {
+        self.leader_term.borrow().clone()
     }
 }
 
-async fn supervise(means: Means, publish: watch::Sender<Option<Arc<Office>>>, stop: CancellationToken) {
-    let mut leadership = means.consensus.leadership();
-    let mut view = means.membership.view();
+async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, stop: CancellationToken) {
+    let mut leadership = deps.consensus.leadership();
+    let mut view = deps.membership.view();
     loop {
         let term = (leadership.borrow_and_update().clone(), view.borrow_and_update().joined);
         let term = match term {
             (leadership, true) if leadership.is_leader => Some(leadership.term),
             _ => None,
         };
-        let open = publish.borrow().as_ref().map(|office: &Arc<Office>| office.term);
+        let open = publish.borrow().as_ref().map(|leader_term: &Arc<LeaderTerm>| leader_term.term);
         if open != term {
-            if let Some(office) = publish.send_replace(None) {
-                office.closed.cancel();
-                info!(term = %office.term, "the office is closed");
+            if let Some(leader_term) = publish.send_replace(None) {
+                leader_term.closed.cancel();
+                info!(term = %leader_term.term, "the leader_term is closed");
             }
             if let Some(term) = term {
                 // What decides what is garbage must know of every entry that may ever count.
-                match means.consensus.take_over(BARRIER_TIMEOUT).await {
+                match deps.consensus.take_over(BARRIER_TIMEOUT).await {
                     Ok(()) => {
                         info!(%term, "this member coordinates");
-                        publish.send_replace(Some(Office::open(means.clone(), term, stop.child_token())));
+                        publish.send_replace(Some(LeaderTerm::open(deps.clone(), term, stop.child_token())));
                     }
                     Err(error) => {
                         info!(%term, %error, "not coordinating yet");

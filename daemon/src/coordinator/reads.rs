@@ -12,13 +12,13 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::refusal::Refusal;
 
-use super::desk::DeskView;
-use super::orders::placed;
-use super::{Office, folders, views};
-use crate::clock::wall_ms;
+use super::grants::placed;
+use super::scheduling::SchedulerView;
+use super::{LeaderTerm, folders, views};
 use crate::membership::MembershipView;
+use crate::runtime::clock::wall_ms;
 
-impl Office {
+impl LeaderTerm {
     /// Serves a request that is the coordinator's; those answered by a stream and a member's own are not.
     pub async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
         match request {
@@ -34,7 +34,7 @@ impl Office {
                 Ok(ControlReply::Files { files, more })
             }
             ControlRequest::Stored { member, after, limit } => {
-                let view = self.means.membership.current();
+                let view = self.deps.membership.current();
                 if !view.members.contains_key(&member) {
                     return Err(Refusal::not_found(format!(
                         "there is no member {member}: list_mem lists them"
@@ -45,7 +45,7 @@ impl Office {
             }
             ControlRequest::Locate { names, version } => self.locate(&names, version).await,
             ControlRequest::Versions { name, limit } => {
-                let (state, view) = (self.barrier().await?, self.means.membership.current());
+                let (state, view) = (self.barrier().await?, self.deps.membership.current());
                 let versions = state.versions(&name, limit)?;
                 let versions =
                     versions.into_iter().map(|version| file_version(&state, &view, &name, version));
@@ -59,8 +59,8 @@ impl Office {
             ControlRequest::Models => self.model_views().await.map(ControlReply::Models),
             ControlRequest::Results { job, skip, limit } => self.results(job, skip, limit).await,
             ControlRequest::DeadLetters { job, from, limit } => {
-                let (letters, more) = self.barrier().await?.dead_letters(job, from, limit)?;
-                Ok(ControlReply::DeadLetters { letters, more })
+                let (dead_letters, more) = self.barrier().await?.dead_letters(job, from, limit)?;
+                Ok(ControlReply::DeadLetters { dead_letters, more })
             }
             ControlRequest::Folder { prefix, after, limit } => {
                 let state = self.barrier().await?;
@@ -82,9 +82,9 @@ impl Office {
 
     fn coordinator(&self) -> Result<ControlReply, Refusal> {
         self.may_decide()?;
-        let address = self.means.membership.current().address(self.means.me);
+        let address = self.deps.membership.current().address(self.deps.me);
         let address = address.ok_or_else(|| self.not_coordinator())?;
-        let coordinator = Holder { node: self.means.me, address };
+        let coordinator = Holder { node: self.deps.me, address };
         Ok(ControlReply::Coordinator { coordinator, term: self.term })
     }
 
@@ -95,7 +95,7 @@ impl Office {
                 names.len()
             )));
         }
-        let (state, view) = (self.barrier().await?, self.means.membership.current());
+        let (state, view) = (self.barrier().await?, self.deps.membership.current());
         let located = names.iter().map(|name| {
             let version = state.locate(name, version)?;
             Some(file_version(&state, &view, name, version))
@@ -104,31 +104,31 @@ impl Office {
     }
 
     async fn results(&self, job: JobId, skip: u64, limit: u32) -> Result<ControlReply, Refusal> {
-        let (state, view) = (self.barrier().await?, self.means.membership.current());
-        let desk = self.desk.view().await?;
+        let (state, view) = (self.barrier().await?, self.deps.membership.current());
+        let scheduler = self.scheduler.view().await?;
         let (segments, more) = state.segments(job, skip, limit)?;
         let segments = segments.into_iter().map(|segment| SegmentView {
             segment: placed(&state, &view, segment.blob),
             ranges: segment.ranges.clone(),
         });
-        let job = views::job(state.job_or_refusal(job)?, &desk, wall_ms());
+        let job = views::job(state.job_or_refusal(job)?, &scheduler, wall_ms());
         Ok(ControlReply::Results { segments: segments.collect(), more, job })
     }
 
     async fn job_views(&self, job: Option<JobId>) -> Result<Vec<JobView>, Refusal> {
-        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
+        let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
-        Ok(views::jobs(&state, &desk).filter(|view| job.is_none_or(|job| view.id == job)).collect())
+        Ok(views::jobs(&state, &scheduler).filter(|view| job.is_none_or(|job| view.id == job)).collect())
     }
 
     async fn assignment_views(&self, job: Option<JobId>) -> Result<Vec<AssignmentView>, Refusal> {
-        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
+        let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
-        let mut rows = views::assignments(&self.means.membership.current(), &desk);
+        let mut rows = views::assignments(&self.deps.membership.current(), &scheduler);
         if let Some(job) = job {
             rows.retain(|row| {
                 let mut shares = row.shares.iter().chain(&row.due);
@@ -139,23 +139,23 @@ impl Office {
     }
 
     async fn lease_views(&self, job: Option<JobId>, worker: Option<NodeId>) -> Result<ControlReply, Refusal> {
-        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
+        let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
-        let rows = views::only(views::leases(&self.means.membership.current(), &desk), job, worker);
+        let rows = views::only(views::leases(&self.deps.membership.current(), &scheduler), job, worker);
         let (leases, more) = views::bounded(rows, LEASES_SHOWN_MAX);
         Ok(ControlReply::Leases { leases, more })
     }
 
     async fn model_views(&self) -> Result<Vec<ModelView>, Refusal> {
-        let (state, desk) = (self.barrier().await?, self.desk.view().await?);
-        Ok(views::models(&state, &desk))
+        let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
+        Ok(views::models(&state, &scheduler))
     }
 
-    /// What the desk knows, for watchers.
-    pub(super) async fn desk_view(&self) -> Result<DeskView, Refusal> {
-        self.desk.view().await
+    /// What the scheduler knows, for watchers.
+    pub(super) async fn desk_view(&self) -> Result<SchedulerView, Refusal> {
+        self.scheduler.view().await
     }
 }
 

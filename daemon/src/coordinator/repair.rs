@@ -8,7 +8,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, HolderChange, State};
-use idunno_core::placement::{Candidate, Config, CopyTask, Holdings, Members, Page, Upkeep};
+use idunno_core::placement::{
+    Candidate, CopyTask, Holdings, Members, Page, ReplicationConfig, ReplicationPlanner,
+};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{Digest, NodeId, Term};
 use idunno_shared::wire::blobs::{FileOrder, FileReply, FileRequest};
@@ -20,9 +22,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Means, Office};
-use crate::clock::wall_ms;
+use super::{Deps, LeaderTerm};
 use crate::net::peers::PeerError;
+use crate::runtime::clock::wall_ms;
 
 /// What a member is taken to have free until it says so.
 const FREE_BYTES_UNKNOWN: u64 = 64 << 30;
@@ -42,7 +44,7 @@ const HOLDERS_PER_COMMAND_MAX: usize = 8_192;
 /// Behind every digest: an inventory from here on tells the free space and nothing else.
 const LAST_DIGEST: Digest = Digest([0xff; 32]);
 
-/// What the rest of the office wants to know.
+/// What the rest of the leader_term wants to know.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Members that may take new blobs.
@@ -85,20 +87,20 @@ struct Disk {
 
 /// Starts the task of a term.
 pub fn start(
-    office: Weak<Office>,
-    means: Means,
+    leader_term: Weak<LeaderTerm>,
+    deps: Deps,
     term: Term,
     closed: CancellationToken,
 ) -> watch::Receiver<Progress> {
     let (outcomes, queued) = mpsc::channel(OUTCOMES_QUEUED_MAX);
-    let mut warden = Warden {
-        office,
+    let mut warden = RepairTask {
+        leader_term,
         term,
-        upkeep: Upkeep::new(Config::default(), wall_ms()),
+        planner: ReplicationPlanner::new(ReplicationConfig::default(), wall_ms()),
         disks: BTreeMap::new(),
         absent: BTreeMap::new(),
         outcomes,
-        means,
+        deps,
     };
     let members = warden.members();
     let (publish, progress) = watch::channel(warden.progress(&members));
@@ -111,19 +113,19 @@ pub fn start(
     progress
 }
 
-struct Warden {
-    office: Weak<Office>,
-    means: Means,
+struct RepairTask {
+    leader_term: Weak<LeaderTerm>,
+    deps: Deps,
     term: Term,
-    upkeep: Upkeep,
+    planner: ReplicationPlanner,
     disks: BTreeMap<NodeId, Disk>,
     absent: BTreeMap<NodeId, Instant>,
     outcomes: mpsc::Sender<Outcome>,
 }
 
-impl Warden {
+impl RepairTask {
     async fn run(&mut self, mut queued: mpsc::Receiver<Outcome>, publish: watch::Sender<Progress>) {
-        let (mut state, mut view) = (self.means.consensus.state(), self.means.membership.view());
+        let (mut state, mut view) = (self.deps.consensus.state(), self.deps.membership.view());
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -143,7 +145,7 @@ impl Warden {
             let now = Arc::clone(&state.borrow_and_update());
             let members = self.members();
             self.ask_for_inventories();
-            for task in self.upkeep.plan(&now, &members, self.means.clock.now()) {
+            for task in self.planner.plan(&now, &members, self.deps.clock.now()) {
                 self.copy(task);
             }
             publish.send_replace(self.progress(&members));
@@ -152,7 +154,7 @@ impl Warden {
 
     /// Who answers now; keeps track of who does not.
     fn members(&mut self) -> Members {
-        let (view, now) = (self.means.membership.current(), self.means.clock.now());
+        let (view, now) = (self.deps.membership.current(), self.deps.clock.now());
         let mut members = Members::default();
         for (&node, peer) in &view.members {
             match peer.record.state {
@@ -181,21 +183,21 @@ impl Warden {
 
     fn progress(&self, members: &Members) -> Progress {
         let candidate = |(&node, &free_bytes)| Candidate { node, free_bytes };
-        let figures = self.upkeep.figures();
+        let figures = self.planner.figures();
         let store = StoreView {
             files: 0,
             blobs: figures.blobs,
             bytes: figures.bytes,
             under_replicated: figures.under_replicated,
-            copying: self.upkeep.copies_under_way() as u64,
+            copying: self.planner.copies_under_way() as u64,
             unavailable: figures.unavailable,
         };
         let candidates = members.live.iter().map(candidate).collect();
-        Progress { candidates, store, holdings: self.upkeep.holdings().clone() }
+        Progress { candidates, store, holdings: self.planner.holdings().clone() }
     }
 
     fn state(&self) -> Arc<State> {
-        Arc::clone(&self.means.consensus.state().borrow())
+        Arc::clone(&self.deps.consensus.state().borrow())
     }
 
     /// Has a file server do something, beside the task; what `then` makes of the answer comes back as an outcome.
@@ -206,8 +208,8 @@ impl Warden {
         limit: Duration,
         then: impl FnOnce(Result<FileReply, String>) -> Outcome + Send + 'static,
     ) {
-        let address = self.means.membership.current().address(node);
-        let (peers, outcomes) = (self.means.peers.clone(), self.outcomes.clone());
+        let address = self.deps.membership.current().address(node);
+        let (peers, outcomes) = (self.deps.peers.clone(), self.outcomes.clone());
         let order = FileOrder { term: self.term, to: node, request };
         tokio::spawn(async move {
             let answer = match address {
@@ -225,7 +227,7 @@ impl Warden {
     }
 
     fn copy(&self, task: CopyTask) {
-        let view = self.means.membership.current();
+        let view = self.deps.membership.current();
         let sources = task.sources.iter().filter_map(|&node| view.holder(node)).collect();
         let request = FileRequest::Copy { blob: task.blob, sources };
         self.order(task.target, request, COPY_TIMEOUT, move |answer| {
@@ -238,7 +240,7 @@ impl Warden {
     }
 
     fn ask_for_inventories(&mut self) {
-        let now = self.means.clock.now();
+        let now = self.deps.clock.now();
         let due = self.disks.iter_mut().filter(|(_, disk)| !disk.asking && disk.free_space_at <= now);
         let mut asked = Vec::new();
         for (&node, disk) in due {
@@ -254,7 +256,7 @@ impl Warden {
         let void_below = if after == Some(LAST_DIGEST) {
             0
         } else {
-            self.upkeep.ask_inventory(&self.means.consensus.state().borrow(), node)
+            self.planner.ask_inventory(&self.deps.consensus.state().borrow(), node)
         };
         let request = FileRequest::Inventory { void_below, after };
         self.order(node, request, ORDER_TIMEOUT, move |answer| {
@@ -290,8 +292,8 @@ impl Warden {
         for outcome in outcomes {
             match outcome {
                 Outcome::Copied(task, copied) => {
-                    let (ok, now) = (copied.is_ok() && recorded, self.means.clock.now());
-                    self.upkeep.finished(task.blob.digest, task.target, ok, now);
+                    let (ok, now) = (copied.is_ok() && recorded, self.deps.clock.now());
+                    self.planner.finished(task.blob.digest, task.target, ok, now);
                     // Its disk may be full, or worse: until that is known it would be asked again and again.
                     if let (Err(_), Some(disk)) = (&copied, self.disks.get_mut(&task.target)) {
                         disk.free_space_at = disk.free_space_at.min(now);
@@ -300,7 +302,7 @@ impl Warden {
                 // An order that may still be carried out stays under way until an inventory makes it void.
                 Outcome::Collected { unanswered: true, .. } => {}
                 Outcome::Collected { node, order, ordered, .. } => {
-                    self.upkeep.collected(node, order, &ordered);
+                    self.planner.collected(node, order, &ordered);
                 }
                 Outcome::Inventory { node, after, reply } => self.take_inventory(node, after, reply).await,
             }
@@ -308,10 +310,10 @@ impl Warden {
     }
 
     async fn record(&self, changes: Vec<HolderChange>) -> bool {
-        let Some(office) = self.office.upgrade() else { return false };
+        let Some(leader_term) = self.leader_term.upgrade() else { return false };
         // A member that lost its disk loses every record: more than one command holds.
         for part in changes.chunks(HOLDERS_PER_COMMAND_MAX) {
-            if let Err(refusal) = office.propose_surely(Action::Holders(part.to_vec())).await {
+            if let Err(refusal) = leader_term.propose_surely(Action::Holders(part.to_vec())).await {
                 warn!(%refusal, "holders cannot be recorded");
                 return false;
             }
@@ -320,7 +322,7 @@ impl Warden {
     }
 
     async fn take_inventory(&mut self, node: NodeId, after: Option<Digest>, reply: Option<InventoryPage>) {
-        let now = self.means.clock.now();
+        let now = self.deps.clock.now();
         let Some(disk) = self.disks.get_mut(&node) else { return };
         disk.asking = false;
         disk.free_space_at = now + FREE_SPACE_PERIOD;
@@ -338,8 +340,8 @@ impl Warden {
             // What it lost is still on record: find out at once.
             disk.inventory_at = now;
         }
-        if let Some(office) = self.office.upgrade() {
-            office.uploads().booted(node, page.generation);
+        if let Some(leader_term) = self.leader_term.upgrade() {
+            leader_term.uploads().booted(node, page.generation);
         }
         if after == Some(LAST_DIGEST) {
             if disk.inventory_at <= now {
@@ -353,7 +355,7 @@ impl Warden {
         disk.listed = disk.listed.saturating_add(u32::try_from(page.digests.len()).unwrap_or(u32::MAX));
         let (members, state) = (self.members(), self.state());
         let compared = Page { node, digests: &page.digests, after, last: !page.more };
-        let reconciled = self.upkeep.reconcile(&state, &members, compared);
+        let reconciled = self.planner.reconcile(&state, &members, compared);
         let (added, removed, surplus) =
             (reconciled.add.len(), reconciled.remove.len(), reconciled.collect.len());
         if added + removed + surplus > 0 {
@@ -388,7 +390,7 @@ impl Warden {
     /// what is being deleted.
     async fn collect_garbage(&mut self) {
         let (members, state) = (self.members(), self.state());
-        let trims = self.upkeep.trim(&state, &members);
+        let trims = self.planner.trim(&state, &members);
         let mut surplus: BTreeMap<NodeId, Vec<Digest>> = BTreeMap::new();
         for trim in &trims {
             for &node in &trim.remove {
@@ -400,13 +402,13 @@ impl Warden {
                 self.order_deletion(node, digests);
             }
         }
-        let garbage = self.upkeep.garbage(&self.state(), &members);
-        let Some(office) = self.office.upgrade() else { return };
+        let garbage = self.planner.garbage(&self.state(), &members);
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
         if garbage.forget.is_empty() {
             return;
         }
         debug!(blobs = garbage.forget.len(), "nothing refers to these any more");
-        if let Err(refusal) = office.propose_surely(Action::Forget(garbage.forget)).await {
+        if let Err(refusal) = leader_term.propose_surely(Action::Forget(garbage.forget)).await {
             warn!(%refusal, "garbage stays");
             return;
         }
@@ -418,25 +420,25 @@ impl Warden {
     /// Orders a member to delete blobs, unless an upload from before its restart may still count on what it forgot.
     /// What is spared is found again by the next inventory.
     fn order_deletion(&mut self, node: NodeId, digests: Vec<Digest>) {
-        let (members, now) = (self.members(), self.means.clock.now());
-        let Some(office) = self.office.upgrade() else { return };
+        let (members, now) = (self.members(), self.deps.clock.now());
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
         let generation = self.disks.get(&node).map_or(0, |disk| disk.generation);
-        if !office.uploads().may_collect(node, generation, now) {
+        if !leader_term.uploads().may_collect(node, generation, now) {
             return;
         }
         // Before the state: what an upload below has committed is in it.
-        let watermark = office.uploads().watermark(now);
+        let watermark = leader_term.uploads().watermark(now);
         let state = self.state();
-        let may_collect = |digest: &Digest| self.upkeep.may_collect(&state, &members, node, digest);
+        let may_collect = |digest: &Digest| self.planner.may_collect(&state, &members, node, digest);
         let ordered: Vec<Digest> = digests.into_iter().filter(may_collect).collect();
         if ordered.is_empty() {
             return;
         }
-        let number = self.upkeep.collecting(node, &ordered);
-        let (peers, outcomes, term) = (self.means.peers.clone(), self.outcomes.clone(), self.term);
-        let address = self.means.membership.current().address(node);
+        let number = self.planner.collecting(node, &ordered);
+        let (peers, outcomes, term) = (self.deps.peers.clone(), self.outcomes.clone(), self.term);
+        let address = self.deps.membership.current().address(node);
         tokio::spawn(async move {
-            let unanswered = match (office.barrier().await, address) {
+            let unanswered = match (leader_term.barrier().await, address) {
                 (Ok(_), Some(address)) => {
                     let digests = ordered.clone();
                     let request = FileRequest::Collect { generation, number, watermark, digests };

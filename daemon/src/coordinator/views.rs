@@ -1,4 +1,4 @@
-//! What people see: the log's state joined with the failure detector's, the desk's and the repair's knowledge.
+//! What people see: the log's state joined with the failure detector's, the scheduler's and the repair's knowledge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use idunno_shared::wire::membership::MemberState;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Office;
-use super::desk::DeskView;
-use crate::clock::wall_ms;
-use crate::consensus::Leadership;
+use super::LeaderTerm;
+use super::scheduling::SchedulerView;
 use crate::membership::{MembershipView, Peer};
+use crate::runtime::clock::wall_ms;
+use idunno_consensus::Leadership;
 
 /// The least time between two pushes to a watcher.
 const PUSH_PERIOD: Duration = Duration::from_millis(200);
@@ -29,20 +29,20 @@ const PUSH_PERIOD: Duration = Duration::from_millis(200);
 const PUSHES_SKIPPED_MAX: u32 = 5;
 
 /// All jobs, as shown.
-pub fn jobs<'a>(state: &'a State, desk: &'a DeskView) -> impl Iterator<Item = JobView> + 'a {
+pub fn jobs<'a>(state: &'a State, scheduler: &'a SchedulerView) -> impl Iterator<Item = JobView> + 'a {
     let now_ms = wall_ms();
-    state.jobs().map(move |record| job(record, desk, now_ms))
+    state.jobs().map(move |record| job(record, scheduler, now_ms))
 }
 
 /// One job, as shown.
-pub fn job(job: &Job, desk: &DeskView, now_ms: u64) -> JobView {
-    let leased = desk.leased.get(&job.id).copied().unwrap_or(0);
-    let batch_now = desk.batches.get(&job.id).copied().unwrap_or(0);
+pub fn job(job: &Job, scheduler: &SchedulerView, now_ms: u64) -> JobView {
+    let leased = scheduler.leased.get(&job.id).copied().unwrap_or(0);
+    let batch_now = scheduler.batches.get(&job.id).copied().unwrap_or(0);
     JobView { batch_now, ..job.view(leased, now_ms) }
 }
 
 /// All workers that reported, with their jobs.
-pub fn assignments(view: &MembershipView, desk: &DeskView) -> Vec<AssignmentView> {
+pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<AssignmentView> {
     let row = |assignment: &idunno_core::scheduler::Assignment| AssignmentView {
         node: assignment.worker,
         name: view.name(assignment.worker),
@@ -50,13 +50,13 @@ pub fn assignments(view: &MembershipView, desk: &DeskView) -> Vec<AssignmentView
         current: assignment.current.clone(),
         due: assignment.due.clone(),
     };
-    desk.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
+    scheduler.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
 }
 
 /// All batches in the hands of live workers.
-pub fn leases(view: &MembershipView, desk: &DeskView) -> Vec<LeaseView> {
+pub fn leases(view: &MembershipView, scheduler: &SchedulerView) -> Vec<LeaseView> {
     let mut rows = Vec::new();
-    for (&node, report) in desk.reports.iter().filter(|(node, _)| view.is_live(**node)) {
+    for (&node, report) in scheduler.reports.iter().filter(|(node, _)| view.is_live(**node)) {
         let (name, ran) = (view.name(node), usize::from(report.ran));
         rows.extend(report.leases.iter().enumerate().map(|(place, &lease)| {
             let stage = match report.running_ms {
@@ -90,15 +90,15 @@ pub fn bounded(mut rows: Vec<LeaseView>, most: usize) -> (Vec<LeaseView>, bool) 
 }
 
 /// All models, with their state at each worker.
-pub fn models(state: &State, desk: &DeskView) -> Vec<ModelView> {
+pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
     let mut models = state.model_views();
     for model in &mut models {
-        let states = desk.reports.iter().filter_map(|(&worker, report)| {
+        let states = scheduler.reports.iter().filter_map(|(&worker, report)| {
             let (_, state) = report.models.iter().find(|(name, _)| *name == model.model)?;
             Some((worker, state.clone()))
         });
         model.workers = states.collect();
-        let trains = desk.reports.iter().filter_map(|(&worker, report)| {
+        let trains = scheduler.reports.iter().filter_map(|(&worker, report)| {
             let (_, progress) = report.trainings.iter().find(|(name, _)| *name == model.model)?;
             Some((worker, progress.clone()))
         });
@@ -142,8 +142,8 @@ pub fn members(view: &MembershipView, leadership: &Leadership) -> Vec<MemberView
     view.members.iter().map(|(&id, peer)| member(id, peer, leadership)).collect()
 }
 
-impl Office {
-    /// Pushes a view to a watcher whenever something changed, until the watcher or the office is gone.
+impl LeaderTerm {
+    /// Pushes a view to a watcher whenever something changed, until the watcher or the leader_term is gone.
     pub fn watch(self: Arc<Self>) -> mpsc::Receiver<Reply> {
         let (pushes, views) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -190,9 +190,9 @@ impl Office {
 
     /// Everything that is shown; `None` where the term is over.
     pub async fn cluster_view(&self) -> Option<ClusterView> {
-        let (state, view) = (self.state(), self.means.membership.current());
-        let desk = self.desk_view().await.ok()?;
-        let leadership = self.means.consensus.leadership().borrow().clone();
+        let (state, view) = (self.state(), self.deps.membership.current());
+        let scheduler = self.desk_view().await.ok()?;
+        let leadership = self.deps.consensus.leadership().borrow().clone();
         let worker = |(&node, report): (&NodeId, &Arc<WorkerReport>)| WorkerView {
             node,
             server: report.server.clone(),
@@ -200,18 +200,18 @@ impl Office {
         };
         Some(ClusterView {
             term: self.term,
-            coordinator: self.means.me,
+            coordinator: self.deps.me,
             at_ms: wall_ms(),
             revision: state.revision(),
             members: members(&view, &leadership),
-            workers: desk.reports.iter().map(worker).collect(),
-            models: models(&state, &desk),
-            jobs: jobs(&state, &desk).collect(),
-            assignments: assignments(&view, &desk),
+            workers: scheduler.reports.iter().map(worker).collect(),
+            models: models(&state, &scheduler),
+            jobs: jobs(&state, &scheduler).collect(),
+            assignments: assignments(&view, &scheduler),
             store: self.store_view(&state),
-            loads: loads(&self.repairs.borrow().holdings, &desk),
+            loads: loads(&self.repairs.borrow().holdings, &scheduler),
             policy: state.policy(),
-            sharings: desk.sharings.into_iter().collect(),
+            sharings: scheduler.sharings.into_iter().collect(),
             rates: None,
         })
     }
@@ -222,12 +222,12 @@ impl Office {
 }
 
 /// What each member holds and has in hand.
-fn loads(holdings: &BTreeMap<NodeId, Holdings>, desk: &DeskView) -> Vec<LoadView> {
+fn loads(holdings: &BTreeMap<NodeId, Holdings>, scheduler: &SchedulerView) -> Vec<LoadView> {
     let held = holdings.iter().map(|(&node, &Holdings { blobs, bytes })| {
         (node, LoadView { node, blobs, bytes, ..LoadView::default() })
     });
     let mut loads: BTreeMap<NodeId, LoadView> = held.collect();
-    for (&node, report) in &desk.reports {
+    for (&node, report) in &scheduler.reports {
         let load = loads.entry(node).or_insert_with(|| LoadView { node, ..LoadView::default() });
         load.batches = u32::try_from(report.leases.len()).unwrap_or(u32::MAX);
         load.queries = report.leases.iter().map(|lease| u64::from(lease.range.count)).sum();

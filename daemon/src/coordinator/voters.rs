@@ -3,28 +3,28 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use idunno_core::voters::{Config, Configuration, Standing, Step, VOTERS_MAX, VoterPlanner};
+use idunno_core::voters::{Configuration, Standing, Step, VOTERS_MAX, VoterConfig, VoterPlanner};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::MemberState;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Means;
+use super::Deps;
 use crate::membership::MembershipView;
 
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Keeps the voters in step with who is there, until the term is over.
-pub async fn run(means: Means, closed: CancellationToken) {
+pub async fn run(deps: Deps, closed: CancellationToken) {
     tokio::select! {
-        () = keep(means) => {}
+        () = keep(deps) => {}
         () = closed.cancelled() => {}
     }
 }
 
-async fn keep(means: Means) {
-    let mut planner = VoterPlanner::new(Config::default());
-    let (mut view, mut leadership) = (means.membership.view(), means.consensus.leadership());
+async fn keep(deps: Deps) {
+    let mut planner = VoterPlanner::new(VoterConfig::default());
+    let (mut view, mut leadership) = (deps.membership.view(), deps.consensus.leadership());
     loop {
         let standings = standings(&view.borrow_and_update());
         let log = leadership.borrow_and_update().clone();
@@ -35,29 +35,29 @@ async fn keep(means: Means) {
             }
             continue;
         }
-        let now = means.clock.now();
+        let now = deps.clock.now();
         let step = if log.joint {
             // A change of an earlier coordinator is half done: finish it with the voters that are up, this one first.
-            let up = |id: &NodeId| *id != means.me && standings.get(id) == Some(&Standing::Live);
+            let up = |id: &NodeId| *id != deps.me && standings.get(id) == Some(&Standing::Live);
             let others = log.voters.iter().copied().filter(up);
-            Some(Step::SetVoters(std::iter::once(means.me).chain(others).take(VOTERS_MAX).collect()))
+            Some(Step::SetVoters(std::iter::once(deps.me).chain(others).take(VOTERS_MAX).collect()))
         } else {
             let (voters, learners, caught_up) = (log.voters, log.learners, log.caught_up);
-            planner.next_step(means.me, &standings, &Configuration { voters, learners, caught_up }, now)
+            planner.next_step(deps.me, &standings, &Configuration { voters, learners, caught_up }, now)
         };
         let Some(step) = step else {
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { return },
                 changed = leadership.changed() => if changed.is_err() { return },
-                () = means.clock.sleep_until(planner.next_deadline()) => {}
+                () = deps.clock.sleep_until(planner.next_deadline()) => {}
             }
             continue;
         };
         info!(?step, "changing who votes");
         let done = match step {
-            Step::AddLearner(node) => means.consensus.add_learner(node).await,
-            Step::SetVoters(voters) => means.consensus.set_voters(voters).await,
-            Step::RemoveLearner(node) => means.consensus.remove_learner(node).await,
+            Step::AddLearner(node) => deps.consensus.add_learner(node).await,
+            Step::SetVoters(voters) => deps.consensus.set_voters(voters).await,
+            Step::RemoveLearner(node) => deps.consensus.remove_learner(node).await,
         };
         if let Err(error) = done {
             warn!(%error, "who votes is unchanged");

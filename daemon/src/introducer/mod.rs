@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{Dial, Link};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
@@ -25,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Common;
-use crate::data_dir::DataDir;
 use crate::net::server::{Caller, Response, Service, serve};
-use crate::process::{self, StopSignals};
-use crate::vitals;
+use crate::runtime::data_dir::DataDir;
+use crate::runtime::process::{self, StopSignals};
+use crate::runtime::task_monitor;
 
 /// Members remembered; the one that was introduced longest ago goes first.
 pub const MEMBERS_MAX: usize = 64;
@@ -68,23 +68,23 @@ impl State {
 
 /// Runs an introducer until it is asked to stop.
 pub async fn run(config: Common) -> anyhow::Result<()> {
-    let (ground, listening) = process::prepare(&config).await?;
-    let dialer = Arc::new(TcpDoor::new(ground.credentials.clone()));
-    let service = Arc::new(Introducer::open(Arc::clone(&ground.data_dir), dialer)?);
+    let (context, listening) = process::prepare(&config).await?;
+    let dialer = Arc::new(TcpConnector::new(context.credentials.clone()));
+    let service = Arc::new(Introducer::open(Arc::clone(&context.data_dir), dialer)?);
     let stop = CancellationToken::new();
     let (connections, _datagrams) = listening.split()?;
     let serving = tokio::spawn(serve(connections, Arc::clone(&service), config.limits, stop.clone()));
     let mut signals = StopSignals::listen()?;
-    ground.announce("introducer", "introducer", None)?;
+    context.announce("introducer", "introducer", None)?;
     let state = &service.state;
     let turn = || async move { drop(state.lock().await) };
     tokio::select! {
         () = signals.next() => {}
-        () = vitals::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
+        () = task_monitor::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
     }
     stop.cancel();
     serving.await?;
-    ground.retire();
+    context.retire();
     Ok(())
 }
 
@@ -100,7 +100,7 @@ impl Introducer {
     pub fn open(
         data_dir: Arc<DataDir>,
         dialer: Arc<dyn Dial>,
-    ) -> Result<Self, crate::data_dir::DataDirError> {
+    ) -> Result<Self, crate::runtime::data_dir::DataDirError> {
         let state = data_dir.read_json(STATE_FILE)?.unwrap_or_default();
         Ok(Self { data_dir, dialer, state: Mutex::new(state) })
     }

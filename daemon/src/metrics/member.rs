@@ -7,16 +7,16 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::coordinator::{Coordination, Means};
-use crate::sdfs::store::BlobStore;
-use crate::worker::supervisor::ServerStatus;
+use crate::coordinator::{Coordinator, Deps};
+use idunno_store::blobs::BlobStore;
+use idunno_worker::supervisor::ServerStatus;
 
 /// Where the figures are read.
 pub struct Sources {
     /// The member's parts.
-    pub means: Means,
+    pub deps: Deps,
     /// Its part as coordinator.
-    pub coordination: Coordination,
+    pub coordinator: Coordinator,
     /// Its blobs.
     pub store: BlobStore,
     /// Its model server.
@@ -26,9 +26,9 @@ pub struct Sources {
 impl Sources {
     /// The cluster as its coordinator sees it; `None` at every other member.
     pub(super) async fn cluster_view(&self) -> Option<ClusterView> {
-        let office = self.coordination.office()?;
-        office.may_decide().ok()?;
-        office.cluster_view().await
+        let leader_term = self.coordinator.leader_term()?;
+        leader_term.may_decide().ok()?;
+        leader_term.cluster_view().await
     }
 
     /// What blobs may still take of the disk.
@@ -39,25 +39,25 @@ impl Sources {
 
     /// Why this member cannot serve, if it cannot.
     pub(super) fn unready(&self) -> Option<&'static str> {
-        if !self.means.membership.current().joined {
+        if !self.deps.membership.current().joined {
             return Some("this member is not in the cluster");
         }
-        let leader = self.means.consensus.leadership().borrow().leader;
-        let is_led = leader.is_some_and(|leader| self.means.membership.current().is_live(leader));
+        let leader = self.deps.consensus.leadership().borrow().leader;
+        let is_led = leader.is_some_and(|leader| self.deps.membership.current().is_live(leader));
         (!is_led).then_some("the cluster has no coordinator, as far as this member knows")
     }
 }
 
 pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64) -> prometheus::Result<()> {
-    let Sources { means, coordination, store, server } = sources;
+    let Sources { deps, coordinator, store, server } = sources;
     let gauge = |name: &str, help: &str, value: u64| {
         let gauge = IntGauge::new(name, help)?;
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(Box::new(gauge))
     };
-    let view = means.membership.current();
+    let view = deps.membership.current();
     let info = IntGaugeVec::new(Opts::new("build_info", "The program's version."), &["version", "member"])?;
-    info.with_label_values(&[env!("CARGO_PKG_VERSION"), view.name(means.me).as_str()]).set(1);
+    info.with_label_values(&[env!("CARGO_PKG_VERSION"), view.name(deps.me).as_str()]).set(1);
     registry.register(Box::new(info))?;
 
     let states = [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left];
@@ -72,11 +72,11 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     let blocked = view.members.values().filter(|peer| peer.udp_blocked).count();
     gauge("members_udp_blocked", "Members that this one reaches by TCP only.", blocked as u64)?;
 
-    let leadership = means.consensus.leadership().borrow().clone();
+    let leadership = deps.consensus.leadership().borrow().clone();
     gauge("term", "The highest term that this member knows.", leadership.term.0)?;
-    let coordinates = coordination.office().is_some_and(|office| office.may_decide().is_ok());
+    let coordinates = coordinator.leader_term().is_some_and(|leader_term| leader_term.may_decide().is_ok());
     gauge("coordinator", "1 if this member coordinates and a majority answers it.", u64::from(coordinates))?;
-    let revision = means.consensus.state().borrow().revision();
+    let revision = deps.consensus.state().borrow().revision();
     gauge("log_revision", "Changes of the metadata that this member has applied.", revision)?;
 
     let (blobs, bytes) = store.totals();

@@ -3,11 +3,11 @@
 //! [`door`] alone opens and accepts connections and datagrams; [`peers`] keeps one connection of calls to each
 //! member; [`server`] accepts, checks hellos and hands requests on.
 
-pub mod door;
+pub mod connection_limits;
 pub mod peers;
+pub mod refusal_log;
 pub mod roles;
-pub mod rooms;
 pub mod server;
-pub mod strangers;
 #[cfg(test)]
 mod tests;
+pub mod transport;

@@ -1,14 +1,14 @@
-//! Strangers at the door: who proves nothing, or something else than is claimed, gets no further, and learns why.
+//! RefusalLog at the door: who proves nothing, or something else than is claimed, gets no further, and learns why.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::connection::Connection;
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::connection::{BlobConnection, verify};
 use idunno_shared::client::frames::write_frame;
 use idunno_shared::client::link::{Dial, DialError, Link};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::security::secret::{Secret, Step};
 use idunno_shared::security::trust::Doubt;
@@ -23,9 +23,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::door::{DATAGRAM_BYTES_MAX, Datagrams, Listening, MemberDoor};
-use super::rooms::Limits;
+use super::connection_limits::Limits;
 use super::server::{Caller, Response, Service, serve};
+use super::transport::{DATAGRAM_BYTES_MAX, Datagrams, Listener, MemberConnector};
 
 const SOON: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -56,7 +56,7 @@ struct Server {
 
 async fn server(credentials: Credentials) -> Server {
     let stop = CancellationToken::new();
-    let listening = Listening::bind("127.0.0.1:0".parse().unwrap(), &credentials).await.unwrap();
+    let listening = Listener::bind("127.0.0.1:0".parse().unwrap(), &credentials).await.unwrap();
     let address = listening.address();
     let (connections, _datagrams) = listening.split().unwrap();
     tokio::spawn(serve(connections, Arc::new(Echo), Limits::default(), stop.clone()));
@@ -65,7 +65,7 @@ async fn server(credentials: Credentials) -> Server {
 
 fn copy(secret: &Secret, dir: &tempfile::TempDir) -> Secret {
     let path = dir.path().join("secret");
-    idunno_shared::security::file::replace(&path, &secret.render()).unwrap();
+    idunno_shared::security::private_file::replace(&path, &secret.render()).unwrap();
     Secret::load(&path).unwrap()
 }
 
@@ -76,7 +76,7 @@ async fn secure() -> (Server, Secret) {
 }
 
 async fn dial(server: &Server, credentials: Credentials) -> Result<Link, DialError> {
-    TcpDoor::new(credentials).dial(server.address, Purpose::Calls).await
+    TcpConnector::new(credentials).dial(server.address, Purpose::Calls).await
 }
 
 fn person(secret: &Secret, role: Role, valid: Duration) -> Credentials {
@@ -99,7 +99,7 @@ async fn who_has_the_secret_or_an_identity_comes_in() {
         let answer = connection.call(Request::Control(ControlRequest::Members), SOON).await;
         assert!(matches!(answer, Ok(Reply::Control(_))), "{role}: {answer:?}");
     }
-    let member = MemberDoor::new(NodeId(8), server.credentials.clone());
+    let member = MemberConnector::new(NodeId(8), server.credentials.clone());
     let connection = Connection::new(member.dial(server.address, Purpose::Calls).await.unwrap());
     let answer = connection.call(Request::Introduction(introduce()), SOON).await;
     assert!(matches!(answer, Ok(Reply::Control(_))), "{answer:?}");
@@ -122,7 +122,7 @@ async fn who_proves_nothing_or_the_wrong_thing_learns_what_is_wrong() {
     let own = theirs.render().split_inclusive("KEY-----\n").take(2).collect::<String>();
     let trusted = ours.render().split_inclusive("KEY-----\n").nth(2).unwrap().to_owned();
     let path = dir.path().join("mixed.pem");
-    idunno_shared::security::file::create(&path, &(own + &trusted)).unwrap();
+    idunno_shared::security::private_file::create(&path, &(own + &trusted)).unwrap();
     assert!(Credentials::load(&path).is_err(), "it is found out before it is used");
     let expired = person(&secret, Role::Operator, Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
@@ -141,7 +141,7 @@ async fn who_proves_nothing_or_the_wrong_thing_learns_what_is_wrong() {
 async fn a_console_is_no_member_in_either_direction() {
     let (server, secret) = secure().await;
     for role in [Role::Viewer, Role::Operator] {
-        let claims = TcpDoor::of_member(NodeId(9), person(&secret, role, DAY));
+        let claims = TcpConnector::of_member(NodeId(9), person(&secret, role, DAY));
         for purpose in [Purpose::Calls, Purpose::Blobs] {
             match claims.dial(server.address, purpose).await {
                 Err(DialError::Rejected { reason, .. }) => assert!(reason.contains(role.name()), "{reason}"),
@@ -160,7 +160,7 @@ async fn a_console_is_no_member_in_either_direction() {
 async fn a_viewer_stores_nothing() {
     let (server, secret) = secure().await;
     for (role, may_store) in [(Role::Viewer, 0), (Role::Operator, 1)] {
-        let door = TcpDoor::new(person(&secret, role, DAY));
+        let door = TcpConnector::new(person(&secret, role, DAY));
         let mut link = door.dial(server.address, Purpose::Blobs).await.unwrap();
         assert_eq!(link.reader.read_u8().await.unwrap(), may_store, "{role}");
     }
@@ -215,7 +215,7 @@ async fn sides_that_differ_about_tls_tell_so() {
         write_frame(&mut stream, &"welcome, whoever you are, to this place").await.unwrap();
         stream.read_to_end(&mut Vec::new()).await.unwrap();
     });
-    let door = TcpDoor::new(Credentials::of_member(Secret::generate().unwrap()).unwrap());
+    let door = TcpConnector::new(Credentials::of_member(Secret::generate().unwrap()).unwrap());
     match door.dial(address, Purpose::Calls).await {
         Err(DialError::Doubtful { doubt: Doubt::NoTls, .. }) => {}
         other => panic!("{:?}", other.err()),
@@ -248,7 +248,7 @@ async fn who_was_called_and_is_not_believed_any_more_is_hung_up_on() {
     let (stays, mut secret) = secure().await;
     let dir = tempfile::tempdir().unwrap();
     let ours = Credentials::of_member(copy(&secret, &dir)).unwrap();
-    let door = MemberDoor::new(NodeId(8), ours.clone());
+    let door = MemberConnector::new(NodeId(8), ours.clone());
     let old = Connection::new(door.dial(stays.address, Purpose::Calls).await.unwrap());
     let mut idle = door.dial(stays.address, Purpose::Blobs).await.unwrap();
     for step in [Step::Add, Step::Sign] {
@@ -269,7 +269,7 @@ async fn who_was_called_and_is_not_believed_any_more_is_hung_up_on() {
 }
 
 async fn datagrams(credentials: &Credentials) -> (SocketAddr, Datagrams) {
-    let listening = Listening::bind("127.0.0.1:0".parse().unwrap(), credentials).await.unwrap();
+    let listening = Listener::bind("127.0.0.1:0".parse().unwrap(), credentials).await.unwrap();
     (listening.address(), listening.split().unwrap().1)
 }
 
@@ -317,14 +317,14 @@ async fn only_members_datagrams_arrive_and_each_once() {
 
 #[tokio::test]
 async fn a_refused_put_is_answered_and_the_connection_goes_on() {
-    use crate::sdfs::scrub::Scrub;
-    use crate::sdfs::server::BlobServer;
-    use crate::sdfs::store::BlobStore;
+    use idunno_store::blobs::BlobStore;
+    use idunno_store::scrub::Scrub;
+    use idunno_store::server::BlobServer;
 
     let dir = tempfile::tempdir().unwrap();
     let store = BlobStore::open(dir.path(), 0).unwrap();
     let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
-    let dialer = Arc::new(TcpDoor::new(Credentials::insecure()));
+    let dialer = Arc::new(TcpConnector::new(Credentials::insecure()));
     let server = BlobServer::new(NodeId(1), store, scrub, dialer);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {

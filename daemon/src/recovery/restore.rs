@@ -9,9 +9,9 @@ use std::time::Duration;
 use idunno_shared::backup::{self, About};
 
 use super::{CannotRecover, NEW_STORE_FILE, NEXT, Passed, check_owner, found, open};
-use crate::clock::wall_ms;
-use crate::consensus::Origin;
-use crate::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
+use crate::runtime::clock::wall_ms;
+use crate::runtime::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
+use idunno_consensus::Origin;
 
 const WARNING: &str = "What was put, deleted or answered after the backup is forgotten. Files put since then are gone for \
 good: once the members have joined, blobs that the backup does not name are deleted from their disks within minutes. Until \

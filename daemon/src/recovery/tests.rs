@@ -4,8 +4,8 @@ use idunno_core::metadata::State;
 use idunno_shared::backup::{self, About};
 
 use super::*;
-use crate::consensus::encode_state;
-use crate::data_dir::Identity;
+use crate::runtime::data_dir::Identity;
+use idunno_consensus::encode_state;
 
 fn arguments(data_dir: &Path, forget_log: bool, yes: bool) -> Arguments {
     Arguments { data_dir: data_dir.to_path_buf(), forget_log, backup: None, yes }

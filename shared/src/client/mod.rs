@@ -6,9 +6,9 @@
 
 pub mod cluster;
 pub mod connection;
-pub mod door;
 pub mod files;
 pub mod frames;
-mod guarded;
 pub mod link;
 pub mod results;
+mod revocable;
+pub mod transport;

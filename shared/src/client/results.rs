@@ -56,8 +56,8 @@ pub fn query_of(row: &[u8]) -> Result<u64, serde_json::Error> {
 }
 
 /// The row of a query that failed for good, without its line's end.
-pub fn dead_row(letter: &DeadLetter) -> String {
-    json!({"query": letter.index, "name": letter.name, "error": letter.reason}).to_string()
+pub fn dead_row(dead_letter: &DeadLetter) -> String {
+    json!({"query": dead_letter.index, "name": dead_letter.name, "error": dead_letter.reason}).to_string()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::Role;
-use super::holder::HolderName;
+use super::subject::SubjectName;
 use crate::ids::Digest;
 
 /// The longest that an identity may be valid, in days.
@@ -64,13 +64,15 @@ impl Authority {
     /// A certificate for `role`, of that holder, until `not_after`. Only a member's can be a server's.
     pub(super) fn issue(
         &self,
-        (role, holder): (Role, Option<&HolderName>),
+        (role, holder): (Role, Option<&SubjectName>),
         now: SystemTime,
         not_after: SystemTime,
     ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let names: Vec<String> =
-            [role.certified_name().to_owned()].into_iter().chain(holder.map(HolderName::certified)).collect();
+        let names: Vec<String> = [role.certified_name().to_owned()]
+            .into_iter()
+            .chain(holder.map(SubjectName::certified))
+            .collect();
         let mut wanted = CertificateParams::new(names)?;
         wanted.not_before = (now - BACKDATED).into();
         wanted.not_after = not_after.into();

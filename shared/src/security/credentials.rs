@@ -15,7 +15,7 @@ use tracing::warn;
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::secret::Secret;
-use super::{Role, SecurityError, file, tls, trust};
+use super::{Role, SecurityError, private_file, tls, trust};
 
 /// How long the certificate of a process is valid. It is replaced when half of that is over.
 const PROCESS_VALID: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -110,7 +110,7 @@ impl Credentials {
 
     /// Of a person, from the file of an identity or of the secret.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
-        let is_secret = Secret::parse(&file::read(path)?).is_ok();
+        let is_secret = Secret::parse(&private_file::read(path)?).is_ok();
         if is_secret { Self::of_operator(Secret::load(path)?) } else { Self::of(&Identity::load(path)?) }
     }
 

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use pem::Pem;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 
-use super::file::{CERTIFICATE_TAG, KEY_TAG, encode};
+use super::private_file::{CERTIFICATE_TAG, KEY_TAG, encode};
 use super::trust::{self, Doubt};
-use super::{Role, SecurityError, file};
+use super::{Role, SecurityError, private_file};
 
 /// What one proves oneself with.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Identity {
 impl Identity {
     /// Reads a file, which must be private and not expired.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
-        let bytes = file::read(path)?;
+        let bytes = private_file::read(path)?;
         let unfit = |why| SecurityError::Unfit { path: path.to_owned(), why };
         let identity = Self::parse(&bytes).map_err(unfit)?;
         match identity.check(SystemTime::now())? {

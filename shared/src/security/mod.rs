@@ -11,11 +11,11 @@
 mod authority;
 pub mod credentials;
 pub mod datagrams;
-pub mod file;
-pub mod holder;
 pub mod identity;
+pub mod private_file;
 pub mod roles;
 pub mod secret;
+pub mod subject;
 pub mod tls;
 pub mod trust;
 mod window;

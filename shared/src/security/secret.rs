@@ -11,10 +11,10 @@ use rustls::pki_types::CertificateDer;
 
 use super::authority::Authority;
 use super::datagrams::DatagramKey;
-use super::file::{KEY_TAG, encode};
-use super::holder::HolderName;
 use super::identity::Identity;
-use super::{Role, SecurityError, file};
+use super::private_file::{KEY_TAG, encode};
+use super::subject::SubjectName;
+use super::{Role, SecurityError, private_file};
 
 /// The keys that a file may hold.
 const KEYS_MAX: usize = 2;
@@ -54,7 +54,7 @@ impl Secret {
 
     /// Reads a file, which must be private.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
-        let bytes = file::read(path)?;
+        let bytes = private_file::read(path)?;
         Self::parse(&bytes).map_err(|why| SecurityError::Unfit { path: path.to_owned(), why })
     }
 
@@ -116,7 +116,7 @@ impl Secret {
 
     /// The same for a person who has the secret itself.
     pub(super) fn mint_own(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(&self.keys[0], (role, Some(&HolderName::of_secret())), valid)
+        self.issue(&self.keys[0], (role, Some(&SubjectName::of_secret())), valid)
     }
 
     /// A proof that is to outlive a rotation under way: by the newest key. Members that have not read it yet refuse it.
@@ -124,7 +124,7 @@ impl Secret {
     pub fn mint_lasting(
         &self,
         role: Role,
-        holder: Option<&HolderName>,
+        holder: Option<&SubjectName>,
         valid: Duration,
     ) -> Result<Identity, SecurityError> {
         self.issue(self.newest(), (role, holder), valid)
@@ -133,7 +133,7 @@ impl Secret {
     fn issue(
         &self,
         key: &Key,
-        whose: (Role, Option<&HolderName>),
+        whose: (Role, Option<&SubjectName>),
         valid: Duration,
     ) -> Result<Identity, SecurityError> {
         let now = SystemTime::now();

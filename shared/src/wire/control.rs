@@ -388,7 +388,7 @@ pub enum ControlReply {
     /// Dead letters in query order.
     DeadLetters {
         /// The rows.
-        letters: Vec<DeadLetter>,
+        dead_letters: Vec<DeadLetter>,
         /// Whether there are more.
         more: bool,
     },

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const LOG_PAGE_BYTES_MAX: u64 = 64 << 10;
 /// Longest pattern of a search, in bytes.
 pub const LOG_PATTERN_BYTES_MAX: usize = 256;
-/// Characters of a line's timestamp, to the microsecond, without the zone's letter.
+/// Characters of a line's timestamp, to the microsecond, without the zone's dead_letter.
 const STAMP_CHARS: usize = 26;
 
 /// A place in a member's log files.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::secret::Secret;
-use idunno_shared::security::{Credentials, file};
+use idunno_shared::security::{Credentials, private_file};
 use rustix::process::Signal;
 
 use self::daemon::{Daemon, Recipe};
@@ -84,7 +84,7 @@ impl World {
     /// Starts the introducer and all members, and waits until they listen.
     pub(crate) async fn start(parts: &Parts, network: Option<Network>) -> anyhow::Result<Self> {
         let secret = secret(parts);
-        file::create(&secret, &Secret::generate()?.render())?;
+        private_file::create(&secret, &Secret::generate()?.render())?;
         let credentials = Credentials::load(&secret)?;
         let introducer = introducer(parts, network.is_some())?;
         let mut members = Vec::new();

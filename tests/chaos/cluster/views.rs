@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::security::Credentials;
@@ -29,7 +29,7 @@ const VOTERS_MAX: usize = 7;
 
 /// A client of its own, so that no connection is used that a fault has spoilt.
 pub(crate) fn client(credentials: &Credentials, addresses: Vec<SocketAddr>) -> Cluster {
-    Cluster::new(Arc::new(TcpDoor::new(credentials.clone())), addresses).with_deadline(DEADLINE)
+    Cluster::new(Arc::new(TcpConnector::new(credentials.clone())), addresses).with_deadline(DEADLINE)
 }
 
 impl World {

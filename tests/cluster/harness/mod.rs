@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::{Cluster, ClusterError};
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::files::{Files, GetItem, NoProgress, PutItem, PutOptions, PutReport};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::FileName;
 use idunno_shared::security::secret::Secret;
-use idunno_shared::security::{Credentials, file};
+use idunno_shared::security::{Credentials, private_file};
 use idunno_shared::wire::control::{
     ClusterView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, IdentityView, Liveness,
     LogRole, MemberView,
@@ -124,7 +124,7 @@ impl LocalCluster {
     pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
         let secret = dir.path().join(SECRET);
-        file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
+        private_file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
         let credentials = Credentials::load(&secret).unwrap();
         let arguments =
             vec![String::from("introducer"), String::from("--secret"), secret.display().to_string()];
@@ -178,8 +178,8 @@ impl LocalCluster {
     }
 
     /// What a client opens connections with.
-    pub(crate) fn door(&self) -> TcpDoor {
-        TcpDoor::new(self.credentials.clone())
+    pub(crate) fn door(&self) -> TcpConnector {
+        TcpConnector::new(self.credentials.clone())
     }
 
     /// A path for a file of the test's own.

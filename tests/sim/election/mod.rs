@@ -5,7 +5,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use idunno_core::election::Counters;
+use idunno_core::election::RingCounters;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::RngExt;
 
@@ -17,7 +17,7 @@ const LEADER_BOUND: Duration = Duration::from_secs(15);
 
 struct Life {
     trace: Trace,
-    counters: Counters,
+    counters: RingCounters,
     /// From the death of a leader on a quiet network to the next one, if a majority was left.
     failover: Option<Duration>,
 }
@@ -125,7 +125,7 @@ fn random_faults() {
     if is_replay() {
         return;
     }
-    let mut all = Counters::default();
+    let mut all = RingCounters::default();
     for life in &lives {
         add(&mut all, &life.counters);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use idunno_core::election::{Config, Counters, Effect, Event, Ring, View};
+use idunno_core::election::{Ring, RingConfig, RingCounters, RingEffect, RingEvent, RingView};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::election::{Candidate, ElectionId, LogPosition, RingBody, RingMessage};
@@ -27,7 +27,7 @@ pub(crate) struct Voter {
     pub(crate) leader: Option<usize>,
     /// Whom its membership holds to be live.
     live: BTreeSet<usize>,
-    told: View,
+    told: RingView,
     standing: bool,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct World {
     pub(crate) voters: Vec<Voter>,
     pub(crate) now: Instant,
     pub(crate) trace: Trace,
-    pub(crate) counters: Counters,
+    pub(crate) counters: RingCounters,
     /// Who was allowed to stand, since the last reset.
     pub(crate) stood: BTreeSet<usize>,
     rounds: BTreeMap<ElectionId, Heard>,
@@ -93,7 +93,7 @@ impl World {
             term: Term(0),
             leader: None,
             live: BTreeSet::new(),
-            told: View::default(),
+            told: RingView::default(),
             standing: false,
         });
         let voters = voters.collect();
@@ -102,7 +102,7 @@ impl World {
             voters,
             now: Instant::START,
             trace: Trace::new(),
-            counters: Counters::default(),
+            counters: RingCounters::default(),
             stood: BTreeSet::new(),
             rounds: BTreeMap::new(),
             unnoticed: BTreeSet::new(),
@@ -130,8 +130,8 @@ impl World {
         let state = &mut self.voters[voter];
         state.life += 1;
         state.powered_off = false;
-        state.told = View::default();
-        state.ring = Some(Ring::new(Config::default(), state.id, seed));
+        state.told = RingView::default();
+        state.ring = Some(Ring::new(RingConfig::default(), state.id, seed));
         self.noticed_soon();
     }
 
@@ -222,15 +222,15 @@ impl World {
                 let from_id = self.voters[from].id;
                 if self.is_up(to) {
                     self.tell(to);
-                    self.handle(to, Event::Message { from: from_id, message });
+                    self.handle(to, RingEvent::Message { from: from_id, message });
                 } else if !self.voters[to].powered_off && self.network.reaches_both_ways(from, to) {
-                    self.handle(from, Event::HopFailed { to: self.voters[to].id, hop: message.hop });
+                    self.handle(from, RingEvent::HopFailed { to: self.voters[to].id, hop: message.hop });
                 }
             }
             What::Tick { voter, life } => {
                 if self.voters[voter].life == life && self.voters[voter].tick_at == Some(self.now) {
                     self.voters[voter].tick_at = None;
-                    self.handle(voter, Event::Tick);
+                    self.handle(voter, RingEvent::Tick);
                 }
             }
             What::Notice { voter } => self.notice(voter),
@@ -273,7 +273,7 @@ impl World {
         let state = &mut self.voters[voter];
         (state.term, state.leader) = (term, Some(leader));
         self.voters[voter].log = self.voters[leader].log;
-        self.handle(voter, Event::LeaderObserved { term, id });
+        self.handle(voter, RingEvent::LeaderObserved { term, id });
         self.tell(voter);
     }
 
@@ -293,7 +293,7 @@ impl World {
     fn tell(&mut self, voter: usize) {
         let state = &self.voters[voter];
         let is_deaf = self.deaf.contains(&voter);
-        let view = View {
+        let view = RingView {
             live_voters: state.live.iter().map(|&peer| self.voters[peer].id).collect(),
             voter_count: self.voters.len(),
             coordinator: state
@@ -306,7 +306,7 @@ impl World {
         };
         if view != state.told {
             self.voters[voter].told = view.clone();
-            self.handle(voter, Event::View(view));
+            self.handle(voter, RingEvent::RingView(view));
         }
     }
 
@@ -343,7 +343,7 @@ impl World {
         }
     }
 
-    fn handle(&mut self, voter: usize, event: Event) {
+    fn handle(&mut self, voter: usize, event: RingEvent) {
         self.trace.add(format!("{} {voter} {event:?}", self.now).as_bytes());
         let Some(ring) = &mut self.voters[voter].ring else { return };
         ring.handle(event, self.now);
@@ -351,12 +351,12 @@ impl World {
         let effects: Vec<_> = std::iter::from_fn(|| ring.poll_effect()).collect();
         for effect in effects {
             match effect {
-                Effect::Send { to, message } => self.send(voter, to, message),
-                Effect::MayStand(true) => {
+                RingEffect::Send { to, message } => self.send(voter, to, message),
+                RingEffect::MayStand(true) => {
                     self.check_stands(voter);
                     self.stand_later(voter);
                 }
-                Effect::MayStand(false) => {}
+                RingEffect::MayStand(false) => {}
             }
         }
         let state = &mut self.voters[voter];
@@ -412,7 +412,7 @@ impl World {
     }
 
     /// The counters of all processes, past and present.
-    pub(crate) fn all_counters(&self) -> Counters {
+    pub(crate) fn all_counters(&self) -> RingCounters {
         let mut all = self.counters;
         self.voters
             .iter()
@@ -422,7 +422,7 @@ impl World {
     }
 }
 
-pub(crate) fn add(sum: &mut Counters, more: &Counters) {
+pub(crate) fn add(sum: &mut RingCounters, more: &RingCounters) {
     sum.started += more.started;
     sum.completed += more.completed;
     sum.skipped += more.skipped;

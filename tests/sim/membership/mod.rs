@@ -1,14 +1,14 @@
 //! The membership machine under loss, delay, reordering, duplication, partitions, crashes, restarts and freezes.
 
 mod checks;
-mod health;
+mod local_health;
 mod partitions;
 mod scenarios;
 mod world;
 
 use std::time::Duration;
 
-use idunno_core::membership::{Config, Counters, Event};
+use idunno_core::membership::{SwimConfig, SwimCounters, SwimEvent};
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::RngExt;
 
@@ -28,9 +28,9 @@ fn size_for(seed: u64, world_seed: u64) -> usize {
 }
 
 /// One random life of a cluster; returns its trace and what fired.
-fn live(seed: u64) -> (Trace, Counters) {
+fn live(seed: u64) -> (Trace, SwimCounters) {
     let hosts = size_for(seed, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
-    let mut config = Config::default();
+    let mut config = SwimConfig::default();
     if seed % 4 == 1 {
         config.forget_after = Duration::from_secs(20);
     }
@@ -94,7 +94,7 @@ fn disturb(world: &mut World) {
             world.network.quality =
                 Quality { loss_per_mille, latency_max, duplicate_per_mille: 50, ..Quality::LAN };
         }
-        10 if world.is_up(host) => world.handle(host, Event::Leave),
+        10 if world.is_up(host) => world.handle(host, SwimEvent::Leave),
         11 => {
             world.wipe(host);
             restart(world, host);
@@ -117,7 +117,7 @@ fn restart(world: &mut World, host: usize) {
     let seeds: Vec<_> = (0..2).map(|_| world.network.rng.random_range(0..world.hosts.len())).collect();
     if world.hosts[host].swim.is_some() {
         let seeds = seeds.iter().map(|&seed| world::address(seed)).collect();
-        world.handle(host, Event::Join { seeds });
+        world.handle(host, SwimEvent::Join { seeds });
     } else {
         world.start(host, &seeds);
     }
@@ -129,7 +129,7 @@ fn random_faults() {
     if is_replay() {
         return;
     }
-    let mut all = Counters::default();
+    let mut all = SwimCounters::default();
     for (_, counters) in &lives {
         add(&mut all, counters);
     }
@@ -145,7 +145,7 @@ fn random_faults() {
         ("admissions", all.admissions),
         ("refusals", all.refusals),
         ("forgotten members", all.forgotten),
-        ("lists to strangers", all.strangers),
+        ("lists to unknown senders", all.unknown_senders),
         ("expired suspicions", all.suspicions_expired),
         ("refused connections", all.refused),
         ("refutations", all.refutations),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use idunno_core::membership::Config;
+use idunno_core::membership::SwimConfig;
 use idunno_tests::seeds::for_each_seed;
 
 use super::scenarios::median;
@@ -32,7 +32,7 @@ fn the_halves_of_a_long_partition_find_each_other() {
 fn a_partition_longer_than_memory_heals_through_the_introducer() {
     let name = "membership::partitions::a_partition_longer_than_memory_heals_through_the_introducer";
     let times = for_each_seed(name, 20, |seed| {
-        let config = Config { forget_after: Duration::from_secs(20), ..Config::default() };
+        let config = SwimConfig { forget_after: Duration::from_secs(20), ..SwimConfig::default() };
         let mut world = World::started_with(seed, 8, config, Quality::LAN);
         // All were started with seeds of the first half, so its members know of the second by nothing but memory.
         world.network.partition(9, |host| host < 4);
@@ -42,7 +42,7 @@ fn a_partition_longer_than_memory_heals_through_the_introducer() {
             assert_eq!(swim.members().count(), 3, "host {host} has forgotten the other half");
             // The second half's seeds, too, lead nowhere: as after restarts, from lists of its own members.
             let seeds = (4..8).map(super::world::address).collect();
-            world.handle(host, idunno_core::membership::Event::Join { seeds });
+            world.handle(host, idunno_core::membership::SwimEvent::Join { seeds });
         }
         let before = world.all_counters().forgotten;
         assert!(before >= 8 * 4);

@@ -55,7 +55,7 @@ fn a_member_wrongly_held_dead_comes_back() {
     for_each_seed("membership::scenarios::a_member_wrongly_held_dead_comes_back", 20, |seed| {
         let mut world = World::started(seed, 5, Quality::LAN);
         let id = world.hosts[1].id;
-        world.handle(0, idunno_core::membership::Event::ConnectionRefused { id });
+        world.handle(0, idunno_core::membership::SwimEvent::ConnectionRefused { id });
         assert_eq!(world.deaths.keys().next(), Some(&(0, id)));
         world.run_until_converged(Duration::from_secs(3));
     });

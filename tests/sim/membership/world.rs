@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use idunno_core::membership::{
-    AdmissionError, Config, Counters, Effect, Event, MAX_SEEDS, Swim, TcpPingOutcome,
+    AdmissionError, MAX_SEEDS, Swim, SwimConfig, SwimCounters, SwimEffect, SwimEvent, TcpPingOutcome,
 };
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;
@@ -41,7 +41,7 @@ pub(crate) struct Host {
     /// Counts its processes.
     boot: u64,
     frozen: bool,
-    backlog: VecDeque<Event>,
+    backlog: VecDeque<SwimEvent>,
     tick_at: Option<Instant>,
     /// What it last believed of each member, for the checks.
     pub(crate) seen: BTreeMap<NodeId, (Generation, Incarnation, MemberState)>,
@@ -53,7 +53,7 @@ pub(crate) enum What {
     Datagram {
         from: usize,
         host: usize,
-        event: Event,
+        event: SwimEvent,
     },
     PushPull {
         call: u64,
@@ -69,7 +69,7 @@ pub(crate) enum What {
     /// The call is over, one way or the other; the first to come counts.
     CallOver {
         call: u64,
-        event: Event,
+        event: SwimEvent,
     },
     Introduce {
         host: usize,
@@ -93,12 +93,12 @@ struct Call {
 }
 
 pub(crate) struct World {
-    pub(crate) config: Config,
+    pub(crate) config: SwimConfig,
     pub(crate) network: Network<What>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) now: Instant,
     pub(crate) trace: Trace,
-    pub(crate) counters: Counters,
+    pub(crate) counters: SwimCounters,
     pub(crate) truth: Truth,
     /// When each observer first held each subject dead: (observer, subject) by host, since the last reset.
     pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
@@ -124,14 +124,14 @@ fn host_at(address: SocketAddr) -> usize {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, hosts: usize, config: Config, quality: Quality) -> Self {
+    pub(crate) fn new(seed: u64, hosts: usize, config: SwimConfig, quality: Quality) -> Self {
         let mut world = Self {
             config,
             network: Network::new(seed, quality),
             hosts: Vec::new(),
             now: Instant::START,
             trace: Trace::new(),
-            counters: Counters::default(),
+            counters: SwimCounters::default(),
             truth: Truth::default(),
             deaths: BTreeMap::new(),
             refusals: Vec::new(),
@@ -164,11 +164,11 @@ impl World {
 
     /// All hosts started within half a second, joining through the first, and a while to find each other.
     pub(crate) fn started(seed: u64, hosts: usize, quality: Quality) -> Self {
-        Self::started_with(seed, hosts, Config::default(), quality)
+        Self::started_with(seed, hosts, SwimConfig::default(), quality)
     }
 
     /// As [`Self::started`], with other times.
-    pub(crate) fn started_with(seed: u64, hosts: usize, config: Config, quality: Quality) -> Self {
+    pub(crate) fn started_with(seed: u64, hosts: usize, config: SwimConfig, quality: Quality) -> Self {
         let mut world = Self::new(seed, hosts, config, quality);
         for host in 0..hosts {
             world.start(host, &[0]);
@@ -216,7 +216,7 @@ impl World {
         let boot = state.boot;
         self.introduced.insert(host);
         self.network.schedule(now + INTRODUCE_ALONE_PERIOD, What::Introduce { host, boot });
-        self.handle(host, Event::Join { seeds: seeds.iter().map(|&seed| address(seed)).collect() });
+        self.handle(host, SwimEvent::Join { seeds: seeds.iter().map(|&seed| address(seed)).collect() });
     }
 
     /// SIGKILL, or a power cut that takes the whole host.
@@ -275,22 +275,22 @@ impl World {
                 let state = &mut self.hosts[host];
                 if state.boot == boot && state.tick_at == Some(self.now) && !state.frozen {
                     state.tick_at = None;
-                    self.handle(host, Event::Tick);
+                    self.handle(host, SwimEvent::Tick);
                 }
             }
             What::Thaw { host } => self.thaw(host),
             What::PushPull { call, host, member, message } => {
                 if self.is_listening(host) {
-                    self.deliver(host, Event::PushPullRequest { exchange: call, message });
+                    self.deliver(host, SwimEvent::PushPullRequest { exchange: call, message });
                 } else if self.refuses(host)
                     && let Some(id) = member
                 {
-                    self.answer(call, Event::ConnectionRefused { id });
+                    self.answer(call, SwimEvent::ConnectionRefused { id });
                 }
             }
             What::TcpPing { call, host, message } => {
                 if self.is_listening(host) {
-                    self.deliver(host, Event::TcpPingRequest { exchange: call, message });
+                    self.deliver(host, SwimEvent::TcpPingRequest { exchange: call, message });
                 } else if self.refuses(host) {
                     self.answer_ping(call, TcpPingOutcome::Refused);
                 }
@@ -318,8 +318,11 @@ impl World {
             return;
         }
         let known: Vec<_> = self.introduced.iter().rev().take(MAX_SEEDS).map(|&host| address(host)).collect();
-        let event =
-            if is_alone { Event::Join { seeds: known } } else { Event::Introduced { addresses: known } };
+        let event = if is_alone {
+            SwimEvent::Join { seeds: known }
+        } else {
+            SwimEvent::Introduced { addresses: known }
+        };
         self.deliver(host, event);
     }
 
@@ -339,14 +342,14 @@ impl World {
         reachable.then(|| self.now + first + then)
     }
 
-    fn answer(&mut self, call: u64, event: Event) {
+    fn answer(&mut self, call: u64, event: SwimEvent) {
         let at = self.now + self.network.tcp_latency();
         self.network.schedule(at, What::CallOver { call, event });
     }
 
     fn answer_ping(&mut self, call: u64, outcome: TcpPingOutcome) {
         let Some((seq, target)) = self.calls.get(&call).and_then(|call| call.ping) else { return };
-        self.answer(call, Event::TcpPingResult { seq, target, outcome });
+        self.answer(call, SwimEvent::TcpPingResult { seq, target, outcome });
     }
 
     /// Whether `host` can answer the one who called.
@@ -363,7 +366,7 @@ impl World {
         self.hosts[host].swim.is_some()
     }
 
-    fn deliver(&mut self, host: usize, event: Event) {
+    fn deliver(&mut self, host: usize, event: SwimEvent) {
         let state = &mut self.hosts[host];
         if state.swim.is_none() {
         } else if !state.frozen {
@@ -381,18 +384,18 @@ impl World {
         }
         let timer_first = self.network.chance(500);
         if timer_first {
-            self.handle(host, Event::Tick);
+            self.handle(host, SwimEvent::Tick);
         }
         while let Some(event) = self.hosts[host].backlog.pop_front() {
             self.handle(host, event);
         }
         if !timer_first {
-            self.handle(host, Event::Tick);
+            self.handle(host, SwimEvent::Tick);
         }
     }
 
     /// Hands `event` to the machine, carries out its effects, checks, and sees to its next tick.
-    pub(crate) fn handle(&mut self, host: usize, event: Event) {
+    pub(crate) fn handle(&mut self, host: usize, event: SwimEvent) {
         self.steps += 1;
         self.trace.add(format!("{} {host} {event:?}", self.now).as_bytes());
         let Some(swim) = &mut self.hosts[host].swim else { return };
@@ -403,7 +406,7 @@ impl World {
         }
         self.check_self(host);
         // Whoever is forgotten and heard of afresh between two looks would seem to have gone back.
-        let forgets = self.config.forget_after < Config::default().forget_after;
+        let forgets = self.config.forget_after < SwimConfig::default().forget_after;
         if self.hosts.len() <= 15 || forgets || self.steps.is_multiple_of(16) {
             self.check_others(host);
         }
@@ -416,59 +419,59 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, host: usize, effect: Effect) {
+    fn carry_out(&mut self, host: usize, effect: SwimEffect) {
         match effect {
-            Effect::SendDatagram { to, message } => {
+            SwimEffect::SendDatagram { to, message } => {
                 self.datagram_bytes += self.check_size(&message);
                 let (from, to) = (address(host), host_at(to));
                 if to < self.hosts.len() {
-                    let event = Event::Datagram { from, message };
+                    let event = SwimEvent::Datagram { from, message };
                     self.network.send(host, to, self.now, What::Datagram { from: host, host: to, event });
                 }
             }
-            Effect::StartPushPull { to, member, message } => {
+            SwimEffect::StartPushPull { to, member, message } => {
                 let to = host_at(to);
                 if let Some(at) = self.arrival(host, to) {
                     let call = self.call(host, None);
                     self.network.schedule(at, What::PushPull { call, host: to, member, message });
                 }
             }
-            Effect::ReplyPushPull { exchange, message } => {
+            SwimEffect::ReplyPushPull { exchange, message } => {
                 if self.answers(host, exchange) {
-                    self.answer(exchange, Event::PushPullReply { from: address(host), message });
+                    self.answer(exchange, SwimEvent::PushPullReply { from: address(host), message });
                 }
             }
-            Effect::RefusePushPull { exchange, error } => {
+            SwimEffect::RefusePushPull { exchange, error } => {
                 if let Some(call) = self.calls.remove(&exchange) {
                     self.refusals.push((call.from, host, error));
                 }
             }
-            Effect::TcpPing { seq, to, message, timeout } => {
+            SwimEffect::TcpPing { seq, to, message, timeout } => {
                 let (to, target) = (host_at(to), message.target);
                 let call = self.call(host, Some((seq, target)));
-                let event = Event::TcpPingResult { seq, target, outcome: TcpPingOutcome::TimedOut };
+                let event = SwimEvent::TcpPingResult { seq, target, outcome: TcpPingOutcome::TimedOut };
                 self.network.schedule(self.now + timeout, What::CallOver { call, event });
                 if let Some(at) = self.arrival(host, to) {
                     self.network.schedule(at, What::TcpPing { call, host: to, message });
                 }
             }
-            Effect::AnswerTcpPing { exchange, message } => {
+            SwimEffect::AnswerTcpPing { exchange, message } => {
                 if self.answers(host, exchange) {
                     self.answer_ping(exchange, TcpPingOutcome::Answered { record: message.record });
                 }
             }
-            Effect::Changed(change) => {
+            SwimEffect::Changed(change) => {
                 if change.record.state == MemberState::Dead {
                     self.deaths.entry((host, change.record.id)).or_insert(self.now);
                 }
             }
-            Effect::Conflict(record) => panic!("nobody copied a data directory, yet {record:?}"),
-            Effect::LeaveDone => {}
+            SwimEffect::Conflict(record) => panic!("nobody copied a data directory, yet {record:?}"),
+            SwimEffect::LeaveDone => {}
         }
     }
 
     /// The counters of all processes, past and present.
-    pub(crate) fn all_counters(&self) -> Counters {
+    pub(crate) fn all_counters(&self) -> SwimCounters {
         let mut all = self.counters;
         self.hosts
             .iter()
@@ -478,7 +481,7 @@ impl World {
     }
 }
 
-pub(crate) fn add(sum: &mut Counters, more: &Counters) {
+pub(crate) fn add(sum: &mut SwimCounters, more: &SwimCounters) {
     sum.probes += more.probes;
     sum.ping_requests += more.ping_requests;
     sum.indirect_acks += more.indirect_acks;
@@ -489,7 +492,7 @@ pub(crate) fn add(sum: &mut Counters, more: &Counters) {
     sum.admissions += more.admissions;
     sum.refusals += more.refusals;
     sum.unvouched += more.unvouched;
-    sum.strangers += more.strangers;
+    sum.unknown_senders += more.unknown_senders;
     sum.forgotten += more.forgotten;
     sum.suspicions += more.suspicions;
     sum.suspicions_expired += more.suspicions_expired;

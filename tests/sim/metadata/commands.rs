@@ -1,7 +1,9 @@
 //! Random commands, good and bad: the state answers as the model does, keeps its invariants, and comes out the same
 //! when the log is replayed, by way of a snapshot too.
 
-use idunno_core::metadata::{Action, Applied, Block, Command, HolderChange, Inputs, Letter, Snapshot, State};
+use idunno_core::metadata::{
+    Action, Applied, Block, Command, DeadLetterRecord, HolderChange, Inputs, Snapshot, State,
+};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
@@ -172,13 +174,13 @@ impl Generator {
                 Action::CommitSegment { worker: NodeId(1), job, segment: self.extent(&content), batches }
             }
             14 | 15 => {
-                let letters = (0..self.below(3)).map(|_| Letter {
+                let dead_letters = (0..self.below(3)).map(|_| DeadLetterRecord {
                     index: self.below(6),
                     reason: "bad".to_owned(),
                     worker: NodeId(2),
                     attempts: 3,
                 });
-                Action::DeadLetters { job, letters: letters.collect() }
+                Action::DeadLetters { job, dead_letters: dead_letters.collect() }
             }
             16 if self.one_in(3) => Action::PauseJob { job, reason: "every batch fails".to_owned() },
             16 => {

@@ -1,5 +1,5 @@
-//! The metadata and the upkeep of blobs, against models that are too simple to be wrong.
+//! The metadata and the replication of blobs, against models that are too simple to be wrong.
 
 mod commands;
 mod model;
-mod upkeep;
+mod replication;

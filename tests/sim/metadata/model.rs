@@ -85,14 +85,14 @@ impl Model {
             Action::Change(change) => self.change(change).map(Applied::Changed),
             Action::Holders(_) | Action::Forget(_) => Ok(Applied::Done),
             Action::CommitSegment { job, batches, .. } => self.commit(*job, batches),
-            Action::DeadLetters { job, letters } => {
+            Action::DeadLetters { job, dead_letters } => {
                 let now_ms = self.now_ms;
                 let job = self.started(*job)?;
-                if letters.iter().any(|letter| letter.index >= job.fates.len() as u64) {
+                if dead_letters.iter().any(|dead_letter| dead_letter.index >= job.fates.len() as u64) {
                     return Err(RefusalCode::Invalid);
                 }
-                for letter in letters {
-                    let fate = &mut job.fates[usize::try_from(letter.index).unwrap()];
+                for dead_letter in dead_letters {
+                    let fate = &mut job.fates[usize::try_from(dead_letter.index).unwrap()];
                     if *fate == Fate::Pending {
                         *fate = Fate::Dead;
                     }
@@ -488,8 +488,11 @@ impl Job {
         assert_eq!(shown.done.numbers().collect::<Vec<_>>(), of(Fate::Done), "{id}");
         assert_eq!(shown.dead.numbers().collect::<Vec<_>>(), of(Fate::Dead), "{id}");
         assert_eq!(state.pending(id).numbers().collect::<Vec<_>>(), of(Fate::Pending), "{id}");
-        let (letters, _) = state.dead_letters(id, 0, 1024).unwrap();
-        let names: Vec<_> = letters.iter().map(|letter| (letter.index, letter.name.to_string())).collect();
+        let (dead_letters, _) = state.dead_letters(id, 0, 1024).unwrap();
+        let names: Vec<_> = dead_letters
+            .iter()
+            .map(|dead_letter| (dead_letter.index, dead_letter.name.to_string()))
+            .collect();
         let expected = of(Fate::Dead).into_iter().map(|query| (query, self.input(query).0.clone()));
         assert_eq!(names, expected.collect::<Vec<_>>(), "{id}");
         for query in (0u64..).zip(&self.held).filter(|(_, held)| **held).map(|(query, _)| query) {

@@ -108,7 +108,7 @@ impl Log {
         rows.queries().collect()
     }
 
-    pub(crate) fn bury(&mut self, id: JobId, indices: impl Iterator<Item = u64>) {
+    pub(crate) fn mark_dead(&mut self, id: JobId, indices: impl Iterator<Item = u64>) {
         let job = self.jobs.get_mut(&id).expect("a job in the log");
         job.dead.extend(indices.filter(|index| !job.answered.contains(*index)));
     }

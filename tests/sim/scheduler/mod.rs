@@ -113,12 +113,12 @@ fn survives_random_faults() {
     let runs = for_each_seed("scheduler::survives_random_faults", 250, survives);
     let sum = |part: fn(&Totals) -> u64| runs.iter().map(part).sum::<u64>();
     println!(
-        "events {} elections {} pauses {} duplicates {} buried {} trained {}",
+        "events {} elections {} pauses {} duplicates {} marked_dead {} trained {}",
         sum(|t| t.events),
         sum(|t| t.elections),
         sum(|t| t.pauses),
         sum(|t| t.duplicates),
-        sum(|t| t.buried),
+        sum(|t| t.marked_dead),
         sum(|t| t.trained)
     );
     let mechanisms = [

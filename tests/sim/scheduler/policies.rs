@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use idunno_core::scheduler::Event;
+use idunno_core::scheduler::SchedulerEvent;
 use idunno_core::time::Instant;
 use idunno_shared::wire::jobs::Policy;
 
@@ -16,7 +16,7 @@ fn answers(policy: Policy, weight: u32) -> [f64; 2] {
     world.log.add(Load::plain(0, 10_000_000, 10_000), 16, 1);
     world.log.add(Load::plain(1, 10_000_000, 30_000), 16, weight);
     world.run_until(Instant::START + Duration::from_secs(1));
-    world.tell(Event::Policy(policy));
+    world.tell(SchedulerEvent::Policy(policy));
     let count = |world: &World| {
         let answered: Vec<u64> = world.log.jobs.values().map(|job| job.answered.len()).collect();
         [answered[0], answered[1]]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
-use idunno_core::scheduler::{Committed, Config, Effect, Event, OrdersPlan, RanBatch, Scheduler, Statistics};
+use idunno_core::scheduler::{
+    Committed, OrdersPlan, RanBatch, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent, Statistics,
+};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::jobs::{Fault, Lease, Training, WorkerReport};
@@ -78,7 +80,7 @@ pub(crate) struct Totals {
     pub(crate) events: u64,
     pub(crate) duplicates: u64,
     pub(crate) pauses: u64,
-    pub(crate) buried: u64,
+    pub(crate) marked_dead: u64,
     pub(crate) trained: u64,
     pub(crate) elections: u64,
     pub(crate) scheduler: Statistics,
@@ -165,7 +167,7 @@ impl World {
                 self.happen(happening);
             }
         } else {
-            self.tell(Event::Tick);
+            self.tell(SchedulerEvent::Tick);
             let next = self.scheduler.as_ref().and_then(Scheduler::next_deadline);
             assert!(next.is_none_or(|at| at > self.now), "after a tick a deadline is over: {next:?}");
         }
@@ -182,7 +184,7 @@ impl World {
             Happening::Detected(node) => {
                 let worker = &self.workers[&node];
                 if !worker.is_alive || worker.frozen_until > self.now {
-                    self.tell(Event::WorkerDead(node));
+                    self.tell(SchedulerEvent::WorkerDead(node));
                 }
             }
             Happening::Restart(node) => self.restart(node),
@@ -195,21 +197,21 @@ impl World {
     fn elected(&mut self, term: Term) {
         self.term = term;
         self.totals.elections += 1;
-        self.scheduler = Some(Scheduler::new(Config::default(), term, self.now));
+        self.scheduler = Some(Scheduler::new(SchedulerConfig::default(), term, self.now));
         let open: Vec<JobId> =
             self.log.jobs.iter().filter(|(_, job)| !job.is_done()).map(|(id, _)| *id).collect();
         for id in open {
-            self.tell(Event::Job(self.log.spec(id)));
+            self.tell(SchedulerEvent::Job(self.log.spec(id)));
         }
         for model in self.wanted_models.clone() {
-            self.tell(Event::ModelWanted {
+            self.tell(SchedulerEvent::ModelWanted {
                 model: model_name(model),
                 training: Training { seed: 7, dataset: None },
             });
         }
         if self.chance(500) {
             let alive = self.workers.values().filter(|worker| worker.is_alive).map(|worker| worker.node);
-            self.tell(Event::ExpectedWorkers(alive.collect()));
+            self.tell(SchedulerEvent::ExpectedWorkers(alive.collect()));
         }
     }
 
@@ -228,7 +230,7 @@ impl World {
         let was_done = job.is_done();
         change(job);
         if !was_done || !job.is_done() {
-            self.tell(Event::Job(self.log.spec(id)));
+            self.tell(SchedulerEvent::Job(self.log.spec(id)));
         }
     }
 
@@ -244,20 +246,20 @@ impl World {
                     let orders = Local::Orders { term, plan: OrdersPlan::default(), number };
                     self.send_local(node, orders);
                 }
-                self.tell(Event::Report(Arc::new(report)));
+                self.tell(SchedulerEvent::Report(Arc::new(report)));
             }
             Message::Commit { worker, generation, ran, rows } => {
                 let lease = ran.lease;
                 let ranges = self.log.commit(lease.job, &rows);
                 let committed = Committed { worker, job: lease.job, batches: vec![ran], ranges };
-                self.tell(Event::Committed(committed));
+                self.tell(SchedulerEvent::Committed(committed));
                 self.end_if_done(lease.job);
                 if self.workers[&worker].generation == generation {
                     self.send_local(worker, Local::Acknowledged(lease));
                 }
             }
             Message::Failed { worker, lease, faults } => {
-                self.tell(Event::Failed { worker, lease, faults });
+                self.tell(SchedulerEvent::Failed { worker, lease, faults });
             }
             Message::Trained { worker, model, is_good } => {
                 let name = model_name(model);
@@ -267,9 +269,9 @@ impl World {
                     self.workers.values_mut().for_each(|worker| {
                         worker.models.insert(model);
                     });
-                    self.tell(Event::ModelTrained(name));
+                    self.tell(SchedulerEvent::ModelTrained(name));
                 } else {
-                    self.tell(Event::TrainingFailed { worker, model: name, reason: "flaky".into() });
+                    self.tell(SchedulerEvent::TrainingFailed { worker, model: name, reason: "flaky".into() });
                 }
             }
         }
@@ -277,37 +279,43 @@ impl World {
 
     fn end_if_done(&mut self, id: JobId) {
         if self.log.jobs[&id].is_done() {
-            self.tell(Event::JobEnded(id));
+            self.tell(SchedulerEvent::JobEnded(id));
         }
     }
 
     /// Hands an event to the scheduler, carries out its effects, and checks everything.
-    pub(crate) fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: SchedulerEvent) {
         let Some(scheduler) = &mut self.scheduler else { return };
         scheduler.handle(event, self.now);
-        let effects: Vec<Effect> = std::iter::from_fn(|| scheduler.poll_effect()).collect();
+        let effects: Vec<SchedulerEffect> = std::iter::from_fn(|| scheduler.poll_effect()).collect();
         self.totals.events += 1;
         if self.is_checked {
             self.check();
         }
         for effect in effects {
             match effect {
-                Effect::Answer { worker, plan } => self.answer(worker, plan),
-                Effect::DeadLetter { job, letters } => {
-                    self.totals.buried += letters.len() as u64;
-                    self.log.bury(job, letters.iter().map(|letter| letter.index));
-                    let queries: RangeSet = letters.iter().map(|l| l.index..l.index + 1).collect();
-                    self.tell(Event::DeadLettersCommitted { job, queries: queries.queries().collect() });
+                SchedulerEffect::Answer { worker, plan } => self.answer(worker, plan),
+                SchedulerEffect::DeadLetter { job, dead_letters } => {
+                    self.totals.marked_dead += dead_letters.len() as u64;
+                    self.log.mark_dead(job, dead_letters.iter().map(|dead_letter| dead_letter.index));
+                    let queries: RangeSet = dead_letters.iter().map(|l| l.index..l.index + 1).collect();
+                    self.tell(SchedulerEvent::DeadLettersCommitted {
+                        job,
+                        queries: queries.queries().collect(),
+                    });
                     self.end_if_done(job);
                 }
-                Effect::PauseJob { job, .. } => {
+                SchedulerEffect::PauseJob { job, .. } => {
                     self.totals.pauses += 1;
                     self.change(job, |job| job.running = false);
                     self.at(Duration::from_secs(1), Happening::Resume(job));
                 }
-                Effect::Shared { .. } => {}
-                Effect::TrainingFailed { model, .. } => {
-                    self.tell(Event::ModelWanted { model, training: Training { seed: 8, dataset: None } });
+                SchedulerEffect::Shared { .. } => {}
+                SchedulerEffect::TrainingFailed { model, .. } => {
+                    self.tell(SchedulerEvent::ModelWanted {
+                        model,
+                        training: Training { seed: 8, dataset: None },
+                    });
                 }
             }
         }

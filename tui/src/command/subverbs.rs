@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use idunno_shared::names::MemberName;
 use idunno_shared::security::VALID_DAYS_MAX;
-use idunno_shared::security::holder::HolderName;
+use idunno_shared::security::subject::SubjectName;
 
 use super::values::{ConsoleRole, JobRef, MemberRef, RotationStep};
 
@@ -88,7 +88,7 @@ pub enum ClusterVerb {
         role: ConsoleRole,
         /// Whose it is, as the members' logs are to tell: letters a-z, digits and hyphens
         #[arg(long, value_name = "NAME")]
-        name: Option<HolderName>,
+        name: Option<SubjectName>,
         /// The file of the cluster's secret
         #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
         secret: PathBuf,

@@ -3,10 +3,10 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
+use super::command_request::give;
+use super::completion_names::known;
 use super::detail::Target;
 use super::input::Input;
-use super::known::known;
-use super::order::give;
 use super::state::{Effect, Form, Mode, Page, State};
 use super::theme::Role;
 use crate::command::line::{Known, candidates};

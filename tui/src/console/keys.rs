@@ -6,7 +6,7 @@ use super::input::Input;
 use super::keymap::{Chord, Found};
 use super::state::{Effect, Mode, Pane, State};
 use super::theme::Role;
-use super::{act, dialog, form, line, palette, view};
+use super::{actions, dialog, form, line, palette, view};
 
 /// Takes a key.
 pub fn press(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
@@ -62,7 +62,7 @@ fn page(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
         Found::Prefix => Vec::new(),
         Found::Item(item) => {
             state.pressed.clear();
-            act::run(state, item, now_ms)
+            actions::run(state, item, now_ms)
         }
         Found::Nothing => {
             let unknown = state.pressed.len() > 1;
@@ -111,7 +111,7 @@ fn filter(state: &mut State, key: KeyEvent, mut input: Input, before: String) {
             text
         }
     };
-    act::set_filter(state, text);
+    actions::set_filter(state, text);
 }
 
 fn pane_key(state: &mut State, key: KeyEvent, mut pane: Pane) {

@@ -2,12 +2,12 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
+use super::command_request::{self, mend};
+use super::completion_names::known;
 use super::input::Input;
-use super::known::known;
-use super::order::{self, mend};
 use super::registry::{self, Does, items};
 use super::state::{Effect, Mode, State};
-use super::{act, export};
+use super::{actions, export};
 use crate::command::alias;
 use crate::command::line;
 
@@ -105,16 +105,16 @@ pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
             sort(state, text, column, now_ms);
             return Vec::new();
         }
-        ("context", "") => return act::contexts(state, now_ms),
+        ("context", "") => return actions::contexts(state, now_ms),
         ("context", name) => return vec![Effect::Switch(name.to_owned())],
         ("q" | "exit", "") => return give(state, "quit", now_ms),
         _ => {}
     }
     let action = registry::named(text).filter(|item| matches!(item.does, Does::Act(_)));
     if let Some(item) = action {
-        return act::run(state, item, now_ms);
+        return actions::run(state, item, now_ms);
     }
-    order::give(state, text, now_ms)
+    command_request::give(state, text, now_ms)
 }
 
 fn sort(state: &mut State, text: &str, column: &str, now_ms: u64) {

@@ -8,7 +8,9 @@
 //! Bounds: log lines, operations, events, history and every channel are limited; at most 30 frames a second; an idle
 //! screen writes nothing. It changes the cluster by commands alone, and asks before those that destroy.
 
-pub mod act;
+pub mod actions;
+pub mod command_request;
+pub mod completion_names;
 pub mod connection;
 pub mod counters;
 pub mod detail;
@@ -22,18 +24,16 @@ pub mod history;
 pub mod input;
 pub mod keymap;
 pub mod keys;
-pub mod known;
 pub mod layout;
 pub mod line;
 pub mod log;
-pub mod look;
 pub mod mode;
 pub mod mouse;
 pub mod msg;
 pub mod operations;
-pub mod order;
 pub mod page;
 pub mod palette;
+pub mod queries;
 pub mod registry;
 pub mod rows;
 pub mod runtime;

@@ -4,7 +4,7 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
 use unicode_width::UnicodeWidthStr;
 
-use super::act;
+use super::actions;
 use super::layout::parts;
 use super::state::{Effect, Mode, Page, State};
 use super::view;
@@ -18,8 +18,8 @@ pub fn act(state: &mut State, event: MouseEvent) -> Vec<Effect> {
         return Vec::new();
     }
     match event.kind {
-        MouseEventKind::ScrollDown => act::move_by(state, WHEEL_LINES),
-        MouseEventKind::ScrollUp => act::move_by(state, -WHEEL_LINES),
+        MouseEventKind::ScrollDown => actions::move_by(state, WHEEL_LINES),
+        MouseEventKind::ScrollUp => actions::move_by(state, -WHEEL_LINES),
         MouseEventKind::Down(MouseButton::Left) => press(state, Position { x: event.column, y: event.row }),
         _ => {}
     }
@@ -31,7 +31,7 @@ fn press(state: &mut State, at: Position) {
     state.dirty = true;
     if parts.tabs.contains(at) {
         if let Some(page) = tab(state, at.x) {
-            act::show(state, page);
+            actions::show(state, page);
         }
         return;
     }

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::act;
+use super::actions;
 use super::input::Input;
 use super::registry::{Item, items};
 use super::state::{Effect, Mode, State};
@@ -14,7 +14,7 @@ pub fn key(state: &mut State, key: KeyEvent, mut input: Input, chosen: usize, no
     let chosen = match key.code {
         KeyCode::Esc => return Vec::new(),
         KeyCode::Enter => {
-            return found.get(chosen).map(|item| act::run(state, item, now_ms)).unwrap_or_default();
+            return found.get(chosen).map(|item| actions::run(state, item, now_ms)).unwrap_or_default();
         }
         KeyCode::Down => (chosen + 1).min(last),
         KeyCode::Up => chosen.saturating_sub(1),

@@ -23,7 +23,7 @@ use super::terminal::{Screen, Stops, ended_by_system};
 use super::theme::{Role, Theme};
 use super::update::update;
 use super::view::view;
-use super::{connection, feed, look};
+use super::{connection, feed, queries};
 use crate::answer::Failure;
 use crate::command::Global;
 use crate::execute as commands;
@@ -234,11 +234,11 @@ impl Console {
             Effect::RetryNow => self.watched.retry.notify_one(),
             Effect::Stream(wanted) => _ = self.watched.wanted.send(wanted),
             Effect::FetchFiles(query) => send(results, async move {
-                let page = look::files(&session, &query).await;
+                let page = queries::files(&session, &query).await;
                 Msg::Files(query, page)
             }),
             Effect::Look(question) => send(results, async move {
-                let facts = look::facts(&session, &question).await;
+                let facts = queries::facts(&session, &question).await;
                 Msg::Seen(question, facts)
             }),
             Effect::Save(path, text) => send(results, async move { Msg::Saved(save(path, text).await) }),

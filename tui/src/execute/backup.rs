@@ -12,7 +12,8 @@ use crate::session::Session;
 /// Fetches a backup and writes it to `path`.
 pub async fn make(session: &Session, path: PathBuf, force: bool) -> Result<Answer, Failure> {
     // Before the network is asked.
-    idunno_shared::client::files::target::regular(&path).map_err(|error| Failure::target(&path, &error))?;
+    idunno_shared::client::files::atomic_file::regular(&path)
+        .map_err(|error| Failure::target(&path, &error))?;
     if path.exists() && !force {
         let text = format!("{} exists: name another file, or replace it with --force", path.display());
         return Err(Failure::new(Exit::Refused, text));

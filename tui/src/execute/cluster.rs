@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use idunno_shared::security::holder::HolderName;
 use idunno_shared::security::secret::{Secret, Step};
-use idunno_shared::security::{Role, SecurityError, file};
+use idunno_shared::security::subject::SubjectName;
+use idunno_shared::security::{Role, SecurityError, private_file};
 use serde_json::json;
 
 use crate::answer::{Answer, Exit, Failure};
@@ -36,7 +36,7 @@ pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
 
 fn init(out: &Path) -> Result<Answer, SecurityError> {
     let secret = Secret::generate()?;
-    file::create(out, &secret.render())?;
+    private_file::create(out, &secret.render())?;
     let keys = secret.fingerprints();
     let text = format!(
         "{} is the secret of a new cluster, key {}.\nCopy it to each of the cluster's machines, and to nobody else.",
@@ -48,13 +48,13 @@ fn init(out: &Path) -> Result<Answer, SecurityError> {
 
 fn issue(
     role: Role,
-    name: Option<&HolderName>,
+    name: Option<&SubjectName>,
     secret: &Path,
     out: &Path,
     valid_days: u32,
 ) -> Result<Answer, SecurityError> {
     let identity = Secret::load(secret)?.mint_lasting(role, name, DAY * valid_days)?;
-    file::create(out, &identity.render())?;
+    private_file::create(out, &identity.render())?;
     let text = format!(
         "{} makes its holder {} of the cluster for {valid_days} days: use it with --identity, or IDUNNO_IDENTITY.",
         out.display(),
@@ -72,7 +72,7 @@ fn issue(
 fn rotate(step: Step, path: &Path) -> Result<Answer, SecurityError> {
     let mut secret = Secret::load(path)?;
     secret.rotate(step)?;
-    file::replace(path, &secret.render())?;
+    private_file::replace(path, &secret.render())?;
     let keys = secret.fingerprints();
     let next = match step {
         Step::Add => {

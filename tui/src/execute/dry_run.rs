@@ -8,7 +8,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VE
 use serde_json::json;
 
 use super::members::NAME_THE_MEMBER;
-use super::{files, jobs, letters, members};
+use super::{dead_letters, files, jobs, members};
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::values::MemberRef;
 use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
@@ -112,8 +112,10 @@ async fn of_job(session: &Session, what: &str, job: &JobRef) -> Result<String, F
 
 async fn of_letters(session: &Session, what: &str, job: &JobRef, queries: &[u64]) -> Result<String, Failure> {
     let id = jobs::resolve(session, job).await?;
-    let mut found = letters::all(session, id).await?;
-    found.retain(|letter| !letter.dropped && (queries.is_empty() || queries.contains(&letter.index)));
+    let mut found = dead_letters::all(session, id).await?;
+    found.retain(|dead_letter| {
+        !dead_letter.dropped && (queries.is_empty() || queries.contains(&dead_letter.index))
+    });
     Ok(format!("{what} {} of {id}", text::queries(found.len() as u64)))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use idunno_shared::client::files::{GetItem, PutItem, PutOptions, PutReport, target};
+use idunno_shared::client::files::{GetItem, PutItem, PutOptions, PutReport, atomic_file};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, FileSummary, FileVersion, MemberView,
@@ -189,7 +189,7 @@ fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> 
 
 /// Refuses what must not be replaced before the network is asked.
 fn local_target(path: &Path) -> Result<(), Failure> {
-    target::regular(path).map(drop).map_err(|error| Failure::target(path, &error))
+    atomic_file::regular(path).map(drop).map_err(|error| Failure::target(path, &error))
 }
 
 fn version_json(version: &FileVersion) -> Value {

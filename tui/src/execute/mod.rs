@@ -5,16 +5,16 @@
 pub mod backup;
 pub mod cluster;
 pub mod control;
+pub mod dead_letters;
 pub mod dry_run;
 pub mod files;
 pub mod jobs;
 pub mod leases;
-pub mod letters;
 pub mod logs;
 pub mod members;
 pub mod models;
-pub mod own;
 pub mod results;
+pub mod self_info;
 pub mod status;
 pub mod template;
 pub mod wait;
@@ -68,7 +68,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             results::fetch::get(session, &job, local, wanted).await
         }
         Verb::GetJobConfusion { job } => results::confusion::confusion(session, &job).await,
-        Verb::DeadLetters(verb) => letters::run(session, verb).await,
+        Verb::DeadLetters(verb) => dead_letters::run(session, verb).await,
         Verb::GetModels => models::models(session).await,
         Verb::Join(to) => members::join(session, to).await,
         Verb::Leave(to) => members::leave(session, to).await,
@@ -90,11 +90,11 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Logs { members, lines, grep, level, since, follow: false } => {
             logs::run(session, &members, &logs::search(grep, level, since), lines).await
         }
-        Verb::Info => own::info(session),
-        Verb::Keys => own::keys(),
+        Verb::Info => self_info::info(session),
+        Verb::Keys => self_info::keys(),
         Verb::GenConfig { keymap, write } => template::run(keymap, write),
-        Verb::Completions { shell } => own::completions(shell),
-        Verb::Man { directory } => own::man(&directory),
+        Verb::Completions { shell } => self_info::completions(shell),
+        Verb::Man { directory } => self_info::man(&directory),
         Verb::Cluster(_) => Err(only_there("secrets are made")),
         Verb::Local(verb) => local::run(session, verb).await,
     }

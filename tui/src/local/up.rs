@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::client::door::TcpDoor;
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::names::MemberName;
 use idunno_shared::security::secret::Secret;
-use idunno_shared::security::{Credentials, file};
+use idunno_shared::security::{Credentials, private_file};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -182,7 +182,7 @@ async fn bring_up(
 fn make_secret(dir: &Path, record: &Record) -> Result<(), Failure> {
     let made = match record.secret(dir) {
         Some(path) if !path.exists() => {
-            Secret::generate().and_then(|secret| file::create(&path, &secret.render()))
+            Secret::generate().and_then(|secret| private_file::create(&path, &secret.render()))
         }
         _ => Ok(()),
     };
@@ -205,7 +205,7 @@ async fn await_ready(
         Some(secret) => Credentials::load(&secret).map_err(|error| Failure::error(error.to_string()))?,
         None => Credentials::insecure(),
     };
-    let cluster = Cluster::new(Arc::new(TcpDoor::new(credentials)), record.addresses());
+    let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), record.addresses());
     let wanted = Wanted { members: &members, servers: record.python.is_some() };
     let Err(missing) = ready::wait(&cluster, &wanted, launched, deadline).await? else { return Ok(()) };
     let first = missing.lines().next().unwrap_or_default();

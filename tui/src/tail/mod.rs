@@ -165,7 +165,7 @@ pub fn printable(line: &str) -> String {
     clean
 }
 
-/// Skips a control sequence up to its final character: ESC, `[`, parameters, a letter.
+/// Skips a control sequence up to its final character: ESC, `[`, parameters, a dead_letter.
 fn skip_escape(chars: &mut std::str::Chars<'_>) {
     if chars.clone().next() == Some('[') {
         chars.next();

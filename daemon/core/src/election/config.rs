@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long the ring waits for what. All voters should agree on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct RingConfig {
     /// A voter that misses the coordinator waits up to this long before it starts a round, so that mostly one does.
     /// Default 20 ms.
     pub start_delay_max: Duration,
@@ -18,7 +18,7 @@ pub struct Config {
     pub vain_rounds_max: u32,
 }
 
-impl Default for Config {
+impl Default for RingConfig {
     fn default() -> Self {
         Self {
             start_delay_max: Duration::from_millis(20),

@@ -7,7 +7,7 @@ use idunno_shared::wire::election::{LogPosition, RingMessage};
 
 /// What this member knows of the voters. Hand in a new one whenever any of it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
+pub struct RingView {
     /// The voters that membership holds to be live, this member included if it is one. At most
     /// [`idunno_shared::wire::election::MAX_VOTERS`].
     pub live_voters: BTreeSet<NodeId>,
@@ -25,7 +25,7 @@ pub struct View {
     pub log: LogPosition,
 }
 
-impl View {
+impl RingView {
     /// Whether `voters` of them are a majority.
     pub const fn is_majority(&self, voters: usize) -> bool {
         voters * 2 > self.voter_count
@@ -34,9 +34,9 @@ impl View {
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum RingEvent {
     /// The voters, the coordinator or the log changed.
-    View(View),
+    RingView(RingView),
     /// A member sent something.
     Message {
         /// Who, as it said when it connected.
@@ -44,7 +44,7 @@ pub enum Event {
         /// What.
         message: RingMessage,
     },
-    /// An [`Effect::Send`] could not be delivered: no need to wait for its acknowledgement.
+    /// An [`RingEffect::Send`] could not be delivered: no need to wait for its acknowledgement.
     HopFailed {
         /// The effect's receiver.
         to: NodeId,
@@ -64,8 +64,8 @@ pub enum Event {
 
 /// The shell's next duty, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a message to a voter; report [`Event::HopFailed`] as soon as that is known to be impossible.
+pub enum RingEffect {
+    /// Send a message to a voter; report [`RingEvent::HopFailed`] as soon as that is known to be impossible.
     Send {
         /// Who.
         to: NodeId,
@@ -78,7 +78,7 @@ pub enum Effect {
 
 /// How often each mechanism was used since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RingCounters {
     /// Rounds started here.
     pub started: u64,
     /// Rounds started here that named a winner.

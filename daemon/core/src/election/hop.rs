@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::election::{RingBody, RingMessage};
 
-use super::{Effect, Ring};
+use super::{Ring, RingEffect};
 use crate::time::Instant;
 
 /// A message under way to a successor.
@@ -46,7 +46,7 @@ impl Ring {
     }
 
     fn send(&mut self, to: NodeId, hop: u64, body: RingBody) {
-        self.effects.push_back(Effect::Send { to, message: RingMessage { hop, term: self.term, body } });
+        self.effects.push_back(RingEffect::Send { to, message: RingMessage { hop, term: self.term, body } });
     }
 
     /// The next reachable voter in order of identity, up to the initiator: a nomination goes back to it, a result
@@ -78,7 +78,7 @@ impl Ring {
         }
     }
 
-    /// Nobody waits for a voter that membership has buried.
+    /// Nobody waits for a voter that membership has marked_dead.
     pub(super) fn skip_the_dead(&mut self, now: Instant) {
         let hop = self.round.as_ref().and_then(|round| round.hop.as_ref());
         if hop.is_some_and(|hop| !self.view.live_voters.contains(&hop.to)) {

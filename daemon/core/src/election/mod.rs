@@ -38,22 +38,22 @@ use idunno_shared::wire::election::{Candidate, ElectionId, MAX_VOTERS, RingBody,
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-pub use self::config::Config;
-pub use self::event::{Counters, Effect, Event, View};
+pub use self::config::RingConfig;
+pub use self::event::{RingCounters, RingEffect, RingEvent, RingView};
 use self::hop::Hop;
 use crate::time::Instant;
 
 /// The ring election of one member.
 ///
 /// Time never goes back between calls. After each [`Ring::handle`] all effects are taken by [`Ring::poll_effect`] and
-/// carried out in order, and [`Event::Tick`] is handed in no later than [`Ring::next_deadline`].
+/// carried out in order, and [`RingEvent::Tick`] is handed in no later than [`Ring::next_deadline`].
 #[derive(Debug)]
 pub struct Ring {
-    config: Config,
+    config: RingConfig,
     id: NodeId,
     rng: ChaCha8Rng,
     nonce: u32,
-    view: View,
+    view: RingView,
     /// The highest term known.
     term: Term,
     /// The highest term in which a leader was observed.
@@ -68,8 +68,8 @@ pub struct Ring {
     fallback: bool,
     may_stand: bool,
     hops: u64,
-    effects: VecDeque<Effect>,
-    counters: Counters,
+    effects: VecDeque<RingEffect>,
+    counters: RingCounters,
 }
 
 /// The greatest round this voter takes part in.
@@ -86,14 +86,14 @@ struct Round {
 
 impl Ring {
     /// A voter that knows nobody yet. `seed` should differ from member to member and from boot to boot.
-    pub fn new(config: Config, id: NodeId, seed: u64) -> Self {
+    pub fn new(config: RingConfig, id: NodeId, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             config,
             id,
             nonce: rng.random(),
             rng,
-            view: View::default(),
+            view: RingView::default(),
             term: Term(0),
             led: None,
             number: 0,
@@ -104,24 +104,24 @@ impl Ring {
             may_stand: false,
             hops: 0,
             effects: VecDeque::new(),
-            counters: Counters::default(),
+            counters: RingCounters::default(),
         }
     }
 
     /// Takes in what happened and does what is due.
-    pub fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: RingEvent, now: Instant) {
         match event {
-            Event::View(view) => self.on_view(view, now),
-            Event::Message { from, message } => self.on_message(from, message, now),
-            Event::HopFailed { to, hop } => self.on_hop_failed(to, hop, now),
-            Event::LeaderObserved { term, id } => self.on_leader(term, id),
-            Event::Tick => {}
+            RingEvent::RingView(view) => self.on_view(view, now),
+            RingEvent::Message { from, message } => self.on_message(from, message, now),
+            RingEvent::HopFailed { to, hop } => self.on_hop_failed(to, hop, now),
+            RingEvent::LeaderObserved { term, id } => self.on_leader(term, id),
+            RingEvent::Tick => {}
         }
         self.run_timers(now);
         debug_assert_eq!(self.check(), Ok(()), "an invariant of the ring election is broken");
     }
 
-    /// When the next [`Event::Tick`] is due, if ever.
+    /// When the next [`RingEvent::Tick`] is due, if ever.
     pub fn next_deadline(&self) -> Option<Instant> {
         let round = self.round.as_ref();
         let hop = round.and_then(|round| round.hop.as_ref()).map(Hop::deadline);
@@ -129,7 +129,7 @@ impl Ring {
     }
 
     /// The next effect to carry out.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
+    pub fn poll_effect(&mut self) -> Option<RingEffect> {
         self.effects.pop_front()
     }
 
@@ -149,7 +149,7 @@ impl Ring {
     }
 
     /// How often each mechanism was used.
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &RingCounters {
         &self.counters
     }
 
@@ -182,7 +182,7 @@ impl Ring {
         self.view.live_voters.contains(&self.id) && self.view.is_majority(self.view.live_voters.len())
     }
 
-    fn on_view(&mut self, mut view: View, now: Instant) {
+    fn on_view(&mut self, mut view: RingView, now: Instant) {
         while view.live_voters.len() > MAX_VOTERS {
             view.live_voters.pop_last();
         }
@@ -288,7 +288,7 @@ impl Ring {
             return;
         }
         let ack = RingMessage { hop, term: self.term, body: RingBody::Ack };
-        self.effects.push_back(Effect::Send { to: from, message: ack });
+        self.effects.push_back(RingEffect::Send { to: from, message: ack });
         if is_stale {
             self.counters.stale += 1;
             return;
@@ -359,7 +359,7 @@ impl Ring {
     fn change_may_stand(&mut self, may_stand: bool) {
         if self.may_stand != may_stand {
             self.may_stand = may_stand;
-            self.effects.push_back(Effect::MayStand(may_stand));
+            self.effects.push_back(RingEffect::MayStand(may_stand));
         }
     }
 }

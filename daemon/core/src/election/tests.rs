@@ -8,24 +8,24 @@ fn at(ms: u64) -> Instant {
     Instant::from_micros(ms * 1_000)
 }
 
-fn view(voters: impl IntoIterator<Item = u64>, voter_count: usize) -> Event {
+fn view(voters: impl IntoIterator<Item = u64>, voter_count: usize) -> RingEvent {
     let live_voters = voters.into_iter().map(NodeId).collect();
-    Event::View(View { live_voters, voter_count, ..View::default() })
+    RingEvent::RingView(RingView { live_voters, voter_count, ..RingView::default() })
 }
 
 fn ring(id: u64) -> Ring {
-    Ring::new(Config::default(), NodeId(id), id)
+    Ring::new(RingConfig::default(), NodeId(id), id)
 }
 
-fn effects(ring: &mut Ring) -> Vec<Effect> {
+fn effects(ring: &mut Ring) -> Vec<RingEffect> {
     std::iter::from_fn(|| ring.poll_effect()).collect()
 }
 
 /// Drives `ring` by its own deadlines, nobody answering, until `until`; returns all effects.
-fn run(ring: &mut Ring, until: Instant) -> Vec<Effect> {
+fn run(ring: &mut Ring, until: Instant) -> Vec<RingEffect> {
     let mut all = effects(ring);
     while let Some(due) = ring.next_deadline().filter(|&due| due <= until) {
-        ring.handle(Event::Tick, due);
+        ring.handle(RingEvent::Tick, due);
         all.extend(effects(ring));
     }
     all
@@ -35,9 +35,9 @@ fn run(ring: &mut Ring, until: Instant) -> Vec<Effect> {
 fn a_single_voter_elects_itself() {
     let mut ring = ring(1);
     ring.handle(view([1], 1), at(0));
-    assert_eq!(run(&mut ring, at(30)), [Effect::MayStand(true)]);
-    ring.handle(Event::LeaderObserved { term: Term(1), id: NodeId(1) }, at(40));
-    assert_eq!(effects(&mut ring), [Effect::MayStand(false)]);
+    assert_eq!(run(&mut ring, at(30)), [RingEffect::MayStand(true)]);
+    ring.handle(RingEvent::LeaderObserved { term: Term(1), id: NodeId(1) }, at(40));
+    assert_eq!(effects(&mut ring), [RingEffect::MayStand(false)]);
     assert_eq!(ring.next_deadline(), None);
 }
 
@@ -54,14 +54,14 @@ fn without_a_live_majority_or_a_vote_nothing_starts() {
 fn a_silent_successor_is_tried_twice_then_skipped_and_a_refused_one_at_once() {
     let mut ring = ring(1);
     ring.handle(view([1, 2, 3], 3), at(0));
-    let to = |effects: &[Effect]| -> Vec<u64> {
+    let to = |effects: &[RingEffect]| -> Vec<u64> {
         effects
             .iter()
-            .filter_map(|effect| if let Effect::Send { to, .. } = effect { Some(to.0) } else { None })
+            .filter_map(|effect| if let RingEffect::Send { to, .. } = effect { Some(to.0) } else { None })
             .collect()
     };
     assert_eq!(to(&run(&mut ring, at(330))), [2, 2, 3]);
-    ring.handle(Event::HopFailed { to: NodeId(3), hop: 2 }, at(335));
+    ring.handle(RingEvent::HopFailed { to: NodeId(3), hop: 2 }, at(335));
     assert_eq!(effects(&mut ring), [], "alone it is no majority and names nobody");
     assert_eq!(ring.counters().skipped, 2);
 }
@@ -70,12 +70,12 @@ fn a_silent_successor_is_tried_twice_then_skipped_and_a_refused_one_at_once() {
 fn after_three_vain_rounds_all_may_stand_until_there_is_a_leader() {
     let mut ring = ring(1);
     ring.handle(view([1, 2, 3], 3), at(0));
-    assert!(!run(&mut ring, at(4_500)).contains(&Effect::MayStand(true)));
-    assert!(run(&mut ring, at(4_700)).contains(&Effect::MayStand(true)));
+    assert!(!run(&mut ring, at(4_500)).contains(&RingEffect::MayStand(true)));
+    assert!(run(&mut ring, at(4_700)).contains(&RingEffect::MayStand(true)));
     assert!(ring.is_fallback());
-    ring.handle(Event::LeaderObserved { term: Term(2), id: NodeId(3) }, at(5_000));
-    assert!(effects(&mut ring).contains(&Effect::MayStand(false)));
-    ring.handle(Event::LeaderObserved { term: Term(1), id: NodeId(2) }, at(5_001));
+    ring.handle(RingEvent::LeaderObserved { term: Term(2), id: NodeId(3) }, at(5_000));
+    assert!(effects(&mut ring).contains(&RingEffect::MayStand(false)));
+    ring.handle(RingEvent::LeaderObserved { term: Term(1), id: NodeId(2) }, at(5_001));
     assert_eq!(ring.next_deadline(), None, "an old leader is no news");
 }
 
@@ -84,12 +84,12 @@ fn who_hears_the_leader_takes_no_part_in_a_round() {
     let mut ring = ring(2);
     let led = |hears| {
         let live_voters = [1, 2, 3].map(NodeId).into();
-        Event::View(View {
+        RingEvent::RingView(RingView {
             live_voters,
             voter_count: 3,
             coordinator: Some(NodeId(3)),
             hears,
-            ..View::default()
+            ..RingView::default()
         })
     };
     let nominate = || {
@@ -97,7 +97,7 @@ fn who_hears_the_leader_takes_no_part_in_a_round() {
         let best = Candidate { log: LogPosition::default(), id: NodeId(1) };
         let visited = Visited::try_from(vec![NodeId(1)]).unwrap();
         let body = RingBody::Nominate { round, best, visited };
-        Event::Message { from: NodeId(1), message: RingMessage { hop: 1, term: Term(0), body } }
+        RingEvent::Message { from: NodeId(1), message: RingMessage { hop: 1, term: Term(0), body } }
     };
     ring.handle(led(true), at(0));
     ring.handle(nominate(), at(1));
@@ -112,25 +112,25 @@ fn who_hears_the_leader_takes_no_part_in_a_round() {
 fn while_the_leader_is_only_silent_nobody_stands_without_a_round() {
     let mut ring = ring(1);
     let live_voters = [1, 2, 3].map(NodeId).into();
-    let silent = View { live_voters, voter_count: 3, is_silent: true, ..View::default() };
-    ring.handle(Event::View(silent.clone()), at(0));
-    assert!(!run(&mut ring, at(60_000)).contains(&Effect::MayStand(true)));
-    ring.handle(Event::View(View { is_silent: false, ..silent }), at(60_000));
-    assert!(run(&mut ring, at(65_000)).contains(&Effect::MayStand(true)));
+    let silent = RingView { live_voters, voter_count: 3, is_silent: true, ..RingView::default() };
+    ring.handle(RingEvent::RingView(silent.clone()), at(0));
+    assert!(!run(&mut ring, at(60_000)).contains(&RingEffect::MayStand(true)));
+    ring.handle(RingEvent::RingView(RingView { is_silent: false, ..silent }), at(60_000));
+    assert!(run(&mut ring, at(65_000)).contains(&RingEffect::MayStand(true)));
 }
 
 #[test]
 fn an_overtaken_round_is_acknowledged_and_ignored() {
     let mut ring = ring(2);
     ring.handle(view([1, 2, 3], 3), at(0));
-    ring.handle(Event::LeaderObserved { term: Term(5), id: NodeId(3) }, at(1));
+    ring.handle(RingEvent::LeaderObserved { term: Term(5), id: NodeId(3) }, at(1));
     effects(&mut ring);
     let round = ElectionId { number: 9, initiator: NodeId(1), nonce: 0 };
     let winner = Candidate { log: LogPosition::default(), id: NodeId(2) };
     let message = RingMessage { hop: 4, term: Term(4), body: RingBody::Elected { round, winner } };
-    ring.handle(Event::Message { from: NodeId(1), message }, at(2));
+    ring.handle(RingEvent::Message { from: NodeId(1), message }, at(2));
     let ack = RingMessage { hop: 4, term: Term(5), body: RingBody::Ack };
-    assert_eq!(effects(&mut ring), [Effect::Send { to: NodeId(1), message: ack }]);
+    assert_eq!(effects(&mut ring), [RingEffect::Send { to: NodeId(1), message: ack }]);
     assert_eq!(ring.counters().stale, 1);
 }
 
@@ -143,7 +143,7 @@ fn the_greater_round_swallows_the_lesser() {
         let best = Candidate { log: LogPosition::default(), id: NodeId(initiator) };
         let visited = Visited::try_from(vec![NodeId(initiator)]).unwrap();
         let body = RingBody::Nominate { round, best, visited };
-        Event::Message { from: NodeId(initiator), message: RingMessage { hop: 1, term: Term(0), body } }
+        RingEvent::Message { from: NodeId(initiator), message: RingMessage { hop: 1, term: Term(0), body } }
     };
     ring.handle(nominate(7, 3), at(0));
     ring.handle(nominate(7, 1), at(1));
@@ -162,9 +162,9 @@ fn who_lost_a_round_stands_no_longer() {
         let round = ElectionId { number, initiator: NodeId(2), nonce: 0 };
         let winner = Candidate { log: LogPosition { term: Term(1), index: 1 }, id: NodeId(winner) };
         let message = RingMessage { hop: number, term: Term(0), body: RingBody::Elected { round, winner } };
-        ring.handle(Event::Message { from: NodeId(2), message }, at(number));
+        ring.handle(RingEvent::Message { from: NodeId(2), message }, at(number));
         effects(&mut ring)
     };
-    assert!(elected(8, 1).contains(&Effect::MayStand(true)));
-    assert!(elected(9, 3).contains(&Effect::MayStand(false)));
+    assert!(elected(8, 1).contains(&RingEffect::MayStand(true)));
+    assert!(elected(9, 3).contains(&RingEffect::MayStand(false)));
 }

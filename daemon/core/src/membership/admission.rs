@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::{MemberRecord, PushPull, TcpPing};
 
-use super::learn::Source;
-use super::{AdmissionError, Effect, MAX_ADMISSIONS, Phase, Swim, TcpPingOutcome};
+use super::merge::Source;
+use super::{AdmissionError, MAX_ADMISSIONS, Phase, Swim, SwimEffect, TcpPingOutcome};
 use crate::time::Instant;
 
 /// Who is being dialled back, and who did not answer.
@@ -56,32 +56,32 @@ impl Swim {
     }
 
     /// A member says something of itself.
-    pub(super) fn hear_from(&mut self, record: &MemberRecord, now: Instant) {
+    pub(super) fn receive_self_record(&mut self, record: &MemberRecord, now: Instant) {
         if self.phase == Phase::Left {
         } else if self.is_admitted(record) {
-            self.learn(record, Source::Itself, now);
+            self.merge(record, Source::Itself, now);
         } else {
-            self.consider(record, now);
+            self.dial_back(record, now);
         }
     }
 
     /// A newcomer speaks of itself.
-    pub(super) fn consider(&mut self, newcomer: &MemberRecord, now: Instant) {
+    pub(super) fn dial_back(&mut self, newcomer: &MemberRecord, now: Instant) {
         let id = newcomer.id;
         let known = self.table.get(id).map(|member| member.record.precedence());
         let is_silent = self.admissions.silent.get(&id).is_some_and(|&until| now < until);
         let is_asked = self.admissions.pending.values().any(|pending| pending.newcomer.id == id);
         if known < Some(newcomer.precedence()) && !is_silent && !is_asked {
-            self.dial_back(Admission { newcomer: newcomer.clone(), list: None, exchange: None });
+            self.start_dial_back(Admission { newcomer: newcomer.clone(), list: None, exchange: None });
         }
     }
 
     /// A newcomer sent its list, and waits for ours if there is an exchange.
-    pub(super) fn consider_list(&mut self, list: &PushPull, exchange: Option<u64>) {
-        self.dial_back(Admission { newcomer: list.from.clone(), list: Some(list.clone()), exchange });
+    pub(super) fn dial_back_list(&mut self, list: &PushPull, exchange: Option<u64>) {
+        self.start_dial_back(Admission { newcomer: list.from.clone(), list: Some(list.clone()), exchange });
     }
 
-    fn dial_back(&mut self, admission: Admission) {
+    fn start_dial_back(&mut self, admission: Admission) {
         if self.admissions.pending.len() >= MAX_ADMISSIONS {
             self.refuse(&admission, AdmissionError::Busy);
             return;
@@ -91,7 +91,7 @@ impl Swim {
         let believed = self.table.get(admission.newcomer.id).map(|member| member.record.clone());
         let message = TcpPing { target: admission.newcomer.id, believed };
         let timeout = self.config.dial_back_timeout;
-        self.effects.push_back(Effect::TcpPing { seq, to, message, timeout });
+        self.effects.push_back(SwimEffect::TcpPing { seq, to, message, timeout });
         self.admissions.pending.insert(seq, admission);
     }
 
@@ -106,10 +106,10 @@ impl Swim {
                 self.counters.admissions += 1;
                 self.admissions.silent.remove(&newcomer.id);
                 if self.phase != Phase::Left {
-                    self.learn(record, Source::Itself, now);
+                    self.merge(record, Source::Itself, now);
                 }
                 if let Some(list) = list {
-                    self.merge(list, now);
+                    self.merge_list(list, now);
                 }
                 if let Some(exchange) = *exchange {
                     self.reply(exchange, now);
@@ -139,7 +139,7 @@ impl Swim {
     fn refuse(&mut self, admission: &Admission, error: AdmissionError) {
         self.counters.refusals += 1;
         if let Some(exchange) = admission.exchange {
-            self.effects.push_back(Effect::RefusePushPull { exchange, error });
+            self.effects.push_back(SwimEffect::RefusePushPull { exchange, error });
         }
     }
 }

@@ -24,8 +24,8 @@ impl Swim {
             return Err("the suspects are not those with a deadline".to_owned());
         }
         self.suspicions.values().try_for_each(Suspicion::check)?;
-        if self.health.score() > self.config.health_max {
-            return Err(format!("a health score of {}", self.health.score()));
+        if self.local_health.score() > self.config.local_health_max {
+            return Err(format!("a local_health score of {}", self.local_health.score()));
         }
         if self.seeds.len() > MAX_SEEDS {
             return Err(format!("{} seeds", self.seeds.len()));

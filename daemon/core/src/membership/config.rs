@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How fast and how broadly a member probes, gossips and gives up. All members should agree on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct SwimConfig {
     /// One member is probed each period. At least twice `ping_timeout`. Default 500 ms.
     pub probe_period: Duration,
     /// How long a direct ping may take before others are asked to ping. Above the network's 99th percentile round
@@ -14,7 +14,7 @@ pub struct Config {
     pub ping_request_peers: usize,
     /// A member that doubts its own ears stretches its period and its ping timeout up to this many times more
     /// (Lifeguard's S). 0 to 16. Default 8.
-    pub health_max: u32,
+    pub local_health_max: u32,
     /// The least time that a suspect has to contradict, once others have confirmed the suspicion. Longer than the
     /// longest pause of a starved but healthy member. Default 2 s.
     pub suspicion_min: Duration,
@@ -34,20 +34,20 @@ pub struct Config {
     /// a chance of 10 to its size, so that it costs no more bytes a second. Default 15 s.
     pub push_pull_period: Duration,
     /// How long a newcomer may take to answer at the address that it advertises. Below the time after which the shell
-    /// gives up on [`super::Effect::StartPushPull`]. Default 2 s.
+    /// gives up on [`super::SwimEffect::StartPushPull`]. Default 2 s.
     pub dial_back_timeout: Duration,
     /// A newcomer that did not answer is not dialled again by what it gossips for so long. Default 5 s.
     pub dial_back_pause: Duration,
-    /// How often it is looked whether a lost member is due for an offer of the list, and how often at most lists are
+    /// How often it is looked whether a lost member is due for an reconnect of the list, and how often at most lists are
     /// exchanged with a stranger that speaks to this member. Default 1 s.
     pub reconnect_period: Duration,
-    /// The wait after the first offer to a lost member; it doubles. Default 1 s.
+    /// The wait after the first reconnect to a lost member; it doubles. Default 1 s.
     pub reconnect_wait_min: Duration,
-    /// The longest wait between offers of this member to a lost one, in a cluster of up to 8; it grows with the
-    /// cluster, whose members all offer. Default 30 s.
+    /// The longest wait between reconnects of this member to a lost one, in a cluster of up to 8; it grows with the
+    /// cluster, whose members all reconnect. Default 30 s.
     pub reconnect_wait_max: Duration,
     /// A dead or left member is forgotten after so long. At most 2^32 s, and more than a member that was cut off takes to
-    /// find the others dead (`health_max` and one periods for each), or they come back to life for a moment through its
+    /// find the others dead (`local_health_max` and one periods for each), or they come back to life for a moment through its
     /// list. Default 24 h.
     pub forget_after: Duration,
     /// The first wait between attempts to join; it doubles. Default 250 ms.
@@ -61,13 +61,13 @@ pub struct Config {
     pub stall: Duration,
 }
 
-impl Default for Config {
+impl Default for SwimConfig {
     fn default() -> Self {
         Self {
             probe_period: Duration::from_millis(500),
             ping_timeout: Duration::from_millis(200),
             ping_request_peers: 3,
-            health_max: 8,
+            local_health_max: 8,
             suspicion_min: Duration::from_secs(2),
             suspicion_multiplier: 4,
             suspicion_stretch: 6,
@@ -92,7 +92,7 @@ impl Default for Config {
 /// ln(c + 1) / ln(k + 1) in a thousand, by k and c: whole numbers, alike on every machine.
 const CONFIRMED_PER_MILLE: [&[u32]; 4] = [&[1_000], &[0, 1_000], &[0, 631, 1_000], &[0, 500, 792, 1_000]];
 
-impl Config {
+impl SwimConfig {
     /// How many independent confirmations bring a suspicion down to its least time: 3 (Lifeguard's K), but no more than
     /// the minority whose loss a cluster of `members` survives leaves behind, so that the others always suffice.
     pub fn confirmations_wanted(members: usize) -> usize {
@@ -115,7 +115,7 @@ impl Config {
         self.rumour_multiplier.saturating_mul(binary_log(members).max(1))
     }
 
-    /// The longest wait between offers to one lost member in a cluster of `members`.
+    /// The longest wait between reconnects to one lost member in a cluster of `members`.
     pub(super) fn reconnect_wait_max(&self, members: usize) -> Duration {
         self.reconnect_wait_max * u32::try_from(members / 8).unwrap_or(u32::MAX).max(1)
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SwimEvent {
     /// A datagram came in.
     Datagram {
         /// The socket address it came from; answers go there.
@@ -18,30 +18,30 @@ pub enum Event {
         /// What it says.
         message: Datagram,
     },
-    /// A peer sent its list over TCP and waits for ours: answered by one [`Effect::ReplyPushPull`] or
-    /// [`Effect::RefusePushPull`], at once or when it has been dialled back.
+    /// A peer sent its list over TCP and waits for ours: answered by one [`SwimEffect::ReplyPushPull`] or
+    /// [`SwimEffect::RefusePushPull`], at once or when it has been dialled back.
     PushPullRequest {
         /// The shell's name for the waiting connection.
         exchange: u64,
         /// The peer's list.
         message: PushPull,
     },
-    /// The answer to an [`Effect::StartPushPull`]. A failed exchange is simply not reported; if the connection was
-    /// refused and the effect named a member, report [`Event::ConnectionRefused`].
+    /// The answer to an [`SwimEffect::StartPushPull`]. A failed exchange is simply not reported; if the connection was
+    /// refused and the effect named a member, report [`SwimEvent::ConnectionRefused`].
     PushPullReply {
         /// Where the effect sent ours.
         from: SocketAddr,
         /// The peer's list.
         message: PushPull,
     },
-    /// A ping came in over TCP: answered by one [`Effect::AnswerTcpPing`].
+    /// A ping came in over TCP: answered by one [`SwimEffect::AnswerTcpPing`].
     TcpPingRequest {
         /// The shell's name for the waiting connection.
         exchange: u64,
         /// The ping.
         message: TcpPing,
     },
-    /// How an [`Effect::TcpPing`] ended. Exactly one for each.
+    /// How an [`SwimEffect::TcpPing`] ended. Exactly one for each.
     TcpPingResult {
         /// The effect's.
         seq: u64,
@@ -67,7 +67,7 @@ pub enum Event {
         /// Where members may listen.
         addresses: Vec<SocketAddr>,
     },
-    /// Say good-bye: answered by one [`Effect::LeaveDone`].
+    /// Say good-bye: answered by one [`SwimEffect::LeaveDone`].
     Leave,
     /// Time has passed: [`super::Swim::next_deadline`] is due.
     Tick,
@@ -89,7 +89,7 @@ pub enum TcpPingOutcome {
 
 /// The shell's next duty, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum SwimEffect {
     /// Send a datagram; losing it is fine.
     SendDatagram {
         /// Where to.
@@ -97,7 +97,7 @@ pub enum Effect {
         /// What.
         message: Datagram,
     },
-    /// Connect, send the list, and report the answer as [`Event::PushPullReply`]. Give up after a few seconds.
+    /// Connect, send the list, and report the answer as [`SwimEvent::PushPullReply`]. Give up after a few seconds.
     StartPushPull {
         /// Where to.
         to: SocketAddr,
@@ -106,21 +106,21 @@ pub enum Effect {
         /// Our list.
         message: PushPull,
     },
-    /// Answer a [`Event::PushPullRequest`].
+    /// Answer a [`SwimEvent::PushPullRequest`].
     ReplyPushPull {
         /// The event's.
         exchange: u64,
         /// Our list.
         message: PushPull,
     },
-    /// Refuse a [`Event::PushPullRequest`]: the peer is not admitted.
+    /// Refuse a [`SwimEvent::PushPullRequest`]: the peer is not admitted.
     RefusePushPull {
         /// The event's.
         exchange: u64,
         /// Why.
         error: AdmissionError,
     },
-    /// Ping a member over TCP and report [`Event::TcpPingResult`].
+    /// Ping a member over TCP and report [`SwimEvent::TcpPingResult`].
     TcpPing {
         /// Repeated in the result.
         seq: u64,
@@ -131,7 +131,7 @@ pub enum Effect {
         /// When to give up.
         timeout: Duration,
     },
-    /// Answer a [`Event::TcpPingRequest`].
+    /// Answer a [`SwimEvent::TcpPingRequest`].
     AnswerTcpPing {
         /// The event's.
         exchange: u64,
@@ -200,7 +200,7 @@ pub struct MemberChange {
 
 /// How often each mechanism was used since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct SwimCounters {
     /// Probes started.
     pub probes: u64,
     /// Ping requests sent.
@@ -228,7 +228,7 @@ pub struct Counters {
     /// Newcomers that did not.
     pub refusals: u64,
     /// Lists offered to strangers that spoke to this member.
-    pub strangers: u64,
+    pub unknown_senders: u64,
     /// What strangers said of others.
     pub unvouched: u64,
     /// Lists offered to dead or left members, lost seeds, and whom the introducer named.

@@ -7,8 +7,8 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::{Bounded, Listed, MemberState, PushPull};
 use rand::RngExt;
 
-use super::learn::Source;
-use super::{Config, Effect, MAX_SEEDS, Member, Phase, Swim};
+use super::merge::Source;
+use super::{MAX_SEEDS, Member, Phase, Swim, SwimConfig, SwimEffect};
 use crate::time::Instant;
 
 /// How many seeds are tried at once.
@@ -28,7 +28,7 @@ pub(super) struct Seeds {
 }
 
 impl Seeds {
-    pub(super) const fn new(config: &Config, now: Instant) -> Self {
+    pub(super) const fn new(config: &SwimConfig, now: Instant) -> Self {
         Self { addresses: Vec::new(), turn: 0, retry_at: now, wait: config.join_retry_min, joined: false }
     }
 
@@ -63,13 +63,13 @@ impl Swim {
             // What was due while away is not overdue.
             self.next_push_pull = now + self.config.push_pull_period;
             self.is_behind = false;
-            self.offers.restart(now + self.config.reconnect_period);
+            self.reconnects.restart(now + self.config.reconnect_period);
             self.start_afresh();
         }
     }
 
     /// Whom this member knew before it left may be gone and forgotten by all others: it learns anew who is there. Where
-    /// they were it offers its list.
+    /// they were it reconnects its list.
     fn start_afresh(&mut self) {
         let known: Vec<_> = self.table.live().collect();
         let addresses: Vec<_> =
@@ -92,23 +92,23 @@ impl Swim {
                 self.next_gossip = now;
             }
             // The shell asked again: it gets its answer again.
-            Phase::Left => self.effects.push_back(Effect::LeaveDone),
+            Phase::Left => self.effects.push_back(SwimEffect::LeaveDone),
             Phase::Leaving(_) => {}
         }
     }
 
     pub(super) fn on_push_pull_request(&mut self, exchange: u64, message: &PushPull, now: Instant) {
         if self.is_admitted(&message.from) || self.phase == Phase::Left {
-            self.merge(message, now);
+            self.merge_list(message, now);
             self.reply(exchange, now);
         } else {
-            self.consider_list(message, Some(exchange));
+            self.dial_back_list(message, Some(exchange));
         }
     }
 
     pub(super) fn reply(&mut self, exchange: u64, now: Instant) {
         let message = self.list(now);
-        self.effects.push_back(Effect::ReplyPushPull { exchange, message });
+        self.effects.push_back(SwimEffect::ReplyPushPull { exchange, message });
     }
 
     pub(super) fn on_push_pull_reply(&mut self, from: SocketAddr, message: &PushPull, now: Instant) {
@@ -118,9 +118,9 @@ impl Swim {
         }
         // Who answers at the address that it advertises has been dialled.
         if message.from.address == from || self.is_admitted(&message.from) {
-            self.merge(message, now);
+            self.merge_list(message, now);
         } else {
-            self.consider_list(message, None);
+            self.dial_back_list(message, None);
         }
     }
 
@@ -133,9 +133,9 @@ impl Swim {
             self.next_push_pull = now + self.jittered(self.config.push_pull_period);
             self.push_pull(now);
         }
-        if self.is_behind && has_peers && now >= self.strangers_from {
+        if self.is_behind && has_peers && now >= self.unknown_exchange_from {
             self.is_behind = false;
-            self.strangers_from = now + self.config.reconnect_period;
+            self.unknown_exchange_from = now + self.config.reconnect_period;
             self.exchange_with_any(now);
         }
         self.run_offers(now);
@@ -170,19 +170,19 @@ impl Swim {
 
     pub(super) fn start_push_pull(&mut self, to: SocketAddr, member: Option<NodeId>, now: Instant) {
         let message = self.list(now);
-        self.effects.push_back(Effect::StartPushPull { to, member, message });
+        self.effects.push_back(SwimEffect::StartPushPull { to, member, message });
     }
 
     /// Takes in an admitted peer's list, its own record first.
-    pub(super) fn merge(&mut self, message: &PushPull, now: Instant) {
+    pub(super) fn merge_list(&mut self, message: &PushPull, now: Instant) {
         if self.phase == Phase::Left {
             return;
         }
         let is_news = self.table.live_len() > 0;
-        self.learn(&message.from, Source::Itself, now);
+        self.merge(&message.from, Source::Itself, now);
         for listed in message.members.as_slice() {
             let forget_in = Duration::from_secs(listed.forget_in_s.into());
-            self.learn(&listed.record, Source::List { forget_in, is_news }, now);
+            self.merge(&listed.record, Source::List { forget_in, is_news }, now);
         }
     }
 

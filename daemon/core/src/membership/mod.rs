@@ -2,7 +2,7 @@
 //!
 //! Source: SWIM (Das, Gupta, Motivala, DSN 2002): round-robin probing with indirect pings (section 4.3),
 //! piggybacked dissemination (4.1), suspicion and incarnations (4.2). Lifeguard (Dadgar, Phillips, Currey, DSN-W 2018):
-//! local health and nacks (IV-A), confirmations (IV-B), the buddy system (IV-C). From hashicorp/memberlist: push-pull
+//! local local_health and nacks (IV-A), confirmations (IV-B), the buddy system (IV-C). From hashicorp/memberlist: push-pull
 //! over TCP, the TCP fallback ping, dead verdicts in a push-pull that count as suspicion, gossip apart from probes.
 //! From foca: offering the list to dead members.
 //!
@@ -16,12 +16,12 @@
 //! # Invariants
 //! - A record never goes back in precedence, as long as it is remembered.
 //! - This member is `Alive` in its own eyes until it leaves, then `Left`.
-//! - Exactly the suspects have a case: a deadline, and at most `MAX_WITNESSES` witnesses.
+//! - Exactly the suspects have a suspicion: a deadline, and at most `MAX_WITNESSES` witnesses.
 //! - No two live members have one address, and none has this member's.
 //!
 //! # Bounds
 //! At most [`MAX_LIVE`] live and [`MAX_GONE`] dead or left members, [`MAX_GONE_PER_NAME`] of these of one name (beyond
-//! that, and after [`Config::forget_after`], the longest gone is forgotten), one rumour a member, [`MAX_RELAYS`] pings on
+//! that, and after [`SwimConfig::forget_after`], the longest gone is forgotten), one rumour a member, [`MAX_RELAYS`] pings on
 //! behalf of others, [`MAX_ADMISSIONS`] newcomers being dialled back, [`MAX_SEEDS`] seeds and as many named by the
 //! introducer, one probe under way. A datagram carries what fits in 1,400 bytes. Effects of one event: at most a fixed
 //! number plus one a record received.
@@ -34,10 +34,10 @@ mod check;
 mod config;
 mod event;
 mod exchange;
-mod health;
-mod learn;
-mod offers;
+mod local_health;
+mod merge;
 mod probe;
+mod reconnect;
 mod relay;
 mod rumours;
 mod send;
@@ -56,12 +56,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use self::admission::Admissions;
-pub use self::config::Config;
-pub use self::event::{AdmissionError, Counters, Effect, Event, MemberChange, TcpPingOutcome};
+pub use self::config::SwimConfig;
+pub use self::event::{AdmissionError, MemberChange, SwimCounters, SwimEffect, SwimEvent, TcpPingOutcome};
 use self::exchange::Seeds;
-use self::health::Health;
-use self::offers::Offers;
+use self::local_health::LocalHealth;
 use self::probe::Prober;
+use self::reconnect::Reconnects;
 use self::relay::Relays;
 use self::rumours::Rumours;
 use self::suspicion::Suspicion;
@@ -78,7 +78,7 @@ pub const MAX_GONE: usize = 1_024;
 pub const MAX_GONE_PER_NAME: usize = 2;
 /// The most newcomers being dialled back at one time.
 pub const MAX_ADMISSIONS: usize = 64;
-/// The most seeds kept from a [`Event::Join`], and the most addresses from an [`Event::Introduced`].
+/// The most seeds kept from a [`SwimEvent::Join`], and the most addresses from an [`SwimEvent::Introduced`].
 pub const MAX_SEEDS: usize = 64;
 /// The most pings under way on behalf of others.
 pub const MAX_RELAYS: usize = 128;
@@ -86,10 +86,10 @@ pub const MAX_RELAYS: usize = 128;
 /// The membership machine of one member.
 ///
 /// Time never goes back between calls. After each [`Swim::handle`] all effects are taken by [`Swim::poll_effect`] and
-/// carried out in order, and [`Event::Tick`] is handed in no later than [`Swim::next_deadline`].
+/// carried out in order, and [`SwimEvent::Tick`] is handed in no later than [`Swim::next_deadline`].
 #[derive(Debug)]
 pub struct Swim {
-    config: Config,
+    config: SwimConfig,
     me: MemberRecord,
     phase: Phase,
     rng: ChaCha8Rng,
@@ -97,19 +97,19 @@ pub struct Swim {
     rumours: Rumours,
     prober: Prober,
     relays: Relays,
-    health: Health,
+    local_health: LocalHealth,
     suspicions: BTreeMap<NodeId, Suspicion>,
     admissions: Admissions,
     seeds: Seeds,
-    offers: Offers,
+    reconnects: Reconnects,
     next_gossip: Instant,
     next_push_pull: Instant,
     /// From when on lists are exchanged with a stranger again.
-    strangers_from: Instant,
+    unknown_exchange_from: Instant,
     /// Since then a stranger said what did not count.
     is_behind: bool,
-    effects: VecDeque<Effect>,
-    counters: Counters,
+    effects: VecDeque<SwimEffect>,
+    counters: SwimCounters,
 }
 
 /// Whether this member takes part.
@@ -124,16 +124,16 @@ enum Phase {
 impl Swim {
     /// A member that knows nobody, up from the start. `me` carries the persisted generation of this boot; its state
     /// is taken as alive. `seed` should differ from member to member.
-    pub fn new(config: Config, me: MemberRecord, seed: u64, now: Instant) -> Self {
+    pub fn new(config: SwimConfig, me: MemberRecord, seed: u64, now: Instant) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let me = MemberRecord { state: MemberState::Alive, ..me };
         let prober = Prober::new(&config, &mut rng, now);
         let mut spread = |period: Duration| now + period.mul_f64(rng.random_range(0.5..1.0));
         Self {
             next_push_pull: spread(config.push_pull_period),
-            offers: Offers::new(spread(config.reconnect_period)),
+            reconnects: Reconnects::new(spread(config.reconnect_period)),
             next_gossip: now,
-            strangers_from: now,
+            unknown_exchange_from: now,
             is_behind: false,
             me,
             phase: Phase::Active,
@@ -141,41 +141,41 @@ impl Swim {
             rumours: Rumours::default(),
             prober,
             relays: Relays::default(),
-            health: Health::new(config.health_max),
+            local_health: LocalHealth::new(config.local_health_max),
             suspicions: BTreeMap::new(),
             admissions: Admissions::default(),
             seeds: Seeds::new(&config, now),
             effects: VecDeque::new(),
-            counters: Counters::default(),
+            counters: SwimCounters::default(),
             rng,
             config,
         }
     }
 
     /// Takes in what happened and does what is due.
-    pub fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: SwimEvent, now: Instant) {
         self.notice_stall(now);
         match event {
-            Event::Datagram { from, message } => self.on_datagram(from, &message, now),
-            Event::PushPullRequest { exchange, message } => {
+            SwimEvent::Datagram { from, message } => self.on_datagram(from, &message, now),
+            SwimEvent::PushPullRequest { exchange, message } => {
                 self.on_push_pull_request(exchange, &message, now);
             }
-            Event::PushPullReply { from, message } => self.on_push_pull_reply(from, &message, now),
-            Event::TcpPingRequest { exchange, message } => self.on_tcp_ping_request(exchange, &message),
-            Event::TcpPingResult { seq, target, outcome } => {
+            SwimEvent::PushPullReply { from, message } => self.on_push_pull_reply(from, &message, now),
+            SwimEvent::TcpPingRequest { exchange, message } => self.on_tcp_ping_request(exchange, &message),
+            SwimEvent::TcpPingResult { seq, target, outcome } => {
                 self.on_tcp_ping_result(seq, target, &outcome, now);
             }
-            Event::ConnectionRefused { id } => self.on_refused(id, now),
-            Event::Join { seeds } => self.on_join(&seeds, now),
-            Event::Introduced { addresses } => self.on_introduced(&addresses),
-            Event::Leave => self.on_leave(now),
-            Event::Tick => {}
+            SwimEvent::ConnectionRefused { id } => self.on_refused(id, now),
+            SwimEvent::Join { seeds } => self.on_join(&seeds, now),
+            SwimEvent::Introduced { addresses } => self.on_introduced(&addresses),
+            SwimEvent::Leave => self.on_leave(now),
+            SwimEvent::Tick => {}
         }
         self.run_timers(now);
         debug_assert_eq!(self.check(), Ok(()), "an invariant of the membership machine is broken");
     }
 
-    /// When the next [`Event::Tick`] is due; none once this member has left.
+    /// When the next [`SwimEvent::Tick`] is due; none once this member has left.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.phase == Phase::Left {
             return None;
@@ -190,13 +190,13 @@ impl Swim {
         let suspicion = self.suspicions.values().map(Suspicion::deadline).min();
         let push_pull = has_peers.then_some(self.next_push_pull);
         let join = self.seeds.deadline(has_peers);
-        let offer = Some(self.offers.deadline());
-        let catch_up = (self.is_behind && has_peers).then_some(self.strangers_from);
-        [gossip, probe, relay, suspicion, push_pull, join, offer, catch_up].into_iter().flatten().min()
+        let reconnect = Some(self.reconnects.deadline());
+        let catch_up = (self.is_behind && has_peers).then_some(self.unknown_exchange_from);
+        [gossip, probe, relay, suspicion, push_pull, join, reconnect, catch_up].into_iter().flatten().min()
     }
 
     /// The next effect to carry out.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
+    pub fn poll_effect(&mut self) -> Option<SwimEffect> {
         self.effects.pop_front()
     }
 
@@ -227,7 +227,7 @@ impl Swim {
         self.table.live_len()
     }
 
-    /// Whether a member answered since the last [`Event::Join`].
+    /// Whether a member answered since the last [`SwimEvent::Join`].
     pub const fn has_joined(&self) -> bool {
         self.seeds.has_joined()
     }
@@ -237,13 +237,13 @@ impl Swim {
         self.phase == Phase::Left
     }
 
-    /// How much this member doubts its own ears: 0 if not at all, at most [`Config::health_max`].
-    pub const fn health(&self) -> u32 {
-        self.health.score()
+    /// How much this member doubts its own ears: 0 if not at all, at most [`SwimConfig::local_health_max`].
+    pub const fn local_health(&self) -> u32 {
+        self.local_health.score()
     }
 
     /// How often each mechanism was used.
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &SwimCounters {
         &self.counters
     }
 
@@ -256,9 +256,9 @@ impl Swim {
         }
         self.counters.stalls += 1;
         self.prober.abandon();
-        self.health.worsen();
-        for case in self.suspicions.values_mut() {
-            case.postpone(late);
+        self.local_health.worsen();
+        for suspicion in self.suspicions.values_mut() {
+            suspicion.postpone(late);
         }
     }
 

@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Config, Effect, Swim, TcpPingOutcome};
+use super::{Swim, SwimConfig, SwimEffect, TcpPingOutcome};
 use crate::time::Instant;
 
 /// The probe under way, and the order of those to come.
@@ -34,7 +34,7 @@ struct Probe {
 }
 
 impl Prober {
-    pub(super) fn new(config: &Config, rng: &mut ChaCha8Rng, now: Instant) -> Self {
+    pub(super) fn new(config: &SwimConfig, rng: &mut ChaCha8Rng, now: Instant) -> Self {
         let next = now + config.probe_period.mul_f64(rng.random_range(0.0..1.0));
         // Numbers of an earlier life must not match; small ones are short on the wire.
         let seq = u64::from(rng.random::<u32>() >> 1);
@@ -88,7 +88,7 @@ impl Swim {
     }
 
     fn start_probe(&mut self, now: Instant) {
-        self.prober.next = now + self.health.stretch(self.config.probe_period);
+        self.prober.next = now + self.local_health.stretch(self.config.probe_period);
         if self.prober.order.is_empty() {
             self.prober.order = self.table.live().collect();
             self.prober.order.shuffle(&mut self.rng);
@@ -97,7 +97,7 @@ impl Swim {
         let Some(to) = self.table.get(target).map(|member| member.record.address) else { return };
         let seq = self.prober.next_seq();
         self.counters.probes += 1;
-        let ask_at = Some(now + self.health.stretch(self.config.ping_timeout));
+        let ask_at = Some(now + self.local_health.stretch(self.config.ping_timeout));
         self.prober.current =
             Some(Probe { target, seq, ask_at, heard_anybody: false, answered_over_tcp: false });
         self.send(to, target, DatagramBody::Ping { seq, target });
@@ -114,7 +114,7 @@ impl Swim {
         if let Some(record) = self.table.get(target).map(|member| member.record.clone()) {
             let (to, timeout) = (record.address, self.prober.next.since(now));
             let message = TcpPing { target, believed: Some(record) };
-            self.effects.push_back(Effect::TcpPing { seq, to, message, timeout });
+            self.effects.push_back(SwimEffect::TcpPing { seq, to, message, timeout });
         }
     }
 
@@ -123,12 +123,12 @@ impl Swim {
         let Some(probe) = self.prober.current.take() else { return };
         if probe.answered_over_tcp {
             self.counters.tcp_acks += 1;
-            self.health.improve();
+            self.local_health.improve();
             self.table.note_answer(probe.target, false);
             return;
         }
         if !probe.heard_anybody {
-            self.health.worsen();
+            self.local_health.worsen();
         }
         self.suspect(probe.target, now);
     }
@@ -161,7 +161,7 @@ impl Swim {
     /// The probe under way was answered over UDP.
     fn end_well(&mut self, target: NodeId) {
         self.prober.current = None;
-        self.health.improve();
+        self.local_health.improve();
         self.table.note_answer(target, true);
     }
 
@@ -178,7 +178,7 @@ impl Swim {
         }
         // The shell knows the founder.
         let message = TcpPong { record: self.me.clone(), founder: None };
-        self.effects.push_back(Effect::AnswerTcpPing { exchange, message });
+        self.effects.push_back(SwimEffect::AnswerTcpPing { exchange, message });
     }
 
     pub(super) fn on_tcp_ping_result(
@@ -197,7 +197,7 @@ impl Swim {
                     probe.answered_over_tcp = true;
                 }
                 // A suspect contradicts in its answer.
-                self.hear_from(record, now);
+                self.receive_self_record(record, now);
             }
             TcpPingOutcome::Answered { .. } | TcpPingOutcome::Refused => self.on_refused(target, now),
             TcpPingOutcome::TimedOut => {}

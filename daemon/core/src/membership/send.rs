@@ -8,9 +8,9 @@ use idunno_shared::wire::membership::{
     MAX_RUMOURS, MemberRecord, MemberState, Rumour,
 };
 
-use super::learn::Source;
+use super::merge::Source;
 use super::suspicion::Suspicion;
-use super::{Effect, Phase, Swim};
+use super::{Phase, Swim, SwimEffect};
 use crate::time::Instant;
 
 /// What a datagram's rumours may take, in bytes.
@@ -21,8 +21,8 @@ impl Swim {
         if self.phase == Phase::Left || message.from == self.me.id {
             return;
         }
-        self.hear_rumours(address, message, now);
-        self.meet_stranger(address, message.from, now);
+        self.receive_rumours(address, message, now);
+        self.exchange_with_unknown(address, message.from, now);
         match message.body {
             DatagramBody::Ping { seq, target } => self.on_ping(message.from, address, seq, target),
             DatagramBody::Ack { seq } => self.on_ack(message.from, seq),
@@ -37,16 +37,16 @@ impl Swim {
 
     /// What a member on the list passes on counts. Of a stranger only what it says of this member, and of itself once
     /// it is dialled back.
-    fn hear_rumours(&mut self, address: SocketAddr, message: &Datagram, now: Instant) {
+    fn receive_rumours(&mut self, address: SocketAddr, message: &Datagram, now: Instant) {
         let is_member = self.table.get(message.from).is_some_and(|member| member.record.state.is_live());
         let mut remark = None;
         for rumour in message.rumours.as_slice() {
             let record = &rumour.record;
             if record.id == message.from && !self.is_admitted(record) {
-                self.consider(record, now);
+                self.dial_back(record, now);
             } else if is_member || record.id == message.from || record.id == self.me.id {
-                remark = self.remark_on(record).or(remark);
-                self.learn(record, Source::Rumour(rumour.witnesses.as_slice()), now);
+                remark = self.correction_for(record).or(remark);
+                self.merge(record, Source::Rumour(rumour.witnesses.as_slice()), now);
             } else {
                 self.counters.unvouched += 1;
             }
@@ -58,11 +58,11 @@ impl Swim {
 
     /// Whoever is not heard of, but speaks to this member, knows more: lists are exchanged with it, which dials it too;
     /// or, when that was done just now, with anybody in a while, since what the stranger passed on did not count.
-    fn meet_stranger(&mut self, address: SocketAddr, from: NodeId, now: Instant) {
+    fn exchange_with_unknown(&mut self, address: SocketAddr, from: NodeId, now: Instant) {
         if self.table.get(from).is_some() || self.phase != Phase::Active {
-        } else if self.strangers_from <= now {
-            self.strangers_from = now + self.config.reconnect_period;
-            self.counters.strangers += 1;
+        } else if self.unknown_exchange_from <= now {
+            self.unknown_exchange_from = now + self.config.reconnect_period;
+            self.counters.unknown_senders += 1;
             self.start_push_pull(address, None, now);
         } else {
             self.is_behind = true;
@@ -74,7 +74,7 @@ impl Swim {
     /// If it is of this member: that it has been contradicted. If the suspect is dead: others, who know that, probe it no
     /// more, so they confirm the suspicion by what they know. The death itself they do not tell: it may have been a
     /// partition's, now healed, and the suspect about to contradict.
-    fn remark_on(&self, record: &MemberRecord) -> Option<Rumour> {
+    fn correction_for(&self, record: &MemberRecord) -> Option<Rumour> {
         let known = self.record_of(record.id).filter(|known| known.precedence() > record.precedence())?;
         if record.state == MemberState::Alive {
             None
@@ -113,13 +113,13 @@ impl Swim {
             self.rumours.mark_sent(rumour.record.id, limit);
         }
         let message = Datagram { from: self.me.id, body, rumours: Bounded::first_of(rumours) };
-        self.effects.push_back(Effect::SendDatagram { to, message });
+        self.effects.push_back(SwimEffect::SendDatagram { to, message });
     }
 
     fn rumour_of(&self, id: NodeId) -> Option<Rumour> {
         let record = self.record_of(id)?.clone();
-        let case = self.suspicions.get(&id);
-        let witnesses = Bounded::first_of(case.into_iter().flat_map(Suspicion::witnesses));
+        let suspicion = self.suspicions.get(&id);
+        let witnesses = Bounded::first_of(suspicion.into_iter().flat_map(Suspicion::witnesses));
         Some(Rumour { record, witnesses })
     }
 
@@ -136,7 +136,7 @@ impl Swim {
         if let Phase::Leaving(rounds) = self.phase {
             if rounds == 0 || peers.is_empty() {
                 self.phase = Phase::Left;
-                self.effects.push_back(Effect::LeaveDone);
+                self.effects.push_back(SwimEffect::LeaveDone);
                 return;
             }
             self.phase = Phase::Leaving(rounds - 1);

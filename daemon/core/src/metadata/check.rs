@@ -34,8 +34,8 @@ impl Job {
         ensure(answered == *done, || format!("{id}: segments answer {answered:?}, done are {done:?}"))?;
         ensure(self.statistics.count() == done.len(), || format!("{id}: {:?}", self.statistics))?;
         self.statistics.check().map_err(|error| format!("{id}: {error}"))?;
-        let buried: RangeSet = self.letters.keys().map(|index| *index..index + 1).collect();
-        ensure(buried == *dead, || format!("{id}: letters of {buried:?}, dead are {dead:?}"))?;
+        let marked_dead: RangeSet = self.dead_letters.keys().map(|index| *index..index + 1).collect();
+        ensure(marked_dead == *dead, || format!("{id}: dead_letters of {marked_dead:?}, dead are {dead:?}"))?;
 
         let all_decided = done.len() + dead.len() == *submitted;
         let cancelled = self.state == JobState::Cancelled;

@@ -45,7 +45,7 @@ pub enum Action {
         /// The job.
         job: JobId,
         /// The queries.
-        letters: Vec<Letter>,
+        dead_letters: Vec<DeadLetterRecord>,
     },
     /// The cluster stops a running job, because every batch of it fails.
     PauseJob {
@@ -116,7 +116,7 @@ pub struct HolderChange {
 
 /// A query that failed for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
+pub struct DeadLetterRecord {
     /// The query's number.
     pub index: u64,
     /// Why; cut to [`idunno_shared::wire::jobs::REASON_BYTES_MAX`] bytes.

@@ -16,7 +16,7 @@ use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Artefact, Letter, Manifest, Query, Records, State, Statistics, cut_reason};
+use super::{Applied, Artefact, DeadLetterRecord, Manifest, Query, Records, State, Statistics, cut_reason};
 use crate::ranges::RangeSet;
 
 /// Most jobs; none is dropped but by a person, because its results stay.
@@ -63,7 +63,7 @@ pub struct Job {
     /// The queries that failed for good.
     pub dead: RangeSet,
     /// Why they did, by query.
-    pub letters: OrdMap<u64, Arc<Letter>>,
+    pub dead_letters: OrdMap<u64, Arc<DeadLetterRecord>>,
     /// The results, in order of commit.
     pub segments: Vector<Arc<Segment>>,
     /// Its figures.
@@ -114,7 +114,7 @@ impl Job {
             labels: None,
             done: RangeSet::new(),
             dead: RangeSet::new(),
-            letters: OrdMap::new(),
+            dead_letters: OrdMap::new(),
             segments: Vector::new(),
             statistics: Statistics::default(),
             created_ms: now_ms,

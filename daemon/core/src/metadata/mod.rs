@@ -29,13 +29,13 @@ use idunno_shared::wire::refusal::Refusal;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-mod answers;
 mod blobs;
 mod check;
 mod command;
-mod endings;
+mod completions;
+mod dataset_freeze;
 mod files;
-mod inputs;
+mod job_lifecycle;
 mod jobs;
 mod manifest;
 mod models;
@@ -45,12 +45,12 @@ mod statistics;
 mod tests;
 mod views;
 
-pub use answers::{BATCHES_PER_COMMIT_MAX, LETTERS_PER_COMMAND_MAX};
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
-pub use command::{Action, Applied, Command, HolderChange, Letter};
-pub use endings::results_file;
+pub use command::{Action, Applied, Command, DeadLetterRecord, HolderChange};
+pub use completions::{BATCHES_PER_COMMIT_MAX, LETTERS_PER_COMMAND_MAX};
+pub use dataset_freeze::{Block, FileKind, Inputs, RECORD_BYTES_MAX, Records, Span};
 pub use files::{File, Version};
-pub use inputs::{Block, FileKind, Inputs, RECORD_BYTES_MAX, Records, Span};
+pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, Job, QUERIES_PER_JOB_MAX, Segment};
 pub use manifest::{Manifest, Query};
 pub use models::{Artefact, MODELS_MAX, Model, PREDEFINED_MODELS};
@@ -145,7 +145,7 @@ impl State {
             Action::CommitSegment { worker, job, segment, batches } => {
                 self.commit_segment(*worker, *job, segment, batches)
             }
-            Action::DeadLetters { job, letters } => self.bury(*job, letters),
+            Action::DeadLetters { job, dead_letters } => self.mark_dead(*job, dead_letters),
             Action::PauseJob { job, reason } => self.pause_job(*job, reason),
             Action::ModelTrained { model, version, size, extents, training, metrics, report } => {
                 let report = report.as_ref().map(std::slice::from_ref);

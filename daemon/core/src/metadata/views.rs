@@ -158,17 +158,17 @@ impl State {
         limit: u32,
     ) -> Result<(Vec<DeadLetter>, bool), Refusal> {
         let job = self.job_or_refusal(job)?;
-        let letters = job.letters.range(from..).filter_map(|(index, letter)| {
+        let dead_letters = job.dead_letters.range(from..).filter_map(|(index, dead_letter)| {
             Some(DeadLetter {
                 index: *index,
                 name: job.input_name(*index)?,
-                reason: letter.reason.clone(),
-                worker: letter.worker,
-                attempts: letter.attempts,
+                reason: dead_letter.reason.clone(),
+                worker: dead_letter.worker,
+                attempts: dead_letter.attempts,
                 dropped: !job.held.contains(*index),
             })
         });
-        Ok(page(letters, limit))
+        Ok(page(dead_letters, limit))
     }
 
     /// The models, predefined ones included; their state at each worker is the shell's to add.

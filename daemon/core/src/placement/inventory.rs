@@ -6,7 +6,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::blobs::COPIES;
 
-use super::{Members, Upkeep};
+use super::{Members, ReplicationPlanner};
 use crate::metadata::{BlobTable, State};
 
 /// What one page of an inventory calls for.
@@ -16,7 +16,7 @@ pub struct Reconciled {
     pub add: Vec<Digest>,
     /// Recorded, but not there: the record is to be dropped.
     pub remove: Vec<Digest>,
-    /// There, but not wanted there: to be deleted, each after [`Upkeep::may_collect`].
+    /// There, but not wanted there: to be deleted, each after [`ReplicationPlanner::may_collect`].
     pub collect: Vec<Digest>,
 }
 
@@ -44,7 +44,7 @@ pub struct Page<'a> {
     pub last: bool,
 }
 
-impl Upkeep {
+impl ReplicationPlanner {
     /// A page of a member's inventory is about to be asked for; at most one a member at a time. Orders to delete below
     /// the number that comes out are to be void there before the page is made.
     pub fn ask_inventory(&mut self, state: &State, node: NodeId) -> u64 {
@@ -56,7 +56,7 @@ impl Upkeep {
 
     /// Compares a page of an inventory with the metadata; nothing comes out of a page that was not asked for.
     ///
-    /// The page shows the disk at some moment since [`Upkeep::ask_inventory`]: what was recorded only since may be
+    /// The page shows the disk at some moment since [`ReplicationPlanner::ask_inventory`]: what was recorded only since may be
     /// missing from it and there all the same, what was deleted since may be in it and gone. What comes out is to be
     /// in the metadata before the member's next page is asked for.
     pub fn reconcile(&mut self, state: &State, members: &Members, page: Page<'_>) -> Reconciled {

@@ -2,7 +2,7 @@
 //!
 //! Decides, from the metadata and from who answers: the members for a new blob ([`choose`]); which blobs are to be
 //! copied where, which copies are too many, which blobs nothing refers to, and what to make of a member's inventory
-//! ([`Upkeep`]). It orders nothing itself: the shell sends the orders, and puts their outcomes into the log.
+//! ([`ReplicationPlanner`]). It orders nothing itself: the shell sends the orders, and puts their outcomes into the log.
 //!
 //! Sources: rendezvous hashing (Thaler and Ravishankar 1998) with weights (Schindelhauer and Schomaker 2005).
 //!
@@ -10,7 +10,7 @@
 //! - a copy is planned only of what is referred to, from a live recorded holder to a live member that is none;
 //! - a copy of something referred to is given up only while [`COPIES`](idunno_shared::wire::blobs::COPIES) other live
 //!   members are recorded to hold it, and its record goes before its bytes do: nothing counts on what is being deleted;
-//! - at most [`Config::copies_per_member`] copies are under way to, and as many from, each member.
+//! - at most [`ReplicationConfig::copies_per_member`] copies are under way to, and as many from, each member.
 //!
 //! Bounds: each plan has at most as many entries as its constant says. Memory grows with the blobs that need something.
 //! A change of who answers costs one pass over all blobs, all else costs in proportion to what changed.
@@ -21,17 +21,19 @@ use idunno_shared::ids::NodeId;
 
 use crate::time::Instant;
 
+mod blob_index;
 mod inventory;
 mod rendezvous;
-mod survey;
+mod replication;
 #[cfg(test)]
 mod tests;
-mod upkeep;
 
+pub use blob_index::{Holdings, StoreTotals};
 pub use inventory::{Page, Reconciled};
 pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
-pub use survey::{Figures, Holdings};
-pub use upkeep::{Config, CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, TRIMS_PER_PLAN_MAX, Upkeep};
+pub use replication::{
+    CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, ReplicationConfig, ReplicationPlanner, TRIMS_PER_PLAN_MAX,
+};
 
 /// Who answers, as far as the coordinator knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

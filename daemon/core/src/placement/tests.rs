@@ -95,7 +95,7 @@ fn the_fewest_copies_go_first_and_three_wait_for_the_absent() {
     let waits = put(&mut state, "waits", &[1, 2, 3, 4]);
     let hurries = put(&mut state, "hurries", &[1, 4, 5, 6]);
     put(&mut state, "lost", &[4, 5, 6]);
-    let mut upkeep = Upkeep::new(Config::default(), 1);
+    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     let members = members(&[1, 2, 3, 7], &[4, 5, 6]);
     let tasks = upkeep.plan(&state, &members, later(1));
     assert!(tasks.iter().all(|task| task.blob.digest == hurries && task.sources == [node(1)]), "{tasks:?}");
@@ -114,7 +114,10 @@ fn copies_are_bounded_by_target_and_source_and_failures_wait() {
     for number in 0..50 {
         put(&mut state, &format!("f{number}"), &[1]);
     }
-    let mut upkeep = Upkeep::new(Config { copies_per_member: 3, ..Config::default() }, 1);
+    let mut upkeep = ReplicationPlanner::new(
+        ReplicationConfig { copies_per_member: 3, ..ReplicationConfig::default() },
+        1,
+    );
     let members = members(&[1, 2], &[]);
     let tasks = upkeep.plan(&state, &members, later(0));
     assert_eq!(tasks.len(), 3);
@@ -138,7 +141,7 @@ fn copies_are_bounded_by_target_and_source_and_failures_wait() {
 fn surplus_goes_only_while_four_others_answer() {
     let mut state = State::new();
     let digest = put(&mut state, "f", &[1, 2, 3, 4, 5]);
-    let mut upkeep = Upkeep::new(Config::default(), 1);
+    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     assert!(upkeep.trim(&state, &members(&[1, 2, 3, 4], &[5])).is_empty());
     let all = members(&[1, 2, 3, 4, 5], &[]);
     let trims = upkeep.trim(&state, &all);
@@ -159,7 +162,7 @@ fn garbage_is_forgotten_and_then_collected_at_the_living() {
     let digest = put(&mut state, "f", &[1, 2]);
     put(&mut state, "kept", &[1, 2]);
     delete(&mut state, "f");
-    let mut upkeep = Upkeep::new(Config::default(), 1);
+    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     let members = members(&[1], &[2]);
     let garbage = upkeep.garbage(&state, &members);
     assert_eq!(garbage, Garbage { collect: BTreeMap::from([(node(1), vec![digest])]), forget: vec![digest] });
@@ -177,7 +180,7 @@ fn an_inventory_sets_the_records_right() {
     let lost = put(&mut state, "lost", &[1, 2]);
     let short = put(&mut state, "short", &[2]);
     let surplus = put(&mut state, "surplus", &[2, 3, 4, 5]);
-    let mut upkeep = Upkeep::new(Config::default(), 1);
+    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     upkeep.ask_inventory(&state, node(1));
     let fresh = put(&mut state, "fresh", &[1, 2]);
     let unknown = Digest::of(b"unknown");
@@ -212,7 +215,7 @@ fn a_member_whose_copies_all_fail_is_left_alone_for_a_while() {
     for number in 0..500 {
         put(&mut state, &format!("f{number}"), &[1]);
     }
-    let mut upkeep = Upkeep::new(Config::default(), 1);
+    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     let (members, mut tried) = (members(&[1, 2, 3], &[]), 0);
     for step in 0..100 {
         let now = Instant::START + Duration::from_millis(step);
@@ -232,7 +235,7 @@ fn a_full_member_is_asked_for_no_copy() {
     put(&mut state, "f", &[1]);
     let mut members = members(&[1, 2, 3], &[]);
     members.live.insert(node(2), 0);
-    let tasks = Upkeep::new(Config::default(), 1).plan(&state, &members, later(0));
+    let tasks = ReplicationPlanner::new(ReplicationConfig::default(), 1).plan(&state, &members, later(0));
     assert_eq!(tasks.iter().map(|task| task.target).collect::<Vec<_>>(), [node(3)]);
 }
 
@@ -246,7 +249,8 @@ fn records_of_members_long_gone_are_dropped_once_all_copies_are_there() {
         apply(&mut state, Action::Holders(vec![add]));
         assert!(state.holders(&digest).contains(&node(live)), "a new copy is always recorded");
     }
-    let (mut upkeep, members) = (Upkeep::new(Config::default(), 1), members(&[1, 2, 3, 4], &[]));
+    let (mut upkeep, members) =
+        (ReplicationPlanner::new(ReplicationConfig::default(), 1), members(&[1, 2, 3, 4], &[]));
     let trims = upkeep.trim(&state, &members);
     apply(&mut state, Action::Holders(trims));
     assert_eq!(state.holders(&digest), [node(1), node(2), node(3), node(4)]);

@@ -9,7 +9,7 @@ pub(super) const MODELS_MAX: usize = 256;
 
 /// The scheduler's settings. The defaults work for workers that report every second.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct SchedulerConfig {
     /// How long a lease lives without a report that lists it, and how long a silent worker counts as live.
     /// At least three reports.
     pub lease: Duration,
@@ -42,7 +42,7 @@ pub struct Config {
     pub training_repeat: Duration,
 }
 
-impl Default for Config {
+impl Default for SchedulerConfig {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(5),

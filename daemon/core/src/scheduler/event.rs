@@ -33,7 +33,7 @@ pub struct JobSpec {
 /// Events that stem from the metadata log (`Job`, `JobEnded`, `Committed`, `DeadLettersCommitted`, and the model
 /// events) come in log order. On term start every unfinished started job comes before the first report.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum SchedulerEvent {
     /// A job started, or changed: state, batch size, weight, dead letters to be tried again. Replaces what was known.
     Job(JobSpec),
     /// In what jobs are equal from now on; by rate before it is said.
@@ -125,7 +125,7 @@ pub struct RanBatch {
 
 /// What is to be done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum SchedulerEffect {
     /// Answer the worker's newest report. When a report comes while an older one of the same worker is unanswered,
     /// the shell answers the older with empty orders, before it hands over the newer.
     Answer {
@@ -134,16 +134,16 @@ pub enum Effect {
         /// The answer.
         plan: OrdersPlan,
     },
-    /// Put these queries among the job's dead letters, then say [`Event::DeadLettersCommitted`], or
-    /// [`Event::DeadLettersRefused`]. To be repeated while the outcome is unknown and this term lasts: the queries are
+    /// Put these queries among the job's dead letters, then say [`SchedulerEvent::DeadLettersCommitted`], or
+    /// [`SchedulerEvent::DeadLettersRefused`]. To be repeated while the outcome is unknown and this term lasts: the queries are
     /// not leased meanwhile.
     DeadLetter {
         /// The job.
         job: JobId,
         /// The queries, in order.
-        letters: Vec<DeadQuery>,
+        dead_letters: Vec<DeadQuery>,
     },
-    /// Pause the job, then say [`Event::Job`]. Nothing of it is leased until that event says that it runs.
+    /// Pause the job, then say [`SchedulerEvent::Job`]. Nothing of it is leased until that event says that it runs.
     PauseJob {
         /// The job.
         job: JobId,

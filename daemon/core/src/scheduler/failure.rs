@@ -3,7 +3,7 @@
 //! A range that failed is tried again, halved, or dead, as its history says (`history.rs`). A worker that could not run
 //! anything rests for a growing time.
 //!
-//! A job that never had an answer, committed or not, and fails [`pause_failures`](super::Config::pause_failures) batches in a row at 2
+//! A job that never had an answer, committed or not, and fails [`pause_failures`](super::SchedulerConfig::pause_failures) batches in a row at 2
 //! workers or more (or at all there are) is paused, for then the model is broken, not the data. A worker that fails
 //! three batches in a row of a job that others can serve rests from that job.
 
@@ -16,7 +16,7 @@ use idunno_shared::wire::jobs::{Fault, FaultKind, Lease, QueryRange};
 use super::history::Verdict;
 use super::job::{Piece, span};
 use super::worker::Stage;
-use super::{DeadQuery, Effect, Scheduler};
+use super::{DeadQuery, Scheduler, SchedulerEffect};
 use crate::ranges::RangeSet;
 
 impl Scheduler {
@@ -29,7 +29,7 @@ impl Scheduler {
         }
         let able: BTreeSet<NodeId> =
             self.workers.iter().filter(|(_, w)| self.has_model(w, job)).map(|(node, _)| *node).collect();
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         for fault in faults {
             for range in &fault.ranges {
                 let (named, leased) = (span(*range), span(lease.range));
@@ -42,7 +42,7 @@ impl Scheduler {
                     // A batch that failed as a whole says nothing about the part of it that is still open.
                     let is_part = fault.kind == FaultKind::Inference && piece.range != range;
                     if !is_part && fault.kind != FaultKind::Worker {
-                        self.judge(node, lease.job, piece, fault, &able, &mut letters);
+                        self.judge(node, lease.job, piece, fault, &able, &mut dead_letters);
                     } else if let Some(job) = self.jobs.get_mut(&lease.job) {
                         job.wait(piece);
                     }
@@ -50,10 +50,10 @@ impl Scheduler {
             }
         }
         self.drop_empty_leases(node);
-        self.statistics.dead_letters += letters.len() as u64;
-        if !letters.is_empty() {
-            letters.sort_by_key(|letter| letter.index);
-            self.effects.push_back(Effect::DeadLetter { job: lease.job, letters });
+        self.statistics.dead_letters += dead_letters.len() as u64;
+        if !dead_letters.is_empty() {
+            dead_letters.sort_by_key(|dead_letter| dead_letter.index);
+            self.effects.push_back(SchedulerEffect::DeadLetter { job: lease.job, dead_letters });
         }
         self.blame(node, lease.job, faults, &able);
         self.work_appeared = true;
@@ -103,7 +103,7 @@ impl Scheduler {
         mut piece: Piece,
         fault: &Fault,
         able: &BTreeSet<NodeId>,
-        letters: &mut Vec<DeadQuery>,
+        dead_letters: &mut Vec<DeadQuery>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let count = piece.range.end - piece.range.start;
@@ -119,7 +119,7 @@ impl Scheduler {
             }
             Verdict::Dead => {
                 job.dying.insert(piece.range.clone());
-                letters.extend(piece.range.map(|index| DeadQuery {
+                dead_letters.extend(piece.range.map(|index| DeadQuery {
                     index,
                     reason: fault.reason.clone(),
                     worker: node,
@@ -151,7 +151,7 @@ impl Scheduler {
                 "the first {failures} batches failed, on {workers} workers; the last reason: {}",
                 fault.reason
             );
-            self.effects.push_back(Effect::PauseJob { job: id, reason });
+            self.effects.push_back(SchedulerEffect::PauseJob { job: id, reason });
         }
     }
 }

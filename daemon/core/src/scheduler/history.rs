@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | bad input | once more on another worker if there is one, then dead |
 //! | inference | up to 3 different workers (all, if there are fewer, and at least 3 tries); then a range is halved, a single query is dead |
-//! | fetch | again after a growing delay; after 5 tries and [`fetch_patience`](super::Config::fetch_patience) a range is halved and each half has one try left, a single query is dead. Its holders may be away, as after a power cut: that is no fault of the data |
+//! | fetch | again after a growing delay; after 5 tries and [`fetch_patience`](super::SchedulerConfig::fetch_patience) a range is halved and each half has one try left, a single query is dead. Its holders may be away, as after a power cut: that is no fault of the data |
 //! | worker | the range returns unblamed |
 //!
 //! Source: bisection and distinct workers against the blame of neighbours, as seen in Dask and Ray Data.
@@ -18,7 +18,7 @@ use std::time::Duration;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::FaultKind;
 
-use super::Config;
+use super::SchedulerConfig;
 use crate::time::Instant;
 
 /// Different workers that try a range before it is halved or dead.
@@ -86,7 +86,7 @@ impl History {
         worker: NodeId,
         range: &Range<u64>,
         able: &BTreeSet<NodeId>,
-        config: &Config,
+        config: &SchedulerConfig,
         now: Instant,
     ) -> Verdict {
         let give_up = if range.end - range.start == 1 { Verdict::Dead } else { Verdict::Halve };
@@ -154,7 +154,12 @@ impl Breaker {
     }
 
     /// A batch failed; says whether the job is to be paused.
-    pub(super) fn failed(&mut self, worker: NodeId, able: &BTreeSet<NodeId>, config: &Config) -> bool {
+    pub(super) fn failed(
+        &mut self,
+        worker: NodeId,
+        able: &BTreeSet<NodeId>,
+        config: &SchedulerConfig,
+    ) -> bool {
         if self.has_succeeded {
             return false;
         }

@@ -2,7 +2,7 @@
 //! and otherwise returned.
 //!
 //! A lease returns at its expiry, at its worker's death, at the worker's next generation, and when the worker does
-//! not know it: two reports that lack it, [`absence_grace`](super::Config::absence_grace) apart, for the first may
+//! not know it: two reports that lack it, [`absence_grace`](super::SchedulerConfig::absence_grace) apart, for the first may
 //! have been sent before the grant arrived. (A report does not say which answer it follows. If the network is
 //! slower than that, the range is run twice and the first commit wins.) A draining worker starts nothing, so there
 //! one such report is enough.

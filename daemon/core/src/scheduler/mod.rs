@@ -9,7 +9,7 @@
 //!
 //! **Invariants** ([`Scheduler::check`]): each open query of a job waits, is leased, or is about to be a dead letter,
 //! and only one of them; no query is in more than two leases, and in a second one only as a copy at another worker
-//! (`speculation.rs`); a worker is granted at most [`leases_per_worker`](Config::leases_per_worker) leases beside those
+//! (`speculation.rs`); a worker is granted at most [`leases_per_worker`](SchedulerConfig::leases_per_worker) leases beside those
 //! that have run; grants go to live, ready workers that stay and have the job's model loaded in the job's version.
 //!
 //! **Bounds**: workers, models and leases of a report, pieces of a job: see the constants of the parts. One event
@@ -17,6 +17,7 @@
 //!
 //! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock.
 
+mod assignment;
 mod check;
 mod config;
 mod event;
@@ -26,10 +27,9 @@ mod hang;
 mod history;
 mod job;
 mod lease;
-mod line;
 mod locality;
-mod orders;
 mod pace;
+mod reports;
 mod service;
 mod sharing;
 mod sizing;
@@ -46,13 +46,15 @@ use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
 
-pub use config::Config;
-pub use event::{Committed, DeadQuery, Effect, Event, JobSpec, OrdersPlan, RanBatch, SharedBecause};
+pub use config::SchedulerConfig;
+pub use event::{
+    Committed, DeadQuery, JobSpec, OrdersPlan, RanBatch, SchedulerEffect, SchedulerEvent, SharedBecause,
+};
 
 use crate::ranges::RangeSet;
 use crate::time::Instant;
+use assignment::AssignmentLine;
 use job::{Job, Piece};
-use line::Line;
 use pace::Usual;
 use training::Trainings;
 use worker::Worker;
@@ -60,7 +62,7 @@ use worker::Worker;
 /// The machine of one term.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    config: Config,
+    config: SchedulerConfig,
     term: Term,
     now: Instant,
     jobs: BTreeMap<JobId, Job>,
@@ -68,18 +70,18 @@ pub struct Scheduler {
     trainings: Trainings,
     usual: Usual,
     policy: Policy,
-    line: Line,
+    line: AssignmentLine,
     /// Whether the line was laid in this term, and when the rates were last compared with it.
     is_shared: bool,
     rates_seen: Instant,
     /// End of the claim grace.
     claims_until: Instant,
     /// Expected workers that have not reported yet, once it is known whom to expect.
-    unheard: Option<BTreeSet<NodeId>>,
+    unreported: Option<BTreeSet<NodeId>>,
     /// This event made work that waiting workers may take.
     work_appeared: bool,
     deadline: Option<Instant>,
-    effects: VecDeque<Effect>,
+    effects: VecDeque<SchedulerEffect>,
     statistics: Statistics,
 }
 
@@ -144,7 +146,7 @@ pub struct WorkerView<'a> {
 
 impl Scheduler {
     /// The scheduler of the coordinator of `term`, which begins now.
-    pub fn new(config: Config, term: Term, now: Instant) -> Self {
+    pub fn new(config: SchedulerConfig, term: Term, now: Instant) -> Self {
         let claims_until = now + config.claim_grace;
         Self {
             config,
@@ -155,11 +157,11 @@ impl Scheduler {
             trainings: Trainings::default(),
             usual: Usual::default(),
             policy: Policy::default(),
-            line: Line::default(),
+            line: AssignmentLine::default(),
             is_shared: false,
             rates_seen: now,
             claims_until,
-            unheard: None,
+            unreported: None,
             work_appeared: false,
             deadline: Some(claims_until),
             effects: VecDeque::new(),
@@ -168,7 +170,7 @@ impl Scheduler {
     }
 
     /// Takes note of an event. Time never goes back; drain the effects before the next event.
-    pub fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: SchedulerEvent, now: Instant) {
         self.now = self.now.max(now);
         self.work_appeared = self.deadline.is_some_and(|deadline| deadline <= self.now);
         if self.work_appeared {
@@ -184,43 +186,43 @@ impl Scheduler {
         self.deadline = self.earliest();
     }
 
-    fn dispatch(&mut self, event: Event) {
+    fn dispatch(&mut self, event: SchedulerEvent) {
         match event {
-            Event::Job(spec) => self.on_job(spec),
-            Event::Policy(policy) => self.on_policy(policy),
-            Event::JobEnded(job) => self.on_job_ended(job),
-            Event::ExpectedWorkers(expected) => self.on_expected(expected),
-            Event::Report(report) => self.on_report(&report),
-            Event::WorkerDead(node) => self.on_worker_dead(node),
-            Event::Committed(committed) => {
+            SchedulerEvent::Job(spec) => self.on_job(spec),
+            SchedulerEvent::Policy(policy) => self.on_policy(policy),
+            SchedulerEvent::JobEnded(job) => self.on_job_ended(job),
+            SchedulerEvent::ExpectedWorkers(expected) => self.on_expected(expected),
+            SchedulerEvent::Report(report) => self.on_report(&report),
+            SchedulerEvent::WorkerDead(node) => self.on_worker_dead(node),
+            SchedulerEvent::Committed(committed) => {
                 self.on_committed(&committed);
                 self.serve(committed.worker);
             }
-            Event::Failed { worker, lease, faults } => self.on_failed(worker, lease, &faults),
-            Event::DeadLettersCommitted { job, queries } => self.on_dead(job, &queries),
-            Event::DeadLettersRefused { job, queries } => self.on_not_buried(job, &queries),
-            Event::ModelWanted { model, training } => {
+            SchedulerEvent::Failed { worker, lease, faults } => self.on_failed(worker, lease, &faults),
+            SchedulerEvent::DeadLettersCommitted { job, queries } => self.on_dead(job, &queries),
+            SchedulerEvent::DeadLettersRefused { job, queries } => self.on_not_buried(job, &queries),
+            SchedulerEvent::ModelWanted { model, training } => {
                 self.trainings.want(model, training);
                 self.assign_trainings();
             }
-            Event::ModelTrained(model) | Event::ModelGone(model) => {
+            SchedulerEvent::ModelTrained(model) | SchedulerEvent::ModelGone(model) => {
                 self.trainings.forget(&model);
                 self.assign_trainings();
             }
-            Event::TrainingFailed { worker, model, reason } => {
+            SchedulerEvent::TrainingFailed { worker, model, reason } => {
                 self.on_training_failed(worker, &model, reason);
             }
-            Event::Tick => {}
+            SchedulerEvent::Tick => {}
         }
     }
 
-    /// When [`Event::Tick`] is due at the latest.
+    /// When [`SchedulerEvent::Tick`] is due at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// The next thing to do, in order.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
+    pub fn poll_effect(&mut self) -> Option<SchedulerEffect> {
         self.effects.pop_front()
     }
 

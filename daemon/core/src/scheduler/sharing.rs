@@ -12,9 +12,9 @@ use std::time::Duration;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::Policy;
 
-use super::line::Line;
+use super::assignment::AssignmentLine;
 use super::worker::Worker;
-use super::{Effect, Scheduler, SharedBecause};
+use super::{Scheduler, SchedulerEffect, SharedBecause};
 
 const RATES_PERIOD: Duration = Duration::from_secs(1);
 const MOVED_MIN: f64 = 0.05;
@@ -43,7 +43,7 @@ impl Scheduler {
         let line = self.lay();
         let reassigned = line.reassigned(&self.line);
         (self.line, self.is_shared) = (line, true);
-        self.effects.push_back(Effect::Shared { reason, shares: self.shares(), reassigned });
+        self.effects.push_back(SchedulerEffect::Shared { reason, shares: self.shares(), reassigned });
     }
 
     /// Assigns the workers when a term's first sharing is due, or when the measured rates have moved.
@@ -72,14 +72,14 @@ impl Scheduler {
         }
     }
 
-    fn lay(&self) -> Line {
+    fn lay(&self) -> AssignmentLine {
         let usable = self.workers.iter().filter(|(_, worker)| worker.is_usable(self.now, &self.config));
         let workers: Vec<_> = usable.map(|(node, worker)| (*node, self.speed(worker))).collect();
         let needs = self.needs();
         let known: Vec<u128> = needs.iter().filter_map(|(_, need)| *need).collect();
         let usual = known.iter().sum::<u128>().checked_div(known.len() as u128).unwrap_or(1);
         let jobs: Vec<_> = needs.into_iter().map(|(job, need)| (job, need.unwrap_or(usual) as f64)).collect();
-        Line::lay(&workers, &jobs)
+        AssignmentLine::lay(&workers, &jobs)
     }
 
     /// How fast a worker is, where 1 is as fast as the others.

@@ -2,7 +2,7 @@
 //!
 //! The worker with the fewest leases is taken, and one that failed this model only if there is no other. If the
 //! worker dies, restarts, falls silent, drains or loses its model server, another is taken. Failures that a worker
-//! reports are counted; after [`training_failures`](super::Config::training_failures) the model stays failed until it
+//! reports are counted; after [`training_failures`](super::SchedulerConfig::training_failures) the model stays failed until it
 //! is asked for again. After term start a worker that reports that it trains a wanted model goes on with it. Whoever
 //! trains what is not wanted of it is told to stop.
 //!
@@ -15,7 +15,7 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{ServerState, Training};
 
 use super::config::MODELS_MAX;
-use super::{Effect, Scheduler};
+use super::{Scheduler, SchedulerEffect};
 use crate::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Scheduler {
         }
         if wanted.failures >= self.config.training_failures {
             wanted.state = State::Failed;
-            self.effects.push_back(Effect::TrainingFailed { model: model.clone(), reason });
+            self.effects.push_back(SchedulerEffect::TrainingFailed { model: model.clone(), reason });
         }
         self.assign_trainings();
     }

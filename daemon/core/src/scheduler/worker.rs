@@ -15,7 +15,7 @@ use super::history::{History, back_off};
 use super::pace::Rate;
 use super::service::Window;
 use super::sizing::Sizing;
-use super::{Config, OrdersPlan, RanBatch};
+use super::{OrdersPlan, RanBatch, SchedulerConfig};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 
@@ -80,7 +80,7 @@ struct Cooldown {
 
 impl Cooldown {
     /// One more failure; the first `free` of them cost nothing.
-    fn strike(&mut self, free: u32, now: Instant, config: &Config) {
+    fn strike(&mut self, free: u32, now: Instant, config: &SchedulerConfig) {
         self.strikes = self.strikes.saturating_add(1);
         if let Some(doublings) = self.strikes.checked_sub(free + 1) {
             self.until = now + back_off(config.cooldown_base, doublings, config.cooldown_max);
@@ -148,12 +148,12 @@ impl Worker {
         self.heard = now;
     }
 
-    pub(super) fn silent_at(&self, config: &Config) -> Instant {
+    pub(super) fn silent_at(&self, config: &SchedulerConfig) -> Instant {
         self.heard + config.lease
     }
 
     /// Whether it is live, has a model server, and stays.
-    pub(super) fn is_usable(&self, now: Instant, config: &Config) -> bool {
+    pub(super) fn is_usable(&self, now: Instant, config: &SchedulerConfig) -> bool {
         now < self.silent_at(config) && self.server == ServerState::Ready && !self.draining
     }
 
@@ -165,12 +165,12 @@ impl Worker {
         self.models.get(model) == Some(&ModelState::Training)
     }
 
-    pub(super) fn wants_batch(&self, config: &Config) -> bool {
+    pub(super) fn wants_batch(&self, config: &SchedulerConfig) -> bool {
         self.parked.is_some() && self.wanted > 0 && self.has_room(Stage::Waits, config)
     }
 
     /// Whether it may hold one more lease that is so far.
-    pub(super) fn has_room(&self, stage: Stage, config: &Config) -> bool {
+    pub(super) fn has_room(&self, stage: Stage, config: &SchedulerConfig) -> bool {
         let may_work = stage == Stage::Ran || self.at_work().count() < config.leases_per_worker;
         may_work && self.leases.len() < LEASES_HELD_MAX
     }
@@ -211,12 +211,12 @@ impl Worker {
     }
 
     /// It said itself that it can run nothing.
-    pub(super) fn strike(&mut self, now: Instant, config: &Config) {
+    pub(super) fn strike(&mut self, now: Instant, config: &SchedulerConfig) {
         self.cooldown.strike(0, now, config);
     }
 
     /// It failed a batch of a job that has had answers.
-    pub(super) fn strike_job(&mut self, job: JobId, now: Instant, config: &Config) {
+    pub(super) fn strike_job(&mut self, job: JobId, now: Instant, config: &SchedulerConfig) {
         self.job_cooldowns.entry(job).or_default().strike(STRIKES - 1, now, config);
     }
 

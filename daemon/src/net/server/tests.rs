@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 
 use idunno_shared::client::connection::{CallError, Connection};
-use idunno_shared::client::door::TcpDoor;
 use idunno_shared::client::link::{Dial, DialError};
+use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::Credentials;
 use idunno_shared::security::secret::Secret;
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
@@ -10,8 +10,8 @@ use idunno_shared::wire::version::SPOKEN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::door::{Listening, MemberDoor};
 use super::super::peers::{PeerError, Peers};
+use super::super::transport::{Listener, MemberConnector};
 use super::*;
 use idunno_shared::client::frames::read_frame;
 
@@ -54,7 +54,7 @@ async fn server_of(
     limits: Limits,
 ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let local = "127.0.0.1:0".parse().unwrap();
-    let listening = Listening::bind(local, credentials).await.unwrap();
+    let listening = Listener::bind(local, credentials).await.unwrap();
     let address = listening.address();
     let (connections, _datagrams) = listening.split().unwrap();
     (address, tokio::spawn(serve(connections, Arc::new(Echo), limits, stop.clone())))
@@ -124,8 +124,10 @@ async fn clients_cannot_keep_members_out() {
     let stop = CancellationToken::new();
     let limits = Limits { greetings: 8, clients: 2, members: 2, ..Limits::default() };
     let (address, _serving) = limited_server(&stop, limits).await;
-    let (client, member) =
-        (TcpDoor::new(Credentials::insecure()), MemberDoor::new(NodeId(1), Credentials::insecure()));
+    let (client, member) = (
+        TcpConnector::new(Credentials::insecure()),
+        MemberConnector::new(NodeId(1), Credentials::insecure()),
+    );
     let mut clients = Vec::new();
     for _ in 0..limits.clients {
         clients.push(client.dial(address, Purpose::Calls).await.unwrap());
@@ -158,7 +160,7 @@ async fn an_identity_locks_neither_others_nor_members_out() {
     let limits = Limits { identity_connections: 2, identity_requests: 3, ..Limits::default() };
     let (address, _serving) = server_of(&members, &stop, limits).await;
     let open = async |credentials: &Credentials| {
-        TcpDoor::new(credentials.clone()).dial(address, Purpose::Calls).await.map(Connection::new)
+        TcpConnector::new(credentials.clone()).dial(address, Purpose::Calls).await.map(Connection::new)
     };
     let (one, other) = (open(&anna).await.unwrap(), open(&again).await.unwrap());
     match open(&anna).await.err() {
@@ -168,7 +170,7 @@ async fn an_identity_locks_neither_others_nor_members_out() {
         refused => panic!("{refused:?}"),
     }
     let berts = open(&bert).await.unwrap();
-    let member = MemberDoor::new(NodeId(1), members.clone());
+    let member = MemberConnector::new(NodeId(1), members.clone());
     let mut of_members = Vec::new();
     for _ in 0..10 {
         of_members.push(Connection::new(member.dial(address, Purpose::Calls).await.unwrap()));
@@ -222,8 +224,9 @@ async fn an_identity_locks_neither_others_nor_members_out() {
 async fn a_watcher_learns_that_there_is_no_more() {
     let stop = CancellationToken::new();
     let (address, _serving) = server(&stop).await;
-    let connection =
-        Connection::new(TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap());
+    let connection = Connection::new(
+        TcpConnector::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+    );
     let mut replies = connection.watch(Request::Control(ControlRequest::Watch)).await.unwrap();
     let mut next = async || timeout(Duration::from_secs(10), replies.recv()).await.unwrap();
     assert!(matches!(next().await, Some(Reply::Election)));
@@ -237,8 +240,9 @@ async fn a_watcher_learns_that_there_is_no_more() {
 async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
     let stop = CancellationToken::new();
     let (address, serving) = server(&stop).await;
-    let connection =
-        Connection::new(TcpDoor::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap());
+    let connection = Connection::new(
+        TcpConnector::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+    );
     let hold = {
         let connection = connection.clone();
         let request = Request::Control(ControlRequest::Join);
@@ -255,7 +259,7 @@ async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
 async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
     let stop = CancellationToken::new();
     let (address, _serving) = server(&stop).await;
-    let peers = Peers::new(Arc::new(TcpDoor::new(Credentials::insecure())));
+    let peers = Peers::new(Arc::new(TcpConnector::new(Credentials::insecure())));
     let ask = |member| {
         let request = Request::Control(ControlRequest::Leave);
         peers.call_member(member, address, request, Duration::from_secs(10))
@@ -269,7 +273,7 @@ async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
 #[tokio::test]
 async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peers = Peers::new(Arc::new(TcpDoor::new(Credentials::insecure())));
+    let peers = Peers::new(Arc::new(TcpConnector::new(Credentials::insecure())));
     let limit = Duration::from_millis(100);
     let started = tokio::time::Instant::now();
     let request = Request::Control(ControlRequest::Members);

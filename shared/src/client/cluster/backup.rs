@@ -38,7 +38,7 @@ impl Cluster {
                 Err(Broken::Refused(refusal)) => return Err(refusal.into()),
                 Err(Broken::Moved(reason)) => last = reason,
             }
-            self.known().coordinator = None;
+            self.routes().coordinator = None;
             sleep(BACK_OFF_MAX).await;
         }
         Err(self.unreachable(last))

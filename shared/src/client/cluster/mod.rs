@@ -7,8 +7,8 @@
 
 mod backup;
 mod error;
-mod known;
 mod repeat;
+mod route_cache;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::error::ClusterError;
-use self::known::{Heard, Known};
 use self::repeat::Unanswered;
+use self::route_cache::{Heard, RouteCache};
 use super::connection::Connection;
 use super::link::{Dial, DialError};
 use crate::ids::{OpId, Term};
@@ -51,13 +51,13 @@ pub struct Cluster {
 struct Shared {
     dialer: Arc<dyn Dial>,
     seeds: Vec<SocketAddr>,
-    known: Mutex<Known>,
+    routes: Mutex<RouteCache>,
 }
 
 impl Cluster {
     /// A cluster that is found through `seeds`: members, or the introducer.
     pub fn new(dialer: Arc<dyn Dial>, seeds: Vec<SocketAddr>) -> Self {
-        let shared = Shared { dialer, seeds, known: Mutex::new(Known::default()) };
+        let shared = Shared { dialer, seeds, routes: Mutex::new(RouteCache::default()) };
         Self { shared: Arc::new(shared), deadline: DEADLINE_DEFAULT }
     }
 
@@ -174,7 +174,7 @@ impl Cluster {
                 Ok(Err(reason)) => reason,
                 Err(_) => format!("{address} pushed nothing within {} s", FIRST_VIEW_TIMEOUT.as_secs()),
             };
-            self.known().coordinator = None;
+            self.routes().coordinator = None;
             if started.elapsed() + BACK_OFF_MAX > self.deadline {
                 return Err(self.unreachable(last));
             }
@@ -232,14 +232,14 @@ impl Cluster {
 
     /// Remembers members, so that the cluster is found even when all seeds are gone.
     pub fn learn(&self, members: &[MemberView]) {
-        self.known().learn(members.iter().map(|member| member.address));
+        self.routes().learn(members.iter().map(|member| member.address));
     }
 
     /// Takes it from one who learns it sooner than any member could be asked: who coordinates in `term`.
     pub fn follow(&self, term: Term, coordinator: SocketAddr) {
-        let mut known = self.known();
-        if known.is_news(term) {
-            known.coordinator = Some(coordinator);
+        let mut routes = self.routes();
+        if routes.is_news(term) {
+            routes.coordinator = Some(coordinator);
         }
     }
 
@@ -249,7 +249,7 @@ impl Cluster {
         match timeout(self.deadline, self.repeat(&request, &mut heard)).await {
             Ok(Ok((_, Reply::Refused(refusal)))) => Err(refusal.into()),
             Ok(Ok((address, reply))) => {
-                self.known().coordinator = Some(address);
+                self.routes().coordinator = Some(address);
                 Ok((address, reply))
             }
             Ok(Err(reason)) => Err(ClusterError::Untrusted(reason)),
@@ -258,27 +258,27 @@ impl Cluster {
     }
 
     async fn connection(&self, address: SocketAddr) -> Result<Connection, DialError> {
-        let open = self.known().connections.get(&address).filter(|c| !c.is_closed()).cloned();
+        let open = self.routes().connections.get(&address).filter(|c| !c.is_closed()).cloned();
         if let Some(connection) = open {
             return Ok(connection);
         }
         let connection = Connection::new(self.shared.dialer.dial(address, Purpose::Calls).await?);
-        let mut known = self.known();
-        known.connections.retain(|_, connection| !connection.is_closed());
-        known.connections.insert(address, connection.clone());
+        let mut routes = self.routes();
+        routes.connections.retain(|_, connection| !connection.is_closed());
+        routes.connections.insert(address, connection.clone());
         Ok(connection)
     }
 
     async fn learn_from_introducer(&self, introducer: &Connection) {
         let request = Request::Introduction(IntroductionRequest::Known);
         if let Ok(Reply::Introduction(reply)) = introducer.call(request, ASK_TIMEOUT).await {
-            self.known().learn(reply.members.into_iter().map(|(_, address)| address));
+            self.routes().learn(reply.members.into_iter().map(|(_, address)| address));
         }
     }
 
     /// Whom to ask, best first.
     fn candidates(&self) -> Vec<SocketAddr> {
-        self.known().candidates(&self.shared.seeds)
+        self.routes().candidates(&self.shared.seeds)
     }
 
     fn asked(&self) -> String {
@@ -290,7 +290,7 @@ impl Cluster {
         ClusterError::Unreachable { waited: self.deadline, asked: self.asked(), last }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn routes(&self) -> std::sync::MutexGuard<'_, RouteCache> {
+        self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{sleep, timeout};
 
-use super::known::Heard;
+use super::route_cache::Heard;
 use super::{ASK_TIMEOUT, BACK_OFF_MAX, Cluster, PATIENCE};
 use crate::client::connection::CallError;
 use crate::client::link::DialError;
@@ -87,7 +87,7 @@ impl Cluster {
             if untrusted > 0 && untrusted == asked.len() {
                 return Err(std::mem::take(heard).last());
             }
-            self.known().coordinator = None;
+            self.routes().coordinator = None;
             sleep(back_off).await;
             back_off = (back_off * 2).min(back_off_max);
         }
@@ -107,7 +107,7 @@ impl Cluster {
                 code: RefusalCode::NotCoordinator { coordinator, term },
                 message,
             })) => {
-                let named = coordinator.filter(|_| self.known().is_news(term));
+                let named = coordinator.filter(|_| self.routes().is_news(term));
                 Attempt::Moved(named.map(|(_, address)| address), message)
             }
             // It may be cut off from a majority that has another coordinator, or will.
@@ -137,7 +137,7 @@ impl Cluster {
         let answer = connection.call(request, limit).await;
         answer.map_err(|error| {
             if !matches!(error, CallError::Frame(_)) {
-                self.known().connections.remove(&address);
+                self.routes().connections.remove(&address);
             }
             format!("{address}: {error}").into()
         })
@@ -176,7 +176,7 @@ impl Cluster {
             }
             _ => return None,
         };
-        self.known().is_news(term).then_some(coordinator)
+        self.routes().is_news(term).then_some(coordinator)
     }
 }
 

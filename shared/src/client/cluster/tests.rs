@@ -4,8 +4,8 @@ use tokio::io::split;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::client::door::TcpDoor;
 use crate::client::frames::{read_frame, write_frame, write_greeting};
+use crate::client::transport::TcpConnector;
 use crate::ids::{Digest, NodeId};
 use crate::security::Credentials;
 use crate::wire::blobs::Holder;
@@ -75,7 +75,7 @@ async fn refusing(code: RefusalCode) -> SocketAddr {
 }
 
 fn cluster(seeds: Vec<SocketAddr>, deadline: Duration) -> Cluster {
-    Cluster::new(Arc::new(TcpDoor::new(Credentials::insecure())), seeds).with_deadline(deadline)
+    Cluster::new(Arc::new(TcpConnector::new(Credentials::insecure())), seeds).with_deadline(deadline)
 }
 
 const DEADLINE: Duration = Duration::from_secs(6);
@@ -92,7 +92,7 @@ async fn any_member_leads_to_the_coordinator() {
     let coordinator = coordinator(3).await;
     let cluster = cluster(vec![follower(None, 3).await, follower(Some(coordinator), 3).await], DEADLINE);
     is_done(&cluster).await;
-    assert_eq!(cluster.known().coordinator, Some(coordinator));
+    assert_eq!(cluster.routes().coordinator, Some(coordinator));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_slow_coordinator_is_not_left_for_one_of_an_older_term() {
     };
     let behind = follower(Some(follower(None, 2).await), 2).await;
     let cluster = cluster(vec![slow, behind], Duration::from_secs(3));
-    cluster.known().is_news(Term(5));
+    cluster.routes().is_news(Term(5));
     cluster.control(ControlRequest::Models).await.unwrap_err();
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the request went round while the coordinator had it");
 }

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use super::direct;
+use super::direct_io;
 use crate::client::frames::{FrameIoError, read_frame};
 use crate::client::link::{Link, LinkReader, LinkWriter};
 use crate::ids::{Digest, NodeId, UploadId};
@@ -405,7 +405,7 @@ pub async fn read_chunk<R>(reader: &mut R, length: usize, mut touch: impl FnMut(
 where
     R: AsyncRead + Unpin + ?Sized,
 {
-    let mut chunk = direct::chunk(length);
+    let mut chunk = direct_io::chunk(length);
     while chunk.len() < length {
         let missing = (length - chunk.len()) as u64;
         if (&mut *reader).take(missing).read_buf(&mut chunk).await? == 0 {

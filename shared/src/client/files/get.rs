@@ -19,8 +19,8 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use super::atomic_file::Target;
 use super::fetch::{EXTENTS_IN_FLIGHT, FetchError, SMALL_BYTES_MAX};
-use super::target::Target;
 use super::{Files, Progress, Unavailable};
 use crate::client::cluster::ClusterError;
 use crate::names::FileName;
@@ -316,7 +316,7 @@ impl Files {
         &self,
         extent: &PlacedBlob,
         index: usize,
-        mut sink: super::target::FileSink,
+        mut sink: super::atomic_file::FileSink,
     ) -> Result<(), FetchError> {
         self.fetch(extent, index, &mut sink).await
     }

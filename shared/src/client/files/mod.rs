@@ -16,14 +16,14 @@
 //!
 //! It does not choose holders, and it deletes nothing: the coordinator does.
 
+pub mod atomic_file;
 pub mod connection;
-pub mod direct;
+pub mod direct_io;
 pub mod fetch;
 pub mod get;
 pub mod pool;
 pub mod put;
 pub mod source;
-pub mod target;
 pub mod upload;
 
 use std::sync::Arc;

@@ -19,7 +19,7 @@ pub(super) fn content(detail: &Detail, view: &ClusterView) -> Content {
         (Target::Member(id, _), 1, _) => models(*id, view),
         (Target::File(_), 1, Some(Facts::Versions(versions))) => kept(versions),
         (Target::File(_), 0, Some(Facts::Versions(versions))) => extents(versions, view),
-        (_, _, Some(Facts::Letters(letters, _))) => dead(letters, view),
+        (_, _, Some(Facts::Letters(dead_letters, _))) => dead(dead_letters, view),
         (_, _, Some(Facts::Files(found, _))) => stored(found, view),
         (_, _, Some(Facts::Lines(lines))) => text_lines(lines),
         (_, _, Some(Facts::Leases(views))) => batches(views),
@@ -106,7 +106,7 @@ fn batches(views: &[LeaseView]) -> Content {
     (columns, rows)
 }
 
-fn dead(letters: &[DeadLetter], view: &ClusterView) -> Content {
+fn dead(dead_letters: &[DeadLetter], view: &ClusterView) -> Content {
     let columns = vec![
         column("QUERY", true, 0),
         column("WHY", false, 0),
@@ -115,17 +115,17 @@ fn dead(letters: &[DeadLetter], view: &ClusterView) -> Content {
         column("WORKER", false, 2),
     ];
     let names = members::names(view);
-    let row = |letter: &DeadLetter| Row {
-        key: letter.index.to_string(),
+    let row = |dead_letter: &DeadLetter| Row {
+        key: dead_letter.index.to_string(),
         cells: vec![
-            Cell::count(letter.index),
-            Cell::state(Role::Bad, crate::tail::printable(&letter.reason)),
-            Cell::plain(crate::tail::printable(letter.name.as_str())),
-            Cell::count(letter.attempts.into()),
-            Cell::plain(name(&names, letter.worker)),
+            Cell::count(dead_letter.index),
+            Cell::state(Role::Bad, crate::tail::printable(&dead_letter.reason)),
+            Cell::plain(crate::tail::printable(dead_letter.name.as_str())),
+            Cell::count(dead_letter.attempts.into()),
+            Cell::plain(name(&names, dead_letter.worker)),
         ],
     };
-    (columns, letters.iter().map(row).collect())
+    (columns, dead_letters.iter().map(row).collect())
 }
 
 fn stored(found: &[idunno_shared::wire::control::FileSummary], view: &ClusterView) -> Content {

@@ -6,8 +6,8 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::overlay::framed;
+use crate::console::completion_names::known;
 use crate::console::form::{offers, written};
-use crate::console::known::known;
 use crate::console::layout::middle;
 use crate::console::registry::items;
 use crate::console::state::{Asked, Confirm, Form, State};

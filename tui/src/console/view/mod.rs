@@ -1,13 +1,13 @@
 //! Draws a state. Pure: the same state, size and moment give the same screen.
 
 mod chrome;
+mod detail_tab;
 mod dialogs;
 mod figures;
 mod help;
 mod log;
 mod overlay;
 mod overview;
-mod part;
 mod table;
 
 use ratatui::Frame;
@@ -55,7 +55,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
 
 fn body(state: &State, frame: &mut Frame<'_>, area: Rect) {
     if let Some(detail) = state.details.last() {
-        part::draw(state, detail, frame, area);
+        detail_tab::draw(state, detail, frame, area);
         return;
     }
     match state.page {
@@ -68,7 +68,7 @@ fn body(state: &State, frame: &mut Frame<'_>, area: Rect) {
 /// Where the table that is shown stands, its titles first.
 pub fn table_area(state: &State, body: Rect) -> Option<Rect> {
     match state.details.last() {
-        Some(detail) => Some(part::areas(detail, body).1),
+        Some(detail) => Some(detail_tab::areas(detail, body).1),
         None if matches!(state.page, Page::Overview | Page::Logs) => None,
         None => Some(body),
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use idunno_shared::client::files::{Files, Progress, get, target};
+use idunno_shared::client::files::{Files, Progress, atomic_file, get};
 use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::blobs::PlacedBlob;
@@ -16,8 +16,8 @@ use super::{Merge, ResultsError, csv};
 use crate::answer::{Answer, Data, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
+use crate::execute::dead_letters;
 use crate::execute::jobs::{job_views, page_limit, resolve};
-use crate::execute::letters;
 use crate::session::Session;
 
 /// How often the rows of a job that changes meanwhile are read before the difference is called a fault.
@@ -48,7 +48,7 @@ pub async fn get(
     let job = resolve(session, job).await?;
     let local = local.filter(|path| path.as_os_str() != "-");
     if let Some(path) = &local {
-        target::regular(path).map_err(|error| Failure::target(path, &error))?;
+        atomic_file::regular(path).map_err(|error| Failure::target(path, &error))?;
     }
     let (view, rows) = match wanted {
         Wanted { failed: true, .. } => failed(session, job).await?,
@@ -80,7 +80,7 @@ pub async fn get(
 
 /// The rows of the queries that failed for good.
 async fn failed(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
-    let rows = letters::all(session, job).await?.iter().map(dead_row).collect();
+    let rows = dead_letters::all(session, job).await?.iter().map(dead_row).collect();
     let view = job_views(session, Some(job)).await?.pop().ok_or_else(Failure::unexpected)?;
     Ok((view, rows))
 }
@@ -115,8 +115,8 @@ async fn settled(session: &Session, view: &JobView) -> Result<bool, Failure> {
 async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, Merge), Failure> {
     let patience = session.timeout.unwrap_or(get::DEADLINE);
     let mut merge = Merge::default();
-    for letter in letters::all(session, job).await? {
-        merge.dead_letter(&letter);
+    for dead_letter in dead_letters::all(session, job).await? {
+        merge.dead_letter(&dead_letter);
     }
     let (mut skip, mut came) = (0, Instant::now());
     let mut progress = None;
@@ -172,7 +172,8 @@ async fn write(path: PathBuf, mut text: String) -> Result<(), Failure> {
     if !text.is_empty() {
         text.push('\n');
     }
-    let write =
-        move || target::write_whole(&path, text.as_bytes()).map_err(|error| Failure::target(&path, &error));
+    let write = move || {
+        atomic_file::write_whole(&path, text.as_bytes()).map_err(|error| Failure::target(&path, &error))
+    };
     spawn_blocking(write).await.unwrap_or_else(|error| Err(Failure::error(error.to_string())))
 }

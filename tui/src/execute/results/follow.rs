@@ -15,8 +15,8 @@ use super::fetch::Wanted;
 use crate::answer::Failure;
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
+use crate::execute::dead_letters;
 use crate::execute::jobs::{halted, page_limit, resolve};
-use crate::execute::letters;
 use crate::execute::wait::{answered, pause};
 use crate::session::Session;
 
@@ -40,9 +40,9 @@ pub async fn follow(
         let late = match answered(look(session, job, skip).await)? {
             Err(unreachable) => unreachable,
             Ok((segments, more, view)) => {
-                for letter in letters_since(session, &view, &dead).await? {
-                    dead.insert(letter.0);
-                    give(&letter.1)?;
+                for dead_letter in letters_since(session, &view, &dead).await? {
+                    dead.insert(dead_letter.0);
+                    give(&dead_letter.1)?;
                 }
                 for segment in &segments {
                     if !wanted.failed {
@@ -87,9 +87,9 @@ async fn letters_since(
     if view.dead == seen.len() as u64 {
         return Ok(Vec::new());
     }
-    let letters = letters::all(session, view.id).await?;
-    let new = letters.iter().filter(|letter| !seen.contains(&letter.index));
-    Ok(new.map(|letter| (letter.index, dead_row(letter))).collect())
+    let dead_letters = dead_letters::all(session, view.id).await?;
+    let new = dead_letters.iter().filter(|dead_letter| !seen.contains(&dead_letter.index));
+    Ok(new.map(|dead_letter| (dead_letter.index, dead_row(dead_letter))).collect())
 }
 
 /// A segment's rows that count.

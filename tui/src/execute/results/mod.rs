@@ -94,8 +94,8 @@ impl Merge {
     }
 
     /// Takes a query that failed for good.
-    pub fn dead_letter(&mut self, letter: &DeadLetter) {
-        self.add(letter.index, dead_row(letter));
+    pub fn dead_letter(&mut self, dead_letter: &DeadLetter) {
+        self.add(dead_letter.index, dead_row(dead_letter));
     }
 
     fn add(&mut self, query: u64, row: String) {

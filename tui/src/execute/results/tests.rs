@@ -41,7 +41,7 @@ fn range(first: u64, count: u32) -> QueryRange {
     QueryRange { first, count }
 }
 
-fn letter(index: u64) -> DeadLetter {
+fn dead_letter(index: u64) -> DeadLetter {
     let name = format!("d/{index}").parse().unwrap();
     DeadLetter { index, name, reason: "bad \"image\"".into(), worker: NodeId(1), attempts: 3, dropped: false }
 }
@@ -51,7 +51,7 @@ fn rows_come_in_query_order_and_unclaimed_ones_are_skipped() {
     let mut merge = Merge::default();
     merge.segment(&rows(&[4, 3, 9]), &[range(3, 2)]).unwrap();
     merge.segment(&rows(&[0, 1]), &[range(0, 2)]).unwrap();
-    merge.dead_letter(&letter(2));
+    merge.dead_letter(&dead_letter(2));
     let rows = merge.finish(&job(JobState::Done, 5, 4, 1)).unwrap();
     for (query, row) in rows.iter().enumerate() {
         assert!(row.contains(&format!("\"query\":{query}")), "{row}");
@@ -73,7 +73,7 @@ fn a_query_with_two_rows_is_named() {
 
     let mut merge = Merge::default();
     merge.segment(&rows(&[0]), &[range(0, 1)]).unwrap();
-    merge.dead_letter(&letter(0));
+    merge.dead_letter(&dead_letter(0));
     assert!(matches!(merge.finish(&job(JobState::Done, 1, 0, 1)), Err(ResultsError::Repeated { .. })));
 }
 
@@ -81,7 +81,7 @@ fn a_query_with_two_rows_is_named() {
 fn raw_rows_are_all_there_were() {
     let mut merge = Merge::default();
     merge.segment(&rows(&[1, 0, 1]), &[range(0, 2)]).unwrap();
-    merge.dead_letter(&letter(0));
+    merge.dead_letter(&dead_letter(0));
     let raw = merge.raw();
     let count = |query: u64| raw.iter().filter(|row| row.contains(&format!("\"query\":{query}"))).count();
     assert_eq!((count(0), count(1), raw.len()), (2, 2, 4));

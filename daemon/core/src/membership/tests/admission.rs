@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn join(id: u64) -> Event {
-    Event::PushPullRequest { exchange: id, message: list(id, [alive(id + 50)]) }
+fn join(id: u64) -> SwimEvent {
+    SwimEvent::PushPullRequest { exchange: id, message: list(id, [alive(id + 50)]) }
 }
 
-fn answered(seq: u64, target: u64, record: MemberRecord) -> Event {
-    Event::TcpPingResult { seq, target: NodeId(target), outcome: TcpPingOutcome::Answered { record } }
+fn answered(seq: u64, target: u64, record: MemberRecord) -> SwimEvent {
+    SwimEvent::TcpPingResult { seq, target: NodeId(target), outcome: TcpPingOutcome::Answered { record } }
 }
 
 #[test]
@@ -20,12 +20,12 @@ fn a_newcomer_is_dialled_back_before_it_is_listed() {
     let (seq, to, target, _) = pings[0];
     assert_eq!((to, target), (address(7), NodeId(7)));
     assert_eq!((state_of(&swim, 7), state_of(&swim, 57)), (None, None));
-    assert!(!asked.iter().any(|effect| matches!(effect, Effect::ReplyPushPull { .. })));
+    assert!(!asked.iter().any(|effect| matches!(effect, SwimEffect::ReplyPushPull { .. })));
     swim.handle(answered(seq, 7, alive(7)), at(2));
     assert_eq!(state_of(&swim, 7), Some(MemberState::Alive));
     assert_eq!(state_of(&swim, 57), Some(MemberState::Alive), "and whom it knows");
     let reply = effects(&mut swim);
-    assert!(reply.iter().any(|effect| matches!(effect, Effect::ReplyPushPull { exchange: 7, .. })));
+    assert!(reply.iter().any(|effect| matches!(effect, SwimEffect::ReplyPushPull { exchange: 7, .. })));
 }
 
 #[test]
@@ -40,12 +40,12 @@ fn whoever_does_not_answer_where_it_says_is_refused_with_the_reason() {
         let mut swim = knowing(2);
         swim.handle(join(7), at(1));
         let seq = tcp_pings(&effects(&mut swim))[0].0;
-        swim.handle(Event::TcpPingResult { seq, target: NodeId(7), outcome: outcome.clone() }, at(2));
+        swim.handle(SwimEvent::TcpPingResult { seq, target: NodeId(7), outcome: outcome.clone() }, at(2));
         assert_eq!((state_of(&swim, 7), state_of(&swim, 57)), (None, None), "{outcome:?}");
         let refusals: Vec<_> = effects(&mut swim)
             .into_iter()
             .filter_map(|effect| match effect {
-                Effect::RefusePushPull { exchange: 7, error } => Some(error.to_string()),
+                SwimEffect::RefusePushPull { exchange: 7, error } => Some(error.to_string()),
                 _ => None,
             })
             .collect();
@@ -64,7 +64,7 @@ fn what_strangers_gossip_counts_only_of_themselves_and_once_dialled() {
     let pings = tcp_pings(&effects(&mut swim));
     assert_eq!(pings.len(), 1, "it is dialled once at a time");
     swim.handle(
-        Event::TcpPingResult { seq: pings[0].0, target: NodeId(7), outcome: TcpPingOutcome::TimedOut },
+        SwimEvent::TcpPingResult { seq: pings[0].0, target: NodeId(7), outcome: TcpPingOutcome::TimedOut },
         at(2_100),
     );
     swim.handle(rumour(7, [alive(7)]), at(2_200));
@@ -84,7 +84,7 @@ fn a_member_that_moves_is_dialled_where_it_moved() {
     assert_eq!(swim.member(NodeId(2)).unwrap().record, alive(2));
     let (seq, to, ..) = tcp_pings(&effects(&mut swim))[0];
     assert_eq!(to, address(9));
-    swim.handle(Event::TcpPingResult { seq, target: NodeId(2), outcome: TcpPingOutcome::Refused }, at(2));
+    swim.handle(SwimEvent::TcpPingResult { seq, target: NodeId(2), outcome: TcpPingOutcome::Refused }, at(2));
     assert_eq!(state_of(&swim, 2), Some(MemberState::Alive), "a vain move is no death");
     swim.handle(rumour(3, [moved.clone()]), at(3));
     assert_eq!(swim.member(NodeId(2)).unwrap().record, moved, "what members say of each other counts");
@@ -111,7 +111,8 @@ fn newcomers_under_way_are_bounded() {
         swim.handle(join(id), at(1));
     }
     let refused = effects(&mut swim);
-    let busy =
-        |effect: &&Effect| matches!(effect, Effect::RefusePushPull { error: AdmissionError::Busy, .. });
+    let busy = |effect: &&SwimEffect| {
+        matches!(effect, SwimEffect::RefusePushPull { error: AdmissionError::Busy, .. })
+    };
     assert_eq!(refused.iter().filter(busy).count(), 3);
 }

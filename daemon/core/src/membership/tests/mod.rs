@@ -2,7 +2,7 @@
 
 mod admission;
 mod exchange;
-mod learn;
+mod merge;
 mod probe;
 mod suspicion;
 
@@ -41,29 +41,32 @@ fn at(ms: u64) -> Instant {
 
 /// Member 1, which knows nobody.
 fn alone() -> Swim {
-    Swim::new(Config::default(), alive(1), 1, Instant::START)
+    Swim::new(SwimConfig::default(), alive(1), 1, Instant::START)
 }
 
 /// Member 1, with members 2 to `last` on its list since the start.
 fn knowing(last: u64) -> Swim {
     let mut swim = alone();
-    swim.handle(Event::PushPullReply { from: address(2), message: list(2, (3..=last).map(alive)) }, at(0));
+    swim.handle(
+        SwimEvent::PushPullReply { from: address(2), message: list(2, (3..=last).map(alive)) },
+        at(0),
+    );
     effects(&mut swim);
     swim
 }
 
-fn datagram(from: u64, body: DatagramBody, rumours: impl IntoIterator<Item = Rumour>) -> Event {
+fn datagram(from: u64, body: DatagramBody, rumours: impl IntoIterator<Item = Rumour>) -> SwimEvent {
     let message = Datagram { from: NodeId(from), body, rumours: Bounded::first_of(rumours) };
-    Event::Datagram { from: address(from), message }
+    SwimEvent::Datagram { from: address(from), message }
 }
 
-fn rumour(from: u64, records: impl IntoIterator<Item = MemberRecord>) -> Event {
+fn rumour(from: u64, records: impl IntoIterator<Item = MemberRecord>) -> SwimEvent {
     let rumours = records.into_iter().map(|record| Rumour { record, witnesses: Bounded::default() });
     datagram(from, DatagramBody::Gossip, rumours)
 }
 
 /// `from` tells that the probes of these failed.
-fn testimony(from: u64, suspect: u64, witnesses: &[u64]) -> Event {
+fn testimony(from: u64, suspect: u64, witnesses: &[u64]) -> SwimEvent {
     let witnesses = Bounded::first_of(witnesses.iter().map(|&id| NodeId(id)));
     let record = record(suspect, 0, MemberState::Suspect);
     datagram(from, DatagramBody::Gossip, [Rumour { record, witnesses }])
@@ -74,15 +77,15 @@ fn list(from: u64, records: impl IntoIterator<Item = MemberRecord>) -> PushPull 
     PushPull { from: alive(from), members: Bounded::first_of(listed), founder: None }
 }
 
-fn effects(swim: &mut Swim) -> Vec<Effect> {
+fn effects(swim: &mut Swim) -> Vec<SwimEffect> {
     std::iter::from_fn(|| swim.poll_effect()).collect()
 }
 
 /// Drives `swim` by its own deadlines, nobody answering, until `until`; returns all effects.
-fn run(swim: &mut Swim, until: Instant) -> Vec<Effect> {
+fn run(swim: &mut Swim, until: Instant) -> Vec<SwimEffect> {
     let mut all = effects(swim);
     while let Some(due) = swim.next_deadline().filter(|&due| due <= until) {
-        swim.handle(Event::Tick, due);
+        swim.handle(SwimEvent::Tick, due);
         all.extend(effects(swim));
     }
     all
@@ -93,22 +96,22 @@ fn state_of(swim: &Swim, id: u64) -> Option<MemberState> {
 }
 
 /// The datagrams among `effects`, with where they went.
-fn datagrams(effects: &[Effect]) -> Vec<(SocketAddr, &Datagram)> {
+fn datagrams(effects: &[SwimEffect]) -> Vec<(SocketAddr, &Datagram)> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::SendDatagram { to, message } => Some((*to, message)),
+            SwimEffect::SendDatagram { to, message } => Some((*to, message)),
             _ => None,
         })
         .collect()
 }
 
 /// The pings over TCP among `effects`: number, address, target and whether the target's record went along.
-fn tcp_pings(effects: &[Effect]) -> Vec<(u64, SocketAddr, NodeId, bool)> {
+fn tcp_pings(effects: &[SwimEffect]) -> Vec<(u64, SocketAddr, NodeId, bool)> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::TcpPing { seq, to, message, .. } => {
+            SwimEffect::TcpPing { seq, to, message, .. } => {
                 Some((*seq, *to, message.target, message.believed.is_some()))
             }
             _ => None,

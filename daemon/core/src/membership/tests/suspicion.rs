@@ -8,10 +8,10 @@ fn death(members: u64, witnesses: &[u64]) -> Duration {
     for &witness in witnesses {
         swim.handle(testimony(witness, 2, &[witness]), at(1));
     }
-    // All others answer, so that this member does not testify itself and is not in doubt.
+    // All others answer, so that this member does not confirm itself and is not in doubt.
     while state_of(&swim, 2) != Some(MemberState::Dead) {
         let due = swim.next_deadline().unwrap();
-        swim.handle(Event::Tick, due);
+        swim.handle(SwimEvent::Tick, due);
         let sent = effects(&mut swim);
         for (to, message) in datagrams(&sent) {
             if let DatagramBody::Ping { seq, .. } = message.body {
@@ -28,7 +28,7 @@ fn death(members: u64, witnesses: &[u64]) -> Duration {
 
 #[test]
 fn confirmations_shorten_a_suspicion() {
-    let config = Config::default();
+    let config = SwimConfig::default();
     let times: Vec<_> = (1..=5).map(|count| death(9, &[3, 4, 5, 6, 7][..count])).collect();
     let expected = [0, 1, 2, 3, 3].map(|confirmations| config.suspicion_timeout(9, confirmations));
     assert_eq!(times, expected);
@@ -39,8 +39,8 @@ fn confirmations_shorten_a_suspicion() {
 #[test]
 fn small_clusters_wait_for_no_more_witnesses_than_survive() {
     for (members, wanted) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (7, 3), (1_000, 3)] {
-        assert_eq!(Config::confirmations_wanted(members), wanted, "{members} members");
-        let config = Config::default();
+        assert_eq!(SwimConfig::confirmations_wanted(members), wanted, "{members} members");
+        let config = SwimConfig::default();
         let times: Vec<_> = (0..5).map(|count| config.suspicion_timeout(members, count)).collect();
         assert!(times.is_sorted_by(|earlier, later| earlier >= later), "{times:?}");
         assert!(times[wanted] * config.suspicion_stretch >= times[0]);
@@ -85,11 +85,11 @@ fn a_suspect_is_told_at_once_over_tcp() {
     while swim.counters().suspicions == 0 {
         effects(&mut swim);
         let due = swim.next_deadline().unwrap();
-        swim.handle(Event::Tick, due);
+        swim.handle(SwimEvent::Tick, due);
     }
     let sent = effects(&mut swim);
     let Some(accusation) = sent.iter().find_map(|effect| match effect {
-        Effect::TcpPing { seq, message, .. } => {
+        SwimEffect::TcpPing { seq, message, .. } => {
             let state = message.believed.as_ref().map(|believed| believed.state);
             (state == Some(MemberState::Suspect)).then_some((*seq, message.clone()))
         }
@@ -97,14 +97,14 @@ fn a_suspect_is_told_at_once_over_tcp() {
     }) else {
         panic!("nobody told the suspect over TCP")
     };
-    let mut suspect = Swim::new(Config::default(), alive(2), 2, at(0));
-    suspect.handle(Event::TcpPingRequest { exchange: 3, message: accusation.1 }, at(1_450));
+    let mut suspect = Swim::new(SwimConfig::default(), alive(2), 2, at(0));
+    suspect.handle(SwimEvent::TcpPingRequest { exchange: 3, message: accusation.1 }, at(1_450));
     let answer = effects(&mut suspect).into_iter().find_map(|effect| match effect {
-        Effect::AnswerTcpPing { exchange: 3, message } => Some(message),
+        SwimEffect::AnswerTcpPing { exchange: 3, message } => Some(message),
         _ => None,
     });
     let outcome = TcpPingOutcome::Answered { record: answer.unwrap().record };
-    swim.handle(Event::TcpPingResult { seq: accusation.0, target: NodeId(2), outcome }, at(1_450));
+    swim.handle(SwimEvent::TcpPingResult { seq: accusation.0, target: NodeId(2), outcome }, at(1_450));
     assert_eq!(swim.member(NodeId(2)).unwrap().record, record(2, 1, MemberState::Alive));
 }
 

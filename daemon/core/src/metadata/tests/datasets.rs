@@ -27,16 +27,16 @@ fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
     );
     fixture.apply(start(digest)).unwrap();
     assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(2));
-    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();
+    fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
     fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 1), (2, 1)])]).unwrap();
-    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
-    assert_eq!((letters[0].name.as_str(), letters[0].dropped), ("texts.jsonl:2", false));
+    let (dead_letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((dead_letters[0].name.as_str(), dead_letters[0].dropped), ("texts.jsonl:2", false));
 
     let dropped = fixture.change(Change::DropDeadLetters { job: JobId(1), queries: vec![1] });
     assert_eq!(dropped, Ok(Changed::Dropped { queries: 1 }));
     assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(1), "its inputs are let go");
-    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
-    assert_eq!((letters[0].name.as_str(), letters[0].dropped), ("texts.jsonl:2", true));
+    let (dead_letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((dead_letters[0].name.as_str(), dead_letters[0].dropped), ("texts.jsonl:2", true));
     let view = fixture.job().view(0, 0);
     assert_eq!((view.done, view.dead, view.about.dropped, view.about.weight), (2, 1, 1, 3));
     let retry = Change::RetryDeadLetters { job: JobId(1), queries: vec![1] };

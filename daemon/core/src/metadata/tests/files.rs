@@ -119,7 +119,7 @@ fn a_blob_that_comes_back_counts_only_its_new_holders() {
 fn a_snapshot_holds_everything() {
     let mut fixture = Fixture::with_job(10);
     fixture.segment("rows", vec![batch(JobId(1), 0, 4, &[(0, 4)])]).unwrap();
-    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(5)] }).unwrap();
+    fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(5)] }).unwrap();
     fixture.apply_as(Some(OpId(1, 1)), commit(vec![file("x", "y")])).unwrap();
     let bytes = rmp_serde::to_vec(&Snapshot::from(fixture.state.clone())).unwrap();
     let read: Snapshot = rmp_serde::from_slice(&bytes).unwrap();

@@ -61,7 +61,9 @@ fn the_first_answer_counts_and_the_last_ends_the_job() {
     let Ok(Applied::Committed { accepted: 6, duplicates: 0, job_done: false, .. }) = applied else {
         panic!("{applied:?}")
     };
-    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(6), letter(2)] }).unwrap();
+    fixture
+        .apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(6), dead_letter(2)] })
+        .unwrap();
     assert_eq!(fixture.job().dead.numbers().collect::<Vec<_>>(), [6], "query 2 was answered first");
     let applied = fixture.segment("two", vec![batch(JobId(1), 4, 4, &[(4, 4)])]).unwrap();
     let Applied::Committed { accepted, duplicates, accepted_ranges, .. } = applied else { panic!() };
@@ -101,19 +103,19 @@ fn bad_segments_are_refused() {
     ] {
         assert_eq!(code(fixture.segment("rows", bad)), RefusalCode::Invalid);
     }
-    let letters = vec![letter(3), letter(10)];
-    assert_eq!(code(fixture.apply(Action::DeadLetters { job, letters })), RefusalCode::Invalid);
+    let dead_letters = vec![dead_letter(3), dead_letter(10)];
+    assert_eq!(code(fixture.apply(Action::DeadLetters { job, dead_letters })), RefusalCode::Invalid);
 }
 
 #[test]
 fn dead_letters_of_a_done_job_can_be_run_again() {
     let mut fixture = Fixture::with_job(3);
     fixture.change(Change::Delete { name: name("data/0001.png") }).unwrap();
-    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();
+    fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
     fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 1), (2, 1)])]).unwrap();
     assert_eq!(fixture.job().state, JobState::Done);
-    let (letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
-    assert_eq!((letters[0].name.as_str(), letters[0].attempts), ("data/0001.png", 3));
+    let (dead_letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
+    assert_eq!((dead_letters[0].name.as_str(), dead_letters[0].attempts), ("data/0001.png", 3));
     assert_eq!((fixture.references("image 1"), fixture.references("image 0")), (Some(1), Some(1)));
     let retry = Change::RetryDeadLetters { job: JobId(1), queries: vec![] };
     assert_eq!(fixture.change(retry.clone()), Ok(Changed::Retried { queries: 1 }));
@@ -206,7 +208,7 @@ fn a_cancelled_job_keeps_its_results_and_takes_no_more() {
 fn results_are_filed_once_for_each_end_of_a_job() {
     let mut fixture = Fixture::with_job(2);
     fixture.now_ms = 100;
-    fixture.apply(Action::DeadLetters { job: JobId(1), letters: vec![letter(1)] }).unwrap();
+    fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
     let results = extent("all rows", &[1, 2]);
     let filed = |finished_ms| Action::FileResults {
         job: JobId(1),

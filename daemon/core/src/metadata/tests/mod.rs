@@ -61,8 +61,8 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
     }
 }
 
-fn letter(index: u64) -> Letter {
-    Letter { index, reason: "bad image".to_owned(), worker: NodeId(1), attempts: 3 }
+fn dead_letter(index: u64) -> DeadLetterRecord {
+    DeadLetterRecord { index, reason: "bad image".to_owned(), worker: NodeId(1), attempts: 3 }
 }
 
 fn options(name: &str) -> JobOptions {

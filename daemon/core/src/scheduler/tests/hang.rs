@@ -4,7 +4,7 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::{FaultKind, Lease};
 
 use super::speculation::{bench, running};
-use super::{Bench, Event, JOB, orders};
+use super::{Bench, JOB, SchedulerEvent, orders};
 
 /// The worker runs the only batch until it hangs; its orders then.
 fn hang(bench: &mut Bench, node: u64, lease: Lease) {
@@ -42,7 +42,7 @@ fn the_copy_of_a_batch_that_hangs_takes_its_place() {
     hang(&mut bench, 1, held[0]);
     assert_eq!((bench.scheduler.leased(JOB), bench.scheduler.pending(JOB)), (10, 0));
     assert_eq!(bench.scheduler.leases(NodeId(2)).collect::<Vec<_>>(), [copy]);
-    bench.tell(Event::WorkerDead(NodeId(1)));
+    bench.tell(SchedulerEvent::WorkerDead(NodeId(1)));
     bench.fail(2, copy, FaultKind::Worker);
     assert_eq!(bench.scheduler.pending(JOB), 10);
 }

@@ -15,7 +15,10 @@ use idunno_shared::wire::jobs::{
     Fault, FaultKind, Lease, ModelState, QueryRange, ServerState, Training, WorkerReport,
 };
 
-use super::{Committed, Config, Effect, Event, JobSpec, OrdersPlan, RanBatch, Scheduler, SharedBecause};
+use super::{
+    Committed, JobSpec, OrdersPlan, RanBatch, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
+    SharedBecause,
+};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 
@@ -51,18 +54,18 @@ impl Bench {
     fn claiming(queries: u64) -> Self {
         // Long after the driver's start, so that batches can have begun before.
         let now = Instant::START + Duration::from_secs(1_000);
-        let scheduler = Scheduler::new(Config::default(), Term(2), now);
+        let scheduler = Scheduler::new(SchedulerConfig::default(), Term(2), now);
         let mut bench = Self { scheduler, now, shared: None };
-        bench.tell(Event::Job(spec(1, queries)));
+        bench.tell(SchedulerEvent::Job(spec(1, queries)));
         bench
     }
 
-    fn tell(&mut self, event: Event) -> Vec<Effect> {
+    fn tell(&mut self, event: SchedulerEvent) -> Vec<SchedulerEffect> {
         self.scheduler.handle(event, self.now);
         self.scheduler.check().unwrap();
-        let mut effects: Vec<Effect> = std::iter::from_fn(|| self.scheduler.poll_effect()).collect();
+        let mut effects: Vec<SchedulerEffect> = std::iter::from_fn(|| self.scheduler.poll_effect()).collect();
         effects.retain(|effect| match effect {
-            Effect::Shared { reason, shares, .. } => {
+            SchedulerEffect::Shared { reason, shares, .. } => {
                 self.shared = Some((*reason, shares.clone()));
                 false
             }
@@ -72,14 +75,14 @@ impl Bench {
     }
 
     /// What it does at once upon a worker's report.
-    fn hear(&mut self, report: WorkerReport) -> Vec<Effect> {
-        self.tell(Event::Report(Arc::new(report)))
+    fn hear(&mut self, report: WorkerReport) -> Vec<SchedulerEffect> {
+        self.tell(SchedulerEvent::Report(Arc::new(report)))
     }
 
     /// Lets time pass, with a tick at the end.
-    fn pass(&mut self, millis: u64) -> Vec<Effect> {
+    fn pass(&mut self, millis: u64) -> Vec<SchedulerEffect> {
         self.now = self.now + Duration::from_millis(millis);
-        self.tell(Event::Tick)
+        self.tell(SchedulerEvent::Tick)
     }
 
     /// The worker reports these leases and wants so many batches; its orders, if they come at once.
@@ -93,13 +96,13 @@ impl Bench {
         self.pull(node, 1, &held).grants[0]
     }
 
-    fn fail(&mut self, node: u64, lease: Lease, kind: FaultKind) -> Vec<Effect> {
+    fn fail(&mut self, node: u64, lease: Lease, kind: FaultKind) -> Vec<SchedulerEffect> {
         let fault = Fault { ranges: vec![lease.range], kind, reason: "broken".into() };
-        self.tell(Event::Failed { worker: NodeId(node), lease, faults: vec![fault] })
+        self.tell(SchedulerEvent::Failed { worker: NodeId(node), lease, faults: vec![fault] })
     }
 
-    fn commit(&mut self, node: u64, lease: Lease) -> Vec<Effect> {
-        self.tell(Event::Committed(Committed {
+    fn commit(&mut self, node: u64, lease: Lease) -> Vec<SchedulerEffect> {
+        self.tell(SchedulerEvent::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
             batches: vec![RanBatch { lease, inference_us: 1_000, refused: 0 }],
@@ -136,20 +139,20 @@ fn report(node: u64) -> WorkerReport {
     }
 }
 
-fn orders(node: u64, effects: Vec<Effect>) -> OrdersPlan {
+fn orders(node: u64, effects: Vec<SchedulerEffect>) -> OrdersPlan {
     let plan = effects.into_iter().find_map(|effect| match effect {
-        Effect::Answer { worker, plan } if worker == NodeId(node) => Some(plan),
+        SchedulerEffect::Answer { worker, plan } if worker == NodeId(node) => Some(plan),
         _ => None,
     });
     plan.unwrap_or_default()
 }
 
-fn dead(effects: &[Effect]) -> Vec<(u64, u32)> {
-    let letters = effects.iter().filter_map(|effect| match effect {
-        Effect::DeadLetter { letters, .. } => Some(letters),
+fn dead(effects: &[SchedulerEffect]) -> Vec<(u64, u32)> {
+    let dead_letters = effects.iter().filter_map(|effect| match effect {
+        SchedulerEffect::DeadLetter { dead_letters, .. } => Some(dead_letters),
         _ => None,
     });
-    letters.flatten().map(|letter| (letter.index, letter.attempts)).collect()
+    dead_letters.flatten().map(|dead_letter| (dead_letter.index, dead_letter.attempts)).collect()
 }
 
 fn range(first: u64, count: u32) -> QueryRange {
@@ -160,12 +163,12 @@ fn range(first: u64, count: u32) -> QueryRange {
 fn a_report_is_answered_when_work_appears_or_its_wait_is_over() {
     let mut bench = Bench::new(0, 2);
     assert_eq!(bench.hear(report(1)), Vec::new());
-    let granted = orders(1, bench.tell(Event::Job(spec(1, 15))));
+    let granted = orders(1, bench.tell(SchedulerEvent::Job(spec(1, 15))));
     assert_eq!(granted.grants[0].range, range(0, 10));
     assert_eq!(bench.pull(2, 1, &[]).grants[0].range, range(10, 5));
     assert_eq!(bench.hear(WorkerReport { worker: NodeId(3), ..report(3) }), Vec::new());
     let answered = bench.pass(WAIT_MS.into());
-    assert!(answered.contains(&Effect::Answer { worker: NodeId(3), plan: OrdersPlan::default() }));
+    assert!(answered.contains(&SchedulerEffect::Answer { worker: NodeId(3), plan: OrdersPlan::default() }));
     let heartbeat = WorkerReport { wait_ms: 0, ..report(3) };
     assert_eq!(bench.hear(heartbeat).len(), 1);
 }
@@ -174,7 +177,7 @@ fn a_report_is_answered_when_work_appears_or_its_wait_is_over() {
 fn the_dead_and_the_restarted_lose_their_leases_at_once() {
     let mut bench = Bench::new(30, 3);
     let first = bench.pull_one(1);
-    bench.tell(Event::WorkerDead(NodeId(1)));
+    bench.tell(SchedulerEvent::WorkerDead(NodeId(1)));
     let again = bench.pull_one(2);
     assert_eq!((again.range, again.attempt), (first.range, 2));
     bench.hear(WorkerReport { generation: 2, wanted: 0, ..report(2) });
@@ -212,7 +215,7 @@ fn a_report_that_crossed_the_grant_takes_nothing_back() {
 #[test]
 fn the_first_claimant_of_an_older_lease_wins() {
     let mut bench = Bench::claiming(30);
-    bench.tell(Event::ExpectedWorkers((1..=3).map(NodeId).collect::<BTreeSet<_>>()));
+    bench.tell(SchedulerEvent::ExpectedWorkers((1..=3).map(NodeId).collect::<BTreeSet<_>>()));
     let old = Lease { job: JOB, range: range(10, 10), attempt: 1, term: Term(1) };
     let overlapping = Lease { range: range(5, 10), ..old };
     assert_eq!(bench.pull(1, 1, &[old]), OrdersPlan::default());
@@ -228,7 +231,7 @@ fn the_first_claimant_of_an_older_lease_wins() {
 #[test]
 fn a_coordinator_that_resumes_its_term_takes_its_leases_up_until_the_grace_is_over() {
     let mut bench = Bench::claiming(30);
-    bench.tell(Event::ExpectedWorkers((1..=3).map(NodeId).collect::<BTreeSet<_>>()));
+    bench.tell(SchedulerEvent::ExpectedWorkers((1..=3).map(NodeId).collect::<BTreeSet<_>>()));
     let granted_before = Lease { job: JOB, range: range(10, 10), attempt: 1, term: Term(2) };
     assert_eq!(bench.pull(1, 0, &[granted_before]), OrdersPlan::default());
     assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), [granted_before]);
@@ -241,7 +244,7 @@ fn a_coordinator_that_resumes_its_term_takes_its_leases_up_until_the_grace_is_ov
 fn a_late_commit_ends_the_lease_of_whoever_runs_the_batch_now() {
     let mut bench = Bench::new(10, 2);
     let late = bench.pull_one(1);
-    bench.tell(Event::WorkerDead(NodeId(1)));
+    bench.tell(SchedulerEvent::WorkerDead(NodeId(1)));
     let lease = bench.pull_one(2);
     bench.commit(1, late);
     assert_eq!((bench.scheduler.leased(JOB), bench.scheduler.pending(JOB)), (0, 0));
@@ -256,7 +259,7 @@ fn a_bad_input_is_tried_on_one_other_worker() {
     assert_eq!(bench.pull(1, 1, &[]).grants, [], "it failed here");
     let lease = bench.pull_one(2);
     assert_eq!(dead(&bench.fail(2, lease, FaultKind::BadInput)), [(0, 2)]);
-    bench.tell(Event::DeadLettersCommitted { job: JOB, queries: vec![range(0, 1)] });
+    bench.tell(SchedulerEvent::DeadLettersCommitted { job: JOB, queries: vec![range(0, 1)] });
     assert_eq!(bench.scheduler.pending(JOB), 0);
     let mut alone = Bench::new(1, 1);
     let lease = alone.pull_one(1);
@@ -267,21 +270,21 @@ fn a_bad_input_is_tried_on_one_other_worker() {
 #[test]
 fn a_poisoned_batch_is_halved_down_to_its_query() {
     let mut bench = Bench::new(16, 4);
-    bench.tell(Event::Job(JobSpec { batch_size: 8.into(), ..spec(1, 16) }));
-    let (mut runs, mut letters) = (0, Vec::new());
+    bench.tell(SchedulerEvent::Job(JobSpec { batch_size: 8.into(), ..spec(1, 16) }));
+    let (mut runs, mut dead_letters) = (0, Vec::new());
     for turn in 0..200u64 {
         let node = turn % 4 + 1;
         bench.pass(500);
         if let Some(lease) = bench.pull(node, 1, &[]).grants.first() {
             if (lease.range.first..lease.range.end()).contains(&5) {
                 runs += 1;
-                letters.extend(dead(&bench.fail(node, *lease, FaultKind::Inference)));
+                dead_letters.extend(dead(&bench.fail(node, *lease, FaultKind::Inference)));
             } else {
                 bench.commit(node, *lease);
             }
         }
     }
-    assert_eq!((runs, letters), (12, vec![(5, 12)]));
+    assert_eq!((runs, dead_letters), (12, vec![(5, 12)]));
 }
 
 #[test]
@@ -291,7 +294,7 @@ fn a_failed_range_avoids_who_failed_it_unless_nobody_else_is_there() {
     bench.fail(1, lease, FaultKind::Inference);
     bench.pass(200);
     assert_eq!(bench.pull(1, 1, &[]).grants, []);
-    let granted = orders(1, bench.tell(Event::WorkerDead(NodeId(2))));
+    let granted = orders(1, bench.tell(SchedulerEvent::WorkerDead(NodeId(2))));
     assert_eq!(granted.grants[0].range, lease.range);
 }
 
@@ -310,8 +313,8 @@ fn an_unreadable_input_is_waited_for_with_growing_delays_before_it_is_dead() {
         }
         let lease = plan.grants[0];
         delays.push(waited);
-        let letters = dead(&bench.fail(1, lease, FaultKind::Fetch));
-        if !letters.is_empty() {
+        let dead_letters = dead(&bench.fail(1, lease, FaultKind::Fetch));
+        if !dead_letters.is_empty() {
             break;
         }
     }
@@ -326,8 +329,8 @@ fn an_unreadable_input_is_waited_for_with_growing_delays_before_it_is_dead() {
 #[test]
 fn an_unreadable_range_is_halved_when_the_patience_is_over() {
     let mut bench = Bench::new(10, 1);
-    let mut letters = Vec::new();
-    while letters.is_empty() {
+    let mut dead_letters = Vec::new();
+    while dead_letters.is_empty() {
         let mut plan = bench.pull(1, 1, &[]);
         while plan.grants.is_empty() {
             bench.pull(1, 1, &[]);
@@ -335,12 +338,12 @@ fn an_unreadable_range_is_halved_when_the_patience_is_over() {
         }
         let lease = plan.grants[0];
         if lease.range.first + u64::from(lease.range.count) == 10 {
-            letters.extend(dead(&bench.fail(1, lease, FaultKind::Fetch)));
+            dead_letters.extend(dead(&bench.fail(1, lease, FaultKind::Fetch)));
         } else {
             bench.commit(1, lease);
         }
     }
-    assert_eq!(letters.len(), 1, "only what cannot be read is given up: {letters:?}");
+    assert_eq!(dead_letters.len(), 1, "only what cannot be read is given up: {dead_letters:?}");
     assert_eq!(bench.scheduler.pending(JOB), 1);
 }
 
@@ -375,7 +378,7 @@ fn dead_letters_that_the_log_refuses_are_tried_anew() {
     let lease = bench.pull_one(1);
     bench.fail(1, lease, FaultKind::BadInput);
     assert_eq!(bench.pull(1, 1, &[]).grants, []);
-    let effects = bench.tell(Event::DeadLettersRefused { job: JOB, queries: vec![range(0, 1)] });
+    let effects = bench.tell(SchedulerEvent::DeadLettersRefused { job: JOB, queries: vec![range(0, 1)] });
     assert_eq!(orders(1, effects).grants[0].range, range(0, 1));
 }
 
@@ -384,7 +387,7 @@ fn no_sum_of_what_workers_say_overflows() {
     let mut bench = Bench::new(100, 2);
     for node in [1, 2, 1, 2] {
         let lease = bench.pull_one(node);
-        bench.tell(Event::Committed(Committed {
+        bench.tell(SchedulerEvent::Committed(Committed {
             worker: NodeId(node),
             job: lease.job,
             batches: vec![RanBatch { lease, inference_us: u64::MAX, refused: 0 }],
@@ -401,7 +404,7 @@ fn a_worker_at_fault_rests_and_the_batch_is_not_blamed() {
     bench.fail(1, lease, FaultKind::Worker);
     assert_eq!(bench.pull(1, 1, &[]).grants, [], "it rests");
     assert_eq!(bench.pull(2, 1, &[]).grants[0].range, lease.range);
-    bench.tell(Event::WorkerDead(NodeId(2)));
+    bench.tell(SchedulerEvent::WorkerDead(NodeId(2)));
     let rested = orders(1, bench.pass(1_000));
     assert_eq!(rested.grants[0].range, lease.range);
 }
@@ -415,11 +418,11 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_again_when_resumed() {
         let lease = bench.pull_one(node);
         paused.extend(bench.fail(node, lease, FaultKind::Inference));
     }
-    assert!(matches!(paused.as_slice(), [Effect::PauseJob { job: JOB, .. }]), "{paused:?}");
+    assert!(matches!(paused.as_slice(), [SchedulerEffect::PauseJob { job: JOB, .. }]), "{paused:?}");
     assert_eq!(bench.pull(1, 1, &[]).grants, []);
-    bench.tell(Event::Job(JobSpec { running: false, ..spec(1, 1_000) }));
+    bench.tell(SchedulerEvent::Job(JobSpec { running: false, ..spec(1, 1_000) }));
     bench.pass(1_000);
-    let resumed = bench.tell(Event::Job(spec(1, 1_000)));
+    let resumed = bench.tell(SchedulerEvent::Job(spec(1, 1_000)));
     assert!(resumed.is_empty(), "nobody waits: {resumed:?}");
     assert_eq!(bench.pull(1, 1, &[]).grants.len(), 1);
 }
@@ -433,7 +436,10 @@ fn answers_that_await_their_commit_keep_a_job_from_being_paused() {
         let node = turn % 2 + 1;
         let lease = bench.pull_one(node);
         let effects = bench.fail(node, lease, FaultKind::Inference);
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::PauseJob { .. })), "{effects:?}");
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, SchedulerEffect::PauseJob { .. })),
+            "{effects:?}"
+        );
     }
     bench.commit(3, answered);
 }
@@ -442,10 +448,11 @@ fn answers_that_await_their_commit_keep_a_job_from_being_paused() {
 fn a_stop_lets_leases_finish_and_a_batch_size_holds_from_the_next_cut() {
     let mut bench = Bench::new(100, 1);
     let lease = bench.pull_one(1);
-    bench.tell(Event::Job(JobSpec { running: false, batch_size: 3.into(), ..spec(1, 100) }));
+    bench.tell(SchedulerEvent::Job(JobSpec { running: false, batch_size: 3.into(), ..spec(1, 100) }));
     assert_eq!(bench.pull(1, 1, &[lease]), OrdersPlan::default());
     assert_eq!(bench.scheduler.leased(JOB), 10);
-    let granted = orders(1, bench.tell(Event::Job(JobSpec { batch_size: 3.into(), ..spec(1, 100) })));
+    let granted =
+        orders(1, bench.tell(SchedulerEvent::Job(JobSpec { batch_size: 3.into(), ..spec(1, 100) })));
     assert_eq!(granted.grants[0].range, range(10, 3));
     bench.commit(1, lease);
     assert_eq!(bench.scheduler.pending(JOB), 87);
@@ -456,9 +463,9 @@ fn retried_dead_letters_are_leased_again() {
     let mut bench = Bench::new(1, 1);
     let lease = bench.pull_one(1);
     bench.fail(1, lease, FaultKind::BadInput);
-    bench.tell(Event::DeadLettersCommitted { job: JOB, queries: vec![range(0, 1)] });
-    bench.tell(Event::JobEnded(JOB));
-    bench.tell(Event::Job(spec(1, 1)));
+    bench.tell(SchedulerEvent::DeadLettersCommitted { job: JOB, queries: vec![range(0, 1)] });
+    bench.tell(SchedulerEvent::JobEnded(JOB));
+    bench.tell(SchedulerEvent::Job(spec(1, 1)));
     let again = bench.pull_one(1);
     assert_eq!(again, lease);
     assert_eq!(dead(&bench.fail(1, again, FaultKind::BadInput)), [(0, 1)], "and fail again");
@@ -467,24 +474,24 @@ fn retried_dead_letters_are_leased_again() {
 #[test]
 fn a_model_is_trained_by_one_worker_and_by_another_when_that_is_lost() {
     let mut bench = Bench::new(0, 2);
-    bench.tell(Event::ModelWanted { model: "new".parse().unwrap(), training: trained_with(7) });
+    bench.tell(SchedulerEvent::ModelWanted { model: "new".parse().unwrap(), training: trained_with(7) });
     let trainer = |bench: &Bench| bench.scheduler.trainings().map(|(_, node)| node).collect::<Vec<_>>();
     assert_eq!(trainer(&bench), [NodeId(1)]);
-    bench.tell(Event::ModelWanted { model: "newer".parse().unwrap(), training: trained_with(7) });
+    bench.tell(SchedulerEvent::ModelWanted { model: "newer".parse().unwrap(), training: trained_with(7) });
     assert_eq!(trainer(&bench), [NodeId(1), NodeId(2)]);
-    bench.tell(Event::ModelGone("newer".parse().unwrap()));
+    bench.tell(SchedulerEvent::ModelGone("newer".parse().unwrap()));
     bench.pass(u64::from(WAIT_MS));
     assert_eq!(bench.pull(1, 0, &[]).train.len(), 0, "told while its report waited");
-    let lost = bench.tell(Event::WorkerDead(NodeId(1)));
+    let lost = bench.tell(SchedulerEvent::WorkerDead(NodeId(1)));
     assert_eq!(trainer(&bench), [NodeId(2)], "{lost:?}");
     let mut failed = Vec::new();
     for _ in 0..3 {
         let (worker, model, reason) = (NodeId(2), "new".parse().unwrap(), "no".to_owned());
-        failed.extend(bench.tell(Event::TrainingFailed { worker, model, reason }));
+        failed.extend(bench.tell(SchedulerEvent::TrainingFailed { worker, model, reason }));
     }
-    assert!(failed.iter().any(|effect| matches!(effect, Effect::TrainingFailed { .. })));
+    assert!(failed.iter().any(|effect| matches!(effect, SchedulerEffect::TrainingFailed { .. })));
     assert!(trainer(&bench).is_empty());
-    bench.tell(Event::ModelWanted { model: "new".parse().unwrap(), training: trained_with(7) });
+    bench.tell(SchedulerEvent::ModelWanted { model: "new".parse().unwrap(), training: trained_with(7) });
     assert_eq!(trainer(&bench), [NodeId(2)]);
 }
 
@@ -492,14 +499,14 @@ fn a_model_is_trained_by_one_worker_and_by_another_when_that_is_lost() {
 fn whoever_trains_what_nobody_wants_is_told_to_stop() {
     let mut bench = Bench::new(0, 2);
     let new: ModelName = "new".parse().unwrap();
-    bench.tell(Event::ModelWanted { model: new.clone(), training: trained_with(7) });
+    bench.tell(SchedulerEvent::ModelWanted { model: new.clone(), training: trained_with(7) });
     let trains = |node, bench: &mut Bench| {
         let models = vec![(new.clone(), ModelState::Training)];
         orders(node, bench.hear(WorkerReport { models, wait_ms: 0, ..report(node) })).stop_training
     };
     assert_eq!(trains(1, &mut bench), [], "it is the one that is wanted");
     assert_eq!(trains(2, &mut bench), std::slice::from_ref(&new), "another one does it");
-    bench.tell(Event::ModelGone(new.clone()));
+    bench.tell(SchedulerEvent::ModelGone(new.clone()));
     assert_eq!(trains(1, &mut bench), std::slice::from_ref(&new), "it was given up");
 }
 
@@ -508,7 +515,7 @@ fn what_is_wanted_anew_is_ordered_as_it_is_wanted_now() {
     let mut bench = Bench::new(0, 1);
     let new: ModelName = "new".parse().unwrap();
     for seed in [7, 8] {
-        bench.tell(Event::ModelWanted { model: new.clone(), training: trained_with(seed) });
+        bench.tell(SchedulerEvent::ModelWanted { model: new.clone(), training: trained_with(seed) });
         bench.pass(u64::from(WAIT_MS) + 2_000);
         let ordered = bench.pull(1, 0, &[]).train;
         assert_eq!(ordered, [(new.clone(), trained_with(seed))]);
@@ -518,7 +525,7 @@ fn what_is_wanted_anew_is_ordered_as_it_is_wanted_now() {
 #[test]
 fn shares_are_those_of_the_inference_time() {
     let mut bench = Bench::new(100, 1);
-    bench.tell(Event::Job(spec(2, 100)));
+    bench.tell(SchedulerEvent::Job(spec(2, 100)));
     for _ in 0..4 {
         let lease = bench.pull_one(1);
         bench.commit(1, lease);

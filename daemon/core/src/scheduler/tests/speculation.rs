@@ -4,7 +4,8 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::{FaultKind, Lease, WorkerReport};
 
 use super::{
-    Bench, Committed, Event, JOB, JobSpec, OrdersPlan, RanBatch, RangeSet, dead, orders, range, report, spec,
+    Bench, Committed, JOB, JobSpec, OrdersPlan, RanBatch, RangeSet, SchedulerEvent, dead, orders, range,
+    report, spec,
 };
 
 /// `queries` in batches of 10, of which one was run by worker 1 in `usual_ms`; worker 1 has the rest.
@@ -19,7 +20,7 @@ pub(super) fn bench(queries: u64, workers: u64, usual_ms: u64) -> (Bench, Vec<Le
 pub(super) fn commit_after(bench: &mut Bench, node: u64, lease: Lease, ms: u64) {
     let batches = vec![RanBatch { lease, inference_us: ms * 1000, refused: 0 }];
     let committed = Committed { worker: NodeId(node), job: lease.job, batches, ranges: vec![lease.range] };
-    bench.tell(Event::Committed(committed));
+    bench.tell(SchedulerEvent::Committed(committed));
 }
 
 /// The worker has been running the first of its leases for so long.
@@ -57,7 +58,7 @@ fn the_copy_is_cancelled_when_the_first_worker_answers() {
 #[test]
 fn nothing_is_copied_while_there_is_something_else_to_do_or_nothing_to_compare_with() {
     let (mut waits, held) = bench(30, 2, 100);
-    waits.tell(Event::Job(JobSpec { pending: RangeSet::from(10..40), ..spec(1, 0) }));
+    waits.tell(SchedulerEvent::Job(JobSpec { pending: RangeSet::from(10..40), ..spec(1, 0) }));
     running(&mut waits, 1, &held, 20_000);
     assert_eq!(waits.pull_one(2).range, range(30, 10));
     let mut unmeasured = Bench::new(10, 2);
@@ -116,10 +117,10 @@ fn the_copy_takes_the_place_of_a_lease_that_is_lost() {
     let (mut bench, held) = bench(20, 3, 100);
     running(&mut bench, 1, &held, 3_000);
     let copy = bench.pull_one(2);
-    bench.tell(Event::WorkerDead(NodeId(1)));
+    bench.tell(SchedulerEvent::WorkerDead(NodeId(1)));
     assert_eq!((bench.scheduler.leased(JOB), bench.scheduler.statistics().promoted), (10, 1));
     assert_eq!(bench.pull(3, 1, &[]).grants, [], "it is leased to the second");
-    let third = orders(3, bench.tell(Event::WorkerDead(NodeId(2)))).grants[0];
+    let third = orders(3, bench.tell(SchedulerEvent::WorkerDead(NodeId(2)))).grants[0];
     assert_eq!((third.range, third.attempt), (copy.range, 3));
 }
 
@@ -149,13 +150,13 @@ fn what_fails_at_the_first_worker_is_taken_from_the_copy() {
 #[test]
 fn a_copy_is_charged_to_nobody() {
     let (mut bench, held) = bench(20, 2, 100);
-    bench.tell(Event::Job(JobSpec { pending: RangeSet::new(), ..spec(2, 0) }));
+    bench.tell(SchedulerEvent::Job(JobSpec { pending: RangeSet::new(), ..spec(2, 0) }));
     running(&mut bench, 1, &held, 3_000);
     let time = |bench: &Bench| format!("{:?}", bench.scheduler.jobs[&JOB].service);
     let before = time(&bench);
     let copy = bench.pull_one(2);
     assert_eq!(time(&bench), before);
-    bench.tell(Event::WorkerDead(NodeId(1)));
+    bench.tell(SchedulerEvent::WorkerDead(NodeId(1)));
     assert_eq!(time(&bench), before, "nor when it takes the first's place");
     assert_eq!(bench.scheduler.leases(NodeId(2)).collect::<Vec<_>>(), [copy]);
 }

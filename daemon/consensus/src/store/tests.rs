@@ -1,0 +1,231 @@
+//! The store keeps what it reported kept: the library's own suite, restarts, and a process that is killed.
+
+use std::io::BufRead;
+use std::process::{Command as Process, Stdio};
+use std::time::Duration;
+
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::testing::{StoreBuilder, Suite};
+use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftSnapshotBuilder, Vote};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{Batch, StorageError, TypeConfig};
+use crate::tests::put;
+
+const NODE: NodeId = NodeId(7);
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = open(&dir.path().join("metadata.redb"), NODE).unwrap();
+        Ok((dir, opened.log, opened.machine))
+    }
+}
+
+#[test]
+fn passes_the_suite_of_the_library() {
+    Suite::test_all(Builder).unwrap();
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term, NODE.0), index)
+}
+
+fn entry(term: u64, index: u64, commands: u64) -> Entry {
+    let commands = (0..commands).map(|n| put(&format!("t/{index}-{n}"))).collect();
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Batch(Arc::new(commands))) }
+}
+
+fn indexes(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.log_id.index).collect()
+}
+
+async fn reopen(path: &Path, opened: Opened) -> Opened {
+    let Opened { log, machine, closed, .. } = opened;
+    drop((log, machine));
+    closed.await.unwrap();
+    open(path, NODE).unwrap()
+}
+
+#[tokio::test]
+async fn everything_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let mut store = open(&path, NODE).unwrap();
+    let voters = Membership::new(vec![[1, 2, 7].into()], ());
+    let membership = Entry { log_id: log_id(1, 0), payload: EntryPayload::Membership(voters.clone()) };
+    let entries = || std::iter::once(membership.clone()).chain((1..=10).map(|index| entry(1, index, 3)));
+    store.log.save_vote(&Vote::new_committed(3, 7)).await.unwrap();
+    store.log.blocking_append(entries()).await.unwrap();
+    store.log.truncate(log_id(1, 10)).await.unwrap();
+    store.log.save_committed(Some(log_id(1, 8))).await.unwrap();
+    store.machine.apply(entries().take(7)).await.unwrap();
+    let snapshot = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    store.log.purge(log_id(1, 4)).await.unwrap();
+    let before = store.state.borrow().clone();
+
+    let mut store = reopen(&path, store).await;
+    assert_eq!(store.log.read_vote().await.unwrap(), Some(Vote::new_committed(3, 7)));
+    assert_eq!(store.log.read_committed().await.unwrap(), Some(log_id(1, 8)));
+    let log = store.log.get_log_state().await.unwrap();
+    assert_eq!((log.last_purged_log_id, log.last_log_id), (Some(log_id(1, 4)), Some(log_id(1, 9))));
+    assert_eq!(indexes(&store.log.try_get_log_entries(..).await.unwrap()), [5, 6, 7, 8, 9]);
+    let (applied, members) = store.machine.applied_state().await.unwrap();
+    assert_eq!(applied, Some(log_id(1, 6)));
+    assert_eq!(members.membership(), &voters);
+    assert_eq!(*store.state.borrow().clone(), *before);
+    let kept = store.machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!((kept.meta, kept.snapshot), (snapshot.meta, snapshot.snapshot));
+}
+
+#[tokio::test]
+async fn reads_join_the_file_and_the_memory_and_stop_at_the_limit_of_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let mut store = open(&path, NODE).unwrap();
+    store.log.blocking_append((0..10).map(|index| entry(1, index, 3))).await.unwrap();
+    let mut store = reopen(&path, store).await;
+    store.log.blocking_append((10..20).map(|index| entry(1, index, 3))).await.unwrap();
+    assert_eq!(locked(&store.log.shared().index).cached(), 10);
+    assert_eq!(indexes(&store.log.try_get_log_entries(..).await.unwrap()), (0..20).collect::<Vec<_>>());
+    assert_eq!(indexes(&store.log.try_get_log_entries(8..=12).await.unwrap()), [8, 9, 10, 11, 12]);
+
+    let row = encode_row(&entry(1, 15, 3)).unwrap().len();
+    let limited = |start, bytes| {
+        let log = store.log.clone();
+        async move { indexes(&log.read(start, 20, bytes).await.unwrap()) }
+    };
+    assert_eq!(limited(3, 1).await, [3], "never nothing");
+    assert_eq!(limited(13, 1).await, [13], "never nothing");
+    assert_eq!(limited(8, row * 4).await, [8, 9, 10, 11], "across the border");
+}
+
+#[tokio::test]
+async fn memory_holds_the_newest_entries_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(&dir.path().join("metadata.redb"), NODE).unwrap();
+    let row = encode_row(&entry(1, 0, 500)).unwrap().len();
+    let count = (index::CACHE_BYTES_MAX / row + 50) as u64;
+    for index in 0..count {
+        store.log.blocking_append([entry(1, index, 500)]).await.unwrap();
+    }
+    assert!(locked(&store.log.shared().index).cached() * row <= index::CACHE_BYTES_MAX);
+    assert_eq!(store.log.try_get_log_entries(..).await.unwrap().len() as u64, count);
+}
+
+#[tokio::test]
+async fn entries_stay_until_the_snapshot_that_replaces_them_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut leader, mut follower) = (
+        open(&dir.path().join("leader.redb"), NODE).unwrap(),
+        open(&dir.path().join("follower.redb"), NODE).unwrap(),
+    );
+    leader.machine.apply((0..20).map(|index| entry(1, index, 3))).await.unwrap();
+    let snapshot = leader.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    follower.log.blocking_append((0..15).map(|index| entry(1, index, 3))).await.unwrap();
+
+    let installing = follower.install.announce(snapshot.meta.last_log_id);
+    let mut log = follower.log.clone();
+    let mut purge = tokio::spawn(async move { log.purge(log_id(1, 19)).await });
+    // Were it not to wait, it would be done long before this.
+    tokio::time::timeout(Duration::from_millis(200), &mut purge).await.unwrap_err();
+    assert_eq!(follower.log.try_get_log_entries(..).await.unwrap().len(), 15);
+    follower.machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    purge.await.unwrap().unwrap();
+    drop(installing);
+    let log = follower.log.get_log_state().await.unwrap();
+    assert_eq!((log.last_purged_log_id, log.last_log_id), (Some(log_id(1, 19)), Some(log_id(1, 19))));
+    assert_eq!(*follower.state.borrow().clone(), *leader.state.borrow().clone());
+}
+
+#[tokio::test]
+async fn a_snapshot_of_many_pieces_is_whole_and_half_a_one_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let mut store = open(&path, NODE).unwrap();
+    store.machine.apply((0..100).map(|index| entry(1, index, 900))).await.unwrap();
+    let built = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert!(built.snapshot.get_ref().len() > 2 * crate::config::SNAPSHOT_PIECE_BYTES);
+    let half = writer::Write::Piece { generation: 2, number: 0, bytes: vec![0; 10] };
+    store.log.shared().writer.write(half).await.unwrap();
+
+    let mut store = reopen(&path, store).await;
+    assert_eq!(store.state.borrow().file_count(), 90_000);
+    assert_eq!(store.machine.get_current_snapshot().await.unwrap().unwrap().snapshot, built.snapshot);
+    let transaction = store.log.shared().database.begin_read().unwrap();
+    let pieces = transaction.open_table(PIECES).unwrap();
+    assert!(pieces.iter().unwrap().all(|row| row.unwrap().0.value().0 == 1));
+}
+
+#[tokio::test]
+async fn a_store_is_opened_by_its_member_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let Opened { log, machine, closed, .. } = open(&path, NODE).unwrap();
+    assert!(matches!(open(&path, NODE), Err(OpenError::Store { .. })), "two processes");
+    drop((log, machine));
+    closed.await.unwrap();
+    let Err(OpenError::OtherNode { found, .. }) = open(&path, NodeId(8)) else { panic!("opened") };
+    assert_eq!(found, NODE);
+}
+
+const KILLED_STORE: &str = "IDUNNO_TEST_KILLED_STORE";
+
+/// Not a test by itself: the process that the next test kills.
+#[tokio::test]
+async fn appends_until_killed() {
+    let Ok(path) = std::env::var(KILLED_STORE) else { return };
+    let mut store = open(Path::new(&path), NODE).unwrap();
+    for index in 0.. {
+        store.log.save_vote(&Vote::<u64>::new(index + 1, 7)).await.unwrap();
+        store.log.blocking_append([entry(1, index, 20)]).await.unwrap();
+        store.machine.apply([entry(1, index, 20)]).await.unwrap();
+        store.log.save_committed(Some(log_id(1, index))).await.unwrap();
+        if index % 10 == 9 {
+            store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+            store.log.purge(log_id(1, index - 5)).await.unwrap();
+        }
+        println!("durable {index}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_durable_survives_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    for kills in 1..=3_u64 {
+        std::fs::remove_file(&path).ok();
+        let mut child = Process::new(std::env::current_exe().unwrap())
+            .args(["consensus::store::tests::appends_until_killed", "--exact", "--nocapture"])
+            .env(KILLED_STORE, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut durable = lines.filter_map(|line| line.strip_prefix("durable ")?.parse::<u64>().ok());
+        durable.find(|index| *index >= kills * 17).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it said before it died.
+        let durable = durable.last().unwrap_or(kills * 17);
+
+        let mut store = open(&path, NODE).unwrap();
+        let log = store.log.get_log_state().await.unwrap();
+        let (purged, last) = (log.last_purged_log_id.unwrap().index, log.last_log_id.unwrap().index);
+        assert!(last >= durable, "{last} is there, {durable} was durable");
+        assert!(store.log.read_vote().await.unwrap().unwrap().leader_id.term > durable);
+        let (applied, _) = store.machine.applied_state().await.unwrap();
+        assert!(applied.unwrap().index > purged, "a state, and the entries behind it");
+        let entries = store.log.try_get_log_entries(..).await.unwrap();
+        assert_eq!(indexes(&entries), (purged + 1..=last).collect::<Vec<_>>());
+        let behind = entries.into_iter().filter(|entry| Some(entry.log_id) > applied);
+        store.machine.apply(behind).await.unwrap();
+        assert_eq!(store.state.borrow().file_count(), (last + 1) * 20);
+        store.state.borrow().check().unwrap();
+        reopen(&path, store).await;
+    }
+}

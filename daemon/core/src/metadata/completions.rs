@@ -1,0 +1,172 @@
+//! What becomes of a job's queries: answered by a segment, or dead. The first decision on a query stands.
+//!
+//! Bounds: one commit names at most [`BATCHES_PER_COMMIT_MAX`] batches, one burial [`LETTERS_PER_COMMAND_MAX`] queries.
+
+use std::sync::Arc;
+
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::JobState;
+use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchOutcome, QueryRange};
+use idunno_shared::wire::refusal::Refusal;
+
+use super::{Applied, DeadLetterRecord, Job, Segment, State, cut_reason};
+use crate::ranges::RangeSet;
+
+/// Most batches in one segment.
+pub const BATCHES_PER_COMMIT_MAX: usize = 4096;
+/// Most queries marked_dead at once.
+pub const LETTERS_PER_COMMAND_MAX: usize = BATCH_QUERIES_MAX as usize;
+
+const NS_PER_US: u64 = 1000;
+
+/// The number behind a range's last; `None` of an empty range, and of one that no number can end.
+fn end(range: QueryRange) -> Option<u64> {
+    range.first.checked_add(u64::from(range.count)).filter(|end| *end > range.first)
+}
+
+/// The queries that one batch answers; refused where they are not the lease's.
+fn answered(job: &Job, batch: &BatchOutcome) -> Result<RangeSet, Refusal> {
+    let BatchOutcome { lease, answered, .. } = batch;
+    let batch_name =
+        format!("the batch of {} queries from {} of {}", lease.range.count, lease.range.first, job.id);
+    let invalid = |why: &str| Err(Refusal::invalid(format!("{batch_name}: {why}")));
+    if lease.job != job.id {
+        return Err(Refusal::invalid(format!("a segment of {} holds a batch of {}", job.id, lease.job)));
+    }
+    let Some(lease_end) =
+        end(lease.range).filter(|end| *end <= job.submitted && lease.range.count <= BATCH_QUERIES_MAX)
+    else {
+        return invalid("it is not a batch of the job's queries");
+    };
+    let mut queries = RangeSet::new();
+    for range in answered {
+        let inside = end(*range).filter(|end| range.first >= lease.range.first && *end <= lease_end);
+        let Some(range_end) = inside else { return invalid("it answers queries that are not its own") };
+        if queries.insert(range.first..range_end) < u64::from(range.count) {
+            return invalid("it answers a query twice");
+        }
+    }
+    if u64::from(batch.labelled) > queries.len() || batch.correct > batch.labelled {
+        return invalid("its label counts exceed its answers");
+    }
+    if u64::from(batch.local) > queries.len() {
+        return invalid("it read more inputs than it answers");
+    }
+    Ok(queries)
+}
+
+/// All queries that the batches answer, batch by batch; refused where any answers another's.
+fn answered_by_batch(job: &Job, batches: &[BatchOutcome]) -> Result<Vec<RangeSet>, Refusal> {
+    if batches.is_empty() || batches.len() > BATCHES_PER_COMMIT_MAX {
+        let message =
+            format!("a segment of {} batches: 1 to {BATCHES_PER_COMMIT_MAX} are allowed", batches.len());
+        return Err(Refusal::invalid(message));
+    }
+    let mut all = RangeSet::new();
+    let mut by_batch = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let queries = answered(job, batch)?;
+        if all.merge(&queries) < queries.len() {
+            // A reader could not tell which of the two rows counts.
+            let message = format!(
+                "a segment of {} answers a query twice, the second time in the batch from {}",
+                job.id, batch.lease.range.first
+            );
+            return Err(Refusal::invalid(message));
+        }
+        by_batch.push(queries);
+    }
+    Ok(by_batch)
+}
+
+impl Job {
+    /// Takes what is new of one batch's answers; returns it.
+    fn answer(&mut self, batch: &BatchOutcome, queries: &RangeSet, now_ms: u64) -> RangeSet {
+        let mut new = queries.clone();
+        new.subtract(&self.done);
+        new.subtract(&self.dead);
+        self.done.merge(&new);
+        // Which rows had labels, or local inputs, is known of whole batches only: of a
+        // partly accepted one, its share is counted.
+        let share = |count: u32| (u64::from(count) * new.len()).checked_div(queries.len()).unwrap_or(0);
+        self.statistics.labelled += share(batch.labelled);
+        self.statistics.correct += share(batch.correct);
+        self.statistics.local += share(batch.local);
+        self.statistics.duplicates += queries.len() - new.len();
+        let ns_per_query = batch.inference_us.saturating_mul(NS_PER_US) / u64::from(batch.lease.range.count);
+        self.statistics.add(new.len(), ns_per_query, now_ms);
+        new
+    }
+}
+
+impl State {
+    fn started_job(&self, id: JobId) -> Result<Job, Refusal> {
+        let job = self.job_or_refusal(id)?;
+        if job.state == JobState::Added {
+            return Err(Refusal::conflict(format!("{id} was not started yet: nobody can have run it")));
+        }
+        if job.state == JobState::Cancelled {
+            return Err(Refusal::conflict(format!("{id} is cancelled: nothing more of it counts")));
+        }
+        Ok((**job).clone())
+    }
+
+    pub(super) fn commit_segment(
+        &mut self,
+        worker: NodeId,
+        id: JobId,
+        segment: &(BlobRef, Vec<NodeId>),
+        batches: &[BatchOutcome],
+    ) -> Result<Applied, Refusal> {
+        let mut job = self.started_job(id)?;
+        let by_batch = answered_by_batch(&job, batches)?;
+        self.check_extents(&format!("a segment of {id}"), std::slice::from_ref(segment))?;
+        let (blob, holders) = segment;
+        let mut accepted = RangeSet::new();
+        let mut rows = 0;
+        for (batch, queries) in batches.iter().zip(&by_batch) {
+            rows += queries.len();
+            accepted.merge(&job.answer(batch, queries, self.now_ms));
+        }
+        let ranges: Vec<_> = accepted.queries().collect();
+        // Without a reference the blob is recorded all the same, so that it is collected soon.
+        self.record(*blob, holders, u64::from(!accepted.is_empty()));
+        if !accepted.is_empty() {
+            job.segments.push_back(Arc::new(Segment { blob: *blob, worker, ranges: ranges.clone() }));
+        }
+        let job_done = self.settle(job);
+        let duplicates = rows - accepted.len();
+        Ok(Applied::Committed { accepted: accepted.len(), duplicates, job_done, accepted_ranges: ranges })
+    }
+
+    pub(super) fn mark_dead(
+        &mut self,
+        id: JobId,
+        dead_letters: &[DeadLetterRecord],
+    ) -> Result<Applied, Refusal> {
+        let mut job = self.started_job(id)?;
+        if dead_letters.len() > LETTERS_PER_COMMAND_MAX {
+            let message =
+                format!("{} dead letters at once: {LETTERS_PER_COMMAND_MAX} are allowed", dead_letters.len());
+            return Err(Refusal::invalid(message));
+        }
+        if let Some(dead_letter) = dead_letters.iter().find(|dead_letter| dead_letter.index >= job.submitted)
+        {
+            let message =
+                format!("{id} has {} queries, there is no query {}", job.submitted, dead_letter.index);
+            return Err(Refusal::invalid(message));
+        }
+        for dead_letter in dead_letters {
+            if !job.done.contains(dead_letter.index)
+                && job.dead.insert(dead_letter.index..dead_letter.index + 1) > 0
+            {
+                let kept =
+                    DeadLetterRecord { reason: cut_reason(&dead_letter.reason), ..dead_letter.clone() };
+                job.dead_letters.insert(dead_letter.index, Arc::new(kept));
+            }
+        }
+        self.settle(job);
+        Ok(Applied::Done)
+    }
+}

@@ -1,0 +1,159 @@
+//! How jobs end: done, cancelled, deleted; and what becomes of their dead letters and their inputs.
+//!
+//! A dead query whose inputs are held can be run again; one whose inputs were let go is given up: it stays in the results.
+
+use idunno_shared::ids::{Digest, JobId};
+use idunno_shared::names::FileName;
+use idunno_shared::wire::control::{Changed, ITEMS_PER_REQUEST_MAX, JobState, RESULTS_FOLDER};
+use idunno_shared::wire::refusal::Refusal;
+
+use super::blobs::PlacedExtents;
+use super::{Applied, Job, State};
+use crate::ranges::RangeSet;
+
+/// The file of a job's results.
+pub fn results_file(id: JobId) -> Result<FileName, Refusal> {
+    format!("{RESULTS_FOLDER}/{id}.jsonl")
+        .parse()
+        .map_err(|error| Refusal::internal(format!("{id}: {error}")))
+}
+
+impl Job {
+    /// The dead letters that can be run again: all, or those named. Refused where any of those cannot.
+    fn retriable(&self, queries: &[u64]) -> Result<RangeSet, Refusal> {
+        let id = self.id;
+        let open = self.dead.intersection(&self.held);
+        if queries.is_empty() {
+            if open.is_empty() {
+                return Err(Refusal::conflict(format!("{id} has no dead letters that could be run again")));
+            }
+            return Ok(open);
+        }
+        if queries.len() > ITEMS_PER_REQUEST_MAX {
+            let message = format!("{} queries at once: {ITEMS_PER_REQUEST_MAX} are allowed", queries.len());
+            return Err(Refusal::invalid(message));
+        }
+        if let Some(query) = queries.iter().find(|query| !open.contains(**query)) {
+            let message = format!(
+                "query {query} of {id} is no dead letter that could be run again: dead-letters list shows them"
+            );
+            return Err(Refusal::not_found(message));
+        }
+        Ok(queries.iter().map(|query| *query..query + 1).collect())
+    }
+}
+
+impl State {
+    pub(super) fn retry_dead_letters(&mut self, id: JobId, queries: &[u64]) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        let retried = job.retriable(queries)?;
+        for query in retried.numbers() {
+            job.dead_letters.remove(&query);
+        }
+        job.dead.subtract(&retried);
+        if job.state == JobState::Done {
+            job.run(self.now_ms);
+        }
+        self.set_job(job);
+        Ok(Changed::Retried { queries: retried.len() })
+    }
+
+    pub(super) fn drop_dead_letters(&mut self, id: JobId, queries: &[u64]) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        let dropped = job.retriable(queries)?;
+        let mut kept = job.held.clone();
+        kept.subtract(&dropped);
+        self.hold_only(&mut job, &kept);
+        self.set_job(job);
+        Ok(Changed::Dropped { queries: dropped.len() })
+    }
+
+    pub(super) fn cancel_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.state.is_over() {
+            let state = if job.state == JobState::Done { "done" } else { "cancelled" };
+            return Err(Refusal::conflict(format!("{id} is {state} already")));
+        }
+        job.halt(JobState::Cancelled, self.now_ms);
+        job.finished_ms = Some(self.now_ms);
+        self.hold_only(&mut job, &RangeSet::new());
+        self.set_job(job);
+        Ok(Changed::Done)
+    }
+
+    pub(super) fn delete_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.state == JobState::Running {
+            let message = format!("{id} is running: cancel-job ends it, or stop-job halts it");
+            return Err(Refusal::conflict(message));
+        }
+        let file = results_file(id)?;
+        self.hold_only(&mut job, &RangeSet::new());
+        for segment in &job.segments {
+            self.release(&[segment.blob]);
+        }
+        self.jobs.remove(&id);
+        // A later number never is this one, so that the file can be no other job's; there may be none.
+        if job.started_ms.is_some() && self.files.contains_key(file.as_str()) {
+            self.delete(&file)?;
+        }
+        Ok(Changed::Done)
+    }
+
+    /// Puts a job back; where all its queries are decided it is done, and keeps the inputs of its dead ones only.
+    pub(super) fn settle(&mut self, mut job: Job) -> bool {
+        let done = job.done.len() + job.dead.len() == job.submitted;
+        if done && job.state != JobState::Done {
+            job.halt(JobState::Done, self.now_ms);
+            job.finished_ms = Some(self.now_ms);
+            let kept = job.held.intersection(&job.dead);
+            self.hold_only(&mut job, &kept);
+        }
+        self.set_job(job);
+        done
+    }
+
+    /// Drops the references to all inputs but those of the queries `kept`, and what nobody needs without them.
+    fn hold_only(&mut self, job: &mut Job, kept: &RangeSet) {
+        let mut released = job.held.clone();
+        released.subtract(kept);
+        if let Some(manifest) = &job.manifest {
+            for (_, query) in released.iter().flat_map(|range| manifest.slice(range.start, range.end)) {
+                self.release(&query.extents);
+            }
+        }
+        let ends = !job.held.is_empty() && kept.is_empty();
+        job.held = kept.clone();
+        if ends {
+            self.release(job.records.as_deref().map_or(&[], |records| &records.extents));
+            self.release(job.labels.as_deref().unwrap_or_default());
+            self.release(job.artefact.as_deref().map_or(&[], |artefact| &artefact.extents));
+        }
+        if job.held.is_empty() && job.dead.is_empty() {
+            (job.manifest, job.records) = (None, None);
+        }
+    }
+
+    pub(super) fn file_results(
+        &mut self,
+        id: JobId,
+        finished_ms: u64,
+        (size, digest): (u64, Digest),
+        extents: &PlacedExtents,
+    ) -> Result<Applied, Refusal> {
+        let job = self.job_or_refusal(id)?;
+        if job.state != JobState::Done || job.finished_ms != Some(finished_ms) {
+            return Err(Refusal::conflict(format!(
+                "{id} has been run again: these are not its results any more"
+            )));
+        }
+        if job.filed {
+            return Err(Refusal::conflict(format!("the results of {id} are in a file already")));
+        }
+        let (job, file) = (Job { filed: true, ..(**job).clone() }, results_file(id)?);
+        self.check_content(&format!("the results of {id}"), size, extents)?;
+        self.add_version(&file, size, digest, extents);
+        self.set_job(job);
+        Ok(Applied::Done)
+    }
+}

@@ -1,0 +1,373 @@
+//! What a daemon is told, checked: nothing starts before everything in it can be used.
+//!
+//! [`Settings`] is what is given; here the defaults are filled in, and what comes of it is what an introducer or a member
+//! needs.
+
+mod error;
+pub mod report;
+mod settings;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use idunno_shared::names::MemberName;
+
+pub use self::error::ConfigError;
+use self::error::invalid;
+pub use self::settings::{LogFormat, Settings};
+use crate::net::connection_limits::Limits;
+use idunno_store::blobs::RESERVE_BYTES;
+use idunno_store::scrub;
+
+/// The introducer's port in a real deployment.
+pub const INTRODUCER_PORT: u16 = 7400;
+/// A member's port in a real deployment.
+pub const MEMBER_PORT: u16 = 7401;
+/// Where a model server that is managed elsewhere is expected.
+pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
+/// The failure detector says once who is gone; openraft says it ten times a second.
+const LOG_FILTER: &str = "info,openraft::replication=off";
+const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
+/// Three times this is less than a process may have open (`process::FILES_MAX`).
+const LIMIT_CONNECTIONS_MAX: usize = 4_096;
+/// Fewer would keep a large cluster's members from one another.
+const LIMIT_MEMBERS_MIN: usize = 64;
+const LIMIT_REQUESTS_MAX: usize = 65_536;
+/// In place of a URL: this member has no model server, and works for no job.
+pub const NO_MODEL_SERVER: &str = "none";
+
+/// How the model server is had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelServer {
+    /// There is none.
+    None,
+    /// Somebody else runs it.
+    Url(String),
+    /// This process runs it.
+    Python {
+        /// The interpreter.
+        python: PathBuf,
+        /// Threads for inference.
+        threads: usize,
+    },
+}
+
+/// What the introducer and a member have in common, checked.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The file of the cluster's secret; without one, nothing is proven and nothing encrypted.
+    pub secret: Option<PathBuf>,
+    /// What to tell others, instead of the address listened on; port 0 for the same port.
+    pub advertise: Option<SocketAddr>,
+    /// Where to keep everything.
+    pub data_dir: PathBuf,
+    /// Tracing directives.
+    pub log: String,
+    /// Where log files go.
+    pub log_dir: PathBuf,
+    /// Days whose log files are kept.
+    pub log_files: usize,
+    /// What the files of a day may take together, in bytes.
+    pub log_day_bytes: u64,
+    /// How they are written.
+    pub log_format: LogFormat,
+    /// How many connections and requests there may be.
+    pub limits: Limits,
+}
+
+/// A member's settings, checked.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    /// What it has in common with the introducer.
+    pub common: Common,
+    /// The introducer, resolved again at each try.
+    pub introducer: String,
+    /// Its name.
+    pub name: MemberName,
+    /// Its model server.
+    pub model_server: ModelServer,
+    /// Raft's heartbeat; election time-outs are 2.5 to 5 of them.
+    pub heartbeat: Duration,
+    /// What blobs leave free of the disk, in bytes.
+    pub reserve_bytes: u64,
+    /// How long the scrub takes for everything.
+    pub scrub_period: Duration,
+    /// Where to serve figures, if at all.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+impl Settings {
+    /// What an introducer needs.
+    pub fn introducer(&self) -> Result<Common, ConfigError> {
+        self.common(INTRODUCER_PORT)
+    }
+
+    /// What a member needs.
+    pub fn member(&self) -> Result<MemberConfig, ConfigError> {
+        let common = self.common(MEMBER_PORT)?;
+        let introducer = self.introducer.clone().ok_or(ConfigError::Missing {
+            key: "introducer",
+            flag: "introducer",
+            variable: "IDUNNO_INTRODUCER",
+        })?;
+        let port = introducer.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            return Err(invalid("introducer", &introducer, "write it as HOST:PORT"));
+        }
+        Ok(MemberConfig {
+            common,
+            introducer,
+            name: self.checked_name()?,
+            model_server: self.model_server()?,
+            heartbeat: self.heartbeat()?,
+            reserve_bytes: self.reserve_bytes()?,
+            scrub_period: self.scrub_period()?,
+            metrics_listen: self.metrics_listen,
+        })
+    }
+
+    fn common(&self, default_port: u16) -> Result<Common, ConfigError> {
+        let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), default_port);
+        let listen = self.listen.unwrap_or(unspecified);
+        let secret = self.checked_secret(listen)?;
+        let advertise = self.advertise.as_deref().map(parse_advertise).transpose()?;
+        if advertise.is_none() && listen.ip().is_unspecified() {
+            let why = "others cannot reach it there: set advertise to this machine's address";
+            return Err(invalid("listen", listen, why));
+        }
+        let log_files = self.log_files.unwrap_or(14);
+        if log_files == 0 {
+            return Err(invalid("log_files", log_files, "keep at least 1"));
+        }
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno"));
+        Ok(Common {
+            listen,
+            secret,
+            advertise,
+            log_dir: self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs")),
+            data_dir,
+            log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
+            log_files,
+            log_day_bytes: self.log_day_bytes()?,
+            log_format: self.log_format.unwrap_or_default(),
+            limits: self.limits()?,
+        })
+    }
+
+    fn checked_secret(&self, listen: SocketAddr) -> Result<Option<PathBuf>, ConfigError> {
+        let is_insecure = self.insecure == Some(true);
+        match &self.secret {
+            Some(secret) if is_insecure => {
+                Err(invalid("secret", secret.display(), "insecure is set too: give one of them"))
+            }
+            Some(secret) => Ok(Some(secret.clone())),
+            None if !is_insecure => Err(ConfigError::NoSecret),
+            None if !listen.ip().is_loopback() => {
+                let why = "without a secret only 127.0.0.1 and ::1 can be listened on: give --secret in place of --insecure";
+                Err(invalid("listen", listen, why))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn checked_name(&self) -> Result<MemberName, ConfigError> {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = self.name.clone().unwrap_or_else(host);
+        name.parse()
+            .map_err(|error: idunno_shared::names::NameError| invalid("name", &name, error.to_string()))
+    }
+
+    fn model_server(&self) -> Result<ModelServer, ConfigError> {
+        let Some(python) = self.model_server_python.clone() else {
+            let url = self.model_server_url.clone().unwrap_or_else(|| MODEL_SERVER_URL.to_owned());
+            if url == NO_MODEL_SERVER {
+                return Ok(ModelServer::None);
+            }
+            let Some(place) = url.strip_prefix("http://") else {
+                return Err(invalid("model_server_url", url, "write it as http://HOST:PORT, or none"));
+            };
+            if !is_on_loopback(place) {
+                let why =
+                    "what a model server is sent is not encrypted: run it on this machine, at 127.0.0.1";
+                return Err(invalid("model_server_url", url, why));
+            }
+            return Ok(ModelServer::Url(url));
+        };
+        if let Some(url) = &self.model_server_url {
+            let why = "model_server_python is set too: give one of them";
+            return Err(invalid("model_server_url", url, why));
+        }
+        if python.components().count() > 1 && !Path::new(&python).exists() {
+            return Err(invalid("model_server_python", python.display(), "there is no such file"));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or(cores);
+        if !(1..=1024).contains(&threads) {
+            return Err(invalid("threads", threads, "give 1 to 1,024"));
+        }
+        Ok(ModelServer::Python { python, threads })
+    }
+
+    fn heartbeat(&self) -> Result<Duration, ConfigError> {
+        let heartbeat_ms = self.heartbeat_ms.unwrap_or(100);
+        if !(20..=1_000).contains(&heartbeat_ms) {
+            return Err(invalid("heartbeat_ms", heartbeat_ms, "give 20 to 1,000"));
+        }
+        Ok(Duration::from_millis(heartbeat_ms))
+    }
+
+    fn reserve_bytes(&self) -> Result<u64, ConfigError> {
+        let Some(reserve_mib) = self.disk_reserve_mib else { return Ok(RESERVE_BYTES) };
+        if reserve_mib > DISK_RESERVE_MIB_MAX {
+            return Err(invalid("disk_reserve_mib", reserve_mib, "give 0 to 1,048,576"));
+        }
+        Ok(reserve_mib << 20)
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let checked = |key, given: Option<usize>, default, least, most| {
+            let value = given.unwrap_or(default);
+            let why = || format!("give {least} to {most}");
+            if (least..=most).contains(&value) { Ok(value) } else { Err(invalid(key, value, why())) }
+        };
+        let default = Limits::default();
+        let connections =
+            |key, given, default, least| checked(key, given, default, least, LIMIT_CONNECTIONS_MAX);
+        Ok(Limits {
+            greetings: connections("limit_greetings", self.limit_greetings, default.greetings, 1)?,
+            members: connections("limit_members", self.limit_members, default.members, LIMIT_MEMBERS_MIN)?,
+            clients: connections("limit_clients", self.limit_clients, default.clients, 1)?,
+            identity_connections: connections(
+                "limit_identity_connections",
+                self.limit_identity_connections,
+                default.identity_connections,
+                1,
+            )?,
+            identity_requests: checked(
+                "limit_identity_requests",
+                self.limit_identity_requests,
+                default.identity_requests,
+                1,
+                LIMIT_REQUESTS_MAX,
+            )?,
+        })
+    }
+
+    fn log_day_bytes(&self) -> Result<u64, ConfigError> {
+        let log_day_mib = self.log_day_mib.unwrap_or(32);
+        if !(1..=65_536).contains(&log_day_mib) {
+            return Err(invalid("log_day_mib", log_day_mib, "give 1 to 65,536"));
+        }
+        Ok(log_day_mib << 20)
+    }
+
+    fn scrub_period(&self) -> Result<Duration, ConfigError> {
+        match self.scrub_period_s {
+            None => Ok(scrub::PERIOD),
+            Some(0) => Err(invalid("scrub_period_s", 0, "give at least 1")),
+            Some(seconds) => Ok(Duration::from_secs(seconds)),
+        }
+    }
+}
+
+fn parse_advertise(text: &str) -> Result<SocketAddr, ConfigError> {
+    let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0)));
+    match address {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address),
+        _ => Err(invalid("advertise", text, "write it as IP or IP:PORT, of this machine")),
+    }
+}
+
+/// Whether `HOST[:PORT][/...]` is this machine, seen from itself.
+fn is_on_loopback(place: &str) -> bool {
+    let place = place.split('/').next().unwrap_or_default();
+    let host = match place.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => place.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            introducer: Some("127.0.0.1:7400".into()),
+            name: Some("m1".into()),
+            secret: Some("secret.pem".into()),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn defaults_stand_where_nothing_is_said() {
+        let config = settings().member().unwrap();
+        assert_eq!(config.model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
+        assert_eq!(config.heartbeat, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_member_may_have_no_model_server() {
+        let none = Settings { model_server_url: Some("none".into()), ..settings() };
+        assert_eq!(none.member().unwrap().model_server, ModelServer::None);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file: Settings = toml::from_str("name = 'file'\nthreads = 3").unwrap();
+        let merged = settings().or(file);
+        assert_eq!(merged.name.as_deref(), Some("m1"));
+        assert_eq!(merged.threads, Some(3));
+    }
+
+    #[test]
+    fn without_a_secret_nobody_leaves_loopback() {
+        let insecure = Settings { secret: None, insecure: Some(true), ..settings() };
+        assert_eq!(insecure.introducer().unwrap().secret, None);
+        for address in ["0.0.0.0:7401", "10.0.0.1:7401", "[::]:7401"] {
+            let beyond = Settings { listen: Some(address.parse().unwrap()), ..insecure.clone() };
+            let beyond = Settings { advertise: Some("10.0.0.1".into()), ..beyond };
+            let error = beyond.introducer().unwrap_err().to_string();
+            assert!(error.contains("--secret"), "{error}");
+            assert!(Settings { insecure: None, secret: Some("s".into()), ..beyond }.introducer().is_ok());
+        }
+        let neither = Settings { secret: None, ..settings() };
+        assert!(neither.introducer().unwrap_err().to_string().contains("idunno cluster init"));
+        assert!(toml::from_str::<Settings>("insecure_network = true").is_err(), "it is gone");
+    }
+
+    #[test]
+    fn an_offending_key_is_named() {
+        let error = toml::from_str::<Settings>("lisen = '127.0.0.1:1'").unwrap_err().to_string();
+        assert!(error.contains("lisen"), "{error}");
+        for (key, broken) in [
+            ("introducer", Settings { introducer: Some("nowhere".into()), ..settings() }),
+            ("introducer", Settings { introducer: None, ..settings() }),
+            ("name", Settings { name: Some("a b".into()), ..settings() }),
+            ("heartbeat_ms", Settings { heartbeat_ms: Some(1), ..settings() }),
+            ("disk_reserve_mib", Settings { disk_reserve_mib: Some(u64::MAX), ..settings() }),
+            ("limit_members", Settings { limit_members: Some(2), ..settings() }),
+            ("limit_clients", Settings { limit_clients: Some(9_999), ..settings() }),
+            ("log_day_mib", Settings { log_day_mib: Some(0), ..settings() }),
+            ("scrub_period_s", Settings { scrub_period_s: Some(0), ..settings() }),
+            ("listen", Settings { listen: Some("0.0.0.0:7401".parse().unwrap()), ..settings() }),
+            ("advertise", Settings { advertise: Some("0.0.0.0".into()), ..settings() }),
+            ("model_server_url", Settings { model_server_url: Some("ftp://x".into()), ..settings() }),
+            (
+                "model_server_url",
+                Settings { model_server_url: Some("http://10.0.0.1:80".into()), ..settings() },
+            ),
+            ("secret", Settings { secret: None, ..settings() }),
+            ("secret", Settings { insecure: Some(true), ..settings() }),
+        ] {
+            let error = broken.member().unwrap_err().to_string();
+            assert!(error.contains(&format!("'{key}'")), "{key}: {error}");
+        }
+    }
+}

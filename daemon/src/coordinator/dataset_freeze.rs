@@ -1,0 +1,134 @@
+//! What a job starts with: whether its model takes its parameters, and what the one file says that may be its data set.
+//!
+//! The log freezes what is found here together with the digest of what was read, and refuses it where that has changed.
+//! Bounds: one data set is read at a time, an extent of it at a time, up to [`DATASET_FILE_BYTES_MAX`].
+
+use std::time::Duration;
+
+use idunno_core::metadata::{Action, Applied, FileKind, Inputs, Job, State, Version};
+use idunno_shared::ids::{JobId, NodeId, OpId};
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::control::{Change, JobState};
+use idunno_shared::wire::frame::{Reply, Request};
+use idunno_shared::wire::jobs::{ModelState, ServerState, WorkReply, WorkRequest};
+use idunno_shared::wire::refusal::Refusal;
+use tracing::info;
+
+use super::LeaderTerm;
+use super::grants::placed;
+use idunno_worker::records::record_index::{RecordIndex, RecordIndexError};
+
+/// Largest file that is a data set, in bytes: a start reads it once.
+pub const DATASET_FILE_BYTES_MAX: u64 = 16 << 30;
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Workers that are asked about parameters.
+const WORKERS_ASKED_MAX: usize = 3;
+
+impl LeaderTerm {
+    /// Starts a job, or goes on with it.
+    pub(super) async fn start_job(&self, op: OpId, id: JobId) -> Result<Applied, Refusal> {
+        let state = self.barrier().await?;
+        let job = state.job_or_refusal(id)?;
+        let plain = Action::Change(Change::StartJob { job: id });
+        let trained = state.model(&job.model).is_some_and(|model| model.artefact.is_some());
+        if job.state != JobState::Added || !trained {
+            return self.propose(Some(op), plain).await;
+        }
+        self.check_parameters(job).await?;
+        let action = match state.dataset_file(&job.dataset) {
+            None => plain,
+            Some((kind, version)) => {
+                let inputs = self.survey(&state, kind, version).await.map_err(|why| {
+                    Refusal::conflict(format!("{id} cannot start: data set '{}': {why}", job.dataset))
+                })?;
+                Action::StartJob { job: id, inputs }
+            }
+        };
+        self.propose(Some(op), action).await
+    }
+
+    async fn survey(&self, state: &State, kind: FileKind, version: &Version) -> Result<Inputs, String> {
+        if version.size > DATASET_FILE_BYTES_MAX {
+            return Err(format!("it has {} bytes: {DATASET_FILE_BYTES_MAX} are allowed", version.size));
+        }
+        let _one_at_a_time = self.reading.lock().await;
+        let mut survey = RecordIndex::new(kind);
+        for &extent in &*version.extents {
+            survey = self.survey_extent(state, survey, extent).await?;
+        }
+        let inputs = survey.finish(version.digest).map_err(|error| error.to_string())?;
+        if let Inputs::Records { count, blocks, .. } = &inputs {
+            info!(records = count, blocks = blocks.len(), "a data set was read");
+        }
+        Ok(inputs)
+    }
+
+    async fn survey_extent(
+        &self,
+        state: &State,
+        mut survey: RecordIndex,
+        extent: BlobRef,
+    ) -> Result<RecordIndex, String> {
+        let placed = placed(state, &self.deps.membership.current(), extent);
+        let bytes = self.deps.files.fetch_blob(&placed).await.map_err(|error| error.to_string())?;
+        let read = move || survey.take(&bytes).map(|()| survey);
+        let read: Result<RecordIndex, RecordIndexError> =
+            tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
+        read.map_err(|error| error.to_string())
+    }
+
+    /// Has a worker's model server look at a job's parameters.
+    async fn check_parameters(&self, job: &Job) -> Result<(), Refusal> {
+        if job.parameters.is_empty() {
+            return Ok(());
+        }
+        let request =
+            WorkRequest::CheckParameters { model: job.model.clone(), parameters: (*job.parameters).clone() };
+        let mut last = String::from("none is ready");
+        for worker in self.workers_with(job).await?.into_iter().take(WORKERS_ASKED_MAX) {
+            match self.ask_worker(worker, request.clone(), CHECK_TIMEOUT).await {
+                Ok(WorkReply::Checked(Ok(()))) => return Ok(()),
+                Ok(WorkReply::Checked(Err(why))) => {
+                    return Err(Refusal::invalid(format!("{} cannot start: {why}", job.id)));
+                }
+                Ok(WorkReply::Compacted(_)) => last = String::from("it answered out of turn"),
+                Err(why) => last = why,
+            }
+        }
+        let message = format!(
+            "{} cannot start: no model server could check its parameters ({last}): try again",
+            job.id
+        );
+        Err(Refusal::conflict(message))
+    }
+
+    /// Workers whose model server is ready, those with the job's model first.
+    async fn workers_with(&self, job: &Job) -> Result<Vec<NodeId>, Refusal> {
+        let reports = self.scheduler.view().await?.reports;
+        let ready = reports.into_values().filter(|report| report.server == ServerState::Ready);
+        let has_model = |models: &[(_, ModelState)]| {
+            models.iter().any(|(model, state)| *model == job.model && matches!(state, ModelState::Ready(_)))
+        };
+        let mut workers: Vec<_> = ready.map(|report| (!has_model(&report.models), report.worker)).collect();
+        workers.sort_unstable();
+        Ok(workers.into_iter().map(|(_, worker)| worker).collect())
+    }
+
+    /// Asks a worker for something beside its batches; or why there is no answer.
+    pub(super) async fn ask_worker(
+        &self,
+        worker: NodeId,
+        request: WorkRequest,
+        limit: Duration,
+    ) -> Result<WorkReply, String> {
+        let view = self.deps.membership.current();
+        let name = view.name(worker);
+        let address = view.address(worker).ok_or_else(|| format!("{name} is gone"))?;
+        match self.deps.peers.call_member(worker, address, Request::Work(request), limit).await {
+            Ok(Reply::Work(reply)) => Ok(reply),
+            Ok(Reply::Refused(refusal)) => Err(format!("{name}: {}", refusal.message)),
+            Ok(_) => Err(format!("{name} answered out of turn")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

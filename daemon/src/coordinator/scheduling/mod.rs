@@ -1,0 +1,138 @@
+//! The scheduler: one task that owns the scheduler of the term, answers workers' reports and brings their results into the
+//! log.
+//!
+//! Reports wait at the scheduler until the scheduler answers them (long polls); one a worker, a newer one replaces it.
+//! What the scheduler knows of jobs is compared with the log when something concerns them, and every
+//! [`RECONCILE_PERIOD`]: a change whose outcome nobody heard of must not leave a job waiting for ever.
+//! Without a majority no report is answered with orders.
+//! Bounds: [`INPUTS_MAX`] inputs queue up, then callers wait. Only live members' reports are kept.
+
+mod results;
+mod task;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use idunno_core::metadata::Applied;
+use idunno_core::scheduler::Assignment;
+use idunno_shared::ids::{JobId, NodeId, Term};
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::SharingView;
+use idunno_shared::wire::jobs::{
+    Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, Training, WorkerReport,
+};
+use idunno_shared::wire::refusal::Refusal;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::task::SchedulerTask;
+use super::{Deps, LeaderTerm, not_coordinator};
+
+/// Inputs that may wait for the task.
+pub const INPUTS_MAX: usize = 1_024;
+/// How often jobs and models are compared with the log, whatever was heard.
+pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
+
+/// What the scheduler knows that the log does not.
+#[derive(Clone, Debug, Default)]
+pub struct SchedulerView {
+    /// The newest report of each worker.
+    pub reports: BTreeMap<NodeId, Arc<WorkerReport>>,
+    /// Who works for which job.
+    pub assignments: Vec<Assignment>,
+    /// Queries leased, by job.
+    pub leased: BTreeMap<JobId, u64>,
+    /// Queries of the batch leased last, by job.
+    pub batches: BTreeMap<JobId, u32>,
+    /// The newest reassignments of workers, oldest first.
+    pub sharings: VecDeque<SharingView>,
+}
+
+/// What a training made.
+pub struct Trained {
+    /// The model.
+    pub artefact: ModelArtefact,
+    /// What was asked for when it began.
+    pub training: Training,
+    /// What it measured.
+    pub metrics: Vec<(String, String)>,
+    /// The same as a file.
+    pub report: Option<PlacedBlob>,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+
+enum Input {
+    Report(WorkerReport, Answer<Orders>),
+    Commit(SegmentCommit, Answer<JobReply>),
+    Committed(SegmentCommit, Result<Applied, Refusal>, Answer<JobReply>),
+    Failed(NodeId, Lease, Vec<Fault>),
+    Trained(NodeId, ModelName, Result<Trained, String>, Answer<()>),
+    MarkedDead(JobId, Vec<QueryRange>, Result<(), Refusal>),
+    Paused(JobId),
+    Refresh,
+    View(oneshot::Sender<SchedulerView>),
+}
+
+/// The task's handle.
+pub struct SchedulerHandle {
+    deps: Deps,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl SchedulerHandle {
+    /// Starts the task.
+    pub fn open(leader_term: Weak<LeaderTerm>, deps: Deps, term: Term, closed: CancellationToken) -> Self {
+        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
+        let task = SchedulerTask::new(leader_term, deps.clone(), term, inputs.clone());
+        deps.monitor.spawn("the scheduler", closed.clone(), task.run(queued, closed));
+        Self { deps, inputs }
+    }
+
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        // Where the scheduler is closed the term is over: the next coordinator is to be asked.
+        let closed = || not_coordinator(&self.deps);
+        self.inputs.send(input(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
+    }
+
+    /// Waits for the answer to a worker's report.
+    pub async fn report(&self, report: WorkerReport) -> Result<Orders, Refusal> {
+        self.ask(|reply| Input::Report(report, reply)).await?
+    }
+
+    /// Brings a segment into the log.
+    pub async fn commit(&self, commit: SegmentCommit) -> Result<JobReply, Refusal> {
+        self.ask(|reply| Input::Commit(commit, reply)).await?
+    }
+
+    /// Notes what a worker could not answer.
+    pub async fn failed(&self, worker: NodeId, lease: Lease, faults: Vec<Fault>) -> Result<(), Refusal> {
+        let sent = self.inputs.send(Input::Failed(worker, lease, faults)).await;
+        sent.map_err(|_| not_coordinator(&self.deps))
+    }
+
+    /// Brings the outcome of a training into the log.
+    pub async fn trained(
+        &self,
+        worker: NodeId,
+        model: ModelName,
+        result: Result<Trained, String>,
+    ) -> Result<(), Refusal> {
+        self.ask(|reply| Input::Trained(worker, model, result, reply)).await?
+    }
+
+    /// Jobs or models changed in the log.
+    pub async fn refresh(&self) {
+        // Without a scheduler there is nothing to refresh.
+        let _ = self.inputs.send(Input::Refresh).await;
+    }
+
+    /// What the scheduler knows that the log does not.
+    pub async fn view(&self) -> Result<SchedulerView, Refusal> {
+        self.ask(Input::View).await
+    }
+}

@@ -1,0 +1,156 @@
+//! What workers and the scheduler bring into the log: rows, models, dead letters, pauses.
+//!
+//! Proposals run beside the task and come back to it as inputs, so that a slow log does not hold up reports. Those that
+//! the scheduler asks for are repeated; those of workers are not, for the worker repeats them.
+
+use std::sync::Arc;
+
+use idunno_core::metadata::{Action, Applied, DeadLetterRecord};
+use idunno_core::ranges::RangeSet;
+use idunno_core::scheduler::{Committed, DeadQuery, RanBatch, SchedulerEvent};
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::control::JobState;
+use idunno_shared::wire::jobs::{BatchOutcome, JobReply, SegmentCommit};
+use idunno_shared::wire::refusal::Refusal;
+use tracing::{info, warn};
+
+use super::super::LeaderTerm;
+use super::task::SchedulerTask;
+use super::{Answer, Input, Trained};
+
+impl SchedulerTask {
+    pub(super) fn commit(&self, commit: SegmentCommit, reply: Answer<JobReply>) {
+        let holders = commit.segment.holders.iter().map(|holder| holder.node).collect();
+        let action = Action::CommitSegment {
+            worker: commit.worker,
+            job: commit.job,
+            segment: (commit.segment.blob, holders),
+            batches: commit.batches.clone(),
+        };
+        self.propose(action, move |outcome| Input::Committed(commit, outcome, reply));
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        commit: &SegmentCommit,
+        outcome: Result<Applied, Refusal>,
+        reply: Answer<JobReply>,
+    ) {
+        let answer = outcome.map(|applied| {
+            let answered = commit.batches.iter().flat_map(|batch| batch.answered.iter());
+            let mut answered: RangeSet = answered.map(|range| range.first..range.end()).collect();
+            let state = self.state();
+            let job = state.job(commit.job);
+            if let Some(job) = job {
+                // Those died before, and are to be tried again since: this commit has not answered them.
+                answered.subtract(&job.pending());
+            }
+            self.tell(SchedulerEvent::Committed(Committed {
+                worker: commit.worker,
+                job: commit.job,
+                batches: commit.batches.iter().map(ran).collect(),
+                ranges: answered.queries().collect(),
+            }));
+            if job.is_some_and(|job| job.state == JobState::Done) {
+                self.refresh();
+            }
+            match applied {
+                Applied::Committed { accepted, duplicates, .. } => {
+                    JobReply::Committed { accepted, duplicates }
+                }
+                Applied::Changed(_) | Applied::Done => JobReply::Noted,
+            }
+        });
+        // The worker may have gone meanwhile; the log has its rows.
+        let _ = reply.send(answer);
+    }
+
+    pub(super) fn trained(
+        &self,
+        worker: NodeId,
+        model: ModelName,
+        Trained { artefact, training, metrics, report }: Trained,
+        reply: Answer<()>,
+    ) {
+        if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
+            // Trained already, by whoever was faster.
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        info!(%worker, %model, version = %artefact.version, "trained");
+        let held = |placed: &PlacedBlob| {
+            (placed.blob, placed.holders.iter().map(|holder| holder.node).collect::<Vec<_>>())
+        };
+        let action = Action::ModelTrained {
+            model,
+            version: artefact.version,
+            size: artefact.extents.iter().map(|placed| placed.blob.size).sum(),
+            extents: artefact.extents.iter().map(held).collect(),
+            training,
+            metrics,
+            report: report.as_ref().map(held),
+        };
+        self.propose(action, move |outcome| {
+            // The worker may have gone meanwhile; the log has the model.
+            let _ = reply.send(outcome.map(drop));
+            Input::Refresh
+        });
+    }
+
+    /// Runs a worker's proposal beside the task; what `then` makes of its outcome comes back as an input.
+    fn propose(&self, action: Action, then: impl FnOnce(Result<Applied, Refusal>) -> Input + Send + 'static) {
+        self.beside(|leader_term| async move { then(leader_term.propose(None, action).await) });
+    }
+
+    /// The same for a proposal of the scheduler, which is repeated as long as its outcome is unknown.
+    pub(super) fn propose_surely(
+        &self,
+        action: Action,
+        then: impl FnOnce(Result<(), Refusal>) -> Input + Send + 'static,
+    ) {
+        self.beside(|leader_term| async move {
+            let outcome = leader_term.propose_surely(action).await.map(drop);
+            if let Err(refusal) = &outcome {
+                warn!(%refusal, "the log does not take a decision of the scheduler");
+            }
+            then(outcome)
+        });
+    }
+
+    fn beside<F>(&self, work: impl FnOnce(Arc<LeaderTerm>) -> F)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
+        let (inputs, work) = (self.inputs.clone(), work(leader_term));
+        tokio::spawn(async move {
+            // When the scheduler is closed, the next coordinator reads the log.
+            let _ = inputs.send(work.await).await;
+        });
+    }
+
+    pub(super) fn mark_dead(&mut self, job: JobId, dead: Vec<DeadQuery>) {
+        let mut queries = RangeSet::new();
+        for dead_letter in &dead {
+            warn!(%job, query = dead_letter.index, reason = %dead_letter.reason, "failed for good");
+            queries.insert(dead_letter.index..dead_letter.index + 1);
+        }
+        let dead_letter = |dead: DeadQuery| DeadLetterRecord {
+            index: dead.index,
+            reason: dead.reason,
+            worker: dead.worker,
+            attempts: dead.attempts,
+        };
+        let dead_letters = dead.into_iter().map(dead_letter).collect();
+        let queries = queries.queries().collect();
+        self.propose_surely(Action::DeadLetters { job, dead_letters }, move |outcome| {
+            Input::MarkedDead(job, queries, outcome)
+        });
+    }
+}
+
+fn ran(batch: &BatchOutcome) -> RanBatch {
+    RanBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
+}

@@ -1,0 +1,314 @@
+//! Accepts connections, has their other ends prove who they are, checks their hellos and whether they may ask what they
+//! ask ([`super::roles`]), and hands every request to the part that takes it.
+//!
+//! Bounds: those of [`Limits`] on connections that say hello (further ones wait in the system's queue), on clients, on
+//! each client's identity and on members (further ones are refused), each for itself, so that refusal_log cannot keep
+//! members out, nor one client the others; [`CALLS_MAX`] requests
+//! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for the proof and the hello, [`WRITE_TIMEOUT`] for a
+//! peer to take what it asked for, [`CLIENT_IDLE_MAX`] for a client to ask anything. Together they are well below
+//! [`crate::runtime::process::FILES_MAX`].
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_shared::client::frames::{FrameIoError, read_body_within, read_frame_within, write_greeting};
+use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
+use idunno_shared::ids::NodeId;
+use idunno_shared::security::Role;
+use idunno_shared::wire::frame::{
+    Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, Purpose, Reply,
+    Request, decode_body, encode_frame,
+};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use idunno_shared::wire::version::SPOKEN;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits};
+use super::roles;
+use super::transport::{Accepted, Connections, Incoming, Peer};
+
+/// Requests of one connection at work at once.
+pub const CALLS_MAX: usize = 256;
+/// How long a new connection may take to prove who it is and to say hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it what is at work.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client's connection for calls may lie idle.
+pub const CLIENT_IDLE_MAX: Duration = Duration::from_secs(300);
+const ANSWERS_QUEUED_MAX: usize = 64;
+/// One write takes no further answer from this many bytes on.
+const WRITE_BYTES_SOFT_MAX: usize = 256 << 10;
+
+/// What a request is answered with.
+pub enum Response {
+    /// Once.
+    One(Reply),
+    /// Until the sender is dropped or the connection ends.
+    Many(mpsc::Receiver<Reply>),
+}
+
+impl From<Reply> for Response {
+    fn from(reply: Reply) -> Self {
+        Self::One(reply)
+    }
+}
+
+/// Who takes what comes in.
+pub trait Service: Send + Sync + 'static {
+    /// The id that hellos are answered with.
+    fn node(&self) -> Option<NodeId>;
+    /// Takes one request.
+    fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
+    /// Serves one connection for blobs until it ends; puts only of those that may store.
+    fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
+}
+
+/// Serves until told to stop. Connections end with it.
+pub async fn serve<S: Service>(
+    connections: Connections,
+    service: Arc<S>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let greetings = Arc::new(Semaphore::new(limits.greetings));
+    let rooms = Arc::new(ConnectionLimits::new(limits));
+    let mut tasks = JoinSet::new();
+    loop {
+        let next = async {
+            let turn = Arc::clone(&greetings).acquire_owned().await;
+            (turn, connections.accept().await)
+        };
+        let (turn, accepted) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => return,
+        };
+        while tasks.try_join_next().is_some() {}
+        match accepted {
+            Ok(incoming) => {
+                let (service, rooms, from) = (Arc::clone(&service), Arc::clone(&rooms), incoming.from);
+                tasks.spawn(async move {
+                    if let Err(error) = serve_connection(service, &rooms, turn, incoming).await {
+                        debug!(%from, %error, "connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end first.
+                warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection<S: Service, T>(
+    service: Arc<S>,
+    rooms: &ConnectionLimits,
+    greeting: T,
+    incoming: Incoming,
+) -> Result<(), FrameIoError> {
+    let from = incoming.from;
+    let greet = async {
+        let Some(mut accepted) = incoming.prove().await else { return Ok(None) };
+        let hello = read_frame_within::<Hello, _>(&mut accepted.reader, HEADER_BYTES_MAX).await?;
+        Ok::<_, FrameIoError>(Some((accepted, hello)))
+    };
+    let Ok(greeted) = timeout(HELLO_TIMEOUT, greet).await else {
+        debug!(%from, "no hello in time");
+        return Ok(());
+    };
+    let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
+    let entered =
+        agree(&hello, &peer).and_then(|version| Ok((version, rooms.enter(hello.from.is_some(), &peer)?)));
+    let (version, permit) = match entered {
+        Ok(entered) => entered,
+        Err(reason) => return write_greeting(&mut writer, &HelloReply::Refused { reason }).await,
+    };
+    drop(greeting);
+    write_greeting(&mut writer, &HelloReply::Welcome { node: service.node(), version }).await?;
+    // A member that does not say which is somebody who has the secret.
+    let role = if hello.from.is_some() { Role::Member } else { peer.role.min(Role::Operator) };
+    let served = async {
+        match hello.purpose {
+            Purpose::Calls => {
+                let caller = Caller { node: hello.from, role, peer: peer.clone() };
+                serve_calls(service, reader, writer, Arc::new(caller), &permit).await
+            }
+            Purpose::Blobs => {
+                let link = Link { reader, writer, node: hello.from };
+                service.blobs(link, roles::may_store(role)).await;
+                Ok(())
+            }
+        }
+    };
+    tokio::select! {
+        ended = served => ended,
+        () = peer.is_distrusted() => {
+            peer.note_refusal("its certificate counts no more");
+            Ok(())
+        }
+    }
+}
+
+/// Who asks.
+pub struct Caller {
+    /// The member that it is, if it is one.
+    pub node: Option<NodeId>,
+    role: Role,
+    peer: Peer,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.node {
+            Some(node) => write!(f, "member {node} at {}", self.peer.address),
+            None => write!(f, "{} at {}", self.peer.identity(), self.peer.address),
+        }
+    }
+}
+
+/// The protocol version that both speak, or why there will be no connection.
+fn agree(hello: &Hello, peer: &Peer) -> Result<u16, String> {
+    if hello.magic != MAGIC {
+        return Err(String::from("this is an IDunno member, and the caller speaks something else"));
+    }
+    if hello.from.is_some() && peer.role < Role::Member {
+        peer.note_refusal("it is a console and says that it is a member");
+        return Err(format!(
+            "the caller says that it is a member, and its certificate is that of a console ({})",
+            peer.role
+        ));
+    }
+    let versions = hello.versions();
+    SPOKEN.common(versions).ok_or_else(|| {
+        format!(
+            "the caller speaks {versions} of the protocol, this member {SPOKEN}: releases that are not neighbours cannot \
+             talk, upgrade one by one"
+        )
+    })
+}
+
+async fn serve_calls<S: Service>(
+    service: Arc<S>,
+    reader: LinkReader,
+    writer: LinkWriter,
+    caller: Arc<Caller>,
+    permit: &ConnectionPermit,
+) -> Result<(), FrameIoError> {
+    let is_client = caller.node.is_none();
+    let (answers, queued) = mpsc::channel(ANSWERS_QUEUED_MAX);
+    let turns = Arc::new(Semaphore::new(CALLS_MAX));
+    let mut tasks = JoinSet::new();
+    let mut writing = JoinSet::new();
+    writing.spawn(write_answers(writer, queued));
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    loop {
+        let next = async {
+            let turn = Arc::clone(&turns).acquire_owned().await;
+            (turn, read_body_within(&mut reader, FRAME_BYTES_MAX).await)
+        };
+        let (turn, body) = tokio::select! {
+            next = next => next,
+            () = idle(&turns), if is_client => return Ok(()),
+            // Nobody would hear the answers.
+            _ = writing.join_next() => return Ok(()),
+        };
+        let (id, request) = decode_call(&body?)?;
+        let request = request.and_then(|request| {
+            roles::check(caller.role, &request)
+                .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
+            let share = permit.turn(&caller.peer).map_err(|why| Refusal::new(RefusalCode::Busy, why))?;
+            Ok((request, share))
+        });
+        while tasks.try_join_next().is_some() {}
+        let (service, answers, caller) = (Arc::clone(&service), answers.clone(), Arc::clone(&caller));
+        tasks.spawn(async move {
+            let (response, share) = match request {
+                Ok((request, share)) => (service.request(request, &caller).await, share),
+                Err(refusal) => (Reply::Refused(refusal).into(), None),
+            };
+            match response {
+                Response::One(reply) => {
+                    // The connection may have ended meanwhile; then nobody waits.
+                    let _ = answers.send(Answer { id, more: false, reply }).await;
+                }
+                Response::Many(mut replies) => {
+                    while let Some(reply) = replies.recv().await {
+                        if answers.send(Answer { id, more: true, reply }).await.is_err() {
+                            break;
+                        }
+                    }
+                    // The caller must learn that no more will come: the connection may stay open for long.
+                    let reply = Reply::Refused(Refusal::conflict("there is no more to watch here"));
+                    let _ = answers.send(Answer { id, more: false, reply }).await;
+                }
+            }
+            drop((turn, share));
+        });
+    }
+}
+
+/// Returns when a connection has lain idle for long, with nothing at work.
+async fn idle(turns: &Semaphore) {
+    loop {
+        sleep(CLIENT_IDLE_MAX).await;
+        // The reader has a turn of its own.
+        if turns.available_permits() >= CALLS_MAX - 1 {
+            return;
+        }
+    }
+}
+
+/// A call's number and its request. That a request has no sense (a name that is none, say) is answered; what is not
+/// even a call ends the connection.
+fn decode_call(body: &[u8]) -> Result<(u64, Result<Request, Refusal>), FrameError> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        id: u64,
+        #[serde(rename = "request")]
+        _request: IgnoredAny,
+    }
+    match decode_body(body) {
+        Ok(Call { id, request }) => Ok((id, Ok(request))),
+        Err(error) => {
+            let Numbered { id, .. } = decode_body(body)?;
+            Ok((id, Err(Refusal::invalid(format!("the request cannot be read: {error}")))))
+        }
+    }
+}
+
+async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer>) {
+    let mut buffer = Vec::new();
+    while let Some(answer) = queued.recv().await {
+        buffer.clear();
+        let mut next = Some(answer);
+        // What queued up meanwhile goes out in the same write.
+        while let Some(answer) = next {
+            if let Err(error) = encode_frame(&answer, &mut buffer) {
+                warn!(%error, "an answer cannot be sent");
+                let reply = Reply::Refused(Refusal::internal(format!("the answer cannot be sent: {error}")));
+                let instead = Answer { id: answer.id, more: false, reply };
+                if encode_frame(&instead, &mut buffer).is_err() {
+                    return;
+                }
+            }
+            next = if buffer.len() < WRITE_BYTES_SOFT_MAX { queued.try_recv().ok() } else { None };
+        }
+        let write = async { writer.write_all(&buffer).await.is_ok() && writer.flush().await.is_ok() };
+        if !timeout(WRITE_TIMEOUT, write).await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

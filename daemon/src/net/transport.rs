@@ -1,0 +1,297 @@
+//! The daemon's one door to the network: every connection and datagram is opened and accepted here. TCP and UDP share
+//! one port. Connections are mutual TLS and datagrams are sealed, unless this process was told to do without on loopback.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
+use idunno_shared::client::transport::TcpConnector;
+use idunno_shared::ids::NodeId;
+use idunno_shared::security::datagrams::{Seal, Unopened};
+use idunno_shared::security::subject;
+use idunno_shared::security::tls::READ_BYTES;
+use idunno_shared::security::trust::Doubt;
+use idunno_shared::security::{CertificateDer, Credentials, Role};
+use idunno_shared::wire::frame::Purpose;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::refusal_log::RefusalLog;
+
+/// Largest datagram that is read; membership's are smaller.
+pub const DATAGRAM_BYTES_MAX: usize = 2_048;
+const PORT_TRIES: usize = 32;
+const REFUSALS_QUEUED_MAX: usize = 64;
+/// What a peer that proved nothing may still send while its connection is being closed.
+const UNREAD_BYTES_MAX: u64 = 64 << 10;
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why there is no listening port.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Somebody else listens there.
+    #[error("port {} of {} is in use: stop what listens there, or give another --listen", address.port(), address.ip())]
+    InUse {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Any other fault.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The listening side: one port, TCP and UDP.
+pub struct Listener {
+    tcp: TcpListener,
+    udp: UdpSocket,
+    address: SocketAddr,
+    credentials: Credentials,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 takes any that is free for both.
+    pub async fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, ListenError> {
+        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            match bind_both(address).await {
+                Ok((tcp, udp, address)) => {
+                    return Ok(Self { tcp, udp, address, credentials: credentials.clone() });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(ListenError::InUse { address });
+                }
+                Err(source) => return Err(ListenError::Io { address, source }),
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The two halves: connections and datagrams.
+    pub fn split(self) -> io::Result<(Connections, Datagrams)> {
+        let seal = Seal::new(self.credentials.clone()).map_err(io::Error::other)?;
+        let refusal_log = Arc::new(RefusalLog::default());
+        let connections = Connections {
+            tcp: self.tcp,
+            credentials: self.credentials,
+            refusal_log: Arc::clone(&refusal_log),
+        };
+        Ok((connections, Datagrams { udp: self.udp, seal, refusal_log }))
+    }
+}
+
+async fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket, SocketAddr)> {
+    let tcp = TcpListener::bind(address).await?;
+    let address = tcp.local_addr()?;
+    let udp = UdpSocket::bind(address).await?;
+    Ok((tcp, udp, address))
+}
+
+/// Accepts connections.
+pub struct Connections {
+    tcp: TcpListener,
+    credentials: Credentials,
+    refusal_log: Arc<RefusalLog>,
+}
+
+impl Connections {
+    /// The next connection. Who it is from is still to be proven.
+    pub async fn accept(&self) -> io::Result<Incoming> {
+        let (stream, from) = self.tcp.accept().await?;
+        stream.set_nodelay(true)?;
+        let refusal_log = Arc::clone(&self.refusal_log);
+        Ok(Incoming { stream, from, credentials: self.credentials.clone(), refusal_log })
+    }
+}
+
+/// A connection that proved nothing yet.
+pub struct Incoming {
+    stream: TcpStream,
+    /// Where it comes from.
+    pub from: SocketAddr,
+    credentials: Credentials,
+    refusal_log: Arc<RefusalLog>,
+}
+
+/// A connection, and what its other end proved to be; its hello is still to come.
+pub struct Accepted {
+    /// Bytes from the peer.
+    pub reader: LinkReader,
+    /// Bytes to the peer.
+    pub writer: LinkWriter,
+    /// Who it is.
+    pub peer: Peer,
+}
+
+/// Who is at the other end of a connection that was accepted.
+#[derive(Clone)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What its certificate lets it be; everything, where nothing is proven.
+    pub role: Role,
+    identity: Arc<str>,
+    certificate: Option<CertificateDer<'static>>,
+    credentials: Credentials,
+    refusal_log: Arc<RefusalLog>,
+}
+
+impl Peer {
+    /// Whose certificate it has, as people tell; its address, where nothing is proven.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.identity
+    }
+
+    /// Returns when it is not to be believed any more.
+    pub async fn is_distrusted(&self) {
+        match &self.certificate {
+            Some(certificate) => self.credentials.distrusts(certificate, self.role).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It was refused something: told once.
+    pub fn note_refusal(&self, why: &'static str) {
+        self.refusal_log.note(self.address, why);
+    }
+}
+
+impl Incoming {
+    /// Has the peer prove who it is. `None` if it does not: the connection is closed then, and the peer told why, as far
+    /// as TLS tells. The caller limits how long it may take.
+    pub async fn prove(self) -> Option<Accepted> {
+        let Self { stream, from, credentials, refusal_log } = self;
+        let Some(acceptor) = credentials.acceptor() else {
+            let identity = from.ip().to_string().into();
+            let peer = Peer {
+                address: from,
+                role: Role::Member,
+                identity,
+                certificate: None,
+                credentials,
+                refusal_log,
+            };
+            let (reader, writer) = stream.into_split();
+            return Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer });
+        };
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
+        let stream = match acceptor.accept(stream).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                if let Some(doubt) = Doubt::of_io(&error) {
+                    refusal_log.note(from, format_args!("it {doubt}"));
+                } else {
+                    debug!(%from, %error, "a connection ended in its handshake");
+                }
+                let_read(stream).await;
+                return None;
+            }
+        };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let role = certificate.as_ref().and_then(Role::of);
+        let (Some(role), Some(shown)) = (role, &certificate) else {
+            refusal_log.note(from, "it has a certificate without a role");
+            return None;
+        };
+        let identity = subject::describe(role, shown).into();
+        let peer = Peer { address: from, role, identity, certificate, credentials, refusal_log };
+        let (reader, writer) = tokio::io::split(stream);
+        Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer })
+    }
+}
+
+/// Lets a peer read what it was told last: what it sent meanwhile must be taken in, or closing would take its answer away.
+async fn let_read(mut stream: BufReader<TcpStream>) {
+    // It is being closed: that it fails is no news.
+    let _ = stream.shutdown().await;
+    let mut unread = stream.take(UNREAD_BYTES_MAX);
+    let _ = timeout(UNREAD_TIMEOUT, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
+}
+
+/// Sends and receives datagrams.
+pub struct Datagrams {
+    udp: UdpSocket,
+    seal: Option<Seal>,
+    refusal_log: Arc<RefusalLog>,
+}
+
+impl Datagrams {
+    /// The next datagram of a member, its bytes in `buffer`. An error may tell that an earlier one was refused.
+    pub async fn receive<'a>(
+        &mut self,
+        buffer: &'a mut [u8; DATAGRAM_BYTES_MAX],
+    ) -> io::Result<(&'a [u8], SocketAddr)> {
+        loop {
+            let (length, from) = self.udp.recv_from(buffer).await?;
+            let Some(seal) = &mut self.seal else { return Ok((&buffer[..length], from)) };
+            match seal.open(&mut buffer[..length]) {
+                Ok(place) => return Ok((&buffer[place], from)),
+                // The network may double a datagram.
+                Err(Unopened::Replayed) => debug!(%from, "a datagram came twice"),
+                Err(unopened) => self.refusal_log.note(from, format_args!("its datagram {unopened}")),
+            }
+        }
+    }
+
+    /// Sends a datagram, or drops it if the system has no room for it.
+    pub fn send(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        let sealed = match &mut self.seal {
+            Some(seal) => Cow::from(seal.seal(bytes).ok_or_else(|| io::Error::other("it cannot be sealed"))?),
+            None => Cow::from(bytes),
+        };
+        match self.udp.try_send_to(&sealed, to) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            sent => sent.map(drop),
+        }
+    }
+}
+
+/// Opens connections as a member.
+#[derive(Clone, Debug)]
+pub struct MemberConnector {
+    door: TcpConnector,
+    refusals: broadcast::Sender<SocketAddr>,
+}
+
+impl MemberConnector {
+    /// The door of the member `node`.
+    pub fn new(node: NodeId, credentials: Credentials) -> Self {
+        let door = TcpConnector::of_member(node, credentials);
+        Self { door, refusals: broadcast::channel(REFUSALS_QUEUED_MAX).0 }
+    }
+
+    /// Addresses at which nothing listens, as they are found out: proof that the process there is gone.
+    pub fn refusals(&self) -> broadcast::Receiver<SocketAddr> {
+        self.refusals.subscribe()
+    }
+}
+
+impl Dial for MemberConnector {
+    fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
+        Box::pin(async move {
+            let dialled = self.door.dial(address, purpose).await;
+            if matches!(dialled, Err(DialError::Refused { .. })) {
+                // Nobody listening to refusals is no fault.
+                let _ = self.refusals.send(address);
+            }
+            dialled
+        })
+    }
+}

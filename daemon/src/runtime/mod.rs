@@ -1,0 +1,9 @@
+//! What every daemon process stands on, whatever its role: its clock, data directory, logs, secret and start-up.
+
+pub mod clock;
+pub mod data_dir;
+pub mod log_files;
+pub mod process;
+pub mod secret_file;
+pub mod task_monitor;
+pub mod telemetry;

@@ -1,0 +1,120 @@
+//! The writer thread: small blobs, flushed together.
+//!
+//! While one group is being flushed the next one queues up; no timer holds anything back.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use idunno_shared::client::files::connection::verify;
+use idunno_shared::wire::blobs::BlobRef;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::{GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, Shared, StoreError};
+use idunno_shared::crash_points;
+
+pub(super) struct Job {
+    pub(super) blob: BlobRef,
+    pub(super) bytes: Bytes,
+    pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
+    pub(super) guard: PutGuard,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+impl Job {
+    fn finish(self, result: Result<(), StoreError>) {
+        // Before the answer: once a put is answered, only its pin speaks for the blob.
+        drop(self.guard);
+        // Whoever waited has gone away: the blob is stored all the same.
+        let _ = self.answer.send(result);
+    }
+}
+
+struct Written {
+    job: Job,
+    temp: PathBuf,
+    file: File,
+}
+
+pub(super) fn spawn(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) -> io::Result<()> {
+    let run = move || {
+        while let Some(first) = jobs.blocking_recv() {
+            store(&shared, gather(first, &mut jobs));
+        }
+    };
+    std::thread::Builder::new().name(String::from("blob-writer")).spawn(run).map(drop)
+}
+
+fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut bytes = first.bytes.len();
+    let mut group = vec![first];
+    while group.len() < GROUP_BLOBS_MAX && bytes < GROUP_BYTES_MAX {
+        let Ok(job) = jobs.try_recv() else { break };
+        bytes += job.bytes.len();
+        group.push(job);
+    }
+    group
+}
+
+fn store(shared: &Arc<Shared>, group: Vec<Job>) {
+    let mut written = Vec::with_capacity(group.len());
+    for job in group {
+        match prepare(shared, &job) {
+            Ok(Some((temp, file))) => written.push(Written { job, temp, file }),
+            Ok(None) => job.finish(Ok(())),
+            Err(error) => job.finish(Err(error)),
+        }
+    }
+    crash_points::point("blob-written");
+    let flushed = flush(shared, &written);
+    crash_points::point("blob-flushed");
+    for Written { job, temp, file } in written {
+        drop(file);
+        let stored = flushed.clone().and_then(|()| shared.publish(&temp, job.blob));
+        if stored.is_err() {
+            discard(&temp);
+        }
+        crash_points::point("blob-in-place");
+        job.finish(stored);
+    }
+}
+
+/// Verifies a blob and writes it aside; `None` if it is here already, and whole.
+fn prepare(shared: &Shared, job: &Job) -> Result<Option<(PathBuf, File)>, StoreError> {
+    shared.check_health()?;
+    verify(job.blob, &job.bytes).map_err(|error| StoreError::Mismatch(error.to_string()))?;
+    debug_assert_eq!(job.guard.digest, job.blob.digest, "the guard is the blob's own");
+    if shared.has_verified(job.blob) {
+        return Ok(None);
+    }
+    shared.check_room(job.blob.size)?;
+    let temp = shared.layout.temp(job.blob.digest);
+    let mut file = File::create_new(&temp).map_err(|error| shared.fault("create", &temp, error))?;
+    match shared.disk.write(&mut file, &job.bytes) {
+        Ok(()) => Ok(Some((temp, file))),
+        Err(error) => {
+            discard(&temp);
+            Err(shared.fault("write", &temp, error))
+        }
+    }
+}
+
+/// One flush for all: of the file system, or of the only file and its directory entry.
+fn flush(shared: &Shared, written: &[Written]) -> Result<(), StoreError> {
+    let layout = &shared.layout;
+    let flushed = match written {
+        [] => Ok(()),
+        [only] => shared.disk.sync(&only.file).and_then(|()| shared.disk.sync(layout.incoming_handle())),
+        _ => shared.disk.sync_file_system(layout.incoming_handle()),
+    };
+    flushed.map_err(|error| shared.flush_failed(layout.incoming(), error))
+}
+
+/// Deletes a file that is of no use; what stays behind is deleted at the next start.
+pub(super) fn discard(temp: &std::path::Path) {
+    if let Err(error) = std::fs::remove_file(temp) {
+        tracing::warn!(path = %temp.display(), %error, "cannot delete an unfinished blob");
+    }
+}

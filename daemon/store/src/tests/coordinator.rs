@@ -1,0 +1,201 @@
+//! A stand-in for the coordinator: plans, commits and locates from a small map.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use idunno_shared::client::frames::{read_frame, write_frame};
+use idunno_shared::client::link::Link;
+use idunno_shared::ids::{NodeId, Term, UploadId};
+use idunno_shared::names::FileName;
+use idunno_shared::wire::blobs::{BlobRef, COPIES, Holder, PlacedBlob};
+use idunno_shared::wire::control::{
+    Chain, Change, Changed, ControlReply, ControlRequest, FileVersion, NewFile,
+};
+use idunno_shared::wire::frame::{Answer, Call, Reply, Request};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use tokio::io::{duplex, split};
+use tokio::sync::Notify;
+
+use super::{PIPE_BYTES, World, link};
+
+#[derive(Default)]
+pub(crate) struct Coordinator {
+    state: Mutex<State>,
+    /// A plan found its upload over.
+    refused: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    members: Vec<Holder>,
+    files: BTreeMap<FileName, Vec<FileVersion>>,
+    uploads: u64,
+    live: Vec<u64>,
+    /// So many commits find their upload over.
+    give_up: u32,
+    /// The next commit ends its upload, and is answered once a plan has met with that.
+    late: bool,
+    plans: u32,
+    commits: u32,
+}
+
+pub(super) fn address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 6999))
+}
+
+pub(super) fn serve(world: &Arc<World>) -> Link {
+    let (near, far) = duplex(PIPE_BYTES);
+    let world = Arc::clone(world);
+    tokio::spawn(async move {
+        let (mut reader, writer) = split(far);
+        let writer = Arc::new(tokio::sync::Mutex::new(writer));
+        while let Ok(Call { id, request }) = read_frame(&mut reader).await {
+            let (reply, late) = match request {
+                Request::Control(request) => world.coordinator.answer(request),
+                other => panic!("not for this stand-in: {other:?}"),
+            };
+            let reply = reply.map_or_else(Reply::Refused, |reply| Reply::Control(Box::new(reply)));
+            let (world, writer) = (Arc::clone(&world), Arc::clone(&writer));
+            tokio::spawn(async move {
+                if late {
+                    world.coordinator.refused.notified().await;
+                }
+                // A client that went away is no fault.
+                let _ = write_frame(&mut *writer.lock().await, &Answer { id, more: false, reply }).await;
+            });
+        }
+    });
+    link(near)
+}
+
+impl Coordinator {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn set_members(&self, members: Vec<Holder>) {
+        self.state().members = members;
+    }
+
+    pub(super) fn give_up_uploads(&self, count: u32) {
+        self.state().give_up = count;
+    }
+
+    pub(super) fn answer_the_next_commit_late(&self) {
+        self.state().late = true;
+    }
+
+    /// Plans and commits so far, and uploads that were not ended.
+    pub(super) fn figures(&self) -> (u32, u32, usize) {
+        let state = self.state();
+        (state.plans, state.commits, state.live.len())
+    }
+
+    pub(super) fn newest(&self, name: &str) -> FileVersion {
+        self.state().files[&name.parse().unwrap()].last().unwrap().clone()
+    }
+
+    /// The answer, and whether it is to come late.
+    fn answer(&self, request: ControlRequest) -> (Result<ControlReply, Refusal>, bool) {
+        let mut state = self.state();
+        let late = matches!(&request, ControlRequest::Change { .. }) && std::mem::take(&mut state.late);
+        let reply = self.reply(&mut state, request);
+        if late {
+            state.live.clear();
+        }
+        (reply, late)
+    }
+
+    fn reply(&self, state: &mut State, request: ControlRequest) -> Result<ControlReply, Refusal> {
+        match request {
+            ControlRequest::Plan { upload, blobs, exclude } => {
+                let planned = state.plan(upload, &blobs, &exclude);
+                if planned.is_err() {
+                    self.refused.notify_one();
+                }
+                planned
+            }
+            ControlRequest::EndUpload(upload) => {
+                state.live.retain(|live| *live != upload.number);
+                Ok(ControlReply::Done)
+            }
+            ControlRequest::Change { change: Change::CommitFiles { upload, files }, .. } => {
+                state.commit(upload, files)
+            }
+            ControlRequest::Locate { names, version } => {
+                let locate = |name| {
+                    let versions = state.files.get(name)?;
+                    versions
+                        .iter()
+                        .rfind(|known| version.is_none_or(|wanted| known.version == wanted))
+                        .cloned()
+                };
+                Ok(ControlReply::Located(names.iter().map(locate).collect()))
+            }
+            ControlRequest::Versions { name, limit } => {
+                let versions = state.files.get(&name).into_iter().flatten().rev();
+                Ok(ControlReply::Versions(versions.take(limit as usize).cloned().collect()))
+            }
+            other => panic!("not for this stand-in: {other:?}"),
+        }
+    }
+}
+
+impl State {
+    fn check(&self, upload: UploadId) -> Result<(), Refusal> {
+        let over = || Refusal::new(RefusalCode::UploadOver, "over");
+        if self.live.contains(&upload.number) { Ok(()) } else { Err(over()) }
+    }
+
+    fn plan(
+        &mut self,
+        upload: Option<UploadId>,
+        blobs: &[BlobRef],
+        exclude: &[NodeId],
+    ) -> Result<ControlReply, Refusal> {
+        let upload = upload.unwrap_or_else(|| {
+            self.uploads += 1;
+            self.live.push(self.uploads);
+            UploadId { term: Term(1), number: self.uploads }
+        });
+        self.check(upload)?;
+        self.plans += u32::from(!blobs.is_empty());
+        let chain = |blob: &BlobRef| {
+            let mut chain = self.members.clone();
+            chain.rotate_left(usize::from(blob.digest.0[0]) % self.members.len());
+            chain.retain(|holder| !exclude.contains(&holder.node));
+            chain.truncate(COPIES);
+            Chain(chain)
+        };
+        let copies = u32::try_from(self.members.len().min(COPIES)).unwrap();
+        Ok(ControlReply::Planned { upload, chains: blobs.iter().map(chain).collect(), copies })
+    }
+
+    fn commit(&mut self, upload: UploadId, files: Vec<NewFile>) -> Result<ControlReply, Refusal> {
+        if self.give_up > 0 {
+            self.give_up -= 1;
+            self.live.clear();
+        }
+        self.check(upload)?;
+        self.commits += 1;
+        let mut changed = Vec::new();
+        for file in files {
+            assert_eq!(file.size, file.extents.iter().map(|(blob, _)| blob.size).sum::<u64>());
+            let members = &self.members;
+            let place = |(blob, nodes): (BlobRef, Vec<NodeId>)| {
+                assert!(!nodes.is_empty(), "a version is committed with a copy of all it is made of");
+                let holders = members.iter().filter(|member| nodes.contains(&member.node)).copied().collect();
+                PlacedBlob { blob, holders }
+            };
+            let extents: Vec<PlacedBlob> = file.extents.into_iter().map(place).collect();
+            let copies = extents.iter().map(|extent| extent.holders.len()).min().unwrap_or(0);
+            let versions = self.files.entry(file.name.clone()).or_default();
+            let version = versions.len() as u64 + 1;
+            let (size, digest, created_ms) = (file.size, file.digest, 1_795_395_723_000);
+            versions.push(FileVersion { name: file.name, version, size, digest, created_ms, extents });
+            changed.push((version, u32::try_from(copies).unwrap()));
+        }
+        Ok(ControlReply::Changed(Changed::Files(changed)))
+    }
+}

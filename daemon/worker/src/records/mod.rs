@@ -1,0 +1,133 @@
+//! Files whose records are queries: JSON lines, and CSV with a headline.
+//!
+//! [`record_index`] finds the records once, when a job starts; a worker then reads those of a batch out of the bytes around
+//! them. Both see the same records, because they cut in the same way.
+//!
+//! A JSON line that is an object with `input` has its input there, a text as it is and anything else as JSON; its `label`
+//! and `id` are what their names say. Any other JSON text is its own input, any other value the line itself. In CSV the
+//! columns `input`, `label` and `id` are these, or the only column is the input. Empty lines are no records.
+
+pub mod record_index;
+
+use bytes::Bytes;
+use idunno_shared::wire::jobs::RecordFormat;
+use serde_json::Value;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The query's input, or why it has none.
+    pub input: Result<Bytes, String>,
+    /// The true label.
+    pub label: Option<String>,
+    /// What its file calls it.
+    pub id: Option<String>,
+}
+
+impl Record {
+    fn bad(why: String) -> Self {
+        Self { input: Err(why), label: None, id: None }
+    }
+}
+
+/// The records in `bytes`, which are whole records: `count` of them, behind the first `skip`. Fewer, if there are fewer.
+pub fn read(format: RecordFormat, bytes: &Bytes, skip: usize, count: usize) -> Vec<Record> {
+    match format {
+        RecordFormat::Jsonl => {
+            let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+            let records = lines.filter(|line| !line.is_empty()).skip(skip).take(count);
+            records.map(|line| json_record(bytes, line)).collect()
+        }
+        RecordFormat::Csv { input, label, id } => {
+            let mut reader =
+                csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&bytes[..]);
+            let rows = reader.byte_records().skip(skip).take(count);
+            rows.map(|row| csv_record(row, input, label, id)).collect()
+        }
+    }
+}
+
+fn json_record(bytes: &Bytes, line: &[u8]) -> Record {
+    let mut value = match serde_json::from_slice(line) {
+        Ok(value) => value,
+        Err(error) => return Record::bad(format!("the line is not JSON: {error}")),
+    };
+    let entry = match &mut value {
+        Value::Object(entry) => entry,
+        Value::String(text) => {
+            return Record { input: Ok(std::mem::take(text).into()), label: None, id: None };
+        }
+        _ => return Record { input: Ok(bytes.slice_ref(line)), label: None, id: None },
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    let (label, id) = (entry.get("label").and_then(text), entry.get("id").and_then(text));
+    let input = match entry.remove("input") {
+        Some(Value::String(text)) => text.into(),
+        Some(other) => other.to_string().into(),
+        None => bytes.slice_ref(line),
+    };
+    Record { input: Ok(input), label, id }
+}
+
+fn csv_record(
+    row: Result<csv::ByteRecord, csv::Error>,
+    input: u32,
+    label: Option<u32>,
+    id: Option<u32>,
+) -> Record {
+    let row = match row {
+        Ok(row) => row,
+        Err(error) => return Record::bad(format!("the line is not CSV: {error}")),
+    };
+    let field = |column: u32| row.get(usize::try_from(column).unwrap_or(usize::MAX));
+    let text = |column: Option<u32>| {
+        let text = String::from_utf8_lossy(field(column?)?);
+        Some(text.into_owned()).filter(|text| !text.is_empty())
+    };
+    let missing = || format!("the line has {} columns, the input is column {}", row.len(), input + 1);
+    let input = field(input).map(Bytes::copy_from_slice).ok_or_else(missing);
+    Record { input, label: text(label), id: text(id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(format: RecordFormat, text: &str, skip: usize, count: usize) -> Vec<String> {
+        let records = read(format, &Bytes::copy_from_slice(text.as_bytes()), skip, count);
+        let shown = |record: Record| match record.input {
+            Ok(input) => String::from_utf8(input.to_vec()).unwrap(),
+            Err(why) => format!("error: {why}"),
+        };
+        records.into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn json_lines_are_texts_inputs_or_themselves() {
+        let text = "\"one\"\n\n{\"input\": \"two\", \"label\": 7, \"id\": \"x\"}\r\n{\"input\":[1, 2]}\n {\"a\":1} \n[3]\nnone";
+        let read_all = inputs(RecordFormat::Jsonl, text, 0, 9);
+        assert_eq!(read_all[..5], ["one", "two", "[1,2]", "{\"a\":1}", "[3]"]);
+        assert!(read_all[5].starts_with("error: the line is not JSON"), "{read_all:?}");
+        assert_eq!(inputs(RecordFormat::Jsonl, text, 1, 2), ["two", "[1,2]"]);
+        let records = read(RecordFormat::Jsonl, &Bytes::from(text), 1, 1);
+        assert_eq!((records[0].label.as_deref(), records[0].id.as_deref()), (Some("7"), Some("x")));
+    }
+
+    #[test]
+    fn csv_rows_have_columns_quotes_and_line_breaks() {
+        let format = RecordFormat::Csv { input: 1, label: Some(0), id: None };
+        let text = "good,\"warm, and \"\"clever\"\"\nfilm\"\r\n\nbad,dull\nlonely\n";
+        let rows = inputs(format, text, 0, 9);
+        assert_eq!(
+            rows,
+            ["warm, and \"clever\"\nfilm", "dull", "error: the line has 1 columns, the input is column 2"]
+        );
+        let records = read(format, &Bytes::from(text), 1, 1);
+        assert_eq!(records[0].label.as_deref(), Some("bad"));
+    }
+}

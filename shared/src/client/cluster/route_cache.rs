@@ -1,0 +1,59 @@
+//! What a client has learnt of its cluster. Bound: [`KNOWN_MAX`] members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::super::connection::Connection;
+use crate::ids::Term;
+
+const KNOWN_MAX: usize = 256;
+
+#[derive(Default)]
+pub(super) struct RouteCache {
+    pub(super) coordinator: Option<SocketAddr>,
+    /// The highest term in which a coordinator was named: who names one of an older term is behind.
+    term: Term,
+    members: BTreeSet<SocketAddr>,
+    pub(super) connections: BTreeMap<SocketAddr, Connection>,
+}
+
+impl RouteCache {
+    pub(super) fn learn(&mut self, members: impl Iterator<Item = SocketAddr>) {
+        self.members.extend(members);
+        while self.members.len() > KNOWN_MAX {
+            self.members.pop_first();
+        }
+    }
+
+    /// Whether a coordinator of `term` is as new as any that was named; remembers the newest.
+    pub(super) fn is_news(&mut self, term: Term) -> bool {
+        let is_news = term >= self.term;
+        self.term = self.term.max(term);
+        is_news
+    }
+
+    /// Whom to ask, best first.
+    pub(super) fn candidates(&self, seeds: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut candidates = Vec::with_capacity(1 + seeds.len() + self.members.len());
+        candidates.extend(self.coordinator);
+        candidates.extend(seeds.iter().copied());
+        candidates.extend(self.members.iter().copied());
+        let mut seen = BTreeSet::new();
+        candidates.retain(|address| seen.insert(*address));
+        candidates
+    }
+}
+
+/// Why a request is not answered yet, to tell it at the deadline. What a member says about the lack of a coordinator
+/// tells more than that others cannot be reached.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) told: Option<String>,
+    pub(super) failed: Option<String>,
+}
+
+impl Heard {
+    pub(super) fn last(self) -> String {
+        self.told.or(self.failed).unwrap_or_else(|| String::from("no address is known"))
+    }
+}

@@ -1,0 +1,80 @@
+//! The client's one door to the network: every connection of the console and the command line is opened here.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link, greet};
+use super::revocable::Revocable;
+use crate::ids::NodeId;
+use crate::security::Credentials;
+use crate::security::tls::READ_BYTES;
+use crate::wire::frame::Purpose;
+
+/// Opens connections: by TLS, to members only, unless it was asked for the opposite.
+#[derive(Clone, Debug)]
+pub struct TcpConnector {
+    /// The member that calls; a client has none.
+    from: Option<NodeId>,
+    credentials: Credentials,
+}
+
+impl TcpConnector {
+    /// A client's door.
+    pub const fn new(credentials: Credentials) -> Self {
+        Self { from: None, credentials }
+    }
+
+    /// The door of the member `node`.
+    pub const fn of_member(node: NodeId, credentials: Credentials) -> Self {
+        Self { from: Some(node), credentials }
+    }
+
+    async fn open(&self, address: SocketAddr, purpose: Purpose) -> Result<Link, DialError> {
+        let fault = |error| DialError::of_io(address, error);
+        let stream = TcpStream::connect(address).await.map_err(fault)?;
+        stream.set_nodelay(true).map_err(fault)?;
+        let Some((connector, name)) = self.credentials.connector() else {
+            let (reader, writer) = stream.into_split();
+            return greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await;
+        };
+        let stream = connector
+            .connect(name, BufReader::with_capacity(READ_BYTES, stream))
+            .await
+            .map_err(|error| fault(in_handshake(error)))?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let (reader, writer) = tokio::io::split(stream);
+        match shown {
+            // A member's secret may change while the connection lasts; a person's identity does not.
+            Some(shown) if self.from.is_some() => {
+                let reader = Revocable::new(reader, shown.clone(), self.credentials.clone());
+                let writer = Revocable::new(writer, shown, self.credentials.clone());
+                greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await
+            }
+            _ => greet(address, purpose, self.from, Box::new(reader), Box::new(writer)).await,
+        }
+    }
+}
+
+impl Dial for TcpConnector {
+    fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
+        Box::pin(async move {
+            let open = timeout(DIAL_TIMEOUT, self.open(address, purpose)).await;
+            open.unwrap_or(Err(DialError::TimedOut { address }))
+        })
+    }
+}
+
+/// The end of a handshake by the other side, without a word, says more than the library's error.
+fn in_handshake(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return io::Error::new(
+            error.kind(),
+            "it closed the connection in the handshake: does it run with --insecure?",
+        );
+    }
+    error
+}

@@ -1,0 +1,93 @@
+//! A member as the replication of copies sees it: a process that obeys orders, and a disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use idunno_core::time::Instant;
+use idunno_shared::ids::{Digest, Term, UploadId};
+
+/// Digests in a page of an inventory.
+pub(super) const PAGE: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    Up,
+    Crashed,
+    Destroyed,
+}
+
+/// A member's process and disk.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) health: Health,
+    pub(super) disk: BTreeSet<Digest>,
+    /// The highest upload that touched a blob since the process started.
+    pins: BTreeMap<Digest, UploadId>,
+    /// The highest term that gave it an order, and the number below which its orders to delete are void.
+    term: Term,
+    pub(super) void_below: u64,
+    /// Uploads from this one on were planned in this process' life.
+    pub(super) started: UploadId,
+    pub(super) absent_since: Instant,
+    /// How often it was restarted.
+    pub(super) boot: u64,
+}
+
+impl Node {
+    pub(super) fn new(started: UploadId, now: Instant) -> Self {
+        Self {
+            health: Health::Up,
+            disk: BTreeSet::new(),
+            pins: BTreeMap::new(),
+            term: Term(0),
+            void_below: 0,
+            started,
+            absent_since: now,
+            boot: 0,
+        }
+    }
+
+    pub(super) fn store(&mut self, digest: Digest, upload: UploadId) {
+        self.disk.insert(digest);
+        self.pins.insert(digest, upload);
+    }
+
+    pub(super) fn crash(&mut self, now: Instant) {
+        (self.health, self.absent_since) = (Health::Crashed, now);
+        self.void_below = 0;
+        self.pins.clear();
+    }
+
+    /// `started` is the next upload.
+    pub(super) fn restart(&mut self, started: UploadId) {
+        (self.health, self.started) = (Health::Up, started);
+        self.boot += 1;
+    }
+
+    /// Whether it runs, and this is no order of a term older than one that it saw.
+    pub(super) fn obeys(&mut self, term: Term) -> bool {
+        if term > self.term {
+            (self.term, self.void_below) = (term, 0);
+        }
+        self.health == Health::Up && term == self.term
+    }
+
+    /// Deletes what is not pinned, unless the order is void. How many went, and how many were spared.
+    pub(super) fn collect(&mut self, order: u64, watermark: UploadId, digests: &[Digest]) -> (u64, u64) {
+        let (mut collected, mut spared) = (0, 0);
+        for digest in digests.iter().filter(|_| order >= self.void_below) {
+            if self.pins.get(digest).is_some_and(|pin| *pin >= watermark) {
+                spared += 1;
+            } else {
+                collected += u64::from(self.disk.remove(digest));
+            }
+        }
+        (collected, spared)
+    }
+
+    /// A page of its inventory.
+    pub(super) fn list(&mut self, void_below: u64, after: Option<Digest>) -> Vec<Digest> {
+        self.void_below = self.void_below.max(void_below);
+        let digests = self.disk.iter().filter(|digest| after.is_none_or(|after| **digest > after));
+        digests.take(PAGE).copied().collect()
+    }
+}

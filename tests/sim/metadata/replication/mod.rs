@@ -1,0 +1,483 @@
+//! Members with disks die, crash, come back and join, files are put and deleted, coordinators change; every order is
+//! carried out late, in any order, or never.
+//!
+//! Safety, after every step: whoever is recorded to hold a blob that is referred to has its bytes, unless destroyed,
+//! and of each such blob somebody is. Liveness, in the end: every such blob has its copies and no more, and
+//! nothing else is left on a disk.
+
+mod check;
+mod member;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use self::member::{Health, Node, PAGE};
+use idunno_core::metadata::{Action, Command, HolderChange, State};
+use idunno_core::placement::{
+    Candidate, CopyTask, Members, Page, ReplicationConfig, ReplicationPlanner, choose,
+};
+use idunno_core::time::Instant;
+use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
+use idunno_shared::wire::blobs::{BlobRef, COPIES};
+use idunno_shared::wire::control::{Change, NewFile};
+use idunno_tests::seeds::{for_each_seed, is_replay};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const STEPS: usize = 400;
+const CONTENTS: u64 = 16;
+const MEMBERS_MAX: u64 = 14;
+/// Members that vanish at once, at most.
+const BURST_MAX: usize = 3;
+const CONFIG: ReplicationConfig = ReplicationConfig {
+    copies_per_member: 2,
+    grace: Duration::from_secs(10),
+    retry_after: Duration::from_secs(5),
+};
+
+/// What is on its way; all of it may happen late, in any order.
+#[derive(Debug)]
+enum Work {
+    Copy {
+        term: Term,
+        task: CopyTask,
+    },
+    Record {
+        term: Term,
+        digest: Digest,
+        target: NodeId,
+        ok: bool,
+    },
+    /// To be ordered, by what was known then.
+    Order {
+        term: Term,
+        node: NodeId,
+        digests: Vec<Digest>,
+    },
+    Collect {
+        term: Term,
+        boot: u64,
+        node: NodeId,
+        order: u64,
+        watermark: UploadId,
+        digests: Vec<Digest>,
+    },
+    Collected {
+        term: Term,
+        node: NodeId,
+        order: u64,
+        digests: Vec<Digest>,
+    },
+    Commit {
+        upload: UploadId,
+        file: NewFile,
+    },
+    Inventory {
+        term: Term,
+        node: NodeId,
+        void_below: u64,
+        page: Option<Vec<Digest>>,
+        after: Option<Digest>,
+    },
+}
+
+struct World {
+    rng: ChaCha8Rng,
+    now: Instant,
+    state: State,
+    replication: ReplicationPlanner,
+    nodes: BTreeMap<NodeId, Node>,
+    work: Vec<Work>,
+    term: Term,
+    next_upload: u64,
+    uploads: BTreeSet<UploadId>,
+    figures: Seen,
+}
+
+/// What happened, so that a test that exercises nothing is noticed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    copies: u64,
+    collected: u64,
+    spared: u64,
+    trims: u64,
+    adopted: u64,
+    bursts: u64,
+    void: u64,
+}
+
+fn digest_of(content: u64) -> Digest {
+    Digest::of(&content.to_le_bytes())
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            now: Instant::START,
+            state: State::new(),
+            replication: ReplicationPlanner::new(CONFIG, 1),
+            nodes: BTreeMap::new(),
+            work: Vec::new(),
+            term: Term(1),
+            next_upload: 0,
+            uploads: BTreeSet::new(),
+            figures: Seen::default(),
+        };
+        for _ in 0..world.rng.random_range(4..8) {
+            world.join();
+        }
+        world
+    }
+
+    fn apply(&mut self, action: Action) {
+        let command = Command { at_ms: self.now.as_micros() / 1000, op: None, action };
+        self.state.apply(&command).unwrap();
+        self.state.check().unwrap();
+    }
+
+    fn members(&self) -> Members {
+        let of = |health: Health| self.nodes.iter().filter(move |(_, node)| node.health == health);
+        Members {
+            live: of(Health::Up).map(|(id, _)| (*id, 1 << 40)).collect(),
+            absent: of(Health::Crashed).map(|(id, node)| (*id, node.absent_since)).collect(),
+        }
+    }
+
+    fn up(&self) -> Vec<NodeId> {
+        self.members().live.into_keys().collect()
+    }
+
+    fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
+        (!items.is_empty()).then(|| items[self.rng.random_range(0..items.len())])
+    }
+
+    fn next_upload(&self) -> UploadId {
+        UploadId { term: self.term, number: self.next_upload }
+    }
+
+    fn join(&mut self) {
+        let id = NodeId(self.nodes.len() as u64);
+        if id.0 < MEMBERS_MAX {
+            self.nodes.insert(id, Node::new(self.next_upload(), self.now));
+        }
+    }
+
+    /// The bytes go to the holders now, the commit comes later or never.
+    fn put(&mut self) {
+        let content = self.rng.random_range(0..CONTENTS);
+        let digest = digest_of(content);
+        let upload = self.next_upload();
+        self.next_upload += 1;
+        let candidates: Vec<_> =
+            self.up().into_iter().map(|node| Candidate { node, free_bytes: 1 << 40 }).collect();
+        let mut holders = choose(&digest, &candidates, &[], COPIES);
+        if self.rng.random_range(0..4) == 0 {
+            holders.truncate(2);
+        }
+        for holder in &holders {
+            self.nodes.get_mut(holder).unwrap().store(digest, upload);
+        }
+        self.uploads.insert(upload);
+        let name = format!("f{}", self.rng.random_range(0..10)).parse().unwrap();
+        let extents = vec![(BlobRef { digest, size: 8 }, holders)];
+        self.work.push(Work::Commit { upload, file: NewFile { name, size: 8, digest, extents } });
+    }
+
+    fn delete(&mut self) {
+        let names: Vec<_> = self.state.files("", None).map(|(name, _)| (**name).clone()).collect();
+        if !names.is_empty() {
+            let name = names[self.rng.random_range(0..names.len())].clone();
+            self.apply(Action::Change(Change::Delete { name }));
+        }
+    }
+
+    fn crash(&mut self) {
+        let up = self.up();
+        if let Some(id) = self.pick(&up).filter(|_| up.len() > 1) {
+            let now = self.now;
+            self.nodes.get_mut(&id).unwrap().crash(now);
+        }
+    }
+
+    fn restart(&mut self) {
+        let down: Vec<NodeId> = self.members().absent.into_keys().collect();
+        let started = self.next_upload();
+        if let Some(id) = self.pick(&down) {
+            self.nodes.get_mut(&id).unwrap().restart(started);
+        }
+    }
+
+    /// Up to three members vanish for ever, at a moment when everything has its copies.
+    fn burst(&mut self) {
+        let up = self.up();
+        let members = self.members();
+        let wanted = COPIES.min(up.len());
+        let full = self
+            .state
+            .blobs()
+            .values()
+            .all(|blob| blob.references == 0 || members.live_among(&blob.holders) >= wanted);
+        if !full || up.len() <= BURST_MAX {
+            return;
+        }
+        self.figures.bursts += 1;
+        for _ in 0..self.rng.random_range(1..=BURST_MAX) {
+            let up = self.up();
+            if let Some(node) = self.pick(&up).and_then(|id| self.nodes.get_mut(&id)) {
+                (node.health, node.boot) = (Health::Destroyed, node.boot + 1);
+                node.disk.clear();
+            }
+        }
+    }
+
+    /// Another coordinator: nothing is under way that it knows of, and the uploads of the old one are over.
+    fn fail_over(&mut self) {
+        self.term = Term(self.term.0 + 1);
+        self.next_upload = 0;
+        self.uploads.clear();
+        self.replication = ReplicationPlanner::new(CONFIG, 1);
+    }
+
+    fn maintain(&mut self) {
+        let members = self.members();
+        for task in self.replication.plan(&self.state, &members, self.now) {
+            assert!(task.sources.iter().all(|source| members.live.contains_key(source)), "{task:?}");
+            assert!(!self.state.holders(&task.blob.digest).contains(&task.target), "{task:?}");
+            assert!(self.state.blob(&task.blob.digest).is_some_and(|blob| blob.references > 0), "{task:?}");
+            self.work.push(Work::Copy { term: self.term, task });
+        }
+        let trims = self.replication.trim(&self.state, &members);
+        self.figures.trims += trims.len() as u64;
+        if !trims.is_empty() {
+            self.apply(Action::Holders(trims.clone()));
+        }
+        for HolderChange { digest, .. } in trims {
+            assert!(
+                members.live_among(self.state.holders(&digest)) >= COPIES,
+                "blob {digest} was trimmed too far"
+            );
+        }
+        let garbage = self.replication.garbage(&self.state, &members);
+        if !garbage.forget.is_empty() {
+            self.apply(Action::Forget(garbage.forget));
+        }
+        for (node, digests) in garbage.collect {
+            self.work.push(Work::Order { term: self.term, node, digests });
+        }
+    }
+
+    fn order_collect(&mut self, node: NodeId, mut digests: Vec<Digest>) {
+        let members = self.members();
+        let watermark = self.uploads.first().copied().unwrap_or_else(|| self.next_upload());
+        let pins_are_whole = self.nodes[&node].started <= watermark;
+        let refused: Vec<Digest> = digests
+            .extract_if(.., |digest| {
+                !pins_are_whole || !self.replication.may_collect(&self.state, &members, node, digest)
+            })
+            .collect();
+        self.figures.spared += refused.len() as u64;
+        if digests.is_empty() {
+            return;
+        }
+        let order = self.replication.collecting(node, &digests);
+        let boot = self.nodes[&node].boot;
+        self.work.push(Work::Collect { term: self.term, boot, node, order, watermark, digests });
+    }
+
+    fn inventory(&mut self) {
+        let up = self.up();
+        let now = self.term;
+        let asked = |work: &Work, id: NodeId| matches!(work, Work::Inventory { node, term, .. } if *node == id && *term == now);
+        if let Some(node) = self.pick(&up).filter(|id| !self.work.iter().any(|work| asked(work, *id))) {
+            self.ask_inventory(node, None);
+        }
+    }
+
+    fn ask_inventory(&mut self, node: NodeId, after: Option<Digest>) {
+        let void_below = self.replication.ask_inventory(&self.state, node);
+        self.work.push(Work::Inventory { term: self.term, node, void_below, page: None, after });
+    }
+
+    fn work(&mut self) {
+        if self.work.is_empty() {
+            return;
+        }
+        let index = self.rng.random_range(0..self.work.len());
+        match self.work.swap_remove(index) {
+            Work::Copy { term, task } => self.copy(term, &task),
+            Work::Record { term, digest, target, ok } => {
+                if ok && term == self.term {
+                    let add = vec![target];
+                    self.apply(Action::Holders(vec![HolderChange { digest, add, remove: vec![] }]));
+                }
+                if term == self.term {
+                    self.replication.finished(digest, target, ok, self.now);
+                }
+            }
+            Work::Order { term, node, digests } => {
+                if term == self.term {
+                    self.order_collect(node, digests);
+                }
+            }
+            Work::Collect { term, boot, node, order, watermark, digests } => {
+                self.collect(term, boot, node, order, watermark, &digests);
+                // Now and then the answer is lost.
+                if self.rng.random_range(0..4) > 0 {
+                    self.work.push(Work::Collected { term, node, order, digests });
+                }
+            }
+            Work::Collected { term, node, order, digests } => {
+                if term == self.term {
+                    self.replication.collected(node, order, &digests);
+                }
+            }
+            Work::Commit { upload, file } => self.commit(upload, file),
+            Work::Inventory { term, node, void_below, page: None, after } => {
+                self.list_inventory(term, node, void_below, after);
+            }
+            Work::Inventory { term, node, page: Some(page), after, .. } => {
+                self.read_inventory(term, node, &page, after);
+            }
+        }
+    }
+
+    fn commit(&mut self, upload: UploadId, mut file: NewFile) {
+        let nodes = &self.nodes;
+        file.extents[0].1.retain(|id| nodes[id].health == Health::Up);
+        let abandoned = file.extents[0].1.is_empty() || self.rng.random_range(0..5) == 0;
+        if self.uploads.contains(&upload) && !abandoned {
+            self.apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
+        }
+        self.uploads.remove(&upload);
+    }
+
+    fn copy(&mut self, term: Term, task: &CopyTask) {
+        let digest = task.blob.digest;
+        let readable =
+            |id: &NodeId| self.nodes[id].health == Health::Up && self.nodes[id].disk.contains(&digest);
+        let found = task.sources.iter().any(readable);
+        let target = self.nodes.get_mut(&task.target).unwrap();
+        let mut ok = found && target.obeys(term);
+        if ok && self.rng.random_range(0..10) == 0 {
+            ok = false;
+        }
+        if ok {
+            self.figures.copies += 1;
+            target.disk.insert(digest);
+        }
+        self.work.push(Work::Record { term, digest, target: task.target, ok });
+    }
+
+    fn collect(
+        &mut self,
+        term: Term,
+        boot: u64,
+        id: NodeId,
+        order: u64,
+        watermark: UploadId,
+        digests: &[Digest],
+    ) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        if node.boot == boot && node.obeys(term) {
+            self.figures.void += u64::from(order < node.void_below);
+            let (collected, spared) = node.collect(order, watermark, digests);
+            self.figures.collected += collected;
+            self.figures.spared += spared;
+        }
+    }
+
+    /// First the member lists what it has, later the coordinator reads that.
+    fn list_inventory(&mut self, term: Term, id: NodeId, void_below: u64, after: Option<Digest>) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        if node.obeys(term) {
+            let page = Some(node.list(void_below, after));
+            self.work.push(Work::Inventory { term, node: id, void_below, page, after });
+        }
+    }
+
+    fn read_inventory(&mut self, term: Term, id: NodeId, page: &[Digest], after: Option<Digest>) {
+        if term != self.term || self.nodes[&id].health != Health::Up {
+            return;
+        }
+        let last = page.len() < PAGE;
+        let members = self.members();
+        let read = Page { node: id, digests: page, after, last };
+        let reconciled = self.replication.reconcile(&self.state, &members, read);
+        self.figures.adopted += reconciled.add.len() as u64;
+        let change = |digest: &Digest, add: &[NodeId], remove: &[NodeId]| HolderChange {
+            digest: *digest,
+            add: add.to_vec(),
+            remove: remove.to_vec(),
+        };
+        let adds = reconciled.add.iter().map(|digest| change(digest, &[id], &[]));
+        let removes = reconciled.remove.iter().map(|digest| change(digest, &[], &[id]));
+        self.apply(Action::Holders(adds.chain(removes).collect()));
+        self.work.push(Work::Order { term: self.term, node: id, digests: reconciled.collect });
+        if let Some(end) = page.last().filter(|_| !last) {
+            self.ask_inventory(id, Some(*end));
+        }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_millis(self.rng.random_range(0..500));
+        match self.rng.random_range(0..100) {
+            0..12 => self.put(),
+            12..16 => self.delete(),
+            16..18 => self.crash(),
+            18..22 => self.restart(),
+            22..24 => self.burst(),
+            24 => self.join(),
+            25 => self.fail_over(),
+            26..36 => self.inventory(),
+            36..50 => self.maintain(),
+            _ => self.work(),
+        }
+        self.check();
+    }
+
+    /// No more faults: everybody who can comes back, and what is left to do is done.
+    fn settle(&mut self) {
+        for _ in 0..MEMBERS_MAX {
+            self.restart();
+        }
+        for _round in 0..30 {
+            self.now = self.now + Duration::from_secs(20);
+            while !self.work.is_empty() {
+                self.work();
+                self.check();
+            }
+            self.maintain();
+            for id in self.up() {
+                self.ask_inventory(id, None);
+            }
+            while !self.work.is_empty() {
+                self.work();
+                self.check();
+            }
+        }
+    }
+}
+
+fn run(seed: u64) -> Seen {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.settle();
+    world.check_settled();
+    world.figures
+}
+
+#[test]
+fn copies_survive_and_garbage_does_not() {
+    let runs = for_each_seed("metadata::replication::copies_survive_and_garbage_does_not", 200, run);
+    if !is_replay() {
+        let sum = |figure: fn(&Seen) -> u64| runs.iter().map(figure).sum::<u64>();
+        let [copies, collected, spared] = [sum(|s| s.copies), sum(|s| s.collected), sum(|s| s.spared)];
+        let [trims, adopted, bursts] = [sum(|s| s.trims), sum(|s| s.adopted), sum(|s| s.bursts)];
+        let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void)];
+        assert!(all.iter().all(|count| *count > 20), "the runs are too tame: {all:?}");
+        println!("copies, collected, spared, trims, adopted, bursts, void: {all:?}");
+    }
+}
