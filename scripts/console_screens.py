@@ -61,7 +61,7 @@ PAGES = (
     Page("events", ("8",), "KIND"),
     Page("form", ("a", "n"), "MODEL", ("Escape",)),
     Page("line", (":", *"add-job"), "add-job MODEL", ("Escape",)),
-    Page("palette", ("C-p",), "add-job", ("Escape",)),
+    Page("palette", ("C-p",), "what?", ("Escape",)),
     Page("help", ("?",), "search"),
 )
 PICTURES = ("overview", "members", "job-dead-letters")

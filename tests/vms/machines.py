@@ -119,7 +119,7 @@ class Lab:
         (self.cgroup / "cgroup.kill").write_text("1")
         wait_for("the end of all machines", lambda: "populated 0" in (self.cgroup / "cgroup.events").read_text(), 30)
         for folder, _, _ in os.walk(self.cgroup, topdown=False):
-            os.rmdir(folder)
+            Path(folder).rmdir()
 
 
 class Machine:
