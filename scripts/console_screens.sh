@@ -2,7 +2,7 @@
 # Captures the console from a real run: every page as text, and pictures of three, into docs/console. Sets everything
 # up, then runs scripts/console_screens.py, whose flags it takes: see --help.
 #
-# Needs tmux. IDUNNO_PROGRAMS=DIR takes the programs from there and builds nothing.
+# Needs tmux. IDUNNO_PROGRAMS=DIR uses the programs in DIR and builds nothing.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 "$root/scripts/setup_python.sh"
