@@ -43,12 +43,12 @@ def parse_arguments(words=None):
     arguments.add_common(parser, ".demo")
     options = parser.parse_args(words)
     options.dir = options.dir.absolute()
-    # More deaths at once could leave no majority of the voters, and then nothing goes on.
+    # More deaths at once could leave no majority of the voters, and then the jobs would stop.
     most = (min(options.members, VOTERS_MAX) - 1) // 2
     if options.kill is None:
         options.kill = min(KILL_DEFAULT, most)
     if not 0 <= options.kill <= most:
-        why = f"with {options.members} members more could leave no majority, and the jobs would wait for ever"
+        why = f"with {options.members} members more could leave no majority, and the jobs would never end"
         parser.error(f"--kill takes 0 to {most}: {why}")
     return options
 

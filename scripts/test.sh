@@ -13,7 +13,11 @@ failed=()
 
 nextest=
 if [[ "${IDUNNO_TEST_RUNNER:-}" != cargo ]] && command -v cargo-nextest >/dev/null; then
-    nextest=1
+    if cargo nextest show-config version >/dev/null 2>&1; then
+        nextest=1
+    else
+        echo "test.sh: cargo-nextest is older than .config/nextest.toml needs: using cargo test"
+    fi
 fi
 
 # The model server's tests mostly wait, so they run while the workspace is built.
