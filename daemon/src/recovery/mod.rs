@@ -54,13 +54,11 @@ pub enum CannotRecover {
     /// No member ever ran there.
     #[error("{path} is not the data directory of a member: give the --data-dir of one that survived")]
     NoMember {
-        /// Where.
         path: PathBuf,
     },
     /// Something is there, and no member.
     #[error("{path} is not empty, and not the data directory of a member: give an empty one, or a member's")]
     NotEmpty {
-        /// Where.
         path: PathBuf,
     },
     /// The backup is of no use.
@@ -69,9 +67,7 @@ pub enum CannotRecover {
     /// Its bytes are whole, and their meaning is not.
     #[error("the backup {path} cannot be used: {reason}; nothing was changed")]
     Unusable {
-        /// Which.
         path: PathBuf,
-        /// Why.
         reason: String,
     },
     /// What this process writes there, the member could not read.
@@ -79,7 +75,6 @@ pub enum CannotRecover {
         "{path} belongs to user {owner}, and this runs as {me}: run it as that user (runuser -u NAME -- idunnod ...)"
     )]
     OtherUser {
-        /// Where.
         path: PathBuf,
         /// Whose it is.
         owner: u32,
