@@ -15,10 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -28,15 +26,8 @@ from . import __version__, open_inference
 from .artefact_store import ArtefactStore, check_version
 from .errors import ApiError, ParameterError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
-from .http_body import (
-    body_chunks,
-    body_deadline,
-    error_response,
-    json_response,
-    read_body,
-    read_object,
-    while_connected,
-)
+from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
+from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
 from .models import Model, registry
 from .parameters import Value, resolve
@@ -239,24 +230,6 @@ def _resolved(model: Model, given: Mapping[str, object]) -> dict[str, Value]:
         raise ApiError(400, str(error)) from None
 
 
-async def _on_api_error(_request: Request, error: ApiError) -> Response:
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
-    return error_response(error.message, error.status, headers)
-
-
-async def _on_http_error(request: Request, error: HTTPException) -> Response:
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return error_response(message, error.status_code, error.headers)
-
-
-async def _on_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
-    return Response(status_code=499)  # for the log: the client is gone
-
-
-async def _on_unexpected_error(_request: Request, error: Exception) -> Response:
-    return error_response(f"internal error: {type(error).__name__}: {error}", 500)
-
-
 def _routes(server: Server) -> list[Route]:
     def model_routes(path: str, handler: Handler, method: str) -> list[Route]:
         """The same path with and without a version."""
@@ -305,12 +278,5 @@ def create_app(work_dir: Path, models_dir: Path, limits: Limits, fault_plan: str
         await server.training.close()
         await asyncio.to_thread(server.pool.close)
 
-    # Starlette calls each with an error of its class, which its types do not say.
-    handlers: dict[Any, Any] = {
-        ApiError: _on_api_error,
-        HTTPException: _on_http_error,
-        ClientDisconnect: _on_disconnect,
-        Exception: _on_unexpected_error,
-    }
-    app = Starlette(routes=_routes(server), exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=_routes(server), exception_handlers=ERROR_HANDLERS, lifespan=lifespan)
     return app if fault_plan is None else FaultInjector(app, fault_plan)

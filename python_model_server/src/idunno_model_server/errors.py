@@ -41,7 +41,7 @@ class ModelFileError(Exception):
 
 
 class ModelLoadError(Exception):
-    """A loaded model breaks the interface: `load` or `encode` returned the wrong type."""
+    """An artefact does not belong to its model, or `load` or `encode` returned the wrong type."""
 
 
 class TrainingError(Exception):

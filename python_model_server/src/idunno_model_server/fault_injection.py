@@ -24,7 +24,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError, FaultPlanError
-from .http_body import error_response, json_response, read_object
+from .http_body import read_object
+from .http_response import error_response, json_response
 from .open_inference import HEADER_LENGTH
 
 ENVIRONMENT = "IDUNNO_TEST_FAULTS"

@@ -1,15 +1,13 @@
-"""HTTP bodies: read within bounds of size (413) and time (408), written as JSON; and clients that disconnect."""
+"""Request bodies: read within bounds of size (413) and time (408); and clients that disconnect."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 
 from . import open_inference
 from .errors import ApiError
@@ -18,15 +16,6 @@ SMALL_BODY_BYTES_MAX = 1024 * 1024
 SMALL_BODY_S_MAX = 10
 
 T = TypeVar("T")
-
-
-def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, "application/json")
-
-
-def error_response(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """The one form of every error."""
-    return json_response({"error": message}, status, headers)
 
 
 async def body_chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
