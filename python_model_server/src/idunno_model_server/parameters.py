@@ -1,7 +1,7 @@
 """Parameters of an infer request that the model itself reads, such as those of `add-job --param k=v`.
 
 A model declares them. The values of a request are checked against the declarations before any row runs, and the model
-gets a complete set. Every type is also accepted as a string, so that whoever passes on `k=v` need not know the types.
+gets a complete set. Every type is also accepted as a string, so that `k=v` can be passed on without knowing the types.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Parameter:
     """The allowed strings; None allows all."""
 
     def constraint(self) -> str:
-        """What a value must be, in words."""
+        """The constraint on a value, in words."""
         words = TYPE_NAMES[type(self.default)]
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"

@@ -36,7 +36,7 @@ class ModelState(StrEnum):
 
 @dataclass
 class ModelEntry:
-    """One model, predefined or a user's, and what of it is loaded."""
+    """One model, predefined or a user's, with its loaded version."""
 
     model: Model
     runner: Runner | None = None

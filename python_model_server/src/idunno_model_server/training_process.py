@@ -1,7 +1,7 @@
-"""Training in a process of its own, both sides: `train_in_process` starts one, `main` is what runs in it.
+"""Training in a separate process, both sides: `train_in_process` starts the process, `main` runs in it.
 
-scikit-learn and onnx take a hundred megabytes and more, which this keeps out of the server, and a training that runs
-out of memory ends only itself.
+This keeps scikit-learn and onnx, more than a hundred megabytes, out of the server, and a training that runs out of
+memory does not take the server down.
 
 The process prints JSON lines: any number of {"progress": {...}}, then one {"trained": {"artefact": FILE NAME,
 "metrics": {...}}} or {"failed": REASON}, the latter with exit code 1. What the model's own code prints goes to
@@ -42,7 +42,7 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What to train, and where to put the result."""
+    """A model to train, on a dataset, into a folder."""
 
     model: str
     seed: int
@@ -65,7 +65,7 @@ class TrainingRequest:
 
 
 async def train_in_process(request: TrainingRequest, on_progress: Callable[[Progress], None]) -> TrainingResult:
-    """Runs a training to its end. Cancelling this kills the process. Raises TrainingError."""
+    """Runs a training to completion. Cancelling this kills the process. Raises TrainingError."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -148,7 +148,7 @@ def write_metrics(path: Path, model: Model, seed: int, dataset: Dataset | None, 
 
 
 def error_location(model: Model, error: Exception) -> str:
-    """The innermost line of the model's own file in the traceback, or the innermost of all if there is none."""
+    """The innermost line of the traceback in the model's own file, or else in any file."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == inspect.getfile(type(model))]
     frame = (own or frames)[-1]
@@ -189,7 +189,7 @@ def main() -> int:
         out.failed(str(error))
         return 1
     except Exception as error:
-        traceback.print_exc()  # the log gets all of it, for the model's author
+        traceback.print_exc()  # the model's author finds the whole traceback in the log
         out.failed(f"{type(error).__name__}: {error} ({error_location(model, error)})")
         return 1
     out.trained(result)

@@ -1,4 +1,4 @@
-"""One training run in this process: what the model's `train` receives, reports and must leave behind.
+"""One training run in this process: the `run` argument of a model's `train`, and the checks on its results.
 
 A run writes one file, the artefact, and returns figures, the metrics. Both depend on the dataset and seed alone.
 """
@@ -36,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run leaves."""
+    """The artefact and metrics of a finished run."""
 
     artefact: Path
     metrics: dict[str, float]
@@ -82,7 +82,7 @@ def train_model(
     dataset: Dataset | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> TrainingResult:
-    """Trains a model and checks what it left in `out_dir`. Raises TrainingError if it wrote no artefact."""
+    """Trains a model into `out_dir` and checks the result. Raises TrainingError if there is no artefact."""
     random.seed(seed)  # for models that use the global generator without seeding it
     run = TrainingRun(seed, out_dir / f"{model.name}{model.suffix}", on_progress)
     metrics = checked_metrics(model.train(dataset, run) or {})

@@ -1,7 +1,7 @@
 """Tries one model without a server: `python -m idunno_model_server.try_model MODEL [--dataset PATH] [FILE...]`.
 
-Does what a cluster does with it: trains it, twice, and compares the artefacts, loads it, asks its canary, and answers
-the named files or else the first examples of the dataset.
+Does what a cluster does: trains the model, twice, and compares the artefacts; loads it and checks its canary; answers
+the named files, or else the first examples of the dataset.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXAMPLES_SHOWN = 3
 
 @dataclass(frozen=True)
 class _Input:
-    """An input, and what to call it in the output."""
+    """An input, and the title that its answer is printed under."""
 
     title: str
     content: bytes

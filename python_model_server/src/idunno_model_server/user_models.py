@@ -46,7 +46,7 @@ class BrokenFile:
 
 @dataclass
 class UserModels:
-    """What a folder holds."""
+    """The models in a folder, and the files that cannot be used."""
 
     models: dict[str, Model] = field(default_factory=dict)
     broken: list[BrokenFile] = field(default_factory=list)

@@ -29,7 +29,7 @@ Weight = TypeVar("Weight")
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """What the file says about itself."""
+    """Metadata of the file."""
 
     name: str
     side: int

@@ -70,16 +70,16 @@ class Model(ABC):
     description: ClassVar[str]
     """One line for people."""
     platform: ClassVar[str] = "python"
-    """What runs it, for the protocol's metadata."""
+    """The runtime that the protocol's metadata names."""
     suffix: ClassVar[str] = ".bin"
     """The suffix of the artefact's file name, with the dot."""
     dataset: ClassVar[DatasetUse] = "required"
     """Whether `train` gets a dataset: always, if the request names one, or never (the model brings its own data)."""
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
-    """What infer requests may set. The runner finds the values in `self.parameters`."""
+    """Parameters that infer requests may set. The runner finds the values in `self.parameters`."""
 
     def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their dataset
-        """Raises MissingPackageError if packaged files that training reads are not installed."""
+        """Raises MissingPackageError if packages that training needs are not installed."""
 
     @abstractmethod
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:

@@ -15,7 +15,7 @@ import orjson
 
 from ..errors import MissingPackageError
 from ..images import gradient, open_image
-from ..package_data import package_file
+from ..package_data import package_file, require_train_extra
 from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class OnnxRunner(Runner):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only: the load request reports an artefact that is refused
+        options.log_severity_level = 3  # errors only: the load request reports an invalid artefact
         self._session = onnxruntime.InferenceSession(str(artefact), options, providers=["CPUExecutionProvider"])
         self._preprocess = preprocess
         self._labels = labels()
@@ -114,6 +114,7 @@ class ImageNetModel(Model):
 
     def require_sources(self) -> None:
         self.weights()
+        require_train_extra("onnx")
 
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         self.convert(run.artefact)

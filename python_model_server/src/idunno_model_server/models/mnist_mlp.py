@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..array_artefact import load_arrays, save_arrays
 from ..images import gradient, open_image
-from ..package_data import DIGIT_SIDE, digits_file, read_digits
+from ..package_data import DIGIT_SIDE, digits_file, read_digits, require_train_extra
 from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class MnistMlp(Model):
 
     def require_sources(self) -> None:
         digits_file()
+        require_train_extra("sklearn")
 
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         from sklearn.exceptions import ConvergenceWarning

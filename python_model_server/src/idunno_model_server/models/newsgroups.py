@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from ..array_artefact import load_arrays, save_arrays
 from ..errors import RowError, TrainingError
-from ..package_data import NEWSGROUPS_TEST, newsgroups_file, newsgroups_posts, newsgroups_training_posts
+from ..package_data import (
+    NEWSGROUPS_TEST,
+    newsgroups_file,
+    newsgroups_posts,
+    newsgroups_training_posts,
+    require_train_extra,
+)
 from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ class NewsgroupsLinear(Model):
 
     def require_sources(self) -> None:
         newsgroups_file(NEWSGROUPS_TEST)
+        require_train_extra("scipy", "sklearn")
 
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         """Of a user's dataset, a fifth is held out; the newsgroups come with later posts to test on."""
