@@ -92,7 +92,8 @@ def test_repository_states(
     start_server: Callable[..., ModelServer], artefacts: dict[str, bytes], digits: list[bytes]
 ) -> None:
     fresh = start_server()
-    load, model = "/v2/repository/models/mnist-mlp/load", "mnist-mlp"
+    model = "mnist-mlp"
+    load = f"/v2/repository/models/{model}/load"
 
     def state() -> tuple[str, str]:
         rows = {row["name"]: row for row in fresh.client.post("/v2/repository/index").json()}
@@ -127,7 +128,8 @@ def test_repository_states(
 
 def test_the_canary_rejects_the_artefact_of_another_model(server: ModelServer, artefacts: dict[str, bytes]) -> None:
     """It is a valid ONNX file; only running it shows that it does not fit."""
-    version, model = "fedcba9876543210", "efficientnet-lite0"
+    version = "fedcba9876543210"
+    model = "efficientnet-lite0"
     put = server.client.put(f"/idunno/models/{model}/artefacts/{version}", content=artefacts["squeezenet1.1"])
     assert put.status_code == 201
     load = server.client.post(f"/v2/repository/models/{model}/load", json={"parameters": {"version": version}})

@@ -19,7 +19,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["photos", "digits", "posts"])
 def test_datasets_are_exact_repeatable_and_made_once(tmp_path: Path, kind: str) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
+    one = tmp_path / "one"
+    two = tmp_path / "two"
     assert make_dataset(kind, one, 23)
     assert make_dataset(kind, two, 7)
     assert len(contents(two)) == 7 + 1
