@@ -92,7 +92,7 @@ def timed(action):
 def bench_main_job(arguments, folder):
     """Two workers against two bare processes, one after the other, on the same files."""
     photos = arguments.dir / f"photos-{arguments.images}"
-    python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
+    python(arguments, "idunno_model_server.make_dataset", "photos", photos, "--images", arguments.images)
     bare_qps, idunno_qps = 0.0, 0.0
     for number in range(arguments.rounds):
         bare = bare_round(arguments, photos)
@@ -105,7 +105,7 @@ def bench_main_job(arguments, folder):
 
 def bare_round(arguments, photos):
     """Queries per second of two bare processes."""
-    words = ("idunno_model_server.bare", arguments.model, photos, "--processes", 2, "--batch-size", 32, "--json")
+    words = ("idunno_model_server.bench_bare", arguments.model, photos, "--processes", 2, "--batch-size", 32, "--json")
     return json.loads(python(arguments, *words, nice=MODEL_SERVER_NICE))["qps"]
 
 

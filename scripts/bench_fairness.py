@@ -35,7 +35,7 @@ WINDOWS_BEGIN_S = 5
 def bench_fairness(arguments, folder):
     """The gaps of the rates of two jobs that cost 1:3, on three workers."""
     photos = arguments.dir / f"photos-{arguments.images}"
-    command = [arguments.python, "-m", "idunno_model_server.dataset", "photos", photos, "--images", arguments.images]
+    command = [arguments.python, "-m", "idunno_model_server.make_dataset", "photos", photos, "--images", arguments.images]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "fairness")
     try:

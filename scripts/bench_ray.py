@@ -192,7 +192,7 @@ def main():
     arguments.dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.dir))
     photos = arguments.dir / f"photos-{arguments.images}"
-    bench.python(arguments, "idunno_model_server.dataset", "photos", photos, "--images", arguments.images)
+    bench.python(arguments, "idunno_model_server.make_dataset", "photos", photos, "--images", arguments.images)
     best = {"bare": 0.0, "ray": 0.0, "idunno": 0.0}
     try:
         for number in range(arguments.rounds):

@@ -75,7 +75,7 @@ def objection(arguments):
 def make_photos(arguments):
     """The data set: made once for each size."""
     folder = arguments.dir / f"photos-{arguments.images}"
-    run_module(arguments, "idunno_model_server.dataset", "photos", folder, "--images", arguments.images)
+    run_module(arguments, "idunno_model_server.make_dataset", "photos", folder, "--images", arguments.images)
     return folder
 
 
@@ -231,7 +231,7 @@ def accuracy(labels, photos):
 def compare_directly(arguments, job, model, labels, photos):
     """Row by row: the cluster's labels against onnxruntime's, called on the same files without the cluster."""
     out = arguments.dir / f"direct-{model}.jsonl"
-    run_module(arguments, "idunno_model_server.direct", model, photos, out)
+    run_module(arguments, "idunno_model_server.reference_labels", model, photos, out)
     with open(out, encoding="utf-8") as rows:
         direct = {row["file"]: row["index"] for row in map(json.loads, rows)}
     differing = [name for name in direct.keys() | labels.keys() if direct.get(name) != labels.get(name)]
