@@ -118,10 +118,7 @@ pub struct Introducer {
 
 impl Introducer {
     /// Reads the state that an earlier process left in the data directory.
-    pub fn open(
-        data_dir: Arc<DataDir>,
-        dialer: Arc<dyn Dial>,
-    ) -> Result<Self, DataDirError> {
+    pub fn open(data_dir: Arc<DataDir>, dialer: Arc<dyn Dial>) -> Result<Self, DataDirError> {
         let state = data_dir.read_json(STATE_FILE)?.unwrap_or_default();
         Ok(Self { data_dir, dialer, state: Mutex::new(state) })
     }
@@ -178,7 +175,9 @@ impl Introducer {
         if next != *state {
             if let Err(error) = self.save(next.clone()).await {
                 error!(%error, "cannot save an introduction");
-                return Reply::Refused(Refusal::internal(format!("the introducer cannot save its state: {error}")));
+                return Reply::Refused(Refusal::internal(format!(
+                    "the introducer cannot save its state: {error}"
+                )));
             }
             info!(member = %id, %address, founder = ?next.founder, "introduced");
             *state = next;

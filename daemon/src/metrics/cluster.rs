@@ -16,11 +16,7 @@ pub(super) fn register(registry: &Registry, view: &ClusterView) -> prometheus::R
     gauge("files", "Files in the store.", store.files)?;
     gauge("files_blobs", "Blobs of all kept versions and results, each counted once.", store.blobs)?;
     gauge("files_bytes", "Bytes of all kept versions and results, each blob counted once.", store.bytes)?;
-    gauge(
-        "blobs_under_replicated",
-        "Blobs with fewer live copies than wanted.",
-        store.under_replicated,
-    )?;
+    gauge("blobs_under_replicated", "Blobs with fewer live copies than wanted.", store.under_replicated)?;
     gauge("blobs_unavailable", "Blobs without any live copy.", store.unavailable)?;
     gauge("copies_under_way", "Copies in progress.", store.copying)?;
     jobs(registry, &view.jobs)?;
