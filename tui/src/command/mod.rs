@@ -21,7 +21,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub use subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
-pub use values::{JobRef, LeastLevel, Since};
+pub use values::{JobRef, LeastLevel, MemberRef, Since};
 pub use verbs::Verb;
 
 /// Exit codes, as `idunno --help` shows them.
@@ -122,6 +122,9 @@ pub struct Global {
     /// Who one is in the context, where nothing else was said.
     #[arg(skip)]
     pub context_identity: Option<PathBuf>,
+    /// The member that the context names as one's own.
+    #[arg(skip)]
+    pub context_member: Option<MemberRef>,
     /// Whether the cluster was named, so that no context of a file counts.
     #[arg(skip)]
     pub cluster_given: bool,
