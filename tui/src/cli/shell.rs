@@ -34,7 +34,12 @@ pub(super) async fn run(
                 "quit" | "exit" => break,
                 text => give(&session, &alias::line(aliases, text), output).await,
             },
-            Ok(None) => break,
+            Ok(None) => {
+                if by_hand {
+                    eprintln!();
+                }
+                break;
+            }
             Err(failure) => {
                 first_failure = report(&failure, output);
                 break;

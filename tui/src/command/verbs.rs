@@ -318,7 +318,7 @@ pub enum Verb {
         follow: bool,
     },
     /// Read commands from standard input, one a line, and carry each out; 'quit' ends it
-    #[command(after_help = "Example:\n  idunno --cluster 127.0.0.1:7401 shell")]
+    #[command(after_help = "Example:\n  idunno shell --member m3")]
     Shell {
         /// The member that commands without --member mean [default: the one at --cluster's single address]
         #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
