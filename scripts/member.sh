@@ -58,6 +58,16 @@ say "member ${advertise%:*}:$port has joined; help lists the commands"
 
 # Settings for other commands of this terminal are not this member's.
 unset IDUNNO_MEMBER IDUNNO_CLUSTER IDUNNO_CONTEXT
-# Ctrl-C ends the command that runs, and neither the prompt nor the member.
+# In the background, so that a request to end is heeded at once. Ctrl-C ends the command that runs, and neither the
+# prompt nor the member.
 trap : INT
-"${idunno[@]}" shell
+"${idunno[@]}" shell <&0 &
+prompt_pid=$!
+trap 'kill "$prompt_pid" 2>/dev/null; exit 143' TERM HUP
+while true; do
+    code=0
+    wait "$prompt_pid" || code=$?
+    # Ctrl-C ends the wait, and not what is waited for.
+    kill -0 "$prompt_pid" 2>/dev/null || break
+done
+exit "$code"

@@ -39,6 +39,8 @@ Exit codes:
 
 The cluster is found by --cluster, else by --dir, else by --context, else by IDUNNO_CLUSTER, else by IDUNNO_CONTEXT,
 else by the context that config.toml names, else by the local cluster's file DIR/cluster.json, else at 127.0.0.1:7401.
+A JOB is a number (job-3), the name that add-job gave it, or a model's name, which stands for the model's job that is
+not over. Where there are several the command says which, and does nothing.
 Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 
 Example:
