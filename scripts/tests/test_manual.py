@@ -91,7 +91,7 @@ class Script:
         self.process.stdin.write(line + "\n")
         return self.expect(pattern, within_s)
 
-    def eventually(self, line, end, wanted, within_s=45):
+    def eventually(self, line, end, wanted, within_s=80):
         """Types a command again until its answer has what is wanted."""
         limit = time.monotonic() + within_s
         while True:
