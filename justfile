@@ -25,8 +25,8 @@ lint:
 # Format Rust and Python.
 fmt: dev
     cargo fmt --all
-    .venv-dev/bin/ruff format python_model_server
-    .venv-dev/bin/ruff format --config scripts/ruff.toml scripts tests/vms
+    .venv/bin/ruff format python_model_server
+    .venv/bin/ruff format --config scripts/ruff.toml scripts tests/vms
 
 # Seven members on this machine, 1,000 photos, two models, three members killed: `just demo --keep`.
 demo *ARGS:
@@ -48,6 +48,7 @@ docs:
 screens *ARGS:
     ./scripts/console_screens.sh "$@"
 
-# Make the environment of the development tools (.venv-dev).
+# Make the environments of the tools (.venv, .venv-dev).
 dev:
+    ./scripts/setup_python.sh
     ./scripts/setup_dev.sh

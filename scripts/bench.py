@@ -80,7 +80,7 @@ def bench_main_job(options, folder):
 
 def bare_round(options, photos):
     """Queries per second of two bare processes."""
-    words = ("idunno_model_server.bare", options.model, photos, "--processes", 2, "--batch-size", 32, "--json")
+    words = ("idunno_model_server.bench_bare", options.model, photos, "--processes", 2, "--batch-size", 32, "--json")
     return json.loads(python(options, *words, nice=MODEL_SERVER_NICE))["qps"]
 
 

@@ -205,7 +205,7 @@ def accuracy(labels, photos):
 def compare_directly(options, job, model, labels, photos):
     """Compares each row's label with the one of onnxruntime, called on the same files without the cluster."""
     out = options.dir / f"direct-{model}.jsonl"
-    run_module(options, "idunno_model_server.direct", model, photos, out)
+    run_module(options, "idunno_model_server.reference_labels", model, photos, out)
     with out.open(encoding="utf-8") as rows:
         direct = {row["file"]: row["index"] for row in map(json.loads, rows)}
     differing = [name for name in direct.keys() | labels.keys() if direct.get(name) != labels.get(name)]

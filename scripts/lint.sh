@@ -31,6 +31,10 @@ skip() { # skip NAME WHY
     echo "lint.sh: $1: skipped, $2"
 }
 
+mypy_package() {
+    (cd python_model_server && ../.venv/bin/mypy --no-error-summary)
+}
+
 if [[ -n "$cargo" ]]; then
     check "cargo fmt" cargo fmt --all --check
     check "clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
@@ -48,24 +52,23 @@ else
     skip "cargo deny" "cargo-deny is not installed"
 fi
 
-if ! ./scripts/setup_dev.sh; then
-    for name in ruff mypy shellcheck typos; do
-        skip "$name" "scripts/setup_dev.sh cannot install it"
-    done
+# The model server's environment has the linters of the Python code, and the types of what the package imports.
+if ./scripts/setup_python.sh; then
+    check "ruff, python_model_server" .venv/bin/ruff check --quiet python_model_server
+    check "ruff format, python_model_server" .venv/bin/ruff format --quiet --check python_model_server
+    check "ruff, scripts" .venv/bin/ruff check --quiet --config scripts/ruff.toml scripts tests/vms
+    check "mypy" mypy_package
 else
-    tools="$PWD/.venv-dev/bin"
-    check "ruff, python_model_server" "$tools/ruff" check --quiet python_model_server
-    check "ruff, scripts" "$tools/ruff" check --quiet --config scripts/ruff.toml scripts tests/vms
-    if grep -q '^\[tool\.mypy\]' python_model_server/pyproject.toml && [[ -x .venv/bin/python ]]; then
-        # The package's own environment, so that mypy sees the types of what it imports.
-        check "mypy" "$tools/mypy" --strict --python-executable .venv/bin/python python_model_server/src
-    else
-        skip "mypy" "there is no [tool.mypy] in python_model_server/pyproject.toml, or no .venv (scripts/setup_python.sh)"
-    fi
+    skip "ruff and mypy" "scripts/setup_python.sh cannot make .venv"
+fi
+
+if ./scripts/setup_dev.sh; then
     mapfile -t shell < <(git ls-files -- '*.sh' .ci/run scripts/idunno-setup-python \
         scripts/debian/postinst scripts/debian/postrm scripts/debian/prerm)
-    check "shellcheck" "$tools/shellcheck" "${shell[@]}"
-    check "typos" "$tools/typos" --format brief
+    check "shellcheck" .venv-dev/bin/shellcheck "${shell[@]}"
+    check "typos" .venv-dev/bin/typos --format brief
+else
+    skip "shellcheck and typos" "scripts/setup_dev.sh cannot make .venv-dev"
 fi
 
 if ((${#failed[@]})); then

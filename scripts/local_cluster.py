@@ -105,7 +105,7 @@ class LocalCluster:
 def make_dataset(python, kind, count, folder):
     """A labelled dataset of files (`photos`, `digits`), made once for each size; its folder."""
     made = Path(folder) / f"{kind}-{count}"
-    words = [python, "-m", "idunno_model_server.dataset", kind, made, "--images", count]
+    words = [python, "-m", "idunno_model_server.make_dataset", kind, made, "--images", count]
     subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
     return made
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Python environment of the development tools (linters, type checker, spell checker), and does nothing when it
-# is up to date. Quiet on success.
+# Makes the Python environment of the tools for shell scripts, spelling and screens; does nothing if it is up to date.
+# Prints nothing on success.
 #
 #   scripts/setup_dev.sh [VENV_DIR]        default: .venv-dev in the repository
 #

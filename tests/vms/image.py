@@ -113,7 +113,7 @@ def photos(folder, layers, count):
         try:
             (disk / "mnt/photos").mkdir()
             run("mount", "--bind", place, disk / "mnt/photos")
-            python = ["/opt/idunno/venv/bin/python", "-m", "idunno_model_server.dataset", "photos", "/mnt/photos"]
+            python = ["/opt/idunno/venv/bin/python", "-m", "idunno_model_server.make_dataset", "photos", "/mnt/photos"]
             run("chroot", disk, *python, "--images", count, timeout_s=600)
         finally:
             run("umount", "--recursive", disk, check=False)

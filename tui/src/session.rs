@@ -12,6 +12,7 @@ use idunno_shared::security::{Credentials, Role, SecurityError};
 
 use crate::answer::{Exit, Failure};
 use crate::command::Global;
+use crate::command::values::MemberRef;
 use crate::local::record::Record;
 
 /// The port of a member where nothing else is said.
@@ -35,6 +36,8 @@ pub struct Session {
     pub role: Role,
     /// The local cluster's directory.
     pub dir: PathBuf,
+    /// The member that commands mean where none is named.
+    pub own_member: Option<MemberRef>,
     /// Whether nothing may be changed.
     pub read_only: bool,
     /// Whether commands only say what they would change.
@@ -58,6 +61,7 @@ impl Session {
             identity,
             role,
             dir: global.dir.clone(),
+            own_member: global.context_member.clone(),
             read_only: global.read_only || role == Role::Viewer,
             dry_run: global.dry_run,
             timeout,
@@ -90,9 +94,11 @@ impl Session {
         self.given.is_empty()
     }
 
-    /// The one address that was given, if it was one.
-    pub fn only_seed(&self) -> Option<SocketAddr> {
-        if let [only] = self.given[..] { Some(only) } else { None }
+    /// The member that `join` and `leave` mean where none is named, if it can be no other: this session's own, else the
+    /// one at the only address that was given.
+    pub fn default_member(&self) -> Option<MemberRef> {
+        let only = || if let [only] = self.given[..] { Some(MemberRef::Address(only)) } else { None };
+        self.own_member.clone().or_else(only)
     }
 
     /// Looks again where the cluster is: a local one may have started, or have got other addresses. What was learned

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use idunno_shared::names::NameError;
 use serde::Deserialize;
 
 use crate::answer::{Exit, Failure};
@@ -38,6 +39,8 @@ pub struct Context {
     pub cluster: String,
     /// The file of the identity to go there with.
     pub identity: Option<PathBuf>,
+    /// The member there that commands mean where none is named.
+    pub member: Option<String>,
     /// Whether nothing may be changed there.
     #[serde(default)]
     pub read_only: bool,
@@ -122,9 +125,12 @@ impl Settings {
             None => None,
             Some(name) => {
                 let context = self.config.contexts.get(&name).ok_or_else(|| self.unknown(&name))?;
-                let wrong =
-                    |error| Failure::new(Exit::Usage, format!("{CONFIG}: the context {name}: {error}"));
+                let wrong = |error: String| {
+                    Failure::new(Exit::Usage, format!("{CONFIG}: the context {name}: {error}"))
+                };
                 global.cluster = context.cluster.parse().map_err(wrong)?;
+                let member = context.member.as_deref().map(str::parse).transpose();
+                global.context_member = member.map_err(|error: NameError| wrong(error.to_string()))?;
                 global.context = Some(name);
                 Some(context)
             }
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn a_context_gives_the_cluster_unless_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let text = "theme = 'light'\ncontext = 'lab'\n[contexts.lab]\ncluster = '127.0.0.1:1'\n\
+        let text = "theme = 'light'\ncontext = 'lab'\n[contexts.lab]\ncluster = '127.0.0.1:1'\nmember = 'm1'\n\
                     [contexts.prod]\ncluster = '127.0.0.1:2,127.0.0.1:3'\nread_only = true\nidentity = 'prod.pem'\n\
                     theme = 'colour-blind'\n";
         fs::write(dir.path().join(CONFIG), text).unwrap();
@@ -197,6 +203,7 @@ mod tests {
         let lab = settings.resolve(global("")).unwrap();
         assert_eq!((lab.cluster.0.len(), lab.read_only, lab.theme), (1, false, Some(Palette::Light)));
         let prod = settings.resolve(global("--context prod")).unwrap();
+        assert_eq!((lab.context_member, prod.context_member.clone()), (Some("m1".parse().unwrap()), None));
         assert_eq!((lab.context_identity, prod.context_identity.clone()), (None, Some("prod.pem".into())));
         assert_eq!((prod.cluster.0.len(), prod.read_only, prod.theme), (2, true, Some(Palette::ColourBlind)));
         let named = settings.resolve(global("--cluster 127.0.0.1:9 --context prod")).unwrap();

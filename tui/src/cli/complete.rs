@@ -12,7 +12,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use super::progress::Bars;
 use crate::command::line::{Known, candidates};
 use crate::command::{Arguments, Global};
-use crate::execute::{jobs, status};
+use crate::execute::{job_ref, status};
 use crate::session::Session;
 use crate::settings::{Settings, directory};
 
@@ -60,7 +60,7 @@ async fn known(value: &str) -> Option<Known> {
     }
     let view = status::first_view(&session).await.ok()?;
     Some(Known {
-        jobs: jobs::names(&view.jobs),
+        jobs: job_ref::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),
         files: Vec::new(),

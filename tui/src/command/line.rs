@@ -27,26 +27,31 @@ pub enum Line {
 struct TypedLine {
     #[command(subcommand)]
     verb: Verb,
-    #[arg(long, global = true, default_value = "table")]
-    output: Output,
+    #[arg(long, global = true)]
+    output: Option<Output>,
 }
 
-/// Reads a typed line.
+/// Reads a line typed into the console.
 pub fn parse(text: &str) -> Line {
+    read(text, Output::Table, "ctrl-p finds one by any part")
+}
+
+/// Reads a typed line; `output_default` holds where it says nothing else, `find` says where commands are found.
+pub fn read(text: &str, output_default: Output, find: &str) -> Line {
     let words = match split(text) {
         Ok(words) => words,
         Err(reason) => return Line::Wrong(reason),
     };
     match TypedLine::try_parse_from(words) {
-        Ok(TypedLine { verb, output }) => Line::Verb { verb: Box::new(verb), output },
+        Ok(TypedLine { verb, output }) => {
+            Line::Verb { verb: Box::new(verb), output: output.unwrap_or(output_default) }
+        }
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 Line::Show(error.to_string())
             }
             ErrorKind::InvalidSubcommand => match error.get(ContextKind::InvalidSubcommand) {
-                Some(word) => {
-                    Line::Wrong(format!("there is no command '{word}': ctrl-p finds one by any part"))
-                }
+                Some(word) => Line::Wrong(format!("there is no command '{word}': {find}")),
                 None => Line::Wrong(wrong(&error)),
             },
             _ => Line::Wrong(wrong(&error)),

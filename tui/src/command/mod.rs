@@ -21,7 +21,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub use subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
-pub use values::{JobRef, LeastLevel, Since};
+pub use values::{JobRef, LeastLevel, MemberRef, Since};
 pub use verbs::Verb;
 
 /// Exit codes, as `idunno --help` shows them.
@@ -39,6 +39,8 @@ Exit codes:
 
 The cluster is found by --cluster, else by --dir, else by --context, else by IDUNNO_CLUSTER, else by IDUNNO_CONTEXT,
 else by the context that config.toml names, else by the local cluster's file DIR/cluster.json, else at 127.0.0.1:7401.
+A JOB is a number (job-3), the name that add-job gave it, or a model's name, which stands for the model's job that is
+not over. Where there are several the command says which, and does nothing.
 Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 
 Example:
@@ -122,6 +124,9 @@ pub struct Global {
     /// Who one is in the context, where nothing else was said.
     #[arg(skip)]
     pub context_identity: Option<PathBuf>,
+    /// The member that the context names as one's own.
+    #[arg(skip)]
+    pub context_member: Option<MemberRef>,
     /// Whether the cluster was named, so that no context of a file counts.
     #[arg(skip)]
     pub cluster_given: bool,

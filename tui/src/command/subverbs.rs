@@ -56,15 +56,15 @@ pub enum DeadLettersVerb {
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct MemberOf {
     /// The member's address or name; the first that answers without one
-    #[arg(long, value_name = "MEMBER")]
+    #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
     pub member: Option<MemberRef>,
 }
 
 /// Which member an order goes to: never to just any.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct OneMember {
-    /// The member's address or name; only needless where --cluster gives one address
-    #[arg(long, value_name = "MEMBER")]
+    /// The member's address or name [default: the one at --cluster's single address]
+    #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
     pub member: Option<MemberRef>,
 }
 

@@ -68,6 +68,7 @@ fn the_commands_have_their_exact_names() {
             "backup",
             "events",
             "logs",
+            "shell",
             "info",
             "keys",
             "gen-config",
@@ -176,6 +177,48 @@ fn lines_become_commands() {
     let shown: Vec<_> = parameters.iter().map(|it| (it.0.as_str(), it.1.as_str())).collect();
     assert_eq!(shown, [("a", "1"), ("b", "x=y")]);
     assert!(matches!(parse("put --help"), Line::Show(text) if text.contains("Example")));
+}
+
+#[test]
+fn the_manual_is_understood_word_for_word() {
+    let job = || JobRef::Name("squeezenet1.1".parse().unwrap());
+    for (text, understood) in [
+        ("populate-test-data ./images", None),
+        ("train-start", None),
+        ("add-job squeezenet1.1", None),
+        ("set-batch-size squeezenet1.1 16", Some(Verb::SetBatchSize { job: job(), batch_size: 16.into() })),
+        ("start-job squeezenet1.1", Some(Verb::StartJob { jobs: vec![job()], wait: false })),
+        ("stop-job squeezenet1.1", Some(Verb::StopJob { jobs: vec![job()] })),
+        ("get-job-stats", Some(Verb::GetJobStats { job: None })),
+        ("get-job-assigned-VMs", Some(Verb::GetJobAssignedVms { job: None })),
+        ("join", None),
+        ("leave", None),
+        ("list_mem", None),
+        ("list_self", None),
+        ("put local.txt docs/stored.txt", None),
+        ("get docs/stored.txt local.txt", None),
+        ("delete docs/stored.txt", None),
+        ("ls docs/stored.txt", None),
+        ("ls", None),
+        ("store", None),
+        ("get-versions docs/stored.txt 3 history.txt", None),
+        // Every other command that takes a job takes a model's name.
+        ("set-weight squeezenet1.1 2", Some(Verb::SetWeight { job: job(), weight: 2 })),
+        ("cancel-job squeezenet1.1", Some(Verb::CancelJob { job: job() })),
+        ("delete-job squeezenet1.1", Some(Verb::DeleteJob { job: job(), yes: false })),
+        ("get-job-stats squeezenet1.1", Some(Verb::GetJobStats { job: Some(job()) })),
+        ("get-job-results squeezenet1.1", None),
+        ("get-job-confusion squeezenet1.1", Some(Verb::GetJobConfusion { job: job() })),
+        ("get-job-leases squeezenet1.1", Some(Verb::GetJobLeases { job: Some(job()) })),
+        ("dead-letters list squeezenet1.1", None),
+        ("dead-letters retry squeezenet1.1 17", None),
+    ] {
+        let Line::Verb { verb, .. } = parse(text) else { panic!("{text}: {:?}", parse(text)) };
+        assert!(understood.is_none_or(|wanted| *verb == wanted), "{text}: {verb:?}");
+        let words = split(&format!("idunno {text}")).unwrap();
+        let read = Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(read.verb, Some(*verb), "{text}");
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl FromStr for Parameter {
 pub enum JobRef {
     /// Its number.
     Id(JobId),
-    /// Its name.
+    /// Its own name, or that of its model.
     Name(JobName),
 }
 
@@ -172,9 +172,10 @@ impl FromStr for JobRef {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(id) => Ok(Self::Id(id)),
-            Err(error) => {
-                text.parse().map(Self::Name).map_err(|_| format!("{error}, or the name it was given"))
-            }
+            Err(error) => text
+                .parse()
+                .map(Self::Name)
+                .map_err(|_| format!("{error}, the name it was given, or its model's")),
         }
     }
 }

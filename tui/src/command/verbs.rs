@@ -257,7 +257,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  idunno store m3")]
     Store {
         /// The member's name or address; the first that answers without one
-        #[arg(value_name = "MEMBER")]
+        #[arg(env = "IDUNNO_MEMBER", value_name = "MEMBER")]
         member: Option<MemberRef>,
         /// All pages, not only the first 1,024 files
         #[arg(long)]
@@ -316,6 +316,13 @@ pub enum Verb {
         /// Go on with lines as they are logged, until Ctrl-C
         #[arg(long)]
         follow: bool,
+    },
+    /// Read commands from standard input, one a line, and carry each out; 'quit' ends it
+    #[command(after_help = "Example:\n  idunno shell --member m3")]
+    Shell {
+        /// The member that commands without --member mean [default: the one at --cluster's single address]
+        #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
+        member: Option<MemberRef>,
     },
     /// Where settings come from: files, environment, and what holds now
     #[command(after_help = "Example:\n  idunno info")]

@@ -17,7 +17,7 @@ pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
             let target = match target::bind(state, &mut verb) {
                 Ok(target) => target,
                 Err(reason) => {
-                    mend(state, text, reason, now_ms);
+                    mend(state, text, &reason, now_ms);
                     return Vec::new();
                 }
             };

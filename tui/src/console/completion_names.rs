@@ -4,7 +4,7 @@ use idunno_shared::wire::control::FolderEntry;
 
 use super::state::State;
 use crate::command::line::Known;
-use crate::execute::jobs;
+use crate::execute::job_ref;
 
 /// The names that the newest view has.
 pub fn known(state: &State) -> Known {
@@ -15,7 +15,7 @@ pub fn known(state: &State) -> Known {
     let files = state.files.rows.iter().map(name).collect();
     let Some(view) = &state.view else { return Known { files, ..Known::default() } };
     Known {
-        jobs: jobs::names(&view.jobs),
+        jobs: job_ref::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),
         files,

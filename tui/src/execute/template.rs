@@ -38,6 +38,7 @@ const CONFIG: &str = r#"# Settings of idunno and its console. Take the '#' befor
 # own shows where one is.
 #[contexts.lab]
 #cluster = "127.0.0.1:7401"
+#member = "m1"   # the one that commands without --member mean
 #read_only = false
 #theme = "light"
 "#;

