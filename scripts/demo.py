@@ -161,7 +161,7 @@ def check_job(cluster, options, job, view, photos):
     except CommandFailed as failure:
         wrong.append(str(failure))
     if options.verify:
-        wrong += compare_directly(options, job, view["model"], labels, photos)
+        wrong += compare_with_reference(options, job, view["model"], labels, photos)
     row = {
         "job": job,
         "model": view["model"],
@@ -202,14 +202,14 @@ def accuracy(labels, photos):
     return round(right / len(truth), 4) if truth else None
 
 
-def compare_directly(options, job, model, labels, photos):
+def compare_with_reference(options, job, model, labels, photos):
     """Compares each row's label with the one of onnxruntime, called on the same files without the cluster."""
-    out = options.dir / f"direct-{model}.jsonl"
+    out = options.dir / f"reference-{model}.jsonl"
     run_module(options, "idunno_model_server.reference_labels", model, photos, out)
     with out.open(encoding="utf-8") as rows:
         direct = {row["file"]: row["index"] for row in map(json.loads, rows)}
     differing = [name for name in direct.keys() | labels.keys() if direct.get(name) != labels.get(name)]
-    say(f"{job}: {len(direct) - len(differing)} of {len(direct)} labels equal those of onnxruntime called directly")
+    say(f"{job}: {len(direct) - len(differing)} of {len(direct)} labels equal those of onnxruntime alone")
     return [f"{job}: {len(differing)} labels differ from onnxruntime's, {differing[:3]} first"] if differing else []
 
 

@@ -99,7 +99,9 @@ if [[ "$what" != introducer && -n "$with_python" ]]; then
     # The wheel lies beside the files that define the dependencies, as in the Debian package.
     share=/usr/local/share/idunno/python
     put 644 "$root/python_model_server/pyproject.toml" "$share/pyproject.toml"
-    put 644 "$root/python_model_server/requirements-weights.txt" "$share/requirements-weights.txt"
+    for lock in requirements.lock requirements-weights.lock; do
+        put 644 "$root/python_model_server/$lock" "$share/$lock"
+    done
     rm -rf "$share/src" "$share"/*.whl
     cp -r "$root/python_model_server/src" "$share/src"
     if [[ ${#wheels[@]} -gt 0 ]]; then

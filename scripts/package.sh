@@ -63,7 +63,9 @@ done
 mkdir "$tree/build"
 cp -r "$root/python_model_server/pyproject.toml" "$root/python_model_server/src" "$tree/build"
 put 644 "$root/python_model_server/pyproject.toml" /usr/share/idunno/python/pyproject.toml
-put 644 "$root/python_model_server/requirements-weights.txt" /usr/share/idunno/python/requirements-weights.txt
+for lock in requirements.lock requirements-weights.lock; do
+    put 644 "$root/python_model_server/$lock" "/usr/share/idunno/python/$lock"
+done
 "${PYTHON:-python3}" -m pip wheel --quiet --disable-pip-version-check --no-deps \
     --wheel-dir "$tree/usr/share/idunno/python" "$tree/build"
 rm -rf "$tree/build"
