@@ -11,7 +11,7 @@ use idunno_shared::names::NameError;
 use serde::Deserialize;
 
 use crate::answer::{Exit, Failure};
-use crate::command::{Global, Palette, alias};
+use crate::command::{Global, Palette, SeedsError, alias};
 use crate::console::keymap::Keymap;
 
 /// The settings' file names.
@@ -128,7 +128,8 @@ impl Settings {
                 let wrong = |error: String| {
                     Failure::new(Exit::Usage, format!("{CONFIG}: the context {name}: {error}"))
                 };
-                global.cluster = context.cluster.parse().map_err(wrong)?;
+                let seeds = context.cluster.parse();
+                global.cluster = seeds.map_err(|error: SeedsError| wrong(error.to_string()))?;
                 let member = context.member.as_deref().map(str::parse).transpose();
                 global.context_member = member.map_err(|error: NameError| wrong(error.to_string()))?;
                 global.context = Some(name);
