@@ -1,4 +1,4 @@
-//! A naive model of the metadata: plain maps, one entry a query, no references, nothing shared.
+//! A naive model of the metadata: plain maps, one entry per query, no reference counts, nothing shared.
 
 use std::collections::BTreeMap;
 
@@ -10,51 +10,54 @@ use idunno_shared::wire::refusal::RefusalCode;
 
 type Outcome = Result<Applied, RefusalCode>;
 
+/// A version of a file: its number, content and extents.
+type NaiveVersion = (u64, Digest, Vec<Digest>);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum QueryState {
     Pending,
     Done,
     Dead,
 }
 
 #[derive(Clone, Debug)]
-struct Job {
+struct NaiveJob {
     model: String,
     dataset: String,
     batch_size: BatchSize,
     state: JobState,
     manifest: Vec<(String, Vec<Digest>)>,
-    fates: Vec<Fate>,
+    query_states: Vec<QueryState>,
     version: Option<Digest>,
     name: Option<String>,
     weight: u32,
-    /// Of each query, whether its input must be kept.
+    /// Whether the input of each query must be kept.
     held: Vec<bool>,
     finished_ms: Option<u64>,
     filed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Trained {
+struct NaiveModel {
     version: Option<Digest>,
     training: Option<Training>,
 }
 
-/// What the metadata should be.
+/// The expected metadata.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model {
-    /// Versions by number: content and extents.
-    files: BTreeMap<String, Vec<(u64, Digest, Vec<Digest>)>>,
-    jobs: BTreeMap<u64, Job>,
-    models: BTreeMap<String, Trained>,
+pub(super) struct NaiveMetadata {
+    /// The versions of each file, oldest first.
+    files: BTreeMap<String, Vec<NaiveVersion>>,
+    jobs: BTreeMap<u64, NaiveJob>,
+    models: BTreeMap<String, NaiveModel>,
     operations: BTreeMap<OpId, Applied>,
     now_ms: u64,
     last_job: u64,
-    /// Of extents.
+    /// The sizes of extents.
     sizes: BTreeMap<Digest, u64>,
 }
 
-fn is_good(file: &NewFile) -> bool {
+fn is_valid(file: &NewFile) -> bool {
     let sum: u64 = file.extents.iter().map(|(blob, _)| blob.size).sum();
     sum == file.size && file.extents.iter().all(|(_, holders)| !holders.is_empty())
 }
@@ -63,7 +66,7 @@ fn numbers(ranges: &[QueryRange]) -> Vec<u64> {
     ranges.iter().flat_map(|range| range.first..range.first + u64::from(range.count)).collect()
 }
 
-impl Model {
+impl NaiveMetadata {
     pub(super) fn apply(&mut self, command: &Command) -> Outcome {
         let Command { at_ms, op, action } = command;
         if let Some(outcome) = op.and_then(|op| self.operations.get(&op)) {
@@ -71,7 +74,7 @@ impl Model {
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(*at_ms);
-        let outcome = self.act(action);
+        let outcome = self.apply_action(action);
         match (op, &outcome) {
             (Some(op), Ok(outcome)) => _ = self.operations.insert(*op, outcome.clone()),
             (None, Ok(_)) => {}
@@ -80,21 +83,21 @@ impl Model {
         outcome
     }
 
-    fn act(&mut self, action: &Action) -> Outcome {
+    fn apply_action(&mut self, action: &Action) -> Outcome {
         match action {
-            Action::Change(change) => self.change(change).map(Applied::Changed),
+            Action::Change(change) => self.apply_change(change).map(Applied::Changed),
             Action::Holders(_) | Action::Forget(_) => Ok(Applied::Done),
             Action::CommitSegment { job, batches, .. } => self.commit(*job, batches),
             Action::DeadLetters { job, dead_letters } => {
                 let now_ms = self.now_ms;
                 let job = self.started(*job)?;
-                if dead_letters.iter().any(|dead_letter| dead_letter.index >= job.fates.len() as u64) {
+                if dead_letters.iter().any(|dead_letter| dead_letter.index >= job.query_states.len() as u64) {
                     return Err(RefusalCode::Invalid);
                 }
                 for dead_letter in dead_letters {
-                    let fate = &mut job.fates[usize::try_from(dead_letter.index).unwrap()];
-                    if *fate == Fate::Pending {
-                        *fate = Fate::Dead;
+                    let state = &mut job.query_states[usize::try_from(dead_letter.index).unwrap()];
+                    if *state == QueryState::Pending {
+                        *state = QueryState::Dead;
                     }
                 }
                 job.settle(now_ms);
@@ -118,7 +121,7 @@ impl Model {
                 if let Some((report, _)) = report {
                     self.add_version(&format!("training/{model}.json"), report.digest, vec![report.digest]);
                 }
-                let trained = Trained { version: Some(*version), training: None };
+                let trained = NaiveModel { version: Some(*version), training: None };
                 self.models.insert(model.to_string(), trained);
                 Ok(Applied::Done)
             }
@@ -151,20 +154,20 @@ impl Model {
         number
     }
 
-    fn job(&mut self, id: JobId) -> Result<&mut Job, RefusalCode> {
+    fn job(&mut self, id: JobId) -> Result<&mut NaiveJob, RefusalCode> {
         self.jobs.get_mut(&id.0).ok_or(RefusalCode::NotFound)
     }
 
-    fn started(&mut self, id: JobId) -> Result<&mut Job, RefusalCode> {
+    fn started(&mut self, id: JobId) -> Result<&mut NaiveJob, RefusalCode> {
         let job = self.job(id)?;
         let refused = matches!(job.state, JobState::Added | JobState::Cancelled);
         if refused { Err(RefusalCode::Conflict) } else { Ok(job) }
     }
 
-    fn change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
+    fn apply_change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
         match change {
             Change::CommitFiles { files, .. } => {
-                if files.is_empty() || !files.iter().all(is_good) {
+                if files.is_empty() || !files.iter().all(is_valid) {
                     return Err(RefusalCode::Invalid);
                 }
                 let extents = files.iter().flat_map(|file| &file.extents);
@@ -219,15 +222,15 @@ impl Model {
                 self.last_job += 1;
                 let id = self.last_job;
                 let (dataset, batch_size) = (dataset.to_string(), *batch_size);
-                let (manifest, fates) = (Vec::new(), Vec::new());
+                let (manifest, query_states) = (Vec::new(), Vec::new());
                 let state = JobState::Added;
-                let job = Job {
+                let job = NaiveJob {
                     model,
                     dataset,
                     batch_size,
                     state,
                     manifest,
-                    fates,
+                    query_states,
                     version: None,
                     name,
                     weight: weight.unwrap_or(1),
@@ -273,7 +276,7 @@ impl Model {
             Change::RetryDeadLetters { job, queries } => {
                 let job = self.job(*job)?;
                 let retried = job.retriable(queries)?;
-                retried.iter().for_each(|&query| job.fates[query] = Fate::Pending);
+                retried.iter().for_each(|&query| job.query_states[query] = QueryState::Pending);
                 if job.state == JobState::Done {
                     job.run();
                 }
@@ -319,7 +322,7 @@ impl Model {
         }
     }
 
-    /// The queries that a start makes: their names and extents.
+    /// The queries that a start freezes: names and extents.
     fn manifest(&self, dataset: &str, inputs: Option<&Inputs>) -> Option<Vec<(String, Vec<Digest>)>> {
         let newest = |name: &str| self.files.get(name).map(|versions| versions.last().unwrap());
         let file = newest(dataset).filter(|_| dataset == "lines.jsonl");
@@ -329,7 +332,7 @@ impl Model {
                 .files
                 .iter()
                 .filter(|(name, _)| name.starts_with(&prefix) && **name != format!("{prefix}labels.csv"));
-            let extents = |versions: &Vec<(u64, Digest, Vec<Digest>)>| versions.last().unwrap().2.clone();
+            let extents = |versions: &Vec<NaiveVersion>| versions.last().unwrap().2.clone();
             let manifest: Vec<_> = inputs.map(|(name, versions)| (name.clone(), extents(versions))).collect();
             return Some(manifest).filter(|manifest| file.is_none() && !manifest.is_empty());
         };
@@ -352,7 +355,7 @@ impl Model {
         }
     }
 
-    /// Whether there is a file of records of that name, or one below it that is not the table of labels.
+    /// Whether a file of records has this name, or a file below it other than the label table exists.
     fn can_train_on(&self, dataset: &str) -> bool {
         let is_of_records = matches!(dataset.rsplit_once('.'), Some((_, "jsonl" | "csv")));
         if is_of_records && self.files.contains_key(dataset) {
@@ -369,12 +372,12 @@ impl Model {
         let job = self.job(id)?;
         match (&job.state, version, manifest) {
             (JobState::Running | JobState::Done, ..) => {
-                let (submitted, state) = (job.fates.len() as u64, job.state.clone());
+                let (submitted, state) = (job.query_states.len() as u64, job.state.clone());
                 return Ok(Changed::StartedBefore { submitted, state });
             }
             (JobState::Added, Some(version), Some(manifest)) => {
                 job.version = Some(version);
-                job.fates = vec![Fate::Pending; manifest.len()];
+                job.query_states = vec![QueryState::Pending; manifest.len()];
                 job.held = vec![true; manifest.len()];
                 job.manifest = manifest;
             }
@@ -382,7 +385,7 @@ impl Model {
             (JobState::Stopped | JobState::Paused(_), ..) => {}
         }
         job.run();
-        Ok(Changed::JobStarted { submitted: job.fates.len() as u64 })
+        Ok(Changed::JobStarted { submitted: job.query_states.len() as u64 })
     }
 
     fn commit(&mut self, id: JobId, batches: &[BatchOutcome]) -> Outcome {
@@ -392,7 +395,7 @@ impl Model {
         for batch in batches {
             let lease = numbers(&[batch.lease.range]);
             let answered = numbers(&batch.answered);
-            let beyond = lease.last().is_none_or(|last| *last >= job.fates.len() as u64);
+            let beyond = lease.last().is_none_or(|last| *last >= job.query_states.len() as u64);
             if beyond || batch.lease.job != id || answered.iter().any(|query| !lease.contains(query)) {
                 return Err(RefusalCode::Invalid);
             }
@@ -405,10 +408,10 @@ impl Model {
             return Err(RefusalCode::Invalid);
         }
         rows.retain(|query| {
-            let fate = &mut job.fates[usize::try_from(*query).unwrap()];
-            let new = *fate == Fate::Pending;
+            let state = &mut job.query_states[usize::try_from(*query).unwrap()];
+            let new = *state == QueryState::Pending;
             if new {
-                *fate = Fate::Done;
+                *state = QueryState::Done;
             }
             new
         });
@@ -425,7 +428,7 @@ impl Model {
         Ok(Applied::Committed { accepted, duplicates: total - accepted, job_done, accepted_ranges })
     }
 
-    /// Panics where the state shows anything else than this model.
+    /// Panics unless the state equals this model.
     pub(super) fn compare(&self, state: &State) {
         let files: Vec<_> = state.files("", None).collect();
         assert_eq!(files.len(), self.files.len());
@@ -448,29 +451,30 @@ impl Model {
     }
 }
 
-impl Job {
+impl NaiveJob {
     fn run(&mut self) {
         (self.state, self.finished_ms, self.filed) = (JobState::Running, None, false);
     }
 
     fn settle(&mut self, now_ms: u64) {
-        if !self.fates.contains(&Fate::Pending) && self.state != JobState::Done {
+        if !self.query_states.contains(&QueryState::Pending) && self.state != JobState::Done {
             (self.state, self.finished_ms) = (JobState::Done, Some(now_ms));
-            for (held, fate) in self.held.iter_mut().zip(&self.fates) {
-                *held &= *fate == Fate::Dead;
+            for (held, state) in self.held.iter_mut().zip(&self.query_states) {
+                *held &= *state == QueryState::Dead;
             }
         }
     }
 
-    /// The places of the dead queries that can be run again.
+    /// The indices of the dead queries that can be retried.
     fn retriable(&self, queries: &[u64]) -> Result<Vec<usize>, RefusalCode> {
-        let open = |place: usize| self.fates.get(place) == Some(&Fate::Dead) && self.held[place];
+        let can_retry =
+            |index: usize| self.query_states.get(index) == Some(&QueryState::Dead) && self.held[index];
         if queries.is_empty() {
-            let all: Vec<usize> = (0..self.fates.len()).filter(|place| open(*place)).collect();
+            let all: Vec<usize> = (0..self.query_states.len()).filter(|index| can_retry(*index)).collect();
             return if all.is_empty() { Err(RefusalCode::Conflict) } else { Ok(all) };
         }
-        let places: Vec<usize> = queries.iter().map(|query| usize::try_from(*query).unwrap()).collect();
-        if places.iter().all(|place| open(*place)) { Ok(places) } else { Err(RefusalCode::NotFound) }
+        let indices: Vec<usize> = queries.iter().map(|query| usize::try_from(*query).unwrap()).collect();
+        if indices.iter().all(|index| can_retry(*index)) { Ok(indices) } else { Err(RefusalCode::NotFound) }
     }
 
     fn compare(&self, state: &State, id: JobId) {
@@ -481,19 +485,23 @@ impl Job {
             (self.weight, self.finished_ms, self.filed)
         );
         assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), self.version, "{id}");
-        assert_eq!(shown.submitted, self.fates.len() as u64, "{id}");
-        let of = |wanted: Fate| -> Vec<u64> {
-            (0u64..).zip(&self.fates).filter(|(_, fate)| **fate == wanted).map(|(query, _)| query).collect()
+        assert_eq!(shown.submitted, self.query_states.len() as u64, "{id}");
+        let of = |wanted: QueryState| -> Vec<u64> {
+            (0u64..)
+                .zip(&self.query_states)
+                .filter(|(_, state)| **state == wanted)
+                .map(|(query, _)| query)
+                .collect()
         };
-        assert_eq!(shown.done.numbers().collect::<Vec<_>>(), of(Fate::Done), "{id}");
-        assert_eq!(shown.dead.numbers().collect::<Vec<_>>(), of(Fate::Dead), "{id}");
-        assert_eq!(state.pending(id).numbers().collect::<Vec<_>>(), of(Fate::Pending), "{id}");
+        assert_eq!(shown.done.numbers().collect::<Vec<_>>(), of(QueryState::Done), "{id}");
+        assert_eq!(shown.dead.numbers().collect::<Vec<_>>(), of(QueryState::Dead), "{id}");
+        assert_eq!(state.pending(id).numbers().collect::<Vec<_>>(), of(QueryState::Pending), "{id}");
         let (dead_letters, _) = state.dead_letters(id, 0, 1024).unwrap();
         let names: Vec<_> = dead_letters
             .iter()
             .map(|dead_letter| (dead_letter.index, dead_letter.name.to_string()))
             .collect();
-        let expected = of(Fate::Dead).into_iter().map(|query| (query, self.input(query).0.clone()));
+        let expected = of(QueryState::Dead).into_iter().map(|query| (query, self.input(query).0.clone()));
         assert_eq!(names, expected.collect::<Vec<_>>(), "{id}");
         for query in (0u64..).zip(&self.held).filter(|(_, held)| **held).map(|(query, _)| query) {
             let (name, extents) = self.input(query);
@@ -508,7 +516,7 @@ impl Job {
             for digest in extents {
                 assert!(
                     state.blob(digest).is_some_and(|blob| blob.references > 0),
-                    "{id}: input {query} is lost"
+                    "{id}: the input of query {query} is not referenced"
                 );
             }
         }
