@@ -84,7 +84,7 @@ fn survives(seed: u64) -> Totals {
         assert!(innocent.is_empty(), "{id}: {innocent:?} are dead letters");
         world.totals.duplicates += job.duplicates;
     }
-    assert!(world.wanted_models.is_empty(), "not trained: {:?}", world.wanted_models);
+    assert!(world.wanted_models.is_empty(), "still untrained: {:?}", world.wanted_models);
     if let Some(statistics) = world.scheduler.as_ref().map(idunno_core::scheduler::Scheduler::statistics) {
         world.totals.add(statistics);
     }

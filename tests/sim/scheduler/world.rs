@@ -333,7 +333,7 @@ impl World {
 
     fn send_reply(&mut self, node: NodeId, mut reply: ReportReply) {
         let Some(report) = self.unanswered.remove(&node) else {
-            assert!(reply.grants.is_empty(), "a grant without a report to answer");
+            assert!(reply.grants.is_empty(), "a grant without an unanswered report");
             return;
         };
         reply.grants.iter_mut().for_each(|lease| *lease = self.relocate(node, *lease));

@@ -1,8 +1,9 @@
 //! Freezes a job's queries when it starts.
 //!
 //! A dataset is either all files below its name (each file a query), or one file of that name: of records (`.jsonl`,
-//! `.csv`; each record a query) or of file names (`.list`; each named file a query). For a single file, whoever proposes
-//! the start has read it and names the digest of what was read: the start is refused if the file has changed since.
+//! `.csv`; each record a query) or of file names (`.list`; each named file a query). For a single file, the
+//! coordinator reads it before it proposes the start, and the command carries the digest of what was read: the start is
+//! refused if the file has changed since.
 //!
 //! Invariants: the blocks of a file of records are in order, the first starts at query 0, and each lies within the file.
 //! Bounds: [`QUERIES_PER_JOB_MAX`] queries; a block for every few dozen records.

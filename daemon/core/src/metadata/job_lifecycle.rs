@@ -102,8 +102,8 @@ impl State {
         Ok(Changed::Done)
     }
 
-    /// Stores a job whose decided queries may have changed. Once all are decided the job is done, and holds only the
-    /// inputs of its dead queries. Returns whether all are decided.
+    /// Stores a job after decisions on its queries. Once all are decided the job is done and holds only the inputs of its
+    /// dead queries. Returns whether all are decided.
     pub(super) fn settle(&mut self, mut job: JobRecord) -> bool {
         let done = job.done.len() + job.dead.len() == job.submitted;
         if done && job.state != JobState::Done {

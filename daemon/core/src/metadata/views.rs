@@ -30,7 +30,7 @@ fn page<T>(items: impl Iterator<Item = T>, limit: u32) -> (Vec<T>, bool) {
 }
 
 impl JobRecord {
-    /// The job as shown at `now_ms`. The scheduler provides `leased`, and the shell its current batch size.
+    /// The job as shown at `now_ms`. `leased` comes from the scheduler; the shell adds the current batch size.
     pub fn view(&self, leased: u64, now_ms: u64) -> JobView {
         let (done, dead) = (self.done.len(), self.dead.len());
         let running_s = self.running_ms(now_ms) as f64 / 1000.0;
@@ -89,7 +89,7 @@ impl State {
         page(summaries, limit)
     }
 
-    /// `store`: the files after `after` of whose newest version `member` holds a part, and whether more follow.
+    /// `store`: the files after `after` whose newest version has an extent at `member`, and whether more follow.
     pub fn stored(&self, member: NodeId, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
         let files = self.files("", after).filter(|(_, file)| {
             file.version(None).is_some_and(|newest| self.holds_any(member, &newest.extents))

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workers_but_those_at_boundaries_have_one_job() {
+    fn only_workers_at_boundaries_have_several_jobs() {
         assert_eq!(line(&[1.0; 4], &[1.0, 3.0]), [[(1, 100.0)], [(2, 100.0)], [(2, 100.0)], [(2, 100.0)]]);
         assert_eq!(
             line(&[1.0; 3], &[1.0, 1.0]),

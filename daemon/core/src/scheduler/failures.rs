@@ -33,7 +33,7 @@ use crate::time::Instant;
 
 /// Different workers that try a range before it is halved or dead.
 const WORKERS_TO_TRY: usize = 3;
-/// Most tries of one kind, whoever makes them.
+/// Most tries of one kind, over all workers.
 const TRIES_MAX: u32 = 6;
 /// Different workers that must call an input bad before it is dead.
 const BAD_INPUT_WORKERS: usize = 2;

@@ -229,7 +229,7 @@ impl Scheduler {
         true
     }
 
-    /// Rows are in the log: their queries close, whoever holds them, and the leases of the batches end.
+    /// Rows are in the log: their queries close at every holder, and the leases of the batches end.
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         let (now, node) = (self.now, committed.worker);
         let Some(job) = self.jobs.get_mut(&committed.job) else { return };

@@ -2,7 +2,7 @@
 //!
 //! **Times.** A [`Rate`] is queries over inference time, both decaying with a half-life of [`HALF_LIFE`]: it follows a
 //! worker that slows down, and idle time does not change it. [`BatchTimes`] keeps the last [`BATCHES_KEPT`] batches of
-//! each model and size class, whoever ran them.
+//! each model and size class, over all workers.
 //!
 //! **Sizes.** A [`BatchSizer`] finds the batch size of one worker and model, because workers differ in speed and
 //! memory. The size starts small and doubles while that increases the query rate and batches take at most
@@ -184,7 +184,7 @@ impl BatchSizer {
 mod tests {
     use super::*;
 
-    /// Runs batches for so many seconds, each taking `call_us` and `query_us` a query.
+    /// Runs batches for so many seconds; each takes `call_us`, and `query_us` per query.
     fn run(sizer: &mut BatchSizer, now: &mut Instant, seconds: u64, call_us: u64, query_us: u64) {
         let end = *now + Duration::from_secs(seconds);
         while *now < end {
@@ -202,16 +202,16 @@ mod tests {
 
     #[test]
     fn the_size_grows_while_it_pays_and_batches_are_short() {
-        assert_eq!(settled_size(0, 10_000), SIZE_FIRST, "a doubling brings nothing");
-        assert_eq!(settled_size(10_000, 1_000), 128, "behind it, doubling brings less than a twentieth");
+        assert_eq!(settled_size(0, 10_000), SIZE_FIRST, "a doubling gains nothing");
+        assert_eq!(settled_size(10_000, 1_000), 128, "from there, a doubling brings less than 5 %");
         assert_eq!(settled_size(100_000, 1_000), 256, "512 queries would take longer than half a second");
-        assert_eq!(settled_size(1_000_000, 1), 1, "nothing is short enough");
+        assert_eq!(settled_size(1_000_000, 1), 1, "even one query takes too long");
         assert_eq!(settled_size(1_000, 300_000), 1);
         assert_eq!(settled_size(10_000, 1), BATCH_QUERIES_MAX);
     }
 
     #[test]
-    fn a_worker_that_becomes_slow_gets_less_and_later_more_again() {
+    fn a_worker_that_slows_down_gets_smaller_batches_and_larger_ones_when_it_recovers() {
         let (mut sizer, mut now) = (BatchSizer::default(), Instant::START);
         run(&mut sizer, &mut now, 60, 50_000, 1_000);
         assert_eq!(sizer.size(), 256);
@@ -222,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_halved_and_tried_again_after_a_while() {
+    fn a_refused_size_is_halved_and_tried_again_later() {
         let (mut sizer, mut now) = (BatchSizer::default(), Instant::START);
         run(&mut sizer, &mut now, 60, 50_000, 1_000);
         sizer.record_refusal(256, now);
         assert_eq!(sizer.size(), 128);
         sizer.record_refusal(256, now);
-        assert_eq!(sizer.size(), 128, "that was leased before");
+        assert_eq!(sizer.size(), 128, "a batch leased before the reduction");
         run(&mut sizer, &mut now, 50, 50_000, 1_000);
         assert_eq!(sizer.size(), 128);
         run(&mut sizer, &mut now, 20, 50_000, 1_000);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_follows_a_worker_that_becomes_slow() {
+    fn a_rate_follows_a_worker_that_slows_down() {
         let mut rate = Rate::default();
         for second in 0..100 {
             rate.add(10, 1_000_000, Instant::from_micros(second * 1_000_000));
@@ -267,6 +267,6 @@ mod tests {
         );
         assert_eq!(times.p95(&model, 2), Some(Duration::from_millis(97 * 2)), "the next larger size");
         assert_eq!(times.p95(&model, 1), Some(Duration::from_millis(500)));
-        assert_eq!(times.p95(&model, 1000), Some(Duration::from_secs(97)), "the next smaller one");
+        assert_eq!(times.p95(&model, 1000), Some(Duration::from_secs(97)), "the next smaller size");
     }
 }

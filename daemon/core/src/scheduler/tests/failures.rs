@@ -17,7 +17,7 @@ fn a_bad_input_is_retried_on_one_other_worker() {
     assert_eq!(dead(&alone.fail(1, lease, FaultKind::BadInput)), [(0, 1)]);
 }
 
-/// One poisoned query in a batch of 8: three workers each, then halves; nobody beside it dies.
+/// One poisonous query in a batch of 8: three workers try each range, then it is halved. No other query dies.
 #[test]
 fn a_batch_with_a_poisonous_query_is_halved_down_to_it() {
     let mut harness = Harness::new(16, 4);

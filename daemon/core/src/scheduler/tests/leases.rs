@@ -50,7 +50,7 @@ fn the_first_claimant_of_an_earlier_terms_lease_wins() {
     assert_eq!(harness.pull(1, 1, &[old]), ReportReply::default());
     assert_eq!(harness.pull(2, 0, &[overlapping]).cancelled, [overlapping]);
     assert_eq!(harness.leases(1), [old]);
-    // The last of the expected ends the grace: the worker that waits is served.
+    // The last expected worker ends the grace, and the waiting worker is served.
     let granted = reply_to(1, harness.receive(WorkerReport { wanted: 0, ..report(3) }));
     assert_eq!(granted.grants[0].range, range(0, 10));
     harness.commit(1, old);
