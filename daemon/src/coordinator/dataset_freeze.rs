@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use idunno_core::metadata::{Action, Applied, FileKind, FileVersion, Inputs, JobRecord, State};
+use idunno_core::metadata::{Action, Applied, FileKind, Inputs, JobRecord, State, VersionRecord};
 use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobState};
@@ -47,7 +47,7 @@ impl LeaderTerm {
         self.propose(Some(op), action).await
     }
 
-    async fn survey(&self, state: &State, kind: FileKind, version: &FileVersion) -> Result<Inputs, String> {
+    async fn survey(&self, state: &State, kind: FileKind, version: &VersionRecord) -> Result<Inputs, String> {
         if version.size > DATASET_FILE_BYTES_MAX {
             return Err(format!("it has {} bytes: {DATASET_FILE_BYTES_MAX} are allowed", version.size));
         }

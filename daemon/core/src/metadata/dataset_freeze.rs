@@ -19,7 +19,7 @@ use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Artefact, FileVersion, JobRecord, QUERIES_PER_JOB_MAX, State};
+use super::{Artefact, JobRecord, QUERIES_PER_JOB_MAX, State, VersionRecord};
 use crate::ranges::RangeSet;
 
 /// Largest record, in bytes.
@@ -227,7 +227,7 @@ impl FrozenInputs {
 
 impl State {
     /// The kind and the newest version of the single file that is the dataset; `None` if the dataset is not a single file.
-    pub fn dataset_file(&self, dataset: &DatasetName) -> Option<(FileKind, &FileVersion)> {
+    pub fn dataset_file(&self, dataset: &DatasetName) -> Option<(FileKind, &VersionRecord)> {
         let version = self.files.get(dataset.as_str())?.version(None)?;
         let (_, ending) = dataset.as_str().rsplit_once('.')?;
         let kind = match ending {

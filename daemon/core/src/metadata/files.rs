@@ -47,7 +47,7 @@ impl<'a> Content<'a> {
 
 /// One version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileVersion {
+pub struct VersionRecord {
     /// The version number, from 1.
     pub number: u64,
     /// The size in bytes.
@@ -64,17 +64,17 @@ pub struct FileVersion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FileRecord {
-    pub(super) versions: Vec<FileVersion>,
+    pub(super) versions: Vec<VersionRecord>,
 }
 
 impl FileRecord {
     /// The kept versions, newest first.
-    pub fn versions(&self) -> impl Iterator<Item = &FileVersion> {
+    pub fn versions(&self) -> impl Iterator<Item = &VersionRecord> {
         self.versions.iter().rev()
     }
 
     /// The version with this number, or the newest; `None` if it is not kept.
-    pub fn version(&self, number: Option<u64>) -> Option<&FileVersion> {
+    pub fn version(&self, number: Option<u64>) -> Option<&VersionRecord> {
         self.versions().find(|version| number.is_none_or(|number| version.number == number))
     }
 }
@@ -151,7 +151,7 @@ impl State {
             |(key, file)| (key.clone(), file.versions.clone()),
         );
         let number = versions.last().map_or(1, |newest| newest.number + 1);
-        versions.push(FileVersion { number, size, digest, created_ms: self.now_ms, extents });
+        versions.push(VersionRecord { number, size, digest, created_ms: self.now_ms, extents });
         if versions.len() > VERSIONS_KEPT {
             let oldest = versions.remove(0);
             self.release(&oldest.extents);

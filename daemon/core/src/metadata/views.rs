@@ -12,7 +12,7 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::refusal::Refusal;
 
-use super::{Applied, FileRecord, FileVersion, JobRecord, Segment, State};
+use super::{Applied, FileRecord, JobRecord, Segment, State, VersionRecord};
 
 /// Seconds over which the shown rate is measured; the time to the end is estimated from it.
 const RATE_SHOWN_S: u64 = 10;
@@ -127,12 +127,12 @@ impl State {
     }
 
     /// A version of a file, the newest if none is named.
-    pub fn locate(&self, name: &FileName, version: Option<u64>) -> Option<&FileVersion> {
+    pub fn locate(&self, name: &FileName, version: Option<u64>) -> Option<&VersionRecord> {
         self.file(name)?.version(version)
     }
 
     /// `get-versions`: the newest `limit` versions, newest first.
-    pub fn versions(&self, name: &FileName, limit: u32) -> Result<Vec<&FileVersion>, Refusal> {
+    pub fn versions(&self, name: &FileName, limit: u32) -> Result<Vec<&VersionRecord>, Refusal> {
         let file = self.file(name);
         let file =
             file.ok_or_else(|| Refusal::not_found(format!("there is no file '{name}': ls lists the files")))?;
