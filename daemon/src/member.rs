@@ -158,7 +158,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
             consensus.turn().await;
         };
         tokio::select! {
-            () = task_monitor::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
+            () = task_monitor::feed_while_progressing(process::watchdog_limit(), turn, process::feed_watchdog) => {}
             () = stop.cancelled() => {}
         }
     });

@@ -1,4 +1,4 @@
-"""Parameters of a call: what reaches the model, what is refused and in which words."""
+"""Parameters of an infer request: what reaches the model, what is refused, and the messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wire import outputs
 
 from idunno_model_server.errors import ParameterError
 from idunno_model_server.parameters import Parameter, resolve
-from idunno_model_server.plugins import discover
+from idunno_model_server.user_models import discover
 
 DECLARED = {
     "count": Parameter(5, low=1, high=9),
@@ -59,7 +59,7 @@ class Answer(Runner):
         ({"title": "7"}, "title", "7"),
     ],
 )
-def test_values_and_texts_are_taken(given: dict[str, Any], name: str, value: object) -> None:
+def test_values_are_accepted_also_as_strings(given: dict[str, Any], name: str, value: object) -> None:
     resolved = resolve("m", DECLARED, given)
     assert resolved.keys() == DECLARED.keys()
     assert (resolved[name], type(resolved[name])) == (value, type(value))
@@ -68,7 +68,7 @@ def test_values_and_texts_are_taken(given: dict[str, Any], name: str, value: obj
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"size": 1}, "model m has no parameter 'size': it has count, loud, mode, share, title"),
+        ({"size": 1}, "model m has no parameter 'size'; known parameters: count, loud, mode, share, title"),
         ({"count": 0}, "parameter 'count' of model m must be an integer from 1 to 9, not 0"),
         ({"count": True}, "an integer from 1 to 9, not True"),
         ({"count": "many"}, "not 'many'"),
@@ -80,36 +80,36 @@ def test_values_and_texts_are_taken(given: dict[str, Any], name: str, value: obj
         ({"loud": "yes"}, "must be true or false, not 'yes'"),
         ({"loud": 1}, "must be true or false, not 1"),
         ({"mode": "slow"}, "must be one of fast, exact, not 'slow'"),
-        ({"title": 7}, "must be a text, not 7"),
-        ({"title": "x" * 5000}, "must be a text"),
+        ({"title": 7}, "must be a string, not 7"),
+        ({"title": "x" * 5000}, "must be a string"),
     ],
 )
-def test_what_does_not_fit_is_named(given: dict[str, Any], says: str) -> None:
+def test_invalid_values_are_refused_by_name(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ParameterError) as error:
         resolve("m", DECLARED, given)
     assert says in str(error.value)
 
 
-def test_a_model_without_parameters_says_so() -> None:
-    with pytest.raises(ParameterError, match="model m has no parameter 'k': it has none"):
+def test_a_model_without_parameters_refuses_any() -> None:
+    with pytest.raises(ParameterError, match="model m has no parameter 'k'; known parameters: none"):
         resolve("m", {}, {"k": 1})
 
 
 @pytest.mark.parametrize(
     ("declared", "says"),
     [
-        ("Parameter([])", "the default a bool, int, float or str"),
+        ("Parameter([])", "with a bool, int, float or str as default"),
         ("7", "must be Parameter(default)"),
         ("Parameter(5, low=9)", "the default of parameter 'count' must be an integer of at least 9"),
     ],
 )
-def test_a_models_own_mistakes_are_named(tmp_path: Path, declared: str, says: str) -> None:
+def test_an_invalid_declaration_is_reported(tmp_path: Path, declared: str, says: str) -> None:
     (tmp_path / "echo.py").write_text(ECHO.replace('Parameter(5, "how many", low=1, high=9)', declared))
     (broken,) = discover(tmp_path, {}).broken
     assert says in broken.reason
 
 
-def test_the_protocols_own_names_cannot_be_taken(tmp_path: Path) -> None:
+def test_reserved_names_cannot_be_declared(tmp_path: Path) -> None:
     (tmp_path / "echo.py").write_text(ECHO.replace('"title":', '"priority":'))
     (broken,) = discover(tmp_path, {}).broken
     assert "parameter name 'priority'" in broken.reason
@@ -124,36 +124,38 @@ def echo(start_server: Callable[..., ModelServer], tmp_path_factory: pytest.Temp
     return server
 
 
-def ask(server: ModelServer, **parameters: Any) -> list[Any]:
+def query(server: ModelServer, **parameters: Any) -> list[Any]:
     answer = server.infer("echo", [b"ab"], parameters={"binary_data_output": True, **parameters})
-    return json.loads(outputs(answer)[0])
+    values: list[Any] = json.loads(outputs(answer)[0])
+    return values
 
 
-def test_each_call_has_its_own(echo: ModelServer) -> None:
-    assert ask(echo) == ["none", "ababababab"]
-    assert ask(echo, count="2", title="two") == ["two", "abab"]
-    assert ask(echo, count=1, priority=3, timeout=5) == ["none", "ab"]
-    assert ask(echo) == ["none", "ababababab"]
+def test_each_request_has_its_own_parameters(echo: ModelServer) -> None:
+    assert query(echo) == ["none", "ababababab"]
+    assert query(echo, count="2", title="two") == ["two", "abab"]
+    assert query(echo, count=1, priority=3, timeout=5) == ["none", "ab"]
+    assert query(echo) == ["none", "ababababab"]
 
 
-def test_a_bad_parameter_is_refused_before_any_row_runs(echo: ModelServer) -> None:
+def test_an_invalid_parameter_fails_the_request(echo: ModelServer) -> None:
     answer = echo.infer("echo", [b"ab"], parameters={"count": 10})
     assert answer.status_code == 400
     assert answer.json()["error"] == "parameter 'count' of model echo must be an integer from 1 to 9, not 10"
 
 
-def test_a_job_can_be_checked_before_it_starts(echo: ModelServer) -> None:
+def test_parameters_can_be_checked_before_a_job_starts(echo: ModelServer) -> None:
     path = "/idunno/models/echo/parameters"
     good = echo.client.post(path, json={"parameters": {"count": "3"}})
     assert good.json() == {"parameters": {"count": 3, "title": "none"}}
     bad = echo.client.post(path, json={"parameters": {"k": "v"}})
-    assert (bad.status_code, bad.json()["error"]) == (400, "model echo has no parameter 'k': it has count, title")
+    assert bad.status_code == 400
+    assert bad.json()["error"] == "model echo has no parameter 'k'; known parameters: count, title"
     assert echo.client.post("/idunno/models/resnet/parameters", json={}).status_code == 404
     rows = {row["name"]: row["parameters"] for row in echo.client.get("/idunno/models").json()["models"]}
     assert rows["echo"]["count"] == {"type": "int", "default": 5, "description": "how many", "low": 1, "high": 9}
 
 
-def test_predefined_models_list_fewer_labels_when_asked(loaded: ModelServer, photos: list[bytes]) -> None:
+def test_predefined_models_list_fewer_labels_on_request(loaded: ModelServer, photos: list[bytes]) -> None:
     (all_five,) = outputs(loaded.infer("squeezenet1.1", photos[:1]))
     options = {"binary_data_output": True, "labels": "2"}
     (two,) = outputs(loaded.infer("squeezenet1.1", photos[:1], parameters=options))

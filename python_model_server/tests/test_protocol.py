@@ -1,4 +1,4 @@
-"""Health, metadata, infer in all forms, statistics, and what is refused."""
+"""The Open Inference Protocol: health, metadata, infer in all forms, statistics, and refused requests."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_digits_are_recognised(loaded: ModelServer, digits: list[bytes]) -> None
     header, tensors = binary_response(loaded.infer("mnist-mlp", digits, id="batch-7"))
     assert (header["model_name"], header["id"]) == ("mnist-mlp", "batch-7")
     assert header["model_version"] == loaded.versions["mnist-mlp"]
-    right = sum(top1(row) == i % 10 for i, row in enumerate(tensors["output"]))
-    assert right >= 95
+    correct = sum(top1(row) == i % 10 for i, row in enumerate(tensors["output"]))
+    assert correct >= 95
     assert tensors["error"] == [b""] * len(digits)
 
 
@@ -62,7 +62,7 @@ def test_json_and_binary_agree(loaded: ModelServer, digits: list[bytes]) -> None
     assert by_name["error"] == {"name": "error", "datatype": "BYTES", "shape": [3], "data": ["", "", ""]}
 
 
-def test_outputs_can_be_chosen_one_by_one(loaded: ModelServer, digits: list[bytes]) -> None:
+def test_outputs_can_be_selected(loaded: ModelServer, digits: list[bytes]) -> None:
     wanted = [{"name": "error", "parameters": {"binary_data": False}}, {"name": "output"}]
     response = loaded.infer("mnist-mlp", digits[:1], outputs=wanted)
     header = json.loads(response.content[: int(response.headers["Inference-Header-Content-Length"])])
@@ -71,7 +71,7 @@ def test_outputs_can_be_chosen_one_by_one(loaded: ModelServer, digits: list[byte
     assert header["outputs"][1]["parameters"]["binary_data_size"] > 0
 
 
-def test_answers_have_five_labels_in_order(loaded: ModelServer, photos: list[bytes]) -> None:
+def test_an_answer_lists_five_labels_in_order(loaded: ModelServer, photos: list[bytes]) -> None:
     (row,) = outputs(loaded.infer("squeezenet1.1", photos[:1]))
     top5 = json.loads(row)["top5"]
     assert len(top5) == 5
@@ -81,7 +81,7 @@ def test_answers_have_five_labels_in_order(loaded: ModelServer, photos: list[byt
     assert all(round(value, 6) == value for value in probabilities)
 
 
-def test_a_plain_string_is_utf8(loaded: ModelServer) -> None:
+def test_a_json_string_is_utf8(loaded: ModelServer) -> None:
     answer = loaded.client.post(f"{MLP}/infer", json={"inputs": [tensor(data=["é"])]}).json()
     assert answer["outputs"][1]["data"] == ["not an image file"]
 
@@ -104,8 +104,8 @@ def test_a_plain_string_is_utf8(loaded: ModelServer) -> None:
         ({"inputs": [tensor(parameters={"content": "hex"})]}, "'hex'"),
         ({"inputs": [tensor(parameters=[1])]}, '"parameters" must be an object'),
         ({"inputs": [tensor()], "outputs": [{"name": "probs"}]}, "unknown output 'probs'"),
-        ({"inputs": [tensor()], "outputs": []}, "not empty"),
-        ({"inputs": [tensor()], "outputs": [{"name": "error"}, {"name": "error"}]}, "'error' is asked for twice"),
+        ({"inputs": [tensor()], "outputs": []}, "non-empty"),
+        ({"inputs": [tensor()], "outputs": [{"name": "error"}, {"name": "error"}]}, "'error' is requested twice"),
         ({"inputs": [tensor()], "id": 7}, '"id" must be a string'),
         ({"inputs": [tensor()], "parameters": {"binary_data_output": 1}}, "true or false"),
     ],
@@ -135,7 +135,7 @@ def test_bad_binary_framing_is_refused(loaded: ModelServer) -> None:
         assert says in response.json()["error"]
 
 
-def test_unknown_and_unloaded_models(loaded: ModelServer, digits: list[bytes]) -> None:
+def test_unknown_and_unloaded_models_are_refused(loaded: ModelServer, digits: list[bytes]) -> None:
     for method, path in [("GET", ""), ("GET", "/ready"), ("POST", "/infer"), ("GET", "/stats")]:
         response = loaded.client.request(method, f"/v2/models/resnet{path}")
         assert response.status_code == 404
@@ -153,9 +153,10 @@ def test_unknown_and_unloaded_models(loaded: ModelServer, digits: list[bytes]) -
     assert loaded.client.get(f"{MLP}/infer").status_code == 405
 
 
-def test_statistics_count_rows_and_calls(loaded: ModelServer, digits: list[bytes]) -> None:
+def test_statistics_count_rows_and_requests(loaded: ModelServer, digits: list[bytes]) -> None:
     def row() -> dict[str, Any]:
-        return loaded.client.get(f"{MLP}/stats").json()["model_stats"][0]
+        entry: dict[str, Any] = loaded.client.get(f"{MLP}/stats").json()["model_stats"][0]
+        return entry
 
     before = row()
     outputs(loaded.infer("mnist-mlp", digits[:7]))

@@ -1,4 +1,4 @@
-"""What a row answers: errors stay in their row, and neighbours, batch sizes and threads change nothing."""
+"""Rows are independent: an error stays in its row, and other rows, batch sizes and threads change no answer."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import struct
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import ModelServer
 from PIL import Image
 from wire import binary_response, outputs, top1
 
-from idunno_model_server import direct, images
+from idunno_model_server import images, reference_labels
 from idunno_model_server.models import registry
 from idunno_model_server.repository import load_and_check
-from idunno_model_server.trainer import train_model
+from idunno_model_server.training_run import train_model
 
 
 def announced_png(width: int, height: int) -> bytes:
-    """A tiny PNG whose header announces many pixels."""
+    """A small PNG whose header announces many pixels."""
     kind = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     header = struct.pack(">I", 13) + kind + struct.pack(">I", zlib.crc32(kind))
     data = b"IDAT" + zlib.compress(b"\0")
@@ -28,7 +29,7 @@ def announced_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + body
 
 
-def test_a_machine_without_memory_is_no_fault_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_not_a_row_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_args: object, **_options: object) -> None:
         raise MemoryError
 
@@ -81,7 +82,7 @@ def test_rows_do_not_depend_on_the_batch(
     artefacts: dict[str, bytes],
     start_server: Callable[..., ModelServer],
 ) -> None:
-    """The same bytes from one batch, from single calls in another order, from concurrent calls, from one thread."""
+    """One batch, single requests in another order, concurrent requests and one thread all give the same bytes."""
     model = "squeezenet1.1"
     together = outputs(loaded.infer(model, photos))
     alone = [outputs(loaded.infer(model, [photo]))[0] for photo in reversed(photos[:12])]
@@ -95,16 +96,16 @@ def test_rows_do_not_depend_on_the_batch(
     assert outputs(single.infer(model, photos)) == together
 
 
-def test_top1_equals_onnxruntime_called_directly(
-    loaded: ModelServer, photos: list[bytes], tmp_path, monkeypatch
+def test_top1_equals_the_reference(
+    loaded: ModelServer, photos: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for i, photo in enumerate(photos):
         (folder / f"{i:03d}.jpg").write_bytes(photo)
-    out = tmp_path / "direct.jsonl"
-    monkeypatch.setattr("sys.argv", ["direct", "squeezenet1.1", str(folder), str(out)])
-    assert direct.main() == 0
+    out = tmp_path / "reference.jsonl"
+    monkeypatch.setattr("sys.argv", ["reference_labels", "squeezenet1.1", str(folder), str(out)])
+    assert reference_labels.main() == 0
     lines = [
         f'{{"file": "{i:03d}.jpg", "index": {top1(row)}}}'
         for i, row in enumerate(outputs(loaded.infer("squeezenet1.1", photos)))
@@ -112,8 +113,8 @@ def test_top1_equals_onnxruntime_called_directly(
     assert out.read_text().splitlines() == lines
 
 
-def test_efficientnet_answers_like_onnxruntime(photos: list[bytes], tmp_path) -> None:
-    """The other family's preprocessing against the yardstick's, without a server."""
+def test_efficientnet_equals_the_reference(photos: list[bytes], tmp_path: Path) -> None:
+    """Compares the preprocessing alone, without a server."""
     import onnxruntime
 
     for name in ("efficientnet-lite0", "efficientnet-lite2"):
@@ -123,5 +124,5 @@ def test_efficientnet_answers_like_onnxruntime(photos: list[bytes], tmp_path) ->
         session = onnxruntime.InferenceSession(str(artefact), providers=["CPUExecutionProvider"])
         for photo in photos[:4]:
             (tmp_path / "photo.jpg").write_bytes(photo)
-            image = direct.network_input(name, tmp_path / "photo.jpg")
+            image = reference_labels.network_input(name, tmp_path / "photo.jpg")
             assert top1(runner.answer(photo)) == session.run(None, {"image": image})[0][0].argmax()

@@ -1,4 +1,4 @@
-"""The data set maker and the bare yardstick."""
+"""The command-line tools: make_dataset and bench_bare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from idunno_model_server.dataset import make_set
+from idunno_model_server.errors import MakeDatasetError
+from idunno_model_server.make_dataset import make_dataset
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -17,38 +18,39 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["photos", "digits", "posts"])
-def test_sets_are_exact_seeded_and_made_once(tmp_path: Path, kind: str) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert make_set(kind, one, 23)
-    assert make_set(kind, two, 7)
+def test_datasets_are_exact_repeatable_and_made_once(tmp_path: Path, kind: str) -> None:
+    one = tmp_path / "one"
+    two = tmp_path / "two"
+    assert make_dataset(kind, one, 23)
+    assert make_dataset(kind, two, 7)
     assert len(contents(two)) == 7 + 1
-    assert make_set(kind, two, 23)
+    assert make_dataset(kind, two, 23)
     assert contents(one) == contents(two)
     lines = (one / "labels.csv").read_text().splitlines()
     assert lines[0] == "file,label"
     assert {line.split(",")[0] for line in lines[1:]} == set(contents(one)) - {"labels.csv"}
-    assert not make_set(kind, one, 23)
+    assert not make_dataset(kind, one, 23)
     next(path for path in one.iterdir() if path.name != "labels.csv").unlink()
-    assert make_set(kind, one, 23)
+    assert make_dataset(kind, one, 23)
     assert contents(one) == contents(two)
 
 
-def test_a_smaller_set_leaves_no_file_of_a_larger_one(tmp_path: Path) -> None:
+def test_a_smaller_dataset_removes_the_files_of_a_larger_one(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    make_set("digits", tmp_path, 30)
-    make_set("digits", tmp_path, 10)
+    make_dataset("digits", tmp_path, 30)
+    make_dataset("digits", tmp_path, 10)
     assert len(contents(tmp_path)) == 10 + 2
 
 
 @pytest.mark.parametrize("images", [0, -1, 5001])
 def test_impossible_sizes_are_refused(tmp_path: Path, images: int) -> None:
-    with pytest.raises(ValueError, match="--images must be from 1 to 5000"):
-        make_set("digits", tmp_path, images)
+    with pytest.raises(MakeDatasetError, match="--images must be from 1 to 5000"):
+        make_dataset("digits", tmp_path, images)
 
 
 def test_bare_processes_share_the_files(tmp_path: Path) -> None:
-    make_set("digits", tmp_path, 100)
-    command = [sys.executable, "-m", "idunno_model_server.bare", "squeezenet1.1", str(tmp_path), "--json"]
+    make_dataset("digits", tmp_path, 100)
+    command = [sys.executable, "-m", "idunno_model_server.bench_bare", "squeezenet1.1", str(tmp_path), "--json"]
     run = subprocess.run([*command, "--batch-size", "8"], capture_output=True, text=True, check=True, timeout=60)
     result = json.loads(run.stdout)
     assert result["files"] == 100

@@ -1,4 +1,4 @@
-"""Triton's own client against the server: all that it asks of the protocol, in both forms, and the errors it sees."""
+"""Triton's own client against the server: all parts of the protocol that it uses, in both forms, and the errors."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def test_infer_in_both_forms(
     assert answers(unnamed) == expected
 
 
-def test_text_rows_as_json(client: InferenceServerClient) -> None:
+def test_json_rows(client: InferenceServerClient) -> None:
     result = client.infer(MODEL, [tensor([b"no image"], binary=False)])
     assert answers(result, "error") == [b"not an image file"]
 
 
-def test_the_clients_scheduling_parameters_are_accepted(client: InferenceServerClient, digits: list[bytes]) -> None:
+def test_scheduling_parameters_are_accepted(client: InferenceServerClient, digits: list[bytes]) -> None:
     result = client.infer(MODEL, [tensor(digits[:1])], priority=1, timeout=1_000_000)
     assert len(answers(result)) == 1
 
 
-def test_concurrent_calls_get_their_own_answers(
+def test_concurrent_requests_get_their_own_answers(
     client: InferenceServerClient, loaded: ModelServer, digits: list[bytes]
 ) -> None:
     expected = outputs(loaded.infer(MODEL, digits[:20]))
@@ -94,7 +94,8 @@ def test_repository_and_statistics(start_server: Callable[..., ModelServer], art
     client = InferenceServerClient(f"127.0.0.1:{fresh.port}")
 
     def state() -> str:
-        return {row["name"]: row["state"] for row in client.get_model_repository_index()}[MODEL]
+        states = {row["name"]: str(row["state"]) for row in client.get_model_repository_index()}
+        return states[MODEL]
 
     assert state() == "UNAVAILABLE"
     with pytest.raises(InferenceServerException, match="has no artefact here"):
@@ -132,7 +133,7 @@ def numbers(name: str = "input", shape: tuple[int, ...] = (1,)) -> InferInput:
         (MODEL, [tensor([b"x"]), tensor([b"y"])], "400", "exactly one tensor"),
     ],
 )
-def test_errors_come_in_the_protocols_form(
+def test_errors_have_the_protocols_form(
     client: InferenceServerClient, model: str, inputs: list[InferInput], status: str, says: str
 ) -> None:
     with pytest.raises(InferenceServerException) as error:
@@ -141,9 +142,9 @@ def test_errors_come_in_the_protocols_form(
     assert says in error.value.message()
 
 
-def test_a_matrix_is_refused_by_name(client: InferenceServerClient) -> None:
+def test_a_matrix_is_refused(client: InferenceServerClient) -> None:
     matrix = InferInput("input", [1, 1], "BYTES").set_data_from_numpy(np.array([[b"x"]], dtype=object))
-    with pytest.raises(InferenceServerException, match=r'input "input" must have the shape \[n\], not \[1, 1\]'):
+    with pytest.raises(InferenceServerException, match=r'input "input" must have shape \[n\], not \[1, 1\]'):
         client.infer(MODEL, [matrix])
 
 

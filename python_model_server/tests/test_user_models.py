@@ -1,4 +1,4 @@
-"""Users' own models: what is refused and how it is said, what training tells on its way, data sets."""
+"""Users' own models: broken files, training with progress and failures, datasets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ModelServer, wait_until
 
 from idunno_model_server.errors import DatasetError
 from idunno_model_server.models import registry
-from idunno_model_server.plugins import discover
 from idunno_model_server.training_data import Dataset
 from idunno_model_server.training_run import checked_metrics
+from idunno_model_server.user_models import discover
 
 HEAD = "from idunno_model_server.api import Model, Runner\n"
 MODEL = """
@@ -50,18 +51,18 @@ def source(name: str = "mine", body: str = "pass", kind: str = "Mine") -> str:
         ("x = 1\nx.nothing\n", "line 2: AttributeError"),
         ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
         ("import no_such_package\n", "line 1: ModuleNotFoundError: No module named 'no_such_package'"),
-        ("x = 1\n", "it defines no class that extends Model and has a name"),
+        ("x = 1\n", "it defines no subclass of Model that sets a name"),
         (HEAD + "class Mine(Model):\n    name = 'mine'\n", "class Mine: it does not define canary, load, train"),
         (source("two words"), "class Mine: name 'two words' must be"),
-        (source("mnist-mlp"), "model name 'mnist-mlp' is in use by the predefined models"),
+        (source("mnist-mlp"), "model name 'mnist-mlp' is already used by the predefined models"),
         (source().replace('"optional"', '"some"'), "class Mine: dataset 'some' must be one of"),
         (source().replace(".txt", "txt"), "class Mine: suffix 'txt' must be"),
-        (source().replace("a model of the tests", "").replace('""', "7"), "class Mine: description must be a text"),
+        (source().replace("a model of the tests", "").replace('""', "7"), "class Mine: description must be a string"),
         (source().replace("self, dataset, run", "self, dataset"), "class Mine: train must take (self, dataset, run)"),
         (source().replace("class Answer", "    def __init__(self, x): ...\nclass Answer"), "without arguments"),
     ],
 )
-def test_a_broken_file_is_named_and_stops_nothing(tmp_path: Path, content: str, says: str) -> None:
+def test_a_broken_file_is_reported_and_affects_no_other(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "broken.py").write_text(content)
     (tmp_path / "good.py").write_text(source("good"))
     found = discover(tmp_path, registry())
@@ -71,7 +72,7 @@ def test_a_broken_file_is_named_and_stops_nothing(tmp_path: Path, content: str, 
     assert says in broken.reason
 
 
-def test_one_name_in_two_files_is_refused(tmp_path: Path) -> None:
+def test_a_name_in_two_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(source())
     (tmp_path / "b.py").write_text(source())
     (broken,) = discover(tmp_path, {}).broken
@@ -79,7 +80,7 @@ def test_one_name_in_two_files_is_refused(tmp_path: Path) -> None:
     assert str(tmp_path / "a.py") in broken.reason
 
 
-def test_packages_count_and_private_files_do_not(tmp_path: Path) -> None:
+def test_packages_are_imported_and_private_files_are_not(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text(source("one"))
     (tmp_path / "_helper.py").write_text("raise ValueError\n")
@@ -88,7 +89,7 @@ def test_packages_count_and_private_files_do_not(tmp_path: Path) -> None:
     assert discover(tmp_path / "missing", {}).models == {}
 
 
-def test_files_that_everyone_may_write_to_are_refused(tmp_path: Path) -> None:
+def test_world_writable_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "open.py"
     file.write_text(source())
     file.chmod(0o666)
@@ -99,7 +100,7 @@ def test_files_that_everyone_may_write_to_are_refused(tmp_path: Path) -> None:
     assert broken.file == tmp_path
 
 
-def test_check_models_names_what_is_broken(tmp_path: Path) -> None:
+def test_check_models_reports_broken_files(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(source("good"))
     command = [sys.executable, "-m", "idunno_model_server", "--check-models"]
     environment = {**os.environ, "IDUNNO_MODELS_DIR": str(tmp_path)}
@@ -113,7 +114,7 @@ def test_check_models_names_what_is_broken(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def users(start_server: Callable[..., ModelServer], tmp_path_factory: pytest.TempPathFactory) -> ModelServer:
-    """A server with users' models, one of them broken."""
+    """A server with users' models and a broken file."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "plain.py").write_text(source("plain", "print('not for the server')"))
     gate = "run.report(1, 4, loss=0.5)\n        while not (dataset and __import__('os').path.exists('{}')): pass"
@@ -147,8 +148,8 @@ def test_progress_can_be_polled(users: ModelServer, examples: Path) -> None:
     body = {"seed": 3, "dataset": str(examples)}
     task = users.client.post("/idunno/models/slow/train", json=body).json()["task"]
 
-    def reported() -> dict | None:
-        value = users.client.get(f"/idunno/tasks/{task}").json()
+    def reported() -> dict[str, Any] | None:
+        value: dict[str, Any] = users.client.get(f"/idunno/tasks/{task}").json()
         assert value["state"] == "running", value
         return value if value["progress"]["step"] else None
 
@@ -160,7 +161,7 @@ def test_progress_can_be_polled(users: ModelServer, examples: Path) -> None:
     assert (other.status_code, str(examples) in other.json()["error"]) == (409, True)
     gate = Path(users.client.get("/idunno/models").json()["broken"][0]["file"]).parent / "gate"
     gate.touch()
-    value = users.ended(task)
+    value = users.wait_for_task(task)
     gate.unlink()
     assert (value["state"], value["progress"]["fraction"], value["metrics"]) == ("done", 1.0, {"examples": 2})
     document = users.client.get(f"/idunno/tasks/{task}/metrics").json()
@@ -169,7 +170,7 @@ def test_progress_can_be_polled(users: ModelServer, examples: Path) -> None:
 
 
 def test_a_training_can_be_cancelled(users: ModelServer) -> None:
-    """The one that runs and the one that waits behind it."""
+    """Both the running one and the one that waits for it."""
     running = users.client.post("/idunno/models/slow/train").json()["task"]
     waiting = users.client.post("/idunno/models/plain/train").json()["task"]
     for task in (waiting, running):
@@ -184,31 +185,31 @@ def test_a_training_can_be_cancelled(users: ModelServer) -> None:
     [
         ("failing", "KeyError: 'no such word' (failing.py, line 7)"),
         ("deep", "line 1 column 2 (char 1) (deep.py, line 7)"),
-        ("dying", "the trainer ended with code 9"),
+        ("dying", "the training process exited with code 9"),
         ("silent", "did not write run.artefact"),
         ("nan", "metric 'loss' is nan"),
     ],
 )
-def test_a_failed_training_says_why(users: ModelServer, model: str, says: str) -> None:
+def test_a_failed_training_has_a_reason(users: ModelServer, model: str, says: str) -> None:
     task = users.client.post(f"/idunno/models/{model}/train").json()["task"]
-    value = users.ended(task)
+    value = users.wait_for_task(task)
     assert value["state"] == "failed"
     assert says in value["reason"]
 
 
-def test_a_file_that_went_since_the_start_is_said(users: ModelServer) -> None:
+def test_a_model_file_that_was_removed_is_reported(users: ModelServer) -> None:
     folder = Path(users.client.get("/idunno/models").json()["broken"][0]["file"]).parent
     hidden = (folder / "plain.py").rename(folder / "_plain.py")
     task = users.client.post("/idunno/models/plain/train").json()["task"]
-    reason = users.ended(task)["reason"]
+    reason = users.wait_for_task(task)["reason"]
     hidden.rename(folder / "plain.py")
-    assert reason == "there is no model 'plain' any more: was its file changed?"
+    assert reason == "model 'plain' no longer exists: was its file changed?"
 
 
-def test_a_data_set_that_does_not_fit_is_refused(users: ModelServer, examples: Path) -> None:
+def test_a_dataset_that_the_model_cannot_use_is_refused(users: ModelServer, examples: Path) -> None:
     for model, body, says in [
-        ("needy", {}, "is trained on a data set"),
-        ("mnist-mlp", {"dataset": str(examples)}, "takes no data set"),
+        ("needy", {}, "needs a dataset"),
+        ("mnist-mlp", {"dataset": str(examples)}, "takes no dataset"),
         ("plain", {"dataset": "examples.jsonl"}, "absolute path"),
         ("plain", {"dataset": str(examples) + "x"}, "absolute path"),
         ("plain", {"dataset": 7}, "path of a folder or file"),
@@ -218,7 +219,7 @@ def test_a_data_set_that_does_not_fit_is_refused(users: ModelServer, examples: P
         assert says in answer.json()["error"]
 
 
-def test_data_sets_are_read_in_all_forms(tmp_path: Path) -> None:
+def test_datasets_are_read_in_all_forms(tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / "b.txt").write_text("two")
@@ -240,16 +241,16 @@ def test_data_sets_are_read_in_all_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("set.txt", "", "must be a folder, a .jsonl or a .csv file"),
+        ("set.txt", "", "must be a folder, a .jsonl file or a .csv file"),
         ("set.jsonl", "", "is empty"),
         ("set.jsonl", '{"input": "a"}\n[1]\n', "set.jsonl, line 2 is not"),
         ("set.jsonl", '{"input": 7}\n', "line 1 is not"),
         ("set.csv", "text,label\na,b\n", "no column 'input'"),
-        ("labels.csv", "file,label\n../x,b\n", "line 2: there is no file '../x' in the folder"),
-        ("labels.csv", "file,label\nx,b\n", "line 2: there is no file 'x' in the folder"),
+        ("labels.csv", "file,label\n../x,b\n", "line 2: no file '../x' in the folder"),
+        ("labels.csv", "file,label\nx,b\n", "line 2: no file 'x' in the folder"),
     ],
 )
-def test_bad_data_sets_name_the_line(tmp_path: Path, name: str, content: str, says: str) -> None:
+def test_bad_datasets_are_reported_with_the_line(tmp_path: Path, name: str, content: str, says: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DatasetError) as error:
         Dataset.open(tmp_path if name == "labels.csv" else tmp_path / name)
@@ -277,9 +278,9 @@ def test_metrics_are_plain_finite_numbers() -> None:
             checked_metrics(bad)  # type: ignore[arg-type]
 
 
-def test_conversions_report_no_data_set(server: ModelServer, artefacts: dict[str, bytes]) -> None:
+def test_a_conversion_reports_no_dataset(server: ModelServer, artefacts: dict[str, bytes]) -> None:
     task = server.client.post("/idunno/models/squeezenet1.1/train").json()["task"]
-    assert server.ended(task)["progress"]["fraction"] == 1.0
+    assert server.wait_for_task(task)["progress"]["fraction"] == 1.0
     document = server.client.get(f"/idunno/tasks/{task}/metrics")
     assert document.json() == {"model": "squeezenet1.1", "seed": 0, "dataset": None, "metrics": {}}
     artefact = server.client.get(f"/idunno/tasks/{task}/artefact").content

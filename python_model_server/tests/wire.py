@@ -1,4 +1,4 @@
-"""The client's side of the protocol, written apart from the server's own code."""
+"""The client side of the protocol. It shares no code with the server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import httpx
 
 
 def binary_request(rows: list[bytes], **extra: Any) -> tuple[bytes, dict[str, str]]:
-    """An infer request with binary rows, asking for binary outputs."""
+    """The body and headers of an infer request with binary rows and binary outputs."""
     data = b"".join(struct.pack("<I", len(row)) + row for row in rows)
-    tensor = {"name": "input", "shape": [len(rows)], "datatype": "BYTES"}
-    tensor["parameters"] = {"binary_data_size": len(data)}
+    size = {"binary_data_size": len(data)}
+    tensor = {"name": "input", "shape": [len(rows)], "datatype": "BYTES", "parameters": size}
     request = {"inputs": [tensor], "parameters": {"binary_data_output": True}, **extra}
     header = json.dumps(request).encode()
     return header + data, {"Inference-Header-Content-Length": str(len(header))}
@@ -23,11 +23,13 @@ def binary_response(response: httpx.Response) -> tuple[dict[str, Any], dict[str,
     """The JSON part and the rows of each binary output."""
     assert response.status_code == 200, response.text
     length = int(response.headers["Inference-Header-Content-Length"])
-    header, data = json.loads(response.content[:length]), response.content[length:]
+    header = json.loads(response.content[:length])
+    data = response.content[length:]
     tensors = {}
     for output in header["outputs"]:
         size = output["parameters"]["binary_data_size"]
-        part, data = data[:size], data[size:]
+        part = data[:size]
+        data = data[size:]
         rows = []
         while part:
             end = 4 + struct.unpack_from("<I", part)[0]
@@ -40,12 +42,12 @@ def binary_response(response: httpx.Response) -> tuple[dict[str, Any], dict[str,
 
 
 def outputs(response: httpx.Response) -> list[bytes]:
-    """The output rows of an answer without row errors."""
+    """The rows of `output`, if no row failed."""
     _, tensors = binary_response(response)
     assert not any(tensors["error"]), tensors["error"]
     return tensors["output"]
 
 
 def top1(row: bytes) -> int:
-    """The most probable index."""
-    return json.loads(row)["top5"][0]["index"]
+    """The index of the most probable label."""
+    return int(json.loads(row)["top5"][0]["index"])

@@ -1,7 +1,7 @@
-//! What a daemon is told, checked: nothing starts before everything in it can be used.
+//! A daemon's configuration, validated: nothing starts before every setting is known to be usable.
 //!
-//! [`Settings`] is what is given; here the defaults are filled in, and what comes of it is what an introducer or a member
-//! needs.
+//! [`Settings`] is what the user gave. This module fills in the defaults and validates the whole, into the configuration
+//! that an introducer or a member runs with.
 
 mod error;
 pub mod report;
@@ -24,88 +24,75 @@ use idunno_store::scrub;
 pub const INTRODUCER_PORT: u16 = 7400;
 /// A member's port in a real deployment.
 pub const MEMBER_PORT: u16 = 7401;
-/// Where a model server that is managed elsewhere is expected.
+/// The address of a model server that somebody else runs, unless configured.
 pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
-/// The failure detector says once who is gone; openraft says it ten times a second.
+/// The failure detector logs a dead member once; openraft would log it ten times a second.
 const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
-/// Three times this is less than a process may have open (`process::FILES_MAX`).
+/// Three times this stays below the limit on open files (`process::FILES_MAX`).
 const LIMIT_CONNECTIONS_MAX: usize = 4_096;
-/// Fewer would keep a large cluster's members from one another.
+/// A lower limit would keep the members of a large cluster from connecting to each other.
 const LIMIT_MEMBERS_MIN: usize = 64;
 const LIMIT_REQUESTS_MAX: usize = 65_536;
-/// In place of a URL: this member has no model server, and works for no job.
+/// In place of a URL: the member has no model server and runs no batches.
 pub const NO_MODEL_SERVER: &str = "none";
 
-/// How the model server is had.
+/// How the model server is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelServer {
-    /// There is none.
     None,
-    /// Somebody else runs it.
+    /// Somebody else runs it, at this URL.
     Url(String),
-    /// This process runs it.
+    /// This process runs and supervises it.
     Python {
-        /// The interpreter.
         python: PathBuf,
-        /// Threads for inference.
         threads: usize,
     },
 }
 
-/// What the introducer and a member have in common, checked.
+/// The validated settings that the introducer and a member share.
 #[derive(Clone, Debug)]
 pub struct Common {
-    /// Where to listen.
     pub listen: SocketAddr,
-    /// The file of the cluster's secret; without one, nothing is proven and nothing encrypted.
+    /// The cluster's secret file. Without one, nothing is authenticated or encrypted.
     pub secret: Option<PathBuf>,
-    /// What to tell others, instead of the address listened on; port 0 for the same port.
+    /// The address to give to others, if it is not the one listened on. Port 0 stands for the same port.
     pub advertise: Option<SocketAddr>,
-    /// Where to keep everything.
     pub data_dir: PathBuf,
     /// Tracing directives.
     pub log: String,
-    /// Where log files go.
     pub log_dir: PathBuf,
     /// Days whose log files are kept.
     pub log_files: usize,
-    /// What the files of a day may take together, in bytes.
+    /// The limit on the total size of a day's files.
     pub log_day_bytes: u64,
-    /// How they are written.
     pub log_format: LogFormat,
-    /// How many connections and requests there may be.
     pub limits: Limits,
 }
 
-/// A member's settings, checked.
+/// A member's validated settings.
 #[derive(Clone, Debug)]
 pub struct MemberConfig {
-    /// What it has in common with the introducer.
     pub common: Common,
-    /// The introducer, resolved again at each try.
+    /// The introducer's `HOST:PORT`, resolved again at each attempt.
     pub introducer: String,
-    /// Its name.
     pub name: MemberName,
-    /// Its model server.
     pub model_server: ModelServer,
-    /// Raft's heartbeat; election time-outs are 2.5 to 5 of them.
+    /// Raft's heartbeat interval; election time-outs are 2.5 to 5 times as long.
     pub heartbeat: Duration,
-    /// What blobs leave free of the disk, in bytes.
+    /// Disk space that blobs leave free.
     pub reserve_bytes: u64,
-    /// How long the scrub takes for everything.
+    /// The time in which the scrub verifies every blob once.
     pub scrub_period: Duration,
-    /// Where to serve figures, if at all.
+    /// Where to serve metrics, if at all.
     pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Settings {
-    /// What an introducer needs.
     pub fn introducer(&self) -> Result<Common, ConfigError> {
         self.common(INTRODUCER_PORT)
     }
 
-    /// What a member needs.
     pub fn member(&self) -> Result<MemberConfig, ConfigError> {
         let common = self.common(MEMBER_PORT)?;
         let introducer = self.introducer.clone().ok_or(ConfigError::Missing {
@@ -135,7 +122,7 @@ impl Settings {
         let secret = self.checked_secret(listen)?;
         let advertise = self.advertise.as_deref().map(parse_advertise).transpose()?;
         if advertise.is_none() && listen.ip().is_unspecified() {
-            let why = "others cannot reach it there: set advertise to this machine's address";
+            let why = "other processes cannot connect to it: set advertise to this machine's address";
             return Err(invalid("listen", listen, why));
         }
         let log_files = self.log_files.unwrap_or(14);
@@ -161,12 +148,12 @@ impl Settings {
         let is_insecure = self.insecure == Some(true);
         match &self.secret {
             Some(secret) if is_insecure => {
-                Err(invalid("secret", secret.display(), "insecure is set too: give one of them"))
+                Err(invalid("secret", secret.display(), "insecure is also set: give only one of the two"))
             }
             Some(secret) => Ok(Some(secret.clone())),
             None if !is_insecure => Err(ConfigError::NoSecret),
             None if !listen.ip().is_loopback() => {
-                let why = "without a secret only 127.0.0.1 and ::1 can be listened on: give --secret in place of --insecure";
+                let why = "without a secret a daemon listens only on 127.0.0.1 or ::1: give --secret instead of --insecure";
                 Err(invalid("listen", listen, why))
             }
             None => Ok(None),
@@ -186,18 +173,18 @@ impl Settings {
             if url == NO_MODEL_SERVER {
                 return Ok(ModelServer::None);
             }
-            let Some(place) = url.strip_prefix("http://") else {
+            let Some(authority) = url.strip_prefix("http://") else {
                 return Err(invalid("model_server_url", url, "write it as http://HOST:PORT, or none"));
             };
-            if !is_on_loopback(place) {
+            if !is_on_loopback(authority) {
                 let why =
-                    "what a model server is sent is not encrypted: run it on this machine, at 127.0.0.1";
+                    "requests to a model server are not encrypted: run it on this machine, at 127.0.0.1";
                 return Err(invalid("model_server_url", url, why));
             }
             return Ok(ModelServer::Url(url));
         };
         if let Some(url) = &self.model_server_url {
-            let why = "model_server_python is set too: give one of them";
+            let why = "model_server_python is also set: give only one of the two";
             return Err(invalid("model_server_url", url, why));
         }
         if python.components().count() > 1 && !Path::new(&python).exists() {
@@ -281,12 +268,12 @@ fn parse_advertise(text: &str) -> Result<SocketAddr, ConfigError> {
     }
 }
 
-/// Whether `HOST[:PORT][/...]` is this machine, seen from itself.
-fn is_on_loopback(place: &str) -> bool {
-    let place = place.split('/').next().unwrap_or_default();
-    let host = match place.strip_prefix('[') {
+/// Whether `HOST[:PORT][/...]` is a loopback address.
+fn is_on_loopback(url_rest: &str) -> bool {
+    let authority = url_rest.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => place.split(':').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
     };
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
@@ -306,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_stand_where_nothing_is_said() {
+    fn unset_settings_have_defaults() {
         let config = settings().member().unwrap();
         assert_eq!(config.model_server, ModelServer::Url(MODEL_SERVER_URL.into()));
         assert_eq!(config.heartbeat, Duration::from_millis(100));
@@ -327,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_secret_nobody_leaves_loopback() {
+    fn insecure_mode_refuses_to_leave_loopback() {
         let insecure = Settings { secret: None, insecure: Some(true), ..settings() };
         assert_eq!(insecure.introducer().unwrap().secret, None);
         for address in ["0.0.0.0:7401", "10.0.0.1:7401", "[::]:7401"] {

@@ -1,6 +1,6 @@
-//! The settings as people read them: all there are, and where each value came from.
+//! The settings as people read them: the reference of all settings, and where each value came from.
 //!
-//! Both are made from the flags' own documentation, so that there is one place to keep true.
+//! Both are generated from the flags' documentation, so that there is one place to maintain.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,14 +10,14 @@ use clap::{Arg, ArgMatches, Args, Command};
 
 use super::{ConfigError, Settings};
 
-/// A commented configuration file with every setting, none set.
+/// A commented configuration file that lists every setting and sets none.
 pub fn reference() -> String {
     let mut text = String::from(
         "# Settings of idunnod, introducer and member. A flag wins over the environment, the environment over this file.\n",
     );
     for setting in settings().get_arguments().filter(|setting| setting.get_id() != "config") {
         let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
-        // Words in place of a value stand in the help.
+        // A default in words is only in the help text.
         let default =
             documented(setting).map(|default| default.split(", ").next().unwrap_or_default().to_owned());
         let default = default.filter(|default| !default.contains(' ') && default != "none");
@@ -31,7 +31,7 @@ pub fn reference() -> String {
     text
 }
 
-/// Every setting of a command line with its value, and whether a flag, the environment, the file or nobody set it.
+/// Every setting with its value and its origin: a flag, the environment, the file or the default.
 pub fn origins(matches: &ArgMatches) -> Result<String, ConfigError> {
     let file = matches.get_one::<std::path::PathBuf>("config");
     let in_file = match file {
@@ -77,7 +77,7 @@ fn settings() -> Command {
     Settings::augment_args(Command::new("idunnod"))
 }
 
-/// What a setting is where nobody says, as its help has it.
+/// A setting's default, taken from its help text.
 fn documented(setting: &Arg) -> Option<String> {
     let help = setting.get_help()?.to_string();
     let (_, default) = help.split_once(" [default: ")?;
@@ -89,7 +89,7 @@ fn placeholder(setting: &Arg) -> String {
     format!("{:?}", names.first().map_or("", |name| name.as_str()))
 }
 
-/// Numbers and truth stand without quotes in TOML.
+/// TOML writes numbers and booleans without quotes.
 fn unquoted(value: &str) -> String {
     let bare = value.trim_matches('"');
     let is_plain = bare.parse::<u64>().is_ok() || bare.parse::<bool>().is_ok();
@@ -101,10 +101,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reference_names_every_setting_and_is_a_file_that_can_be_read() {
+    fn the_reference_lists_every_setting_and_is_valid_toml() {
         let text = reference();
         assert!(toml::from_str::<Settings>(&text).is_ok(), "{text}");
-        // Each line is a key that there is: with a value of its own kind it can be set.
+        // Each line names a real key.
         let keys = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = "));
         let keys: Vec<&str> = keys.map(|(key, _)| key).collect();
         assert_eq!(keys.len(), settings().get_arguments().count() - 1, "{keys:?}");
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_reference_is_the_one_of_the_code() {
+    fn the_committed_reference_is_up_to_date() {
         let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/idunnod.toml");
         let committed = std::fs::read_to_string(committed).unwrap();
-        assert_eq!(committed, reference(), "write it anew: idunnod print-reference >docs/idunnod.toml");
+        assert_eq!(committed, reference(), "regenerate it: idunnod print-reference >docs/idunnod.toml");
     }
 
     #[test]
-    fn each_value_tells_where_it_came_from() {
+    fn each_value_is_shown_with_its_origin() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("member.toml");
         std::fs::write(&file, "threads = 3\nname = 'file'\n").unwrap();

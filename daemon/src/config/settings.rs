@@ -1,7 +1,7 @@
-//! Settings as they are given: by a TOML file, the environment and flags, in rising precedence.
+//! The settings as given: by a TOML file, by environment variables and by flags, in rising precedence.
 //!
-//! One structure serves all three, so that they cannot drift: clap reads flags and environment, serde the file, and
-//! what the former leaves out is taken from the latter.
+//! One structure serves all three, so that they cannot drift apart: clap reads flags and environment, serde reads the file,
+//! and the file supplies what the others leave out.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::error::ConfigError;
 
-/// Settings as given: nothing here has a default yet.
+/// The settings as given, before defaults.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Settings {
@@ -23,31 +23,31 @@ pub struct Settings {
     /// Address and port to listen on, TCP and UDP [default: 0.0.0.0:7401, introducer 0.0.0.0:7400]
     #[arg(long, env = "IDUNNO_LISTEN", value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Address that others reach this process at, if it is not the one listened on
+    /// Address that other processes use for this one, if it is not the one listened on
     #[arg(long, env = "IDUNNO_ADVERTISE", value_name = "IP[:PORT]")]
     pub advertise: Option<String>,
-    /// Directory for everything this process keeps [default: /var/lib/idunno]
+    /// Directory for all data of this process [default: /var/lib/idunno]
     #[arg(long, env = "IDUNNO_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The introducer's address
     #[arg(long, env = "IDUNNO_INTRODUCER", value_name = "HOST:PORT")]
     pub introducer: Option<String>,
-    /// This member's name as people see it [default: the host's name]
+    /// This member's name [default: the host name]
     #[arg(long, env = "IDUNNO_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// A model server that is managed elsewhere, or 'none' [default: http://127.0.0.1:8080]
+    /// URL of a model server that somebody else runs, or 'none' [default: http://127.0.0.1:8080]
     #[arg(long, env = "IDUNNO_MODEL_SERVER_URL", value_name = "URL")]
     pub model_server_url: Option<String>,
-    /// A Python with idunno_model_server installed: run and supervise a model server by it
+    /// Python interpreter with idunno_model_server installed: run and supervise the model server with it
     #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PYTHON")]
     pub model_server_python: Option<PathBuf>,
     /// Threads of the supervised model server [default: one per core]
     #[arg(long, env = "IDUNNO_THREADS", value_name = "N")]
     pub threads: Option<usize>,
-    /// The cluster's secret, as made by 'idunno cluster init': the same file for all processes of the cluster
+    /// The cluster's secret file, created by 'idunno cluster init': the same for all processes of the cluster
     #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
     pub secret: Option<PathBuf>,
-    /// Do without a secret: anybody on this machine may do everything. On loopback only
+    /// Run without a secret: anyone on this machine may do everything. On loopback only
     #[arg(long, env = "IDUNNO_INSECURE", num_args = 0..=1, default_missing_value = "true")]
     pub insecure: Option<bool>,
     /// Raft heartbeat in milliseconds, 20 to 1,000 [default: 100]
@@ -56,7 +56,7 @@ pub struct Settings {
     /// Disk space that stored files leave free, in MiB, up to 1,048,576 [default: 256]
     #[arg(long, env = "IDUNNO_DISK_RESERVE_MIB", value_name = "MIB")]
     pub disk_reserve_mib: Option<u64>,
-    /// Seconds in which everything stored is read again and verified, at least 1 [default: 604800, a week]
+    /// Seconds in which every stored blob is read and verified once, at least 1 [default: 604800, a week]
     #[arg(long, env = "IDUNNO_SCRUB_PERIOD_S", value_name = "S")]
     pub scrub_period_s: Option<u64>,
     /// What to log, as tracing directives [default: info]
@@ -68,45 +68,45 @@ pub struct Settings {
     /// Days of log files to keep [default: 14]
     #[arg(long, env = "IDUNNO_LOG_FILES", value_name = "N")]
     pub log_files: Option<usize>,
-    /// The most that a day's log may take, in MiB, 1 to 65,536; beyond it the day's oldest lines go [default: 32]
+    /// Size limit of a day's log in MiB, 1 to 65,536; beyond it the day's oldest lines are dropped [default: 32]
     #[arg(long, env = "IDUNNO_LOG_DAY_MIB", value_name = "MIB")]
     pub log_day_mib: Option<u64>,
-    /// How log files are written [default: human]
+    /// Format of the log files [default: human]
     #[arg(long, env = "IDUNNO_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
-    /// Address and port to serve figures for Prometheus and health checks on, over HTTP [default: none]
+    /// Address and port for Prometheus metrics and health checks over HTTP [default: none]
     #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Connections that have not said hello at once, 1 to 4,096: further ones wait [default: 1024]
+    /// Limit on connections that are still in their handshake, 1 to 4,096: further ones wait [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
-    /// Connections of other members at once, 64 to 4,096 [default: 1024]
+    /// Limit on connections of other members, 64 to 4,096 [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_MEMBERS", value_name = "N")]
     pub limit_members: Option<usize>,
-    /// Connections of people's programs at once, 1 to 4,096 [default: 1024]
+    /// Limit on connections of clients, 1 to 4,096 [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_CLIENTS", value_name = "N")]
     pub limit_clients: Option<usize>,
-    /// Of these, connections of one identity, 1 to 4,096 [default: 256]
+    /// Limit on client connections of one identity, 1 to 4,096 [default: 256]
     #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_CONNECTIONS", value_name = "N")]
     pub limit_identity_connections: Option<usize>,
-    /// Requests at work of one identity, 1 to 65,536 [default: 512]
+    /// Limit on requests in flight of one identity, 1 to 65,536 [default: 512]
     #[arg(long, env = "IDUNNO_LIMIT_IDENTITY_REQUESTS", value_name = "N")]
     pub limit_identity_requests: Option<usize>,
 }
 
-/// How a log's lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people
     #[default]
     Human,
-    /// A JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
 impl Settings {
-    /// Fills what flags and environment left out from the file, if one is named.
+    /// Takes what flags and environment leave out from the configuration file, if one is given.
     pub fn with_file(self) -> Result<Self, ConfigError> {
         let Some(path) = self.config.clone() else { return Ok(self) };
         let text =
@@ -116,7 +116,7 @@ impl Settings {
         Ok(self.or(file))
     }
 
-    /// What this leaves out is taken from `file`.
+    /// Takes what `self` leaves out from `file`.
     pub(super) fn or(self, file: Self) -> Self {
         Self {
             config: self.config,

@@ -1,7 +1,8 @@
-//! The audit: a line for each change that somebody asked for, from the member that decided it, under the target `audit`.
+//! The audit trail: one log line for each requested change, written by the member that decided it, under the log target
+//! `audit`.
 //!
-//! It has the operation's id, what was asked, by whom, what became of it and how long that took. Other members' lines
-//! that follow from it bear the same id, or one that is in it (an upload, a job, a model).
+//! A line names the operation id, the request, the requester, the outcome and the duration. Lines of other members that
+//! result from it bear the same operation id, or the id of the upload, job or model that it names.
 
 use std::fmt::Display;
 use std::time::Instant;
@@ -13,20 +14,20 @@ use tracing::info;
 
 use crate::net::server::Caller;
 
-/// A change that is being decided.
-pub(super) struct Entry {
+/// An audit line whose outcome is not known yet.
+pub(super) struct AuditEntry {
     op: OpId,
-    asked: String,
+    request: String,
     by: String,
     since: Instant,
 }
 
-impl Entry {
-    pub(super) fn open(op: OpId, asked: &impl Display, by: &Caller) -> Self {
-        Self { op, asked: asked.to_string(), by: by.to_string(), since: Instant::now() }
+impl AuditEntry {
+    pub(super) fn open(op: OpId, request: &impl Display, by: &Caller) -> Self {
+        Self { op, request: request.to_string(), by: by.to_string(), since: Instant::now() }
     }
 
-    /// Tells what became of it, unless that is not decided here, or not yet: then it is asked again, here or elsewhere.
+    /// Logs the outcome, unless this member did not decide: the client then repeats the request, here or elsewhere.
     pub(super) fn close(self, answer: &Result<ControlReply, Refusal>) {
         let outcome = match answer {
             Err(Refusal { code: RefusalCode::NotCoordinator { .. } | RefusalCode::NoQuorum, .. }) => return,
@@ -35,7 +36,7 @@ impl Entry {
             Ok(_) => String::from("done"),
         };
         let took = self.since.elapsed();
-        info!(target: "audit", op = %self.op, by = %self.by, asked = %self.asked, ?took, "{outcome}");
+        info!(target: "audit", op = %self.op, by = %self.by, request = %self.request, ?took, "{outcome}");
     }
 }
 
@@ -43,13 +44,13 @@ fn outcome(changed: &Changed) -> String {
     match changed {
         Changed::Files(files) => {
             let copies = files.iter().map(|(_, copies)| *copies).min().unwrap_or(0);
-            format!("done: {} files in {copies} copies or more", files.len())
+            format!("done: {} files with at least {copies} copies", files.len())
         }
         Changed::Deleted { versions } => format!("done: {versions} versions deleted"),
         Changed::Training(models) => format!("done: {} models", models.len()),
         Changed::JobAdded(job) => format!("done: {job}"),
         Changed::JobStarted { submitted } => format!("done: {submitted} queries"),
-        Changed::StartedBefore { state, .. } => format!("nothing to do: it is {state:?}"),
+        Changed::StartedBefore { state, .. } => format!("no change: the job is {state:?}"),
         Changed::Retried { queries } | Changed::Dropped { queries } => format!("done: {queries} queries"),
         Changed::Done => String::from("done"),
     }

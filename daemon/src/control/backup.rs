@@ -1,4 +1,4 @@
-//! `backup`: the metadata at one moment, in pieces.
+//! `backup`: streams a consistent copy of the metadata.
 
 use idunno_core::metadata::State;
 use idunno_shared::backup::{self, About, PIECE_BYTES};
@@ -12,11 +12,11 @@ use crate::coordinator::LeaderTerm;
 use crate::runtime::clock::wall_ms;
 use idunno_consensus::encode_state;
 
-/// Pieces that wait for the caller: the rest waits behind them.
+/// Pieces queued for the caller; the stream waits when the queue is full.
 const PIECES_QUEUED_MAX: usize = 1;
 
-/// Sends a state that is committed. That this member still leads is proved before the first piece, which is empty: to
-/// encode the rest takes a while.
+/// Streams a committed state. The first piece is empty and is sent once this member has confirmed that it still leads:
+/// encoding the rest takes a while.
 pub(super) async fn send(
     leader_term: &LeaderTerm,
     founder: Option<NodeId>,
@@ -41,7 +41,7 @@ pub(super) async fn send(
             Ok(encoded) => encoded,
             Err(error) => {
                 let refusal = Refusal::internal(format!("the metadata cannot be encoded: {error}"));
-                // Who is gone need not know.
+                // The caller may have disconnected.
                 let _ = pieces.send(Reply::Refused(refusal)).await;
                 return;
             }

@@ -1,8 +1,8 @@
-//! Searches a member's own log, here, so that only what is found goes over the network.
+//! Searches a member's own log at the member, so that only matching lines cross the network.
 //!
-//! Lines are looked at from the oldest on. A line without a timestamp, as of a backtrace, belongs to the one before it.
-//! Bounds: an answer is made of at most [`SCAN_BYTES_MAX`] of log, and holds [`LOG_PAGE_BYTES_MAX`] and a line; a line
-//! counts up to [`LINE_BYTES_MAX`]; patterns run in linear time.
+//! Lines are read from the oldest on. A line without a time stamp, such as one of a backtrace, belongs to the line before.
+//! Bounds: one answer scans at most [`SCAN_BYTES_MAX`] of log and holds at most [`LOG_PAGE_BYTES_MAX`] and one line; a line
+//! longer than [`LINE_BYTES_MAX`] is searched in pieces; patterns run in linear time.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -17,27 +17,27 @@ use regex::{Regex, RegexBuilder};
 
 use crate::runtime::log_files::{LOG_PREFIX, names};
 
-/// Log that is looked at for one answer, in bytes.
+/// The log scanned for one answer.
 const SCAN_BYTES_MAX: u64 = 8 << 20;
-/// A longer line is looked at in pieces.
+/// A longer line is searched in pieces.
 const LINE_BYTES_MAX: u64 = 64 << 10;
-/// What a compiled pattern may take.
+/// The memory limit of a compiled pattern.
 const PATTERN_MEMORY_BYTES_MAX: usize = 1 << 20;
 
-/// What is found behind the place that the search names.
+/// Returns the matching lines after the search's position.
 pub(super) fn search(dir: &Path, search: &LogSearch) -> Result<LogFound, Refusal> {
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let mut filter = Filter::new(search)?;
     let names = names(dir).map_err(unreadable)?;
     let Some(newest) = names.last() else { return Err(Refusal::not_found("this member has no log yet")) };
     let since = search.since.as_deref().unwrap_or_default();
-    let place = search.after.as_ref().filter(|place| place.file.starts_with(LOG_PREFIX));
-    let first = place.map_or_else(|| first_file(&names, since), |place| place.file.as_str());
+    let start = search.after.as_ref().filter(|position| position.file.starts_with(LOG_PREFIX));
+    let first = start.map_or_else(|| first_file(&names, since), |position| position.file.as_str());
     let mut found =
         LogFound { lines: Vec::new(), end: LogPlace { file: newest.clone(), offset: 0 }, more: false };
     let mut budget = SCAN_BYTES_MAX;
     for name in names.iter().filter(|name| name.as_str() >= first) {
-        let offset = place.filter(|place| place.file == *name).map_or(0, |place| place.offset);
+        let offset = start.filter(|position| position.file == *name).map_or(0, |position| position.offset);
         let (end, is_whole) =
             scan(dir, name, offset, &mut budget, &mut filter, &mut found.lines).map_err(unreadable)?;
         found.end = LogPlace { file: name.clone(), offset: end };
@@ -49,7 +49,7 @@ pub(super) fn search(dir: &Path, search: &LogSearch) -> Result<LogFound, Refusal
     Ok(found)
 }
 
-/// The oldest file that may have lines of that moment: it is named by its day.
+/// The oldest file that may contain lines from `since` on; files are named by their day.
 fn first_file<'a>(names: &'a [String], since: &str) -> &'a str {
     let day = since.get(..10).unwrap_or_default();
     let is_late = |name: &&String| {
@@ -58,7 +58,7 @@ fn first_file<'a>(names: &'a [String], since: &str) -> &'a str {
     names.iter().find(is_late).or_else(|| names.last()).map_or("", String::as_str)
 }
 
-/// Looks at a file from a place on. Returns where it stopped, and whether the file had no more whole lines.
+/// Scans a file from an offset. Returns where it stopped, and whether it read all complete lines.
 fn scan(
     dir: &Path,
     name: &str,
@@ -68,11 +68,11 @@ fn scan(
     lines: &mut Vec<u8>,
 ) -> io::Result<(u64, bool)> {
     let mut file = match File::open(dir.join(name)) {
-        // Its room was wanted since its name was read.
+        // It was pruned since its name was listed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((offset, true)),
         opened => opened?,
     };
-    // One that shrank is begun again.
+    // A file that shrank is read again from its beginning.
     let mut at = if file.metadata()?.len() < offset { 0 } else { offset };
     file.seek(SeekFrom::Start(at))?;
     let (mut reader, mut line) = (BufReader::new(file), Vec::new());
@@ -87,7 +87,7 @@ fn scan(
         }
         at += length;
         *budget = budget.saturating_sub(length);
-        if filter.takes(&String::from_utf8_lossy(&line)) {
+        if filter.selects(&String::from_utf8_lossy(&line)) {
             lines.extend_from_slice(&line);
         }
     }
@@ -97,9 +97,10 @@ struct Filter {
     pattern: Option<Regex>,
     level: LogLevel,
     since: String,
-    /// Whether the newest line with a timestamp matters enough and is late enough; and whether it was taken.
-    counts: bool,
-    taken: bool,
+    /// Whether the newest line with a time stamp passes the level and time limits.
+    in_range: bool,
+    /// Whether that line was selected.
+    selected: bool,
 }
 
 impl Filter {
@@ -110,27 +111,27 @@ impl Filter {
                 return Err(Refusal::invalid(message));
             }
             let built = RegexBuilder::new(pattern).size_limit(PATTERN_MEMORY_BYTES_MAX).build();
-            built.map_err(|error| Refusal::invalid(format!("'{pattern}' is no pattern: {error}")))
+            built.map_err(|error| Refusal::invalid(format!("'{pattern}' is not a valid pattern: {error}")))
         };
         Ok(Self {
             pattern: search.pattern.as_ref().map(compile).transpose()?,
             level: search.level,
             since: search.since.clone().unwrap_or_default(),
-            counts: true,
-            taken: false,
+            in_range: true,
+            selected: false,
         })
     }
 
-    fn takes(&mut self, line: &str) -> bool {
+    fn selects(&mut self, line: &str) -> bool {
         let stamp = stamp_of(line);
         if let Some(stamp) = stamp {
-            let matters = LogLevel::of(line).is_none_or(|level| level >= self.level);
-            self.counts = matters && stamp >= self.since.as_str();
+            let has_level = LogLevel::of(line).is_none_or(|level| level >= self.level);
+            self.in_range = has_level && stamp >= self.since.as_str();
         }
         let matches = self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(line.trim_end()));
-        let belongs = stamp.is_none() && self.taken;
-        self.taken = self.counts && (matches || belongs);
-        self.taken
+        let continues = stamp.is_none() && self.selected;
+        self.selected = self.in_range && (matches || continues);
+        self.selected
     }
 }
 
@@ -152,13 +153,13 @@ mod tests {
         let LogFound { lines, end, more } = search(dir.path(), wanted).unwrap();
         assert_eq!((end.file.as_str(), more), ("idunnod.2026-01-02", false));
         let rest = search(dir.path(), &LogSearch { after: Some(end), ..wanted.clone() }).unwrap();
-        assert!(rest.lines.is_empty(), "the unfinished line waits for its end");
+        assert!(rest.lines.is_empty(), "an unfinished line is not returned yet");
         let last_word = |line: &str| line.split_whitespace().last().unwrap_or_default().to_owned();
         String::from_utf8(lines).unwrap().lines().map(last_word).collect()
     }
 
     #[test]
-    fn a_search_is_by_pattern_level_and_time() {
+    fn a_search_filters_by_pattern_level_and_time() {
         assert_eq!(found(&LogSearch::default()), ["one", "two", "backtrace", "three", "four"]);
         let pattern = |text: &str| LogSearch { pattern: Some(text.to_owned()), ..LogSearch::default() };
         assert_eq!(found(&pattern("b: |two$")), ["two", "backtrace", "three", "four"]);
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_goes_on_behind_a_file_that_is_gone() {
+    fn a_search_continues_after_a_pruned_file() {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in
             [("2026-01-01", "long ago\n"), ("2026-01-02.000003", "one\n"), ("2026-01-02.000004", "two\n")]
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_searched_in_parts() {
+    fn a_long_log_is_searched_in_pages() {
         let dir = tempfile::tempdir().unwrap();
         let line = |n: usize| format!("2026-01-01T10:00:00.{n:06}Z  INFO a: {}\n", "x".repeat(1000));
         let text: String = (0..200).map(line).collect();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_pattern_is_refused() {
+    fn an_invalid_pattern_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for pattern in ["(", "(a{1000}){1000}", &"x".repeat(300)] {
             let wanted = LogSearch { pattern: Some(pattern.to_owned()), ..LogSearch::default() };

@@ -1,7 +1,7 @@
-//! A member's own log, in pages: for consoles that sit on other machines.
+//! A member's own log in pages, for consoles on other machines.
 //!
-//! Files are named by their age, so the greatest name is the newest. An older file is read to its end before the next is
-//! begun; behind one that is gone the next one follows. Bounds: [`LOG_PAGE_BYTES_MAX`] a page; only names of log files are opened.
+//! File names sort by age, so the greatest name is the newest. A file is read to its end before the next one; a file that
+//! was pruned is followed by the next one. Bounds: a page has [`LOG_PAGE_BYTES_MAX`]; only log files are opened.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,7 +13,7 @@ use idunno_shared::wire::refusal::Refusal;
 
 use crate::runtime::log_files::{LOG_PREFIX, names};
 
-/// The part of the log behind a place; without one the end of the newest file.
+/// The page of the log after a position; without one, the end of the newest file.
 pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refusal> {
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let names = names(dir).map_err(unreadable)?;
@@ -40,10 +40,10 @@ fn empty(name: &str, offset: u64) -> LogPage {
     LogPage { end: LogPlace { file: name.to_owned(), offset }, cut: false, bytes: Vec::new() }
 }
 
-/// Reads on from a place; a file that shrank is begun again.
+/// Reads a page from an offset; a file that shrank is read from its beginning.
 fn read(dir: &Path, name: &str, offset: u64, cut: bool) -> io::Result<LogPage> {
     let mut file = match File::open(dir.join(name)) {
-        // Its room was wanted since its name was read.
+        // It was pruned since its name was listed.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty(name, offset)),
         opened => opened?,
     };
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_follow_one_another_over_the_turn_of_the_day() {
+    fn pages_continue_past_midnight() {
         let dir = tempfile::tempdir().unwrap();
         assert!(page(dir.path(), None).is_err());
         fs::write(dir.path().join("idunnod.2026-01-01"), "one\n").unwrap();
@@ -75,7 +75,7 @@ mod tests {
         let third = page(dir.path(), Some(second.end)).unwrap();
         assert_eq!(&third.bytes[..], b"three\n");
         assert!(page(dir.path(), Some(third.end.clone())).unwrap().bytes.is_empty());
-        // A flood: the file that was read last is gone, and two others came.
+        // A flood of lines: the file read last was pruned, and two others were written.
         fs::remove_file(dir.path().join("idunnod.2026-01-02")).unwrap();
         fs::write(dir.path().join("idunnod.2026-01-02.000009"), "four\n").unwrap();
         fs::write(dir.path().join("idunnod.2026-01-02.000010"), "five\n").unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_begun_near_its_end_and_other_files_are_not_opened() {
+    fn a_long_file_starts_near_its_end_and_other_files_are_not_opened() {
         let dir = tempfile::tempdir().unwrap();
         let long = vec![b'x'; 2 * usize::try_from(LOG_PAGE_BYTES_MAX).unwrap()];
         fs::write(dir.path().join("idunnod.2026-01-01"), &long).unwrap();

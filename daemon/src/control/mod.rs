@@ -1,4 +1,4 @@
-//! Requests from outside: a member answers what is its own, the coordinator the rest.
+//! Requests from clients and workers: a member answers those about itself, the coordinator all others.
 
 mod audit;
 mod backup;
@@ -16,15 +16,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::info;
 
+use self::audit::AuditEntry;
 use crate::config::Common;
 use crate::coordinator::{Coordinator, Deps, LeaderTerm, not_coordinator, views};
 use crate::discovery::cluster_id::ClusterId;
 use crate::net::server::{Caller, Response};
 
-/// How long a request waits for the leader_term of a member that has won its term and is catching up.
+/// How long a request waits while this member, elected a moment ago, catches up with the log.
 const OPENING_MAX: Duration = Duration::from_secs(1);
 
-/// What answers people's tools and workers.
+/// Serves control and job requests.
 pub struct Control {
     deps: Deps,
     coordinator: Coordinator,
@@ -34,7 +35,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// `rejoin` is told when this member is to go back into the cluster.
+    /// `rejoin` makes this member join the cluster again.
     pub fn new(
         deps: Deps,
         coordinator: Coordinator,
@@ -63,14 +64,14 @@ impl Control {
                 Ok(leader_term) => leader_term.jobs(request).await.map(Reply::Jobs),
                 Err(refusal) => Err(refusal),
             },
-            _ => Err(Refusal::new(RefusalCode::Unsupported, "this request is not for a member's control")),
+            _ => Err(Refusal::new(RefusalCode::Unsupported, "this is neither a control nor a job request")),
         };
         answer.unwrap_or_else(Reply::Refused).into()
     }
 
     async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
         let pieces = backup::send(&*self.leader_term().await?, self.cluster_id.founder()).await?;
-        info!(target: "audit", by = %from, "sent: a backup of the metadata");
+        info!(target: "audit", by = %from, "sent a backup of the metadata");
         Ok(pieces)
     }
 
@@ -82,21 +83,21 @@ impl Control {
             }
             ControlRequest::Identity => self.identity().map(ControlReply::Identity),
             ControlRequest::Join => {
-                let entry = audit::Entry::open(OpId::random(), &"join", from);
+                let entry = AuditEntry::open(OpId::random(), &"join", from);
                 let answer = self.join().await;
                 entry.close(&answer);
                 answer
             }
             ControlRequest::Leave => {
-                let entry = audit::Entry::open(OpId::random(), &"leave", from);
+                let entry = AuditEntry::open(OpId::random(), &"leave", from);
                 let answer = self.leave().await;
                 entry.close(&answer);
                 answer
             }
             ControlRequest::Change { op, change } => {
                 let leader_term = self.leader_term().await?;
-                // Asked once more, as a client does that has not heard: it was told then.
-                let entry = (!leader_term.has_made(op)).then(|| audit::Entry::open(op, &change, from));
+                // A client repeats a request whose answer it missed. It was audited then.
+                let entry = (!leader_term.has_made(op)).then(|| AuditEntry::open(op, &change, from));
                 let answer = leader_term.control(ControlRequest::Change { op, change }).await;
                 entry.into_iter().for_each(|entry| entry.close(&answer));
                 answer
@@ -119,7 +120,7 @@ impl Control {
 
     async fn join(&self) -> Result<ControlReply, Refusal> {
         if self.deps.membership.current().joined {
-            return Err(Refusal::conflict("this member is in the cluster already"));
+            return Err(Refusal::conflict("this member is already in the cluster"));
         }
         self.rejoin.send(()).await.map_err(|_| Refusal::internal("this member is stopping"))?;
         Ok(ControlReply::Done)
@@ -127,14 +128,14 @@ impl Control {
 
     async fn leave(&self) -> Result<ControlReply, Refusal> {
         if !self.deps.membership.current().joined {
-            return Err(Refusal::conflict("this member has left the cluster already"));
+            return Err(Refusal::conflict("this member has already left the cluster"));
         }
         self.deps.membership.leave().await;
         Ok(ControlReply::Done)
     }
 
-    /// The leader_term, which a member that has just been elected is about to open: who is sent away for that moment comes
-    /// back later than it opens.
+    /// The current term, if this member leads. A member elected a moment ago opens its term shortly: waiting for that is
+    /// faster than the client's retry.
     async fn leader_term(&self) -> Result<Arc<LeaderTerm>, Refusal> {
         let leads = self.deps.consensus.leadership().borrow().is_leader;
         let open = match self.coordinator.leader_term() {

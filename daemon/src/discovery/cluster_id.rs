@@ -1,9 +1,8 @@
-//! Which cluster this member belongs to, named by the member that founded it. It is learnt once and kept.
+//! The cluster that this member belongs to, identified by the member that founded it. It is learned once and kept.
 //!
-//! Two clusters must never mix: an introducer that has lost its file takes the next newcomer for a founder, and addresses
-//! are handed on from one machine to another. So a member that belongs to a cluster says so to the introducer, and
-//! exchanges lists with nobody who belongs to another one. One that is recovered from a lost majority is another cluster
-//! ([`crate::recovery`]).
+//! Two clusters must never mix: an introducer that lost its file makes the next newcomer a founder, and addresses move from
+//! one machine to another. So a member tells the introducer which cluster it belongs to, and exchanges membership lists only
+//! within that cluster. A cluster recovered from a lost majority counts as a different one ([`crate::recovery`]).
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,25 +12,24 @@ use tracing::{info, warn};
 
 use crate::runtime::data_dir::{DataDir, DataDirError};
 
-/// Which cluster it is.
 pub const CLUSTER_FILE: &str = "cluster.json";
-/// While it is there, this member has forgotten its log and not found its cluster yet: it must not found one.
+/// Exists while this member has dropped its log and has not joined a cluster yet: it must not found one.
 pub const MUST_JOIN_FILE: &str = "must-join.json";
 
-/// Somebody belongs to another cluster.
+/// The other side belongs to a different cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "this member belongs to the cluster that {ours} founded, not to that of {theirs}: if it is to move, stop it and give \
-     it an empty --data-dir; if an introducer lost its file, stop it, delete its introducer.json, and stop the members of \
-     the cluster that is not wanted; if one of them was recovered from the other's lost majority, stop the members of \
-     the lost one and run 'idunnod recover --forget-log' on their --data-dir, which keeps their blobs"
+    "this member belongs to the cluster founded by {ours}, not to the one founded by {theirs}. To move it, stop it and give \
+     it an empty --data-dir. If an introducer lost its file, stop it, delete its introducer.json and stop the members of the \
+     unwanted cluster. If one cluster was recovered from the other's lost majority, stop the members of the lost one and run \
+     'idunnod recover --forget-log' on their --data-dir, which keeps their blobs"
 )]
 pub struct ClusterMismatch {
     ours: NodeId,
     theirs: NodeId,
 }
 
-/// The cluster that this member belongs to, once it does. Cheap to clone.
+/// The cluster that this member belongs to, once known. Cheap to clone.
 #[derive(Clone)]
 pub struct ClusterId {
     founder: Arc<OnceLock<NodeId>>,
@@ -40,7 +38,7 @@ pub struct ClusterId {
 }
 
 impl ClusterId {
-    /// Reads what an earlier run learnt.
+    /// Reads what an earlier process stored.
     pub fn open(data_dir: Arc<DataDir>) -> Result<Self, DataDirError> {
         let founder = data_dir.read_json::<NodeId>(CLUSTER_FILE)?;
         let must_join = data_dir.read_json::<bool>(MUST_JOIN_FILE)?.is_some();
@@ -48,17 +46,16 @@ impl ClusterId {
         Ok(Self { founder, must_join, data_dir })
     }
 
-    /// Its founder.
     pub fn founder(&self) -> Option<NodeId> {
         self.founder.get().copied()
     }
 
-    /// Whether it keeps blobs of a cluster that it has not found yet. Until then it founds none.
+    /// Whether this member keeps blobs of a cluster that it has not rejoined yet. Until then it must not found one.
     pub fn must_join(&self) -> bool {
         self.must_join && self.founder().is_none()
     }
 
-    /// Whether whoever belongs there, if anywhere, may be spoken to.
+    /// Refuses a peer of a different cluster. A peer without a cluster is accepted.
     pub fn check(&self, theirs: Option<NodeId>) -> Result<(), ClusterMismatch> {
         match (self.founder(), theirs) {
             (Some(ours), Some(theirs)) if ours != theirs => Err(ClusterMismatch { ours, theirs }),
@@ -66,18 +63,18 @@ impl ClusterId {
         }
     }
 
-    /// Belongs to that cluster from now on, unless it belongs to one already.
-    pub fn belong(&self, founder: NodeId) -> Result<(), ClusterMismatch> {
+    /// Adopts the cluster, unless this member already belongs to one.
+    pub fn adopt(&self, founder: NodeId) -> Result<(), ClusterMismatch> {
         let known = self.founder.get_or_init(|| {
-            // Without the file it is learnt anew at the next start.
+            // Without the file it is learned again at the next start.
             let write = || {
                 self.data_dir.write_json(CLUSTER_FILE, &founder)?;
                 self.data_dir.remove(MUST_JOIN_FILE)
             };
             if let Err(error) = write() {
-                warn!(%error, "which cluster this member belongs to is not kept");
+                warn!(%error, "cannot store the cluster id");
             }
-            info!(%founder, "belongs to the cluster");
+            info!(%founder, "joined a cluster");
             founder
         });
         if *known == founder { Ok(()) } else { Err(ClusterMismatch { ours: *known, theirs: founder }) }

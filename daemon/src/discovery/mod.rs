@@ -1,4 +1,4 @@
-//! How a member finds its cluster: through the introducer, or through peers that it remembers.
+//! How a member finds its cluster: through the introducer, or through members that it remembers.
 
 pub mod cluster_id;
 
@@ -23,42 +23,34 @@ use crate::net::peers::Peers;
 use crate::runtime::data_dir::DataDir;
 use idunno_consensus::Consensus;
 
-/// Where the members met last are remembered.
+/// The addresses of members seen last.
 pub const PEERS_FILE: &str = "peers.json";
-/// Peers remembered.
+/// Addresses remembered.
 const PEERS_MAX: usize = 64;
 const INTRODUCE_TIMEOUT: Duration = Duration::from_secs(3);
-/// So long may an introducer that lost its file take a newcomer for a founder.
+/// How often the introducer is asked again. For this long, one that lost its file may make a newcomer a founder.
 const REINTRODUCE_PERIOD: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// Peers are written at most this often.
+/// Addresses are written at most this often.
 const REMEMBER_PERIOD: Duration = Duration::from_secs(1);
 
-/// Who seeks.
+/// Finds the cluster and joins it.
 pub struct Discovery {
-    /// Itself.
     pub me: NodeId,
-    /// Its name.
     pub name: MemberName,
-    /// Where it listens.
     pub address: SocketAddr,
-    /// The introducer, as configured.
+    /// The introducer's `HOST:PORT`, as configured.
     pub introducer: String,
-    /// Where peers are remembered.
     pub data_dir: Arc<DataDir>,
-    /// Calls.
     pub peers: Peers,
-    /// The failure detector, which joins.
     pub membership: Membership,
-    /// The metadata log, which the first member founds.
     pub consensus: Consensus,
-    /// The cluster that it belongs to, which the introducer names.
     pub cluster_id: ClusterId,
 }
 
 impl Discovery {
-    /// Joins now and whenever `rejoin` says so, and remembers peers meanwhile.
+    /// Joins now and whenever `rejoin` asks for it; remembers members meanwhile.
     pub async fn run(self, mut rejoin: mpsc::Receiver<()>, stop: CancellationToken) {
         tokio::select! {
             () = async {
@@ -74,35 +66,37 @@ impl Discovery {
         }
     }
 
-    /// Joins through remembered peers at once, and through the introducer as soon as it answers. It is asked again
-    /// whenever this member is alone, for whom it named then may be gone, and now and then, so that an introducer that
-    /// lost its file learns of the cluster again, and so that halves of it that have forgotten each other meet again.
-    /// Does not end.
+    /// Joins through remembered members at once, and through the introducer as soon as it answers.
+    ///
+    /// The introducer is asked again whenever this member is alone, because the members it named may be gone, and every
+    /// [`REINTRODUCE_PERIOD`], so that an introducer that lost its file learns of the cluster and so that two halves that
+    /// have forgotten each other meet again. Returns only when membership has ended.
     async fn join(&self) {
         let remembered = self.remembered();
-        // Even without any: this is what takes a member back in that had left.
+        // Also without any: this is what readmits a member that left.
         self.membership.join(remembered.iter().copied().collect()).await;
         let mut view = self.membership.view();
-        let (mut pause, mut is_introduced, mut told) = (RETRY_MIN, false, None);
+        let (mut pause, mut is_introduced) = (RETRY_MIN, false);
+        let mut logged: Option<String> = None;
         loop {
             match self.introduce().await {
                 Ok(reply) => {
-                    told = None;
+                    logged = None;
                     if !is_introduced {
                         info!(members = reply.members.len(), founder = ?reply.founder, "introduced");
                     }
                     let others = reply.members.iter().filter(|(id, _)| *id != self.me).map(|(_, at)| *at);
                     let seeds = remembered.iter().copied().chain(others).collect::<BTreeSet<_>>();
-                    self.seek(seeds).await;
+                    self.join_through(seeds).await;
                     self.membership.introduced(reply.members.iter().map(|(_, at)| *at).collect()).await;
-                    is_introduced |= self.found(&reply).await;
+                    is_introduced |= self.bootstrap_if_founder(&reply).await;
                 }
-                Err(reason) if told.as_ref() == Some(&reason) => {
+                Err(reason) if logged.as_ref() == Some(&reason) => {
                     debug!(introducer = %self.introducer, %reason, "not introduced");
                 }
                 Err(reason) => {
-                    warn!(introducer = %self.introducer, %reason, "not introduced, trying on");
-                    told = Some(reason);
+                    warn!(introducer = %self.introducer, %reason, "not introduced, retrying");
+                    logged = Some(reason);
                 }
             }
             sleep(pause).await;
@@ -117,22 +111,22 @@ impl Discovery {
         }
     }
 
-    /// Joins through these, unless somebody was found or this member left meanwhile.
-    async fn seek(&self, seeds: BTreeSet<SocketAddr>) {
+    /// Joins through these addresses, unless another member was found or this member left meanwhile.
+    async fn join_through(&self, seeds: BTreeSet<SocketAddr>) {
         let view = self.membership.current();
         if view.joined && view.live().all(|id| id == self.me) {
             self.membership.join(seeds.into_iter().collect()).await;
         }
     }
 
-    /// Founds the metadata log, if this member is to. Says whether all is done.
-    async fn found(&self, reply: &IntroductionReply) -> bool {
+    /// Bootstraps the metadata log if this member is the founder. Returns whether nothing is left to do.
+    async fn bootstrap_if_founder(&self, reply: &IntroductionReply) -> bool {
         if reply.founder != Some(self.me) {
             return true;
         }
         let founded = self.consensus.found().await;
         if let Err(error) = &founded {
-            warn!(%error, "this member cannot found the metadata log");
+            warn!(%error, "cannot bootstrap the metadata log");
         }
         founded.is_ok()
     }
@@ -145,14 +139,14 @@ impl Discovery {
         let request =
             IntroductionRequest::Introduce { id: self.me, name, address: self.address, founder, must_join };
         match self.peers.call(address, Request::Introduction(request), INTRODUCE_TIMEOUT).await {
-            // An introducer of an older release does not know better.
+            // An introducer of an older release does not check `must_join`.
             Ok(Reply::Introduction(reply)) if must_join && reply.founder == Some(self.me) => Err(format!(
-                "{} takes this member for a founder, which has forgotten its log and must not found a cluster: stop it and \
-                 the introducer, delete introducer.json, and start the member first that was recovered or restored",
+                "{} made this member the founder, but it has dropped its log and must not found a cluster: stop it and the \
+                 introducer, delete introducer.json, and first start the member that was recovered or restored",
                 self.introducer
             )),
             Ok(Reply::Introduction(reply)) => {
-                match reply.founder.map(|founder| self.cluster_id.belong(founder)) {
+                match reply.founder.map(|founder| self.cluster_id.adopt(founder)) {
                     Some(Err(error)) => Err(error.to_string()),
                     Some(Ok(())) | None => Ok(reply),
                 }
@@ -167,7 +161,7 @@ impl Discovery {
         match self.data_dir.read_json::<BTreeSet<SocketAddr>>(PEERS_FILE) {
             Ok(peers) => peers.unwrap_or_default(),
             Err(error) => {
-                warn!(%error, "no peers are remembered");
+                warn!(%error, "cannot read the remembered members");
                 BTreeSet::new()
             }
         }
@@ -180,15 +174,15 @@ impl Discovery {
             let now = Arc::clone(&view.borrow_and_update());
             let others = now.live().filter(|&id| id != self.me).filter_map(|id| now.address(id));
             let peers: BTreeSet<_> = others.take(PEERS_MAX).collect();
-            // Without anybody in sight the old ones are the best there is.
+            // While no other member is up, the earlier addresses are the best known.
             if !peers.is_empty() && peers != written {
                 let (data_dir, write) = (Arc::clone(&self.data_dir), peers.clone());
                 let wrote =
                     tokio::task::spawn_blocking(move || data_dir.write_json(PEERS_FILE, &write)).await;
                 match wrote {
                     Ok(Ok(())) => written = peers,
-                    Ok(Err(error)) => warn!(%error, "peers are not remembered"),
-                    Err(error) => warn!(%error, "peers are not remembered"),
+                    Ok(Err(error)) => warn!(%error, "cannot remember members"),
+                    Err(error) => warn!(%error, "cannot remember members"),
                 }
             }
             sleep(REMEMBER_PERIOD).await;

@@ -1,12 +1,13 @@
 //! The introducer: the fixed, well-known process through which a new member finds the cluster.
 //!
-//! It decides one thing: who founds the metadata log, namely the first member that it ever met, unless that one belongs
-//! to a cluster already: then its founder. That, and whom it met lately, is a file, durable before the answer that tells
-//! it; so the introducer can restart at any time, and members that know each other do without it. One that lost its file
-//! learns of its cluster from the first member that asks again.
+//! Decides one thing: which member bootstraps the metadata log (the founder). That is the first member ever introduced, or,
+//! if that member already belongs to a cluster, the founder of that cluster. The founder and the members introduced last are
+//! kept in a file that is durable before the reply that depends on it. So the introducer can restart at any time, and
+//! members that know each other do not need it. An introducer that lost its file learns its cluster from the next member
+//! that asks.
 //!
-//! Whom it does not know it dials back first: a member that nobody can reach must not be named to others, let alone found
-//! the log.
+//! Dials unknown members back before introducing them: a member that nobody can reach must not be named to others, and must
+//! not become the founder.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,17 +21,18 @@ use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use idunno_shared::wire::introduction::{IntroductionReply, IntroductionRequest};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Common;
 use crate::net::server::{Caller, Response, Service, serve};
-use crate::runtime::data_dir::DataDir;
+use crate::runtime::data_dir::{DataDir, DataDirError};
 use crate::runtime::process::{self, StopSignals};
 use crate::runtime::task_monitor;
 
-/// Members remembered; the one that was introduced longest ago goes first.
+/// Members remembered; the one introduced longest ago is forgotten first.
 pub const MEMBERS_MAX: usize = 64;
 const STATE_FILE: &str = "introducer.json";
 
@@ -38,23 +40,23 @@ const STATE_FILE: &str = "introducer.json";
 struct State {
     founder: Option<NodeId>,
     /// The most recently introduced first.
-    members: VecDeque<Known>,
+    members: VecDeque<IntroducedMember>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
+struct IntroducedMember {
     id: NodeId,
     name: MemberName,
     address: SocketAddr,
 }
 
 impl State {
-    fn introduce(&mut self, newcomer: Known, founder: Option<NodeId>) {
+    fn introduce(&mut self, newcomer: IntroducedMember, founder: Option<NodeId>) {
         self.founder.get_or_insert_with(|| founder.unwrap_or(newcomer.id));
         if self.members.contains(&newcomer) {
             return;
         }
-        // Whoever was at this address before is not there any more.
+        // One process listens at one address: an earlier member there is gone.
         self.members.retain(|member| member.id != newcomer.id && member.address != newcomer.address);
         self.members.push_front(newcomer);
         self.members.truncate(MEMBERS_MAX);
@@ -66,21 +68,21 @@ impl State {
     }
 }
 
-/// Runs an introducer until it is asked to stop.
+/// Runs an introducer until a stop signal.
 pub async fn run(config: Common) -> anyhow::Result<()> {
-    let (context, listening) = process::prepare(&config).await?;
+    let (context, listener) = process::prepare(&config).await?;
     let dialer = Arc::new(TcpConnector::new(context.credentials.clone()));
     let service = Arc::new(Introducer::open(Arc::clone(&context.data_dir), dialer)?);
     let stop = CancellationToken::new();
-    let (connections, _datagrams) = listening.split()?;
+    let (connections, _datagrams) = listener.split()?;
     let serving = tokio::spawn(serve(connections, Arc::clone(&service), config.limits, stop.clone()));
     let mut signals = StopSignals::listen()?;
     context.announce("introducer", "introducer", None)?;
     let state = &service.state;
-    let turn = || async move { drop(state.lock().await) };
+    let progress = || async move { drop(state.lock().await) };
     tokio::select! {
         () = signals.next() => {}
-        () = task_monitor::watch(process::watchdog_limit(), turn, process::feed_watchdog) => {}
+        () = task_monitor::feed_while_progressing(process::watchdog_limit(), progress, process::feed_watchdog) => {}
     }
     stop.cancel();
     serving.await?;
@@ -88,7 +90,26 @@ pub async fn run(config: Common) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The introducer's service.
+/// The newcomer does not listen at the address that it advertises.
+#[derive(Debug, Error)]
+#[error(
+    "{name} cannot be introduced, because it is not reachable at its advertised address: {reason}; check its listen address \
+     and the firewalls in between"
+)]
+struct Unreachable {
+    name: MemberName,
+    reason: String,
+}
+
+#[derive(Debug, Error)]
+enum SaveError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("the write was aborted: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
+}
+
+/// Serves introductions.
 pub struct Introducer {
     data_dir: Arc<DataDir>,
     dialer: Arc<dyn Dial>,
@@ -96,11 +117,8 @@ pub struct Introducer {
 }
 
 impl Introducer {
-    /// Reads what an earlier run left in the data directory.
-    pub fn open(
-        data_dir: Arc<DataDir>,
-        dialer: Arc<dyn Dial>,
-    ) -> Result<Self, crate::runtime::data_dir::DataDirError> {
+    /// Reads the state that an earlier process left in the data directory.
+    pub fn open(data_dir: Arc<DataDir>, dialer: Arc<dyn Dial>) -> Result<Self, DataDirError> {
         let state = data_dir.read_json(STATE_FILE)?.unwrap_or_default();
         Ok(Self { data_dir, dialer, state: Mutex::new(state) })
     }
@@ -109,36 +127,33 @@ impl Introducer {
         let IntroductionRequest::Introduce { id, name, address, founder, must_join } = request else {
             return Reply::Introduction(self.state.lock().await.reply());
         };
-        let newcomer = Known { id, name, address };
+        let newcomer = IntroducedMember { id, name, address };
         let is_known = self.state.lock().await.members.contains(&newcomer);
         if !is_known && let Err(reason) = self.dial_back(&newcomer).await {
-            warn!(member = %id, %reason, "not introduced");
-            return Reply::Refused(Refusal::invalid(reason));
+            warn!(member = %id, %reason, "introduction refused");
+            return Reply::Refused(Refusal::invalid(reason.to_string()));
         }
         self.introduce(newcomer, founder, must_join).await
     }
 
-    /// Whether the newcomer itself listens at the address that it advertises; else why it is not introduced.
-    async fn dial_back(&self, newcomer: &Known) -> Result<(), String> {
-        let Known { id, name, address } = newcomer;
+    /// Checks that the newcomer itself listens at the address that it advertises.
+    async fn dial_back(&self, newcomer: &IntroducedMember) -> Result<(), Unreachable> {
+        let IntroducedMember { id, name, address } = newcomer;
         let dialled = self.dialer.dial(*address, Purpose::Calls).await;
         let reason = match dialled {
             Ok(link) if link.node == Some(*id) => return Ok(()),
             Ok(_) => format!("another process listens at {address}"),
             Err(error) => error.to_string(),
         };
-        Err(format!(
-            "{name} is not introduced, for it cannot be reached where it says it listens: {reason}; \
-             check its listen address and the firewalls between"
-        ))
+        Err(Unreachable { name: name.clone(), reason })
     }
 
-    async fn introduce(&self, newcomer: Known, founder: Option<NodeId>, must_join: bool) -> Reply {
+    async fn introduce(&self, newcomer: IntroducedMember, founder: Option<NodeId>, must_join: bool) -> Reply {
         let mut state = self.state.lock().await;
         if must_join && founder.is_none() && state.founder.is_none() {
             return Reply::Refused(Refusal::invalid(format!(
-                "{} has forgotten its log and must not found a cluster, which would delete its blobs; and this introducer \
-                 knows of no cluster yet: start the member that was recovered or restored; this one keeps trying",
+                "{} has dropped its metadata log and must not found a cluster, because that would delete its blobs, and this \
+                 introducer knows no cluster yet: start the member that was recovered or restored; this one keeps trying",
                 newcomer.name
             )));
         }
@@ -147,11 +162,11 @@ impl Introducer {
             && ours != theirs
         {
             return Reply::Refused(Refusal::invalid(format!(
-                "{} belongs to the cluster that {theirs} founded, and this introducer to that of {ours}: give the member \
-                 its own introducer; if this one lost its file and took a newcomer for a founder, stop both, and delete \
-                 the introducer's {STATE_FILE} and the newcomer's data directory; if a cluster was recovered from a lost \
-                 majority, delete {STATE_FILE} before its first member starts, and run 'idunnod recover --forget-log' for \
-                 members of the old one",
+                "{} belongs to the cluster founded by {theirs}, and this introducer serves the one founded by {ours}: give \
+                 the member its own introducer. If this introducer lost its file and made a newcomer the founder, stop both, \
+                 delete the introducer's {STATE_FILE} and the newcomer's data directory. If a cluster was recovered from a \
+                 lost majority, delete {STATE_FILE} before its first member starts, and run 'idunnod recover --forget-log' \
+                 on the members of the old one",
                 newcomer.name
             )));
         }
@@ -159,8 +174,10 @@ impl Introducer {
         next.introduce(newcomer, founder);
         if next != *state {
             if let Err(error) = self.save(next.clone()).await {
-                error!(%error, "cannot keep an introduction");
-                return Reply::Refused(Refusal::internal(format!("the introducer: {error}")));
+                error!(%error, "cannot save an introduction");
+                return Reply::Refused(Refusal::internal(format!(
+                    "the introducer cannot save its state: {error}"
+                )));
             }
             info!(member = %id, %address, founder = ?next.founder, "introduced");
             *state = next;
@@ -168,10 +185,10 @@ impl Introducer {
         Reply::Introduction(state.reply())
     }
 
-    async fn save(&self, state: State) -> Result<(), String> {
+    async fn save(&self, state: State) -> Result<(), SaveError> {
         let data_dir = Arc::clone(&self.data_dir);
-        let write = move || data_dir.write_json(STATE_FILE, &state).map_err(|error| error.to_string());
-        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?
+        tokio::task::spawn_blocking(move || data_dir.write_json(STATE_FILE, &state)).await??;
+        Ok(())
     }
 }
 
@@ -185,7 +202,7 @@ impl Service for Introducer {
             Request::Introduction(request) => self.answer(request).await,
             _ => Reply::Refused(Refusal::new(
                 RefusalCode::Unsupported,
-                "this is the introducer, which only knows members: ask one of them",
+                "this is the introducer, which answers introductions only: ask a member",
             )),
         };
         reply.into()
@@ -200,13 +217,13 @@ mod tests {
 
     use super::*;
 
-    /// A network in which the member with id N listens at port N, and others where `elsewhere` says.
+    /// A network in which the member with id N listens at port N, except those in `elsewhere`.
     #[derive(Default)]
-    struct Ports {
+    struct FakeNetwork {
         elsewhere: Vec<(u16, u64)>,
     }
 
-    impl Dial for Ports {
+    impl Dial for FakeNetwork {
         fn dial(&self, address: SocketAddr, _purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
             let moved = self.elsewhere.iter().find(|(port, _)| *port == address.port());
             let id = moved.map_or_else(|| u64::from(address.port()), |(_, id)| *id);
@@ -222,7 +239,7 @@ mod tests {
     }
 
     fn open(dir: &std::path::Path, elsewhere: &[(u16, u64)]) -> Introducer {
-        let network = Arc::new(Ports { elsewhere: elsewhere.to_vec() });
+        let network = Arc::new(FakeNetwork { elsewhere: elsewhere.to_vec() });
         Introducer::open(Arc::new(DataDir::open(dir).unwrap()), network).unwrap()
     }
 
@@ -252,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_member_founds_across_restarts() {
+    async fn the_first_member_stays_the_founder_across_restarts() {
         let dir = tempfile::tempdir().unwrap();
         {
             let introducer = open(dir.path(), &[]);
@@ -266,14 +283,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_lost_its_file_learns_who_founded_and_keeps_clusters_apart() {
+    async fn an_introducer_without_its_file_learns_the_founder_and_keeps_clusters_apart() {
         let dir = tempfile::tempdir().unwrap();
         let introducer = open(dir.path(), &[]);
         assert_eq!(ask(&introducer, introduce_of(7, 8, 8)).await.founder, Some(NodeId(7)));
         assert_eq!(
             ask(&introducer, introduce(9, 9)).await.founder,
             Some(NodeId(7)),
-            "a newcomer founds nothing"
+            "a newcomer does not become the founder"
         );
         match introducer.answer(introduce_of(3, 4, 4)).await {
             Reply::Refused(refusal) => assert!(refusal.message.contains("0000000000000003"), "{refusal}"),
@@ -283,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_forgot_its_log_founds_nothing_and_joins_once_there_is_a_cluster() {
+    async fn a_member_without_its_log_never_becomes_the_founder_and_joins_an_existing_cluster() {
         let dir = tempfile::tempdir().unwrap();
         let introducer = open(dir.path(), &[]);
         let forgetful = || {
@@ -321,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_cannot_be_reached_is_refused_with_the_reason_and_founds_nothing() {
+    async fn an_unreachable_member_is_refused_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let introducer = open(dir.path(), &[(5, 0), (6, 7)]);
         for (newcomer, words) in [

@@ -1,4 +1,4 @@
-//! What the coordinator says of the cluster.
+//! Metrics of the cluster, exported by the coordinator.
 
 use idunno_shared::wire::control::{ClusterView, JobState, JobView};
 use idunno_shared::wire::jobs::ModelState;
@@ -15,14 +15,10 @@ pub(super) fn register(registry: &Registry, view: &ClusterView) -> prometheus::R
     let store = &view.store;
     gauge("files", "Files in the store.", store.files)?;
     gauge("files_blobs", "Blobs of all kept versions and results, each counted once.", store.blobs)?;
-    gauge("files_bytes", "Their bytes, each counted once.", store.bytes)?;
-    gauge(
-        "blobs_under_replicated",
-        "Blobs with fewer live copies than they should have.",
-        store.under_replicated,
-    )?;
-    gauge("blobs_unavailable", "Blobs without a live copy.", store.unavailable)?;
-    gauge("copies_under_way", "Copies that are being made.", store.copying)?;
+    gauge("files_bytes", "Bytes of all kept versions and results, each blob counted once.", store.bytes)?;
+    gauge("blobs_under_replicated", "Blobs with fewer live copies than wanted.", store.under_replicated)?;
+    gauge("blobs_unavailable", "Blobs without any live copy.", store.unavailable)?;
+    gauge("copies_under_way", "Copies in progress.", store.copying)?;
     jobs(registry, &view.jobs)?;
     models(registry, view)
 }
@@ -36,13 +32,13 @@ fn jobs(registry: &Registry, jobs: &[JobView]) -> prometheus::Result<()> {
     }
     let labels = [&JOB_LABELS[..], &["state"]].concat();
     let queries =
-        IntGaugeVec::new(Opts::new("job_queries", "Queries of a job that is not over, by state."), &labels)?;
+        IntGaugeVec::new(Opts::new("job_queries", "Queries of an unfinished job, by state."), &labels)?;
     let rate = GaugeVec::new(
-        Opts::new("job_rate_queries_per_second", "Queries answered a second, over the last 10 seconds."),
+        Opts::new("job_rate_queries_per_second", "Queries answered per second over the last 10 seconds."),
         &JOB_LABELS,
     )?;
     let paused = IntGaugeVec::new(
-        Opts::new("job_paused", "1 for a job that the cluster stopped because its model fails."),
+        Opts::new("job_paused", "1 for a job that the cluster paused because its model fails."),
         &JOB_LABELS,
     )?;
     for job in jobs.iter().filter(|job| !job.state.is_over()) {
@@ -60,7 +56,7 @@ fn jobs(registry: &Registry, jobs: &[JobView]) -> prometheus::Result<()> {
     }
     let gap = Gauge::new(
         "rates_gap_ratio",
-        "How far the slowest running job's rate is below the fastest one's, 0 to 1, by weight.",
+        "Relative gap between the slowest and the fastest running job's rate by weight, 0 to 1.",
     )?;
     gap.set(rates_gap(jobs));
     registry.register(Box::new(by_state))?;
@@ -74,7 +70,7 @@ fn models(registry: &Registry, view: &ClusterView) -> prometheus::Result<()> {
     let ready =
         IntGaugeVec::new(Opts::new("model_workers_ready", "Workers that have a model loaded."), &["model"])?;
     let training =
-        IntGaugeVec::new(Opts::new("model_training", "1 for a model that is to be trained."), &["model"])?;
+        IntGaugeVec::new(Opts::new("model_training", "1 for a model whose training is wanted."), &["model"])?;
     for model in &view.models {
         let loaded = model.workers.iter().filter(|(_, state)| matches!(state, ModelState::Ready(_))).count();
         ready.with_label_values(&[model.model.as_str()]).set(whole(loaded as u64));
@@ -95,7 +91,7 @@ fn state_name(state: &JobState) -> &'static str {
     }
 }
 
-/// 0 where fewer than two jobs run, or none has answered within the window.
+/// 0 if fewer than two jobs run or none answered within the window.
 fn rates_gap(jobs: &[JobView]) -> f64 {
     let running = jobs.iter().filter(|job| job.state == JobState::Running);
     let rates: Vec<f64> = running.map(|job| job.rate_10s_qps / f64::from(job.about.weight.max(1))).collect();

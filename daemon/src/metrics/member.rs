@@ -1,4 +1,4 @@
-//! What a member says of itself.
+//! Metrics of one member.
 
 use idunno_shared::wire::control::ClusterView;
 use idunno_shared::wire::jobs::ServerState;
@@ -11,15 +11,11 @@ use crate::coordinator::{Coordinator, Deps};
 use idunno_store::blobs::BlobStore;
 use idunno_worker::supervisor::ServerStatus;
 
-/// Where the figures are read.
+/// Where the metrics are read.
 pub struct Sources {
-    /// The member's parts.
     pub deps: Deps,
-    /// Its part as coordinator.
     pub coordinator: Coordinator,
-    /// Its blobs.
     pub store: BlobStore,
-    /// Its model server.
     pub server: watch::Receiver<ServerStatus>,
 }
 
@@ -31,20 +27,20 @@ impl Sources {
         leader_term.cluster_view().await
     }
 
-    /// What blobs may still take of the disk.
+    /// Disk space that blobs may still use.
     pub(super) async fn usable_bytes(&self) -> u64 {
         let store = self.store.clone();
         spawn_blocking(move || store.usable_bytes()).await.unwrap_or_default()
     }
 
-    /// Why this member cannot serve, if it cannot.
+    /// Why this member is not ready, if it is not.
     pub(super) fn unready(&self) -> Option<&'static str> {
         if !self.deps.membership.current().joined {
             return Some("this member is not in the cluster");
         }
         let leader = self.deps.consensus.leadership().borrow().leader;
         let is_led = leader.is_some_and(|leader| self.deps.membership.current().is_live(leader));
-        (!is_led).then_some("the cluster has no coordinator, as far as this member knows")
+        (!is_led).then_some("this member knows no coordinator")
     }
 }
 
@@ -56,13 +52,13 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
         registry.register(Box::new(gauge))
     };
     let view = deps.membership.current();
-    let info = IntGaugeVec::new(Opts::new("build_info", "The program's version."), &["version", "member"])?;
+    let info = IntGaugeVec::new(Opts::new("build_info", "Version of the program."), &["version", "member"])?;
     info.with_label_values(&[env!("CARGO_PKG_VERSION"), view.name(deps.me).as_str()]).set(1);
     registry.register(Box::new(info))?;
 
     let states = [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left];
     let members =
-        IntGaugeVec::new(Opts::new("members", "Members by state, as this one sees them."), &["state"])?;
+        IntGaugeVec::new(Opts::new("members", "Members by state, as seen by this member."), &["state"])?;
     for state in states {
         let count = view.members.values().filter(|peer| peer.record.state == state).count();
         let state = format!("{state:?}").to_lowercase();
@@ -70,28 +66,29 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     }
     registry.register(Box::new(members))?;
     let blocked = view.members.values().filter(|peer| peer.udp_blocked).count();
-    gauge("members_udp_blocked", "Members that this one reaches by TCP only.", blocked as u64)?;
+    gauge("members_udp_blocked", "Members that this member reaches only by TCP.", blocked as u64)?;
 
     let leadership = deps.consensus.leadership().borrow().clone();
     gauge("term", "The highest term that this member knows.", leadership.term.0)?;
     let coordinates = coordinator.leader_term().is_some_and(|leader_term| leader_term.may_decide().is_ok());
-    gauge("coordinator", "1 if this member coordinates and a majority answers it.", u64::from(coordinates))?;
+    gauge("coordinator", "1 if this member coordinates and reaches a majority.", u64::from(coordinates))?;
     let revision = deps.consensus.state().borrow().revision();
-    gauge("log_revision", "Changes of the metadata that this member has applied.", revision)?;
+    gauge("log_revision", "Metadata changes applied by this member.", revision)?;
 
     let (blobs, bytes) = store.totals();
     gauge("store_blobs", "Blobs on this member's disk.", blobs)?;
-    gauge("store_bytes", "Their bytes.", bytes)?;
+    gauge("store_bytes", "Bytes of the blobs on this member's disk.", bytes)?;
     gauge(
         "store_usable_bytes",
-        "Bytes that blobs may still take of the disk; 0 once it has failed.",
+        "Disk space that blobs may still use; 0 once the disk has failed.",
         usable_bytes,
     )?;
-    let damaged = IntCounter::new("store_damaged_blobs_total", "Blobs found damaged since the start.")?;
+    let damaged =
+        IntCounter::new("store_damaged_blobs_total", "Blobs found damaged since the process started.")?;
     damaged.inc_by(store.damaged());
     registry.register(Box::new(damaged))?;
 
     let ready = server.borrow().state == ServerState::Ready;
-    gauge("model_server_ready", "1 if this member's model server answers.", u64::from(ready))?;
+    gauge("model_server_ready", "1 if this member's model server is ready.", u64::from(ready))?;
     Ok(())
 }

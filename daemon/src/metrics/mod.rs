@@ -1,13 +1,13 @@
-//! What operators' tools ask: figures for Prometheus, and whether this member is well.
+//! Metrics for Prometheus, and health checks.
 //!
-//! Off unless `metrics_listen` is set. It has a listener of its own, so that it can be kept to a private address: it is
-//! plain HTTP, tells, and changes nothing.
+//! Off unless `metrics_listen` is set. The listener is separate, so that it can be bound to a private address: it speaks
+//! plain HTTP and is read-only.
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/metrics` | figures in the text format of Prometheus: of this member, and of the cluster where it coordinates |
+//! | `/metrics` | metrics in Prometheus' text format: of this member and, at the coordinator, of the cluster |
 //! | `/health/live` | 200 while this process answers |
-//! | `/health/ready` | 200 while this member is in a cluster that has a coordinator, else 503 and why |
+//! | `/health/ready` | 200 while this member is in a cluster that has a coordinator, otherwise 503 and the reason |
 //!
 //! Bounds: [`CONNECTIONS_MAX`] connections, each for at most [`CONNECTION_MAX`].
 
@@ -35,54 +35,51 @@ use tracing::{info, warn};
 
 pub use member::Sources;
 
-/// Connections at once; further ones wait.
+/// Concurrent connections; further ones wait.
 pub const CONNECTIONS_MAX: usize = 16;
-/// How long a connection may last: a scraper that wants more comes again.
+/// The longest life of a connection; a scraper reconnects.
 pub const CONNECTION_MAX: Duration = Duration::from_secs(30);
-/// How long a request's head may take.
+/// The time limit for a request's head.
 const HEAD_MAX: Duration = Duration::from_secs(5);
 
-/// Why no figures are served.
+/// The metrics listener cannot be opened.
 #[derive(Debug, Error)]
 #[error("cannot listen on metrics_listen = {address}: {source}")]
 pub struct MetricsError {
-    /// Where.
     pub address: SocketAddr,
-    /// Why.
     pub source: std::io::Error,
 }
 
-/// The listener for people's tools.
+/// The metrics listener.
 pub struct Metrics {
     listener: TcpListener,
 }
 
 impl Metrics {
-    /// Listens.
     pub async fn bind(address: SocketAddr) -> Result<Self, MetricsError> {
         let failed = |source| MetricsError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        info!(address = %listener.local_addr().map_err(failed)?, "serves figures");
+        info!(address = %listener.local_addr().map_err(failed)?, "serving metrics");
         Ok(Self { listener })
     }
 
-    /// Answers until it is dropped.
+    /// Serves until dropped.
     pub async fn serve(self, sources: Sources) {
         let (sources, free) = (Arc::new(sources), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
         loop {
-            // It is never closed.
-            let Ok(turn) = Arc::clone(&free).acquire_owned().await else { return };
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let sources = Arc::clone(&sources);
                     tokio::spawn(async move {
-                        // Whoever is cut off asks again.
-                        let _ = timeout(CONNECTION_MAX, converse(stream, sources)).await;
-                        drop(turn);
+                        // A scraper that is cut off tries again.
+                        let _ = timeout(CONNECTION_MAX, serve_connection(stream, sources)).await;
+                        drop(permit);
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection for figures");
+                    warn!(%error, "cannot accept a metrics connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -90,14 +87,14 @@ impl Metrics {
     }
 }
 
-async fn converse(stream: TcpStream, sources: Arc<Sources>) {
+async fn serve_connection(stream: TcpStream, sources: Arc<Sources>) {
     let service = service_fn(move |request| {
         let sources = Arc::clone(&sources);
         async move { Ok::<_, Infallible>(answer(&request, &sources).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
-    // A peer that breaks off, or talks nonsense, is nobody's loss.
+    // Errors of a scraper's connection do not matter here.
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -106,19 +103,19 @@ async fn answer<B>(request: &Request<B>, sources: &Sources) -> Response<Full<Byt
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     match request.uri().path() {
-        "/metrics" => figures(sources).await.unwrap_or_else(|error| {
-            text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot make the figures: {error}\n"))
+        "/metrics" => metrics_page(sources).await.unwrap_or_else(|error| {
+            text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot collect the metrics: {error}\n"))
         }),
         "/health/live" => text(StatusCode::OK, "live\n"),
         "/health/ready" => match sources.unready() {
             None => text(StatusCode::OK, "ready\n"),
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /health/live and /health/ready\n"),
+        _ => text(StatusCode::NOT_FOUND, "the paths are /metrics, /health/live and /health/ready\n"),
     }
 }
 
-async fn figures(sources: &Sources) -> prometheus::Result<Response<Full<Bytes>>> {
+async fn metrics_page(sources: &Sources) -> prometheus::Result<Response<Full<Bytes>>> {
     let (view, usable_bytes) = tokio::join!(sources.cluster_view(), sources.usable_bytes());
     let registry = Registry::new_custom(Some(String::from("idunno")), None)?;
     member::register(&registry, sources, usable_bytes)?;
@@ -126,7 +123,7 @@ async fn figures(sources: &Sources) -> prometheus::Result<Response<Full<Bytes>>>
         cluster::register(&registry, &view)?;
     }
     let mut families = registry.gather();
-    // Those of the process: the library's own.
+    // The library's own metrics of the process.
     families.extend(prometheus::gather());
     let mut page = Vec::new();
     TextEncoder::new().encode(&families, &mut page)?;

@@ -1,4 +1,4 @@
-//! The one directory in which a daemon keeps everything: locked, with a format version, and the member's identity.
+//! The data directory, which holds everything a daemon keeps: it is locked, versioned, and stores the member's identity.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,48 +10,26 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Who the member is.
 pub const IDENTITY_FILE: &str = "identity.json";
 const FORMAT: &str = "idunno 1\n";
 
-/// Why a data directory cannot be used.
+/// The data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DataDirError {
-    /// Another daemon has it.
     #[error(
-        "the data directory {path} is in use by another daemon: stop that one, or give this one its own --data-dir"
+        "the data directory {path} is in use by another daemon: stop that daemon, or give this one its own --data-dir"
     )]
-    InUse {
-        /// Which.
-        path: PathBuf,
-    },
-    /// It was written by another program, or another version.
-    #[error("the data directory {path} has format {found:?}, this daemon reads {FORMAT:?}")]
-    Format {
-        /// Which.
-        path: PathBuf,
-        /// Its format file.
-        found: String,
-    },
-    /// A file in it is damaged.
+    InUse { path: PathBuf },
+    /// Another program, or another version of this one, wrote it.
+    #[error("the data directory {path} has format {found:?}; this daemon reads {FORMAT:?}")]
+    Format { path: PathBuf, found: String },
     #[error("{path} is damaged: {why}")]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// How.
-        why: String,
-    },
-    /// A file in it cannot be read or written.
+    Damaged { path: PathBuf, why: String },
     #[error("cannot use {path}: {source}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
-/// A locked data directory. The lock ends with the process.
+/// A locked data directory. The lock is released when the process ends.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -61,31 +39,28 @@ pub struct DataDir {
 /// Who a member is across restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Minted once.
+    /// Minted when the directory was empty, and never reused.
     pub id: NodeId,
-    /// Raised at every start, before anything is said under it.
+    /// Incremented at each start and made durable before this process sends anything.
     pub generation: u64,
 }
 
-/// What a running daemon tells about itself, in `runtime.json`.
+/// The content of `runtime.json`: where a running daemon listens and logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
-    /// Its process.
     pub pid: u32,
-    /// Where others reach it.
+    /// The address that other processes use.
     pub address: SocketAddr,
-    /// Its id; an introducer has none.
+    /// The node id; an introducer has none.
     pub node: Option<String>,
     /// `member` or `introducer`.
     pub program: String,
-    /// Its name.
     pub name: String,
-    /// Where its logs are.
     pub log_dir: PathBuf,
 }
 
 impl DataDir {
-    /// Opens or makes the directory, and locks it.
+    /// Opens the directory, creating it if needed, and locks it.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let failed = |at: &Path| {
             let path = at.to_path_buf();
@@ -110,12 +85,11 @@ impl DataDir {
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
-    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The member's identity: minted if there is none, its generation raised and durable.
+    /// Reads the member's identity, or mints one, and increments its generation. The result is durable.
     pub fn identity(&self) -> Result<Identity, DataDirError> {
         let identity = match self.read_json(IDENTITY_FILE)? {
             Some(Identity { id, generation }) => Identity { id, generation: generation + 1 },
@@ -125,14 +99,14 @@ impl DataDir {
         Ok(identity)
     }
 
-    /// A new identity for this directory, which is not in it yet.
+    /// Mints an identity without writing it.
     pub fn mint(&self) -> Result<Identity, DataDirError> {
         let source = |error| io::Error::other(format!("no randomness for an identity: {error}"));
         let failed = |error| DataDirError::Io { path: self.path.join(IDENTITY_FILE), source: source(error) };
         Ok(Identity { id: NodeId(getrandom::u64().map_err(failed)?), generation: 1 })
     }
 
-    /// Reads a JSON file of the directory, if it is there.
+    /// Reads a JSON file of the directory, if it exists.
     pub fn read_json<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, DataDirError> {
         let path = self.path.join(name);
         match fs::read(&path) {
@@ -144,7 +118,7 @@ impl DataDir {
         }
     }
 
-    /// Writes a JSON file of the directory: all of it or nothing, durable on return.
+    /// Writes a JSON file of the directory atomically. It is durable on return.
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         let bytes = serde_json::to_vec_pretty(value)
@@ -152,20 +126,20 @@ impl DataDir {
         write_atomically(&path, &bytes).map_err(|source| DataDirError::Io { path, source })
     }
 
-    /// Puts one file of the directory into the place of another, durably, with all that was removed before.
+    /// Renames the file `by` to `name`, durably. Earlier removals become durable with it.
     pub fn replace(&self, name: &str, by: &str) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         fs::rename(self.path.join(by), &path).map_err(|source| DataDirError::Io { path, source })?;
         self.flush()
     }
 
-    /// Makes durable which files there are.
+    /// Makes the directory's entries durable.
     pub fn flush(&self) -> Result<(), DataDirError> {
         let flushed = File::open(&self.path).and_then(|directory| directory.sync_all());
         flushed.map_err(|source| DataDirError::Io { path: self.path.clone(), source })
     }
 
-    /// Removes a file of the directory, if it is there.
+    /// Removes a file of the directory, if it exists.
     pub fn remove(&self, name: &str) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         match fs::remove_file(&path) {
@@ -190,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_kept_and_its_generation_rises() {
+    fn an_identity_is_kept_and_its_generation_increases() {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::open(dir.path()).unwrap().identity().unwrap();
         let second = DataDir::open(dir.path()).unwrap().identity().unwrap();

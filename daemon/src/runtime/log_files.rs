@@ -1,12 +1,12 @@
-//! Log files: bounded in count and in size, the newest lines always among them.
+//! Log files, bounded in count and size; the newest lines are always kept.
 //!
-//! A day's log is files named by the date, `idunnod.2026-11-26`, and, once that has half of what a day may take,
-//! `idunnod.2026-11-26.000001` and so on. Names never change and sort by age, so that a place in a log stays true while
-//! it is read. Of a day the newest [`PARTS_MAX`] files are kept, of the days the newest ones: a flood takes the room of
-//! its own day's older lines, and no other day's. What is there when the process starts counts.
+//! A day starts with the file `idunnod.2026-11-26`. When a file reaches half of the day's limit, the next one is
+//! `idunnod.2026-11-26.000001`, and so on. Names never change and sort by age, so that a position in a log stays valid
+//! while somebody reads it. The newest [`PARTS_MAX`] files of each day are kept, and the newest days: a flood of lines
+//! replaces older lines of its own day and of no other. Files from earlier processes count.
 //!
-//! Bounds: days times bytes of a day; one line that is longer than a file may be is written all the same. A line that
-//! cannot be written is lost and counted, which the log tells as soon as it can, and standard error at once.
+//! Bounds: the number of days times the bytes of a day. A single line longer than a file's limit is still written. A line
+//! that cannot be written is lost and counted; standard error reports that at once, and the log as soon as it can.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use tracing::error;
 
-/// The first part of a log file's name; the date follows.
+/// The prefix of a log file's name; the date follows.
 pub const LOG_PREFIX: &str = "idunnod";
 /// Files of one day.
 const PARTS_MAX: usize = 2;
@@ -33,10 +33,10 @@ pub fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a log file is named by. Ordered as the names are.
+/// A log file's name, parsed. The order is that of the names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
-    /// As year, month and day.
+    /// `YYYY-MM-DD`.
     day: String,
     number: u32,
 }
@@ -63,7 +63,7 @@ impl Part {
     }
 }
 
-/// Writes a log into a directory. Each write is a line, and is not buffered.
+/// Writes a log into a directory. Each write is one line; nothing is buffered.
 #[derive(Debug)]
 pub struct LogFiles {
     dir: PathBuf,
@@ -83,7 +83,8 @@ struct Open {
 }
 
 impl LogFiles {
-    /// Logs into `dir`, which must exist: of the newest `days` days, `day_bytes` of each. Fails if there can be no file.
+    /// Logs into `dir`, which must exist, and keeps the newest `days` days with at most `day_bytes` each. Fails if the
+    /// first file cannot be opened.
     pub fn open(dir: &Path, days: usize, day_bytes: u64) -> io::Result<Self> {
         let part_bytes = day_bytes / PARTS_MAX as u64;
         let mut files = Self { dir: dir.to_owned(), days, part_bytes, open: None, lost: 0, is_torn: false };
@@ -97,13 +98,13 @@ impl LogFiles {
         let open = self.make_room(day, line.len() as u64)?;
         let before = open.bytes;
         let written = open.file.write_all(torn).and_then(|()| open.file.write_all(line));
-        // A disk that gets full takes the beginning of a line.
+        // A disk that fills up may take only the beginning of a line.
         open.bytes = open.file.metadata().map_or(before, |metadata| metadata.len());
         self.is_torn = written.is_err() && (was_torn || open.bytes > before);
         written
     }
 
-    /// The file for a line of so many bytes. Whatever has to go goes first: the disk may be full.
+    /// Returns the file for a line of `line_bytes`. Old files are removed first, because the disk may be full.
     fn make_room(&mut self, day: &str, line_bytes: u64) -> io::Result<&mut Open> {
         let open = match self.open.take() {
             Some(open) => open,
@@ -111,7 +112,7 @@ impl LogFiles {
         };
         let is_full = open.bytes > 0 && open.bytes + line_bytes > self.part_bytes;
         let next = match &open.part {
-            // A clock that was put back names no older files.
+            // After the clock was set back, lines go on in the newest file.
             part if *part.day < *day => Some(Part { day: day.to_owned(), number: 0 }),
             part => is_full.then(|| part.next()),
         };
@@ -122,7 +123,7 @@ impl LogFiles {
         Ok(self.open.insert(open))
     }
 
-    /// Opens a file at its end: the part, or the day's first.
+    /// Opens `part`, or the day's first file, for appending.
     fn append(&self, part: Option<Part>, day: &str) -> io::Result<Open> {
         let part = part.unwrap_or_else(|| Part { day: day.to_owned(), number: 0 });
         self.prune(&part)?;
@@ -135,7 +136,7 @@ impl LogFiles {
         Ok(names(&self.dir)?.iter().filter_map(|name| Part::parse(name)).max())
     }
 
-    /// Removes what is too much once `part` is there.
+    /// Removes what exceeds the bounds once `part` exists.
     fn prune(&self, part: &Part) -> io::Result<()> {
         let mut parts: Vec<Part> = names(&self.dir)?.iter().filter_map(|name| Part::parse(name)).collect();
         parts.push(part.clone());
@@ -158,17 +159,17 @@ impl LogFiles {
 impl Write for LogFiles {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let written = self.write_on(&today(), line);
-        // What is said here comes back as a line of its own, behind those that wait: never in the middle of one.
+        // These events come back through the same writer as lines of their own, after those already queued.
         match &written {
             Ok(()) if self.lost > 0 => {
                 let lines = std::mem::take(&mut self.lost);
-                error!(lines, "lines of the log before this one are lost: they could not be written");
+                error!(lines, "log lines before this one were lost: they could not be written");
             }
             Ok(()) => {}
             Err(error) => {
                 self.lost += 1;
                 if self.lost == 1 {
-                    error!(dir = %self.dir.display(), %error, "the log cannot be written: its lines are lost until it can");
+                    error!(dir = %self.dir.display(), %error, "cannot write the log: lines are lost until this succeeds");
                 }
             }
         }
@@ -180,7 +181,7 @@ impl Write for LogFiles {
     }
 }
 
-/// The date in UTC, as lines are stamped.
+/// Today's date in UTC, like the lines' time stamps.
 fn today() -> String {
     let days = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
         / DAY.as_secs();
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_its_own_days_room_and_the_newest_lines_stay() {
+    fn a_flood_replaces_only_older_lines_of_its_own_day() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = open(dir.path());
         for day in ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"] {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_goes_on_where_the_log_was_and_counts_what_is_there() {
+    fn a_restart_continues_the_log_and_counts_existing_files() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..1_000 {
             let mut files = open(dir.path());
@@ -245,13 +246,13 @@ mod tests {
         assert_eq!(names.len(), PARTS_MAX, "{names:?}");
         let log = whole(dir.path());
         assert!(log.len() as u64 <= DAY_BYTES && log.len() as u64 > DAY_BYTES / 2, "{} bytes", log.len());
-        // A clock that is put back does not have new lines among old ones.
+        // A clock that is set back does not mix new lines with old ones.
         open(dir.path()).write_on("2025-12-31", b"the newest\n").unwrap();
         assert!(whole(dir.path()).ends_with("the newest\n"));
     }
 
     #[test]
-    fn a_full_disk_costs_lines_and_nothing_else() {
+    fn a_full_disk_loses_lines_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = open(dir.path());
         files.write_on(&today(), b"before\n").unwrap();
@@ -261,7 +262,7 @@ mod tests {
             assert!(files.write(LINE).is_err());
         }
         assert_eq!(files.lost, 3);
-        // The first half of a line went in before the disk was full.
+        // The first half of a line was written before the disk was full.
         (&good).write_all(b"half a li").unwrap();
         files.is_torn = true;
         files.open.as_mut().unwrap().file = good;

@@ -1,4 +1,4 @@
-//! What the introducer and a member do alike: start up, say that they are ready, and wait for the end.
+//! The life cycle that the introducer and a member share: start up, announce readiness, wait for a stop signal.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,33 +21,25 @@ use crate::runtime::data_dir::{DataDir, Runtime};
 use crate::runtime::secret_file;
 use crate::runtime::telemetry;
 
-/// Files and connections that a daemon may have open, where the system lets it.
+/// The limit on open files and connections that a daemon asks the system for.
 pub const FILES_MAX: u64 = 16_384;
 const RUNTIME_FILE: &str = "runtime.json";
 
-/// A daemon's context: its locked directory, its logs, its port.
+/// What a daemon process runs on: its locked data directory, its address, its credentials and its logs.
 pub struct ProcessContext {
-    /// The directory.
     pub data_dir: Arc<DataDir>,
-    /// Where others reach it.
+    /// The address that other processes use.
     pub address: SocketAddr,
-    /// What it proves itself with.
     pub credentials: Credentials,
-    /// Where logs go.
     pub log_dir: PathBuf,
-    /// Logs are written until this is dropped.
+    /// Log lines are written until this is dropped.
     pub logs: WorkerGuard,
 }
 
-/// Locks the directory, starts logging, and listens.
+/// Locks the data directory, starts logging and binds the port.
 pub async fn prepare(config: &Common) -> anyhow::Result<(ProcessContext, Listener)> {
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
-    let logs = telemetry::start(
-        &config.log_dir,
-        &config.log,
-        (config.log_files, config.log_day_bytes),
-        config.log_format,
-    )?;
+    let logs = telemetry::start(config)?;
     raise_file_limit();
     let credentials = credentials(config)?;
     let listening = Listener::bind(config.listen, &credentials).await?;
@@ -58,10 +50,10 @@ pub async fn prepare(config: &Common) -> anyhow::Result<(ProcessContext, Listene
     Ok((ProcessContext { data_dir, address, credentials, log_dir: config.log_dir.clone(), logs }, listening))
 }
 
-/// What the settings' secret gives, and goes on giving as the file changes.
+/// The credentials from the configured secret; they follow changes of its file.
 fn credentials(config: &Common) -> anyhow::Result<Credentials> {
     let Some(path) = config.secret.clone() else {
-        warn!("insecure: whoever reaches this port may do everything");
+        warn!("insecure mode: anyone who reaches this port may do everything");
         return Ok(Credentials::insecure());
     };
     let secret = Secret::load(&path)?;
@@ -71,7 +63,7 @@ fn credentials(config: &Common) -> anyhow::Result<Credentials> {
     Ok(credentials)
 }
 
-/// Many systems allow 1,024 unless asked for more: fewer than the connections that are served.
+/// Many systems allow 1,024 open files by default, fewer than the connections that a daemon serves.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let allowed = limit.maximum.map_or(FILES_MAX, |maximum| maximum.min(FILES_MAX));
@@ -84,7 +76,7 @@ fn raise_file_limit() {
 }
 
 impl ProcessContext {
-    /// Tells whoever started this process that it is there: the runtime file, and the service manager.
+    /// Announces that this process is ready: in the runtime file, the log, and to the service manager.
     pub fn announce(&self, program: &str, name: &str, node: Option<NodeId>) -> anyhow::Result<()> {
         let runtime = Runtime {
             pid: std::process::id(),
@@ -94,36 +86,36 @@ impl ProcessContext {
             name: name.to_owned(),
             log_dir: self.log_dir.clone(),
         };
-        self.data_dir.write_json(RUNTIME_FILE, &runtime).context("cannot say where this daemon listens")?;
+        self.data_dir.write_json(RUNTIME_FILE, &runtime).context("cannot write the runtime file")?;
         info!(%program, %name, address = %self.address, pid = runtime.pid, version = env!("CARGO_PKG_VERSION"), "ready");
         notify(&[NotifyState::Ready]);
         Ok(())
     }
 
-    /// Tells that this process is about to end.
+    /// Removes the runtime file: this process is about to end.
     pub fn retire(&self) {
         if let Err(error) = self.data_dir.remove(RUNTIME_FILE) {
-            debug!(%error, "the runtime file stays");
+            debug!(%error, "cannot remove the runtime file");
         }
         info!("stopped");
     }
 }
 
-/// Signals that ask this process to stop.
+/// The signals that ask this process to stop.
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    /// Listens for SIGTERM and SIGINT, which from now on do not end the process by themselves.
+    /// Handles SIGTERM and SIGINT from now on: they no longer end the process by themselves.
     pub fn listen() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         Ok(Self { terminate, interrupt })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -134,19 +126,18 @@ impl StopSignals {
     }
 }
 
-/// How long the service manager waits for a sign of life before it ends this process and starts it again, if it does.
+/// The service manager's watchdog time-out, if it has one for this process.
 pub fn watchdog_limit() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-/// Gives that sign.
 pub fn feed_watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// Without a service manager there is nobody to tell.
+/// A missing service manager is no error.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "no service manager was told");
+        debug!(%error, "cannot notify the service manager");
     }
 }

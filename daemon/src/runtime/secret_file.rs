@@ -1,4 +1,4 @@
-//! Follows the file of the cluster's secret, so that a key is replaced without a restart.
+//! Watches the cluster's secret file, so that a key can be rotated without a restart.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,36 +9,41 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// How often it is looked whether the file has changed.
+/// How often the file is checked for changes.
 pub const PERIOD: Duration = Duration::from_secs(2);
 
-/// Hands every change of the file on, as long as this process runs. A file that cannot be used changes nothing.
+/// Applies each change of the file for as long as the process runs. An unusable file changes nothing.
 pub async fn follow(path: PathBuf, credentials: Credentials) {
-    let mut known = stamp(&path);
+    let mut seen = stamp(&path);
     loop {
         sleep(PERIOD).await;
-        let (file, before) = (path.clone(), known);
-        // A slow file system holds nothing else up. The reading itself cannot panic.
-        let Ok((now, read)) = spawn_blocking(move || look(&file, before)).await else { continue };
-        known = now;
-        match read.map(|secret| take(secret?, &credentials)) {
+        let (file, before) = (path.clone(), seen);
+        // Off the runtime's threads: the file system may be slow. Reading cannot panic.
+        let Ok((now, read)) = spawn_blocking(move || read_if_changed(&file, before)).await else { continue };
+        seen = now;
+        match read.map(|secret| apply(secret?, &credentials)) {
             None | Some(Ok(())) => {}
-            Some(Err(error)) => warn!(%error, "the changed secret is not taken: the one read before stays"),
+            Some(Err(error)) => {
+                warn!(%error, "the changed secret file is ignored: the earlier secret stays in use")
+            }
         }
     }
 }
 
-fn take(secret: Secret, credentials: &Credentials) -> Result<(), SecurityError> {
+fn apply(secret: Secret, credentials: &Credentials) -> Result<(), SecurityError> {
     let keys = secret.fingerprints();
     credentials.replace(secret)?;
-    info!(?keys, "the cluster's secret has changed: the first key signs");
+    info!(?keys, "the cluster's secret changed: the first key signs");
     Ok(())
 }
 
-/// The file's stamp, and its secret if the stamp is another than before.
-fn look(path: &Path, before: Option<Stamp>) -> (Option<Stamp>, Option<Result<Secret, SecurityError>>) {
+/// Returns the file's stamp, and its secret if the stamp differs from `before`.
+fn read_if_changed(
+    path: &Path,
+    before: Option<Stamp>,
+) -> (Option<Stamp>, Option<Result<Secret, SecurityError>>) {
     let now = stamp(path);
-    // One that is gone for a moment is being replaced.
+    // A file that is missing for a moment is being replaced.
     let is_changed = now.is_some() && now != before;
     (now.or(before), is_changed.then(|| Secret::load(path)))
 }

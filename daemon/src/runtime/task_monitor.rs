@@ -1,4 +1,4 @@
-//! The tasks that a member cannot do without: one that ends early, by a panic or otherwise, must not do so in silence.
+//! Monitors the tasks that a member depends on: if one ends early, by a panic or otherwise, the member stops.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Who started such tasks, and who wants to know of their end. Cheap to clone.
+/// Spawns monitored tasks and reports the first that ends early. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TaskMonitor {
     fault: watch::Sender<Option<String>>,
@@ -20,7 +20,7 @@ impl Default for TaskMonitor {
 }
 
 impl TaskMonitor {
-    /// Runs a task that is to end by `stop` only.
+    /// Spawns a task that may end only after `stop` is cancelled.
     pub fn spawn(
         &self,
         name: &'static str,
@@ -31,35 +31,35 @@ impl TaskMonitor {
         tokio::spawn(async move {
             let ended = task.await;
             if let Err(error) = &ended {
-                error!(%error, task = name, "a task failed");
+                error!(%error, task = name, "task failed");
             }
             if ended.is_err() || !stop.is_cancelled() {
-                fault.send_replace(Some(format!("{name} has ended early")));
+                fault.send_replace(Some(format!("the task '{name}' ended early")));
             }
         });
     }
 
-    /// Waits until one has ended early: which.
+    /// Waits until a task ends early, and says which.
     pub async fn fault(&self) -> String {
         let mut fault = self.fault.subscribe();
         match fault.wait_for(Option::is_some).await {
             Ok(fault) => fault.clone().unwrap_or_default(),
-            // The sender is this one.
+            // `self` holds the sender.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// Feeds a watchdog that bites after `limit`, for as long as the tasks that matter take their turns: what feeds it is their
-/// progress, not the mere running of this process. Does not end.
-pub async fn watch<RequestPermit: Future<Output = ()>>(
+/// Feeds a watchdog with the time-out `limit` for as long as `progress` completes: a process that runs while its tasks
+/// are stuck must not feed it. Never returns.
+pub async fn feed_while_progressing<Progress: Future<Output = ()>>(
     limit: Option<Duration>,
-    turn: impl Fn() -> RequestPermit,
+    progress: impl Fn() -> Progress,
     feed: impl Fn(),
 ) {
     let Some(limit) = limit else { return std::future::pending().await };
     loop {
-        turn().await;
+        progress().await;
         feed();
         tokio::time::sleep(limit / 3).await;
     }
@@ -72,30 +72,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_watchdog_is_fed_while_turns_are_taken_and_no_longer() {
-        let (turns, fed) = (Cell::new(0), Cell::new(0));
-        let turn = || {
-            turns.set(turns.get() + 1);
-            let is_stuck = turns.get() > 4;
+    async fn a_watchdog_is_fed_only_while_tasks_progress() {
+        let (calls, fed) = (Cell::new(0), Cell::new(0));
+        let progress = || {
+            calls.set(calls.get() + 1);
+            let is_stuck = calls.get() > 4;
             async move {
                 if is_stuck {
                     std::future::pending::<()>().await;
                 }
             }
         };
-        let watch = watch(Some(Duration::from_millis(3)), turn, || fed.set(fed.get() + 1));
+        let watch =
+            feed_while_progressing(Some(Duration::from_millis(3)), progress, || fed.set(fed.get() + 1));
         assert!(tokio::time::timeout(Duration::from_millis(500), watch).await.is_err());
         assert_eq!(fed.get(), 4);
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_or_returns_early_is_a_fault_and_one_that_was_stopped_is_none() {
+    async fn a_task_that_panics_or_returns_early_is_a_fault_and_a_stopped_one_is_not() {
         let panics: fn() = || panic!("on purpose");
         let returns: fn() = || {};
         for (name, work) in [("the first", panics), ("the second", returns)] {
             let monitor = TaskMonitor::default();
             monitor.spawn(name, CancellationToken::new(), async move { work() });
-            assert_eq!(monitor.fault().await, format!("{name} has ended early"));
+            assert_eq!(monitor.fault().await, format!("the task '{name}' ended early"));
         }
         let (monitor, stop) = (TaskMonitor::default(), CancellationToken::new());
         let stopped = stop.clone();

@@ -1,9 +1,9 @@
-//! Logs: files of bounded count and size ([`crate::runtime::log_files`]), and start, stop and errors on standard error for whoever
-//! watches, as systemd's journal does.
+//! Logging: to files of bounded count and size ([`crate::runtime::log_files`]); start, stop and errors also go to standard
+//! error, for systemd's journal.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
@@ -13,80 +13,57 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use crate::config::LogFormat;
+use crate::config::{Common, LogFormat};
 use crate::runtime::log_files::LogFiles;
 
-/// Who tells of start and stop.
-const LIFE: &str = "idunno_daemon::process";
+/// The log target of start and stop.
+const LIFECYCLE: &str = "idunno_daemon::runtime::process";
 
-/// Why logging cannot start.
+/// Logging cannot start.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
-    /// The directory cannot be made.
-    #[error("cannot make the log directory {path}: {source}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The first file cannot be opened.
+    #[error("cannot create the log directory {path}: {source}")]
+    Directory { path: PathBuf, source: io::Error },
     #[error("cannot open a log file in {path}: {source}")]
-    File {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The filter is not valid.
-    #[error("'log' = {filter:?} is not a filter: {source}")]
-    Filter {
-        /// The filter.
-        filter: String,
-        /// Why.
-        source: tracing_subscriber::filter::ParseError,
-    },
-    /// There is logging already.
-    #[error("logging was started twice: {0}")]
+    #[error("'log' = {filter:?} is not a valid tracing filter: {source}")]
+    Filter { filter: String, source: tracing_subscriber::filter::ParseError },
+    #[error("logging has already been started: {0}")]
     Twice(#[from] TryInitError),
 }
 
-/// Starts logging into `dir`, of so many days, and so many bytes of each. Log lines are written until the guard is dropped.
-pub fn start(
-    dir: &Path,
-    filter: &str,
-    (days, day_bytes): (usize, u64),
-    format: LogFormat,
-) -> Result<WorkerGuard, TelemetryError> {
-    fs::create_dir_all(dir)
-        .map_err(|source| TelemetryError::Directory { path: dir.to_path_buf(), source })?;
-    let files = LogFiles::open(dir, days, day_bytes)
-        .map_err(|source| TelemetryError::File { path: dir.to_path_buf(), source })?;
+/// Starts logging as configured. Lines are written until the guard is dropped.
+pub fn start(config: &Common) -> Result<WorkerGuard, TelemetryError> {
+    let dir = &config.log_dir;
+    fs::create_dir_all(dir).map_err(|source| TelemetryError::Directory { path: dir.clone(), source })?;
+    let files = LogFiles::open(dir, config.log_files, config.log_day_bytes)
+        .map_err(|source| TelemetryError::File { path: dir.clone(), source })?;
     let (writer, guard) = tracing_appender::non_blocking(files);
-    // The consensus library complains of a dead peer many times a second; what matters of it the daemon logs itself.
-    // The audit is told whatever else is not, unless it is named itself.
-    let directives = format!("openraft=off,audit=info,{filter}");
+    // openraft reports a dead peer many times a second; the daemon logs what matters of that itself. The audit trail is
+    // always logged, unless the user's filter names it.
+    let directives = format!("openraft=off,audit=info,{}", config.log);
     let filter = EnvFilter::try_new(&directives)
-        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    // What complains of a line that cannot be written panics when standard error cannot be written either.
+        .map_err(|source| TelemetryError::Filter { filter: config.log.clone(), source })?;
+    // With `log_internal_errors`, a line that cannot be written would panic if standard error cannot be written either.
     let file = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(writer);
-    let file = match format {
+    let file = match config.log_format {
         LogFormat::Human => file.boxed(),
         LogFormat::Json => file.json().boxed(),
     };
-    let watchers = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
-    // Without the consensus library here too: what it calls an error is often none.
-    let told = Targets::new()
+    let stderr = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
+    // Without openraft here too: much of what it logs as an error is none.
+    let important = Targets::new()
         .with_default(LevelFilter::ERROR)
-        .with_target(LIFE, LevelFilter::INFO)
+        .with_target(LIFECYCLE, LevelFilter::INFO)
         .with_target("openraft", LevelFilter::OFF);
-    let (file, watchers) = (file.with_filter(filter), watchers.with_filter(told));
-    tracing_subscriber::registry().with(file).with(watchers).try_init()?;
+    let (file, stderr) = (file.with_filter(filter), stderr.with_filter(important));
+    tracing_subscriber::registry().with(file).with(stderr).try_init()?;
     log_panics();
     Ok(guard)
 }
 
-/// A panic in any task is in the log, not only on a terminal that nobody sees.
+/// Logs panics of all tasks: standard error may be a terminal that nobody watches.
 fn log_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,6 +1,6 @@
-"""IDunno's model server: predefined models behind the Open Inference Protocol v2.
+"""IDunno's model server: predefined models and users' own behind the Open Inference Protocol v2.
 
-Importing this package imports nothing heavy: a local cluster starts seven of these servers on two cores, so numpy,
+Importing the package loads no heavy library. A local cluster starts seven of these servers on two cores, so numpy,
 onnxruntime, Pillow, onnx and scikit-learn are imported where they are first used.
 """
 

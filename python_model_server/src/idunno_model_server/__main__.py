@@ -1,4 +1,4 @@
-"""`python -m idunno_model_server`: one process, one port, until SIGTERM."""
+"""`python -m idunno_model_server`: serves on one port until SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,22 +16,23 @@ from pathlib import Path
 import uvicorn
 
 from .app import Limits, create_app
-from .connection import BoundedConnection
-from .faults import ENVIRONMENT as FAULTS_ENVIRONMENT
+from .errors import FaultPlanError
+from .fault_injection import ENVIRONMENT as FAULTS_ENVIRONMENT
+from .http_connection import BoundedConnection
 from .models import registry
-from .plugins import default_folder, discover
-from .process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
+from .os_process import die_with_parent, listen, lower_priority, one_thread_per_library, write_port_file
+from .user_models import default_folder, discover
 
 MIB = 1024 * 1024
 THREADS_MAX = 256
 
 
 def cores() -> int:
-    """The cores this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _integer(low: int, high: int) -> object:
+def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         value = int(text)
         if not low <= value <= high:
@@ -45,32 +46,28 @@ def _integer(low: int, high: int) -> object:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m idunno_model_server",
-        description="Serve IDunno's predefined models over the Open Inference Protocol v2.",
+        description="Serve predefined models and your own over the Open Inference Protocol v2.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on: this machine's own only, for there is no authentication",
-    )
-    add("--port", type=_integer(0, 65535), default=8080, help="0 takes a free port")
-    add("--port-file", type=Path, help="file that receives the port once the server listens")
+    add("--host", default="127.0.0.1", help="loopback address to listen on: there is no authentication")
+    add("--port", type=_integer(0, 65535), default=8080, help="0 picks a free port")
+    add("--port-file", type=Path, help="file to write the port to once the server listens")
     add("--work-dir", type=Path, help="folder for artefacts, used by this process alone")
-    add("--models-dir", type=Path, default=default_folder(), help="folder of your own models: see ADDING_A_MODEL.md")
-    add("--check-models", action="store_true", help="say what is in that folder and end; code 1 if a file is broken")
-    add("--threads", type=_integer(1, THREADS_MAX), default=cores(), help="inputs that are processed at once")
-    add("--nice", type=_integer(0, 19), default=10, help="how far to lower the CPU priority")
-    add("--max-calls", type=_integer(1, 1024), default=8, help="infer calls running or waiting; more get 503")
-    add("--max-body-mib", type=_integer(1, 4096), default=256, help="largest infer request; a larger one gets 413")
-    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a head or a body to arrive; then 408")
+    add("--models-dir", type=Path, default=default_folder(), help="folder of your own models, see ADDING_A_MODEL.md")
+    add("--check-models", action="store_true", help="list that folder's models and exit; code 1 if a file is broken")
+    add("--threads", type=_integer(1, THREADS_MAX), default=cores(), help="inputs processed at once")
+    add("--nice", type=_integer(0, 19), default=10, help="added to the niceness of the process")
+    add("--max-calls", type=_integer(1, 1024), default=8, help="infer requests running or waiting; more get 503")
+    add("--max-body-mib", type=_integer(1, 4096), default=256, help="largest infer request; larger ones get 413")
+    add("--body-timeout", type=_integer(1, 3600), default=60, help="seconds for a head or a body to arrive, else 408")
     add(
         "--die-with-parent",
         type=int,
         nargs="?",
         const=0,
         metavar="PID",
-        help="end at once when the parent process does; a parent that passes its own PID closes the start-up race",
+        help="exit as soon as the parent process does; with the parent's PID, also if it died during start-up",
     )
     options = parser.parse_args(arguments)
     if options.work_dir is None and not options.check_models:
@@ -79,7 +76,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_models(folder: Path) -> int:
-    """Says what the server would offer from a folder."""
+    """Lists what the server would offer from a folder. Returns the exit code."""
     found = discover(folder, registry())
     for model in found.models.values():
         print(f"{model.name}: {model.description}")
@@ -90,7 +87,7 @@ def check_models(folder: Path) -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, announcing its port, and ending with code 0 after SIGTERM (uvicorn would raise the signal again)."""
+    """uvicorn that announces its port, and exits with code 0 after SIGTERM instead of raising the signal again."""
 
     def __init__(self, config: uvicorn.Config, port_file: Path | None) -> None:
         super().__init__(config)
@@ -104,7 +101,7 @@ class _Server(uvicorn.Server):
         yield
 
     def _stop(self) -> None:
-        """The first signal drains: running calls are finished. A second one ends at once."""
+        """The first signal lets running requests finish; a second one exits at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -115,8 +112,8 @@ class _Server(uvicorn.Server):
         host, port = sockets[0].getsockname()[:2]
         if self._port_file is not None:
             write_port_file(self._port_file, port)
-        shown = f"[{host}]" if ":" in host else host
-        print(f"listening on http://{shown}:{port}", flush=True)
+        url_host = f"[{host}]" if ":" in host else host
+        print(f"listening on http://{url_host}:{port}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     limits = Limits(
         threads=options.threads,
-        calls_max=options.max_calls,
+        requests_max=options.max_calls,
         body_bytes_max=options.max_body_mib * MIB,
         body_s_max=options.body_timeout,
     )
@@ -143,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"cannot use work folder {options.work_dir}: {error}", file=sys.stderr)
         return 1
-    except ValueError as error:
+    except FaultPlanError as error:
         print(f"cannot use {FAULTS_ENVIRONMENT}: {error}", file=sys.stderr)
         return 1
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""What a user's model may rely on: these names stay through upgrades (see ADDING_A_MODEL.md)."""
+"""What a user's model may import. These names stay compatible across upgrades, see ADDING_A_MODEL.md."""
 
 from .errors import DatasetError, RowError
 from .models.base import Model, Runner, encode_top

@@ -1,8 +1,9 @@
-"""The HTTP surface: the Open Inference Protocol v2 with three extensions, and the "idunno" extension for training.
+"""The HTTP interface: the Open Inference Protocol v2 with three of its extensions, and `idunno` for training.
 
-Handlers parse, call one thing, and render; what they call decides. Every error body is {"error": "..."}.
+Handlers parse a request, call one function and render its result; policy belongs to the functions that they call. Every
+error body is {"error": "..."}.
 
-Bounds: body sizes (413), the time a body may take to arrive (408), infer calls at once (503).
+Bounds: body sizes (413), the time that a body may take to arrive (408), concurrent infer requests (503).
 """
 
 from __future__ import annotations
@@ -10,30 +11,29 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from . import __version__, protocol
-from .artefacts import ArtefactStore, check_version
-from .bodies import arriving_within, body_chunks, json_response, read_body, read_object, while_connected
+from . import __version__, open_inference
+from .artefact_store import ArtefactStore, check_version
 from .errors import ApiError, ParameterError
-from .faults import ENVIRONMENT, FAULTS_PATH, Faults
-from .inference import InferencePool
-from .models import registry
+from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
+from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
+from .http_response import ERROR_HANDLERS, json_response
+from .inference_pool import InferencePool
+from .models import Model, registry
 from .parameters import Value, resolve
-from .plugins import discover
-from .repository import Entry, Repository
-from .training import Training
+from .repository import Repository
+from .training_tasks import TrainingTasks
+from .user_models import discover
 
 SERVER_NAME = "idunno-model-server"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics", "idunno"]
@@ -44,12 +44,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on."""
+    """The load that one server accepts."""
 
     threads: int
     """Rows that run at once, 1 to 256."""
-    calls_max: int = 8
-    """Infer calls running or waiting; each may hold `body_bytes_max` of memory."""
+    requests_max: int = 8
+    """Infer requests running or waiting. Each may hold `body_bytes_max` of memory."""
     body_bytes_max: int = 256 * 1024 * 1024
     artefact_bytes_max: int = 1024 * 1024 * 1024
     body_s_max: int = 60
@@ -57,17 +57,17 @@ class Limits:
 
 
 class Server:
-    """The handlers, and what they share."""
+    """The handlers and their shared state."""
 
     def __init__(self, work_dir: Path, models_dir: Path, limits: Limits) -> None:
         self.limits = limits
-        store = ArtefactStore(work_dir, limits.artefact_bytes_max)
         predefined = registry()
         found = discover(models_dir, predefined)
         self.broken = found.broken
+        store = ArtefactStore(work_dir, limits.artefact_bytes_max)
         self.repository = Repository({**predefined, **found.models}, store)
-        self.training = Training(work_dir, models_dir)
-        self.pool = InferencePool(limits.threads, limits.calls_max)
+        self.training = TrainingTasks(work_dir, models_dir)
+        self.pool = InferencePool(limits.threads, limits.requests_max)
 
     # --- health and metadata ---
 
@@ -75,7 +75,7 @@ class Server:
         return json_response({"live": True})
 
     async def ready(self, _request: Request) -> Response:
-        """The server takes calls; whether a model does is the model's own ready call."""
+        """Whether the server takes requests. `model_ready` answers for one model."""
         return json_response({"ready": True})
 
     async def metadata(self, _request: Request) -> Response:
@@ -84,65 +84,60 @@ class Server:
     async def model_metadata(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
         version = request.path_params.get("version")
-        if version is not None and version != entry.version:
-            self.repository.serving(entry.model.name, version)  # raises what fits
+        if version is not None:
+            self.repository.loaded(entry.model.name, version)  # raises unless this version is loaded
         rows = [-1]
         value = {
             "name": entry.model.name,
             "versions": [entry.version] if entry.version else [],
             "platform": entry.model.platform,
-            "inputs": [{"name": protocol.INPUT, "datatype": "BYTES", "shape": rows}],
-            "outputs": [{"name": name, "datatype": "BYTES", "shape": rows} for name in protocol.OUTPUTS],
+            "inputs": [{"name": open_inference.INPUT, "datatype": "BYTES", "shape": rows}],
+            "outputs": [{"name": name, "datatype": "BYTES", "shape": rows} for name in open_inference.OUTPUTS],
         }
         return json_response(value)
 
     async def model_ready(self, request: Request) -> Response:
-        entry, _ = self.repository.serving(request.path_params["model"], request.path_params.get("version"))
-        return json_response({"name": entry.model.name, "ready": True})
+        loaded = self.repository.loaded(request.path_params["model"], request.path_params.get("version"))
+        return json_response({"name": loaded.entry.model.name, "ready": True})
 
     # --- inference ---
 
     async def infer(self, request: Request) -> Response:
         name = request.path_params["model"]
-        entry, runner = self.repository.serving(name, request.path_params.get("version"))
-        version = entry.version  # as of now: a load during the call changes the entry, not this call's runner
+        loaded = self.repository.loaded(name, request.path_params.get("version"))
+        statistics = loaded.entry.statistics
         start = time.perf_counter_ns()
         try:
             with self.pool.admit():
                 body = memoryview(await read_body(request, self.limits.body_bytes_max, self.limits.body_s_max))
-                parsed = protocol.parse_infer(body, request.headers.get(protocol.HEADER_LENGTH))
+                parsed = open_inference.parse_infer(body, request.headers.get(open_inference.HEADER_LENGTH))
+                runner = loaded.runner
                 if parsed.parameters:
-                    runner = runner.with_parameters(self._resolved(entry, parsed.parameters))
-                work = self.pool.infer(runner, parsed.rows)
-                outputs, errors, times = await while_connected(request, work)
+                    runner = runner.with_parameters(_resolved(loaded.entry.model, parsed.parameters))
+                result = await while_connected(request, self.pool.infer(runner, parsed.rows))
         except MemoryError:
-            entry.statistics.failed(time.perf_counter_ns() - start)
+            statistics.failed(time.perf_counter_ns() - start)
             raise ApiError(507, f"model {name} ran out of memory on this batch") from None
         except (ApiError, ClientDisconnect):
-            entry.statistics.failed(time.perf_counter_ns() - start)
+            statistics.failed(time.perf_counter_ns() - start)
             raise
         except Exception as error:
-            entry.statistics.failed(time.perf_counter_ns() - start)
+            statistics.failed(time.perf_counter_ns() - start)
             raise ApiError(500, f"model {name} failed: {type(error).__name__}: {error}") from error
-        entry.statistics.succeeded(len(parsed.rows), time.perf_counter_ns() - start, times)
-        tensors = {"output": outputs, "error": errors}
-        content, header_length = protocol.encode_infer(parsed, name, version, tensors)
-        if header_length is None:
-            return Response(content, media_type="application/json")
-        headers = {protocol.HEADER_LENGTH: str(header_length)}
-        return Response(content, 200, headers, "application/octet-stream")
-
-    def _resolved(self, entry: Entry, given: dict[str, Any]) -> dict[str, Value]:
-        try:
-            return resolve(entry.model.name, entry.model.parameters, given)
-        except ParameterError as error:
-            raise ApiError(400, str(error)) from None
+        statistics.succeeded(len(parsed.rows), time.perf_counter_ns() - start, result.times)
+        tensors = {"output": result.outputs, "error": result.errors}
+        response = open_inference.encode_infer(parsed, name, loaded.version, tensors)
+        if response.header_length is None:
+            return Response(response.content, media_type="application/json")
+        headers = {open_inference.HEADER_LENGTH: str(response.header_length)}
+        return Response(response.content, 200, headers, "application/octet-stream")
 
     async def stats(self, request: Request) -> Response:
-        name, version = request.path_params.get("model"), request.path_params.get("version")
+        name = request.path_params.get("model")
+        version = request.path_params.get("version")
         entries = [self.repository.entry(name)] if name else self.repository.entries.values()
         if name and version is not None:
-            self.repository.serving(name, version)  # raises what fits
+            self.repository.loaded(name, version)  # raises unless this version is loaded
         rows = [entry.statistics.as_json(entry.model.name, entry.version) for entry in entries]
         return json_response({"model_stats": rows})
 
@@ -154,10 +149,10 @@ class Server:
         return json_response([row for row in rows if not only_ready or row["state"] == "READY"])
 
     async def load(self, request: Request) -> Response:
-        options = protocol.parameters(await read_object(request))
+        options = open_inference.parameters(await read_object(request))
         unknown = sorted(options.keys() - {"version"})
-        if unknown:  # such as Triton's "config": what is not followed must not look as if it were
-            raise ApiError(400, f'unknown load parameter {unknown[0]!r}: there is "version"')
+        if unknown:  # such as Triton's "config": ignoring it would look like obeying it
+            raise ApiError(400, f'unknown load parameter {unknown[0]!r}; known parameters: "version"')
         entry = await self.repository.load(request.path_params["model"], options.get("version"))
         return json_response(entry.as_json())
 
@@ -181,17 +176,18 @@ class Server:
         return json_response({"models": rows, "broken": broken})
 
     async def check_parameters(self, request: Request) -> Response:
-        """What a job's parameters come to: asked before it starts, so that no batch fails for them."""
+        """Checks a job's parameters before it starts, so that no batch fails because of them."""
         entry = self.repository.entry(request.path_params["model"])
-        given = protocol.parameters(await read_object(request))
-        return json_response({"parameters": self._resolved(entry, given)})
+        given = open_inference.parameters(await read_object(request))
+        return json_response({"parameters": _resolved(entry.model, given)})
 
     async def train(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
         options = await read_object(request)
-        seed, dataset = options.get("seed", 0), options.get("dataset")
+        seed = options.get("seed", 0)
         if type(seed) is not int or not 0 <= seed <= SEED_MAX:
             raise ApiError(400, f'"seed" must be an integer from 0 to {SEED_MAX}')
+        dataset = options.get("dataset")
         if dataset is not None and (not isinstance(dataset, str) or "\0" in dataset):
             raise ApiError(400, '"dataset" must be the path of a folder or file')
         task = self.training.start(entry.model, seed, Path(dataset) if dataset is not None else None)
@@ -204,56 +200,42 @@ class Server:
         return json_response((await self.training.cancel(request.path_params["task"])).as_json())
 
     async def task_artefact(self, request: Request) -> Response:
-        artefact, _ = self.training.task(request.path_params["task"]).results()
+        artefact = self.training.task(request.path_params["task"]).artefact()
         return FileResponse(artefact, media_type="application/octet-stream")
 
     async def task_metrics(self, request: Request) -> Response:
-        _, metrics = self.training.task(request.path_params["task"]).results()
-        return FileResponse(metrics, media_type="application/json")
-
-    async def faults_are_off(self, _request: Request) -> Response:
-        """Where they are on, `Faults` answers before this does."""
-        raise ApiError(403, f"fault switches are for tests: start the server with {ENVIRONMENT}={{}}")
+        document = self.training.task(request.path_params["task"]).metrics_document()
+        return FileResponse(document, media_type="application/json")
 
     async def put_artefact(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
         version = check_version(request.path_params["version"])
         chunks = body_chunks(request, self.limits.artefact_bytes_max)
         try:
-            async with arriving_within(self.limits.body_s_max):
+            async with body_deadline(self.limits.body_s_max):
                 size = await self.repository.store.write(entry.model, version, chunks, entry.version or None)
         except OSError as error:
             raise ApiError(507, f"cannot store version {version} of model {entry.model.name}: {error}") from error
         return json_response({"model": entry.model.name, "version": version, "bytes": size}, 201)
 
-
-async def _api_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
-    return json_response({"error": error.message}, error.status, headers)
+    async def refuse_faults(self, _request: Request) -> Response:
+        """Reached only without fault injection; with it, `FaultInjector` handles the request."""
+        raise ApiError(403, f"fault injection is for tests: start the server with {ENVIRONMENT}={{}}")
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return json_response({"error": message}, error.status_code, dict(error.headers or {}))
-
-
-async def _client_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it
-
-
-async def _unexpected(_request: Request, error: Exception) -> Response:
-    return json_response({"error": f"internal error: {type(error).__name__}: {error}"}, 500)
+def _resolved(model: Model, given: Mapping[str, object]) -> dict[str, Value]:
+    try:
+        return resolve(model.name, model.parameters, given)
+    except ParameterError as error:
+        raise ApiError(400, str(error)) from None
 
 
 def _routes(server: Server) -> list[Route]:
-    def both(path: str, handler: Handler, method: str) -> list[Route]:
-        """A call about a model, with or without a version."""
-        base, tail = "/v2/models/{model}", path
+    def model_routes(path: str, handler: Handler, method: str) -> list[Route]:
+        """The same path with and without a version."""
         return [
-            Route(base + tail, handler, methods=[method]),
-            Route(base + "/versions/{version}" + tail, handler, methods=[method]),
+            Route("/v2/models/{model}" + path, handler, methods=[method]),
+            Route("/v2/models/{model}/versions/{version}" + path, handler, methods=[method]),
         ]
 
     return [
@@ -261,14 +243,14 @@ def _routes(server: Server) -> list[Route]:
         Route("/v2/health/ready", server.ready),
         Route("/v2", server.metadata),
         Route("/v2/models/stats", server.stats),
-        *both("", server.model_metadata, "GET"),
-        *both("/ready", server.model_ready, "GET"),
-        *both("/infer", server.infer, "POST"),
-        *both("/stats", server.stats, "GET"),
+        *model_routes("", server.model_metadata, "GET"),
+        *model_routes("/ready", server.model_ready, "GET"),
+        *model_routes("/infer", server.infer, "POST"),
+        *model_routes("/stats", server.stats, "GET"),
         Route("/v2/repository/index", server.index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", server.load, methods=["POST"]),
         Route("/v2/repository/models/{model}/unload", server.unload, methods=["POST"]),
-        Route(FAULTS_PATH, server.faults_are_off, methods=["GET", "POST"]),
+        Route(FAULTS_PATH, server.refuse_faults, methods=["GET", "POST"]),
         Route("/idunno/models", server.models),
         Route("/idunno/models/{model}/parameters", server.check_parameters, methods=["POST"]),
         Route("/idunno/models/{model}/train", server.train, methods=["POST"]),
@@ -280,10 +262,10 @@ def _routes(server: Server) -> list[Route]:
     ]
 
 
-def create_app(work_dir: Path, models_dir: Path, limits: Limits, faults: str | None = None) -> ASGIApp:
-    """The ASGI application. `work_dir` is created; it belongs to this process alone.
+def create_app(work_dir: Path, models_dir: Path, limits: Limits, fault_plan: str | None = None) -> ASGIApp:
+    """The ASGI application. `work_dir` is created, and must belong to this process alone.
 
-    `faults` is for tests only, see `faults.py`. Raises ValueError where it cannot be read.
+    `fault_plan` is for tests, see `fault_injection`. Raises FaultPlanError, and OSError for an unusable `work_dir`.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     server = Server(work_dir, models_dir, limits)
@@ -296,11 +278,5 @@ def create_app(work_dir: Path, models_dir: Path, limits: Limits, faults: str | N
         await server.training.close()
         await asyncio.to_thread(server.pool.close)
 
-    handlers = {
-        ApiError: _api_error,
-        HTTPException: _http_error,
-        ClientDisconnect: _client_gone,
-        Exception: _unexpected,
-    }
-    app = Starlette(routes=_routes(server), exception_handlers=handlers, lifespan=lifespan)
-    return app if faults is None else Faults(app, faults)
+    app = Starlette(routes=_routes(server), exception_handlers=ERROR_HANDLERS, lifespan=lifespan)
+    return app if fault_plan is None else FaultInjector(app, fault_plan)

@@ -1,12 +1,12 @@
-"""The errors that cross a boundary: to the HTTP client, to one row of a batch, to the trainer's caller."""
+"""The exceptions that callers of this package handle, one class per operation."""
 
 from __future__ import annotations
 
 
 class ApiError(Exception):
-    """Ends one HTTP call with a status and a message that names the thing at fault.
+    """Ends one HTTP request with a status and a message that names what is at fault.
 
-    `retry_after_s` tells the client that the same call may succeed later.
+    `retry_after_s` tells the client that the same request may succeed later.
     """
 
     def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
@@ -17,16 +17,40 @@ class ApiError(Exception):
 
 
 class RowError(Exception):
-    """One input cannot be answered, for good. It becomes the row's "error" and does not fail the batch."""
-
-
-class MissingPackageError(Exception):
-    """A package that is installed for its files (weights, photos) is not there. The message names the command."""
-
-
-class DatasetError(Exception):
-    """A data set cannot be read. The message names the file, and the line where there is one."""
+    """An input can never be answered. Its row carries the message as `error`; the rest of the batch is unaffected."""
 
 
 class ParameterError(Exception):
-    """A parameter of a call is unknown to the model, or its value does not fit."""
+    """A request sets a parameter that the model does not declare, or a value that the declaration does not allow."""
+
+
+class DatasetError(Exception):
+    """A dataset cannot be read. The message names the file and, where there is one, the line."""
+
+
+class MakeDatasetError(Exception):
+    """A sample dataset cannot be generated from the installed packages."""
+
+
+class MissingPackageError(Exception):
+    """A package with needed files (weights, photos, tables) is not installed. The message says how to install it."""
+
+
+class ModelFileError(Exception):
+    """A user's model file breaks a rule. The message names the class and the rule."""
+
+
+class ModelLoadError(Exception):
+    """An artefact does not belong to its model, or `load` or `encode` returned the wrong type."""
+
+
+class TrainingError(Exception):
+    """A training failed. The message is the training process's own, if it reported one."""
+
+
+class ConversionError(Exception):
+    """A weights file does not fit the network that it is converted to."""
+
+
+class FaultPlanError(Exception):
+    """A fault-injection plan is invalid. The message names the entry."""

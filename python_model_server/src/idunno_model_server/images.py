@@ -1,4 +1,4 @@
-"""Opens untrusted image files. Whatever a decoder says about hostile bytes becomes one short, plain RowError."""
+"""Opens untrusted image files. Any decoder error becomes a short RowError."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 MAX_PIXELS = 64 * 1024 * 1024
-"""About 190 MB decoded. A few kilobytes can announce more pixels than the machine has memory for."""
+"""About 190 MB decoded. A file of a few kilobytes can announce more pixels than fit into memory."""
 
-# Decoders inside Pillow or its bundled libraries. EPS is left out on purpose: it starts an external interpreter.
+# Decoders inside Pillow or its bundled libraries. EPS is left out because it starts an external interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 ERROR_CHARACTERS_MAX = 120
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files of a folder that are images by their names, sorted."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    """The files of a folder whose suffix is that of an image, sorted."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 @functools.cache
 def _pillow() -> ModuleType:
-    """Pillow with its own bomb check switched off: it only warns below twice its limit. Ours is exact."""
+    """Pillow without its own decompression-bomb check, which only warns below twice its limit. MAX_PIXELS is exact."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None
@@ -37,7 +37,7 @@ def _pillow() -> ModuleType:
 
 
 def open_image(content: bytes | memoryview, mode: str) -> PillowImage.Image:
-    """Decodes a whole image file into the given Pillow mode ("RGB", "L"). Raises RowError."""
+    """Decodes a whole image file to a Pillow mode, "RGB" or "L". Raises RowError."""
     pillow = _pillow()
     if not len(content):
         raise RowError("empty file")
@@ -51,8 +51,9 @@ def open_image(content: bytes | memoryview, mode: str) -> PillowImage.Image:
     if pixels > MAX_PIXELS:
         raise RowError(f"image has {pixels} pixels, at most {MAX_PIXELS} are allowed")
     try:
-        image.load()  # reads the pixels, and so finds a truncated file
-        return image if image.mode == mode else image.convert(mode)
+        image.load()  # decodes all pixels, and so detects a truncated file
+        converted: PillowImage.Image = image if image.mode == mode else image.convert(mode)
+        return converted
     except MemoryError:
         raise
     except Exception as error:
@@ -61,7 +62,7 @@ def open_image(content: bytes | memoryview, mode: str) -> PillowImage.Image:
 
 
 def gradient(side: int, mode: str, image_format: str) -> bytes:
-    """A small generated image file, the same bytes every time: what the canaries are made of."""
+    """A small generated image file for canaries, the same bytes every time."""
     buffer = io.BytesIO()
     _pillow().linear_gradient("L").resize((side, side)).convert(mode).save(buffer, image_format)
     return buffer.getvalue()

@@ -1,30 +1,42 @@
-"""Which version of which model is loaded: the protocol's model repository extension.
+"""Which version of each model is loaded: the protocol's model repository extension.
 
-Invariants: at most one version of a model serves at a time; a version serves only after it answered its canary; a
-load that fails leaves what served before; a call that runs keeps its runner, whatever is loaded or unloaded meanwhile.
+Invariants: at most one version of a model serves at a time; a version serves only once it has answered its canary; a
+load that fails leaves the loaded version in place; a running request keeps its runner, whatever is loaded or unloaded
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from .artefacts import ArtefactStore, check_version
-from .errors import ApiError
+from .artefact_store import ArtefactStore, check_version
+from .errors import ApiError, ModelLoadError
 from .models import Model, Runner
 from .parameters import resolve
 from .statistics import ModelStatistics
 
 RETRY_AFTER_S = 1
+REASON_CHARACTERS_MAX = 300
+
+
+class ModelState(StrEnum):
+    """The states of the model repository extension."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
 
 
 @dataclass
-class Entry:
-    """One predefined model on this server."""
+class ModelEntry:
+    """One model, predefined or a user's, with its loaded version."""
 
     model: Model
     runner: Runner | None = None
@@ -34,10 +46,10 @@ class Entry:
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
 
     @property
-    def state(self) -> str:
-        if self.loading and self.runner is None:
-            return "LOADING"
-        return "READY" if self.runner is not None else "UNAVAILABLE"
+    def state(self) -> ModelState:
+        if self.runner is not None:
+            return ModelState.READY
+        return ModelState.LOADING if self.loading else ModelState.UNAVAILABLE
 
     def as_json(self) -> dict[str, Any]:
         """One element of the repository index."""
@@ -45,27 +57,36 @@ class Entry:
             "name": self.model.name,
             "version": self.version,
             "state": self.state,
-            "reason": "" if self.state == "READY" else self.reason,
+            "reason": "" if self.state == ModelState.READY else self.reason,
         }
 
 
-class Repository:
-    """All predefined models. Owned by the event loop; loading happens in a thread, one load at a time."""
+@dataclass(frozen=True)
+class LoadedModel:
+    """A version as of one moment. A load or unload during a request changes the entry, not this."""
 
-    def __init__(self, models: dict[str, Model], store: ArtefactStore) -> None:
-        self.entries = {name: Entry(model) for name, model in models.items()}
+    entry: ModelEntry
+    version: str
+    runner: Runner
+
+
+class Repository:
+    """All models of this server. Owned by the event loop; loading happens in a thread, one model at a time."""
+
+    def __init__(self, models: Mapping[str, Model], store: ArtefactStore) -> None:
+        self.entries = {name: ModelEntry(model) for name, model in models.items()}
         self.store = store
         self._one_load = asyncio.Lock()
 
-    def entry(self, name: str) -> Entry:
-        """Raises ApiError 404 for a name that is no predefined model."""
+    def entry(self, name: str) -> ModelEntry:
+        """Raises ApiError 404."""
         entry = self.entries.get(name)
         if entry is None:
-            raise ApiError(404, f"unknown model {name!r}: there are {', '.join(self.entries)}")
+            raise ApiError(404, f"unknown model {name!r}; known models: {', '.join(self.entries)}")
         return entry
 
-    def serving(self, name: str, version: str | None) -> tuple[Entry, Runner]:
-        """The loaded runner. Raises ApiError 404 for an unknown model or version, 503 for one not loaded."""
+    def loaded(self, name: str, version: str | None) -> LoadedModel:
+        """Raises ApiError 404 for an unknown model or version, 503 for one that is not loaded."""
         entry = self.entry(name)
         if version is not None and version != entry.version:
             check_version(version)
@@ -74,13 +95,13 @@ class Repository:
             raise ApiError(503, f"model {name} version {version} is not loaded", RETRY_AFTER_S)
         if entry.runner is None:
             raise ApiError(503, f"model {name} is not loaded: {entry.reason}", RETRY_AFTER_S)
-        return entry, entry.runner
+        return LoadedModel(entry, entry.version, entry.runner)
 
-    async def load(self, name: str, version: str | None) -> Entry:
-        """Loads a stored version, by default the loaded one or else the one stored last.
+    async def load(self, name: str, version: str | None) -> ModelEntry:
+        """Loads a stored version: by default the one that is loaded, or else the newest.
 
-        A version names its bytes, so loading the loaded one does nothing. Raises ApiError 404 where nothing is
-        stored, 400 where the artefact cannot be loaded or fails its canary.
+        A version identifies its bytes, so loading the loaded one does nothing. Raises ApiError 404 if nothing is
+        stored, 400 if the artefact cannot be loaded or fails its canary.
         """
         entry = self.entry(name)
         async with self._one_load:
@@ -95,36 +116,41 @@ class Repository:
             path = self.store.path(entry.model, version)
             if not path.exists():
                 raise ApiError(404, f"model {name} has no version {version} here: PUT it first")
-            entry.loading, entry.reason = True, f"loading version {version}"
+            entry.loading = True
+            entry.reason = f"loading version {version}"
             try:
                 runner = await asyncio.to_thread(load_and_check, entry.model, path)
             except Exception as error:
-                first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+                first_line = (str(error).splitlines() or [type(error).__name__])[0][:REASON_CHARACTERS_MAX]
                 entry.reason = f"version {version} cannot be loaded: {first_line}"
                 raise ApiError(400, f"model {name} {entry.reason}") from error
             finally:
                 entry.loading = False
-            entry.runner, entry.version, entry.reason = runner, version, ""
+            entry.runner = runner
+            entry.version = version
+            entry.reason = ""
             return entry
 
     async def unload(self, name: str) -> None:
-        """Lets go of the runner; the artefact stays on the disk. Unloading twice is no error."""
+        """Drops the runner; the artefact stays on disk. A model that is not loaded is left as it is."""
         entry = self.entry(name)
         async with self._one_load:
-            entry.runner, entry.version, entry.reason = None, "", "unloaded"
+            entry.runner = None
+            entry.version = ""
+            entry.reason = "unloaded"
 
 
 def load_and_check(model: Model, artefact: Path) -> Runner:
-    """A process that is up is not a model that answers: the canary must be answered, and with JSON."""
-    runner = model.load(artefact)
+    """Loads an artefact and has it answer the model's canary. Raises ModelLoadError, or whatever the model raises."""
+    runner: object = model.load(artefact)
     if not isinstance(runner, Runner):
-        raise TypeError(f"load gave {type(runner).__name__}, not a Runner")
+        raise ModelLoadError(f"load returned {type(runner).__name__}, not a Runner")
     runner = runner.with_parameters(resolve(model.name, model.parameters, {}))
-    answer = runner.answer(model.canary())
+    answer: object = runner.answer(model.canary())
     if not isinstance(answer, bytes):
-        raise TypeError(f"encode gave {type(answer).__name__}, not bytes")
+        raise ModelLoadError(f"encode returned {type(answer).__name__}, not bytes")
     try:
         orjson.loads(answer)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"encode did not give JSON: {error}") from None
+        raise ModelLoadError(f"encode did not return JSON: {error}") from None
     return runner

@@ -1,7 +1,7 @@
 """Counts and durations per model, in the shape of the protocol's statistics extension.
 
-Durations are sums over rows of time spent in worker threads (compute_*), except `queue`: from a call's arrival to
-the start of its first row, and `success` and `fail`: whole calls.
+`compute_*` are sums over rows of the time spent in inference threads; `queue` is from a request's arrival to the start
+of its first row; `success` and `fail` are whole requests.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BATCH_SIZES_MAX = 256
-"""Distinct batch sizes kept apart; calls of further sizes count in the totals only."""
+"""Distinct batch sizes with figures of their own. Requests of any further size count only in the totals."""
 
 COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
 
 @dataclass
 class Duration:
-    """How often, and how long in all."""
+    """A count and a total."""
 
     count: int = 0
     ns: int = 0
@@ -33,11 +33,16 @@ class Duration:
 
 
 @dataclass
-class CallTimes:
-    """What one call took, summed over its rows."""
+class InferTimes:
+    """How long one request took, summed over its rows."""
 
     queue_ns: int = 0
     compute_ns: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COMPUTE, 0))
+
+    def add(self, other: InferTimes) -> None:
+        self.queue_ns += other.queue_ns
+        for name, ns in other.compute_ns.items():
+            self.compute_ns[name] += ns
 
 
 class ModelStatistics:
@@ -45,15 +50,15 @@ class ModelStatistics:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._calls = 0
+        self._requests = 0
         self._last_ms = 0
         self._durations = {name: Duration() for name in ("success", "fail", "queue", *COMPUTE, "cache_hit")}
         self._batches: dict[int, dict[str, Duration]] = {}
 
-    def succeeded(self, rows: int, total_ns: int, times: CallTimes) -> None:
-        """Counts an answered call, whatever its rows' errors."""
+    def succeeded(self, rows: int, total_ns: int, times: InferTimes) -> None:
+        """Counts a request that was answered, even if rows of it failed."""
         self._rows += rows
-        self._calls += 1
+        self._requests += 1
         self._last_ms = time.time_ns() // 1_000_000
         self._durations["success"].add(total_ns)
         self._durations["queue"].add(times.queue_ns)
@@ -65,7 +70,7 @@ class ModelStatistics:
                 self._batches[rows][name].add(ns)
 
     def failed(self, total_ns: int) -> None:
-        """Counts a call that ended in an error or was given up by its client."""
+        """Counts a request that ended in an error or whose client disconnected."""
         self._durations["fail"].add(total_ns)
 
     def as_json(self, name: str, version: str) -> dict[str, Any]:
@@ -75,7 +80,7 @@ class ModelStatistics:
             "version": version,
             "last_inference": self._last_ms,
             "inference_count": self._rows,
-            "execution_count": self._calls,
+            "execution_count": self._requests,
             "inference_stats": {key: value.as_json() for key, value in self._durations.items()},
             "batch_stats": [
                 {"batch_size": size, **{key: value.as_json() for key, value in durations.items()}}

@@ -1,12 +1,12 @@
-"""Labelled examples that a model is trained on, read from a folder or from one file of lines.
+"""Labelled examples to train a model on, read from a folder or from one file.
 
 Forms:
-- a folder with `labels.csv` (columns file,label): the files that it names, in its order;
-- a folder without one: all its files in the order of their names, without labels;
-- `*.jsonl`: one `{"input": TEXT, "label": LABEL}` a line;
+- a folder with `labels.csv` (columns file,label): the files that it lists, in its order;
+- a folder without one: all its files in the order of their names, unlabelled;
+- `*.jsonl`: one `{"input": TEXT, "label": LABEL}` per line;
 - `*.csv`: columns input,label.
 
-The order and the contents are the same on every machine, and `digest` names them: training is repeatable.
+Order and contents are the same on every machine and `digest` identifies them, so that training is repeatable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,62 +26,82 @@ LABELS_FILE = "labels.csv"
 
 @dataclass(frozen=True)
 class Example:
-    """One input, as an infer call would bring it, and its label where there is one."""
+    """One input, in the form an infer request has it, and its label if it has one."""
 
     content: bytes
     label: str | None
 
 
-class Dataset:
-    """Examples in a fixed order. Files of a folder are read as they are iterated over, each time anew."""
+@dataclass(frozen=True)
+class _ExampleFile:
+    """An example whose content is a file, read when it is iterated over."""
 
-    def __init__(self, rows: list[Example | tuple[Path, str | None]]) -> None:
-        self._rows = rows
+    path: Path
+    label: str | None
+
+    def read(self) -> Example:
+        return Example(self.path.read_bytes(), self.label)
+
+
+@dataclass(frozen=True)
+class _CsvRow:
+    line: int
+    value: str
+    label: str | None
+
+
+class Dataset:
+    """Examples in a fixed order. The files of a folder are read on each iteration, not kept in memory."""
+
+    def __init__(self, examples: Sequence[Example | _ExampleFile]) -> None:
+        self._examples = examples
 
     @classmethod
     def open(cls, path: Path) -> Dataset:
-        """Raises DatasetError that names the file, and the line, at fault."""
+        """Raises DatasetError naming the file and line at fault."""
         try:
-            rows = _folder(path) if path.is_dir() else _lines(path)
+            examples = _read_folder(path) if path.is_dir() else _read_file(path)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DatasetError(f"data set {path}: {error}") from None
-        if not rows:
-            raise DatasetError(f"data set {path} is empty")
-        return cls(rows)
+            raise DatasetError(f"dataset {path}: {error}") from None
+        if not examples:
+            raise DatasetError(f"dataset {path} is empty")
+        return cls(examples)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._examples)
 
     def __iter__(self) -> Iterator[Example]:
-        for row in self._rows:
-            yield row if isinstance(row, Example) else Example(row[0].read_bytes(), row[1])
+        for example in self._examples:
+            yield example if isinstance(example, Example) else example.read()
 
     def labels(self) -> list[str]:
-        """The distinct labels, sorted. Raises DatasetError where an example has none."""
-        found = {row.label if isinstance(row, Example) else row[1] for row in self._rows}
-        if None in found:
-            raise DatasetError(f"the data set has examples without a label: name each file's in {LABELS_FILE}")
-        return sorted(label for label in found if label is not None)
+        """The distinct labels, sorted. Raises DatasetError if an example has none."""
+        labels = {example.label for example in self._examples}
+        if None in labels:
+            raise DatasetError(f"the dataset has unlabelled examples: give each file a label in {LABELS_FILE}")
+        return sorted(label for label in labels if label is not None)
 
     def split(self, held_out: float, seed: int) -> tuple[list[Example], list[Example]]:
-        """The examples to train on, and a share of `held_out` of the distinct contents to measure on.
+        """The examples to train on, and those to measure on: a share `held_out` of the distinct contents.
 
-        What is in the set twice cannot be on both sides, and the order of the examples does not matter.
+        Equal contents always land on the same side, and the order of the examples has no influence.
         """
 
-        def place(content: bytes) -> bytes:
+        def rank(content: bytes) -> bytes:
             return hashlib.sha256(seed.to_bytes(8, "big") + content).digest()
 
         examples = list(self)
-        places = sorted({place(example.content) for example in examples})
-        chosen = set(places[: math.ceil(held_out * len(places))])
-        sides: tuple[list[Example], list[Example]] = ([], [])
+        ranks = sorted({rank(example.content) for example in examples})
+        held_out_ranks = set(ranks[: math.ceil(held_out * len(ranks))])
+        training: list[Example] = []
+        measured: list[Example] = []
         for example in examples:
-            sides[place(example.content) in chosen].append(example)
-        return sides
+            side = measured if rank(example.content) in held_out_ranks else training
+            side.append(example)
+        return training, measured
 
     def digest(self) -> str:
-        """Names contents, labels and their order."""
+        """Identifies contents, labels and their order."""
         total = hashlib.sha256()
         for example in self:
             total.update(hashlib.sha256(example.content).digest())
@@ -89,47 +109,52 @@ class Dataset:
         return total.hexdigest()
 
 
-def _folder(folder: Path) -> list[Example | tuple[Path, str | None]]:
+def _read_folder(folder: Path) -> list[Example | _ExampleFile]:
     table = folder / LABELS_FILE
     if not table.exists():
-        return [(path, None) for path in sorted(folder.iterdir()) if path.is_file()]
-    rows: list[Example | tuple[Path, str | None]] = []
-    for number, name, label in _table(table, "file"):
-        path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
-            raise DatasetError(f"data set {table}, line {number}: there is no file {name!r} in the folder")
-        rows.append((path, label))
-    return rows
+        return [_ExampleFile(path, None) for path in sorted(folder.iterdir()) if path.is_file()]
+    examples: list[Example | _ExampleFile] = []
+    for row in _csv_rows(table, "file"):
+        path = folder / row.value
+        if Path(row.value).is_absolute() or ".." in Path(row.value).parts or not path.is_file():
+            raise DatasetError(f"dataset {table}, line {row.line}: no file {row.value!r} in the folder")
+        examples.append(_ExampleFile(path, row.label))
+    return examples
 
 
-def _lines(path: Path) -> list[Example | tuple[Path, str | None]]:
+def _read_file(path: Path) -> list[Example | _ExampleFile]:
     if path.suffix == ".csv":
-        return [Example(text.encode(), label) for _, text, label in _table(path, "input")]
+        return [Example(row.value.encode(), row.label) for row in _csv_rows(path, "input")]
     if path.suffix != ".jsonl":
-        raise DatasetError(f"data set {path} must be a folder, a .jsonl or a .csv file")
-    rows: list[Example | tuple[Path, str | None]] = []
+        raise DatasetError(f"dataset {path} must be a folder, a .jsonl file or a .csv file")
+    examples: list[Example | _ExampleFile] = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-                text, label = value["input"], value.get("label")
-            except (ValueError, TypeError, KeyError, AttributeError):
-                text = label = None
-            if not isinstance(text, str):
-                raise DatasetError(f'data set {path}, line {number} is not {{"input": TEXT, "label": LABEL}}')
-            rows.append(Example(text.encode("utf-8", "surrogatepass"), None if label is None else str(label)))
-    return rows
+                examples.append(_json_example(json.loads(line)))
+            except ValueError:
+                message = f'dataset {path}, line {number} is not {{"input": TEXT, "label": LABEL}}'
+                raise DatasetError(message) from None
+    return examples
 
 
-def _table(path: Path, column: str) -> Iterator[tuple[int, str, str | None]]:
-    """(line, value of `column`, label) of a CSV file with a head."""
+def _json_example(value: object) -> Example:
+    """Raises ValueError for any other shape."""
+    if not isinstance(value, dict) or not isinstance(value.get("input"), str):
+        raise ValueError
+    label = value.get("label")
+    return Example(value["input"].encode("utf-8", "surrogatepass"), None if label is None else str(label))
+
+
+def _csv_rows(path: Path, column: str) -> Iterator[_CsvRow]:
+    """The rows of a CSV file with a header, with the value of `column`."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if column not in (reader.fieldnames or ()):
-            raise DatasetError(f"data set {path} has no column {column!r}: its first line must be {column},label")
+            raise DatasetError(f"dataset {path} has no column {column!r}: its first line must be {column},label")
         for row in reader:
             if row[column] is None:
-                raise DatasetError(f"data set {path}, line {reader.line_num} has no {column}")
-            yield reader.line_num, row[column], row.get("label")
+                raise DatasetError(f"dataset {path}, line {reader.line_num} has no {column}")
+            yield _CsvRow(reader.line_num, row[column], row.get("label"))

@@ -1,48 +1,66 @@
-"""What a training is given besides its data, and what it may say of itself."""
+"""One training run in this process: the `run` argument of a model's `train`, and the checks on its results.
+
+A run writes one file, the artefact, and returns figures, the metrics. Both depend on the dataset and seed alone.
+"""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .errors import TrainingError
+
+if TYPE_CHECKING:
+    from .models.base import Model
+    from .training_data import Dataset
 
 METRICS_MAX = 64
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: `step` of `steps`, and figures such as the loss at that point."""
+    """`step` of `steps` are done, with figures as of then, such as the loss. All zero before the first report."""
 
-    step: int
-    steps: int
-    metrics: dict[str, float]
+    step: int = 0
+    steps: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        fraction = round(self.step / self.steps, 6)
+        fraction = round(self.step / self.steps, 6) if self.steps else 0.0
         return {"fraction": fraction, "step": self.step, "steps": self.steps, "metrics": self.metrics}
 
 
-class TrainingRun:
-    """What a training is given besides its data, and where it says how far it is."""
+@dataclass(frozen=True)
+class TrainingResult:
+    """The artefact and metrics of a finished run."""
 
-    def __init__(self, seed: int, artefact: Path, listener: Callable[[Progress], None]) -> None:
+    artefact: Path
+    metrics: dict[str, float]
+
+
+class TrainingRun:
+    """The `run` argument of `Model.train`."""
+
+    def __init__(self, seed: int, artefact: Path, on_progress: Callable[[Progress], None]) -> None:
         self.seed = seed
-        """From 0 to 2**32 - 1: what every random choice must come from."""
+        """From 0 to 2**32 - 1. Every random choice must derive from it."""
         self.artefact = artefact
-        """The file to write, in a folder that is empty and may be used for other files too."""
-        self._listener = listener
+        """The file to write. Its folder is empty and may be used for scratch files."""
+        self._on_progress = on_progress
 
     def report(self, step: int, steps: int, **metrics: float) -> None:
-        """Says that `step` of `steps` are done. Cheap enough for every epoch, not for every row."""
+        """Reports that `step` of `steps` are done. Cheap enough for every epoch, not for every row."""
         if not 0 <= step <= steps or steps < 1:
-            raise ValueError(f"report: step {step} of {steps}: want 0 <= step <= steps, and at least one step")
-        self._listener(Progress(step, steps, checked_metrics(metrics)))
+            raise ValueError(f"report: step {step} of {steps} is out of range; expected 0 <= step <= steps, steps >= 1")
+        self._on_progress(Progress(step, steps, checked_metrics(metrics)))
 
 
 def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Plain finite numbers, whatever number type a library gave. Raises ValueError."""
+    """Converts any library's number types to plain finite numbers. Raises ValueError."""
     if not isinstance(metrics, Mapping) or len(metrics) > METRICS_MAX:
         raise ValueError(f"metrics must be a dict of at most {METRICS_MAX} figures, not {type(metrics).__name__}")
     checked: dict[str, float] = {}
@@ -52,6 +70,22 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         except (TypeError, ValueError):
             raise ValueError(f"metric {name!r} is {value!r}, not a number") from None
         if not isinstance(name, str) or not math.isfinite(number):
-            raise ValueError(f"metric {name!r} is {number}: names must be text, figures finite")
+            raise ValueError(f"metric {name!r} is {number}: names must be strings and figures finite")
         checked[name] = number
     return checked
+
+
+def train_model(
+    model: Model,
+    out_dir: Path,
+    seed: int = 0,
+    dataset: Dataset | None = None,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> TrainingResult:
+    """Trains a model into `out_dir` and checks the result. Raises TrainingError if there is no artefact."""
+    random.seed(seed)  # for models that use the global generator without seeding it
+    run = TrainingRun(seed, out_dir / f"{model.name}{model.suffix}", on_progress)
+    metrics = checked_metrics(model.train(dataset, run) or {})
+    if not run.artefact.is_file() or run.artefact.stat().st_size == 0:
+        raise TrainingError(f"train of model {model.name} did not write run.artefact")
+    return TrainingResult(run.artefact, metrics)

@@ -1,7 +1,7 @@
 """Tries one model without a server: `python -m idunno_model_server.try_model MODEL [--dataset PATH] [FILE...]`.
 
-It does what a cluster will: trains, trains again and compares the bytes, loads, asks the canary, and answers the named
-files, or the first examples of the data set.
+Does what a cluster does: trains the model, twice, and compares the artefacts; loads it and checks its canary; answers
+the named files, or else the first examples of the dataset.
 """
 
 from __future__ import annotations
@@ -12,60 +12,76 @@ import itertools
 import json
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DatasetError, MissingPackageError, RowError
+from .errors import DatasetError, MissingPackageError, ModelLoadError, RowError, TrainingError
 from .models import Model, registry
-from .plugins import default_folder, discover
-from .process import one_thread_per_library
+from .os_process import one_thread_per_library
 from .repository import load_and_check
-from .train import METRICS_FILE
 from .training_data import Dataset
-from .training_process import Order, TrainingError, train_in_process
+from .training_process import METRICS_FILE, TrainingRequest, train_in_process
+from .training_run import Progress
+from .user_models import default_folder, discover
 
-ANSWERS = 3
+EXAMPLES_SHOWN = 3
 
 
-def train_apart(arguments: argparse.Namespace, out: Path) -> Path:
-    """Trains in a process of its own, as the server does. Raises TrainingError."""
-    out.mkdir()
-    order = Order(arguments.model, arguments.seed, arguments.dataset, arguments.models_dir, out)
-    trained = asyncio.run(train_in_process(order, lambda progress: print(f"progress: {json.dumps(progress)}")))
-    return out / trained["artefact"]
+@dataclass(frozen=True)
+class _Input:
+    """An input, and the title that its answer is printed under."""
+
+    title: str
+    content: bytes
+
+
+def _train(arguments: argparse.Namespace, out_dir: Path) -> Path:
+    """Trains in a separate process, as the server does, and returns the artefact. Raises TrainingError."""
+
+    def print_progress(progress: Progress) -> None:
+        print(f"progress: {json.dumps(progress.as_json())}")
+
+    out_dir.mkdir()
+    request = TrainingRequest(arguments.model, arguments.seed, arguments.dataset, arguments.models_dir, out_dir)
+    return asyncio.run(train_in_process(request, print_progress)).artefact
+
+
+def _inputs(arguments: argparse.Namespace) -> list[_Input]:
+    if arguments.files:
+        return [_Input(str(path), path.read_bytes()) for path in arguments.files]
+    if arguments.dataset is None:
+        return []
+    examples = itertools.islice(Dataset.open(arguments.dataset), EXAMPLES_SHOWN)
+    return [_Input(f"label {example.label}", example.content) for example in examples]
 
 
 def try_model(model: Model, arguments: argparse.Namespace) -> None:
     model.require_sources()
     with tempfile.TemporaryDirectory() as folder:
-        artefact = train_apart(arguments, Path(folder) / "one")
-        again = train_apart(arguments, Path(folder) / "two")
+        artefact = _train(arguments, Path(folder) / "first")
+        again = _train(arguments, Path(folder) / "second")
         if artefact.read_bytes() != again.read_bytes():
-            raise ValueError("trained twice, two artefacts: take every random choice from run.seed")
+            raise TrainingError("two trainings gave different artefacts: derive every random choice from run.seed")
         print((artefact.parent / METRICS_FILE).read_text(), end="")
-        print(f"artefact: {artefact.stat().st_size} bytes, the same when trained again")
+        print(f"artefact: {artefact.stat().st_size} bytes, identical when trained again")
         runner = load_and_check(model, artefact)
         print(f"canary: {runner.answer(model.canary()).decode()}")
-        if arguments.files:
-            inputs = [(str(path), path.read_bytes()) for path in arguments.files]
-        else:
-            examples = Dataset.open(arguments.dataset) if arguments.dataset else []
-            inputs = [(f"label {row.label}", row.content) for row in itertools.islice(examples, ANSWERS)]
-        for name, content in inputs:
+        for item in _inputs(arguments):
             try:
-                print(f"{name}: {runner.answer(content).decode()}")
+                print(f"{item.title}: {runner.answer(item.content).decode()}")
             except RowError as error:
-                print(f"{name}: error: {error}")
+                print(f"{item.title}: error: {error}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m idunno_model_server.try_model", description="Train, check and ask one model without a server."
+        prog="python -m idunno_model_server.try_model", description="Train, check and query one model without a server."
     )
     parser.add_argument("model")
-    parser.add_argument("files", type=Path, nargs="*", help="inputs; without any, the data set's first three examples")
-    parser.add_argument("--dataset", type=Path)
+    parser.add_argument("files", type=Path, nargs="*", help="inputs; by default the dataset's first three examples")
+    parser.add_argument("--dataset", type=Path, help="folder, .jsonl file or .csv file with the examples")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--models-dir", type=Path, default=default_folder())
+    parser.add_argument("--models-dir", type=Path, default=default_folder(), help="folder of your own models")
     arguments = parser.parse_intermixed_args()
     one_thread_per_library()
     models = registry()
@@ -74,11 +90,11 @@ def main() -> int:
     for broken in found.broken:
         print(broken, file=sys.stderr)
     if arguments.model not in models:
-        print(f"unknown model {arguments.model!r}: there are {', '.join(models)}", file=sys.stderr)
+        print(f"unknown model {arguments.model!r}; known models: {', '.join(models)}", file=sys.stderr)
         return 1
     try:
         try_model(models[arguments.model], arguments)
-    except (TrainingError, MissingPackageError, DatasetError, RowError, ValueError, OSError) as error:
+    except (TrainingError, ModelLoadError, MissingPackageError, DatasetError, RowError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -388,6 +388,7 @@ pub enum ControlReply {
     /// Dead letters in query order.
     DeadLetters {
         /// The rows.
+        #[serde(rename = "letters")]
         dead_letters: Vec<DeadLetter>,
         /// Whether there are more.
         more: bool,

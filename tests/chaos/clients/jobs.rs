@@ -33,7 +33,7 @@ const PAUSE_MAX_MS: u64 = 2_000;
 pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> {
     let dir = means.scratch.join(DATASET);
     let made = Command::new(python)
-        .args(["-m", "idunno_model_server.dataset", DATASET])
+        .args(["-m", "idunno_model_server.make_dataset", DATASET])
         .arg(&dir)
         .args(["--images", &QUERIES.to_string()])
         .output()

@@ -36,7 +36,7 @@ pub(crate) async fn dataset(kind: &str, images: u32) -> PathBuf {
     let _one_at_a_time = MAKING.lock().await;
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}-{images}"));
     let made = Command::new(python())
-        .args(["-m", "idunno_model_server.dataset", kind])
+        .args(["-m", "idunno_model_server.make_dataset", kind])
         .arg(&dir)
         .args(["--images", &images.to_string()])
         .output()

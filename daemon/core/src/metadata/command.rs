@@ -45,6 +45,7 @@ pub enum Action {
         /// Their job.
         job: JobId,
         /// The queries with their reasons.
+        #[serde(rename = "letters")]
         dead_letters: Vec<DeadLetterRecord>,
     },
     /// The scheduler pauses a running job because all its batches fail.

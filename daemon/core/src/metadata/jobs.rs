@@ -65,6 +65,7 @@ pub struct JobRecord {
     /// The queries whose attempts were used up.
     pub dead: RangeSet,
     /// The reasons, by dead query.
+    #[serde(rename = "letters")]
     pub dead_letters: OrdMap<u64, Arc<DeadLetterRecord>>,
     /// The results, in order of commit.
     pub segments: Vector<Arc<Segment>>,

@@ -1,5 +1,5 @@
-"""Turns weights that ship inside Python packages into ONNX files, with numpy and onnx alone (no torch, no network).
+"""Converts weights that ship inside Python packages to ONNX files, with numpy and onnx alone (no torch, no network).
 
-The files are byte-identical from build to build under the pinned onnx version, because a model's version is the hash
-of its artefact. Every tensor of a weights file must be used by the graph, otherwise the conversion fails.
+The files are byte-identical from run to run under one version of onnx, because a model's version is the hash of its
+artefact. A conversion fails unless the graph uses every tensor of the weights file.
 """

@@ -1,7 +1,6 @@
-"""The predefined models. Every public module of this folder is imported, and every concrete `Model` in it counts.
+"""The predefined models: every concrete `Model` in a module of this folder. Users' own are found by `user_models`.
 
-Such a file must not import numpy, onnxruntime, Pillow or scikit-learn at its top: the registry is read at start-up.
-Users' own models live elsewhere: see `plugins`.
+A module here must not import numpy, onnxruntime, Pillow or scikit-learn at its top: all of them are imported at start.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a model is, predefined or a user's own.
+"""The interface of a model, predefined or a user's own.
 
-Invariants that every model keeps, because a retried query must give the same row byte for byte:
-- training with the same data set and seed writes the same bytes (on one kind of CPU);
-- a row's answer depends on the row alone, never on the rows beside it. The server therefore hands over one row at a
-  time; for the image models that is also the fastest form (a batch inside the network gains nothing on a CPU).
+Every model keeps two invariants, because a retried query must give the same row byte for byte:
+- training with the same dataset and seed writes the same bytes (on one kind of CPU);
+- an answer depends on its row alone, never on the rows beside it. The server therefore passes rows one at a time; for
+  the image models that is also the fastest way, since a batch inside the network gains nothing on a CPU.
 """
 
 from __future__ import annotations
@@ -20,69 +20,70 @@ import orjson
 from ..parameters import Parameter, Value
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..training_data import Dataset
     from ..training_run import TrainingRun
 
 TOP = 5
 PROBABILITY_DIGITS = 6
 TOP_PARAMETERS = MappingProxyType({"labels": Parameter(TOP, "how many labels an answer lists", low=1, high=TOP)})
-"""For models that answer by `encode_top`."""
+"""For models that answer with `encode_top`."""
 
 DatasetUse = Literal["required", "optional", "none"]
 
 
 class Runner(ABC):
-    """A loaded model. Its methods are called from several threads at once, one row each."""
+    """A loaded model. Its methods are called from several threads at once, with one row each."""
 
     parameters: Mapping[str, Value] = MappingProxyType({})
-    """The call's parameters: a value for each one that the model declares."""
+    """The request's parameters: a value for each one that the model declares."""
 
     def with_parameters(self, parameters: Mapping[str, Value]) -> Self:
-        """This runner for one call: a shallow copy, so that what was loaded is shared."""
+        """This runner for one request: a shallow copy that shares what was loaded."""
         runner = copy.copy(self)
         runner.parameters = parameters
         return runner
 
     @abstractmethod
     def decode(self, content: bytes | memoryview) -> Any:
-        """Turns one input file into what `predict` takes. Raises RowError for an input that cannot be read."""
+        """Converts one input to what `predict` takes. Raises RowError for an input that cannot be read."""
 
     @abstractmethod
     def predict(self, decoded: Any) -> Any:
-        """Runs the model on one decoded input. An exception here is the model's fault and fails the call."""
+        """Runs the model on one decoded input. An exception here is the model's fault and fails the request."""
 
     @abstractmethod
     def encode(self, predicted: Any) -> bytes:
-        """The answer as JSON text in UTF-8."""
+        """The answer as JSON in UTF-8."""
 
     def answer(self, content: bytes | memoryview) -> bytes:
-        """All three steps in a row."""
+        """Decodes, predicts and encodes."""
         return self.encode(self.predict(self.decode(content)))
 
 
 class Model(ABC):
-    """Stateless; names itself, trains an artefact, loads one. Made without arguments, once, when the server starts."""
+    """Trains an artefact and loads one. Stateless; constructed once, without arguments, when the server starts."""
 
     name: ClassVar[str]
     """1 to 64 letters, digits, dots, underscores and hyphens."""
     description: ClassVar[str]
     """One line for people."""
     platform: ClassVar[str] = "python"
-    """What runs it, as the protocol's metadata says it."""
+    """The runtime that the protocol's metadata names."""
     suffix: ClassVar[str] = ".bin"
-    """Ending of the artefact's file name, with the dot."""
+    """The suffix of the artefact's file name, with the dot."""
     dataset: ClassVar[DatasetUse] = "required"
-    """Whether `train` is given a data set: always, if the caller names one, or never (the model brings its own)."""
-
+    """Whether `train` gets a dataset: always, if the request names one, or never (the model brings its own data)."""
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
-    """What infer calls may set; the runner finds the values in `self.parameters`."""
+    """Parameters that infer requests may set. The runner finds the values in `self.parameters`."""
 
-    def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their data set
-        """Raises MissingPackageError, naming the command to run, when training cannot find what it reads."""
+    def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their dataset
+        """Raises MissingPackageError if packages that training needs are not installed."""
 
     @abstractmethod
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
-        """Trains, or converts, writes `run.artefact`, and returns metrics. Runs in a process of its own."""
+        """Trains or converts, writes `run.artefact`, and returns metrics. Runs in a process of its own."""
 
     @abstractmethod
     def load(self, artefact: Path) -> Runner:
@@ -90,13 +91,13 @@ class Model(ABC):
 
     @abstractmethod
     def canary(self) -> bytes:
-        """A tiny input that a freshly loaded model must answer before it counts as ready."""
+        """A small input that a loaded model must answer before it counts as ready."""
 
 
-def encode_top(probabilities: Sequence[float], labels: Sequence[str], count: int = TOP) -> bytes:
+def encode_top(probabilities: Sequence[float] | np.ndarray, labels: Sequence[str], count: int = TOP) -> bytes:
     """`{"top5":[{"index","label","probability"}, ...]}`, most probable first; ties go to the lower index.
 
-    Ordered by the exact probabilities and rounded afterwards, so that the first label is the model's arg max.
+    Sorts the exact probabilities and rounds afterwards, so that the first label is the model's arg max.
     """
     import numpy as np
 

@@ -1,6 +1,6 @@
-"""A multilayer perceptron on handwritten digits, really trained in the training phase.
+"""A multilayer perceptron for handwritten digits, trained in the training phase.
 
-scikit-learn trains; inference is two matrix products in numpy, so that a server that only answers never imports
+scikit-learn trains it. Inference is two matrix products in numpy, so that a server that only answers never imports
 scikit-learn.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..array_artefact import load_arrays, save_arrays
 from ..images import gradient, open_image
-from ..mnist import SIDE, digits_file, read_digits
-from ..npz import write_npz
+from ..package_data import DIGIT_SIDE, digits_file, read_digits, require_train_extra
 from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
@@ -25,61 +25,62 @@ if TYPE_CHECKING:
 HIDDEN = 64
 EPOCHS = 40
 LABELS = tuple(str(digit) for digit in range(10))
-SHAPES = {"w1": (SIDE * SIDE, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, 10), "b2": (10,)}
+SHAPES = {"w1": (DIGIT_SIDE * DIGIT_SIDE, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, 10), "b2": (10,)}
 
 
 class MnistMlp(Model):
-    """Pixels / 255 -> 64 ReLU -> softmax over ten digits; white on black, as MNIST is."""
+    """Pixels / 255 -> 64 ReLU -> softmax over ten digits; white on black, like MNIST."""
 
     name = "mnist-mlp"
-    description = "MLP with 64 hidden units, trained by scikit-learn on 5,000 MNIST digits, 28x28 grey"
+    description = "MLP with 64 hidden units, trained by scikit-learn on 5,000 MNIST digits, 28x28 greyscale"
     platform = "numpy"
-    suffix = ".npz"
+    suffix = ".safetensors"
     dataset = "none"
     parameters = TOP_PARAMETERS
 
     def require_sources(self) -> None:
         digits_file()
+        require_train_extra("sklearn")
 
     def train(self, dataset: Dataset | None, run: TrainingRun) -> Mapping[str, float]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
-        pixels, digits = read_digits()
+        table = read_digits()
         classifier = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=run.seed)
         with warnings.catch_warnings():
-            # The number of epochs is chosen; scikit-learn would have it run until the loss stands still.
+            # The number of epochs is deliberate; scikit-learn would rather continue until the loss stops falling.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            classifier.fit(pixels / 255, digits)
-        (w1, w2), (b1, b2) = classifier.coefs_, classifier.intercepts_
-        write_npz(run.artefact, {"w1": w1, "b1": b1, "w2": w2, "b2": b2})
-        # It is trained on all digits there are, so there is no held-out accuracy to give.
-        return {"examples": len(digits), "epochs": EPOCHS, "loss": classifier.loss_}
+            classifier.fit(table.pixels / 255, table.digits)
+        w1, w2 = classifier.coefs_
+        b1, b2 = classifier.intercepts_
+        save_arrays(run.artefact, {"w1": w1, "b1": b1, "w2": w2, "b2": b2}, LABELS)
+        # All digits are used for training, so there is no held-out accuracy to report.
+        return {"examples": len(table.digits), "epochs": EPOCHS, "loss": classifier.loss_}
 
     def load(self, artefact: Path) -> Runner:
         return _MlpRunner(artefact)
 
     def canary(self) -> bytes:
-        return gradient(SIDE, "L", "PNG")
+        return gradient(DIGIT_SIDE, "L", "PNG")
 
 
 class _MlpRunner(Runner):
     def __init__(self, artefact: Path) -> None:
-        import numpy as np
-
-        with np.load(artefact, allow_pickle=False) as arrays:
-            weights = {name: arrays[name].astype("f4") for name in SHAPES}
-        for name, shape in SHAPES.items():
-            if weights[name].shape != shape:
-                raise ValueError(f"{name} has shape {weights[name].shape}, {shape} expected")
-        self._w1, self._b1, self._w2, self._b2 = (weights[name] for name in SHAPES)
+        loaded = load_arrays(artefact)
+        loaded.require_shapes(SHAPES)
+        self._labels = loaded.labels
+        self._w1 = loaded.arrays["w1"]
+        self._b1 = loaded.arrays["b1"]
+        self._w2 = loaded.arrays["w2"]
+        self._b2 = loaded.arrays["b2"]
 
     def decode(self, content: bytes | memoryview) -> np.ndarray:
         import numpy as np
 
         image = open_image(content, "L")
-        if image.size != (SIDE, SIDE):
-            image = image.resize((SIDE, SIDE))
+        if image.size != (DIGIT_SIDE, DIGIT_SIDE):
+            image = image.resize((DIGIT_SIDE, DIGIT_SIDE))
         return np.asarray(image, "f4").reshape(-1) / 255
 
     def predict(self, decoded: np.ndarray) -> np.ndarray:
@@ -88,7 +89,8 @@ class _MlpRunner(Runner):
         hidden = np.maximum(decoded @ self._w1 + self._b1, 0)
         scores = hidden @ self._w2 + self._b2
         powers = np.exp(scores - scores.max())
-        return powers / powers.sum()
+        probabilities: np.ndarray = powers / powers.sum()
+        return probabilities
 
     def encode(self, predicted: np.ndarray) -> bytes:
-        return encode_top(predicted, LABELS, self.parameters["labels"])
+        return encode_top(predicted, self._labels, int(self.parameters["labels"]))

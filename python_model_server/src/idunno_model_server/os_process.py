@@ -1,0 +1,91 @@
+"""Operating-system services: low priority, exiting with the parent, a listening port, the file that announces it."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+PR_SET_PDEATHSIG = 1
+EXIT_PARENT_DIED = 3
+
+
+def one_thread_per_library() -> None:
+    """Confines BLAS and OpenMP to the calling thread. Must run before numpy is imported.
+
+    The server runs rows in parallel; thread pools inside the libraries would compete with that and with the daemon.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+def lower_priority(nice: int) -> None:
+    """Adds `nice` to the inherited niceness, so that the daemon on the same machine keeps its CPU under full load."""
+    if hasattr(os, "nice"):
+        os.nice(nice)
+
+
+def die_with_parent(parent: int) -> None:
+    """Exits this process as soon as its parent process is gone. Linux only; raises OSError elsewhere.
+
+    `parent` is the parent's process id, or 0 for the current one. With 0, a parent that died before this call goes
+    unnoticed; that is why a supervisor passes its own id.
+
+    The kernel sends the signal when the *thread* that started this process ends, which is normal in a daemon with a
+    thread pool. The handler therefore checks that the parent process has changed.
+    """
+    if sys.platform != "linux":
+        raise OSError("--die-with-parent needs Linux")
+    parent = parent or os.getppid()
+
+    def check_parent(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != parent:
+            os._exit(EXIT_PARENT_DIED)
+
+    signal.signal(signal.SIGUSR1, check_parent)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    check_parent(0, None)  # if the parent died before prctl, no signal will come
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on a loopback address; port 0 picks a free port. Raises OSError, also for other addresses.
+
+    There is neither encryption nor authentication: anyone who reaches the port controls the server.
+    """
+    if not is_loopback(host):
+        raise OSError(f"{host} can be reached from other machines: use 127.0.0.1 or ::1")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def write_port_file(path: Path, port: int) -> None:
+    """Writes the port atomically: a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{port}\n")
+    Path(temporary).replace(path)
