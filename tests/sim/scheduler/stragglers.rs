@@ -1,4 +1,4 @@
-//! Slow workers at the end of a job: what they cost beside a healthy run, and how many copies run at once.
+//! Slow workers at the end of a job: the time they cost compared with a healthy run, and the use of copies.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::load::Load;
+use super::jobs::Load;
 use super::workers;
 use super::world::{Totals, World};
 
@@ -16,7 +16,7 @@ const BATCH: u32 = 32;
 const SLOW_PERCENT: u64 = 1000;
 const TOO_LONG: Duration = Duration::from_secs(3600);
 
-/// A cluster, of which one worker in ten, or one, may be slow.
+/// A cluster in which one worker in ten, and at least one, may be slow.
 struct Case {
     workers: u64,
     slow: Vec<NodeId>,
@@ -34,7 +34,7 @@ impl Case {
         Self { workers, slow, query_us: batch_us / u64::from(BATCH), queries }
     }
 
-    /// How long the job takes.
+    /// The duration of the job, with these workers slow.
     fn run(&self, seed: u64, slow: &[NodeId]) -> (Duration, Totals) {
         let mut world = World::new(seed, workers(self.workers, 1));
         for node in slow {
@@ -50,7 +50,7 @@ impl Case {
     }
 }
 
-/// How many times longer the run with slow workers took than the healthy one, and what was done.
+/// The duration with slow workers as a multiple of the healthy run, and the totals.
 fn slowed(seed: u64) -> (f64, Totals) {
     let case = Case::random(seed);
     let (healthy, _) = case.run(seed, &[]);
@@ -61,14 +61,14 @@ fn slowed(seed: u64) -> (f64, Totals) {
 }
 
 #[test]
-fn workers_ten_times_slower_cost_at_most_three_tenths() {
+fn workers_ten_times_slower_cost_at_most_30_percent() {
     let runs =
-        for_each_seed("scheduler::tail::workers_ten_times_slower_cost_at_most_three_tenths", 100, slowed);
+        for_each_seed("scheduler::stragglers::workers_ten_times_slower_cost_at_most_30_percent", 100, slowed);
     let times = runs.iter().map(|(times, _)| *times);
     let (worst, mean) = (times.clone().fold(0.0, f64::max), times.sum::<f64>() / runs.len() as f64);
     let sum = |part: fn(&Totals) -> u64| runs.iter().map(|(_, totals)| part(totals)).sum::<u64>();
     let (copied, won) = (sum(|t| t.scheduler.copied), sum(|t| t.scheduler.copies_won));
-    println!("with slow workers {mean:.2} times the healthy run on average, {worst:.2} at most");
-    println!("{copied} copies, of which {won} answered first");
-    assert!(is_replay() || won * 2 > copied, "{won} of {copied} copies were of use");
+    println!("with slow workers: {mean:.2} times the healthy run on average, {worst:.2} at most");
+    println!("{copied} copies, {won} of them committed first");
+    assert!(is_replay() || won * 2 > copied, "only {won} of {copied} copies committed first");
 }

@@ -1,5 +1,4 @@
-//! Batches whose size is left to the scheduler: what they yield beside the best fixed size, how long they take, and how
-//! often a model server refuses one.
+//! Automatic batch sizes: their throughput compared with the best fixed size, and the time of their batches.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use idunno_tests::seeds::for_each_seed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::load::Load;
+use super::jobs::Load;
 use super::workers;
 use super::world::World;
 
@@ -17,7 +16,7 @@ const AUTO: u32 = 0;
 const WORKERS: u64 = 2;
 const SETTLING: Duration = Duration::from_secs(45);
 const MEASURED: Duration = Duration::from_secs(30);
-/// The fixed sizes that it is compared with, as far as their batches are neither shorter nor longer than these times.
+/// The fixed sizes to compare with, where the time of their batches is within these limits.
 const SIZES: [u32; 8] = [2, 8, 16, 32, 64, 128, 512, 2048];
 const SHORTEST_US: u64 = 5_000;
 const LONGEST_US: u64 = 1_000_000;
@@ -25,11 +24,11 @@ const LONGEST_US: u64 = 1_000_000;
 fn load(seed: u64) -> Load {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (query_us, call_us) = (rng.random_range(100..20_000), rng.random_range(1_000..50_000));
-    let most = [0, rng.random_range(10..400)][rng.random_range(0..2)];
-    Load { call_us, most, ..Load::plain(0, u64::MAX >> 24, query_us) }
+    let call_max = [0, rng.random_range(10..400)][rng.random_range(0..2)];
+    Load { call_us, call_max, ..Load::plain(0, u64::MAX >> 24, query_us) }
 }
 
-/// Answers once it has settled, and the world.
+/// Answers in [`MEASURED`] once the sizes have settled, and the world.
 fn answers(seed: u64, load: Load, size: u32) -> (f64, World) {
     let mut world = World::new(seed, workers(WORKERS, 1));
     world.is_checked = false;
@@ -40,7 +39,8 @@ fn answers(seed: u64, load: Load, size: u32) -> (f64, World) {
     ((world.log.jobs[&JobId(1)].answered.len() - before) as f64, world)
 }
 
-/// The yield of auto as a part of the best fixed size's, and its largest batch in the end in microseconds.
+/// The answers of automatic sizes as a fraction of those of the best fixed size, and the time of the largest batch at
+/// the end in microseconds.
 fn compared(seed: u64) -> (f64, u64) {
     let load = load(seed);
     let best = SIZES
@@ -55,14 +55,14 @@ fn compared(seed: u64) -> (f64, u64) {
 }
 
 #[test]
-fn sizes_that_set_themselves_are_nearly_as_good_as_the_best() {
-    let name = "scheduler::sizes::sizes_that_set_themselves_are_nearly_as_good_as_the_best";
+fn automatic_sizes_are_nearly_as_good_as_the_best_fixed_size() {
+    let name = "scheduler::sizing::automatic_sizes_are_nearly_as_good_as_the_best_fixed_size";
     let runs = for_each_seed(name, 12, compared);
     let mut parts: Vec<f64> = runs.iter().map(|(part, _)| *part).collect();
     parts.sort_unstable_by(f64::total_cmp);
     let longest_us = runs.iter().map(|(_, longest)| *longest).max().unwrap_or(0);
     println!(
-        "auto beside the best fixed size: median {:.3}, least {:.3}; longest batch {} ms",
+        "automatic sizes compared with the best fixed size: median {:.3}, least {:.3}; longest batch {} ms",
         parts[parts.len() / 2],
         parts[0],
         longest_us / 1000
@@ -72,7 +72,7 @@ fn sizes_that_set_themselves_are_nearly_as_good_as_the_best() {
 }
 
 #[test]
-fn a_slow_worker_and_a_small_one_get_sizes_of_their_own() {
+fn each_worker_gets_its_own_size() {
     let mut world = World::new(1, workers(3, 1));
     world.workers.get_mut(&NodeId(2)).expect("a worker").slowness = 1_000;
     world.log.add(Load { call_us: 20_000, ..Load::plain(0, u64::MAX >> 24, 1_000) }, AUTO, 1);

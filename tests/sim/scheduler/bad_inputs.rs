@@ -1,4 +1,4 @@
-//! What a few bad inputs among many cost: executions beside those of a job without them.
+//! The cost of a few bad inputs among many: additional executions compared with a job without them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use idunno_core::time::Instant;
 use idunno_shared::ids::JobId;
 
-use super::load::Load;
+use super::jobs::Load;
 use super::workers;
 use super::world::World;
 
 const QUERIES: u64 = 10_000;
 const BATCH: u32 = 64;
-/// 3 log2(batch) + 3.
+/// Additional executions: 3 log2(batch) + 3.
 const EXTRA_MAX: u64 = 3 * 6 + 3;
 
-/// Batches begun, and batches that failed, until the end of a job whose dead are exactly the hopeless.
+/// Batches started and batches failed until the job ends, with exactly its hopeless queries dead.
 fn executions(load: &Load) -> (u64, u64) {
     let mut world = World::new(1, workers(4, 1));
     world.log.add(load.clone(), BATCH, 1);
@@ -34,12 +34,12 @@ fn bad_inputs_cost_few_executions() {
     let (one, ten) = (BTreeSet::from([5_000]), (6_400..6_460).step_by(6).collect::<BTreeSet<u64>>());
     for (name, queries) in [("one", one.clone()), ("ten in one batch", ten)] {
         let (all, _) = executions(&Load { bad: queries, ..clean.clone() });
-        println!("{name}, answered with an error each: {} executions more than {ideal}", all - ideal);
+        println!("{name}, each answered with an error: {} executions more than {ideal}", all - ideal);
         assert!(all - ideal <= EXTRA_MAX, "{name}: {}", all - ideal);
     }
     let (all, failed) = executions(&Load { poison: one, ..clean });
     println!(
-        "one that fails its whole batch: {failed} executions fail, {} more than {ideal} in all",
+        "one that fails its whole batch: {failed} executions fail, {} more than {ideal} in total",
         all - ideal
     );
     assert!(failed <= EXTRA_MAX, "{failed} executions failed");
