@@ -130,7 +130,7 @@ impl Discovery {
         if reply.founder != Some(self.me) {
             return true;
         }
-        let founded = self.consensus.found().await;
+        let founded = self.consensus.bootstrap().await;
         if let Err(error) = &founded {
             warn!(%error, "this member cannot found the metadata log");
         }
