@@ -33,7 +33,7 @@ pub(super) const GETS_GROUP_BYTES_MAX: u64 = 1 << 20;
 /// Groups of gets read ahead per connection.
 pub(super) const GROUPS_PREPARED: usize = 2;
 /// Interval of the keep-alive while puts wait for the disk.
-pub(super) const WORKING_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(1);
 
 pub(super) struct GetRequest {
     pub(super) id: u64,
@@ -144,7 +144,7 @@ pub(super) async fn write_replies<W>(
 where
     W: AsyncWrite + Send + Unpin,
 {
-    let mut keep_alive = interval(WORKING_PERIOD);
+    let mut keep_alive = interval(KEEP_ALIVE_PERIOD);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writer = BufWriter::with_capacity(SOCKET_BUFFER_BYTES, writer);
     let gets = grouped(requests, store.clone()).map(|group| prepare(group, store.clone()));

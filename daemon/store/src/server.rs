@@ -4,7 +4,7 @@
 //!
 //! Invariants: a put is answered once this member and all holders behind it are durable or have failed; bytes with a wrong
 //! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders behind them. While puts
-//! wait for the disk, the caller receives a keep-alive every [`WORKING_PERIOD`](super::replies::WORKING_PERIOD), until one
+//! wait for the disk, the caller receives a keep-alive every [`KEEP_ALIVE_PERIOD`](super::replies::KEEP_ALIVE_PERIOD), until one
 //! has waited for [`DISK_TIMEOUT`]: a disk that hangs must look like a dead one.
 //!
 //! Bounds per connection: with [`PUTS_IN_FLIGHT_MAX`] unanswered puts it is no longer read; [`GETS_IN_FLIGHT_MAX`] queued
@@ -40,7 +40,7 @@ use super::scrub::Scrub;
 
 /// Large blobs received at once.
 pub const LARGE_PUTS_MAX: usize = 64;
-/// After this long, the disk's delay no longer keeps a caller waiting.
+/// A put that waits longer than this for the disk no longer sends keep-alives, so its caller gives up.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the caller may take to send the next chunk of an announced blob, or to read one that it requested.

@@ -50,7 +50,8 @@ impl Disk for RealDisk {
         // A direct read of a small file into a large buffer makes the kernel zero the rest of the buffer.
         let size = usize::try_from(file.metadata()?.len()).unwrap_or(PIECE_BYTES);
         let piece = (size.min(PIECE_BYTES) + 1).next_multiple_of(ALIGNMENT).min(PIECE_BYTES);
-        let (mut hasher, mut buffer) = (blake3::Hasher::new(), AlignedBuffer::new(piece));
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = AlignedBuffer::new(piece);
         loop {
             match file.read_at(buffer.bytes_mut(), hasher.count()) {
                 Ok(count) => {

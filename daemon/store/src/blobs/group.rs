@@ -25,7 +25,7 @@ pub(super) struct PutJob {
 
 impl PutJob {
     fn finish(self, result: Result<(), StoreError>) {
-        // Before the reply: once a put is answered, only its pin speaks for the blob.
+        // Before the reply: once a put is answered, only its pin protects the blob.
         drop(self.guard);
         // The caller may be gone; the blob is stored all the same.
         let _ = self.reply.send(result);

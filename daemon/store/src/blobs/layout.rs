@@ -28,7 +28,9 @@ pub(super) struct Layout {
 impl Layout {
     /// Creates the directories durably: a blob must not be lost with its directory.
     pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
-        let (blobs, incoming, corrupt) = (root.join("blobs"), root.join("incoming"), root.join("corrupt"));
+        let blobs = root.join("blobs");
+        let incoming = root.join("incoming");
+        let corrupt = root.join("corrupt");
         for path in [&blobs, &incoming, &corrupt] {
             fs::create_dir_all(path).map_err(|error| StoreError::io("create", path, error))?;
         }
@@ -110,7 +112,7 @@ impl Layout {
         if complete.is_empty() {
             return Ok(());
         }
-        // The process may have died before its flush, and the file system may not support direct reads.
+        // The process may have died before its flush: the bytes may be in the page cache only.
         disk.sync_file_system(&self.incoming_handle)
             .map_err(|error| StoreError::io("flush", &self.incoming, error))?;
         tracing::info!(

@@ -184,12 +184,12 @@ impl State {
         for file in files {
             assert_eq!(file.size, file.extents.iter().map(|(blob, _)| blob.size).sum::<u64>());
             let members = &self.members;
-            let place = |(blob, nodes): (BlobRef, Vec<NodeId>)| {
+            let placed = |(blob, nodes): (BlobRef, Vec<NodeId>)| {
                 assert!(!nodes.is_empty(), "a version is committed with a copy of all it is made of");
                 let holders = members.iter().filter(|member| nodes.contains(&member.node)).copied().collect();
                 PlacedBlob { blob, holders }
             };
-            let extents: Vec<PlacedBlob> = file.extents.into_iter().map(place).collect();
+            let extents: Vec<PlacedBlob> = file.extents.into_iter().map(placed).collect();
             let copies = extents.iter().map(|extent| extent.holders.len()).min().unwrap_or(0);
             let versions = self.files.entry(file.name.clone()).or_default();
             let version = versions.len() as u64 + 1;

@@ -1,4 +1,4 @@
-//! A store in memory.
+//! A file store in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 
-use super::super::traits::{Fetched, FileStore, StoreError};
+use super::super::traits::{FetchedBytes, FileStore, FileStoreError, StoredBlobs};
 
 #[derive(Default)]
 pub(in super::super) struct MemoryStore {
@@ -41,33 +41,38 @@ impl MemoryStore {
 }
 
 impl FileStore for MemoryStore {
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>> {
+    fn fetch<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+    ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>> {
         let read = |placed: &PlacedBlob| {
             let bytes = self.read(&placed.blob.digest);
-            let fetched = bytes.map(|bytes| Fetched { bytes, is_local: true });
-            fetched.ok_or_else(|| StoreError("no holder has it".to_owned()))
+            let fetched = bytes.map(|bytes| FetchedBytes { bytes, is_local: true });
+            fetched.ok_or_else(|| FileStoreError::Failed("no holder stores it".to_owned()))
         };
         Box::pin(async move { blobs.iter().map(read).collect() })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<StoredBlobs, FileStoreError>> {
         Box::pin(async move {
-            let placed = blobs.iter().map(|blob| self.add(blob)).collect();
+            let blobs = blobs.iter().map(|blob| self.add(blob)).collect();
             let mut inner = self.inner.lock().unwrap();
             inner.uploads += 1;
-            Ok((UploadId { term: Term(1), number: inner.uploads }, placed))
+            Ok(StoredBlobs { upload: UploadId { term: Term(1), number: inner.uploads }, blobs })
         })
     }
 
-    /// A data set is a blob whose digest is that of its name.
+    /// A dataset exists if there is a blob with its name as content.
     fn training_data<'a>(
         &'a self,
         dataset: &'a DatasetName,
         folder: &'a Path,
-    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+    ) -> BoxFuture<'a, Result<PathBuf, FileStoreError>> {
         Box::pin(async move {
             let known = self.read(&Digest::of(dataset.as_str().as_bytes())).is_some();
-            known.then(|| folder.to_owned()).ok_or_else(|| StoreError(format!("no data set '{dataset}'")))
+            known
+                .then(|| folder.to_owned())
+                .ok_or_else(|| FileStoreError::Failed(format!("no dataset '{dataset}'")))
         })
     }
 
