@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use idunno_store::blobs::BlobStore;
 use idunno_worker::training_data;
-use idunno_worker::traits::{FetchedBytes, FileStore, FileStoreError, StoredBlobs};
+use idunno_worker::traits::{DurableUpload, FetchedBytes, FileStore, FileStoreError};
 
 /// The cluster's files, with a shortcut to one of its disks.
 pub struct LocalStore {
@@ -62,7 +62,7 @@ impl FileStore for LocalStore {
         })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<StoredBlobs, FileStoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         FileStore::store(&self.files, blobs)
     }
 

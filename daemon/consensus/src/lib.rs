@@ -11,12 +11,12 @@
 //! - Whoever has received an outcome sees its effect in [`Consensus::state`].
 //! - No member stands for election unless [`Consensus::may_stand`] allows it.
 //!
-//! **Bounds**: [`config`] lists them all: commands per entry, bytes per entry and message, queue lengths, snapshot size.
+//! **Bounds**: `config` lists them all: commands per entry, bytes per entry and message, queue lengths, snapshot size.
 //!
 //! **Does not** resolve addresses (the [`Transport`] does), detect failures, or choose voters.
 //!
-//! [`store`] is the file, [`network`] carries Raft's messages, [`proposer`] batches commands into entries, [`voters`]
-//! changes the membership of the log, [`leadership`] publishes who leads.
+//! `store` is the file, `network` carries Raft's messages, `proposer` batches commands into entries, `voters`
+//! changes the membership of the log, `leadership` publishes who leads.
 
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
@@ -65,10 +65,10 @@ pub const STORE_FILE: &str = "metadata.redb";
 /// and at once on [`Consensus::shutdown`].
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    inner: Arc<ConsensusInner>,
 }
 
-struct Inner {
+struct ConsensusInner {
     node: NodeId,
     raft: Raft,
     proposals: mpsc::Sender<Proposal>,
@@ -87,7 +87,7 @@ struct Inner {
     closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
-impl Drop for Inner {
+impl Drop for ConsensusInner {
     fn drop(&mut self) {
         self.stop.cancel();
         // openraft's core task keeps itself alive until it is told to shut down.
@@ -128,7 +128,7 @@ impl Consensus {
         let (proposals, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), receiver, change_timeout, stop.clone()));
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ConsensusInner {
                 node,
                 raft,
                 proposals,

@@ -10,11 +10,11 @@
 //! - After a failed flush, nothing is stored until the process restarts.
 //!
 //! **Bounds**: each module lists its own: memory for small blobs ([`blobs`]), requests in flight per connection ([`server`],
-//! [`replies`]), concurrent copies ([`replica_commands`]), one blob at a time in the scrub ([`scrub`]).
+//! `replies`), concurrent copies ([`replica_commands`]), one blob at a time in the scrub ([`scrub`]).
 //!
 //! **Does not** know which other members hold a blob, or plan replication: the coordinator does.
 //!
-//! [`blobs`] stores blobs, [`server`] serves a blob connection ([`replies`] is its sending half), [`replica_commands`]
+//! [`blobs`] stores blobs, [`server`] serves a blob connection (`replies` is its sending half), [`replica_commands`]
 //! carries out the coordinator's orders, and [`scrub`] re-reads every blob periodically.
 
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]

@@ -4,13 +4,12 @@
 //!
 //! Invariants: a put is answered once this member and all holders behind it are durable or have failed; bytes with a wrong
 //! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders behind them. While puts
-//! wait for the disk, the caller receives a keep-alive every [`KEEP_ALIVE_PERIOD`](super::replies::KEEP_ALIVE_PERIOD), until one
-//! has waited for [`DISK_TIMEOUT`]: a disk that hangs must look like a dead one.
+//! wait for the disk, the caller receives a keep-alive every `KEEP_ALIVE_PERIOD`, until one has waited for
+//! [`DISK_TIMEOUT`]: a disk that hangs must look like a dead one.
 //!
 //! Bounds per connection: with [`PUTS_IN_FLIGHT_MAX`] unanswered puts it is no longer read; [`GETS_IN_FLIGHT_MAX`] queued
-//! gets ([`replies`](super::replies) bounds how many are opened); one connection to each next holder. The store bounds the
-//! memory for small blobs; a large blob buffers a few chunks, and at most [`LARGE_PUTS_MAX`] are received at once in the
-//! whole process.
+//! gets (`replies` bounds how many are opened); one connection to each next holder. The store bounds the memory for small
+//! blobs; a large blob buffers a few chunks, and at most [`LARGE_PUTS_MAX`] are received at once in the whole process.
 
 use std::io;
 use std::sync::Arc;
@@ -126,7 +125,7 @@ impl BlobServer {
     }
 }
 
-struct Put {
+struct PutRequest {
     id: u64,
     blob: BlobRef,
     upload: UploadId,
@@ -170,7 +169,7 @@ impl BlobSession<'_> {
                     let Ok(permit) = Arc::clone(&self.put_permits).acquire_owned().await else {
                         return Ok(());
                     };
-                    let put = Put { id, blob, upload, chain };
+                    let put = PutRequest { id, blob, upload, chain };
                     if blob.size <= SMALL_BYTES_MAX {
                         self.receive_small(put, permit, &mut reader).await?;
                     } else {
@@ -198,7 +197,7 @@ impl BlobSession<'_> {
 
     async fn receive_small<R>(
         &self,
-        put: Put,
+        put: PutRequest,
         permit: OwnedSemaphorePermit,
         reader: &mut R,
     ) -> Result<(), ServeError>
@@ -221,7 +220,7 @@ impl BlobSession<'_> {
 
     async fn receive_large<R>(
         &self,
-        put: Put,
+        put: PutRequest,
         permit: OwnedSemaphorePermit,
         reader: &mut R,
     ) -> Result<(), ServeError>
@@ -314,7 +313,7 @@ struct ForwardOutcome {
 }
 
 impl ForwardedPut {
-    async fn stream(&mut self, put: &Put) -> Option<PutStream> {
+    async fn stream(&mut self, put: &PutRequest) -> Option<PutStream> {
         let connection = self.connection.take()?;
         match connection.stream_put(put.blob, put.upload, &self.chain[1..]).await {
             Ok((stream, pending)) => {

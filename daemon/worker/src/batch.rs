@@ -20,7 +20,7 @@ use super::faults::{FaultCollector, ranges_of};
 use super::inputs::{Chunk, InputFault, PreparedBatch, fetch_chunk, record_chunk};
 use super::labels::Labels;
 use super::latency::InferLatency;
-use super::model_server::{Extensions, ModelServer, ServerError};
+use super::model_server::{Extensions, ModelServerClient, ServerError};
 use super::protocol::RowAnswer;
 use super::rows::{RowContext, RowIdentity, is_correct, write_row};
 use super::traits::FileStore;
@@ -70,7 +70,7 @@ impl BatchResult {
 #[derive(Clone)]
 pub struct BatchContext {
     pub store: Arc<dyn FileStore>,
-    pub server: ModelServer,
+    pub server: ModelServerClient,
     pub extensions: Extensions,
     /// The name in the rows.
     pub worker: MemberName,

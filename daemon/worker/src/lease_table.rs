@@ -16,7 +16,7 @@ use idunno_shared::wire::jobs::{LEASES_HELD_MAX as HELD_MAX, LEASES_PER_WORKER_M
 use thiserror::Error;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum LeasePhase {
     /// Its inputs are being read.
     Fetching,
     /// Its inputs are ready.
@@ -28,7 +28,7 @@ pub enum Phase {
     Uncommitted,
 }
 
-impl Phase {
+impl LeasePhase {
     const fn is_finished(self) -> bool {
         matches!(self, Self::Reporting | Self::Uncommitted)
     }
@@ -53,9 +53,9 @@ pub enum LeaseTableError {
 pub struct LeaseTable {
     term: Term,
     /// Leases not finished, in order of their grants.
-    active: Vec<(Lease, Phase)>,
+    active: Vec<(Lease, LeasePhase)>,
     /// Finished batches, in the order in which they finished.
-    finished: Vec<(Lease, Phase)>,
+    finished: Vec<(Lease, LeasePhase)>,
 }
 
 impl LeaseTable {
@@ -71,14 +71,14 @@ impl LeaseTable {
     pub fn accept(&mut self, lease: Lease) -> bool {
         let accepted = self.room() > 0 && self.phase(&lease).is_none();
         if accepted {
-            self.active.push((lease, Phase::Fetching));
+            self.active.push((lease, LeasePhase::Fetching));
         }
         accepted
     }
 
     /// Changes the phase of a lease. False if it is no longer held: its results must be discarded.
     #[must_use]
-    pub fn set(&mut self, lease: &Lease, phase: Phase) -> bool {
+    pub fn set(&mut self, lease: &Lease, phase: LeasePhase) -> bool {
         let Some(position) = self.active.iter().position(|(held, _)| held == lease) else {
             let newest = self.finished.iter_mut().rev().find(|(held, _)| held == lease);
             return newest.map(|(_, old)| *old = phase).is_some();
@@ -94,11 +94,11 @@ impl LeaseTable {
 
     /// Starts the waiting batch that was granted first, unless one runs.
     pub fn start_next(&mut self) -> Option<Lease> {
-        if self.count(Phase::Running) > 0 {
+        if self.count(LeasePhase::Running) > 0 {
             return None;
         }
-        let (lease, phase) = self.active.iter_mut().find(|(_, phase)| *phase == Phase::Waiting)?;
-        *phase = Phase::Running;
+        let (lease, phase) = self.active.iter_mut().find(|(_, phase)| *phase == LeasePhase::Waiting)?;
+        *phase = LeasePhase::Running;
         Some(*lease)
     }
 
@@ -127,13 +127,13 @@ impl LeaseTable {
     /// Removes and returns the leases whose batches have not started to run.
     pub fn return_unstarted(&mut self) -> Vec<Lease> {
         let returned = self.unstarted();
-        self.active.retain(|(_, phase)| *phase == Phase::Running);
+        self.active.retain(|(_, phase)| *phase == LeasePhase::Running);
         returned
     }
 
     /// Leases whose batches have not started to run.
     pub fn unstarted(&self) -> Vec<Lease> {
-        let unstarted = self.active.iter().filter(|(_, phase)| *phase != Phase::Running);
+        let unstarted = self.active.iter().filter(|(_, phase)| *phase != LeasePhase::Running);
         unstarted.map(|(lease, _)| *lease).collect()
     }
 
@@ -142,13 +142,13 @@ impl LeaseTable {
         LEASES_PER_WORKER_MAX.saturating_sub(self.active()).min(HELD_MAX.saturating_sub(self.len()))
     }
 
-    pub fn phase(&self, lease: &Lease) -> Option<Phase> {
+    pub fn phase(&self, lease: &Lease) -> Option<LeasePhase> {
         self.held().find(|(held, _)| held == lease).map(|(_, phase)| *phase)
     }
 
     /// All leases, for the report: finished, running, then the others in order of their grants.
     pub fn leases(&self) -> Vec<Lease> {
-        let running = self.active.iter().filter(|(_, phase)| *phase == Phase::Running);
+        let running = self.active.iter().filter(|(_, phase)| *phase == LeasePhase::Running);
         let started = self.finished.iter().chain(running).map(|(lease, _)| *lease);
         started.chain(self.unstarted()).collect()
     }
@@ -157,12 +157,12 @@ impl LeaseTable {
         self.active.len() + self.finished.len()
     }
 
-    pub fn count(&self, phase: Phase) -> usize {
+    pub fn count(&self, phase: LeasePhase) -> usize {
         let held = if phase.is_finished() { &self.finished } else { &self.active };
         held.iter().filter(|(_, held)| *held == phase).count()
     }
 
-    fn held(&self) -> impl Iterator<Item = &(Lease, Phase)> {
+    fn held(&self) -> impl Iterator<Item = &(Lease, LeasePhase)> {
         self.active.iter().chain(&self.finished)
     }
 
@@ -186,7 +186,7 @@ impl LeaseTable {
         let misplaced = self.active.iter().any(|(_, phase)| phase.is_finished())
             || self.finished.iter().any(|(_, phase)| !phase.is_finished());
         match () {
-            () if self.count(Phase::Running) > 1 => Err(LeaseTableError::TwoRunning),
+            () if self.count(LeasePhase::Running) > 1 => Err(LeaseTableError::TwoRunning),
             () if self.active() > LEASES_PER_WORKER_MAX => Err(LeaseTableError::TooManyActive),
             () if self.len() > HELD_MAX => Err(LeaseTableError::TooMany),
             () if distinct.len() < self.len() => Err(LeaseTableError::Duplicate),
@@ -213,21 +213,21 @@ mod tests {
         assert!(leases.accept(lease(0)) && leases.accept(lease(1)));
         assert!(!leases.accept(lease(2)), "no room");
         assert_eq!(leases.start_next(), None, "no inputs yet");
-        assert!(leases.set(&lease(1), Phase::Waiting) && leases.set(&lease(0), Phase::Waiting));
+        assert!(leases.set(&lease(1), LeasePhase::Waiting) && leases.set(&lease(0), LeasePhase::Waiting));
         assert_eq!(leases.start_next(), Some(lease(0)), "granted first");
         assert_eq!(leases.start_next(), None, "one runs");
-        assert!(leases.set(&lease(0), Phase::Uncommitted));
+        assert!(leases.set(&lease(0), LeasePhase::Uncommitted));
         assert_eq!(leases.room(), 1);
         assert!(leases.accept(lease(2)));
         assert_eq!(leases.leases(), [lease(0), lease(1), lease(2)], "held until the commit is answered");
-        assert!(leases.set(&lease(2), Phase::Waiting) && leases.set(&lease(1), Phase::Fetching));
+        assert!(leases.set(&lease(2), LeasePhase::Waiting) && leases.set(&lease(1), LeasePhase::Fetching));
         assert_eq!(leases.start_next(), Some(lease(2)));
         assert_eq!(leases.leases(), [lease(0), lease(2), lease(1)], "ordered by phase");
-        assert!(leases.set(&lease(1), Phase::Waiting));
+        assert!(leases.set(&lease(1), LeasePhase::Waiting));
         assert!(leases.has_any(&[lease(0), lease(9)]));
         assert_eq!(leases.end([lease(0), lease(9)]), BTreeSet::from([lease(0)]), "only what was held");
         assert!(!leases.has_any(&[lease(0), lease(9)]));
-        assert!(!leases.set(&lease(0), Phase::Waiting), "no longer held");
+        assert!(!leases.set(&lease(0), LeasePhase::Waiting), "no longer held");
         leases.check().unwrap();
     }
 
@@ -243,7 +243,7 @@ mod tests {
     fn a_drain_returns_unstarted_leases() {
         let mut leases = LeaseTable::default();
         assert!(leases.accept(lease(0)) && leases.accept(lease(1)));
-        assert!(leases.set(&lease(0), Phase::Waiting));
+        assert!(leases.set(&lease(0), LeasePhase::Waiting));
         assert_eq!(leases.start_next(), Some(lease(0)));
         assert_eq!(leases.return_unstarted(), [lease(1)]);
         assert_eq!(leases.leases(), [lease(0)]);
@@ -254,7 +254,7 @@ mod tests {
         let mut leases = LeaseTable::default();
         for first in 0..HELD_MAX as u64 {
             assert!(leases.accept(lease(first)));
-            assert!(leases.set(&lease(first), Phase::Uncommitted));
+            assert!(leases.set(&lease(first), LeasePhase::Uncommitted));
         }
         assert_eq!(leases.room(), 0);
         assert!(!leases.accept(lease(9999)));

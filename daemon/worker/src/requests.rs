@@ -19,10 +19,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::model_server::{Extensions, ModelServer, ServerError};
-use super::segments::Segment;
+use super::model_server::{Extensions, ModelServerClient, ServerError};
+use super::segments::RowSegment;
 use super::supervisor::ReadyServer;
-use super::traits::{CoordinatorClient, FileStore, FileStoreError, StoredBlobs};
+use super::traits::{CoordinatorClient, DurableUpload, FileStore, FileStoreError};
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
@@ -101,7 +101,7 @@ pub struct Requests {
 
 impl Requests {
     /// Stores a segment and commits it. After an error, its batches must be given back.
-    pub async fn commit(&self, segment: Segment) -> Result<(), RequestError> {
+    pub async fn commit(&self, segment: RowSegment) -> Result<(), RequestError> {
         (|| self.commit_once(&segment))
             .retry(back_off())
             .when(RequestError::needs_new_upload)
@@ -109,8 +109,8 @@ impl Requests {
             .await
     }
 
-    async fn commit_once(&self, segment: &Segment) -> Result<(), RequestError> {
-        let StoredBlobs { upload, mut blobs } = self.store_blobs(vec![segment.rows.clone()]).await?;
+    async fn commit_once(&self, segment: &RowSegment) -> Result<(), RequestError> {
+        let DurableUpload { upload, mut blobs } = self.store_blobs(vec![segment.rows.clone()]).await?;
         let commit = SegmentCommit {
             worker: self.node,
             job: segment.job,
@@ -150,7 +150,7 @@ impl Requests {
     }
 
     /// Stores blobs, retrying until it succeeds.
-    pub(super) async fn store_blobs(&self, blobs: Vec<Bytes>) -> Result<StoredBlobs, FileStoreError> {
+    pub(super) async fn store_blobs(&self, blobs: Vec<Bytes>) -> Result<DurableUpload, FileStoreError> {
         let store_once = || async {
             let stored = timeout(STORE_TIMEOUT, self.store.store(blobs.clone())).await;
             stored.unwrap_or_else(|_| Err(FileStoreError::timed_out(STORE_TIMEOUT)))
@@ -176,7 +176,7 @@ impl Requests {
 
 /// A third-party server brings its own models, which only have to be ready.
 async fn load_from_repository(
-    server: &ModelServer,
+    server: &ModelServerClient,
     extensions: Extensions,
     model: ModelName,
 ) -> Result<(), LoadError> {

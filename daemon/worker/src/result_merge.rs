@@ -1,6 +1,6 @@
 //! Merges a finished job's segments into one file with a row per query, in order.
 //!
-//! [`MergePlan`] decides the order; the rest reads segments and stores extents as a stream. The coordinator commits the
+//! `MergePlan` decides the order; the rest reads segments and stores extents as a stream. The coordinator commits the
 //! file.
 //!
 //! Invariant: the file has exactly one row for each of the job's queries, or there is no file.

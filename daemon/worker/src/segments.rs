@@ -26,7 +26,7 @@ pub const BUFFERED_BYTES_MAX: usize = 32 << 20;
 
 /// Rows to store and commit together.
 #[derive(Clone, Debug)]
-pub struct Segment {
+pub struct RowSegment {
     pub job: JobId,
     pub rows: Bytes,
     pub batches: Vec<BatchOutcome>,
@@ -71,7 +71,7 @@ impl Segments {
 
     /// Takes the next segment that is due; with `flush`, any rows are due. It is in flight until
     /// [`Segments::answered`].
-    pub fn take_due(&mut self, flush: bool, now: Instant) -> Option<Segment> {
+    pub fn take_due(&mut self, flush: bool, now: Instant) -> Option<RowSegment> {
         let due = |buffer: &JobBuffer| buffer.due_at().is_some_and(|at| flush || at <= now);
         let (job, buffer) = self.jobs.iter_mut().find(|(_, buffer)| due(buffer))?;
         let mut rows = Vec::with_capacity(buffer.bytes.min(SEGMENT_BYTES));
@@ -84,7 +84,7 @@ impl Segments {
         buffer.bytes -= rows.len();
         buffer.since = (!buffer.waiting.is_empty()).then_some(now);
         buffer.in_flight = true;
-        Some(Segment { job: *job, rows: rows.into(), batches })
+        Some(RowSegment { job: *job, rows: rows.into(), batches })
     }
 
     /// Ends the flight of a job's segment, which was answered or abandoned.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::model_server::{Extensions, ModelServer, ServerError, ServerUrlError};
+use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
 
 /// Largest log of one server process; further output is dropped.
 pub const SERVER_LOG_BYTES_MAX: usize = 4 << 20;
@@ -97,7 +97,7 @@ pub struct ServerStatus {
 /// A model server that answers, and its protocol extensions.
 #[derive(Clone, Debug)]
 pub struct ReadyServer {
-    pub server: ModelServer,
+    pub server: ModelServerClient,
     pub extensions: Extensions,
 }
 
@@ -212,7 +212,7 @@ impl Supervisor {
         self.watch_health(&server).await
     }
 
-    async fn wait_ready(&mut self) -> Result<ModelServer, ServerFailure> {
+    async fn wait_ready(&mut self) -> Result<ModelServerClient, ServerFailure> {
         let port_file = self.folder().join("port");
         let port: u16 = loop {
             // The server renames the file into place, so it is complete or absent.
@@ -221,7 +221,7 @@ impl Supervisor {
             }
             sleep(POLL).await;
         };
-        let server = ModelServer::new(&format!("http://127.0.0.1:{port}"))?;
+        let server = ModelServerClient::new(&format!("http://127.0.0.1:{port}"))?;
         while server.ready().await.is_err() {
             sleep(POLL).await;
         }
@@ -230,7 +230,7 @@ impl Supervisor {
     }
 
     /// Returns when the server hangs or a restart is requested.
-    async fn watch_health(&mut self, server: &ModelServer) -> ServerFailure {
+    async fn watch_health(&mut self, server: &ModelServerClient) -> ServerFailure {
         let mut misses = 0;
         let mut last_answer = Instant::now();
         loop {
@@ -251,7 +251,7 @@ impl Supervisor {
     }
 
     async fn watch_elsewhere(&mut self, url: &str) {
-        let server = match ModelServer::new(url) {
+        let server = match ModelServerClient::new(url) {
             Ok(server) => server,
             Err(error) => return self.publish_down(ServerState::Down(error.to_string())),
         };
@@ -273,7 +273,7 @@ impl Supervisor {
         }
     }
 
-    async fn publish_ready(&self, server: &ModelServer) -> Result<(), ServerError> {
+    async fn publish_ready(&self, server: &ModelServerClient) -> Result<(), ServerError> {
         let extensions = server.extensions().await?;
         let offers = if extensions.repository { Some(server.repository_models().await?) } else { None };
         info!(epoch = self.status.borrow().epoch + 1, "the model server is ready");

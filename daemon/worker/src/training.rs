@@ -19,11 +19,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::model_server::{Artefact, ModelServer, ServerError, TaskState};
+use super::model_server::{ModelServerClient, ServerError, TaskState, TrainedArtefact};
 use super::requests::{RequestError, Requests, back_off};
 use super::supervisor::ReadyServer;
 use super::training_data::TrainingFolder;
-use super::traits::{FileStoreError, StoredBlobs};
+use super::traits::{DurableUpload, FileStoreError};
 
 const POLL: Duration = Duration::from_millis(100);
 pub const TRAINING_TIMEOUT: Duration = Duration::from_secs(1000);
@@ -64,7 +64,7 @@ pub struct TrainingOrder {
 }
 
 struct TrainedModel {
-    artefact: Artefact,
+    artefact: TrainedArtefact,
     /// What the training measured, by name.
     metrics: Vec<(String, String)>,
 }
@@ -109,7 +109,7 @@ impl Requests {
                 let version = trained.artefact.version;
                 let mut blobs = trained.artefact.extents.clone();
                 blobs.push(training_report(model, version, training, self.node, &trained.metrics));
-                let StoredBlobs { upload, blobs: mut extents } = self.store_blobs(blobs).await?;
+                let DurableUpload { upload, blobs: mut extents } = self.store_blobs(blobs).await?;
                 report = extents.pop();
                 metrics.clone_from(&trained.metrics);
                 Ok((upload, ModelArtefact { model: model.clone(), version, extents }))
@@ -146,7 +146,7 @@ impl Requests {
         if !extensions.idunno {
             // A third-party server brings its own models: their metadata stand for an artefact.
             let metadata = server.model_metadata(model).await?;
-            let artefact = Artefact { version: Digest::of(&metadata), extents: vec![metadata] };
+            let artefact = TrainedArtefact { version: Digest::of(&metadata), extents: vec![metadata] };
             return Ok(Some(TrainedModel { artefact, metrics: Vec::new() }));
         }
         let path = match &training.dataset {
@@ -163,7 +163,7 @@ impl Requests {
 
 /// Returns `None` if the training was stopped.
 async fn await_training(
-    server: &ModelServer,
+    server: &ModelServerClient,
     task: &str,
     control: &TrainingControl,
 ) -> Result<Option<TrainedModel>, TrainError> {

@@ -64,7 +64,7 @@ pub struct FetchedBytes {
 
 /// Blobs that are durable, in the order in which they were given.
 #[derive(Clone, Debug)]
-pub struct StoredBlobs {
+pub struct DurableUpload {
     pub upload: UploadId,
     pub blobs: Vec<PlacedBlob>,
 }
@@ -78,7 +78,7 @@ pub trait FileStore: Send + Sync {
     ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>>;
 
     /// Stores blobs durably under a new upload. Nothing refers to them yet.
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<StoredBlobs, FileStoreError>>;
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>>;
 
     /// Copies a dataset into a folder of this machine, which is emptied first. Returns the path to train from.
     fn training_data<'a>(
@@ -105,7 +105,7 @@ impl FileStore for Files {
         Box::pin(stream::iter(blobs.to_vec()).map(fetch).buffered(BLOBS_IN_FLIGHT).collect())
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<StoredBlobs, FileStoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
             let stored = self.store_blobs(blobs).await.map_err(FileStoreError::failed)?;
             let copies = stored.blobs.iter().map(|placed| placed.holders.len()).min().unwrap_or(0);
@@ -116,7 +116,7 @@ impl FileStore for Files {
                     "stored with fewer copies than wanted: repair makes the others"
                 );
             }
-            Ok(StoredBlobs { upload: stored.upload, blobs: stored.blobs })
+            Ok(DurableUpload { upload: stored.upload, blobs: stored.blobs })
         })
     }
 

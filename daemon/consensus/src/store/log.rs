@@ -10,7 +10,7 @@ use openraft::{RaftLogReader, Vote};
 use redb::{Database, ReadableDatabase};
 
 use super::writer::Write;
-use super::{KEY_VOTE, LOG, Shared, StoreFault, blocking, decode_row, encode_row, locked, read_meta};
+use super::{KEY_VOTE, LOG, LogStoreInner, StoreFault, blocking, decode_row, encode_row, locked, read_meta};
 use crate::config::{APPEND_BYTES_SOFT_MAX, Entry, LogId, StorageError, TypeConfig};
 
 /// Encoded bytes of the newest entries kept in memory, besides those not yet durable.
@@ -106,16 +106,16 @@ impl EntryPage {
 /// openraft's access to the log and the votes.
 #[derive(Clone)]
 pub(crate) struct LogStore {
-    shared: Arc<Shared>,
+    shared: Arc<LogStoreInner>,
 }
 
 impl LogStore {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<LogStoreInner>) -> Self {
         Self { shared }
     }
 
     #[cfg(test)]
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &LogStoreInner {
         &self.shared
     }
 

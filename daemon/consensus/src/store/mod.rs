@@ -77,7 +77,7 @@ impl From<StoreFault> for super::config::StorageError {
 }
 
 /// State that the users of the store share. The file is closed when the last user is dropped.
-struct Shared {
+struct LogStoreInner {
     // Field order matters: the database must be dropped before the queue, whose end makes the writer close the file.
     database: Arc<Database>,
     index: Arc<Mutex<LogIndex>>,
@@ -113,7 +113,7 @@ pub(super) fn open(path: &Path, node: NodeId) -> Result<OpenStore, OpenError> {
     let generation = snapshot.as_ref().map_or(0, |snapshot| snapshot.generation);
     let (snapshots, installs) =
         Snapshots::new(generation, snapshot.as_ref().and_then(|s| s.meta.last_log_id));
-    let shared = Arc::new(Shared { database, index, snapshots, writer });
+    let shared = Arc::new(LogStoreInner { database, index, snapshots, writer });
     let (machine, state) =
         StateMachine::new(Arc::clone(&shared), snapshot).map_err(|e| failed(e.to_string()))?;
     Ok(OpenStore { log: LogStore::new(shared), machine, state, installs, closed: closed_receiver })
@@ -122,7 +122,7 @@ pub(super) fn open(path: &Path, node: NodeId) -> Result<OpenStore, OpenError> {
 /// Creates the tables, and checks that the file belongs to this member and has this format.
 fn identify(database: &Database, path: &Path, node: NodeId) -> Result<(), OpenError> {
     let path = || PathBuf::from(path);
-    let Identity { format, owner } = read_or_create_identity(database, node)
+    let StoreIdentity { format, owner } = read_or_create_identity(database, node)
         .map_err(|error| OpenError::Store { path: path(), reason: error.to_string() })?;
     if format != FORMAT {
         return Err(OpenError::Format { path: path(), found: format, known: FORMAT });
@@ -133,12 +133,12 @@ fn identify(database: &Database, path: &Path, node: NodeId) -> Result<(), OpenEr
     Ok(())
 }
 
-struct Identity {
+struct StoreIdentity {
     format: u64,
     owner: NodeId,
 }
 
-fn read_or_create_identity(database: &Database, node: NodeId) -> Result<Identity, redb::Error> {
+fn read_or_create_identity(database: &Database, node: NodeId) -> Result<StoreIdentity, redb::Error> {
     let transaction = database.begin_write()?;
     let mut meta = transaction.open_table(META)?;
     let format = get_or_insert(&mut meta, KEY_FORMAT, FORMAT)?;
@@ -147,7 +147,7 @@ fn read_or_create_identity(database: &Database, node: NodeId) -> Result<Identity
     transaction.open_table(LOG)?;
     transaction.open_table(SNAPSHOT_CHUNKS)?;
     transaction.commit()?;
-    Ok(Identity { format, owner })
+    Ok(StoreIdentity { format, owner })
 }
 
 fn get_or_insert(meta: &mut MetaTable<'_>, key: &str, default: u64) -> Result<u64, redb::Error> {

@@ -8,7 +8,7 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{Mutex, watch};
 
 use super::writer::{Write, Writer};
-use super::{KEY_SNAPSHOT, SNAPSHOT_CHUNKS, Shared, StoreFault, blocking, encode_row, read_meta};
+use super::{KEY_SNAPSHOT, LogStoreInner, SNAPSHOT_CHUNKS, StoreFault, blocking, encode_row, read_meta};
 use crate::config::{LogId, SNAPSHOT_CHUNK_BYTES, SnapshotMeta, StorageError, TypeConfig};
 use idunno_core::metadata::{self, State};
 
@@ -140,7 +140,7 @@ fn read_chunks(database: &Database, generation: u64) -> Result<Vec<u8>, redb::Er
 }
 
 /// The newest snapshot, for a follower.
-pub(super) async fn current(shared: &Arc<Shared>) -> Result<Option<Snapshot<TypeConfig>>, StoreFault> {
+pub(super) async fn current(shared: &Arc<LogStoreInner>) -> Result<Option<Snapshot<TypeConfig>>, StoreFault> {
     // Held so that a newer snapshot does not delete the chunks after the header was read.
     let _generation = shared.snapshots.generation.lock().await;
     let shared = Arc::clone(shared);
@@ -151,7 +151,7 @@ pub(super) async fn current(shared: &Arc<Shared>) -> Result<Option<Snapshot<Type
 
 /// Builds a snapshot of the state as of its creation.
 pub(crate) struct SnapshotBuilder {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<LogStoreInner>,
     pub(super) state: State,
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership<u64, openraft::EmptyNode>,

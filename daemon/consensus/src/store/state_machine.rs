@@ -8,14 +8,14 @@ use openraft::{EmptyNode, EntryPayload, Snapshot, StoredMembership};
 use tokio::sync::watch;
 
 use super::snapshot::{SnapshotBuilder, StoredSnapshot, current};
-use super::{Shared, StoreFault, blocking, decode_row};
+use super::{LogStoreInner, StoreFault, blocking, decode_row};
 use crate::config::{CommandBatch, Entry, LogId, Outcomes, SnapshotMeta, StorageError, TypeConfig};
 use idunno_core::metadata::{self, Action, Command, State};
 use tracing::debug;
 
 /// openraft's access to the metadata.
 pub(crate) struct StateMachine {
-    shared: Arc<Shared>,
+    shared: Arc<LogStoreInner>,
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership<u64, EmptyNode>,
@@ -25,7 +25,7 @@ pub(crate) struct StateMachine {
 impl StateMachine {
     /// Restores the snapshot; openraft then applies the committed entries after it.
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<LogStoreInner>,
         snapshot: Option<StoredSnapshot>,
     ) -> Result<(Self, watch::Receiver<Arc<State>>), StoreFault> {
         let (state, applied, membership) = match snapshot {

@@ -9,7 +9,7 @@ use idunno_shared::client::files::direct_io::{self, ALIGNMENT, AlignedBuffer, PI
 use idunno_shared::ids::Digest;
 use rustix::fs::StatVfsMountFlags;
 
-pub(crate) trait Disk: Send + Sync {
+pub(crate) trait BlobDisk: Send + Sync {
     /// Writes all of `bytes` at the file's position.
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()>;
 
@@ -26,14 +26,14 @@ pub(crate) trait Disk: Send + Sync {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// Opens a file for [`Disk::digest`].
+/// Opens a file for [`BlobDisk::digest`].
 pub(super) fn open_direct(path: &Path) -> io::Result<File> {
     direct_io::open(File::options().read(true), path)
 }
 
 pub(super) struct RealDisk;
 
-impl Disk for RealDisk {
+impl BlobDisk for RealDisk {
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
     }

@@ -12,7 +12,7 @@ use idunno_shared::client::files::connection::verify;
 use idunno_shared::wire::blobs::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, Shared, StoreError};
+use super::{BlobStoreInner, GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, StoreError};
 use idunno_shared::crash_points;
 
 pub(super) struct PutJob {
@@ -38,7 +38,7 @@ struct WrittenBlob {
     file: File,
 }
 
-pub(super) fn spawn(shared: Arc<Shared>, mut jobs: mpsc::Receiver<PutJob>) -> io::Result<()> {
+pub(super) fn spawn(shared: Arc<BlobStoreInner>, mut jobs: mpsc::Receiver<PutJob>) -> io::Result<()> {
     let run = move || {
         while let Some(first) = jobs.blocking_recv() {
             store(&shared, gather(first, &mut jobs));
@@ -58,7 +58,7 @@ fn gather(first: PutJob, jobs: &mut mpsc::Receiver<PutJob>) -> Vec<PutJob> {
     group
 }
 
-fn store(shared: &Arc<Shared>, group: Vec<PutJob>) {
+fn store(shared: &Arc<BlobStoreInner>, group: Vec<PutJob>) {
     let mut written = Vec::with_capacity(group.len());
     for job in group {
         match write_incoming(shared, &job) {
@@ -82,7 +82,7 @@ fn store(shared: &Arc<Shared>, group: Vec<PutJob>) {
 }
 
 /// Verifies a blob and writes it to `incoming`; `None` if the store holds it intact already.
-fn write_incoming(shared: &Shared, job: &PutJob) -> Result<Option<(PathBuf, File)>, StoreError> {
+fn write_incoming(shared: &BlobStoreInner, job: &PutJob) -> Result<Option<(PathBuf, File)>, StoreError> {
     shared.check_health()?;
     verify(job.blob, &job.bytes).map_err(|error| StoreError::Mismatch(error.to_string()))?;
     debug_assert_eq!(job.guard.digest, job.blob.digest, "the guard is the blob's own");
@@ -102,7 +102,7 @@ fn write_incoming(shared: &Shared, job: &PutJob) -> Result<Option<(PathBuf, File
 }
 
 /// One flush for the group: of the file system, or of a lone file and its directory entry.
-fn flush(shared: &Shared, written: &[WrittenBlob]) -> Result<(), StoreError> {
+fn flush(shared: &BlobStoreInner, written: &[WrittenBlob]) -> Result<(), StoreError> {
     let layout = &shared.layout;
     let flushed = match written {
         [] => Ok(()),

@@ -15,12 +15,12 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 
 use super::disk::open_direct;
-use super::{Shared, StoreError};
+use super::{BlobStoreInner, StoreError};
 
 /// The errno of a failing device.
 const EIO: i32 = 5;
 
-impl Shared {
+impl BlobStoreInner {
     /// Refuses everything once the disk has failed.
     pub(super) fn check_health(&self) -> Result<(), StoreError> {
         self.unhealthy.get().map_or(Ok(()), |reason| Err(StoreError::Unhealthy(reason.clone())))

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::group::discard;
-use super::{PutGuard, Shared, StoreError};
+use super::{BlobStoreInner, PutGuard, StoreError};
 use idunno_shared::crash_points;
 
 const CHUNKS_QUEUED_MAX: usize = 2;
@@ -66,7 +66,7 @@ fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> 
 }
 
 fn write(
-    shared: &Shared,
+    shared: &BlobStoreInner,
     blob: BlobRef,
     temp: &Path,
     chunks: &mut mpsc::Receiver<Bytes>,
@@ -108,14 +108,14 @@ fn receive(
 
 /// A file written with direct I/O.
 struct DirectFile<'a> {
-    shared: &'a Shared,
+    shared: &'a BlobStoreInner,
     path: PathBuf,
     file: File,
     aligner: Aligner,
 }
 
 impl<'a> DirectFile<'a> {
-    fn create(shared: &'a Shared, path: &Path, size: u64) -> Result<Self, StoreError> {
+    fn create(shared: &'a BlobStoreInner, path: &Path, size: u64) -> Result<Self, StoreError> {
         let made = File::create_new(path).and_then(|file| direct_io::reserve(&file, size));
         let opened = made.and_then(|()| direct_io::open(File::options().write(true), path));
         let file = opened.map_err(|error| shared.fault("create", path, error))?;
@@ -136,6 +136,11 @@ impl<'a> DirectFile<'a> {
     }
 }
 
-fn write_piece(shared: &Shared, path: &Path, file: &mut File, piece: &[u8]) -> Result<(), StoreError> {
+fn write_piece(
+    shared: &BlobStoreInner,
+    path: &Path,
+    file: &mut File,
+    piece: &[u8],
+) -> Result<(), StoreError> {
     shared.disk.write(file, piece).map_err(|error| shared.fault("write", path, error))
 }

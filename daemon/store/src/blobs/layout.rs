@@ -9,7 +9,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 
 use super::StoreError;
-use super::disk::{Disk, open_direct};
+use super::disk::{BlobDisk, open_direct};
 use super::index::Index;
 
 /// Damaged blobs kept for inspection, in number and bytes; further ones are deleted.
@@ -96,7 +96,7 @@ impl Layout {
 
     /// Renames complete files of `incoming` into place and deletes the others. Files are read from the disk itself, not from
     /// the page cache: a flush may have failed before the process ended.
-    pub(super) fn recover(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+    pub(super) fn recover(&self, disk: &dyn BlobDisk) -> Result<(), StoreError> {
         let mut complete = Vec::new();
         for entry in entries(&self.incoming)? {
             let path = entry.path();

@@ -45,7 +45,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::disk::{Disk, RealDisk};
+use self::disk::{BlobDisk, RealDisk};
 use self::group::PutJob;
 use self::health::is_device_fault;
 use self::index::Index;
@@ -117,21 +117,21 @@ pub struct StaleTerm {
 /// The blobs of one data directory. Clones are cheap; the writer thread ends when the last one is dropped.
 #[derive(Clone)]
 pub struct BlobStore {
-    shared: Arc<Shared>,
+    shared: Arc<BlobStoreInner>,
     queue: mpsc::Sender<PutJob>,
     budget: Arc<Semaphore>,
 }
 
-struct Shared {
+struct BlobStoreInner {
     layout: Layout,
-    disk: Box<dyn Disk>,
+    disk: Box<dyn BlobDisk>,
     index: Mutex<Index>,
     unhealthy: OnceLock<String>,
     reserve_bytes: u64,
     damaged: AtomicU64,
 }
 
-impl Shared {
+impl BlobStoreInner {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,12 +149,12 @@ impl Shared {
 
 /// A put in progress: the blob is not collected before this is dropped.
 struct PutGuard {
-    shared: Arc<Shared>,
+    shared: Arc<BlobStoreInner>,
     digest: Digest,
 }
 
 impl PutGuard {
-    fn new(shared: &Arc<Shared>, digest: Digest, upload: Option<UploadId>) -> Self {
+    fn new(shared: &Arc<BlobStoreInner>, digest: Digest, upload: Option<UploadId>) -> Self {
         shared.index().begin(digest, upload);
         Self { shared: Arc::clone(shared), digest }
     }
@@ -183,11 +183,15 @@ impl BlobStore {
         Self::open_on(root, reserve_bytes, Box::new(RealDisk))
     }
 
-    pub(crate) fn open_on(root: &Path, reserve_bytes: u64, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
+    pub(crate) fn open_on(
+        root: &Path,
+        reserve_bytes: u64,
+        disk: Box<dyn BlobDisk>,
+    ) -> Result<Self, StoreError> {
         let layout = Layout::open(root)?;
         layout.recover(disk.as_ref())?;
         let index = Mutex::new(layout.scan()?);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(BlobStoreInner {
             layout,
             disk,
             index,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use idunno_shared::ids::Digest;
 
-use super::disk::{Disk, RealDisk};
+use super::disk::{BlobDisk, RealDisk};
 
 #[derive(Clone, Default)]
 pub(crate) struct TestDisk(pub(crate) Arc<TestDiskState>);
@@ -59,7 +59,7 @@ fn device_fault() -> io::Error {
     io::Error::from_raw_os_error(5)
 }
 
-impl Disk for TestDisk {
+impl BlobDisk for TestDisk {
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         if self.0.full.load(Ordering::Relaxed) {
             RealDisk.write(file, &bytes[..bytes.len() / 2])?;

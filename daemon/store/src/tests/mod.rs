@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::coordinator::FakeCoordinator;
 use super::blobs::BlobStore;
-use super::blobs::disk::Disk;
+use super::blobs::disk::BlobDisk;
 use super::scrub::{self, Scrub};
 use super::server::{BlobServer, DISK_TIMEOUT};
 
@@ -86,7 +86,7 @@ impl TestCluster {
     }
 
     /// Adds a holder on the given disk; the coordinator does not know it.
-    pub(super) fn add_on(self: &Arc<Self>, disk: Box<dyn Disk>, disk_timeout: Duration) -> Holder {
+    pub(super) fn add_on(self: &Arc<Self>, disk: Box<dyn BlobDisk>, disk_timeout: Duration) -> Holder {
         let directory = TempDir::new().unwrap();
         let store = BlobStore::open_on(directory.path(), 0, disk).unwrap();
         self.add(store, directory, disk_timeout)

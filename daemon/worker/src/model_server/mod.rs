@@ -23,7 +23,7 @@ use thiserror::Error;
 
 pub use self::error::ServerError;
 use self::error::{classify, error_message};
-pub use self::training::{ARTEFACT_BYTES_MAX, Artefact, TaskState};
+pub use self::training::{ARTEFACT_BYTES_MAX, TaskState, TrainedArtefact};
 
 use super::models::MODELS_MAX;
 use super::protocol::{HEADER_LENGTH, InferAnswers, decode_response, encode_request};
@@ -47,7 +47,7 @@ pub struct Extensions {
 
 /// A model server. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ModelServer {
+pub struct ModelServerClient {
     client: Client,
     base: String,
 }
@@ -60,7 +60,7 @@ pub struct ServerUrlError {
     reason: String,
 }
 
-impl ModelServer {
+impl ModelServerClient {
     /// A client of the server at `url`, such as `http://127.0.0.1:8080`.
     pub fn new(url: &str) -> Result<Self, ServerUrlError> {
         let wrong = |reason: String| ServerUrlError { url: url.to_owned(), reason };
@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn invalid_urls_are_refused() {
         for url in ["", "127.0.0.1:8080", "https://127.0.0.1", "ftp://host", "http://"] {
-            assert!(ModelServer::new(url).is_err(), "{url}");
+            assert!(ModelServerClient::new(url).is_err(), "{url}");
         }
-        assert_eq!(ModelServer::new("http://127.0.0.1:8080/").unwrap().base, "http://127.0.0.1:8080");
+        assert_eq!(ModelServerClient::new("http://127.0.0.1:8080/").unwrap().base, "http://127.0.0.1:8080");
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::shorten;
-use super::{CALL_TIMEOUT, ModelServer, ServerError, TRANSFER_TIMEOUT};
+use super::{CALL_TIMEOUT, ModelServerClient, ServerError, TRANSFER_TIMEOUT};
 
 /// Largest artefact accepted from a training; it is held in memory while it is stored.
 pub const ARTEFACT_BYTES_MAX: usize = 256 << 20;
@@ -27,13 +27,13 @@ pub enum TaskState {
 
 /// A trained artefact, split into extents.
 #[derive(Clone, Debug)]
-pub struct Artefact {
+pub struct TrainedArtefact {
     /// The digest of the whole artefact.
     pub version: Digest,
     pub extents: Vec<Bytes>,
 }
 
-impl ModelServer {
+impl ModelServerClient {
     /// Starts training a model, or joins a running training. `dataset` is a folder or file that the server can read.
     /// Returns the task's id.
     pub async fn train(
@@ -107,7 +107,7 @@ impl ModelServer {
     }
 
     /// Fetches the artefact of a finished training.
-    pub async fn artefact(&self, task: &str) -> Result<Artefact, ServerError> {
+    pub async fn artefact(&self, task: &str) -> Result<TrainedArtefact, ServerError> {
         let mut response =
             self.send(self.get(&format!("/idunno/tasks/{task}/artefact")), TRANSFER_TIMEOUT).await?;
         let extent_bytes = usize::try_from(EXTENT_BYTES_MAX).unwrap_or(usize::MAX);
@@ -136,7 +136,7 @@ impl ModelServer {
         if extents.is_empty() {
             return Err(ServerError::Malformed("the trained artefact is empty".to_owned()));
         }
-        Ok(Artefact { version: Digest(*hasher.finalize().as_bytes()), extents })
+        Ok(TrainedArtefact { version: Digest(*hasher.finalize().as_bytes()), extents })
     }
 }
 

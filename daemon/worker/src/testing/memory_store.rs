@@ -10,15 +10,15 @@ use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 
-use super::super::traits::{FetchedBytes, FileStore, FileStoreError, StoredBlobs};
+use super::super::traits::{DurableUpload, FetchedBytes, FileStore, FileStoreError};
 
 #[derive(Default)]
 pub(in super::super) struct MemoryStore {
-    inner: Mutex<Inner>,
+    inner: Mutex<MemoryStoreState>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct MemoryStoreState {
     blobs: BTreeMap<Digest, Bytes>,
     uploads: u64,
     ended: BTreeSet<UploadId>,
@@ -53,12 +53,12 @@ impl FileStore for MemoryStore {
         Box::pin(async move { blobs.iter().map(read).collect() })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<StoredBlobs, FileStoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
             let blobs = blobs.iter().map(|blob| self.add(blob)).collect();
             let mut inner = self.inner.lock().unwrap();
             inner.uploads += 1;
-            Ok(StoredBlobs { upload: UploadId { term: Term(1), number: inner.uploads }, blobs })
+            Ok(DurableUpload { upload: UploadId { term: Term(1), number: inner.uploads }, blobs })
         })
     }
 

@@ -23,7 +23,7 @@ async fn a_model_is_trained_once_stored_and_reported() {
     let harness = Harness::new().await;
     let model = "trained-here".parse().unwrap();
     harness.coordinator.set(|state| {
-        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }))
+        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }));
     });
     harness.until("it is reported", |state| state.trained.len() == 1).await;
     {
@@ -66,7 +66,7 @@ async fn a_training_reports_its_progress_and_can_be_stopped() {
     let harness = Harness::new().await;
     harness.server.set(|state| state.training_steps = Some((3, 12)));
     harness.coordinator.set(|state| {
-        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }))
+        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }));
     });
     let model = || "trained-here".parse().unwrap();
     harness

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::super::batch::BatchResult;
 use super::super::inputs::{self, PreparedBatch};
-use super::super::lease_table::Phase;
+use super::super::lease_table::LeasePhase;
 use super::super::models::MODELS_MAX;
 use super::super::requests::{LoadError, RequestError};
 use super::super::training::{TrainingControl, TrainingOrder};
@@ -139,7 +139,7 @@ impl WorkerTask {
     fn batch_prepared(&mut self, prepared: PreparedBatch) {
         let lease = prepared.grant.lease;
         self.lease_tasks.remove(&lease);
-        if self.leases.set(&lease, Phase::Waiting) {
+        if self.leases.set(&lease, LeasePhase::Waiting) {
             self.prepared.insert(lease, prepared);
         }
     }
@@ -158,7 +158,7 @@ impl WorkerTask {
         if let Some(model) = model.filter(|_| result.worker_fault) {
             self.worker_failed(model, &result);
         }
-        if !self.leases.set(&lease, Phase::Reporting) {
+        if !self.leases.set(&lease, LeasePhase::Reporting) {
             return;
         }
         if result.faults.is_empty() {
@@ -206,7 +206,7 @@ impl WorkerTask {
         if result.outcome.answered.is_empty() {
             // Nothing to commit: the lease ends with the report of its failures.
             self.leases.end([lease]);
-        } else if self.leases.set(&lease, Phase::Uncommitted) {
+        } else if self.leases.set(&lease, LeasePhase::Uncommitted) {
             self.segments.add(result.outcome, result.rows, Instant::now());
         }
     }

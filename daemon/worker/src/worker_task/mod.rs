@@ -28,7 +28,7 @@ use super::WorkerConfig;
 use super::batch::{self, BatchContext, BatchResult};
 use super::inputs::{InputCaches, PreparedBatch};
 use super::latency::InferLatency;
-use super::lease_table::{LeaseTable, Phase};
+use super::lease_table::{LeasePhase, LeaseTable};
 use super::models::Models;
 use super::requests::{LoadError, RequestError, Requests};
 use super::segments::Segments;
@@ -299,7 +299,7 @@ impl WorkerTask {
 
     /// Commits the segments that are due; all of them when no further rows are expected soon.
     fn send_segments(&mut self, now: Instant) {
-        let idle = self.leases.active() == 0 && self.leases.count(Phase::Reporting) == 0;
+        let idle = self.leases.active() == 0 && self.leases.count(LeasePhase::Reporting) == 0;
         let starved = self.starved_at().is_some_and(|at| at <= now);
         while let Some(segment) = self.segments.take_due(idle || starved || self.drain_until.is_some(), now) {
             let job = segment.job;

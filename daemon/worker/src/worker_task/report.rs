@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::super::lease_table::Phase;
+use super::super::lease_table::LeasePhase;
 use super::super::segments::BUFFERED_BYTES_MAX;
 use super::{Event, HEARTBEAT, WorkerTask};
 
@@ -145,7 +145,7 @@ impl WorkerTask {
             _ if state.models.iter().any(busy) => WAIT_BUSY,
             _ => WAIT,
         };
-        let running = self.running_since.filter(|_| self.leases.count(Phase::Running) > 0);
+        let running = self.running_since.filter(|_| self.leases.count(LeasePhase::Running) > 0);
         WorkerReport {
             worker: self.config.node,
             generation: self.config.generation,
@@ -186,7 +186,7 @@ impl WorkerTask {
     pub(super) fn starved_at(&self) -> Option<Instant> {
         let is_pulling = self.reporting.in_flight.is_some() && self.reporting.wanted > 0;
         let is_starved =
-            is_pulling && self.segments.next_due().is_some() && self.leases.count(Phase::Waiting) == 0;
+            is_pulling && self.segments.next_due().is_some() && self.leases.count(LeasePhase::Waiting) == 0;
         self.reporting.last_sent.filter(|_| is_starved).map(|sent| sent + STARVED_AFTER)
     }
 
