@@ -7,29 +7,29 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EmptyNode, EntryPayload, Snapshot, StoredMembership};
 use tokio::sync::watch;
 
-use super::snapshot::{Builder, Stored, current};
-use super::{Shared, StoreFault, blocking, decode_row};
-use crate::config::{Batch, Entry, LogId, Outcomes, SnapshotMeta, StorageError, TypeConfig};
+use super::snapshot::{SnapshotBuilder, StoredSnapshot, current};
+use super::{LogStoreInner, StoreFault, blocking, decode_row};
+use crate::config::{CommandBatch, Entry, LogId, Outcomes, SnapshotMeta, StorageError, TypeConfig};
 use idunno_core::metadata::{self, Action, Command, State};
 use tracing::debug;
 
-/// The library's access to the metadata.
-pub(crate) struct Machine {
-    shared: Arc<Shared>,
+/// openraft's access to the metadata.
+pub(crate) struct StateMachine {
+    shared: Arc<LogStoreInner>,
     state: State,
     applied: Option<LogId>,
     membership: StoredMembership<u64, EmptyNode>,
     publish: watch::Sender<Arc<State>>,
 }
 
-impl Machine {
-    /// The machine as of the snapshot; the library applies the committed entries behind it.
+impl StateMachine {
+    /// Restores the snapshot; openraft then applies the committed entries after it.
     pub(super) fn new(
-        shared: Arc<Shared>,
-        snapshot: Option<Stored>,
+        shared: Arc<LogStoreInner>,
+        snapshot: Option<StoredSnapshot>,
     ) -> Result<(Self, watch::Receiver<Arc<State>>), StoreFault> {
         let (state, applied, membership) = match snapshot {
-            Some(Stored { meta, bytes, .. }) => {
+            Some(StoredSnapshot { meta, bytes, .. }) => {
                 (decode_state(&bytes)?, meta.last_log_id, meta.last_membership)
             }
             None => (State::default(), None, StoredMembership::default()),
@@ -43,7 +43,7 @@ impl Machine {
     }
 }
 
-/// What an entry does, which is all that ever changes the metadata and who votes.
+/// Applies an entry. Nothing else changes the metadata or the voters.
 pub(super) fn apply(
     state: &mut State,
     membership: &mut StoredMembership<u64, EmptyNode>,
@@ -51,9 +51,11 @@ pub(super) fn apply(
 ) -> Outcomes {
     match payload {
         EntryPayload::Blank => Outcomes::new(),
-        EntryPayload::Normal(Batch(commands)) => {
-            commands.iter().inspect(|command| note(command)).map(|command| state.apply(command)).collect()
-        }
+        EntryPayload::Normal(CommandBatch(commands)) => commands
+            .iter()
+            .inspect(|command| log_operation(command))
+            .map(|command| state.apply(command))
+            .collect(),
         EntryPayload::Membership(changed) => {
             *membership = StoredMembership::new(Some(log_id), changed);
             Outcomes::new()
@@ -61,8 +63,8 @@ pub(super) fn apply(
     }
 }
 
-/// Each member that has the log tells of the operations that it applies; after a restart of those behind its snapshot too.
-fn note(command: &Command) {
+/// Logs an applied operation. After a restart, the operations after the snapshot are logged again.
+fn log_operation(command: &Command) {
     if let (Some(op), Action::Change(change)) = (command.op, &command.action) {
         debug!(%op, "applied: {change}");
     }
@@ -72,8 +74,8 @@ fn decode_state(bytes: &[u8]) -> Result<State, StoreFault> {
     decode_row::<metadata::Snapshot>(bytes).map(State::from)
 }
 
-impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotBuilder = Builder;
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(
         &mut self,
@@ -91,15 +93,15 @@ impl RaftStateMachine<TypeConfig> for Machine {
             self.applied = Some(entry.log_id);
             outcomes.push(apply(&mut self.state, &mut self.membership, entry));
         }
-        // Before the outcomes are known, so that who has an answer also reads what it did.
+        // Before the outcomes are returned, so that whoever receives one also reads its effect.
         if outcomes.iter().any(|outcome| !outcome.is_empty()) {
             self.publish();
         }
         Ok(outcomes)
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
             shared: Arc::clone(&self.shared),
             state: self.state.clone(),
             applied: self.applied,
