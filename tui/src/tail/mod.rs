@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use anstream::adapter::strip_str;
 use idunno_shared::wire::logs::stamp_of;
 
 /// How the names of log files start.
@@ -153,24 +154,14 @@ impl Follower {
 /// A line without escape sequences and control characters, which would change the terminal.
 pub fn printable(line: &str) -> String {
     let mut clean = String::with_capacity(line.len());
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
+    for c in strip_str(line).flat_map(str::chars) {
         match c {
-            '\u{1b}' => skip_escape(&mut chars),
             '\t' => clean.push_str("    "),
             c if c.is_control() => {}
             c => clean.push(c),
         }
     }
     clean
-}
-
-/// Skips a control sequence up to its final character: ESC, `[`, parameters, a dead_letter.
-fn skip_escape(chars: &mut std::str::Chars<'_>) {
-    if chars.clone().next() == Some('[') {
-        chars.next();
-        chars.find(|c| ('\u{40}'..='\u{7e}').contains(c));
-    }
 }
 
 /// Lines of several logs in the order of their timestamps; lines without one stay behind the line before them.
