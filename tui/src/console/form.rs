@@ -29,12 +29,15 @@ pub fn open(state: &mut State, entry: &Entry, now_ms: u64) -> Vec<Effect> {
 fn preset(state: &State, entry: &Entry, field: &Field) -> String {
     let target = state.details.first().map(|detail| &detail.target);
     let selected = || state.selected().filter(|_| target.is_none());
-    let preset = match (field.value.as_str(), target, state.page) {
+    let kind = match field.value.as_str() {
+        // The commands of a local cluster take its members by name.
+        "NAME" if entry.name.starts_with("local ") => "MEMBER",
+        other => other,
+    };
+    let preset = match (kind, target, state.page) {
         ("JOB", Some(DetailTarget::Job(id)), _) => Some(id.to_string()),
-        ("JOB", None, Page::Jobs) => selected(),
-        ("NAME", ..) if !entry.name.starts_with("local ") => None,
-        ("MEMBER" | "NAME", Some(DetailTarget::Member { name, .. }), _) => Some(name.clone()),
-        ("MEMBER" | "NAME", None, Page::Members | Page::Assignments) => selected(),
+        ("MEMBER", Some(DetailTarget::Member { name, .. }), _) => Some(name.clone()),
+        ("JOB", None, Page::Jobs) | ("MEMBER", None, Page::Members | Page::Assignments) => selected(),
         ("SDFS", Some(DetailTarget::File(name)), _) => Some(name.to_string()),
         ("SDFS", None, Page::Files) => selected().filter(|key| !key.ends_with('/')),
         ("MODEL", None, Page::Models) => return selected().unwrap_or_default(),

@@ -87,14 +87,14 @@ struct LogCursor {
     lines: Lines,
 }
 
-/// What a member's log had to offer since its cursor.
+/// A member's new lines, and the cursor behind them.
 struct LogPage {
     source: String,
     cursor: LogCursor,
     texts: Vec<String>,
 }
 
-/// Polls all wanted members at once.
+/// Polls all members of `sources` concurrently.
 async fn poll_members(
     session: Session,
     mut sources: watch::Receiver<Vec<LogSource>>,

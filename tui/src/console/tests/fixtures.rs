@@ -1,4 +1,4 @@
-//! Clusters to draw: a small one with something of everything, and a busy one with a past.
+//! Cluster views for the tests: a small cluster, and a busy one over a minute with a failover.
 
 use crossterm::event::KeyCode;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
