@@ -6,13 +6,13 @@ use super::detail::{Detail, DetailTab, DetailTarget};
 use super::registry::{Action, Item, ItemKind};
 use super::state::{CommandLine, DetailData, Effect, Freeze, Mode, Page, ResultPane, State};
 use super::text_field::TextField;
-use super::theme::Role;
+use super::theme::Tone;
 use super::{file_list, form, operations, rows};
 
 /// Runs an item; read-only mode refuses those that change the cluster.
 pub fn run(state: &mut State, item: &Item, now_ms: u64) -> Vec<Effect> {
     if state.read_only && item.changes() {
-        state.notify(format!("{} is refused: the console is read-only", item.name), Role::Warn, now_ms);
+        state.notify(format!("{} is refused: the console is read-only", item.name), Tone::Warn, now_ms);
         return Vec::new();
     }
     match &item.kind {
@@ -72,14 +72,14 @@ fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
             } else {
                 "mouse released to the terminal"
             };
-            state.notify(text, Role::Plain, now_ms);
+            state.notify(text, Tone::Plain, now_ms);
             return vec![Effect::CaptureMouse(state.mouse)];
         }
         Action::Theme => {
             state.theme = state.theme.next();
-            state.notify(format!("theme {:?}", state.theme.palette).to_lowercase(), Role::Plain, now_ms);
+            state.notify(format!("theme {:?}", state.theme.palette).to_lowercase(), Tone::Plain, now_ms);
         }
-        Action::SwitchCluster => return offer_contexts(state, now_ms),
+        Action::SwitchCluster => return list_contexts(state, now_ms),
         Action::Suspend => return vec![Effect::Suspend],
         Action::Quit if state.running() == 0 => return vec![Effect::Quit],
         Action::Quit => operations::confirm_quit(state, now_ms),
@@ -202,10 +202,10 @@ pub fn set_filter(state: &mut State, text: String) {
 
 fn copy(state: &mut State, text: Option<String>, now_ms: u64) -> Vec<Effect> {
     let Some(text) = text else {
-        state.notify("nothing is selected", Role::Warn, now_ms);
+        state.notify("nothing is selected", Tone::Warn, now_ms);
         return Vec::new();
     };
-    state.notify(format!("copied: {text}"), Role::Plain, now_ms);
+    state.notify(format!("copied: {text}"), Tone::Plain, now_ms);
     vec![Effect::Copy(text)]
 }
 
@@ -221,13 +221,13 @@ fn freeze_or_release(state: &mut State, now_ms: u64) {
     }
 }
 
-/// Opens the `:` line with the clusters of config.toml to choose from.
-pub fn offer_contexts(state: &mut State, now_ms: u64) -> Vec<Effect> {
+/// Opens the `:` line and lists the clusters of config.toml.
+pub fn list_contexts(state: &mut State, now_ms: u64) -> Vec<Effect> {
     if state.contexts.is_empty() {
-        state.notify("config.toml defines no other cluster: see :info", Role::Warn, now_ms);
+        state.notify("config.toml defines no other cluster: see :info", Tone::Warn, now_ms);
     } else {
-        let offers = state.contexts.clone();
-        state.mode = Mode::Line(CommandLine { offers, ..CommandLine::new("context ") });
+        let completions = state.contexts.clone();
+        state.mode = Mode::Line(CommandLine { completions, ..CommandLine::new("context ") });
     }
     Vec::new()
 }

@@ -44,7 +44,7 @@ pub fn press(state: &mut State, key: KeyEvent, mut line: CommandLine, now_ms: u6
         }
         _ => {
             line.input.press(key);
-            line.offers.clear();
+            line.completions.clear();
         }
     }
     state.mode = Mode::Line(line);
@@ -88,7 +88,7 @@ fn complete(state: &State, line: &mut CommandLine) {
     if candidates.len() < 2 {
         candidates.clear();
     }
-    line.offers = candidates;
+    line.completions = candidates;
 }
 
 fn common_prefix(candidates: &[String]) -> Option<String> {
@@ -132,7 +132,7 @@ fn submit(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
             sort(state, text, column, now_ms);
             return Vec::new();
         }
-        ("context", "") => return actions::offer_contexts(state, now_ms),
+        ("context", "") => return actions::list_contexts(state, now_ms),
         ("context", name) => return vec![Effect::SwitchCluster(name.to_owned())],
         ("q" | "exit", "") => return submit(state, "quit", now_ms),
         _ => {}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use idunno_shared::wire::control::{ClusterView, JobState, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
-use super::theme::Role;
+use super::theme::Tone;
 use crate::answer::text;
 
 /// Events that are kept.
@@ -17,7 +17,7 @@ pub struct Event {
     pub number: u64,
     /// Milliseconds since the epoch.
     pub at_ms: u64,
-    pub role: Role,
+    pub tone: Tone,
     /// One of: election, member, worker, job, sharing, model, store, command, console.
     pub kind: &'static str,
     pub text: String,
@@ -31,10 +31,10 @@ pub struct Events {
 }
 
 impl Events {
-    pub fn record(&mut self, at_ms: u64, role: Role, kind: &'static str, text: impl Into<String>) {
+    pub fn record(&mut self, at_ms: u64, tone: Tone, kind: &'static str, text: impl Into<String>) {
         self.last_number += 1;
         let text = crate::tail::printable(&text.into());
-        self.list.push_back(Event { number: self.last_number, at_ms, role, kind, text });
+        self.list.push_back(Event { number: self.last_number, at_ms, tone, kind, text });
         if self.list.len() > EVENTS_MAX {
             self.list.pop_front();
         }
@@ -45,7 +45,7 @@ impl Events {
         if old.term != new.term || old.coordinator != new.coordinator {
             let name = text::member_name(&new.members, new.coordinator);
             let text = format!("{name} became coordinator in term {}", new.term);
-            self.record(new.at_ms, Role::Warn, "election", text);
+            self.record(new.at_ms, Tone::Warn, "election", text);
         }
         self.members(old, new);
         self.workers(old, new);
@@ -53,18 +53,18 @@ impl Events {
         self.models(old, new);
         self.store(old, new);
         for sharing in new.sharings.iter().filter(|sharing| !old.sharings.contains(sharing)) {
-            self.record(sharing.at_ms, Role::Plain, "sharing", sharing.text.clone());
+            self.record(sharing.at_ms, Tone::Plain, "sharing", sharing.text.clone());
         }
     }
 
     fn members(&mut self, old: &ClusterView, new: &ClusterView) {
         let before: BTreeMap<_, _> = old.members.iter().map(|member| (member.id, member)).collect();
         for member in &new.members {
-            let (word, role) = match member.liveness {
-                Liveness::Alive => ("is up", Role::Good),
-                Liveness::Suspect => ("is suspect: it is not responding", Role::Warn),
-                Liveness::Dead => ("is dead", Role::Bad),
-                Liveness::Left => ("left", Role::Plain),
+            let (word, tone) = match member.liveness {
+                Liveness::Alive => ("is up", Tone::Good),
+                Liveness::Suspect => ("is suspect: it is not responding", Tone::Warn),
+                Liveness::Dead => ("is dead", Tone::Bad),
+                Liveness::Left => ("left", Tone::Plain),
             };
             let text = match before.get(&member.id) {
                 None => format!("{} joined at {}", member.name, member.address),
@@ -72,7 +72,7 @@ impl Events {
                 Some(was) if was.liveness != member.liveness => format!("{} {word}", member.name),
                 Some(_) => continue,
             };
-            self.record(new.at_ms, role, "member", text);
+            self.record(new.at_ms, tone, "member", text);
         }
     }
 
@@ -84,10 +84,10 @@ impl Events {
                 continue;
             }
             let (word, reason) = text::server_state(&worker.server);
-            let role = if worker.server == ServerState::Ready { Role::Good } else { Role::Warn };
+            let tone = if worker.server == ServerState::Ready { Tone::Good } else { Tone::Warn };
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             let name = text::member_name(&new.members, worker.node);
-            self.record(new.at_ms, role, "worker", format!("the model server of {name} is {word}{reason}"));
+            self.record(new.at_ms, tone, "worker", format!("the model server of {name} is {word}{reason}"));
         }
     }
 
@@ -97,22 +97,22 @@ impl Events {
             let was = before.get(&job.id);
             if was.is_none_or(|was| was.state != job.state) {
                 let (word, reason) = text::job_state(&job.state);
-                let role = match job.state {
-                    JobState::Paused(_) => Role::Bad,
-                    JobState::Done => Role::Good,
-                    _ => Role::Plain,
+                let tone = match job.state {
+                    JobState::Paused(_) => Tone::Bad,
+                    JobState::Done => Tone::Good,
+                    _ => Tone::Plain,
                 };
                 let detail = if job.state == JobState::Done {
                     format!(": {} answered, {} dead", job.done, job.dead)
                 } else {
                     reason.map(|reason| format!(": {reason}")).unwrap_or_default()
                 };
-                self.record(new.at_ms, role, "job", format!("{} is {word}{detail}", job.id));
+                self.record(new.at_ms, tone, "job", format!("{} is {word}{detail}", job.id));
             }
             let newly_dead = job.dead.saturating_sub(was.map_or(0, |was| was.dead));
             if newly_dead > 0 && was.is_some() {
                 let text = format!("{}: {} failed permanently", job.id, text::queries(newly_dead));
-                self.record(new.at_ms, Role::Bad, "job", text);
+                self.record(new.at_ms, Tone::Bad, "job", text);
             }
         }
     }
@@ -124,13 +124,13 @@ impl Events {
             let name = &model.model;
             match (was.training, model.training, &model.failure) {
                 (false, true, _) => {
-                    self.record(new.at_ms, Role::Plain, "model", format!("{name}: training started"));
+                    self.record(new.at_ms, Tone::Plain, "model", format!("{name}: training started"));
                 }
                 (true, false, None) => {
-                    self.record(new.at_ms, Role::Good, "model", format!("{name}: training finished"));
+                    self.record(new.at_ms, Tone::Good, "model", format!("{name}: training finished"));
                 }
                 (true, false, Some(reason)) => {
-                    self.record(new.at_ms, Role::Bad, "model", format!("{name}: training failed: {reason}"));
+                    self.record(new.at_ms, Tone::Bad, "model", format!("{name}: training failed: {reason}"));
                 }
                 _ => {}
             }
@@ -142,17 +142,17 @@ impl Events {
         match (was.under_replicated, is.under_replicated) {
             (0, missing @ 1..) => {
                 let text = format!("{} under-replicated: repair started", text::count(missing, "blob"));
-                self.record(new.at_ms, Role::Warn, "store", text);
+                self.record(new.at_ms, Tone::Warn, "store", text);
             }
-            (1.., 0) => self.record(new.at_ms, Role::Good, "store", "all blobs are fully replicated again"),
+            (1.., 0) => self.record(new.at_ms, Tone::Good, "store", "all blobs are fully replicated again"),
             _ => {}
         }
         match (was.unavailable, is.unavailable) {
             (0, lost @ 1..) => {
                 let text = format!("{} unavailable: no live copy", text::count(lost, "blob"));
-                self.record(new.at_ms, Role::Bad, "store", text);
+                self.record(new.at_ms, Tone::Bad, "store", text);
             }
-            (1.., 0) => self.record(new.at_ms, Role::Good, "store", "all blobs are available again"),
+            (1.., 0) => self.record(new.at_ms, Tone::Good, "store", "all blobs are available again"),
             _ => {}
         }
     }

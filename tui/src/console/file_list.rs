@@ -4,7 +4,7 @@ use idunno_shared::wire::control::FolderEntry;
 
 use super::msg::{FilesPage, FilesQuery};
 use super::queries::QueryError;
-use super::state::{Effect, Link, Page, State};
+use super::state::{ConnectionState, Effect, Page, State};
 use super::table::Cursor;
 
 pub const FILES_PER_PAGE: u32 = 200;
@@ -37,7 +37,7 @@ pub struct FileList {
 
 /// The query to send now, if the page is on screen and may be out of date.
 pub fn next_query(state: &mut State, now_ms: u64) -> Option<Effect> {
-    if state.page != Page::Files || !state.details.is_empty() || state.link != Link::Live {
+    if state.page != Page::Files || !state.details.is_empty() || state.connection != ConnectionState::Live {
         return None;
     }
     let revision = state.view.as_ref().map(|view| view.revision);

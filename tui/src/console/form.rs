@@ -8,7 +8,7 @@ use super::detail::DetailTarget;
 use super::operations;
 use super::state::{Effect, Form, Mode, Page, State};
 use super::text_field::TextField;
-use super::theme::Role;
+use super::theme::Tone;
 use crate::command::line::{Known, candidates};
 use crate::command::registry::{Entry, Field};
 
@@ -61,7 +61,7 @@ pub fn press(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64)
         KeyCode::BackTab | KeyCode::Up => form.focus = (focus + count - 1) % count,
         KeyCode::Enter => return submit(state, form, now_ms),
         KeyCode::Right if form.inputs[focus].cursor_at_end() => {
-            if let Some(first) = offers(&form, &completion_names(state)).first() {
+            if let Some(first) = completions(&form, &completion_names(state)).first() {
                 form.inputs[focus] = TextField::new(first);
             }
         }
@@ -77,7 +77,7 @@ pub fn press(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64)
 }
 
 /// Completions of the focused field, best first.
-pub fn offers(form: &Form, known: &Known) -> Vec<String> {
+pub fn completions(form: &Form, known: &Known) -> Vec<String> {
     let typed = form.inputs[form.focus].text();
     let mut names = candidates(&form.entry.fields[form.focus].value, known);
     names.retain(|name| name.starts_with(typed) && *name != typed);
@@ -87,7 +87,7 @@ pub fn offers(form: &Form, known: &Known) -> Vec<String> {
 fn submit(state: &mut State, mut form: Box<Form>, now_ms: u64) -> Vec<Effect> {
     if let Some(missing) = first_missing(&form) {
         let field = &form.entry.fields[missing];
-        state.notify(format!("{} is required: {}", field.value, field.help), Role::Warn, now_ms);
+        state.notify(format!("{} is required: {}", field.value, field.help), Tone::Warn, now_ms);
         form.focus = missing;
         state.mode = Mode::Form(form);
         return Vec::new();

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::keymap::{Chord, KeyMatch};
 use super::state::{Effect, Mode, Page, ResultPane, State};
 use super::text_field::TextField;
-use super::theme::Role;
+use super::theme::Tone;
 use super::view::layout::screen_layout;
 use super::{actions, command_line, form, operations, palette, view};
 
@@ -71,7 +71,7 @@ fn press_on_page(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
             let is_sequence = state.pending_keys.len() > 1;
             let keys: Vec<String> = state.pending_keys.drain(..).map(|chord| chord.to_string()).collect();
             if is_sequence {
-                state.notify(format!("{} is not bound", keys.join(" ")), Role::Warn, now_ms);
+                state.notify(format!("{} is not bound", keys.join(" ")), Tone::Warn, now_ms);
             }
             Vec::new()
         }

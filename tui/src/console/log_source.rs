@@ -88,7 +88,7 @@ struct LogCursor {
 }
 
 /// A member's new lines, and the cursor behind them.
-struct LogPage {
+struct LogBatch {
     source: String,
     cursor: LogCursor,
     texts: Vec<String>,
@@ -114,11 +114,11 @@ async fn poll_members(
         // Each request owns its member's cursor until it is answered.
         let requests = members.iter().map(|member| {
             let cursor = cursors.remove(&member.name).unwrap_or_default();
-            read_page(&cluster, member, cursor)
+            read_batch(&cluster, member, cursor)
         });
         let mut batch = Vec::new();
         for page in join_all(requests).await {
-            let LogPage { source, cursor, texts } = page;
+            let LogBatch { source, cursor, texts } = page;
             batch.extend(texts.into_iter().map(|text| LogLine { source: source.clone(), text }));
             cursors.insert(source, cursor);
         }
@@ -133,7 +133,7 @@ async fn poll_members(
 }
 
 /// A member that does not answer yields no lines and keeps its cursor.
-async fn read_page(cluster: &Cluster, member: &LogSource, mut cursor: LogCursor) -> LogPage {
+async fn read_batch(cluster: &Cluster, member: &LogSource, mut cursor: LogCursor) -> LogBatch {
     let request = ControlRequest::Log { after: cursor.after.clone() };
     let mut texts = Vec::new();
     if let Ok(ControlReply::Log(page)) = cluster.ask_member(member.address, request).await {
@@ -143,5 +143,5 @@ async fn read_page(cluster: &Cluster, member: &LogSource, mut cursor: LogCursor)
         cursor.lines.take(&page.bytes, &mut texts);
         cursor.after = Some(page.end);
     }
-    LogPage { source: member.name.clone(), cursor, texts }
+    LogBatch { source: member.name.clone(), cursor, texts }
 }

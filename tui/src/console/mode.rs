@@ -55,7 +55,7 @@ pub struct CommandLine {
     /// The entry of the command history that is shown.
     pub recalled: Option<usize>,
     /// Completions listed by Tab.
-    pub offers: Vec<String>,
+    pub completions: Vec<String>,
 }
 
 impl CommandLine {

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::state::{ConfirmAction, ConfirmDialog, Effect, Mode, ResultPane, State, TransferProgress};
 use super::text_field::TextField;
-use super::theme::Role;
+use super::theme::Tone;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::line::{self, Line};
 use crate::command::registry::Danger;
@@ -22,7 +22,7 @@ const RESULT_LINES_MAX: usize = 10_000;
 const GRACE_MS: u64 = 150;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum OperationOutcome {
     Done,
     Partial,
     Failed,
@@ -30,12 +30,12 @@ pub enum Outcome {
     Unknown,
 }
 
-impl Outcome {
-    pub const fn role(self) -> Role {
+impl OperationOutcome {
+    pub const fn tone(self) -> Tone {
         match self {
-            Self::Done => Role::Good,
-            Self::Partial | Self::Unknown => Role::Warn,
-            Self::Failed => Role::Bad,
+            Self::Done => Tone::Good,
+            Self::Partial | Self::Unknown => Tone::Warn,
+            Self::Failed => Tone::Bad,
         }
     }
 
@@ -65,7 +65,7 @@ pub struct Operation {
 /// An operation's result as lines on screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationResult {
-    pub outcome: Outcome,
+    pub outcome: OperationOutcome,
     pub lines: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ pub fn submit(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
 /// Reopens the line with the text to be corrected, and shows what is wrong with it.
 pub fn reject_line(state: &mut State, text: &str, reason: &str, now_ms: u64) {
     let first_line = reason.lines().next().unwrap_or_default();
-    state.notify(first_line, Role::Bad, now_ms);
+    state.notify(first_line, Tone::Bad, now_ms);
     state.mode = Mode::line(text);
 }
 
@@ -274,22 +274,23 @@ pub fn finish(state: &mut State, id: u64, result: Result<Answer, Failure>, now_m
     if !is_open {
         let hint = state.keymap.hint("last-result").map(|key| format!(" ({key} shows the result)"));
         let text = format!("{}: {title}{}", outcome.word(), hint.unwrap_or_default());
-        state.notify(text, outcome.role(), now_ms);
+        state.notify(text, outcome.tone(), now_ms);
     }
     state.dirty = true;
 }
 
-fn record_event(state: &mut State, outcome: Option<Outcome>, title: &str, now_ms: u64) {
+fn record_event(state: &mut State, outcome: Option<OperationOutcome>, title: &str, now_ms: u64) {
     let wall_ms = state.wall_ms(now_ms);
-    let (role, word) = outcome.map_or((Role::Plain, "pending"), |outcome| (outcome.role(), outcome.word()));
-    state.events.record(wall_ms, role, "command", format!("{word}: {title}"));
+    let (tone, word) = outcome.map_or((Tone::Plain, "pending"), |outcome| (outcome.tone(), outcome.word()));
+    state.events.record(wall_ms, tone, "command", format!("{word}: {title}"));
 }
 
 fn rendered(result: Result<Answer, Failure>, output: Output, changes: bool) -> OperationResult {
     let (outcome, text) = match result {
         Ok(answer) => {
             let mut text = answer.rendered(output);
-            let outcome = if answer.incomplete.is_some() { Outcome::Partial } else { Outcome::Done };
+            let outcome =
+                if answer.incomplete.is_some() { OperationOutcome::Partial } else { OperationOutcome::Done };
             text.extend(answer.incomplete.map(|reason| format!("note: {reason}")));
             (outcome, text)
         }
@@ -297,9 +298,9 @@ fn rendered(result: Result<Answer, Failure>, output: Output, changes: bool) -> O
         // made all the same.
         Err(failure) if changes && matches!(failure.exit, Exit::Unreachable | Exit::Timeout) => {
             let hint = "the change may have been made: check before repeating the command";
-            (Outcome::Unknown, format!("{}: {failure}\n{hint}", failure.exit.word()))
+            (OperationOutcome::Unknown, format!("{}: {failure}\n{hint}", failure.exit.word()))
         }
-        Err(failure) => (Outcome::Failed, format!("{}: {failure}", failure.exit.word())),
+        Err(failure) => (OperationOutcome::Failed, format!("{}: {failure}", failure.exit.word())),
     };
     let mut lines: Vec<String> = text.lines().take(RESULT_LINES_MAX).map(crate::tail::printable).collect();
     let omitted = text.lines().count() - lines.len();

@@ -20,9 +20,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::msg::SaveError;
-use super::state::{Effect, Link, LogSource, Msg, NetEvent, State, TransferProgress};
+use super::state::{ConnectionState, Effect, LogSource, Msg, NetEvent, State, TransferProgress};
 use super::terminal::{Screen, SuspendSignals, termination_signal};
-use super::theme::{Role, Theme};
+use super::theme::{Theme, Tone};
 use super::update::update;
 use super::view::view;
 use super::{connection, log_source, queries};
@@ -77,7 +77,7 @@ fn initial_state(global: &Global, settings: &Settings) -> State {
     state.keymap = Arc::clone(&settings.keymap);
     if let Some(first) = settings.all_problems().first() {
         let text = format!("{first} ('idunno keys' and 'idunno info' list all problems)");
-        state.notify(text, Role::Warn, 0);
+        state.notify(text, Tone::Warn, 0);
     }
     state
 }
@@ -205,7 +205,7 @@ impl Console {
                 Some(result) = results.recv() => self.take(result, screen),
                 Some(event) = self.cluster.net.recv() => {
                     // A local cluster may have started meanwhile; it has a name of its own.
-                    if self.state.link != Link::Live {
+                    if self.state.connection != ConnectionState::Live {
                         self.state.label = self.cluster.session.label();
                     }
                     self.take(Msg::Net(event), screen)
@@ -269,7 +269,7 @@ impl Console {
 
     fn check_terminal(&mut self, result: io::Result<()>, now_ms: u64) {
         if let Err(error) = result {
-            self.state.notify(format!("terminal error: {error}"), Role::Bad, now_ms);
+            self.state.notify(format!("terminal error: {error}"), Tone::Bad, now_ms);
         }
     }
 
@@ -323,7 +323,7 @@ impl Console {
                 self.state.read_only = global.read_only;
                 self.enter_cluster();
             }
-            Err(failure) => self.state.notify(failure.message, Role::Bad, now_ms),
+            Err(failure) => self.state.notify(failure.message, Tone::Bad, now_ms),
         }
     }
 

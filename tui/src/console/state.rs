@@ -19,7 +19,7 @@ pub use super::msg::{
 use super::operations::Operation;
 use super::rate_history::RateHistory;
 use super::table::DataTable;
-use super::theme::{Role, Theme};
+use super::theme::{Theme, Tone};
 use super::view::layout;
 use crate::command::Palette;
 use crate::command::alias::Aliases;
@@ -80,7 +80,7 @@ impl Page {
 
 /// The state of the connection to the coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Link {
+pub enum ConnectionState {
     #[default]
     Connecting,
     Live,
@@ -97,7 +97,7 @@ pub enum Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub text: String,
-    pub role: Role,
+    pub tone: Tone,
     pub until_ms: u64,
 }
 
@@ -132,7 +132,7 @@ pub struct State {
     /// Details opened on top of the page, innermost last.
     pub details: Vec<Detail>,
     pub mode: Mode,
-    pub link: Link,
+    pub connection: ConnectionState,
     /// When the connection to the coordinator was lost.
     pub lost_ms: Option<u64>,
     /// The view on screen.
@@ -178,7 +178,7 @@ impl State {
             page: Page::Overview,
             details: Vec::new(),
             mode: Mode::Page,
-            link: Link::Connecting,
+            connection: ConnectionState::Connecting,
             lost_ms: None,
             view: None,
             view_generation: 0,
@@ -222,7 +222,7 @@ impl State {
 
     /// Whether the view is known to be current.
     pub fn is_current(&self, now_ms: u64) -> bool {
-        self.link == Link::Live && now_ms.saturating_sub(self.fresh_ms) < STALE_AFTER_MS
+        self.connection == ConnectionState::Live && now_ms.saturating_sub(self.fresh_ms) < STALE_AFTER_MS
     }
 
     /// Whether the log is on screen.
@@ -246,9 +246,9 @@ impl State {
     }
 
     /// Shows a message on the bottom line for [`NOTICE_MS`].
-    pub fn notify(&mut self, text: impl Into<String>, role: Role, now_ms: u64) {
+    pub fn notify(&mut self, text: impl Into<String>, tone: Tone, now_ms: u64) {
         let text = crate::tail::printable(&text.into());
-        self.notice = Some(Notice { text, role, until_ms: now_ms + NOTICE_MS });
+        self.notice = Some(Notice { text, tone, until_ms: now_ms + NOTICE_MS });
         self.dirty = true;
     }
 

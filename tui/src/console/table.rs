@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::theme::Role;
+use super::theme::Tone;
 use crate::execute::members::natural;
 
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ impl Column {
 pub enum Mark {
     #[default]
     None,
-    /// The glyph of the cell's role.
+    /// The glyph of the cell's tone.
     State,
     /// A share of 0 to 1.
     Bar(f64),
@@ -46,7 +46,7 @@ pub enum Mark {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
     pub text: String,
-    pub role: Role,
+    pub tone: Tone,
     pub mark: Mark,
     /// What a number is sorted by.
     pub value: Option<f64>,
@@ -57,13 +57,13 @@ impl Cell {
         Self { text: text.into(), ..Self::default() }
     }
 
-    pub fn with_role(role: Role, text: impl Into<String>) -> Self {
-        Self { role, ..Self::plain(text) }
+    pub fn with_tone(tone: Tone, text: impl Into<String>) -> Self {
+        Self { tone, ..Self::plain(text) }
     }
 
-    /// A text with the glyph of its role.
-    pub fn state(role: Role, text: impl Into<String>) -> Self {
-        Self { mark: Mark::State, ..Self::with_role(role, text) }
+    /// A text with the glyph of its tone.
+    pub fn state(tone: Tone, text: impl Into<String>) -> Self {
+        Self { mark: Mark::State, ..Self::with_tone(tone, text) }
     }
 
     pub fn count(number: u64) -> Self {
@@ -76,7 +76,7 @@ impl Cell {
 
     /// Stands for a missing value.
     pub fn dash() -> Self {
-        Self::with_role(Role::Dim, "-")
+        Self::with_tone(Tone::Dim, "-")
     }
 }
 

@@ -9,7 +9,7 @@ use crate::command::Palette;
 
 /// What a piece of text means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
+pub enum Tone {
     #[default]
     Plain,
     Good,
@@ -25,8 +25,8 @@ pub enum Role {
     Series(usize),
 }
 
-impl Role {
-    /// The same role, or `Warn` in place of `Good`.
+impl Tone {
+    /// The same tone, or `Warn` in place of `Good`.
     #[must_use]
     pub const fn at_least_warn(self) -> Self {
         match self {
@@ -122,38 +122,38 @@ impl Theme {
 
     /// Without colours only modifiers are set: crossterm 0.29.0 resets all attributes when a colour is set under `NO_COLOR`
     /// (its pull request 1069).
-    pub fn style(self, role: Role) -> Style {
+    pub fn style(self, tone: Tone) -> Style {
         let plain = Style::new();
         let Some(colours) = self.colours() else {
-            return match role {
-                Role::Bad | Role::Title | Role::Key => plain.add_modifier(Modifier::BOLD),
-                Role::Dim => plain.add_modifier(Modifier::DIM),
-                Role::Selected => plain.add_modifier(Modifier::REVERSED),
+            return match tone {
+                Tone::Bad | Tone::Title | Tone::Key => plain.add_modifier(Modifier::BOLD),
+                Tone::Dim => plain.add_modifier(Modifier::DIM),
+                Tone::Selected => plain.add_modifier(Modifier::REVERSED),
                 _ => plain,
             };
         };
         let of = |colour: u8| plain.fg(Color::Indexed(colour));
-        match role {
-            Role::Plain => plain,
-            Role::Good => of(colours.good),
-            Role::Warn => of(colours.warn),
-            Role::Bad => of(colours.bad).add_modifier(Modifier::BOLD),
-            Role::Dim => of(colours.dim),
-            Role::Title => plain.add_modifier(Modifier::BOLD),
-            Role::Key => of(colours.key).add_modifier(Modifier::BOLD),
-            Role::Selected => of(colours.selected_text).bg(Color::Indexed(colours.selected_background)),
-            Role::Series(number) => of(colours.series[number % colours.series.len()]),
+        match tone {
+            Tone::Plain => plain,
+            Tone::Good => of(colours.good),
+            Tone::Warn => of(colours.warn),
+            Tone::Bad => of(colours.bad).add_modifier(Modifier::BOLD),
+            Tone::Dim => of(colours.dim),
+            Tone::Title => plain.add_modifier(Modifier::BOLD),
+            Tone::Key => of(colours.key).add_modifier(Modifier::BOLD),
+            Tone::Selected => of(colours.selected_text).bg(Color::Indexed(colours.selected_background)),
+            Tone::Series(number) => of(colours.series[number % colours.series.len()]),
         }
     }
 
-    pub const fn glyph(self, role: Role) -> &'static str {
-        match (role, self.unicode) {
-            (Role::Good, true) => "●",
-            (Role::Good, false) => "*",
-            (Role::Warn, true) => "◐",
-            (Role::Warn, false) => "~",
-            (Role::Bad, true) => "✖",
-            (Role::Bad, false) => "x",
+    pub const fn glyph(self, tone: Tone) -> &'static str {
+        match (tone, self.unicode) {
+            (Tone::Good, true) => "●",
+            (Tone::Good, false) => "*",
+            (Tone::Warn, true) => "◐",
+            (Tone::Warn, false) => "~",
+            (Tone::Bad, true) => "✖",
+            (Tone::Bad, false) => "x",
             (_, true) => "○",
             (_, false) => "o",
         }

@@ -4,8 +4,10 @@ use idunno_shared::wire::control::{ClusterView, Liveness};
 use ratatui::layout::Size;
 
 use super::queries::QueryError;
-use super::state::{DetailData, DetailQuery, Effect, Freeze, Link, LogSource, Msg, NetEvent, Page, State};
-use super::theme::Role;
+use super::state::{
+    ConnectionState, DetailData, DetailQuery, Effect, Freeze, LogSource, Msg, NetEvent, Page, State,
+};
+use super::theme::Tone;
 use super::{file_list, input, operations, rows};
 use crate::answer::text;
 
@@ -52,14 +54,14 @@ fn apply(state: &mut State, msg: Msg, now_ms: u64) {
         Msg::Detail(query, result) => accept_detail(state, &query, result),
         Msg::Progress(id, progress) => operations::set_progress(state, id, progress),
         Msg::Finished(id, result) => operations::finish(state, id, result, now_ms),
-        Msg::Saved(Ok(path)) => state.notify(format!("saved to {}", path.display()), Role::Good, now_ms),
-        Msg::Saved(Err(error)) => state.notify(error.to_string(), Role::Bad, now_ms),
+        Msg::Saved(Ok(path)) => state.notify(format!("saved to {}", path.display()), Tone::Good, now_ms),
+        Msg::Saved(Err(error)) => state.notify(error.to_string(), Tone::Bad, now_ms),
         Msg::Tick => tick(state, now_ms),
     }
 }
 
 fn next_detail_query(state: &mut State, now_ms: u64) -> Option<Effect> {
-    if state.link != Link::Live {
+    if state.connection != ConnectionState::Live {
         return None;
     }
     let view = state.view.as_ref()?;
@@ -79,24 +81,25 @@ fn apply_net_event(state: &mut State, event: NetEvent, now_ms: u64) {
     match event {
         NetEvent::Connecting => {
             // Between two attempts the screen keeps showing why it waits.
-            if !matches!(state.link, Link::Waiting { .. }) {
-                state.link = Link::Connecting;
+            if !matches!(state.connection, ConnectionState::Waiting { .. }) {
+                state.connection = ConnectionState::Connecting;
             }
             state.dirty = true;
         }
         NetEvent::View(view) => accept_view(state, *view, now_ms),
         NetEvent::Confirmed => {
             state.dirty |= !state.is_current(now_ms);
-            state.link = Link::Live;
+            state.connection = ConnectionState::Live;
             state.fresh_ms = now_ms;
         }
         NetEvent::Waiting { wait_ms, attempt, reason, member_reachable } => {
-            if state.link == Link::Live {
+            if state.connection == ConnectionState::Live {
                 state.lost_ms = Some(now_ms);
                 let wall_ms = state.wall_ms(now_ms);
-                state.events.record(wall_ms, Role::Warn, "console", format!("connection lost: {reason}"));
+                state.events.record(wall_ms, Tone::Warn, "console", format!("connection lost: {reason}"));
             }
-            state.link = Link::Waiting { until_ms: now_ms + wait_ms, attempt, reason, member_reachable };
+            state.connection =
+                ConnectionState::Waiting { until_ms: now_ms + wait_ms, attempt, reason, member_reachable };
             state.dirty = true;
         }
     }
@@ -108,12 +111,12 @@ fn accept_view(state: &mut State, mut view: ClusterView, now_ms: u64) {
         return;
     }
     state.dirty |= !state.is_current(now_ms);
-    state.link = Link::Live;
+    state.connection = ConnectionState::Live;
     state.fresh_ms = now_ms;
     if let Some(lost_ms) = state.lost_ms.take() {
         let span = text::seconds(now_ms.saturating_sub(lost_ms) as f64 / 1000.0);
         let wall_ms = state.wall_ms(now_ms);
-        state.events.record(wall_ms, Role::Good, "console", format!("reconnected after {span}"));
+        state.events.record(wall_ms, Tone::Good, "console", format!("reconnected after {span}"));
     }
     let charts_moved = state.rates.take(&mut view);
     let newest = match &state.frozen {

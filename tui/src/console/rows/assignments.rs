@@ -11,7 +11,7 @@ use idunno_shared::wire::control::{
 use super::members;
 use crate::console::rate_history::RateHistory;
 use crate::console::table::{Cell, Column, DataRow, Mark, RowWindow, TableContent};
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 use crate::execute::leases;
 use crate::execute::members::natural;
 
@@ -57,9 +57,9 @@ fn assignment_row(
 ) -> DataRow {
     let current: Vec<String> = assignment.current.iter().map(ToString::to_string).collect();
     let now = if current.is_empty() {
-        Cell::state(Role::Dim, "idle")
+        Cell::state(Tone::Dim, "idle")
     } else {
-        Cell::state(Role::Good, current.join(" "))
+        Cell::state(Tone::Good, current.join(" "))
     };
     let mut cells = vec![Cell::plain(assignment.name.clone()), now];
     for job in jobs {
@@ -69,8 +69,8 @@ fn assignment_row(
             Some(before) if share < before - CHANGE_MIN => "dn ",
             _ => "",
         };
-        let role = if share > 0.0 { Role::Plain } else { Role::Dim };
-        cells.push(Cell { role, ..Cell::number(share, format!("{trend}{}", percent(share))) });
+        let tone = if share > 0.0 { Tone::Plain } else { Tone::Dim };
+        cells.push(Cell { tone, ..Cell::number(share, format!("{trend}{}", percent(share))) });
     }
     cells.push(worker.map_or_else(|| Cell::plain("-"), |worker| members::server(&worker.server)));
     DataRow { key: assignment.name.clone(), cells }
@@ -94,11 +94,11 @@ pub(super) fn job_members(job: JobId, view: &ClusterView) -> TableContent {
 
 fn job_member_row(assignment: &AssignmentView, job: JobId) -> DataRow {
     let now = if assignment.current.contains(&job) {
-        Cell::state(Role::Good, "working on it")
+        Cell::state(Tone::Good, "working on it")
     } else if assignment.current.is_empty() {
-        Cell::state(Role::Dim, "idle")
+        Cell::state(Tone::Dim, "idle")
     } else {
-        Cell::state(Role::Dim, "working on other jobs")
+        Cell::state(Tone::Dim, "working on other jobs")
     };
     let share = share_of(assignment, job);
     let share = Cell { mark: Mark::Bar(share), ..Cell::number(share, percent(share)) };
@@ -124,12 +124,12 @@ pub(super) fn batches(leases: &[LeaseView]) -> TableContent {
 fn batch_row(view: &LeaseView) -> DataRow {
     let lease = &view.lease;
     let first = lease.range.first;
-    let role = if view.stage == LeaseStage::Waits { Role::Dim } else { Role::Good };
+    let tone = if view.stage == LeaseStage::Waits { Tone::Dim } else { Tone::Good };
     DataRow {
         key: format!("{} {} {} {}", view.name, lease.job, first, lease.attempt),
         cells: vec![
             Cell::plain(view.name.clone()),
-            Cell::state(role, leases::stage(view.stage)),
+            Cell::state(tone, leases::stage(view.stage)),
             Cell::plain(lease.job.to_string()),
             Cell::number(first as f64, leases::queries(view)),
             Cell::count(lease.range.count.into()),

@@ -7,7 +7,7 @@ use super::members::MemberNames;
 use crate::answer::text;
 use crate::console::file_list::FileList;
 use crate::console::table::{Cell, Column, DataRow, TableContent};
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 use crate::execute::files::holder_names;
 use crate::execute::members::natural;
 
@@ -38,7 +38,7 @@ fn columns() -> Vec<Column> {
 
 fn folder_row(name: &str, folder: &str) -> DataRow {
     let relative = name.strip_prefix(folder).unwrap_or(name);
-    let mut cells = vec![Cell::with_role(Role::Key, crate::tail::printable(relative))];
+    let mut cells = vec![Cell::with_tone(Tone::Key, crate::tail::printable(relative))];
     cells.resize(columns().len(), Cell::default());
     DataRow { key: name.to_owned(), cells }
 }
@@ -64,13 +64,13 @@ fn file_row(file: &FileSummary, folder: &str, view: &ClusterView) -> DataRow {
 fn copies(holders: usize, size: u64, view: &ClusterView) -> Cell {
     let live = view.members.iter().filter(|member| member.liveness == Liveness::Alive).count();
     let required = COPIES.min(live);
-    let role = match holders {
-        _ if size == 0 => Role::Dim,
-        0 => Role::Bad,
-        some if some < required => Role::Warn,
-        _ => Role::Good,
+    let tone = match holders {
+        _ if size == 0 => Tone::Dim,
+        0 => Tone::Bad,
+        some if some < required => Tone::Warn,
+        _ => Tone::Good,
     };
-    Cell { value: Some(holders as f64), ..Cell::state(role, holders.to_string()) }
+    Cell { value: Some(holders as f64), ..Cell::state(tone, holders.to_string()) }
 }
 
 pub(super) fn versions(versions: &[FileVersion]) -> TableContent {
@@ -88,7 +88,7 @@ pub(super) fn versions(versions: &[FileVersion]) -> TableContent {
             Cell::number(version.size as f64, text::bytes(version.size)),
             Cell::number(version.created_ms as f64, text::moment(version.created_ms)),
             Cell::count(version.extents.len() as u64),
-            Cell::with_role(Role::Dim, version.digest.to_string()),
+            Cell::with_tone(Tone::Dim, version.digest.to_string()),
         ],
     });
     TableContent::new(columns, rows.collect())
@@ -119,7 +119,7 @@ fn extent_row(number: u64, extent: &PlacedBlob, names: &MemberNames<'_>, view: &
             Cell::number(extent.blob.size as f64, text::bytes(extent.blob.size)),
             copies(extent.holders.len(), extent.blob.size, view),
             Cell::plain(holders.join(" ")),
-            Cell::with_role(Role::Dim, extent.blob.digest.to_string()),
+            Cell::with_tone(Tone::Dim, extent.blob.digest.to_string()),
         ],
     }
 }

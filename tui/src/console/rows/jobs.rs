@@ -5,7 +5,7 @@ use idunno_shared::wire::control::{ClusterView, DeadLetter, JobState, JobView};
 use super::members::MemberNames;
 use crate::answer::text;
 use crate::console::table::{Cell, Column, DataRow, Mark, TableContent};
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 use crate::execute::jobs;
 
 pub(super) fn content(view: &ClusterView) -> TableContent {
@@ -36,7 +36,7 @@ fn row(job: &JobView) -> DataRow {
     let rate = (job.state == JobState::Running || job.rate_10s_qps > 0.0).then_some(job.rate_10s_qps);
     let (share, percent) = progress(job);
     let accuracy = jobs::accuracy(job);
-    let dead = if job.dead > 0 { Role::Bad } else { Role::Plain };
+    let dead = if job.dead > 0 { Tone::Bad } else { Tone::Plain };
     DataRow {
         key: job.id.to_string(),
         cells: vec![
@@ -47,7 +47,7 @@ fn row(job: &JobView) -> DataRow {
             number_or_dash(job.eta_s, text::seconds(job.eta_s.unwrap_or(0.0))),
             Cell::plain(job.model.to_string()),
             Cell::count(job.done),
-            Cell { role: dead, ..Cell::count(job.dead) },
+            Cell { tone: dead, ..Cell::count(job.dead) },
             Cell::count(jobs::pending(job)),
             Cell::count(job.submitted),
             Cell::number(u32::from(job.batch_size).into(), text::batch_size(job)),
@@ -65,15 +65,15 @@ fn row(job: &JobView) -> DataRow {
 /// A job's state as glyph and word.
 pub fn state(job: &JobView) -> Cell {
     let (word, reason) = text::job_state(&job.state);
-    let role = match job.state {
-        JobState::Running | JobState::Done => Role::Good,
-        JobState::Paused(_) => Role::Bad,
-        JobState::Stopped => Role::Warn,
-        JobState::Cancelled => Role::Plain,
-        JobState::Added => Role::Dim,
+    let tone = match job.state {
+        JobState::Running | JobState::Done => Tone::Good,
+        JobState::Paused(_) => Tone::Bad,
+        JobState::Stopped => Tone::Warn,
+        JobState::Cancelled => Tone::Plain,
+        JobState::Added => Tone::Dim,
     };
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    Cell::state(role, format!("{word}{reason}"))
+    Cell::state(tone, format!("{word}{reason}"))
 }
 
 /// The share of a job that is over, and its percentage, rounded down so that 100 % means all.
@@ -108,7 +108,7 @@ pub(super) fn dead_letters(dead_letters: &[DeadLetter], view: &ClusterView) -> T
         key: dead_letter.index.to_string(),
         cells: vec![
             Cell::count(dead_letter.index),
-            Cell::state(Role::Bad, crate::tail::printable(&dead_letter.reason)),
+            Cell::state(Tone::Bad, crate::tail::printable(&dead_letter.reason)),
             Cell::plain(crate::tail::printable(dead_letter.name.as_str())),
             Cell::count(dead_letter.attempts.into()),
             Cell::plain(names.get(dead_letter.worker)),

@@ -10,7 +10,7 @@ use idunno_shared::wire::jobs::{ModelState, ServerState};
 use crate::answer::text;
 use crate::console::rate_history::{RateHistory, current_rate};
 use crate::console::table::{Cell, Column, DataRow, Mark, RowWindow, TableContent};
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 use crate::execute::members::natural;
 
 /// Steps of a member's sparkline: one minute.
@@ -56,13 +56,13 @@ fn row(
     load: Option<&LoadView>,
     rate: Option<Cell>,
 ) -> DataRow {
-    let role = if member.role == LogRole::Coordinator { Role::Title } else { Role::Plain };
+    let tone = if member.role == LogRole::Coordinator { Tone::Title } else { Tone::Plain };
     DataRow {
         key: member.name.to_string(),
         cells: vec![
             Cell::plain(member.name.to_string()),
             liveness(member),
-            Cell::with_role(role, text::role(member.role)),
+            Cell::with_tone(tone, text::role(member.role)),
             worker.map_or_else(Cell::dash, |worker| server(&worker.server)),
             rate.filter(|_| worker.is_some()).unwrap_or_else(Cell::dash),
             load.filter(|_| worker.is_some()).map_or_else(Cell::dash, |load| Cell::count(load.queries)),
@@ -73,7 +73,7 @@ fn row(
             models(worker.map_or(&[], |worker| &worker.models)),
             Cell::count(member.generation),
             Cell::count(member.incarnation),
-            Cell::with_role(Role::Dim, member.id.to_string()),
+            Cell::with_tone(Tone::Dim, member.id.to_string()),
         ],
     }
 }
@@ -87,40 +87,40 @@ fn rate_cell(values: Vec<f64>, top: f64) -> Cell {
 
 /// A member's liveness as glyph and word.
 pub fn liveness(member: &MemberView) -> Cell {
-    let role = match member.liveness {
-        Liveness::Alive => Role::Good,
-        Liveness::Suspect => Role::Warn,
-        Liveness::Dead => Role::Bad,
-        Liveness::Left => Role::Dim,
+    let tone = match member.liveness {
+        Liveness::Alive => Tone::Good,
+        Liveness::Suspect => Tone::Warn,
+        Liveness::Dead => Tone::Bad,
+        Liveness::Left => Tone::Dim,
     };
     let blocked = if member.udp_blocked { " UDP blocked" } else { "" };
-    Cell::state(role, format!("{}{blocked}", text::liveness(member.liveness)))
+    Cell::state(tone, format!("{}{blocked}", text::liveness(member.liveness)))
 }
 
 /// The state of a model server as glyph and word.
 pub(super) fn server(server: &ServerState) -> Cell {
     let (word, reason) = text::server_state(server);
-    let role = match server {
-        ServerState::Ready => Role::Good,
-        ServerState::Starting => Role::Warn,
-        ServerState::Down(_) => Role::Bad,
+    let tone = match server {
+        ServerState::Ready => Tone::Good,
+        ServerState::Starting => Tone::Warn,
+        ServerState::Down(_) => Tone::Bad,
     };
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    Cell::state(role, format!("{word}{reason}"))
+    Cell::state(tone, format!("{word}{reason}"))
 }
 
 fn models(models: &[(ModelName, ModelState)]) -> Cell {
-    let mut role = Role::Plain;
+    let mut tone = Tone::Plain;
     let mut described = Vec::new();
     for (model, state) in models {
         let (word, reason) = text::model_state(state);
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         described.push(format!("{model} {word}{reason}"));
         if matches!(state, ModelState::Failed(_)) {
-            role = Role::Bad;
+            tone = Tone::Bad;
         }
     }
-    Cell::with_role(role, described.join(", "))
+    Cell::with_tone(tone, described.join(", "))
 }
 
 /// Names by id, for tables that look up a name per row.

@@ -13,7 +13,7 @@ use super::detail::{Detail, DetailTab, DetailTarget};
 use super::events::Event;
 use super::state::{DetailData, Page, State};
 use super::table::{Cell, Column, DataRow, DataTable, RowWindow, TableContent, TableInputs};
-use super::theme::Role;
+use super::theme::Tone;
 use crate::answer::text;
 
 pub use jobs::{progress, state as job_state};
@@ -103,7 +103,7 @@ fn event_row(event: &Event) -> DataRow {
         cells: vec![
             Cell::number(event.number as f64, text::clock(event.at_ms)),
             Cell::plain(event.kind),
-            Cell::state(event.role, event.text.clone()),
+            Cell::state(event.tone, event.text.clone()),
         ],
     }
 }
@@ -112,7 +112,7 @@ fn text_lines(lines: &[String]) -> TableContent {
     let rows = (1..).zip(lines).map(|(number, line): (usize, _)| DataRow {
         key: number.to_string(),
         cells: vec![
-            Cell::with_role(Role::Dim, format!("{number:>4}")),
+            Cell::with_tone(Tone::Dim, format!("{number:>4}")),
             Cell::plain(crate::tail::printable(line)),
         ],
     });

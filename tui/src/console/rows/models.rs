@@ -7,7 +7,7 @@ use idunno_shared::wire::jobs::ModelState;
 use super::members::{self, MemberNames};
 use crate::answer::text;
 use crate::console::table::{Cell, Column, DataRow, TableContent};
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 use crate::execute::members::natural;
 use crate::execute::models::model_summary;
 
@@ -24,11 +24,12 @@ pub(super) fn content(view: &ClusterView) -> TableContent {
         Column::text("LAST TRAINING", if view.models.iter().any(has_failed) { 2 } else { 31 }),
     ];
     let names = MemberNames::of(view);
-    let mut workers: Vec<NodeId> = view.workers.iter().map(|worker| worker.node).collect();
+    let mut workers: Vec<NodeId> = if view.workers.len() <= COLUMNS_MAX {
+        view.workers.iter().map(|worker| worker.node).collect()
+    } else {
+        Vec::new()
+    };
     workers.sort_by(|a, b| natural(&names.get(*a)).cmp(&natural(&names.get(*b))));
-    if workers.len() > COLUMNS_MAX {
-        workers.clear();
-    }
     columns
         .extend((3..).zip(&workers).map(|(rank, node)| Column::text(names.get(*node).to_uppercase(), rank)));
     let rows = view.models.iter().map(|model| row(model, &workers, view.workers.len()));
@@ -40,7 +41,7 @@ fn row(model: &ModelView, workers: &[NodeId], all_workers: usize) -> DataRow {
         Cell::plain(model.model.to_string()),
         summary(model),
         ready(model, all_workers),
-        Cell::with_role(Role::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
+        Cell::with_tone(Tone::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
         last_training(model),
     ];
     cells.extend(workers.iter().map(|node| state_on_worker(model, *node)));
@@ -52,18 +53,18 @@ fn state_on_worker(model: &ModelView, node: NodeId) -> Cell {
     let progress = model.progress.iter().find(|(worker, _)| *worker == node);
     match (state, progress) {
         (Some((_, ModelState::Training)), Some((_, progress))) => {
-            Cell::state(Role::Warn, format!("training {} %", progress.permille / 10))
+            Cell::state(Tone::Warn, format!("training {} %", progress.permille / 10))
         }
-        (Some((_, state)), _) => Cell::state(state_role(state), text::model_state(state).0),
+        (Some((_, state)), _) => Cell::state(state_tone(state), text::model_state(state).0),
         (None, _) => Cell::dash(),
     }
 }
 
-const fn state_role(state: &ModelState) -> Role {
+const fn state_tone(state: &ModelState) -> Tone {
     match state {
-        ModelState::Training | ModelState::Loading => Role::Warn,
-        ModelState::Ready(_) => Role::Good,
-        ModelState::Failed(_) => Role::Bad,
+        ModelState::Training | ModelState::Loading => Tone::Warn,
+        ModelState::Ready(_) => Tone::Good,
+        ModelState::Failed(_) => Tone::Bad,
     }
 }
 
@@ -71,9 +72,9 @@ const fn state_role(state: &ModelState) -> Role {
 fn ready(model: &ModelView, workers: usize) -> Cell {
     let ready = model.workers.iter().filter(|(_, state)| matches!(state, ModelState::Ready(_))).count();
     let failed = model.workers.iter().filter(|(_, state)| matches!(state, ModelState::Failed(_))).count();
-    let (role, note) =
-        if failed > 0 { (Role::Bad, format!(", {failed} failed")) } else { (Role::Plain, String::new()) };
-    Cell { role, ..Cell::number(ready as f64, format!("{ready} of {workers}{note}")) }
+    let (tone, note) =
+        if failed > 0 { (Tone::Bad, format!(", {failed} failed")) } else { (Tone::Plain, String::new()) };
+    Cell { tone, ..Cell::number(ready as f64, format!("{ready} of {workers}{note}")) }
 }
 
 /// Whether the last training failed and none is running.
@@ -84,18 +85,18 @@ fn has_failed(model: &ModelView) -> bool {
 /// Why the last training failed, or the metrics that it reported.
 fn last_training(model: &ModelView) -> Cell {
     if let Some(reason) = model.failure.as_ref().filter(|_| has_failed(model)) {
-        return Cell::with_role(Role::Bad, crate::tail::printable(reason));
+        return Cell::with_tone(Tone::Bad, crate::tail::printable(reason));
     }
     let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    Cell::with_role(Role::Dim, if metrics.is_empty() { String::from("-") } else { metrics.join(", ") })
+    Cell::with_tone(Tone::Dim, if metrics.is_empty() { String::from("-") } else { metrics.join(", ") })
 }
 
 fn summary(model: &ModelView) -> Cell {
     match (&model.failure, model.training, &model.version) {
-        (_, true, _) => Cell::state(Role::Warn, model_summary(model)),
-        (Some(_), ..) => Cell::state(Role::Bad, "failed"),
-        (None, false, Some(_)) => Cell::state(Role::Good, "trained"),
-        (None, false, None) => Cell::state(Role::Dim, model_summary(model)),
+        (_, true, _) => Cell::state(Tone::Warn, model_summary(model)),
+        (Some(_), ..) => Cell::state(Tone::Bad, "failed"),
+        (None, false, Some(_)) => Cell::state(Tone::Good, "trained"),
+        (None, false, None) => Cell::state(Tone::Dim, model_summary(model)),
     }
 }
 
@@ -108,7 +109,7 @@ pub(super) fn member_models(node: NodeId, view: &ClusterView) -> TableContent {
     let mut rows = vec![DataRow {
         key: String::from("model server"),
         cells: vec![
-            Cell::with_role(Role::Title, "model server"),
+            Cell::with_tone(Tone::Title, "model server"),
             members::server(&worker.server),
             Cell::default(),
         ],
@@ -117,7 +118,7 @@ pub(super) fn member_models(node: NodeId, view: &ClusterView) -> TableContent {
         let (word, reason) = text::model_state(state);
         let cells = vec![
             Cell::plain(model.to_string()),
-            Cell::state(state_role(state), word),
+            Cell::state(state_tone(state), word),
             Cell::plain(reason.unwrap_or("")),
         ];
         DataRow { key: model.to_string(), cells }

@@ -12,7 +12,7 @@ use super::{enter, live, press, push, screen, shows};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::{JobRef, Palette, Verb};
 use crate::console::state::{
-    DetailQuery, Effect, FilesPage, FilesQuery, Link, Mode, Msg, NetEvent, Page, State,
+    ConnectionState, DetailQuery, Effect, FilesPage, FilesQuery, Mode, Msg, NetEvent, Page, State,
 };
 use crate::console::theme::Theme;
 use crate::console::update::update;
@@ -337,12 +337,12 @@ fn tab_completes_commands_and_names() {
     press(&mut state, KeyCode::Tab);
     let Mode::Line(line) = &state.mode else { panic!("{:?}", state.mode) };
     assert_eq!(line.input.text(), "set-batch-size job-");
-    assert_eq!(line.offers, ["job-1", "job-2"]);
+    assert_eq!(line.completions, ["job-1", "job-2"]);
 }
 
 #[test]
 fn the_console_starts_connecting() {
     let state = State::new("x".into());
-    assert_eq!(state.link, Link::Connecting);
+    assert_eq!(state.connection, ConnectionState::Connecting);
     shows(&screen(&state, 100, 10, 0), &["◐ CONNECTING", "looking for the coordinator"]);
 }

@@ -3,19 +3,19 @@
 use ratatui::style::{Color, Modifier};
 
 use crate::command::Palette;
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 
-const ROLES: [Role; 10] = [
-    Role::Good,
-    Role::Warn,
-    Role::Bad,
-    Role::Dim,
-    Role::Key,
-    Role::Series(0),
-    Role::Series(1),
-    Role::Series(2),
-    Role::Series(3),
-    Role::Series(4),
+const TONES: [Tone; 10] = [
+    Tone::Good,
+    Tone::Warn,
+    Tone::Bad,
+    Tone::Dim,
+    Tone::Key,
+    Tone::Series(0),
+    Tone::Series(1),
+    Tone::Series(2),
+    Tone::Series(3),
+    Tone::Series(4),
 ];
 
 /// The channels of an indexed colour, 0 to 1. The first 16 differ between terminals.
@@ -51,17 +51,17 @@ fn every_colour_is_readable_on_its_background() {
         (Palette::Light, [[1.0; 3], [0.96; 3]]),
     ] {
         let theme = Theme { palette, unicode: true };
-        for role in ROLES {
-            let colour = channels(theme.style(role).fg.unwrap());
+        for tone in TONES {
+            let colour = channels(theme.style(tone).fg.unwrap());
             for background in backgrounds {
                 assert!(
                     contrast(colour, background) >= 4.5,
-                    "{palette:?} {role:?} {}",
+                    "{palette:?} {tone:?} {}",
                     contrast(colour, background)
                 );
             }
         }
-        let selected = theme.style(Role::Selected);
+        let selected = theme.style(Tone::Selected);
         let (text, bar) = (channels(selected.fg.unwrap()), channels(selected.bg.unwrap()));
         assert!(contrast(text, bar) >= 4.5, "{palette:?}");
     }
@@ -75,8 +75,8 @@ fn the_colour_blind_theme_distinguishes_states_without_green_and_red() {
         [0.29275 * r + 0.70725 * g, 0.29275 * r + 0.70725 * g, -0.02234 * r + 0.02234 * g + b]
     };
     let theme = Theme { palette: Palette::ColourBlind, unicode: true };
-    let colour = |role| seen(theme.style(role).fg.unwrap());
-    for (one, other) in [(Role::Good, Role::Bad), (Role::Good, Role::Warn), (Role::Warn, Role::Bad)] {
+    let colour = |tone| seen(theme.style(tone).fg.unwrap());
+    for (one, other) in [(Tone::Good, Tone::Bad), (Tone::Good, Tone::Warn), (Tone::Warn, Tone::Bad)] {
         let (a, b) = (colour(one), colour(other));
         let apart = (0..3).map(|channel| (a[channel] - b[channel]).powi(2)).sum::<f64>().sqrt();
         assert!(apart > 0.25, "{one:?} and {other:?}: {apart}");
@@ -87,12 +87,12 @@ fn the_colour_blind_theme_distinguishes_states_without_green_and_red() {
 fn the_mono_theme_has_modifiers_only_and_states_differ_by_glyph() {
     for unicode in [true, false] {
         let theme = Theme { palette: Palette::Mono, unicode };
-        for role in ROLES {
-            let style = theme.style(role);
-            assert_eq!((style.fg, style.bg), (None, None), "{role:?}");
+        for tone in TONES {
+            let style = theme.style(tone);
+            assert_eq!((style.fg, style.bg), (None, None), "{tone:?}");
         }
-        assert!(theme.style(Role::Selected).add_modifier.contains(Modifier::REVERSED));
-        let glyphs = [Role::Good, Role::Warn, Role::Bad, Role::Dim].map(|role| theme.glyph(role));
+        assert!(theme.style(Tone::Selected).add_modifier.contains(Modifier::REVERSED));
+        let glyphs = [Tone::Good, Tone::Warn, Tone::Bad, Tone::Dim].map(|tone| theme.glyph(tone));
         let different: std::collections::BTreeSet<_> = glyphs.iter().collect();
         assert_eq!(different.len(), glyphs.len(), "{glyphs:?}");
     }

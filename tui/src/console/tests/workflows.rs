@@ -11,7 +11,7 @@ use crate::command::registry::entries;
 use crate::command::{JobRef, Verb};
 use crate::console::detail::DetailTarget;
 use crate::console::keymap::Keymap;
-use crate::console::operations::Outcome;
+use crate::console::operations::OperationOutcome;
 use crate::console::registry::{ItemKind, items};
 use crate::console::state::{Effect, FilesPage, Mode, Msg, NetEvent, Page, State};
 use crate::console::table::SortOrder;
@@ -124,7 +124,7 @@ fn a_change_without_an_answer_is_unknown_and_is_not_repeated() {
     let failure = Failure::new(Exit::Unreachable, "nobody coordinates");
     let effects = update(&mut state, Msg::Finished(1, Err(failure)), 40_000);
     assert_eq!(effects, []);
-    assert_eq!(state.operations[0].result.as_ref().unwrap().outcome, Outcome::Unknown);
+    assert_eq!(state.operations[0].result.as_ref().unwrap().outcome, OperationOutcome::Unknown);
     shows(&screen(&state, 120, 20, 40_000), &["unknown: add-job", "check before repeating the command"]);
     let events: Vec<&str> = state.events.list.iter().map(|event| event.text.as_str()).collect();
     assert_eq!(events, ["pending: add-job squeezenet1.1", "unknown: add-job squeezenet1.1"]);

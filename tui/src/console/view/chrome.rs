@@ -10,16 +10,16 @@ use super::figures;
 use crate::answer::text;
 use crate::console::actions::current_filter;
 use crate::console::registry::{self, Item};
-use crate::console::state::{ELECTING_MS, Link, Mode, Page, STALE_AFTER_MS, State};
+use crate::console::state::{ConnectionState, ELECTING_MS, Mode, Page, STALE_AFTER_MS, State};
 use crate::console::text_field::TextField;
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 
 pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
     let theme = state.theme;
-    let link = link_status(state, now_ms);
+    let status = connection_status(state, now_ms);
     let mut first = vec![
-        Span::styled("idunno ", theme.style(Role::Title)),
-        Span::styled(format!("{} {}", theme.glyph(link.role), link.text), theme.style(link.role)),
+        Span::styled("idunno ", theme.style(Tone::Title)),
+        Span::styled(format!("{} {}", theme.glyph(status.tone), status.text), theme.style(status.tone)),
         Span::raw("  "),
     ];
     if let Some(view) = &state.view {
@@ -31,60 +31,60 @@ pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u
     }
     if let Some(freeze) = &state.frozen {
         let since = text::seconds(now_ms.saturating_sub(freeze.since_ms) as f64 / 1000.0);
-        first.push(Span::styled(format!("FROZEN {since}  "), theme.style(Role::Warn)));
+        first.push(Span::styled(format!("FROZEN {since}  "), theme.style(Tone::Warn)));
     }
     if state.read_only {
         let words = if state.is_viewer { "VIEWER, READ-ONLY  " } else { "READ-ONLY  " };
-        first.push(Span::styled(words, theme.style(Role::Key)));
+        first.push(Span::styled(words, theme.style(Tone::Key)));
     }
-    first.push(Span::styled(state.label.clone(), theme.style(Role::Dim)));
-    if let Some(reason) = link.reason {
-        first.push(Span::styled(format!("  {reason}"), theme.style(Role::Bad)));
+    first.push(Span::styled(state.label.clone(), theme.style(Tone::Dim)));
+    if let Some(reason) = status.reason {
+        first.push(Span::styled(format!("  {reason}"), theme.style(Tone::Bad)));
     }
     let mut second = Vec::new();
     if state.running() > 0 {
         let text = format!("{} running  ", text::count(state.running() as u64, "command"));
-        second.push(Span::styled(text, theme.style(Role::Key)));
+        second.push(Span::styled(text, theme.style(Tone::Key)));
     }
     second.extend(state.view.iter().flat_map(|view| figures::line(view, theme)));
     frame.render_widget(Paragraph::new(vec![Line::from(first), Line::from(second)]), area);
 }
 
 /// The state of the connection in a few words.
-struct LinkStatus {
-    role: Role,
+struct ConnectionStatus {
+    tone: Tone,
     text: String,
     /// Why it was lost.
     reason: Option<String>,
 }
 
-fn link_status(state: &State, now_ms: u64) -> LinkStatus {
+fn connection_status(state: &State, now_ms: u64) -> ConnectionStatus {
     let age_ms = now_ms.saturating_sub(state.fresh_ms);
     let age = if state.view.is_some() {
         format!(", as of {} ago", text::seconds(age_ms as f64 / 1000.0))
     } else {
         String::new()
     };
-    let status = |role, text| LinkStatus { role, text, reason: None };
-    match &state.link {
-        Link::Live if age_ms < STALE_AFTER_MS => status(Role::Good, String::from("LIVE")),
-        Link::Live => status(Role::Warn, format!("STALE{age}")),
-        Link::Connecting if state.view.is_some() => status(Role::Warn, format!("ELECTING{age}")),
-        Link::Connecting => status(Role::Warn, String::from("CONNECTING")),
-        Link::Waiting { until_ms, attempt, reason, member_reachable } => {
+    let status = |tone, text| ConnectionStatus { tone, text, reason: None };
+    match &state.connection {
+        ConnectionState::Live if age_ms < STALE_AFTER_MS => status(Tone::Good, String::from("LIVE")),
+        ConnectionState::Live => status(Tone::Warn, format!("STALE{age}")),
+        ConnectionState::Connecting if state.view.is_some() => status(Tone::Warn, format!("ELECTING{age}")),
+        ConnectionState::Connecting => status(Tone::Warn, String::from("CONNECTING")),
+        ConnectionState::Waiting { until_ms, attempt, reason, member_reachable } => {
             let reason = Some(crate::tail::printable(reason));
             // Members whose coordinator has just failed elect another, whether the console reaches them or not.
             let just_lost = state.lost_ms.is_some_and(|lost_ms| now_ms.saturating_sub(lost_ms) < ELECTING_MS);
             if *member_reachable || (state.view.is_some() && just_lost) {
-                return LinkStatus {
-                    role: Role::Warn,
+                return ConnectionStatus {
+                    tone: Tone::Warn,
                     text: format!("ELECTING{age}, attempt {attempt}"),
                     reason,
                 };
             }
             let wait = until_ms.saturating_sub(now_ms) as f64 / 1000.0;
             let text = format!("RECONNECTING in {wait:.0} s, attempt {attempt}{age}");
-            LinkStatus { role: Role::Bad, text, reason }
+            ConnectionStatus { tone: Tone::Bad, text, reason }
         }
     }
 }
@@ -105,22 +105,22 @@ pub fn tab_text(page: Page, width: u16) -> String {
 pub(super) fn tabs(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
     let tabs = Page::ALL.into_iter().map(|page| {
-        let role = if page == state.page { Role::Selected } else { Role::Plain };
-        Span::styled(tab_text(page, area.width), theme.style(role))
+        let tone = if page == state.page { Tone::Selected } else { Tone::Plain };
+        Span::styled(tab_text(page, area.width), theme.style(tone))
     });
     let mut spans: Vec<Span<'_>> = tabs.collect();
     if area.width < 57 {
-        spans.push(Span::styled(format!(" {}", state.page.title()), theme.style(Role::Title)));
+        spans.push(Span::styled(format!(" {}", state.page.title()), theme.style(Tone::Title)));
     }
     if state.page == Page::Files && state.details.is_empty() && !state.files.folder.is_empty() {
-        spans.push(Span::styled(format!(" {}", state.files.folder), theme.style(Role::Key)));
+        spans.push(Span::styled(format!(" {}", state.files.folder), theme.style(Tone::Key)));
     }
     let filter = current_filter(state);
     if !filter.is_empty() {
-        spans.push(Span::styled(format!(" /{filter}"), theme.style(Role::Key)));
+        spans.push(Span::styled(format!(" /{filter}"), theme.style(Tone::Key)));
         if let Some(table) = state.table().filter(|table| table.total > table.rows.len()) {
             let text = format!(" {} of {}", table.rows.len(), table.total);
-            spans.push(Span::styled(text, theme.style(Role::Dim)));
+            spans.push(Span::styled(text, theme.style(Tone::Dim)));
         }
     }
     frame.render_widget(Paragraph::new(Line::from(spans)), area);
@@ -138,13 +138,13 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
         Mode::Form(_) => {
             notice_above(state, frame, area);
             let text = "Tab next field  Right accepts the suggestion  Enter runs  Esc cancels";
-            frame.render_widget(Paragraph::new(text).style(theme.style(Role::Dim)), area);
+            frame.render_widget(Paragraph::new(text).style(theme.style(Tone::Dim)), area);
         }
         Mode::Page | Mode::Result(_) | Mode::Confirm(_) => {
             let line = match &state.notice {
                 Some(notice) => {
-                    let text = format!("{} {}", theme.glyph(notice.role), notice.text);
-                    Line::styled(text, theme.style(notice.role))
+                    let text = format!("{} {}", theme.glyph(notice.tone), notice.text);
+                    Line::styled(text, theme.style(notice.tone))
                 }
                 None => hints(state, usize::from(area.width)),
             };
@@ -157,7 +157,7 @@ pub(super) fn status(state: &State, frame: &mut Frame<'_>, area: Rect) {
 fn notice_above(state: &State, frame: &mut Frame<'_>, area: Rect) {
     if let Some(notice) = &state.notice {
         let above = Rect { y: area.y.saturating_sub(1), ..area };
-        let text = Paragraph::new(notice.text.as_str()).style(state.theme.style(notice.role));
+        let text = Paragraph::new(notice.text.as_str()).style(state.theme.style(notice.tone));
         frame.render_widget(Clear, above);
         frame.render_widget(text, above);
     }
@@ -193,8 +193,8 @@ fn hints(state: &State, width: usize) -> Line<'static> {
     let theme = state.theme;
     let spans = hints.into_iter().flat_map(|hint| {
         [
-            Span::styled(hint.key, theme.style(Role::Key)),
-            Span::styled(format!(" {}  ", hint.word), theme.style(Role::Dim)),
+            Span::styled(hint.key, theme.style(Tone::Key)),
+            Span::styled(format!(" {}  ", hint.word), theme.style(Tone::Dim)),
         ]
     });
     Line::from(spans.collect::<Vec<_>>())

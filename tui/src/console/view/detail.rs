@@ -14,7 +14,7 @@ use crate::console::msg::DetailData;
 use crate::console::rate_history::{RateSeries, STEPS_MAX, current_rate};
 use crate::console::rows::{job_state, liveness, progress};
 use crate::console::state::State;
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 use crate::execute::jobs;
 
 const BAR: usize = 20;
@@ -52,7 +52,7 @@ pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: 
     lines.push(tabs(detail, theme));
     frame.render_widget(Paragraph::new(lines), areas.head);
     if detail.table.rows.is_empty() {
-        let text = Paragraph::new(empty_text(detail)).style(theme.style(Role::Dim));
+        let text = Paragraph::new(empty_text(detail)).style(theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), areas.table);
     } else {
         table::draw(state, frame, areas.table);
@@ -63,13 +63,13 @@ pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: 
 fn breadcrumbs(state: &State) -> Line<'static> {
     let mut names = vec![state.page.title().to_owned()];
     names.extend(state.details.iter().map(|detail| detail.target.title()));
-    Line::styled(names.join(" > "), state.theme.style(Role::Title))
+    Line::styled(names.join(" > "), state.theme.style(Tone::Title))
 }
 
 fn tabs(detail: &Detail, theme: Theme) -> Line<'static> {
     let spans = detail.target.tabs().iter().map(|tab| {
-        let role = if *tab == detail.tab { Role::Selected } else { Role::Dim };
-        Span::styled(format!(" {} ", tab.title()), theme.style(role))
+        let tone = if *tab == detail.tab { Tone::Selected } else { Tone::Dim };
+        Span::styled(format!(" {} ", tab.title()), theme.style(tone))
     });
     Line::from(spans.collect::<Vec<_>>())
 }
@@ -106,8 +106,8 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
     vec![
         Line::from(vec![
             Span::styled(
-                format!("{} {}  ", theme.glyph(state_cell.role), state_cell.text),
-                theme.style(state_cell.role),
+                format!("{} {}  ", theme.glyph(state_cell.tone), state_cell.text),
+                theme.style(state_cell.tone),
             ),
             Span::raw(format!(
                 "{} {percent} % of {}  {} on {}{name}",
@@ -154,7 +154,7 @@ fn sparkline(series: Option<&RateSeries>, width: u16, theme: Theme) -> Span<'sta
     let values = series.last(STEPS_MAX.min(usize::from(width / 3)));
     let top = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
     let line = theme.chart(&values, values.len(), 1, top).remove(0);
-    Span::styled(line.trim_start().to_owned(), theme.style(Role::Series(0)))
+    Span::styled(line.trim_start().to_owned(), theme.style(Tone::Series(0)))
 }
 
 fn member(state: &State, id: NodeId, view: &ClusterView) -> Vec<Line<'static>> {
@@ -182,8 +182,8 @@ fn member(state: &State, id: NodeId, view: &ClusterView) -> Vec<Line<'static>> {
     vec![
         Line::from(vec![
             Span::styled(
-                format!("{} {}", theme.glyph(liveness.role), liveness.text),
-                theme.style(liveness.role),
+                format!("{} {}", theme.glyph(liveness.tone), liveness.text),
+                theme.style(liveness.tone),
             ),
             Span::raw(format!(
                 "  {}  {}  {}  incarnation {}  id {id}",

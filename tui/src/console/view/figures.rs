@@ -5,25 +5,25 @@ use idunno_shared::wire::jobs::ServerState;
 use ratatui::text::Span;
 
 use crate::answer::text;
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 use crate::execute::status::census;
 
 /// A count that is dimmed at zero.
-fn counted(theme: Theme, count: usize, word: &str, role: Role) -> Span<'static> {
-    let role = if count > 0 { role } else { Role::Dim };
-    Span::styled(format!("{count} {word} "), theme.style(role))
+fn counted(theme: Theme, count: usize, word: &str, tone: Tone) -> Span<'static> {
+    let tone = if count > 0 { tone } else { Tone::Dim };
+    Span::styled(format!("{count} {word} "), theme.style(tone))
 }
 
 /// Members by state.
 pub(super) fn members(view: &ClusterView, theme: Theme) -> Vec<Span<'static>> {
     let [up, suspect, dead, left] = census(view);
     let mut spans = vec![
-        counted(theme, up, "up", Role::Good),
-        counted(theme, suspect, "suspect", Role::Warn),
-        counted(theme, dead, "dead", Role::Bad),
+        counted(theme, up, "up", Tone::Good),
+        counted(theme, suspect, "suspect", Tone::Warn),
+        counted(theme, dead, "dead", Tone::Bad),
     ];
     if left > 0 {
-        spans.push(counted(theme, left, "left", Role::Plain));
+        spans.push(counted(theme, left, "left", Tone::Plain));
     }
     spans
 }
@@ -34,12 +34,12 @@ pub(super) fn line(view: &ClusterView, theme: Theme) -> Vec<Span<'static>> {
     let store = &view.store;
     let mut spans = vec![Span::raw("members ")];
     spans.extend(members(view, theme));
-    for (count, word, role) in [
-        (store.under_replicated, "under-replicated", Role::Warn),
-        (store.unavailable, "unavailable", Role::Bad),
+    for (count, word, tone) in [
+        (store.under_replicated, "under-replicated", Tone::Warn),
+        (store.unavailable, "unavailable", Tone::Bad),
     ] {
         if count > 0 {
-            spans.push(Span::styled(format!(" {} {count} {word} ", theme.glyph(role)), theme.style(role)));
+            spans.push(Span::styled(format!(" {} {count} {word} ", theme.glyph(tone)), theme.style(tone)));
         }
     }
     // Problems come first, because a narrow screen cuts off the rest.
@@ -83,7 +83,7 @@ pub(super) fn voters(view: &ClusterView) -> Voters {
 }
 
 pub(super) struct Health {
-    pub(super) role: Role,
+    pub(super) tone: Tone,
     /// The worst first; empty if the cluster is healthy.
     pub(super) problems: Vec<String>,
 }
@@ -115,10 +115,10 @@ pub(super) fn health(view: &ClusterView) -> Health {
     let mut problems: Vec<String> = critical.into_iter().flatten().collect();
     let is_critical = !problems.is_empty();
     problems.extend(degraded.into_iter().flatten());
-    let role = match problems.is_empty() {
-        true => Role::Good,
-        false if is_critical => Role::Bad,
-        false => Role::Warn,
+    let tone = match problems.is_empty() {
+        true => Tone::Good,
+        false if is_critical => Tone::Bad,
+        false => Tone::Warn,
     };
-    Health { role, problems }
+    Health { tone, problems }
 }

@@ -11,7 +11,7 @@ use crate::console::palette::matches;
 use crate::console::registry::{Item, ItemKind, items};
 use crate::console::state::State;
 use crate::console::text_field::TextField;
-use crate::console::theme::Role;
+use crate::console::theme::Tone;
 
 /// Keys that the keymap cannot change: in lines, forms, dialogs and results.
 const FIXED: [(&str, &str); 4] = [
@@ -39,7 +39,7 @@ fn lines(state: &State, search: &str) -> Vec<Line<'static>> {
     let fixed = FIXED.iter().filter(|(key, help)| format!("{key} {help}").contains(&search));
     lines.extend(fixed.map(|(key, help)| row(state, key, "", (*help).to_owned())));
     if lines.is_empty() {
-        lines.push(Line::styled("no match; Backspace widens the search", state.theme.style(Role::Dim)));
+        lines.push(Line::styled("no match; Backspace widens the search", state.theme.style(Tone::Dim)));
     }
     lines
 }
@@ -64,10 +64,10 @@ fn entry(state: &State, item: &Item, keys: &str) -> Vec<Line<'static>> {
 fn row(state: &State, keys: &str, name: &str, help: String) -> Line<'static> {
     let theme = state.theme;
     Line::from(vec![
-        Span::styled(format!("{keys:<16} "), theme.style(Role::Key)),
+        Span::styled(format!("{keys:<16} "), theme.style(Tone::Key)),
         Span::styled(
             if name.is_empty() { String::new() } else { format!("{name:<18} ") },
-            theme.style(Role::Title),
+            theme.style(Tone::Title),
         ),
         Span::raw(help),
     ])
@@ -91,14 +91,14 @@ pub(super) fn palette(state: &State, input: &TextField, selected: usize, frame: 
         let keys = state.keymap.hint(&item.name).unwrap_or_default();
         let line = Line::from(vec![
             Span::raw(format!(" {:<22} ", item.name)),
-            Span::styled(format!("{keys:<10} "), theme.style(Role::Key)),
+            Span::styled(format!("{keys:<10} "), theme.style(Tone::Key)),
             Span::raw(item.help.clone()),
         ]);
-        let style = theme.style(if number == selected { Role::Selected } else { Role::Plain });
+        let style = theme.style(if number == selected { Tone::Selected } else { Tone::Plain });
         lines.push(line.style(style));
     }
     if lines.is_empty() {
-        lines.push(Line::styled(" no match", theme.style(Role::Dim)));
+        lines.push(Line::styled(" no match", theme.style(Tone::Dim)));
     }
     framed(String::from(" palette: type to search "), lines, 0, theme, frame, area);
 }

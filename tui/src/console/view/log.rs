@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::console::log_buffer::{LogBuffer, ShownLine, level_words};
 use crate::console::state::State;
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
@@ -25,7 +25,7 @@ pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
             "no line contains this text; Esc clears it"
         };
         frame.render_widget(
-            Paragraph::new(text).wrap(Wrap { trim: true }).style(theme.style(Role::Dim)),
+            Paragraph::new(text).wrap(Wrap { trim: true }).style(theme.style(Tone::Dim)),
             body,
         );
         return;
@@ -47,15 +47,15 @@ fn title(state: &State) -> Line<'static> {
     let theme = state.theme;
     let key = state.keymap.hint("follow").map(|key| format!(": {key} follows the end")).unwrap_or_default();
     let position = match (log.follows(), log.lines_below()) {
-        (true, _) => Span::styled("following the end", theme.style(Role::Title)),
-        (false, 0) => Span::styled(format!("held{key}"), theme.style(Role::Title)),
-        (false, new) => Span::styled(format!("held, {new} lines below{key}"), theme.style(Role::Key)),
+        (true, _) => Span::styled("following the end", theme.style(Tone::Title)),
+        (false, 0) => Span::styled(format!("held{key}"), theme.style(Tone::Title)),
+        (false, new) => Span::styled(format!("held, {new} lines below{key}"), theme.style(Tone::Key)),
     };
     let level = format!("  {}", level_words(log.level));
-    let mut spans = vec![position, Span::styled(level, theme.style(Role::Dim))];
+    let mut spans = vec![position, Span::styled(level, theme.style(Tone::Dim))];
     for (on, word) in [(log.wrap, "wrapped"), (log.context, "with context")] {
         if on {
-            spans.push(Span::styled(format!("  {word}"), theme.style(Role::Dim)));
+            spans.push(Span::styled(format!("  {word}"), theme.style(Tone::Dim)));
         }
     }
     Line::from(spans)
@@ -69,11 +69,11 @@ fn screen_lines(
     room: usize,
     theme: Theme,
 ) -> Vec<Line<'static>> {
-    let role = match shown.level {
-        LogLevel::Debug => Role::Dim,
-        LogLevel::Info => Role::Plain,
-        LogLevel::Warn => Role::Warn,
-        LogLevel::Error => Role::Bad,
+    let tone = match shown.level {
+        LogLevel::Debug => Tone::Dim,
+        LogLevel::Info => Tone::Plain,
+        LogLevel::Warn => Tone::Warn,
+        LogLevel::Error => Tone::Bad,
     };
     let text = shortened(&shown.line.text);
     let texts = if log.wrap {
@@ -84,8 +84,8 @@ fn screen_lines(
     let mut source = shown.line.source.clone();
     let mut lines = Vec::new();
     for text in texts {
-        let mut spans = vec![Span::styled(format!("{source:<source_width$} "), theme.style(Role::Dim))];
-        spans.extend(highlighted(&text, log.filter(), role, theme));
+        let mut spans = vec![Span::styled(format!("{source:<source_width$} "), theme.style(Tone::Dim))];
+        spans.extend(highlighted(&text, log.filter(), tone, theme));
         lines.push(Line::from(spans));
         source.clear();
     }
@@ -122,8 +122,8 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 }
 
 /// The text with the matches of the filter highlighted.
-fn highlighted(text: &str, filter: &str, role: Role, theme: Theme) -> Vec<Span<'static>> {
-    let plain = |text: &str| Span::styled(text.to_owned(), theme.style(role));
+fn highlighted(text: &str, filter: &str, tone: Tone, theme: Theme) -> Vec<Span<'static>> {
+    let plain = |text: &str| Span::styled(text.to_owned(), theme.style(tone));
     // ASCII lower case keeps every position.
     let lower = text.to_ascii_lowercase();
     let needle = filter.to_ascii_lowercase();
@@ -136,7 +136,7 @@ fn highlighted(text: &str, filter: &str, role: Role, theme: Theme) -> Vec<Span<'
         let start = from + at;
         let end = start + needle.len();
         spans.push(plain(&text[from..start]));
-        spans.push(Span::styled(text[start..end].to_owned(), theme.style(Role::Selected)));
+        spans.push(Span::styled(text[start..end].to_owned(), theme.style(Tone::Selected)));
         from = end;
     }
     spans.push(plain(&text[from..]));

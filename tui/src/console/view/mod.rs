@@ -46,10 +46,10 @@ pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
         Mode::Result(pane) => overlay::result(state, *pane, frame, layout.body, now_ms),
         Mode::Confirm(confirm) => dialog::confirm(state, confirm, frame, layout.body, now_ms),
         Mode::Form(form) => dialog::form(state, form, frame, layout.body),
-        Mode::Line(line) if line.offers.is_empty() => {
+        Mode::Line(line) if line.completions.is_empty() => {
             overlay::command_help(state, line.input.text(), frame, layout.body);
         }
-        Mode::Line(line) => overlay::offers(state, &line.offers, frame, layout.body),
+        Mode::Line(line) => overlay::completions(state, &line.completions, frame, layout.body),
         Mode::Page if !state.pending_keys.is_empty() => overlay::key_menu(state, frame, layout.body),
         Mode::Page | Mode::Filter { .. } => {}
     }

@@ -13,14 +13,14 @@ use crate::answer::text;
 use crate::command::registry::Danger;
 use crate::console::registry::{Item, ItemKind, items};
 use crate::console::state::{ResultPane, State, TransferProgress};
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 
 /// Commands that are listed above an incomplete one.
 const MATCHES_MAX: usize = 8;
 /// From this width on a column of the key menu has room for help.
 const HELP_MIN: usize = 50;
 /// Completions that are listed.
-const OFFERS_MAX: usize = 12;
+const COMPLETIONS_MAX: usize = 12;
 
 pub(super) fn framed(
     title: String,
@@ -33,8 +33,8 @@ pub(super) fn framed(
     let border = if theme.unicode { border::ROUNDED } else { ASCII };
     let block = Block::bordered()
         .border_set(border)
-        .border_style(theme.style(Role::Dim))
-        .title(Span::styled(title, theme.style(Role::Title)));
+        .border_style(theme.style(Tone::Dim))
+        .title(Span::styled(title, theme.style(Tone::Title)));
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines).scroll((0, column)).block(block), area);
 }
@@ -69,7 +69,7 @@ pub(super) fn result(state: &State, pane: ResultPane, frame: &mut Frame<'_>, are
             let hint = format!("Esc keeps it running in the background; {key} shows it again");
             let lines = vec![
                 Line::raw(format!("pending for {seconds}{transferred}")),
-                Line::styled(hint, theme.style(Role::Dim)),
+                Line::styled(hint, theme.style(Tone::Dim)),
             ];
             (format!(" {} ", operation.title), lines)
         }
@@ -77,8 +77,8 @@ pub(super) fn result(state: &State, pane: ResultPane, frame: &mut Frame<'_>, are
             let first = pane.line.min(result.lines.len().saturating_sub(inside));
             let lines =
                 result.lines[first..].iter().take(inside).map(|line| Line::raw(line.as_str())).collect();
-            let role = result.outcome.role();
-            (format!(" {} {}: {} ", theme.glyph(role), result.outcome.word(), operation.title), lines)
+            let tone = result.outcome.tone();
+            (format!(" {} {}: {} ", theme.glyph(tone), result.outcome.word(), operation.title), lines)
         }
     };
     // A short result leaves the page visible.
@@ -91,7 +91,7 @@ pub(super) fn command_help(state: &State, typed: &str, frame: &mut Frame<'_>, ar
     let theme = state.theme;
     let mut lines = if typed.is_empty() {
         let text = " a command, such as add-job: Tab completes, Up recalls, Esc closes ";
-        vec![Line::styled(text, theme.style(Role::Dim))]
+        vec![Line::styled(text, theme.style(Tone::Dim))]
     } else {
         match lookup(state, typed) {
             Lookup::Complete(item) => complete_help(item, theme),
@@ -102,7 +102,7 @@ pub(super) fn command_help(state: &State, typed: &str, frame: &mut Frame<'_>, ar
         return;
     }
     let rule = if theme.unicode { "─" } else { "-" };
-    lines.insert(0, Line::styled(rule.repeat(usize::from(area.width)), theme.style(Role::Dim)));
+    lines.insert(0, Line::styled(rule.repeat(usize::from(area.width)), theme.style(Tone::Dim)));
     let area = bottom(area, lines.len());
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines), area);
@@ -139,7 +139,7 @@ fn complete_help(item: &Item, theme: Theme) -> Vec<Line<'static>> {
     };
     vec![
         Line::raw(format!(" {} {arguments} ", item.name)),
-        Line::styled(format!(" {} ", item.help), theme.style(Role::Dim)),
+        Line::styled(format!(" {} ", item.help), theme.style(Tone::Dim)),
     ]
 }
 
@@ -151,26 +151,26 @@ fn candidates_help(items: &[&'static Item], theme: Theme) -> Vec<Line<'static>> 
         .map(|item| {
             Line::from(vec![
                 Span::raw(format!(" {:<widest$}  ", item.name)),
-                Span::styled(format!("{} ", item.help), theme.style(Role::Dim)),
+                Span::styled(format!("{} ", item.help), theme.style(Tone::Dim)),
             ])
         })
         .collect();
     if items.len() > shown.len() {
         let text = format!(" and {} more: Tab lists them ", items.len() - shown.len());
-        lines.push(Line::styled(text, theme.style(Role::Dim)));
+        lines.push(Line::styled(text, theme.style(Tone::Dim)));
     }
     lines
 }
 
 /// The completions listed by Tab, just above the line.
-pub(super) fn offers(state: &State, offers: &[String], frame: &mut Frame<'_>, area: Rect) {
-    let shown = &offers[..offers.len().min(OFFERS_MAX).min(usize::from(area.height))];
-    let lines: Vec<Line<'_>> = shown.iter().map(|offer| Line::raw(format!(" {offer} "))).collect();
-    let widest = offers.iter().map(|offer| offer.width() + 2).max().unwrap_or(0);
+pub(super) fn completions(state: &State, completions: &[String], frame: &mut Frame<'_>, area: Rect) {
+    let shown = &completions[..completions.len().min(COMPLETIONS_MAX).min(usize::from(area.height))];
+    let lines: Vec<Line<'_>> = shown.iter().map(|completion| Line::raw(format!(" {completion} "))).collect();
+    let widest = completions.iter().map(|completion| completion.width() + 2).max().unwrap_or(0);
     let width = u16::try_from(widest).unwrap_or(u16::MAX).min(area.width);
     let area = Rect { width, ..bottom(area, lines.len()) };
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(lines).style(state.theme.style(Role::Selected)), area);
+    frame.render_widget(Paragraph::new(lines).style(state.theme.style(Tone::Selected)), area);
 }
 
 /// The keys that may follow those pressed so far. Where they do not fit below one another they stand side by side, without
@@ -189,7 +189,7 @@ pub(super) fn key_menu(state: &State, frame: &mut Frame<'_>, area: Rect) {
         let spans = cells.flat_map(|(keys, item)| {
             let text = cut(menu_text(item, columns, width), width.saturating_sub(5));
             let padding = " ".repeat(width.saturating_sub(5 + text.width()));
-            [Span::styled(format!(" {keys:<3} "), theme.style(Role::Key)), Span::raw(text + &padding)]
+            [Span::styled(format!(" {keys:<3} "), theme.style(Tone::Key)), Span::raw(text + &padding)]
         });
         Line::from(spans.collect::<Vec<_>>())
     });

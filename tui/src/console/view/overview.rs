@@ -13,8 +13,8 @@ use super::{figures, table};
 use crate::answer::text;
 use crate::console::rate_history::{RateSeries, STEPS_MAX};
 use crate::console::rows::progress;
-use crate::console::state::{Link, State};
-use crate::console::theme::{Role, Theme};
+use crate::console::state::{ConnectionState, State};
+use crate::console::theme::{Theme, Tone};
 
 /// Lines of the figures, including the title.
 const FIGURES: u16 = 10;
@@ -32,7 +32,7 @@ const CHART_MAX: usize = 8;
 
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let Some(view) = &state.view else {
-        let text = Paragraph::new(table::empty_text(state)).style(state.theme.style(Role::Dim));
+        let text = Paragraph::new(table::empty_text(state)).style(state.theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), area);
         return;
     };
@@ -76,7 +76,7 @@ fn figures(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> 
     let theme = state.theme;
     let store = &view.store;
     let line = |label: &str, spans: Vec<Span<'static>>| {
-        let mut all = vec![Span::styled(format!("{label:<13}"), theme.style(Role::Dim))];
+        let mut all = vec![Span::styled(format!("{label:<13}"), theme.style(Tone::Dim))];
         all.extend(spans);
         Line::from(all)
     };
@@ -88,7 +88,7 @@ fn figures(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> 
     let files =
         format!("{} in {}, {}", store.files, text::count(store.blobs, "blob"), text::bytes(store.bytes));
     vec![
-        Line::styled("CLUSTER", theme.style(Role::Title)),
+        Line::styled("CLUSTER", theme.style(Tone::Title)),
         health_line(state, view, width),
         line("members", members),
         line("servers", raw(format!("{ready} of {} ready", view.workers.len()))),
@@ -103,22 +103,22 @@ fn figures(state: &State, view: &ClusterView, width: u16) -> Vec<Line<'static>> 
 /// The health of the cluster. Without a coordinator it is what it last was.
 fn health_line(state: &State, view: &ClusterView, width: u16) -> Line<'static> {
     let health = figures::health(view);
-    let word = match health.role {
-        Role::Good => "healthy",
-        Role::Warn => "degraded",
+    let word = match health.tone {
+        Tone::Good => "healthy",
+        Tone::Warn => "degraded",
         _ => "critical",
     };
-    let is_live = state.link == Link::Live;
-    let role = if is_live { health.role } else { health.role.at_least_warn() };
+    let is_live = state.connection == ConnectionState::Live;
+    let tone = if is_live { health.tone } else { health.tone.at_least_warn() };
     let prefix = if is_live { "" } else { "not connected, was " };
     let problems =
         if health.problems.is_empty() { String::new() } else { format!(": {}", health.problems.join(", ")) };
     let text = table::cut(format!("{prefix}{word}{problems}"), usize::from(width.saturating_sub(2)));
-    Line::from(with_glyph(role, &text, state.theme))
+    Line::from(with_glyph(tone, &text, state.theme))
 }
 
-fn with_glyph(role: Role, text: &str, theme: Theme) -> Span<'static> {
-    Span::styled(format!("{} {text}", theme.glyph(role)), theme.style(role))
+fn with_glyph(tone: Tone, text: &str, theme: Theme) -> Span<'static> {
+    Span::styled(format!("{} {text}", theme.glyph(tone)), theme.style(tone))
 }
 
 fn job_counts(view: &ClusterView) -> String {
@@ -138,7 +138,7 @@ fn job_counts(view: &ClusterView) -> String {
 
 fn fairness_gap(view: &ClusterView, theme: Theme) -> Span<'static> {
     match figures::fairness_gap(view) {
-        None => Span::styled("fewer than two running jobs", theme.style(Role::Dim)),
+        None => Span::styled("fewer than two running jobs", theme.style(Tone::Dim)),
         Some(gap) => {
             let policy = text::policy(view.policy).0;
             Span::raw(format!("{:.0} % between {} jobs, policy {policy}", gap.share * 100.0, gap.jobs))
@@ -148,14 +148,14 @@ fn fairness_gap(view: &ClusterView, theme: Theme) -> Span<'static> {
 
 fn copies(store: &StoreView, theme: Theme) -> Span<'static> {
     match (store.unavailable, store.under_replicated) {
-        (0, 0) => with_glyph(Role::Good, "fully replicated", theme),
+        (0, 0) => with_glyph(Tone::Good, "fully replicated", theme),
         (0, under) => {
             let text = format!("{under} under-replicated, {} copying", store.copying);
-            with_glyph(Role::Warn, &text, theme)
+            with_glyph(Tone::Warn, &text, theme)
         }
         (unavailable, under) => {
             let text = format!("{unavailable} unavailable, {under} under-replicated");
-            with_glyph(Role::Bad, &text, theme)
+            with_glyph(Tone::Bad, &text, theme)
         }
     }
 }
@@ -179,7 +179,7 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
     let steps = STEPS_MAX.min(width);
     let cells = (width / STEPS_MAX).max(1);
     let title = format!("QUERIES PER SECOND, {} MIN", steps / STEPS_PER_MINUTE);
-    let mut lines = vec![Line::styled(title, theme.style(Role::Title))];
+    let mut lines = vec![Line::styled(title, theme.style(Tone::Title))];
     if jobs.is_empty() {
         lines.extend(first_steps(state));
     }
@@ -194,15 +194,15 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
         let wide: Vec<f64> = values.into_iter().flat_map(|value| std::iter::repeat_n(value, cells)).collect();
         lines.push(Line::raw(table::cut(chart_label(job, top, width, theme), width)));
         let chart = theme.chart(&wide, wide.len(), height, top);
-        lines.extend(chart.into_iter().map(|line| Line::styled(line, theme.style(Role::Series(number)))));
+        lines.extend(chart.into_iter().map(|line| Line::styled(line, theme.style(Tone::Series(number)))));
     }
     let more = jobs.len() - shown;
     if more > 0 && lines.len() < usize::from(area.height) {
-        lines.push(Line::styled(format!("and {more} more: see the jobs page"), theme.style(Role::Dim)));
+        lines.push(Line::styled(format!("and {more} more: see the jobs page"), theme.style(Tone::Dim)));
     }
     if has_unknown {
         // A new coordinator does not know the rates before its term.
-        lines[0].push_span(Span::styled("  blank: unknown", theme.style(Role::Dim)));
+        lines[0].push_span(Span::styled("  blank: unknown", theme.style(Tone::Dim)));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -210,12 +210,12 @@ fn draw_charts(state: &State, jobs: &[&JobView], frame: &mut Frame<'_>, area: Re
 /// What to do next while there is no job, for new users.
 fn first_steps(state: &State) -> Vec<Line<'static>> {
     let theme = state.theme;
-    let mut lines = vec![Line::styled("no job has run recently", theme.style(Role::Dim)), Line::raw("")];
+    let mut lines = vec![Line::styled("no job has run recently", theme.style(Tone::Dim)), Line::raw("")];
     let is_new = state.view.as_ref().is_some_and(|view| view.jobs.is_empty());
     if state.read_only || !is_new {
         return lines;
     }
-    lines.push(Line::styled("FIRST STEPS", theme.style(Role::Title)));
+    lines.push(Line::styled("FIRST STEPS", theme.style(Tone::Title)));
     for (name, what) in [
         ("populate-test-data", "store a directory as a dataset"),
         ("train-start", "train the models"),
@@ -224,9 +224,9 @@ fn first_steps(state: &State) -> Vec<Line<'static>> {
     ] {
         let keys = state.keymap.hint(name).unwrap_or_default();
         lines.push(Line::from(vec![
-            Span::styled(format!("{keys:<5}"), theme.style(Role::Key)),
+            Span::styled(format!("{keys:<5}"), theme.style(Tone::Key)),
             Span::raw(format!("{what}  ")),
-            Span::styled(format!(":{name}"), theme.style(Role::Dim)),
+            Span::styled(format!(":{name}"), theme.style(Tone::Dim)),
         ]));
     }
     lines
@@ -254,15 +254,15 @@ fn chart_label(job: &JobView, top: f64, width: usize, theme: Theme) -> String {
 
 fn draw_events(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
-    let mut lines = vec![Line::styled("RECENT EVENTS", theme.style(Role::Title))];
+    let mut lines = vec![Line::styled("RECENT EVENTS", theme.style(Tone::Title))];
     if state.events.list.is_empty() {
-        lines.push(Line::styled("no events since the console was opened", theme.style(Role::Dim)));
+        lines.push(Line::styled("no events since the console was opened", theme.style(Tone::Dim)));
     }
     let room = usize::from(area.height).saturating_sub(1);
     lines.extend(state.events.list.iter().rev().take(room).map(|event| {
         Line::from(vec![
-            Span::styled(format!("{}  ", text::clock(event.at_ms)), theme.style(Role::Dim)),
-            Span::styled(format!("{} {}", theme.glyph(event.role), event.text), theme.style(event.role)),
+            Span::styled(format!("{}  ", text::clock(event.at_ms)), theme.style(Tone::Dim)),
+            Span::styled(format!("{} {}", theme.glyph(event.tone), event.text), theme.style(event.tone)),
         ])
     }));
     frame.render_widget(Paragraph::new(lines), area);

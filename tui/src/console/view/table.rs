@@ -7,9 +7,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::console::state::{Link, Page, State};
+use crate::console::state::{ConnectionState, Page, State};
 use crate::console::table::{Cell, Column, DataRow, DataTable, Mark};
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 
 const GAP: usize = 2;
 const BAR_CELLS: usize = 10;
@@ -17,7 +17,7 @@ const BAR_CELLS: usize = 10;
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
     let Some(table) = state.table().filter(|table| !table.rows.is_empty()) else {
-        let text = Paragraph::new(empty_text(state)).style(theme.style(Role::Dim));
+        let text = Paragraph::new(empty_text(state)).style(theme.style(Tone::Dim));
         frame.render_widget(text.wrap(Wrap { trim: true }), area);
         return;
     };
@@ -53,8 +53,8 @@ pub fn column_at(state: &State, area: Rect, x: u16) -> Option<usize> {
 pub(super) fn empty_text(state: &State) -> String {
     let text = match (&state.view, state.page) {
         (_, Page::Events) => "no events since the console was opened",
-        (None, _) => match &state.link {
-            Link::Waiting { .. } => {
+        (None, _) => match &state.connection {
+            ConnectionState::Waiting { .. } => {
                 "no coordinator found; is the cluster running? ':local up' starts a local one"
             }
             _ => "looking for the coordinator",
@@ -84,7 +84,7 @@ pub(super) fn empty_text(state: &State) -> String {
 fn shown_text(cell: &Cell, theme: Theme) -> String {
     match &cell.mark {
         Mark::Bar(share) => format!("{} {}", theme.bar(*share, BAR_CELLS), cell.text),
-        Mark::State => format!("{} {}", theme.glyph(cell.role), cell.text),
+        Mark::State => format!("{} {}", theme.glyph(cell.tone), cell.text),
         Mark::Sparkline { values, top } => {
             format!("{} {}", theme.chart(values, values.len(), 1, *top)[0], cell.text)
         }
@@ -130,7 +130,7 @@ fn title(table: &DataTable, index: usize, theme: Theme) -> String {
 }
 
 fn titles(table: &DataTable, widths: &[usize], theme: Theme) -> Line<'static> {
-    let texts = (0..table.columns.len()).map(|index| (title(table, index, theme), theme.style(Role::Title)));
+    let texts = (0..table.columns.len()).map(|index| (title(table, index, theme), theme.style(Tone::Title)));
     Line::from(aligned(texts, &table.columns, widths))
 }
 
@@ -142,10 +142,10 @@ fn cells(
     is_selected: bool,
 ) -> Line<'static> {
     // The selected row has one colour; its states keep their glyphs and words.
-    let style = |cell: &Cell| if is_selected { Style::new() } else { theme.style(cell.role) };
+    let style = |cell: &Cell| if is_selected { Style::new() } else { theme.style(cell.tone) };
     let texts = row.cells.iter().map(|cell| (shown_text(cell, theme), style(cell)));
     let line = Line::from(aligned(texts, &table.columns, widths));
-    if is_selected { line.style(theme.style(Role::Selected)) } else { line }
+    if is_selected { line.style(theme.style(Tone::Selected)) } else { line }
 }
 
 fn aligned(
