@@ -3,7 +3,7 @@
 //! One grammar ([`command`]) and one executor ([`execute`]) serve both: the command line prints the [`answer::Answer`],
 //! the [`console`] shows it in a pane. [`local`] runs a cluster on this machine; it alone knows operating systems.
 
-#![allow(missing_docs, reason = "documented where a name does not say enough; complete in shared and core")]
+#![allow(missing_docs, reason = "documentation is required of shared and core, which other crates build on")]
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,231 +1,233 @@
 //! What actions do.
 
-use super::detail::{Detail, Target};
-use super::input::Input;
-use super::registry::{Action, Does, Item};
-use super::state::{Asked, Effect, Facts, Mode, Page, Pane, State};
-use super::theme::Role;
-use super::{dialog, export, filelist, form};
+use idunno_shared::wire::control::ClusterView;
 
-/// Does what an item does; in read-only mode what changes the cluster is not there.
+use super::detail::{Detail, DetailTab, DetailTarget};
+use super::registry::{Action, Item, ItemKind};
+use super::state::{CommandLine, DetailData, Effect, Freeze, Mode, Page, ResultPane, State};
+use super::text_field::TextField;
+use super::theme::Tone;
+use super::{file_list, form, operations, rows};
+
+/// Runs an item; read-only mode refuses those that change the cluster.
 pub fn run(state: &mut State, item: &Item, now_ms: u64) -> Vec<Effect> {
     if state.read_only && item.changes() {
-        state.tell(format!("{} is refused: the console is read-only", item.name), Role::Warn, now_ms);
+        state.notify(format!("{} is refused: the console is read-only", item.name), Tone::Warn, now_ms);
         return Vec::new();
     }
-    match &item.does {
-        Does::Act(action) => act(state, *action, now_ms),
-        Does::Command(entry) => form::open(state, entry, now_ms),
+    match &item.kind {
+        ItemKind::Action(action) => act(state, *action, now_ms),
+        ItemKind::Command(entry) => form::open(state, entry, now_ms),
     }
 }
 
 fn act(state: &mut State, action: Action, now_ms: u64) -> Vec<Effect> {
     match action {
-        Action::Show(page) => show(state, page),
-        Action::NextPage => show(state, state.page.step(1)),
-        Action::PrevPage => show(state, state.page.step(Page::ALL.len() - 1)),
-        Action::Move(by, screens) => {
-            let step = if screens { i64::try_from(state.height()).unwrap_or(1) } else { 1 };
-            move_by(state, by * step);
+        Action::ShowPage(page) => show_page(state, page),
+        Action::NextPage => show_page(state, state.page.step(1)),
+        Action::PreviousPage => show_page(state, state.page.step(Page::ALL.len() - 1)),
+        Action::MoveLines(lines) => move_by(state, lines),
+        Action::MoveScreens(screens) => {
+            move_by(state, screens * i64::try_from(state.page_height()).unwrap_or(1));
         }
         Action::First => move_by(state, i64::MIN / 2),
         Action::Last => move_by(state, i64::MAX / 2),
-        Action::Left => sideways(state, false),
-        Action::Right => sideways(state, true),
+        Action::Left => move_sideways(state, false),
+        Action::Right => move_sideways(state, true),
         Action::Open => open(state),
         Action::Back => back(state),
-        Action::Line => state.mode = Mode::line(""),
+        Action::CommandLine => state.mode = Mode::line(""),
         Action::Filter => {
-            let before = current_filter(state);
-            state.mode = Mode::Filter { input: Input::new(&before), before };
+            let before = current_filter(state).to_owned();
+            state.mode = Mode::Filter { input: TextField::new(&before), before };
         }
-        Action::Palette => state.mode = Mode::Palette { input: Input::default(), chosen: 0 },
-        Action::Help => state.mode = Mode::Help { input: Input::default(), line: 0 },
-        Action::Retry => return vec![Effect::RetryNow],
+        Action::Palette => state.mode = Mode::Palette { input: TextField::default(), selected: 0 },
+        Action::Help => state.mode = Mode::Help { input: TextField::default(), line: 0 },
+        Action::ConnectNow => return vec![Effect::RetryNow],
         Action::LastResult => {
             if let Some(operation) = state.operations.back() {
-                state.mode = Mode::Pane(Pane { operation: operation.id, ..Pane::default() });
+                state.mode = Mode::Result(ResultPane { operation: operation.id, ..ResultPane::default() });
             }
         }
-        Action::Freeze => freeze(state, now_ms),
-        Action::SortNext => state.table_mut().sort_by_next(true),
-        Action::SortPrev => state.table_mut().sort_by_next(false),
-        Action::Reverse => {
-            let table = state.table_mut();
-            table.sort = Some(table.sort.map_or((0, true), |(column, down)| (column, !down)));
-        }
-        Action::Tree => filelist::toggle(state),
-        Action::NextFiles => _ = filelist::turn(state, true),
-        Action::PrevFiles => _ = filelist::turn(state, false),
-        Action::Follow
-        | Action::Wrap
-        | Action::Level
-        | Action::Around
-        | Action::NextFound
-        | Action::PrevFound => {
-            state.log.act(action);
-        }
-        Action::Copy | Action::CopyRow => return copy(state, action == Action::CopyRow, now_ms),
-        Action::Save => {
-            let text = format!("save idunno-{}.txt", state.page.title());
-            state.mode = Mode::Line { input: Input::new(&text), recalled: None, offers: Vec::new() };
-        }
+        Action::Freeze => freeze_or_release(state, now_ms),
+        Action::SortNext => state.table_mut().sort_by_neighbour(true),
+        Action::SortPrevious => state.table_mut().sort_by_neighbour(false),
+        Action::SortReverse => state.table_mut().reverse_sort(),
+        Action::ToggleFlat => file_list::toggle_flat(state),
+        Action::NextFiles => file_list::turn_page(state, true),
+        Action::PreviousFiles => file_list::turn_page(state, false),
+        Action::FollowLog => state.log.toggle_follow(),
+        Action::WrapLog => state.log.toggle_wrap(),
+        Action::LogLevel => state.log.next_level(),
+        Action::LogContext => state.log.context = !state.log.context,
+        Action::NextMatch => state.log.find_match(true),
+        Action::PreviousMatch => state.log.find_match(false),
+        Action::Copy => return copy(state, state.selected(), now_ms),
+        Action::CopyRow => return copy(state, rows::selected_row_as_text(state), now_ms),
+        Action::Save => state.mode = Mode::line(&format!("save idunno-{}.txt", state.page.title())),
         Action::Mouse => {
             state.mouse = !state.mouse;
-            let whose = if state.mouse { "the console; hold Shift to select text" } else { "the terminal" };
-            state.tell(format!("the mouse belongs to {whose}"), Role::Plain, now_ms);
-            return vec![Effect::Mouse(state.mouse)];
+            let text = if state.mouse {
+                "mouse captured; hold Shift to select text"
+            } else {
+                "mouse released to the terminal"
+            };
+            state.notify(text, Tone::Plain, now_ms);
+            return vec![Effect::CaptureMouse(state.mouse)];
         }
         Action::Theme => {
             state.theme = state.theme.next();
-            state.tell(format!("theme {:?}", state.theme.palette).to_lowercase(), Role::Plain, now_ms);
+            state.notify(format!("theme {:?}", state.theme.palette).to_lowercase(), Tone::Plain, now_ms);
         }
-        Action::Context => return contexts(state, now_ms),
+        Action::SwitchCluster => return list_contexts(state, now_ms),
         Action::Suspend => return vec![Effect::Suspend],
         Action::Quit if state.running() == 0 => return vec![Effect::Quit],
-        Action::Quit => dialog::ask(state, Asked::Quit, None, None, now_ms),
+        Action::Quit => operations::confirm_quit(state, now_ms),
     }
     Vec::new()
 }
 
-/// Shows a page, and what was looked into no more.
-pub fn show(state: &mut State, page: Page) {
+/// Shows a page and closes all details.
+pub fn show_page(state: &mut State, page: Page) {
     state.page = page;
     state.details.clear();
     state.dirty = true;
 }
 
-/// Moves the selection, or the log. Past the end of a page of files the next one comes.
+/// Moves the selection, or scrolls the log. A step past the last file turns to the next page of files.
 pub fn move_by(state: &mut State, by: i64) {
     state.dirty = true;
-    if state.reads_log() {
+    if state.shows_log() {
         state.log.scroll(by);
         return;
     }
     let before = state.table().map_or(0, |table| table.cursor.line);
     state.table_mut().move_by(by);
     let after = state.table().map_or(0, |table| table.cursor.line);
-    let steps = by == 1 && before == after && state.selected().is_some();
-    if steps && state.page == Page::Files && state.details.is_empty() && after + 1 == state.files.rows.len() {
-        filelist::turn(state, true);
+    let is_stopped = by == 1 && before == after && state.selected().is_some();
+    let is_at_end = after + 1 == state.files.entries.len();
+    if is_stopped && is_at_end && state.page == Page::Files && state.details.is_empty() {
+        file_list::turn_page(state, true);
     }
 }
 
-fn sideways(state: &mut State, right: bool) {
+fn move_sideways(state: &mut State, right: bool) {
     match state.details.last_mut() {
-        Some(detail) => detail.turn(right),
-        None if state.page == Page::Logs => state.log.sideways(right),
-        None if state.page == Page::Files && !right => _ = filelist::leave(state),
-        None if state.page == Page::Files => _ = filelist::enter(state),
+        Some(detail) => detail.switch_tab(right),
+        None if state.page == Page::Logs => state.log.scroll_sideways(right),
+        None if state.page == Page::Files && right => _ = file_list::enter_folder(state),
+        None if state.page == Page::Files => file_list::leave_folder(state),
         None => {}
     }
 }
 
-/// Enter looks; it never changes anything.
 fn open(state: &mut State) {
-    // Where nothing is selected it selects first: what is opened is what one sees marked.
+    // Without a selection the first press selects, so that only a row that is visibly selected is opened.
     if state.selected().is_none() && state.table().is_some_and(|table| !table.rows.is_empty()) {
         move_by(state, 0);
         return;
     }
-    if state.page == Page::Files && state.details.is_empty() && filelist::enter(state) {
+    if state.page == Page::Files && state.details.is_empty() && file_list::enter_folder(state) {
         return;
     }
-    if let Some(target) = target(state) {
-        state.details.push(Detail::of(target));
+    if let Some(target) = selected_target(state) {
+        state.details.push(Detail::new(target));
     }
 }
 
-/// What Enter looks into: the thing that is selected.
-fn target(state: &State) -> Option<Target> {
+/// The member, job or file that the selected row is about.
+fn selected_target(state: &State) -> Option<DetailTarget> {
     let key = state.selected()?;
     let view = state.view.as_ref()?;
-    let member = |name: &str| {
-        let member = view.members.iter().find(|member| member.name.as_str() == name)?;
-        Some(Target::Member(member.id, name.to_owned()))
-    };
-    let file = |name: &str| name.parse().ok().map(Target::File);
-    match state.details.last() {
-        None => match state.page {
-            Page::Members | Page::Assignments => member(&key),
-            Page::Jobs => key.parse().ok().map(Target::Job),
-            Page::Files => file(&key),
+    let Some(detail) = state.details.last() else {
+        return match state.page {
+            Page::Members | Page::Assignments => member_target(view, &key),
+            Page::Jobs => key.parse().ok().map(DetailTarget::Job),
+            Page::Files => file_target(&key),
             Page::Overview | Page::Models | Page::Logs | Page::Events => None,
-        },
-        Some(detail) => match (&detail.target, detail.part) {
-            (Target::Job(_), 0) => member(&key),
-            (Target::Job(_), 1) => member(key.split(' ').next()?),
-            (Target::Job(id), 2) => match &detail.facts {
-                Some(Facts::Letters(dead_letters, _)) => {
-                    let dead_letter =
-                        dead_letters.iter().find(|dead_letter| dead_letter.index.to_string() == key)?;
-                    // A record is looked into as the file that it is in.
-                    let dataset = view.jobs.iter().find(|job| job.id == *id)?.dataset.as_str();
-                    let place = dead_letter.name.as_str().strip_prefix(dataset);
-                    let is_record = place.is_some_and(|place| place.starts_with(':'));
-                    file(if is_record { dataset } else { dead_letter.name.as_str() })
-                }
-                _ => None,
-            },
-            (Target::Member(..), 0) => file(&key),
-            _ => None,
-        },
+        };
+    };
+    match detail.tab {
+        DetailTab::JobMembers => member_target(view, &key),
+        DetailTab::JobBatches => member_target(view, key.split(' ').next()?),
+        DetailTab::JobDeadLetters => dead_letter_target(view, detail, &key),
+        DetailTab::MemberFiles => file_target(&key),
+        _ => None,
     }
+}
+
+fn member_target(view: &ClusterView, name: &str) -> Option<DetailTarget> {
+    let member = view.members.iter().find(|member| member.name.as_str() == name)?;
+    Some(DetailTarget::Member { id: member.id, name: name.to_owned() })
+}
+
+fn file_target(name: &str) -> Option<DetailTarget> {
+    name.parse().ok().map(DetailTarget::File)
+}
+
+/// The file that a dead letter's query comes from. A record's is the file of records.
+fn dead_letter_target(view: &ClusterView, detail: &Detail, key: &str) -> Option<DetailTarget> {
+    let (DetailTarget::Job(id), Some(DetailData::DeadLetters(dead_letters))) = (&detail.target, &detail.data)
+    else {
+        return None;
+    };
+    let dead_letter = dead_letters.iter().find(|dead_letter| dead_letter.index.to_string() == key)?;
+    let dataset = view.jobs.iter().find(|job| job.id == *id)?.dataset.as_str();
+    let name = dead_letter.name.as_str();
+    let is_record = name.strip_prefix(dataset).is_some_and(|rest| rest.starts_with(':'));
+    file_target(if is_record { dataset } else { name })
 }
 
 fn back(state: &mut State) {
-    let filtered = !current_filter(state).is_empty();
     state.notice = None;
-    if filtered {
+    if !current_filter(state).is_empty() {
         set_filter(state, String::new());
     } else if state.details.pop().is_none() && state.page == Page::Files {
-        filelist::leave(state);
+        file_list::leave_folder(state);
     }
 }
 
-fn current_filter(state: &State) -> String {
-    if state.reads_log() { state.log.filter().to_owned() } else { state.filter().to_owned() }
+/// The filter of the log or the table on screen.
+pub fn current_filter(state: &State) -> &str {
+    if state.shows_log() { state.log.filter() } else { state.filter() }
 }
 
-/// Sets the filter of what is shown.
 pub fn set_filter(state: &mut State, text: String) {
-    if state.reads_log() {
+    if state.shows_log() {
         state.log.set_filter(text);
     } else {
         state.table_mut().filter = text;
     }
 }
 
-fn copy(state: &mut State, row: bool, now_ms: u64) -> Vec<Effect> {
-    let text = if row { export::row(state) } else { state.selected() };
+fn copy(state: &mut State, text: Option<String>, now_ms: u64) -> Vec<Effect> {
     let Some(text) = text else {
-        state.tell("nothing is selected", Role::Warn, now_ms);
+        state.notify("nothing is selected", Tone::Warn, now_ms);
         return Vec::new();
     };
-    state.tell(format!("copied: {text}"), Role::Plain, now_ms);
+    state.notify(format!("copied: {text}"), Tone::Plain, now_ms);
     vec![Effect::Copy(text)]
 }
 
-/// Holds the screen as it is, or lets it go on.
-fn freeze(state: &mut State, now_ms: u64) {
+/// Freezes the screen, or releases it and shows the newest view.
+fn freeze_or_release(state: &mut State, now_ms: u64) {
     match state.frozen.take() {
-        None => state.frozen = Some((None, now_ms)),
-        Some((latest, _)) => {
-            if let Some(latest) = latest {
-                state.view = Some(*latest);
-                state.shown += 1;
-            }
+        None => state.frozen = Some(Freeze { since_ms: now_ms, latest: None }),
+        Some(Freeze { latest: Some(latest), .. }) => {
+            state.view = Some(*latest);
+            state.view_generation += 1;
         }
+        Some(Freeze { latest: None, .. }) => {}
     }
 }
 
-/// Offers the other clusters.
-pub fn contexts(state: &mut State, now_ms: u64) -> Vec<Effect> {
+/// Opens the `:` line and lists the clusters of config.toml.
+pub fn list_contexts(state: &mut State, now_ms: u64) -> Vec<Effect> {
     if state.contexts.is_empty() {
-        state.tell("config.toml names no other cluster: see :info", Role::Warn, now_ms);
+        state.notify("config.toml defines no other cluster: see :info", Tone::Warn, now_ms);
     } else {
-        let offers = state.contexts.clone();
-        state.mode = Mode::Line { input: Input::new("context "), recalled: None, offers };
+        let completions = state.contexts.clone();
+        state.mode = Mode::Line(CommandLine { completions, ..CommandLine::new("context ") });
     }
     Vec::new()
 }

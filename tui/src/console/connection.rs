@@ -1,8 +1,8 @@
-//! Keeps the coordinator in sight: a task of its own, so that no key press and no drawing ever waits for it.
+//! Follows the coordinator, in a task of its own, so that neither a key press nor drawing ever waits for the network.
 //!
-//! States: connecting, live, waiting to try again. While live and silent the coordinator is asked every
-//! [`QUIET_MS`] whether it still coordinates, for a half-open connection is silent too. The waits grow with full jitter
-//! (Brooker, "Exponential backoff and jitter") up to [`WAIT_MAX_MS`]; it never gives up. Bounds: one watch at a time,
+//! States: connecting, live, waiting for the next attempt. While a live connection is silent the coordinator is asked every
+//! [`QUIET_MS`] whether it still coordinates, because a half-open connection is silent too. The waits grow with full jitter
+//! (Brooker, "Exponential backoff and jitter") up to [`WAIT_MAX_MS`]; the task never gives up. Bounds: one watch at a time;
 //! events go through a bounded channel.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::ids::OpId;
 use idunno_shared::wire::control::{ClusterView, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::Reply;
+use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
@@ -19,9 +20,9 @@ use tokio::time::{sleep, timeout};
 use super::msg::NetEvent;
 use crate::session::Session;
 
-/// Silence after which the coordinator is asked whether it is still there, in milliseconds.
+/// Silence after which the coordinator is asked whether it still coordinates, in milliseconds.
 pub const QUIET_MS: u64 = 2000;
-/// The longest wait between two tries, in milliseconds.
+/// The longest wait between two attempts, in milliseconds.
 pub const WAIT_MAX_MS: u64 = 5000;
 const WAIT_MIN_MS: u64 = 50;
 const WAIT_BASE_MS: u64 = 100;
@@ -29,26 +30,32 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const FIRST_VIEW: Duration = Duration::from_secs(3);
 
 /// Why a watch ended.
-enum End {
-    /// Nobody listens any more.
-    Unwanted,
-    /// The coordinator went away.
+#[derive(Debug, Error)]
+enum WatchError {
+    #[error("the coordinator ended the watch")]
+    Ended,
+    #[error("the coordinator went away")]
+    Closed,
+    #[error("the coordinator sent nothing")]
+    NoView,
+    #[error("another member coordinates now")]
+    Deposed,
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// How a watch that was open ended.
+enum WatchEnd {
+    /// The console dropped the receiver of the events.
+    Abandoned,
     Lost {
-        /// Why.
-        reason: String,
-        /// Whether it had pushed at least one view.
-        worked: bool,
-        /// Whether a member answers: then another is being elected.
-        answered: bool,
+        error: WatchError,
+        /// Whether the coordinator had sent a view.
+        was_live: bool,
     },
 }
 
-/// The coordinator went away.
-fn lost(reason: impl Into<String>, worked: bool) -> End {
-    End::Lost { reason: reason.into(), worked, answered: worked }
-}
-
-/// Follows the cluster until nobody listens. `retry` cuts a wait short.
+/// Follows the cluster until the receiver of the events is dropped. `retry` cuts a wait short.
 pub async fn follow(session: Session, events: Sender<NetEvent>, retry: Arc<Notify>) {
     let mut attempt = 0;
     loop {
@@ -57,24 +64,20 @@ pub async fn follow(session: Session, events: Sender<NetEvent>, retry: Arc<Notif
             return;
         }
         let cluster = session.cluster().with_deadline(DEADLINE);
-        let end = match cluster.watch().await {
-            Ok(views) => stream(&cluster, views, &events).await,
-            Err(error) => {
-                let answered = cluster.ask_any(ControlRequest::Coordinator).await.err();
-                let answered = answered.is_none_or(|error| matches!(error, ClusterError::Refused(_)));
-                End::Lost { reason: error.to_string(), worked: false, answered }
-            }
-        };
-        let (reason, answered) = match end {
-            End::Unwanted => return,
-            End::Lost { reason, worked, answered } => {
-                attempt = if worked { 0 } else { attempt };
-                (reason, answered)
-            }
+        let (error, member_reachable) = match cluster.watch().await {
+            Ok(views) => match forward_views(&cluster, views, &events).await {
+                WatchEnd::Abandoned => return,
+                WatchEnd::Lost { error, was_live } => {
+                    attempt = if was_live { 0 } else { attempt };
+                    (error, was_live)
+                }
+            },
+            Err(error) => (error.into(), any_member_answers(&cluster).await),
         };
         let wait_ms = wait_ms(attempt, OpId::random().0);
         attempt = attempt.saturating_add(1);
-        if events.send(NetEvent::Waiting { wait_ms, attempt, reason, answered }).await.is_err() {
+        let reason = error.to_string();
+        if events.send(NetEvent::Waiting { wait_ms, attempt, reason, member_reachable }).await.is_err() {
             return;
         }
         tokio::select! {
@@ -84,50 +87,63 @@ pub async fn follow(session: Session, events: Sender<NetEvent>, retry: Arc<Notif
     }
 }
 
-/// How long to wait after so many vain tries: anything up to a limit that doubles.
+/// The wait after this many failed attempts: a random time below a limit that doubles.
 pub fn wait_ms(attempt: u32, random: u64) -> u64 {
     let limit = WAIT_BASE_MS.saturating_mul(1 << attempt.min(16)).min(WAIT_MAX_MS);
     WAIT_MIN_MS + random % (limit - WAIT_MIN_MS + 1)
 }
 
-async fn stream(cluster: &Cluster, mut views: Receiver<Reply>, events: &Sender<NetEvent>) -> End {
-    let mut shown: Option<ClusterView> = None;
+async fn any_member_answers(cluster: &Cluster) -> bool {
+    match cluster.ask_any(ControlRequest::Coordinator).await {
+        Ok(_) | Err(ClusterError::Refused(_)) => true,
+        Err(_) => false,
+    }
+}
+
+async fn forward_views(cluster: &Cluster, mut views: Receiver<Reply>, events: &Sender<NetEvent>) -> WatchEnd {
+    let mut latest: Option<ClusterView> = None;
     loop {
-        let quiet = if shown.is_some() { Duration::from_millis(QUIET_MS) } else { FIRST_VIEW };
-        let event = match timeout(quiet, views.recv()).await {
-            Ok(Some(reply)) => {
-                let Some(view) = Cluster::view(reply) else {
-                    return lost("the coordinator ended the watch", shown.is_some());
-                };
-                cluster.learn(&view.members);
-                shown = Some(view.clone());
-                NetEvent::View(Box::new(view))
-            }
-            Ok(None) => return lost("the coordinator went away", shown.is_some()),
-            Err(_) => match &shown {
-                None => return lost("the coordinator sent nothing", false),
-                Some(view) => match confirm(cluster, view).await {
-                    Ok(()) => NetEvent::Confirmed,
-                    Err(reason) => return lost(reason, true),
-                },
-            },
+        let event = match next_event(cluster, &mut views, &mut latest).await {
+            Ok(event) => event,
+            Err(error) => return WatchEnd::Lost { error, was_live: latest.is_some() },
         };
         if events.send(event).await.is_err() {
-            return End::Unwanted;
+            return WatchEnd::Abandoned;
         }
     }
 }
 
-/// Whether the coordinator of `view` still coordinates.
-async fn confirm(cluster: &Cluster, view: &ClusterView) -> Result<(), String> {
-    match cluster.control(ControlRequest::Coordinator).await {
-        Ok(ControlReply::Coordinator { coordinator, term })
+async fn next_event(
+    cluster: &Cluster,
+    views: &mut Receiver<Reply>,
+    latest: &mut Option<ClusterView>,
+) -> Result<NetEvent, WatchError> {
+    let patience = if latest.is_some() { Duration::from_millis(QUIET_MS) } else { FIRST_VIEW };
+    match timeout(patience, views.recv()).await {
+        Ok(Some(reply)) => {
+            let view = Cluster::view(reply).ok_or(WatchError::Ended)?;
+            cluster.learn(&view.members);
+            *latest = Some(view.clone());
+            Ok(NetEvent::View(Box::new(view)))
+        }
+        Ok(None) => Err(WatchError::Closed),
+        Err(_) => {
+            let view = latest.as_ref().ok_or(WatchError::NoView)?;
+            confirm(cluster, view).await?;
+            Ok(NetEvent::Confirmed)
+        }
+    }
+}
+
+/// Asks whether the coordinator of `view` still coordinates.
+async fn confirm(cluster: &Cluster, view: &ClusterView) -> Result<(), WatchError> {
+    match cluster.control(ControlRequest::Coordinator).await? {
+        ControlReply::Coordinator { coordinator, term }
             if coordinator.node == view.coordinator && term == view.term =>
         {
             Ok(())
         }
-        Ok(_) => Err(String::from("another member coordinates now")),
-        Err(error) => Err(error.to_string()),
+        _ => Err(WatchError::Deposed),
     }
 }
 
@@ -136,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_their_limit_and_no_further() {
+    fn waits_grow_up_to_their_limit() {
         for attempt in 0..100 {
             let limit = (WAIT_BASE_MS << attempt.min(16)).min(WAIT_MAX_MS);
             for random in [0, 1, limit / 2, u64::MAX] {

@@ -1,141 +1,177 @@
-//! What is looked into: one job, member or file, in parts that the right and left keys turn.
+//! The details of one job, member or file, in tabs that the left and right keys switch.
 
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::ClusterView;
 
-use super::msg::{Facts, Question};
-use super::table::Table;
+use super::msg::{DetailData, DetailQuery};
+use super::queries::QueryError;
+use super::table::DataTable;
 
-/// Parts are asked for again at most this often.
+/// A tab is refreshed at most this often.
 const PERIOD_MS: u64 = 1000;
 
-/// What is looked into: bound by its identity.
+/// What the details are of, bound by its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A job.
+pub enum DetailTarget {
     Job(JobId),
-    /// A member: its id and name.
-    Member(NodeId, String),
-    /// A file.
+    Member { id: NodeId, name: String },
     File(FileName),
 }
 
-impl Target {
-    /// Its parts.
-    pub const fn parts(&self) -> &'static [&'static str] {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetailTab {
+    JobMembers,
+    JobBatches,
+    JobDeadLetters,
+    JobResults,
+    MemberFiles,
+    MemberModels,
+    MemberBatches,
+    FileExtents,
+    FileVersions,
+    FilePreview,
+}
+
+impl DetailTab {
+    pub const fn title(self) -> &'static str {
         match self {
-            Self::Job(_) => &["VMs", "batches", "dead letters", "results"],
-            Self::Member(..) => &["files", "models", "batches"],
-            Self::File(_) => &["extents", "versions", "preview"],
+            Self::JobMembers => "members",
+            Self::JobBatches | Self::MemberBatches => "batches",
+            Self::JobDeadLetters => "dead letters",
+            Self::JobResults => "results",
+            Self::MemberFiles => "files",
+            Self::MemberModels => "models",
+            Self::FileExtents => "extents",
+            Self::FileVersions => "versions",
+            Self::FilePreview => "preview",
+        }
+    }
+}
+
+impl DetailTarget {
+    /// In the order in which they stand on screen.
+    pub const fn tabs(&self) -> &'static [DetailTab] {
+        match self {
+            Self::Job(_) => &[
+                DetailTab::JobMembers,
+                DetailTab::JobBatches,
+                DetailTab::JobDeadLetters,
+                DetailTab::JobResults,
+            ],
+            Self::Member { .. } => {
+                &[DetailTab::MemberFiles, DetailTab::MemberModels, DetailTab::MemberBatches]
+            }
+            Self::File(_) => &[DetailTab::FileExtents, DetailTab::FileVersions, DetailTab::FilePreview],
         }
     }
 
-    /// Its name.
     pub fn title(&self) -> String {
         match self {
             Self::Job(id) => id.to_string(),
-            Self::Member(_, name) => name.clone(),
+            Self::Member { name, .. } => name.clone(),
             Self::File(name) => crate::tail::printable(name.as_str()),
         }
     }
 
-    /// What must be asked for a part; nothing if the view has it.
-    fn question(&self, part: usize) -> Option<Question> {
-        Some(match (self, part) {
-            (Self::Job(id), 1) => Question::Leases { job: Some(*id), worker: None },
-            (Self::Job(id), 2) => Question::DeadLetters(*id),
-            (Self::Job(id), 3) => Question::Results(*id),
-            (Self::Member(id, _), 0) => Question::Stored(*id),
-            (Self::Member(id, _), 2) => Question::Leases { job: None, worker: Some(*id) },
-            (Self::File(name), 0 | 1) => Question::Versions(name.clone()),
-            (Self::File(name), 2) => Question::Preview(name.clone()),
+    /// The query for a tab's contents; `None` if the view has them.
+    fn query(&self, tab: DetailTab) -> Option<DetailQuery> {
+        Some(match (self, tab) {
+            (Self::Job(id), DetailTab::JobBatches) => DetailQuery::Leases { job: Some(*id), worker: None },
+            (Self::Job(id), DetailTab::JobDeadLetters) => DetailQuery::DeadLetters(*id),
+            (Self::Job(id), DetailTab::JobResults) => DetailQuery::Results(*id),
+            (Self::Member { id, .. }, DetailTab::MemberFiles) => DetailQuery::Stored(*id),
+            (Self::Member { id, .. }, DetailTab::MemberBatches) => {
+                DetailQuery::Leases { job: None, worker: Some(*id) }
+            }
+            (Self::File(name), DetailTab::FileExtents | DetailTab::FileVersions) => {
+                DetailQuery::Versions(name.clone())
+            }
+            (Self::File(name), DetailTab::FilePreview) => DetailQuery::Preview(name.clone()),
             _ => return None,
         })
     }
 }
 
-/// What is looked into, and how.
 #[derive(Clone, Debug)]
 pub struct Detail {
-    /// What.
-    pub target: Target,
-    /// Which part.
-    pub part: usize,
-    /// Its rows.
-    pub table: Table,
+    pub target: DetailTarget,
+    pub tab: DetailTab,
+    pub table: DataTable,
     /// The newest answer.
-    pub facts: Option<Facts>,
-    /// What went wrong at the last question.
+    pub data: Option<DetailData>,
+    /// Why the last query failed.
     pub error: Option<String>,
-    /// The question under way.
-    pub asked: Option<Question>,
-    /// Counts answers and parts.
+    /// The query in flight.
+    pub in_flight: Option<DetailQuery>,
+    /// Counts answers and tab switches.
     pub generation: u64,
-    asked_ms: u64,
+    queried_ms: u64,
+    /// The metadata's revision at the last query.
     revision: Option<u64>,
 }
 
 impl Detail {
-    /// Looks into a target.
-    pub fn of(target: Target) -> Self {
-        let table = Table::default();
+    pub fn new(target: DetailTarget) -> Self {
         Self {
+            tab: target.tabs()[0],
             target,
-            part: 0,
-            table,
-            facts: None,
+            table: DataTable::default(),
+            data: None,
             error: None,
-            asked: None,
+            in_flight: None,
             generation: 0,
-            asked_ms: 0,
+            queried_ms: 0,
             revision: None,
         }
     }
 
-    /// Turns to the next part, or the one before.
-    pub fn turn(&mut self, on: bool) {
-        let parts = self.target.parts().len();
-        self.part = if on { self.part + 1 } else { self.part + parts - 1 } % parts;
-        (self.facts, self.error, self.asked, self.revision) = (None, None, None, None);
-        (self.table, self.generation) = (Table::default(), self.generation + 1);
+    /// Switches to the next or the previous tab.
+    pub fn switch_tab(&mut self, forward: bool) {
+        let tabs = self.target.tabs();
+        let index = tabs.iter().position(|tab| *tab == self.tab).unwrap_or(0);
+        let step = if forward { 1 } else { tabs.len() - 1 };
+        *self = Self {
+            tab: tabs[(index + step) % tabs.len()],
+            generation: self.generation + 1,
+            queried_ms: self.queried_ms,
+            ..Self::new(self.target.clone())
+        };
     }
 
-    /// Takes an answer, unless its question was given up meanwhile.
-    pub fn answer(&mut self, question: &Question, result: Result<Facts, String>) -> bool {
-        if self.asked.as_ref() != Some(question) {
-            return false;
-        }
-        self.asked = None;
+    /// Takes the answer to the query in flight.
+    pub fn accept(&mut self, result: Result<DetailData, QueryError>) {
+        self.in_flight = None;
         match result {
-            Ok(facts) => {
-                if self.facts.as_ref() != Some(&facts) || self.error.is_some() {
-                    (self.facts, self.error) = (Some(facts), None);
+            Ok(data) => {
+                if self.data.as_ref() != Some(&data) || self.error.is_some() {
+                    self.data = Some(data);
+                    self.error = None;
                     self.generation += 1;
                 }
             }
-            Err(error) => self.error = Some(error),
+            Err(error) => self.error = Some(error.to_string()),
         }
-        true
     }
 
-    /// What is to be asked now, if what is shown may be old.
-    pub fn ask(&mut self, view: &ClusterView, now_ms: u64) -> Option<Question> {
-        let question = self.target.question(self.part)?;
-        let aged = now_ms.saturating_sub(self.asked_ms) >= PERIOD_MS;
-        // A preview's bytes never change; they are asked for once.
-        let old = match (&question, self.revision) {
+    /// The query to send now, if what is shown may be out of date.
+    pub fn next_query(&mut self, view: &ClusterView, now_ms: u64) -> Option<DetailQuery> {
+        let query = self.target.query(self.tab)?;
+        let due = now_ms.saturating_sub(self.queried_ms) >= PERIOD_MS;
+        let outdated = match (&query, self.revision) {
             (_, None) => true,
-            (Question::Preview(_), Some(_)) => self.error.is_some() && aged,
-            // Batches come and go without the metadata.
-            (Question::Leases { .. }, Some(_)) => aged,
-            (_, Some(revision)) => aged && (revision != view.revision || self.error.is_some()),
+            // The bytes of a version never change.
+            (DetailQuery::Preview(_), Some(_)) => self.error.is_some() && due,
+            // Leases are no part of the metadata.
+            (DetailQuery::Leases { .. }, Some(_)) => due,
+            (_, Some(revision)) => due && (revision != view.revision || self.error.is_some()),
         };
-        if self.asked.is_some() || !old {
+        if self.in_flight.is_some() || !outdated {
             return None;
         }
-        self.asked = Some(question.clone());
-        (self.asked_ms, self.revision) = (now_ms, Some(view.revision));
-        Some(question)
+        self.in_flight = Some(query.clone());
+        self.queried_ms = now_ms;
+        self.revision = Some(view.revision);
+        Some(query)
     }
 }

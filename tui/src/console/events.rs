@@ -1,74 +1,70 @@
-//! What happened, told from two views that follow each other, and what the operator did. Bounded.
+//! Events: derived from the differences between consecutive views, and from what the operator did. Bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use idunno_shared::wire::control::{ClusterView, JobState, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
-use super::theme::Role;
+use super::theme::Tone;
 use crate::answer::text;
 
 /// Events that are kept.
 pub const EVENTS_MAX: usize = 1000;
 
-/// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its number: later ones have greater ones.
+    /// Increases from event to event.
     pub number: u64,
-    /// When, in milliseconds since the epoch.
+    /// Milliseconds since the epoch.
     pub at_ms: u64,
-    /// What it means.
-    pub role: Role,
-    /// Of what kind: election, member, job, sharing, model, store, command, console.
+    pub tone: Tone,
+    /// One of: election, member, worker, job, sharing, model, store, command, console.
     pub kind: &'static str,
-    /// What.
     pub text: String,
 }
 
 /// The newest events, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
-    /// They.
     pub list: VecDeque<Event>,
-    next: u64,
+    last_number: u64,
 }
 
 impl Events {
-    /// Notes an event.
-    pub fn note(&mut self, at_ms: u64, role: Role, kind: &'static str, text: impl Into<String>) {
-        self.next += 1;
+    pub fn record(&mut self, at_ms: u64, tone: Tone, kind: &'static str, text: impl Into<String>) {
+        self.last_number += 1;
         let text = crate::tail::printable(&text.into());
-        self.list.push_back(Event { number: self.next, at_ms, role, kind, text });
+        self.list.push_back(Event { number: self.last_number, at_ms, tone, kind, text });
         if self.list.len() > EVENTS_MAX {
             self.list.pop_front();
         }
     }
 
-    /// Notes what changed from one view to the next.
+    /// Records what changed from one view to the next.
     pub fn compare(&mut self, old: &ClusterView, new: &ClusterView) {
         if old.term != new.term || old.coordinator != new.coordinator {
             let name = text::member_name(&new.members, new.coordinator);
-            let text = format!("{name} coordinates in term {}", new.term);
-            self.note(new.at_ms, Role::Warn, "election", text);
+            let text = format!("{name} became coordinator in term {}", new.term);
+            self.record(new.at_ms, Tone::Warn, "election", text);
         }
         self.members(old, new);
         self.workers(old, new);
         self.jobs(old, new);
         self.models(old, new);
         self.store(old, new);
-        let sharings = new.sharings.iter().filter(|sharing| !old.sharings.contains(sharing));
-        sharings.for_each(|sharing| self.note(sharing.at_ms, Role::Plain, "sharing", sharing.text.clone()));
+        for sharing in new.sharings.iter().filter(|sharing| !old.sharings.contains(sharing)) {
+            self.record(sharing.at_ms, Tone::Plain, "sharing", sharing.text.clone());
+        }
     }
 
     fn members(&mut self, old: &ClusterView, new: &ClusterView) {
         let before: BTreeMap<_, _> = old.members.iter().map(|member| (member.id, member)).collect();
         for member in &new.members {
-            let (word, role) = match member.liveness {
-                Liveness::Alive => ("is up", Role::Good),
-                Liveness::Suspect => ("is suspect: it does not answer", Role::Warn),
-                Liveness::Dead => ("is dead", Role::Bad),
-                Liveness::Left => ("left", Role::Plain),
+            let (word, tone) = match member.liveness {
+                Liveness::Alive => ("is up", Tone::Good),
+                Liveness::Suspect => ("is suspect: it is not responding", Tone::Warn),
+                Liveness::Dead => ("is dead", Tone::Bad),
+                Liveness::Left => ("left", Tone::Plain),
             };
             let text = match before.get(&member.id) {
                 None => format!("{} joined at {}", member.name, member.address),
@@ -76,7 +72,7 @@ impl Events {
                 Some(was) if was.liveness != member.liveness => format!("{} {word}", member.name),
                 Some(_) => continue,
             };
-            self.note(new.at_ms, role, "member", text);
+            self.record(new.at_ms, tone, "member", text);
         }
     }
 
@@ -88,10 +84,10 @@ impl Events {
                 continue;
             }
             let (word, reason) = text::server_state(&worker.server);
-            let role = if worker.server == ServerState::Ready { Role::Good } else { Role::Warn };
+            let tone = if worker.server == ServerState::Ready { Tone::Good } else { Tone::Warn };
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             let name = text::member_name(&new.members, worker.node);
-            self.note(new.at_ms, role, "worker", format!("the model server of {name} is {word}{reason}"));
+            self.record(new.at_ms, tone, "worker", format!("the model server of {name} is {word}{reason}"));
         }
     }
 
@@ -101,23 +97,22 @@ impl Events {
             let was = before.get(&job.id);
             if was.is_none_or(|was| was.state != job.state) {
                 let (word, reason) = text::job_state(&job.state);
-                let role = match job.state {
-                    JobState::Paused(_) => Role::Bad,
-                    JobState::Done => Role::Good,
-                    _ => Role::Plain,
+                let tone = match job.state {
+                    JobState::Paused(_) => Tone::Bad,
+                    JobState::Done => Tone::Good,
+                    _ => Tone::Plain,
                 };
-                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-                let figures = if job.state == JobState::Done {
+                let detail = if job.state == JobState::Done {
                     format!(": {} answered, {} dead", job.done, job.dead)
                 } else {
-                    reason
+                    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
                 };
-                self.note(new.at_ms, role, "job", format!("{} is {word}{figures}", job.id));
+                self.record(new.at_ms, tone, "job", format!("{} is {word}{detail}", job.id));
             }
-            let died = job.dead.saturating_sub(was.map_or(0, |was| was.dead));
-            if died > 0 && was.is_some() {
-                let text = format!("{}: {} failed for good", job.id, text::queries(died));
-                self.note(new.at_ms, Role::Bad, "job", text);
+            let newly_dead = job.dead.saturating_sub(was.map_or(0, |was| was.dead));
+            if newly_dead > 0 && was.is_some() {
+                let text = format!("{}: {} failed permanently", job.id, text::queries(newly_dead));
+                self.record(new.at_ms, Tone::Bad, "job", text);
             }
         }
     }
@@ -129,13 +124,13 @@ impl Events {
             let name = &model.model;
             match (was.training, model.training, &model.failure) {
                 (false, true, _) => {
-                    self.note(new.at_ms, Role::Plain, "model", format!("{name} is being trained"));
+                    self.record(new.at_ms, Tone::Plain, "model", format!("{name}: training started"));
                 }
                 (true, false, None) => {
-                    self.note(new.at_ms, Role::Good, "model", format!("{name} is trained"));
+                    self.record(new.at_ms, Tone::Good, "model", format!("{name}: training finished"));
                 }
-                (true, false, Some(why)) => {
-                    self.note(new.at_ms, Role::Bad, "model", format!("the training of {name} failed: {why}"));
+                (true, false, Some(reason)) => {
+                    self.record(new.at_ms, Tone::Bad, "model", format!("{name}: training failed: {reason}"));
                 }
                 _ => {}
             }
@@ -146,18 +141,18 @@ impl Events {
         let (was, is) = (&old.store, &new.store);
         match (was.under_replicated, is.under_replicated) {
             (0, missing @ 1..) => {
-                let text = format!("{} lack copies: repair copies them", text::count(missing, "blob"));
-                self.note(new.at_ms, Role::Warn, "store", text);
+                let text = format!("{} under-replicated: repair started", text::count(missing, "blob"));
+                self.record(new.at_ms, Tone::Warn, "store", text);
             }
-            (1.., 0) => self.note(new.at_ms, Role::Good, "store", "every blob has all its copies again"),
+            (1.., 0) => self.record(new.at_ms, Tone::Good, "store", "all blobs are fully replicated again"),
             _ => {}
         }
         match (was.unavailable, is.unavailable) {
             (0, lost @ 1..) => {
-                let text = format!("{} without a live copy", text::count(lost, "blob"));
-                self.note(new.at_ms, Role::Bad, "store", text);
+                let text = format!("{} unavailable: no live copy", text::count(lost, "blob"));
+                self.record(new.at_ms, Tone::Bad, "store", text);
             }
-            (1.., 0) => self.note(new.at_ms, Role::Good, "store", "every blob has a live copy again"),
+            (1.., 0) => self.record(new.at_ms, Tone::Good, "store", "all blobs are available again"),
             _ => {}
         }
     }

@@ -1,120 +1,119 @@
-//! A form for a command's arguments, filled in from what is selected. It ends as a line that the `:` line understands,
-//! so that a form can do no more and no less.
+//! A form for a command's arguments, prefilled from the selection. It produces the text of a `:` line, so that a form can
+//! do no more and no less.
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::command_request::give;
-use super::completion_names::known;
-use super::detail::Target;
-use super::input::Input;
+use super::command_line::completion_names;
+use super::detail::DetailTarget;
+use super::operations;
 use super::state::{Effect, Form, Mode, Page, State};
-use super::theme::Role;
+use super::text_field::TextField;
+use super::theme::Tone;
 use crate::command::line::{CompletionNames, candidates};
 use crate::command::registry::{CommandInfo, Field};
 
-/// Opens a command's form; a command that wants nothing is given at once.
+/// Opens a command's form; a command without arguments runs at once.
 pub fn open(state: &mut State, entry: &CommandInfo, now_ms: u64) -> Vec<Effect> {
     if entry.fields.is_empty() {
-        return give(state, &entry.name, now_ms);
+        return operations::submit(state, &entry.name, now_ms);
     }
-    let inputs: Vec<Input> =
-        entry.fields.iter().map(|field| Input::new(&preset(state, entry, field))).collect();
-    let missing = |(field, input): &(&Field, &Input)| field.required && input.is_empty();
-    let at = entry.fields.iter().zip(&inputs).position(|pair| missing(&pair)).unwrap_or(0);
-    state.mode = Mode::Form(Box::new(Form { entry: Box::new(entry.clone()), inputs, at }));
+    let inputs: Vec<TextField> =
+        entry.fields.iter().map(|field| TextField::new(&preset(state, entry, field))).collect();
+    let mut form = Form { entry: Box::new(entry.clone()), inputs, focus: 0 };
+    form.focus = first_missing(&form).unwrap_or(0);
+    state.mode = Mode::Form(Box::new(form));
     Vec::new()
 }
 
-/// What a field is filled in with: what is selected, where it is of the field's kind, else its default.
+/// The initial text of a field: the selection if it is of the field's kind, else the default.
 fn preset(state: &State, entry: &CommandInfo, field: &Field) -> String {
-    let selected = state.selected();
-    let looked_into = state.details.first().map(|detail| &detail.target);
-    let (job, member, file) = match (looked_into, state.page) {
-        (Some(Target::Job(id)), _) => (Some(id.to_string()), None, None),
-        (Some(Target::Member(_, name)), _) => (None, Some(name.clone()), None),
-        (Some(Target::File(name)), _) => (None, None, Some(name.to_string())),
-        (None, Page::Jobs) => (selected, None, None),
-        (None, Page::Members | Page::Assignments) => (None, selected, None),
-        (None, Page::Files) => (None, None, selected.filter(|key| !key.ends_with('/'))),
-        (None, Page::Models) if field.value == "MODEL" => return selected.unwrap_or_default(),
-        (None, _) => (None, None, None),
+    let target = state.details.first().map(|detail| &detail.target);
+    let selected = || state.selected().filter(|_| target.is_none());
+    let kind = match field.value.as_str() {
+        // The commands of a local cluster take its members by name.
+        "NAME" if entry.name.starts_with("local ") => "MEMBER",
+        other => other,
     };
-    let found = match field.value.as_str() {
-        "JOB" => job,
-        "MEMBER" => member,
-        "NAME" if entry.name.starts_with("local ") => member,
-        "SDFS" => file,
+    let preset = match (kind, target, state.page) {
+        ("JOB", Some(DetailTarget::Job(id)), _) => Some(id.to_string()),
+        ("MEMBER", Some(DetailTarget::Member { name, .. }), _) => Some(name.clone()),
+        ("JOB", None, Page::Jobs) | ("MEMBER", None, Page::Members | Page::Assignments) => selected(),
+        ("SDFS", Some(DetailTarget::File(name)), _) => Some(name.to_string()),
+        ("SDFS", None, Page::Files) => selected().filter(|key| !key.ends_with('/')),
+        ("MODEL", None, Page::Models) => return selected().unwrap_or_default(),
         _ => None,
     };
-    found.unwrap_or_else(|| field.default.clone())
+    preset.unwrap_or_else(|| field.default.clone())
 }
 
-/// Takes a key.
-pub fn key(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64) -> Vec<Effect> {
+fn first_missing(form: &Form) -> Option<usize> {
+    let mut fields = form.entry.fields.iter().zip(&form.inputs);
+    fields.position(|(field, input)| field.required && input.is_empty())
+}
+
+pub fn press(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64) -> Vec<Effect> {
     let count = form.inputs.len();
+    let focus = form.focus;
+    let takes_value = form.entry.fields[focus].takes_value;
     match key.code {
         KeyCode::Esc => return Vec::new(),
-        KeyCode::Tab | KeyCode::Down => form.at = (form.at + 1) % count,
-        KeyCode::BackTab | KeyCode::Up => form.at = (form.at + count - 1) % count,
+        KeyCode::Tab | KeyCode::Down => form.focus = (focus + 1) % count,
+        KeyCode::BackTab | KeyCode::Up => form.focus = (focus + count - 1) % count,
         KeyCode::Enter => return submit(state, form, now_ms),
-        KeyCode::Right if form.inputs[form.at].at_end() => {
-            if let Some(first) = offers(&form, &known(state)).first() {
-                form.inputs[form.at] = Input::new(first);
+        KeyCode::Right if form.inputs[focus].cursor_at_end() => {
+            if let Some(first) = completions(&form, &completion_names(state)).first() {
+                form.inputs[focus] = TextField::new(first);
             }
         }
-        KeyCode::Char(' ') if !form.entry.fields[form.at].takes_value => {
-            let said = !form.inputs[form.at].is_empty();
-            form.inputs[form.at] = Input::new(if said { "" } else { "yes" });
+        KeyCode::Char(' ') if !takes_value => {
+            let is_set = !form.inputs[focus].is_empty();
+            form.inputs[focus] = TextField::new(if is_set { "" } else { "yes" });
         }
-        _ if form.entry.fields[form.at].takes_value => {
-            form.inputs[form.at].key(key);
-        }
+        _ if takes_value => form.inputs[focus].press(key),
         _ => {}
     }
     state.mode = Mode::Form(form);
     Vec::new()
 }
 
-/// Names that the field may become, best first.
-pub fn offers(form: &Form, known: &CompletionNames) -> Vec<String> {
-    let typed = form.inputs[form.at].text();
-    let mut names = candidates(&form.entry.fields[form.at].value, known);
-    names.retain(|name| name.starts_with(&typed) && *name != typed);
+/// Completions of the focused field, best first.
+pub fn completions(form: &Form, known: &CompletionNames) -> Vec<String> {
+    let typed = form.inputs[form.focus].text();
+    let mut names = candidates(&form.entry.fields[form.focus].value, known);
+    names.retain(|name| name.starts_with(typed) && *name != typed);
     names
 }
 
 fn submit(state: &mut State, mut form: Box<Form>, now_ms: u64) -> Vec<Effect> {
-    let missing = |at: &usize| form.entry.fields[*at].required && form.inputs[*at].is_empty();
-    if let Some(at) = (0..form.inputs.len()).find(missing) {
-        let text = format!("{} is needed: {}", form.entry.fields[at].value, form.entry.fields[at].help);
-        state.tell(text, Role::Warn, now_ms);
-        form.at = at;
+    if let Some(missing) = first_missing(&form) {
+        let field = &form.entry.fields[missing];
+        state.notify(format!("{} is required: {}", field.value, field.help), Tone::Warn, now_ms);
+        form.focus = missing;
         state.mode = Mode::Form(form);
         return Vec::new();
     }
-    give(state, &written(&form), now_ms)
+    operations::submit(state, &command_text(&form), now_ms)
 }
 
 /// The command as it would be typed.
-pub fn written(form: &Form) -> String {
+pub fn command_text(form: &Form) -> String {
     let mut words = vec![form.entry.name.clone()];
     for (field, input) in form.entry.fields.iter().zip(&form.inputs) {
         let text = input.text();
-        let given = !text.is_empty() && (text != field.default || field.flag.is_none());
+        if text.is_empty() || (text == field.default && field.flag.is_some()) {
+            continue;
+        }
         match &field.flag {
-            _ if !given => {}
             Some(flag) if !field.takes_value => words.push(flag.clone()),
-            Some(flag) => words.extend([flag.clone(), quoted(&text)]),
+            Some(flag) => words.extend([flag.clone(), quoted(text)]),
             // Several names are separated by blanks, as on the line.
             None if field.many => words.extend(text.split_whitespace().map(quoted)),
-            None => words.push(quoted(&text)),
+            None => words.push(quoted(text)),
         }
     }
     words.join(" ")
 }
 
-/// A word as the line reads it back.
 fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:,=".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    shell_words::quote(text).into_owned()
 }

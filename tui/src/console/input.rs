@@ -1,94 +1,187 @@
-//! A line of text being typed.
+//! Routes keys, pasted text and the mouse. Ctrl-C always ends the console and nothing else.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{
+    KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use ratatui::layout::{Position, Rect};
+use unicode_width::UnicodeWidthStr;
 
-/// The longest line, in characters.
-const CHARS_MAX: usize = 4096;
+use super::keymap::{Chord, KeyMatch};
+use super::state::{Effect, Mode, Page, ResultPane, State};
+use super::text_field::TextField;
+use super::theme::Tone;
+use super::view::layout::screen_layout;
+use super::{actions, command_line, form, operations, palette, view};
 
-/// A line and its cursor.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Input {
-    chars: Vec<char>,
-    cursor: usize,
+/// Lines per step of the wheel.
+const WHEEL_LINES: i64 = 3;
+/// Columns per sideways scroll of a result.
+const COLUMN_STEP: u16 = 40;
+/// The furthest sideways scroll of a result.
+const COLUMN_MAX: u16 = 8000;
+
+pub fn press(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
+    if key.kind == KeyEventKind::Release {
+        return Vec::new();
+    }
+    if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+        return vec![Effect::Quit];
+    }
+    match std::mem::take(&mut state.mode) {
+        Mode::Page => return press_on_page(state, key, now_ms),
+        Mode::Line(line) => return command_line::press(state, key, line, now_ms),
+        Mode::Palette { input, selected } => return palette::press(state, key, input, selected, now_ms),
+        Mode::Form(form) => return form::press(state, key, form, now_ms),
+        Mode::Confirm(dialog) => return operations::press_in_dialog(state, key, dialog, now_ms),
+        Mode::Filter { input, before } => press_in_filter(state, key, input, before),
+        Mode::Help { input, line } => press_in_help(state, key, input, line),
+        Mode::Result(pane) => press_in_result(state, key, pane),
+    }
+    Vec::new()
 }
 
-impl Input {
-    /// A line with the cursor at its end.
-    pub fn new(text: &str) -> Self {
-        let chars: Vec<char> = text.chars().filter(|c| !c.is_control()).take(CHARS_MAX).collect();
-        Self { cursor: chars.len(), chars }
-    }
-
-    /// The text.
-    pub fn text(&self) -> String {
-        self.chars.iter().collect()
-    }
-
-    /// The text before the cursor.
-    pub fn before(&self) -> String {
-        self.chars[..self.cursor].iter().collect()
-    }
-
-    /// Whether the cursor is at the end.
-    pub fn at_end(&self) -> bool {
-        self.cursor == self.chars.len()
-    }
-
-    /// Whether nothing is typed.
-    pub fn is_empty(&self) -> bool {
-        self.chars.is_empty()
-    }
-
-    /// Inserts text at the cursor, without control characters.
-    pub fn insert(&mut self, text: &str) {
-        let room = CHARS_MAX.saturating_sub(self.chars.len());
-        let new: Vec<char> = text.chars().filter(|c| !c.is_control()).take(room).collect();
-        let count = new.len();
-        self.chars.splice(self.cursor..self.cursor, new);
-        self.cursor += count;
-    }
-
-    /// Takes an editing key; whether it was one.
-    pub fn key(&mut self, key: KeyEvent) -> bool {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Char('a') if control => self.cursor = 0,
-            KeyCode::Char('e') if control => self.cursor = self.chars.len(),
-            KeyCode::Char('u') if control => {
-                self.chars.drain(..self.cursor);
-                self.cursor = 0;
-            }
-            KeyCode::Char('k') if control => self.chars.truncate(self.cursor),
-            KeyCode::Char('w') if control => self.delete_word(),
-            KeyCode::Char(c) if !control && self.chars.len() < CHARS_MAX => {
-                self.chars.insert(self.cursor, c);
-                self.cursor += 1;
-            }
-            KeyCode::Backspace if self.cursor > 0 => {
-                self.cursor -= 1;
-                self.chars.remove(self.cursor);
-            }
-            KeyCode::Delete if self.cursor < self.chars.len() => {
-                self.chars.remove(self.cursor);
-            }
-            KeyCode::Left => self.cursor = self.cursor.saturating_sub(1),
-            KeyCode::Right => self.cursor = (self.cursor + 1).min(self.chars.len()),
-            KeyCode::Home => self.cursor = 0,
-            KeyCode::End => self.cursor = self.chars.len(),
-            _ => return false,
+/// Pasted text goes into the line being typed and nowhere else.
+pub fn paste(state: &mut State, text: &str) {
+    let input = match &mut state.mode {
+        Mode::Line(line) => &mut line.input,
+        Mode::Filter { input, .. } | Mode::Palette { input, .. } => input,
+        Mode::Form(form) => {
+            let focus = form.focus;
+            &mut form.inputs[focus]
         }
-        true
-    }
+        _ => return,
+    };
+    input.insert(text);
+    state.dirty = true;
+}
 
-    fn delete_word(&mut self) {
-        let mut start = self.cursor;
-        while start > 0 && self.chars[start - 1] == ' ' {
-            start -= 1;
-        }
-        while start > 0 && self.chars[start - 1] != ' ' {
-            start -= 1;
-        }
-        self.chars.drain(start..self.cursor);
-        self.cursor = start;
+fn press_on_page(state: &mut State, key: KeyEvent, now_ms: u64) -> Vec<Effect> {
+    if !state.pending_keys.is_empty() && key.code == KeyCode::Esc {
+        state.pending_keys.clear();
+        return Vec::new();
     }
+    state.pending_keys.push(Chord::of(key));
+    match state.keymap.find(&state.pending_keys, state.page) {
+        KeyMatch::Prefix => Vec::new(),
+        KeyMatch::Item(item) => {
+            state.pending_keys.clear();
+            actions::run(state, item, now_ms)
+        }
+        KeyMatch::None => {
+            let is_sequence = state.pending_keys.len() > 1;
+            let keys: Vec<String> = state.pending_keys.drain(..).map(|chord| chord.to_string()).collect();
+            if is_sequence {
+                state.notify(format!("{} is not bound", keys.join(" ")), Tone::Warn, now_ms);
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// The new first line after a scroll key; `None` for any other key.
+fn scrolled(key: KeyEvent, line: usize, height: usize) -> Option<usize> {
+    Some(match key.code {
+        KeyCode::Down => line.saturating_add(1),
+        KeyCode::Up => line.saturating_sub(1),
+        KeyCode::PageDown => line.saturating_add(height),
+        KeyCode::PageUp => line.saturating_sub(height),
+        KeyCode::Home => 0,
+        KeyCode::End => usize::MAX,
+        _ => return None,
+    })
+}
+
+fn press_in_help(state: &mut State, key: KeyEvent, mut input: TextField, line: usize) {
+    if matches!(key.code, KeyCode::Esc | KeyCode::Enter) {
+        return;
+    }
+    let height = state.overlay_height();
+    let line = scrolled(key, line, height).unwrap_or_else(|| {
+        input.press(key);
+        0
+    });
+    let last = view::help_lines(state, input.text()).saturating_sub(height);
+    state.mode = Mode::Help { input, line: line.min(last) };
+}
+
+fn press_in_filter(state: &mut State, key: KeyEvent, mut input: TextField, before: String) {
+    let text = match key.code {
+        KeyCode::Enter => return,
+        KeyCode::Esc => before,
+        _ => {
+            input.press(key);
+            let text = input.text().to_owned();
+            state.mode = Mode::Filter { input, before };
+            text
+        }
+    };
+    actions::set_filter(state, text);
+}
+
+fn press_in_result(state: &mut State, key: KeyEvent, mut pane: ResultPane) {
+    let operation = state.operations.iter().find(|operation| operation.id == pane.operation);
+    let result = operation.and_then(|operation| operation.result.as_ref());
+    let height = state.overlay_height();
+    let last = result.map_or(0, |result| result.lines.len()).saturating_sub(height);
+    match key.code {
+        KeyCode::Left | KeyCode::Char('h') => pane.column = pane.column.saturating_sub(COLUMN_STEP),
+        KeyCode::Right | KeyCode::Char('l') => {
+            pane.column = pane.column.saturating_add(COLUMN_STEP).min(COLUMN_MAX);
+        }
+        KeyCode::Char(':') => {
+            state.mode = Mode::line("");
+            return;
+        }
+        KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q') => return,
+        KeyCode::Char('j') => pane.line = pane.line.saturating_add(1).min(last),
+        KeyCode::Char('k') => pane.line = pane.line.saturating_sub(1),
+        KeyCode::Char('g') => pane.line = 0,
+        KeyCode::Char('G') => pane.line = last,
+        _ => pane.line = scrolled(key, pane.line, height).unwrap_or(pane.line).min(last),
+    }
+    state.mode = Mode::Result(pane);
+}
+
+/// The mouse does what keys do, while no overlay is open.
+pub fn mouse(state: &mut State, event: MouseEvent) {
+    if !matches!(state.mode, Mode::Page) {
+        return;
+    }
+    match event.kind {
+        MouseEventKind::ScrollDown => actions::move_by(state, WHEEL_LINES),
+        MouseEventKind::ScrollUp => actions::move_by(state, -WHEEL_LINES),
+        MouseEventKind::Down(MouseButton::Left) => click(state, Position { x: event.column, y: event.row }),
+        _ => {}
+    }
+}
+
+fn click(state: &mut State, at: Position) {
+    let layout = screen_layout(Rect::from((Position::ORIGIN, state.size)));
+    state.dirty = true;
+    if layout.tabs.contains(at) {
+        if let Some(page) = page_at(state, at.x) {
+            actions::show_page(state, page);
+        }
+        return;
+    }
+    let Some(area) = view::table_area(state, layout.body).filter(|area| area.contains(at)) else { return };
+    if at.y == area.y {
+        if let Some(column) = view::column_at(state, area, at.x) {
+            state.table_mut().sort_by(column);
+        }
+        return;
+    }
+    let height = usize::from(area.height).saturating_sub(1);
+    let table = state.table_mut();
+    let line = table.first_visible(height) + usize::from(at.y - area.y - 1);
+    table.select(line);
+}
+
+/// The page whose tab is at column `x`.
+fn page_at(state: &State, x: u16) -> Option<Page> {
+    let mut end = 0;
+    Page::ALL.into_iter().find(|page| {
+        end += view::tab_text(*page, state.size.width).width();
+        usize::from(x) < end
+    })
 }

@@ -1,7 +1,7 @@
-//! Which keys do what: the registry's, with what the keymap file says over them.
+//! Key bindings: the registry's defaults, overridden by the keymap file.
 //!
 //! The file names an action or command and its keys: `freeze = "space"`, `stop-job = ["a x", "f8"]`; an empty list
-//! unbinds. A line that is wrong or in conflict is reported and left out; everything else counts.
+//! unbinds. A line that is invalid or conflicts with another is reported and skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::fmt;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde::Deserialize;
 
-use super::page::Page;
 use super::registry::{Item, Scope, items};
+use super::state::Page;
 
 /// A key with its modifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ const NAMED: [(&str, KeyCode); 15] = [
 ];
 
 impl Chord {
-    /// The chord of a key that was pressed. Shift is in the character already.
+    /// Shift is not kept: it is part of the character.
     pub fn of(key: KeyEvent) -> Self {
         let kept = KeyModifiers::CONTROL | KeyModifiers::ALT;
         Self { code: key.code, modifiers: key.modifiers & kept }
@@ -85,26 +85,25 @@ fn sequence(text: &str) -> Option<Vec<Chord>> {
     chords.filter(|chords| !chords.is_empty())
 }
 
-/// What keys that were pressed are.
+/// What a sequence of keys is bound to.
 #[derive(Clone, Debug)]
-pub enum Found {
-    /// This item's.
+pub enum KeyMatch {
     Item(&'static Item),
-    /// The beginning of others'.
+    /// The beginning of longer sequences.
     Prefix,
-    /// Nobody's.
-    Nothing,
+    None,
 }
 
 struct Binding {
+    /// Index into [`items`].
     item: usize,
     keys: Vec<Chord>,
 }
 
-/// The keys as they hold.
+/// The bindings in effect.
 pub struct Keymap {
     bindings: Vec<Binding>,
-    /// What is wrong with the keymap file.
+    /// Errors in the keymap file.
     pub problems: Vec<String>,
 }
 
@@ -116,7 +115,7 @@ impl fmt::Debug for Keymap {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Keys {
+enum KeymapEntry {
     One(String),
     Many(Vec<String>),
 }
@@ -128,38 +127,40 @@ impl Default for Keymap {
 }
 
 impl Keymap {
-    /// The registry's keys, with those of a keymap file over them.
+    /// The default keys, overridden by those of a keymap file.
     pub fn read(text: &str) -> Self {
         let mut problems = Vec::new();
-        let given = toml::from_str::<BTreeMap<String, Keys>>(text).unwrap_or_else(|error| {
+        let overrides = toml::from_str::<BTreeMap<String, KeymapEntry>>(text).unwrap_or_else(|error| {
             problems.push(error.to_string().trim_end().replace('\n', " "));
             BTreeMap::new()
         });
-        let mut wanted: BTreeMap<usize, Vec<Vec<Chord>>> = BTreeMap::new();
-        for (name, keys) in given {
+        let mut sequences_by_item: BTreeMap<usize, Vec<Vec<Chord>>> = BTreeMap::new();
+        for (name, keys) in overrides {
             let Some(item) = items().iter().position(|item| item.name == name) else {
                 problems.push(format!("there is no action or command '{name}'"));
                 continue;
             };
             let texts = match keys {
-                Keys::One(text) => vec![text],
-                Keys::Many(texts) => texts,
+                KeymapEntry::One(text) => vec![text],
+                KeymapEntry::Many(texts) => texts,
             };
             let mut sequences = Vec::new();
             for text in texts.iter().filter(|text| !text.is_empty()) {
                 match sequence(text) {
                     Some(chords) => sequences.push(chords),
-                    None => problems.push(format!("{name} = \"{text}\" is no key")),
+                    None => problems.push(format!("{name} = \"{text}\" is not a key")),
                 }
             }
-            wanted.insert(item, sequences);
+            sequences_by_item.insert(item, sequences);
         }
         let mut keymap = Self { bindings: Vec::new(), problems };
-        // The file's keys come first: of two in conflict theirs count, the registry's give way.
-        for (&item, sequences) in &wanted {
+        // The file's keys are bound first, so that they win over conflicting defaults.
+        for (&item, sequences) in &sequences_by_item {
             sequences.iter().for_each(|keys| keymap.bind(item, keys.clone()));
         }
-        for (item, spec) in items().iter().enumerate().filter(|(item, _)| !wanted.contains_key(item)) {
+        for (item, spec) in
+            items().iter().enumerate().filter(|(item, _)| !sequences_by_item.contains_key(item))
+        {
             spec.keys.iter().filter_map(|keys| sequence(keys)).for_each(|keys| keymap.bind(item, keys));
         }
         keymap
@@ -167,63 +168,63 @@ impl Keymap {
 
     fn bind(&mut self, item: usize, keys: Vec<Chord>) {
         let all = items();
-        let clash = self.bindings.iter().find(|other| {
-            let begins = keys.starts_with(&other.keys) || other.keys.starts_with(&keys);
-            begins && all[item].scope.meets(all[other.item].scope)
+        let conflict = self.bindings.iter().find(|other| {
+            let is_prefix = keys.starts_with(&other.keys) || other.keys.starts_with(&keys);
+            is_prefix && all[item].scope.overlaps(all[other.item].scope)
         });
-        match clash {
+        match conflict {
             Some(other) => self.problems.push(format!(
-                "{} = \"{}\" is in conflict with {} = \"{}\", which counts",
+                "{} = \"{}\" conflicts with {} = \"{}\", which takes precedence",
                 all[item].name,
-                written(&keys),
+                spelled(&keys),
                 all[other.item].name,
-                written(&other.keys)
+                spelled(&other.keys)
             )),
             None => self.bindings.push(Binding { item, keys }),
         }
     }
 
-    /// Whose keys these are on a page.
-    pub fn find(&self, pressed: &[Chord], page: Page) -> Found {
-        let mut found = Found::Nothing;
+    /// What these keys are bound to on a page.
+    pub fn find(&self, pressed: &[Chord], page: Page) -> KeyMatch {
+        let mut matched = KeyMatch::None;
         for binding in self.bindings.iter().filter(|binding| binding.keys.starts_with(pressed)) {
             let item = &items()[binding.item];
-            if !item.scope.meets(Scope::On(page)) {
+            if !item.scope.overlaps(Scope::On(page)) {
                 continue;
             }
             if binding.keys.len() == pressed.len() {
-                return Found::Item(item);
+                return KeyMatch::Item(item);
             }
-            found = Found::Prefix;
+            matched = KeyMatch::Prefix;
         }
-        found
+        matched
     }
 
-    /// What may follow the keys pressed so far: the rest of the keys, and what they do.
+    /// Completions of the keys pressed so far: the remaining keys and their items.
     pub fn following(&self, pressed: &[Chord], page: Page) -> Vec<(String, &'static Item)> {
         let mut rows: Vec<(String, &'static Item)> = Vec::new();
         for binding in self.bindings.iter().filter(|binding| binding.keys.starts_with(pressed)) {
             let item = &items()[binding.item];
-            if item.scope.meets(Scope::On(page)) && binding.keys.len() > pressed.len() {
-                rows.push((written(&binding.keys[pressed.len()..]), item));
+            if item.scope.overlaps(Scope::On(page)) && binding.keys.len() > pressed.len() {
+                rows.push((spelled(&binding.keys[pressed.len()..]), item));
             }
         }
         rows
     }
 
-    /// The keys of an item, as people write them.
+    /// The keys of an item, as they are written in the keymap file.
     pub fn keys(&self, name: &str) -> Vec<String> {
-        let of = |binding: &&Binding| items()[binding.item].name == name;
-        self.bindings.iter().filter(of).map(|binding| written(&binding.keys)).collect()
+        let bindings = self.bindings.iter().filter(|binding| items()[binding.item].name == name);
+        bindings.map(|binding| spelled(&binding.keys)).collect()
     }
 
-    /// The first key of an item, for a hint.
+    /// The first key of an item.
     pub fn hint(&self, name: &str) -> Option<String> {
         self.keys(name).into_iter().next()
     }
 }
 
-fn written(keys: &[Chord]) -> String {
+fn spelled(keys: &[Chord]) -> String {
     keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
@@ -237,24 +238,24 @@ mod tests {
 
     fn found(keymap: &Keymap, keys: &str, page: Page) -> Option<&'static str> {
         match keymap.find(&pressed(keys), page) {
-            Found::Item(item) => Some(&item.name),
-            Found::Prefix | Found::Nothing => None,
+            KeyMatch::Item(item) => Some(&item.name),
+            KeyMatch::Prefix | KeyMatch::None => None,
         }
     }
 
     #[test]
-    fn the_registrys_own_keys_are_without_conflict() {
+    fn default_keys_do_not_conflict() {
         assert_eq!(Keymap::default().problems, [""; 0]);
         for item in items() {
             assert!(!item.help.is_empty(), "{}", item.name);
             for key in &item.keys {
-                assert_eq!(written(&pressed(key)), *key, "{}", item.name);
+                assert_eq!(spelled(&pressed(key)), *key, "{}", item.name);
             }
         }
     }
 
     #[test]
-    fn no_bare_key_and_no_control_key_changes_the_cluster() {
+    fn no_single_key_changes_the_cluster() {
         for item in items().iter().filter(|item| item.changes()) {
             for key in &item.keys {
                 assert!(key.starts_with("a "), "{} = {key}", item.name);
@@ -263,33 +264,33 @@ mod tests {
     }
 
     #[test]
-    fn a_file_rebinds_unbinds_and_is_told_of_conflicts() {
+    fn a_keymap_file_rebinds_unbinds_and_conflicts_are_reported() {
         let keymap = Keymap::read("freeze = \"z\"\nquit = []\nstop-job = [\"f8\", \"a x\"]\n");
         assert_eq!(keymap.problems, [""; 0]);
         assert_eq!(found(&keymap, "z", Page::Jobs), Some("freeze"));
         assert_eq!(found(&keymap, "space", Page::Jobs), None);
         assert_eq!(found(&keymap, "q", Page::Jobs), None);
         assert_eq!(found(&keymap, "f8", Page::Jobs), Some("stop-job"));
-        assert!(matches!(keymap.find(&pressed("a"), Page::Jobs), Found::Prefix));
+        assert!(matches!(keymap.find(&pressed("a"), Page::Jobs), KeyMatch::Prefix));
 
         let keymap = Keymap::read("freeze = \"a\"\nnonsense = \"x\"\ncopy = \"ctrl-\"\nmouse = \"n\"\n");
         let all = keymap.problems.join("\n");
         for part in [
             "no action or command 'nonsense'",
-            "copy = \"ctrl-\" is no key",
-            "files-next = \"n\" is in conflict",
+            "copy = \"ctrl-\" is not a key",
+            "files-next = \"n\" conflicts",
         ] {
             assert!(all.contains(part), "{part}: {all}");
         }
-        assert!(all.contains("stop-job = \"a x\" is in conflict with freeze = \"a\""), "{all}");
+        assert!(all.contains("stop-job = \"a x\" conflicts with freeze = \"a\""), "{all}");
         assert!(Keymap::read("x = = y").problems[0].contains("TOML"));
     }
 
     #[test]
-    fn a_key_counts_on_its_page() {
+    fn a_key_is_bound_on_its_page() {
         let keymap = Keymap::default();
         assert_eq!(found(&keymap, "n", Page::Files), Some("files-next"));
-        assert_eq!(found(&keymap, "n", Page::Logs), Some("next-found"));
+        assert_eq!(found(&keymap, "n", Page::Logs), Some("next-match"));
         assert_eq!(found(&keymap, "n", Page::Jobs), None);
     }
 }

@@ -1,111 +1,97 @@
-//! What the keys go to: the page, a line being typed, or something that lies over the page.
+//! What receives the keys: the page, a line being typed, or an overlay.
 
-use super::input::Input;
+use super::text_field::TextField;
 use crate::command::registry::CommandInfo;
 use crate::command::{Output, Verb};
 
-/// A result pane's place.
+/// The scroll position of an operation's result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pane {
-    /// The operation.
+pub struct ResultPane {
     pub operation: u64,
-    /// Lines above.
+    /// The first visible line.
     pub line: usize,
-    /// Columns to the left.
+    /// The first visible column.
     pub column: u16,
 }
 
-/// What a dialog asks about.
+/// What a confirmed dialog carries out.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// A command.
-    Command {
-        /// As typed.
-        title: String,
-        /// The command: bound here, so that nothing that moves on screen changes its target.
-        verb: Box<Verb>,
-        /// How to show its answer.
-        output: Output,
-    },
-    /// To quit while commands run.
+pub enum ConfirmAction {
+    /// The verb is bound when the dialog opens, so that nothing that changes on screen changes its target.
+    Command { title: String, verb: Box<Verb>, output: Output },
+    /// Quit while commands are running.
     Quit,
 }
 
-/// A question before something is destroyed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Confirm {
-    /// What about.
-    pub asked: Asked,
-    /// Whom it hits, by name and address, where that is one member.
-    pub target: Option<String>,
-    /// What must be typed; nothing if a key is enough.
+/// Asks before something disruptive or irreversible is done.
+#[derive(Clone, Debug)]
+pub struct ConfirmDialog {
+    pub action: ConfirmAction,
+    /// The member that is affected, by name and address, if it is a single one.
+    pub member: Option<String>,
+    /// The word to type, for what cannot be undone.
     pub word: Option<String>,
-    /// What has been typed.
-    pub typed: Input,
-    /// Whether "yes" is selected; "cancel" is at first.
+    pub typed: TextField,
+    /// Whether "yes" is selected; "cancel" is the default.
     pub yes: bool,
-    /// When it was opened: keys that were pressed before one could see it do not count.
+    /// Keys pressed right after this moment were typed before the dialog could be seen.
     pub opened_ms: u64,
 }
 
 /// A form for a command's arguments.
 #[derive(Clone, Debug)]
 pub struct Form {
-    /// The command.
     pub entry: Box<CommandInfo>,
-    /// What is typed, one a field; of a field without a value, anything means that it is said.
-    pub inputs: Vec<Input>,
-    /// The field that the keys go to.
-    pub at: usize,
+    /// One per field. Any text in a field without a value sets the flag.
+    pub inputs: Vec<TextField>,
+    /// The field that has the focus.
+    pub focus: usize,
 }
 
-/// What the keys go to.
+/// The `:` line.
+#[derive(Clone, Debug, Default)]
+pub struct CommandLine {
+    pub input: TextField,
+    /// The entry of the command history that is shown.
+    pub recalled: Option<usize>,
+    /// Completions listed by Tab.
+    pub completions: Vec<String>,
+}
+
+impl CommandLine {
+    pub fn new(text: &str) -> Self {
+        Self { input: TextField::new(text), ..Self::default() }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub enum Mode {
-    /// The page.
     #[default]
     Page,
-    /// The `:` line.
-    Line {
-        /// What is typed.
-        input: Input,
-        /// Which entry of the history is shown.
-        recalled: Option<usize>,
-        /// What Tab offers.
-        offers: Vec<String>,
-    },
-    /// The `/` line; what the filter was before.
+    Line(CommandLine),
     Filter {
-        /// What is typed.
-        input: Input,
-        /// The filter that Esc brings back.
+        input: TextField,
+        /// The filter that Esc restores.
         before: String,
     },
-    /// Help.
     Help {
-        /// What is searched for.
-        input: Input,
-        /// Lines above.
+        input: TextField,
+        /// The first visible line.
         line: usize,
     },
-    /// The palette.
     Palette {
-        /// What is searched for.
-        input: Input,
-        /// Which of those found is chosen.
-        chosen: usize,
+        input: TextField,
+        /// The selected match.
+        selected: usize,
     },
-    /// A form.
     Form(Box<Form>),
-    /// A result.
-    Pane(Pane),
-    /// A question.
-    Confirm(Box<Confirm>),
+    Result(ResultPane),
+    Confirm(Box<ConfirmDialog>),
 }
 
 impl Mode {
-    /// A `:` line with this text.
+    /// The `:` line with this text.
     pub fn line(text: &str) -> Self {
-        Self::Line { input: Input::new(text), recalled: None, offers: Vec::new() }
+        Self::Line(CommandLine::new(text))
     }
 }

@@ -1,5 +1,6 @@
-//! What happens to the console, and what it has done.
+//! Messages into [`super::update::update`] and the effects that come out of it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,133 +10,134 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{
     ClusterView, DeadLetter, FileSummary, FileVersion, FolderEntry, LeaseView,
 };
+use thiserror::Error;
 
+use super::queries::QueryError;
 use crate::answer::{Answer, Failure};
 use crate::command::Verb;
 use crate::tail::LogLine;
 
-/// What the connection's task tells.
+/// What the connection task reports.
 #[derive(Clone, Debug)]
 pub enum NetEvent {
-    /// It looks for the coordinator.
     Connecting,
-    /// The coordinator pushed.
     View(Box<ClusterView>),
-    /// The coordinator answered that nothing is new.
+    /// The coordinator answered that nothing has changed.
     Confirmed,
-    /// No luck: it tries again after a while.
+    /// The attempt failed; the next one follows after a wait.
     Waiting {
-        /// How long, in milliseconds.
         wait_ms: u64,
-        /// How often it was tried.
         attempt: u32,
-        /// What went wrong.
         reason: String,
-        /// Whether a member answers: then one is being elected.
-        answered: bool,
+        /// Whether a member answered: then an election is under way.
+        member_reachable: bool,
     },
 }
 
-/// A question for a page of files.
+/// A request for one page of the file list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesQuery {
-    /// How their names start.
     pub prefix: String,
-    /// Behind which entry.
+    /// The last entry of the page before.
     pub after: Option<FolderEntry>,
-    /// Whether all files are wanted, not only those of one level.
+    /// List all files below the prefix rather than one folder level.
     pub flat: bool,
 }
 
-/// A question about one thing.
+/// One page of the file list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilesPage {
+    pub entries: Vec<FolderEntry>,
+    /// Whether more entries follow.
+    pub more: bool,
+}
+
+/// A request for the contents of a detail tab.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// The queries of a job that failed for good.
+pub enum DetailQuery {
     DeadLetters(JobId),
     /// The newest results of a job.
     Results(JobId),
-    /// The batches in workers' hands.
+    /// Batches that are leased, of one job or of one worker.
     Leases {
-        /// Of this job only.
         job: Option<JobId>,
-        /// Of this worker only.
         worker: Option<NodeId>,
     },
-    /// What a member holds.
+    /// The files that a member stores.
     Stored(NodeId),
-    /// A file's versions, their extents and holders.
     Versions(FileName),
-    /// The beginning of a file.
     Preview(FileName),
 }
 
-/// The answer to a question.
+/// The contents of a detail tab.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Facts {
-    /// Dead letters, and whether there are more.
-    Letters(Vec<DeadLetter>, bool),
-    /// Files, and whether there are more.
-    Files(Vec<FileSummary>, bool),
-    /// Versions, newest first.
+pub enum DetailData {
+    DeadLetters(Vec<DeadLetter>),
+    Files(Vec<FileSummary>),
+    /// Newest first.
     Versions(Vec<FileVersion>),
-    /// Lines of text.
     Lines(Vec<String>),
-    /// Batches in workers' hands.
     Leases(Vec<LeaseView>),
 }
 
-/// What happens.
+/// How much of a command's transfer is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransferProgress {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// A member whose log is streamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSource {
+    pub name: String,
+    pub address: SocketAddr,
+}
+
+/// The page could not be written to a file.
+#[derive(Debug, Error)]
+#[error("cannot write {}: {source}", path.display())]
+pub struct SaveError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
 #[derive(Debug)]
 pub enum Msg {
-    /// A key.
     Key(KeyEvent),
-    /// The mouse.
     Mouse(MouseEvent),
-    /// Text that was pasted.
     Paste(String),
-    /// The terminal has another size.
+    /// The terminal's new width and height.
     Resized(u16, u16),
-    /// From the connection.
     Net(NetEvent),
-    /// New lines of logs.
     Log(Vec<LogLine>),
-    /// A page of files came, or did not.
-    Files(FilesQuery, Result<(Vec<FolderEntry>, bool), String>),
-    /// An answer about one thing came, or did not.
-    Seen(Question, Result<Facts, String>),
-    /// A command is under way: files and bytes done.
-    Progress(u64, u64, u64),
-    /// A command is done.
+    Files(FilesQuery, Result<FilesPage, QueryError>),
+    Detail(DetailQuery, Result<DetailData, QueryError>),
+    /// Progress of the operation with this id.
+    Progress(u64, TransferProgress),
+    /// The operation with this id ended.
     Finished(u64, Result<Answer, Failure>),
-    /// The page was written into a file, or was not.
-    Saved(Result<String, String>),
-    /// A second has passed.
+    Saved(Result<PathBuf, SaveError>),
+    /// One second has passed.
     Tick,
 }
 
-/// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Carry a command out.
+    /// Run a command as the operation with this id.
     Run(u64, Box<Verb>),
-    /// Ask for a page of files.
     FetchFiles(FilesQuery),
-    /// Ask about one thing.
-    Look(Question),
-    /// Stream the logs of these members, and no others.
-    Stream(Vec<(String, SocketAddr)>),
-    /// Put a text on the clipboard of the terminal.
+    FetchDetail(DetailQuery),
+    /// Stream the logs of these members and of no others.
+    StreamLogs(Vec<LogSource>),
+    /// Copy a text to the terminal's clipboard.
     Copy(String),
-    /// Write a text into a file.
     Save(PathBuf, String),
-    /// Take the mouse, or give it back.
-    Mouse(bool),
-    /// Go to another cluster.
-    Switch(String),
-    /// Try to connect now.
+    /// Capture the mouse, or release it.
+    CaptureMouse(bool),
+    SwitchCluster(String),
     RetryNow,
-    /// Stop as a shell's job.
+    /// Suspend the console as a job of its shell.
     Suspend,
-    /// End the console.
     Quit,
 }

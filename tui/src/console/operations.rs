@@ -1,94 +1,353 @@
-//! Commands that were given: pending, done, failed, or unknown where the coordinator went away before it answered.
+//! Commands that the operator gives: parsed, confirmed where they are disruptive, run as an operation, kept with their
+//! result. An operation whose coordinator went away before it answered ends as unknown and is never repeated.
 
-use super::state::{Effect, Mode, OPERATIONS_MAX, Operation, Outcome, Pane, RESULT_LINES_MAX, Shown, State};
-use super::theme::Role;
+use crossterm::event::{KeyCode, KeyEvent};
+use thiserror::Error;
+
+use super::state::{ConfirmAction, ConfirmDialog, Effect, Mode, ResultPane, State, TransferProgress};
+use super::text_field::TextField;
+use super::theme::Tone;
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::{Output, Verb};
+use crate::command::line::{self, Line};
+use crate::command::registry::Danger;
+use crate::command::values::MemberRef;
+use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Output, Verb};
+use crate::execute::job_ref::{self, JobRefError, Scope};
+use crate::execute::members::NAME_THE_MEMBER;
 
-/// Begins a command and shows its pane.
-pub fn begin(state: &mut State, title: String, verb: Box<Verb>, output: Output, now_ms: u64) -> Effect {
-    if verb.changes() {
-        note_command(state, None, &title, now_ms);
+/// Operations that are kept.
+const OPERATIONS_MAX: usize = 20;
+/// Lines of a result that are kept.
+const RESULT_LINES_MAX: usize = 10_000;
+/// Keys pressed this soon after a dialog opened were meant for something else.
+const GRACE_MS: u64 = 150;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationOutcome {
+    Done,
+    Partial,
+    Failed,
+    /// The coordinator went away before it answered: the change may or may not have been made.
+    Unknown,
+}
+
+impl OperationOutcome {
+    pub const fn tone(self) -> Tone {
+        match self {
+            Self::Done => Tone::Good,
+            Self::Partial | Self::Unknown => Tone::Warn,
+            Self::Failed => Tone::Bad,
+        }
     }
-    Effect::Run(remember(state, title, verb.changes(), output, now_ms), verb)
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Partial => "partially done",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
-/// Shows text as a command's result.
-pub fn show_text(state: &mut State, title: String, text: &str, now_ms: u64) {
-    let id = remember(state, title, false, Output::Table, now_ms);
-    finished(state, id, Ok(Answer::new(serde_json::Value::Null, text)), now_ms);
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub id: u64,
+    /// The command as typed.
+    pub title: String,
+    /// Whether it changes the cluster.
+    pub changes: bool,
+    pub output: Output,
+    pub started_ms: u64,
+    pub progress: TransferProgress,
+    pub result: Option<OperationResult>,
 }
 
-fn remember(state: &mut State, title: String, changes: bool, output: Output, now_ms: u64) -> u64 {
+/// An operation's result as lines on screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationResult {
+    pub outcome: OperationOutcome,
+    pub lines: Vec<String>,
+}
+
+/// The target of a command is not clear.
+#[derive(Debug, Error)]
+enum BindError {
+    /// `join` and `leave` never act on an arbitrary member.
+    #[error("{}", NAME_THE_MEMBER)]
+    MemberNotNamed,
+    #[error(transparent)]
+    Job(#[from] JobRefError),
+}
+
+/// Runs a command as typed, after a confirmation if it is disruptive. A line that is not understood stays to be corrected.
+pub fn submit(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
+    match line::parse(text) {
+        Line::Verb { mut verb, output } => {
+            if state.read_only && verb.changes() {
+                reject_line(state, text, "refused: the console is read-only", now_ms);
+                return Vec::new();
+            }
+            let target = match bind_target(state, &mut verb) {
+                Ok(target) => target,
+                Err(error) => {
+                    reject_line(state, text, &error.to_string(), now_ms);
+                    return Vec::new();
+                }
+            };
+            let (danger, word) = verb.danger();
+            let action = ConfirmAction::Command { title: text.to_owned(), verb, output };
+            match danger {
+                Danger::None => return carry_out(state, action, now_ms),
+                Danger::Disruptive => confirm(state, action, target, None, now_ms),
+                Danger::Irreversible => confirm(state, action, target, Some(word), now_ms),
+            }
+        }
+        Line::Show(help) => show_text(state, text.to_owned(), &help, now_ms),
+        Line::Invalid(reason) => reject_line(state, text, &reason, now_ms),
+    }
+    Vec::new()
+}
+
+/// Reopens the line with the text to be corrected, and shows what is wrong with it.
+pub fn reject_line(state: &mut State, text: &str, reason: &str, now_ms: u64) {
+    let first_line = reason.lines().next().unwrap_or_default();
+    state.notify(first_line, Tone::Bad, now_ms);
+    state.mode = Mode::line(text);
+}
+
+/// Binds a command to its target when it is submitted, so that nothing that changes later redirects it: the member of
+/// `join` and `leave`, and the job that a model's name stands for. Returns the target as a person knows it.
+fn bind_target(state: &State, verb: &mut Verb) -> Result<Option<String>, BindError> {
+    match verb {
+        Verb::Leave(to) | Verb::Join(to) => bind_member(state, to).map(Some),
+        Verb::DeleteJob { job, yes } => {
+            // The console has a dialog of its own.
+            *yes = true;
+            bind_job(state, job, Scope::Any)
+        }
+        Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => bind_job(state, job, Scope::Any),
+        Verb::CancelJob { job } => bind_job(state, job, Scope::Unfinished),
+        Verb::StopJob { jobs } => {
+            let mut bound = Vec::new();
+            for job in jobs {
+                bound.extend(bind_job(state, job, Scope::Unfinished)?);
+            }
+            Ok((!bound.is_empty()).then(|| bound.join(", ")))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Puts a job's number in place of its model's name. Other references, and names that the view does not know, are left to
+/// the cluster.
+fn bind_job(state: &State, job: &mut JobRef, scope: Scope) -> Result<Option<String>, BindError> {
+    let Some(view) = &state.view else { return Ok(None) };
+    match job_ref::find(&view.jobs, job, scope) {
+        Ok(found) => {
+            if found.note.is_some() {
+                *job = JobRef::Id(found.id);
+            }
+            Ok(found.note)
+        }
+        Err(JobRefError::Unknown(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Binds the named member, or the session's default member.
+fn bind_member(state: &State, to: &mut OneMember) -> Result<String, BindError> {
+    let member = to.member.take().or_else(|| state.default_member.clone()).ok_or(BindError::MemberNotNamed)?;
+    let mut members = state.view.iter().flat_map(|view| &view.members);
+    let found = members.find(|view| match &member {
+        MemberRef::Address(address) => view.address == *address,
+        MemberRef::Name(name) => view.name == *name,
+    });
+    let described = match found {
+        Some(view) => format!("member {} at {}", view.name, view.address),
+        None => format!("member {member}, not in the membership list"),
+    };
+    to.member = Some(member);
+    Ok(described)
+}
+
+/// Asks to quit while commands are running.
+pub fn confirm_quit(state: &mut State, now_ms: u64) {
+    confirm(state, ConfirmAction::Quit, None, None, now_ms);
+}
+
+fn confirm(
+    state: &mut State,
+    action: ConfirmAction,
+    member: Option<String>,
+    word: Option<String>,
+    now_ms: u64,
+) {
+    let typed = TextField::default();
+    let dialog = ConfirmDialog { action, member, word, typed, yes: false, opened_ms: now_ms };
+    state.mode = Mode::Confirm(Box::new(dialog));
+}
+
+/// What a disruptive or irreversible command does, one sentence a line.
+pub fn consequences(verb: &Verb) -> Vec<String> {
+    match verb {
+        Verb::Delete { name } => vec![format!("This permanently deletes every version of {name}.")],
+        Verb::DeleteJob { job, .. } => vec![format!("This permanently deletes {job} and its results.")],
+        Verb::CancelJob { job } => {
+            vec![format!("This ends {job} permanently."), String::from("Its results so far are kept.")]
+        }
+        Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => vec![
+            format!("This permanently drops dead letters of {job}."),
+            String::from("They stay in the results and cannot be retried."),
+        ],
+        Verb::StopJob { jobs } => {
+            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+            vec![format!("This pauses {}.", jobs.join(", ")), String::from("start-job resumes it.")]
+        }
+        Verb::TrainStop { .. } => {
+            vec![String::from("This ends the training."), String::from("Earlier trained versions are kept.")]
+        }
+        Verb::Leave(_) => vec![
+            String::from("The member leaves the cluster."),
+            String::from("Its process keeps running; join brings it back."),
+        ],
+        Verb::Local(LocalVerb::Down { purge: true }) => {
+            vec![String::from("This stops the local cluster and permanently deletes its data.")]
+        }
+        Verb::Local(LocalVerb::Down { .. }) => {
+            vec![String::from("This stops the local cluster. Its data is kept.")]
+        }
+        Verb::Local(LocalVerb::Kill { .. }) => {
+            vec![String::from("This kills processes of the local cluster with SIGKILL.")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+pub fn press_in_dialog(
+    state: &mut State,
+    key: KeyEvent,
+    mut dialog: Box<ConfirmDialog>,
+    now_ms: u64,
+) -> Vec<Effect> {
+    if now_ms.saturating_sub(dialog.opened_ms) < GRACE_MS {
+        state.mode = Mode::Confirm(dialog);
+        return Vec::new();
+    }
+    match (&dialog.word, key.code) {
+        (_, KeyCode::Esc) => return Vec::new(),
+        (Some(word), KeyCode::Enter) => {
+            if dialog.typed.text() == word {
+                return carry_out(state, dialog.action, now_ms);
+            }
+        }
+        (Some(_), _) => dialog.typed.press(key),
+        (None, KeyCode::Enter) if dialog.yes => return carry_out(state, dialog.action, now_ms),
+        (None, KeyCode::Enter | KeyCode::Char('n' | 'q')) => return Vec::new(),
+        (None, KeyCode::Char('y')) => return carry_out(state, dialog.action, now_ms),
+        (None, KeyCode::Tab | KeyCode::BackTab | KeyCode::Left | KeyCode::Right) => dialog.yes = !dialog.yes,
+        (None, _) => {}
+    }
+    state.mode = Mode::Confirm(dialog);
+    Vec::new()
+}
+
+fn carry_out(state: &mut State, action: ConfirmAction, now_ms: u64) -> Vec<Effect> {
+    match action {
+        ConfirmAction::Quit => vec![Effect::Quit],
+        ConfirmAction::Command { title, verb, output } => {
+            let changes = verb.changes();
+            if changes {
+                record_event(state, None, &title, now_ms);
+            }
+            vec![Effect::Run(open(state, title, changes, output, now_ms), verb)]
+        }
+    }
+}
+
+/// Shows a text as the result of an operation.
+fn show_text(state: &mut State, title: String, text: &str, now_ms: u64) {
+    let id = open(state, title, false, Output::Table, now_ms);
+    finish(state, id, Ok(Answer::new(serde_json::Value::Null, text)), now_ms);
+}
+
+/// Adds an operation and shows its pane. Of the old ones, the finished go first.
+fn open(state: &mut State, title: String, changes: bool, output: Output, now_ms: u64) -> u64 {
     let id = state.next_operation;
     state.next_operation += 1;
-    let operation =
-        Operation { id, title, changes, output, started_ms: now_ms, progress: (0, 0), result: None };
+    let progress = TransferProgress::default();
+    let operation = Operation { id, title, changes, output, started_ms: now_ms, progress, result: None };
     state.operations.push_back(operation);
     while state.operations.len() > OPERATIONS_MAX {
-        // The oldest that is done goes; those that run are kept.
         let Some(oldest) = state.operations.iter().position(|operation| operation.result.is_some()) else {
             break;
         };
         state.operations.remove(oldest);
     }
-    state.mode = Mode::Pane(Pane { operation: id, ..Pane::default() });
+    state.mode = Mode::Result(ResultPane { operation: id, ..ResultPane::default() });
     id
 }
 
-/// The operation of this number.
-pub fn operation(state: &mut State, id: u64) -> Option<&mut Operation> {
+fn find(state: &mut State, id: u64) -> Option<&mut Operation> {
     state.operations.iter_mut().find(|operation| operation.id == id)
 }
 
-/// A command has ended.
-pub fn finished(state: &mut State, id: u64, result: Result<Answer, Failure>, now_ms: u64) {
-    let open = matches!(state.mode, Mode::Pane(pane) if pane.operation == id);
-    let Some(operation) = operation(state, id) else { return };
-    let shown = shown(result, operation.output, operation.changes);
-    let (outcome, title, changes) = (shown.outcome, operation.title.clone(), operation.changes);
-    operation.result = Some(shown);
+pub fn set_progress(state: &mut State, id: u64, progress: TransferProgress) {
+    let Some(operation) = find(state, id).filter(|operation| operation.progress != progress) else { return };
+    operation.progress = progress;
+    state.dirty = true;
+}
+
+pub fn finish(state: &mut State, id: u64, result: Result<Answer, Failure>, now_ms: u64) {
+    let is_open = matches!(state.mode, Mode::Result(pane) if pane.operation == id);
+    let Some(operation) = find(state, id) else { return };
+    let result = rendered(result, operation.output, operation.changes);
+    let outcome = result.outcome;
+    let title = operation.title.clone();
+    let changes = operation.changes;
+    operation.result = Some(result);
     if changes {
-        note_command(state, Some(outcome), &title, now_ms);
+        record_event(state, Some(outcome), &title, now_ms);
     }
-    if !open {
-        let hint = state.keymap.hint("last-result").map(|key| format!(" ({key} shows it)"));
+    if !is_open {
+        let hint = state.keymap.hint("last-result").map(|key| format!(" ({key} shows the result)"));
         let text = format!("{}: {title}{}", outcome.word(), hint.unwrap_or_default());
-        state.tell(text, outcome.role(), now_ms);
+        state.notify(text, outcome.tone(), now_ms);
     }
     state.dirty = true;
 }
 
-/// Notes what the operator did.
-fn note_command(state: &mut State, outcome: Option<Outcome>, title: &str, now_ms: u64) {
+fn record_event(state: &mut State, outcome: Option<OperationOutcome>, title: &str, now_ms: u64) {
     let wall_ms = state.wall_ms(now_ms);
-    let (role, word) = outcome.map_or((Role::Plain, "pending"), |outcome| (outcome.role(), outcome.word()));
-    state.events.note(wall_ms, role, "command", format!("{word}: {title}"));
+    let (tone, word) = outcome.map_or((Tone::Plain, "pending"), |outcome| (outcome.tone(), outcome.word()));
+    state.events.record(wall_ms, tone, "command", format!("{word}: {title}"));
 }
 
-fn shown(result: Result<Answer, Failure>, output: Output, changes: bool) -> Shown {
+fn rendered(result: Result<Answer, Failure>, output: Output, changes: bool) -> OperationResult {
     let (outcome, text) = match result {
         Ok(answer) => {
             let mut text = answer.rendered(output);
-            let outcome = if answer.incomplete.is_some() { Outcome::Partial } else { Outcome::Done };
+            let outcome =
+                if answer.incomplete.is_some() { OperationOutcome::Partial } else { OperationOutcome::Done };
             text.extend(answer.note.map(|note| format!("note: {note}\n")));
-            text.extend(answer.incomplete.map(|why| format!("note: {why}")));
+            text.extend(answer.incomplete.map(|reason| format!("note: {reason}")));
             (outcome, text)
         }
-        // A change is sent under one id as long as it takes. That nobody answered leaves open whether it was made.
+        // The client repeats a change under one operation id until its deadline. If nobody answered, it may have been
+        // made all the same.
         Err(failure) if changes && matches!(failure.exit, Exit::Unreachable | Exit::Timeout) => {
-            let hint = "whether it was done is not known: look before giving it again";
-            (Outcome::Unknown, format!("{}: {failure}\n{hint}", failure.exit.word()))
+            let hint = "the change may have been made: check before repeating the command";
+            (OperationOutcome::Unknown, format!("{}: {failure}\n{hint}", failure.exit.word()))
         }
-        Err(failure) => (Outcome::Failed, format!("{}: {failure}", failure.exit.word())),
+        Err(failure) => (OperationOutcome::Failed, format!("{}: {failure}", failure.exit.word())),
     };
     let mut lines: Vec<String> = text.lines().take(RESULT_LINES_MAX).map(crate::tail::printable).collect();
-    let rest = text.lines().count() - lines.len();
-    if rest > 0 {
-        lines.push(format!("... {rest} more lines: write them to a file instead"));
+    let omitted = text.lines().count() - lines.len();
+    if omitted > 0 {
+        lines.push(format!("... {omitted} more lines: write the result to a file to see them"));
     }
     if lines.is_empty() {
         lines.push(String::from("done"));
     }
-    Shown { outcome, lines }
+    OperationResult { outcome, lines }
 }

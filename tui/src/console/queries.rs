@@ -1,25 +1,44 @@
-//! Answers to the console's questions, from the cluster. Bounded: previews and result rows are the first few.
+//! Fetches file lists and the contents of detail tabs from the cluster. Previews and result rows are bounded.
 
+use idunno_shared::client::cluster::ClusterError;
+use idunno_shared::client::files::Unavailable;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FolderEntry, VERSIONS_KEPT};
+use thiserror::Error;
 
-use super::msg::{Facts, FilesQuery, Question};
-use super::state::FILES_PER_PAGE;
+use super::file_list::FILES_PER_PAGE;
+use super::msg::{DetailData, DetailQuery, FilesPage, FilesQuery};
 use crate::answer::Failure;
 use crate::session::Session;
 
-/// Rows of a part that is looked into.
+/// Rows of a tab.
 const ROWS_MAX: u32 = 500;
 /// Lines of a preview.
 const LINES_MAX: usize = 200;
 /// The largest extent that is fetched for a preview, in bytes.
 const PREVIEW_BYTES_MAX: u64 = 8 << 20;
-/// Bytes in a line of a preview that is no text.
+/// Bytes that decide whether a file is text.
+const SNIFFED_BYTES: usize = 4096;
+/// Bytes in a line of a hexadecimal preview.
 const HEX_BYTES: usize = 16;
 
-/// A page of files.
-pub async fn files(session: &Session, query: &FilesQuery) -> Result<(Vec<FolderEntry>, bool), String> {
+/// A query without an answer.
+#[derive(Debug, Error)]
+pub enum QueryError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error("{}", Failure::unexpected())]
+    UnexpectedReply,
+    #[error("there is no file '{0}'")]
+    NoFile(FileName),
+    #[error("too large for a preview: ':get' fetches it into a local file")]
+    TooLarge,
+}
+
+pub async fn files(session: &Session, query: &FilesQuery) -> Result<FilesPage, QueryError> {
     let prefix = query.prefix.clone();
     let request = if query.flat {
         let after = match &query.after {
@@ -31,105 +50,101 @@ pub async fn files(session: &Session, query: &FilesQuery) -> Result<(Vec<FolderE
         ControlRequest::Folder { prefix, after: query.after.clone(), limit: FILES_PER_PAGE }
     };
     match ask(session, request).await? {
-        ControlReply::Files { files, more } => Ok((files.into_iter().map(FolderEntry::File).collect(), more)),
-        ControlReply::Folder { entries, more } => Ok((entries, more)),
-        _ => Err(Failure::unexpected().message),
+        ControlReply::Files { files, more } => {
+            Ok(FilesPage { entries: files.into_iter().map(FolderEntry::File).collect(), more })
+        }
+        ControlReply::Folder { entries, more } => Ok(FilesPage { entries, more }),
+        _ => Err(QueryError::UnexpectedReply),
     }
 }
 
-/// What is known about one thing.
-pub async fn facts(session: &Session, question: &Question) -> Result<Facts, String> {
-    match question {
-        Question::DeadLetters(job) => {
-            let request = ControlRequest::DeadLetters { job: *job, from: 0, limit: ROWS_MAX };
-            match ask(session, request).await? {
-                ControlReply::DeadLetters { dead_letters, more } => Ok(Facts::Letters(dead_letters, more)),
-                _ => Err(Failure::unexpected().message),
-            }
+pub async fn detail(session: &Session, query: &DetailQuery) -> Result<DetailData, QueryError> {
+    let request = match query {
+        DetailQuery::Results(job) => return results(session, *job).await.map(DetailData::Lines),
+        DetailQuery::Preview(name) => return preview(session, name).await.map(DetailData::Lines),
+        DetailQuery::DeadLetters(job) => ControlRequest::DeadLetters { job: *job, from: 0, limit: ROWS_MAX },
+        DetailQuery::Stored(member) => {
+            ControlRequest::Stored { member: *member, after: None, limit: ROWS_MAX }
         }
-        Question::Stored(member) => {
-            let request = ControlRequest::Stored { member: *member, after: None, limit: ROWS_MAX };
-            match ask(session, request).await? {
-                ControlReply::Files { files, more } => Ok(Facts::Files(files, more)),
-                _ => Err(Failure::unexpected().message),
-            }
-        }
-        Question::Versions(name) => {
+        DetailQuery::Versions(name) => {
             let limit = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
-            let request = ControlRequest::Versions { name: name.clone(), limit };
-            match ask(session, request).await? {
-                ControlReply::Versions(versions) => Ok(Facts::Versions(versions)),
-                _ => Err(Failure::unexpected().message),
-            }
+            ControlRequest::Versions { name: name.clone(), limit }
         }
-        &Question::Leases { job, worker } => {
-            match ask(session, ControlRequest::Leases { job, worker }).await? {
-                ControlReply::Leases { leases, .. } => Ok(Facts::Leases(leases)),
-                _ => Err(Failure::unexpected().message),
-            }
+        DetailQuery::Leases { job, worker } => ControlRequest::Leases { job: *job, worker: *worker },
+    };
+    match (query, ask(session, request).await?) {
+        (DetailQuery::DeadLetters(_), ControlReply::DeadLetters { dead_letters, .. }) => {
+            Ok(DetailData::DeadLetters(dead_letters))
         }
-        Question::Results(job) => results(session, *job).await.map(Facts::Lines),
-        Question::Preview(name) => preview(session, name).await.map(Facts::Lines),
+        (DetailQuery::Stored(_), ControlReply::Files { files, .. }) => Ok(DetailData::Files(files)),
+        (DetailQuery::Versions(_), ControlReply::Versions(versions)) => Ok(DetailData::Versions(versions)),
+        (DetailQuery::Leases { .. }, ControlReply::Leases { leases, .. }) => Ok(DetailData::Leases(leases)),
+        _ => Err(QueryError::UnexpectedReply),
     }
 }
 
-async fn ask(session: &Session, request: ControlRequest) -> Result<ControlReply, String> {
-    session.cluster().control(request).await.map_err(|error| error.to_string())
+async fn ask(session: &Session, request: ControlRequest) -> Result<ControlReply, QueryError> {
+    Ok(session.cluster().control(request).await?)
 }
 
 /// The first rows of the first segment that was committed.
-async fn results(session: &Session, job: JobId) -> Result<Vec<String>, String> {
+async fn results(session: &Session, job: JobId) -> Result<Vec<String>, QueryError> {
     let request = ControlRequest::Results { job, skip: 0, limit: 1 };
     let ControlReply::Results { segments, .. } = ask(session, request).await? else {
-        return Err(Failure::unexpected().message);
+        return Err(QueryError::UnexpectedReply);
     };
     let Some(first) = segments.first() else { return Ok(Vec::new()) };
-    let bytes = session.files().fetch_blob(&first.segment).await.map_err(|error| error.to_string())?;
-    Ok(String::from_utf8_lossy(&bytes).lines().take(LINES_MAX).map(str::to_owned).collect())
+    let bytes = session.files().fetch_blob(&first.segment).await?;
+    Ok(text_lines(&bytes))
 }
 
-/// The beginning of a file: lines of text, or bytes.
-async fn preview(session: &Session, name: &FileName) -> Result<Vec<String>, String> {
+/// The beginning of a file.
+async fn preview(session: &Session, name: &FileName) -> Result<Vec<String>, QueryError> {
     let request = ControlRequest::Locate { names: vec![name.clone()], version: None };
     let ControlReply::Located(mut located) = ask(session, request).await? else {
-        return Err(Failure::unexpected().message);
+        return Err(QueryError::UnexpectedReply);
     };
-    let Some(version) = located.pop().flatten() else { return Err(format!("there is no file '{name}'")) };
+    let Some(version) = located.pop().flatten() else { return Err(QueryError::NoFile(name.clone())) };
     let Some(first) = version.extents.first() else { return Ok(Vec::new()) };
     if first.blob.size > PREVIEW_BYTES_MAX {
-        return Err(String::from(
-            "too large to be fetched for a preview: ':get' writes it into a local file",
-        ));
+        return Err(QueryError::TooLarge);
     }
-    let bytes = session.files().fetch_blob(first).await.map_err(|error| error.to_string())?;
-    Ok(shown(&bytes))
+    let bytes = session.files().fetch_blob(first).await?;
+    Ok(if is_text(&bytes) { text_lines(&bytes) } else { hex_lines(&bytes) })
 }
 
-fn shown(bytes: &[u8]) -> Vec<String> {
-    let head = &bytes[..bytes.len().min(4096)];
-    // A character may be cut at the end of the head; zeros are in no text.
-    let is_text = !head.contains(&0)
-        && !String::from_utf8_lossy(head).trim_end_matches('\u{fffd}').contains('\u{fffd}');
-    if is_text {
-        return String::from_utf8_lossy(bytes).lines().take(LINES_MAX).map(str::to_owned).collect();
-    }
-    let hex = |(line, bytes): (usize, &[u8])| {
+fn is_text(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(SNIFFED_BYTES)];
+    // The last character of the head may be incomplete. No text contains a NUL.
+    !head.contains(&0) && !String::from_utf8_lossy(head).trim_end_matches('\u{fffd}').contains('\u{fffd}')
+}
+
+fn text_lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).lines().take(LINES_MAX).map(str::to_owned).collect()
+}
+
+fn hex_lines(bytes: &[u8]) -> Vec<String> {
+    let line = |(number, bytes): (usize, &[u8])| {
         let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let text: String =
             bytes.iter().map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' }).collect();
-        format!("{:08x}  {:<47}  {text}", line * HEX_BYTES, digits.join(" "))
+        format!("{:08x}  {:<47}  {text}", number * HEX_BYTES, digits.join(" "))
     };
-    bytes.chunks(HEX_BYTES).enumerate().take(LINES_MAX).map(hex).collect()
+    bytes.chunks(HEX_BYTES).enumerate().take(LINES_MAX).map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::shown;
+    use super::*;
 
     #[test]
-    fn text_is_shown_as_text_and_anything_else_as_bytes() {
-        assert_eq!(shown("naïve\nsecond\n".as_bytes()), ["naïve", "second"]);
-        let bytes = shown(b"\xff\xd8\0JFIF");
-        assert_eq!(bytes, [format!("00000000  {:<47}  ...JFIF", "ff d8 00 4a 46 49 46")]);
+    fn text_is_previewed_as_text_and_anything_else_as_hexadecimal() {
+        let text = "naïve\nsecond\n".as_bytes();
+        assert!(is_text(text));
+        assert_eq!(text_lines(text), ["naïve", "second"]);
+        let image = b"\xff\xd8\0JFIF";
+        assert!(!is_text(image));
+        let digits = "ff d8 00 4a 46 49 46";
+        assert_eq!(hex_lines(image), [format!("00000000  {digits:<47}  ...JFIF")]);
     }
 }

@@ -1,114 +1,76 @@
-//! The one table of what the console does: keys, help, palette, `:` line and completion are made from it.
+//! The one table of actions and commands: keys, help, palette, `:` line and completion are derived from it.
 //!
-//! Actions stand here with their keys; commands come from the grammar ([`crate::command::registry`]) with theirs. No bare
-//! key changes the cluster: a command's keys begin with `a`, which shows what may follow, and open its form.
+//! Actions are listed here with their default keys; commands come from the grammar ([`crate::command::registry`]). No
+//! single key changes the cluster: a command's keys begin with `a`, which lists what may follow, and open its form.
 
 use std::sync::LazyLock;
 
-use super::page::Page;
-use crate::command::registry::{CommandInfo, Danger, entries};
+use super::state::Page;
+use crate::command::registry::{Danger, CommandInfo, entries};
 
 /// What the console does by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Shows a page.
-    Show(Page),
-    /// The next page.
+    ShowPage(Page),
     NextPage,
-    /// The page before.
-    PrevPage,
-    /// Selects so many lines further; whole screens where the second is set.
-    Move(i64, bool),
-    /// Selects the first line.
+    PreviousPage,
+    MoveLines(i64),
+    MoveScreens(i64),
     First,
-    /// Selects the last line.
     Last,
-    /// Scrolls to the left, or one part back.
     Left,
-    /// Scrolls to the right, or one part on.
     Right,
-    /// Looks into what is selected.
+    /// Opens the details of the selection; never changes anything.
     Open,
-    /// Leaves what was looked into; clears the filter.
+    /// Closes the details; clears the filter.
     Back,
-    /// The `:` line.
-    Line,
-    /// The `/` line.
+    CommandLine,
     Filter,
-    /// All actions and commands, to be found by typing.
     Palette,
-    /// Help.
     Help,
-    /// Connects now.
-    Retry,
-    /// The last command's result.
+    ConnectNow,
     LastResult,
-    /// Holds the screen, or lets it go on.
     Freeze,
-    /// Sorts by the next column.
     SortNext,
-    /// Sorts by the column before.
-    SortPrev,
-    /// Sorts the other way round.
-    Reverse,
-    /// Copies what is selected.
+    SortPrevious,
+    SortReverse,
     Copy,
-    /// Copies the selected row.
     CopyRow,
-    /// Writes the page into a file.
     Save,
-    /// Gives the mouse to the console, or back to the terminal.
     Mouse,
-    /// The next theme.
     Theme,
-    /// Folders, or all files in one list.
-    Tree,
-    /// The next page of files.
+    ToggleFlat,
     NextFiles,
-    /// The page of files before.
-    PrevFiles,
-    /// Follows the log's end.
-    Follow,
-    /// Wraps long lines.
-    Wrap,
-    /// The least level of lines that are shown.
-    Level,
-    /// Shows what stands around the lines found.
-    Around,
-    /// The next line found.
-    NextFound,
-    /// The line found before.
-    PrevFound,
-    /// Another cluster.
-    Context,
-    /// Stops the console, as a shell's job.
+    PreviousFiles,
+    FollowLog,
+    WrapLog,
+    LogLevel,
+    LogContext,
+    NextMatch,
+    PreviousMatch,
+    SwitchCluster,
     Suspend,
-    /// Ends the console.
     Quit,
 }
 
-/// Where a key counts.
+/// Where a key is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// On every page.
     Everywhere,
-    /// On one page.
     On(Page),
 }
 
 impl Scope {
     /// Whether both may hold at once.
-    pub fn meets(self, other: Self) -> bool {
+    pub fn overlaps(self, other: Self) -> bool {
         self == Self::Everywhere || other == Self::Everywhere || self == other
     }
 }
 
-/// What an item does.
 #[derive(Clone, Debug)]
-pub enum Does {
-    /// An action.
-    Act(Action),
-    /// A command: its form, or itself if it wants nothing.
+pub enum ItemKind {
+    Action(Action),
+    /// Opens the command's form, or runs it if it has no arguments.
     Command(Box<CommandInfo>),
 }
 
@@ -117,87 +79,123 @@ pub enum Does {
 pub struct Item {
     /// Its name in the keymap file and on the `:` line.
     pub name: String,
-    /// Its keys, unless the keymap file says otherwise.
+    /// The default keys.
     pub keys: Vec<&'static str>,
-    /// Where they count.
     pub scope: Scope,
-    /// What it does.
-    pub does: Does,
-    /// One line.
+    pub kind: ItemKind,
     pub help: String,
 }
 
 impl Item {
-    /// What it may break.
     pub fn danger(&self) -> Danger {
-        match &self.does {
-            Does::Act(_) => Danger::None,
-            Does::Command(entry) => entry.danger,
+        match &self.kind {
+            ItemKind::Action(_) => Danger::None,
+            ItemKind::Command(entry) => entry.danger,
         }
     }
 
-    /// Whether it changes the cluster: not there in read-only mode.
+    /// Whether it changes the cluster: read-only mode leaves it out.
     pub fn changes(&self) -> bool {
-        matches!(&self.does, Does::Command(entry) if entry.changes)
+        matches!(&self.kind, ItemKind::Command(entry) if entry.changes)
     }
 }
 
-type Line = (&'static str, &'static [&'static str], Scope, Action, &'static str);
+struct ActionSpec {
+    name: &'static str,
+    keys: &'static [&'static str],
+    scope: Scope,
+    action: Action,
+    help: &'static str,
+}
 
-const ALL: Scope = Scope::Everywhere;
-const FILES: Scope = Scope::On(Page::Files);
-const LOGS: Scope = Scope::On(Page::Logs);
+const fn everywhere(
+    name: &'static str,
+    keys: &'static [&'static str],
+    action: Action,
+    help: &'static str,
+) -> ActionSpec {
+    ActionSpec { name, keys, scope: Scope::Everywhere, action, help }
+}
 
-const ACTIONS: [Line; 47] = [
-    ("overview", &["1"], ALL, Action::Show(Page::Overview), "the cluster at a glance"),
-    ("members", &["2"], ALL, Action::Show(Page::Members), "members, their state and load"),
-    ("jobs", &["3"], ALL, Action::Show(Page::Jobs), "jobs and their progress"),
-    ("assignments", &["4"], ALL, Action::Show(Page::Assignments), "which VM works for which job"),
-    ("files", &["5"], ALL, Action::Show(Page::Files), "files, versions and holders"),
-    ("models", &["6"], ALL, Action::Show(Page::Models), "models and their state on each VM"),
-    ("logs", &["7"], ALL, Action::Show(Page::Logs), "logs of the members, merged by time"),
-    ("events", &["8"], ALL, Action::Show(Page::Events), "elections, joins, deaths, repairs, commands"),
-    ("next-page", &["tab"], ALL, Action::NextPage, "next page"),
-    ("previous-page", &["shift-tab"], ALL, Action::PrevPage, "page before"),
-    ("down", &["j", "down"], ALL, Action::Move(1, false), "one line down"),
-    ("up", &["k", "up"], ALL, Action::Move(-1, false), "one line up"),
-    ("screen-down", &["pagedown", "ctrl-f"], ALL, Action::Move(1, true), "one screen down"),
-    ("screen-up", &["pageup", "ctrl-b"], ALL, Action::Move(-1, true), "one screen up"),
-    ("first", &["g", "home"], ALL, Action::First, "first line"),
-    ("last", &["G", "end"], ALL, Action::Last, "last line; follows the end of the log"),
-    ("left", &["h", "left"], ALL, Action::Left, "scroll left; the part before of what is looked into"),
-    ("right", &["l", "right"], ALL, Action::Right, "scroll right; the next part of what is looked into"),
-    ("open", &["enter"], ALL, Action::Open, "look into what is selected; never changes anything"),
-    ("back", &["esc", "backspace"], ALL, Action::Back, "back; clear the filter"),
-    ("line", &[":"], ALL, Action::Line, "give a command; Tab completes, up and down recall"),
-    ("filter", &["/"], ALL, Action::Filter, "show only what contains a text; files: whose names start so"),
-    ("palette", &["ctrl-p"], ALL, Action::Palette, "find any action or command by typing"),
-    ("help", &["?"], ALL, Action::Help, "this help; type to search it"),
-    ("connect-now", &["r"], ALL, Action::Retry, "connect now instead of waiting"),
-    ("last-result", &["o"], ALL, Action::LastResult, "show the last command's result again"),
-    ("freeze", &["space"], ALL, Action::Freeze, "hold the screen; again: go on"),
-    ("sort-next", &[">"], ALL, Action::SortNext, "sort by the next column"),
-    ("sort-previous", &["<"], ALL, Action::SortPrev, "sort by the column before"),
-    ("reverse", &["!"], ALL, Action::Reverse, "sort the other way round"),
-    ("copy", &["y"], ALL, Action::Copy, "copy the name of what is selected"),
-    ("copy-row", &["Y"], ALL, Action::CopyRow, "copy the selected row"),
-    ("save", &["S"], ALL, Action::Save, "write the page into a file"),
-    ("mouse", &["m"], ALL, Action::Mouse, "mouse to the console, or back to the terminal to select text"),
-    ("theme", &["T"], ALL, Action::Theme, "next theme: dark, light, colour-blind, mono"),
-    ("tree", &["t"], FILES, Action::Tree, "folders, or all files in one list"),
-    ("files-next", &["n"], FILES, Action::NextFiles, "next page of files"),
-    ("files-previous", &["p"], FILES, Action::PrevFiles, "page of files before"),
-    ("follow", &["f"], LOGS, Action::Follow, "follow the log's end, or hold it"),
-    ("wrap", &["w"], LOGS, Action::Wrap, "wrap long lines"),
-    ("level", &["v"], LOGS, Action::Level, "least level: all, info, warn, error"),
-    ("around", &["x"], LOGS, Action::Around, "show what stands around the lines found"),
-    ("next-found", &["n"], LOGS, Action::NextFound, "next line found"),
-    ("previous-found", &["N"], LOGS, Action::PrevFound, "line found before"),
-    ("context", &["c"], ALL, Action::Context, "go to another cluster of config.toml"),
-    ("suspend", &["ctrl-z"], ALL, Action::Suspend, "stop the console; 'fg' brings it back"),
-    ("quit", &["q"], ALL, Action::Quit, "quit; the cluster goes on"),
+const fn files(
+    name: &'static str,
+    key: &'static [&'static str],
+    action: Action,
+    help: &'static str,
+) -> ActionSpec {
+    ActionSpec { scope: Scope::On(Page::Files), ..everywhere(name, key, action, help) }
+}
+
+const fn logs(
+    name: &'static str,
+    key: &'static [&'static str],
+    action: Action,
+    help: &'static str,
+) -> ActionSpec {
+    ActionSpec { scope: Scope::On(Page::Logs), ..everywhere(name, key, action, help) }
+}
+
+const ACTIONS: [ActionSpec; 47] = [
+    everywhere("overview", &["1"], Action::ShowPage(Page::Overview), "the cluster at a glance"),
+    everywhere("members", &["2"], Action::ShowPage(Page::Members), "members, their state and load"),
+    everywhere("jobs", &["3"], Action::ShowPage(Page::Jobs), "jobs and their progress"),
+    everywhere("assignments", &["4"], Action::ShowPage(Page::Assignments), "which member works on which job"),
+    everywhere("files", &["5"], Action::ShowPage(Page::Files), "files, versions and holders"),
+    everywhere("models", &["6"], Action::ShowPage(Page::Models), "models and their state on each member"),
+    everywhere("logs", &["7"], Action::ShowPage(Page::Logs), "the members' logs, merged by time"),
+    everywhere(
+        "events",
+        &["8"],
+        Action::ShowPage(Page::Events),
+        "elections, joins, failures, repairs, commands",
+    ),
+    everywhere("next-page", &["tab"], Action::NextPage, "next page"),
+    everywhere("previous-page", &["shift-tab"], Action::PreviousPage, "previous page"),
+    everywhere("down", &["j", "down"], Action::MoveLines(1), "one line down"),
+    everywhere("up", &["k", "up"], Action::MoveLines(-1), "one line up"),
+    everywhere("screen-down", &["pagedown", "ctrl-f"], Action::MoveScreens(1), "one screen down"),
+    everywhere("screen-up", &["pageup", "ctrl-b"], Action::MoveScreens(-1), "one screen up"),
+    everywhere("first", &["g", "home"], Action::First, "first line"),
+    everywhere("last", &["G", "end"], Action::Last, "last line; follow the end of the log"),
+    everywhere("left", &["h", "left"], Action::Left, "scroll left; previous tab of the details"),
+    everywhere("right", &["l", "right"], Action::Right, "scroll right; next tab of the details"),
+    everywhere("open", &["enter"], Action::Open, "open the details of the selection; never changes anything"),
+    everywhere("back", &["esc", "backspace"], Action::Back, "back; clear the filter"),
+    everywhere("line", &[":"], Action::CommandLine, "enter a command; Tab completes, Up and Down recall"),
+    everywhere(
+        "filter",
+        &["/"],
+        Action::Filter,
+        "show only rows that contain a text; on files: names with a prefix",
+    ),
+    everywhere("palette", &["ctrl-p"], Action::Palette, "find any action or command by typing"),
+    everywhere("help", &["?"], Action::Help, "this help; type to search"),
+    everywhere("connect-now", &["r"], Action::ConnectNow, "reconnect now instead of waiting"),
+    everywhere("last-result", &["o"], Action::LastResult, "show the last command's result again"),
+    everywhere("freeze", &["space"], Action::Freeze, "freeze the screen; press again to resume"),
+    everywhere("sort-next", &[">"], Action::SortNext, "sort by the next column"),
+    everywhere("sort-previous", &["<"], Action::SortPrevious, "sort by the previous column"),
+    everywhere("reverse", &["!"], Action::SortReverse, "reverse the sort order"),
+    everywhere("copy", &["y"], Action::Copy, "copy the name of the selection"),
+    everywhere("copy-row", &["Y"], Action::CopyRow, "copy the selected row"),
+    everywhere("save", &["S"], Action::Save, "write the page to a file"),
+    everywhere("mouse", &["m"], Action::Mouse, "capture the mouse, or release it for selecting text"),
+    everywhere("theme", &["T"], Action::Theme, "next theme: dark, light, colour-blind, mono"),
+    files("tree", &["t"], Action::ToggleFlat, "folders, or all files in one list"),
+    files("files-next", &["n"], Action::NextFiles, "next page of files"),
+    files("files-previous", &["p"], Action::PreviousFiles, "previous page of files"),
+    logs("follow", &["f"], Action::FollowLog, "follow the end of the log, or hold"),
+    logs("wrap", &["w"], Action::WrapLog, "wrap long lines"),
+    logs("level", &["v"], Action::LogLevel, "minimum level: all, info, warn, error"),
+    logs("match-context", &["x"], Action::LogContext, "show the lines around matches"),
+    logs("next-match", &["n"], Action::NextMatch, "next match"),
+    logs("previous-match", &["N"], Action::PreviousMatch, "previous match"),
+    everywhere("context", &["c"], Action::SwitchCluster, "switch to another cluster of config.toml"),
+    everywhere("suspend", &["ctrl-z"], Action::Suspend, "suspend the console; 'fg' resumes it"),
+    everywhere("quit", &["q"], Action::Quit, "quit; the cluster keeps running"),
 ];
 
+/// The default keys of commands.
 const COMMAND_KEYS: [(&str, &str); 43] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
@@ -244,30 +242,30 @@ const COMMAND_KEYS: [(&str, &str); 43] = [
     ("gen-config", "a O"),
 ];
 
-/// The table.
+/// All actions, then all commands.
 pub fn items() -> &'static [Item] {
     static ITEMS: LazyLock<Vec<Item>> = LazyLock::new(|| {
         let mut items: Vec<Item> = ACTIONS
             .iter()
-            .map(|&(name, keys, scope, action, help)| Item {
-                name: name.to_owned(),
-                keys: keys.to_vec(),
-                scope,
-                does: Does::Act(action),
-                help: help.to_owned(),
+            .map(|spec| Item {
+                name: spec.name.to_owned(),
+                keys: spec.keys.to_vec(),
+                scope: spec.scope,
+                kind: ItemKind::Action(spec.action),
+                help: spec.help.to_owned(),
             })
             .collect();
-        // Where an action has a command's name the console shows its own page instead.
-        let entries =
-            entries().into_iter().filter(|entry| !ACTIONS.iter().any(|action| action.0 == entry.name));
-        items.extend(entries.map(|entry| {
+        // An action that is named like a command takes its place: the console has a page for it.
+        let commands =
+            entries().into_iter().filter(|entry| !ACTIONS.iter().any(|action| action.name == entry.name));
+        items.extend(commands.map(|entry| {
             let key = COMMAND_KEYS.iter().find(|(name, _)| *name == entry.name);
             Item {
                 name: entry.name.clone(),
                 keys: key.map(|(_, key)| vec![*key]).unwrap_or_default(),
-                scope: ALL,
+                scope: Scope::Everywhere,
                 help: entry.help.clone(),
-                does: Does::Command(Box::new(entry)),
+                kind: ItemKind::Command(Box::new(entry)),
             }
         }));
         items
@@ -276,6 +274,6 @@ pub fn items() -> &'static [Item] {
 }
 
 /// The item of this name.
-pub fn named(name: &str) -> Option<&'static Item> {
+pub fn find(name: &str) -> Option<&'static Item> {
     items().iter().find(|item| item.name == name)
 }

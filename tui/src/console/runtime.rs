@@ -1,9 +1,10 @@
-//! The console's loop: gathers what happens, draws when the state changed, carries effects out in tasks.
+//! The console's loop: gathers messages, draws when the state has changed, carries effects out in tasks.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossterm::clipboard::CopyToClipboard;
@@ -11,23 +12,24 @@ use crossterm::event::{Event, EventStream};
 use crossterm::execute;
 use crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
 use futures_util::StreamExt;
+use idunno_shared::client::files::{NoProgress, Progress};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::counters::{Counters, Silent};
-use super::state::{Effect, Link, Msg, NetEvent, State};
-use super::terminal::{Screen, Stops, ended_by_system};
-use super::theme::{Role, Theme};
+use super::msg::SaveError;
+use super::state::{ConnectionState, Effect, LogSource, Msg, NetEvent, State, TransferProgress};
+use super::terminal::{Screen, SuspendSignals, termination_signal};
+use super::theme::{Theme, Tone};
 use super::update::update;
 use super::view::view;
-use super::{connection, feed, queries};
+use super::{connection, log_source, queries};
 use crate::answer::Failure;
 use crate::command::Global;
 use crate::execute as commands;
-use crate::session::Session;
+use crate::session::{Reporter, Session};
 use crate::settings::{Settings, Symbols};
 use crate::tail::LogLine;
 
@@ -41,8 +43,8 @@ pub async fn run(global: &Global, settings: Settings) -> io::Result<()> {
         return Err(io::Error::other(text));
     }
     let (results_sender, results) = channel(CHANNEL);
-    let state = first_state(global, &settings);
-    let watched = Watched::start(global).map_err(io::Error::other)?;
+    let state = initial_state(global, &settings);
+    let cluster = ClusterWatch::start(global).map_err(io::Error::other)?;
     let mut console = Console {
         state,
         settings,
@@ -50,15 +52,14 @@ pub async fn run(global: &Global, settings: Settings) -> io::Result<()> {
         started: Instant::now(),
         results: results_sender,
         running: BTreeMap::new(),
-        watched,
+        cluster,
     };
     console.enter_cluster();
     let mut screen = Screen::open(console.state.mouse)?;
     console.run(&mut screen, results).await
 }
 
-/// A state as the settings say.
-fn first_state(global: &Global, settings: &Settings) -> State {
+fn initial_state(global: &Global, settings: &Settings) -> State {
     let mut state = State::new(String::new());
     let theme = Theme::of_environment(global.theme.unwrap_or_default(), |name| std::env::var(name).ok());
     let unicode = match settings.config.symbols {
@@ -75,38 +76,83 @@ fn first_state(global: &Global, settings: &Settings) -> State {
     state.epoch_ms = u64::try_from(now.as_millis()).unwrap_or(0);
     state.keymap = Arc::clone(&settings.keymap);
     if let Some(first) = settings.all_problems().first() {
-        state.tell(format!("{first} ('idunno keys' and 'idunno info' tell all)"), Role::Warn, 0);
+        let text = format!("{first} ('idunno keys' and 'idunno info' list all problems)");
+        state.notify(text, Tone::Warn, 0);
     }
     state
 }
 
-/// The cluster that is watched, and the tasks that watch it: they end with it.
-struct Watched {
+/// The cluster on screen and the tasks that watch it, which end with it.
+struct ClusterWatch {
     session: Session,
     net: Receiver<NetEvent>,
     logs: Receiver<Vec<LogLine>>,
-    wanted: watch::Sender<feed::Wanted>,
+    log_sources: watch::Sender<Vec<LogSource>>,
     retry: Arc<Notify>,
     tasks: [AbortHandle; 2],
 }
 
-impl Watched {
+impl ClusterWatch {
     fn start(global: &Global) -> Result<Self, Failure> {
-        let session = Session::new(global, Arc::new(Silent))?;
+        let session = Session::new(global, Arc::new(NoReport))?;
         let (net_sender, net) = channel(CHANNEL);
         let (log_sender, logs) = channel(CHANNEL);
-        let (wanted, wanted_logs) = watch::channel(Vec::new());
+        let (log_sources, wanted_sources) = watch::channel(Vec::new());
         let retry = Arc::new(Notify::new());
         let follow = tokio::spawn(connection::follow(session.clone(), net_sender, Arc::clone(&retry)));
-        let feed = tokio::spawn(feed::run(session.clone(), global.log_dir.clone(), wanted_logs, log_sender));
-        let tasks = [follow.abort_handle(), feed.abort_handle()];
-        Ok(Self { session, net, logs, wanted, retry, tasks })
+        let log_dir = global.log_dir.clone();
+        let logging = tokio::spawn(log_source::run(session.clone(), log_dir, wanted_sources, log_sender));
+        let tasks = [follow.abort_handle(), logging.abort_handle()];
+        Ok(Self { session, net, logs, log_sources, retry, tasks })
     }
 }
 
-impl Drop for Watched {
+impl Drop for ClusterWatch {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// For queries, whose progress is not shown.
+struct NoReport;
+
+impl Reporter for NoReport {
+    fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
+        Box::new(NoProgress)
+    }
+}
+
+/// A command's progress, counted by its tasks and read by the loop.
+#[derive(Clone, Default)]
+struct Counters {
+    files: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Counters {
+    fn read(&self) -> TransferProgress {
+        TransferProgress {
+            files: self.files.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Reporter for Counters {
+    fn start(&self, _label: &str, _files: u64, _bytes: u64) -> Box<dyn Progress> {
+        self.files.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+        Box::new(self.clone())
+    }
+}
+
+impl Progress for Counters {
+    fn bytes(&self, count: u64) {
+        self.bytes.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn file(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -116,15 +162,15 @@ struct Console {
     global: Global,
     started: Instant,
     results: Sender<Msg>,
+    /// By operation id.
     running: BTreeMap<u64, Arc<Counters>>,
-    watched: Watched,
+    cluster: ClusterWatch,
 }
 
-/// What the loop does next.
-enum Next {
-    GoOn,
+enum LoopControl {
+    Continue,
     Suspend,
-    End,
+    Quit,
 }
 
 impl Console {
@@ -133,48 +179,48 @@ impl Console {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_frame = Instant::now();
-        let mut stops = Stops::listen();
-        let ended = ended_by_system();
-        tokio::pin!(ended);
+        let mut suspend_signals = SuspendSignals::listen();
+        let terminated = termination_signal();
+        tokio::pin!(terminated);
         let size = screen.terminal.size()?;
         self.take(Msg::Resized(size.width, size.height), screen);
         loop {
             if screen.is_lost() {
-                return Err(io::Error::other("a part of the console failed: the message above says where"));
+                return Err(io::Error::other("a task of the console panicked: see the message above"));
             }
-            let next = tokio::select! {
+            let control = tokio::select! {
                 biased;
-                () = &mut ended => return Ok(()),
-                () = stops.next() => Next::Suspend,
+                () = &mut terminated => return Ok(()),
+                () = suspend_signals.next() => LoopControl::Suspend,
                 () = sleep_until(next_frame), if self.state.dirty => {
                     self.draw(screen)?;
                     next_frame = Instant::now() + FRAME_PERIOD;
-                    Next::GoOn
+                    LoopControl::Continue
                 }
                 event = events.next() => match event {
-                    Some(Ok(event)) => message(event).map_or(Next::GoOn, |msg| self.take(msg, screen)),
+                    Some(Ok(event)) => message(event).map_or(LoopControl::Continue, |msg| self.take(msg, screen)),
                     Some(Err(error)) => return Err(error),
                     None => return Ok(()),
                 },
                 Some(result) = results.recv() => self.take(result, screen),
-                Some(event) = self.watched.net.recv() => {
-                    // A local cluster may have come up meanwhile, and has its own name.
-                    if self.state.link != Link::Live {
-                        self.state.label = self.watched.session.label();
+                Some(event) = self.cluster.net.recv() => {
+                    // A local cluster may have started meanwhile; it has a name of its own.
+                    if self.state.connection != ConnectionState::Live {
+                        self.state.label = self.cluster.session.label();
                     }
                     self.take(Msg::Net(event), screen)
                 }
-                Some(lines) = self.watched.logs.recv() => self.take(Msg::Log(lines), screen),
+                Some(lines) = self.cluster.logs.recv() => self.take(Msg::Log(lines), screen),
                 _ = ticks.tick() => {
                     self.report_progress(screen);
                     self.take(Msg::Tick, screen)
                 }
             };
-            match next {
-                Next::GoOn => {}
-                Next::End => return Ok(()),
-                Next::Suspend => {
-                    // It would go on reading what is typed at the shell.
+            match control {
+                LoopControl::Continue => {}
+                LoopControl::Quit => return Ok(()),
+                LoopControl::Suspend => {
+                    // The stream would read what is typed into the shell.
                     drop(events);
                     screen.suspend(self.state.mouse)?;
                     events = EventStream::new();
@@ -199,54 +245,54 @@ impl Console {
     }
 
     /// Takes a message and carries its effects out.
-    fn take(&mut self, msg: Msg, screen: &Screen) -> Next {
+    fn take(&mut self, msg: Msg, screen: &Screen) -> LoopControl {
         if let Msg::Finished(id, _) = &msg {
             self.running.remove(id);
         }
         let now_ms = self.now_ms();
-        let mut next = Next::GoOn;
+        let mut control = LoopControl::Continue;
         for effect in update(&mut self.state, msg, now_ms) {
             match effect {
-                Effect::Quit => next = Next::End,
-                Effect::Suspend => next = Next::Suspend,
-                Effect::Mouse(taken) => self.try_terminal(screen.mouse(taken), now_ms),
+                Effect::Quit => control = LoopControl::Quit,
+                Effect::Suspend => control = LoopControl::Suspend,
+                Effect::CaptureMouse(capture) => self.check_terminal(screen.capture_mouse(capture), now_ms),
                 Effect::Copy(text) => {
                     let copied = execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text));
-                    self.try_terminal(copied, now_ms);
+                    self.check_terminal(copied, now_ms);
                 }
-                Effect::Switch(name) => self.switch(&name, now_ms),
+                Effect::SwitchCluster(name) => self.switch_cluster(&name, now_ms),
                 other => self.spawn(other),
             }
         }
-        next
+        control
     }
 
-    fn try_terminal(&mut self, done: io::Result<()>, now_ms: u64) {
-        if let Err(error) = done {
-            self.state.tell(format!("the terminal refuses: {error}"), Role::Bad, now_ms);
+    fn check_terminal(&mut self, result: io::Result<()>, now_ms: u64) {
+        if let Err(error) = result {
+            self.state.notify(format!("terminal error: {error}"), Tone::Bad, now_ms);
         }
     }
 
-    /// Carries out what takes time.
+    /// Carries out an effect that takes time.
     fn spawn(&mut self, effect: Effect) {
-        let (session, results) = (self.watched.session.clone(), self.results.clone());
+        let (session, results) = (self.cluster.session.clone(), self.results.clone());
         match effect {
-            Effect::RetryNow => self.watched.retry.notify_one(),
-            Effect::Stream(wanted) => _ = self.watched.wanted.send(wanted),
+            Effect::RetryNow => self.cluster.retry.notify_one(),
+            Effect::StreamLogs(sources) => _ = self.cluster.log_sources.send(sources),
             Effect::FetchFiles(query) => send(results, async move {
                 let page = queries::files(&session, &query).await;
                 Msg::Files(query, page)
             }),
-            Effect::Look(question) => send(results, async move {
-                let facts = queries::facts(&session, &question).await;
-                Msg::Seen(question, facts)
+            Effect::FetchDetail(query) => send(results, async move {
+                let data = queries::detail(&session, &query).await;
+                Msg::Detail(query, data)
             }),
             Effect::Save(path, text) => send(results, async move { Msg::Saved(save(path, text).await) }),
             Effect::Run(id, verb) => {
                 let counters = Arc::new(Counters::default());
                 self.running.insert(id, Arc::clone(&counters));
                 let session = session.reporting(counters);
-                // In a thread of its own: a command may read local disks, and a panic in it ends only itself.
+                // On a thread of its own: a command may read local disks, and a panic ends only the command.
                 let handle = Handle::current();
                 let work =
                     tokio::task::spawn_blocking(move || handle.block_on(commands::run(&session, *verb)));
@@ -259,40 +305,41 @@ impl Console {
         }
     }
 
-    /// Goes to another cluster: what is known of this one is forgotten.
-    fn switch(&mut self, name: &str, now_ms: u64) {
-        let wanted = Global { context: Some(name.to_owned()), cluster_given: false, ..self.global.clone() };
-        let wanted = Global { read_only: self.global.read_only, theme: None, ..wanted };
-        let watched = self.settings.resolve(wanted).and_then(|global| Ok((Watched::start(&global)?, global)));
-        match watched {
-            Ok((watched, global)) => {
-                self.state = State { mouse: self.state.mouse, ..first_state(&global, &self.settings) };
-                (self.watched, self.started) = (watched, Instant::now());
+    /// Switches to another cluster; the state of this one is dropped.
+    fn switch_cluster(&mut self, name: &str, now_ms: u64) {
+        let requested = Global {
+            context: Some(name.to_owned()),
+            cluster_given: false,
+            theme: None,
+            ..self.global.clone()
+        };
+        let started =
+            self.settings.resolve(requested).and_then(|global| Ok((ClusterWatch::start(&global)?, global)));
+        match started {
+            Ok((cluster, global)) => {
+                self.state = State { mouse: self.state.mouse, ..initial_state(&global, &self.settings) };
+                self.cluster = cluster;
+                self.started = Instant::now();
                 self.state.read_only = global.read_only;
                 self.enter_cluster();
             }
-            Err(failure) => self.state.tell(failure.message, Role::Bad, now_ms),
+            Err(failure) => self.state.notify(failure.message, Tone::Bad, now_ms),
         }
     }
 
     fn enter_cluster(&mut self) {
-        let session = &self.watched.session;
-        (self.state.label, self.state.default_member) = (session.label(), session.default_member());
+        let session = &self.cluster.session;
+        self.state.label = session.label();
+        self.state.default_member = session.default_member();
         self.state.read_only = session.read_only;
         self.state.is_viewer = session.role == idunno_shared::security::Role::Viewer;
     }
 
     fn report_progress(&mut self, screen: &Screen) {
-        let counts: Vec<(u64, u64, u64)> = self
-            .running
-            .iter()
-            .map(|(id, counters)| {
-                let (files, bytes) = counters.done();
-                (*id, files, bytes)
-            })
-            .collect();
-        for (id, files, bytes) in counts {
-            self.take(Msg::Progress(id, files, bytes), screen);
+        let progress: Vec<Msg> =
+            self.running.iter().map(|(id, counters)| Msg::Progress(*id, counters.read())).collect();
+        for msg in progress {
+            self.take(msg, screen);
         }
     }
 }
@@ -307,15 +354,16 @@ fn message(event: Event) -> Option<Msg> {
     })
 }
 
-/// Has work done and its message sent. The console may have ended meanwhile.
+/// Spawns work whose message goes to the loop, which may have ended meanwhile.
 fn send(results: Sender<Msg>, work: impl Future<Output = Msg> + Send + 'static) {
     tokio::spawn(async move {
         let _ = results.send(work.await).await;
     });
 }
 
-async fn save(path: PathBuf, text: String) -> Result<String, String> {
-    let shown = path.display().to_string();
-    tokio::fs::write(&path, text).await.map_err(|error| format!("cannot write {shown}: {error}"))?;
-    Ok(shown)
+async fn save(path: PathBuf, text: String) -> Result<PathBuf, SaveError> {
+    match tokio::fs::write(&path, text).await {
+        Ok(()) => Ok(path),
+        Err(source) => Err(SaveError { path, source }),
+    }
 }

@@ -1,123 +1,137 @@
-//! A table on screen: rows, the selection by identity, the order and the filter.
+//! A table on screen: rows, the selection by identity, sort order and filter.
 //!
-//! Rows are made anew only when what they show changed; drawing takes them as they are.
+//! Rows are rebuilt only when what they show has changed; drawing uses them as they are.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::page::Cursor;
-use super::theme::Role;
+use super::theme::Tone;
 use crate::execute::members::natural;
 
-/// A column: its title, whether it is right-aligned, and its rank. On a narrow screen the highest ranks go first.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// Its title.
     pub title: String,
-    /// Whether figures stand in it.
+    /// Numbers are aligned to the right.
     pub right: bool,
-    /// 0 stays always.
+    /// On a narrow screen the columns of the highest rank are dropped first; rank 0 always stays.
     pub rank: u8,
 }
 
-/// How a cell is drawn before its text.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Mark {
-    /// Text alone.
-    #[default]
-    None,
-    /// A state: with its role's glyph.
-    State,
-    /// A share of 0 to 1, as a bar.
-    Share(f64),
-    /// A course of values, as a small chart up to a value.
-    Course(Vec<f64>, f64),
+impl Column {
+    pub fn text(title: impl Into<String>, rank: u8) -> Self {
+        Self { title: title.into(), right: false, rank }
+    }
+
+    pub fn number(title: impl Into<String>, rank: u8) -> Self {
+        Self { title: title.into(), right: true, rank }
+    }
 }
 
-/// A cell.
+/// What is drawn before a cell's text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Mark {
+    #[default]
+    None,
+    /// The glyph of the cell's tone.
+    State,
+    /// A share of 0 to 1.
+    Bar(f64),
+    Sparkline {
+        values: Vec<f64>,
+        /// The value at full height.
+        top: f64,
+    },
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
-    /// What it says.
     pub text: String,
-    /// What it means.
-    pub role: Role,
-    /// What is drawn before the text.
+    pub tone: Tone,
     pub mark: Mark,
-    /// What it is sorted by, if it is a figure.
+    /// What a number is sorted by.
     pub value: Option<f64>,
 }
 
 impl Cell {
-    /// Text.
     pub fn plain(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
     }
 
-    /// Text that means something.
-    pub fn of(role: Role, text: impl Into<String>) -> Self {
-        Self { role, ..Self::plain(text) }
+    pub fn with_tone(tone: Tone, text: impl Into<String>) -> Self {
+        Self { tone, ..Self::plain(text) }
     }
 
-    /// A state, with its glyph.
-    pub fn state(role: Role, text: impl Into<String>) -> Self {
-        Self { mark: Mark::State, ..Self::of(role, text) }
+    /// A text with the glyph of its tone.
+    pub fn state(tone: Tone, text: impl Into<String>) -> Self {
+        Self { mark: Mark::State, ..Self::with_tone(tone, text) }
     }
 
-    /// A whole number.
     pub fn count(number: u64) -> Self {
-        Self::figure(number as f64, number.to_string())
+        Self::number(number as f64, number.to_string())
     }
 
-    /// A figure, as it is written.
-    pub fn figure(value: f64, text: impl Into<String>) -> Self {
+    pub fn number(value: f64, text: impl Into<String>) -> Self {
         Self { value: Some(value), ..Self::plain(text) }
+    }
+
+    /// Stands for a missing value.
+    pub fn dash() -> Self {
+        Self::with_tone(Tone::Dim, "-")
     }
 }
 
-/// A row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// What it is about: the selection is by this.
+pub struct DataRow {
+    /// What the row is about: it is selected by this.
     pub key: String,
-    /// Its cells, one a column.
+    /// One per column; empty outside the [`RowWindow`].
     pub cells: Vec<Cell>,
 }
 
-/// Columns and rows.
-pub type Content = (Vec<Column>, Vec<Row>);
-
-/// A column.
-pub fn column(title: &str, right: bool, rank: u8) -> Column {
-    Column { title: title.to_owned(), right, rank }
+/// New contents of a table.
+#[derive(Clone, Debug, Default)]
+pub struct TableContent {
+    pub columns: Vec<Column>,
+    pub rows: Vec<DataRow>,
+    /// Whether the filter has been applied already.
+    pub filtered: bool,
 }
 
-/// What a table was made of: it is made anew when this differs.
+impl TableContent {
+    pub fn new(columns: Vec<Column>, rows: Vec<DataRow>) -> Self {
+        Self { columns, rows, filtered: false }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortOrder {
+    pub column: usize,
+    pub descending: bool,
+}
+
+/// Everything that a table's rows depend on: they are rebuilt when it changes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Made {
-    /// The state's count of views.
-    pub shown: u64,
-    /// What it shows beside the view, counted.
-    pub page: u64,
-    /// The filter.
+pub struct TableInputs {
+    pub view_generation: u64,
+    /// The generation of what the table shows beside the view.
+    pub page_generation: u64,
     pub filter: String,
-    /// The order.
-    pub sort: Option<(usize, bool)>,
-    /// The rows that have their cells.
-    pub window: Window,
+    pub sort: Option<SortOrder>,
+    pub window: RowWindow,
 }
 
-/// Which rows of a long table get their cells: those that may be in sight. A filter or an order wants all.
+/// The rows of a long table that get their cells: those that may be visible. A filter or a sort order needs all.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Window(Range<usize>);
+pub struct RowWindow(Range<usize>);
 
-/// A window moves by so many rows, and reaches twice as far before and behind the selected one.
+/// A window moves by this many rows, and reaches twice as far above and below the selection.
 const WINDOW_STEP: usize = 100;
 
-impl Window {
-    /// All rows.
+impl RowWindow {
     pub const ALL: Self = Self(0..usize::MAX);
 
-    /// The rows near the selected one.
-    pub fn around(table: &Table) -> Self {
+    /// The rows near the selection.
+    pub fn around(table: &DataTable) -> Self {
         if !table.filter.is_empty() || table.sort.is_some() {
             return Self::ALL;
         }
@@ -125,52 +139,54 @@ impl Window {
         Self(middle.saturating_sub(2 * WINDOW_STEP)..middle + 3 * WINDOW_STEP)
     }
 
-    /// Whether the row at this line gets its cells.
-    pub fn has(&self, line: usize) -> bool {
+    pub fn contains(&self, line: usize) -> bool {
         self.0.contains(&line)
     }
 }
 
-/// A table.
-#[derive(Clone, Debug, Default)]
-pub struct Table {
-    /// Its columns.
-    pub columns: Vec<Column>,
-    /// Its rows, filtered and in order.
-    pub rows: Vec<Row>,
-    /// What is selected.
-    pub cursor: Cursor,
-    /// What is to be selected when its row comes.
-    pub wanted: Option<String>,
-    /// Only rows with this text are shown.
-    pub filter: String,
-    /// Which column the rows are sorted by, and whether downwards.
-    pub sort: Option<(usize, bool)>,
-    /// How many there are without the filter.
-    pub total: usize,
-    /// What it was made of.
-    pub made: Option<Made>,
+/// The selection: a thing rather than a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    pub key: Option<String>,
+    /// Where the selected row was last: the selection resumes there once the row has gone.
+    pub line: usize,
 }
 
-impl Table {
-    /// Takes new rows; `prefiltered` ones have been through the filter.
-    pub fn fill(&mut self, columns: Vec<Column>, mut rows: Vec<Row>, prefiltered: bool) {
+#[derive(Clone, Debug, Default)]
+pub struct DataTable {
+    pub columns: Vec<Column>,
+    /// Filtered and sorted.
+    pub rows: Vec<DataRow>,
+    pub cursor: Cursor,
+    /// The key to select as soon as its row is present.
+    pub select_when_present: Option<String>,
+    pub filter: String,
+    pub sort: Option<SortOrder>,
+    /// The number of rows before filtering.
+    pub total: usize,
+    pub built_from: Option<TableInputs>,
+}
+
+impl DataTable {
+    pub fn fill(&mut self, content: TableContent) {
+        let TableContent { columns, mut rows, filtered } = content;
         self.total = rows.len();
         let filter = self.filter.to_lowercase();
-        if !prefiltered && !filter.is_empty() {
+        if !filtered && !filter.is_empty() {
             rows.retain(|row| row.cells.iter().any(|cell| cell.text.to_lowercase().contains(&filter)));
         }
-        if let Some((column, down)) = self.sort.filter(|(column, _)| *column < columns.len()) {
-            sort(&mut rows, column, down);
+        if let Some(order) = self.sort.filter(|order| order.column < columns.len()) {
+            sort(&mut rows, order);
         }
-        (self.columns, self.rows) = (columns, rows);
-        self.settle();
+        self.columns = columns;
+        self.rows = rows;
+        self.follow_selection();
     }
 
-    /// Follows the selected thing to its line; if it has gone nothing is selected.
-    fn settle(&mut self) {
-        let comes = |key: &String| self.rows.iter().any(|row| row.key == *key);
-        if let Some(key) = self.wanted.take_if(|key| comes(key)) {
+    /// Moves the cursor to where the selected row is now; if it has gone, nothing is selected.
+    fn follow_selection(&mut self) {
+        let is_present = |key: &String| self.rows.iter().any(|row| row.key == *key);
+        if let Some(key) = self.select_when_present.take_if(|key| is_present(key)) {
             self.cursor.key = Some(key);
         }
         let Some(key) = &self.cursor.key else { return };
@@ -180,12 +196,12 @@ impl Table {
         }
     }
 
-    /// Moves the selection by so many lines.
+    /// Moves the selection by this many lines.
     pub fn move_by(&mut self, by: i64) {
         let Some(last) = self.rows.len().checked_sub(1) else { return };
         let steps = usize::try_from(by.unsigned_abs()).unwrap_or(usize::MAX);
         let line = match (&self.cursor.key, by < 0) {
-            // Nothing selected: the first step selects where the last thing was.
+            // Without a selection the first step selects where the last selection was.
             (None, _) if steps < self.rows.len() => self.cursor.line.min(last),
             (_, true) => self.cursor.line.saturating_sub(steps),
             (_, false) => self.cursor.line.saturating_add(steps).min(last),
@@ -193,50 +209,64 @@ impl Table {
         self.select(line);
     }
 
-    /// Selects a line.
     pub fn select(&mut self, line: usize) {
         if let Some(row) = self.rows.get(line) {
             self.cursor = Cursor { key: Some(row.key.clone()), line };
         }
     }
 
-    /// The first line shown of so many: the selected one stays in the middle, except near the ends.
-    pub fn first(&self, height: usize) -> usize {
+    /// The first of `height` visible lines: the selection stays in the middle, except near the ends.
+    pub fn first_visible(&self, height: usize) -> usize {
         self.cursor.line.saturating_sub(height / 2).min(self.rows.len().saturating_sub(height))
     }
 
-    /// Sorts by the next column, or the one before; behind the last one the order is the page's own again.
-    pub fn sort_by_next(&mut self, on: bool) {
-        let places = self.columns.len() + 1;
-        let at = self.sort.map_or(0, |(column, _)| column + 1);
-        let next = if on { at + 1 } else { at + places - 1 } % places;
-        // Figures are looked at from the largest.
-        let down = |column: usize| self.columns.get(column).is_some_and(|column| column.right);
-        self.sort = next.checked_sub(1).map(|column| (column, down(column)));
+    /// Sorts by the next or the previous column; past the last column the table's own order returns.
+    pub fn sort_by_neighbour(&mut self, forward: bool) {
+        // Position 0 is the table's own order.
+        let positions = self.columns.len() + 1;
+        let current = self.sort.map_or(0, |order| order.column + 1);
+        let step = if forward { 1 } else { positions - 1 };
+        let next = (current + step) % positions;
+        self.sort = next.checked_sub(1).map(|column| self.default_order(column));
     }
 
-    /// Sorts by a column, or the other way round if that is done already.
+    /// Sorts by a column, or reverses the order if it is sorted by that column already.
     pub fn sort_by(&mut self, column: usize) {
-        self.sort = match self.sort {
-            Some((sorted, down)) if sorted == column => Some((column, !down)),
-            _ => Some((column, self.columns.get(column).is_some_and(|column| column.right))),
-        };
+        match self.sort {
+            Some(order) if order.column == column => self.reverse_sort(),
+            _ => self.sort = Some(self.default_order(column)),
+        }
+    }
+
+    pub fn reverse_sort(&mut self) {
+        self.sort = Some(match self.sort {
+            Some(order) => SortOrder { descending: !order.descending, ..order },
+            None => SortOrder { column: 0, descending: true },
+        });
+    }
+
+    /// Numbers are sorted from the largest.
+    fn default_order(&self, column: usize) -> SortOrder {
+        SortOrder { column, descending: self.columns.get(column).is_some_and(|column| column.right) }
     }
 }
 
-fn sort(rows: &mut [Row], column: usize, down: bool) {
+fn sort(rows: &mut [DataRow], order: SortOrder) {
     rows.sort_by(|a, b| {
-        let ((a_value, a_text), (b_value, b_text)) = (key(a, column), key(b, column));
-        let order = a_value.total_cmp(&b_value).then_with(|| a_text.cmp(&b_text));
-        if down { order.reverse() } else { order }
+        let ascending = compare(a.cells.get(order.column), b.cells.get(order.column));
+        if order.descending { ascending.reverse() } else { ascending }
     });
 }
 
-/// What a row is sorted by: its figure, or its text where it has none.
-fn key(row: &Row, column: usize) -> (f64, (&str, u64, &str)) {
-    let cell = row.cells.get(column);
-    match cell.and_then(|cell| cell.value) {
-        Some(value) => (value, Default::default()),
-        None => (f64::NEG_INFINITY, natural(cell.map_or("", |cell| cell.text.as_str()))),
-    }
+/// Compares by value; cells without one come first and compare by their text.
+fn compare(a: Option<&Cell>, b: Option<&Cell>) -> Ordering {
+    sort_value(a).total_cmp(&sort_value(b)).then_with(|| natural(sort_text(a)).cmp(&natural(sort_text(b))))
+}
+
+fn sort_value(cell: Option<&Cell>) -> f64 {
+    cell.and_then(|cell| cell.value).unwrap_or(f64::NEG_INFINITY)
+}
+
+fn sort_text(cell: Option<&Cell>) -> &str {
+    cell.filter(|cell| cell.value.is_none()).map_or("", |cell| cell.text.as_str())
 }

@@ -1,4 +1,4 @@
-//! The terminal: taken over at the start, given back however the program ends.
+//! The terminal: set up at the start, restored however the program ends.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,49 +11,47 @@ use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mod
 use ratatui::backend::CrosstermBackend;
 use ratatui::{DefaultTerminal, Terminal};
 
-/// A task has panicked: the terminal is given back already, so nothing may be drawn.
+/// A task has panicked: the terminal is restored already, so nothing may be drawn.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// The terminal while it is ours; dropping it gives it back.
+/// The terminal in the console's modes; dropping it restores the terminal.
 pub struct Screen {
-    /// What to draw on.
     pub terminal: DefaultTerminal,
 }
 
 impl Screen {
-    /// Takes the terminal over: alternate screen, raw mode, and a panic in any task gives it back.
+    /// Sets up the alternate screen and raw mode. A panic in any task restores the terminal.
     pub fn open(mouse: bool) -> io::Result<Self> {
-        // Crossterm's own reading of NO_COLOR eats the selection bar; the theme leaves colours out instead.
+        // Crossterm's handling of NO_COLOR also drops the selection bar; the theme leaves out colours instead.
         crossterm::style::force_color_output(true);
         let terminal = ratatui::try_init()?;
-        let restoring = std::panic::take_hook();
+        let previous_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICKED.store(true, Ordering::SeqCst);
-            // The hook below leaves raw mode and the alternate screen; the rest is ours to undo.
-            let _ = ours(false, true);
-            restoring(panic);
+            // ratatui's hook leaves raw mode and the alternate screen only.
+            let _ = disable_modes();
+            previous_hook(panic);
         }));
-        ours(true, mouse)?;
+        enable_modes(mouse)?;
         Ok(Self { terminal })
     }
 
-    /// Takes the mouse, or gives it back.
-    pub fn mouse(&self, taken: bool) -> io::Result<()> {
-        if taken { execute!(io::stdout(), Print(MOUSE_ON)) } else { execute!(io::stdout(), Print(MOUSE_OFF)) }
+    pub fn capture_mouse(&self, capture: bool) -> io::Result<()> {
+        execute!(io::stdout(), Print(if capture { MOUSE_ON } else { MOUSE_OFF }))
     }
 
-    /// Gives the terminal back and stops until the shell has the program go on.
+    /// Restores the terminal and stops the process until the shell resumes it.
     #[cfg(unix)]
     pub fn suspend(&mut self, mouse: bool) -> io::Result<()> {
-        ours(false, true)?;
+        disable_modes()?;
         ratatui::restore();
-        // All processes of the job, so that a script around the console stops, too.
+        // The whole process group, so that a script around the console stops too.
         rustix::process::kill_current_process_group(rustix::process::Signal::STOP)?;
         enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
-        ours(true, mouse)?;
-        // A new one knows nothing of what was on screen. The old one's clear() would ask the terminal where the cursor
-        // is, and not every terminal answers.
+        enable_modes(mouse)?;
+        // A new one draws every cell again. The old one's clear() would query the cursor position, which not every
+        // terminal answers.
         self.terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
         Ok(())
     }
@@ -74,28 +72,28 @@ impl Drop for Screen {
     fn drop(&mut self) {
         if !self.is_lost() {
             // Nothing is left to do if the terminal has gone.
-            let _ = ours(false, true);
+            let _ = disable_modes();
             ratatui::restore();
         }
     }
 }
 
-/// Presses and the wheel only: what crossterm asks for reports every motion, a flood over a slow line.
+/// Buttons and the wheel only: crossterm also enables motion events, a flood over a slow connection.
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 
-/// Sets, or undoes, what the console asks of the terminal beyond the alternate screen.
-fn ours(on: bool, mouse: bool) -> io::Result<()> {
-    match (on, mouse) {
-        (true, true) => execute!(io::stdout(), EnableBracketedPaste, Print(MOUSE_ON)),
-        (true, false) => execute!(io::stdout(), EnableBracketedPaste),
-        (false, _) => execute!(io::stdout(), DisableBracketedPaste, Print(MOUSE_OFF), Show),
-    }
+/// Enables what the console needs beyond raw mode and the alternate screen.
+fn enable_modes(mouse: bool) -> io::Result<()> {
+    execute!(io::stdout(), EnableBracketedPaste, Print(if mouse { MOUSE_ON } else { "" }))
 }
 
-/// Ends when the system asks the program to end.
+fn disable_modes() -> io::Result<()> {
+    execute!(io::stdout(), DisableBracketedPaste, Print(MOUSE_OFF), Show)
+}
+
+/// Completes when the system asks the program to end: SIGTERM or SIGHUP.
 #[cfg(unix)]
-pub async fn ended_by_system() {
+pub async fn termination_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {
@@ -107,19 +105,18 @@ pub async fn ended_by_system() {
     }
 }
 
-/// The system's requests to stop as a shell's job. One that comes while nobody waits is kept.
+/// Requests to suspend (SIGTSTP). One that arrives while nobody waits is kept.
 #[derive(Debug)]
-pub struct Stops {
+pub struct SuspendSignals {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
 }
 
-impl Stops {
-    /// Takes the requests from now on.
+impl SuspendSignals {
     #[cfg(unix)]
     pub fn listen() -> Self {
-        let stop = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
-        Self { signal: tokio::signal::unix::signal(stop).ok() }
+        let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
+        Self { signal: tokio::signal::unix::signal(kind).ok() }
     }
 
     /// There is no job control here.
@@ -128,7 +125,6 @@ impl Stops {
         Self {}
     }
 
-    /// Waits for the next one.
     pub async fn next(&mut self) {
         #[cfg(unix)]
         if let Some(signal) = &mut self.signal
@@ -140,8 +136,8 @@ impl Stops {
     }
 }
 
-/// Ends when the system asks the program to end.
+/// Never completes.
 #[cfg(not(unix))]
-pub async fn ended_by_system() {
+pub async fn termination_signal() {
     std::future::pending().await
 }

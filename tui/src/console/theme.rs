@@ -1,7 +1,7 @@
-//! What things look like, by what they mean. A state is told by glyph and word; colour only adds to them.
+//! Styles by meaning. A state is always shown by a glyph and a word; colour only adds to them.
 //!
-//! Colours are of the 256 whose values are the same everywhere, chosen for a contrast of at least 4.5 against the screen
-//! they are for. `colour-blind` tells good from bad by blue and orange. `mono` sets modifiers only.
+//! The colours are those of the 256 whose values are the same on every terminal, chosen for a contrast of at least 4.5
+//! against their background. `colour-blind` shows good and bad in blue and orange. `mono` sets modifiers only.
 
 use ratatui::style::{Color, Modifier, Style};
 
@@ -9,46 +9,49 @@ use crate::command::Palette;
 
 /// What a piece of text means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// Plain.
+pub enum Tone {
     #[default]
     Plain,
-    /// As it should be.
     Good,
-    /// Worth a look.
     Warn,
-    /// Broken.
     Bad,
-    /// Of less interest.
     Dim,
-    /// A title.
     Title,
     /// A key to press.
     Key,
     /// The selected row.
     Selected,
-    /// A curve, by its number.
-    Curve(usize),
+    /// A chart's series, by its number.
+    Series(usize),
 }
 
-/// A theme: a palette, with glyphs beyond ASCII or without.
+impl Tone {
+    /// The same tone, or `Warn` in place of `Good`.
+    #[must_use]
+    pub const fn at_least_warn(self) -> Self {
+        match self {
+            Self::Good => Self::Warn,
+            other => other,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
-    /// The colours.
     pub palette: Palette,
     /// Whether glyphs beyond ASCII are used.
     pub unicode: bool,
 }
 
-/// The colours of a palette: good, warn, bad, dim, key, the selection's text and ground, and curves.
 struct Colours {
     good: u8,
     warn: u8,
     bad: u8,
     dim: u8,
     key: u8,
-    selected: (u8, u8),
-    curves: [u8; 5],
+    selected_text: u8,
+    selected_background: u8,
+    series: [u8; 5],
 }
 
 const DARK: Colours = Colours {
@@ -57,8 +60,9 @@ const DARK: Colours = Colours {
     bad: 210,
     dim: 246,
     key: 117,
-    selected: (231, 24),
-    curves: [117, 221, 183, 114, 216],
+    selected_text: 231,
+    selected_background: 24,
+    series: [117, 221, 183, 114, 216],
 };
 const LIGHT: Colours = Colours {
     good: 22,
@@ -66,8 +70,9 @@ const LIGHT: Colours = Colours {
     bad: 124,
     dim: 240,
     key: 25,
-    selected: (16, 153),
-    curves: [25, 94, 90, 22, 124],
+    selected_text: 16,
+    selected_background: 153,
+    series: [25, 94, 90, 22, 124],
 };
 const COLOUR_BLIND: Colours = Colours {
     good: 75,
@@ -75,12 +80,13 @@ const COLOUR_BLIND: Colours = Colours {
     bad: 208,
     dim: 246,
     key: 153,
-    selected: (231, 24),
-    curves: [75, 229, 208, 183, 252],
+    selected_text: 231,
+    selected_background: 24,
+    series: [75, 229, 208, 183, 252],
 };
 
 impl Theme {
-    /// As the environment asks: `NO_COLOR`, `TERM`, and the locale's character set; else the palette that was chosen.
+    /// The chosen palette, unless `NO_COLOR` or `TERM` ask for none; glyphs as the locale's character set allows.
     pub fn of_environment(chosen: Palette, variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
@@ -93,7 +99,7 @@ impl Theme {
         }
     }
 
-    /// The next palette, round about.
+    /// The next palette, wrapping around.
     #[must_use]
     pub fn next(self) -> Self {
         let palette = match self.palette {
@@ -114,41 +120,40 @@ impl Theme {
         }
     }
 
-    /// The style of a role. Without colours only modifiers are set: crossterm 0.29.0 resets all attributes when it is
-    /// asked for a colour under `NO_COLOR` (its pull request 1069).
-    pub fn style(self, role: Role) -> Style {
+    /// Without colours only modifiers are set: crossterm 0.29.0 resets all attributes when a colour is set under `NO_COLOR`
+    /// (its pull request 1069).
+    pub fn style(self, tone: Tone) -> Style {
         let plain = Style::new();
         let Some(colours) = self.colours() else {
-            return match role {
-                Role::Bad | Role::Title | Role::Key => plain.add_modifier(Modifier::BOLD),
-                Role::Dim => plain.add_modifier(Modifier::DIM),
-                Role::Selected => plain.add_modifier(Modifier::REVERSED),
+            return match tone {
+                Tone::Bad | Tone::Title | Tone::Key => plain.add_modifier(Modifier::BOLD),
+                Tone::Dim => plain.add_modifier(Modifier::DIM),
+                Tone::Selected => plain.add_modifier(Modifier::REVERSED),
                 _ => plain,
             };
         };
         let of = |colour: u8| plain.fg(Color::Indexed(colour));
-        match role {
-            Role::Plain => plain,
-            Role::Good => of(colours.good),
-            Role::Warn => of(colours.warn),
-            Role::Bad => of(colours.bad).add_modifier(Modifier::BOLD),
-            Role::Dim => of(colours.dim),
-            Role::Title => plain.add_modifier(Modifier::BOLD),
-            Role::Key => of(colours.key).add_modifier(Modifier::BOLD),
-            Role::Selected => of(colours.selected.0).bg(Color::Indexed(colours.selected.1)),
-            Role::Curve(number) => of(colours.curves[number % colours.curves.len()]),
+        match tone {
+            Tone::Plain => plain,
+            Tone::Good => of(colours.good),
+            Tone::Warn => of(colours.warn),
+            Tone::Bad => of(colours.bad).add_modifier(Modifier::BOLD),
+            Tone::Dim => of(colours.dim),
+            Tone::Title => plain.add_modifier(Modifier::BOLD),
+            Tone::Key => of(colours.key).add_modifier(Modifier::BOLD),
+            Tone::Selected => of(colours.selected_text).bg(Color::Indexed(colours.selected_background)),
+            Tone::Series(number) => of(colours.series[number % colours.series.len()]),
         }
     }
 
-    /// The glyph of a role.
-    pub const fn glyph(self, role: Role) -> &'static str {
-        match (role, self.unicode) {
-            (Role::Good, true) => "●",
-            (Role::Good, false) => "*",
-            (Role::Warn, true) => "◐",
-            (Role::Warn, false) => "~",
-            (Role::Bad, true) => "✖",
-            (Role::Bad, false) => "x",
+    pub const fn glyph(self, tone: Tone) -> &'static str {
+        match (tone, self.unicode) {
+            (Tone::Good, true) => "●",
+            (Tone::Good, false) => "*",
+            (Tone::Warn, true) => "◐",
+            (Tone::Warn, false) => "~",
+            (Tone::Bad, true) => "✖",
+            (Tone::Bad, false) => "x",
             (_, true) => "○",
             (_, false) => "o",
         }
@@ -156,14 +161,14 @@ impl Theme {
 
     /// A bar of `width` cells, filled by `share` of 0 to 1.
     pub fn bar(self, share: f64, width: usize) -> String {
-        // Saturates: a share out of range fills all or nothing.
+        // A share out of range fills all or nothing.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
         let filled = ((share * width as f64).round() as usize).min(width);
         let (full, empty) = if self.unicode { ("█", "░") } else { ("#", ".") };
         full.repeat(filled) + &empty.repeat(width - filled)
     }
 
-    /// A chart of the last `width` values, `height` lines from the top down. What is missing stays empty.
+    /// A chart of the last `width` values in `height` lines, scaled to `top`. Unknown values stay blank.
     pub fn chart(self, values: &[f64], width: usize, height: usize, top: f64) -> Vec<String> {
         const UNICODE: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         const ASCII: [char; 9] = [' ', '_', '_', '.', '-', '=', '+', '*', '#'];
@@ -176,7 +181,7 @@ impl Theme {
                     return ' ';
                 }
                 let eighths = (value / top * height as f64 * 8.0).ceil() - below;
-                // What is more than nothing is seen, if only by its foot.
+                // Rounded up, so that any value above zero is visible.
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 8")]
                 let step = eighths.clamp(0.0, 8.0) as usize;
                 steps[step]
@@ -186,9 +191,9 @@ impl Theme {
         (0..height).map(line).collect()
     }
 
-    /// The mark behind the title of the column that is sorted by.
-    pub const fn arrow(self, down: bool) -> &'static str {
-        match (self.unicode, down) {
+    /// The mark after the title of the sorted column.
+    pub const fn sort_arrow(self, descending: bool) -> &'static str {
+        match (self.unicode, descending) {
             (true, false) => "▲",
             (true, true) => "▼",
             (false, false) => "^",

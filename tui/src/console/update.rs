@@ -1,192 +1,180 @@
-//! What happens to the state. Pure: no clock, no network, no terminal.
+//! Applies messages to the state. Pure: no clock, no network, no terminal.
 
-use idunno_shared::wire::control::ClusterView;
+use idunno_shared::wire::control::{ClusterView, Liveness};
+use ratatui::layout::Size;
 
-use super::operations::{self, operation};
-use super::state::{Effect, Link, Msg, NetEvent, Page, State};
-use super::theme::Role;
-use super::{filelist, keys, mouse, rows};
+use super::queries::QueryError;
+use super::state::{
+    ConnectionState, DetailData, DetailQuery, Effect, Freeze, LogSource, Msg, NetEvent, Page, State,
+};
+use super::theme::Tone;
+use super::{file_list, input, operations, rows};
 use crate::answer::text;
 
-/// Views of an older term are ignored, as long as a newer one was seen this recently: a deposed coordinator ends within
-/// its lease, but a cluster that was made anew begins at term 1.
+/// Views of an older term are ignored while a newer one was seen this recently: a deposed coordinator stops within its
+/// lease. After that they are accepted, because a cluster that was set up again begins at term 1.
 const TERM_MEMORY_MS: u64 = 30_000;
-/// Up to so many members' logs are streamed at once.
-const STREAMS_MAX: usize = 16;
+/// Members whose logs are streamed at once.
+const LOG_SOURCES_MAX: usize = 16;
 
-/// Takes a message; returns what is to be done.
+/// Applies a message and returns the effects to carry out.
 pub fn update(state: &mut State, msg: Msg, now_ms: u64) -> Vec<Effect> {
     let mut effects = match msg {
         Msg::Key(key) => {
             state.dirty = true;
-            keys::press(state, key, now_ms)
-        }
-        Msg::Mouse(event) => mouse::act(state, event),
-        Msg::Paste(text) => {
-            keys::paste(state, &text);
-            Vec::new()
-        }
-        Msg::Resized(width, height) => {
-            state.size = (width, height);
-            state.dirty = true;
-            Vec::new()
+            input::press(state, key, now_ms)
         }
         other => {
-            facts(state, other, now_ms);
+            apply(state, other, now_ms);
             Vec::new()
         }
     };
     rows::refresh(state);
-    effects.extend(filelist::ask(state, now_ms));
-    effects.extend(ask(state, now_ms));
-    effects.extend(stream(state));
+    effects.extend(file_list::next_query(state, now_ms));
+    effects.extend(next_detail_query(state, now_ms));
+    effects.extend(log_stream_change(state));
     effects
 }
 
-/// Asks for what is looked into, where the view does not have it.
-fn ask(state: &mut State, now_ms: u64) -> Option<Effect> {
-    if state.link != Link::Live {
+fn apply(state: &mut State, msg: Msg, now_ms: u64) {
+    match msg {
+        Msg::Key(_) => {}
+        Msg::Mouse(event) => input::mouse(state, event),
+        Msg::Paste(text) => input::paste(state, &text),
+        Msg::Resized(width, height) => {
+            state.size = Size { width, height };
+            state.dirty = true;
+        }
+        Msg::Net(event) => apply_net_event(state, event, now_ms),
+        Msg::Log(lines) => {
+            state.log.append(lines);
+            state.dirty |= state.shows_log();
+        }
+        Msg::Files(query, result) => file_list::accept(state, &query, result),
+        Msg::Detail(query, result) => accept_detail(state, &query, result),
+        Msg::Progress(id, progress) => operations::set_progress(state, id, progress),
+        Msg::Finished(id, result) => operations::finish(state, id, result, now_ms),
+        Msg::Saved(Ok(path)) => state.notify(format!("saved to {}", path.display()), Tone::Good, now_ms),
+        Msg::Saved(Err(error)) => state.notify(error.to_string(), Tone::Bad, now_ms),
+        Msg::Tick => tick(state, now_ms),
+    }
+}
+
+fn next_detail_query(state: &mut State, now_ms: u64) -> Option<Effect> {
+    if state.connection != ConnectionState::Live {
         return None;
     }
     let view = state.view.as_ref()?;
-    state.details.last_mut()?.ask(view, now_ms).map(Effect::Look)
+    state.details.last_mut()?.next_query(view, now_ms).map(Effect::FetchDetail)
 }
 
-/// Takes what was found out.
-fn facts(state: &mut State, msg: Msg, now_ms: u64) {
-    match msg {
-        Msg::Net(event) => net(state, event, now_ms),
-        Msg::Log(lines) => {
-            state.log.append(lines);
-            state.dirty |= state.reads_log();
-        }
-        Msg::Files(query, result) => filelist::answer(state, &query, result),
-        Msg::Seen(question, result) => {
-            let taken = state.details.iter_mut().any(|detail| detail.answer(&question, result.clone()));
-            state.dirty |= taken;
-        }
-        Msg::Progress(id, files, bytes) => {
-            if let Some(operation) = operation(state, id)
-                && operation.progress != (files, bytes)
-            {
-                operation.progress = (files, bytes);
-                state.dirty = true;
-            }
-        }
-        Msg::Finished(id, result) => operations::finished(state, id, result, now_ms),
-        Msg::Saved(Ok(path)) => state.tell(format!("written to {path}"), Role::Good, now_ms),
-        Msg::Saved(Err(error)) => state.tell(error, Role::Bad, now_ms),
-        Msg::Tick => tick(state, now_ms),
-        Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_) | Msg::Resized(..) => {}
-    }
-}
-
-fn net(state: &mut State, event: NetEvent, now_ms: u64) {
-    match event {
-        NetEvent::Connecting => {
-            // Between two tries the screen goes on to say why it waits.
-            if !matches!(state.link, Link::Waiting { .. }) {
-                state.link = Link::Connecting;
-            }
-            state.dirty = true;
-        }
-        NetEvent::View(view) => take_view(state, *view, now_ms),
-        NetEvent::Confirmed => {
-            state.dirty |= !state.is_current(now_ms);
-            (state.seen_ms, state.link) = (now_ms, Link::Live);
-        }
-        NetEvent::Waiting { wait_ms, attempt, reason, answered } => {
-            if state.link == Link::Live {
-                state.lost_ms = Some(now_ms);
-                let wall_ms = state.wall_ms(now_ms);
-                state.events.note(wall_ms, Role::Warn, "console", format!("lost sight: {reason}"));
-            }
-            state.link = Link::Waiting { until_ms: now_ms + wait_ms, attempt, reason, answered };
-            state.dirty = true;
-        }
-    }
-}
-
-fn take_view(state: &mut State, mut view: ClusterView, now_ms: u64) {
-    let newest = newest(state).map_or(view.term, |shown| shown.term);
-    if view.term < newest && now_ms.saturating_sub(state.seen_ms) < TERM_MEMORY_MS {
-        return;
-    }
-    state.dirty |= !state.is_current(now_ms);
-    (state.link, state.seen_ms) = (Link::Live, now_ms);
-    if let Some(lost_ms) = state.lost_ms.take() {
-        let span = text::seconds(now_ms.saturating_sub(lost_ms) as f64 / 1000.0);
-        let wall_ms = state.wall_ms(now_ms);
-        state.events.note(wall_ms, Role::Good, "console", format!("in sight again after {span}"));
-    }
-    let moved = state.history.take(&mut view);
-    if let Some(old) = newest_taken(state) {
-        state.events.compare(&old, &view);
-        put_newest(state, old);
-    }
-    if let Some((latest, _)) = &mut state.frozen {
-        *latest = Some(Box::new(view));
-        return;
-    }
-    // The time alone is no news; a chart that moves is.
-    let same = state.view.as_mut().is_some_and(|shown| {
-        shown.at_ms = view.at_ms;
-        *shown == view
-    });
-    if !same {
-        state.view = Some(view);
-    }
-    if !same || moved {
-        state.shown += 1;
+/// Hands an answer to the detail that waits for it; one that was abandoned meanwhile is dropped.
+fn accept_detail(state: &mut State, query: &DetailQuery, result: Result<DetailData, QueryError>) {
+    let mut details = state.details.iter_mut();
+    if let Some(detail) = details.find(|detail| detail.in_flight.as_ref() == Some(query)) {
+        detail.accept(result);
         state.dirty = true;
     }
 }
 
-fn newest(state: &State) -> Option<&ClusterView> {
+fn apply_net_event(state: &mut State, event: NetEvent, now_ms: u64) {
+    match event {
+        NetEvent::Connecting => {
+            // Between two attempts the screen keeps showing why it waits.
+            if !matches!(state.connection, ConnectionState::Waiting { .. }) {
+                state.connection = ConnectionState::Connecting;
+            }
+            state.dirty = true;
+        }
+        NetEvent::View(view) => accept_view(state, *view, now_ms),
+        NetEvent::Confirmed => {
+            state.dirty |= !state.is_current(now_ms);
+            state.connection = ConnectionState::Live;
+            state.fresh_ms = now_ms;
+        }
+        NetEvent::Waiting { wait_ms, attempt, reason, member_reachable } => {
+            if state.connection == ConnectionState::Live {
+                state.lost_ms = Some(now_ms);
+                let wall_ms = state.wall_ms(now_ms);
+                state.events.record(wall_ms, Tone::Warn, "console", format!("connection lost: {reason}"));
+            }
+            state.connection =
+                ConnectionState::Waiting { until_ms: now_ms + wait_ms, attempt, reason, member_reachable };
+            state.dirty = true;
+        }
+    }
+}
+
+fn accept_view(state: &mut State, mut view: ClusterView, now_ms: u64) {
+    let newest_term = newest_view(state).map_or(view.term, |newest| newest.term);
+    if view.term < newest_term && now_ms.saturating_sub(state.fresh_ms) < TERM_MEMORY_MS {
+        return;
+    }
+    state.dirty |= !state.is_current(now_ms);
+    state.connection = ConnectionState::Live;
+    state.fresh_ms = now_ms;
+    if let Some(lost_ms) = state.lost_ms.take() {
+        let span = text::seconds(now_ms.saturating_sub(lost_ms) as f64 / 1000.0);
+        let wall_ms = state.wall_ms(now_ms);
+        state.events.record(wall_ms, Tone::Good, "console", format!("reconnected after {span}"));
+    }
+    let charts_moved = state.rates.take(&mut view);
+    let newest = match &state.frozen {
+        Some(Freeze { latest: Some(latest), .. }) => Some(latest.as_ref()),
+        _ => state.view.as_ref(),
+    };
+    if let Some(newest) = newest {
+        state.events.compare(newest, &view);
+    }
+    if let Some(freeze) = &mut state.frozen {
+        freeze.latest = Some(Box::new(view));
+        return;
+    }
+    // A view that differs in its time alone is no change; a chart that moves is.
+    let unchanged = state.view.as_mut().is_some_and(|shown| {
+        shown.at_ms = view.at_ms;
+        *shown == view
+    });
+    if !unchanged {
+        state.view = Some(view);
+    }
+    if !unchanged || charts_moved {
+        state.view_generation += 1;
+        state.dirty = true;
+    }
+}
+
+fn newest_view(state: &State) -> Option<&ClusterView> {
     match &state.frozen {
-        Some((Some(latest), _)) => Some(latest),
+        Some(Freeze { latest: Some(latest), .. }) => Some(latest),
         _ => state.view.as_ref(),
     }
 }
 
-/// The newest view, taken out for a comparison: it is not copied for that.
-fn newest_taken(state: &mut State) -> Option<ClusterView> {
-    match &mut state.frozen {
-        Some((latest @ Some(_), _)) => latest.take().map(|latest| *latest),
-        _ => state.view.take(),
-    }
-}
-
-fn put_newest(state: &mut State, view: ClusterView) {
-    match &mut state.frozen {
-        Some((latest, _)) if state.view.is_some() => *latest = Some(Box::new(view)),
-        _ => state.view = Some(view),
-    }
-}
-
 fn tick(state: &mut State, now_ms: u64) {
-    if state.notice.as_ref().is_some_and(|(_, _, until_ms)| now_ms >= *until_ms) {
+    if state.notice.as_ref().is_some_and(|notice| now_ms >= notice.until_ms) {
         state.notice = None;
         state.dirty = true;
     }
-    // Ages and running commands change with time; nothing else does.
-    let ages = !state.is_current(now_ms) || state.frozen.is_some();
-    state.dirty |= ages || state.running() > 0;
+    // Only ages and running commands change with time alone.
+    let shows_age = !state.is_current(now_ms) || state.frozen.is_some();
+    state.dirty |= shows_age || state.running() > 0;
 }
 
-/// Has the logs of members streamed while they are read.
-fn stream(state: &mut State) -> Option<Effect> {
-    use idunno_shared::wire::control::Liveness;
+/// Starts and stops the streaming of the members' logs with the log page.
+fn log_stream_change(state: &mut State) -> Option<Effect> {
     let view = state.view.as_ref()?;
-    let wanted: Vec<_> = if state.page == Page::Logs {
+    let sources: Vec<LogSource> = if state.page == Page::Logs {
         let live = view.members.iter().filter(|member| member.liveness != Liveness::Dead);
-        live.take(STREAMS_MAX).map(|member| (member.name.to_string(), member.address)).collect()
+        live.take(LOG_SOURCES_MAX)
+            .map(|member| LogSource { name: member.name.to_string(), address: member.address })
+            .collect()
     } else {
         Vec::new()
     };
-    if wanted == state.streams {
+    if sources == state.log_sources {
         return None;
     }
-    state.streams.clone_from(&wanted);
-    Some(Effect::Stream(wanted))
+    state.log_sources.clone_from(&sources);
+    Some(Effect::StreamLogs(sources))
 }

@@ -18,12 +18,12 @@ use rustix::process::Signal;
 use pty::{LIMIT, Terminal};
 
 const IDUNNO: &str = env!("CARGO_BIN_EXE_idunno");
-/// Set in the process that is to panic while it has the terminal.
+/// Set in the process that panics while it owns the terminal.
 const PANICS: &str = "IDUNNO_TEST_PANICS";
-/// How long an idle console must write nothing.
+/// For this long an idle console must write nothing.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// One cluster at a time: the machine is small, and its timings are what is tested.
+/// One cluster at a time: the tests depend on timing, and CI machines are small.
 static GATE: Mutex<()> = Mutex::new(());
 
 struct Cluster {
@@ -66,7 +66,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The daemon's program, which belongs to another package.
+/// The daemon's binary, which another package builds.
 fn daemon() -> PathBuf {
     let program = Path::new(IDUNNO).with_file_name("idunnod");
     assert!(program.is_file(), "build it first: cargo build -p idunno-daemon");
@@ -79,7 +79,7 @@ fn coordinator(screen: &str) -> String {
 }
 
 #[test]
-fn the_console_outlives_its_coordinator_and_keeps_what_was_selected() {
+fn the_console_survives_its_coordinator_and_keeps_the_selection() {
     let cluster = Cluster::start();
     let mut console = cluster.console(&[]);
     console.shows("● LIVE");
@@ -99,16 +99,16 @@ fn the_console_outlives_its_coordinator_and_keeps_what_was_selected() {
     let frames = &console.frames[first..];
     assert!(frames.iter().any(|frame| frame.contains("ELECTING")), "{}", frames.join("\n---\n"));
     for frame in frames {
-        // Never blank: the last data stays, whatever the header says.
+        // Never blank: the last data stays on screen.
         assert!(frame.contains("NAME") && frame.contains("m1") && frame.contains("m3"), "{frame}");
     }
     console.until("m2 selected", |it| it.is_selected("m2"));
     console.until("the dead member", |it| it.screen().contains("✖ dead"));
     console.press("8");
     console.shows(&format!("{before} is dead"));
-    console.shows("coordinates in term");
+    console.shows("became coordinator in term");
     console.press("q");
-    assert_eq!(console.ends(), 0);
+    assert_eq!(console.exit_code(), 0);
 }
 
 #[test]
@@ -118,15 +118,15 @@ fn an_idle_console_writes_nothing() {
     console.shows("● LIVE");
     console.press("2");
     console.shows("MODEL SERVER");
-    // What a cluster that has just formed has to tell comes first.
+    // A cluster that has just formed still has changes to show.
     let started = Instant::now();
     while console.read(QUIET) {
-        assert!(started.elapsed() < 2 * LIMIT, "it never stops to write: {}", console.screen());
+        assert!(started.elapsed() < 2 * LIMIT, "it never stops writing: {}", console.screen());
     }
 }
 
 #[test]
-fn without_colours_the_selection_is_still_seen() {
+fn without_colours_the_selection_is_visible() {
     let cluster = Cluster::start();
     let mut console = cluster.console(&[("NO_COLOR", "1")]);
     console.shows("● LIVE");
@@ -137,7 +137,7 @@ fn without_colours_the_selection_is_still_seen() {
 }
 
 #[test]
-fn the_terminal_is_given_back_after_sigterm() {
+fn the_terminal_is_restored_after_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let mut console = Terminal::start(Path::new(IDUNNO), &["--dir", path], &[]);
@@ -145,13 +145,13 @@ fn the_terminal_is_given_back_after_sigterm() {
     console.shows("idunno");
     console.until("raw mode", |it| it.settings() != before);
     console.signal(Signal::TERM);
-    assert_eq!(console.ends(), 0);
+    assert_eq!(console.exit_code(), 0);
     console.writes(b"\x1b[?1049l");
     assert_eq!(console.settings(), before);
 }
 
 #[test]
-fn ctrl_z_stops_it_with_the_terminal_given_back_and_it_comes_back() {
+fn ctrl_z_restores_the_terminal_and_the_console_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let mut console = Terminal::start(Path::new(IDUNNO), &["--dir", path], &[]);
@@ -166,21 +166,21 @@ fn ctrl_z_stops_it_with_the_terminal_given_back_and_it_comes_back() {
     console.until("a new frame", |it| it.frames.len() > frames && it.screen().contains("overview"));
     assert_ne!(console.settings(), before);
     console.press("q");
-    assert_eq!(console.ends(), 0);
+    assert_eq!(console.exit_code(), 0);
     assert_eq!(console.settings(), before);
 }
 
 #[test]
-fn the_terminal_is_given_back_after_a_panic() {
+fn the_terminal_is_restored_after_a_panic() {
     if std::env::var_os(PANICS).is_some() {
         let _screen = Screen::open(true).unwrap();
         panic!("on purpose");
     }
     let test = std::env::current_exe().unwrap();
-    let name = "the_terminal_is_given_back_after_a_panic";
+    let name = "the_terminal_is_restored_after_a_panic";
     let mut process = Terminal::start(&test, &["--exact", name, "--nocapture"], &[(PANICS, "1")]);
     let before = process.before.clone();
-    assert_ne!(process.ends(), 0);
+    assert_ne!(process.exit_code(), 0);
     process.writes(b"\x1b[?1000h");
     process.writes(b"\x1b[?1000l");
     process.writes(b"\x1b[?1049l");

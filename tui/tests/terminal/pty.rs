@@ -1,4 +1,4 @@
-//! A program in a pseudo-terminal: what it writes is read at once, and every whole frame is looked at.
+//! A program in a pseudo-terminal, whose output is parsed into frames.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The end of a frame, as the console marks it.
+/// The escape sequence that ends a frame.
 const FRAME_END: &[u8] = b"\x1b[?2026l";
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -19,11 +19,11 @@ pub(crate) struct Terminal {
     output: Receiver<Vec<u8>>,
     parser: vt100::Parser,
     pending: Vec<u8>,
-    /// Whether nothing more will be written.
+    /// Whether the program has closed its output.
     closed: bool,
-    /// How the terminal was set before the program had it.
+    /// The terminal's settings before the program started.
     pub(crate) before: String,
-    /// All bytes that were written.
+    /// All output.
     pub(crate) raw: Vec<u8>,
     /// Every frame, as text.
     pub(crate) frames: Vec<String>,
@@ -71,7 +71,7 @@ impl Terminal {
         self.parser.screen().contents()
     }
 
-    /// Whether the line with this text is shown reversed or on a ground of its own: selected.
+    /// Whether the line that starts with this text is reversed or has a background colour.
     pub(crate) fn is_selected(&self, text: &str) -> bool {
         let screen = self.parser.screen();
         let line = screen.contents().lines().position(|line| line.starts_with(text));
@@ -79,7 +79,7 @@ impl Terminal {
         cell.is_some_and(|cell| cell.inverse() || cell.bgcolor() != vt100::Color::Default)
     }
 
-    /// Takes what is written within a time; whether anything was.
+    /// Reads output for up to `limit`. Returns whether there was any.
     pub(crate) fn read(&mut self, limit: Duration) -> bool {
         let bytes = match self.output.recv_timeout(limit) {
             Ok(bytes) => bytes,
@@ -99,14 +99,14 @@ impl Terminal {
         true
     }
 
-    /// Waits until the screen satisfies; the screen is shown if it never does.
+    /// Waits for a condition; panics with the screen after [`LIMIT`].
     pub(crate) fn until(&mut self, what: &str, satisfied: impl Fn(&Self) -> bool) {
         let started = Instant::now();
         while !satisfied(self) {
             let over = started.elapsed() > LIMIT || self.closed;
             assert!(
                 !over,
-                "never came: {what}\n{}\n{}",
+                "timed out: {what}\n{}\n{}",
                 self.screen(),
                 String::from_utf8_lossy(&self.pending)
             );
@@ -118,7 +118,7 @@ impl Terminal {
         self.until(text, |terminal| terminal.screen().contains(text));
     }
 
-    /// Waits until the program has written this.
+    /// Waits until the program has written these bytes.
     pub(crate) fn writes(&mut self, bytes: &[u8]) {
         self.until("bytes", |terminal| terminal.raw.windows(bytes.len()).any(|part| part == bytes));
     }
@@ -132,25 +132,25 @@ impl Terminal {
         Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
     }
 
-    /// The process' state as the system tells it: `T` is stopped.
+    /// The process state as in `/proc`: `T` is stopped.
     pub(crate) fn process_state(&self) -> Option<char> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         stat.rsplit(") ").next()?.chars().next()
     }
 
-    /// How the terminal is set: raw mode shows here.
+    /// The terminal's settings, raw mode included.
     pub(crate) fn settings(&self) -> String {
         settings(self.master.as_ref())
     }
 
-    pub(crate) fn ends(&mut self) -> u32 {
+    pub(crate) fn exit_code(&mut self) -> u32 {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 while self.read(Duration::from_millis(50)) {}
                 return status.exit_code();
             }
-            assert!(started.elapsed() < LIMIT, "it never ends\n{}", self.screen());
+            assert!(started.elapsed() < LIMIT, "it never exits\n{}", self.screen());
             self.read(Duration::from_millis(50));
         }
     }
@@ -163,7 +163,7 @@ fn settings(master: &(dyn MasterPty + Send)) -> String {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited by itself.
         let _ = kill_process(self.pid(), Signal::KILL);
         let _ = self.child.wait();
     }

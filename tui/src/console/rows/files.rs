@@ -1,69 +1,125 @@
-//! The rows of the files page: folders, and files with their versions and holders.
+//! Files: the files page, a member's files, and a file's versions and extents.
 
-use idunno_shared::wire::blobs::COPIES;
-use idunno_shared::wire::control::{ClusterView, FileSummary, FolderEntry, Liveness};
+use idunno_shared::wire::blobs::{COPIES, PlacedBlob};
+use idunno_shared::wire::control::{ClusterView, FileSummary, FileVersion, FolderEntry, Liveness};
 
-use super::super::state::Files;
-use super::super::table::{Cell, Column, Content, Row, column};
-use super::super::theme::Role;
+use super::members::MemberNames;
 use crate::answer::text;
+use crate::console::file_list::FileList;
+use crate::console::table::{Cell, Column, DataRow, TableContent};
+use crate::console::theme::Tone;
 use crate::execute::files::holder_names;
+use crate::execute::members::natural;
 
-pub(super) fn content(files: &Files, view: &ClusterView) -> Content {
-    let columns = columns();
-    let row = |entry: &FolderEntry| match entry {
-        FolderEntry::Folder(name) => {
-            let shown = name.strip_prefix(&files.folder).unwrap_or(name);
-            let mut cells = vec![Cell::of(Role::Key, crate::tail::printable(shown))];
-            cells.resize(columns.len(), Cell::default());
-            Row { key: name.clone(), cells }
-        }
+pub(super) fn content(files: &FileList, view: &ClusterView) -> TableContent {
+    let rows = files.entries.iter().map(|entry| match entry {
+        FolderEntry::Folder(name) => folder_row(name, &files.folder),
         FolderEntry::File(file) => file_row(file, &files.folder, view),
-    };
-    let rows = files.rows.iter().map(row).collect();
-    (columns, rows)
+    });
+    // The coordinator has applied the filter.
+    TableContent { columns: columns(), rows: rows.collect(), filtered: true }
 }
 
-/// Those of [`file_row`].
-pub(super) fn columns() -> Vec<Column> {
+pub(super) fn stored(files: &[FileSummary], view: &ClusterView) -> TableContent {
+    TableContent::new(columns(), files.iter().map(|file| file_row(file, "", view)).collect())
+}
+
+fn columns() -> Vec<Column> {
     vec![
-        column("NAME", false, 0),
-        column("SIZE", true, 1),
-        column("VERSION", true, 4),
-        column("KEPT", true, 6),
-        column("COPIES", true, 2),
-        column("HOLDERS", false, 3),
-        column("CREATED UTC", false, 5),
+        Column::text("NAME", 0),
+        Column::number("SIZE", 1),
+        Column::number("VERSION", 4),
+        Column::number("KEPT", 6),
+        Column::number("COPIES", 2),
+        Column::text("HOLDERS", 3),
+        Column::text("CREATED UTC", 5),
     ]
 }
 
-pub(super) fn file_row(file: &FileSummary, folder: &str, view: &ClusterView) -> Row {
-    let holders = holder_names(file, &view.members);
-    let copies = copies(file.holders.len(), file.size, view);
+fn folder_row(name: &str, folder: &str) -> DataRow {
+    let relative = name.strip_prefix(folder).unwrap_or(name);
+    let mut cells = vec![Cell::with_tone(Tone::Key, crate::tail::printable(relative))];
+    cells.resize(columns().len(), Cell::default());
+    DataRow { key: name.to_owned(), cells }
+}
+
+fn file_row(file: &FileSummary, folder: &str, view: &ClusterView) -> DataRow {
     let name = file.name.as_str();
-    Row {
-        key: file.name.to_string(),
+    let relative = name.strip_prefix(folder).unwrap_or(name);
+    DataRow {
+        key: name.to_owned(),
         cells: vec![
-            Cell::plain(crate::tail::printable(name.strip_prefix(folder).unwrap_or(name))),
-            Cell::figure(file.size as f64, text::bytes(file.size)),
+            Cell::plain(crate::tail::printable(relative)),
+            Cell::number(file.size as f64, text::bytes(file.size)),
             Cell::count(file.version),
             Cell::count(file.versions.into()),
-            copies,
-            Cell::plain(holders.join(" ")),
-            Cell::figure(file.created_ms as f64, text::moment(file.created_ms)),
+            copies(file.holders.len(), file.size, view),
+            Cell::plain(holder_names(file, &view.members).join(" ")),
+            Cell::number(file.created_ms as f64, text::moment(file.created_ms)),
         ],
     }
 }
 
-/// How many copies there are, and whether that is enough for so many live members.
-pub(super) fn copies(holders: usize, size: u64, view: &ClusterView) -> Cell {
+/// The number of copies, coloured by whether that is enough for the number of live members.
+fn copies(holders: usize, size: u64, view: &ClusterView) -> Cell {
     let live = view.members.iter().filter(|member| member.liveness == Liveness::Alive).count();
-    let wanted = COPIES.min(live);
-    let role = match holders {
-        _ if size == 0 => Role::Dim,
-        0 => Role::Bad,
-        some if some < wanted => Role::Warn,
-        _ => Role::Good,
+    let required = COPIES.min(live);
+    let tone = match holders {
+        _ if size == 0 => Tone::Dim,
+        0 => Tone::Bad,
+        some if some < required => Tone::Warn,
+        _ => Tone::Good,
     };
-    Cell { value: Some(holders as f64), ..Cell::state(role, holders.to_string()) }
+    Cell { value: Some(holders as f64), ..Cell::state(tone, holders.to_string()) }
+}
+
+pub(super) fn versions(versions: &[FileVersion]) -> TableContent {
+    let columns = vec![
+        Column::number("VERSION", 0),
+        Column::number("SIZE", 1),
+        Column::text("CREATED UTC", 2),
+        Column::number("EXTENTS", 3),
+        Column::text("DIGEST", 4),
+    ];
+    let rows = versions.iter().map(|version| DataRow {
+        key: version.version.to_string(),
+        cells: vec![
+            Cell::count(version.version),
+            Cell::number(version.size as f64, text::bytes(version.size)),
+            Cell::number(version.created_ms as f64, text::moment(version.created_ms)),
+            Cell::count(version.extents.len() as u64),
+            Cell::with_tone(Tone::Dim, version.digest.to_string()),
+        ],
+    });
+    TableContent::new(columns, rows.collect())
+}
+
+/// The extents of the newest version and their holders.
+pub(super) fn extents(versions: &[FileVersion], view: &ClusterView) -> TableContent {
+    let columns = vec![
+        Column::number("EXTENT", 0),
+        Column::number("SIZE", 2),
+        Column::number("COPIES", 1),
+        Column::text("HOLDERS", 0),
+        Column::text("DIGEST", 3),
+    ];
+    let names = MemberNames::of(view);
+    let extents = versions.first().into_iter().flat_map(|version| &version.extents);
+    let rows = (0..).zip(extents).map(|(number, extent)| extent_row(number, extent, &names, view));
+    TableContent::new(columns, rows.collect())
+}
+
+fn extent_row(number: u64, extent: &PlacedBlob, names: &MemberNames<'_>, view: &ClusterView) -> DataRow {
+    let mut holders: Vec<String> = extent.holders.iter().map(|holder| names.get(holder.node)).collect();
+    holders.sort_by(|a, b| natural(a).cmp(&natural(b)));
+    DataRow {
+        key: number.to_string(),
+        cells: vec![
+            Cell::count(number),
+            Cell::number(extent.blob.size as f64, text::bytes(extent.blob.size)),
+            copies(extent.holders.len(), extent.blob.size, view),
+            Cell::plain(holders.join(" ")),
+            Cell::with_tone(Tone::Dim, extent.blob.digest.to_string()),
+        ],
+    }
 }

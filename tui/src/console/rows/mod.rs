@@ -1,48 +1,51 @@
-//! The rows of the pages, made from the newest view, and only when what they show changed.
+//! The rows of the tables, rebuilt from the newest view only when what they show has changed; and the page as text, for the
+//! clipboard and for files.
 
 mod assignments;
-mod details;
 mod files;
 mod jobs;
 mod members;
 mod models;
 
-use super::state::{Page, State};
-use super::table::{Cell, Content, Made, Row, Table, Window, column};
+use idunno_shared::wire::control::ClusterView;
+
+use super::detail::{Detail, DetailTab, DetailTarget};
+use super::events::Event;
+use super::state::{DetailData, Page, State};
+use super::table::{Cell, Column, DataRow, DataTable, RowWindow, TableContent, TableInputs};
+use super::theme::Tone;
 use crate::answer::text;
 
 pub use jobs::{progress, state as job_state};
 pub use members::liveness;
 
-/// Brings the table that is shown up to date.
+/// Brings the table on screen up to date.
 pub fn refresh(state: &mut State) {
-    if state.reads_log() || (state.page == Page::Overview && state.details.is_empty()) {
+    if state.shows_log() || (state.page == Page::Overview && state.details.is_empty()) {
         return;
     }
+    let page_generation = page_generation(state);
+    let view_generation = state.view_generation;
     let table = state.table_mut();
-    let window = Window::around(table);
-    let made = Made { filter: table.filter.clone(), sort: table.sort, window, ..Made::default() };
-    let made = Made { shown: state.shown, page: generation(state), ..made };
-    if state.table_mut().made.as_ref() == Some(&made) {
+    let inputs = TableInputs {
+        view_generation,
+        page_generation,
+        filter: table.filter.clone(),
+        sort: table.sort,
+        window: RowWindow::around(table),
+    };
+    if table.built_from.as_ref() == Some(&inputs) {
         return;
     }
-    let (content, prefiltered) = content(state, &made.window);
-    let table: &mut Table = state.table_mut();
-    table.fill(content.0, content.1, prefiltered);
-    table.made = Some(made);
+    let content = content(state, &inputs.window);
+    let table = state.table_mut();
+    table.fill(content);
+    table.built_from = Some(inputs);
     state.dirty = true;
 }
 
-/// The table that is shown with the cells of all its rows.
-pub fn whole(state: &State) -> Table {
-    let mut table = state.table().cloned().unwrap_or_default();
-    let (content, prefiltered) = content(state, &Window::ALL);
-    table.fill(content.0, content.1, prefiltered);
-    table
-}
-
-/// Counts what a table shows beside the view.
-fn generation(state: &State) -> u64 {
+/// The generation of what the table shows beside the view.
+fn page_generation(state: &State) -> u64 {
     match state.details.last() {
         Some(detail) => detail.generation,
         None if state.page == Page::Files => state.files.generation,
@@ -51,34 +54,103 @@ fn generation(state: &State) -> u64 {
     }
 }
 
-/// What the table shows, and whether the filter has been applied elsewhere.
-fn content(state: &State, window: &Window) -> (Content, bool) {
+fn content(state: &State, window: &RowWindow) -> TableContent {
     if state.page == Page::Events && state.details.is_empty() {
-        return (events(state), false);
+        return events(state);
     }
-    let Some(view) = &state.view else { return (Content::default(), false) };
+    let Some(view) = &state.view else { return TableContent::default() };
     if let Some(detail) = state.details.last() {
-        return (details::content(detail, view), false);
+        return detail_content(detail, view);
     }
     match state.page {
-        Page::Members => (members::content(view, &state.history, window), false),
-        Page::Jobs => (jobs::content(view), false),
-        Page::Assignments => (assignments::content(view, &state.history, window), false),
-        Page::Files => (files::content(&state.files, view), true),
-        Page::Models => (models::content(view), false),
-        Page::Overview | Page::Logs | Page::Events => (Content::default(), false),
+        Page::Members => members::content(view, &state.rates, window),
+        Page::Jobs => jobs::content(view),
+        Page::Assignments => assignments::content(view, &state.rates, window),
+        Page::Files => files::content(&state.files, view),
+        Page::Models => models::content(view),
+        Page::Overview | Page::Logs | Page::Events => TableContent::default(),
     }
 }
 
-fn events(state: &State) -> Content {
-    let columns = vec![column("TIME UTC", false, 0), column("KIND", false, 0), column("WHAT", false, 0)];
-    let row = |event: &super::events::Event| Row {
+fn detail_content(detail: &Detail, view: &ClusterView) -> TableContent {
+    match (&detail.target, &detail.data) {
+        (DetailTarget::Job(id), _) if detail.tab == DetailTab::JobMembers => {
+            assignments::job_members(*id, view)
+        }
+        (DetailTarget::Member { id, .. }, _) if detail.tab == DetailTab::MemberModels => {
+            models::member_models(*id, view)
+        }
+        (_, Some(DetailData::Versions(versions))) if detail.tab == DetailTab::FileVersions => {
+            files::versions(versions)
+        }
+        (_, Some(DetailData::Versions(versions))) => files::extents(versions, view),
+        (_, Some(DetailData::DeadLetters(dead_letters))) => jobs::dead_letters(dead_letters, view),
+        (_, Some(DetailData::Files(stored))) => files::stored(stored, view),
+        (_, Some(DetailData::Leases(leases))) => assignments::batches(leases),
+        (_, Some(DetailData::Lines(lines))) => text_lines(lines),
+        (_, None) => TableContent::default(),
+    }
+}
+
+fn events(state: &State) -> TableContent {
+    let columns = vec![Column::text("TIME UTC", 0), Column::text("KIND", 0), Column::text("EVENT", 0)];
+    TableContent::new(columns, state.events.list.iter().rev().map(event_row).collect())
+}
+
+fn event_row(event: &Event) -> DataRow {
+    DataRow {
         key: event.number.to_string(),
         cells: vec![
-            Cell::figure(event.number as f64, text::clock(event.at_ms)),
+            Cell::number(event.number as f64, text::clock(event.at_ms)),
             Cell::plain(event.kind),
-            Cell::state(event.role, event.text.clone()),
+            Cell::state(event.tone, event.text.clone()),
         ],
-    };
-    (columns, state.events.list.iter().rev().map(row).collect())
+    }
+}
+
+fn text_lines(lines: &[String]) -> TableContent {
+    let rows = (1..).zip(lines).map(|(number, line): (usize, _)| DataRow {
+        key: number.to_string(),
+        cells: vec![
+            Cell::with_tone(Tone::Dim, format!("{number:>4}")),
+            Cell::plain(crate::tail::printable(line)),
+        ],
+    });
+    TableContent::new(vec![Column::number("", 0), Column::text("TEXT", 0)], rows.collect())
+}
+
+/// The selected row, its cells separated by tabs.
+pub fn selected_row_as_text(state: &State) -> Option<String> {
+    let table = state.table()?;
+    let key = table.cursor.key.as_ref()?;
+    let row = table.rows.iter().find(|row| row.key == *key)?;
+    let cells: Vec<&str> = row.cells.iter().map(|cell| cell.text.trim()).collect();
+    Some(cells.join("\t"))
+}
+
+/// The page as text: all lines of the log that are kept, or all rows of the table.
+pub fn page_as_text(state: &State) -> String {
+    if state.shows_log() {
+        return state.log.text();
+    }
+    if state.page == Page::Overview && state.details.is_empty() {
+        return state.view.as_ref().map(crate::execute::status::summary).unwrap_or_default() + "\n";
+    }
+    // The table on screen has cells for its visible rows only.
+    let mut table = state.table().cloned().unwrap_or_default();
+    table.fill(content(state, &RowWindow::ALL));
+    table_as_text(&table)
+}
+
+fn table_as_text(table: &DataTable) -> String {
+    let titles: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| format!("{}{}", if column.right { ">" } else { "" }, column.title.replace(' ', "_")))
+        .collect();
+    let mut text = crate::answer::table::Table::new(&titles.join(" "));
+    for row in &table.rows {
+        text.push(row.cells.iter().map(|cell| cell.text.trim().to_owned()).collect());
+    }
+    text.render() + "\n"
 }

@@ -1,105 +1,127 @@
-//! The rows of the models page: the state of each model, in the cluster and on each VM.
+//! Models: the models page with their state on each member, and the models of one member.
 
+use idunno_shared::ids::NodeId;
 use idunno_shared::wire::control::{ClusterView, ModelView};
 use idunno_shared::wire::jobs::ModelState;
 
-use super::super::table::{Cell, Column, Content, Row, column};
-use super::super::theme::Role;
-use super::members;
+use super::members::{self, MemberNames};
 use crate::answer::text;
-use crate::execute::{members::natural, models::model_summary};
+use crate::console::table::{Cell, Column, DataRow, TableContent};
+use crate::console::theme::Tone;
+use crate::execute::members::natural;
+use crate::execute::models::model_summary;
 
-/// Up to so many workers have a column each.
+/// Above this many workers none has a column.
 const COLUMNS_MAX: usize = 12;
 
-pub(super) fn content(view: &ClusterView) -> Content {
+pub(super) fn content(view: &ClusterView) -> TableContent {
     let mut columns = vec![
-        column("MODEL", false, 0),
-        column("STATE", false, 1),
-        column("READY", true, 2),
-        column("VERSION", false, 30),
-        // Why one failed is read before what another measured.
-        column("LAST TRAINING", false, if view.models.iter().any(failed) { 2 } else { 31 }),
+        Column::text("MODEL", 0),
+        Column::text("STATE", 1),
+        Column::number("READY", 2),
+        Column::text("VERSION", 30),
+        // The reason of a failure matters more than the metrics of a success.
+        Column::text("LAST TRAINING", if view.models.iter().any(has_failed) { 2 } else { 31 }),
     ];
-    let names = members::names(view);
-    let mut workers: Vec<_> = view.workers.iter().map(|worker| worker.node).collect();
-    workers.sort_by_cached_key(|node| natural(names.get(node).copied().unwrap_or_default()));
-    if workers.len() > COLUMNS_MAX {
-        workers.clear();
-    }
-    columns.extend(workers.iter().enumerate().map(|(place, node)| Column {
-        title: names.get(node).map_or_else(|| node.to_string(), |name| name.to_uppercase()),
-        right: false,
-        rank: u8::try_from(place + 3).unwrap_or(u8::MAX),
-    }));
-    let row = |model: &ModelView| {
-        let mut cells = vec![
-            Cell::plain(model.model.to_string()),
-            summary(model),
-            ready(model, view.workers.len()),
-            Cell::of(Role::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
-            last_training(model),
-        ];
-        cells.extend(workers.iter().map(|node| {
-            let state = model.workers.iter().find(|(worker, _)| worker == node);
-            let progress = model.progress.iter().find(|(worker, _)| worker == node);
-            match (state, progress) {
-                (Some((_, ModelState::Training)), Some((_, progress))) => {
-                    Cell::state(Role::Warn, format!("training {} %", progress.permille / 10))
-                }
-                (Some((_, state)), _) => at_worker(state),
-                (None, _) => Cell::of(Role::Dim, "-"),
-            }
-        }));
-        Row { key: model.model.to_string(), cells }
+    let names = MemberNames::of(view);
+    let mut workers: Vec<NodeId> = if view.workers.len() <= COLUMNS_MAX {
+        view.workers.iter().map(|worker| worker.node).collect()
+    } else {
+        Vec::new()
     };
-    (columns, view.models.iter().map(row).collect())
+    workers.sort_by(|a, b| natural(&names.get(*a)).cmp(&natural(&names.get(*b))));
+    columns
+        .extend((3..).zip(&workers).map(|(rank, node)| Column::text(names.get(*node).to_uppercase(), rank)));
+    let rows = view.models.iter().map(|model| row(model, &workers, view.workers.len()));
+    TableContent::new(columns, rows.collect())
 }
 
-/// At how many workers it is ready, and at how many it failed.
+fn row(model: &ModelView, workers: &[NodeId], all_workers: usize) -> DataRow {
+    let mut cells = vec![
+        Cell::plain(model.model.to_string()),
+        summary(model),
+        ready(model, all_workers),
+        Cell::with_tone(Tone::Dim, model.version.as_ref().map_or_else(|| String::from("-"), text::short)),
+        last_training(model),
+    ];
+    cells.extend(workers.iter().map(|node| state_on_worker(model, *node)));
+    DataRow { key: model.model.to_string(), cells }
+}
+
+fn state_on_worker(model: &ModelView, node: NodeId) -> Cell {
+    let state = model.workers.iter().find(|(worker, _)| *worker == node);
+    let progress = model.progress.iter().find(|(worker, _)| *worker == node);
+    match (state, progress) {
+        (Some((_, ModelState::Training)), Some((_, progress))) => {
+            Cell::state(Tone::Warn, format!("training {} %", progress.permille / 10))
+        }
+        (Some((_, state)), _) => Cell::state(state_tone(state), text::model_state(state).0),
+        (None, _) => Cell::dash(),
+    }
+}
+
+const fn state_tone(state: &ModelState) -> Tone {
+    match state {
+        ModelState::Training | ModelState::Loading => Tone::Warn,
+        ModelState::Ready(_) => Tone::Good,
+        ModelState::Failed(_) => Tone::Bad,
+    }
+}
+
+/// On how many workers the model is ready, and on how many it failed.
 fn ready(model: &ModelView, workers: usize) -> Cell {
-    let count = |wanted: fn(&ModelState) -> bool| model.workers.iter().filter(|(_, it)| wanted(it)).count();
-    let ready = count(|state| matches!(state, ModelState::Ready(_)));
-    let failed = count(|state| matches!(state, ModelState::Failed(_)));
-    let (role, note) =
-        if failed > 0 { (Role::Bad, format!(", {failed} failed")) } else { (Role::Plain, String::new()) };
-    Cell { role, ..Cell::figure(ready as f64, format!("{ready} of {workers}{note}")) }
+    let ready = model.workers.iter().filter(|(_, state)| matches!(state, ModelState::Ready(_))).count();
+    let failed = model.workers.iter().filter(|(_, state)| matches!(state, ModelState::Failed(_))).count();
+    let (tone, note) =
+        if failed > 0 { (Tone::Bad, format!(", {failed} failed")) } else { (Tone::Plain, String::new()) };
+    Cell { tone, ..Cell::number(ready as f64, format!("{ready} of {workers}{note}")) }
 }
 
-/// Whether the last training failed, and no other runs.
-fn failed(model: &ModelView) -> bool {
+/// Whether the last training failed and none is running.
+fn has_failed(model: &ModelView) -> bool {
     model.failure.is_some() && !model.training
 }
 
-/// Why the last training failed, or what it measured.
+/// Why the last training failed, or the metrics that it reported.
 fn last_training(model: &ModelView) -> Cell {
-    if let Some(reason) = model.failure.as_ref().filter(|_| failed(model)) {
-        return Cell::of(Role::Bad, crate::tail::printable(reason));
+    if let Some(reason) = model.failure.as_ref().filter(|_| has_failed(model)) {
+        return Cell::with_tone(Tone::Bad, crate::tail::printable(reason));
     }
     let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    Cell::of(Role::Dim, if metrics.is_empty() { String::from("-") } else { metrics.join(", ") })
+    Cell::with_tone(Tone::Dim, if metrics.is_empty() { String::from("-") } else { metrics.join(", ") })
 }
 
 fn summary(model: &ModelView) -> Cell {
-    let role = match (&model.failure, model.training, &model.version) {
-        (_, true, _) => Role::Warn,
-        (Some(_), ..) => Role::Bad,
-        (None, false, Some(_)) => Role::Good,
-        (None, false, None) => Role::Dim,
-    };
-    let word = match role {
-        Role::Bad => String::from("failed"),
-        Role::Good => String::from("trained"),
-        _ => model_summary(model),
-    };
-    Cell::state(role, word)
+    match (&model.failure, model.training, &model.version) {
+        (_, true, _) => Cell::state(Tone::Warn, model_summary(model)),
+        (Some(_), ..) => Cell::state(Tone::Bad, "failed"),
+        (None, false, Some(_)) => Cell::state(Tone::Good, "trained"),
+        (None, false, None) => Cell::state(Tone::Dim, model_summary(model)),
+    }
 }
 
-fn at_worker(state: &ModelState) -> Cell {
-    let role = match state {
-        ModelState::Training | ModelState::Loading => Role::Warn,
-        ModelState::Ready(_) => Role::Good,
-        ModelState::Failed(_) => Role::Bad,
+/// A member's model server and the models on it.
+pub(super) fn member_models(node: NodeId, view: &ClusterView) -> TableContent {
+    let columns = vec![Column::text("MODEL", 0), Column::text("STATE", 0), Column::text("REASON", 1)];
+    let Some(worker) = view.workers.iter().find(|worker| worker.node == node) else {
+        return TableContent::new(columns, Vec::new());
     };
-    Cell::state(role, text::model_state(state).0)
+    let mut rows = vec![DataRow {
+        key: String::from("model server"),
+        cells: vec![
+            Cell::with_tone(Tone::Title, "model server"),
+            members::server(&worker.server),
+            Cell::default(),
+        ],
+    }];
+    rows.extend(worker.models.iter().map(|(model, state)| {
+        let (word, reason) = text::model_state(state);
+        let cells = vec![
+            Cell::plain(model.to_string()),
+            Cell::state(state_tone(state), word),
+            Cell::plain(reason.unwrap_or("")),
+        ];
+        DataRow { key: model.to_string(), cells }
+    }));
+    TableContent::new(columns, rows)
 }

@@ -1,4 +1,4 @@
-//! What lies over the page: results, help and questions.
+//! Overlays: results, help and confirmation dialogs.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use idunno_shared::ids::JobId;
@@ -12,7 +12,7 @@ use crate::console::state::{Effect, Mode, Msg, State};
 use crate::console::update::update;
 
 #[test]
-fn destruction_asks_first_and_an_eager_key_does_not_count() {
+fn disruptive_commands_ask_first_and_keys_typed_ahead_are_ignored() {
     let mut state = live();
     press(&mut state, KeyCode::Char(':'));
     assert_eq!(enter(&mut state, "stop-job job-1"), []);
@@ -27,7 +27,10 @@ fn destruction_asks_first_and_an_eager_key_does_not_count() {
     let mut state = live();
     press(&mut state, KeyCode::Char(':'));
     enter(&mut state, "delete a.txt");
-    shows(&screen(&state, 100, 20, 2000), &["sure?", "Type a.txt"]);
+    shows(
+        &screen(&state, 100, 20, 2000),
+        &["confirm", "permanently deletes every version of a.txt", "Type a.txt"],
+    );
     assert_eq!(late(&mut state, KeyCode::Enter), []);
     for c in "a.txt".chars() {
         late(&mut state, KeyCode::Char(c));
@@ -36,30 +39,7 @@ fn destruction_asks_first_and_an_eager_key_does_not_count() {
 }
 
 #[test]
-fn a_models_name_is_bound_to_its_job_before_the_question() {
-    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
-    let mut state = live();
-    state.view.as_mut().unwrap().jobs[1].state = JobState::Done;
-    press(&mut state, KeyCode::Char(':'));
-    enter(&mut state, "cancel-job squeezenet1.1");
-    shows(
-        &screen(&state, 100, 20, 2000),
-        &["squeezenet1.1 stands for job-1 (over test-data, running)", "Type job-1"],
-    );
-    for c in "job-1".chars() {
-        late(&mut state, KeyCode::Char(c));
-    }
-    let cancel = Verb::CancelJob { job: JobRef::Id(JobId(1)) };
-    assert_eq!(late(&mut state, KeyCode::Enter), [Effect::Run(1, Box::new(cancel))]);
-
-    let mut state = live();
-    press(&mut state, KeyCode::Char(':'));
-    assert_eq!(enter(&mut state, "stop-job squeezenet1.1"), []);
-    shows(&screen(&state, 150, 20, 2000), &["squeezenet1.1 could mean job-1", "say job-1 or job-2"]);
-}
-
-#[test]
-fn the_last_line_of_what_is_long_can_be_reached_and_left() {
+fn long_results_and_help_scroll_to_their_last_line_and_back() {
     for height in [8, 9, 20, 40] {
         let see = |state: &State| screen(state, 100, height, 3000);
         let mut state = live();
@@ -75,7 +55,7 @@ fn the_last_line_of_what_is_long_can_be_reached_and_left() {
         press(&mut state, KeyCode::Down);
         press(&mut state, KeyCode::Down);
         shows(&see(&state), &["line-500."]);
-        // A larger screen shows more above, and nothing beyond the end.
+        // A larger screen shows more lines above, and nothing beyond the end.
         shows(&screen(&state, 100, 50, 3000), &["line-500.", "line-460."]);
 
         press(&mut state, KeyCode::Esc);
@@ -89,23 +69,23 @@ fn the_last_line_of_what_is_long_can_be_reached_and_left() {
 }
 
 #[test]
-fn an_order_to_a_member_says_whom_it_hits_and_goes_to_no_other() {
+fn a_command_to_a_member_names_the_member_and_goes_to_no_other() {
     let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
     let mut state = live();
     press(&mut state, KeyCode::Char(':'));
     assert_eq!(enter(&mut state, "leave"), []);
-    assert!(matches!(state.mode, Mode::Line { .. }), "{:?}", state.mode);
+    assert!(matches!(state.mode, Mode::Line(_)), "{:?}", state.mode);
     shows(&screen(&state, 100, 20, 2000), &["name the member: --member NAME"]);
 
     for (text, target) in [
         ("leave --member m2", "member m2 at 127.0.0.1:7402"),
         ("leave --member 127.0.0.1:7401", "member m1 at 127.0.0.1:7401"),
-        ("leave --member m77", "member m77, which is in no list"),
+        ("leave --member m77", "member m77, not in the membership list"),
     ] {
         let mut state = live();
         press(&mut state, KeyCode::Char(':'));
         assert_eq!(enter(&mut state, text), []);
-        shows(&screen(&state, 100, 20, 2000), &["sure?", text, target]);
+        shows(&screen(&state, 100, 20, 2000), &["confirm", text, target]);
     }
 
     let mut state = live();

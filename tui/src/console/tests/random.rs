@@ -1,15 +1,15 @@
-//! The update function under random messages: whatever comes in whatever order, what must hold holds.
+//! The update function under random messages: its invariants hold for any order.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::control::ClusterView;
 use proptest::prelude::*;
 
-use super::busy::busy;
-use super::{entry, fixture};
+use super::fixtures::{busy_cluster, entry, fixture};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::registry::Danger;
-use crate::console::state::{Effect, Facts, Mode, Msg, NetEvent, Page, State};
+use crate::console::queries::QueryError;
+use crate::console::state::{DetailData, Effect, FilesPage, Mode, Msg, NetEvent, Page, State};
 use crate::console::update::update;
 use crate::tail::LogLine;
 
@@ -65,14 +65,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(Step::Lost),
         1 => Just(Step::Log),
         2 => any::<bool>().prop_map(Step::Answer),
-        1 => (1..5_u64, any::<bool>()).prop_map(|(id, well)| Step::Finish(id, well)),
+        1 => (1..5_u64, any::<bool>()).prop_map(|(id, succeeds)| Step::Finish(id, succeeds)),
         1 => (1..131_u16, 1..41_u16).prop_map(|(width, height)| Step::Size(width, height)),
         1 => (0..9000_u64).prop_map(Step::Tick),
     ];
     prop::collection::vec(step, 1..120)
 }
 
-/// The messages of a step.
 fn messages(step: &Step, state: &State) -> Vec<Msg> {
     let key = |code, control| {
         let modifiers = if control { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
@@ -93,49 +92,64 @@ fn messages(step: &Step, state: &State) -> Vec<Msg> {
             let mut view = ClusterView { term: Term(*term), coordinator: NodeId(*term), ..fixture() };
             view.members.truncate(*members);
             view.jobs.truncate(*members);
-            (view.at_ms, view.revision) = (term * 1000, *term);
+            view.at_ms = term * 1000;
+            view.revision = *term;
             vec![Msg::Net(NetEvent::View(Box::new(view)))]
         }
-        Step::Lost(answered) => {
+        Step::Lost(member_reachable) => {
             let reason = String::from("gone");
-            vec![Msg::Net(NetEvent::Waiting { wait_ms: 10, attempt: 1, reason, answered: *answered })]
+            vec![Msg::Net(NetEvent::Waiting {
+                wait_ms: 10,
+                attempt: 1,
+                reason,
+                member_reachable: *member_reachable,
+            })]
         }
         Step::Log => {
             vec![Msg::Log(vec![LogLine { source: "m1".into(), text: "2026 WARN 漢字".into() }; 3])]
         }
-        Step::Answer(well) => {
-            let files = state.files.asked.clone().map(|query| {
+        Step::Answer(succeeds) => {
+            let files = state.files.in_flight.clone().map(|query| {
                 Msg::Files(
                     query,
-                    if *well { Ok((vec![entry("a"), entry("b")], true)) } else { Err("no".into()) },
+                    if *succeeds {
+                        Ok(FilesPage { entries: vec![entry("a"), entry("b")], more: true })
+                    } else {
+                        Err(QueryError::TooLarge)
+                    },
                 )
             });
-            let asked = state.details.last().and_then(|detail| detail.asked.clone());
-            let seen = asked.map(|question| {
-                Msg::Seen(question, if *well { Ok(Facts::Lines(vec!["x".into()])) } else { Err("no".into()) })
+            let query = state.details.last().and_then(|detail| detail.in_flight.clone());
+            let detail = query.map(|query| {
+                let lines = || DetailData::Lines(vec!["x".into()]);
+                Msg::Detail(query, if *succeeds { Ok(lines()) } else { Err(QueryError::TooLarge) })
             });
-            files.into_iter().chain(seen).collect()
+            files.into_iter().chain(detail).collect()
         }
-        Step::Finish(id, well) => {
+        Step::Finish(id, succeeds) => {
             let failure = Failure::new(Exit::Unreachable, "nobody");
-            vec![Msg::Finished(*id, if *well { Ok(Answer::new(1.into(), "1\n2")) } else { Err(failure) })]
+            vec![Msg::Finished(*id, if *succeeds { Ok(Answer::new(1.into(), "1\n2")) } else { Err(failure) })]
         }
         Step::Size(width, height) => vec![Msg::Resized(*width, *height)],
         Step::Tick(_) => vec![Msg::Tick],
     }
 }
 
-fn check(state: &State, effects: &[Effect], asked: bool) {
+fn check(state: &State, effects: &[Effect], confirmed: bool) {
     if let Some(table) = state.table()
         && table.cursor.key.is_some()
     {
         assert!(table.cursor.line < table.rows.len().max(1), "{:?}", table.cursor);
     }
-    assert!(state.operations.len() <= 1000 && state.events.list.len() <= 1000 && state.given.len() <= 100);
+    assert!(
+        state.operations.len() <= 1000
+            && state.events.list.len() <= 1000
+            && state.command_history.len() <= 100
+    );
     for effect in effects {
         if let Effect::Run(_, verb) = effect {
             assert!(!(state.read_only && verb.changes()), "{verb:?} in read-only mode");
-            assert!(asked || verb.danger().0 == Danger::None, "{verb:?} was not asked about");
+            assert!(confirmed || verb.danger().0 == Danger::None, "{verb:?} was not confirmed");
         }
     }
 }
@@ -144,20 +158,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_that_happens_breaks_the_console(steps in steps(), read_only in any::<bool>(), page in 0..8_usize) {
-        let mut state = busy(Page::ALL[page]);
+    fn invariants_hold_under_random_messages(steps in steps(), read_only in any::<bool>(), page in 0..8_usize) {
+        let mut state = busy_cluster(Page::ALL[page]);
         state.read_only = read_only;
         let mut now_ms = 60_000;
         for (number, step) in steps.iter().enumerate() {
             for msg in messages(step, &state) {
                 now_ms += if let Step::Tick(ms) = step { *ms } else { 200 };
-                let asked = matches!(state.mode, Mode::Confirm(_));
+                let in_dialog = matches!(state.mode, Mode::Confirm(_));
                 let effects = update(&mut state, msg, now_ms);
-                check(&state, &effects, asked);
+                check(&state, &effects, in_dialog);
             }
             if number % 8 == 0 {
-                let (width, height) = state.size;
-                super::screen(&state, width, height, now_ms);
+                super::screen(&state, state.size.width, state.size.height, now_ms);
             }
         }
     }

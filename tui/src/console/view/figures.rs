@@ -1,29 +1,29 @@
-//! The cluster in a line of figures, and its verdict.
+//! The cluster in one line of figures, and its health.
 
 use idunno_shared::wire::control::{ClusterView, JobState, JobView, Liveness, LogRole};
 use idunno_shared::wire::jobs::ServerState;
 use ratatui::text::Span;
 
 use crate::answer::text;
-use crate::console::theme::{Role, Theme};
+use crate::console::theme::{Theme, Tone};
 use crate::execute::status::census;
 
-/// A figure that is of interest when it is not nothing.
-fn tell(theme: Theme, count: usize, word: &str, role: Role) -> Span<'static> {
-    let role = if count > 0 { role } else { Role::Dim };
-    Span::styled(format!("{count} {word} "), theme.style(role))
+/// A count that is dimmed at zero.
+fn counted(theme: Theme, count: usize, word: &str, tone: Tone) -> Span<'static> {
+    let tone = if count > 0 { tone } else { Tone::Dim };
+    Span::styled(format!("{count} {word} "), theme.style(tone))
 }
 
 /// Members by state.
 pub(super) fn members(view: &ClusterView, theme: Theme) -> Vec<Span<'static>> {
     let [up, suspect, dead, left] = census(view);
     let mut spans = vec![
-        tell(theme, up, "up", Role::Good),
-        tell(theme, suspect, "suspect", Role::Warn),
-        tell(theme, dead, "dead", Role::Bad),
+        counted(theme, up, "up", Tone::Good),
+        counted(theme, suspect, "suspect", Tone::Warn),
+        counted(theme, dead, "dead", Tone::Bad),
     ];
     if left > 0 {
-        spans.push(tell(theme, left, "left", Role::Plain));
+        spans.push(counted(theme, left, "left", Tone::Plain));
     }
     spans
 }
@@ -34,14 +34,15 @@ pub(super) fn line(view: &ClusterView, theme: Theme) -> Vec<Span<'static>> {
     let store = &view.store;
     let mut spans = vec![Span::raw("members ")];
     spans.extend(members(view, theme));
-    for (count, word, role) in
-        [(store.under_replicated, "lack copies", Role::Warn), (store.unavailable, "unavailable", Role::Bad)]
-    {
+    for (count, word, tone) in [
+        (store.under_replicated, "under-replicated", Tone::Warn),
+        (store.unavailable, "unavailable", Tone::Bad),
+    ] {
         if count > 0 {
-            spans.push(Span::styled(format!(" {} {count} {word} ", theme.glyph(role)), theme.style(role)));
+            spans.push(Span::styled(format!(" {} {count} {word} ", theme.glyph(tone)), theme.style(tone)));
         }
     }
-    // What is wrong comes first: a narrow screen cuts the rest.
+    // Problems come first, because a narrow screen cuts off the rest.
     spans.push(Span::raw(format!(" jobs {} running {rate:.1} q/s  files {}", running.len(), store.files)));
     spans
 }
@@ -50,62 +51,74 @@ fn running(view: &ClusterView) -> impl Iterator<Item = &JobView> {
     view.jobs.iter().filter(|job| job.state == JobState::Running)
 }
 
-/// How far the rates of the jobs that run are apart: the widest gap over the largest. None for fewer than two.
-pub(super) fn gap(view: &ClusterView) -> Option<(usize, f64)> {
+/// The spread of the running jobs' rates.
+pub(super) struct FairnessGap {
+    pub(super) jobs: usize,
+    /// The difference of the largest and the smallest rate over the largest.
+    pub(super) share: f64,
+}
+
+/// `None` for fewer than two running jobs.
+pub(super) fn fairness_gap(view: &ClusterView) -> Option<FairnessGap> {
     let rates: Vec<f64> = running(view).map(|job| job.rate_10s_qps).collect();
     let largest = rates.iter().copied().fold(0.0, f64::max);
     let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
-    (rates.len() > 1 && largest > 0.0).then(|| (rates.len(), (largest - least) / largest))
+    (rates.len() > 1 && largest > 0.0)
+        .then(|| FairnessGap { jobs: rates.len(), share: (largest - least) / largest })
 }
 
-/// The voters, and how many of them are up.
-pub(super) fn voters(view: &ClusterView) -> (usize, usize) {
+pub(super) struct Voters {
+    pub(super) up: usize,
+    pub(super) all: usize,
+}
+
+pub(super) fn voters(view: &ClusterView) -> Voters {
     let voters: Vec<_> = view
         .members
         .iter()
         .filter(|member| matches!(member.role, LogRole::Voter | LogRole::Coordinator))
         .collect();
     let up = voters.iter().filter(|member| member.liveness == Liveness::Alive).count();
-    (up, voters.len())
+    Voters { up, all: voters.len() }
 }
 
-/// What is wrong, the worst first; nothing if all is well.
-pub(super) fn verdict(view: &ClusterView) -> (Role, Vec<String>) {
+pub(super) struct Health {
+    pub(super) tone: Tone,
+    /// The worst first; empty if the cluster is healthy.
+    pub(super) problems: Vec<String>,
+}
+
+pub(super) fn health(view: &ClusterView) -> Health {
     let [_, suspect, dead, _] = census(view);
-    let (up, all) = voters(view);
+    let Voters { up, all } = voters(view);
     let store = &view.store;
     let paused = view.jobs.iter().filter(|job| matches!(job.state, JobState::Paused(_))).count();
     let down = view.workers.iter().filter(|worker| matches!(worker.server, ServerState::Down(_))).count();
     let failed = view.models.iter().filter(|model| model.failure.is_some()).count();
-    let named = |count: usize, noun: &str, what: &str| format!("{} {what}", text::count(count as u64, noun));
-    let found = [
-        (
-            store.unavailable > 0,
-            Role::Bad,
-            format!("{} without a live copy", text::count(store.unavailable, "blob")),
-        ),
-        (up * 2 <= all, Role::Bad, format!("{up} of {all} voters up: no majority")),
-        (paused > 0, Role::Bad, named(paused, "job", "paused")),
-        (
-            up * 2 == all + 1 && all > 2,
-            Role::Warn,
-            format!("{up} of {all} voters up: one more loss stops it"),
-        ),
-        (dead > 0, Role::Warn, named(dead, "member", "dead")),
-        (suspect > 0, Role::Warn, named(suspect, "member", "suspect")),
-        (
-            store.under_replicated > 0,
-            Role::Warn,
-            format!("{} short of copies", text::count(store.under_replicated, "blob")),
-        ),
-        (down > 0, Role::Warn, named(down, "model server", "down")),
-        (failed > 0, Role::Warn, named(failed, "training", "failed")),
-    ];
-    let found: Vec<_> = found.into_iter().filter(|(holds, ..)| *holds).collect();
-    let worst = match found.iter().any(|(_, role, _)| *role == Role::Bad) {
-        _ if found.is_empty() => Role::Good,
-        true => Role::Bad,
-        false => Role::Warn,
+    let counted = |count: u64, noun: &str, state: &str| {
+        (count > 0).then(|| format!("{} {state}", text::count(count, noun)))
     };
-    (worst, found.into_iter().map(|(_, _, text)| text).collect())
+    let critical = [
+        counted(store.unavailable, "blob", "unavailable"),
+        (up * 2 <= all).then(|| format!("{up} of {all} voters up: no majority")),
+        counted(paused as u64, "job", "paused"),
+    ];
+    let degraded = [
+        (up * 2 == all + 1 && all > 2)
+            .then(|| format!("{up} of {all} voters up: one more failure loses the majority")),
+        counted(dead as u64, "member", "dead"),
+        counted(suspect as u64, "member", "suspect"),
+        counted(store.under_replicated, "blob", "under-replicated"),
+        counted(down as u64, "model server", "down"),
+        counted(failed as u64, "training", "failed"),
+    ];
+    let mut problems: Vec<String> = critical.into_iter().flatten().collect();
+    let is_critical = !problems.is_empty();
+    problems.extend(degraded.into_iter().flatten());
+    let tone = match problems.is_empty() {
+        true => Tone::Good,
+        false if is_critical => Tone::Bad,
+        false => Tone::Warn,
+    };
+    Health { tone, problems }
 }

@@ -1,10 +1,11 @@
 //! Draws a state. Pure: the same state, size and moment give the same screen.
 
 mod chrome;
-mod detail_tab;
-mod dialogs;
+mod detail;
+mod dialog;
 mod figures;
 mod help;
+pub mod layout;
 mod log;
 mod overlay;
 mod overview;
@@ -16,8 +17,8 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::{HEIGHT_MIN, WIDTH_MIN, parts};
 use super::state::{Mode, Page, State};
+use layout::{HEIGHT_MIN, WIDTH_MIN, screen_layout};
 
 pub use chrome::tab_text;
 pub use help::help_lines;
@@ -30,32 +31,34 @@ pub fn view(state: &State, frame: &mut Frame<'_>, now_ms: u64) {
         too_small(frame, area);
         return;
     }
-    let parts = parts(area);
-    chrome::header(state, frame, parts.header, now_ms);
-    chrome::tabs(state, frame, parts.tabs);
-    body(state, frame, parts.body);
-    let live_anyway = state.reads_log() || (state.page == Page::Events && state.details.is_empty());
-    if !state.is_current(now_ms) && state.view.is_some() && !live_anyway {
-        // Old, and shown as such; the header says how old.
-        frame.buffer_mut().set_style(parts.body, Style::new().add_modifier(Modifier::DIM));
+    let layout = screen_layout(area);
+    chrome::header(state, frame, layout.header, now_ms);
+    chrome::tabs(state, frame, layout.tabs);
+    body(state, frame, layout.body);
+    let is_own_data = state.shows_log() || (state.page == Page::Events && state.details.is_empty());
+    if !state.is_current(now_ms) && state.view.is_some() && !is_own_data {
+        // Old data is dimmed; the header shows its age.
+        frame.buffer_mut().set_style(layout.body, Style::new().add_modifier(Modifier::DIM));
     }
     match &state.mode {
-        Mode::Help { input, line } => help::draw(state, input, *line, frame, parts.body),
-        Mode::Palette { input, chosen } => help::palette(state, input, *chosen, frame, parts.body),
-        Mode::Pane(pane) => overlay::pane(state, *pane, frame, parts.body, now_ms),
-        Mode::Confirm(confirm) => dialogs::confirm(state, confirm, frame, parts.body, now_ms),
-        Mode::Form(form) => dialogs::form(state, form, frame, parts.body),
-        Mode::Line { offers, .. } if !offers.is_empty() => overlay::offers(state, offers, frame, parts.body),
-        Mode::Line { input, .. } => overlay::typed_help(state, &input.text(), frame, parts.body),
-        Mode::Page if !state.pressed.is_empty() => overlay::following(state, frame, parts.body),
+        Mode::Help { input, line } => help::draw(state, input, *line, frame, layout.body),
+        Mode::Palette { input, selected } => help::palette(state, input, *selected, frame, layout.body),
+        Mode::Result(pane) => overlay::result(state, *pane, frame, layout.body, now_ms),
+        Mode::Confirm(confirm) => dialog::confirm(state, confirm, frame, layout.body, now_ms),
+        Mode::Form(form) => dialog::form(state, form, frame, layout.body),
+        Mode::Line(line) if line.completions.is_empty() => {
+            overlay::command_help(state, line.input.text(), frame, layout.body);
+        }
+        Mode::Line(line) => overlay::completions(state, &line.completions, frame, layout.body),
+        Mode::Page if !state.pending_keys.is_empty() => overlay::key_menu(state, frame, layout.body),
         Mode::Page | Mode::Filter { .. } => {}
     }
-    chrome::status(state, frame, parts.status);
+    chrome::status(state, frame, layout.status);
 }
 
 fn body(state: &State, frame: &mut Frame<'_>, area: Rect) {
     if let Some(detail) = state.details.last() {
-        detail_tab::draw(state, detail, frame, area);
+        detail::draw(state, detail, frame, area);
         return;
     }
     match state.page {
@@ -65,10 +68,10 @@ fn body(state: &State, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-/// Where the table that is shown stands, its titles first.
+/// The area of the table on screen, column titles included.
 pub fn table_area(state: &State, body: Rect) -> Option<Rect> {
     match state.details.last() {
-        Some(detail) => Some(detail_tab::areas(detail, body).1),
+        Some(detail) => Some(detail::areas(detail, body).table),
         None if matches!(state.page, Page::Overview | Page::Logs) => None,
         None => Some(body),
     }

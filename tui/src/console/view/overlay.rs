@@ -1,21 +1,26 @@
-//! What lies over the page: results, completions, what keys may follow.
+//! Overlays: results, completions, and the menu of keys that may follow.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
+use super::layout::bottom;
 use super::table::cut;
 use crate::answer::text;
-use crate::console::registry::{Does, Item, items};
-use crate::console::state::{Pane, State};
-use crate::console::theme::{Role, Theme};
+use crate::command::registry::Danger;
+use crate::console::registry::{Item, ItemKind, items};
+use crate::console::state::{ResultPane, State, TransferProgress};
+use crate::console::theme::{Theme, Tone};
 
-/// Commands that are shown below what they begin with.
-const BEGUN_MAX: usize = 8;
-/// From this width on a column of the menu has room for what a key means.
-const MEANING_MIN: usize = 50;
+/// Commands that are listed above an incomplete one.
+const MATCHES_MAX: usize = 8;
+/// From this width on a column of the key menu has room for help.
+const HELP_MIN: usize = 50;
+/// Completions that are listed.
+const COMPLETIONS_MAX: usize = 12;
 
 pub(super) fn framed(
     title: String,
@@ -25,16 +30,16 @@ pub(super) fn framed(
     frame: &mut Frame<'_>,
     area: Rect,
 ) {
-    let border = if theme.unicode { ratatui::symbols::border::ROUNDED } else { ASCII };
+    let border = if theme.unicode { border::ROUNDED } else { ASCII };
     let block = Block::bordered()
         .border_set(border)
-        .border_style(theme.style(Role::Dim))
-        .title(Span::styled(title, theme.style(Role::Title)));
+        .border_style(theme.style(Tone::Dim))
+        .title(Span::styled(title, theme.style(Tone::Title)));
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines).scroll((0, column)).block(block), area);
 }
 
-const ASCII: ratatui::symbols::border::Set<'static> = ratatui::symbols::border::Set {
+const ASCII: border::Set<'static> = border::Set {
     top_left: "+",
     top_right: "+",
     bottom_left: "+",
@@ -45,7 +50,7 @@ const ASCII: ratatui::symbols::border::Set<'static> = ratatui::symbols::border::
     horizontal_bottom: "-",
 };
 
-pub(super) fn pane(state: &State, pane: Pane, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
+pub(super) fn result(state: &State, pane: ResultPane, frame: &mut Frame<'_>, area: Rect, now_ms: u64) {
     let theme = state.theme;
     let Some(operation) = state.operations.iter().find(|operation| operation.id == pane.operation) else {
         return;
@@ -54,130 +59,153 @@ pub(super) fn pane(state: &State, pane: Pane, frame: &mut Frame<'_>, area: Rect,
     let (title, lines) = match &operation.result {
         None => {
             let seconds = text::seconds(now_ms.saturating_sub(operation.started_ms) as f64 / 1000.0);
-            let (files, bytes) = operation.progress;
-            let done = format!(": {files} done, {}", text::bytes(bytes));
-            let line = format!("pending for {seconds}{}", if files + bytes > 0 { &done } else { "" });
+            let TransferProgress { files, bytes } = operation.progress;
+            let transferred = if files + bytes > 0 {
+                format!(": {}, {}", text::count(files, "file"), text::bytes(bytes))
+            } else {
+                String::new()
+            };
             let key = state.keymap.hint("last-result").unwrap_or_default();
-            let hint =
-                Line::styled(format!("Esc leaves it running; {key} shows it again"), theme.style(Role::Dim));
-            (format!(" {} ", operation.title), vec![Line::raw(line), hint])
+            let hint = format!("Esc keeps it running in the background; {key} shows it again");
+            let lines = vec![
+                Line::raw(format!("pending for {seconds}{transferred}")),
+                Line::styled(hint, theme.style(Tone::Dim)),
+            ];
+            (format!(" {} ", operation.title), lines)
         }
-        Some(shown) => {
-            let first = pane.line.min(shown.lines.len().saturating_sub(inside));
+        Some(result) => {
+            let first = pane.line.min(result.lines.len().saturating_sub(inside));
             let lines =
-                shown.lines[first..].iter().take(inside).map(|line| Line::raw(line.as_str())).collect();
-            let role = shown.outcome.role();
-            (format!(" {} {}: {} ", theme.glyph(role), shown.outcome.word(), operation.title), lines)
+                result.lines[first..].iter().take(inside).map(|line| Line::raw(line.as_str())).collect();
+            let tone = result.outcome.tone();
+            (format!(" {} {}: {} ", theme.glyph(tone), result.outcome.word(), operation.title), lines)
         }
     };
-    // A short answer leaves the page in sight.
-    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
-    let area = Rect { y: area.y + area.height - height, height, ..area };
+    // A short result leaves the page visible.
+    let area = bottom(area, lines.len() + 2);
     framed(title, lines, pane.column, theme, frame, area);
 }
 
-/// What the line that is typed may become: commands and words that begin so, then the command's arguments.
-pub(super) fn typed_help(state: &State, typed: &str, frame: &mut Frame<'_>, area: Rect) {
+/// Help on the `:` line while it is typed: the commands and actions that match, then the command's arguments.
+pub(super) fn command_help(state: &State, typed: &str, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
-    let dim = |text: String| Line::styled(text, theme.style(Role::Dim));
-    let mut lines: Vec<Line<'_>> = Vec::new();
-    let known = items().iter().filter(|item| !(state.read_only && item.changes()));
-    let (said, begun): (Vec<&Item>, Vec<&Item>) = known
-        .filter(|item| item.name.starts_with(typed) || typed.starts_with(&format!("{} ", item.name)))
-        .partition(|item| typed.starts_with(&item.name));
-    // `get` is a command, and the beginning of others.
-    let (said, begun) = if begun.is_empty() || typed.contains(' ') {
-        (said, begun)
+    let mut lines = if typed.is_empty() {
+        let text = " a command, such as add-job: Tab completes, Up recalls, Esc closes ";
+        vec![Line::styled(text, theme.style(Tone::Dim))]
     } else {
-        (Vec::new(), [said, begun].concat())
+        match lookup(state, typed) {
+            Lookup::Complete(item) => complete_help(item, theme),
+            Lookup::Candidates(items) => candidates_help(&items, theme),
+        }
     };
-    match (said.first(), begun.len()) {
-        _ if typed.is_empty() => lines.push(dim(String::from(
-            " a command, such as add-job: Tab completes or lists, Up recalls, Esc leaves ",
-        ))),
-        (Some(item), _) => {
-            let arguments = match &item.does {
-                Does::Command(entry) => entry.arguments.as_str(),
-                Does::Act(_) => "",
-            };
-            lines.push(Line::raw(format!(" {} {arguments} ", item.name)));
-            lines.push(dim(format!(" {} ", item.help)));
-        }
-        (None, found) => {
-            let widest = begun.iter().take(BEGUN_MAX).map(|item| item.name.width()).max().unwrap_or(0);
-            lines.extend(begun.iter().take(BEGUN_MAX).map(|item| {
-                Line::from(vec![
-                    Span::raw(format!(" {:<widest$}  ", item.name)),
-                    Span::styled(format!("{} ", item.help), theme.style(Role::Dim)),
-                ])
-            }));
-            if found > BEGUN_MAX {
-                lines.push(dim(format!(" and {} more: Tab lists them ", found - BEGUN_MAX)));
-            }
-        }
-    }
     if lines.is_empty() {
         return;
     }
     let rule = if theme.unicode { "─" } else { "-" };
-    lines.insert(0, dim(rule.repeat(usize::from(area.width))));
-    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.height);
-    let area = Rect { y: area.y + area.height - height, height, ..area };
+    lines.insert(0, Line::styled(rule.repeat(usize::from(area.width)), theme.style(Tone::Dim)));
+    let area = bottom(area, lines.len());
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// Names that complete what is typed, just above it.
-pub(super) fn offers(state: &State, offers: &[String], frame: &mut Frame<'_>, area: Rect) {
-    let lines: Vec<Line<'_>> = offers.iter().map(|offer| Line::raw(format!(" {offer} "))).collect();
-    above(lines, state.theme, frame, area);
+/// What a text on the `:` line stands for.
+enum Lookup {
+    /// The name is complete; arguments may follow.
+    Complete(&'static Item),
+    /// The items whose names start with the text.
+    Candidates(Vec<&'static Item>),
 }
 
-/// What may follow the keys pressed so far.
-pub(super) fn following(state: &State, frame: &mut Frame<'_>, area: Rect) {
+fn lookup(state: &State, typed: &str) -> Lookup {
+    let allowed = || items().iter().filter(|item| !(state.read_only && item.changes()));
+    let is_complete = |item: &&Item| {
+        typed.strip_prefix(&item.name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    let is_longer = |item: &&Item| item.name.starts_with(typed) && item.name != typed;
+    // `get` is a command and the beginning of others: without a blank it is not complete yet.
+    if (typed.contains(' ') || !allowed().any(|item| is_longer(&item)))
+        && let Some(item) = allowed().find(is_complete)
+    {
+        return Lookup::Complete(item);
+    }
+    let complete = allowed().filter(is_complete);
+    Lookup::Candidates(complete.chain(allowed().filter(is_longer)).collect())
+}
+
+fn complete_help(item: &Item, theme: Theme) -> Vec<Line<'static>> {
+    let arguments = match &item.kind {
+        ItemKind::Command(entry) => entry.arguments.as_str(),
+        ItemKind::Action(_) => "",
+    };
+    vec![
+        Line::raw(format!(" {} {arguments} ", item.name)),
+        Line::styled(format!(" {} ", item.help), theme.style(Tone::Dim)),
+    ]
+}
+
+fn candidates_help(items: &[&'static Item], theme: Theme) -> Vec<Line<'static>> {
+    let shown = &items[..items.len().min(MATCHES_MAX)];
+    let widest = shown.iter().map(|item| item.name.width()).max().unwrap_or(0);
+    let mut lines: Vec<Line<'_>> = shown
+        .iter()
+        .map(|item| {
+            Line::from(vec![
+                Span::raw(format!(" {:<widest$}  ", item.name)),
+                Span::styled(format!("{} ", item.help), theme.style(Tone::Dim)),
+            ])
+        })
+        .collect();
+    if items.len() > shown.len() {
+        let text = format!(" and {} more: Tab lists them ", items.len() - shown.len());
+        lines.push(Line::styled(text, theme.style(Tone::Dim)));
+    }
+    lines
+}
+
+/// The completions listed by Tab, just above the line.
+pub(super) fn completions(state: &State, completions: &[String], frame: &mut Frame<'_>, area: Rect) {
+    let shown = &completions[..completions.len().min(COMPLETIONS_MAX).min(usize::from(area.height))];
+    let lines: Vec<Line<'_>> = shown.iter().map(|completion| Line::raw(format!(" {completion} "))).collect();
+    let widest = completions.iter().map(|completion| completion.width() + 2).max().unwrap_or(0);
+    let width = u16::try_from(widest).unwrap_or(u16::MAX).min(area.width);
+    let area = Rect { width, ..bottom(area, lines.len()) };
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines).style(state.theme.style(Tone::Selected)), area);
+}
+
+/// The keys that may follow those pressed so far. Where they do not fit below one another they stand side by side, without
+/// help.
+pub(super) fn key_menu(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let theme = state.theme;
-    let rows = state.keymap.following(&state.pressed, state.page);
-    let rows = rows.into_iter().filter(|(_, item)| !(state.read_only && item.changes()));
-    let rows: Vec<(String, &'static Item)> = rows.collect();
+    let following = state.keymap.following(&state.pending_keys, state.page);
+    let rows: Vec<(String, &Item)> =
+        following.into_iter().filter(|(_, item)| !(state.read_only && item.changes())).collect();
     let inside = usize::from(area.height.saturating_sub(2)).max(1);
-    // Where they do not fit below one another they stand side by side, without what they mean.
     let columns = rows.len().div_ceil(inside).max(1);
     let width = usize::from(area.width.saturating_sub(2)) / columns;
     let height = rows.len().div_ceil(columns);
-    let cell = |(keys, item): &(String, &'static Item)| {
-        let asks = if asks_first(item) { " (asks first)" } else { "" };
-        let text = if width < MEANING_MIN {
-            format!("{}{asks}", item.name)
-        } else if columns == 1 {
-            format!("{:<22} {}{asks}", item.name, item.help)
-        } else {
-            format!("{:<22} {}", item.name, if asks.is_empty() { item.help.as_str() } else { "asks first" })
-        };
-        let name = cut(text, width.saturating_sub(5));
-        let padding = " ".repeat(width.saturating_sub(5 + name.width()));
-        [Span::styled(format!(" {keys:<3} "), theme.style(Role::Key)), Span::raw(name + &padding)]
-    };
-    let line = |at: usize| {
-        let spans: Vec<Span<'_>> = rows.iter().skip(at).step_by(height.max(1)).flat_map(cell).collect();
-        Line::from(spans)
-    };
-    let lines: Vec<Line<'_>> = (0..height).map(line).collect();
-    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
-    let area = Rect { y: area.y + area.height - height, height, ..area };
-    let pressed: Vec<String> = state.pressed.iter().map(ToString::to_string).collect();
-    framed(format!(" {} and then ", pressed.join(" ")), lines, 0, theme, frame, area);
+    let lines = (0..height).map(|line| {
+        let cells = rows.iter().skip(line).step_by(height.max(1));
+        let spans = cells.flat_map(|(keys, item)| {
+            let text = cut(menu_text(item, columns, width), width.saturating_sub(5));
+            let padding = " ".repeat(width.saturating_sub(5 + text.width()));
+            [Span::styled(format!(" {keys:<3} "), theme.style(Tone::Key)), Span::raw(text + &padding)]
+        });
+        Line::from(spans.collect::<Vec<_>>())
+    });
+    let lines: Vec<Line<'_>> = lines.collect();
+    let pressed: Vec<String> = state.pending_keys.iter().map(ToString::to_string).collect();
+    let area = bottom(area, lines.len() + 2);
+    framed(format!(" {} then ", pressed.join(" ")), lines, 0, theme, frame, area);
 }
 
-fn asks_first(item: &Item) -> bool {
-    item.danger() > crate::command::registry::Danger::None
-}
-
-fn above(lines: Vec<Line<'_>>, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.height).min(12);
-    let widest = lines.iter().map(|line| line.to_string().width()).max().unwrap_or(0);
-    let width = u16::try_from(widest).unwrap_or(u16::MAX).min(area.width);
-    let area = Rect { y: area.y + area.height - height, width, height, ..area };
-    let shown: Vec<Line<'_>> = lines.into_iter().take(usize::from(height)).collect();
-    frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(shown).style(theme.style(Role::Selected)), area);
+fn menu_text(item: &Item, columns: usize, width: usize) -> String {
+    let asks = item.danger() > Danger::None;
+    match (asks, width < HELP_MIN, columns) {
+        (true, true, _) => format!("{} (asks first)", item.name),
+        (false, true, _) => item.name.clone(),
+        (true, false, 1) => format!("{:<22} {} (asks first)", item.name, item.help),
+        (true, false, _) => format!("{:<22} asks first", item.name),
+        (false, false, _) => format!("{:<22} {}", item.name, item.help),
+    }
 }

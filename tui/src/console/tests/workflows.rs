@@ -1,0 +1,277 @@
+//! Everyday tasks: sort, freeze, fill in forms, copy, save, open details.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, LogRole, StoreView};
+
+use super::fixtures::{busy_cluster, busy_details, fixture, member};
+use super::{enter, live, press, push, screen, shows};
+use crate::answer::{Answer, Exit, Failure};
+use crate::command::registry::entries;
+use crate::command::{JobRef, Verb};
+use crate::console::detail::DetailTarget;
+use crate::console::keymap::Keymap;
+use crate::console::operations::OperationOutcome;
+use crate::console::registry::{ItemKind, items};
+use crate::console::state::{Effect, FilesPage, Mode, Msg, NetEvent, Page, State};
+use crate::console::table::SortOrder;
+use crate::console::update::update;
+
+fn keys(state: &State) -> Vec<&str> {
+    state.table().unwrap().rows.iter().map(|row| row.key.as_str()).collect()
+}
+
+#[test]
+fn any_column_sorts_and_the_selection_stays_on_its_row() {
+    let mut state = live();
+    assert_eq!(keys(&state), ["m1", "m2", "m3", "m10"]);
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "sort state");
+    assert_eq!(keys(&state)[0], "m3", "dead comes before suspect and up");
+    press(&mut state, KeyCode::Char('!'));
+    assert_eq!(keys(&state).last(), Some(&"m3"));
+    assert_eq!(state.selected().as_deref(), Some("m2"));
+    shows(&screen(&state, 140, 20, 2000), &["STATE ▼"]);
+    for _ in 0..state.table().unwrap().columns.len() {
+        press(&mut state, KeyCode::Char('>'));
+    }
+    press(&mut state, KeyCode::Char('<'));
+    assert_eq!(state.selected().as_deref(), Some("m2"));
+}
+
+#[test]
+fn a_frozen_screen_holds_still_and_catches_up() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char(' '));
+    let mut next = ClusterView { revision: 11, ..fixture() };
+    next.members.truncate(1);
+    push(&mut state, next, 3000);
+    shows(&screen(&state, 140, 20, 9000), &["FROZEN 7 s", "m2", "m3"]);
+    press(&mut state, KeyCode::Char(' '));
+    assert_eq!(keys(&state), ["m10"]);
+    assert_eq!(state.events.list.len(), 0, "a member that drops out of the list is no event");
+}
+
+#[test]
+fn a_form_is_prefilled_from_the_selection_and_runs_the_command_it_shows() {
+    let mut state = busy_cluster(Page::Jobs);
+    press(&mut state, KeyCode::Char('a'));
+    shows(&screen(&state, 200, 60, 60_000), &["a then", "set-batch-size", "stop-job", "asks first"]);
+    press(&mut state, KeyCode::Char('b'));
+    shows(&screen(&state, 120, 40, 60_000), &["set-batch-size", "job-2", "required"]);
+    press(&mut state, KeyCode::Enter);
+    assert!(matches!(state.mode, Mode::Form(_)), "a number is required");
+    for c in "64".chars() {
+        press(&mut state, KeyCode::Char(c));
+    }
+    shows(&screen(&state, 120, 40, 60_000), &[":set-batch-size job-2 64"]);
+    let effects = press(&mut state, KeyCode::Enter);
+    assert_eq!(
+        effects,
+        [Effect::Run(1, Box::new(Verb::SetBatchSize { job: JobRef::Id(JobId(2)), batch_size: 64.into() }))]
+    );
+}
+
+#[test]
+fn every_command_has_a_key_and_is_in_the_palette() {
+    let keymap = Keymap::default();
+    // Those that are pages of the console, and those for a shell before there is a cluster.
+    let without_key =
+        ["events", "logs", "shell", "completions", "man", "cluster init", "cluster issue", "cluster rotate"];
+    for entry in entries().iter().filter(|entry| !without_key.contains(&entry.name.as_str())) {
+        assert!(keymap.hint(&entry.name).is_some(), "{} has no key", entry.name);
+        assert!(
+            items().iter().any(|item| item.name == entry.name && matches!(item.kind, ItemKind::Command(_)))
+        );
+    }
+}
+
+#[test]
+fn read_only_mode_refuses_changes_by_key_and_by_line() {
+    let mut state = live();
+    state.read_only = true;
+    press(&mut state, KeyCode::Char('a'));
+    press(&mut state, KeyCode::Char('n'));
+    assert!(matches!(state.mode, Mode::Page));
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "add-job squeezenet1.1"), []);
+    shows(&screen(&state, 120, 20, 2000), &["READ-ONLY", "refused"]);
+}
+
+#[test]
+fn copy_takes_the_selection_and_save_takes_the_page() {
+    let mut state = live();
+    assert_eq!(press(&mut state, KeyCode::Char('y')), [], "nothing is selected");
+    press(&mut state, KeyCode::Down);
+    assert_eq!(press(&mut state, KeyCode::Char('y')), [Effect::Copy("m1".into())]);
+    let [Effect::Copy(row)] = &press(&mut state, KeyCode::Char('Y'))[..] else { panic!("no copy") };
+    assert!(row.starts_with("m1\tup\tcoordinator"), "{row}");
+    press(&mut state, KeyCode::Char('S'));
+    let [Effect::Save(path, text)] = &press(&mut state, KeyCode::Enter)[..] else {
+        panic!("{:?}", state.mode)
+    };
+    assert_eq!(path.to_str(), Some("idunno-members.txt"));
+    assert!(text.starts_with("NAME") && text.lines().count() == 5, "{text}");
+}
+
+#[test]
+fn a_change_without_an_answer_is_unknown_and_is_not_repeated() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "add-job squeezenet1.1");
+    let failure = Failure::new(Exit::Unreachable, "nobody coordinates");
+    let effects = update(&mut state, Msg::Finished(1, Err(failure)), 40_000);
+    assert_eq!(effects, []);
+    assert_eq!(state.operations[0].result.as_ref().unwrap().outcome, OperationOutcome::Unknown);
+    shows(&screen(&state, 120, 20, 40_000), &["unknown: add-job", "check before repeating the command"]);
+    let events: Vec<&str> = state.events.list.iter().map(|event| event.text.as_str()).collect();
+    assert_eq!(events, ["pending: add-job squeezenet1.1", "unknown: add-job squeezenet1.1"]);
+}
+
+#[test]
+fn events_record_the_failover_and_the_charts_show_a_gap() {
+    let state = busy_cluster(Page::Events);
+    let text = screen(&state, 120, 40, 60_000);
+    shows(
+        &text,
+        &[
+            "m3 became coordinator in term 4",
+            "m1 is dead",
+            "120 blobs under-replicated",
+            "reconnected after 3 s",
+        ],
+    );
+    let series = state.rates.jobs[&JobId(1)].last(30);
+    assert_eq!(series.iter().filter(|value| value.is_nan()).count(), 1, "{series:?}");
+}
+
+#[test]
+fn enter_opens_details_and_escape_closes_them_in_reverse() {
+    let mut state = busy_details(Page::Jobs, 2);
+    shows(&screen(&state, 120, 40, 60_000), &["jobs > job-2", "the image is cut off", "photo-0001.jpg"]);
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Enter);
+    assert!(
+        matches!(&state.details[1].target, DetailTarget::File(name) if name.as_str().ends_with("photo-0000.jpg"))
+    );
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(state.details.len(), 1);
+    press(&mut state, KeyCode::Esc);
+    assert_eq!((state.details.len(), state.selected().as_deref()), (0, Some("job-2")));
+}
+
+#[test]
+fn folders_are_entered_and_left() {
+    let mut state = busy_cluster(Page::Files);
+    assert_eq!(state.selected().as_deref(), Some("test-data/"));
+    let [Effect::FetchFiles(query)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("no query") };
+    assert_eq!(query.prefix, "test-data/");
+    let [Effect::FetchFiles(query)] = &press(&mut state, KeyCode::Esc)[..] else { panic!("no query") };
+    assert_eq!(query.prefix, "");
+    assert_eq!(state.selected(), None, "its row has not arrived yet");
+    let rows = vec![FolderEntry::Folder("docs/".into()), FolderEntry::Folder("test-data/".into())];
+    update(&mut state, Msg::Files(query.clone(), Ok(FilesPage { entries: rows, more: false })), 60_000);
+    assert_eq!(state.selected().as_deref(), Some("test-data/"));
+    let [Effect::FetchFiles(query)] = &press(&mut state, KeyCode::Char('t'))[..] else { panic!("no query") };
+    assert!(query.flat);
+}
+
+#[test]
+fn the_mouse_selects_sorts_and_switches_pages() {
+    let mut state = live();
+    update(&mut state, Msg::Resized(140, 20), 2000);
+    let click = |state: &mut State, column, row| {
+        let kind = MouseEventKind::Down(MouseButton::Left);
+        update(state, Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }), 2000);
+    };
+    click(&mut state, 3, 5);
+    assert_eq!(state.selected().as_deref(), Some("m2"));
+    click(&mut state, 8, 3);
+    assert_eq!(state.table().unwrap().sort, Some(SortOrder { column: 1, descending: false }));
+    click(&mut state, 26, 2);
+    assert_eq!(state.page, Page::Jobs);
+    assert_eq!(press(&mut state, KeyCode::Char('m')), [Effect::CaptureMouse(true)]);
+}
+
+#[test]
+fn typing_searches_help_and_the_palette() {
+    let mut state = live();
+    press(&mut state, KeyCode::Char('?'));
+    "freeze".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
+    let text = screen(&state, 100, 20, 2000);
+    shows(&text, &["space", "freeze the screen"]);
+    assert!(!text.contains("stop-job"), "{text}");
+    press(&mut state, KeyCode::Esc);
+    update(&mut state, Msg::Key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::CONTROL)), 2000);
+    "stopj".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
+    press(&mut state, KeyCode::Enter);
+    assert!(matches!(&state.mode, Mode::Form(form) if form.entry.name == "stop-job"), "{:?}", state.mode);
+}
+
+#[test]
+fn a_long_table_shows_and_saves_every_row_though_only_some_have_cells() {
+    let mut state = live();
+    let mut many = ClusterView { revision: 12, ..fixture() };
+    many.members = (1..=1000).map(|number| member(number, Liveness::Alive, LogRole::Spare)).collect();
+    push(&mut state, many, 3000);
+    press(&mut state, KeyCode::Char('G'));
+    shows(&screen(&state, 140, 20, 3000), &["m1000", "m990", "● up", "127.0.0.1:8390"]);
+    press(&mut state, KeyCode::Char('g'));
+    shows(&screen(&state, 140, 20, 3000), &["m1 ", "127.0.0.1:7401"]);
+    press(&mut state, KeyCode::Char('S'));
+    let [Effect::Save(_, text)] = &press(&mut state, KeyCode::Enter)[..] else { panic!("{:?}", state.mode) };
+    assert_eq!(text.lines().filter(|line| line.contains("up")).count(), 1000);
+}
+
+#[test]
+fn without_a_connection_the_cluster_is_not_shown_as_healthy() {
+    let mut state = live();
+    state.page = Page::Overview;
+    let healthy = ClusterView {
+        members: fixture().members.into_iter().filter(|it| it.liveness == Liveness::Alive).collect(),
+        workers: vec![],
+        jobs: vec![],
+        store: StoreView::default(),
+        ..fixture()
+    };
+    push(&mut state, healthy, 2000);
+    let text = screen(&state, 120, 40, 2000);
+    shows(&text, &["● healthy", "FIRST STEPS", ":populate-test-data"]);
+    let reason = String::from("the coordinator went away");
+    update(
+        &mut state,
+        Msg::Net(NetEvent::Waiting { wait_ms: 100, attempt: 1, reason, member_reachable: true }),
+        3000,
+    );
+    let text = screen(&state, 120, 40, 3000);
+    shows(&text, &["◐ not connected, was healthy", "ELECTING"]);
+}
+
+#[test]
+fn the_line_shows_its_arguments_and_a_short_result_leaves_the_page_visible() {
+    let mut state = live();
+    state.aliases = [(String::from("st"), String::from("get-job-stats"))].into();
+    press(&mut state, KeyCode::Char(':'));
+    "get".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
+    shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch and verify a file"]);
+    "-job-stats ".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
+    shows(&screen(&state, 100, 24, 2000), &["get-job-stats [JOB]", "Figures of one job"]);
+    press(&mut state, KeyCode::Esc);
+    press(&mut state, KeyCode::Char(':'));
+    let effects = enter(&mut state, "st job-1");
+    let verb = Verb::GetJobStats { job: Some(JobRef::Id(JobId(1))) };
+    assert_eq!(effects, [Effect::Run(1, Box::new(verb))]);
+    update(&mut state, Msg::Finished(1, Ok(Answer::new(serde_json::Value::Null, "two\nlines"))), 2000);
+    shows(&screen(&state, 100, 24, 2000), &["done: get-job-stats job-1", "two", "MODEL SERVER", "✖ dead"]);
+}
+
+#[test]
+fn enter_selects_first_and_opens_only_what_is_selected() {
+    let mut state = live();
+    press(&mut state, KeyCode::Enter);
+    assert_eq!((state.selected().as_deref(), state.details.len()), (Some("m1"), 0));
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(state.details.len(), 1);
+}

@@ -1,0 +1,211 @@
+//! The details of a job, member or file: its figures, its tabs, and the open tab's table.
+
+use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::wire::control::{ClusterView, JobView};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::table;
+use crate::answer::text;
+use crate::console::detail::{Detail, DetailTab, DetailTarget};
+use crate::console::msg::DetailData;
+use crate::console::rate_history::{RateSeries, STEPS_MAX, current_rate};
+use crate::console::rows::{job_state, liveness, progress};
+use crate::console::state::State;
+use crate::console::theme::{Theme, Tone};
+use crate::execute::jobs;
+
+const BAR: usize = 20;
+
+pub(super) struct DetailAreas {
+    head: Rect,
+    pub(super) table: Rect,
+}
+
+pub(super) fn areas(detail: &Detail, body: Rect) -> DetailAreas {
+    let height = match detail.target {
+        DetailTarget::Job(_) => 6,
+        DetailTarget::Member { .. } => 5,
+        DetailTarget::File(_) => 3,
+    };
+    let [head, table] = Layout::vertical([Constraint::Max(height), Constraint::Min(1)]).areas(body);
+    DetailAreas { head, table }
+}
+
+pub(super) fn draw(state: &State, detail: &Detail, frame: &mut Frame<'_>, area: Rect) {
+    let theme = state.theme;
+    let areas = areas(detail, area);
+    let mut lines = vec![breadcrumbs(state)];
+    if let Some(view) = &state.view {
+        lines.extend(match &detail.target {
+            DetailTarget::Job(id) => job(state, *id, view, areas.head.width),
+            DetailTarget::Member { id, .. } => member(state, *id, view),
+            DetailTarget::File(_) => file(detail),
+        });
+    }
+    // The tabs stand right above the table, however many figures fit.
+    let room = usize::from(areas.head.height).saturating_sub(1).max(1);
+    lines.truncate(room);
+    lines.resize(room, Line::raw(""));
+    lines.push(tabs(detail, theme));
+    frame.render_widget(Paragraph::new(lines), areas.head);
+    if detail.table.rows.is_empty() {
+        let text = Paragraph::new(empty_text(detail)).style(theme.style(Tone::Dim));
+        frame.render_widget(text.wrap(Wrap { trim: true }), areas.table);
+    } else {
+        table::draw(state, frame, areas.table);
+    }
+}
+
+/// The page and the details opened on it.
+fn breadcrumbs(state: &State) -> Line<'static> {
+    let mut names = vec![state.page.title().to_owned()];
+    names.extend(state.details.iter().map(|detail| detail.target.title()));
+    Line::styled(names.join(" > "), state.theme.style(Tone::Title))
+}
+
+fn tabs(detail: &Detail, theme: Theme) -> Line<'static> {
+    let spans = detail.target.tabs().iter().map(|tab| {
+        let tone = if *tab == detail.tab { Tone::Selected } else { Tone::Dim };
+        Span::styled(format!(" {} ", tab.title()), theme.style(tone))
+    });
+    Line::from(spans.collect::<Vec<_>>())
+}
+
+fn empty_text(detail: &Detail) -> String {
+    if let Some(error) = &detail.error {
+        return crate::tail::printable(error);
+    }
+    let text = match (&detail.data, detail.tab) {
+        _ if !detail.table.filter.is_empty() => "no row matches the filter; Esc clears it",
+        (None, _) if detail.in_flight.is_some() => "loading",
+        (Some(DetailData::DeadLetters(_)), _) => "no dead letters",
+        (Some(DetailData::Leases(_)), _) => "no batch is leased",
+        (Some(DetailData::Versions(versions)), _) if !versions.is_empty() => "an empty file: no extents",
+        (_, DetailTab::JobMembers) => "no worker has reported yet",
+        (_, DetailTab::JobBatches | DetailTab::JobDeadLetters | DetailTab::JobResults) => "no results yet",
+        (_, DetailTab::MemberFiles) => "no files are stored on this member",
+        (_, DetailTab::MemberModels | DetailTab::MemberBatches) => "the member's worker has not reported yet",
+        (_, DetailTab::FileExtents | DetailTab::FileVersions | DetailTab::FilePreview) => "nothing to show",
+    };
+    text.to_owned()
+}
+
+fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'static>> {
+    let theme = state.theme;
+    let Some(job) = view.jobs.iter().find(|job| job.id == id) else {
+        return vec![Line::raw("this job no longer exists")];
+    };
+    let (share, percent) = progress(job);
+    let state_cell = job_state(job);
+    let name = job.about.name.as_ref().map(|name| format!(", named {name}")).unwrap_or_default();
+    let eta = job.eta_s.map(|eta| format!(", {} left", text::seconds(eta))).unwrap_or_default();
+    let times = &job.processing_ms;
+    vec![
+        Line::from(vec![
+            Span::styled(
+                format!("{} {}  ", theme.glyph(state_cell.tone), state_cell.text),
+                theme.style(state_cell.tone),
+            ),
+            Span::raw(format!(
+                "{} {percent} % of {}  {} on {}{name}",
+                theme.bar(share, BAR),
+                job.submitted,
+                job.model,
+                job.dataset
+            )),
+        ]),
+        Line::raw(job_counts(job)),
+        Line::from(vec![
+            Span::raw(format!(
+                "{:.1} q/s over 10 s, {:.1} since the start{eta}  ",
+                job.rate_10s_qps, job.rate_qps
+            )),
+            sparkline(state.rates.jobs.get(&id), width, theme),
+        ]),
+        Line::raw(format!(
+            "ms per query: mean {:.1}, std dev {:.1}, median {:.1}, p90 {:.1}, p95 {:.1}, p99 {:.1}",
+            times.mean, times.std_dev, times.median, times.p90, times.p95, times.p99
+        )),
+    ]
+}
+
+fn job_counts(job: &JobView) -> String {
+    let accuracy = jobs::accuracy(job).map(|it| format!("  top-1 {:.1} %", it * 100.0)).unwrap_or_default();
+    let weight = match job.about.weight {
+        0 | 1 => String::new(),
+        weight => format!(", weight {weight}"),
+    };
+    format!(
+        "{} done  {} dead  {} pending ({} leased)  batch {}{weight}{accuracy}",
+        job.done,
+        job.dead,
+        jobs::pending(job),
+        job.leased,
+        text::batch_size(job)
+    )
+}
+
+/// The last minutes of a series in one line; nothing if it has no answers.
+fn sparkline(series: Option<&RateSeries>, width: u16, theme: Theme) -> Span<'static> {
+    let Some(series) = series.filter(|series| series.has_answers()) else { return Span::raw("") };
+    let values = series.last(STEPS_MAX.min(usize::from(width / 3)));
+    let top = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let line = theme.chart(&values, values.len(), 1, top).remove(0);
+    Span::styled(line.trim_start().to_owned(), theme.style(Tone::Series(0)))
+}
+
+fn member(state: &State, id: NodeId, view: &ClusterView) -> Vec<Line<'static>> {
+    let theme = state.theme;
+    let Some(member) = view.members.iter().find(|member| member.id == id) else {
+        return vec![Line::raw("this member no longer exists")];
+    };
+    let liveness = liveness(member);
+    let load = match view.loads.iter().find(|load| load.node == id) {
+        None => String::from("the member has not reported its load yet"),
+        Some(load) => format!(
+            "stores {} ({}); {} leased in {}",
+            text::count(load.blobs, "blob"),
+            text::bytes(load.bytes),
+            text::queries(load.queries),
+            if load.batches == 1 { String::from("1 batch") } else { format!("{} batches", load.batches) },
+        ),
+    };
+    let series = state.rates.members.get(&id);
+    let rate = series.and_then(|series| current_rate(&series.last(2)));
+    let answers = rate.map_or_else(Vec::new, |rate| {
+        let text = format!("answers {rate:.1} q/s over 10 s  ");
+        vec![Span::raw(text), sparkline(series, state.size.width, theme)]
+    });
+    vec![
+        Line::from(vec![
+            Span::styled(
+                format!("{} {}", theme.glyph(liveness.tone), liveness.text),
+                theme.style(liveness.tone),
+            ),
+            Span::raw(format!(
+                "  {}  {}  {}  incarnation {}  id {id}",
+                member.address,
+                text::role(member.role),
+                text::count(member.generation, "start"),
+                member.incarnation
+            )),
+        ]),
+        Line::raw(load),
+        Line::from(answers),
+    ]
+}
+
+fn file(detail: &Detail) -> Vec<Line<'static>> {
+    let Some(DetailData::Versions(versions)) = &detail.data else { return Vec::new() };
+    let Some(newest) = versions.first() else { return Vec::new() };
+    vec![Line::raw(format!(
+        "version {}, {}, {} kept, created {} UTC",
+        newest.version,
+        text::bytes(newest.size),
+        text::count(versions.len() as u64, "version"),
+        text::moment(newest.created_ms)
+    ))]
+}
