@@ -1,6 +1,6 @@
 //! A backup of a cluster's metadata, as a file.
 //!
-//! A line that says what it is, a line of JSON ([`About`]), the encoded state, and the BLAKE3 digest of all that is before
+//! A line that says what it is, a line of JSON ([`BackupInfo`]), the encoded state, and the BLAKE3 digest of all that is before
 //! it. `head -n 2 FILE` shows what it is. The state's encoding is the metadata log's own; nothing here looks into it.
 
 use std::fs::{self, File, OpenOptions};
@@ -25,7 +25,7 @@ const DIGEST_BYTES: usize = 32;
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct BackupInfo {
     /// The version of the program that made it.
     pub program_version: String,
     /// Who founded the cluster.
@@ -48,7 +48,7 @@ struct Header {
     format: u32,
     state_bytes: u64,
     #[serde(flatten)]
-    about: About,
+    about: BackupInfo,
 }
 
 /// Just enough of it to tell another format.
@@ -95,7 +95,7 @@ pub enum BackupError {
 }
 
 /// A backup, whole, as it lies in a file.
-pub fn encode(about: About, state: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+pub fn encode(about: BackupInfo, state: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     let header = Header { format: FORMAT, state_bytes: state.len() as u64, about };
     let mut bytes = Vec::with_capacity(state.len() + 1024);
     bytes.extend_from_slice(MAGIC.as_bytes());
@@ -108,7 +108,7 @@ pub fn encode(about: About, state: &[u8]) -> Result<Vec<u8>, serde_json::Error> 
 }
 
 /// Reads the backup at `path` and verifies it: what it holds, and the encoded state. Blocks.
-pub fn read(path: &Path) -> Result<(About, Vec<u8>), BackupError> {
+pub fn read(path: &Path) -> Result<(BackupInfo, Vec<u8>), BackupError> {
     let failed = |source| BackupError::Read { path: path.to_path_buf(), source };
     let damaged = |why: String| BackupError::Damaged { path: path.to_path_buf(), why };
     let file = File::open(path).map_err(failed)?;
@@ -159,7 +159,7 @@ fn header(path: &Path, reader: &mut impl BufRead) -> Result<(Vec<u8>, Header), B
 }
 
 /// Writes a backup: aside, verified as it lies, flushed, and put in its place. What was at `path` is replaced. Blocks.
-pub fn write(path: &Path, bytes: &[u8]) -> io::Result<About> {
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<BackupInfo> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let written = write_aside(&aside, bytes).and_then(|about| fs::rename(&aside, path).map(|()| about));
@@ -173,7 +173,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<About> {
     Ok(about)
 }
 
-fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<About> {
+fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<BackupInfo> {
     // It names everything: for its owner only.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
     file.write_all(bytes)?;
@@ -186,9 +186,17 @@ fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<About> {
 mod tests {
     use super::*;
 
-    fn about() -> About {
+    fn about() -> BackupInfo {
         let program_version = String::from("0.1.0");
-        About { program_version, founder: Some(NodeId(7)), term: 3, index: 42, made_ms: 5, files: 2, jobs: 1 }
+        BackupInfo {
+            program_version,
+            founder: Some(NodeId(7)),
+            term: 3,
+            index: 42,
+            made_ms: 5,
+            files: 2,
+            jobs: 1,
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ async fn filed(cluster: &LocalCluster, job: JobId, version: u64) -> Vec<Value> {
     cluster
         .eventually(&format!("{file} has version {version}"), SOON, async || {
             let view = cluster.job(job).await?;
-            let results = view.about.results.ok_or("it is not filed")?;
+            let results = view.details.results.ok_or("it is not filed")?;
             let got = cluster.files().get_file(&results, None, &path, &NoProgress).await;
             let got = got.map_err(|error| error.to_string())?;
             if got.version == version { Ok(()) } else { Err(format!("version {}", got.version)) }
@@ -168,7 +168,7 @@ async fn jobs_end_before_their_time(cluster: &LocalCluster, job: JobId) {
     cluster.change(Change::CancelJob { job: broken }).await;
     let view = cluster.job(broken).await.unwrap();
     assert!(
-        view.state == JobState::Cancelled && view.done == 0 && view.about.finished_ms.is_some(),
+        view.state == JobState::Cancelled && view.done == 0 && view.details.finished_ms.is_some(),
         "{view:?}"
     );
     let start = cluster.client().change(Change::StartJob { job: broken }).await;

@@ -19,12 +19,12 @@ use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::security::datagrams::Seal;
 use idunno_shared::security::identity::Identity;
-use idunno_shared::security::secret::{Secret, Step};
+use idunno_shared::security::secret::{KeyRotation, Secret};
 use idunno_shared::security::{Credentials, Role, private_file};
 use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{Change, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
-use idunno_shared::wire::introduction::IntroductionRequest;
+use idunno_shared::wire::membership::IntroductionRequest;
 use idunno_shared::wire::membership::{Bounded, Datagram, DatagramBody};
 use idunno_shared::wire::refusal::RefusalCode;
 use rand::SeedableRng;
@@ -328,7 +328,7 @@ async fn a_key_is_replaced_while_puts_go_on() {
     let (stop, rotating) = (AtomicBool::new(false), &cluster);
     let rotate = async {
         let mut lasting = None;
-        for (count, step) in (1..).zip([Step::Add, Step::Sign, Step::Drop]) {
+        for (count, step) in (1..).zip([KeyRotation::Add, KeyRotation::Sign, KeyRotation::Drop]) {
             let mut secret = secret_of(rotating);
             secret.rotate(step).unwrap();
             private_file::replace(&rotating.secret(), &secret.render()).unwrap();
@@ -341,7 +341,7 @@ async fn a_key_is_replaced_while_puts_go_on() {
             }
             // The test's own clients have the secret too.
             rotating.credentials.replace(secret_of(rotating)).unwrap();
-            if step == Step::Add {
+            if step == KeyRotation::Add {
                 let identity = secret.mint_lasting(Role::Operator, None, DAY).unwrap();
                 lasting = Some(Credentials::of(&identity).unwrap());
             }

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use idunno_core::metadata::{Applied, Command, State};
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
-use idunno_shared::wire::election::MAX_VOTERS;
+use idunno_shared::wire::consensus::MAX_VOTERS;
+use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, LeaderAnnouncement};
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
@@ -247,8 +247,8 @@ impl Consensus {
     }
 
     /// Notes that `leader` coordinates, as it said itself.
-    pub fn hear(&self, leader: NodeId, said: Coordinates) {
-        let Coordinates { term, voters } = said;
+    pub fn hear(&self, leader: NodeId, said: LeaderAnnouncement) {
+        let LeaderAnnouncement { term, voters } = said;
         if voters.len() > 2 * MAX_VOTERS {
             return;
         }

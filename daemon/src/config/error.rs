@@ -9,22 +9,12 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {path}: {source}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// The message names the line and the key.
     #[error("the configuration file {path} is not valid: {source}")]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error("'{key}' is not set: give --{flag}, {variable} or '{key}' in the configuration file")]
-    Missing {
-        key: &'static str,
-        flag: &'static str,
-        variable: &'static str,
-    },
+    Missing { key: &'static str, flag: &'static str, variable: &'static str },
     #[error(
         "'secret' is not set: create the cluster's secret with 'idunno cluster init --out FILE' and give that file to each \
          process by --secret, IDUNNO_SECRET or 'secret' in the configuration file (--insecure needs none, on loopback only)"

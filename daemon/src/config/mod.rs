@@ -44,7 +44,10 @@ pub enum ModelServer {
     /// Somebody else runs it, at this URL.
     Url(String),
     /// This process runs and supervises it.
-    Python { python: PathBuf, threads: usize },
+    Python {
+        python: PathBuf,
+        threads: usize,
+    },
 }
 
 /// The validated settings that the introducer and a member share.

@@ -5,7 +5,7 @@ use idunno_core::scheduler::OrdersPlan;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, RecordsGrant, ServerState, WorkerReport,
+    Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordsGrant, ReportReply, ServerState, WorkerReport,
 };
 
 use crate::membership::MembershipView;
@@ -66,8 +66,8 @@ pub fn orders(
     term: Term,
     plan: &OrdersPlan,
     report: Option<&WorkerReport>,
-) -> Orders {
-    Orders {
+) -> ReportReply {
+    ReportReply {
         term,
         grants: plan.grants.iter().filter_map(|&lease| grant(state, view, lease)).collect(),
         cancelled: plan.cancelled.clone(),

@@ -83,7 +83,8 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
         "Disk space that blobs may still use; 0 once the disk has failed.",
         usable_bytes,
     )?;
-    let damaged = IntCounter::new("store_damaged_blobs_total", "Blobs found damaged since the process started.")?;
+    let damaged =
+        IntCounter::new("store_damaged_blobs_total", "Blobs found damaged since the process started.")?;
     damaged.inc_by(store.damaged());
     registry.register(Box::new(damaged))?;
 

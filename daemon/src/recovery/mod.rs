@@ -53,23 +53,16 @@ pub struct Arguments {
 pub enum CannotRecover {
     /// No member ever ran there.
     #[error("{path} is not the data directory of a member: give the --data-dir of one that survived")]
-    NoMember {
-        path: PathBuf,
-    },
+    NoMember { path: PathBuf },
     /// Something is there, and no member.
     #[error("{path} is not empty, and not the data directory of a member: give an empty one, or a member's")]
-    NotEmpty {
-        path: PathBuf,
-    },
+    NotEmpty { path: PathBuf },
     /// The backup is of no use.
     #[error("{0}; nothing was changed")]
     Backup(#[from] BackupError),
     /// Its bytes are whole, and their meaning is not.
     #[error("the backup {path} cannot be used: {reason}; nothing was changed")]
-    Unusable {
-        path: PathBuf,
-        reason: String,
-    },
+    Unusable { path: PathBuf, reason: String },
     /// What this process writes there, the member could not read.
     #[error(
         "{path} belongs to user {owner}, and this runs as {me}: run it as that user (runuser -u NAME -- idunnod ...)"

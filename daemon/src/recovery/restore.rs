@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use idunno_shared::backup::{self, About};
+use idunno_shared::backup::{self, BackupInfo};
 
 use super::{CannotRecover, NEW_STORE_FILE, NEXT, Passed, check_owner, found, open};
 use crate::runtime::clock::wall_ms;
@@ -53,7 +53,7 @@ pub(super) fn restore(
     Ok(())
 }
 
-fn tell(about: &About, origin: &Origin, out: &mut impl Write) -> io::Result<()> {
+fn tell(about: &BackupInfo, origin: &Origin, out: &mut impl Write) -> io::Result<()> {
     let made = Duration::from_millis(about.made_ms);
     let age = Duration::from_millis(wall_ms().saturating_sub(about.made_ms));
     let age = Duration::from_secs(age.as_secs());

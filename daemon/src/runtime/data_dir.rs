@@ -19,25 +19,14 @@ pub enum DataDirError {
     #[error(
         "the data directory {path} is in use by another daemon: stop that daemon, or give this one its own --data-dir"
     )]
-    InUse {
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// Another program, or another version of this one, wrote it.
     #[error("the data directory {path} has format {found:?}; this daemon reads {FORMAT:?}")]
-    Format {
-        path: PathBuf,
-        found: String,
-    },
+    Format { path: PathBuf, found: String },
     #[error("{path} is damaged: {why}")]
-    Damaged {
-        path: PathBuf,
-        why: String,
-    },
+    Damaged { path: PathBuf, why: String },
     #[error("cannot use {path}: {source}")]
-    Io {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 /// A locked data directory. The lock is released when the process ends.

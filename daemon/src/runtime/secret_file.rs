@@ -23,7 +23,9 @@ pub async fn follow(path: PathBuf, credentials: Credentials) {
         seen = now;
         match read.map(|secret| apply(secret?, &credentials)) {
             None | Some(Ok(())) => {}
-            Some(Err(error)) => warn!(%error, "the changed secret file is ignored: the earlier secret stays in use"),
+            Some(Err(error)) => {
+                warn!(%error, "the changed secret file is ignored: the earlier secret stays in use")
+            }
         }
     }
 }
@@ -36,7 +38,10 @@ fn apply(secret: Secret, credentials: &Credentials) -> Result<(), SecurityError>
 }
 
 /// Returns the file's stamp, and its secret if the stamp differs from `before`.
-fn read_if_changed(path: &Path, before: Option<Stamp>) -> (Option<Stamp>, Option<Result<Secret, SecurityError>>) {
+fn read_if_changed(
+    path: &Path,
+    before: Option<Stamp>,
+) -> (Option<Stamp>, Option<Result<Secret, SecurityError>>) {
     let now = stamp(path);
     // A file that is missing for a moment is being replaced.
     let is_changed = now.is_some() && now != before;

@@ -23,21 +23,12 @@ const LIFECYCLE: &str = "idunno_daemon::runtime::process";
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     #[error("cannot create the log directory {path}: {source}")]
-    Directory {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Directory { path: PathBuf, source: io::Error },
     #[error("cannot open a log file in {path}: {source}")]
-    File {
-        path: PathBuf,
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The filter is not valid.
     #[error("'log' = {filter:?} is not a valid tracing filter: {source}")]
-    Filter {
-        filter: String,
-        source: tracing_subscriber::filter::ParseError,
-    },
+    Filter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("logging has already been started: {0}")]
     Twice(#[from] TryInitError),
 }

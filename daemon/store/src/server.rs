@@ -117,7 +117,7 @@ impl Session<'_> {
     {
         loop {
             match read_frame_within(&mut reader, HEADER_BYTES_MAX).await? {
-                BlobRequest::Doubt { digest } => self.server.scrub.doubt(digest),
+                BlobRequest::ReportCorrupt { digest } => self.server.scrub.doubt(digest),
                 BlobRequest::Get { id, digest, offset } => {
                     if gets.send(Wanted { id, digest, offset }).await.is_err() {
                         return Ok(());

@@ -26,9 +26,9 @@ impl CoordinatorRequests {
             WorkRequest::CheckParameters { model, parameters } => {
                 self.check(&model, &parameters).await.map(WorkReply::Checked)
             }
-            WorkRequest::Compact { job } => {
+            WorkRequest::MergeResults { job } => {
                 let compacted = merge_results(&self.files, job).await;
-                compacted.map(WorkReply::Compacted).map_err(|error| Refusal::internal(error.to_string()))
+                compacted.map(WorkReply::ResultsMerged).map_err(|error| Refusal::internal(error.to_string()))
             }
         }
     }

@@ -221,7 +221,7 @@ impl Requests {
         loop {
             let error = match self.coordinator.ask(request.clone()).await {
                 Ok(JobReply::Noted | JobReply::Committed { .. }) => return Answer::Done,
-                Ok(JobReply::Orders(_)) => return Answer::Refused("it was answered with orders".to_owned()),
+                Ok(JobReply::Report(_)) => return Answer::Refused("it was answered with orders".to_owned()),
                 Err(error) => error,
             };
             if let ClusterError::Refused(refusal) = &error {

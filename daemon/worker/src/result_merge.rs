@@ -19,7 +19,7 @@ use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{
     ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView, SegmentView,
 };
-use idunno_shared::wire::jobs::CompactedResults;
+use idunno_shared::wire::jobs::MergedResults;
 use thiserror::Error;
 
 /// Segments that are kept in memory, in bytes.
@@ -113,9 +113,9 @@ impl Rows {
 }
 
 /// Makes the file and stores it.
-pub async fn merge_results(files: &Files, job: JobId) -> Result<CompactedResults, MergeError> {
+pub async fn merge_results(files: &Files, job: JobId) -> Result<MergedResults, MergeError> {
     let (view, segments) = segments(files, job).await?;
-    let finished_ms = view.about.finished_ms.filter(|_| view.state == JobState::Done);
+    let finished_ms = view.details.finished_ms.filter(|_| view.state == JobState::Done);
     let finished_ms = finished_ms.ok_or(MergeError::NotDone { job })?;
     let wrong = |what: String| MergeError::Wrong { job, what };
     let plan = Plan::new(&segments).map_err(wrong)?;
@@ -266,7 +266,7 @@ impl File<'_> {
         Ok(())
     }
 
-    async fn finish(mut self, finished_ms: u64) -> Result<CompactedResults, MergeError> {
+    async fn finish(mut self, finished_ms: u64) -> Result<MergedResults, MergeError> {
         if !self.bytes.is_empty() {
             self.store().await?;
         }
@@ -274,7 +274,7 @@ impl File<'_> {
         let Self { job, size, upload, extents, .. } = self;
         let upload =
             upload.ok_or_else(|| MergeError::Wrong { job, what: String::from("there are no rows") })?;
-        Ok(CompactedResults { upload, size, digest, extents, finished_ms })
+        Ok(MergedResults { upload, size, digest, extents, finished_ms })
     }
 }
 

@@ -107,7 +107,7 @@ impl SimWorker {
             server: if self.server_down { ServerState::Down("crashed".into()) } else { ServerState::Ready },
             models: ready.chain(training).collect(),
             leases: leases.iter().map(|(lease, _)| *lease).collect(),
-            ran: u16::try_from(ran).unwrap_or(u16::MAX),
+            awaiting_commit: u16::try_from(ran).unwrap_or(u16::MAX),
             wanted: self.wanted(),
             wait_ms: 1_500,
             draining: self.draining,

@@ -57,8 +57,9 @@ impl Events {
         self.jobs(old, new);
         self.models(old, new);
         self.store(old, new);
-        let sharings = new.sharings.iter().filter(|sharing| !old.sharings.contains(sharing));
-        sharings.for_each(|sharing| self.note(sharing.at_ms, Role::Plain, "sharing", sharing.text.clone()));
+        let rebalances = new.rebalances.iter().filter(|rebalance| !old.rebalances.contains(rebalance));
+        rebalances
+            .for_each(|rebalance| self.note(rebalance.at_ms, Role::Plain, "sharing", rebalance.text.clone()));
     }
 
     fn members(&mut self, old: &ClusterView, new: &ClusterView) {

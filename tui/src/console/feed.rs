@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, LogPlace};
+use idunno_shared::wire::control::{ControlReply, ControlRequest, LogCursor};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -85,7 +85,7 @@ fn log_dirs(given: Option<&Path>, local: &Path) -> Vec<(String, PathBuf)> {
 
 #[derive(Default)]
 struct Place {
-    after: Option<LogPlace>,
+    after: Option<LogCursor>,
     lines: Lines,
 }
 

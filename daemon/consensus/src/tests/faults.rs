@@ -83,7 +83,7 @@ async fn followers_notice_that_a_leader_is_silent() {
 async fn who_is_not_sent_the_log_believes_the_coordinator_of_the_highest_term() {
     let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
     let spare = Cluster::new(Settings::default()).start(NodeId(9)).await;
-    let said = |term: u64| Coordinates { term: Term(term), voters: [1, 2, 3].map(NodeId).into() };
+    let said = |term: u64| LeaderAnnouncement { term: Term(term), voters: [1, 2, 3].map(NodeId).into() };
     spare.hear(NodeId(2), said(7));
     spare.hear(NodeId(1), said(6));
     let seen = until(spare.leadership(), "it has heard", |l| l.term == Term(7)).await;
@@ -91,7 +91,7 @@ async fn who_is_not_sent_the_log_believes_the_coordinator_of_the_highest_term() 
 
     // Who is sent the log takes its word, unless there is a later term.
     let (voter, term) = (cluster.member(3), cluster.leads(NodeId(1)).await.term);
-    voter.hear(NodeId(2), Coordinates { term, voters: BTreeSet::new() });
+    voter.hear(NodeId(2), LeaderAnnouncement { term, voters: BTreeSet::new() });
     must_put(&cluster.member(1), "t/a").await;
     cluster.sees(3, "t/a").await;
     assert_eq!(voter.leadership().borrow().leader, Some(NodeId(1)));

@@ -62,7 +62,7 @@ pub(super) enum Stage {
 impl Stage {
     /// Of the lease at this place of a report.
     pub(super) fn reported(report: &WorkerReport, place: usize, now: Instant) -> Self {
-        let ran = usize::from(report.ran);
+        let ran = usize::from(report.awaiting_commit);
         match report.running_ms {
             _ if place < ran => Self::Ran,
             Some(ms) if place == ran => Self::Runs { since: now - Duration::from_millis(ms.into()) },

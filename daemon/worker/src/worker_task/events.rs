@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
-    BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, Orders,
+    BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, ReportReply,
     Training, TrainingProgress,
 };
 use tokio::sync::watch;
@@ -48,8 +48,8 @@ impl WorkerTask {
 
     fn reported(&mut self, number: u64, result: Result<JobReply, String>) {
         let orders = match result {
-            Ok(JobReply::Orders(orders)) if self.leases.observe(orders.term) => Ok(orders),
-            Ok(JobReply::Orders(orders)) => Err(format!("orders of the older term {}", orders.term)),
+            Ok(JobReply::Report(orders)) if self.leases.observe(orders.term) => Ok(orders),
+            Ok(JobReply::Report(orders)) => Err(format!("orders of the older term {}", orders.term)),
             Ok(_) => Err("the coordinator answered a report with something else than orders".to_owned()),
             Err(reason) => Err(reason),
         };
@@ -64,7 +64,7 @@ impl WorkerTask {
     }
 
     /// Carries orders out. Says whether they brought a batch.
-    fn obey(&mut self, report: u64, orders: Orders) -> bool {
+    fn obey(&mut self, report: u64, orders: ReportReply) -> bool {
         let cancelled = self.leases.end(orders.cancelled);
         for lease in &cancelled {
             debug!(%lease, "a lease is cancelled");

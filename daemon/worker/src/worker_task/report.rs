@@ -123,7 +123,7 @@ impl WorkerTask {
             server: said.server.clone(),
             models: said.models.clone(),
             leases: self.leases.leases(),
-            ran: u16::try_from(self.leases.ran()).unwrap_or(u16::MAX),
+            awaiting_commit: u16::try_from(self.leases.ran()).unwrap_or(u16::MAX),
             wanted,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: said.draining,

@@ -86,7 +86,7 @@ fn batches(views: &[LeaseView]) -> Content {
     ];
     let row = |view: &LeaseView| {
         let (lease, first) = (&view.lease, view.lease.range.first);
-        let role = if view.stage == LeaseStage::Waits { Role::Dim } else { Role::Good };
+        let role = if view.stage == LeaseStage::Waiting { Role::Dim } else { Role::Good };
         Row {
             key: format!("{} {} {} {}", view.name, lease.job, first, lease.attempt),
             cells: vec![

@@ -85,7 +85,7 @@ fn view(second: u64) -> ClusterView {
                 name: format!("m{number}"),
                 shares: vec![(JobId(1), 0.1 * f64::from(number)), (JobId(2), 1.0 - 0.1 * f64::from(number))],
                 current: vec![JobId(1 + u64::from(number % 2))],
-                due: Vec::new(),
+                target_shares: Vec::new(),
             })
             .collect(),
         store: StoreView {
@@ -97,7 +97,7 @@ fn view(second: u64) -> ClusterView {
             unavailable: 0,
         },
         policy: Policy::Rate,
-        sharings: Vec::new(),
+        rebalances: Vec::new(),
         rates: Some(rates(second)),
         loads: numbers()
             .filter(|number| live(*number))
@@ -221,7 +221,7 @@ fn facts(question: &Question) -> Facts {
             }],
         }]),
         Question::Leases { worker, .. } => Facts::Leases(
-            [LeaseStage::Ran, LeaseStage::Runs { ms: 1234 }, LeaseStage::Waits]
+            [LeaseStage::AwaitingCommit, LeaseStage::Running { ms: 1234 }, LeaseStage::Waiting]
                 .into_iter()
                 .zip(0..)
                 .map(|(stage, number)| LeaseView {

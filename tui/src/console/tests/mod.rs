@@ -10,7 +10,7 @@ mod random;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobDetails, JobState, JobView,
     Liveness, LoadView, LogRole, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
@@ -62,7 +62,7 @@ fn job(id: u64, state: JobState, done: u64) -> JobView {
         labelled: 100,
         correct: 87,
         duplicates_dropped: 0,
-        about: JobAbout { weight: 1, ..JobAbout::default() },
+        details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
     }
@@ -100,12 +100,12 @@ pub(in crate::console) fn fixture() -> ClusterView {
             name: "m1".into(),
             shares: vec![(JobId(1), 0.6), (JobId(2), 0.4)],
             current: vec![JobId(1)],
-            due: vec![(JobId(1), 1.0)],
+            target_shares: vec![(JobId(1), 1.0)],
         }],
         store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
         loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],
         policy: Policy::Rate,
-        sharings: Vec::new(),
+        rebalances: Vec::new(),
         rates: None,
     }
 }

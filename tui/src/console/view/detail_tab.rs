@@ -99,11 +99,11 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
     let p = &job.processing_ms;
     let eta = job.eta_s.map(|eta| format!(", {} left", text::seconds(eta))).unwrap_or_default();
     let accuracy = jobs::accuracy(job).map(|it| format!("  top-1 {:.1} %", it * 100.0)).unwrap_or_default();
-    let weight = match job.about.weight {
+    let weight = match job.details.weight {
         0 | 1 => String::new(),
         weight => format!(", weight {weight}"),
     };
-    let called = job.about.name.as_ref().map(|name| format!(", called {name}")).unwrap_or_default();
+    let called = job.details.name.as_ref().map(|name| format!(", called {name}")).unwrap_or_default();
     let chart = chart(state.history.jobs.get(&id), width, theme);
     vec![
         Line::from(vec![

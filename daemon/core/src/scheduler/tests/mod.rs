@@ -128,7 +128,7 @@ fn report(node: u64) -> WorkerReport {
         server: ServerState::Ready,
         models: vec![(model(), ModelState::Ready(Digest::default()))],
         leases: Vec::new(),
-        ran: 0,
+        awaiting_commit: 0,
         wanted: 1,
         wait_ms: WAIT_MS,
         draining: false,
@@ -431,7 +431,7 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_again_when_resumed() {
 fn answers_that_await_their_commit_keep_a_job_from_being_paused() {
     let mut bench = Bench::new(1_000, 3);
     let answered = bench.pull_one(3);
-    bench.hear(WorkerReport { leases: vec![answered], ran: 1, wanted: 0, ..report(3) });
+    bench.hear(WorkerReport { leases: vec![answered], awaiting_commit: 1, wanted: 0, ..report(3) });
     for turn in 0..20 {
         let node = turn % 2 + 1;
         let lease = bench.pull_one(node);
@@ -540,7 +540,7 @@ fn batches_that_have_run_keep_a_worker_from_nothing() {
     let mut bench = Bench::new(100, 1);
     let held = [bench.pull_one(1), bench.pull_one(1)];
     assert_eq!(bench.pull(1, 1, &held), OrdersPlan::default(), "two are at work");
-    let ran = WorkerReport { wanted: 1, leases: held.to_vec(), ran: 1, ..report(1) };
+    let ran = WorkerReport { wanted: 1, leases: held.to_vec(), awaiting_commit: 1, ..report(1) };
     let granted = orders(1, bench.hear(ran)).grants;
     assert_eq!(granted.len(), 1, "one of the two has run");
 }
