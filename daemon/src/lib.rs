@@ -1,4 +1,7 @@
-//! The thin shell around [`idunno_core`]: it feeds the pure machines with messages and time, and carries out their effects.
+//! The thin shell around [`idunno_core`]: it feeds the pure state machines with messages and time, and carries out their
+//! effects.
+
+#![allow(missing_docs, reason = "documented where a name does not say enough; complete in shared and core")]
 
 pub mod config;
 pub mod control;

@@ -115,6 +115,22 @@ fn several_jobs_are_changed_only_if_all_exist() {
 }
 
 #[test]
+fn a_models_name_stands_for_its_job() {
+    let address = cluster(answer).to_string();
+    let with = |arguments: &[&str]| idunno(&[&["--cluster", address.as_str()], arguments].concat());
+    let started = with(&["start-job", "m", "job-1"]);
+    assert_eq!(
+        (code(&started), out(&started).as_str()),
+        (0, "job-1 started: 5 queries\n"),
+        "{}",
+        err(&started)
+    );
+    let planned = with(&["--dry-run", "stop-job", "lenet"]);
+    assert_eq!(code(&planned), 3, "{}", out(&planned));
+    assert!(err(&planned).contains("no job of a model lenet"), "{}", err(&planned));
+}
+
+#[test]
 fn waiting_outlasts_a_cluster_without_a_coordinator() {
     let address = cluster(answer).to_string();
     let output = idunno(&["--cluster", &address, "--timeout", "1", "train-start", "mnist-mlp", "--wait"]);

@@ -4,8 +4,9 @@
 
 mod fake;
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, NodeId, Term};
@@ -36,6 +37,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
             ControlReply::Files { files, more: false }
         }
         ControlRequest::Jobs(None) => ControlReply::Jobs(vec![]),
+        ControlRequest::Leave => ControlReply::Done,
         ControlRequest::Change { change: Change::Delete { name }, .. } if name == file.name => {
             ControlReply::Changed(Changed::Deleted { versions: 3 })
         }
@@ -207,4 +209,47 @@ fn a_damaged_record_is_told_of_and_not_taken_for_none() {
         let output = elsewhere(&[&["--timeout", "1"], arguments].concat());
         assert!(code(&output) == 4 && err(&output).contains("127.0.0.1:1"), "{}", err(&output));
     }
+}
+
+#[test]
+fn a_shell_gives_each_line_to_its_member_and_ends_with_the_first_failure() {
+    let address = cluster(answer).to_string();
+    let shell = |lines: &str| {
+        let mut shell = Command::new(env!("CARGO_BIN_EXE_idunno"));
+        shell.args(["--cluster", &address, "shell"]).env_remove("IDUNNO_MEMBER");
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        shell.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        shell.wait_with_output().unwrap()
+    };
+    let done = shell("\n# a comment\nidunno delete docs/report.pdf\n  leave  \nquit\nls\n");
+    assert_eq!(
+        (code(&done), out(&done), err(&done)),
+        (0, format!("docs/report.pdf deleted, 3 versions\n{address} left\n"), String::new())
+    );
+    // A failure does not end it, and the last line needs no end.
+    let failed = shell("ls nothing\nno-such\nput 'a\n--output json delete docs/report.pdf\nget-job-stats");
+    assert_eq!(code(&failed), 3, "{}", err(&failed));
+    assert!(out(&failed).ends_with("no jobs: add-job makes one\n"), "{}", out(&failed));
+    let errors = err(&failed);
+    assert!(errors.contains("there is no command 'no-such': help lists them"), "{errors}");
+    assert!(errors.contains("a quote is not closed"), "{errors}");
+    assert!(out(&shell("help\n")).contains("populate-test-data"));
+}
+
+#[test]
+fn a_member_may_be_named_by_the_environment() {
+    let address = cluster(answer).to_string();
+    let both = format!("{address},127.0.0.1:1");
+    let leave = |member: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+        command.args(["--cluster", &both, "leave"]).env_remove("IDUNNO_MEMBER");
+        command.envs(member.map(|member| ("IDUNNO_MEMBER", member)));
+        command.output().unwrap()
+    };
+    let unnamed = leave(None);
+    assert_eq!(code(&unnamed), 2, "{}", out(&unnamed));
+    assert!(err(&unnamed).contains("or set IDUNNO_MEMBER"), "{}", err(&unnamed));
+    assert_eq!(out(&leave(Some("m1"))), format!("{address} left\n"));
+    assert_eq!(code(&leave(Some("no member"))), 2);
 }

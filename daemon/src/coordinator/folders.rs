@@ -1,16 +1,16 @@
-//! One level of the store: names are flat, and what stands before a slash is shown as a folder.
+//! Lists one level of the store: names are flat, and the part before a slash is shown as a folder.
 //!
-//! A folder is skipped in one step, however much it holds: the next name looked for is behind all that start with it.
+//! A folder is skipped in one step, however many files it holds: the next lookup starts after all names with its prefix.
 
 use idunno_core::metadata::State;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{FolderEntry, ITEMS_PER_REQUEST_MAX};
 
-/// The greatest characters of four bytes, three, two and one. The first that a name has room for is behind every
-/// name that starts with the text before it.
-const LAST: [char; 4] = [char::MAX, '\u{ffff}', '\u{7ff}', '~'];
+/// The greatest characters of four, three, two and one bytes in UTF-8. A prefix followed by the first of them that still
+/// fits sorts after every name with that prefix.
+const GREATEST_CHARS: [char; 4] = [char::MAX, '\u{ffff}', '\u{7ff}', '~'];
 
-/// The entries of a folder behind `after`, and whether there are more.
+/// The entries of a folder after `after`, and whether more follow.
 pub fn level(
     state: &State,
     prefix: &str,
@@ -19,9 +19,9 @@ pub fn level(
 ) -> (Vec<FolderEntry>, bool) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, ITEMS_PER_REQUEST_MAX);
     let mut entries = Vec::new();
-    let mut place = after.and_then(behind);
+    let mut cursor = after.and_then(end_of);
     loop {
-        let (mut next, _) = state.list(prefix, place.as_ref(), 1);
+        let (mut next, _) = state.list(prefix, cursor.as_ref(), 1);
         let Some(file) = next.pop() else { return (entries, false) };
         if entries.len() == limit {
             return (entries, true);
@@ -31,17 +31,19 @@ pub fn level(
             Some(slash) => FolderEntry::Folder(file.name.as_str()[..=prefix.len() + slash].to_owned()),
             None => FolderEntry::File(file),
         };
-        let Some(end) = behind(&entry) else { return (entries, false) };
-        place = Some(end);
+        let Some(end) = end_of(&entry) else { return (entries, false) };
+        cursor = Some(end);
         entries.push(entry);
     }
 }
 
-/// The place behind an entry. Never none: a folder has a file, whose name is longer than its own.
-fn behind(entry: &FolderEntry) -> Option<FileName> {
+/// The greatest name that belongs to an entry. Always `Some`: a folder contains a file, whose name is longer than its own.
+fn end_of(entry: &FolderEntry) -> Option<FileName> {
     match entry {
         FolderEntry::File(file) => Some(file.name.clone()),
-        FolderEntry::Folder(name) => LAST.iter().find_map(|last| format!("{name}{last}").parse().ok()),
+        FolderEntry::Folder(name) => {
+            GREATEST_CHARS.iter().find_map(|last| format!("{name}{last}").parse().ok())
+        }
     }
 }
 
@@ -68,7 +70,7 @@ mod tests {
         state
     }
 
-    /// The whole level, read in pages.
+    /// Reads a whole level in pages.
     fn read(state: &State, prefix: &str, limit: u32) -> Vec<String> {
         let (mut names, mut after) = (Vec::new(), None);
         loop {
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_has_its_files_and_each_folder_once() {
+    fn a_level_lists_its_files_and_each_folder_once() {
         let names = ["a", "b/c/d", "b/c/e", "b/f", "b0", "c/g"].map(String::from);
         let state = holding(&names);
         for limit in [1, 2, 100] {
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_the_longest_name_hides_nothing_behind_it() {
+    fn a_folder_with_the_longest_name_hides_no_later_name() {
         for room in 1..=5 {
             let folder = "f".repeat(FILE_NAME_BYTES_MAX - room - 1) + "/";
             let inside = format!("{folder}{}", "~".repeat(room));

@@ -1,4 +1,4 @@
-//! What people ask of the coordinator.
+//! Requests that the coordinator answers from the metadata and the term's state.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::membership::MembershipView;
 use crate::runtime::clock::wall_ms;
 
 impl LeaderTerm {
-    /// Serves a request that is the coordinator's; those answered by a stream and a member's own are not.
+    /// Serves a control request for the coordinator. Requests answered by a stream, and those about one member, are served
+    /// elsewhere.
     pub async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Coordinator => self.coordinator(),
@@ -37,7 +38,7 @@ impl LeaderTerm {
                 let view = self.deps.membership.current();
                 if !view.members.contains_key(&member) {
                     return Err(Refusal::not_found(format!(
-                        "there is no member {member}: list_mem lists them"
+                        "no member {member}: list_mem lists the members"
                     )));
                 }
                 let (files, more) = self.barrier().await?.stored(member, after.as_ref(), limit);
@@ -75,7 +76,7 @@ impl LeaderTerm {
             | ControlRequest::SearchLog(_)
             | ControlRequest::Backup
             | ControlRequest::Watch => {
-                Err(Refusal::internal("a member's own request came to the coordinator"))
+                Err(Refusal::internal("a request about one member reached the coordinator"))
             }
         }
     }
@@ -91,7 +92,7 @@ impl LeaderTerm {
     async fn locate(&self, names: &[FileName], version: Option<u64>) -> Result<ControlReply, Refusal> {
         if names.len() > ITEMS_PER_REQUEST_MAX {
             return Err(Refusal::invalid(format!(
-                "{} names at once, {ITEMS_PER_REQUEST_MAX} are allowed",
+                "the request has {} names; at most {ITEMS_PER_REQUEST_MAX} are allowed",
                 names.len()
             )));
         }
@@ -143,7 +144,7 @@ impl LeaderTerm {
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
-        let rows = views::only(views::leases(&self.deps.membership.current(), &scheduler), job, worker);
+        let rows = views::filtered(views::leases(&self.deps.membership.current(), &scheduler), job, worker);
         let (leases, more) = views::bounded(rows, LEASES_SHOWN_MAX);
         Ok(ControlReply::Leases { leases, more })
     }
@@ -153,8 +154,7 @@ impl LeaderTerm {
         Ok(views::models(&state, &scheduler))
     }
 
-    /// What the scheduler knows, for watchers.
-    pub(super) async fn desk_view(&self) -> Result<SchedulerView, Refusal> {
+    pub(super) async fn scheduler_view(&self) -> Result<SchedulerView, Refusal> {
         self.scheduler.view().await
     }
 }

@@ -1,4 +1,4 @@
-//! What people see: the log's state joined with the failure detector's, the scheduler's and the repair's knowledge.
+//! Views for consoles: the metadata joined with what the failure detector, the scheduler and the repair know.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,23 +25,23 @@ use idunno_consensus::Leadership;
 
 /// The least time between two pushes to a watcher.
 const PUSH_PERIOD: Duration = Duration::from_millis(200);
-/// A view is pushed this often even when nothing changed, so that a watcher knows that it is not forgotten.
+/// After so many skipped pushes an unchanged view is sent all the same, so that a watcher sees that the connection lives.
 const PUSHES_SKIPPED_MAX: u32 = 5;
 
-/// All jobs, as shown.
+/// Views of all jobs.
 pub fn jobs<'a>(state: &'a State, scheduler: &'a SchedulerView) -> impl Iterator<Item = JobView> + 'a {
     let now_ms = wall_ms();
     state.jobs().map(move |record| job(record, scheduler, now_ms))
 }
 
-/// One job, as shown.
+/// The view of one job.
 pub fn job(job: &Job, scheduler: &SchedulerView, now_ms: u64) -> JobView {
     let leased = scheduler.leased.get(&job.id).copied().unwrap_or(0);
     let batch_now = scheduler.batches.get(&job.id).copied().unwrap_or(0);
     JobView { batch_now, ..job.view(leased, now_ms) }
 }
 
-/// All workers that reported, with their jobs.
+/// The jobs of each live worker that has reported.
 pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<AssignmentView> {
     let row = |assignment: &idunno_core::scheduler::Assignment| AssignmentView {
         node: assignment.worker,
@@ -53,15 +53,15 @@ pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<Assi
     scheduler.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
 }
 
-/// All batches in the hands of live workers.
+/// All leases held by live workers.
 pub fn leases(view: &MembershipView, scheduler: &SchedulerView) -> Vec<LeaseView> {
     let mut rows = Vec::new();
     for (&node, report) in scheduler.reports.iter().filter(|(node, _)| view.is_live(**node)) {
         let (name, ran) = (view.name(node), usize::from(report.awaiting_commit));
-        rows.extend(report.leases.iter().enumerate().map(|(place, &lease)| {
+        rows.extend(report.leases.iter().enumerate().map(|(index, &lease)| {
             let stage = match report.running_ms {
-                _ if place < ran => LeaseStage::AwaitingCommit,
-                Some(ms) if place == ran => LeaseStage::Running { ms },
+                _ if index < ran => LeaseStage::AwaitingCommit,
+                Some(ms) if index == ran => LeaseStage::Running { ms },
                 _ => LeaseStage::Waiting,
             };
             LeaseView { node, name: name.clone(), lease, stage }
@@ -70,26 +70,26 @@ pub fn leases(view: &MembershipView, scheduler: &SchedulerView) -> Vec<LeaseView
     rows
 }
 
-/// Of these batches those of a job, of a worker, or of both.
-pub fn only(mut rows: Vec<LeaseView>, job: Option<JobId>, worker: Option<NodeId>) -> Vec<LeaseView> {
+/// The leases of one job, of one worker, or of both.
+pub fn filtered(mut rows: Vec<LeaseView>, job: Option<JobId>, worker: Option<NodeId>) -> Vec<LeaseView> {
     rows.retain(|row| {
         job.is_none_or(|job| row.lease.job == job) && worker.is_none_or(|worker| row.node == worker)
     });
     rows
 }
 
-/// The same batches, without those that await their commit if there are more than `most`, and whether there are: at work
-/// are two a worker.
-pub fn bounded(mut rows: Vec<LeaseView>, most: usize) -> (Vec<LeaseView>, bool) {
-    let more = rows.len() > most;
+/// At most `max` leases, and whether more exist. Leases that only await their commit are dropped first: every worker has
+/// at most two others.
+pub fn bounded(mut rows: Vec<LeaseView>, max: usize) -> (Vec<LeaseView>, bool) {
+    let more = rows.len() > max;
     if more {
         rows.retain(|row| row.stage != LeaseStage::AwaitingCommit);
-        rows.truncate(most);
+        rows.truncate(max);
     }
     (rows, more)
 }
 
-/// All models, with their state at each worker.
+/// Views of all models, with their state at each worker.
 pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
     let mut models = state.model_views();
     for model in &mut models {
@@ -107,7 +107,7 @@ pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
     models
 }
 
-/// A member, as shown.
+/// The view of one member.
 pub fn member(id: NodeId, peer: &Peer, leadership: &Leadership) -> MemberView {
     let record = &peer.record;
     let live = record.state.is_live();
@@ -137,13 +137,13 @@ pub fn member(id: NodeId, peer: &Peer, leadership: &Leadership) -> MemberView {
     }
 }
 
-/// All members, as one member sees them.
+/// Views of all members, as this member sees them.
 pub fn members(view: &MembershipView, leadership: &Leadership) -> Vec<MemberView> {
     view.members.iter().map(|(&id, peer)| member(id, peer, leadership)).collect()
 }
 
 impl LeaderTerm {
-    /// Pushes a view to a watcher whenever something changed, until the watcher or the leader_term is gone.
+    /// Pushes a view to a watcher whenever something changed, until the watcher disconnects or the term ends.
     pub fn watch(self: Arc<Self>) -> mpsc::Receiver<Reply> {
         let (pushes, views) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -160,11 +160,11 @@ impl LeaderTerm {
     async fn push_views(&self, pushes: &mpsc::Sender<Reply>) {
         let mut ticks = interval(PUSH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last, mut skipped, mut told) = (None, 0, None);
+        let (mut last, mut skipped, mut sent_step) = (None, 0, None);
         loop {
             ticks.tick().await;
             if self.may_decide().is_err() {
-                // What is shown must be the cluster's. The watcher notices the silence, and asks.
+                // Without a majority the view may be outdated. The watcher notices the silence and asks.
                 continue;
             }
             let Some(mut view) = self.cluster_view().await else { return };
@@ -177,9 +177,9 @@ impl LeaderTerm {
             }
             skipped = 0;
             last = Some(view.clone());
-            // Charts move once in a step: only then is their past sent again.
+            // Rate histories advance once a step: they are sent only then.
             let step = self.rates().step(view.at_ms);
-            if told.replace(step) != Some(step) {
+            if sent_step.replace(step) != Some(step) {
                 view.rates = Some(self.rates().view());
             }
             if pushes.send(Reply::Control(Box::new(ControlReply::View(view)))).await.is_err() {
@@ -188,10 +188,10 @@ impl LeaderTerm {
         }
     }
 
-    /// Everything that is shown; `None` where the term is over.
+    /// The view of the whole cluster; `None` once the term is over.
     pub async fn cluster_view(&self) -> Option<ClusterView> {
         let (state, view) = (self.state(), self.deps.membership.current());
-        let scheduler = self.desk_view().await.ok()?;
+        let scheduler = self.scheduler_view().await.ok()?;
         let leadership = self.deps.consensus.leadership().borrow().clone();
         let worker = |(&node, report): (&NodeId, &Arc<WorkerReport>)| WorkerView {
             node,
@@ -221,7 +221,7 @@ impl LeaderTerm {
     }
 }
 
-/// What each member holds and has in hand.
+/// What each member stores and which leases it holds.
 fn loads(holdings: &BTreeMap<NodeId, Holdings>, scheduler: &SchedulerView) -> Vec<LoadView> {
     let held = holdings.iter().map(|(&node, &Holdings { blobs, bytes })| {
         (node, LoadView { node, blobs, bytes, ..LoadView::default() })
@@ -252,21 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn batches_of_one_job_or_worker_are_picked() {
+    fn leases_are_filtered_by_job_and_worker() {
         let of = |job, node| {
             let row = row((0, LeaseStage::Waiting));
             let lease = Lease { job: JobId(job), ..row.lease };
             LeaseView { node: NodeId(node), lease, ..row }
         };
         let rows = vec![of(1, 1), of(2, 1), of(1, 2)];
-        assert_eq!(only(rows.clone(), None, None), rows);
-        assert_eq!(only(rows.clone(), Some(JobId(1)), None), [of(1, 1), of(1, 2)]);
-        assert_eq!(only(rows.clone(), None, Some(NodeId(1))), [of(1, 1), of(2, 1)]);
-        assert_eq!(only(rows, Some(JobId(2)), Some(NodeId(2))), []);
+        assert_eq!(filtered(rows.clone(), None, None), rows);
+        assert_eq!(filtered(rows.clone(), Some(JobId(1)), None), [of(1, 1), of(1, 2)]);
+        assert_eq!(filtered(rows.clone(), None, Some(NodeId(1))), [of(1, 1), of(2, 1)]);
+        assert_eq!(filtered(rows, Some(JobId(2)), Some(NodeId(2))), []);
     }
 
     #[test]
-    fn of_too_many_batches_those_at_work_are_shown() {
+    fn leases_that_await_their_commit_are_dropped_first() {
         let stages = [
             LeaseStage::AwaitingCommit,
             LeaseStage::AwaitingCommit,
@@ -276,11 +276,11 @@ mod tests {
         let rows: Vec<_> = (0..).zip(stages).map(row).collect();
         assert_eq!(bounded(rows.clone(), 4), (rows.clone(), false));
         assert_eq!(bounded(rows.clone(), 3), (rows[2..].to_vec(), true));
-        assert_eq!(bounded(rows.clone(), 1), (rows[2..3].to_vec(), true), "whatever workers say");
+        assert_eq!(bounded(rows.clone(), 1), (rows[2..3].to_vec(), true), "a report cannot exceed the bound");
     }
 
     #[test]
-    fn the_most_batches_that_are_shown_fit_into_a_frame() {
+    fn the_largest_lease_view_fits_into_a_frame() {
         let stage = LeaseStage::Running { ms: u32::MAX };
         let leases = vec![row((u64::MAX - u64::from(u32::MAX), stage)); LEASES_SHOWN_MAX];
         encode_frame(&ControlReply::Leases { leases, more: true }, &mut Vec::new()).unwrap();

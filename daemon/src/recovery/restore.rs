@@ -1,4 +1,4 @@
-//! A new cluster from a backup's metadata.
+//! Founds a new cluster from a backup's metadata.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -8,33 +8,33 @@ use std::time::Duration;
 
 use idunno_shared::backup::{self, BackupInfo};
 
-use super::{CannotRecover, NEW_STORE_FILE, NEXT, Passed, check_owner, found, open};
+use super::{CannotRecover, NEW_STORE_FILE, NEXT, StepHook, check_owner, found_cluster, open};
 use crate::runtime::clock::wall_ms;
 use crate::runtime::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
 use idunno_consensus::Origin;
 
-const WARNING: &str = "What was put, deleted or answered after the backup is forgotten. Files put since then are gone for \
-good: once the members have joined, blobs that the backup does not name are deleted from their disks within minutes. Until \
-you are sure, leave some members stopped, or copy each data directory first.";
+const WARNING: &str = "Everything put, deleted or answered after the backup is lost. Files put since then are deleted \
+permanently: within minutes of the members joining, blobs that the backup does not name are deleted from their disks. Until \
+you are sure, leave some members stopped or copy each data directory first.";
 
-/// Verifies the backup and tells what it holds; with `yes`, makes `path` the founder of a new cluster that starts from it.
+/// Verifies the backup and describes it. With `yes`, turns `path` into the founder of a new cluster that starts from it.
 pub(super) fn restore(
     file: &Path,
     path: &Path,
     yes: bool,
     out: &mut impl Write,
-    passed: Passed<'_>,
+    passed: StepHook<'_>,
 ) -> Result<(), CannotRecover> {
     let (about, state) = backup::read(file)?;
     let unusable = |reason| CannotRecover::Unusable { path: file.to_path_buf(), reason };
     let origin = Origin::decode((about.term, about.index), &state).map_err(unusable)?;
     drop(state);
     check_target(path)?;
-    tell(&about, &origin, out)?;
+    describe(&about, &origin, out)?;
     if !yes {
         writeln!(
             out,
-            "\nThe backup is whole. With --yes {} becomes the founder of a new cluster that starts from it.\n{WARNING}\n\
+            "\nThe backup is complete. With --yes, {} becomes the founder of a new cluster that starts from it.\n{WARNING}\n\
              Nothing was changed.",
             path.display()
         )?;
@@ -42,10 +42,10 @@ pub(super) fn restore(
     }
     let data_dir = if is_member(path) { open(path)? } else { DataDir::open(path)? };
     let above = origin.new_term();
-    let identity = found(&data_dir, origin, passed)?;
+    let identity = found_cluster(&data_dir, origin, passed)?;
     writeln!(
         out,
-        "\nRestored: {} is now member {}, the founder and only voter of a new cluster, whose terms are above {above}.\n\
+        "\nRestored: {} is now member {}, the founder and only voter of a new cluster whose terms start above {above}.\n\
          {WARNING}\n{NEXT}",
         path.display(),
         identity.id
@@ -53,7 +53,7 @@ pub(super) fn restore(
     Ok(())
 }
 
-fn tell(about: &BackupInfo, origin: &Origin, out: &mut impl Write) -> io::Result<()> {
+fn describe(about: &BackupInfo, origin: &Origin, out: &mut impl Write) -> io::Result<()> {
     let made = Duration::from_millis(about.made_ms);
     let age = Duration::from_millis(wall_ms().saturating_sub(about.made_ms));
     let age = Duration::from_secs(age.as_secs());
@@ -71,7 +71,7 @@ fn is_member(path: &Path) -> bool {
     path.join(IDENTITY_FILE).exists()
 }
 
-/// A stopped member's directory, an empty one, one that is to be made, or one in which this was interrupted.
+/// Accepts a stopped member's directory, an empty or missing one, and one in which a restore was interrupted.
 fn check_target(path: &Path) -> Result<(), CannotRecover> {
     let failed = |source| CannotRecover::DataDir(DataDirError::Io { path: path.to_path_buf(), source });
     let entries = match std::fs::read_dir(path) {

@@ -29,7 +29,7 @@ fn said(arguments: &Arguments) -> String {
 }
 
 #[test]
-fn a_log_is_forgotten_with_all_that_was_promised_under_its_id() {
+fn dropping_the_log_also_drops_the_identity_and_the_votes() {
     let dir = tempfile::tempdir().unwrap();
     let before = member(dir.path());
     let text = said(&arguments(dir.path(), true, false));
@@ -122,7 +122,7 @@ fn backup_file(path: &Path) {
 /// Stops `work` after each of its durable steps in turn, in a new directory each time, looks, and has it done again.
 fn interrupted(
     prepare: impl Fn(&Path),
-    work: impl Fn(&Path, Passed<'_>) -> Result<(), CannotRecover>,
+    work: impl Fn(&Path, StepHook<'_>) -> Result<(), CannotRecover>,
     look: impl Fn(&Path, Option<Start>),
 ) -> usize {
     for steps in 1.. {
@@ -165,7 +165,7 @@ fn a_restore_that_is_killed_anywhere_founds_no_empty_cluster_over_blobs() {
     let files = tempfile::tempdir().unwrap();
     let file = files.path().join("backup");
     backup_file(&file);
-    let work = |path: &Path, passed: Passed<'_>| restore(&file, path, true, &mut Vec::new(), passed);
+    let work = |path: &Path, passed: StepHook<'_>| restore(&file, path, true, &mut Vec::new(), passed);
     let forgetful = |path: &Path| {
         with_log(path);
         forget_log(&open(path).unwrap(), &mut Vec::new(), &mut || Ok(())).unwrap();
@@ -184,7 +184,7 @@ fn a_restore_that_is_killed_anywhere_founds_no_empty_cluster_over_blobs() {
 }
 
 #[test]
-fn a_log_that_is_half_forgotten_founds_nothing() {
+fn an_interrupted_drop_of_the_log_founds_no_cluster() {
     let old = std::cell::Cell::new(NodeId(0));
     let steps = interrupted(
         |path| old.set(with_log(path)),

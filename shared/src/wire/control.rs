@@ -233,6 +233,7 @@ pub enum ControlReply {
     /// A page of a job's dead letters.
     DeadLetters {
         /// The dead letters in query order.
+        #[serde(rename = "letters")]
         dead_letters: Vec<DeadLetter>,
         /// Whether more dead letters follow the last one.
         more: bool,

@@ -20,6 +20,8 @@ pub struct Answer {
     pub text: String,
     /// Why it is only a part of what was asked, if it is.
     pub incomplete: Option<String>,
+    /// What a person should know beside it, and no program needs.
+    pub note: Option<String>,
 }
 
 /// What programs get.
@@ -40,13 +42,20 @@ impl Default for Data {
 impl Answer {
     /// A whole answer.
     pub fn new(data: Value, text: impl Into<String>) -> Self {
-        Self { data: Data::Value(data), text: text.into(), incomplete: None }
+        Self { data: Data::Value(data), text: text.into(), ..Self::default() }
     }
 
     /// The same answer, said to be a part.
     #[must_use]
     pub fn incomplete(mut self, why: impl Into<String>) -> Self {
         self.incomplete = Some(why.into());
+        self
+    }
+
+    /// The same answer with a note beside it.
+    #[must_use]
+    pub fn noted(mut self, note: Option<String>) -> Self {
+        self.note = note;
         self
     }
 

@@ -1,7 +1,8 @@
-//! The command line: reads arguments, has them carried out, prints the answer, says how it went by the exit code.
+//! The command line: parses the arguments, runs the command, prints the answer and returns the exit code.
 
 pub mod complete;
 pub mod progress;
+mod shell;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -24,6 +25,9 @@ use crate::session::Session;
 use crate::settings::{Settings, directory};
 use progress::Bars;
 
+/// The exit code of success.
+const DONE: u8 = 0;
+
 /// Runs the program.
 pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let json = wants_json(&arguments);
@@ -31,50 +35,66 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let arguments = alias::arguments(&settings.config.aliases, arguments);
     let parsed = match Arguments::read(&arguments) {
         Ok(parsed) => parsed,
-        Err(error) => return refuse(&error, json),
+        Err(error) => return ExitCode::from(refuse(&error, json)),
     };
     let output = parsed.global.output;
     let global = match settings.resolve(parsed.global) {
         Ok(global) => global,
-        Err(failure) => return report(&failure, output),
+        Err(failure) => return ExitCode::from(report(&failure, output)),
     };
     let Some(verb) = parsed.verb else {
         return match console::run(&global, settings).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report(&Failure::error(error.to_string()), output),
+            Err(error) => ExitCode::from(report(&Failure::error(error.to_string()), output)),
         };
     };
+    if let Verb::Cluster(verb) = verb {
+        return ExitCode::from(finish(cluster::run(verb), output));
+    }
+    let session = match Session::new(&global, Arc::new(Bars)) {
+        Ok(session) => session,
+        Err(failure) => return ExitCode::from(report(&failure, output)),
+    };
+    ExitCode::from(match verb {
+        Verb::Shell { member } => shell::run(session, member, &settings.config.aliases, output).await,
+        verb => run_command(&session, verb, output, global.watch).await,
+    })
+}
+
+/// Runs one command, prints its answer and returns the exit code.
+async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bool) -> u8 {
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
-        if let Verb::Cluster(verb) = verb {
-            return cluster::run(verb);
-        }
-        let session = Session::new(&global, Arc::new(Bars))?;
         match verb {
-            Verb::Events => watch::events(&session, output).await.map(|()| Answer::default()),
+            Verb::Cluster(verb) => cluster::run(verb),
+            Verb::Events => watch::events(session, output).await.map(|()| Answer::default()),
             Verb::Logs { members, lines, grep, level, since, follow: true } => {
                 let search = logs::search(grep, level, since);
-                watch::logs(&session, &members, &search, lines, output).await.map(|()| Answer::default())
+                watch::logs(session, &members, &search, lines, output).await.map(|()| Answer::default())
             }
             Verb::GetJobResults { job, follow: true, failed, format, .. } => {
                 let wanted = Wanted { raw: false, failed, format };
-                follow(&session, &job, wanted, write).await.map(|()| Answer::default())
+                follow(session, &job, wanted, write).await
             }
-            verb if global.watch => watch::repeat(&session, verb, output).await.map(|()| Answer::default()),
-            verb => execute::run(&session, verb).await,
+            verb if repeated => watch::repeat(session, verb, output).await.map(|()| Answer::default()),
+            verb => execute::run(session, verb).await,
         }
     };
     let done = tokio::select! {
         done = run => done,
-        // What is dropped here deletes what it had begun to write.
+        // Dropping the command deletes the files that it had begun to write.
         () = interrupted() => {
             let text = if starts { format!("interrupted: {STILL_RUN}") } else { String::from("interrupted") };
             Err(Failure::new(Exit::Interrupted, text))
         }
     };
+    finish(done, output)
+}
+
+fn finish(done: Result<Answer, Failure>, output: Output) -> u8 {
     match done {
         Ok(answer) => print(&answer, output),
-        Err(failure) if failure == pipe_closed() => ExitCode::SUCCESS,
+        Err(failure) if failure == pipe_closed() => DONE,
         Err(failure) => report(&failure, output),
     }
 }
@@ -86,19 +106,19 @@ async fn interrupted() {
     }
 }
 
-/// Whether the arguments ask for JSON, even if they are wrong otherwise.
+/// Whether the arguments ask for JSON, even if they are otherwise invalid.
 fn wants_json(arguments: &[OsString]) -> bool {
     let json = |format: &OsString| format == "json" || format == "jsonl";
     let pairs = arguments.windows(2).any(|pair| pair[0] == "--output" && json(&pair[1]));
     pairs || arguments.iter().any(|argument| argument == "--output=json" || argument == "--output=jsonl")
 }
 
-fn refuse(error: &clap::Error, json: bool) -> ExitCode {
+fn refuse(error: &clap::Error, json: bool) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe is the reader's choice.
             let _ = error.print();
-            ExitCode::SUCCESS
+            DONE
         }
         _ if json => {
             let message = error.to_string().trim_start_matches("error: ").trim_end().to_owned();
@@ -106,39 +126,38 @@ fn refuse(error: &clap::Error, json: bool) -> ExitCode {
         }
         _ => {
             let _ = error.print();
-            code(Exit::Usage)
+            Exit::Usage as u8
         }
     }
 }
 
-fn code(exit: Exit) -> ExitCode {
-    ExitCode::from(exit as u8)
-}
-
-fn report(failure: &Failure, output: Output) -> ExitCode {
+fn report(failure: &Failure, output: Output) -> u8 {
     match output {
         Output::Table => eprintln!("error: {failure}"),
         Output::Json | Output::Jsonl => eprintln!("{}", failure.json()),
     }
-    code(failure.exit)
+    failure.exit as u8
 }
 
-fn print(answer: &Answer, output: Output) -> ExitCode {
+fn print(answer: &Answer, output: Output) -> u8 {
     if let Err(failure) = write(&answer.rendered(output)) {
-        return if failure == pipe_closed() { ExitCode::SUCCESS } else { report(&failure, output) };
+        return if failure == pipe_closed() { DONE } else { report(&failure, output) };
+    }
+    if let Some(note) = answer.note.as_deref().filter(|_| output == Output::Table) {
+        eprintln!("note: {note}");
     }
     match &answer.incomplete {
-        None => ExitCode::SUCCESS,
+        None => DONE,
         Some(why) => {
             note(why, output);
-            code(Exit::Partial)
+            Exit::Partial as u8
         }
     }
 }
 
-/// The reader of a pipe has seen enough: quiet.
+/// The reader of a pipe has closed it, which is no error.
 fn pipe_closed() -> Failure {
-    Failure::error("the reader of the output has gone")
+    Failure::error("the reader has closed the output")
 }
 
 fn write(text: &str) -> Result<(), Failure> {

@@ -46,7 +46,7 @@ fn stdout_carries_data_and_nothing_else() {
     let answer = Answer::new(json!([1]), "one");
     assert_eq!(answer.rendered(Output::Json), "[1]\n");
     assert_eq!(answer.rendered(Output::Table), "one\n");
-    let rows = Answer { data: Data::Lines, text: "{\"query\":0}".into(), incomplete: None };
+    let rows = Answer { data: Data::Lines, text: "{\"query\":0}".into(), ..Answer::default() };
     assert_eq!(rows.rendered(Output::Json), "{\"query\":0}\n");
     let rows_of_two = Answer::new(json!([{"a": 1}, {"a": 2}]), "two");
     assert_eq!(rows_of_two.rendered(Output::Jsonl), "{\"a\":1}\n{\"a\":2}\n");

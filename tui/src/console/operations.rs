@@ -71,6 +71,7 @@ fn shown(result: Result<Answer, Failure>, output: Output, changes: bool) -> Show
         Ok(answer) => {
             let mut text = answer.rendered(output);
             let outcome = if answer.incomplete.is_some() { Outcome::Partial } else { Outcome::Done };
+            text.extend(answer.note.map(|note| format!("note: {note}\n")));
             text.extend(answer.incomplete.map(|why| format!("note: {why}")));
             (outcome, text)
         }

@@ -277,7 +277,7 @@ impl Console {
 
     fn enter_cluster(&mut self) {
         let session = &self.watched.session;
-        (self.state.label, self.state.only_seed) = (session.label(), session.only_seed());
+        (self.state.label, self.state.default_member) = (session.label(), session.default_member());
         self.state.read_only = session.read_only;
         self.state.is_viewer = session.role == idunno_shared::security::Role::Viewer;
     }

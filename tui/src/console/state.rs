@@ -17,6 +17,7 @@ pub use super::page::{Cursor, Page};
 use super::table::Table;
 use super::theme::{Role, Theme};
 use crate::command::alias::Aliases;
+use crate::command::values::MemberRef;
 use crate::command::{Output, Palette};
 
 /// Operations that are remembered.
@@ -153,7 +154,7 @@ pub struct State {
     /// The settings' short names for commands.
     pub aliases: Aliases,
     /// The one address that the console was given, if it was one.
-    pub only_seed: Option<SocketAddr>,
+    pub default_member: Option<MemberRef>,
     /// Whether nothing may be changed.
     pub read_only: bool,
     /// Whether the cluster itself would refuse changes.
@@ -219,7 +220,7 @@ impl State {
             label,
             contexts: Vec::new(),
             aliases: Aliases::new(),
-            only_seed: None,
+            default_member: None,
             read_only: false,
             is_viewer: false,
             epoch_ms: 0,

@@ -4,7 +4,7 @@ use idunno_shared::wire::control::{Change, JobView};
 use idunno_shared::wire::jobs::Policy;
 use serde_json::json;
 
-use super::jobs::{accuracy, job_json, job_views, name, resolve};
+use super::jobs::{accuracy, job_json, job_views, name, resolve, resolve_unfinished};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::JobRef;
@@ -12,7 +12,7 @@ use crate::session::Session;
 
 /// `set-weight`.
 pub async fn set_weight(session: &Session, job: &JobRef, weight: u32) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?;
+    let job = resolve_unfinished(session, job).await?;
     session.cluster().change(Change::SetWeight { job, weight }).await?;
     let data = json!({"job": job.to_string(), "weight": weight});
     Ok(Answer::new(data, format!("{job} has weight {weight}")))
@@ -27,14 +27,14 @@ pub async fn set_policy(session: &Session, policy: Policy) -> Result<Answer, Fai
 
 /// `cancel-job`.
 pub async fn cancel(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?;
+    let job = resolve_unfinished(session, job).await?;
     session.cluster().change(Change::CancelJob { job }).await?;
     Ok(Answer::new(json!({"cancelled": job.to_string()}), format!("{job} cancelled; what it has is kept")))
 }
 
 /// `delete-job`.
 pub async fn delete(session: &Session, job: &JobRef, yes: bool) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?;
+    let job = resolve(session, job).await?.id;
     if !yes {
         let text = format!("{job} and its results would be gone for good: say --yes");
         return Err(Failure::new(Exit::Refused, text));

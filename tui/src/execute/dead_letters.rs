@@ -4,6 +4,7 @@ use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, DeadLetter};
 use serde_json::{Value, json};
 
+use super::job_ref::Resolved;
 use super::jobs::{page_limit, resolve};
 use super::members;
 use crate::answer::table::Table;
@@ -15,9 +16,9 @@ use crate::session::Session;
 pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Failure> {
     match verb {
         DeadLettersVerb::List { job } => list(session, resolve(session, &job).await?).await,
-        DeadLettersVerb::Show { job, query } => show(session, resolve(session, &job).await?, query).await,
+        DeadLettersVerb::Show { job, query } => show(session, resolve(session, &job).await?.id, query).await,
         DeadLettersVerb::Retry { job, queries } => {
-            let job = resolve(session, &job).await?;
+            let job = resolve(session, &job).await?.id;
             let changed = session.cluster().change(Change::RetryDeadLetters { job, queries }).await?;
             let Changed::Retried { queries } = changed else { return Err(Failure::unexpected()) };
             let data = json!({"job": job.to_string(), "queries": queries});
@@ -25,7 +26,7 @@ pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Fai
             Ok(Answer::new(data, format!("{job}: {} {verb} again", text::queries(queries))))
         }
         DeadLettersVerb::Drop { job, queries } => {
-            let job = resolve(session, &job).await?;
+            let job = resolve(session, &job).await?.id;
             let changed = session.cluster().change(Change::DropDeadLetters { job, queries }).await?;
             let Changed::Dropped { queries } = changed else { return Err(Failure::unexpected()) };
             let data = json!({"job": job.to_string(), "queries": queries});
@@ -65,7 +66,8 @@ fn data(dead_letter: &DeadLetter, worker: &str) -> Value {
         "attempts": dead_letter.attempts, "dropped": dead_letter.dropped})
 }
 
-async fn list(session: &Session, job: JobId) -> Result<Answer, Failure> {
+async fn list(session: &Session, found: Resolved) -> Result<Answer, Failure> {
+    let job = found.id;
     let dead_letters = all(session, job).await?;
     if dead_letters.is_empty() {
         return Ok(Answer::new(json!([]), format!("{job} has no dead letters")));
@@ -86,7 +88,7 @@ async fn list(session: &Session, job: JobId) -> Result<Answer, Failure> {
             dead_letter.reason.clone(),
         ]);
     }
-    Ok(Answer::new(Value::Array(rows), table.render()))
+    Ok(Answer::new(Value::Array(rows), table.render()).noted(found.note))
 }
 
 async fn show(session: &Session, job: JobId, query: u64) -> Result<Answer, Failure> {

@@ -7,10 +7,9 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VERSIONS_KEPT};
 use serde_json::json;
 
-use super::members::NAME_THE_MEMBER;
+use super::job_ref::Scope;
 use super::{dead_letters, files, jobs, members};
 use crate::answer::{Answer, Exit, Failure, text};
-use crate::command::values::MemberRef;
 use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
 use crate::local::record::Record;
 use crate::session::Session;
@@ -52,16 +51,19 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
             vec![format!("set the policy to {word}: {means}")]
         }
         Verb::SetBatchSize { job, batch_size } => {
-            vec![of_job(session, &format!("set the batch size to {batch_size} of"), job).await?]
+            vec![
+                of_job(session, &format!("set the batch size to {batch_size} of"), job, Scope::Unfinished)
+                    .await?,
+            ]
         }
         Verb::SetWeight { job, weight } => {
-            vec![of_job(session, &format!("set the weight to {weight} of"), job).await?]
+            vec![of_job(session, &format!("set the weight to {weight} of"), job, Scope::Unfinished).await?]
         }
         Verb::StartJob { jobs, .. } => of_jobs(session, "start", jobs).await?,
         Verb::StopJob { jobs } => of_jobs(session, "stop", jobs).await?,
-        Verb::CancelJob { job } => vec![of_job(session, "end for good", job).await?],
+        Verb::CancelJob { job } => vec![of_job(session, "end for good", job, Scope::Unfinished).await?],
         Verb::DeleteJob { job, .. } => {
-            vec![of_job(session, "delete for good, with its results,", job).await?]
+            vec![of_job(session, "delete for good, with its results,", job, Scope::Any).await?]
         }
         Verb::DeadLetters(DeadLettersVerb::Retry { job, queries }) => {
             vec![of_letters(session, "run again", job, queries).await?]
@@ -94,13 +96,13 @@ async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>
 async fn of_jobs(session: &Session, what: &str, given: &[JobRef]) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     for job in given {
-        lines.push(of_job(session, what, job).await?);
+        lines.push(of_job(session, what, job, Scope::Unfinished).await?);
     }
     Ok(lines)
 }
 
-async fn of_job(session: &Session, what: &str, job: &JobRef) -> Result<String, Failure> {
-    let id = jobs::resolve(session, job).await?;
+async fn of_job(session: &Session, what: &str, job: &JobRef, scope: Scope) -> Result<String, Failure> {
+    let id = jobs::resolve_in(session, job, scope).await?.id;
     let views = jobs::job_views(session, Some(id)).await?;
     let view = views.first().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no {id}")))?;
     let (word, over) = (text::job_state(&view.state).0, view.done + view.dead);
@@ -111,7 +113,7 @@ async fn of_job(session: &Session, what: &str, job: &JobRef) -> Result<String, F
 }
 
 async fn of_letters(session: &Session, what: &str, job: &JobRef, queries: &[u64]) -> Result<String, Failure> {
-    let id = jobs::resolve(session, job).await?;
+    let id = jobs::resolve(session, job).await?.id;
     let mut found = dead_letters::all(session, id).await?;
     found.retain(|dead_letter| {
         !dead_letter.dropped && (queries.is_empty() || queries.contains(&dead_letter.index))
@@ -120,9 +122,7 @@ async fn of_letters(session: &Session, what: &str, job: &JobRef, queries: &[u64]
 }
 
 async fn of_member(session: &Session, to: &OneMember, what: &str) -> Result<String, Failure> {
-    let only = || session.only_seed().map(MemberRef::Address);
-    let member = to.member.clone().or_else(only).ok_or_else(|| Failure::new(Exit::Usage, NAME_THE_MEMBER))?;
-    let view = members::find(session, &member).await?;
+    let view = members::find(session, &members::one(session, to.clone())?).await?;
     Ok(format!("{} at {} {what}; it is {} now", view.name, view.address, text::liveness(view.liveness)))
 }
 

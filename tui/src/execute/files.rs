@@ -252,7 +252,7 @@ pub async fn list(session: &Session, prefix: String, all: bool) -> Result<Answer
 
 /// `store`.
 pub async fn stored(session: &Session, member: Option<MemberRef>, all: bool) -> Result<Answer, Failure> {
-    let id = match member {
+    let id = match member.or_else(|| session.own_member.clone()) {
         Some(member) => members::find(session, &member).await?.id,
         None => match session.cluster().ask_any(ControlRequest::Identity).await? {
             (_, ControlReply::Identity(view)) => view.member.id,

@@ -9,6 +9,7 @@ use idunno_shared::wire::jobs::{BatchSize, Parameters};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::job_ref::{self, JobRefError, Resolved, Scope};
 use super::members;
 use super::wait::{answered, pause};
 use crate::answer::table::Table;
@@ -62,7 +63,7 @@ pub async fn set_batch_size(
     job: &JobRef,
     batch_size: BatchSize,
 ) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?;
+    let job = resolve_unfinished(session, job).await?;
     session.cluster().change(Change::SetBatchSize { job, batch_size }).await?;
     let data = json!({"job": job.to_string(), "batch_size": size_json(batch_size)});
     Ok(Answer::new(data, format!("{job} has batch size {batch_size}")))
@@ -95,36 +96,31 @@ pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Ans
     Ok(stats_answer(&views))
 }
 
-/// The number of a job that may be named.
-pub async fn resolve(session: &Session, job: &JobRef) -> Result<JobId, Failure> {
-    let JobRef::Name(_) = job else { return Ok(known_id(job, &[]).unwrap_or_default()) };
-    let views = job_views(session, None).await?;
-    known_id(job, &views).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("there is no job named {job}: get-job-stats lists the jobs"))
-    })
+/// The job that a person means, over or not.
+pub async fn resolve(session: &Session, job: &JobRef) -> Result<Resolved, Failure> {
+    resolve_in(session, job, Scope::Any).await
+}
+
+/// The same, for a command that steers a job.
+pub async fn resolve_unfinished(session: &Session, job: &JobRef) -> Result<JobId, Failure> {
+    resolve_in(session, job, Scope::Unfinished).await.map(|found| found.id)
+}
+
+/// The same, over or not as `scope` says.
+pub async fn resolve_in(session: &Session, job: &JobRef, scope: Scope) -> Result<Resolved, Failure> {
+    let views = match job {
+        JobRef::Id(_) => Vec::new(),
+        JobRef::Name(_) => job_views(session, None).await?,
+    };
+    Ok(job_ref::find(&views, job, scope)?)
 }
 
 /// The same where there may be no job to speak of.
 pub async fn resolve_any(session: &Session, job: Option<&JobRef>) -> Result<Option<JobId>, Failure> {
     match job {
         None => Ok(None),
-        Some(job) => resolve(session, job).await.map(Some),
+        Some(job) => resolve(session, job).await.map(|found| Some(found.id)),
     }
-}
-
-fn known_id(job: &JobRef, views: &[JobView]) -> Option<JobId> {
-    match job {
-        JobRef::Id(id) => Some(*id),
-        JobRef::Name(name) => {
-            views.iter().find(|view| view.details.name.as_ref() == Some(name)).map(|view| view.id)
-        }
-    }
-}
-
-/// Numbers and names of jobs.
-pub fn names(views: &[JobView]) -> Vec<String> {
-    let named = views.iter().filter_map(|view| view.details.name.as_ref()).map(ToString::to_string);
-    views.iter().map(|view| view.id.to_string()).chain(named).collect()
 }
 
 /// Each job once, in the order given; refused, before anything changes, if there is no such job.
@@ -132,10 +128,11 @@ async fn known(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure
     let views = job_views(session, None).await?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for job in jobs {
-        match known_id(job, &views).filter(|id| views.iter().any(|view| view.id == *id)) {
-            Some(id) if found.contains(&id) => {}
-            Some(id) => found.push(id),
-            None => missing.push(job.to_string()),
+        match job_ref::find(&views, job, Scope::Unfinished) {
+            Ok(Resolved { id, .. }) if found.contains(&id) => {}
+            Ok(Resolved { id, .. }) if views.iter().any(|view| view.id == id) => found.push(id),
+            Ok(_) | Err(JobRefError::Unknown(_)) => missing.push(job.to_string()),
+            Err(error) => return Err(error.into()),
         }
     }
     if missing.is_empty() {

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::members;
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::{LeastLevel, Since};
+use crate::command::{MinLevel, Since};
 use crate::session::Session;
 use crate::tail::{Lines, LogLine, merged};
 
 /// What is wanted of the logs.
-pub fn search(pattern: Option<String>, level: LeastLevel, since: Option<Since>) -> LogSearch {
+pub fn search(pattern: Option<String>, level: MinLevel, since: Option<Since>) -> LogSearch {
     LogSearch { pattern, level: level.into(), since: since.map(|since| since.0), after: None }
 }
 

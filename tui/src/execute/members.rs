@@ -12,7 +12,7 @@ use crate::command::{MemberOf, OneMember};
 use crate::session::Session;
 
 /// To `join` and `leave`, which nobody wants to go to just any member.
-pub const NAME_THE_MEMBER: &str = "name the member: --member NAME or --member IP:PORT";
+pub const NAME_THE_MEMBER: &str = "name the member: --member NAME or --member IP:PORT, or set IDUNNO_MEMBER";
 
 /// The membership list as the first member that answers has it.
 pub async fn any_list(session: &Session) -> Result<Vec<MemberView>, Failure> {
@@ -44,7 +44,7 @@ async fn ask(
     of: MemberOf,
     request: ControlRequest,
 ) -> Result<(SocketAddr, ControlReply), Failure> {
-    match of.member {
+    match of.member.or_else(|| session.own_member.clone()) {
         None => Ok(session.cluster().ask_any(request).await?),
         Some(member) => ask_one(session, &member, request).await,
     }
@@ -146,15 +146,19 @@ pub async fn leave(session: &Session, to: OneMember) -> Result<Answer, Failure> 
     order(session, to, ControlRequest::Leave, "left").await
 }
 
+/// The member that is meant.
+pub fn one(session: &Session, to: OneMember) -> Result<MemberRef, Failure> {
+    let member = to.member.or_else(|| session.default_member());
+    member.ok_or_else(|| Failure::new(Exit::Usage, NAME_THE_MEMBER))
+}
+
 async fn order(
     session: &Session,
     to: OneMember,
     request: ControlRequest,
     done: &str,
 ) -> Result<Answer, Failure> {
-    let only = || session.only_seed().map(MemberRef::Address);
-    let member = to.member.or_else(only).ok_or_else(|| Failure::new(Exit::Usage, NAME_THE_MEMBER))?;
-    match ask_one(session, &member, request).await? {
+    match ask_one(session, &one(session, to)?, request).await? {
         (address, ControlReply::Done) => {
             Ok(Answer::new(json!({"member": address, "done": done}), format!("{address} {done}")))
         }

@@ -8,6 +8,7 @@ pub mod control;
 pub mod dead_letters;
 pub mod dry_run;
 pub mod files;
+pub mod job_ref;
 pub mod jobs;
 pub mod leases;
 pub mod logs;
@@ -89,6 +90,9 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Logs { follow: true, .. } => Err(only_there("logs are followed")),
         Verb::Logs { members, lines, grep, level, since, follow: false } => {
             logs::run(session, &members, &logs::search(grep, level, since), lines).await
+        }
+        Verb::Shell { .. } => {
+            Err(Failure::new(Exit::Usage, "a shell within a shell does nothing: give the command itself"))
         }
         Verb::Info => self_info::info(session),
         Verb::Keys => self_info::keys(),

@@ -40,6 +40,7 @@ pub fn info(session: &Session) -> Result<Answer, Failure> {
     for name in [
         "IDUNNO_CLUSTER",
         "IDUNNO_CONTEXT",
+        "IDUNNO_MEMBER",
         "IDUNNO_READ_ONLY",
         "IDUNNO_THEME",
         "IDUNNO_CONFIG_DIR",

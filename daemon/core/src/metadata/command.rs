@@ -45,6 +45,7 @@ pub enum Action {
         /// The job.
         job: JobId,
         /// The queries.
+        #[serde(rename = "letters")]
         dead_letters: Vec<DeadLetterRecord>,
     },
     /// The cluster stops a running job, because every batch of it fails.

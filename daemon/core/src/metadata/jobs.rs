@@ -63,6 +63,7 @@ pub struct Job {
     /// The queries that failed for good.
     pub dead: RangeSet,
     /// Why they did, by query.
+    #[serde(rename = "letters")]
     pub dead_letters: OrdMap<u64, Arc<DeadLetterRecord>>,
     /// The results, in order of commit.
     pub segments: Vector<Arc<Segment>>,

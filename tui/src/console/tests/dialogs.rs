@@ -2,6 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::JobState;
 
 use super::{enter, live, press, screen, shows};
 use crate::answer::Answer;
@@ -32,6 +33,29 @@ fn destruction_asks_first_and_an_eager_key_does_not_count() {
         late(&mut state, KeyCode::Char(c));
     }
     assert_eq!(late(&mut state, KeyCode::Enter).len(), 1);
+}
+
+#[test]
+fn a_models_name_is_bound_to_its_job_before_the_question() {
+    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
+    let mut state = live();
+    state.view.as_mut().unwrap().jobs[1].state = JobState::Done;
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "cancel-job squeezenet1.1");
+    shows(
+        &screen(&state, 100, 20, 2000),
+        &["squeezenet1.1 stands for job-1 (over test-data, running)", "Type job-1"],
+    );
+    for c in "job-1".chars() {
+        late(&mut state, KeyCode::Char(c));
+    }
+    let cancel = Verb::CancelJob { job: JobRef::Id(JobId(1)) };
+    assert_eq!(late(&mut state, KeyCode::Enter), [Effect::Run(1, Box::new(cancel))]);
+
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "stop-job squeezenet1.1"), []);
+    shows(&screen(&state, 150, 20, 2000), &["squeezenet1.1 could mean job-1", "say job-1 or job-2"]);
 }
 
 #[test]
@@ -86,7 +110,7 @@ fn an_order_to_a_member_says_whom_it_hits_and_goes_to_no_other() {
 
     let mut state = live();
     let only = state.view.as_ref().unwrap().members[2].address;
-    state.only_seed = Some(only);
+    state.default_member = Some(MemberRef::Address(only));
     press(&mut state, KeyCode::Char(':'));
     enter(&mut state, "leave");
     shows(&screen(&state, 100, 20, 2000), &["member m2 at 127.0.0.1:7402"]);

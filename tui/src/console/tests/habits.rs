@@ -76,7 +76,8 @@ fn a_form_takes_what_is_selected_and_gives_the_command_that_it_shows() {
 fn every_command_is_reachable_by_a_key_and_the_palette_and_does_what_its_form_says() {
     let keymap = Keymap::default();
     // What has a page of the console's, and what is done once, at a shell, before there is a cluster to look at.
-    let own = ["events", "logs", "completions", "man", "cluster init", "cluster issue", "cluster rotate"];
+    let own =
+        ["events", "logs", "shell", "completions", "man", "cluster init", "cluster issue", "cluster rotate"];
     for entry in entries().iter().filter(|entry| !own.contains(&entry.name.as_str())) {
         assert!(keymap.hint(&entry.name).is_some(), "{} has no key", entry.name);
         assert!(items().iter().any(|item| item.name == entry.name && matches!(item.does, Does::Command(_))));
@@ -246,7 +247,7 @@ fn the_line_says_what_it_takes_and_a_short_answer_leaves_the_page_in_sight() {
     state.aliases = [(String::from("st"), String::from("get-job-stats"))].into();
     press(&mut state, KeyCode::Char(':'));
     "get".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
-    shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch a file"]);
+    shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch and verify a file"]);
     "-job-stats ".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
     shows(&screen(&state, 100, 24, 2000), &["get-job-stats [JOB]", "Figures of one job"]);
     press(&mut state, KeyCode::Esc);

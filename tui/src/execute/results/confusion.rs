@@ -87,7 +87,7 @@ fn share(part: u64, total: u64) -> String {
 
 /// `get-job-confusion`.
 pub async fn confusion(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?;
+    let job = resolve(session, job).await?.id;
     let (_, rows) = fetch::collect(session, job).await?;
     let mut confusion = Confusion::default();
     for row in &rows {

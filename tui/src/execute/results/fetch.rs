@@ -45,7 +45,8 @@ pub async fn get(
     local: Option<PathBuf>,
     wanted: Wanted,
 ) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?;
+    let found = resolve(session, job).await?;
+    let job = found.id;
     let local = local.filter(|path| path.as_os_str() != "-");
     if let Some(path) = &local {
         atomic_file::regular(path).map_err(|error| Failure::target(path, &error))?;
@@ -66,7 +67,7 @@ pub async fn get(
         RowFormat::Csv => csv::table(&rows)?,
     };
     let answer = match local {
-        None => Answer { data: Data::Lines, text: written, incomplete: None },
+        None => Answer { data: Data::Lines, text: written, ..Answer::default() }.noted(found.note),
         Some(path) => {
             let text = format!("{job}: {} rows ({} dead) in {}", rows.len(), view.dead, path.display());
             let data = json!({"job": job.to_string(), "rows": rows.len(), "dead": view.dead,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::csv;
 use super::fetch::Wanted;
-use crate::answer::Failure;
+use crate::answer::{Answer, Failure};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::dead_letters;
@@ -20,14 +20,15 @@ use crate::execute::jobs::{halted, page_limit, resolve};
 use crate::execute::wait::{answered, pause};
 use crate::session::Session;
 
-/// Gives rows to `print`, lines with their ends.
+/// Gives rows to `print`, lines with their ends. The answer has only what a person should know beside them.
 pub async fn follow(
     session: &Session,
     job: &JobRef,
     wanted: Wanted,
     print: impl Fn(&str) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let job = resolve(session, job).await?;
+) -> Result<Answer, Failure> {
+    let found = resolve(session, job).await?;
+    let job = found.id;
     if wanted.format == RowFormat::Csv {
         print(&format!("{}\n", csv::headline()?))?;
     }
@@ -54,7 +55,7 @@ pub async fn follow(
                     continue;
                 }
                 if view.state.is_over() && segments.is_empty() {
-                    return halted(&view).map_or(Ok(()), Err);
+                    return halted(&view).map_or_else(|| Ok(Answer::default().noted(found.note)), Err);
                 }
                 if let Some(halted) = halted(&view) {
                     return Err(halted);
