@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::fault::{Fault, Planned, Round, Settle};
-use crate::ground::links::Direction;
+use crate::sandbox::links::Direction;
 
 /// Most faults in one round.
 const FAULTS_MAX: usize = 3;

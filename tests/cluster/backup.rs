@@ -82,7 +82,7 @@ async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
     let first = cluster.members[0].data_dir.clone();
     a_damaged_one_is_refused(&file, &first);
     let text = recover(&first, &["--backup", &file]).unwrap();
-    assert!(text.contains("Nothing was changed") && text.contains("gone for good"), "{text}");
+    assert!(text.contains("Nothing was changed") && text.contains("deleted permanently"), "{text}");
     println!("{}", recover(&first, &["--backup", &file, "--yes"]).unwrap());
     for index in [1, 2] {
         recover(&cluster.members[index].data_dir, &["--forget-log", "--yes"]).unwrap();

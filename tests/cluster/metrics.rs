@@ -21,7 +21,7 @@ impl LocalCluster {
     /// Where a member serves its figures, as it logged it.
     fn metrics(&self, index: usize) -> SocketAddr {
         let log = self.members[index].log();
-        let line = log.lines().rfind(|line| line.contains("serves figures")).unwrap();
+        let line = log.lines().rfind(|line| line.contains("serving metrics")).unwrap();
         let (_, address) = line.split_once("address=").unwrap();
         address.split_whitespace().next().unwrap().parse().unwrap()
     }

@@ -42,7 +42,7 @@ async fn a_disk_without_room_for_the_log_stops_nobody() {
     assert!(cluster.members[0].ended(SOON).await.success());
     // What the journal of a service manager gets.
     let told = cluster.members[0].errors();
-    for word in ["ready", "the log cannot be written", "asked to stop", "stopped"] {
+    for word in ["ready", "cannot write the log", "asked to stop", "stopped"] {
         assert_eq!(told.matches(word).count(), 1, "'{word}' is not once in: {told}");
     }
 }
@@ -83,7 +83,7 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     let op = failed.split_once("logs --grep ").unwrap().1.trim_end_matches(['\'', ')']).to_owned();
     assert_eq!(op.len(), 16, "{failed}");
     let line = audited(&cluster, coordinator, &op).await;
-    for part in ["by=operator anna at 127.0.0.1:", "asked=delete nothing", "refused: ", "took="] {
+    for part in ["by=operator anna at 127.0.0.1:", "request=delete nothing", "refused: ", "took="] {
         assert!(line.contains(part), "'{part}' is not in: {line}");
     }
     for other in (0..3).filter(|index| *index != coordinator) {
@@ -96,13 +96,13 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
         client.control(policy()).await.unwrap();
     }
     let line = audited(&cluster, coordinator, &OpId(0xabc, 1).to_string()).await;
-    assert!(line.contains("audit: done") && line.contains("asked=set-policy Time"), "{line}");
+    assert!(line.contains("audit: done") && line.contains("request=set-policy Time"), "{line}");
 
     // A put: from the audit to the voters by the operation, to the holders by the upload.
     let kept = Expected::small("kept", 1..2);
     let files = Files::new(client.clone());
     files.put_files(kept.write_local(&cluster), PutOptions::default(), &NoProgress).await.unwrap();
-    let line = audited(&cluster, coordinator, "operator anna.*asked=put").await;
+    let line = audited(&cluster, coordinator, "operator anna.*request=put").await;
     let op = line.split_once("op=").unwrap().1.split(' ').next().unwrap();
     let upload = line.split_once("put (").unwrap().1.split(',').next().unwrap();
     assert!(upload.starts_with("upload-"), "{line}");
@@ -118,6 +118,6 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     // What a member decides itself.
     let leaver = (coordinator + 1) % 3;
     client.ask_member(cluster.members[leaver].address(), ControlRequest::Leave).await.unwrap();
-    let line = audited(&cluster, leaver, "operator anna.*asked=leave").await;
+    let line = audited(&cluster, leaver, "operator anna.*request=leave").await;
     assert!(line.contains("audit: done") && line.contains("op="), "{line}");
 }

@@ -67,7 +67,7 @@ fn one_of_each<T: DeserializeOwned + Debug>() -> BTreeMap<String, T> {
     for _ in 0..3_000 {
         let value: T = generate::value(&mut random).unwrap();
         let text = format!("{value:?}");
-        let name = text.split(|dead_letter: char| !dead_letter.is_alphanumeric()).next().unwrap();
+        let name = text.split(|c: char| !c.is_alphanumeric()).next().unwrap();
         found.entry(name.to_owned()).or_insert(value);
     }
     found
@@ -333,7 +333,7 @@ async fn a_key_is_replaced_while_puts_go_on() {
             secret.rotate(step).unwrap();
             private_file::replace(&rotating.secret(), &secret.render()).unwrap();
             for daemon in [&rotating.introducer].into_iter().chain(&rotating.members) {
-                let has_read = async || match daemon.log().matches("secret has changed").count() {
+                let has_read = async || match daemon.log().matches("secret changed").count() {
                     read if read >= count => Ok(()),
                     read => Err(format!("{} has read {read} changes of {count}", daemon.name)),
                 };
