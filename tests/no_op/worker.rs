@@ -1,4 +1,4 @@
-//! A worker whose model costs nothing.
+//! A worker that answers without inference.
 
 use std::time::{Duration, Instant};
 
