@@ -1,9 +1,10 @@
-//! Ways in which bytes go wrong.
+//! Damages encoded messages at random.
 
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
-/// Heads of MessagePack that announce much: arrays, maps, texts, bytes and extensions of up to 4 GiB, and nested arrays.
+/// MessagePack headers that announce huge values: arrays, maps, strings, bytes and extensions of up to 4 GiB, and deep
+/// nesting.
 const HOSTILE: [&[u8]; 8] = [
     &[0xdd, 0xff, 0xff, 0xff, 0xff],
     &[0xdf, 0xff, 0xff, 0xff, 0xff],
@@ -15,7 +16,7 @@ const HOSTILE: [&[u8]; 8] = [
     &[0x91; 200],
 ];
 
-/// Damages `bytes` once.
+/// Applies one random kind of damage to `bytes`.
 pub fn damage(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
     let at = random.random_range(0..=bytes.len());
     match random.random_range(0..6) {

@@ -1,4 +1,4 @@
-//! Support shared by the simulations, the cluster tests and the figures.
+//! Support shared by simulations, cluster tests and benchmarks.
 
 pub mod damage;
 pub mod network;

@@ -7,7 +7,7 @@ use idunno_core::time::Instant;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How bad the network is. Reordering follows from latency that differs from message to message.
+/// Quality of the network. Latency differs between messages, so they are reordered.
 #[derive(Clone, Copy, Debug)]
 pub struct Quality {
     /// The least one-way latency.
@@ -21,7 +21,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// A quiet local network.
+    /// A healthy local network.
     pub const LAN: Self = Self {
         latency_min: Duration::from_micros(100),
         latency_max: Duration::from_millis(2),
@@ -32,12 +32,12 @@ impl Quality {
 
 /// The first wait of TCP before it sends a lost segment again; it doubles (RFC 6298, with Linux's least).
 const TCP_RETRANSMIT: Duration = Duration::from_millis(200);
-/// So many retransmissions at most; a connection that needs more has long been given up.
+/// Most retransmissions; a connection that needs more would have been closed.
 const TCP_RETRANSMITS_MAX: u32 = 8;
 
-/// Which hosts reach which, how well, and what is under way. `T` is whatever happens at a point in virtual time.
+/// Which hosts reach which, how well, and what is in flight. `T` is an event at a point in virtual time.
 pub struct Network<T> {
-    /// How bad it is now.
+    /// Present quality.
     pub quality: Quality,
     /// All randomness of a simulation.
     pub rng: ChaCha8Rng,
@@ -47,7 +47,7 @@ pub struct Network<T> {
 }
 
 impl<T> Network<T> {
-    /// All reach all.
+    /// Makes a network in which all hosts reach each other.
     pub fn new(seed: u64, quality: Quality) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self { quality, rng, cuts: BTreeSet::new(), queue: BTreeMap::new(), queued: 0 }
@@ -97,12 +97,12 @@ impl<T> Network<T> {
         waited + self.latency()
     }
 
-    /// True so often.
+    /// Returns true with this probability, in thousandths.
     pub fn chance(&mut self, per_mille: u32) -> bool {
         per_mille > 0 && self.rng.random_range(0..1000) < per_mille
     }
 
-    /// `what` happens at `at`; what was queued first happens first at the same instant.
+    /// Schedules `what` at `at`. Events at the same instant happen in the order in which they were scheduled.
     pub fn schedule(&mut self, at: Instant, what: T) {
         self.queued += 1;
         self.queue.insert((at, self.queued), what);
@@ -124,12 +124,12 @@ impl<T> Network<T> {
         self.schedule(at, what);
     }
 
-    /// The instant of the next thing to happen.
+    /// The instant of the next event.
     pub fn next_at(&self) -> Option<Instant> {
         self.queue.keys().next().map(|&(at, _)| at)
     }
 
-    /// Takes the next thing to happen.
+    /// Takes the next event.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<(Instant, T)> {
         self.queue.pop_first().map(|((at, _), what)| (at, what))
@@ -141,13 +141,13 @@ impl<T> Network<T> {
 pub struct Trace(u64);
 
 impl Trace {
-    /// Of nothing yet.
+    /// The empty trace.
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    /// Takes in what happened.
+    /// Adds an event to the trace.
     pub fn add(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

@@ -1,4 +1,4 @@
-//! Runs a simulation over many seeds, and says how to replay the one that fails.
+//! Runs a simulation over many seeds, and prints how to replay one that fails.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -41,7 +41,7 @@ fn target() -> String {
     stem.rsplit_once('-').map_or_else(|| stem.clone(), |(target, _)| target.to_owned())
 }
 
-/// Whether one seed is being replayed, so that figures over the whole set mean nothing.
+/// Whether a single seed is being replayed, so that assertions over the whole set do not apply.
 pub fn is_replay() -> bool {
     variable(SEED_VARIABLE).is_some()
 }

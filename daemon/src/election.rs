@@ -12,7 +12,7 @@ use std::time::Duration;
 use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
 use idunno_core::voters::VOTERS_MAX;
 use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::election::{LogPosition, RingMessage};
+use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};

@@ -331,9 +331,9 @@ impl Service for Member {
                 Ok(reply) => Reply::Work(reply),
                 Err(refusal) => Reply::Refused(refusal),
             },
-            (Request::Coordinates(said), Some(from)) => {
+            (Request::LeaderAnnouncement(said), Some(from)) => {
                 self.consensus.observe_coordinator(from, said);
-                Reply::Heard
+                Reply::LeaderNoted
             }
             (Request::Introduction(_), _) => unsupported("this is a member, not the introducer"),
             (_, None) => unsupported("only members may ask this"),

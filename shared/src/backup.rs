@@ -1,7 +1,8 @@
-//! A backup of a cluster's metadata, as a file.
+//! The file format of a metadata backup.
 //!
-//! A line that says what it is, a line of JSON ([`About`]), the encoded state, and the BLAKE3 digest of all that is before
-//! it. `head -n 2 FILE` shows what it is. The state's encoding is the metadata log's own; nothing here looks into it.
+//! A file consists of a line that names the format, a line of JSON with a [`BackupInfo`], the encoded state, and the BLAKE3
+//! digest of everything before it. `head -n 2 FILE` describes a backup. The state is encoded by the metadata log and opaque
+//! to this module.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,89 +14,89 @@ use thiserror::Error;
 
 use crate::ids::{Digest, NodeId};
 
-/// Bytes of a backup in one message.
+/// Most bytes of a backup in one message.
 pub const PIECE_BYTES: usize = 4 << 20;
-/// Largest state, in bytes: that of a snapshot of the metadata log.
+/// Largest encoded state, in bytes; the same limit as for a snapshot of the metadata log.
 pub const STATE_BYTES_MAX: u64 = 2 << 30;
-/// Longest header, both lines.
+/// Longest header (both lines), in bytes.
 pub const HEADER_BYTES_MAX: u64 = 4096;
 const MAGIC: &str = "idunno-backup\n";
 const FORMAT: u32 = 1;
 const DIGEST_BYTES: usize = 32;
 
-/// What a backup holds.
+/// The description of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
-    /// The version of the program that made it.
+pub struct BackupInfo {
+    /// Version of the daemon that made the backup.
     pub program_version: String,
-    /// Who founded the cluster.
+    /// Founder of the cluster.
     pub founder: Option<NodeId>,
-    /// The term in which it was read.
+    /// Term of the coordinator that made the backup.
     pub term: u64,
-    /// It holds every entry of the log up to this one.
+    /// Index of the last log entry that the state includes.
     pub index: u64,
-    /// When it was made, in milliseconds since the epoch, by the coordinator's clock.
+    /// When the backup was made, in milliseconds since the epoch by the coordinator's clock.
     pub made_ms: u64,
-    /// Files of the store.
+    /// Number of files in the store.
     pub files: u64,
-    /// Jobs.
+    /// Number of jobs.
     pub jobs: u64,
 }
 
-/// The second line.
+/// The second line of the file.
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: u32,
     state_bytes: u64,
     #[serde(flatten)]
-    about: About,
+    about: BackupInfo,
 }
 
-/// Just enough of it to tell another format.
+/// The part of a header that every format has.
 #[derive(Deserialize)]
-struct Formatted {
+struct FormatOnly {
     format: u32,
 }
 
-/// Why a file is no backup that can be used.
+/// Why a backup cannot be read.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is something else.
+    /// The file is not a backup.
     #[error("{path} is not a backup of IDunno's metadata: name a file that 'idunno backup' made")]
     Foreign {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// It was made by another release.
+    /// The file has the format of another release.
     #[error(
-        "the backup {path} has format {found}, this program reads {FORMAT}: use the release that made it"
+        "the backup {path} has format {found}, but this program reads format {FORMAT}: use the release that made it"
     )]
     Format {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Format of the file.
         found: u32,
     },
-    /// It is not what was written.
+    /// The file differs from what was written.
     #[error("the backup {path} is damaged: {why}; use another one")]
     Damaged {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// How.
+        /// What is wrong with it.
         why: String,
     },
 }
 
-/// A backup, whole, as it lies in a file.
-pub fn encode(about: About, state: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+/// Encodes a backup as the bytes of a file.
+pub fn encode(about: BackupInfo, state: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     let header = Header { format: FORMAT, state_bytes: state.len() as u64, about };
     let mut bytes = Vec::with_capacity(state.len() + 1024);
     bytes.extend_from_slice(MAGIC.as_bytes());
@@ -107,8 +108,8 @@ pub fn encode(about: About, state: &[u8]) -> Result<Vec<u8>, serde_json::Error> 
     Ok(bytes)
 }
 
-/// Reads the backup at `path` and verifies it: what it holds, and the encoded state. Blocks.
-pub fn read(path: &Path) -> Result<(About, Vec<u8>), BackupError> {
+/// Reads and verifies the backup at `path`; returns its description and the encoded state. Blocks.
+pub fn read(path: &Path) -> Result<(BackupInfo, Vec<u8>), BackupError> {
     let failed = |source| BackupError::Read { path: path.to_path_buf(), source };
     let damaged = |why: String| BackupError::Damaged { path: path.to_path_buf(), why };
     let file = File::open(path).map_err(failed)?;
@@ -118,7 +119,7 @@ pub fn read(path: &Path) -> Result<(About, Vec<u8>), BackupError> {
     let Header { state_bytes, about, .. } = head.1;
     let all = (head.0.len() as u64).saturating_add(state_bytes).saturating_add(DIGEST_BYTES as u64);
     if state_bytes > STATE_BYTES_MAX || size != all {
-        return Err(damaged(format!("it has {size} bytes, and {all} are to be there")));
+        return Err(damaged(format!("it has {size} bytes in place of {all}")));
     }
     let mut bytes = head.0;
     let start = bytes.len();
@@ -130,7 +131,7 @@ pub fn read(path: &Path) -> Result<(About, Vec<u8>), BackupError> {
     Ok((about, bytes[start..end].to_vec()))
 }
 
-/// The two lines, as they are and as they are meant.
+/// Reads the two header lines; returns their bytes and the decoded header.
 fn header(path: &Path, reader: &mut impl BufRead) -> Result<(Vec<u8>, Header), BackupError> {
     let failed = |source| BackupError::Read { path: path.to_path_buf(), source };
     let mut bytes = Vec::new();
@@ -141,9 +142,9 @@ fn header(path: &Path, reader: &mut impl BufRead) -> Result<(Vec<u8>, Header), B
     }
     limited.read_until(b'\n', &mut bytes).map_err(failed)?;
     let line = &bytes[MAGIC.len()..];
-    match serde_json::from_slice::<Formatted>(line) {
-        Ok(Formatted { format: FORMAT }) => {}
-        Ok(Formatted { format: found }) => {
+    match serde_json::from_slice::<FormatOnly>(line) {
+        Ok(FormatOnly { format: FORMAT }) => {}
+        Ok(FormatOnly { format: found }) => {
             return Err(BackupError::Format { path: path.to_path_buf(), found });
         }
         Err(error) => {
@@ -158,13 +159,13 @@ fn header(path: &Path, reader: &mut impl BufRead) -> Result<(Vec<u8>, Header), B
     Ok((bytes, header))
 }
 
-/// Writes a backup: aside, verified as it lies, flushed, and put in its place. What was at `path` is replaced. Blocks.
-pub fn write(path: &Path, bytes: &[u8]) -> io::Result<About> {
+/// Writes a backup to a temporary file, flushes and verifies it, and renames it to `path`, replacing any file there. Blocks.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<BackupInfo> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let written = write_aside(&aside, bytes).and_then(|about| fs::rename(&aside, path).map(|()| about));
     if written.is_err() {
-        // It bears a name that says what it is.
+        // Best effort: a leftover is recognisable by its name.
         let _ = fs::remove_file(&aside);
     }
     let about = written?;
@@ -173,8 +174,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<About> {
     Ok(about)
 }
 
-fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<About> {
-    // It names everything: for its owner only.
+fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<BackupInfo> {
+    // Metadata names every file and job, so only the owner may read it.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -186,13 +187,21 @@ fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<About> {
 mod tests {
     use super::*;
 
-    fn about() -> About {
+    fn about() -> BackupInfo {
         let program_version = String::from("0.1.0");
-        About { program_version, founder: Some(NodeId(7)), term: 3, index: 42, made_ms: 5, files: 2, jobs: 1 }
+        BackupInfo {
+            program_version,
+            founder: Some(NodeId(7)),
+            term: 3,
+            index: 42,
+            made_ms: 5,
+            files: 2,
+            jobs: 1,
+        }
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_nothing_lies_beside_it() {
+    fn a_backup_survives_a_round_trip_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup");
         let bytes = encode(about(), b"state\nof it").unwrap();
@@ -202,19 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_changed_longer_foreign_or_newer_file_is_refused() {
+    fn truncated_modified_extended_foreign_and_newer_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup");
         let whole = encode(about(), &[9; 100]).unwrap();
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
-            read(&path).expect_err("a cut one");
+            read(&path).expect_err("a truncated backup");
         }
         for at in 0..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 1;
             fs::write(&path, &changed).unwrap();
-            read(&path).expect_err("a changed one");
+            read(&path).expect_err("a modified backup");
         }
         fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
         assert!(matches!(read(&path), Err(BackupError::Damaged { .. })));

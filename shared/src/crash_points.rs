@@ -1,12 +1,12 @@
-//! Points at which a test may have this process end as a power cut would end it. Compiled out of releases.
+//! Points at which a test can make this process die as in a power cut. Compiled out of releases.
 //!
-//! `IDUNNO_CRASH_AT=POINT:N` kills the process, without any cleaning up, when it passes the point for the N-th time.
-//! The points stand in the code, between the steps whose order is what durability rests on.
+//! With `IDUNNO_CRASH_AT=POINT:N` the process kills itself, without cleanup, when it passes the point for the N-th time.
+//! The points lie between steps whose order durability depends on.
 
 #[cfg(debug_assertions)]
 pub use armed::point;
 
-/// Nothing: this is a release.
+/// Does nothing in a release.
 #[cfg(not(debug_assertions))]
 pub fn point(_name: &str) {}
 
@@ -19,14 +19,14 @@ mod armed {
 
     const VARIABLE: &str = "IDUNNO_CRASH_AT";
 
-    /// The point at which to crash, and how often it is passed until then.
+    /// The point at which to crash, and how many passes are left until then.
     static CRASH_AT: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
 
-    /// Ends the process here, if a test asked for it.
+    /// Kills the process if a test armed this point.
     pub fn point(name: &str) {
         let Some((at, left)) = CRASH_AT.get_or_init(read) else { return };
         if at == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // It cannot fail to reach this very process.
+            // A process may always signal itself.
             let _ = kill_process(getpid(), Signal::KILL);
         }
     }

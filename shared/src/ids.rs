@@ -1,4 +1,4 @@
-//! Identities that appear on the wire and in the metadata log.
+//! Ids that appear on the wire and in the metadata log.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A member's identity: minted at random when its data directory is empty, never reused.
+/// A member's id: drawn at random when its data directory is created, and never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub u64);
@@ -18,7 +18,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The coordinator's epoch: the term of the Raft vote that made it. Receivers drop what bears an older one.
+/// The term of the Raft vote that elected the coordinator. Receivers ignore messages with an older term than one seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Term(pub u64);
@@ -29,12 +29,12 @@ impl fmt::Display for Term {
     }
 }
 
-/// The id of a change that a client asks for; repeating a change under its id does it once. 128 random bits.
+/// The id of a change, 128 random bits chosen by the client. A change repeated with the same id is made once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId(pub u64, pub u64);
 
 impl OpId {
-    /// A new id. If the operating system has no randomness to give, the ids of the process still differ.
+    /// Draws an id. Ids of one process differ even if the operating system provides no randomness.
     pub fn random() -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let count = || COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -45,14 +45,14 @@ impl OpId {
     }
 }
 
-/// Its first half, which is enough to find it by.
+/// The first half of the id, which is enough to find it in logs.
 impl fmt::Display for OpId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
 }
 
-/// A job's number, counted by the metadata log from 1.
+/// A job's id: a number that the metadata log counts up from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub u64);
@@ -63,9 +63,9 @@ impl fmt::Display for JobId {
     }
 }
 
-/// The text was not a job's number.
+/// The text is not a job's id.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{0}' is not a job: write job-N or N, as get-job-stats prints it")]
+#[error("'{0}' is not a job: give its id as job-N or N, as get-job-stats prints it")]
 pub struct JobIdError(String);
 
 impl FromStr for JobId {
@@ -77,14 +77,14 @@ impl FromStr for JobId {
     }
 }
 
-/// An upload in progress: minted by the coordinator of `term`, counted by it.
+/// The id of an upload, assigned by the coordinator.
 ///
-/// Ordered, so that a holder can tell which uploads are over: all below the watermark of the newest term.
+/// Ids are ordered, so that the coordinator can tell holders by one watermark which uploads are over: all below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadId {
-    /// The term of the coordinator that minted it.
+    /// Term of the coordinator that opened the upload.
     pub term: Term,
-    /// Its number within the term.
+    /// Number of the upload within the term.
     pub number: u64,
 }
 
@@ -94,12 +94,12 @@ impl fmt::Display for UploadId {
     }
 }
 
-/// The BLAKE3 digest of a blob: its name in the store.
+/// A BLAKE3 digest; the digest of a blob is its name in the store.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(#[serde(with = "serde_bytes")] pub [u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
@@ -117,9 +117,9 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The text was not the 64 lower-case hexadecimal digits of a digest.
+/// The text is not a digest of 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{0}' is not a digest of 64 lower-case hexadecimal digits")]
+#[error("'{0}' is not a digest: a digest has 64 lower-case hexadecimal digits")]
 pub struct DigestError(String);
 
 impl FromStr for Digest {

@@ -1,7 +1,7 @@
 //! What two `IDunno` processes must agree on: ids, checked names, wire messages and their codec.
 //!
-//! No policy lives here. The asynchronous client and what it proves itself with sit behind the feature `client`, which
-//! the core does not take.
+//! This crate makes no decisions. The asynchronous client and its credentials are behind the feature `client`, which
+//! `idunno-core` does not enable.
 
 #[cfg(feature = "client")]
 pub mod backup;

@@ -1,4 +1,4 @@
-//! Names that people give: checked once at the door, so that a held name is always a good one.
+//! Names given by people. Each type is checked when it is made, so a value of it is always valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,38 +8,38 @@ use thiserror::Error;
 
 /// Longest file name, in bytes.
 pub const FILE_NAME_BYTES_MAX: usize = 1024;
-/// Longest name of a model, a member, a job or a parameter, in bytes.
+/// Longest name of a model, member, job or parameter, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 
-/// Why a name was refused.
+/// Why a name is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// Nothing but the empty string.
-    #[error("the {kind} is empty: give it at least one character")]
+    /// The name is empty.
+    #[error("the {kind} is empty: it needs at least one character")]
     Empty {
-        /// What was being named.
+        /// What the name is for.
         kind: &'static str,
     },
-    /// Longer than its limit.
+    /// The name exceeds its limit.
     #[error("the {kind} '{start}...' has {bytes} bytes, {limit} are allowed: shorten it")]
     TooLong {
-        /// What was being named.
+        /// What the name is for.
         kind: &'static str,
-        /// Its first characters.
+        /// First characters of the name.
         start: String,
-        /// Its length.
+        /// Length in bytes.
         bytes: usize,
-        /// The limit.
+        /// Most bytes allowed.
         limit: usize,
     },
-    /// Holds what such a name may not hold.
+    /// The name breaks a rule.
     #[error("the {kind} {name:?} is not allowed: {why}")]
     Invalid {
-        /// What was being named.
+        /// What the name is for.
         kind: &'static str,
         /// The name.
         name: String,
-        /// The rule it breaks.
+        /// The rule that it breaks.
         why: &'static str,
     },
 }
@@ -59,16 +59,16 @@ fn check_path(kind: &'static str, name: &str) -> Result<(), NameError> {
     check_length(kind, name, FILE_NAME_BYTES_MAX)?;
     let invalid = |why| Err(NameError::Invalid { kind, name: name.to_owned(), why });
     if name.chars().any(char::is_control) {
-        return invalid("it holds a control character");
+        return invalid("it contains a control character");
     }
     if name.starts_with('/') {
-        return invalid("it is absolute: leave the leading slash out");
+        return invalid("it starts with a slash: remove it");
     }
     if name.split('/').any(|part| part == ".." || part == ".") {
-        return invalid("it holds '.' or '..' as a part");
+        return invalid("'.' and '..' cannot be parts of it");
     }
     if name.split('/').any(str::is_empty) {
-        return invalid("it holds an empty part: two slashes in a row, or one at the end");
+        return invalid("it has two slashes in a row, or one at the end");
     }
     Ok(())
 }
@@ -82,12 +82,12 @@ fn check_label(kind: &'static str, name: &str) -> Result<(), NameError> {
     Err(NameError::Invalid { kind, name: name.to_owned(), why })
 }
 
-/// A job's name stands wherever its number may, so that it must not look like one.
+/// Commands take a job's name in place of its id, so a name must not look like an id.
 fn check_job(kind: &'static str, name: &str) -> Result<(), NameError> {
     check_label(kind, name)?;
     let number = name.strip_prefix("job-").unwrap_or(name);
     if number.bytes().all(|byte| byte.is_ascii_digit()) {
-        let why = "it looks like a job's number";
+        let why = "it looks like a job's id";
         return Err(NameError::Invalid { kind, name: name.to_owned(), why });
     }
     Ok(())
@@ -145,7 +145,7 @@ checked_name!(
     check_path
 );
 checked_name!(
-    /// A data set: all files whose name is this text, a slash, and more.
+    /// A data set: all files whose names start with this text and a slash, or one file of this name.
     DatasetName,
     "dataset name",
     check_path
@@ -157,7 +157,7 @@ checked_name!(
     check_label
 );
 checked_name!(
-    /// A job's name: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`, and no job's number.
+    /// A job's name: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`, and unlike a job's id.
     JobName,
     "job name",
     check_job
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_names_pass() {
+    fn valid_names_are_accepted() {
         for name in ["a", "docs/report.pdf", "a..b/c", "naïve café.txt", &"x".repeat(FILE_NAME_BYTES_MAX)] {
             assert_eq!(name.parse::<FileName>().unwrap().as_str(), name);
         }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_are_refused_by_name() {
+    fn invalid_names_are_refused_and_named_in_the_error() {
         for name in ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", ".", "a\nb", "a\u{7f}"] {
             assert!(name.parse::<FileName>().is_err(), "{name:?}");
         }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_from_the_wire_are_checked() {
+    fn deserialisation_checks_names() {
         assert!(serde_json::from_str::<FileName>("\"../x\"").is_err());
         assert!(serde_json::from_str::<FileName>("\"x\"").is_ok());
     }

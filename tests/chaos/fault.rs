@@ -1,39 +1,39 @@
-//! The faults there are, and whom they strike.
+//! The faults that can be injected, and the members that they affect.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::ground::links::Direction;
+use crate::sandbox::links::Direction;
 
-/// A fault, its victims known. Members are counted from 0.
+/// A fault and its victims. Members are numbered from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// SIGKILL to all of them at once; started again at the end.
+    /// SIGKILL all of them at once; restarted at the end.
     Kill(Vec<usize>),
     /// SIGSTOP; SIGCONT at the end.
     Freeze(Vec<usize>),
-    /// SIGKILL, and everything they kept destroyed; started again, with new identities, at the end.
+    /// SIGKILL and delete their data; restarted, with new ids, at the end.
     Wipe(Vec<usize>),
-    /// Not a byte is left on their disks.
+    /// Fill their disks completely.
     FillDisk(Vec<usize>),
-    /// Nothing passes between these and all other members and the introducer.
+    /// Cut these off from all other members and the introducer.
     CutOff { side: Vec<usize>, direction: Direction, from_clients: bool },
-    /// Nothing passes between two members.
+    /// Cut the link between two members.
     CutLink { ends: [usize; 2], direction: Direction },
-    /// So many of 100 packets to and from these are lost.
+    /// Lose this percentage of packets to and from these members.
     Loss { side: Vec<usize>, percent: u32 },
-    /// No UDP reaches these or comes from them.
+    /// Drop all UDP to and from these members.
     BlockUdp(Vec<usize>),
-    /// What these send is late by about so many milliseconds.
+    /// Delay what these members send by about `ms` milliseconds.
     Delay { side: Vec<usize>, ms: u32 },
-    /// The model servers beside these are killed; the members are to start them again.
+    /// Kill the model servers of these members, which must restart them.
     KillModelServers(Vec<usize>),
-    /// The introducer is killed; started again at the end.
+    /// Kill the introducer; restarted at the end.
     KillIntroducer,
 }
 
 impl Fault {
-    /// Those that are down, frozen, cut off or without room: at most three at a time in a cluster of seven.
+    /// The members that are down, frozen, cut off or out of disk space: at most three at a time in a cluster of seven.
     pub(crate) fn victims(&self) -> &[usize] {
         match self {
             Self::Kill(side)
@@ -41,7 +41,7 @@ impl Fault {
             | Self::Wipe(side)
             | Self::FillDisk(side)
             | Self::CutOff { side, .. } => side,
-            // Either end may be taken for the dead one.
+            // Either end may be declared dead.
             Self::CutLink { ends, .. } => ends,
             Self::Loss { .. }
             | Self::BlockUdp(_)
@@ -51,7 +51,7 @@ impl Fault {
         }
     }
 
-    /// Puts the coordinator in the place of the first victim, unless it is a victim already or `spared`.
+    /// Replaces the first victim with the coordinator, unless the coordinator is a victim already or is in `spared`.
     pub(crate) fn aim(&mut self, coordinator: usize, spared: &[usize]) {
         if spared.contains(&coordinator) || self.victims().contains(&coordinator) {
             return;
@@ -106,31 +106,31 @@ fn way(direction: Direction) -> &'static str {
     }
 }
 
-/// A fault, as the schedule has it.
+/// A scheduled fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
     pub(crate) fault: Fault,
-    /// Whether the coordinator of that moment is to be among the victims.
+    /// Whether the coordinator at that moment is to be among the victims.
     pub(crate) at_coordinator: bool,
 }
 
-/// What is waited for between two rounds.
+/// What to wait for between two rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settle {
-    /// Nothing: the next faults meet a cluster that is still recovering.
+    /// Nothing: the next faults hit a cluster that is still recovering.
     Not,
-    /// All are one cluster again.
+    /// All members form one cluster.
     Ready,
-    /// And all blobs have all their copies.
+    /// All members form one cluster, and all blobs have all their copies.
     Healed,
 }
 
-/// Faults that begin together and end together.
+/// Faults that start and end together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Round {
     pub(crate) faults: Vec<Planned>,
     pub(crate) hold: Duration,
-    /// What must be before it begins, and after it ended.
+    /// What to wait for before the round and after it.
     pub(crate) before: Settle,
     pub(crate) after: Settle,
 }
@@ -146,9 +146,9 @@ impl fmt::Display for Round {
             })
             .collect();
         let after = match self.after {
-            Settle::Not => "go on at once",
-            Settle::Ready => "wait until they are one cluster",
-            Settle::Healed => "wait until all copies are there",
+            Settle::Not => "continue at once",
+            Settle::Ready => "wait until all members form one cluster",
+            Settle::Healed => "wait until all copies exist",
         };
         write!(f, "{} for {:.1} s; {after}", faults.join("; "), self.hold.as_secs_f64())
     }

@@ -1,4 +1,4 @@
-//! What clients asked and were answered, on one clock: the evidence that the checkers judge.
+//! The history of client operations on one clock: the input of the checkers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,20 +6,20 @@ use std::time::Instant;
 
 use idunno_shared::ids::Digest;
 
-/// What was asked of one file.
+/// The call of an operation on one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// A new version with these bytes.
+    /// Put a new version with these bytes.
     Put(Digest),
-    /// The newest version's number and bytes.
+    /// Get the newest version.
     Get,
-    /// All versions that are kept.
+    /// List all versions that are kept.
     Versions,
-    /// Away with it.
+    /// Delete the file.
     Delete,
 }
 
-/// What was answered.
+/// The reply to an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The put is version `version`, durable on `copies` of `wanted` members.
@@ -28,7 +28,7 @@ pub(crate) enum Reply {
     Found { version: u64, bytes: Digest },
     /// All versions, newest first.
     Kept(Vec<(u64, Digest)>),
-    /// The file was there, with so many versions, and is gone.
+    /// The file existed with this many versions and was deleted.
     Deleted { versions: u32 },
     /// There is no such file.
     Absent,
@@ -39,26 +39,26 @@ pub(crate) enum Reply {
 pub(crate) struct End {
     /// Microseconds since the start of the run.
     pub(crate) at: u64,
-    /// The answer; or why there is none, so that nobody knows whether a change was, or will yet be made.
+    /// The reply, or why there is none. Without a reply a change may have been made, may still be made, or never.
     pub(crate) outcome: Result<Reply, String>,
 }
 
 /// One operation of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Operation {
-    /// Who.
+    /// Name of the client.
     pub(crate) client: String,
     /// The file.
     pub(crate) name: String,
-    /// What was asked.
+    /// The call.
     pub(crate) call: Call,
-    /// When, in microseconds since the start of the run.
+    /// When the operation began, in microseconds since the start of the run.
     pub(crate) begun: u64,
-    /// Its end; `None` while it is under way.
+    /// How the operation ended; `None` while it is in progress.
     pub(crate) end: Option<End>,
 }
 
-/// The record, shared by all clients.
+/// The record of all operations, shared by the clients.
 #[derive(Clone)]
 pub(crate) struct History {
     start: Instant,
@@ -75,7 +75,7 @@ impl History {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Must come before the first byte is sent. The number is for [`History::end`].
+    /// Records the start of an operation; call it before the first byte is sent. The number is for [`History::end`].
     pub(crate) fn begin(&self, client: &str, name: &str, call: Call) -> usize {
         let operation = Operation {
             client: client.to_owned(),
@@ -89,7 +89,7 @@ impl History {
         operations.len() - 1
     }
 
-    /// Must come after the answer.
+    /// Records the end of an operation; call it after the reply.
     pub(crate) fn end(&self, number: usize, outcome: Result<Reply, String>) {
         let end = End { at: self.now(), outcome };
         if let Some(operation) = self.operations().get_mut(number) {
@@ -123,7 +123,7 @@ pub(crate) fn longest_pause(operations: &[Operation], from: u64, to: u64) -> u64
     moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
 }
 
-/// What a history has in it, in figures.
+/// A summary of a history.
 pub(crate) fn summary(operations: &[Operation]) -> String {
     let ended = |wanted: fn(&Result<Reply, String>) -> bool| {
         let ends = operations.iter().filter_map(|operation| operation.end.as_ref());
@@ -149,9 +149,9 @@ pub(crate) fn summary(operations: &[Operation]) -> String {
 pub(crate) fn line(operation: &Operation) -> String {
     let Operation { client, name, call, begun, end } = operation;
     let end = match end {
-        None => String::from("under way"),
+        None => String::from("in progress"),
         Some(End { at, outcome: Ok(reply) }) => format!("{} {reply}", seconds(*at)),
-        Some(End { at, outcome: Err(reason) }) => format!("{} nobody knows: {reason}", seconds(*at)),
+        Some(End { at, outcome: Err(reason) }) => format!("{} outcome unknown: {reason}", seconds(*at)),
     };
     format!("{} {client} {name} {call} -> {end}", seconds(*begun))
 }
@@ -176,7 +176,7 @@ impl fmt::Display for Reply {
             Self::Found { version, bytes } => write!(f, "version {version} is {}", short(bytes)),
             Self::Kept(versions) => write!(f, "versions are {}", versions_line(versions)),
             Self::Deleted { versions } => write!(f, "{versions} versions deleted"),
-            Self::Absent => write!(f, "there is none"),
+            Self::Absent => write!(f, "no such file"),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The chaos suite: a cluster of real daemons that is broken in every way the promises allow, while clients use it and
-//! everything they see goes on record for the judges. See `tests/README.md`; `scripts/chaos.sh` builds and starts it.
+//! The chaos suite: faults are injected into a cluster of real daemons while clients use it. Checkers then verify every
+//! reply that the clients received. See `tests/README.md`; `scripts/chaos.sh` builds and starts it.
 
 mod check;
 mod clients;
 mod cluster;
 mod fault;
-mod ground;
 mod history;
 mod nemesis;
 mod run;
+mod sandbox;
 mod schedule;
 mod wait;
 
@@ -21,35 +21,35 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Parts;
-use crate::ground::sandbox::{Ground, enter};
 use crate::run::{Outcome, Plan};
+use crate::sandbox::namespaces::{Sandbox, enter};
 use crate::schedule::{Abilities, Schedule};
 
 const INTERRUPTED: u8 = 130;
 const ROUNDS_SHOWN: usize = 40;
 
-/// Breaks a cluster in every way the promises allow, and judges what clients saw.
+/// Injects every fault that the cluster promises to survive, and checks what clients observed.
 ///
 /// The last line is "chaos: seed S, N faults, M operations, V violations"; the exit code is 0 only without violations.
 #[derive(Parser)]
 #[command(name = "chaos", max_term_width = 100)]
 struct Arguments {
-    /// Decides which faults come in which order, and what clients do; drawn if it is not given
+    /// Determines the order of the faults and what clients do [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// How long faults go on
+    /// For how long faults are injected
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
     /// Members of the cluster
     #[arg(long, default_value_t = 7)]
     members: usize,
-    /// How long files half written and blobs that nothing refers to may stay once all is quiet
+    /// How long partial files and unreferenced blobs may remain after the last fault
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     tidy: u64,
-    /// Stay on loopback: no fault of the network or the disk
+    /// Stay on loopback, without network and disk faults
     #[arg(long)]
     loopback: bool,
-    /// Print the first rounds of the seed's schedule and end
+    /// Print the first rounds of the schedule and exit
     #[arg(long)]
     plan: bool,
     /// The daemon under test [default: beside this program]
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything that a run needs; nothing if no run was asked for.
+/// Prepares a run; `None` if only the schedule was asked for.
 fn prepare(arguments: &Arguments) -> anyhow::Result<Option<Plan>> {
     let seed = arguments.seed.unwrap_or_else(rand_seed);
     if arguments.plan {
@@ -94,34 +94,34 @@ fn prepare(arguments: &Arguments) -> anyhow::Result<Option<Plan>> {
             bail!("{} is missing: run {remedy} first", file.display());
         }
     }
-    let ground =
-        if arguments.loopback { Ground::Loopback(String::from("it was asked for")) } else { enter() };
+    let sandbox =
+        if arguments.loopback { Sandbox::Loopback(String::from("it was asked for")) } else { enter() };
     let dir = tempfile::Builder::new().prefix(&format!("idunno-chaos-{seed}-")).tempdir()?.keep();
     let parts = Parts { members: arguments.members, idunnod, python, dir };
     let duration = Duration::try_from_secs_f64(arguments.minutes * 60.0)?;
-    Ok(Some(Plan { seed, duration, tidy: Duration::from_secs(arguments.tidy), ground, parts }))
+    Ok(Some(Plan { seed, duration, tidy: Duration::from_secs(arguments.tidy), sandbox, parts }))
 }
 
 fn rand_seed() -> u64 {
-    // Any number will do that differs from run to run.
+    // Any number that differs between runs will do.
     std::time::UNIX_EPOCH.elapsed().map_or(1, |elapsed| u64::from(elapsed.subsec_micros()))
 }
 
-/// Runs the plan, or until somebody interrupts, and says what came of it.
+/// Runs the plan until it ends or is interrupted, and prints the result.
 fn conduct(plan: &Plan) -> anyhow::Result<ExitCode> {
     let (seed, minutes, dir) = (plan.seed, plan.duration.as_secs_f64() / 60.0, &plan.parts.dir);
-    let form = match &plan.ground {
-        Ground::Namespaces { can_delay: true } => String::from("in namespaces"),
-        Ground::Namespaces { can_delay: false } => {
+    let form = match &plan.sandbox {
+        Sandbox::Namespaces { can_delay: true } => String::from("in namespaces"),
+        Sandbox::Namespaces { can_delay: false } => {
             String::from("in namespaces, without delays (no netem here)")
         }
-        Ground::Loopback(why) => {
-            format!("ON LOOPBACK, without faults of the network and of disks, because: {why}")
+        Sandbox::Loopback(why) => {
+            format!("ON LOOPBACK, without network and disk faults, because: {why}")
         }
     };
     let members = plan.parts.members;
     println!("chaos: seed {seed}, {minutes} minutes of faults, {members} members, {form}");
-    let form = if matches!(plan.ground, Ground::Loopback(_)) { " --loopback" } else { "" };
+    let form = if matches!(plan.sandbox, Sandbox::Loopback(_)) { " --loopback" } else { "" };
     let tidy = plan.tidy.as_secs();
     println!(
         "replay: scripts/chaos.sh --seed {seed} --minutes {minutes} --members {members} --tidy {tidy}{form}"
@@ -137,7 +137,7 @@ fn conduct(plan: &Plan) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => Ok(None),
         }
     });
-    // Clients that were interrupted must not hold the end up.
+    // Interrupted clients must not delay the exit.
     runtime.shutdown_background();
     match ended {
         Ok(Some(outcome)) => Ok(verdict(plan, &outcome)),
@@ -147,7 +147,7 @@ fn conduct(plan: &Plan) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(INTERRUPTED))
         }
         Err(error) => {
-            println!("what there is of it is in {}", dir.display());
+            println!("the incomplete evidence is in {}", dir.display());
             Err(error)
         }
     }
@@ -162,7 +162,7 @@ fn verdict(plan: &Plan, outcome: &Outcome) -> ExitCode {
     if violations.is_empty() {
         remove(dir);
     } else {
-        println!("directories, logs and the history stay in {}", dir.display());
+        println!("data directories, logs and the history are kept in {}", dir.display());
     }
     println!(
         "chaos: seed {}, {faults} faults, {operations} operations, {} violations",
@@ -174,6 +174,6 @@ fn verdict(plan: &Plan, outcome: &Outcome) -> ExitCode {
 
 fn remove(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir) {
-        eprintln!("{} stays: {error}", dir.display());
+        eprintln!("cannot remove {}: {error}", dir.display());
     }
 }

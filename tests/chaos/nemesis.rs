@@ -1,4 +1,4 @@
-//! Carries the schedule out: breaks things, waits, mends them, and sees that the cluster recovers.
+//! Executes the schedule: injects faults, waits, repairs them, and checks that the cluster recovers.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use rustix::process::Signal;
 use crate::check::Violation;
 use crate::cluster::World;
 use crate::fault::{Fault, Round, Settle};
-use crate::ground::links::{Broken, Damage, Direction, Endpoint, between};
 use crate::history::{History, longest_pause};
+use crate::sandbox::links::{Broken, Damage, Direction, Endpoint, between};
 use crate::wait::eventually;
 
-/// How long the cluster may take to be whole again once nothing is broken any more.
+/// How long the cluster may take to recover after the last fault was repaired.
 pub(crate) const HEALING_LIMIT: Duration = Duration::from_secs(60);
-/// How long somebody to aim at is looked for.
+/// How long to look for the coordinator before a fault aimed at it.
 const AIMING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Does harm, in rounds.
+/// Injects faults in rounds.
 pub(crate) struct Nemesis {
     history: History,
     started: Instant,
     rounds: usize,
-    /// Faults done.
+    /// Faults injected so far.
     pub(crate) faults: usize,
 }
 
@@ -30,7 +30,7 @@ impl Nemesis {
         Self { history, started: Instant::now(), rounds: 0, faults: 0 }
     }
 
-    /// One round from what must be before it to what must be after it; an error is a fault of the suite itself.
+    /// Runs one round, including the waits before and after it. An error is a failure of the suite itself.
     pub(crate) async fn round(&mut self, world: &mut World, round: &Round) -> anyhow::Result<Vec<Violation>> {
         self.rounds += 1;
         if let Err(violation) = settle(world, round.before).await {
@@ -60,7 +60,7 @@ impl Nemesis {
         };
         println!("            {recovered}the longest pause of all clients was {:.1} s", seconds(pause));
         world.note_ends();
-        Ok(settled.err().into_iter().chain(world.offences.drain(..)).collect())
+        Ok(settled.err().into_iter().chain(world.violations_seen.drain(..)).collect())
     }
 }
 
@@ -68,7 +68,7 @@ fn seconds(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64()
 }
 
-/// Waits until the cluster is as whole as is asked for.
+/// Waits until the cluster has recovered as far as `wanted`.
 pub(crate) async fn settle(world: &mut World, wanted: Settle) -> Result<(), Violation> {
     let settled = eventually(HEALING_LIMIT, async || {
         world.tend().await.map_err(|error| format!("{error:#}"))?;
@@ -81,14 +81,14 @@ pub(crate) async fn settle(world: &mut World, wanted: Settle) -> Result<(), Viol
     settled.await.map_err(|missing| Violation::new("the cluster heals within 60 s", missing))
 }
 
-/// The faults of a round with their victims of this moment.
+/// The faults of a round, aimed at the coordinator of this moment where they are to be.
 async fn aimed(world: &World, round: &Round) -> Vec<Fault> {
     let mut faults: Vec<Fault> = round.faults.iter().map(|planned| planned.fault.clone()).collect();
     if round.faults.iter().all(|planned| !planned.at_coordinator) {
         return faults;
     }
     let Ok(coordinator) = eventually(AIMING_LIMIT, async || world.coordinator().await).await else {
-        println!("            nobody coordinates: the faults strike whom they were drawn for");
+        println!("            no coordinator found: the faults keep their drawn victims");
         return faults;
     };
     println!("            m{} coordinates", coordinator + 1);
@@ -125,7 +125,7 @@ fn broken_links(fault: &Fault, members: usize) -> Vec<Broken> {
     }
 }
 
-/// Each link once: those between two members of a side came from both of them.
+/// Removes duplicates: a link between two members of one side was added for each of them.
 fn lost(mut broken: Vec<Broken>) -> Vec<Broken> {
     broken.sort_by_key(|broken| (broken.from, broken.to));
     broken.dedup();

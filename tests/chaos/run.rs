@@ -1,4 +1,4 @@
-//! A run from the first process to the verdict.
+//! One run, from starting the cluster to the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,39 +13,39 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::COPIES;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::check::jobs::{Row, Told};
+use crate::check::jobs::{Observation, Row};
 use crate::check::terms::Claim;
-use crate::check::{Violation, jobs as check_jobs, leftovers, registers as check_registers, terms};
-use crate::clients::{Means, jobs, registers, watcher};
+use crate::check::{Violation, disks, jobs as check_jobs, registers as check_registers, terms};
+use crate::clients::{ClientContext, jobs, registers, watcher};
 use crate::cluster::{Parts, World};
 use crate::fault::Settle;
-use crate::ground::network::Network;
-use crate::ground::sandbox::Ground;
 use crate::history::{Call, History, Reply, line, summary};
 use crate::nemesis::{Nemesis, settle};
+use crate::sandbox::namespaces::Sandbox;
+use crate::sandbox::network::Network;
 use crate::schedule::{Abilities, Schedule};
 use crate::wait::{eventually, eventually_every};
 
-/// How long jobs may take to end once nothing is broken any more.
+/// How long jobs may take to end after the last fault.
 const JOBS_LIMIT: Duration = Duration::from_secs(120);
-/// How long what was put must be readable within.
+/// How long reading one file may take.
 const READING_LIMIT: Duration = Duration::from_secs(30);
-/// Files that cannot be read before the others are not tried.
+/// Unreadable files after which the others are not tried.
 const UNREADABLE_MAX: usize = 3;
-/// Between two looks at all disks.
+/// Pause between two checks of all disks.
 const TIDY_PERIOD: Duration = Duration::from_secs(2);
 
-/// What is to be done.
+/// The parameters of a run.
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) duration: Duration,
-    /// How long half-written files and blobs that nothing refers to may stay once all is quiet.
+    /// How long partial files and unreferenced blobs may remain after the last fault.
     pub(crate) tidy: Duration,
-    pub(crate) ground: Ground,
+    pub(crate) sandbox: Sandbox,
     pub(crate) parts: Parts,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) faults: usize,
@@ -53,46 +53,46 @@ pub(crate) struct Outcome {
     pub(crate) violations: Vec<Violation>,
 }
 
-/// Runs, judges, and leaves the evidence in the directory of the plan if there is a violation.
+/// Runs and checks; keeps the evidence in the plan's directory if there is a violation.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let dir = &plan.parts.dir;
-    let abilities = match plan.ground {
-        Ground::Namespaces { can_delay } => Abilities { namespaces: true, delay: can_delay },
-        Ground::Loopback(_) => Abilities { namespaces: false, delay: false },
+    let abilities = match plan.sandbox {
+        Sandbox::Namespaces { can_delay } => Abilities { namespaces: true, delay: can_delay },
+        Sandbox::Loopback(_) => Abilities { namespaces: false, delay: false },
     };
     let network =
         abilities.namespaces.then(|| Network::build(plan.parts.members, abilities.delay)).transpose()?;
     let mut world = World::start(&plan.parts, network).await?;
     settle(&mut world, Settle::Healed).await.map_err(|violation| anyhow::anyhow!("{violation:?}"))?;
-    let means = means(plan, &world)?;
-    jobs::prepare(&means, &plan.parts.python).await.context("the model cannot be trained")?;
-    let clean = clean_rows(&means).await?;
+    let context = client_context(plan, &world)?;
+    jobs::prepare(&context, &plan.parts.python).await.context("the model cannot be trained")?;
+    let clean = clean_rows(&context).await?;
     println!("the cluster is up; a job without faults gave {} rows", clean.len());
 
-    let clients = Clients::start(&means);
+    let clients = Clients::start(&context);
     let mut outcome = Outcome::default();
-    let mut nemesis = Nemesis::new(means.history.clone());
+    let mut nemesis = Nemesis::new(context.history.clone());
     let (mut schedule, begun) = (Schedule::new(plan.seed, plan.parts.members, abilities), Instant::now());
     while begun.elapsed() < plan.duration && outcome.violations.is_empty() {
         let Some(round) = schedule.next() else { break };
         let broken = nemesis.round(&mut world, &round).await;
-        // Whatever it was, the evidence is to be kept.
+        // A failure of the suite is reported like a violation, so that the evidence is kept.
         outcome.violations.extend(broken.unwrap_or_else(|error| vec![suite_failed(&error)]));
-        // What is wrong with the history already is found while its traces are fresh, and told at the end.
-        if !check_registers::check(&means.history.snapshot()).is_empty() {
+        // Stops at the first violation, while its traces are fresh; the final check reports it.
+        if !check_registers::check(&context.history.snapshot()).is_empty() {
             break;
         }
     }
     let quiet = Instant::now();
     outcome.faults = nemesis.faults;
-    means.stop.store(true, Ordering::Relaxed);
-    let (told, claims) = clients.finish().await?;
-    outcome.violations.extend(aftermath(&mut world, &means, quiet, plan.tidy, &told, &clean).await);
+    context.stop.store(true, Ordering::Relaxed);
+    let (observed, claims) = clients.finish().await?;
+    outcome.violations.extend(aftermath(&mut world, &context, quiet, plan.tidy, &observed, &clean).await);
     outcome.violations.extend(terms::check(&world.claims.union(&claims).cloned().collect()));
-    outcome.operations = means.history.len() + told.len();
-    println!("{}", summary(&means.history.snapshot()));
+    outcome.operations = context.history.len() + observed.len();
+    println!("{}", summary(&context.history.snapshot()));
     if !outcome.violations.is_empty() {
-        evidence(&world, &means.history, &outcome, dir)?;
+        evidence(&world, &context.history, &outcome, dir)?;
     }
     Ok(outcome)
 }
@@ -101,42 +101,42 @@ fn suite_failed(error: &anyhow::Error) -> Violation {
     Violation::new("faults can be done and mended, members start again", format!("{error:#}"))
 }
 
-fn means(plan: &Plan, world: &World) -> anyhow::Result<Means> {
+fn client_context(plan: &Plan, world: &World) -> anyhow::Result<ClientContext> {
     let scratch = plan.parts.dir.join("scratch");
     fs::create_dir_all(&scratch)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (addresses, credentials) = (world.addresses(), world.credentials.clone());
-    Ok(Means { addresses, credentials, history: History::new(), scratch, seed: plan.seed, stop })
+    Ok(ClientContext { addresses, credentials, history: History::new(), scratch, seed: plan.seed, stop })
 }
 
-/// The rows of a job that nothing disturbs.
-async fn clean_rows(means: &Means) -> anyhow::Result<BTreeMap<u64, Row>> {
-    jobs::Client::new(means.clone()).one_job().await?;
-    let finished = jobs::finish(&means.client(), JOBS_LIMIT).await;
+/// The rows of a job without faults.
+async fn clean_rows(context: &ClientContext) -> anyhow::Result<BTreeMap<u64, Row>> {
+    jobs::Client::new(context.clone()).one_job().await?;
+    let finished = jobs::finish(&context.client(), JOBS_LIMIT).await;
     let finished = finished.map_err(anyhow::Error::msg)?;
     let rows = finished.iter().flat_map(|job| &job.segments).flat_map(|segment| &segment.rows);
     Ok(rows.map(|row| (row.query, row.clone())).collect())
 }
 
-/// All clients at work.
+/// The running clients.
 struct Clients {
     registers: JoinSet<anyhow::Result<()>>,
-    jobs: JoinHandle<anyhow::Result<Vec<Told>>>,
+    jobs: JoinHandle<anyhow::Result<Vec<Observation>>>,
     watcher: JoinHandle<BTreeSet<Claim>>,
 }
 
 impl Clients {
-    fn start(means: &Means) -> Self {
-        let client = |number| registers::Client::new(means.clone(), number).run();
+    fn start(context: &ClientContext) -> Self {
+        let client = |number| registers::Client::new(context.clone(), number).run();
         Self {
             registers: (0..registers::CLIENTS).map(client).collect(),
-            jobs: tokio::spawn(jobs::Client::new(means.clone()).run()),
-            watcher: tokio::spawn(watcher::run(means.clone())),
+            jobs: tokio::spawn(jobs::Client::new(context.clone()).run()),
+            watcher: tokio::spawn(watcher::run(context.clone())),
         }
     }
 
-    /// Waits until they have finished what they are at.
-    async fn finish(mut self) -> anyhow::Result<(Vec<Told>, BTreeSet<Claim>)> {
+    /// Waits until they have finished their current operation.
+    async fn finish(mut self) -> anyhow::Result<(Vec<Observation>, BTreeSet<Claim>)> {
         while let Some(ended) = self.registers.join_next().await {
             ended??;
         }
@@ -144,13 +144,13 @@ impl Clients {
     }
 }
 
-/// What must hold once nothing is broken any more.
+/// Checks what must hold after the last fault.
 async fn aftermath(
     world: &mut World,
-    means: &Means,
+    context: &ClientContext,
     quiet: Instant,
     tidy: Duration,
-    told: &[Told],
+    observed: &[Observation],
     clean: &BTreeMap<u64, Row>,
 ) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -162,30 +162,30 @@ async fn aftermath(
         Ok(finished) => {
             println!("{} jobs have ended", finished.len());
             violations.extend(finished.iter().flat_map(|job| check_jobs::check(job, clean)));
-            violations.extend(check_jobs::check_told(told, &finished));
+            violations.extend(check_jobs::check_observations(observed, &finished));
         }
         Err(missing) => violations.push(Violation::new("every job ends", missing)),
     }
-    violations.extend(read_all(world, means).await);
-    violations.extend(check_registers::check(&means.history.snapshot()));
+    violations.extend(read_all(world, context).await);
+    violations.extend(check_registers::check(&context.history.snapshot()));
     if let Err(missing) = eventually_every(TIDY_PERIOD, tidy, async || tidied(world).await).await {
         violations.push(Violation::new("the disks hold what the log says and nothing else", missing));
     }
     world.note_ends();
     world.harvest_all();
-    violations.append(&mut world.offences);
+    violations.append(&mut world.violations_seen);
     violations
 }
 
-/// Reads every version of every file that was ever put; their numbers and bytes go on the record too. Gives up when
-/// several cannot be read: waiting for each of them would take for ever.
-async fn read_all(world: &World, means: &Means) -> Vec<Violation> {
+/// Reads every version of every file that was ever put, and records these reads too. Stops after [`UNREADABLE_MAX`]
+/// unreadable files, because waiting for each would take too long.
+async fn read_all(world: &World, context: &ClientContext) -> Vec<Violation> {
     let files = Files::new(world.client());
     let names: BTreeSet<String> =
-        means.history.snapshot().into_iter().map(|operation| operation.name).collect();
+        context.history.snapshot().into_iter().map(|operation| operation.name).collect();
     let (mut violations, mut count) = (Vec::new(), 0);
     for name in names {
-        match read_file(&files, means, &name).await {
+        match read_file(&files, context, &name).await {
             Ok(versions) => count += versions,
             Err(missing) => {
                 let detail = format!("'{name}': {missing}");
@@ -201,17 +201,17 @@ async fn read_all(world: &World, means: &Means) -> Vec<Violation> {
 }
 
 /// Reads all versions of one file; returns how many.
-async fn read_file(files: &Files, means: &Means, name: &str) -> Result<usize, String> {
+async fn read_file(files: &Files, context: &ClientContext, name: &str) -> Result<usize, String> {
     let file: FileName = name.parse().map_err(|error| format!("{error}"))?;
     let kept = eventually(READING_LIMIT, async || {
-        let number = means.history.begin("reader", name, Call::Versions);
+        let number = context.history.begin("reader", name, Call::Versions);
         let kept = registers::kept(files.cluster(), file.clone()).await;
-        means.history.end(number, kept.clone());
+        context.history.end(number, kept.clone());
         kept
     });
     let Reply::Kept(versions) = kept.await? else { return Ok(0) };
     for &(version, bytes) in &versions {
-        let target = means.scratch.join("read");
+        let target = context.scratch.join("read");
         let read = eventually(READING_LIMIT, async || {
             registers::get(files, &file, Some(version), target.clone()).await
         });
@@ -223,10 +223,10 @@ async fn read_file(files: &Files, means: &Means, name: &str) -> Result<usize, St
     Ok(versions.len())
 }
 
-/// Whether the disks are in good order.
+/// Checks that the disks hold what the log refers to, and nothing else.
 async fn tidied(world: &World) -> Result<(), String> {
     let recorded = world.recorded().await?;
-    let wrong = leftovers::check(&world.disks(), &recorded, COPIES.min(world.members.len()));
+    let wrong = disks::check(&world.disks(), &recorded, COPIES.min(world.members.len()));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::fault::{Fault, Planned, Round, Settle};
-use crate::ground::links::Direction;
+use crate::sandbox::links::Direction;
 
 /// Most faults in one round.
 const FAULTS_MAX: usize = 3;
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_same_rounds_again() {
+    fn a_seed_reproduces_its_rounds() {
         assert_eq!(rounds(7, 7), rounds(7, 7));
         assert_ne!(rounds(7, 7), rounds(8, 7));
     }
 
     #[test]
-    fn the_promise_is_respected() {
+    fn the_fault_budget_is_respected() {
         for (seed, members) in (0..20).flat_map(|seed| (3..=10).map(move |members| (seed, members))) {
             let budget = Schedule::new(seed, members, ALL).budget();
             for round in rounds(seed, members) {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_comes_within_a_bag() {
+    fn every_kind_occurs_once_per_bag() {
         let seen: BTreeSet<String> = rounds(3, 7)[..14]
             .iter()
             .flat_map(|round| &round.faults)

@@ -1,4 +1,4 @@
-//! Every log is lost and the blobs are not: a backup's metadata find them again.
+//! All logs are lost and the blobs are not: a backup restores the metadata that names them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::recovery::{logged, recover};
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 const QUERIES: u64 = 160;
 
-/// What `idunno` says; the error, if it fails.
+/// Runs `idunno`; returns its output, or its standard error if it fails.
 fn idunno(cluster: &LocalCluster, words: &[&str]) -> Result<String, String> {
     let seeds: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
     let mut command = Command::new(idunnod().with_file_name("idunno"));
@@ -31,7 +31,7 @@ fn blobs(dir: &Path) -> BTreeSet<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { blobs(&path) } else { [path].into() }).collect()
 }
 
-/// A backup in the middle of a job, which then ends, and files that come after it. Then all are killed.
+/// Makes a backup during a job, lets the job end, puts further files, and kills all members.
 async fn back_up_and_lose(cluster: &mut LocalCluster, file: &str) {
     let job = start(cluster).await;
     cluster.midway(job, 20).await;
@@ -49,8 +49,8 @@ async fn back_up_and_lose(cluster: &mut LocalCluster, file: &str) {
     cluster.kill(&all);
 }
 
-/// A backup with one bit changed, or its end cut off, is refused by name, and the member is as it was.
-fn a_damaged_one_is_refused(file: &str, data_dir: &Path) {
+/// A backup with a flipped bit, or truncated, is refused with its path, and the member is unchanged.
+fn a_damaged_backup_is_refused(file: &str, data_dir: &Path) {
     let (bytes, identity) =
         (std::fs::read(file).unwrap(), std::fs::read(data_dir.join("identity.json")).unwrap());
     let bad = format!("{file}.bad");
@@ -66,7 +66,7 @@ fn a_damaged_one_is_refused(file: &str, data_dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
+async fn after_all_logs_are_lost_a_backup_restores_the_files_and_the_job_resumes() {
     let _turn = heavy().await;
     let server = SlowServer::start(Duration::from_millis(100)).await;
     let mut cluster = working_cluster(4, &server, QUERIES).await;
@@ -80,15 +80,15 @@ async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
     std::fs::remove_file(cluster.introducer.data_dir.join("introducer.json")).unwrap();
 
     let first = cluster.members[0].data_dir.clone();
-    a_damaged_one_is_refused(&file, &first);
+    a_damaged_backup_is_refused(&file, &first);
     let text = recover(&first, &["--backup", &file]).unwrap();
-    assert!(text.contains("Nothing was changed") && text.contains("gone for good"), "{text}");
+    assert!(text.contains("Nothing was changed") && text.contains("deleted permanently"), "{text}");
     println!("{}", recover(&first, &["--backup", &file, "--yes"]).unwrap());
     for index in [1, 2] {
         recover(&cluster.members[index].data_dir, &["--forget-log", "--yes"]).unwrap();
     }
 
-    // The wrong order: the introducer knows nobody, and they are the first.
+    // The wrong order: the introducer knows no members, and these two arrive first.
     let held = [1, 2].map(|index| blobs(&cluster.members[index].data_dir.join("blobs")));
     cluster.introducer.spawn();
     cluster.introducer.started().await;
@@ -98,14 +98,14 @@ async fn after_all_logs_are_lost_a_backup_has_the_files_and_the_job_goes_on() {
     }
     assert_eq!(cluster.who_coordinates(&[1, 2]).await, []);
     for (index, held) in [1, 2].into_iter().zip(held) {
-        // One that the kill met between its flush and its rename is taken in at the start.
+        // A blob whose put was killed between flush and rename is added at the start.
         let now = blobs(&cluster.members[index].data_dir.join("blobs"));
         assert!(now.is_superset(&held), "m{} has deleted {:?}", index + 1, held.difference(&now));
     }
 
     cluster.restart(&[0]).await;
     cluster.ready_with(&[0, 1, 2]).await;
-    // One of the old cluster, with its log, is kept out.
+    // A member of the old cluster that still has its log is refused.
     cluster.restart(&[3]).await;
     logged(&cluster, 3, "not introduced", "recover --forget-log").await;
     cluster.ready_with(&[0, 1, 2]).await;

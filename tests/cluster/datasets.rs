@@ -1,4 +1,4 @@
-//! Data sets that are one file, what people do with jobs over them, and the files that results become.
+//! Data sets in one file, operations on jobs over them, and merged result files.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn filed(cluster: &LocalCluster, job: JobId, version: u64) -> Vec<Value> {
     cluster
         .eventually(&format!("{file} has version {version}"), SOON, async || {
             let view = cluster.job(job).await?;
-            let results = view.about.results.ok_or("it is not filed")?;
+            let results = view.details.results.ok_or("the results are not merged yet")?;
             let got = cluster.files().get_file(&results, None, &path, &NoProgress).await;
             let got = got.map_err(|error| error.to_string())?;
             if got.version == version { Ok(()) } else { Err(format!("version {}", got.version)) }
@@ -106,12 +106,12 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
         "nightly",
     );
 
-    dead_letters_are_run_again_or_given_up(&cluster, job).await;
-    other_files_and_other_sizes(&cluster, &committed).await;
-    jobs_end_before_their_time(&cluster, job).await;
+    dead_letters_are_retried_or_dropped(&cluster, job).await;
+    other_formats_and_batch_sizes_give_the_same_rows(&cluster, &committed).await;
+    jobs_can_be_cancelled_and_deleted(&cluster, job).await;
 }
 
-async fn dead_letters_are_run_again_or_given_up(cluster: &LocalCluster, job: JobId) {
+async fn dead_letters_are_retried_or_dropped(cluster: &LocalCluster, job: JobId) {
     let retry = || Change::RetryDeadLetters { job, queries: vec![7] };
     assert_eq!(cluster.change(retry()).await, Changed::Retried { queries: 1 });
     let view = cluster.finished(job, JOB_LIMIT).await;
@@ -124,7 +124,7 @@ async fn dead_letters_are_run_again_or_given_up(cluster: &LocalCluster, job: Job
     assert!(matches!(cluster.client().change(retry()).await, Err(ClusterError::Refused(_))));
 }
 
-async fn other_files_and_other_sizes(
+async fn other_formats_and_batch_sizes_give_the_same_rows(
     cluster: &LocalCluster,
     committed: &BTreeMap<u64, impl std::fmt::Debug>,
 ) {
@@ -153,7 +153,7 @@ async fn other_files_and_other_sizes(
     }
 }
 
-async fn jobs_end_before_their_time(cluster: &LocalCluster, job: JobId) {
+async fn jobs_can_be_cancelled_and_deleted(cluster: &LocalCluster, job: JobId) {
     // A model that fails on every batch is no fault of the data.
     put_text(cluster, "break.jsonl", &"\"break\"\n".repeat(400)).await;
     let broken = add(cluster, "break.jsonl", 2, JobOptions::default()).await;
@@ -168,7 +168,7 @@ async fn jobs_end_before_their_time(cluster: &LocalCluster, job: JobId) {
     cluster.change(Change::CancelJob { job: broken }).await;
     let view = cluster.job(broken).await.unwrap();
     assert!(
-        view.state == JobState::Cancelled && view.done == 0 && view.about.finished_ms.is_some(),
+        view.state == JobState::Cancelled && view.done == 0 && view.details.finished_ms.is_some(),
         "{view:?}"
     );
     let start = cluster.client().change(Change::StartJob { job: broken }).await;

@@ -1,4 +1,4 @@
-//! Disks that forget, disks that are full, and disks that fail.
+//! Disks with corrupt blobs, full disks, and disks that fail.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ impl LocalCluster {
         self.members[index].data_dir.join("blobs").join(&digest[..2]).join(&digest[2..])
     }
 
-    /// Turns one bit over in every blob that a member holds; answers which those are.
+    /// Flips one bit in every blob that a member holds; returns these blobs.
     async fn damage(&self, index: usize, expected: &Expected) -> Vec<Digest> {
         let located = expected.located(self).await.unwrap_or_else(|why| self.fail(&why));
         let extents = located.iter().flat_map(|version| &version.extents);
@@ -31,9 +31,9 @@ impl LocalCluster {
         digests
     }
 
-    /// Waits until everything has four copies, and what a member has of the blobs given is whole.
+    /// Waits until every blob has four copies and the member's copies of the given blobs are intact.
     async fn healed(&self, index: usize, expected: &Expected, damaged: &[Digest]) {
-        self.eventually("what was damaged is whole again", SOON, async || {
+        self.eventually("the damaged copies are replaced", SOON, async || {
             check_copies(self, &expected.located(self).await?, 4)?;
             let is_bad = |digest: &&Digest| {
                 std::fs::read(self.blob(index, **digest)).is_ok_and(|bytes| Digest::of(&bytes) != **digest)
@@ -56,7 +56,7 @@ fn some_files() -> Expected {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_reader_finds_damaged_is_replaced() {
+async fn a_corrupt_copy_found_by_a_reader_is_replaced() {
     let _turn = heavy().await;
     let cluster = LocalCluster::start(5, false).await;
     let expected = some_files();
@@ -74,7 +74,7 @@ async fn what_a_reader_finds_damaged_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_reads_is_scrubbed() {
+async fn the_scrubber_replaces_corrupt_copies_that_nobody_reads() {
     let _turn = heavy().await;
     let cluster = LocalCluster::start_with(5, &["--scrub-period-s", "2"]).await;
     let expected = some_files();
@@ -85,10 +85,10 @@ async fn what_nobody_reads_is_scrubbed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_takes_no_files_and_harms_nobody() {
+async fn a_full_disk_receives_no_files_and_others_are_unaffected() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(4, false).await;
-    // A disk with less free than its reserve is full, as far as files go.
+    // A disk with less free space than its reserve counts as full.
     let introducer = cluster.introducer.address();
     let full = cluster.new_member_with("full", introducer, &["--disk-reserve-mib", "1048576"]);
     cluster.members.push(full);
@@ -106,7 +106,7 @@ async fn a_full_disk_takes_no_files_and_harms_nobody() {
             "the full member took a blob"
         );
     }
-    // With one roomy member less there are three copies, and that is said.
+    // With one member fewer there are only three copies, and the put reports it.
     cluster.kill(&[0]);
     cluster.ready_with(&cluster.up()).await;
     let fewer = Expected::small("fewer", 1..5);
@@ -117,7 +117,7 @@ async fn a_full_disk_takes_no_files_and_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_whose_disk_turns_read_only_is_succeeded_and_comes_back() {
+async fn a_coordinator_with_a_read_only_disk_is_replaced_and_rejoins_after_repair() {
     if let Some(why) = unavailable() {
         println!("NOT RUN: {why}");
         return;

@@ -46,7 +46,7 @@ async fn all_work_for(cluster: &LocalCluster, job: JobId) {
 }
 
 /// Whether people find the coordinator through each member alone, as a command line does.
-async fn any_member_leads_to_the_coordinator(cluster: &LocalCluster) {
+async fn every_member_names_the_coordinator(cluster: &LocalCluster) {
     for index in cluster.up() {
         let seed = vec![cluster.members[index].address()];
         let client =
@@ -62,26 +62,26 @@ fn in_role(list: &[MemberView], role: LogRole) -> Vec<NodeId> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spares_work_and_lead_to_the_coordinator_before_and_after_a_failover() {
+async fn spares_work_and_name_the_coordinator_before_and_after_a_failover() {
     let _turn = heavy().await;
     let server = SlowServer::start(Duration::from_millis(100)).await;
     let mut cluster = working_cluster(10, &server, 600).await;
     let (coordinator, term) = cluster.coordinator().await;
     let list = cluster.list_of(coordinator).await.unwrap();
     assert_eq!(in_role(&list, LogRole::Voter).len(), 6, "{list:?}");
-    any_member_leads_to_the_coordinator(&cluster).await;
+    every_member_names_the_coordinator(&cluster).await;
     let first = start(&cluster).await;
     all_work_for(&cluster, first).await;
 
     cluster.kill(&[coordinator]);
     let killed = Instant::now();
-    any_member_leads_to_the_coordinator(&cluster).await;
+    every_member_names_the_coordinator(&cluster).await;
     println!("every member led to the new coordinator {:?} after the old one's death", killed.elapsed());
     let second = start(&cluster).await;
     all_work_for(&cluster, second).await;
     assert!(cluster.coordinator().await.1 > term);
 
-    // One whose log is old: it was a voter, and its place is taken when it comes back.
+    // The old voter is replaced while it is down, and returns with an outdated log.
     cluster
         .eventually("the dead voter is replaced", SOON, async || {
             let list = cluster.list_of(cluster.coordinator().await.0).await?;
@@ -96,7 +96,7 @@ async fn spares_work_and_lead_to_the_coordinator_before_and_after_a_failover() {
         .await;
     cluster.restart(&[coordinator]).await;
     cluster.ready().await;
-    any_member_leads_to_the_coordinator(&cluster).await;
+    every_member_names_the_coordinator(&cluster).await;
     let third = start(&cluster).await;
     all_work_for(&cluster, third).await;
     for job in [first, second, third] {
@@ -107,7 +107,7 @@ async fn spares_work_and_lead_to_the_coordinator_before_and_after_a_failover() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_coordinator_and_its_two_likeliest_successors_die_at_once() {
+async fn the_coordinator_and_its_two_likeliest_successors_are_killed_at_once() {
     let _turn = heavy().await;
     let server = SlowServer::start(Duration::from_millis(100)).await;
     let mut cluster = working_cluster(10, &server, 400).await;
@@ -132,13 +132,13 @@ async fn the_coordinator_and_its_two_likeliest_successors_die_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_members_die_one_after_another_and_the_last_two_still_take_work() {
+async fn ten_members_are_killed_one_by_one_and_the_last_two_still_accept_work() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(10, false).await;
     let mut last = Expected::small("at-10", 0..5);
     last.put(&cluster).await;
     for left in (2..10).rev() {
-        // Turn and turn about: the coordinator, and somebody else.
+        // Alternately the coordinator and another member.
         let (coordinator, _) = cluster.coordinator().await;
         let other = cluster.up().into_iter().find(|&index| index != coordinator).unwrap();
         cluster.kill(&[if left % 2 == 1 { coordinator } else { other }]);
@@ -150,7 +150,7 @@ async fn ten_members_die_one_after_another_and_the_last_two_still_take_work() {
         last = next;
         let up: BTreeSet<NodeId> = cluster.up().into_iter().map(|index| cluster.node(index)).collect();
         cluster
-            .eventually("only the living vote", SOON, async || {
+            .eventually("all voters are live members", SOON, async || {
                 let list = cluster.list_of(cluster.coordinator().await.0).await?;
                 let voting = [in_role(&list, LogRole::Coordinator), in_role(&list, LogRole::Voter)].concat();
                 let is_done = voting.len() == left.min(7) && voting.iter().all(|id| up.contains(id));
@@ -162,7 +162,7 @@ async fn ten_members_die_one_after_another_and_the_last_two_still_take_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_all_ten_gives_the_rows_of_a_clean_run() {
+async fn a_restart_of_all_ten_members_yields_the_rows_of_a_clean_run() {
     let _turn = heavy().await;
     let server = SlowServer::start(Duration::from_millis(100)).await;
     let mut cluster = working_cluster(10, &server, 400).await;
@@ -179,13 +179,13 @@ async fn a_restart_of_all_ten_gives_the_rows_of_a_clean_run() {
     assert_eq!(cluster.all_results(job, 400).await, cluster.all_results(clean, 400).await);
 }
 
-/// The disk of the coordinator's log, as a test has it.
+/// The file that makes the disk of a member's log fail in this way.
 fn disk_fault(cluster: &LocalCluster, member: usize, fault: &str) -> std::path::PathBuf {
     cluster.members[member].data_dir.join(format!("metadata.redb.{fault}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_whose_disk_hangs_is_succeeded_though_it_answers_probes() {
+async fn a_coordinator_with_a_hung_disk_is_replaced_although_it_answers_probes() {
     let _turn = heavy().await;
     let cluster = LocalCluster::start(5, false).await;
     let before = Expected::small("before", 0..5);
@@ -212,7 +212,7 @@ async fn a_coordinator_whose_disk_hangs_is_succeeded_though_it_answers_probes() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_whose_disk_fails_leaves_at_once_though_its_worker_is_busy() {
+async fn a_coordinator_with_a_failed_disk_stops_at_once_even_with_a_busy_worker() {
     let _turn = heavy().await;
     // Longer than the failover may take, so that a drain would hold it up.
     let server = SlowServer::start(Duration::from_secs(8)).await;

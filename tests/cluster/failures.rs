@@ -1,4 +1,4 @@
-//! Three of seven members die in the same moment.
+//! Three of seven members are killed at the same moment.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Expected, LocalCluster, SOON, check_copies, content, heavy};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_of_seven_die_and_nothing_is_lost() {
+async fn three_of_seven_members_are_killed_and_nothing_is_lost() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(7, false).await;
     let mut expected = Expected::small("small", 0..1000);

@@ -1,4 +1,4 @@
-//! Failover in figures: how long work is held up by a death. A test run kills once of each kind; at length:
+//! Measures failover: how long a killed member delays work. A test run kills once of each kind; at length:
 //! `IDUNNO_FIGURE_RUNS=100 cargo test -p idunno-tests --test cluster failover_figures -- --nocapture`.
 //!
 //! Ten members work on jobs of one query a batch. In turn the coordinator and another worker are killed with SIGKILL at

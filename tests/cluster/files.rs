@@ -1,4 +1,4 @@
-//! Files in a healthy cluster, and a put that loses members under way.
+//! Files in a healthy cluster, and a put during which members are killed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -150,7 +150,7 @@ fn count_files(dir: &std::path::Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_while_members_died_is_readable() {
+async fn files_acknowledged_while_members_are_killed_stay_readable() {
     const BATCHES: u64 = 60;
     const FILES: u64 = 25;
     let _turn = heavy().await;

@@ -1,4 +1,4 @@
-//! Members become one cluster, with and without an introducer at hand.
+//! Members form a cluster, also while the introducer is down.
 
 use std::time::{Duration, Instant};
 
@@ -39,18 +39,18 @@ async fn a_member_waits_for_its_introducer() {
     let _turn = light().await;
     let mut cluster = LocalCluster::start(2, false).await;
     cluster.introducer.reap();
-    // In its place stands one who only counts who comes.
+    // A listener in its place only accepts connections.
     let introducer = cluster.introducer.address();
-    let door = TcpListener::bind(introducer).await.unwrap();
+    let listener = TcpListener::bind(introducer).await.unwrap();
 
     let newcomer = cluster.new_member("m3", introducer, false);
     cluster.members.push(newcomer);
     cluster.restart(&[2]).await;
     for _ in 0..3 {
-        let knock = timeout(SOON, door.accept()).await;
-        knock.unwrap_or_else(|_| cluster.fail("the newcomer does not try again")).unwrap();
+        let attempt = timeout(SOON, listener.accept()).await;
+        attempt.unwrap_or_else(|_| cluster.fail("the new member does not retry")).unwrap();
     }
-    drop(door);
+    drop(listener);
     assert_eq!(cluster.list_of(2).await.unwrap().len(), 1);
     assert_eq!(with_liveness(&cluster.list_of(0).await.unwrap(), Liveness::Alive).count(), 2);
 
@@ -64,7 +64,7 @@ async fn a_member_waits_for_its_introducer() {
         back.elapsed()
     );
 
-    // It loses its file, and learns again who founded before the next newcomer comes.
+    // It loses its file, and learns the founder again before the next new member arrives.
     cluster.introducer.reap();
     let file = cluster.introducer.data_dir.join("introducer.json");
     let founder = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["founder"].clone();

@@ -1,4 +1,4 @@
-//! The coordinator stands still for a while and comes back believing that it still leads.
+//! The coordinator is suspended for a while and resumes in the belief that it still leads.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,14 @@ use rustix::process::Signal;
 
 use crate::harness::{Expected, LocalCluster, SOON, dataset, heavy, put_dataset};
 
-/// How long it stands still: 4 s, or what IDUNNO_TEST_FROZEN_S says.
+/// How long it is suspended: 4 s, or IDUNNO_TEST_FROZEN_S.
 fn frozen_for() -> Duration {
     let seconds = std::env::var("IDUNNO_TEST_FROZEN_S");
     Duration::from_secs(seconds.map_or(4, |seconds| seconds.parse().unwrap()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_coordinator_decides_nothing_when_it_wakes() {
+async fn a_frozen_coordinator_decides_nothing_after_it_resumes() {
     let _turn = heavy().await;
     let begun = Instant::now();
     let cluster = LocalCluster::start(4, true).await;

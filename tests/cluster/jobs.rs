@@ -14,7 +14,7 @@ use crate::harness::{LocalCluster, ResultRow, assert_refused, dataset, heavy, pu
 const JOB_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_with_three_deaths_gives_the_rows_of_a_clean_one() {
+async fn a_run_with_three_killed_members_yields_the_rows_of_a_clean_run() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(7, true).await;
     put_dataset(&cluster, &dataset("digits", 200).await, "digits").await;

@@ -1,4 +1,4 @@
-//! Members that leave, come back, and find their cluster without the introducer.
+//! Members that leave and rejoin, also without the introducer.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn a_member_leaves_and_joins_again() {
     let expected = Expected::small("kept", 0..30);
     expected.put(&cluster).await;
 
-    // The coordinator itself, which has to give its office up.
+    // The coordinator itself, which has to step down.
     let (leaver, _) = cluster.coordinator().await;
     tell(&cluster, leaver, ControlRequest::Leave).await;
     listed(&cluster, leaver, Liveness::Left).await;
@@ -61,7 +61,7 @@ async fn a_member_leaves_and_joins_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_stops_in_good_order_and_returns_without_the_introducer() {
+async fn a_member_stops_gracefully_and_rejoins_without_the_introducer() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(4, false).await;
     let (coordinator, _) = cluster.coordinator().await;
@@ -76,7 +76,7 @@ async fn a_member_stops_in_good_order_and_returns_without_the_introducer() {
     assert_eq!((after.id, after.address), (before.id, before.address));
     assert_eq!(after.generation, before.generation + 1);
 
-    // The introducer is gone; remembered peers do.
+    // Without the introducer, remembered peers suffice.
     cluster.introducer.reap();
     let killed = (coordinator + 2) % 4;
     cluster
@@ -90,7 +90,7 @@ async fn a_member_stops_in_good_order_and_returns_without_the_introducer() {
     cluster.restart(&[killed]).await;
     cluster.ready().await;
 
-    // The coordinator stops in good order too.
+    // The coordinator stops gracefully too.
     let (coordinator, term) = cluster.coordinator().await;
     let status = cluster.stop(coordinator, Duration::from_secs(10)).await;
     assert_eq!(status.code(), Some(0), "{}", cluster.members[coordinator].log_tail());

@@ -1,7 +1,7 @@
 //! Clusters of real processes on this machine: each test proves one promise of the design.
 //!
-//! A test starts its own introducer and members on free ports, breaks them, and looks from outside, through the same
-//! client that people's tools use. Heavy tests run alone, light ones side by side ([`harness::gate`]). When a test
+//! A test starts its own introducer and members on free ports, injects faults, and observes the cluster through the client
+//! library. Heavy tests run alone, light ones concurrently ([`harness::heavy`], [`harness::light`]). When a test
 //! fails it prints the last log lines of every member and keeps their directories.
 //!
 //! Needs `idunnod` beside the test's own folder (`cargo build -p idunno-daemon`) and a Python with the model server
@@ -34,15 +34,15 @@ mod jobs;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+mod logging;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod minority;
 #[cfg(test)]
 mod model_servers;
 #[cfg(test)]
-mod operating;
-#[cfg(test)]
-mod power;
+mod power_cut;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
@@ -50,10 +50,10 @@ mod refusals;
 #[cfg(test)]
 mod repair_figures;
 #[cfg(test)]
+mod restart_all;
+#[cfg(test)]
 mod security;
 #[cfg(test)]
 mod training;
 #[cfg(test)]
 mod unauthenticated;
-#[cfg(test)]
-mod whole;

@@ -1,6 +1,6 @@
-//! What Prometheus reads: the figures are those of the cluster, and a real Prometheus fires the documented alerts.
+//! Metrics: they match the state of the cluster, and a real Prometheus fires the documented alerts.
 //!
-//! Where there is no `prometheus` and no `promtool` (Debian's package `prometheus`), that part says so and is left out.
+//! Without `prometheus` and `promtool` (Debian's package `prometheus`) that part is skipped, and says so.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,20 +13,20 @@ use serde_json::Value;
 use crate::harness::http::http;
 use crate::harness::{Expected, LocalCluster, SOON, light};
 
-/// Longer than an alert waits before it fires, and several looks of Prometheus.
+/// Longer than an alert's delay plus several scrapes.
 const FIRES_WITHIN: Duration = Duration::from_secs(90);
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring/alerts.yml");
 
 impl LocalCluster {
-    /// Where a member serves its figures, as it logged it.
+    /// The address of a member's metrics endpoint, from its log.
     fn metrics(&self, index: usize) -> SocketAddr {
         let log = self.members[index].log();
-        let line = log.lines().rfind(|line| line.contains("serves figures")).unwrap();
+        let line = log.lines().rfind(|line| line.contains("serving metrics")).unwrap();
         let (_, address) = line.split_once("address=").unwrap();
         address.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// The value of a series, its labels as they are written; `None` where there is none.
+    /// The value of a series with its labels as exported; `None` if there is no such series.
     async fn figure(&self, index: usize, series: &str) -> Option<f64> {
         let (status, page) = http(self.metrics(index), "/metrics", None).await.unwrap();
         assert_eq!(status, 200, "{page}");
@@ -36,7 +36,7 @@ impl LocalCluster {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_those_of_the_cluster() {
+async fn metrics_match_the_state_of_the_cluster() {
     let _turn = light().await;
     let mut cluster = LocalCluster::start_with(3, &["--metrics-listen", "127.0.0.1:0"]).await;
     Expected::small("kept", 1..6).put(&cluster).await;
@@ -46,7 +46,7 @@ async fn figures_are_those_of_the_cluster() {
     assert_eq!(cluster.figure(other, "idunno_coordinator").await, Some(0.0));
     assert_eq!(cluster.figure(other, "idunno_members{state=\"alive\"}").await, Some(3.0));
     assert_eq!(cluster.figure(coordinator, "idunno_files").await, Some(5.0));
-    assert_eq!(cluster.figure(other, "idunno_files").await, None, "only the coordinator knows");
+    assert_eq!(cluster.figure(other, "idunno_files").await, None, "only the coordinator exports it");
     cluster
         .eventually("every member holds all of them", SOON, async || {
             match cluster.figure(other, "idunno_store_blobs").await {
@@ -74,12 +74,12 @@ async fn figures_are_those_of_the_cluster() {
     assert_eq!(health(&cluster, other, "/health/live").await, 200);
 }
 
-/// Ended with the test.
+/// A Prometheus process, killed when dropped.
 struct Prometheus(Child);
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // It is a process of this test: gone or not, nothing is left to do.
+        // It may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -109,7 +109,7 @@ fn start_prometheus(dir: &Path, targets: &[SocketAddr]) -> (Prometheus, SocketAd
 /// The alerts that Prometheus fires.
 async fn firing(prometheus: SocketAddr) -> Result<Vec<String>, String> {
     let (_, page) = http(prometheus, "/api/v1/alerts", None).await.map_err(|error| error.to_string())?;
-    // Its answer comes in chunks: a line with the length before each.
+    // The reply is chunked: a line with the length precedes each chunk.
     let json = &page[page.find('{').unwrap_or(0)..=page.rfind('}').unwrap_or(0)];
     let answer: Value = serde_json::from_str(json).map_err(|error| format!("{error}: {page}"))?;
     let alerts = answer["data"]["alerts"].as_array().into_iter().flatten();
@@ -118,9 +118,9 @@ async fn firing(prometheus: SocketAddr) -> Result<Vec<String>, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_prometheus_takes_the_figures_and_fires_when_a_member_dies() {
+async fn a_real_prometheus_scrapes_the_metrics_and_fires_when_a_member_dies() {
     if Command::new("promtool").arg("--version").output().is_err() {
-        eprintln!("there is no promtool: Debian's package prometheus has it. This test was left out");
+        eprintln!("skipped: promtool is missing; install Debian's package prometheus");
         return;
     }
     let _turn = light().await;
@@ -138,7 +138,7 @@ async fn a_real_prometheus_takes_the_figures_and_fires_when_a_member_dies() {
     let targets = [0, 1, 2].map(|index| cluster.metrics(index));
     let (_prometheus, address) = start_prometheus(cluster.path(), &targets);
     cluster
-        .eventually("Prometheus sees three members well", FIRES_WITHIN, async || {
+        .eventually("Prometheus scrapes all three members", FIRES_WITHIN, async || {
             let query = "/api/v1/query?query=sum(up%7Bjob%3D%22idunno%22%7D)";
             let (_, page) = http(address, query, None).await.map_err(|error| error.to_string())?;
             if page.contains(",\"3\"]") { Ok(()) } else { Err(page) }

@@ -1,4 +1,4 @@
-//! Too few voters are left to decide anything.
+//! Without a majority of voters, changes are refused.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ async fn a_minority_refuses_changes_and_says_why() {
     before.put(&cluster).await;
     let revision = cluster.revision().await;
 
-    // The coordinator lives, and must find out by itself that it has no majority.
+    // The coordinator survives, and must notice by itself that it has no majority.
     let (coordinator, _) = cluster.coordinator().await;
     let killed: Vec<usize> = (1..=3).map(|step| (coordinator + step) % 5).collect();
     cluster.kill(&killed);
@@ -41,7 +41,7 @@ async fn a_minority_refuses_changes_and_says_why() {
         ClusterError::Refused(refusal) => refusal.code == RefusalCode::NoQuorum,
         ClusterError::Untrusted(_) | ClusterError::Unexpected { .. } => false,
     };
-    assert!(clear, "the error does not say what is wrong: {error}");
+    assert!(clear, "the error does not name the cause: {error}");
     for &index in &left {
         let address = cluster.members[index].address();
         let error = client.ask_member(address, ControlRequest::Models).await.unwrap_err();

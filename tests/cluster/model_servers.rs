@@ -1,4 +1,4 @@
-//! Model servers that fail in every way during a job.
+//! Model servers that fail in every supported way during a job.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ impl LocalCluster {
     }
 }
 
-/// One answers 500, garbage and half answers at random, one hangs, one dies.
+/// One server returns errors, garbage and truncated replies at random, one hangs, one exits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_with_failing_model_servers_gives_the_rows_of_a_clean_one() {
+async fn a_run_with_failing_model_servers_yields_the_rows_of_a_clean_run() {
     let _turn = heavy().await;
     let cluster = LocalCluster::start(3, true).await;
     put_dataset(&cluster, &dataset("digits", 200).await, "digits").await;

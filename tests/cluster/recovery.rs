@@ -1,4 +1,4 @@
-//! A majority of the voters is lost for ever: a survivor goes on, and nothing of the old cluster gets in its way.
+//! A majority of the voters is lost permanently: a survivor is recovered, and returning old voters cannot interfere.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ const JOB_LIMIT: Duration = Duration::from_secs(60);
 const QUERIES: u64 = 40;
 const MODEL: &str = "mnist-mlp";
 
-/// What `idunnod recover` says; the error, if it fails.
+/// Runs `idunnod recover`; returns its output, or its standard error if it fails.
 pub(crate) fn recover(data_dir: &Path, further: &[&str]) -> Result<String, String> {
     let mut command = Command::new(idunnod());
     let output = command.arg("recover").arg("--data-dir").arg(data_dir).args(further).output().unwrap();
@@ -53,7 +53,7 @@ async fn lose_three(cluster: &mut LocalCluster) -> ([usize; 3], [usize; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_lost_majority_a_survivor_goes_on_and_old_voters_are_refused() {
+async fn after_a_lost_majority_a_survivor_is_recovered_and_old_voters_are_refused() {
     let _turn = heavy().await;
     let server = SlowServer::start(Duration::from_millis(2)).await;
     let mut cluster = working_cluster(5, &server, QUERIES).await;
@@ -87,7 +87,10 @@ async fn after_a_lost_majority_a_survivor_goes_on_and_old_voters_are_refused() {
     }
     cluster.restart(&[other, 5, 6]).await;
     cluster.ready_with(&[newest, other, 5, 6]).await;
-    assert!(left.iter().all(|&index| !old_ids.contains(&cluster.node(index))), "old voters could count them");
+    assert!(
+        left.iter().all(|&index| !old_ids.contains(&cluster.node(index))),
+        "recovered members must have new ids"
+    );
     an_old_voter_that_hung_is_refused(&mut cluster, lost[1]).await;
 
     healed(&cluster).await;
@@ -117,41 +120,41 @@ async fn healed(cluster: &LocalCluster) {
         .await;
 }
 
-/// Waits until an old voter was refused, and told what to do.
-async fn told(cluster: &LocalCluster, old: usize, by: &str) {
+/// Waits until an old voter logs that it was refused, with the remedy.
+async fn refused_with_advice(cluster: &LocalCluster, old: usize, by: &str) {
     logged(cluster, old, by, "recover --forget-log").await;
 }
 
 /// Waits until a member's log has a line with both.
 pub(crate) async fn logged(cluster: &LocalCluster, member: usize, by: &str, what: &str) {
     cluster
-        .eventually("it is refused and told what to do", SOON, async || {
+        .eventually("the member logs the refusal and the remedy", SOON, async || {
             let log = cluster.members[member].log();
-            let is_told = log.lines().any(|line| line.contains(by) && line.contains(what));
-            if is_told { Ok(()) } else { Err(format!("'{by}' with '{what}' is not in its log")) }
+            let is_logged = log.lines().any(|line| line.contains(by) && line.contains(what));
+            if is_logged { Ok(()) } else { Err(format!("'{by}' with '{what}' is not in its log")) }
         })
         .await;
 }
 
-/// One that was thought lost goes on where it was, with the old list of members in its memory.
+/// A voter thought lost resumes, with the old membership list in memory.
 async fn an_old_voter_that_hung_is_refused(cluster: &mut LocalCluster, old: usize) {
     let before = cluster.coordinator().await;
     let good: Vec<usize> = cluster.up().into_iter().filter(|&index| index != old).collect();
     cluster.members[old].signal(Signal::CONT);
-    told(cluster, old, "not introduced").await;
-    assert_eq!(cluster.who_coordinates(&cluster.up()).await, [before], "it disturbed the term");
+    refused_with_advice(cluster, old, "not introduced").await;
+    assert_eq!(cluster.who_coordinates(&cluster.up()).await, [before], "the old voter caused an election");
     cluster.ready_with(&good).await;
     cluster.kill(&[old]);
 }
 
-/// It comes back with all that it had, is told what to do, changes nothing, and is a member again once that is done.
+/// An old voter returns with all its data: it is refused with the remedy, changes nothing, and rejoins once that is done.
 async fn an_old_voter_is_refused(cluster: &mut LocalCluster, old: usize) {
     let (good, before) = (cluster.up(), cluster.coordinator().await);
     std::fs::rename(cluster.path().join("kept"), &cluster.members[old].data_dir).unwrap();
     cluster.restart(&[old]).await;
-    told(cluster, old, "not introduced").await;
-    told(cluster, old, "refused").await;
-    assert_eq!(cluster.who_coordinates(&cluster.up()).await, [before], "it disturbed the term");
+    refused_with_advice(cluster, old, "not introduced").await;
+    refused_with_advice(cluster, old, "refused").await;
+    assert_eq!(cluster.who_coordinates(&cluster.up()).await, [before], "the old voter caused an election");
     cluster.ready_with(&good).await;
 
     cluster.kill(&[old]);

@@ -1,4 +1,4 @@
-//! Bad input: the right refusal, with the name of the thing in it, and nothing changes.
+//! Invalid requests are refused with the right code and the name at fault, and change nothing.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Repair in figures: how long until a dead member's copies are back, and what those who read notice meanwhile.
+//! Measures repair: how long until a dead member's copies are replaced, and how reads are affected meanwhile.
 //! A test run is short; with 1 GB in 16 files and with 10,000 files of 20 KB:
 //! `IDUNNO_FIGURE_RUNS=5 cargo test -p idunno-tests --test cluster re_replication -- --nocapture`.
 //!
-//! Of seven members one holder dies. Its copies wait ten seconds for it to come back; then they are made anew.
+//! One of seven members, a holder, is killed. Repair starts if it has not returned after ten seconds.
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ async fn measure(what: &str, count: u64, bytes: usize) {
     println!("{what}: copied at {rates:.1?} MB/s");
 }
 
-/// One that does not coordinate dies, and comes back once it is not missed any more.
+/// Kills a member other than the coordinator, and restarts it once repair is complete.
 async fn die(cluster: &mut LocalCluster, run: usize, stored: &Expected, read: &Expected) -> Repair {
     let (coordinator, _) = cluster.coordinator().await;
     let located = stored.located(cluster).await.unwrap();

@@ -1,5 +1,5 @@
-//! Nobody without the secret, or an identity made from it, gets in; a viewer looks and changes nothing; a key is
-//! replaced while everything goes on.
+//! Authentication: peers without the secret, or an identity issued from it, are refused; a viewer can only read; keys are
+//! rotated without interruption.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -19,12 +19,12 @@ use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::security::datagrams::Seal;
 use idunno_shared::security::identity::Identity;
-use idunno_shared::security::secret::{Secret, Step};
+use idunno_shared::security::secret::{KeyRotation, Secret};
 use idunno_shared::security::{Credentials, Role, private_file};
 use idunno_shared::wire::blobs::{BlobRef, Holder};
 use idunno_shared::wire::control::{Change, ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
-use idunno_shared::wire::introduction::IntroductionRequest;
+use idunno_shared::wire::membership::IntroductionRequest;
 use idunno_shared::wire::membership::{Bounded, Datagram, DatagramBody};
 use idunno_shared::wire::refusal::RefusalCode;
 use rand::SeedableRng;
@@ -40,14 +40,14 @@ use crate::harness::{Daemon, Expected, LocalCluster, SOON, heavy, light, run_to_
 mod generate;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-/// Longer than a daemon takes to see that the file of its secret has changed, on a busy machine.
+/// Longer than a daemon on a busy machine takes to notice that its secret file changed.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 fn secret_of(cluster: &LocalCluster) -> Secret {
     Secret::load(&cluster.secret()).unwrap()
 }
 
-/// A person with an identity of the cluster.
+/// Credentials of a person with an identity of the cluster.
 pub(crate) fn person(cluster: &LocalCluster, role: Role) -> Credentials {
     Credentials::of(&secret_of(cluster).mint(role, DAY).unwrap()).unwrap()
 }
@@ -60,14 +60,14 @@ async fn connect(credentials: Credentials, address: SocketAddr) -> Result<Connec
     TcpConnector::new(credentials).dial(address, Purpose::Calls).await.map(Connection::new)
 }
 
-/// One value of every variant of `T`, by the variant's name: also of those that are added later.
+/// One value of every variant of `T` by the variant's name, including variants added in the future.
 fn one_of_each<T: DeserializeOwned + Debug>() -> BTreeMap<String, T> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut found = BTreeMap::new();
     for _ in 0..3_000 {
         let value: T = generate::value(&mut random).unwrap();
         let text = format!("{value:?}");
-        let name = text.split(|dead_letter: char| !dead_letter.is_alphanumeric()).next().unwrap();
+        let name = text.split(|c: char| !c.is_alphanumeric()).next().unwrap();
         found.entry(name.to_owned()).or_insert(value);
     }
     found
@@ -81,8 +81,8 @@ async fn is_forbidden(connection: &Connection, request: Request) -> bool {
     }
 }
 
-/// What a viewer may ask. All else, also what is added later, must be refused.
-const LOOKS: [&str; 17] = [
+/// The requests that a viewer may make. All others, including future ones, must be refused.
+const READS: [&str; 17] = [
     "Assignments",
     "Coordinator",
     "DeadLetters",
@@ -103,7 +103,7 @@ const LOOKS: [&str; 17] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_viewer_looks_and_changes_nothing() {
+async fn a_viewer_can_read_and_not_change_anything() {
     let _turn = light().await;
     let cluster = LocalCluster::start(3, false).await;
     let kept = Expected::small("kept", 0..5);
@@ -118,7 +118,7 @@ async fn a_viewer_looks_and_changes_nothing() {
         let connection = connect(viewer.clone(), cluster.members[index].address()).await.unwrap();
         for (name, request) in &requests {
             let forbidden = is_forbidden(&connection, Request::Control(request.clone())).await;
-            assert_eq!(forbidden, !LOOKS.contains(&name.as_str()), "{name}");
+            assert_eq!(forbidden, !READS.contains(&name.as_str()), "{name}");
         }
         for (name, change) in &changes {
             let op = idunno_shared::ids::OpId::random();
@@ -126,7 +126,7 @@ async fn a_viewer_looks_and_changes_nothing() {
             assert!(is_forbidden(&connection, Request::Control(request)).await, "{name}");
         }
     }
-    // Bytes: through the client, and past it.
+    // Blobs: through the client, and directly.
     let files = Files::new(client(&cluster, viewer.clone()));
     let late = Expected::small("late", 10..12);
     let put = files.put_files(late.write_local(&cluster), PutOptions::default(), &NoProgress).await;
@@ -140,16 +140,16 @@ async fn a_viewer_looks_and_changes_nothing() {
     let upload = UploadId { term: Term(1), number: 1 };
     let stored = blobs.put(blob, upload, &chain, bytes.into()).await.unwrap();
     assert!(stored.holders.is_empty() && stored.failed[0].1.contains("may look"), "{:?}", stored.failed);
-    assert!(blobs.get(blob, 0).await.unwrap().next().await.is_err(), "it is there");
+    assert!(blobs.get(blob, 0).await.unwrap().next().await.is_err(), "the blob was stored");
 
     assert_eq!(cluster.revision().await, revision, "something changed");
     kept.verify(&cluster).await;
     let told = cluster.members[0].log().matches("it asks for more than its role allows").count();
-    assert_eq!(told, 1, "it is told once");
+    assert_eq!(told, 1, "it is logged once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_console_is_no_member() {
+async fn a_console_identity_cannot_act_as_a_member() {
     let _turn = light().await;
     let cluster = LocalCluster::start(1, false).await;
     let (member, introducer) = (cluster.members[0].address(), cluster.introducer.address());
@@ -163,7 +163,7 @@ async fn a_console_is_no_member() {
                 other => panic!("{:?}", other.err()),
             }
         }
-        // What members ask each other, without the claim to be one.
+        // Requests of members, without the claim to be one.
         let connection = connect(person(&cluster, role), member).await.unwrap();
         for (name, request) in one_of_each::<Request>() {
             let introduces = matches!(request, Request::Introduction(IntroductionRequest::Introduce { .. }));
@@ -172,7 +172,7 @@ async fn a_console_is_no_member() {
             }
         }
     }
-    // Nor does a member's daemon start with a person's identity.
+    // A daemon does not start with a person's identity.
     let identity = cluster.scratch("operator.pem");
     let operator: Identity = secret_of(&cluster).mint(Role::Operator, DAY).unwrap();
     private_file::create(&identity, &operator.render()).unwrap();
@@ -182,7 +182,7 @@ async fn a_console_is_no_member() {
     assert_eq!(view.len(), 1, "{view:?}");
 }
 
-/// Whether a member starts with these arguments too; what it says, if it ends.
+/// Runs a member with further arguments until it ends; returns whether it succeeded, and its standard error.
 fn start(cluster: &LocalCluster, further: &[&str]) -> (bool, String) {
     let (dir, introducer) =
         (cluster.scratch("late").display().to_string(), cluster.introducer.address().to_string());
@@ -194,7 +194,7 @@ fn start(cluster: &LocalCluster, further: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_good_secret_a_daemon_does_not_start() {
+async fn a_daemon_needs_a_valid_secret_to_start() {
     let _turn = light().await;
     let cluster = LocalCluster::start(1, false).await;
     let exposed: PathBuf = cluster.scratch("exposed.pem");
@@ -215,7 +215,7 @@ async fn without_a_good_secret_a_daemon_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_told_off_once_and_nothing_changes() {
+async fn unauthenticated_peers_are_refused_and_logged_once() {
     let _turn = light().await;
     let cluster = LocalCluster::start(3, false).await;
     let kept = Expected::small("kept", 0..10);
@@ -234,18 +234,18 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
         ] {
             let error = connect(credentials.clone(), address).await.err().unwrap();
             assert!(error.to_string().contains(word), "{error}");
-            // A client does not try for half a minute what will not be otherwise.
+            // A client gives up at once: a retry cannot succeed.
             let client = client(&cluster, credentials);
             let asked = timeout(Duration::from_secs(5), client.control(ControlRequest::Models)).await;
             assert!(matches!(asked, Ok(Err(ClusterError::Untrusted(_)))), "{word}: {asked:?}");
         }
         let mut plain = TcpStream::connect(address).await.unwrap();
         plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-        // By an end or by a reset.
+        // A reset is as good as an end.
         let _ = timeout(SOON, plain.read_to_end(&mut Vec::new())).await.expect("it stays open");
     }
 
-    // Datagrams: in the clear, of another cluster, changed, and one that is good, again and again.
+    // Datagrams: unsealed, of another cluster, tampered with, and a valid one replayed.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let gossip = Datagram { from: NodeId(9), body: DatagramBody::Gossip, rumours: Bounded::default() };
     let gossip = rmp_serde::to_vec(&gossip).unwrap();
@@ -274,7 +274,7 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
         };
         let is_told = async || if told(&member.log()) > 0 { Ok(()) } else { Err(String::from("not yet")) };
         cluster.eventually(&format!("the log says: {line}"), SOON, is_told).await;
-        assert_eq!(told(&member.log()), 1, "it is told once: {line}\n{}", member.log());
+        assert_eq!(told(&member.log()), 1, "logged more than once: {line}\n{}", member.log());
     }
     cluster.ready().await;
     assert_eq!(
@@ -289,7 +289,7 @@ async fn strangers_are_told_off_once_and_nothing_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_of_another_cluster_stays_outside() {
+async fn a_member_of_another_cluster_cannot_join() {
     let _turn = light().await;
     let cluster = LocalCluster::start(3, false).await;
     let secret = cluster.scratch("other.pem");
@@ -298,19 +298,19 @@ async fn a_member_of_another_cluster_stays_outside() {
     let secret = secret.display().to_string();
     let arguments = ["member", "--name", "m9", "--introducer", &introducer, "--secret", &secret];
     let arguments = [&arguments[..], &["--model-server-url", "none"]].concat().into_iter().map(String::from);
-    let mut stranger = Daemon::new("m9", cluster.path().join("m9"), arguments.collect(), None);
-    stranger.spawn();
-    stranger.started().await;
-    let says_why = async || {
-        let log = stranger.log();
+    let mut foreign = Daemon::new("m9", cluster.path().join("m9"), arguments.collect(), None);
+    foreign.spawn();
+    foreign.started().await;
+    let logs_the_reason = async || {
+        let log = foreign.log();
         if log.contains("has another cluster's certificate") { Ok(()) } else { Err(String::from("not yet")) }
     };
-    cluster.eventually("the stranger says why it is not introduced", SOON, says_why).await;
+    cluster.eventually("the foreign member logs why it is not introduced", SOON, logs_the_reason).await;
     cluster.ready().await;
     assert_eq!(cluster.list_of(0).await.unwrap().len(), 3);
 }
 
-/// Puts a file after the other until it is told to stop; how many.
+/// Puts files one by one until `stop` is set; returns how many.
 async fn put_on(cluster: &LocalCluster, stop: &AtomicBool) -> u64 {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -328,12 +328,12 @@ async fn a_key_is_replaced_while_puts_go_on() {
     let (stop, rotating) = (AtomicBool::new(false), &cluster);
     let rotate = async {
         let mut lasting = None;
-        for (count, step) in (1..).zip([Step::Add, Step::Sign, Step::Drop]) {
+        for (count, step) in (1..).zip([KeyRotation::Add, KeyRotation::Sign, KeyRotation::Drop]) {
             let mut secret = secret_of(rotating);
             secret.rotate(step).unwrap();
             private_file::replace(&rotating.secret(), &secret.render()).unwrap();
             for daemon in [&rotating.introducer].into_iter().chain(&rotating.members) {
-                let has_read = async || match daemon.log().matches("secret has changed").count() {
+                let has_read = async || match daemon.log().matches("secret changed").count() {
                     read if read >= count => Ok(()),
                     read => Err(format!("{} has read {read} changes of {count}", daemon.name)),
                 };
@@ -341,7 +341,7 @@ async fn a_key_is_replaced_while_puts_go_on() {
             }
             // The test's own clients have the secret too.
             rotating.credentials.replace(secret_of(rotating)).unwrap();
-            if step == Step::Add {
+            if step == KeyRotation::Add {
                 let identity = secret.mint_lasting(Role::Operator, None, DAY).unwrap();
                 lasting = Some(Credentials::of(&identity).unwrap());
             }
@@ -349,18 +349,18 @@ async fn a_key_is_replaced_while_puts_go_on() {
             let asked = client(rotating, lasting.clone().unwrap()).control(ControlRequest::Models).await;
             assert!(matches!(asked, Ok(ControlReply::Models(_))), "{step:?}: {asked:?}");
         }
-        // A while with the new key alone.
+        // Run for a while with only the new key.
         tokio::time::sleep(Duration::from_secs(2)).await;
         stop.store(true, Ordering::Relaxed);
     };
     let ((), count) = tokio::join!(rotate, put_on(&cluster, &stop));
     println!("{count} puts during the rotation");
     assert!(count > 10, "{count} puts");
-    assert_eq!(cluster.coordinator().await.1, term, "somebody had to take over");
+    assert_eq!(cluster.coordinator().await.1, term, "the coordinator changed");
     Expected::small("during", 0..count).verify(&cluster).await;
     let old = connect(before, cluster.members[0].address()).await.err().unwrap();
     assert!(old.is_about_identity(), "{old}");
-    // One that starts now knows the new key only.
+    // A member that starts now knows only the new key.
     cluster.kill(&[2]);
     cluster.restart(&[2]).await;
     cluster.ready().await;

@@ -1,4 +1,4 @@
-//! A model of a person's own: trained on a data set of the store, taken over when its trainer dies, and stopped.
+//! A custom model is trained on a data set in the store; another worker takes over when the trainer dies; training stops.
 
 use std::path::Path;
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn install(models: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_of_ones_own_is_trained_on_a_data_set_of_the_store() {
+async fn a_custom_model_is_trained_on_a_data_set_in_the_store() {
     let _turn = heavy().await;
     let mut cluster = LocalCluster::start(4, true).await;
     put_text(&cluster, "lessons.csv", "input,label\nmeow,cat\nwoof,dog\n").await;

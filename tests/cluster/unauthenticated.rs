@@ -1,4 +1,4 @@
-//! Bytes that no member sent: each is dropped or refused, and the daemon goes on.
+//! Malformed input from the network: it is dropped or refused, and the daemon keeps running.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::harness::{Expected, LocalCluster, SOON, content, dataset, heavy, light, put_dataset};
 use crate::security::person;
 
-/// What came back before the connection ended; the test fails if it does not end.
+/// Reads until the daemon closes the connection; fails if it does not.
 async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut answer = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
@@ -32,7 +32,7 @@ fn resident_mib(pid: u32) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stray_bytes_do_no_harm() {
+async fn malformed_bytes_are_refused_without_harm() {
     let _turn = light().await;
     let cluster = LocalCluster::start(3, false).await;
     let kept = Expected::small("kept", 0..10);
@@ -54,11 +54,11 @@ async fn stray_bytes_do_no_harm() {
         until_closed(&mut stream).await;
     }
 
-    // A stranger who waits is hung up on.
+    // A connection that stays silent is closed.
     let mut silent = TcpStream::connect(address).await.unwrap();
     until_closed(&mut silent).await;
 
-    // Who knows the secret, and speaks another release or another protocol: refused in words.
+    // A peer with the secret and another protocol version, or another protocol, gets the reason.
     let hello = Hello::new(Purpose::Calls, None);
     for (hello, word) in [
         (Hello { version: SPOKEN.newest + 1, oldest: SPOKEN.newest + 1, ..hello.clone() }, "version"),
@@ -73,7 +73,7 @@ async fn stray_bytes_do_no_harm() {
         assert!(until_closed(&mut stream).await.is_empty());
     }
 
-    // Behind a good hello: too large a frame is refused before it is read, the largest allowed costs nothing yet.
+    // After a valid hello: an oversized frame is refused before it is read, and the largest frame allowed reserves no memory.
     for purpose in [Purpose::Calls, Purpose::Blobs] {
         let hello = Hello { purpose, ..hello.clone() };
         for garbage in [
@@ -114,12 +114,12 @@ async fn stray_bytes_do_no_harm() {
     late.put(&cluster).await;
     late.verify(&cluster).await;
     let resident = resident_mib(pid);
-    println!("resident memory behind all that: {resident} MiB");
+    println!("resident memory at the end: {resident} MiB");
     assert!(resident < 300, "{resident} MiB");
     drop(half_open);
 }
 
-/// A connection whose other end believes this one, its hello still to come.
+/// An authenticated connection before its hello.
 async fn proven(
     credentials: &Credentials,
     address: SocketAddr,
@@ -128,29 +128,29 @@ async fn proven(
     connector.connect(name, TcpStream::connect(address).await?).await
 }
 
-/// What a stranger does with a connection.
+/// How a peer misuses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stranger {
-    /// One byte and no more. (With none at all, a connection that did not fit into the system's queue is open at this end
-    /// only, and nobody is there to close it.)
-    Hesitant,
+enum Misuse {
+    /// Sends one byte and no more. (Without that byte, a connection that did not fit into the accept queue would be open at
+    /// this end only, and the daemon could not close it.)
+    Silent,
     Garbage,
-    /// A good proof and hello, then a byte a second of a frame that was announced.
+    /// Authenticates and sends a valid hello, then one byte a second of an announced frame.
     Slow,
 }
 
-/// Returns when the daemon has hung up.
-async fn visit(
+/// Misbehaves until the daemon closes the connection.
+async fn misbehave(
     credentials: &Credentials,
     address: SocketAddr,
-    stranger: Stranger,
+    misuse: Misuse,
     number: u64,
 ) -> std::io::Result<()> {
-    let opening = match stranger {
-        // The type of a handshake in TLS, and of what follows none.
-        Stranger::Hesitant => vec![0x16],
-        Stranger::Garbage => content(number, 500),
-        Stranger::Slow => {
+    let opening = match misuse {
+        // The first byte of a TLS handshake.
+        Misuse::Silent => vec![0x16],
+        Misuse::Garbage => content(number, 500),
+        Misuse::Slow => {
             let mut stream = proven(credentials, address).await?;
             let hello = Hello::new(Purpose::Calls, None);
             let mut opening = Vec::new();
@@ -174,13 +174,13 @@ async fn visit(
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&opening).await?;
     let mut answer = Vec::new();
-    // Whether by an end or by a reset.
+    // A reset is as good as an end.
     let _ = stream.read_to_end(&mut answer).await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_strangers_do_not_disturb_a_job() {
+async fn a_thousand_misbehaving_peers_do_not_disturb_a_job() {
     let _turn = heavy().await;
     raise_file_limit();
     let cluster = LocalCluster::start(3, true).await;
@@ -190,34 +190,33 @@ async fn a_thousand_strangers_do_not_disturb_a_job() {
     let (coordinator, term) = cluster.coordinator().await;
     let (address, pid) =
         (cluster.members[coordinator].address(), cluster.members[coordinator].pid().unwrap());
-    // Of another name than this test's own: what one identity may open does not keep another out.
-    let visitor = person(&cluster, Role::Viewer);
-    let mut visits = JoinSet::new();
+    // A different identity than the test's own: the limit of one identity does not affect another.
+    let peer = person(&cluster, Role::Viewer);
+    let mut peers = JoinSet::new();
     for number in 0..1_000 {
-        let strangers = [Stranger::Hesitant, Stranger::Garbage, Stranger::Slow];
-        let stranger = strangers[usize::try_from(number % 3).unwrap()];
-        let visitor = visitor.clone();
-        visits.spawn(async move { (stranger, visit(&visitor, address, stranger, number).await.is_ok()) });
+        let kinds = [Misuse::Silent, Misuse::Garbage, Misuse::Slow];
+        let misuse = kinds[usize::try_from(number % 3).unwrap()];
+        let peer = peer.clone();
+        peers.spawn(async move { (misuse, misbehave(&peer, address, misuse, number).await.is_ok()) });
     }
     cluster.start_job(job).await;
     cluster.finished(job, SOON).await;
-    println!("resident memory with the strangers: {} MiB", resident_mib(pid));
+    println!("resident memory with the misbehaving peers: {} MiB", resident_mib(pid));
     assert!(resident_mib(pid) < 200, "{} MiB", resident_mib(pid));
-    let mut left =
-        BTreeMap::from([(Stranger::Hesitant, 334), (Stranger::Garbage, 333), (Stranger::Slow, 333)]);
-    let hung_up_on = async {
-        while let Some(visit) = visits.join_next().await {
-            let (stranger, _) = visit.unwrap();
-            *left.get_mut(&stranger).unwrap() -= 1;
+    let mut left = BTreeMap::from([(Misuse::Silent, 334), (Misuse::Garbage, 333), (Misuse::Slow, 333)]);
+    let all_closed = async {
+        while let Some(ended) = peers.join_next().await {
+            let (misuse, _) = ended.unwrap();
+            *left.get_mut(&misuse).unwrap() -= 1;
         }
     };
-    let all = tokio::time::timeout(Duration::from_secs(90), hung_up_on).await;
-    assert!(all.is_ok(), "strangers that nobody hung up on: {left:?}");
-    assert_eq!(cluster.coordinator().await, (coordinator, term), "nobody else had to take over");
+    let all = tokio::time::timeout(Duration::from_secs(90), all_closed).await;
+    assert!(all.is_ok(), "peers whose connections are still open: {left:?}");
+    assert_eq!(cluster.coordinator().await, (coordinator, term), "the coordinator changed");
     cluster.all_results(job, 300).await;
 }
 
-/// A thousand connections are more than many systems allow a process unasked.
+/// A thousand connections exceed the default limit of many systems.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum.map(|maximum| maximum.min(8_192)).or(Some(8_192)), ..limit };

@@ -1,10 +1,10 @@
-//! What the versions of the protocol look like: a value of every shape of every message, and of all that lies on disks.
+//! A corpus for each version of the protocol: a value of every shape of every message, and of all data on disks.
 //!
-//! Each version that is still spoken has a file in `corpus/`, made when it was the newest. All of it must decode, mean the
-//! same, and encode to the same bytes. The first two are reading what an older release wrote; the last is writing what it
-//! reads, as long as nothing newer is said. The rules are in `idunno_shared::wire::version`.
+//! Each version that is still spoken has a file in `corpus/`, written while it was the newest. Every value must decode, keep
+//! its meaning, and encode to the same bytes: this release reads what older ones wrote, and writes what they can read. The
+//! rules are in `idunno_shared::wire::version`.
 //!
-//! The file of a version that was not released yet is written anew by `IDUNNO_CORPUS=write`.
+//! `IDUNNO_CORPUS=write` rewrites the file of a version that is not released yet.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,13 +25,13 @@ use serde::de::DeserializeOwned;
 
 use crate::generate::{self, Shapes};
 
-/// Asks for the newest version's file to be written.
+/// Set to `write` to rewrite the newest version's file.
 const WRITE_VARIABLE: &str = "IDUNNO_CORPUS";
 const DRAWS: usize = 50_000;
-/// Longer values show nothing that short ones do not.
+/// Longer values are skipped: they add no shapes.
 const BYTES_MAX: usize = 4_096;
 
-/// A value's bytes as they come back from decoding, and a digest of them with the fields' names; or what is wrong.
+/// The outcome of decoding a value: its bytes when encoded again and a digest that includes field names, or the error.
 type Again = Result<(Vec<u8>, String), String>;
 
 /// Values of one type.
@@ -60,7 +60,7 @@ impl Kind {
     }
 }
 
-/// Values that have every shape of `T` between them: each that brings a new one.
+/// Draws values until they cover every shape of `T`, and keeps each that adds one.
 fn draw<T: Serialize + DeserializeOwned>() -> Vec<String> {
     let random = &mut ChaCha8Rng::seed_from_u64(1);
     let (mut lines, mut seen) = (Vec::new(), Shapes::default());
@@ -83,7 +83,7 @@ fn draw_snapshot() -> Vec<String> {
     let mut state = State::new();
     for _ in 0..400 {
         let command: Command = generate::value(random).unwrap();
-        // Refusals are as good as changes here.
+        // A refused command is as useful as an applied one.
         let _ = state.apply(&command);
     }
     vec![line(&Snapshot::from(state))]
@@ -93,7 +93,7 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec(value).unwrap()
 }
 
-/// The names tell that each place kept its meaning.
+/// A digest that includes field names, which prove that each position kept its meaning.
 fn digest_named<T: Serialize>(value: &T) -> String {
     Digest::of(&rmp_serde::to_vec_named(value).unwrap()).to_string().split_off(48)
 }
@@ -123,7 +123,7 @@ fn read(version: u16) -> String {
 }
 
 #[test]
-fn every_version_spoken_is_understood_and_answered_in_its_own_bytes() {
+fn messages_of_every_spoken_version_round_trip_unchanged() {
     let kinds: BTreeMap<_, _> = KINDS.iter().map(|kind| (kind.name, kind)).collect();
     for version in SPOKEN.oldest..=SPOKEN.newest {
         for (number, line) in read(version).lines().enumerate() {
@@ -134,14 +134,14 @@ fn every_version_spoken_is_understood_and_answered_in_its_own_bytes() {
             let bytes = unhex(hex);
             let (again, means) =
                 (kinds[name].again)(&bytes).unwrap_or_else(|error| panic!("{place}: a {name}: {error}"));
-            assert_eq!(again, bytes, "{place}: a {name} is written in other bytes");
-            assert_eq!(means, named, "{place}: a {name} means something else");
+            assert_eq!(again, bytes, "{place}: a {name} encodes to other bytes");
+            assert_eq!(means, named, "{place}: a {name} changed its meaning");
         }
     }
 }
 
 #[test]
-fn the_newest_version_is_what_is_spoken() {
+fn the_newest_corpus_matches_the_messages() {
     let mut text = String::new();
     for kind in &KINDS {
         (kind.draw)().iter().for_each(|line| writeln!(text, "{} {line}", kind.name).unwrap());

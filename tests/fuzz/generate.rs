@@ -1,7 +1,7 @@
-//! Values of any type that serde can read, drawn from a seed: a deserializer that makes its input up.
+//! Generates random values of any type that serde can deserialise, with a deserializer that invents its input.
 //!
-//! What a type asks for is what it gets, in random sizes: of sequences mostly short ones, of numbers small and extreme
-//! ones, of texts good names and bad ones. A type that checks what it reads may refuse; the caller draws again.
+//! A type gets what it asks for: mostly short sequences, small and extreme numbers, valid and invalid names. A type that
+//! validates its input may refuse a draw, which is then repeated.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,19 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// Sequences within sequences end here.
+/// Deepest nesting of sequences.
 const DEPTH_MAX: u32 = 24;
 const TRIES: usize = 1_000;
 
 /// An enum and one of its variants.
 type Variant = (&'static str, &'static str);
 
-/// Of what a value was made.
+/// The shapes in a value.
 #[derive(Default)]
 pub(crate) struct Shapes {
-    /// The variants that were drawn.
+    /// Variants that were drawn.
     pub(crate) drawn: BTreeSet<Variant>,
-    /// Those, and all others that could have been drawn in their places.
+    /// Variants that were drawn, and all others that could have been drawn in their places.
     pub(crate) offered: BTreeSet<Variant>,
 }
 
@@ -85,7 +85,7 @@ impl Generator<'_> {
             "127.0.0.1:7401",
             "[::1]:9",
         ];
-        // Names of all kinds, so that much of what is drawn passes its checks.
+        // Valid names of all kinds, so that many draws pass the checks.
         const NAMES: [&str; 3] = ["a", "m1", "mnist-mlp"];
         match self.random.random_range(0..32) {
             0 => "x".repeat(self.random.random_range(0..2_000)),
@@ -145,7 +145,7 @@ impl<'de> Deserializer<'de> for Generator<'_> {
     }
 
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        // Digests have 32 bytes, and are most of what is read as bytes.
+        // Most byte strings are digests, which have 32 bytes.
         let other = self.random.random_ratio(1, 16);
         let mut bytes = vec![0; if other { self.random.random_range(0..300) } else { 32 }];
         self.random.fill_bytes(&mut bytes);

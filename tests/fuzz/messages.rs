@@ -1,4 +1,4 @@
-//! All messages, the log's commands and snapshots.
+//! Fuzzes the decoders of all messages, log commands and snapshots.
 
 use idunno_core::metadata::{Command, Snapshot, State};
 use idunno_shared::client::frames::read_frame_within;
@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 
 use crate::generate;
 
-/// What a decoder may hold for each byte that it was given: an array head of one byte may stand for a value of some
-/// hundred, and collections grow by doubling.
+/// Memory that a decoder may use for each byte of input: an array header of one byte may stand for a value of some hundred
+/// bytes, and collections grow by doubling.
 const MEMORY_A_BYTE: usize = 1_024;
-/// And besides: serde takes up to 1 MiB on the word of a length, for each of a few sequences in each other.
+/// Memory beyond that: serde trusts an announced length for up to 1 MiB, at each level of nested sequences.
 const MEMORY_BESIDES: usize = 4 << 20;
 const DAMAGES_A_MESSAGE: usize = 12;
 
@@ -31,7 +31,7 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec(value).unwrap()
 }
 
-/// Decodes, and checks what it cost.
+/// Decodes, and checks how much memory it took.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
@@ -62,7 +62,7 @@ fn check<T: DeserializeOwned + Serialize>(random: &mut ChaCha8Rng) {
     }
 }
 
-/// Commands that decode must be applied or refused, and leave a state that is sound.
+/// Commands that decode must be applied or refused, and leave a consistent state.
 fn check_commands(random: &mut ChaCha8Rng) {
     let mut state = State::new();
     for _ in 0..20 {
@@ -76,7 +76,7 @@ fn check_commands(random: &mut ChaCha8Rng) {
     assert!(again == state, "a state comes back different from its snapshot");
 }
 
-/// A stream of frames of which the last ones are damaged: read as far as they go, then an error.
+/// A stream of valid frames that ends in noise must be read up to the noise, and then fail.
 fn check_stream(runtime: &tokio::runtime::Runtime, random: &mut ChaCha8Rng) {
     let mut stream = Vec::new();
     let whole = random.random_range(0..4);

@@ -1,8 +1,8 @@
-//! The cost of a batch that costs nothing: workers that answer at once, in one process, before a real cluster.
+//! Measures the overhead of a batch: workers in one process answer without inference, against a real cluster.
 //!
-//! They report in the name of members that have no model server, with generations above theirs, and do what a worker
-//! does but for the inference: pull, make a row, store segments on four members, commit. First one of them pulls alone,
-//! one batch at a time, for the round trip; then all pull what they may hold.
+//! They report as members that have no model server, with higher generations, and do everything that a worker does except
+//! inference: pull, make a row, store segments on four members, commit. First one worker pulls one batch at a time, to
+//! measure the round trip; then all workers pull as many batches as they may hold.
 //!
 //! Prints `{"batches_s":…,"pull_p50_ms":…,"pull_p99_ms":…,"coordinator_cpu_ms_per_1000_batches":…}`. The cluster is
 //! to be fresh, on this machine, and without model servers; `scripts/bench.sh` starts one.
@@ -60,8 +60,8 @@ async fn main() -> anyhow::Result<()> {
         None => Credentials::insecure(),
     };
     // Only members report.
-    let door = TcpConnector::of_member(NodeId(u64::MAX), credentials);
-    let cluster = Cluster::new(Arc::new(door), arguments.members.clone());
+    let connector = TcpConnector::of_member(NodeId(u64::MAX), credentials);
+    let cluster = Cluster::new(Arc::new(connector), arguments.members.clone());
     let files = Files::new(cluster.clone());
     let mut workers: Vec<NoOpWorker> =
         members(&cluster).await?.into_iter().map(|node| NoOpWorker::new(node, files.clone())).collect();

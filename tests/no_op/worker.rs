@@ -1,4 +1,4 @@
-//! A worker whose model costs nothing.
+//! A worker that answers without inference.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use idunno_shared::client::files::Files;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::Change;
 use idunno_shared::wire::jobs::{
-    BatchOutcome, JobReply, JobRequest, LEASES_HELD_MAX, Lease, ModelArtefact, ModelState, Orders,
+    BatchOutcome, JobReply, JobRequest, LEASES_HELD_MAX, Lease, ModelArtefact, ModelState, ReportReply,
     SEGMENT_BATCHES, SegmentCommit, ServerState, Training, WorkerReport,
 };
 use tokio::task::JoinHandle;
@@ -43,7 +43,7 @@ impl NoOpWorker {
             generation: GENERATION,
             server: ServerState::Ready,
             models: self.version.map(|version| (model, ModelState::Ready(version))).into_iter().collect(),
-            ran: u16::try_from(leases.len())?,
+            awaiting_commit: u16::try_from(leases.len())?,
             leases,
             wanted: u8::try_from(wanted)?,
             wait_ms: WAIT_MS,
@@ -55,10 +55,10 @@ impl NoOpWorker {
         })
     }
 
-    async fn pull(&mut self, leases: Vec<Lease>, wanted: usize) -> anyhow::Result<Orders> {
+    async fn pull(&mut self, leases: Vec<Lease>, wanted: usize) -> anyhow::Result<ReportReply> {
         let report = self.report(leases, wanted)?;
         match self.files.cluster().jobs(JobRequest::Report(report)).await? {
-            JobReply::Orders(orders) => Ok(orders),
+            JobReply::Report(orders) => Ok(orders),
             other => bail!("a report was answered with {other:?}"),
         }
     }
@@ -127,7 +127,7 @@ async fn commit(files: Files, worker: NodeId, job: JobId, leases: Vec<Lease>) ->
     };
     match files.cluster().jobs(JobRequest::Commit(commit)).await? {
         JobReply::Committed { .. } | JobReply::Noted => Ok(()),
-        JobReply::Orders(_) => bail!("a commit was answered with orders"),
+        JobReply::Report(_) => bail!("a commit was answered with orders"),
     }
 }
 

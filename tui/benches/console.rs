@@ -14,7 +14,7 @@ use idunno_console::console::view::view;
 use idunno_console::tail::LogLine;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobAbout, JobState, JobView,
+    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobDetails, JobState, JobView,
     Liveness, LoadView, LogRole, MemberView, ModelView, RatesView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
@@ -72,12 +72,12 @@ fn cluster(second: u64) -> ClusterView {
                 name: format!("m{number}"),
                 shares: vec![(JobId(1 + number % JOBS), 0.5), (JobId(1 + (number + 1) % JOBS), 0.5)],
                 current: vec![JobId(1 + number % JOBS)],
-                due: Vec::new(),
+                target_shares: Vec::new(),
             })
             .collect(),
         store: StoreView { files: FILES, blobs: FILES, bytes: FILES * 100_000, ..StoreView::default() },
         policy: Policy::Rate,
-        sharings: Vec::new(),
+        rebalances: Vec::new(),
         rates: Some(rates(second)),
         loads: (1..=MEMBERS)
             .map(|number| LoadView {
@@ -125,7 +125,7 @@ fn job(number: u64, second: u64) -> JobView {
         labelled: 0,
         correct: 0,
         duplicates_dropped: 0,
-        about: JobAbout { weight: 1, ..JobAbout::default() },
+        details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
     }

@@ -13,7 +13,7 @@ use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobAbout, JobState, JobView,
+    Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobDetails, JobState, JobView,
     MemberView, SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
@@ -43,7 +43,7 @@ fn job() -> JobView {
         labelled: 0,
         correct: 0,
         duplicates_dropped: 0,
-        about: JobAbout { weight: 1, ..JobAbout::default() },
+        details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
     }

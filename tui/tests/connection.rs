@@ -48,7 +48,7 @@ fn view(term: u64) -> ClusterView {
         store: StoreView::default(),
         loads: vec![],
         policy: Policy::Rate,
-        sharings: Vec::new(),
+        rebalances: Vec::new(),
         rates: None,
     }
 }

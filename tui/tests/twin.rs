@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use idunno_shared::wire::control::{ControlReply, ControlRequest, LogPage, LogPlace};
+use idunno_shared::wire::control::{ControlReply, ControlRequest, LogCursor, LogPage};
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::refusal::Refusal;
 
@@ -30,7 +30,7 @@ fn member() -> String {
         let reply = match request {
             ControlRequest::Members => ControlReply::Members(vec![member.clone()]),
             ControlRequest::Log { after: None } => ControlReply::Log(LogPage {
-                end: LogPlace { file: "idunnod.2026-01-01".into(), offset: 100 },
+                end: LogCursor { file: "idunnod.2026-01-01".into(), offset: 100 },
                 cut: true,
                 bytes: b"half a line\n2026-01-01 one\n2026-01-01 two\nnot yet".to_vec(),
             }),

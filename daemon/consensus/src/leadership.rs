@@ -90,7 +90,7 @@ impl Leadership {
     }
 
     /// Applies a coordinator's announcement.
-    fn with_announcement(self, announced: Option<LeaderAnnouncement>) -> Self {
+    fn with_announcement(self, announced: Option<AnnouncedLeader>) -> Self {
         match announced {
             Some(announced)
                 if announced.term > self.term || (announced.term == self.term && self.leader.is_none()) =>
@@ -112,7 +112,7 @@ impl Leadership {
 
 /// A coordinator's announcement of its term.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LeaderAnnouncement {
+pub(super) struct AnnouncedLeader {
     pub(super) term: Term,
     pub(super) leader: NodeId,
     pub(super) voters: BTreeSet<NodeId>,
@@ -123,12 +123,12 @@ pub(super) struct LeaderAnnouncement {
 pub(super) fn watch_leadership(
     raft: &Raft,
     lease: Duration,
-    mut announced: watch::Receiver<Option<LeaderAnnouncement>>,
+    mut announced: watch::Receiver<Option<AnnouncedLeader>>,
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
     let data = raft.data_metrics();
     let observe = move |metrics: &mut watch::Receiver<RaftMetrics<u64, EmptyNode>>,
-                        announced: Option<LeaderAnnouncement>| {
+                        announced: Option<AnnouncedLeader>| {
         let seen = metrics.borrow_and_update().clone();
         let last_log = data.borrow().last_log;
         Leadership::from_metrics(&seen, last_log, lease).with_announcement(announced)

@@ -37,8 +37,8 @@ use std::time::Duration;
 
 use idunno_core::metadata::{Applied, Command, State};
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::consensus::Coordinates;
-use idunno_shared::wire::election::MAX_VOTERS;
+use idunno_shared::wire::consensus::LeaderAnnouncement;
+use idunno_shared::wire::consensus::MAX_VOTERS;
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -50,7 +50,7 @@ use self::config::{COMMANDS_WAITING_MAX, CommandBatch, Raft};
 pub use self::errors::{
     BarrierError, BootstrapError, InitialStateError, OpenError, ProposeError, RecoverError, VoterChangeError,
 };
-use self::leadership::LeaderAnnouncement;
+use self::leadership::AnnouncedLeader;
 pub use self::leadership::Leadership;
 use self::network::{RaftPeers, encode};
 pub use self::network::{Transport, TransportError};
@@ -74,7 +74,7 @@ struct ConsensusInner {
     proposals: mpsc::Sender<Proposal>,
     state: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
-    announcement: watch::Sender<Option<LeaderAnnouncement>>,
+    announcement: watch::Sender<Option<AnnouncedLeader>>,
     /// When a leader's message was last accepted.
     leader_contact: SyncMutex<Instant>,
     installs: InstallTracker,
@@ -258,13 +258,13 @@ impl Consensus {
     }
 
     /// Records a coordinator's announcement of its term. Announcements of older terms are ignored.
-    pub fn observe_coordinator(&self, leader: NodeId, announcement: Coordinates) {
-        let Coordinates { term, voters } = announcement;
+    pub fn observe_coordinator(&self, leader: NodeId, announcement: LeaderAnnouncement) {
+        let LeaderAnnouncement { term, voters } = announcement;
         if voters.len() > 2 * MAX_VOTERS {
             return;
         }
         self.inner.announcement.send_if_modified(|current| {
-            let announced = Some(LeaderAnnouncement { term, leader, voters });
+            let announced = Some(AnnouncedLeader { term, leader, voters });
             let is_news =
                 *current != announced && current.as_ref().is_none_or(|current| current.term <= term);
             if is_news {

@@ -1,7 +1,7 @@
 //! `backup`: streams a consistent copy of the metadata.
 
 use idunno_core::metadata::State;
-use idunno_shared::backup::{self, About, PIECE_BYTES};
+use idunno_shared::backup::{self, BackupInfo, PIECE_BYTES};
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::control::ControlReply;
 use idunno_shared::wire::frame::Reply;
@@ -22,7 +22,7 @@ pub(super) async fn send(
     founder: Option<NodeId>,
 ) -> Result<mpsc::Receiver<Reply>, Refusal> {
     let (state, (term, index)) = leader_term.confirmed().await?;
-    let about = About {
+    let about = BackupInfo {
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         founder,
         term,
@@ -56,7 +56,7 @@ pub(super) async fn send(
     Ok(queued)
 }
 
-fn encode(about: About, state: &State) -> Result<(Vec<u8>, Digest), String> {
+fn encode(about: BackupInfo, state: &State) -> Result<(Vec<u8>, Digest), String> {
     let state = encode_state(state.clone()).map_err(|error| error.to_string())?;
     let bytes = backup::encode(about, &state).map_err(|error| error.to_string())?;
     let digest = Digest::of(&bytes);

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use idunno_shared::wire::logs::LogLevel;
 use idunno_shared::wire::logs::{
-    LOG_PAGE_BYTES_MAX, LOG_PATTERN_BYTES_MAX, LogFound, LogPlace, LogSearch, stamp_of,
+    LOG_PAGE_BYTES_MAX, LOG_PATTERN_BYTES_MAX, LogCursor, LogMatches, LogSearch, stamp_of,
 };
 use idunno_shared::wire::refusal::Refusal;
 use regex::{Regex, RegexBuilder};
@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: u64 = 64 << 10;
 const PATTERN_MEMORY_BYTES_MAX: usize = 1 << 20;
 
 /// Returns the matching lines after the search's position.
-pub(super) fn search(dir: &Path, search: &LogSearch) -> Result<LogFound, Refusal> {
+pub(super) fn search(dir: &Path, search: &LogSearch) -> Result<LogMatches, Refusal> {
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let mut filter = Filter::new(search)?;
     let names = names(dir).map_err(unreadable)?;
@@ -34,13 +34,13 @@ pub(super) fn search(dir: &Path, search: &LogSearch) -> Result<LogFound, Refusal
     let start = search.after.as_ref().filter(|position| position.file.starts_with(LOG_PREFIX));
     let first = start.map_or_else(|| first_file(&names, since), |position| position.file.as_str());
     let mut found =
-        LogFound { lines: Vec::new(), end: LogPlace { file: newest.clone(), offset: 0 }, more: false };
+        LogMatches { lines: Vec::new(), end: LogCursor { file: newest.clone(), offset: 0 }, more: false };
     let mut budget = SCAN_BYTES_MAX;
     for name in names.iter().filter(|name| name.as_str() >= first) {
         let offset = start.filter(|position| position.file == *name).map_or(0, |position| position.offset);
         let (end, is_whole) =
             scan(dir, name, offset, &mut budget, &mut filter, &mut found.lines).map_err(unreadable)?;
-        found.end = LogPlace { file: name.clone(), offset: end };
+        found.end = LogCursor { file: name.clone(), offset: end };
         if !is_whole {
             found.more = true;
             break;
@@ -150,7 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("idunnod.2026-01-01"), FIRST).unwrap();
         fs::write(dir.path().join("idunnod.2026-01-02"), SECOND).unwrap();
-        let LogFound { lines, end, more } = search(dir.path(), wanted).unwrap();
+        let LogMatches { lines, end, more } = search(dir.path(), wanted).unwrap();
         assert_eq!((end.file.as_str(), more), ("idunnod.2026-01-02", false));
         let rest = search(dir.path(), &LogSearch { after: Some(end), ..wanted.clone() }).unwrap();
         assert!(rest.lines.is_empty(), "an unfinished line is not returned yet");
@@ -178,7 +178,7 @@ mod tests {
         {
             fs::write(dir.path().join(format!("{LOG_PREFIX}.{name}")), text).unwrap();
         }
-        let after = Some(LogPlace { file: String::from("idunnod.2026-01-02"), offset: 500 });
+        let after = Some(LogCursor { file: String::from("idunnod.2026-01-02"), offset: 500 });
         let found = search(dir.path(), &LogSearch { after, ..LogSearch::default() }).unwrap();
         assert_eq!(
             (&found.lines[..], found.end.file.as_str()),

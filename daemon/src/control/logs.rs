@@ -7,19 +7,19 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use idunno_shared::wire::control::{LogPage, LogPlace};
+use idunno_shared::wire::control::{LogCursor, LogPage};
 use idunno_shared::wire::logs::LOG_PAGE_BYTES_MAX;
 use idunno_shared::wire::refusal::Refusal;
 
 use crate::runtime::log_files::{LOG_PREFIX, names};
 
 /// The page of the log after a position; without one, the end of the newest file.
-pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refusal> {
+pub(super) fn page(dir: &Path, after: Option<LogCursor>) -> Result<LogPage, Refusal> {
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let names = names(dir).map_err(unreadable)?;
     let Some(newest) = names.last() else { return Err(Refusal::not_found("this member has no log yet")) };
     let place = after.filter(|place| place.file.starts_with(LOG_PREFIX));
-    let Some(LogPlace { file, offset }) = place else {
+    let Some(LogCursor { file, offset }) = place else {
         let length = dir.join(newest).metadata().map_err(unreadable)?.len();
         let start = length.saturating_sub(LOG_PAGE_BYTES_MAX);
         return read(dir, newest, start, start > 0).map_err(unreadable);
@@ -37,7 +37,7 @@ pub(super) fn page(dir: &Path, after: Option<LogPlace>) -> Result<LogPage, Refus
 }
 
 fn empty(name: &str, offset: u64) -> LogPage {
-    LogPage { end: LogPlace { file: name.to_owned(), offset }, cut: false, bytes: Vec::new() }
+    LogPage { end: LogCursor { file: name.to_owned(), offset }, cut: false, bytes: Vec::new() }
 }
 
 /// Reads a page from an offset; a file that shrank is read from its beginning.
@@ -51,7 +51,7 @@ fn read(dir: &Path, name: &str, offset: u64, cut: bool) -> io::Result<LogPage> {
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.take(LOG_PAGE_BYTES_MAX).read_to_end(&mut bytes)?;
-    let end = LogPlace { file: name.to_owned(), offset: offset + bytes.len() as u64 };
+    let end = LogCursor { file: name.to_owned(), offset: offset + bytes.len() as u64 };
     Ok(LogPage { end, cut, bytes })
 }
 
@@ -90,7 +90,7 @@ mod tests {
         let long = vec![b'x'; 2 * usize::try_from(LOG_PAGE_BYTES_MAX).unwrap()];
         fs::write(dir.path().join("idunnod.2026-01-01"), &long).unwrap();
         fs::write(dir.path().join("secret"), "secret").unwrap();
-        let place = LogPlace { file: String::from("../logs/secret"), offset: 0 };
+        let place = LogCursor { file: String::from("../logs/secret"), offset: 0 };
         let page = page(dir.path(), Some(place)).unwrap();
         assert!(
             page.cut

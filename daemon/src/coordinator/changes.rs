@@ -105,7 +105,7 @@ impl LeaderTerm {
     /// Serves a worker.
     pub async fn jobs(self: Arc<Self>, request: JobRequest) -> Result<JobReply, Refusal> {
         match request {
-            JobRequest::Report(report) => self.scheduler.report(report).await.map(JobReply::Orders),
+            JobRequest::Report(report) => self.scheduler.report(report).await.map(JobReply::Report),
             JobRequest::Commit(commit) => {
                 self.uploads().touch(commit.upload, self.deps.clock.now())?;
                 let reply = self.scheduler.commit(commit.clone()).await?;

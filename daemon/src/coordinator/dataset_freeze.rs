@@ -91,7 +91,7 @@ impl LeaderTerm {
                 Ok(WorkReply::Checked(Err(why))) => {
                     return Err(Refusal::invalid(format!("{} cannot start: {why}", job.id)));
                 }
-                Ok(WorkReply::Compacted(_)) => last = String::from("it answered out of turn"),
+                Ok(WorkReply::ResultsMerged(_)) => last = String::from("it answered out of turn"),
                 Err(why) => last = why,
             }
         }

@@ -1,11 +1,11 @@
 //! Turns the scheduler's plans, which name numbers only, into orders that a worker can carry out.
 
 use idunno_core::metadata::State;
-use idunno_core::scheduler::ReportReply;
+use idunno_core::scheduler::ReplyPlan;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::jobs::{
-    Grant, Lease, ModelArtefact, ModelState, Orders, QueryInput, RecordsGrant, ServerState, WorkerReport,
+    Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordsGrant, ReportReply, ServerState, WorkerReport,
 };
 
 use crate::membership::MembershipView;
@@ -64,10 +64,10 @@ pub fn orders(
     state: &State,
     view: &MembershipView,
     term: Term,
-    plan: &ReportReply,
+    plan: &ReplyPlan,
     report: Option<&WorkerReport>,
-) -> Orders {
-    Orders {
+) -> ReportReply {
+    ReportReply {
         term,
         grants: plan.grants.iter().filter_map(|&lease| grant(state, view, lease)).collect(),
         cancelled: plan.cancelled.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::consensus::Coordinates;
+use idunno_shared::wire::consensus::LeaderAnnouncement;
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::Generation;
 use tokio::time::sleep;
@@ -44,12 +44,12 @@ async fn tell(deps: Deps, term: Term) {
             voters = voting;
         }
         told.retain(|id, generation| now.is_live(*id) && generation_of(&now, *id) == Some(*generation));
-        let said = Coordinates { term, voters: voters.clone() };
+        let said = LeaderAnnouncement { term, voters: voters.clone() };
         let untold = now.live().filter(|id| *id != deps.me && !told.contains_key(id));
         let calls = untold.filter_map(|id| {
             let (address, generation) = (now.address(id)?, generation_of(&now, id)?);
-            let call = deps.peers.call(address, Request::Coordinates(said.clone()), CALL_TIMEOUT);
-            Some(async move { (id, generation, matches!(call.await, Ok(Reply::Heard))) })
+            let call = deps.peers.call(address, Request::LeaderAnnouncement(said.clone()), CALL_TIMEOUT);
+            Some(async move { (id, generation, matches!(call.await, Ok(Reply::LeaderNoted))) })
         });
         let heard = join_all(calls).await;
         let all_heard = heard.iter().all(|(_, _, has_heard)| *has_heard);

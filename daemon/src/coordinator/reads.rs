@@ -132,7 +132,7 @@ impl LeaderTerm {
         let mut rows = views::assignments(&self.deps.membership.current(), &scheduler);
         if let Some(job) = job {
             rows.retain(|row| {
-                let mut shares = row.shares.iter().chain(&row.due);
+                let mut shares = row.shares.iter().chain(&row.target_shares);
                 row.current.contains(&job) || shares.any(|&(other, _)| other == job)
             });
         }

@@ -1,6 +1,6 @@
 //! Keeps four copies of every blob, and deletes what nothing refers to: carries out the plans of `core::placement`.
 //!
-//! One task a term. Orders to file servers run beside it and come back as outcomes; outcomes that came together go
+//! One task a term. Commands to file servers run beside it and come back as outcomes; outcomes that came together go
 //! into the log together. Nothing is deleted without a fresh confirmation that this member still leads.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use idunno_core::placement::{
 };
 use idunno_core::time::Instant;
 use idunno_shared::ids::{Digest, NodeId, Term};
-use idunno_shared::wire::blobs::{FileOrder, FileReply, FileRequest};
+use idunno_shared::wire::blobs::{FileReply, FileRequest, ReplicaCommand};
 use idunno_shared::wire::control::StoreView;
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::MemberState;
@@ -210,7 +210,7 @@ impl RepairTask {
     ) {
         let address = self.deps.membership.current().address(node);
         let (peers, outcomes) = (self.deps.peers.clone(), self.outcomes.clone());
-        let order = FileOrder { term: self.term, to: node, request };
+        let order = ReplicaCommand { term: self.term, to: node, request };
         tokio::spawn(async move {
             let answer = match address {
                 Some(address) => match peers.call(address, Request::Files(order), limit).await {
@@ -442,7 +442,7 @@ impl RepairTask {
                 (Ok(_), Some(address)) => {
                     let digests = ordered.clone();
                     let request = FileRequest::Collect { generation, number, watermark, digests };
-                    let order = FileOrder { term, to: node, request };
+                    let order = ReplicaCommand { term, to: node, request };
                     let answer = peers.call(address, Request::Files(order), ORDER_TIMEOUT).await;
                     matches!(answer, Err(PeerError::Call { .. }))
                 }

@@ -11,7 +11,7 @@ use idunno_core::metadata::Action;
 use idunno_core::result_merge::ResultMerge;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::JobState;
-use idunno_shared::wire::jobs::{CompactedResults, WorkReply, WorkRequest};
+use idunno_shared::wire::jobs::{MergedResults, WorkReply, WorkRequest};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -66,11 +66,11 @@ impl LeaderTerm {
     async fn file(&self, archive: &ResultMerge, job: JobId) -> Result<(), String> {
         self.may_decide().map_err(|refusal| refusal.message)?;
         let worker = archive.choose(job, &self.loads().await?).ok_or("there is no worker")?;
-        let reply = self.ask_worker(worker, WorkRequest::Compact { job }, COMPACT_TIMEOUT).await?;
-        let WorkReply::Compacted(results) = reply else {
+        let reply = self.ask_worker(worker, WorkRequest::MergeResults { job }, COMPACT_TIMEOUT).await?;
+        let WorkReply::ResultsMerged(results) = reply else {
             return Err(String::from("it answered out of turn"));
         };
-        let CompactedResults { upload, size, digest, extents, finished_ms } = results;
+        let MergedResults { upload, size, digest, extents, finished_ms } = results;
         let touched = self.uploads().touch(upload, self.deps.clock.now());
         touched.map_err(|refusal| refusal.message)?;
         let holders = |placed: idunno_shared::wire::blobs::PlacedBlob| {

@@ -48,7 +48,7 @@ pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<Assi
         name: view.name(assignment.worker),
         shares: assignment.shares.clone(),
         current: assignment.current.clone(),
-        due: assignment.due.clone(),
+        target_shares: assignment.due.clone(),
     };
     scheduler.assignments.iter().filter(|assignment| view.is_live(assignment.worker)).map(row).collect()
 }
@@ -57,12 +57,12 @@ pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<Assi
 pub fn leases(view: &MembershipView, scheduler: &SchedulerView) -> Vec<LeaseView> {
     let mut rows = Vec::new();
     for (&node, report) in scheduler.reports.iter().filter(|(node, _)| view.is_live(**node)) {
-        let (name, ran) = (view.name(node), usize::from(report.ran));
+        let (name, ran) = (view.name(node), usize::from(report.awaiting_commit));
         rows.extend(report.leases.iter().enumerate().map(|(index, &lease)| {
             let stage = match report.running_ms {
-                _ if index < ran => LeaseStage::Ran,
-                Some(ms) if index == ran => LeaseStage::Runs { ms },
-                _ => LeaseStage::Waits,
+                _ if index < ran => LeaseStage::AwaitingCommit,
+                Some(ms) if index == ran => LeaseStage::Running { ms },
+                _ => LeaseStage::Waiting,
             };
             LeaseView { node, name: name.clone(), lease, stage }
         }));
@@ -83,7 +83,7 @@ pub fn filtered(mut rows: Vec<LeaseView>, job: Option<JobId>, worker: Option<Nod
 pub fn bounded(mut rows: Vec<LeaseView>, max: usize) -> (Vec<LeaseView>, bool) {
     let more = rows.len() > max;
     if more {
-        rows.retain(|row| row.stage != LeaseStage::Ran);
+        rows.retain(|row| row.stage != LeaseStage::AwaitingCommit);
         rows.truncate(max);
     }
     (rows, more)
@@ -211,7 +211,7 @@ impl LeaderTerm {
             store: self.store_view(&state),
             loads: loads(&self.repairs.borrow().holdings, &scheduler),
             policy: state.policy(),
-            sharings: scheduler.sharings.into_iter().collect(),
+            rebalances: scheduler.rebalances.into_iter().collect(),
             rates: None,
         })
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn leases_are_filtered_by_job_and_worker() {
         let of = |job, node| {
-            let row = row((0, LeaseStage::Waits));
+            let row = row((0, LeaseStage::Waiting));
             let lease = Lease { job: JobId(job), ..row.lease };
             LeaseView { node: NodeId(node), lease, ..row }
         };
@@ -267,7 +267,12 @@ mod tests {
 
     #[test]
     fn leases_that_await_their_commit_are_dropped_first() {
-        let stages = [LeaseStage::Ran, LeaseStage::Ran, LeaseStage::Runs { ms: 5 }, LeaseStage::Waits];
+        let stages = [
+            LeaseStage::AwaitingCommit,
+            LeaseStage::AwaitingCommit,
+            LeaseStage::Running { ms: 5 },
+            LeaseStage::Waiting,
+        ];
         let rows: Vec<_> = (0..).zip(stages).map(row).collect();
         assert_eq!(bounded(rows.clone(), 4), (rows.clone(), false));
         assert_eq!(bounded(rows.clone(), 3), (rows[2..].to_vec(), true));
@@ -276,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_largest_lease_view_fits_into_a_frame() {
-        let stage = LeaseStage::Runs { ms: u32::MAX };
+        let stage = LeaseStage::Running { ms: u32::MAX };
         let leases = vec![row((u64::MAX - u64::from(u32::MAX), stage)); LEASES_SHOWN_MAX];
         encode_frame(&ControlReply::Leases { leases, more: true }, &mut Vec::new()).unwrap();
     }

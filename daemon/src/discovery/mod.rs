@@ -10,7 +10,7 @@ use std::time::Duration;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Reply, Request};
-use idunno_shared::wire::introduction::{IntroductionReply, IntroductionRequest};
+use idunno_shared::wire::membership::{IntroductionReply, IntroductionRequest};
 use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};

@@ -18,7 +18,7 @@ use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
-use idunno_shared::wire::introduction::{IntroductionReply, IntroductionRequest};
+use idunno_shared::wire::membership::{IntroductionReply, IntroductionRequest};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -273,7 +273,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         {
             let introducer = open(dir.path(), &[]);
-            assert_eq!(ask(&introducer, IntroductionRequest::Known).await.founder, None);
+            assert_eq!(ask(&introducer, IntroductionRequest::ListMembers).await.founder, None);
             assert_eq!(ask(&introducer, introduce(7, 7)).await.founder, Some(NodeId(7)));
         }
         let introducer = open(dir.path(), &[]);
@@ -296,7 +296,7 @@ mod tests {
             Reply::Refused(refusal) => assert!(refusal.message.contains("0000000000000003"), "{refusal}"),
             other => panic!("{other:?}"),
         }
-        assert_eq!(ask(&introducer, IntroductionRequest::Known).await.members.len(), 2);
+        assert_eq!(ask(&introducer, IntroductionRequest::ListMembers).await.members.len(), 2);
     }
 
     #[tokio::test]
@@ -315,7 +315,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        let known = ask(&introducer, IntroductionRequest::Known).await;
+        let known = ask(&introducer, IntroductionRequest::ListMembers).await;
         assert_eq!((known.founder, known.members.len()), (None, 0));
         ask(&introducer, introduce_of(7, 8, 8)).await;
         assert_eq!(ask(&introducer, forgetful()).await.founder, Some(NodeId(7)));
@@ -334,7 +334,7 @@ mod tests {
         for id in 3..200 {
             ask(&introducer, introduce(id, u16::try_from(id).unwrap())).await;
         }
-        assert_eq!(ask(&introducer, IntroductionRequest::Known).await.members.len(), MEMBERS_MAX);
+        assert_eq!(ask(&introducer, IntroductionRequest::ListMembers).await.members.len(), MEMBERS_MAX);
     }
 
     #[tokio::test]
@@ -352,7 +352,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        let reply = ask(&introducer, IntroductionRequest::Known).await;
+        let reply = ask(&introducer, IntroductionRequest::ListMembers).await;
         assert_eq!((reply.founder, reply.members.len()), (None, 0));
     }
 }

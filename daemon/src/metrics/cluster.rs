@@ -43,7 +43,7 @@ fn jobs(registry: &Registry, jobs: &[JobView]) -> prometheus::Result<()> {
     )?;
     for job in jobs.iter().filter(|job| !job.state.is_over()) {
         let id = job.id.to_string();
-        let name = job.about.name.as_ref().map_or("", |name| name.as_str());
+        let name = job.details.name.as_ref().map_or("", |name| name.as_str());
         let of_job = [id.as_str(), name, job.model.as_str()];
         let pending = job.submitted.saturating_sub(job.done + job.dead + job.leased);
         let counts =
@@ -94,7 +94,8 @@ fn state_name(state: &JobState) -> &'static str {
 /// 0 if fewer than two jobs run or none answered within the window.
 fn rates_gap(jobs: &[JobView]) -> f64 {
     let running = jobs.iter().filter(|job| job.state == JobState::Running);
-    let rates: Vec<f64> = running.map(|job| job.rate_10s_qps / f64::from(job.about.weight.max(1))).collect();
+    let rates: Vec<f64> =
+        running.map(|job| job.rate_10s_qps / f64::from(job.details.weight.max(1))).collect();
     let (most, least) = rates
         .iter()
         .fold((0.0_f64, f64::INFINITY), |(most, least), rate| (most.max(*rate), least.min(*rate)));

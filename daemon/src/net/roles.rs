@@ -3,7 +3,7 @@
 use idunno_shared::security::Role;
 use idunno_shared::wire::control::ControlRequest;
 use idunno_shared::wire::frame::Request;
-use idunno_shared::wire::introduction::IntroductionRequest;
+use idunno_shared::wire::membership::IntroductionRequest;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 /// Refuses what is beyond a role.
@@ -35,10 +35,10 @@ pub fn needed(request: &Request) -> Role {
         | Request::Consensus(_)
         | Request::Files(_)
         | Request::Jobs(_)
-        | Request::Coordinates(_)
+        | Request::LeaderAnnouncement(_)
         | Request::Work(_)
         | Request::Introduction(IntroductionRequest::Introduce { .. }) => Role::Member,
-        Request::Introduction(IntroductionRequest::Known) => Role::Viewer,
+        Request::Introduction(IntroductionRequest::ListMembers) => Role::Viewer,
         Request::Control(request) => needed_to_control(request),
     }
 }

@@ -10,13 +10,13 @@ use idunno_shared::client::frames::write_frame;
 use idunno_shared::client::link::{Dial, DialError, Link};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
-use idunno_shared::security::secret::{Secret, Step};
-use idunno_shared::security::trust::Doubt;
+use idunno_shared::security::secret::{KeyRotation, Secret};
+use idunno_shared::security::tls::TrustError;
 use idunno_shared::security::{Credentials, Role};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Purpose, Reply, Request};
-use idunno_shared::wire::introduction::IntroductionRequest;
+use idunno_shared::wire::membership::IntroductionRequest;
 use idunno_shared::wire::refusal::RefusalCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -83,7 +83,7 @@ fn person(secret: &Secret, role: Role, valid: Duration) -> Credentials {
     Credentials::of(&secret.mint(role, valid).unwrap()).unwrap()
 }
 
-async fn doubt(server: &Server, credentials: Credentials) -> Doubt {
+async fn doubt(server: &Server, credentials: Credentials) -> TrustError {
     match dial(server, credentials).await {
         Err(DialError::Doubtful { doubt, .. }) => doubt,
         other => panic!("{:?}", other.err()),
@@ -114,8 +114,8 @@ fn introduce() -> IntroductionRequest {
 async fn who_proves_nothing_or_the_wrong_thing_learns_what_is_wrong() {
     let (server, secret) = secure().await;
     let other = Secret::generate().unwrap();
-    assert_eq!(doubt(&server, person(&other, Role::Operator, DAY)).await, Doubt::OtherCluster);
-    assert_eq!(doubt(&server, Credentials::of_member(other).unwrap()).await, Doubt::OtherCluster);
+    assert_eq!(doubt(&server, person(&other, Role::Operator, DAY)).await, TrustError::OtherCluster);
+    assert_eq!(doubt(&server, Credentials::of_member(other).unwrap()).await, TrustError::OtherCluster);
     // It trusts this cluster, and its certificate is home-made.
     let (ours, dir) = (secret.mint(Role::Operator, DAY).unwrap(), tempfile::tempdir().unwrap());
     let theirs = Secret::generate().unwrap().mint(Role::Operator, DAY).unwrap();
@@ -127,7 +127,7 @@ async fn who_proves_nothing_or_the_wrong_thing_learns_what_is_wrong() {
     let expired = person(&secret, Role::Operator, Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     match doubt(&server, expired).await {
-        Doubt::NotAccepted(why) => assert!(why.contains("expired"), "{why}"),
+        TrustError::NotAccepted(why) => assert!(why.contains("expired"), "{why}"),
         other => panic!("{other}"),
     }
     match dial(&server, Credentials::insecure()).await {
@@ -217,7 +217,7 @@ async fn sides_that_differ_about_tls_tell_so() {
     });
     let door = TcpConnector::new(Credentials::of_member(Secret::generate().unwrap()).unwrap());
     match door.dial(address, Purpose::Calls).await {
-        Err(DialError::Doubtful { doubt: Doubt::NoTls, .. }) => {}
+        Err(DialError::Doubtful { doubt: TrustError::NoTls, .. }) => {}
         other => panic!("{:?}", other.err()),
     }
 }
@@ -227,7 +227,7 @@ async fn who_is_not_believed_any_more_is_hung_up_on() {
     let (server, mut secret) = secure().await;
     let dir = tempfile::tempdir().unwrap();
     let old = Connection::new(dial(&server, person(&secret, Role::Operator, DAY)).await.unwrap());
-    for step in [Step::Add, Step::Sign] {
+    for step in [KeyRotation::Add, KeyRotation::Sign] {
         secret.rotate(step).unwrap();
         server.credentials.replace(copy(&secret, &dir)).unwrap();
     }
@@ -236,7 +236,7 @@ async fn who_is_not_believed_any_more_is_hung_up_on() {
         connection.call(Request::Control(ControlRequest::Members), SOON).await.is_ok()
     };
     assert!(call(&old).await && call(&new).await);
-    secret.rotate(Step::Drop).unwrap();
+    secret.rotate(KeyRotation::Drop).unwrap();
     server.credentials.replace(copy(&secret, &dir)).unwrap();
     timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
     assert!(call(&new).await);
@@ -251,7 +251,7 @@ async fn who_was_called_and_is_not_believed_any_more_is_hung_up_on() {
     let door = MemberConnector::new(NodeId(8), ours.clone());
     let old = Connection::new(door.dial(stays.address, Purpose::Calls).await.unwrap());
     let mut idle = door.dial(stays.address, Purpose::Blobs).await.unwrap();
-    for step in [Step::Add, Step::Sign] {
+    for step in [KeyRotation::Add, KeyRotation::Sign] {
         secret.rotate(step).unwrap();
         ours.replace(copy(&secret, &dir)).unwrap();
     }
@@ -261,7 +261,7 @@ async fn who_was_called_and_is_not_believed_any_more_is_hung_up_on() {
         connection.call(Request::Control(ControlRequest::Members), SOON).await.is_ok()
     };
     assert!(call(&old).await && call(&new).await);
-    secret.rotate(Step::Drop).unwrap();
+    secret.rotate(KeyRotation::Drop).unwrap();
     ours.replace(copy(&secret, &dir)).unwrap();
     timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
     assert!(idle.writer.write_all(b"bytes").await.is_err(), "bytes go to one who is not believed");

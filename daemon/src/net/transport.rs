@@ -10,10 +10,10 @@ use std::time::Duration;
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::NodeId;
-use idunno_shared::security::datagrams::{Seal, Unopened};
+use idunno_shared::security::datagrams::{Seal, UnsealError};
 use idunno_shared::security::subject;
 use idunno_shared::security::tls::READ_BYTES;
-use idunno_shared::security::trust::Doubt;
+use idunno_shared::security::tls::TrustError;
 use idunno_shared::security::{CertificateDer, Credentials, Role};
 use idunno_shared::wire::frame::Purpose;
 use thiserror::Error;
@@ -195,7 +195,7 @@ impl Incoming {
         let stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
-                if let Some(doubt) = Doubt::of_io(&error) {
+                if let Some(doubt) = TrustError::of_io(&error) {
                     refusal_log.note(from, format_args!("it {doubt}"));
                 } else {
                     debug!(%from, %error, "a connection ended in its handshake");
@@ -244,7 +244,7 @@ impl Datagrams {
             match seal.open(&mut buffer[..length]) {
                 Ok(place) => return Ok((&buffer[place], from)),
                 // The network may double a datagram.
-                Err(Unopened::Replayed) => debug!(%from, "a datagram came twice"),
+                Err(UnsealError::Replayed) => debug!(%from, "a datagram came twice"),
                 Err(unopened) => self.refusal_log.note(from, format_args!("its datagram {unopened}")),
             }
         }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use idunno_shared::backup::{self, About};
+use idunno_shared::backup::{self, BackupInfo};
 
 use super::{CannotRecover, NEW_STORE_FILE, NEXT, StepHook, check_owner, found_cluster, open};
 use crate::runtime::clock::wall_ms;
@@ -54,7 +54,7 @@ pub(super) fn restore(
     Ok(())
 }
 
-fn describe(about: &About, origin: &InitialState, out: &mut impl Write) -> io::Result<()> {
+fn describe(about: &BackupInfo, origin: &InitialState, out: &mut impl Write) -> io::Result<()> {
     let made = Duration::from_millis(about.made_ms);
     let age = Duration::from_millis(wall_ms().saturating_sub(about.made_ms));
     let age = Duration::from_secs(age.as_secs());

@@ -1,7 +1,7 @@
 use std::fs;
 
 use idunno_core::metadata::State;
-use idunno_shared::backup::{self, About};
+use idunno_shared::backup::{self, BackupInfo};
 
 use super::*;
 use crate::runtime::data_dir::Identity;
@@ -106,7 +106,7 @@ fn with_log(path: &Path) -> NodeId {
 
 fn backup_file(path: &Path) {
     let program_version = String::from("0.1.0");
-    let about = About {
+    let about = BackupInfo {
         program_version,
         founder: Some(NodeId(1)),
         term: 3,

@@ -12,7 +12,7 @@ use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
-    BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX,
+    BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX, ReplicaCommand,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use thiserror::Error;
@@ -56,8 +56,8 @@ impl ReplicaCommands {
         Self { node, store, sources: BlobPool::new(dialer), generation, copy_permits }
     }
 
-    pub async fn handle(&self, order: FileOrder) -> Result<FileReply, Refusal> {
-        let FileOrder { term, to, request } = order;
+    pub async fn handle(&self, order: ReplicaCommand) -> Result<FileReply, Refusal> {
+        let ReplicaCommand { term, to, request } = order;
         if to != self.node {
             return Err(Refusal::conflict(format!(
                 "the order is for member {to}, but this is {}",

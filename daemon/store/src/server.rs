@@ -148,7 +148,7 @@ impl BlobSession<'_> {
     {
         loop {
             match read_frame_within(&mut reader, HEADER_BYTES_MAX).await? {
-                BlobRequest::Doubt { digest } => self.server.scrub.suspect(digest),
+                BlobRequest::ReportCorrupt { digest } => self.server.scrub.suspect(digest),
                 BlobRequest::Get { id, digest, offset } => {
                     if gets.send(GetRequest { id, digest, offset }).await.is_err() {
                         return Ok(());

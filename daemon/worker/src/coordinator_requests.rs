@@ -24,9 +24,9 @@ impl CoordinatorRequests {
             WorkRequest::CheckParameters { model, parameters } => {
                 self.check_parameters(&model, &parameters).await
             }
-            WorkRequest::Compact { job } => {
+            WorkRequest::MergeResults { job } => {
                 let merged = merge_results(&self.files, job).await;
-                merged.map(WorkReply::Compacted).map_err(|error| Refusal::internal(error.to_string()))
+                merged.map(WorkReply::ResultsMerged).map_err(|error| Refusal::internal(error.to_string()))
             }
         }
     }

@@ -33,7 +33,7 @@ struct ModelEntry {
     failure: Option<String>,
     failures: u32,
     not_before: Option<Instant>,
-    /// Orders that answer reports up to this number were given before the last training ended.
+    /// Replies to reports up to this number were given before the last training ended.
     trained_at_report: u64,
 }
 

@@ -163,7 +163,7 @@ impl Requests {
         let ask_once = || async {
             match self.coordinator.ask(request.clone()).await? {
                 JobReply::Noted | JobReply::Committed { .. } => Ok(()),
-                JobReply::Orders(_) => Err(RequestError::UnexpectedReply),
+                JobReply::Report(_) => Err(RequestError::UnexpectedReply),
             }
         };
         ask_once

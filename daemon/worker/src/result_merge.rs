@@ -19,7 +19,7 @@ use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{
     ControlReply, ControlRequest, DeadLetter, ITEMS_PER_REQUEST_MAX, JobState, JobView, SegmentView,
 };
-use idunno_shared::wire::jobs::CompactedResults;
+use idunno_shared::wire::jobs::MergedResults;
 use thiserror::Error;
 
 /// Bytes of segments kept in memory.
@@ -111,9 +111,9 @@ impl SegmentRows {
 }
 
 /// Merges a job's results into a file and stores it.
-pub async fn merge_results(files: &Files, job: JobId) -> Result<CompactedResults, MergeError> {
+pub async fn merge_results(files: &Files, job: JobId) -> Result<MergedResults, MergeError> {
     let (view, segments) = list_segments(files, job).await?;
-    let finished_ms = view.about.finished_ms.filter(|_| view.state == JobState::Done);
+    let finished_ms = view.details.finished_ms.filter(|_| view.state == JobState::Done);
     let finished_ms = finished_ms.ok_or(MergeError::NotDone { job })?;
     let inconsistent = |source| MergeError::Inconsistent { job, source };
     let plan = MergePlan::new(&segments).map_err(inconsistent)?;
@@ -257,14 +257,14 @@ impl ResultFile<'_> {
         Ok(())
     }
 
-    async fn finish(mut self, finished_ms: u64) -> Result<CompactedResults, MergeError> {
+    async fn finish(mut self, finished_ms: u64) -> Result<MergedResults, MergeError> {
         if !self.bytes.is_empty() {
             self.store().await?;
         }
         let digest = Digest(*self.hasher.finalize().as_bytes());
         let Self { job, size, upload, extents, .. } = self;
         let upload = upload.ok_or(MergeError::Inconsistent { job, source: InconsistentResults::Empty })?;
-        Ok(CompactedResults { upload, size, digest, extents, finished_ms })
+        Ok(MergedResults { upload, size, digest, extents, finished_ms })
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frames::{FrameIoError, read_frame, write_greeting};
 use crate::ids::NodeId;
-use crate::security::trust::Doubt;
+use crate::security::tls::TrustError;
 use crate::wire::frame::{FrameError, Hello, HelloReply, Purpose};
 use crate::wire::version::SPOKEN;
 
@@ -63,7 +63,7 @@ pub enum DialError {
         /// Whom.
         address: SocketAddr,
         /// What is wrong, and what to do.
-        doubt: Doubt,
+        doubt: TrustError,
     },
     /// The peer wants proof, and this side has none.
     #[error(
@@ -91,7 +91,7 @@ impl DialError {
 
     /// What a failed read, write or handshake means.
     pub(super) fn of_io(address: SocketAddr, error: io::Error) -> Self {
-        match Doubt::of_io(&error) {
+        match TrustError::of_io(&error) {
             Some(doubt) => Self::Doubtful { address, doubt },
             None if error.kind() == io::ErrorKind::ConnectionRefused => Self::Refused { address },
             None => Self::Io { address, source: error.into() },

@@ -1,4 +1,4 @@
-//! An authority: a key whose certificates a cluster believes.
+//! A certificate authority: the key whose certificates a cluster trusts.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,19 +12,28 @@ use super::Role;
 use super::subject::SubjectName;
 use crate::ids::Digest;
 
-/// The longest that an identity may be valid, in days.
+/// Longest validity of an identity, in days.
 pub const VALID_DAYS_MAX: u32 = 3_650;
-/// Certificates are valid from so long ago, for clocks that are behind.
+/// How far a certificate's start of validity lies in the past, to tolerate peers whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(24 * 3_600);
 
-/// A certificate and its key.
+/// Whom a certificate is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) role: Role,
+    pub(super) name: Option<&'a SubjectName>,
+}
+
+/// A certificate and its private key.
 pub(super) struct Issued {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) key: PrivatePkcs8KeyDer<'static>,
 }
 
-/// A key that signs certificates. Its own certificate follows from it, but for a signature that nobody looks at, and has
-/// no end: processes that have the same key trust the same authority.
+/// A key that signs certificates.
+///
+/// Its own certificate never expires and is derived from the key, except for the signature, which no verifier checks.
+/// So every process that has the key trusts the same authority.
 #[derive(Debug)]
 pub(super) struct Authority {
     key: KeyPair,
@@ -46,58 +55,57 @@ impl Authority {
         Ok(Self { key, certificate })
     }
 
-    /// Its key, as it is kept in files.
+    /// The private key as PKCS #8, the form in which files hold it.
     pub(super) fn key_der(&self) -> &[u8] {
         self.key.serialized_der()
     }
 
-    /// Its certificate, by which others know what it signed.
+    /// The root certificate, against which peers verify what this authority signed.
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// How people tell it from others.
+    /// A short form of the public key's digest, by which people tell authorities apart.
     pub(super) fn fingerprint(&self) -> String {
         fingerprint(&self.key)
     }
 
-    /// A certificate for `role`, of that holder, until `not_after`. Only a member's can be a server's.
+    /// Issues a certificate, valid until `not_after`. Only a member's certificate authenticates a server.
     pub(super) fn issue(
         &self,
-        (role, holder): (Role, Option<&SubjectName>),
+        subject: Subject<'_>,
         now: SystemTime,
         not_after: SystemTime,
     ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let names: Vec<String> = [role.certified_name().to_owned()]
-            .into_iter()
-            .chain(holder.map(SubjectName::certified))
-            .collect();
-        let mut wanted = CertificateParams::new(names)?;
-        wanted.not_before = (now - BACKDATED).into();
-        wanted.not_after = not_after.into();
-        wanted.distinguished_name = named(format!("IDunno {role}"));
-        wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let Subject { role, name } = subject;
+        let names: Vec<String> =
+            [role.dns_name().to_owned()].into_iter().chain(name.map(SubjectName::dns_name)).collect();
+        let mut request = CertificateParams::new(names)?;
+        request.not_before = (now - BACKDATED).into();
+        request.not_after = not_after.into();
+        request.distinguished_name = common_name(format!("IDunno {role}"));
+        request.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        request.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if role == Role::Member {
-            wanted.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            request.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        wanted.use_authority_key_identifier_extension = true;
+        request.use_authority_key_identifier_extension = true;
         let issuer = Issuer::new(parameters(&self.key), &self.key);
-        let certificate = wanted.signed_by(&key, &issuer)?.into();
+        let certificate = request.signed_by(&key, &issuer)?.into();
         Ok(Issued { certificate, key: PrivatePkcs8KeyDer::from(key.serialize_der()) })
     }
 }
 
 fn parameters(key: &KeyPair) -> CertificateParams {
     let mut parameters = CertificateParams::default();
-    parameters.distinguished_name = named(format!("IDunno cluster {}", fingerprint(key)));
+    parameters.distinguished_name = common_name(format!("IDunno cluster {}", fingerprint(key)));
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     parameters
 }
 
-fn named(name: String) -> DistinguishedName {
+fn common_name(name: String) -> DistinguishedName {
     let mut names = DistinguishedName::new();
     names.push(DnType::CommonName, name);
     names

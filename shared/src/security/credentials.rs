@@ -1,5 +1,7 @@
-//! What the doors of a process prove themselves with. They ask at each connection, so that a certificate is made anew
-//! before it expires, and another secret counts at once.
+//! Credentials of a process: what its connections and datagrams are authenticated with.
+//!
+//! Transports ask for them at each connection, so a certificate is renewed before it expires and a replaced secret takes
+//! effect at once.
 
 use std::fmt;
 use std::path::Path;
@@ -15,17 +17,17 @@ use tracing::warn;
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::secret::Secret;
-use super::{Role, SecurityError, private_file, tls, trust};
+use super::{Role, SecurityError, private_file, tls};
 
-/// How long the certificate of a process is valid. It is replaced when half of that is over.
+/// Validity of the certificate that a process issues to itself. It is renewed after half of that.
 const PROCESS_VALID: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// How often it is looked whether a console's certificate still counts.
+/// How often the certificate of a connected console is verified again.
 const CHECK_PERIOD: Duration = Duration::from_secs(60);
 
-/// Proof of who this process is, and whom it believes. Cheap to clone; all clones change together.
+/// Who this process is, and whom it trusts. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct Credentials {
-    /// None where nothing is proven: on loopback, by request.
+    /// `None` for `--insecure`, which works on loopback only.
     inner: Option<Arc<Inner>>,
 }
 
@@ -36,7 +38,7 @@ struct Inner {
 }
 
 struct State {
-    /// What new certificates are made from; a person's identity has nothing of the kind.
+    /// What new certificates are issued from; `None` for an identity, which cannot be renewed.
     secret: Option<Secret>,
     current: Arc<Current>,
     renew_at: SystemTime,
@@ -51,7 +53,7 @@ struct Current {
 
 impl Current {
     fn of(identity: &Identity, datagram_keys: Vec<DatagramKey>) -> Result<Arc<Self>, SecurityError> {
-        let verifier = trust::verifier(&identity.trusted)?;
+        let verifier = tls::verifier(&identity.trusted)?;
         let is_server = identity.role == Role::Member;
         let acceptor = is_server.then(|| tls::acceptor(identity, Arc::clone(&verifier))).transpose()?;
         let connector = tls::connector(identity)?;
@@ -60,20 +62,28 @@ impl Current {
 }
 
 impl State {
-    fn mint(secret: Secret, role: Role) -> Result<Self, SecurityError> {
-        let (current, renew_at) = mint(&secret, role)?;
+    fn issue(secret: Secret, role: Role) -> Result<Self, SecurityError> {
+        let Certified { current, renew_at } = Certified::issue(&secret, role)?;
         Ok(Self { secret: Some(secret), current, renew_at })
     }
 }
 
-/// A process' new certificate, and when it wants another.
-fn mint(secret: &Secret, role: Role) -> Result<(Arc<Current>, SystemTime), SecurityError> {
-    let identity = match role {
-        Role::Member => secret.mint(role, PROCESS_VALID)?,
-        Role::Operator | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
-    };
-    let keys = if role == Role::Member { secret.datagram_keys()? } else { Vec::new() };
-    Ok((Current::of(&identity, keys)?, SystemTime::now() + PROCESS_VALID / 2))
+/// A certificate just issued, and when to renew it.
+struct Certified {
+    current: Arc<Current>,
+    renew_at: SystemTime,
+}
+
+impl Certified {
+    fn issue(secret: &Secret, role: Role) -> Result<Self, SecurityError> {
+        let identity = match role {
+            Role::Member => secret.mint(role, PROCESS_VALID)?,
+            Role::Operator | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
+        };
+        let keys = if role == Role::Member { secret.datagram_keys()? } else { Vec::new() };
+        let renew_at = SystemTime::now() + PROCESS_VALID / 2;
+        Ok(Self { current: Current::of(&identity, keys)?, renew_at })
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -86,36 +96,36 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Of a process that proves nothing and believes everybody.
+    /// Credentials that prove nothing and trust everybody.
     pub const fn insecure() -> Self {
         Self { inner: None }
     }
 
-    /// Of a member, or of the introducer.
+    /// Credentials of a daemon: a member or the introducer.
     pub fn of_member(secret: Secret) -> Result<Self, SecurityError> {
-        Self::minting(secret, Role::Member)
+        Self::issuing(secret, Role::Member)
     }
 
-    /// Of a person who has the secret itself.
+    /// Credentials of an operator who has the secret itself.
     pub fn of_operator(secret: Secret) -> Result<Self, SecurityError> {
-        Self::minting(secret, Role::Operator)
+        Self::issuing(secret, Role::Operator)
     }
 
-    /// Of a person.
+    /// Credentials of a person or program with an identity.
     pub fn of(identity: &Identity) -> Result<Self, SecurityError> {
         let state =
             State { secret: None, current: Current::of(identity, Vec::new())?, renew_at: SystemTime::now() };
         Ok(Self::with(identity.role, state))
     }
 
-    /// Of a person, from the file of an identity or of the secret.
+    /// Credentials of a person or program, from a file that holds an identity or the secret.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
         let is_secret = Secret::parse(&private_file::read(path)?).is_ok();
         if is_secret { Self::of_operator(Secret::load(path)?) } else { Self::of(&Identity::load(path)?) }
     }
 
-    fn minting(secret: Secret, role: Role) -> Result<Self, SecurityError> {
-        Ok(Self::with(role, State::mint(secret, role)?))
+    fn issuing(secret: Secret, role: Role) -> Result<Self, SecurityError> {
+        Ok(Self::with(role, State::issue(secret, role)?))
     }
 
     fn with(role: Role, state: State) -> Self {
@@ -123,32 +133,32 @@ impl Credentials {
         Self { inner: Some(Arc::new(Inner { role, state: RwLock::new(state), changed })) }
     }
 
-    /// Whether anything is proven.
+    /// Whether connections and datagrams are authenticated.
     pub const fn is_secure(&self) -> bool {
         self.inner.is_some()
     }
 
-    /// What the holder may be. Where nothing is proven people may do everything.
+    /// The role of these credentials. Without security everybody is an operator.
     pub fn role(&self) -> Role {
         self.inner.as_ref().map_or(Role::Operator, |inner| inner.role)
     }
 
-    /// Goes on with another secret, as when the file has changed.
+    /// Continues with another secret; used when the file has changed. Does nothing to insecure credentials.
     pub fn replace(&self, secret: Secret) -> Result<(), SecurityError> {
         let Some(inner) = &self.inner else { return Ok(()) };
-        let state = State::mint(secret, inner.role)?;
+        let state = State::issue(secret, inner.role)?;
         *inner.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         inner.changed.send_replace(());
         Ok(())
     }
 
-    /// What connections are opened with, and the name that the other side must have.
+    /// The TLS client, and the server name that the peer's certificate must bear. `None` without security.
     pub fn connector(&self) -> Option<(TlsConnector, ServerName<'static>)> {
         let name = Role::Member.server_name()?;
         self.current().map(|current| (current.connector.clone(), name))
     }
 
-    /// What connections are accepted with; members have it only.
+    /// The TLS server. Only daemons have one.
     pub fn acceptor(&self) -> Option<TlsAcceptor> {
         self.current().and_then(|current| current.acceptor.clone())
     }
@@ -157,11 +167,12 @@ impl Credentials {
         self.current().map(|current| Arc::clone(&current.datagram_keys)).unwrap_or_default()
     }
 
-    /// Returns when a peer that was believed is believed no more: its authority was dropped or, as a member's connection
-    /// may outlive its certificate and a console's may not, its time is over.
+    /// Returns once the peer of an open connection is no longer trusted: its authority was dropped, or its certificate has
+    /// expired. A member's connection may outlive the member's certificate, a console's may not.
     pub async fn distrusts(&self, peer: &CertificateDer<'_>, role: Role) {
         let Some(inner) = &self.inner else { return std::future::pending().await };
-        let (accepted_at, mut changes) = (UnixTime::now(), inner.changed.subscribe());
+        let accepted_at = UnixTime::now();
+        let mut changes = inner.changed.subscribe();
         loop {
             tokio::select! {
                 // The sender lives as long as `self`.
@@ -169,10 +180,10 @@ impl Credentials {
                 () = tokio::time::sleep(CHECK_PERIOD) => {}
             }
             let at = if role == Role::Member { accepted_at } else { UnixTime::now() };
-            let is_believed = self
+            let is_trusted = self
                 .current()
                 .is_some_and(|current| current.verifier.verify_client_cert(peer, &[], at).is_ok());
-            if !is_believed {
+            if !is_trusted {
                 return;
             }
         }
@@ -189,16 +200,19 @@ impl Credentials {
     }
 }
 
-/// A new certificate from the same secret; the old one, should that fail.
+/// Issues a new certificate from the same secret; keeps the old one if that fails.
 fn renew(inner: &Inner) -> Arc<Current> {
     let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);
-    // Another caller may have been first.
+    // Another thread may have renewed it already.
     if SystemTime::now() >= state.renew_at
-        && let Some(minted) = state.secret.as_ref().map(|secret| mint(secret, inner.role))
+        && let Some(issued) = state.secret.as_ref().map(|secret| Certified::issue(secret, inner.role))
     {
-        match minted {
-            Ok((current, renew_at)) => (state.current, state.renew_at) = (current, renew_at),
-            Err(error) => warn!(%error, "this process' certificate is not replaced"),
+        match issued {
+            Ok(Certified { current, renew_at }) => {
+                state.current = current;
+                state.renew_at = renew_at;
+            }
+            Err(error) => warn!(%error, "cannot renew this process's certificate"),
         }
     }
     Arc::clone(&state.current)
@@ -209,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_replaced_long_before_it_expires() {
+    fn a_certificate_is_renewed_long_before_it_expires() {
         let credentials = Credentials::of_member(Secret::generate().unwrap()).unwrap();
         let first = credentials.current().unwrap();
         assert!(Arc::ptr_eq(&first, &credentials.current().unwrap()));
@@ -220,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_members_can_accept_connections() {
+    fn only_daemons_accept_connections() {
         let secret = || Secret::generate().unwrap();
         let identity = secret().mint(Role::Viewer, PROCESS_VALID).unwrap();
         assert!(Credentials::of(&identity).unwrap().acceptor().is_none());

@@ -1,19 +1,40 @@
-//! An identity: a certificate, its key, and whom it trusts. A person's is a file.
+//! An identity: a certificate, its private key, and the authorities that it trusts. People and programs keep theirs in a
+//! file.
 
 use std::path::Path;
 use std::time::SystemTime;
 
 use pem::Pem;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
+use thiserror::Error;
 
 use super::private_file::{CERTIFICATE_TAG, KEY_TAG, encode};
-use super::trust::{self, Doubt};
+use super::tls::{self, TrustError};
 use super::{Role, SecurityError, private_file};
 
-/// What one proves oneself with.
+/// Why bytes are not the file of an identity.
+#[derive(Debug, Error)]
+pub enum IdentityFormatError {
+    /// The bytes are not PEM.
+    #[error("it is not a PEM file: {0}")]
+    Pem(#[from] pem::PemError),
+    /// Its blocks are not a certificate, a key and an authority's certificate.
+    #[error(
+        "it is neither an identity nor a cluster's secret: have an identity issued with 'idunno cluster issue'"
+    )]
+    Blocks,
+    /// A block that is not a certificate follows the authorities.
+    #[error("it holds a {0} block after the certificates that an identity consists of")]
+    Trailing(String),
+    /// Its certificate was not issued for a role.
+    #[error("its certificate names no role, so it is not an IDunno identity")]
+    NoRole,
+}
+
+/// A certificate with its key, and the authorities that its owner trusts.
 #[derive(Debug)]
 pub struct Identity {
-    /// What it makes of its holder.
+    /// What the certificate entitles its subject to.
     pub role: Role,
     pub(super) certificate: CertificateDer<'static>,
     pub(super) key: PrivatePkcs8KeyDer<'static>,
@@ -21,44 +42,42 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a file, which must be private and not expired.
+    /// Reads a file. The file must be private, and its certificate valid now.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
         let bytes = private_file::read(path)?;
-        let unfit = |why| SecurityError::Unfit { path: path.to_owned(), why };
-        let identity = Self::parse(&bytes).map_err(unfit)?;
+        let identity = Self::parse(&bytes)
+            .map_err(|source| SecurityError::Identity { path: path.to_owned(), source })?;
         match identity.check(SystemTime::now())? {
             None => Ok(identity),
-            Some(Doubt::Expired(date)) => Err(SecurityError::Expired { path: path.to_owned(), date }),
-            Some(doubt) => Err(unfit(format!("it {doubt}"))),
+            Some(TrustError::Expired(date)) => Err(SecurityError::Expired { path: path.to_owned(), date }),
+            Some(source) => Err(SecurityError::Untrusted { path: path.to_owned(), source }),
         }
     }
 
-    /// Reads a file's bytes: its certificate, its key, the authorities that it trusts.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let blocks = pem::parse_many(bytes).map_err(|error| error.to_string())?;
+    /// Parses a file: the certificate, its key, then the certificates of the trusted authorities.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, IdentityFormatError> {
+        let blocks = pem::parse_many(bytes)?;
         let kinds: Vec<&str> = blocks.iter().map(Pem::tag).collect();
         let [CERTIFICATE_TAG, KEY_TAG, CERTIFICATE_TAG, ..] = kinds[..] else {
-            return Err(String::from(
-                "it is neither an identity nor a cluster's secret: have one made with 'idunno cluster issue'",
-            ));
+            return Err(IdentityFormatError::Blocks);
         };
-        if kinds[3..].iter().any(|&kind| kind != CERTIFICATE_TAG) {
-            return Err(String::from("something follows the certificates of an identity"));
+        if let Some(&other) = kinds[3..].iter().find(|&&kind| kind != CERTIFICATE_TAG) {
+            return Err(IdentityFormatError::Trailing(other.to_owned()));
         }
         let mut blocks = blocks.into_iter().map(Pem::into_contents);
         let certificate = CertificateDer::from(blocks.next().unwrap_or_default());
         let key = PrivatePkcs8KeyDer::from(blocks.next().unwrap_or_default());
-        let role = Role::of(&certificate).ok_or("its certificate names no role")?;
+        let role = Role::of(&certificate).ok_or(IdentityFormatError::NoRole)?;
         Ok(Self { role, certificate, key, trusted: blocks.map(CertificateDer::from).collect() })
     }
 
-    /// The file's text.
+    /// The identity as the text of a file.
     pub fn render(&self) -> String {
         let block = |tag: &str, der: &[u8]| encode(&Pem::new(tag, der));
         let trusted = self.trusted.iter().map(|certificate| block(CERTIFICATE_TAG, certificate));
         let own = [
             format!(
-                "An IDunno {}'s identity. Whoever can read this file is that {}.\n\n",
+                "The identity of an IDunno {}. Anybody who can read this file can act as that {}.\n\n",
                 self.role, self.role
             ),
             block(CERTIFICATE_TAG, &self.certificate),
@@ -67,13 +86,13 @@ impl Identity {
         own.into_iter().chain(trusted).collect()
     }
 
-    /// What members would have against it at a moment.
-    fn check(&self, at: SystemTime) -> Result<Option<Doubt>, SecurityError> {
+    /// Why members would not trust it at a moment; `None` if they would.
+    fn check(&self, at: SystemTime) -> Result<Option<TrustError>, SecurityError> {
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let verifier = trust::verifier(&self.trusted)?;
+        let verifier = tls::verifier(&self.trusted)?;
         let verified =
             verifier.verify_client_cert(&self.certificate, &[], UnixTime::since_unix_epoch(since_epoch));
-        Ok(verified.err().map(|error| Doubt::of(&error)))
+        Ok(verified.err().map(|error| TrustError::of(&error)))
     }
 }
 
@@ -87,7 +106,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 3_600);
 
     #[test]
-    fn a_file_comes_back_as_it_was() {
+    fn an_identity_survives_a_round_trip_through_its_file() {
         let secret = Secret::generate().unwrap();
         for role in [Role::Viewer, Role::Operator] {
             let identity = secret.mint(role, 30 * DAY).unwrap();
@@ -99,20 +118,20 @@ mod tests {
     }
 
     #[test]
-    fn its_time_is_bounded_and_clocks_may_differ_by_hours() {
+    fn validity_is_bounded_and_tolerates_clocks_that_differ_by_hours() {
         let identity = Secret::generate().unwrap().mint(Role::Viewer, 30 * DAY).unwrap();
         let now = SystemTime::now();
         assert_eq!(identity.check(now - DAY / 2).unwrap(), None);
         assert_eq!(identity.check(now + 29 * DAY).unwrap(), None);
-        assert!(matches!(identity.check(now + 31 * DAY).unwrap(), Some(Doubt::Expired(_))));
-        assert!(matches!(identity.check(now - 2 * DAY).unwrap(), Some(Doubt::NotYet(_))));
+        assert!(matches!(identity.check(now + 31 * DAY).unwrap(), Some(TrustError::Expired(_))));
+        assert!(matches!(identity.check(now - 2 * DAY).unwrap(), Some(TrustError::NotYet(_))));
     }
 
     #[test]
-    fn an_identity_of_one_cluster_is_none_of_another() {
+    fn another_cluster_does_not_trust_an_identity() {
         let ours = Secret::generate().unwrap().mint(Role::Operator, DAY).unwrap();
         let theirs = Secret::generate().unwrap().mint(Role::Operator, DAY).unwrap();
         let mixed = Identity { trusted: ours.trusted.clone(), ..theirs };
-        assert_eq!(mixed.check(SystemTime::now()).unwrap(), Some(Doubt::OtherCluster));
+        assert_eq!(mixed.check(SystemTime::now()).unwrap(), Some(TrustError::OtherCluster));
     }
 }

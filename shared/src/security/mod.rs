@@ -1,11 +1,12 @@
-//! Who may talk to whom, and how that is proven.
+//! Authentication: how processes and people prove who they are, and whom they trust.
 //!
-//! A cluster has one secret: the key of an authority that no other cluster trusts ([`secret`]). Each process of the
-//! cluster mints itself a certificate from it when it starts; people get one made for them ([`identity`]). A
-//! certificate names its holder's [`roles::Role`], and a person's may say whose it is ([`holder`]). [`credentials`] is what the doors prove themselves with:
-//! mutual TLS 1.3 for connections ([`tls`], and whom it believes [`trust`]), a key derived from the secret for datagrams ([`datagrams`]).
+//! A cluster has one secret: the private key of a certificate authority that no other cluster trusts ([`secret`]). Each
+//! daemon issues itself a certificate from the secret at its start. People and programs get an identity, a certificate
+//! issued for them ([`identity`]). A certificate states its subject's [`Role`] and, optionally, the subject's name
+//! ([`subject`]). [`credentials`] hands out what connections and datagrams are protected with: mutual TLS 1.3 for
+//! connections ([`tls`]), keys derived from the secret for datagrams ([`datagrams`]).
 //!
-//! Nothing here opens a connection: that is done in the doors. What must stay absent: a default secret, and a way to
+//! No code here opens a connection; the transports do. Two things must stay absent: a default secret, and any way to
 //! trust an authority that is not in the file.
 
 mod authority;
@@ -13,80 +14,98 @@ pub mod credentials;
 pub mod datagrams;
 pub mod identity;
 pub mod private_file;
-pub mod roles;
 pub mod secret;
 pub mod subject;
 pub mod tls;
-pub mod trust;
-mod window;
 
 pub use authority::VALID_DAYS_MAX;
 pub use credentials::Credentials;
-pub use roles::Role;
 pub use rustls::pki_types::CertificateDer;
+pub use secret::RotationError;
+pub use subject::Role;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no proof of who this is.
+use self::identity::IdentityFormatError;
+use self::secret::SecretFormatError;
+use self::tls::TrustError;
+
+/// Why credentials could not be read, made or written.
 #[derive(Debug, Error)]
 pub enum SecurityError {
     /// The file cannot be read.
     #[error("cannot read {path}: {reason}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         reason: std::io::Error,
     },
-    /// Others can read it, so that it proves nothing.
+    /// Other users can read the file, so possession of it proves nothing.
     #[error(
-        "{path} can be read by others than its owner (mode {mode:03o}): run 'chmod 600 {path}', and make a new one if somebody did"
+        "{path} is readable by other users (mode {mode:03o}): run 'chmod 600 {path}', and replace it if somebody has read it"
     )]
     Exposed {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Its mode.
+        /// Its permission bits.
         mode: u32,
     },
-    /// It is something else.
-    #[error("{path} cannot be used: {why}")]
-    Unfit {
-        /// Which.
+    /// The file is not a secret.
+    #[error("cannot use {path}: {source}")]
+    Secret {
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
-        why: String,
+        /// What is wrong with it.
+        source: SecretFormatError,
     },
-    /// An identity's time is over.
-    #[error("the identity in {path} expired on {date}: have a new one made with 'idunno cluster issue'")]
-    Expired {
-        /// Which.
+    /// The file is not an identity.
+    #[error("cannot use {path}: {source}")]
+    Identity {
+        /// The file.
         path: PathBuf,
-        /// When, as year, month and day.
+        /// What is wrong with it.
+        source: IdentityFormatError,
+    },
+    /// Members would not trust the identity in the file.
+    #[error("cannot use {path}: it {source}")]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// Why they would not.
+        source: TrustError,
+    },
+    /// The identity has expired.
+    #[error("the identity in {path} expired on {date}: have a new one issued with 'idunno cluster issue'")]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// The date of expiry: year, month and day.
         date: String,
     },
-    /// A file that is not to be overwritten.
+    /// The file exists and must not be overwritten.
     #[error("{path} exists: name another file, or move it away first")]
     Exists {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// The file cannot be written.
     #[error("cannot write {path}: {reason}")]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         reason: std::io::Error,
     },
-    /// A step of a rotation that does not follow from the one before.
-    #[error("{0}")]
-    Step(&'static str),
-    /// The cryptographic library failed.
-    #[error("cannot make a certificate: {0}")]
-    Mint(#[from] rcgen::Error),
-    /// TLS cannot be set up.
-    #[error("cannot set TLS up: {0}")]
+    /// A step of a key rotation came out of order.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// The certificate library failed.
+    #[error("cannot issue a certificate: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// TLS cannot be configured.
+    #[error("cannot configure TLS: {0}")]
     Tls(#[from] rustls::Error),
 }

@@ -1,4 +1,4 @@
-//! Files that nobody but their owner may read, and the blocks in them.
+//! Files that only their owner may read, and the PEM blocks in them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,22 +8,23 @@ use pem::Pem;
 
 use super::SecurityError;
 
-/// Largest file that is read, in bytes.
+/// Bytes of a file that are read at most.
 const BYTES_MAX: u64 = 64 << 10;
 pub(super) const CERTIFICATE_TAG: &str = "CERTIFICATE";
 pub(super) const KEY_TAG: &str = "PRIVATE KEY";
 
-/// Reads a file that must be private.
+/// Reads a file, and refuses it if other users can read it.
 pub fn read(path: &Path) -> Result<Vec<u8>, SecurityError> {
-    let wrong = |reason| SecurityError::Read { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(wrong)?;
+    let failed = |reason| SecurityError::Read { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(failed)?;
     check_mode(path, &file)?;
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(wrong)?;
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
-/// Refuses what the group or others can read. systemd hands credentials over with modes of its own, to one service.
+/// Refuses a file that its group or others can read. Files in systemd's credentials directory are exempt as to the group:
+/// systemd sets their modes itself and shows the directory to one service only.
 #[cfg(unix)]
 fn check_mode(path: &Path, file: &File) -> Result<(), SecurityError> {
     use std::os::unix::fs::MetadataExt;
@@ -44,7 +45,7 @@ fn check_mode(_path: &Path, _file: &File) -> Result<(), SecurityError> {
     Ok(())
 }
 
-/// Writes a new private file; one that exists is left as it is.
+/// Creates a private file. Fails if the path exists.
 pub fn create(path: &Path, text: &str) -> Result<(), SecurityError> {
     write_new(path, text).map_err(|reason| match reason.kind() {
         io::ErrorKind::AlreadyExists => SecurityError::Exists { path: path.to_owned() },
@@ -52,13 +53,13 @@ pub fn create(path: &Path, text: &str) -> Result<(), SecurityError> {
     })
 }
 
-/// Puts a new private file in the place of an old one, all of it or nothing.
+/// Replaces a private file atomically.
 pub fn replace(path: &Path, text: &str) -> Result<(), SecurityError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
-    let put = || {
-        // What an earlier try left behind is nobody's.
+    let write = || {
+        // Left behind by an earlier attempt that crashed.
         match std::fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -66,7 +67,7 @@ pub fn replace(path: &Path, text: &str) -> Result<(), SecurityError> {
         write_new(&beside, text)?;
         std::fs::rename(&beside, path)
     };
-    put().map_err(|reason| SecurityError::Write { path: path.to_owned(), reason })
+    write().map_err(|reason| SecurityError::Write { path: path.to_owned(), reason })
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
@@ -82,7 +83,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A block as text, with the line ends of this world.
+/// A PEM block as text, with LF line ends.
 pub(super) fn encode(block: &Pem) -> String {
     pem::encode_config(block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_can_read_is_refused() {
+    fn a_file_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret.pem");
         create(&path, "text").unwrap();

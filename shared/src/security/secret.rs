@@ -1,36 +1,79 @@
-//! A cluster's secret: a file with the keys of its authorities.
+//! A cluster's secret: a file with the private keys of the cluster's certificate authorities.
 //!
-//! Whoever has it is the cluster. Usually it has one key. While it is being replaced it has two: the first signs, both
-//! are trusted. A key's number says which is the newer one, so that a step done twice is refused.
+//! Anybody who has the file can act as a member. It normally holds one key. During a rotation it holds two: the first
+//! signs, both are trusted. Keys are numbered in order of age, so that a step of the rotation repeated by mistake is
+//! refused.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pem::Pem;
 use rustls::pki_types::CertificateDer;
+use thiserror::Error;
 
-use super::authority::Authority;
+use super::authority::{Authority, Subject};
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::private_file::{KEY_TAG, encode};
 use super::subject::SubjectName;
 use super::{Role, SecurityError, private_file};
 
-/// The keys that a file may hold.
+/// Most keys in a file.
 const KEYS_MAX: usize = 2;
-const NUMBER: &str = "Number";
-const PREAMBLE: &str =
-    "The secret of an IDunno cluster. Whoever can read this file is a member of it: keep it private.\n\n";
+const NUMBER_HEADER: &str = "Number";
+const PREAMBLE: &str = "The secret of an IDunno cluster. Anybody who can read this file can act as a member: keep it private.\n\n";
 
-/// A step of a rotation, in this order. Between two of them every process must have read the file anew.
+/// The steps of a key rotation, in order. All daemons must have read the file again before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A new key, trusted from now on.
+pub enum KeyRotation {
+    /// Adds a new key, which is trusted from now on.
     Add,
-    /// The new key signs.
+    /// Makes the new key the one that signs.
     Sign,
-    /// The old key is trusted no more.
+    /// Drops the old key, which is no longer trusted.
     Drop,
+}
+
+/// Why a step of a rotation was refused. The secret is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RotationError {
+    /// [`KeyRotation::Add`] while two keys exist.
+    #[error("cannot add a key: the secret has a new key already; continue with 'sign' and 'drop'")]
+    AlreadyAdded,
+    /// [`KeyRotation::Sign`] before a key was added.
+    #[error("cannot sign with a new key: the secret has only one key; begin with 'add'")]
+    NothingAdded,
+    /// [`KeyRotation::Sign`] a second time, which would undo the first.
+    #[error("the new key signs already; continue with 'drop'")]
+    AlreadySigning,
+    /// [`KeyRotation::Drop`] while only one key exists.
+    #[error("cannot drop a key: the secret has only one; the rotation is complete")]
+    NothingToDrop,
+    /// [`KeyRotation::Drop`] before the new key signs.
+    #[error("cannot drop the old key: it still signs; continue with 'sign'")]
+    OldKeySigns,
+}
+
+/// Why bytes are not the file of a secret.
+#[derive(Debug, Error)]
+pub enum SecretFormatError {
+    /// The bytes are not PEM.
+    #[error("it is not a PEM file: {0}")]
+    Pem(#[from] pem::PemError),
+    /// Not one or two keys.
+    #[error(
+        "a cluster's secret has one key or two, this file has {0}: create one with 'idunno cluster init'"
+    )]
+    KeyCount(usize),
+    /// A block that is not a private key.
+    #[error("a cluster's secret holds only keys, this file holds a {0}")]
+    Block(String),
+    /// A key without its number.
+    #[error("it holds a key without a number, so 'idunno cluster init' did not create it")]
+    Unnumbered,
+    /// A key that the library does not accept.
+    #[error("it holds a key that cannot be used: {0}")]
+    Key(#[from] rcgen::Error),
 }
 
 /// The keys of a cluster's authorities.
@@ -47,111 +90,95 @@ struct Key {
 }
 
 impl Secret {
-    /// A new cluster's.
+    /// Generates the secret of a new cluster.
     pub fn generate() -> Result<Self, SecurityError> {
         Ok(Self { keys: vec![Key { number: 1, authority: Authority::generate()? }] })
     }
 
-    /// Reads a file, which must be private.
+    /// Reads a file. The file must be private.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
         let bytes = private_file::read(path)?;
-        Self::parse(&bytes).map_err(|why| SecurityError::Unfit { path: path.to_owned(), why })
+        Self::parse(&bytes).map_err(|source| SecurityError::Secret { path: path.to_owned(), source })
     }
 
-    /// Reads a file's bytes; else what is wrong with them.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let blocks = pem::parse_many(bytes).map_err(|error| error.to_string())?;
+    /// Parses a file.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, SecretFormatError> {
+        let blocks = pem::parse_many(bytes)?;
         let keys = blocks.iter().map(Key::parse).collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() || keys.len() > KEYS_MAX {
-            let count = keys.len();
-            return Err(format!(
-                "a cluster's secret has one key or two, this has {count}: make one with 'idunno cluster init'"
-            ));
+            return Err(SecretFormatError::KeyCount(keys.len()));
         }
         Ok(Self { keys })
     }
 
-    /// The file's text.
+    /// The secret as the text of a file.
     pub fn render(&self) -> String {
         let blocks: String = self.keys.iter().map(Key::render).collect();
         format!("{PREAMBLE}{blocks}")
     }
 
-    /// The next step of a rotation.
-    pub fn rotate(&mut self, step: Step) -> Result<(), SecurityError> {
+    /// Takes the next step of a rotation.
+    pub fn rotate(&mut self, step: KeyRotation) -> Result<(), SecurityError> {
         let newest = self.newest().number;
         let signs_newest = self.keys[0].number == newest;
         match (step, self.keys.len()) {
-            (Step::Add, 1) => {
+            (KeyRotation::Add, 1) => {
                 self.keys.push(Key { number: newest + 1, authority: Authority::generate()? });
             }
-            (Step::Add, _) => {
-                return Err(SecurityError::Step("there is a new key already: go on with 'sign' and 'drop'"));
-            }
-            (Step::Sign, 1) => return Err(SecurityError::Step("there is one key only: begin with 'add'")),
-            (Step::Sign, _) if signs_newest => {
-                return Err(SecurityError::Step("the new key signs already: go on with 'drop'"));
-            }
-            (Step::Sign, _) => self.keys.reverse(),
-            (Step::Drop, 1) => {
-                return Err(SecurityError::Step("there is one key only: the rotation is over"));
-            }
-            (Step::Drop, _) if !signs_newest => {
-                return Err(SecurityError::Step("the old key signs still: 'sign' comes first"));
-            }
-            (Step::Drop, _) => self.keys.truncate(1),
+            (KeyRotation::Add, _) => return Err(RotationError::AlreadyAdded.into()),
+            (KeyRotation::Sign, 1) => return Err(RotationError::NothingAdded.into()),
+            (KeyRotation::Sign, _) if signs_newest => return Err(RotationError::AlreadySigning.into()),
+            (KeyRotation::Sign, _) => self.keys.reverse(),
+            (KeyRotation::Drop, 1) => return Err(RotationError::NothingToDrop.into()),
+            (KeyRotation::Drop, _) if !signs_newest => return Err(RotationError::OldKeySigns.into()),
+            (KeyRotation::Drop, _) => self.keys.truncate(1),
         }
         Ok(())
     }
 
-    /// The keys' fingerprints: the first signs, all are trusted.
+    /// The keys' fingerprints, the signing key's first.
     pub fn fingerprints(&self) -> Vec<String> {
         self.keys.iter().map(|key| key.authority.fingerprint()).collect()
     }
 
-    /// A proof for a process or a person, by the key that signs.
+    /// Issues an identity with the signing key.
     pub fn mint(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(&self.keys[0], (role, None), valid)
+        self.issue(&self.keys[0], Subject { role, name: None }, valid)
     }
 
-    /// The same for a person who has the secret itself.
+    /// Issues an identity to an owner of the secret, with the signing key.
     pub(super) fn mint_own(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(&self.keys[0], (role, Some(&SubjectName::of_secret())), valid)
+        self.issue(&self.keys[0], Subject { role, name: Some(&SubjectName::of_secret()) }, valid)
     }
 
-    /// A proof that is to outlive a rotation under way: by the newest key. Members that have not read it yet refuse it.
-    /// Logs tell its holder by that name, if there is one.
+    /// Issues an identity with the newest key, so that it outlives a rotation in progress. Members that have not read that
+    /// key yet refuse it. Logs show `name`, if there is one.
     pub fn mint_lasting(
         &self,
         role: Role,
-        holder: Option<&SubjectName>,
+        name: Option<&SubjectName>,
         valid: Duration,
     ) -> Result<Identity, SecurityError> {
-        self.issue(self.newest(), (role, holder), valid)
+        self.issue(self.newest(), Subject { role, name }, valid)
     }
 
-    fn issue(
-        &self,
-        key: &Key,
-        whose: (Role, Option<&SubjectName>),
-        valid: Duration,
-    ) -> Result<Identity, SecurityError> {
+    fn issue(&self, key: &Key, subject: Subject<'_>, valid: Duration) -> Result<Identity, SecurityError> {
         let now = SystemTime::now();
-        let issued = key.authority.issue(whose, now, now + valid)?;
+        let issued = key.authority.issue(subject, now, now + valid)?;
         Ok(Identity {
-            role: whose.0,
+            role: subject.role,
             certificate: issued.certificate,
             key: issued.key,
             trusted: self.trusted(),
         })
     }
 
-    /// The certificates of all authorities.
+    /// The root certificates of all keys.
     pub(super) fn trusted(&self) -> Vec<CertificateDer<'static>> {
         self.keys.iter().map(|key| key.authority.certificate().clone()).collect()
     }
 
-    /// The keys of datagrams: the first seals, all open.
+    /// The keys for datagrams: the first one seals, all of them open.
     pub(super) fn datagram_keys(&self) -> Result<Vec<DatagramKey>, SecurityError> {
         self.keys.iter().map(|key| DatagramKey::derive(key.authority.key_der())).collect()
     }
@@ -162,21 +189,20 @@ impl Secret {
 }
 
 impl Key {
-    fn parse(block: &Pem) -> Result<Self, String> {
+    fn parse(block: &Pem) -> Result<Self, SecretFormatError> {
         if block.tag() != KEY_TAG {
-            return Err(format!("a cluster's secret has keys only, this has a {}", block.tag()));
+            return Err(SecretFormatError::Block(block.tag().to_owned()));
         }
-        let number = block.headers().get(NUMBER).and_then(|number| number.trim().parse().ok());
-        let number =
-            number.ok_or("it has a key without a number, so 'idunno cluster init' did not make it")?;
-        let authority = Authority::from_der(block.contents()).map_err(|error| error.to_string())?;
+        let number = block.headers().get(NUMBER_HEADER).and_then(|number| number.trim().parse().ok());
+        let number = number.ok_or(SecretFormatError::Unnumbered)?;
+        let authority = Authority::from_der(block.contents())?;
         Ok(Self { number, authority })
     }
 
     fn render(&self) -> String {
         let mut block = Pem::new(KEY_TAG, self.authority.key_der());
-        // A number has no character that a header cannot have.
-        let _ = block.headers_mut().add(NUMBER, &self.number.to_string());
+        // Digits are valid in a PEM header.
+        let _ = block.headers_mut().add(NUMBER_HEADER, &self.number.to_string());
         encode(&block)
     }
 }
@@ -186,9 +212,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_comes_back_as_it_was() {
+    fn a_secret_survives_a_round_trip_through_its_file() {
         let mut secret = Secret::generate().unwrap();
-        secret.rotate(Step::Add).unwrap();
+        secret.rotate(KeyRotation::Add).unwrap();
         let again = Secret::parse(secret.render().as_bytes()).unwrap();
         assert_eq!(again.fingerprints(), secret.fingerprints());
         assert_eq!(again.render(), secret.render());
@@ -196,33 +222,33 @@ mod tests {
     }
 
     #[test]
-    fn steps_of_a_rotation_come_in_order_and_once() {
+    fn rotation_steps_are_accepted_once_and_in_order() {
         let mut secret = Secret::generate().unwrap();
         let old = secret.fingerprints();
-        assert!(secret.rotate(Step::Sign).is_err() && secret.rotate(Step::Drop).is_err());
-        secret.rotate(Step::Add).unwrap();
-        assert_eq!(secret.fingerprints()[0], old[0], "the old one signs still");
-        assert!(secret.rotate(Step::Add).is_err() && secret.rotate(Step::Drop).is_err());
-        secret.rotate(Step::Sign).unwrap();
-        assert_eq!(secret.fingerprints()[1], old[0], "it is trusted still");
-        assert!(secret.rotate(Step::Sign).is_err(), "twice would undo it");
-        secret.rotate(Step::Drop).unwrap();
+        assert!(secret.rotate(KeyRotation::Sign).is_err() && secret.rotate(KeyRotation::Drop).is_err());
+        secret.rotate(KeyRotation::Add).unwrap();
+        assert_eq!(secret.fingerprints()[0], old[0], "the old key still signs");
+        assert!(secret.rotate(KeyRotation::Add).is_err() && secret.rotate(KeyRotation::Drop).is_err());
+        secret.rotate(KeyRotation::Sign).unwrap();
+        assert_eq!(secret.fingerprints()[1], old[0], "the old key is still trusted");
+        assert!(secret.rotate(KeyRotation::Sign).is_err(), "a second time would undo the first");
+        secret.rotate(KeyRotation::Drop).unwrap();
         assert!(!secret.fingerprints().contains(&old[0]));
-        secret.rotate(Step::Add).unwrap();
+        secret.rotate(KeyRotation::Add).unwrap();
     }
 
     #[test]
-    fn what_is_no_secret_is_refused_with_the_reason() {
+    fn other_files_are_refused_as_a_secret_with_a_reason() {
         let identity = Secret::generate().unwrap().mint(Role::Viewer, Duration::from_secs(60)).unwrap();
         let three = Secret::generate().unwrap().render().repeat(3);
         for (text, word) in [
             (String::new(), "one key or two"),
             (String::from("nonsense"), "one key or two"),
             (identity.render(), "CERTIFICATE"),
-            (three, "this has 3"),
+            (three, "has 3"),
             (Secret::generate().unwrap().render().replace("Number: 1\n", ""), "without a number"),
         ] {
-            let error = Secret::parse(text.as_bytes()).unwrap_err();
+            let error = Secret::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }

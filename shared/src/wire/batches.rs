@@ -1,5 +1,4 @@
-//! What workers are given of a job: batches of its queries, and the right to run one; how large they are, and what jobs
-//! share the workers by.
+//! Batches and leases: how a job's queries are divided among workers, and how running jobs share the workers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,26 +11,26 @@ use thiserror::Error;
 use crate::ids::{JobId, Term};
 use crate::names::{DatasetName, ParameterName};
 
-/// Largest batch, in queries.
+/// Most queries in a batch.
 pub const BATCH_QUERIES_MAX: u32 = 4096;
-/// Most leases of one worker that are at work: one that runs and one that waits.
+/// Most leases of one worker that have not run yet: one that runs and one that waits.
 pub const LEASES_PER_WORKER_MAX: usize = 2;
-/// Most leases of one worker in all, those that have run and await their commit included: room for two segments, of
-/// which one fills while the other is stored, and more.
+/// Most leases of one worker in all, including those that have run and await their commit. This leaves room for two full
+/// segments: one fills while the other is being stored.
 pub const LEASES_HELD_MAX: usize = 1024;
-/// So many batches make a segment due, however few rows they have. Its two flushes, on four disks each, are then little beside
-/// what leasing the batches costs, and its worker still has room for further leases.
+/// Batches after which a segment is committed, however few rows it has. The two flushes of a commit, on four disks each,
+/// then cost little beside leasing the batches, and the worker still has room for further leases.
 pub const SEGMENT_BATCHES: usize = 384;
-/// Largest weight of a job.
+/// Largest weight of a job; the smallest is 1.
 pub const WEIGHT_MAX: u32 = 1000;
 
-/// How many queries a batch has. On the wire and in the log a number, where 0 stands for auto.
+/// How many queries a batch has. Encoded as a number, with 0 for [`Self::Auto`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "u32", into = "u32")]
 pub enum BatchSize {
-    /// So many; at most [`BATCH_QUERIES_MAX`].
+    /// This many, at most [`BATCH_QUERIES_MAX`].
     Fixed(NonZeroU32),
-    /// As many as are best at each worker: the coordinator finds out.
+    /// Chosen by the coordinator for each worker, from measured inference times.
     Auto,
 }
 
@@ -59,9 +58,9 @@ impl fmt::Display for BatchSize {
     }
 }
 
-/// What is no batch size.
+/// The text is not a batch size.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{0}' is no batch size: 1 to {BATCH_QUERIES_MAX}, or auto")]
+#[error("'{0}' is not a batch size: use 1 to {BATCH_QUERIES_MAX}, or auto")]
 pub struct BatchSizeError(String);
 
 impl FromStr for BatchSize {
@@ -76,51 +75,51 @@ impl FromStr for BatchSize {
     }
 }
 
-/// In what jobs that run at once are equal, each by its weight.
+/// How workers are shared between running jobs, in proportion to the jobs' weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
-    /// In answers per second, whatever their queries cost.
+    /// Equal query rates, whatever a query costs.
     #[default]
     Rate,
-    /// In the workers' time.
+    /// Equal shares of the workers' time.
     Time,
-    /// In nothing: the oldest job has all workers that can serve it.
+    /// No sharing: the oldest job gets all workers that can serve it.
     Fifo,
 }
 
-/// Consecutive queries of a job's manifest.
+/// A range of consecutive queries in a job's manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueryRange {
-    /// The first query's number, from 0.
+    /// Number of the first query, from 0.
     pub first: u64,
-    /// How many; at least 1.
+    /// Number of queries, at least 1.
     pub count: u32,
 }
 
 impl QueryRange {
-    /// The number behind the last query's.
+    /// One past the number of the last query.
     pub const fn end(self) -> u64 {
         self.first.saturating_add(self.count as u64)
     }
 }
 
-/// What a job hands to its model, as text: the model server knows the types.
+/// Parameters of a job for its model, as text. The model server knows their types.
 pub type Parameters = BTreeMap<ParameterName, String>;
 
-/// The right to run one batch. It is lost at expiry, at the worker's death and at a higher term.
+/// The right to run one batch. A worker loses it when it expires, when the worker dies and when a higher term begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lease {
-    /// The job.
+    /// The job that the batch is part of.
     pub job: JobId,
-    /// The batch.
+    /// The queries of the batch.
     pub range: QueryRange,
-    /// How often the range's first query has been leased, from 1.
+    /// How often the first query of the range has been leased, including this time; from 1.
     pub attempt: u32,
-    /// The term of the coordinator that granted it.
+    /// Term of the coordinator that granted the lease.
     pub term: Term,
 }
 
-/// One text for coordinator and worker: job, first and last query, attempt, term.
+/// The form in which coordinator and worker log a lease: job, first and last query, attempt, term.
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { job, range, attempt, term } = self;
@@ -128,12 +127,12 @@ impl fmt::Display for Lease {
     }
 }
 
-/// What a model is to be made from. The same gives the same artefact, byte for byte, on one kind of processor.
+/// What a model is trained from. On one kind of processor the same training gives the same artefact, byte for byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Training {
-    /// The seed.
+    /// Seed of the training's randomness.
     pub seed: u64,
-    /// The data set of labelled examples; `None` for a model that brings its own.
+    /// Data set of labelled examples; `None` for a model that brings its own.
     #[serde(default)]
     pub dataset: Option<DatasetName>,
 }
@@ -162,7 +161,7 @@ mod tests {
         }
         for text in ["0", "4097", "-1", "Auto", ""] {
             let error = text.parse::<BatchSize>().unwrap_err();
-            assert_eq!(error.to_string(), format!("'{text}' is no batch size: 1 to 4096, or auto"));
+            assert_eq!(error.to_string(), format!("'{text}' is not a batch size: use 1 to 4096, or auto"));
         }
     }
 }

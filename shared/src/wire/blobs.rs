@@ -1,8 +1,8 @@
-//! Blobs on the wire, and what the coordinator asks of a file server.
+//! Blob transfer, and the coordinator's commands to the file server of a member.
 //!
-//! On a connection for blobs the caller sends [`BlobRequest`] frames, each put followed by exactly `size` raw
-//! bytes; many may be in flight. The server sends [`BlobReply`] frames: puts are answered as they become durable,
-//! in any order; gets are answered in order, each followed by its raw bytes.
+//! On a blob connection the client sends [`BlobRequest`] frames, each put followed by exactly `size` raw bytes. Many
+//! requests may be in flight. The server sends [`BlobReply`] frames: it answers puts as they become durable, in any
+//! order, and gets in the order of the requests, each answer followed by its raw bytes.
 
 use std::net::SocketAddr;
 
@@ -10,108 +10,110 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, NodeId, Term, UploadId};
 
-/// Largest blob, in bytes: a larger file is cut into extents of this size.
+/// Largest blob, in bytes. A larger file is stored as several extents of this size.
 pub const EXTENT_BYTES_MAX: u64 = 64 << 20;
-/// Copies of every blob, while there are as many members.
+/// Copies that a blob should have; fewer in a cluster with fewer members.
 pub const COPIES: usize = 4;
-/// Most puts that one connection may have unanswered; the server stops reading beyond.
+/// Most unanswered puts on one connection. The server reads no further request until one is answered.
 pub const PUTS_IN_FLIGHT_MAX: usize = 256;
-/// Most digests in one inventory frame.
+/// Most digests in one page of an inventory.
 pub const INVENTORY_DIGESTS_MAX: usize = 65_536;
 
-/// A blob: its name and its size in bytes.
+/// A blob's identity and size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
-    /// The digest of its bytes.
+    /// Digest of the blob's bytes.
     pub digest: Digest,
-    /// Its size in bytes, at most [`EXTENT_BYTES_MAX`].
+    /// Size in bytes, at most [`EXTENT_BYTES_MAX`].
     pub size: u64,
 }
 
-/// A member that stores, or is to store, a blob.
+/// A member that stores a blob, or is chosen to store one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Holder {
-    /// The member.
+    /// The member's id.
     pub node: NodeId,
-    /// Where it listens.
+    /// The address at which the member listens.
     pub address: SocketAddr,
 }
 
-/// A blob and the members that hold it.
+/// A blob and where it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedBlob {
     /// The blob.
     pub blob: BlobRef,
-    /// Who holds it.
+    /// The members that hold a copy.
     pub holders: Vec<Holder>,
 }
 
-/// On a connection for blobs, from the caller.
+/// From the client of a blob connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobRequest {
-    /// Store the `blob.size` raw bytes that follow, and pass them on down the chain.
+    /// Store the `blob.size` raw bytes that follow, and forward them along the chain.
     Put {
-        /// The caller's number for the answer.
+        /// Request id, chosen by the client; the reply repeats it.
         id: u64,
-        /// What follows.
+        /// The blob whose bytes follow.
         blob: BlobRef,
-        /// The upload it belongs to: the holder keeps the blob until that is over.
+        /// The upload that the blob is part of. The holder keeps the blob at least until the upload is over.
         upload: UploadId,
-        /// The holders after this one; at most [`COPIES`].
+        /// The holders to forward to, next one first; at most [`COPIES`].
         chain: Vec<Holder>,
     },
     /// Send a blob's bytes from `offset` to its end.
     Get {
-        /// The caller's number for the answer.
+        /// Request id, chosen by the client; the reply repeats it.
         id: u64,
-        /// The blob.
+        /// The blob to read.
         digest: Digest,
-        /// The first byte wanted.
+        /// First byte to send, from 0.
         offset: u64,
     },
-    /// What was sent of this blob has another digest: look at it. Not answered.
-    Doubt {
-        /// The blob.
+    /// The bytes received do not match the blob's digest: verify the copy on disk. Not answered.
+    #[serde(rename = "Doubt")]
+    ReportCorrupt {
+        /// The blob to verify.
         digest: Digest,
     },
 }
 
-/// On a connection for blobs, from the server.
+/// From the server of a blob connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobReply {
-    /// What became of a put.
+    /// The outcome of a put, for the whole chain.
     Stored {
-        /// The put's number.
+        /// Id of the put.
         id: u64,
-        /// The members on which the blob is durable and verified.
+        /// Members on which the blob is durable and verified.
         holders: Vec<NodeId>,
-        /// The members of the chain that failed, and why. One of which neither is known was out of reach behind them.
+        /// Members of the chain that failed, each with the reason. A member in neither list was not reached, because one
+        /// before it failed.
         failed: Vec<(NodeId, String)>,
     },
-    /// Puts wait for the disk, and it is no older than it should be: do not take the silence for death.
+    /// Keep-alive while puts wait for a disk that is slow but within its limit.
     Working,
-    /// The blob's bytes follow, `bytes` of them.
+    /// The reply to a get: `bytes` raw bytes follow this frame.
     Data {
-        /// The get's number.
+        /// Id of the get.
         id: u64,
-        /// How many raw bytes follow this frame.
+        /// Number of raw bytes that follow.
         bytes: u64,
     },
-    /// This member does not hold the blob, or cannot read it.
+    /// The member does not hold the blob, or cannot read it.
     Missing {
-        /// The get's number.
+        /// Id of the get.
         id: u64,
-        /// Why.
+        /// Why the blob cannot be sent.
         reason: String,
     },
 }
 
-/// What a coordinator orders of a file server. Orders of an older term, or for another member, are refused.
+/// A command from the coordinator to a member's file server. One with an older term, or for another member, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileOrder {
-    /// The coordinator's term: no order of an older one is obeyed once this one came.
+pub struct ReplicaCommand {
+    /// The coordinator's term. Once a file server has seen a term, it refuses commands of older ones.
     pub term: Term,
-    /// Who is to obey: another member may have come to its address.
+    /// The member that is to execute it: another one may have taken over the address.
     pub to: NodeId,
     /// What to do.
     pub request: FileRequest,
@@ -122,53 +124,53 @@ pub struct FileOrder {
 pub enum FileRequest {
     /// Fetch a blob from one of its holders, verify it and store it durably.
     Copy {
-        /// The blob.
+        /// The blob to fetch.
         blob: BlobRef,
-        /// Who has it, best first.
+        /// Holders to fetch from, best first.
         sources: Vec<Holder>,
     },
-    /// Delete these blobs, unless an upload at or above the watermark touched them.
+    /// Delete blobs, except those that an upload at or above the watermark has touched.
     Collect {
-        /// The boot count of the process that the order was made for: one that restarted has forgotten its pins.
+        /// Boot count of the process that the command is for. A restarted process has lost its pins, so it must refuse.
         generation: u64,
-        /// The order's number in its term: see [`FileRequest::Inventory`].
+        /// Number of the command within its term: see [`FileRequest::Inventory`].
         number: u64,
-        /// Every upload below is over.
+        /// All uploads below this one are over.
         watermark: UploadId,
-        /// What to delete.
+        /// The blobs to delete.
         digests: Vec<Digest>,
     },
-    /// List what is stored, in digest order.
+    /// List the stored blobs in digest order.
     Inventory {
-        /// Orders of this term to delete with lower numbers are void from here on, wherever they still are: what is
-        /// listed does not vanish by them.
+        /// Voids every [`FileRequest::Collect`] of this term with a lower number, even one still in flight, so that none
+        /// deletes a blob after it was listed.
         void_below: u64,
-        /// Only digests above this one.
+        /// List only digests greater than this one.
         after: Option<Digest>,
     },
 }
 
-/// A file server's answer.
+/// A file server's answer to a [`ReplicaCommand`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileReply {
-    /// The copy is durable and verified here.
+    /// The copy is durable and verified.
     Copied,
-    /// These were deleted, or were not here; the others stay.
+    /// The outcome of a [`FileRequest::Collect`].
     Collected {
-        /// Gone from this member.
+        /// The blobs that the member no longer holds. The others were kept.
         gone: Vec<Digest>,
     },
-    /// What is stored.
+    /// A page of the inventory.
     Inventory {
-        /// The process' boot count: pins of uploads do not outlive it.
+        /// Boot count of the process; pins of uploads are lost with it.
         generation: u64,
-        /// In digest order, at most [`INVENTORY_DIGESTS_MAX`].
+        /// Stored blobs in digest order, at most [`INVENTORY_DIGESTS_MAX`].
         digests: Vec<Digest>,
-        /// Whether more follow behind the last one.
+        /// Whether more digests follow the last one.
         more: bool,
-        /// Bytes of the disk that blobs may still take; none while the disk is out of order.
+        /// Bytes still available to blobs; 0 while the disk is faulty.
         free_bytes: u64,
-        /// Blobs that were found damaged and given up since the process began.
+        /// Blobs found damaged and discarded since the process started.
         damaged: u64,
     },
 }

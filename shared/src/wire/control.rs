@@ -1,424 +1,269 @@
-//! What people's tools, and members on their behalf, ask of a member.
+//! Requests of clients, and of members on their behalf.
 //!
-//! Reads of the metadata and all changes are for the coordinator; any other member refuses them with
-//! [`super::refusal::RefusalCode::NotCoordinator`] and says whom to ask.
+//! Only the coordinator serves changes and reads of the metadata. Any other member refuses them with
+//! [`super::refusal::RefusalCode::NotCoordinator`], which names the coordinator.
 
 use serde::{Deserialize, Serialize};
 
-use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::{BlobRef, Holder, PlacedBlob};
-pub use super::logs::{LogFound, LogLevel, LogPage, LogPlace, LogSearch};
+pub use super::changes::{Change, Changed, JobOptions, NewFile};
+pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::views::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView, JobAbout,
-    JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView, RatesView,
-    SegmentView, SharingView, StoreView, WorkerView,
+    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
+    JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView,
+    RatesView, RebalanceView, SegmentView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
-use crate::names::{DatasetName, FileName, JobName, ModelName};
+use crate::names::FileName;
 
-/// Most files in one commit, blobs in one plan, names in one lookup or listing.
+/// Most files in a commit, blobs in a plan, names in a lookup and rows in a page.
 pub const ITEMS_PER_REQUEST_MAX: usize = 1024;
-/// Most extents of a file: with extents of 64 MiB, files of up to 4 TiB.
+/// Most extents of a file; at 64 MiB each, they limit a file to 4 TiB.
 pub const EXTENTS_PER_FILE_MAX: usize = 65_536;
-/// Most versions of a file that are kept.
+/// Versions of a file that are kept; a new one evicts the oldest.
 pub const VERSIONS_KEPT: usize = 5;
-/// Most batches that are told of at once: so many fit into a frame.
+/// Most batches in the reply to [`ControlRequest::Leases`], so that it fits into a frame.
 pub const LEASES_SHOWN_MAX: usize = 65_536;
-/// The data set that `populate-test-data` fills and `add-job` reads unless told otherwise.
+/// The data set that `populate-test-data` fills, and the default of `add-job`.
 pub const DATASET_DEFAULT: &str = "test-data";
-/// The file of a data set that is its label table, not a query.
+/// The file of a data set that holds the label table and is not a query.
 pub const LABELS_FILE: &str = "labels.csv";
-/// Batch size of a job that was given none.
+/// Default batch size of a job.
 pub const BATCH_SIZE_DEFAULT: u32 = 32;
-
 /// Most parameters of a job.
 pub const PARAMETERS_MAX: usize = 32;
 /// Longest value of a job's parameter, in bytes.
 pub const PARAMETER_BYTES_MAX: usize = 4096;
-/// The folder of the store in which the finished jobs' results are.
+/// The folder of the store that holds the results of finished jobs.
 pub const RESULTS_FOLDER: &str = "results";
 
-/// What a job may be given beyond its model and its data.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobOptions {
-    /// A name that no other job has.
-    pub name: Option<JobName>,
-    /// Its share against other jobs', if it is not 1.
-    pub weight: Option<u32>,
-    /// For the model, at most [`PARAMETERS_MAX`].
-    pub parameters: Parameters,
-}
-
-/// A request from outside.
+/// A request of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ControlRequest {
     /// `list_mem`: the membership list of the member asked.
     Members,
-    /// `list_self`: the member asked.
+    /// `list_self`: the identity of the member asked.
     Identity,
-    /// `join`: go back into the cluster after a `leave`.
+    /// `join`: return to the cluster after a `leave`.
     Join,
-    /// `leave`: leave the cluster, keep running.
+    /// `leave`: leave the cluster and keep running.
     Leave,
-    /// Whom to ask for what only the coordinator does.
+    /// The coordinator's id, address and term.
     Coordinator,
     /// `ls`: files in name order.
     List {
-        /// Only names that start with this text.
+        /// List only names that start with this text.
         prefix: String,
-        /// Only names behind this one.
+        /// List only names after this one.
         after: Option<FileName>,
-        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`].
         limit: u32,
     },
-    /// Where the bytes of files are: the newest version, or the one named. Unknown names answer `None`.
+    /// Where the bytes of files are stored. A name without such a version yields `None`.
     Locate {
         /// The files, at most [`ITEMS_PER_REQUEST_MAX`].
         names: Vec<FileName>,
-        /// Which version; the newest without one.
+        /// The version to locate; `None` for the newest.
         version: Option<u64>,
     },
-    /// `get-versions`: the newest `limit` versions of one file, newest first.
+    /// `get-versions`: the newest `limit` versions of a file, newest first.
     Versions {
-        /// The file.
+        /// The file's name.
         name: FileName,
-        /// How many, up to [`VERSIONS_KEPT`].
+        /// Most versions, up to [`VERSIONS_KEPT`].
         limit: u32,
     },
     /// `store`: the files of which a member holds bytes, in name order.
     Stored {
-        /// The member.
+        /// The member's id.
         member: NodeId,
-        /// Only names behind this one.
+        /// List only names after this one.
         after: Option<FileName>,
-        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`].
         limit: u32,
     },
-    /// Where blobs are to go. Opens an upload, or keeps one open.
+    /// Choose holders for blobs. Opens an upload or keeps one open.
     Plan {
-        /// The upload; `None` opens one. It ends by [`ControlRequest::EndUpload`] or a minute without a request.
+        /// The upload to keep open; `None` opens one. An upload ends with [`ControlRequest::EndUpload`], or after a minute
+        /// without a request.
         upload: Option<UploadId>,
         /// The blobs, at most [`ITEMS_PER_REQUEST_MAX`].
         blobs: Vec<BlobRef>,
-        /// Members that just failed the client.
+        /// Members to avoid, because they have just failed the client.
         exclude: Vec<NodeId>,
     },
-    /// The upload is over: what was not committed may be collected.
+    /// End an upload. Its blobs may be collected unless they were committed.
     EndUpload(UploadId),
-    /// A change, done once however often it is asked under the same id.
+    /// Make a change. Repeating it with the same id makes it once.
     Change {
-        /// Its id.
+        /// Operation id, chosen by the client.
         op: OpId,
-        /// What to change.
+        /// The change to make.
         change: Change,
     },
-    /// `get-job-stats`: one job or all.
+    /// `get-job-stats`: one job, or all of them.
     Jobs(Option<JobId>),
-    /// `get-job-assigned-VMs`: who works for which job.
+    /// `get-job-assigned-VMs`: which members work for one job, or for all of them.
     Assignments(Option<JobId>),
     /// Models and their state.
     Models,
-    /// `get-job-results`: the segments of a job, in order of commit.
+    /// `get-job-results`: the segments of a job's results in the order of their commits.
     Results {
-        /// The job.
+        /// The job's id.
         job: JobId,
-        /// Skip this many segments.
+        /// Number of segments to skip.
         skip: u64,
-        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        /// Most segments, up to [`ITEMS_PER_REQUEST_MAX`].
         limit: u32,
     },
-    /// The queries of a job that failed for good.
+    /// The dead letters of a job in query order.
     DeadLetters {
-        /// The job.
+        /// The job's id.
         job: JobId,
-        /// Only queries from this number on.
+        /// List only queries from this number on.
         from: u64,
-        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`].
         limit: u32,
     },
-    /// Everything a console shows, now and whenever it changes (at most five times a second), until the connection ends.
+    /// A [`ClusterView`] now and after each change, at most five a second, until the connection ends.
     Watch,
-    /// One level of the store: files, and folders in place of what lies below them.
+    /// One level of the store: the files in a folder, and its subfolders.
     Folder {
-        /// The folder's name with its slash; empty for the top.
+        /// The folder's name with the slash at its end; empty for the top level.
         prefix: String,
-        /// Only what is behind this entry.
+        /// List only entries after this one.
         after: Option<FolderEntry>,
-        /// At most this many, up to [`ITEMS_PER_REQUEST_MAX`].
+        /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`].
         limit: u32,
     },
-    /// The log of the member asked, from a place on; without one the end of its newest file.
+    /// A page of the log of the member asked.
     Log {
-        /// Where the last page ended.
-        after: Option<LogPlace>,
+        /// Where the previous page ended; `None` for the end of the newest log file.
+        after: Option<LogCursor>,
     },
-    /// `logs --grep`: what a search finds in the log of the member asked.
+    /// `logs --grep`: search the log of the member asked.
     SearchLog(LogSearch),
-    /// `get-job-leases`: the batches in workers' hands, as these said last. If there are more than [`LEASES_SHOWN_MAX`],
-    /// without those that await their commit.
+    /// `get-job-leases`: the batches that workers hold, according to their latest reports. If there are more than
+    /// [`LEASES_SHOWN_MAX`], those that await their commit are left out.
     Leases {
-        /// Of this job only.
+        /// List only batches of this job.
         job: Option<JobId>,
-        /// Of this worker only.
+        /// List only batches of this member.
         worker: Option<NodeId>,
     },
-    /// `backup`: all metadata at one moment, answered in pieces until the one that has a digest.
+    /// `backup`: all metadata at one moment, in several replies, the last of which has a digest.
     Backup,
 }
 
-/// A new version of a file, its bytes stored already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewFile {
-    /// The file.
-    pub name: FileName,
-    /// Its size in bytes: the sum of its extents.
-    pub size: u64,
-    /// The digest of all its bytes.
-    pub digest: Digest,
-    /// Its extents in order; none for an empty file.
-    pub extents: Vec<(BlobRef, Vec<NodeId>)>,
-}
-
-/// A change to the cluster's metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
-    /// `put`: commit new versions, all of them or none.
-    CommitFiles {
-        /// The upload under which their bytes were stored.
-        upload: UploadId,
-        /// The versions, at most [`ITEMS_PER_REQUEST_MAX`].
-        files: Vec<NewFile>,
-    },
-    /// `delete`: remove a file with all its versions.
-    Delete {
-        /// The file.
-        name: FileName,
-    },
-    /// `train-start`: have models trained, or all predefined ones.
-    TrainStart {
-        /// The models; empty for all predefined ones.
-        models: Vec<ModelName>,
-        /// What from.
-        training: Training,
-    },
-    /// `add-job`.
-    AddJob {
-        /// The model.
-        model: ModelName,
-        /// The data set.
-        dataset: DatasetName,
-        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
-        batch_size: BatchSize,
-        /// Its name and the like.
-        #[serde(default)]
-        options: JobOptions,
-    },
-    /// `set-batch-size`: from the next lease on.
-    SetBatchSize {
-        /// The job.
-        job: JobId,
-        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
-        batch_size: BatchSize,
-    },
-    /// `start-job`: freeze the data set and start, or go on after a stop.
-    StartJob {
-        /// The job.
-        job: JobId,
-    },
-    /// `stop-job`: no further batches; what runs may finish.
-    StopJob {
-        /// The job.
-        job: JobId,
-    },
-    /// Run a job's dead letters again.
-    RetryDeadLetters {
-        /// The job.
-        job: JobId,
-        /// These queries' only, at most [`ITEMS_PER_REQUEST_MAX`]; all without any.
-        #[serde(default)]
-        queries: Vec<u64>,
-    },
-    /// A job's share against the others', from the next lease on.
-    SetWeight {
-        /// The job.
-        job: JobId,
-        /// 1, as every new job has, to [`super::jobs::WEIGHT_MAX`].
-        weight: u32,
-    },
-    /// In what all jobs are equal, from the next lease on.
-    SetPolicy(Policy),
-    /// `cancel-job`: what is not decided yet never will be. What it has is kept.
-    CancelJob {
-        /// The job.
-        job: JobId,
-    },
-    /// `delete-job`: remove a job that does not run, with its results.
-    DeleteJob {
-        /// The job.
-        job: JobId,
-    },
-    /// Give dead letters up: they stay in the results, and cannot be run again.
-    DropDeadLetters {
-        /// The job.
-        job: JobId,
-        /// These queries' only, at most [`ITEMS_PER_REQUEST_MAX`]; all without any.
-        queries: Vec<u64>,
-    },
-    /// `train-stop`: end trainings; what was trained before stays.
-    TrainStop {
-        /// The models.
-        models: Vec<ModelName>,
-    },
-}
-
-/// What a change did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Changed {
-    /// New versions, in the order asked: number and durable copies of the extent with the fewest.
-    Files(Vec<(u64, u32)>),
-    /// A file is gone, with this many versions.
-    Deleted {
-        /// Versions removed.
-        versions: u32,
-    },
-    /// Models to be trained.
-    Training(Vec<ModelName>),
-    /// A job was added.
-    JobAdded(JobId),
-    /// A job was started with this many queries in its manifest, or resumed.
-    JobStarted {
-        /// Queries of the manifest.
-        submitted: u64,
-    },
-    /// Done.
-    Done,
-    /// Dead letters to run again.
-    Retried {
-        /// How many.
-        queries: u64,
-    },
-    /// A job had been started before, and is left as it is.
-    StartedBefore {
-        /// Queries of the manifest.
-        submitted: u64,
-        /// Its state.
-        state: JobState,
-    },
-    /// Dead letters given up.
-    Dropped {
-        /// How many.
-        queries: u64,
-    },
-}
-
-/// A version of a file.
+/// A committed version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileVersion {
-    /// The file.
+    /// The file's name.
     pub name: FileName,
-    /// Its number, from 1.
+    /// The version's number, from 1.
     pub version: u64,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The digest of all its bytes.
+    /// Digest of the whole file.
     pub digest: Digest,
-    /// When it was committed, in milliseconds since the epoch, by the coordinator's clock.
+    /// Time of the commit by the coordinator's clock, in milliseconds since the epoch.
     pub created_ms: u64,
-    /// Its extents in order, and who holds them.
+    /// The extents in order, with their holders.
     pub extents: Vec<PlacedBlob>,
 }
 
-/// Where one blob is to go.
+/// The holders chosen for one blob, in the order in which it is forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain(pub Vec<Holder>);
 
-/// Answers to [`ControlRequest`]s.
+/// The reply to a [`ControlRequest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ControlReply {
-    /// Members of the list, in id order.
+    /// The membership list in id order.
     Members(Vec<MemberView>),
-    /// The member asked.
+    /// The identity of the member asked.
     Identity(IdentityView),
-    /// Done.
+    /// The request was carried out, and there is nothing to report.
     Done,
-    /// The coordinator and its term.
+    /// The coordinator.
     Coordinator {
-        /// Who and where.
+        /// The coordinator's id and address.
         coordinator: Holder,
-        /// Its term.
+        /// The term in which it coordinates.
         term: Term,
     },
-    /// Files, and whether more follow behind the last.
+    /// A page of files.
     Files {
-        /// The rows.
+        /// The files in name order.
         files: Vec<FileSummary>,
-        /// Whether there are more.
+        /// Whether more files follow the last one.
         more: bool,
     },
-    /// The versions asked for, in the order asked.
+    /// The versions asked for, in the order of the request.
     Located(Vec<Option<FileVersion>>),
     /// Versions of one file, newest first.
     Versions(Vec<FileVersion>),
-    /// Where the blobs go.
+    /// The holders chosen for the blobs of a [`ControlRequest::Plan`].
     Planned {
-        /// The upload, to be named with every put and commit.
+        /// The upload, which every put and commit must name.
         upload: UploadId,
-        /// One chain a blob; fewer than [`super::blobs::COPIES`] holders while there are fewer members.
+        /// One chain a blob, in the order of the request. A chain is shorter than [`super::blobs::COPIES`] if there are
+        /// fewer members.
         chains: Vec<Chain>,
-        /// Copies a blob should have with the members there are.
+        /// Copies that a blob should have with the present members.
         copies: u32,
     },
     /// The change was made.
     Changed(Changed),
-    /// Jobs.
+    /// The jobs asked for.
     Jobs(Vec<JobView>),
-    /// Who works for which job.
+    /// The assignments asked for, one a worker.
     Assignments(Vec<AssignmentView>),
-    /// Models.
+    /// All models.
     Models(Vec<ModelView>),
-    /// Segments, and the job's figures at the same moment.
+    /// A page of a job's results.
     Results {
-        /// The segments.
+        /// The segments in the order of their commits.
         segments: Vec<SegmentView>,
-        /// Whether there are more.
+        /// Whether more segments follow the last one.
         more: bool,
-        /// The job.
+        /// The job at the same moment.
         job: JobView,
     },
-    /// Dead letters in query order.
+    /// A page of a job's dead letters.
     DeadLetters {
-        /// The rows.
+        /// The dead letters in query order.
         #[serde(rename = "letters")]
         dead_letters: Vec<DeadLetter>,
-        /// Whether there are more.
+        /// Whether more dead letters follow the last one.
         more: bool,
     },
-    /// To a watcher.
+    /// The state of the cluster, for [`ControlRequest::Watch`].
     View(ClusterView),
-    /// One level of the store, in name order.
+    /// A page of one level of the store.
     Folder {
-        /// The rows.
+        /// Files and subfolders in name order.
         entries: Vec<FolderEntry>,
-        /// Whether there are more.
+        /// Whether more entries follow the last one.
         more: bool,
     },
-    /// A part of a log.
+    /// A page of a log.
     Log(LogPage),
-    /// To [`ControlRequest::SearchLog`].
-    FoundLog(LogFound),
-    /// Batches in workers' hands, by worker, each worker's in the order in which it runs them.
+    /// A page of the matches of a [`ControlRequest::SearchLog`].
+    FoundLog(LogMatches),
+    /// Batches that workers hold, grouped by worker, each worker's in the order in which it runs them.
     Leases {
         /// The batches.
         leases: Vec<LeaseView>,
-        /// Whether those that await their commit are left out, for there are too many.
+        /// Whether there are too many, so that those that await their commit are left out.
         more: bool,
     },
     /// A part of a backup, in order.
     Backup {
-        /// Its bytes, at most 4 MiB; the first has none.
+        /// Bytes of the backup, at most 4 MiB; the first part is empty.
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
-        /// The digest of all parts, with the last one.
+        /// The digest of all parts, in the last part only.
         digest: Option<Digest>,
     },
 }

@@ -1,37 +1,36 @@
 //! Connections and frames.
 //!
-//! A connection opens with one [`Hello`] and its [`HelloReply`]. A connection for calls then carries [`Call`]s one
-//! way and [`Answer`]s the other, in any order, matched by `id`. A connection for blobs carries the messages of
-//! [`super::blobs`], each followed by as many raw bytes as it says.
-//! Every frame is a 4-byte big-endian length and that many bytes of MessagePack, at most [`FRAME_BYTES_MAX`].
+//! A connection opens with a [`Hello`] and a [`HelloReply`]. After that, a connection for calls carries [`Call`]s one way
+//! and [`Answer`]s the other, in any order, matched by `id`. A blob connection carries the messages of [`super::blobs`],
+//! each followed by as many raw bytes as it announces.
+//!
+//! A frame is a 4-byte big-endian length, then that many bytes of MessagePack, at most [`FRAME_BYTES_MAX`].
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::blobs::{FileOrder, FileReply};
-use super::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
+use super::blobs::{FileReply, ReplicaCommand};
+use super::consensus::{ConsensusReply, ConsensusRequest, LeaderAnnouncement, RingMessage};
 use super::control::{ControlReply, ControlRequest};
-use super::election::RingMessage;
-use super::introduction::{IntroductionReply, IntroductionRequest};
 use super::jobs::{JobReply, JobRequest, WorkReply, WorkRequest};
-use super::membership::{PushPull, TcpPing, TcpPong};
+use super::membership::{IntroductionReply, IntroductionRequest, PushPull, TcpPing, TcpPong};
 use super::refusal::Refusal;
 use super::version::{SPOKEN, Versions};
 use crate::ids::NodeId;
 
-/// Largest frame, in bytes: checked before anything is allocated.
+/// Largest frame, in bytes; checked before memory is allocated for it.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
-/// Largest hello and largest header of a blob, in bytes.
+/// Largest greeting and largest message of a blob connection, in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
-/// The first bytes of every connection's hello, so that a stray client is told apart.
+/// Opens every [`Hello`], so that a client of another protocol is recognised.
 pub const MAGIC: u32 = 0x1D02_2025;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Calls and answers.
+    /// [`Call`]s and [`Answer`]s.
     Calls,
-    /// Blobs with raw bytes behind their headers.
+    /// The messages of [`super::blobs`], with raw bytes between them.
     Blobs,
 }
 
@@ -40,142 +39,144 @@ pub enum Purpose {
 pub struct Hello {
     /// [`MAGIC`].
     pub magic: u32,
-    /// The newest version that the caller speaks.
+    /// Newest protocol version that the caller speaks.
     pub version: u16,
-    /// The oldest.
+    /// Oldest protocol version that the caller speaks.
     pub oldest: u16,
-    /// What follows.
+    /// What the connection is for.
     pub purpose: Purpose,
-    /// The member that calls; a client has none.
+    /// The calling member's id; `None` from a client.
     pub from: Option<NodeId>,
 }
 
 impl Hello {
-    /// This process's.
+    /// The greeting of this process.
     pub const fn new(purpose: Purpose, from: Option<NodeId>) -> Self {
         Self { magic: MAGIC, version: SPOKEN.newest, oldest: SPOKEN.oldest, purpose, from }
     }
 
-    /// What the caller speaks.
+    /// The protocol versions that the caller speaks.
     pub const fn versions(&self) -> Versions {
         Versions { oldest: self.oldest, newest: self.version }
     }
 }
 
-/// The answer to a [`Hello`].
+/// The reply to a [`Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HelloReply {
-    /// Go on.
+    /// The connection is accepted.
     Welcome {
-        /// Who answers; an introducer has no id.
+        /// The answering member's id; `None` from the introducer.
         node: Option<NodeId>,
-        /// The version that both speak from here on.
+        /// The protocol version of all that follows.
         version: u16,
     },
-    /// The connection is closed behind this frame.
+    /// The connection is refused, and closed after this frame.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
 }
 
-/// A request under the caller's number.
+/// A request on a connection for calls.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {
-    /// Unique among the connection's unanswered calls.
+    /// Chosen by the caller; unique among the connection's unanswered calls.
     pub id: u64,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 
-/// An answer to the call of the same number.
+/// The answer to a [`Call`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// The call's number.
+    /// The call's id.
     pub id: u64,
-    /// Whether more answers to this call follow (watching).
+    /// Whether further answers to the same call follow.
     pub more: bool,
     /// The answer.
     pub reply: Reply,
 }
 
-/// Requests by the part of a member that takes them.
+/// Requests, by the part of a member that serves them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// To the failure detector: its list against ours.
+    /// Failure detector: exchange membership lists.
     PushPull(PushPull),
-    /// To the failure detector, when datagrams get lost.
+    /// Failure detector: a probe over TCP.
     Ping(TcpPing),
-    /// To the ring election.
+    /// Ring election.
     Election(RingMessage),
-    /// To the metadata log.
+    /// Metadata log.
     Consensus(ConsensusRequest),
-    /// To the file server.
-    Files(FileOrder),
-    /// From a worker to the coordinator.
+    /// File server.
+    Files(ReplicaCommand),
+    /// Coordinator, from a worker.
     Jobs(JobRequest),
-    /// From people's tools, and from members on their behalf.
+    /// Control, from a client or from a member on a client's behalf.
     Control(ControlRequest),
-    /// From a member to the introducer.
+    /// Introducer.
     Introduction(IntroductionRequest),
-    /// From the member that coordinates to every other: those that are not sent the log learn it so.
-    Coordinates(Coordinates),
-    /// From the member that coordinates to a worker.
+    /// From the coordinator to members that receive no entries of the log.
+    #[serde(rename = "Coordinates")]
+    LeaderAnnouncement(LeaderAnnouncement),
+    /// Worker, from the coordinator.
     Work(WorkRequest),
 }
 
-/// Answers, by the part that gave them.
+/// Replies, by the kind of request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// The failure detector's list.
+    /// The other member's list.
     PushPull(PushPull),
-    /// The member is here.
+    /// To a TCP ping.
     Pong(TcpPong),
-    /// The election message was taken.
+    /// The election message was received.
     Election,
-    /// The metadata log's.
+    /// From the metadata log.
     Consensus(ConsensusReply),
-    /// The file server's.
+    /// From the file server.
     Files(FileReply),
-    /// The coordinator's, to a worker.
+    /// From the coordinator to a worker.
     Jobs(JobReply),
-    /// To people's tools.
+    /// To a control request.
     Control(Box<ControlReply>),
-    /// The introducer's.
+    /// From the introducer.
     Introduction(IntroductionReply),
-    /// Not done, and why.
+    /// The request was refused.
     Refused(Refusal),
-    /// It is known who coordinates.
-    Heard,
-    /// A worker's, to the coordinator.
+    /// The leader announcement was received.
+    #[serde(rename = "Heard")]
+    LeaderNoted,
+    /// From a worker to the coordinator.
     Work(WorkReply),
 }
 
-/// Why bytes are not a frame.
+/// Why a frame could not be read or written.
 #[derive(Debug, Error)]
 pub enum FrameError {
-    /// Larger than any frame may be.
+    /// The frame exceeds its limit.
     #[error(
-        "a frame of {bytes} bytes is over the limit of its kind (of all: {FRAME_BYTES_MAX}): the peer is broken or speaks another protocol"
+        "a frame of {bytes} bytes exceeds the limit for its kind (at most {FRAME_BYTES_MAX} for any): the peer is faulty or speaks another protocol"
     )]
     TooLarge {
-        /// Its length.
+        /// Length of the frame, in bytes.
         bytes: usize,
     },
-    /// The bytes do not decode to the expected message.
-    #[error("a frame does not decode: {0}")]
+    /// The body is not the expected message.
+    #[error("cannot decode a frame: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
-    /// The message does not encode.
-    #[error("a message does not encode: {0}")]
+    /// The message cannot be encoded.
+    #[error("cannot encode a message: {0}")]
     Encode(#[from] rmp_serde::encode::Error),
 }
 
-/// Appends `message` to `buffer` as a frame.
+/// Appends `message` to `buffer` as a frame. On an error `buffer` may end in a partial frame.
 pub fn encode_frame<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
     encode_frame_with(buffer, |buffer| rmp_serde::encode::write(buffer, message))
 }
 
-/// Appends a [`Hello`] or [`HelloReply`] to `buffer` as a frame, its fields by name: see [`super::version`].
+/// Appends a [`Hello`] or [`HelloReply`] to `buffer` as a frame whose fields have names: see [`super::version`].
 pub fn encode_greeting<T: Serialize>(greeting: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
     encode_frame_with(buffer, |buffer| rmp_serde::encode::write_named(buffer, greeting))
 }
@@ -197,7 +198,7 @@ fn encode_frame_with(
     Ok(())
 }
 
-/// The body length that a frame's first four bytes announce, if it is within the limit.
+/// The length of a frame's body, from the frame's first four bytes. Fails if it exceeds [`FRAME_BYTES_MAX`].
 pub fn frame_length(header: [u8; 4]) -> Result<usize, FrameError> {
     let bytes = u32::from_be_bytes(header) as usize;
     if bytes > FRAME_BYTES_MAX { Err(FrameError::TooLarge { bytes }) } else { Ok(bytes) }

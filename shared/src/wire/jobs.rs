@@ -1,7 +1,8 @@
-//! Between a worker and the coordinator.
+//! Messages between a worker and the coordinator.
 //!
-//! A worker reports every heartbeat (one second) and whenever it wants a batch; a report renews its leases, and its
-//! answer carries what to run, load, train and cancel. Results go to the file servers; only their ranges come here.
+//! A worker reports at every heartbeat (each second) and whenever it has room for a batch. A report renews the worker's
+//! leases; the reply tells it which batches to run, which models to load or train, and which leases to cancel. Result
+//! rows go to the file servers; the coordinator receives only their ranges.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,81 +14,85 @@ use super::blobs::PlacedBlob;
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
-/// Longest reason kept with a failure, in bytes.
+/// Longest reason stored with a failed query, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
+/// Most metrics of a training.
+pub const METRICS_MAX: usize = 16;
+/// Longest name, and longest value, of a metric, in bytes.
+pub const METRIC_BYTES_MAX: usize = 64;
 
-/// One input of a batch.
+/// One query's input: a file of the data set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryInput {
-    /// Its number in the manifest.
+    /// The query's number in the job's manifest, from 0.
     pub index: u64,
     /// The file's name.
     pub name: FileName,
-    /// The file's extents in order, and who holds them.
+    /// The file's extents in order, with their holders.
     pub extents: Vec<PlacedBlob>,
 }
 
-/// How the records of one file are queries.
+/// How a file is split into records, each of which is one query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordFormat {
-    /// A JSON value a line.
+    /// One JSON value a line.
     Jsonl,
-    /// CSV with a headline; the columns by number.
+    /// CSV with a header row. Columns are given by number, from 0.
     Csv {
-        /// The input's.
+        /// Column of the input.
         input: u32,
-        /// The true label's.
+        /// Column of the true label, if the file has one.
         label: Option<u32>,
-        /// The row's own name's.
+        /// Column of the record's own id, if the file has one.
         id: Option<u32>,
     },
 }
 
-/// Inputs that are consecutive records of one file.
+/// The inputs of a batch, as consecutive records of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordsGrant {
     /// The file's name.
     pub file: FileName,
-    /// How it is read.
+    /// How the file is split into records.
     pub format: RecordFormat,
-    /// The extents in which the records are, in order, and who holds them.
+    /// The extents that hold the records, in order, with their holders.
     pub extents: Vec<PlacedBlob>,
-    /// Bytes of the first extent before the first of the records that are to be read.
+    /// Bytes of the first extent before the first record to read.
     pub skip_bytes: u64,
-    /// Bytes of the records that are to be read: whole records.
+    /// Bytes to read; they end at the end of a record.
     pub bytes: u64,
-    /// Records of these before the batch's first.
+    /// Records read that precede the first of the batch.
     pub skip: u32,
 }
 
-/// A trained model: the file that every worker loads.
+/// A trained model's artefact: the file that every worker loads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelArtefact {
-    /// The model.
+    /// The model's name.
     pub model: ModelName,
-    /// Its version: the digest of the whole artefact.
+    /// The model's version: the digest of the whole artefact.
     pub version: Digest,
-    /// The artefact's extents in order, and who holds them.
+    /// The artefact's extents in order, with their holders.
     pub extents: Vec<PlacedBlob>,
 }
 
-/// A batch to run.
+/// A batch for a worker to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// The right to run it.
+    /// The lease under which the batch runs.
     pub lease: Lease,
-    /// The model.
+    /// The model to run it with.
     pub model: ModelName,
-    /// The model's version: the batch is not run by any other.
+    /// The only version of the model that may run it.
     pub version: Digest,
-    /// The inputs, in order; `lease.range.count` of them.
+    /// The inputs in query order, `lease.range.count` of them; empty if `records` is set.
     pub inputs: Vec<QueryInput>,
-    /// The data set's label table (CSV, columns file and label), where it has one.
+    /// The data set's label table (CSV with the columns `file` and `label`), if it has one.
     pub labels: Option<Vec<PlacedBlob>>,
-    /// The inputs, where they are records of one file; then `inputs` is empty.
+    /// The inputs, if they are records of one file.
     #[serde(default)]
     pub records: Option<RecordsGrant>,
-    /// For the model.
+    /// The job's parameters for the model.
     #[serde(default)]
     pub parameters: Parameters,
 }
@@ -95,253 +100,253 @@ pub struct Grant {
 /// The state of a worker's model server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerState {
-    /// Not answering yet.
+    /// The server has not answered yet.
     #[default]
     Starting,
-    /// Live and ready.
+    /// The server is live and ready.
     Ready,
-    /// Not usable: why.
+    /// The server cannot be used; why.
     Down(String),
 }
 
 /// The state of one model at one worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ModelState {
-    /// Being trained here, for everybody.
+    /// This worker trains the model, on behalf of the cluster.
     Training,
-    /// Being fetched and loaded.
+    /// The worker fetches and loads the artefact.
     Loading,
-    /// Loaded: this version answers.
+    /// This version is loaded and answers.
     Ready(Digest),
-    /// Not loadable: why. Tried again with back-off.
+    /// The model could not be loaded; why. The worker retries with back-off.
     Failed(String),
 }
 
-/// How far a training is.
+/// Progress of a training.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingProgress {
-    /// The share that is over, in thousandths.
+    /// Completed share, in thousandths.
     pub permille: u16,
-    /// Steps that are over.
+    /// Completed steps.
     pub step: u64,
-    /// Steps in all; 0 where that is not known.
+    /// Total steps; 0 if unknown.
     pub steps: u64,
-    /// What was measured last, as text; at most [`METRICS_MAX`].
+    /// The latest metrics as name and value, at most [`METRICS_MAX`].
     pub metrics: Vec<(String, String)>,
 }
 
-/// Most figures of a training.
-pub const METRICS_MAX: usize = 16;
-/// Longest name, and longest value, of such a figure, in bytes.
-pub const METRIC_BYTES_MAX: usize = 64;
-
-/// What a worker says of itself.
+/// A worker's report: its state, the leases it holds, and how much work it has room for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// The worker.
+    /// The reporting member.
     pub worker: NodeId,
-    /// Its boot count: a new one voids the leases of the old.
+    /// The member's boot count. A higher one voids the leases of the process before.
     pub generation: u64,
-    /// Its model server's state.
+    /// State of its model server.
     pub server: ServerState,
-    /// Its models' states.
+    /// States of its models.
     pub models: Vec<(ModelName, ModelState)>,
-    /// The leases it holds, whoever granted them: first those that have run and have no commit yet, then the one that
-    /// runs, then those that wait to run; at most [`LEASES_HELD_MAX`].
-    #[serde(with = "super::leases")]
+    /// The leases it holds, whichever term granted them: first those that have run and await their commit, then the one
+    /// that runs, then those that wait to run; at most [`LEASES_HELD_MAX`].
+    #[serde(with = "super::lease_runs")]
     pub leases: Vec<Lease>,
-    /// How many of these have run, and only await their commit: they keep it from nothing.
-    pub ran: u16,
-    /// How many further batches it wants now; 0 for a mere heartbeat.
+    /// How many of `leases`, from the first, have run and only await their commit. They take no room from further work.
+    #[serde(rename = "ran")]
+    pub awaiting_commit: u16,
+    /// How many further batches the worker has room for; 0 in a mere heartbeat.
     pub wanted: u8,
-    /// How long the coordinator may hold the answer until there is work, in milliseconds; at most 2,000.
+    /// How long the coordinator may hold the reply until there is work, in milliseconds; at most 2,000.
     pub wait_ms: u32,
-    /// Whether it drains: it wants nothing more and its unstarted leases are returned.
+    /// Whether the worker drains: it takes no more work, and returns leases that have not started.
     pub draining: bool,
-    /// The models that its server offers, which is what can be trained; none while it was never ready. `None`: it is
+    /// The models that its model server can train; empty until the server has been ready once. `None` if the server is
     /// ready and cannot list them.
     #[serde(default)]
     pub offers: Option<Vec<ModelName>>,
-    /// For how long the first lease that has not run has been running, in milliseconds; `None` while none runs.
+    /// For how long the running batch has run, in milliseconds; `None` while none runs.
     #[serde(default)]
     pub running_ms: Option<u32>,
-    /// Counts the reports of this boot of the worker: one that was overtaken by a later one is not looked at.
+    /// Number of this report within the worker's boot. The coordinator ignores a report that a later one has overtaken.
     #[serde(default)]
     pub number: u64,
-    /// How far the trainings that run here are.
+    /// Progress of the trainings that run at this worker.
     #[serde(default)]
     pub trainings: Vec<(ModelName, TrainingProgress)>,
 }
 
-/// A batch that ran, in a commit.
+/// The outcome of one batch, part of a [`SegmentCommit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchOutcome {
-    /// The lease it ran under.
+    /// The lease under which the batch ran.
     pub lease: Lease,
-    /// The queries whose rows are in the segment: within the lease's range, in order, without those that failed.
+    /// The queries that have rows in the segment: within the lease's range, ascending, without those that failed.
     pub answered: Vec<QueryRange>,
-    /// Wall time from the start of the batch's inference to its answer, in microseconds.
+    /// Wall-clock time of the batch's inference, in microseconds.
     pub inference_us: u64,
-    /// Of the answered queries, the numbers of those with a label.
+    /// How many of the answered queries have a true label.
     pub labelled: u32,
-    /// Of the labelled, those whose first label was right.
+    /// How many of the labelled queries were answered right: their first label is the true one.
     pub correct: u32,
-    /// Of the answered queries, those whose input was read from the worker's own disk.
+    /// How many of the answered queries had their input read from the worker's own disk.
     #[serde(default)]
     pub local: u32,
-    /// The most queries of a call that the model server refused as too much at once; 0 if it took all calls.
+    /// The size, in queries, of the largest call that the model server refused as too large; 0 if it refused none.
     #[serde(default)]
     pub refused: u32,
 }
 
-/// A segment of result rows, stored durably, and the batches in it.
+/// Commits a segment of result rows that is already durable, for the batches in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SegmentCommit {
-    /// The worker.
+    /// The member that ran the batches.
     pub worker: NodeId,
-    /// The job; a segment holds one job's rows.
+    /// The job; all rows of a segment are of one job.
     pub job: JobId,
     /// The upload under which the segment was stored.
     pub upload: UploadId,
-    /// The segment, and who holds it.
+    /// The segment, with its holders.
     pub segment: PlacedBlob,
-    /// The batches whose rows it holds.
+    /// The batches whose rows the segment holds.
     pub batches: Vec<BatchOutcome>,
 }
 
-/// What went wrong with a query or a batch.
+/// Whose fault a failure is, which decides how it is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FaultKind {
-    /// The model server called the input bad: it would fail anywhere.
+    /// The model server rejected the input: it would fail at any worker.
     BadInput,
-    /// The model server failed or timed out on it: another worker may do better.
+    /// The model server failed or timed out: another worker may succeed.
     Inference,
-    /// The input could not be read from the store just now.
+    /// The input could not be read from the store.
     Fetch,
-    /// This worker cannot run anything now: the batch is not to blame.
+    /// The worker cannot run anything now: the batch is not at fault.
     Worker,
 }
 
 /// Queries that a worker could not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// The queries: all within one lease.
+    /// The queries, all within one lease.
     pub ranges: Vec<QueryRange>,
-    /// What kind of failure.
+    /// Whose fault it is.
     pub kind: FaultKind,
-    /// Why, at most [`REASON_BYTES_MAX`] bytes.
+    /// What happened, at most [`REASON_BYTES_MAX`] bytes.
     pub reason: String,
 }
 
-/// What a worker asks of the coordinator.
+/// A worker's request to the coordinator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum JobRequest {
-    /// Heartbeat and pull.
+    /// Heartbeat, and request for work.
     Report(WorkerReport),
-    /// Make these rows the answers, where there are none yet.
+    /// Make these rows the answers of queries that have none yet.
     Commit(SegmentCommit),
-    /// These queries of a lease failed here; sent before or after the commit of the rest, which ends the lease.
+    /// Some queries of a lease failed at this worker. Independent of the commit of the others, which ends the lease.
     Failed {
-        /// The worker.
+        /// The member that ran them.
         worker: NodeId,
-        /// The lease.
+        /// The lease under which they ran.
         lease: Lease,
-        /// What failed.
+        /// The queries, grouped by what went wrong.
         faults: Vec<Fault>,
     },
-    /// The outcome of a training order.
+    /// A training has ended.
     Trained {
-        /// The worker.
+        /// The member that trained.
         worker: NodeId,
         /// The model.
         model: ModelName,
-        /// What was asked for.
+        /// The training that was requested.
         training: Training,
-        /// The upload under which the artefact was stored, with the artefact; or why there is none.
+        /// The artefact and the upload under which it was stored, or why there is none.
         result: Result<(UploadId, ModelArtefact), String>,
-        /// What it measured, as text; at most [`METRICS_MAX`].
+        /// The metrics as name and value, at most [`METRICS_MAX`].
         #[serde(default)]
         metrics: Vec<(String, String)>,
-        /// The same for people, as JSON: stored under the same upload.
+        /// The report for people, a JSON file stored under the same upload.
         #[serde(default)]
         report: Option<PlacedBlob>,
     },
 }
 
-/// The coordinator's answer to a worker.
+/// The coordinator's reply to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobReply {
     /// To a report.
-    Orders(Orders),
-    /// To a commit: how many of its queries had no answer before.
+    #[serde(rename = "Orders")]
+    Report(ReportReply),
+    /// To a commit.
     Committed {
-        /// Queries answered by this commit.
+        /// Queries that this commit answered.
         accepted: u64,
-        /// Queries that had an answer already: their rows are not used.
+        /// Queries that had an answer before, whose rows are discarded.
         duplicates: u64,
     },
-    /// To the rest.
+    /// To all other requests.
     Noted,
 }
 
-/// What a worker is to do.
+/// What a worker is to do, in reply to its report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Orders {
-    /// The coordinator's term. A worker drops orders of a term below one that it has seen.
+pub struct ReportReply {
+    /// The coordinator's term. A worker ignores a reply whose term is below the highest one that it has seen.
     pub term: Term,
     /// Batches to run.
     pub grants: Vec<Grant>,
-    /// Reported leases that are no longer the worker's: stop them, drop their rows.
+    /// Reported leases that the worker has lost: it stops them and drops their rows.
     pub cancelled: Vec<Lease>,
-    /// Models to have loaded.
+    /// Models to keep loaded.
     pub load: Vec<ModelArtefact>,
     /// Models to train.
     pub train: Vec<(ModelName, Training)>,
-    /// The model server hangs: it is to be killed and started again. Why.
+    /// Set if the model server hangs and must be killed and restarted; why.
     #[serde(default)]
     pub restart: Option<String>,
-    /// Trainings that nobody wants any more.
+    /// Trainings to stop.
     #[serde(default)]
     pub stop_training: Vec<ModelName>,
 }
 
-/// What the coordinator asks of a worker beside its batches.
+/// A request of the coordinator to a worker, other than to run batches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkRequest {
-    /// Whether the model takes these parameters.
+    /// Check whether a model accepts these parameters.
     CheckParameters {
         /// The model.
         model: ModelName,
-        /// The parameters.
+        /// The parameters to check.
         parameters: Parameters,
     },
-    /// Put a finished job's results into one file, and store it.
-    Compact {
-        /// The job.
+    /// Merge the segments of a finished job's results into one file, and store it.
+    #[serde(rename = "Compact")]
+    MergeResults {
+        /// The finished job.
         job: JobId,
     },
 }
 
-/// A worker's answer to the coordinator.
+/// A worker's reply to a [`WorkRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkReply {
-    /// To a check: the model takes them, or why it does not.
+    /// The model accepts the parameters, or why it does not.
     Checked(Result<(), String>),
-    /// To a compaction.
-    Compacted(CompactedResults),
+    /// The merged results.
+    #[serde(rename = "Compacted")]
+    ResultsMerged(MergedResults),
 }
 
-/// A finished job's results in one file, stored and committed by nobody yet.
+/// A finished job's results in one file, which is stored and not yet committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CompactedResults {
-    /// The upload under which it was stored.
+pub struct MergedResults {
+    /// The upload under which the file was stored.
     pub upload: UploadId,
-    /// Its size in bytes.
+    /// Size of the file in bytes.
     pub size: u64,
-    /// The digest of all its bytes.
+    /// Digest of the whole file.
     pub digest: Digest,
-    /// Its extents in order, and who holds them.
+    /// The file's extents in order, with their holders.
     pub extents: Vec<PlacedBlob>,
-    /// When the job was done, as these results have it: it may have been run again since.
+    /// When the job finished, according to the state that was merged, in milliseconds since the epoch. The coordinator
+    /// discards the file if the job has run again since.
     pub finished_ms: u64,
 }

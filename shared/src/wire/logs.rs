@@ -1,79 +1,79 @@
-//! Members' logs: places in them, pages of them, and searches.
+//! Access to members' logs: pages and searches.
 //!
-//! A log is files named by date (a day may have several, with numbers), of lines in one of two forms: a timestamp, a level and text, or a JSON object
-//! that begins with its timestamp.
+//! A log consists of files named by date; a day may have several, which are numbered. A line is either a timestamp, a level
+//! and text, or a JSON object that begins with its timestamp.
 
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of a page, and of the lines of one answer to a search.
+/// Most bytes in a page, and in one page of a search's matches.
 pub const LOG_PAGE_BYTES_MAX: u64 = 64 << 10;
 /// Longest pattern of a search, in bytes.
 pub const LOG_PATTERN_BYTES_MAX: usize = 256;
-/// Characters of a line's timestamp, to the microsecond, without the zone's dead_letter.
-const STAMP_CHARS: usize = 26;
+/// Length of a line's timestamp: up to the microseconds, without the `Z`.
+const TIMESTAMP_CHARS: usize = 26;
 
-/// A place in a member's log files.
+/// A position in a member's log files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogPlace {
-    /// The file's name.
+pub struct LogCursor {
+    /// Name of the log file.
     pub file: String,
-    /// Bytes before the place.
+    /// Bytes of the file before the position.
     pub offset: u64,
 }
 
-/// A part of a log.
+/// A page of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPage {
-    /// Where it ends.
-    pub end: LogPlace,
-    /// Whether its first line may lack its beginning.
+    /// Where the page ends, and the next one begins.
+    pub end: LogCursor,
+    /// Whether the page may start in the middle of a line.
     pub cut: bool,
-    /// Its bytes, at most [`LOG_PAGE_BYTES_MAX`].
+    /// Bytes of the log, at most [`LOG_PAGE_BYTES_MAX`].
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
 
-/// Which lines of a log are wanted. A line without a timestamp belongs to the one before it.
+/// A search of a log. A line without a timestamp belongs to the entry before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSearch {
-    /// A regular expression that they match; at most [`LOG_PATTERN_BYTES_MAX`].
+    /// Regular expression that lines must match; at most [`LOG_PATTERN_BYTES_MAX`].
     pub pattern: Option<String>,
-    /// How much they matter at least.
+    /// Minimum level.
     pub level: LogLevel,
-    /// Not before this moment, as a timestamp in UTC begins: `2026-11-25T20:06`.
+    /// Earliest time, as a prefix of a UTC timestamp: `2026-11-25T20:06`.
     pub since: Option<String>,
-    /// Behind this place; from the oldest file on without one.
-    pub after: Option<LogPlace>,
+    /// Search from here on; `None` starts with the oldest file.
+    pub after: Option<LogCursor>,
 }
 
-/// A part of what a search finds.
+/// A page of a search's matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogFound {
-    /// Whole lines.
+pub struct LogMatches {
+    /// The matching lines, none of them cut.
     #[serde(with = "serde_bytes")]
     pub lines: Vec<u8>,
-    /// How far was looked.
-    pub end: LogPlace,
-    /// Whether there is more to look at.
+    /// How far the search got.
+    pub end: LogCursor,
+    /// Whether there is more of the log to search.
     pub more: bool,
 }
 
-/// How much a line matters.
+/// Severity of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogLevel {
-    /// Of interest to developers.
+    /// Of interest to developers only.
     #[default]
     Debug,
-    /// What goes on.
+    /// Normal operation.
     Info,
-    /// What may go wrong.
+    /// A problem that the process handles.
     Warn,
-    /// What went wrong.
+    /// A failure.
     Error,
 }
 
 impl LogLevel {
-    /// The level that a line names near its beginning.
+    /// Parses the level of a line from its first 80 characters.
     pub fn of(line: &str) -> Option<Self> {
         let head = line.char_indices().nth(80).map_or(line, |(end, _)| &line[..end]);
         head.split(|c: char| !c.is_ascii_alphabetic()).find_map(|word| match word {
@@ -86,10 +86,10 @@ impl LogLevel {
     }
 }
 
-/// A line's timestamp, if it begins with one.
+/// The timestamp of a line; `None` if the line does not begin with one.
 pub fn stamp_of(line: &str) -> Option<&str> {
     let line = line.strip_prefix("{\"timestamp\":\"").unwrap_or(line);
-    let stamp = line.get(..STAMP_CHARS)?;
+    let stamp = line.get(..TIMESTAMP_CHARS)?;
     stamp.starts_with(|c: char| c.is_ascii_digit()).then_some(stamp)
 }
 
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_have_a_stamp_and_a_level() {
+    fn timestamps_and_levels_are_found_in_both_line_formats() {
         let human = "2026-11-26T00:41:10.875719Z  WARN idunno_daemon: late";
         let json = r#"{"timestamp":"2026-11-26T00:41:10.875719Z","level":"ERROR","fields":{}}"#;
         for (line, level) in [(human, LogLevel::Warn), (json, LogLevel::Error)] {

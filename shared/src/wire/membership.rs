@@ -1,7 +1,7 @@
-//! What members tell each other about who is in the cluster.
+//! Messages of the failure detector, between members, and of the introducer.
 //!
-//! A message that decodes is a checked message: names, addresses, counters and list lengths are verified while they
-//! are deserialised, so nothing unchecked reaches the membership machine.
+//! Deserialisation validates names, addresses, counters and list lengths, so nothing unchecked reaches the membership
+//! machine.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,38 +12,38 @@ use thiserror::Error;
 use crate::ids::NodeId;
 use crate::names::MemberName;
 
-/// The largest datagram on the wire, in bytes, its envelope included.
+/// Largest datagram on the wire, in bytes, including its envelope.
 pub const MAX_DATAGRAM_BYTES: usize = 1_400;
-/// What of it belongs to the envelope (dispatch, sealing), in bytes.
+/// Bytes of a datagram that are reserved for its envelope (dispatch and seal).
 pub const ENVELOPE_RESERVE_BYTES: usize = 64;
-/// The most rumours in one [`Datagram`]; its size usually binds first.
+/// Most rumours in one [`Datagram`]; the size limit usually applies first.
 pub const MAX_RUMOURS: usize = 64;
-/// The most witnesses of one suspicion that are told: who raised it, and three that confirm it (Lifeguard's K).
+/// Most witnesses that a suspicion carries: the member that raised it, and three that confirm it (Lifeguard's K).
 pub const MAX_WITNESSES: usize = 4;
-/// The most records in one [`PushPull`].
+/// Most records in one [`PushPull`].
 pub const MAX_PUSH_PULL_RECORDS: usize = 2_048;
-/// The greatest generation or incarnation: out of honest reach, far from overflow.
+/// Largest generation and incarnation: beyond what a correct member reaches, and far from overflow.
 pub const MAX_COUNTER: u64 = 1 << 48;
 
-/// A value from the network broke a documented bound.
+/// A value from the network violates a documented bound.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MembershipWireError {
-    /// A generation or incarnation lies beyond [`MAX_COUNTER`].
-    #[error("the counter {0} is above {MAX_COUNTER}")]
+    /// A generation or incarnation exceeds [`MAX_COUNTER`].
+    #[error("the counter {0} exceeds {MAX_COUNTER}")]
     Counter(u64),
-    /// An unknown member state.
+    /// The number does not stand for a member state.
     #[error("{0} is not a member state: 0 alive, 1 suspect, 2 dead, 3 left")]
     State(u8),
     /// A list is too long.
-    #[error("a list of {length} entries is above the bound of {bound}")]
+    #[error("a list has {length} entries, more than the {bound} allowed")]
     TooLong {
-        /// Its length.
+        /// Number of entries.
         length: usize,
-        /// The bound.
+        /// Most entries allowed.
         bound: usize,
     },
-    /// Nobody can be dialled at this address.
-    #[error("{0} is not a member's address: it needs a unicast IP address and a port")]
+    /// The address cannot be dialled.
+    #[error("{0} cannot be a member's address: a member needs a unicast IP address and a port")]
     Address(SocketAddr),
 }
 
@@ -55,7 +55,7 @@ macro_rules! counter {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The next one; it stays at [`MAX_COUNTER`].
+            /// The next value; stays at [`MAX_COUNTER`] once it is reached.
             #[must_use]
             pub fn next(self) -> Self {
                 Self(self.0.saturating_add(1).min(MAX_COUNTER))
@@ -85,30 +85,30 @@ macro_rules! counter {
 }
 
 counter! {
-    /// How often a member has contradicted what others said of it, within one generation. It alone raises it.
+    /// How often a member has refuted a suspicion within one generation. Only the member itself raises it.
     Incarnation
 }
 counter! {
-    /// How often a member has been started: persisted, and raised, by its process before it speaks.
+    /// How often a member has been started. A process raises and persists it before it sends anything.
     Generation
 }
 
-/// What is believed of a member. The order is that of precedence within one generation and incarnation.
+/// The state of a member as believed by an observer, in ascending order of precedence within one incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum MemberState {
-    /// It answers.
+    /// The member answers probes.
     Alive,
-    /// A probe of it failed; it has time to contradict.
+    /// A probe failed, and the member has time to refute.
     Suspect,
-    /// It did not contradict in time, or its process is known to be gone.
+    /// The member did not refute in time, or its process is known to be gone.
     Dead,
-    /// It said good-bye.
+    /// The member announced that it leaves.
     Left,
 }
 
 impl MemberState {
-    /// Whether a member in this state counts as up: suspects do, until they are dead.
+    /// Whether a member in this state counts as live. Suspects do.
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Alive | Self::Suspect)
     }
@@ -139,39 +139,39 @@ impl TryFrom<u8> for MemberState {
     }
 }
 
-/// One member as one observer knows it.
+/// A member as one observer knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
-    /// Its identity.
+    /// The member's id.
     pub id: NodeId,
-    /// Its name.
+    /// The member's name.
     pub name: MemberName,
-    /// Where it listens, TCP and UDP.
+    /// The address at which the member listens, for both TCP and UDP.
     #[serde(deserialize_with = "checked_address")]
     pub address: SocketAddr,
-    /// Its boot count.
+    /// The member's boot count.
     pub generation: Generation,
-    /// Its contradictions within the generation.
+    /// The member's refutations within the generation.
     pub incarnation: Incarnation,
-    /// What is believed of it.
+    /// The believed state.
     pub state: MemberState,
 }
 
 impl MemberRecord {
-    /// What decides between two records of one member: the greater wins, everywhere, so that all come to agree.
+    /// The key by which two records of one member are compared: every observer keeps the greater one, so all converge.
     pub const fn precedence(&self) -> (Generation, Incarnation, MemberState) {
         (self.generation, self.incarnation, self.state)
     }
 
-    /// An upper bound of its encoded size, in bytes.
+    /// Upper bound of the encoded size, in bytes.
     pub fn encoded_bytes_max(&self) -> usize {
         let address = if self.address.is_ipv4() { 17 } else { 43 };
-        // An array's head, the identity, the name with its head, two counters and the state.
+        // Array header, id, name with its header, address, two counters and the state.
         1 + 9 + 2 + self.name.as_str().len() + address + 9 + 9 + 1
     }
 }
 
-/// `address`, if it can be dialled: a port, and neither an unspecified nor a multicast IP address.
+/// Checks that `address` can be dialled: it has a port, and its IP address is neither unspecified nor multicast.
 pub fn check_address(address: SocketAddr) -> Result<SocketAddr, MembershipWireError> {
     if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
         Err(MembershipWireError::Address(address))
@@ -184,7 +184,7 @@ fn checked_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
     check_address(SocketAddr::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// At most `BOUND` entries.
+/// A list of at most `BOUND` entries; decoding a longer one fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<T>", into = "Vec<T>")]
 #[serde(bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>"))]
@@ -197,12 +197,12 @@ impl<T, const BOUND: usize> Default for Bounded<T, BOUND> {
 }
 
 impl<T, const BOUND: usize> Bounded<T, BOUND> {
-    /// The first `BOUND` of `entries`.
+    /// Takes the first `BOUND` of `entries`.
     pub fn first_of(entries: impl IntoIterator<Item = T>) -> Self {
         Self(entries.into_iter().take(BOUND).collect())
     }
 
-    /// The entries.
+    /// The entries in order.
     pub fn as_slice(&self) -> &[T] {
         &self.0
     }
@@ -226,117 +226,151 @@ impl<T, const BOUND: usize> From<Bounded<T, BOUND>> for Vec<T> {
     }
 }
 
-/// News of one member.
+/// News of a member, spread by gossip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rumour {
-    /// What is believed of it.
+    /// The member, as believed.
     pub record: MemberRecord,
-    /// Of a suspect: whose own probes of it failed, so that independent suspicions can be counted (Lifeguard,
-    /// section IV-B). Empty of all others.
+    /// For a suspect, the members whose own probes of it failed, so that independent suspicions can be counted
+    /// (Lifeguard, section IV-B). Otherwise empty.
     pub witnesses: Bounded<NodeId, MAX_WITNESSES>,
 }
 
 impl Rumour {
-    /// An upper bound of its encoded size, in bytes.
+    /// Upper bound of the encoded size, in bytes.
     pub fn encoded_bytes_max(&self) -> usize {
         1 + self.record.encoded_bytes_max() + 1 + 9 * self.witnesses.as_slice().len()
     }
 }
 
-/// What a datagram asks or answers, besides its rumours.
+/// The request or answer in a datagram, beside its rumours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DatagramBody {
-    /// Are you there? Only `target` itself answers, with [`DatagramBody::Ack`].
+    /// Probes `target`, which alone answers, with [`DatagramBody::Ack`].
     Ping {
-        /// Matches the answer.
+        /// Sequence number; the answer repeats it.
         seq: u64,
-        /// Who is meant: another process may have taken over the address.
+        /// The member probed: another process may have taken over its address.
         target: NodeId,
     },
-    /// The sender is here: the answer to a [`DatagramBody::Ping`].
+    /// Answers a [`DatagramBody::Ping`].
     Ack {
-        /// The ping's.
+        /// Sequence number of the ping.
         seq: u64,
     },
-    /// Ping `target` for me, at the address you know of it, and answer with [`DatagramBody::IndirectAck`].
+    /// Asks the receiver to probe `target` at the address it knows, and to answer with [`DatagramBody::IndirectAck`].
     PingRequest {
-        /// Matches the answer.
+        /// Sequence number; the answer repeats it.
         seq: u64,
-        /// Who is to be pinged.
+        /// The member to probe.
         target: NodeId,
     },
-    /// The member you asked about answered the sender.
+    /// The target of a [`DatagramBody::PingRequest`] has answered the sender.
     IndirectAck {
-        /// The request's.
+        /// Sequence number of the request.
         seq: u64,
     },
-    /// The member you asked about has not answered the sender yet; but the sender has answered you, so your own ears
-    /// are not at fault (Lifeguard, section IV-A).
+    /// The target of a [`DatagramBody::PingRequest`] has not answered the sender yet. The nack itself proves to the
+    /// requester that its own receiving works (Lifeguard, section IV-A).
     Nack {
-        /// The request's.
+        /// Sequence number of the request.
         seq: u64,
     },
-    /// Nothing but rumours.
+    /// Carries rumours only.
     Gossip,
-    /// Nothing but rumours, in answer to one of which the sender knew more. It is not answered in turn.
+    /// Carries rumours only, in answer to a rumour that was older than what the sender knew. Never answered in turn.
     Remark,
 }
 
 /// A UDP message between members: at most [`MAX_DATAGRAM_BYTES`] less [`ENVELOPE_RESERVE_BYTES`] encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
-    /// Who sends it.
+    /// The sending member.
     pub from: NodeId,
-    /// What it asks or answers.
+    /// The request or answer.
     pub body: DatagramBody,
-    /// What it passes on.
+    /// Rumours passed on.
     pub rumours: Bounded<Rumour, MAX_RUMOURS>,
 }
 
-/// An upper bound of a datagram's encoded size without its rumours, in bytes: array heads, the sender, and the
-/// longest body (a map of one name of 11 bytes to a sequence number and an identity).
+/// Upper bound of a datagram's encoded size without its rumours, in bytes: array headers, the sender, and the longest body
+/// (a map from one name of 11 bytes to a sequence number and an id).
 pub const DATAGRAM_HEAD_BYTES_MAX: usize = 1 + 9 + (1 + 1 + 11 + 1 + 9 + 9) + 3;
 
-/// Everything one member knows, to another over TCP; the answer is the other's.
+/// A member's whole membership list, sent to another over TCP; the answer is the other's list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushPull {
     /// The sender's own record.
     pub from: MemberRecord,
-    /// All others that it knows, those that are dead or have left included.
+    /// All others that the sender knows, including those that are dead or have left.
     pub members: Bounded<Listed, MAX_PUSH_PULL_RECORDS>,
-    /// The founder of the cluster that the sender belongs to, once it does: lists of two clusters must not mix.
+    /// The founder of the sender's cluster, which keeps the lists of two clusters apart; `None` until it belongs to one.
     #[serde(default)]
     pub founder: Option<NodeId>,
 }
 
-/// One member in a [`PushPull`].
+/// An entry of a [`PushPull`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// What is believed of it.
+    /// The member, as believed.
     pub record: MemberRecord,
-    /// When it will be forgotten, in seconds from now, if it is dead or has left; else 0. Members that learn of it from
-    /// each other thus forget it at one time, and it does not go round for ever.
+    /// Seconds until the sender forgets the member, if it is dead or has left; otherwise 0. All members thus forget it at
+    /// about the same time, and it does not circulate for ever.
     pub forget_in_s: u32,
 }
 
-/// A ping over TCP, for when datagrams get lost, and for dialling a newcomer back. The process behind the address answers
-/// with [`TcpPong`].
+/// A probe over TCP, used when datagrams get lost and to dial a new member back. The process at the address answers with
+/// [`TcpPong`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpPing {
-    /// Who is meant.
+    /// The member probed.
     pub target: NodeId,
-    /// What the sender believes of it, so that a suspect can contradict at once.
+    /// What the sender believes of the target, so that a suspect can refute at once.
     pub believed: Option<MemberRecord>,
 }
 
 /// The answer to a [`TcpPing`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpPong {
-    /// The answering member's own record. Another than the target proves that the target's process is gone.
+    /// The answering member's own record. If it is not the target's, the target's process is gone.
     pub record: MemberRecord,
-    /// The founder of the cluster that it belongs to, once it does: nobody is listed by another cluster.
+    /// The founder of the member's cluster, so that no other cluster lists it; `None` until it belongs to one.
     #[serde(default)]
     pub founder: Option<NodeId>,
+}
+
+/// A request to the introducer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IntroductionRequest {
+    /// A member registers, and asks for members to join.
+    Introduce {
+        /// The member's id.
+        id: NodeId,
+        /// The member's name.
+        name: MemberName,
+        /// The address at which the member listens.
+        address: SocketAddr,
+        /// The founder of the cluster that the member belongs to; `None` until it belongs to one.
+        #[serde(default)]
+        founder: Option<NodeId>,
+        /// Set if the member holds blobs and has lost its log. Such a member must find its cluster: if it founded a new
+        /// one, that would collect its blobs as garbage.
+        #[serde(default)]
+        must_join: bool,
+    },
+    /// Asks for known members, without registering. Used by clients.
+    #[serde(rename = "Known")]
+    ListMembers,
+}
+
+/// The introducer's reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntroductionReply {
+    /// The one member that may found the metadata log: the first one ever introduced, or the founder that the first
+    /// member of an existing cluster reports.
+    pub founder: Option<NodeId>,
+    /// Known members, the most recently introduced first; at most 64.
+    pub members: Vec<(NodeId, SocketAddr)>,
 }
 
 #[cfg(test)]
@@ -356,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_encoded_sizes_hold() {
+    fn encoded_sizes_stay_within_their_upper_bounds() {
         let long = "n".repeat(LABEL_BYTES_MAX);
         for record in [record(&long, "255.255.255.255:65535"), record(&long, "[ffff:ffff::ffff:ffff]:65535")]
         {
@@ -381,14 +415,14 @@ mod tests {
     }
 
     #[test]
-    fn decoding_refuses_what_breaks_a_bound() {
+    fn decoding_refuses_values_out_of_bounds() {
         let good = record("vm1", "10.0.0.1:7000");
         let refused = |record: &MemberRecord| {
             rmp_serde::from_slice::<MemberRecord>(&rmp_serde::to_vec(record).unwrap()).is_err()
         };
         assert!(!refused(&good));
         assert!(refused(&MemberRecord { generation: Generation(MAX_COUNTER + 1), ..good.clone() }));
-        // The same record with another name, which the type itself does not let one write.
+        // The same record with any name, which `MemberRecord` itself cannot hold.
         let renamed = |name: &str| {
             let MemberRecord { id, address, generation, incarnation, state, .. } = good.clone();
             rmp_serde::to_vec(&(id, name, address, generation, incarnation, state)).unwrap()

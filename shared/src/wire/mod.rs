@@ -1,17 +1,18 @@
-//! The messages that cross the network, one module a recipient.
+//! The messages of the protocol, and the frames that carry them.
+//!
+//! [`frame`] describes connections and what a request may be; [`version`] states how messages may change. The other modules
+//! hold the messages by the part of a member that takes them.
 
 mod batches;
 pub mod blobs;
+mod changes;
 pub mod consensus;
 pub mod control;
-pub mod election;
 pub mod frame;
-pub mod introduction;
 pub mod jobs;
-mod leases;
+mod lease_runs;
 pub mod logs;
 pub mod membership;
 pub mod refusal;
-mod summary;
 pub mod version;
 pub mod views;

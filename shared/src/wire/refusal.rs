@@ -1,4 +1,4 @@
-//! Why a member did not do what it was asked.
+//! Refusals: why a member did not do what a request asked for.
 
 use std::net::SocketAddr;
 
@@ -7,72 +7,72 @@ use thiserror::Error;
 
 use crate::ids::{NodeId, Term};
 
-/// A request that was not done. Nothing was changed, unless the code is [`RefusalCode::Unknown`].
+/// The reply to a request that was refused. Nothing was changed, unless the code is [`RefusalCode::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What kind of refusal: what a program decides by.
+    /// The kind of refusal, for programs.
     pub code: RefusalCode,
-    /// What was wrong with what, and what to do: what a person reads.
+    /// What is wrong and what to do about it, for people.
     pub message: String,
 }
 
-/// Kinds of refusal.
+/// The kind of a [`Refusal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalCode {
-    /// This member does not coordinate: ask the one named, or any other after a moment.
+    /// This member is not the coordinator. Retry at the one named, or at any other member after a moment.
     NotCoordinator {
-        /// The coordinator's id and address, if this member knows one.
+        /// Id and address of the coordinator, if this member knows it.
         coordinator: Option<(NodeId, SocketAddr)>,
-        /// The highest term this member knows.
+        /// The highest term that this member knows.
         term: Term,
     },
-    /// No majority of voters answers: no change can be made until it does.
+    /// No majority of voters is reachable. No change is possible until one is.
     NoQuorum,
-    /// The named thing does not exist.
+    /// What the request names does not exist.
     NotFound,
-    /// The input is not acceptable.
+    /// The request is malformed, or a value in it is out of bounds.
     Invalid,
-    /// The thing is not in a state that allows it.
+    /// The current state of what the request names does not allow it.
     Conflict,
-    /// Too much is under way: try again.
+    /// Too many requests are in progress. Retry later.
     Busy,
-    /// The upload is over (its coordinator changed, or it idled too long): plan it anew.
+    /// The upload has ended, because the coordinator changed or the upload was idle for too long. Plan it again.
     UploadOver,
-    /// The order bears an older term than one already seen.
+    /// The command has an older term than one already seen.
     StaleTerm,
-    /// The change may or may not have been made: ask again with the same operation id.
+    /// The change may or may not have been made. Repeat it with the same operation id.
     Unknown,
-    /// This process does not take such requests.
+    /// This process does not serve such requests.
     Unsupported,
-    /// A fault inside the member: its log says more.
+    /// An internal error of the member. Its log has the details.
     Internal,
-    /// The caller's identity does not let it.
+    /// The caller's role does not permit it.
     Forbidden,
 }
 
 impl Refusal {
-    /// A refusal with a code and a message.
+    /// Makes a refusal.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
-    /// The named thing does not exist.
+    /// Makes a [`RefusalCode::NotFound`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(RefusalCode::NotFound, message)
     }
 
-    /// The input is not acceptable.
+    /// Makes a [`RefusalCode::Invalid`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(RefusalCode::Invalid, message)
     }
 
-    /// The thing is not in a state that allows it.
+    /// Makes a [`RefusalCode::Conflict`].
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(RefusalCode::Conflict, message)
     }
 
-    /// A fault inside the member.
+    /// Makes a [`RefusalCode::Internal`].
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(RefusalCode::Internal, message)
     }

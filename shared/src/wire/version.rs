@@ -1,41 +1,41 @@
-//! Which versions of the protocol a process speaks, and how messages may change.
+//! Protocol versions, and the rules by which messages may change.
 //!
-//! Two neighbouring releases understand each other, so that a cluster is upgraded one member at a time. Messages, the
-//! metadata log's rows and its snapshots travel as MessagePack arrays: fields have no names there, only places. So, from
-//! one release to the next:
+//! Consecutive releases interoperate, so a cluster can be upgraded one member at a time. Messages, entries of the metadata
+//! log and its snapshots are encoded as MessagePack: structs as arrays, in which a field has a position and no name, and
+//! variants of enums by name. From one release to the next, therefore:
 //!
-//! * A field is added at the end of its struct, with `#[serde(default, skip_serializing_if = ...)]`, and left at its
-//!   default towards whoever speaks the older version. Then what is sent is, byte for byte, what the older release sends.
-//! * A variant is added at the end of its enum, and not sent to whoever speaks the older version. A command of the log is
-//!   not proposed before all members speak the newer one.
-//! * Nothing is moved, renamed or removed before the version that has it is below [`SPOKEN`]'s oldest.
+//! * A new field goes to the end of its struct, with `#[serde(default, skip_serializing_if = ...)]`, and keeps its default
+//!   towards a peer that speaks the older version. What is sent then equals, byte for byte, what the older release sends.
+//! * A new variant goes to the end of its enum, and is not sent to a peer that speaks the older version. A new command of
+//!   the log is not proposed before all members speak the newer version.
+//! * Nothing is moved, renamed or removed before its version is below [`SPOKEN`]'s oldest. A better name in the code keeps
+//!   the old one on the wire, by `#[serde(rename = ...)]`.
 //!
-//! The greeting alone has named fields: it is sent before anything is known of the other side, and may get further ones
-//! at any time. `tests/fuzz/corpus` holds a message of every shape of each version: they must decode, and encode to the
-//! same bytes.
+//! Only the greeting has named fields: it is sent before the peer's version is known, and may gain fields at any time.
+//! `tests/fuzz/corpus` holds a message of every shape of each version; all must decode, and encode to the same bytes.
 
 use std::fmt;
 
-/// What this release speaks.
+/// The versions that this release speaks.
 pub const SPOKEN: Versions = Versions { oldest: 1, newest: 1 };
 
 /// A range of versions, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
-    /// The oldest.
+    /// Oldest version of the range.
     pub oldest: u16,
-    /// The newest.
+    /// Newest version of the range.
     pub newest: u16,
 }
 
 impl Versions {
-    /// The newest that both speak, if there is any.
+    /// The newest version in both ranges, if there is one.
     pub fn common(self, other: Self) -> Option<u16> {
         let newest = self.newest.min(other.newest);
         (newest >= self.oldest.max(other.oldest)).then_some(newest)
     }
 
-    /// Whether `version` is spoken.
+    /// Whether `version` is in the range.
     pub fn contains(self, version: u16) -> bool {
         (self.oldest..=self.newest).contains(&version)
     }
@@ -59,12 +59,12 @@ mod tests {
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Old {
-        Told { first: u64 },
+        Sent { first: u64 },
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum New {
-        Told {
+        Sent {
             first: u64,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             more: Option<u64>,
@@ -73,26 +73,26 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_added_by_the_rules_is_read_and_written_by_neighbours() {
-        let (old, new) = (Old::Told { first: 7 }, New::Told { first: 7, more: None });
+    fn a_field_added_by_the_rules_is_compatible_both_ways() {
+        let (old, new) = (Old::Sent { first: 7 }, New::Sent { first: 7, more: None });
         let bytes = rmp_serde::to_vec(&old).unwrap();
         assert_eq!(rmp_serde::from_slice::<New>(&bytes).unwrap(), new);
         assert_eq!(rmp_serde::to_vec(&new).unwrap(), bytes);
-        // What has to wait until the neighbour knows it.
-        for newer in [New::Told { first: 7, more: Some(1) }, New::Added(1)] {
+        // An older peer refuses what is new, so it must not be sent.
+        for newer in [New::Sent { first: 7, more: Some(1) }, New::Added(1)] {
             assert!(rmp_serde::from_slice::<Old>(&rmp_serde::to_vec(&newer).unwrap()).is_err());
         }
     }
 
     #[test]
-    fn neighbours_meet_at_the_newest_that_both_speak() {
+    fn peers_agree_on_the_newest_common_version() {
         let versions = |oldest, newest| Versions { oldest, newest };
         assert_eq!(versions(1, 1).common(versions(1, 2)), Some(1));
         assert_eq!(versions(2, 3).common(versions(1, 2)), Some(2));
         assert_eq!(versions(2, 3).common(versions(2, 3)), Some(3));
         assert_eq!(versions(1, 1).common(versions(2, 3)), None);
         assert_eq!(versions(3, 4).common(versions(1, 2)), None);
-        // What no process says of itself, and somebody may send.
+        // An inverted range, which only a faulty or hostile peer sends.
         assert_eq!(versions(1, 1).common(versions(5, 0)), None);
     }
 }

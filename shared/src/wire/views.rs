@@ -1,4 +1,4 @@
-//! What people see: jobs, members, workers, models and the store, as the coordinator shows them.
+//! Views of the cluster for clients: jobs, members, workers, models and the store, as the coordinator knows them.
 
 use std::net::SocketAddr;
 
@@ -11,102 +11,102 @@ use super::jobs::{
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
 
-/// A job's state.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobState {
-    /// Added, never started.
+    /// Added and never started.
     Added,
     /// Running, or waiting for workers.
     Running,
     /// Stopped by a person.
     Stopped,
-    /// Stopped by the cluster, because every batch failed: why.
+    /// Stopped by the cluster, because every batch failed; why.
     Paused(String),
-    /// All queries answered or dead.
+    /// All queries are answered or dead.
     Done,
-    /// Ended by a person before that.
+    /// Ended by a person before it was done.
     Cancelled,
 }
 
 impl JobState {
-    /// Whether nothing more is run, unless dead letters are.
+    /// Whether the job runs no further queries, unless dead letters are retried.
     pub const fn is_over(&self) -> bool {
         matches!(self, Self::Done | Self::Cancelled)
     }
 }
 
-/// What a person gave a job, and when it went on.
+/// Properties of a job that were set by people, and the times of its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobAbout {
-    /// Its name, if it has one.
+pub struct JobDetails {
+    /// The job's name, if it has one.
     pub name: Option<JobName>,
-    /// Its share against other jobs'.
+    /// The job's weight against other jobs.
     pub weight: u32,
-    /// What it hands to the model.
+    /// The job's parameters for the model.
     pub parameters: Parameters,
-    /// When it was added, in milliseconds since the epoch.
+    /// When the job was added, in milliseconds since the epoch.
     pub created_ms: u64,
-    /// When it was started for the first time.
+    /// When the job was first started, in milliseconds since the epoch.
     pub started_ms: Option<u64>,
-    /// When it was done, or cancelled.
+    /// When the job was done or cancelled, in milliseconds since the epoch.
     pub finished_ms: Option<u64>,
-    /// The file of its results, once it has been made.
+    /// The file with the merged results, once it exists.
     pub results: Option<FileName>,
-    /// Dead queries that were given up.
+    /// Number of dead letters that were given up.
     pub dropped: u64,
 }
 
-/// A job, as shown.
+/// A job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobView {
-    /// Its number.
+    /// The job's id.
     pub id: JobId,
-    /// Its model.
+    /// The model that answers the queries.
     pub model: ModelName,
-    /// The model's version, once started.
+    /// The model's version; `None` until the job is started.
     pub version: Option<Digest>,
-    /// Its data set.
+    /// The data set.
     pub dataset: DatasetName,
-    /// Queries per batch, as it was set.
+    /// Queries per batch, as set.
     pub batch_size: BatchSize,
-    /// Its state.
+    /// The job's state.
     pub state: JobState,
-    /// Queries of its manifest; 0 before the start.
+    /// Queries in the manifest; 0 until the job is started.
     pub submitted: u64,
     /// Queries answered.
     pub done: u64,
-    /// Queries failed for good.
+    /// Queries that failed permanently.
     pub dead: u64,
-    /// Queries in leases now.
+    /// Queries leased to workers now.
     pub leased: u64,
-    /// Queries per second over the last 10 seconds.
+    /// Queries answered per second over the last 10 seconds.
     pub rate_10s_qps: f64,
-    /// Queries per second since the start, without stops.
+    /// Queries answered per second of running time.
     pub rate_qps: f64,
-    /// Seconds of running so far.
+    /// Running time so far, in seconds.
     pub running_s: f64,
-    /// Processing time of a query (its batch's inference time over the batch's queries), in milliseconds.
+    /// Processing time of a query in milliseconds: the inference time of its batch, divided by the batch's queries.
     pub processing_ms: Distribution,
-    /// Seconds to the end at the current rate, while running.
+    /// Seconds until the job is done at the present rate; `None` unless it runs.
     pub eta_s: Option<f64>,
-    /// Answered queries with a label.
+    /// Answered queries with a true label.
     pub labelled: u64,
-    /// Of those, answered right.
+    /// Labelled queries that were answered right.
     pub correct: u64,
-    /// Rows that came twice and were dropped.
+    /// Rows discarded because their query already had an answer.
     pub duplicates_dropped: u64,
-    /// Of the answered queries' inputs, the share that was read from the worker's own disk, 0 to 1.
+    /// Share of the answered queries whose input was read from the worker's own disk, 0 to 1.
     #[serde(default)]
     pub local_share: f64,
-    /// Queries of the batch that was leased last, while the job runs: where the size is auto it differs by worker.
+    /// Queries in the batch leased last, while the job runs. With an automatic batch size it differs by worker.
     #[serde(default)]
     pub batch_now: u32,
-    /// What else is known of it.
-    #[serde(default)]
-    pub about: JobAbout,
+    /// Properties and times.
+    #[serde(default, rename = "about")]
+    pub details: JobDetails,
 }
 
-/// A distribution. All zero while nothing was measured.
+/// A distribution of measurements; all zero if nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     /// Mean.
@@ -123,249 +123,252 @@ pub struct Distribution {
     pub p99: f64,
 }
 
-/// Who works for which job.
+/// The jobs that one worker works for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AssignmentView {
-    /// The worker.
+    /// The member's id.
     pub node: NodeId,
-    /// Its name.
+    /// The member's name.
     pub name: String,
-    /// Its jobs and the share of the last 60 seconds' work that each had, 0 to 1.
+    /// Share of the worker's time that each job took in the last 60 seconds, 0 to 1.
     pub shares: Vec<(JobId, f64)>,
-    /// The jobs whose batches it holds now.
+    /// Jobs whose batches the worker holds now.
     pub current: Vec<JobId>,
-    /// The jobs that it is assigned to, and the share of it that each is due, 0 to 1.
-    #[serde(default)]
-    pub due: Vec<(JobId, f64)>,
+    /// Jobs that the worker is assigned to, and the share of its time that each is entitled to, 0 to 1.
+    #[serde(default, rename = "due")]
+    pub target_shares: Vec<(JobId, f64)>,
 }
 
-/// Workers were assigned to jobs anew.
+/// A change of the assignment of workers to jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SharingView {
+pub struct RebalanceView {
     /// When, in milliseconds since the epoch.
     pub at_ms: u64,
-    /// Why, and to which jobs.
+    /// Why, and which worker now works for which job.
     pub text: String,
 }
 
-/// A batch in a worker's hands.
+/// A batch that a worker holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseView {
-    /// The worker.
+    /// The member's id.
     pub node: NodeId,
-    /// Its name.
+    /// The member's name.
     pub name: String,
-    /// The lease.
+    /// The batch's lease.
     pub lease: Lease,
-    /// How far it is.
+    /// How far the worker is with the batch.
     pub stage: LeaseStage,
 }
 
-/// How far a worker is with a batch, as it said last.
+/// How far a worker is with a batch, according to its latest report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeaseStage {
-    /// Waits for those before it.
-    Waits,
-    /// Runs, for so many milliseconds when it was said.
-    Runs {
-        /// Milliseconds.
+    /// Waits for earlier batches.
+    #[serde(rename = "Waits")]
+    Waiting,
+    /// Runs.
+    #[serde(rename = "Runs")]
+    Running {
+        /// How long the batch had run at the time of the report, in milliseconds.
         ms: u32,
     },
-    /// Has run, and awaits its commit.
-    Ran,
+    /// Has run, and its rows are not committed yet.
+    #[serde(rename = "Ran")]
+    AwaitingCommit,
 }
 
-/// A model, as shown.
+/// A model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelView {
-    /// The model.
+    /// The model's name.
     pub model: ModelName,
-    /// Its trained version, if it has one.
+    /// The version trained last, if there is one.
     pub version: Option<Digest>,
-    /// Whether it is being trained, and by whom.
+    /// Whether the model is being trained.
     pub training: bool,
     /// Why the last training failed, if it did.
     pub failure: Option<String>,
-    /// Its state at each worker that reported one.
+    /// The model's state at each worker that reported one.
     pub workers: Vec<(NodeId, ModelState)>,
-    /// How far its training is, at each worker that trains it.
+    /// Progress of the training at each worker that trains the model.
     #[serde(default)]
     pub progress: Vec<(NodeId, TrainingProgress)>,
-    /// What the training of its version measured, as text.
+    /// Metrics of the training of `version`, as name and value.
     #[serde(default)]
     pub metrics: Vec<(String, String)>,
 }
 
-/// A member's liveness, as shown.
+/// Whether a member is reachable, according to SWIM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Liveness {
-    /// Answers.
+    /// The member answers probes.
     Alive,
-    /// Does not answer, not given up yet.
+    /// A probe failed, and the member may still refute the suspicion.
     Suspect,
-    /// Given up.
+    /// The suspicion was not refuted in time, or the process is known to be gone.
     Dead,
-    /// Left in good order.
+    /// The member announced that it leaves.
     Left,
 }
 
-/// Its part in the metadata log.
+/// A member's role in the metadata log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogRole {
-    /// Decides.
+    /// The leader of the log.
     Coordinator,
     /// Votes.
     Voter,
-    /// Follows without a vote.
+    /// Receives the log, without a vote.
     Learner,
-    /// Has no part.
+    /// Takes no part.
     Spare,
 }
 
-/// A member, as shown.
+/// A member in the membership list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberView {
-    /// Its id.
+    /// The member's id.
     pub id: NodeId,
-    /// Its name.
+    /// The member's name.
     pub name: MemberName,
-    /// Where it listens.
+    /// The address at which the member listens.
     pub address: SocketAddr,
-    /// Its boot count.
+    /// The member's boot count.
     pub generation: u64,
-    /// Its SWIM incarnation.
+    /// The member's SWIM incarnation.
     pub incarnation: u64,
-    /// Its liveness.
+    /// Whether the member is reachable.
     pub liveness: Liveness,
-    /// Whether only TCP reaches it.
+    /// Whether the member is reachable over TCP only.
     pub udp_blocked: bool,
-    /// Its part in the metadata log, where the member asked knows it.
+    /// The member's role in the metadata log, as far as the member asked knows it.
     pub role: LogRole,
-    /// Since when it is in its state, as the member asked saw it, in milliseconds since the epoch; the member itself,
-    /// since it started.
+    /// When the member asked saw `liveness` change last, in milliseconds since the epoch; for that member itself, when it
+    /// started.
     #[serde(default)]
     pub since_ms: u64,
 }
 
-/// A worker, as shown.
+/// A member as a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerView {
-    /// The member.
+    /// The member's id.
     pub node: NodeId,
-    /// Its model server's state.
+    /// State of its model server.
     pub server: ServerState,
-    /// Its models' states.
+    /// States of its models.
     pub models: Vec<(ModelName, ModelState)>,
 }
 
-/// The file store in figures.
+/// Totals of the file store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreView {
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Blobs that are referenced.
+    /// Number of referenced blobs.
     pub blobs: u64,
-    /// Their bytes, each counted once.
+    /// Bytes of the referenced blobs, each blob counted once.
     pub bytes: u64,
     /// Blobs with fewer live copies than they should have.
     pub under_replicated: u64,
-    /// Copies under way.
+    /// Copies in progress.
     pub copying: u64,
-    /// Blobs without any live copy.
+    /// Blobs without a live copy.
     pub unavailable: u64,
 }
 
-/// Everything a console shows.
+/// The state of the cluster, as a console shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClusterView {
     /// The coordinator's term.
     pub term: Term,
-    /// The coordinator.
+    /// The coordinator's id.
     pub coordinator: NodeId,
-    /// When this was taken, in milliseconds since the epoch.
+    /// When the view was taken, in milliseconds since the epoch.
     pub at_ms: u64,
-    /// The metadata's revision: it rises with every change.
+    /// Revision of the metadata; each change raises it.
     pub revision: u64,
-    /// Members.
+    /// Members in id order.
     pub members: Vec<MemberView>,
-    /// Workers.
+    /// Members as workers.
     pub workers: Vec<WorkerView>,
-    /// Models.
+    /// All models.
     pub models: Vec<ModelView>,
-    /// Jobs.
+    /// All jobs.
     pub jobs: Vec<JobView>,
-    /// Who works for which job.
+    /// The jobs that each worker works for.
     pub assignments: Vec<AssignmentView>,
-    /// The file store.
+    /// Totals of the file store.
     pub store: StoreView,
-    /// What members hold and have in hand.
+    /// Batches and blobs of each member.
     #[serde(default)]
     pub loads: Vec<LoadView>,
-    /// In what jobs are equal.
+    /// How workers are shared between jobs.
     #[serde(default)]
     pub policy: Policy,
-    /// The newest reassignments of workers, oldest first.
-    #[serde(default)]
-    pub sharings: Vec<SharingView>,
-    /// What was answered lately: only in the first view that a watcher gets, and when a step has ended since the last.
+    /// The latest changes of the assignment of workers to jobs, oldest first.
+    #[serde(default, rename = "sharings")]
+    pub rebalances: Vec<RebalanceView>,
+    /// Recent query rates; only in a watcher's first view, and whenever a step has ended since the view before.
     #[serde(default)]
     pub rates: Option<RatesView>,
 }
 
-/// What was answered lately, in steps of wall time, as far back as the coordinator's term goes.
+/// Queries answered in steps of wall-clock time, as far back as the coordinator's term goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RatesView {
-    /// The length of a step, in milliseconds. Step n begins n steps after the epoch.
+    /// Length of a step, in milliseconds. Step n begins n steps after the epoch.
     pub step_ms: u32,
-    /// The number of the first step.
+    /// Number of the first step.
     pub first: u64,
-    /// How many steps there are.
+    /// Number of steps.
     pub steps: u16,
-    /// Queries of each job that were answered in the last steps. Zeros before them are left out, and jobs with nothing
-    /// else.
+    /// Queries answered of each job, one count a step, ending with the last step. Leading zeros are left out, and so are
+    /// jobs with nothing else.
     pub jobs: Vec<(JobId, Vec<u32>)>,
-    /// The same by the member that answered.
+    /// Queries answered by each member, in the same form.
     pub members: Vec<(NodeId, Vec<u32>)>,
 }
 
-/// What a member holds and has in hand.
+/// What a member holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadView {
-    /// The member.
+    /// The member's id.
     pub node: NodeId,
     /// Batches that its worker holds.
     pub batches: u32,
-    /// Their queries.
+    /// Queries in these batches.
     pub queries: u64,
-    /// Blobs recorded to be on its disk.
+    /// Blobs recorded at the member.
     pub blobs: u64,
-    /// Their bytes.
+    /// Bytes of these blobs.
     pub bytes: u64,
 }
 
 /// A row of `ls`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSummary {
-    /// The file.
+    /// The file's name.
     pub name: FileName,
-    /// Its newest version.
+    /// Number of the newest version.
     pub version: u64,
-    /// Versions kept.
+    /// Number of versions kept.
     pub versions: u32,
-    /// The newest version's size in bytes.
+    /// Size of the newest version in bytes.
     pub size: u64,
-    /// The newest version's digest.
+    /// Digest of the newest version.
     pub digest: Digest,
-    /// When it was committed, in milliseconds since the epoch.
+    /// When the newest version was committed, in milliseconds since the epoch.
     pub created_ms: u64,
     /// Members that hold all of the newest version.
     pub holders: Vec<NodeId>,
 }
 
-/// A row of one level of the store.
+/// An entry of a folder of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FolderEntry {
-    /// A folder: its whole name, with the slash.
+    /// A subfolder: its full name, with the slash at its end.
     Folder(String),
     /// A file.
     File(FileSummary),
@@ -374,41 +377,41 @@ pub enum FolderEntry {
 /// A segment of a job's results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentView {
-    /// The blob of result lines, and who holds it.
+    /// The blob of result lines, with its holders.
     pub segment: PlacedBlob,
-    /// The queries whose rows count; rows of others are to be skipped.
+    /// The queries whose rows in this segment are valid. Readers skip all other rows.
     pub ranges: Vec<QueryRange>,
 }
 
-/// A query that failed for good.
+/// A query that failed permanently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The query's number.
+    /// The query's number in the manifest, from 0.
     pub index: u64,
-    /// The file.
+    /// The query's file.
     pub name: FileName,
-    /// Why.
+    /// Why the last attempt failed.
     pub reason: String,
-    /// The worker that failed last.
+    /// The member that made the last attempt.
     pub worker: NodeId,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// Whether it was given up: it cannot be run again.
+    /// Whether the query was given up, so that it cannot be run again.
     #[serde(default)]
     pub dropped: bool,
 }
 
-/// The member asked.
+/// The identity of the member asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityView {
-    /// Itself.
+    /// The member's own entry in the membership list.
     pub member: MemberView,
-    /// Whether it is in the cluster.
+    /// Whether the member is part of the cluster; false after `leave`.
     pub joined: bool,
-    /// Its data directory.
+    /// The member's data directory.
     pub data_dir: String,
-    /// Its process.
+    /// Process id of the daemon.
     pub pid: u32,
-    /// Its program's version.
+    /// Version of the daemon's program.
     pub program_version: String,
 }

@@ -40,9 +40,9 @@ pub(crate) struct Finished {
     pub(crate) segments: Vec<Segment>,
 }
 
-/// What a client was told of a job, in the order in which it was told.
+/// A reply about a job, in the order in which the client received them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Observation {
     /// Added under this number.
     Added(u64),
     /// Started with so many queries.
@@ -51,7 +51,7 @@ pub(crate) enum Told {
     Progress { job: u64, done: u64 },
 }
 
-/// Judges a finished job. `clean` are the rows of a run without faults over the same data set.
+/// Checks a finished job. `clean` holds the rows of a run without faults over the same data set.
 pub(crate) fn check(finished: &Finished, clean: &BTreeMap<u64, Row>) -> Vec<Violation> {
     let Finished { job, submitted, done, dead, .. } = *finished;
     let mut wrong = Vec::new();
@@ -93,19 +93,19 @@ pub(crate) fn check(finished: &Finished, clean: &BTreeMap<u64, Row>) -> Vec<Viol
     wrong
 }
 
-/// Judges what a client was told, against the jobs there are at the end.
-pub(crate) fn check_told(told: &[Told], finished: &[Finished]) -> Vec<Violation> {
+/// Checks a client's observations against the jobs that exist at the end.
+pub(crate) fn check_observations(observed: &[Observation], finished: &[Finished]) -> Vec<Violation> {
     let mut wrong = Vec::new();
     let (mut added, mut last): (BTreeSet<u64>, BTreeMap<u64, u64>) = Default::default();
-    for told in told {
-        let complaint = match *told {
-            Told::Added(job) => (!added.insert(job)).then(|| format!("job-{job} was added twice")),
-            Told::Started { job, submitted } => {
+    for observation in observed {
+        let complaint = match *observation {
+            Observation::Added(job) => (!added.insert(job)).then(|| format!("job-{job} was added twice")),
+            Observation::Started { job, submitted } => {
                 let kept = finished.iter().any(|end| end.job == job && end.submitted == submitted);
                 (!kept)
                     .then(|| format!("job-{job} was started with {submitted} queries, and is not there so"))
             }
-            Told::Progress { job, done } => {
+            Observation::Progress { job, done } => {
                 let before = last.insert(job, done).unwrap_or(0);
                 (done < before).then(|| format!("job-{job} had {before} answers, then {done}"))
             }
@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn lost_jobs_and_answers_are_caught() {
         let end = [finished(Vec::new())];
-        let started = |submitted| Told::Started { job: 1, submitted };
-        let progress = |done| Told::Progress { job: 1, done };
-        let good = [Told::Added(1), started(4), progress(1), progress(1), progress(3)];
-        assert_eq!(check_told(&good, &end), []);
-        assert_eq!(check_told(&[Told::Added(1), Told::Added(1)], &end).len(), 1);
-        assert_eq!(check_told(&[started(5)], &end).len(), 1);
-        assert_eq!(check_told(&[Told::Started { job: 2, submitted: 4 }], &end).len(), 1);
-        assert_eq!(check_told(&[progress(3), progress(2)], &end).len(), 1);
+        let started = |submitted| Observation::Started { job: 1, submitted };
+        let progress = |done| Observation::Progress { job: 1, done };
+        let good = [Observation::Added(1), started(4), progress(1), progress(1), progress(3)];
+        assert_eq!(check_observations(&good, &end), []);
+        assert_eq!(check_observations(&[Observation::Added(1), Observation::Added(1)], &end).len(), 1);
+        assert_eq!(check_observations(&[started(5)], &end).len(), 1);
+        assert_eq!(check_observations(&[Observation::Started { job: 2, submitted: 4 }], &end).len(), 1);
+        assert_eq!(check_observations(&[progress(3), progress(2)], &end).len(), 1);
     }
 }

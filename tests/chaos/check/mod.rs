@@ -1,8 +1,8 @@
-//! The judges: pure functions from what was seen to what is wrong with it. Each has hand-made histories that it must
-//! catch.
+//! The checkers: pure functions from observations to violations. Each is tested with hand-written histories that it must
+//! reject.
 
+pub(crate) mod disks;
 pub(crate) mod jobs;
-pub(crate) mod leftovers;
 pub(crate) mod registers;
 pub(crate) mod terms;
 
@@ -11,7 +11,7 @@ pub(crate) mod terms;
 pub(crate) struct Violation {
     /// Which promise.
     pub(crate) promise: &'static str,
-    /// What was seen.
+    /// The observation that violates it.
     pub(crate) detail: String,
 }
 

@@ -1,18 +1,18 @@
-//! Whether never two members coordinated in one term.
+//! Checks that no two members coordinated in the same term.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 
-/// Somebody coordinated: as it said itself when asked, or as its log says.
+/// A member coordinated in a term, according to its reply or its log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim {
     pub(crate) term: u64,
-    /// Its id: a wiped member that came back is another one.
+    /// The member's id; a wiped member has a new one.
     pub(crate) who: String,
 }
 
-/// Judges all claims of a run.
+/// Checks all claims of a run.
 pub(crate) fn check(claims: &BTreeSet<Claim>) -> Vec<Violation> {
     let mut terms: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
     for Claim { term, who } in claims {
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn one_coordinator_a_term_is_good() {
+    fn one_coordinator_a_term_passes() {
         assert_eq!(check(&claims(&[(1, "m1"), (1, "m1"), (2, "m2"), (3, "m1")])), []);
     }
 

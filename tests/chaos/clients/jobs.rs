@@ -1,4 +1,4 @@
-//! A client that trains a model once, and then runs one job after the other over the same data set.
+//! A client that trains a model once, and then runs one job after another over the same data set.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,8 +16,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
 
-use super::Means;
-use crate::check::jobs::{Finished, Row, Segment, Told};
+use super::ClientContext;
+use crate::check::jobs::{Finished, Observation, Row, Segment};
 use crate::cluster::views;
 use crate::wait::eventually;
 
@@ -30,8 +30,8 @@ const POLL: Duration = Duration::from_millis(400);
 const PAUSE_MAX_MS: u64 = 2_000;
 
 /// Makes the data set, puts it, and has the model trained.
-pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> {
-    let dir = means.scratch.join(DATASET);
+pub(crate) async fn prepare(context: &ClientContext, python: &Path) -> anyhow::Result<()> {
+    let dir = context.scratch.join(DATASET);
     let made = Command::new(python)
         .args(["-m", "idunno_model_server.make_dataset", DATASET])
         .arg(&dir)
@@ -47,7 +47,7 @@ pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> 
         let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
         items.push(PutItem { name: format!("{DATASET}/{name}").parse()?, path });
     }
-    let client = means.client();
+    let client = context.client();
     Files::new(client.clone()).put_files(items, PutOptions::default(), &NoProgress).await?;
     client
         .change(Change::TrainStart {
@@ -64,29 +64,29 @@ pub(crate) async fn prepare(means: &Means, python: &Path) -> anyhow::Result<()> 
 
 /// The client.
 pub(crate) struct Client {
-    means: Means,
+    context: ClientContext,
     cluster: Cluster,
     rng: ChaCha8Rng,
-    told: Vec<Told>,
+    observed: Vec<Observation>,
 }
 
 impl Client {
-    pub(crate) fn new(means: Means) -> Self {
-        let cluster = means.client();
-        let rng = ChaCha8Rng::seed_from_u64(means.seed.wrapping_add(1 << 32));
-        Self { means, cluster, rng, told: Vec::new() }
+    pub(crate) fn new(context: ClientContext) -> Self {
+        let cluster = context.client();
+        let rng = ChaCha8Rng::seed_from_u64(context.seed.wrapping_add(1 << 32));
+        Self { context, cluster, rng, observed: Vec::new() }
     }
 
-    /// One job after the other until told to stop; returns what it was told. An answer that does not come is asked for
-    /// again, as by a person: a job that was added without one is a job too.
-    pub(crate) async fn run(mut self) -> anyhow::Result<Vec<Told>> {
-        while self.means.goes_on() {
+    /// Runs one job after another until stopped; returns the observations. A change without a reply is repeated under a new
+    /// operation id, as a person would, so a job whose reply was lost exists as well.
+    pub(crate) async fn run(mut self) -> anyhow::Result<Vec<Observation>> {
+        while self.context.is_running() {
             if let Err(error) = self.one_job().await {
-                println!("            the job's client goes on: {error:#}");
+                println!("            the job client continues after: {error:#}");
             }
             sleep(Duration::from_millis(self.rng.random_range(0..PAUSE_MAX_MS))).await;
         }
-        Ok(self.told)
+        Ok(self.observed)
     }
 
     /// Runs a job to its end; returns its number.
@@ -102,12 +102,12 @@ impl Client {
             Changed::JobAdded(job) => job,
             other => bail!("{other:?}"),
         };
-        self.told.push(Told::Added(job.0));
+        self.observed.push(Observation::Added(job.0));
         self.start(job).await?;
-        while self.means.goes_on() {
-            // Nobody answers now and then.
+        while self.context.is_running() {
+            // Requests may fail while faults last.
             if let Ok(view) = view(&self.cluster, job).await {
-                self.told.push(Told::Progress { job: job.0, done: view.done });
+                self.observed.push(Observation::Progress { job: job.0, done: view.done });
                 match view.state {
                     JobState::Done | JobState::Cancelled => return Ok(job),
                     JobState::Stopped | JobState::Paused(_) | JobState::Added => self.start(job).await?,
@@ -122,7 +122,7 @@ impl Client {
     async fn start(&mut self, job: JobId) -> anyhow::Result<()> {
         match self.cluster.change(Change::StartJob { job }).await? {
             Changed::JobStarted { submitted } | Changed::StartedBefore { submitted, .. } => {
-                self.told.push(Told::Started { job: job.0, submitted });
+                self.observed.push(Observation::Started { job: job.0, submitted });
             }
             other => bail!("{other:?}"),
         }

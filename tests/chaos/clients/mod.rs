@@ -1,4 +1,4 @@
-//! What people and programs do meanwhile: put, read and delete files, run jobs, ask who coordinates.
+//! The clients of a run: they put, read and delete files, run jobs, and ask which member coordinates.
 
 pub(crate) mod jobs;
 pub(crate) mod registers;
@@ -15,26 +15,26 @@ use idunno_shared::security::Credentials;
 use crate::cluster::views;
 use crate::history::History;
 
-/// What every client is given.
+/// What every client needs.
 #[derive(Clone)]
-pub(crate) struct Means {
+pub(crate) struct ClientContext {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) credentials: Credentials,
     pub(crate) history: History,
     /// For local files.
     pub(crate) scratch: PathBuf,
     pub(crate) seed: u64,
-    /// When it is set, clients finish what they are at.
+    /// Once set, clients finish their current operation and end.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-impl Means {
+impl ClientContext {
     /// A client of the cluster.
     pub(crate) fn client(&self) -> Cluster {
         views::client(&self.credentials, self.addresses.clone())
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 }

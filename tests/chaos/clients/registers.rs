@@ -1,4 +1,4 @@
-//! Clients that put, read and delete a few files at the same time, each operation on the record.
+//! Clients that put, read and delete a few files concurrently and record each operation.
 //!
 //! The files change every [`EPOCH`], so that no file's history grows too long to be judged; those of earlier epochs are
 //! still read now and then.
@@ -18,13 +18,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{sleep, timeout};
 
-use super::Means;
+use super::ClientContext;
 use crate::history::{Call, Reply};
 
 /// Clients at the same time.
 pub(crate) const CLIENTS: u64 = 6;
-/// Of these, clients that change nothing: who puts soon leaves a coordinator that was cut off, for it takes no changes;
-/// these stay, and must not be told what is not so any more.
+/// Clients that only read. A client that puts soon leaves a coordinator that was cut off, because it accepts no changes;
+/// a reader stays, and must not be given stale answers.
 const READERS: u64 = 2;
 /// The last one is hasty: it gives up so early that many of its changes are under way or done all the same.
 const HASTE_MS: std::ops::Range<u64> = 5..500;
@@ -44,7 +44,7 @@ const VERSIONS: u32 = 5;
 /// One client with connections of its own.
 pub(crate) struct Client {
     name: String,
-    means: Means,
+    context: ClientContext,
     files: Files,
     rng: ChaCha8Rng,
     only_reads: bool,
@@ -53,19 +53,19 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(means: Means, number: u64) -> Self {
-        let cluster = means.client().with_deadline(DEADLINE);
+    pub(crate) fn new(context: ClientContext, number: u64) -> Self {
+        let cluster = context.client().with_deadline(DEADLINE);
         let files = Files::new(cluster).patience(DEADLINE);
         // Each client has choices of its own, all of them from the run's seed.
-        let rng = ChaCha8Rng::seed_from_u64(means.seed.wrapping_mul(1_000).wrapping_add(number));
+        let rng = ChaCha8Rng::seed_from_u64(context.seed.wrapping_mul(1_000).wrapping_add(number));
         let (only_reads, is_hasty) = (number < READERS, number + 1 == CLIENTS);
-        Self { name: format!("c{number}"), means, files, rng, only_reads, is_hasty, puts: 0 }
+        Self { name: format!("c{number}"), context, files, rng, only_reads, is_hasty, puts: 0 }
     }
 
-    /// One operation after the other until told to stop.
+    /// Runs one operation after another until stopped.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        while self.means.goes_on() {
-            let epoch = self.means.history.now() / u64::try_from(EPOCH.as_micros())?;
+        while self.context.is_running() {
+            let epoch = self.context.history.now() / u64::try_from(EPOCH.as_micros())?;
             let name = format!("r{epoch}/{}", self.rng.random_range(0..FILES));
             let first = if self.only_reads { READS } else { 0 };
             match self.rng.random_range(first..100) {
@@ -118,7 +118,7 @@ impl Client {
         let (path, patience) = (self.local("put"), self.patience());
         fs::write(&path, bytes)?;
         let items = vec![PutItem { name: name.parse()?, path }];
-        let number = self.means.history.begin(&self.name, name, Call::Put(Digest::of(bytes)));
+        let number = self.context.history.begin(&self.name, name, Call::Put(Digest::of(bytes)));
         let put = self.files.put_files(items, PutOptions::default(), &NoProgress);
         let outcome = match timeout(patience, put).await {
             Ok(Ok(report)) => match report.versions[..] {
@@ -130,13 +130,13 @@ impl Client {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(given_up()),
         };
-        self.means.history.end(number, outcome);
+        self.context.history.end(number, outcome);
         Ok(())
     }
 
     async fn read(&mut self, name: &str, call: Call) -> anyhow::Result<()> {
         let (file, target, patience) = (name.parse()?, self.local("got"), self.patience());
-        let number = self.means.history.begin(&self.name, name, call);
+        let number = self.context.history.begin(&self.name, name, call);
         let read = async {
             match call {
                 Call::Versions => kept(self.files.cluster(), file).await,
@@ -144,20 +144,20 @@ impl Client {
             }
         };
         let outcome = timeout(patience, read).await.unwrap_or_else(|_| Err(given_up()));
-        self.means.history.end(number, outcome);
+        self.context.history.end(number, outcome);
         Ok(())
     }
 
     async fn delete(&mut self, name: &str) -> anyhow::Result<()> {
         let (change, patience) = (Change::Delete { name: name.parse()? }, self.patience());
-        let number = self.means.history.begin(&self.name, name, Call::Delete);
+        let number = self.context.history.begin(&self.name, name, Call::Delete);
         let outcome = match timeout(patience, self.files.cluster().change(change)).await {
             Ok(Ok(Changed::Deleted { versions })) => Ok(Reply::Deleted { versions }),
             Ok(Err(error)) => absent_or_unknown(error),
             Ok(other) => Err(format!("{other:?}")),
             Err(_) => Err(given_up()),
         };
-        self.means.history.end(number, outcome);
+        self.context.history.end(number, outcome);
         Ok(())
     }
 
@@ -165,7 +165,7 @@ impl Client {
     async fn list(&mut self, epoch: u64) -> anyhow::Result<()> {
         let patience = self.patience();
         let names: Vec<String> = (0..FILES).map(|file| format!("r{epoch}/{file}")).collect();
-        let begin = |name: &String| self.means.history.begin(&self.name, name, Call::Get);
+        let begin = |name: &String| self.context.history.begin(&self.name, name, Call::Get);
         let numbers: Vec<usize> = names.iter().map(begin).collect();
         let request = ControlRequest::List { prefix: format!("r{epoch}/"), after: None, limit: 2 * FILES };
         let answer = match timeout(patience, self.files.cluster().control(request)).await {
@@ -179,7 +179,7 @@ impl Client {
         };
         for (name, number) in names.iter().zip(numbers) {
             let outcome = answer.clone().map(|mut rows| rows.remove(name).unwrap_or(Reply::Absent));
-            self.means.history.end(number, outcome);
+            self.context.history.end(number, outcome);
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Client {
     }
 
     fn local(&self, what: &str) -> PathBuf {
-        self.means.scratch.join(format!("{}-{what}", self.name))
+        self.context.scratch.join(format!("{}-{what}", self.name))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One daemon as a process: started, signalled, killed, started again with the same address.
+//! A daemon process that can be started, signalled, killed, and restarted at the same address.
 
 use std::fs::{self, OpenOptions};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -11,53 +11,53 @@ use idunno_shared::ids::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::ground::links::Endpoint;
-use crate::ground::network::command_within;
+use crate::sandbox::links::Endpoint;
+use crate::sandbox::network::command_within;
 use crate::wait::eventually;
 
 const PORT: u16 = 7401;
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a daemon tells in `runtime.json`.
+/// The contents of `runtime.json` as far as they are used here.
 #[derive(Deserialize)]
 struct Runtime {
     pid: u32,
     node: Option<String>,
 }
 
-/// A daemon and all that is needed to start it again.
+/// A daemon, and everything needed to restart it.
 pub(crate) struct Daemon {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) data_dir: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
-    /// Whose network it runs in; `None` for the driver's own.
+    /// The network namespace it runs in; `None` for the driver's.
     within: Option<Endpoint>,
     stderr: PathBuf,
     child: Option<Child>,
 }
 
-/// How a daemon is started.
-pub(crate) struct Recipe<'a> {
+/// How to start a daemon.
+pub(crate) struct DaemonSpec<'a> {
     pub(crate) name: &'a str,
     pub(crate) program: &'a Path,
     pub(crate) arguments: Vec<String>,
     pub(crate) endpoint: Endpoint,
-    /// Whether each daemon has a network of its own.
+    /// Whether each daemon has its own network namespace.
     pub(crate) has_network: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) stderr: PathBuf,
 }
 
 impl Daemon {
-    /// Not started yet, its address chosen.
-    pub(crate) fn new(recipe: Recipe<'_>) -> anyhow::Result<Self> {
-        let Recipe { name, program, arguments, endpoint, has_network, data_dir, stderr } = recipe;
+    /// Chooses the address; does not start the process.
+    pub(crate) fn new(spec: DaemonSpec<'_>) -> anyhow::Result<Self> {
+        let DaemonSpec { name, program, arguments, endpoint, has_network, data_dir, stderr } = spec;
         let address = if has_network {
             SocketAddr::new(IpAddr::V4(endpoint.address()), PORT)
         } else {
-            // Free a moment ago, which is good enough: nobody else is given it as long as others are free.
+            // The port is free now. The system hands it out again only after all other ports.
             TcpListener::bind("127.0.0.1:0")?.local_addr()?
         };
         let (name, program) = (name.to_owned(), program.to_owned());
@@ -85,7 +85,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits until it listens; returns its id, which an introducer has none of.
+    /// Waits until it listens; returns the member's id, or `None` for the introducer.
     pub(crate) async fn listening(&mut self) -> anyhow::Result<Option<NodeId>> {
         let name = self.name.clone();
         let started = eventually(START_LIMIT, async || match (self.runtime(), self.exit_status()?) {
@@ -95,8 +95,8 @@ impl Daemon {
         });
         let node = match started.await {
             Ok(Ok(node)) => node,
-            Ok(Err(status)) => bail!("{name} ended at once ({status}): {}", self.last_words()),
-            Err(missing) => bail!("{name} did not start: {missing}: {}", self.last_words()),
+            Ok(Err(status)) => bail!("{name} ended at once ({status}): {}", self.last_error_line()),
+            Err(missing) => bail!("{name} did not start: {missing}: {}", self.last_error_line()),
         };
         node.map(|node| Ok(NodeId(u64::from_str_radix(&node, 16)?))).transpose()
     }
@@ -108,7 +108,7 @@ impl Daemon {
         (Some(runtime.pid) == self.child.as_ref().map(Child::id)).then_some(runtime)
     }
 
-    /// How a process that was not taken down has ended, if it has.
+    /// The exit status, if the process has ended by itself.
     pub(crate) fn exit_status(&mut self) -> Result<Option<ExitStatus>, String> {
         let Some(child) = self.child.as_mut() else { return Ok(None) };
         child.try_wait().map_err(|error| error.to_string())
@@ -138,7 +138,7 @@ impl Daemon {
         self.child.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?))
     }
 
-    /// Waits for the end of a process that was killed, or has ended.
+    /// Kills the process if it still runs, and waits for its end.
     pub(crate) fn reap(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
             // It may have ended by itself.
@@ -149,26 +149,26 @@ impl Daemon {
     }
 
     /// The last line that it wrote to standard error.
-    pub(crate) fn last_words(&self) -> String {
+    pub(crate) fn last_error_line(&self) -> String {
         let text = fs::read(&self.stderr).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().last().unwrap_or("no word").to_owned()
+        String::from_utf8_lossy(&text).lines().last().unwrap_or("no error output").to_owned()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // Nothing can be done about a failure here.
         let _ = self.reap();
     }
 }
 
-/// The processes whose parent this is.
+/// The child processes of `parent`.
 fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     let wanted = parent.as_raw_nonzero().to_string();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may end between the listing and the look at it.
+        // A process may end after it was listed.
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         let is_child = |line: &str| line.strip_prefix("PPid:").is_some_and(|pid| pid.trim() == wanted);
         if status.lines().any(is_child) {

@@ -1,4 +1,4 @@
-//! What a member's log tells: which terms it coordinated, and whether a task panicked.
+//! What is read from a member's log: the terms in which it coordinated, and panics.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ mod tests {
 
     const LOG: &str = "\
 2026-01-01T00:00:00.000001Z  INFO idunnod::coordinator: this member coordinates term=3
-2026-01-01T00:00:01.000001Z  INFO idunnod::coordinator: the office is closed term=3
+2026-01-01T00:00:01.000001Z  INFO idunnod::coordinator: the term is closed term=3
 2026-01-01T00:00:02.000001Z ERROR idunnod::telemetry: a task panicked panic=index out of bounds
 2026-01-01T00:00:03.000001Z  INFO idunnod::coordinator: this member coordinates term=17
 ";

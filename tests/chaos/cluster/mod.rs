@@ -1,4 +1,4 @@
-//! The cluster under test: its processes, their disks and links, and what is done to them.
+//! The cluster under test: its processes, their disks and links, and the faults injected into them.
 
 pub(crate) mod daemon;
 pub(crate) mod logs;
@@ -16,14 +16,14 @@ use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, private_file};
 use rustix::process::Signal;
 
-use self::daemon::{Daemon, Recipe};
+use self::daemon::{Daemon, DaemonSpec};
 use crate::check::Violation;
 use crate::check::terms::Claim;
-use crate::ground::disk::Disk;
-use crate::ground::links::{Broken, Endpoint};
-use crate::ground::network::Network;
+use crate::sandbox::disk::Disk;
+use crate::sandbox::links::{Broken, Endpoint};
+use crate::sandbox::network::Network;
 
-/// What a cluster is made of.
+/// What a cluster is built from.
 pub(crate) struct Parts {
     pub(crate) members: usize,
     pub(crate) idunnod: PathBuf,
@@ -32,17 +32,17 @@ pub(crate) struct Parts {
     pub(crate) dir: PathBuf,
 }
 
-/// A member that is given room again may be about to end: its worker drains, and it says good-bye first.
+/// How long a member may take to end after its disk was freed: it drains its worker and leaves the cluster first.
 const ENDING_LIMIT: Duration = Duration::from_secs(40);
 
-/// Whether a member has an excuse for ending.
+/// The state of a member's disk, which decides whether the member may end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
-    Nothing,
-    /// Its disk is full.
-    Room,
-    /// Its disk was full until then.
-    Recent(Instant),
+enum DiskState {
+    Normal,
+    /// The disk is full: the member may end.
+    Full,
+    /// The disk was full until then: the member may still end.
+    FreedAt(Instant),
 }
 
 /// One member.
@@ -50,7 +50,7 @@ pub(crate) struct Member {
     pub(crate) daemon: Daemon,
     /// Of its own, where file systems can be mounted.
     disk: Option<Disk>,
-    want: Want,
+    disk_state: DiskState,
     /// Counted from 1; a wiped member begins another.
     life: u32,
     pub(crate) node: Option<NodeId>,
@@ -74,10 +74,10 @@ pub(crate) struct World {
     /// What its clients prove themselves with.
     pub(crate) credentials: Credentials,
     dir: PathBuf,
-    /// What logs of this run said, also of those that were wiped since.
+    /// Claims from logs, including the logs of members that were wiped since.
     pub(crate) claims: BTreeSet<Claim>,
-    /// What members did by themselves that they must not do.
-    pub(crate) offences: Vec<Violation>,
+    /// Violations found in processes and logs.
+    pub(crate) violations_seen: Vec<Violation>,
 }
 
 impl World {
@@ -91,9 +91,9 @@ impl World {
         for index in 0..parts.members {
             members.push(member(parts, index, introducer.address, network.is_some())?);
         }
-        let (claims, offences) = (BTreeSet::new(), Vec::new());
+        let (claims, violations_seen) = (BTreeSet::new(), Vec::new());
         let dir = parts.dir.clone();
-        let mut world = Self { members, introducer, network, credentials, dir, claims, offences };
+        let mut world = Self { members, introducer, network, credentials, dir, claims, violations_seen };
         world.start_introducer().await?;
         let all: Vec<usize> = (0..world.members.len()).collect();
         world.start_members(&all).await?;
@@ -155,18 +155,18 @@ impl World {
     pub(crate) fn fill_disks(&mut self, members: &[usize]) -> anyhow::Result<()> {
         for &index in members {
             let member = &mut self.members[index];
-            member.want = Want::Room;
+            member.disk_state = DiskState::Full;
             member.disk.as_ref().map_or(Ok(()), Disk::fill)?;
         }
         Ok(())
     }
 
-    /// Gives the room back.
+    /// Frees the disks again.
     pub(crate) fn relieve_disks(&mut self, members: &[usize]) -> anyhow::Result<()> {
         for &index in members {
             let member = &mut self.members[index];
             member.disk.as_ref().map_or(Ok(()), Disk::relieve)?;
-            member.want = Want::Recent(Instant::now());
+            member.disk_state = DiskState::FreedAt(Instant::now());
         }
         Ok(())
     }
@@ -192,13 +192,13 @@ impl World {
         self.note_ends();
         let mut ended = Vec::new();
         for (index, member) in self.members.iter_mut().enumerate() {
-            if matches!(member.want, Want::Recent(_))
+            if matches!(member.disk_state, DiskState::FreedAt(_))
                 && let Ok(Some(status)) = member.daemon.exit_status()
             {
                 println!(
                     "            {} wanted room ({status}): {}",
                     member.who(),
-                    member.daemon.last_words()
+                    member.daemon.last_error_line()
                 );
                 member.daemon.reap()?;
                 ended.push(index);
@@ -210,21 +210,22 @@ impl World {
     /// Notes processes that ended without an excuse; they are not started again.
     pub(crate) fn note_ends(&mut self) {
         for member in &mut self.members {
-            if matches!(member.want, Want::Recent(since) if since.elapsed() > ENDING_LIMIT) {
-                member.want = Want::Nothing;
+            if matches!(member.disk_state, DiskState::FreedAt(since) if since.elapsed() > ENDING_LIMIT) {
+                member.disk_state = DiskState::Normal;
             }
-            if member.want == Want::Nothing
+            if member.disk_state == DiskState::Normal
                 && let Ok(Some(status)) = member.daemon.exit_status()
             {
-                let detail = format!("{} ended ({status}): {}", member.who(), member.daemon.last_words());
+                let detail =
+                    format!("{} ended ({status}): {}", member.who(), member.daemon.last_error_line());
                 // Reaped, so that it is noted once.
                 let _ = member.daemon.reap();
-                self.offences.push(Violation::new("no member ends by itself", detail));
+                self.violations_seen.push(Violation::new("no member ends by itself", detail));
             }
         }
     }
 
-    /// Reads all logs for claims and offences.
+    /// Reads all logs for claims and violations_seen.
     pub(crate) fn harvest_all(&mut self) {
         (0..self.members.len()).for_each(|index| self.harvest(index));
     }
@@ -237,7 +238,7 @@ impl World {
         }
         let panics = logs::panics(&text).map(|line| format!("{who}: {line}"));
         for detail in panics {
-            self.offences.push(Violation::new("no task panics", detail));
+            self.violations_seen.push(Violation::new("no task panics", detail));
         }
     }
 
@@ -255,7 +256,7 @@ fn secret(parts: &Parts) -> PathBuf {
 }
 
 fn introducer(parts: &Parts, has_network: bool) -> anyhow::Result<Daemon> {
-    Daemon::new(Recipe {
+    Daemon::new(DaemonSpec {
         name: "introducer",
         program: &parts.idunnod,
         arguments: vec![
@@ -289,7 +290,7 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
         "--secret",
         &secret,
     ];
-    let daemon = Daemon::new(Recipe {
+    let daemon = Daemon::new(DaemonSpec {
         name: &name,
         program: &parts.idunnod,
         arguments: arguments.map(String::from).to_vec(),
@@ -298,7 +299,7 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
         data_dir: root.join("data"),
         stderr: parts.dir.join(format!("{name}.stderr")),
     })?;
-    Ok(Member { daemon, disk, want: Want::Nothing, life: 1, node: None })
+    Ok(Member { daemon, disk, disk_state: DiskState::Normal, life: 1, node: None })
 }
 
 /// Copies a directory with all that is in it.

@@ -1,4 +1,4 @@
-//! What the cluster shows of itself when it is asked, and what its disks hold.
+//! The cluster's own view of itself, and the contents of its disks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ use idunno_shared::wire::control::{
 };
 
 use super::World;
-use crate::check::leftovers::{Disk, Recorded};
+use crate::check::disks::{Disk, Recorded};
 
 /// How long the driver asks before it says that nobody answered.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ impl World {
             other => return Err(format!("{other:?}")),
         };
         let found = self.members.iter().position(|member| member.node == node);
-        found.ok_or_else(|| String::from("a stranger coordinates"))
+        found.ok_or_else(|| String::from("an unknown member coordinates"))
     }
 
     /// Everything a console shows, once.
@@ -115,7 +115,7 @@ impl World {
     fn note(&self, placed: &PlacedBlob, holders: &mut BTreeMap<Digest, BTreeSet<String>>) {
         let name = |node: NodeId| {
             let member = self.members.iter().find(|member| member.node == Some(node));
-            member.map_or_else(|| format!("a stranger, {node}"), |member| member.daemon.name.clone())
+            member.map_or_else(|| format!("unknown member {node}"), |member| member.daemon.name.clone())
         };
         let names = placed.holders.iter().map(|holder| name(holder.node));
         holders.insert(placed.blob.digest, names.collect());

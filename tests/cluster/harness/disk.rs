@@ -1,4 +1,4 @@
-//! Disks that lose what was not flushed when the power fails.
+//! Disks that lose unflushed data in a simulated power cut.
 //!
 //! Each is an ext4 of its own in a loop device. While [`NoWriteBack`] lives the kernel writes nothing back by itself, so
 //! that only flushes reach the image. The image as it is right after the processes were killed is what a power cut would
@@ -83,7 +83,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a test that failed may have left somebody in it.
+        // Lazily: a failed test may have left a process that uses it.
         let _ = Command::new("umount").arg("-l").arg(&self.mounted_at).output();
     }
 }

@@ -36,7 +36,7 @@ pub(crate) use self::jobs::{ResultRow, dataset, put_dataset, put_text};
 pub(crate) use self::model_server::SlowServer;
 pub(crate) use self::process::{Daemon, idunnod, python, run_to_end};
 
-/// Long enough for anything that should happen at once, on a busy machine.
+/// Limit for anything that should happen at once, generous for a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// A URL at which nothing answers.
 const NO_MODEL_SERVER: &str = "http://127.0.0.1:9";
@@ -44,7 +44,7 @@ const SECRET: &str = "secret.pem";
 
 static GATE: RwLock<()> = RwLock::const_new(());
 
-/// Held by a test that loads the machine or measures: it runs alone.
+/// Held by a test that loads the machine or measures time, so that it runs alone.
 pub(crate) async fn heavy() -> RwLockWriteGuard<'static, ()> {
     GATE.write().await
 }
@@ -58,7 +58,7 @@ pub(crate) async fn light() -> RwLockReadGuard<'static, ()> {
 pub(crate) struct LocalCluster {
     pub(crate) introducer: Daemon,
     pub(crate) members: Vec<Daemon>,
-    /// What its clients prove themselves with.
+    /// Credentials of the test's clients.
     pub(crate) credentials: Credentials,
     /// What is mounted at data directories.
     pub(crate) disks: Vec<disk::Disk>,
@@ -177,7 +177,7 @@ impl LocalCluster {
         self.path().join(SECRET)
     }
 
-    /// What a client opens connections with.
+    /// The connector of the test's clients.
     pub(crate) fn door(&self) -> TcpConnector {
         TcpConnector::new(self.credentials.clone())
     }
@@ -214,7 +214,7 @@ impl LocalCluster {
         (0..self.members.len()).find(|&index| self.node(index) == node).unwrap()
     }
 
-    /// Those whose process was started and not taken down since.
+    /// Indices of members whose process was started and not stopped by the test.
     pub(crate) fn up(&self) -> Vec<usize> {
         (0..self.members.len()).filter(|&index| self.members[index].is_started()).collect()
     }
@@ -273,9 +273,9 @@ impl LocalCluster {
         .await;
     }
 
-    /// The coordinator among the members that are up, and its term, as itself says.
+    /// The coordinator and its term, according to the coordinator itself.
     pub(crate) async fn coordinator(&self) -> (usize, u64) {
-        self.eventually("somebody coordinates", SOON, async || {
+        self.eventually("a member coordinates", SOON, async || {
             let client = self.client().with_deadline(Duration::from_secs(2));
             match client.control(ControlRequest::Coordinator).await {
                 Ok(ControlReply::Coordinator { coordinator, term }) => {
@@ -287,7 +287,7 @@ impl LocalCluster {
         .await
     }
 
-    /// Those who say of themselves, right now, that they coordinate.
+    /// The members that claim to coordinate at this moment, with their terms.
     pub(crate) async fn who_coordinates(&self, among: &[usize]) -> Vec<(usize, u64)> {
         let mut found = Vec::new();
         for &index in among {
@@ -349,14 +349,14 @@ impl LocalCluster {
 
 impl Drop for LocalCluster {
     fn drop(&mut self) {
-        // All at once, and only then waited for: one that is within a flush of a busy disk ends behind it.
+        // Kill all before waiting: a process that flushes to a busy disk ends only after the flush.
         self.members.iter().for_each(Daemon::kill);
         self.members.iter_mut().for_each(Daemon::reap);
         self.introducer.reap();
         self.disks.clear();
         if std::thread::panicking() {
             let dir = self.dir.take().unwrap().keep();
-            eprintln!("the cluster's data and logs stay in {0} ({0}/m1/logs, ...)", dir.display());
+            eprintln!("the cluster's data and logs are kept in {0} ({0}/m1/logs, ...)", dir.display());
         }
     }
 }
@@ -379,7 +379,7 @@ pub(crate) fn content(number: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Files of a test, by their names in the store: what must come back.
+/// Files of a test by their names in the store, with the content that must be read back.
 #[derive(Clone, Default)]
 pub(crate) struct Expected(pub(crate) BTreeMap<String, Vec<u8>>);
 

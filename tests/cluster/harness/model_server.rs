@@ -1,6 +1,5 @@
-//! A model server without extensions, in the test's own process: it takes its time, and answers an input with its
-//! length. A call with an input that begins with "break" fails. Ten members share it, and cost the machine no more than
-//! their daemons.
+//! A slow model server without extensions, inside the test process. It answers an input with the input's length; a call with
+//! an input that begins with "break" fails. All members share it, so that they cost no more than their daemons.
 
 use std::net::SocketAddr;
 use std::time::Duration;

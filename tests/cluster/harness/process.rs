@@ -1,4 +1,4 @@
-//! One daemon as a process: started, stopped, frozen, killed, started again with the same data and the same address.
+//! A daemon process that can be started, stopped, frozen, killed, and restarted with the same data at the same address.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(10);
 const START_LIMIT: Duration = Duration::from_secs(20);
 const LOG_LINES: usize = 25;
 
-/// What a daemon tells in `runtime.json`.
+/// The contents of `runtime.json`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Runtime {
     pub(crate) pid: u32,
@@ -42,12 +42,12 @@ pub(crate) fn python() -> PathBuf {
     python
 }
 
-/// A daemon and all that is needed to start it again.
+/// A daemon, and everything needed to restart it.
 pub(crate) struct Daemon {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
     arguments: Vec<String>,
-    /// `POINT:N` of the daemon's `crash` module, for the next start.
+    /// `POINT:N` for `IDUNNO_CRASH_AT`, from the next start on.
     pub(crate) crash_at: Option<String>,
     /// Known since the first start, and kept.
     pub(crate) address: Option<SocketAddr>,
@@ -234,9 +234,9 @@ impl Daemon {
     pub(crate) fn log_tail(&self) -> String {
         let mut logs = self.log_files();
         let condition = match (self.exit_status(), self.is_started()) {
-            (Some(status), _) => format!("ended by itself or by a stranger: {status}"),
+            (Some(status), _) => format!("ended, not stopped by the test: {status}"),
             (None, true) => String::from("runs"),
-            (None, false) => String::from("taken down by the test"),
+            (None, false) => String::from("stopped by the test"),
         };
         let mut text = format!("--- {}: {condition}\n", self.name);
         for path in logs.pop().into_iter().chain([self.stderr_path()]) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use idunno_core::election::{Ring, RingConfig, RingCounters, RingEffect, RingEvent, RingView};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::election::{Candidate, ElectionId, LogPosition, RingBody, RingMessage};
+use idunno_shared::wire::consensus::{Candidate, ElectionId, LogPosition, RingBody, RingMessage};
 use rand::RngExt;
 
 use crate::network::{Network, Quality, Trace};

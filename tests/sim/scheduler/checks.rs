@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use idunno_core::scheduler::{ReportReply, Scheduler};
+use idunno_core::scheduler::{ReplyPlan, Scheduler};
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
@@ -14,7 +14,7 @@ use super::world::World;
 
 impl World {
     /// Grants answer a report that wants them, from a worker that can run them, and cover open queries.
-    pub(crate) fn check_grants(&self, node: NodeId, report: &WorkerReport, reply: &ReportReply) {
+    pub(crate) fn check_grants(&self, node: NodeId, report: &WorkerReport, reply: &ReplyPlan) {
         assert!(reply.grants.len() <= usize::from(report.wanted), "more grants than the report wants");
         for lease in &reply.grants {
             let job = &self.log.jobs[&lease.job];

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
-use idunno_core::scheduler::{CompletedBatch, ReportReply};
+use idunno_core::scheduler::{CompletedBatch, ReplyPlan};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::jobs::{
@@ -118,7 +118,7 @@ impl SimWorker {
             server: if self.server_down { ServerState::Down("crashed".into()) } else { ServerState::Ready },
             models: ready.chain(training).collect(),
             leases: leases.iter().map(|(lease, _)| *lease).collect(),
-            ran: u16::try_from(ran).unwrap_or(u16::MAX),
+            awaiting_commit: u16::try_from(ran).unwrap_or(u16::MAX),
             wanted: self.wanted(),
             wait_ms: 1_500,
             draining: self.draining,
@@ -194,7 +194,7 @@ impl World {
         self.send(Message::Report(report));
     }
 
-    fn apply_reply(&mut self, node: NodeId, term: Term, reply: ReportReply, number: u64) {
+    fn apply_reply(&mut self, node: NodeId, term: Term, reply: ReplyPlan, number: u64) {
         let worker = self.worker(node);
         if term < worker.term {
             return;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{
-    Committed, CompletedBatch, ReportReply, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
+    Committed, CompletedBatch, ReplyPlan, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
     SchedulerStatistics,
 };
 use idunno_core::time::Instant;
@@ -32,7 +32,7 @@ pub(crate) enum Message {
 /// An event at a worker. Lost when the worker restarts, delayed while it is frozen.
 #[derive(Clone)]
 pub(crate) enum WorkerEvent {
-    Reply { term: Term, reply: ReportReply, number: u64 },
+    Reply { term: Term, reply: ReplyPlan, number: u64 },
     Acknowledged(Lease),
     RunEnds(Lease),
     CommitAgain(Lease),
@@ -249,7 +249,7 @@ impl World {
                 let node = report.worker;
                 if let Some(older) = self.unanswered.insert(node, report.clone()) {
                     let (term, number) = (self.term, older.number);
-                    let reply = WorkerEvent::Reply { term, reply: ReportReply::default(), number };
+                    let reply = WorkerEvent::Reply { term, reply: ReplyPlan::default(), number };
                     self.send_to_worker(node, reply);
                 }
                 self.handle(SchedulerEvent::Report(Arc::new(report)));
@@ -331,7 +331,7 @@ impl World {
         }
     }
 
-    fn send_reply(&mut self, node: NodeId, mut reply: ReportReply) {
+    fn send_reply(&mut self, node: NodeId, mut reply: ReplyPlan) {
         let Some(report) = self.unanswered.remove(&node) else {
             assert!(reply.grants.is_empty(), "a grant without an unanswered report");
             return;

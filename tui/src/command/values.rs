@@ -7,7 +7,7 @@ use std::str::FromStr;
 use idunno_shared::ids::{JobId, JobIdError};
 use idunno_shared::names::{JobName, MemberName, NameError, ParameterName};
 use idunno_shared::security::Role;
-use idunno_shared::security::secret::Step;
+use idunno_shared::security::secret::KeyRotation;
 use idunno_shared::wire::control::LogLevel;
 use idunno_shared::wire::jobs::Policy;
 use thiserror::Error;
@@ -114,7 +114,7 @@ pub enum RotationStep {
     Drop,
 }
 
-impl From<RotationStep> for Step {
+impl From<RotationStep> for KeyRotation {
     fn from(step: RotationStep) -> Self {
         match step {
             RotationStep::Add => Self::Add,

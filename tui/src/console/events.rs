@@ -52,7 +52,7 @@ impl Events {
         self.jobs(old, new);
         self.models(old, new);
         self.store(old, new);
-        for sharing in new.sharings.iter().filter(|sharing| !old.sharings.contains(sharing)) {
+        for sharing in new.rebalances.iter().filter(|sharing| !old.rebalances.contains(sharing)) {
             self.record(sharing.at_ms, Tone::Plain, "sharing", sharing.text.clone());
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use idunno_shared::client::cluster::Cluster;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, LogPlace};
+use idunno_shared::wire::control::{ControlReply, ControlRequest, LogCursor};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -82,15 +82,15 @@ fn log_dirs(log_dir: Option<&Path>, local_dir: &Path) -> Vec<(String, PathBuf)> 
 
 /// How far a member's log has been read.
 #[derive(Default)]
-struct LogCursor {
-    after: Option<LogPlace>,
+struct ReadCursor {
+    after: Option<LogCursor>,
     lines: Lines,
 }
 
 /// A member's new lines, and the cursor behind them.
 struct LogBatch {
     source: String,
-    cursor: LogCursor,
+    cursor: ReadCursor,
     texts: Vec<String>,
 }
 
@@ -100,7 +100,7 @@ async fn poll_members(
     mut sources: watch::Receiver<Vec<LogSource>>,
     lines: Sender<Vec<LogLine>>,
 ) {
-    let mut cursors: BTreeMap<String, LogCursor> = BTreeMap::new();
+    let mut cursors: BTreeMap<String, ReadCursor> = BTreeMap::new();
     loop {
         let members = sources.borrow_and_update().clone();
         if members.is_empty() {
@@ -133,7 +133,7 @@ async fn poll_members(
 }
 
 /// A member that does not answer yields no lines and keeps its cursor.
-async fn read_batch(cluster: &Cluster, member: &LogSource, mut cursor: LogCursor) -> LogBatch {
+async fn read_batch(cluster: &Cluster, member: &LogSource, mut cursor: ReadCursor) -> LogBatch {
     let request = ControlRequest::Log { after: cursor.after.clone() };
     let mut texts = Vec::new();
     if let Ok(ControlReply::Log(page)) = cluster.ask_member(member.address, request).await {

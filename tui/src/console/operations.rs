@@ -157,7 +157,8 @@ fn bind_job(state: &State, job: &mut JobRef, scope: Scope) -> Result<Option<Stri
 
 /// Binds the named member, or the session's default member.
 fn bind_member(state: &State, to: &mut OneMember) -> Result<String, BindError> {
-    let member = to.member.take().or_else(|| state.default_member.clone()).ok_or(BindError::MemberNotNamed)?;
+    let member =
+        to.member.take().or_else(|| state.default_member.clone()).ok_or(BindError::MemberNotNamed)?;
     let mut members = state.view.iter().flat_map(|view| &view.members);
     let found = members.find(|view| match &member {
         MemberRef::Address(address) => view.address == *address,

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use super::state::Page;
-use crate::command::registry::{Danger, CommandInfo, entries};
+use crate::command::registry::{CommandInfo, Danger, entries};
 
 /// What the console does by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

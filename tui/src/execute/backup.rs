@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use idunno_shared::backup::{self, About, BackupError};
+use idunno_shared::backup::{self, BackupError, BackupInfo};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
@@ -36,7 +36,7 @@ pub async fn show(path: PathBuf) -> Result<Answer, Failure> {
     spawn_blocking(read).await.unwrap_or_else(|error| Err(Failure::error(error.to_string())))
 }
 
-fn answer(path: &Path, about: &About) -> Answer {
+fn answer(path: &Path, about: &BackupInfo) -> Answer {
     let founder = about.founder.map(|founder| founder.to_string());
     let lines = format!(
         "{}: whole\ncluster  founded by {}, IDunno {}\nmade     {} UTC\nup to    (term, index) = ({}, {})\n\

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use idunno_shared::security::secret::{Secret, Step};
+use idunno_shared::security::secret::{KeyRotation, Secret};
 use idunno_shared::security::subject::SubjectName;
 use idunno_shared::security::{Role, SecurityError, private_file};
 use serde_json::json;
@@ -27,7 +27,7 @@ pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
             SecurityError::Read { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
                 Exit::NotFound
             }
-            SecurityError::Mint(_) | SecurityError::Tls(_) | SecurityError::Write { .. } => Exit::Error,
+            SecurityError::Issue(_) | SecurityError::Tls(_) | SecurityError::Write { .. } => Exit::Error,
             _ => Exit::Refused,
         };
         Failure::new(exit, error.to_string())
@@ -69,19 +69,21 @@ fn issue(
     ))
 }
 
-fn rotate(step: Step, path: &Path) -> Result<Answer, SecurityError> {
+fn rotate(step: KeyRotation, path: &Path) -> Result<Answer, SecurityError> {
     let mut secret = Secret::load(path)?;
     secret.rotate(step)?;
     private_file::replace(path, &secret.render())?;
     let keys = secret.fingerprints();
     let next = match step {
-        Step::Add => {
+        KeyRotation::Add => {
             "It is trusted and does not sign yet. Copy the file to all machines, make people new identities, then: rotate sign."
         }
-        Step::Sign => {
+        KeyRotation::Sign => {
             "It signs, and the old one is trusted still. Copy the file to all machines, then: rotate drop."
         }
-        Step::Drop => "The old one is gone. Copy the file to all machines: what it signed counts no more.",
+        KeyRotation::Drop => {
+            "The old one is gone. Copy the file to all machines: what it signed counts no more."
+        }
     };
     let text = format!("{} has the keys {}.\n{next}", path.display(), keys.join(" (signs), "));
     Ok(Answer::new(json!({"file": path, "keys": keys}), text))

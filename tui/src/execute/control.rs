@@ -47,7 +47,7 @@ pub async fn delete(session: &Session, job: &JobRef, yes: bool) -> Result<Answer
 pub async fn history(session: &Session) -> Result<Answer, Failure> {
     let mut views: Vec<JobView> = job_views(session, None).await?;
     views.retain(|view| view.state.is_over());
-    views.sort_by_key(|view| std::cmp::Reverse((view.about.finished_ms, view.id)));
+    views.sort_by_key(|view| std::cmp::Reverse((view.details.finished_ms, view.id)));
     if views.is_empty() {
         return Ok(Answer::new(json!([]), "no job is over yet"));
     }
@@ -55,14 +55,14 @@ pub async fn history(session: &Session) -> Result<Answer, Failure> {
         "JOB NAME MODEL DATASET STATE ENDED >RAN >DONE >DEAD >TOTAL >QPS >P50 >P99 >TOP-1 RESULTS",
     );
     for view in &views {
-        let about = &view.about;
+        let details = &view.details;
         table.row([
             view.id.to_string(),
             name(view),
             view.model.to_string(),
             view.dataset.to_string(),
             text::job_state(&view.state).0.to_owned(),
-            about.finished_ms.map_or_else(|| String::from("-"), text::moment),
+            details.finished_ms.map_or_else(|| String::from("-"), text::moment),
             text::seconds(view.running_s),
             view.done.to_string(),
             view.dead.to_string(),
@@ -71,7 +71,7 @@ pub async fn history(session: &Session) -> Result<Answer, Failure> {
             format!("{:.2}", view.processing_ms.median),
             format!("{:.2}", view.processing_ms.p99),
             accuracy(view).map_or_else(|| String::from("-"), |share| format!("{:.1} %", share * 100.0)),
-            about.results.as_ref().map_or_else(|| String::from("-"), ToString::to_string),
+            details.results.as_ref().map_or_else(|| String::from("-"), ToString::to_string),
         ]);
     }
     Ok(Answer::new(views.iter().map(job_json).collect(), table.render()))

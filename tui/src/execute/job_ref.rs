@@ -104,7 +104,7 @@ pub fn find(views: &[JobView], job: &JobRef, scope: Scope) -> Result<Resolved, J
         JobRef::Id(id) => return Ok(Resolved { id: *id, note: None }),
         JobRef::Name(name) => name,
     };
-    if let Some(view) = views.iter().find(|view| view.about.name.as_ref() == Some(name)) {
+    if let Some(view) = views.iter().find(|view| view.details.name.as_ref() == Some(name)) {
         return Ok(Resolved { id: view.id, note: None });
     }
     let of_model = || views.iter().filter(|view| view.model.as_str() == name.as_str());
@@ -140,7 +140,7 @@ fn of(name: &JobName, view: &JobView) -> Resolved {
 
 /// What may be typed for a job: numbers, own names, and the models whose name stands for one job that is not over.
 pub fn names(views: &[JobView]) -> Vec<String> {
-    let named = views.iter().filter_map(|view| view.about.name.as_ref()).map(ToString::to_string);
+    let named = views.iter().filter_map(|view| view.details.name.as_ref()).map(ToString::to_string);
     let mut names: Vec<String> = views.iter().map(|view| view.id.to_string()).chain(named).collect();
     let unfinished = || views.iter().filter(|view| !view.state.is_over()).map(|view| view.model.as_str());
     for model in unfinished() {
@@ -155,7 +155,7 @@ pub fn names(views: &[JobView]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use idunno_shared::wire::control::JobState;
-    use idunno_shared::wire::views::{Distribution, JobAbout};
+    use idunno_shared::wire::views::{Distribution, JobDetails};
 
     use super::*;
 
@@ -181,7 +181,7 @@ mod tests {
             duplicates_dropped: 0,
             local_share: 0.0,
             batch_now: 0,
-            about: JobAbout { name: name.map(|name| name.parse().unwrap()), ..JobAbout::default() },
+            details: JobDetails { name: name.map(|name| name.parse().unwrap()), ..JobDetails::default() },
         }
     }
 

@@ -232,7 +232,7 @@ fn stats_answer(views: &[JobView]) -> Answer {
             name(view),
             view.model.to_string(),
             state.to_owned(),
-            view.about.weight.to_string(),
+            view.details.weight.to_string(),
             view.done.to_string(),
             view.dead.to_string(),
             pending(view).to_string(),
@@ -261,7 +261,7 @@ fn stats_answer(views: &[JobView]) -> Answer {
 
 /// A job's name, or a dash.
 pub fn name(view: &JobView) -> String {
-    view.about.name.as_ref().map_or_else(|| String::from("-"), ToString::to_string)
+    view.details.name.as_ref().map_or_else(|| String::from("-"), ToString::to_string)
 }
 
 /// Queries neither answered nor dead.
@@ -279,7 +279,7 @@ pub fn job_json(view: &JobView) -> Value {
     let (state, reason) = text::job_state(&view.state);
     json!({
         "job": view.id.to_string(),
-        "name": view.about.name,
+        "name": view.details.name,
         "model": view.model,
         "version": view.version.map(|digest| digest.to_string()),
         "dataset": view.dataset,
@@ -301,13 +301,13 @@ pub fn job_json(view: &JobView) -> Value {
         "correct": view.correct,
         "accuracy_top1": accuracy(view),
         "duplicates_dropped": view.duplicates_dropped,
-        "weight": view.about.weight,
-        "parameters": view.about.parameters,
-        "dropped": view.about.dropped,
-        "created_ms": view.about.created_ms,
-        "started_ms": view.about.started_ms,
-        "finished_ms": view.about.finished_ms,
-        "results": view.about.results,
+        "weight": view.details.weight,
+        "parameters": view.details.parameters,
+        "dropped": view.details.dropped,
+        "created_ms": view.details.created_ms,
+        "started_ms": view.details.started_ms,
+        "finished_ms": view.details.finished_ms,
+        "results": view.details.results,
         "local_share": view.local_share,
     })
 }
@@ -325,7 +325,7 @@ pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answ
     let mut rows = Vec::new();
     for view in &views {
         let mut jobs: Vec<(JobId, f64)> = view.shares.clone();
-        for job in view.due.iter().map(|(job, _)| job).chain(&view.current) {
+        for job in view.target_shares.iter().map(|(job, _)| job).chain(&view.current) {
             if !jobs.iter().any(|(shown, _)| shown == job) {
                 jobs.push((*job, 0.0));
             }
@@ -333,7 +333,7 @@ pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answ
         jobs.retain(|(id, _)| job.is_none_or(|job| job == *id));
         for (id, share) in &jobs {
             let now = if view.current.contains(id) { "works on it" } else { "" };
-            let due = view.due.iter().find(|(job, _)| job == id).map_or(0.0, |(_, due)| *due);
+            let due = view.target_shares.iter().find(|(job, _)| job == id).map_or(0.0, |(_, due)| *due);
             let percent = |share: f64| format!("{:.0} %", share * 100.0);
             table.row([view.name.clone(), id.to_string(), percent(due), percent(*share), now.to_owned()]);
         }
@@ -344,7 +344,7 @@ pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answ
         let shares_json = |shares: &[(JobId, f64)]| -> Vec<Value> {
             shares.iter().map(|(id, share)| json!({"job": id.to_string(), "share": share})).collect()
         };
-        let (shares, due) = (shares_json(&jobs), shares_json(&view.due));
+        let (shares, due) = (shares_json(&jobs), shares_json(&view.target_shares));
         let current: Vec<String> = view.current.iter().map(ToString::to_string).collect();
         rows.push(
             json!({"vm": view.name, "node": view.node.to_string(), "shares": shares, "due": due, "current": current}),

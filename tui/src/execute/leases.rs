@@ -48,17 +48,17 @@ pub fn queries(view: &LeaseView) -> String {
 /// How far its worker is with a batch.
 pub fn stage(stage: LeaseStage) -> String {
     match stage {
-        LeaseStage::Waits => String::from("waits"),
-        LeaseStage::Runs { ms } => format!("runs, {:.1} s", f64::from(ms) / 1000.0),
-        LeaseStage::Ran => String::from("awaits its commit"),
+        LeaseStage::Waiting => String::from("waits"),
+        LeaseStage::Running { ms } => format!("runs, {:.1} s", f64::from(ms) / 1000.0),
+        LeaseStage::AwaitingCommit => String::from("awaits its commit"),
     }
 }
 
 fn row_json(view: &LeaseView) -> Value {
     let (word, running_ms) = match view.stage {
-        LeaseStage::Waits => ("waits", None),
-        LeaseStage::Runs { ms } => ("runs", Some(ms)),
-        LeaseStage::Ran => ("ran", None),
+        LeaseStage::Waiting => ("waits", None),
+        LeaseStage::Running { ms } => ("runs", Some(ms)),
+        LeaseStage::AwaitingCommit => ("ran", None),
     };
     json!({"vm": view.name, "node": view.node.to_string(), "job": view.lease.job.to_string(),
         "first": view.lease.range.first, "count": view.lease.range.count, "attempt": view.lease.attempt,

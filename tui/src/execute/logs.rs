@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures_util::future::join_all;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::{
-    ControlReply, ControlRequest, Liveness, LogFound, LogPlace, LogSearch, MemberView,
+    ControlReply, ControlRequest, Liveness, LogCursor, LogMatches, LogSearch, MemberView,
 };
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ pub async fn run(
 /// Logs that are read on: each member's place.
 pub struct Follow {
     search: LogSearch,
-    places: Vec<(MemberView, Option<LogPlace>)>,
+    places: Vec<(MemberView, Option<LogCursor>)>,
 }
 
 impl Follow {
@@ -124,7 +124,7 @@ async fn newest(
     }
     let (mut kept, mut search) = (VecDeque::new(), search.clone());
     loop {
-        let LogFound { lines, end, more } = ask(session, member, search.clone()).await?;
+        let LogMatches { lines, end, more } = ask(session, member, search.clone()).await?;
         kept.extend(lines_of(member, &lines));
         kept.drain(..kept.len().saturating_sub(count));
         if !more {
@@ -134,7 +134,7 @@ async fn newest(
     }
 }
 
-async fn ask(session: &Session, member: &MemberView, search: LogSearch) -> Result<LogFound, Failure> {
+async fn ask(session: &Session, member: &MemberView, search: LogSearch) -> Result<LogMatches, Failure> {
     match session.cluster().ask_member(member.address, ControlRequest::SearchLog(search)).await? {
         ControlReply::FoundLog(found) => Ok(found),
         _ => Err(Failure::unexpected()),
@@ -142,7 +142,7 @@ async fn ask(session: &Session, member: &MemberView, search: LogSearch) -> Resul
 }
 
 /// The end of a member's log, and where that is.
-async fn page(session: &Session, member: &MemberView) -> Result<(Vec<LogLine>, LogPlace), Failure> {
+async fn page(session: &Session, member: &MemberView) -> Result<(Vec<LogLine>, LogCursor), Failure> {
     let request = ControlRequest::Log { after: None };
     let ControlReply::Log(page) = session.cluster().ask_member(member.address, request).await? else {
         return Err(Failure::unexpected());

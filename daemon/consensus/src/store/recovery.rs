@@ -86,7 +86,7 @@ impl InitialState {
     pub fn decode(term: u64, index: u64, state: &[u8]) -> Result<Self, InitialStateError> {
         let state = decode_row::<metadata::Snapshot>(state).map(State::from);
         let state = state.map_err(|fault| InitialStateError::Codec(fault.to_string()))?;
-        state.check().map_err(InitialStateError::Inconsistent)?;
+        state.check().map_err(|violation| InitialStateError::Inconsistent(violation.to_string()))?;
         Ok(Self { term, state, last: LogId::new(CommittedLeaderId::new(term, 0), index) })
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
-use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
+use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, LeaderAnnouncement};
 use idunno_shared::wire::control::{Change, Changed, NewFile};
 use tempfile::TempDir;
 use tokio::sync::watch;

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::election::{LogPosition, RingMessage};
+use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 
 /// What this member knows of the voters. Hand in a new one whenever any of it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RingView {
     /// The voters that membership holds to be live, this member included if it is one. At most
-    /// [`idunno_shared::wire::election::MAX_VOTERS`].
+    /// [`idunno_shared::wire::consensus::MAX_VOTERS`].
     pub live_voters: BTreeSet<NodeId>,
     /// How many voters there are, the dead included: more than half of them make a majority.
     pub voter_count: usize,

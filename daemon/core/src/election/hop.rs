@@ -3,7 +3,7 @@
 use std::ops::Bound::{Excluded, Unbounded};
 
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::election::{RingBody, RingMessage};
+use idunno_shared::wire::consensus::{RingBody, RingMessage};
 
 use super::{Ring, RingEffect};
 use crate::time::Instant;

@@ -34,7 +34,7 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 
 use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::election::{Candidate, ElectionId, MAX_VOTERS, RingBody, RingMessage, Visited};
+use idunno_shared::wire::consensus::{Candidate, ElectionId, MAX_VOTERS, RingBody, RingMessage, Visited};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -1,6 +1,6 @@
 //! One rule at a time; how voters work together is the simulator's subject.
 
-use idunno_shared::wire::election::LogPosition;
+use idunno_shared::wire::consensus::LogPosition;
 
 use super::*;
 

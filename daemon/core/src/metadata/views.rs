@@ -8,7 +8,7 @@ use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{
-    DeadLetter, FileSummary, ITEMS_PER_REQUEST_MAX, JobAbout, JobState, JobView, ModelView,
+    DeadLetter, FileSummary, ITEMS_PER_REQUEST_MAX, JobDetails, JobState, JobView, ModelView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -58,13 +58,13 @@ impl JobRecord {
             duplicates_dropped: self.statistics.duplicates,
             local_share: self.statistics.local_share(),
             batch_now: 0,
-            about: self.about(),
+            details: self.details(),
         }
     }
 
-    fn about(&self) -> JobAbout {
+    fn details(&self) -> JobDetails {
         let results = super::results_file(self.id).ok().filter(|_| self.filed);
-        JobAbout {
+        JobDetails {
             name: self.name.clone(),
             weight: self.weight,
             parameters: (*self.parameters).clone(),

@@ -133,7 +133,7 @@ pub enum SchedulerEffect {
         /// The worker.
         worker: NodeId,
         /// What the worker is to do.
-        reply: ReportReply,
+        reply: ReplyPlan,
     },
     /// Propose these queries as dead letters, then send [`SchedulerEvent::DeadLettersCommitted`] or
     /// [`SchedulerEvent::DeadLettersRefused`]. Repeated while the outcome is unknown and the term lasts; until then the
@@ -192,7 +192,7 @@ pub enum RebalanceReason {
 
 /// The answer to a worker's report. The shell adds input names, extents, holders and the models to load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReportReply {
+pub struct ReplyPlan {
     /// Batches to run.
     pub grants: Vec<Lease>,
     /// Reported leases that the worker no longer holds: it stops them and drops their rows.
@@ -205,7 +205,7 @@ pub struct ReportReply {
     pub stop_training: Vec<ModelName>,
 }
 
-impl ReportReply {
+impl ReplyPlan {
     /// Whether the worker has nothing to do.
     pub fn is_empty(&self) -> bool {
         let trainings = self.train.len() + self.stop_training.len();

@@ -42,7 +42,7 @@ use idunno_shared::wire::jobs::{Lease, ModelState, Policy, ServerState};
 
 pub use config::SchedulerConfig;
 pub use event::{
-    Committed, CompletedBatch, DeadQuery, JobSpec, RebalanceReason, ReportReply, SchedulerEffect,
+    Committed, CompletedBatch, DeadQuery, JobSpec, RebalanceReason, ReplyPlan, SchedulerEffect,
     SchedulerEvent,
 };
 

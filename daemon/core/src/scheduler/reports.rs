@@ -15,7 +15,7 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::WorkerReport;
 
 use super::worker::{FORGET_AFTER, WORKERS_MAX, Worker};
-use super::{ReportReply, Scheduler, SchedulerEffect};
+use super::{ReplyPlan, Scheduler, SchedulerEffect};
 
 impl Scheduler {
     pub(super) fn on_report(&mut self, report: &WorkerReport) {
@@ -26,7 +26,7 @@ impl Scheduler {
             if let Some(worker) = self.workers.get_mut(&node) {
                 worker.reply_by = None;
             }
-            self.effects.push_back(SchedulerEffect::Answer { worker: node, reply: ReportReply::default() });
+            self.effects.push_back(SchedulerEffect::Answer { worker: node, reply: ReplyPlan::default() });
             return;
         }
         if newest.is_some_and(|(generation, _)| report.generation > generation) {
@@ -63,7 +63,7 @@ impl Scheduler {
         // Chunks that were kept for it may go to others.
         self.has_new_work = true;
         if is_waiting {
-            self.effects.push_back(SchedulerEffect::Answer { worker: node, reply: ReportReply::default() });
+            self.effects.push_back(SchedulerEffect::Answer { worker: node, reply: ReplyPlan::default() });
         }
     }
 

@@ -14,7 +14,7 @@ use super::config::MODELS_MAX;
 use super::failures::{FaultHistory, back_off};
 use super::fairness::Window;
 use super::sizing::{BatchSizer, Rate};
-use super::{CompletedBatch, ReportReply, SchedulerConfig};
+use super::{CompletedBatch, ReplyPlan, SchedulerConfig};
 use crate::ranges::RangeSet;
 use crate::time::Instant;
 
@@ -61,7 +61,7 @@ pub(super) enum Stage {
 impl Stage {
     /// The stage of the lease at `index` of a report: completed leases come first, then the running one.
     pub(super) fn reported(report: &WorkerReport, index: usize, now: Instant) -> Self {
-        let completed = usize::from(report.ran);
+        let completed = usize::from(report.awaiting_commit);
         match report.running_ms {
             _ if index < completed => Self::Completed,
             Some(ms) if index == completed => Self::Running { since: now - Duration::from_millis(ms.into()) },
@@ -103,7 +103,7 @@ pub(super) struct Worker {
     /// When its newest report must be answered; `None` once it is.
     pub(super) reply_by: Option<Instant>,
     /// The reply being composed; empty between events.
-    pub(super) reply: ReportReply,
+    pub(super) reply: ReplyPlan,
     /// Its latest failed leases, newest first.
     failed: VecDeque<Lease>,
     cooldown: Cooldown,
@@ -126,7 +126,7 @@ impl Worker {
             leases: Vec::new(),
             last_report: now,
             reply_by: None,
-            reply: ReportReply::default(),
+            reply: ReplyPlan::default(),
             failed: VecDeque::new(),
             cooldown: Cooldown::default(),
             job_cooldowns: BTreeMap::new(),

@@ -19,9 +19,9 @@ use idunno_core::scheduler::Assignment;
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::control::SharingView;
+use idunno_shared::wire::control::RebalanceView;
 use idunno_shared::wire::jobs::{
-    Fault, JobReply, Lease, ModelArtefact, Orders, QueryRange, SegmentCommit, Training, WorkerReport,
+    Fault, JobReply, Lease, ModelArtefact, QueryRange, ReportReply, SegmentCommit, Training, WorkerReport,
 };
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
@@ -47,7 +47,7 @@ pub struct SchedulerView {
     /// Queries of the batch leased last, by job.
     pub batches: BTreeMap<JobId, u32>,
     /// The newest reassignments of workers, oldest first.
-    pub sharings: VecDeque<SharingView>,
+    pub rebalances: VecDeque<RebalanceView>,
 }
 
 /// What a training made.
@@ -65,7 +65,7 @@ pub struct Trained {
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
 enum Input {
-    Report(WorkerReport, Answer<Orders>),
+    Report(WorkerReport, Answer<ReportReply>),
     Commit(SegmentCommit, Answer<JobReply>),
     Committed(SegmentCommit, Result<Applied, Refusal>, Answer<JobReply>),
     Failed(NodeId, Lease, Vec<Fault>),
@@ -100,7 +100,7 @@ impl SchedulerHandle {
     }
 
     /// Waits for the answer to a worker's report.
-    pub async fn report(&self, report: WorkerReport) -> Result<Orders, Refusal> {
+    pub async fn report(&self, report: WorkerReport) -> Result<ReportReply, Refusal> {
         self.ask(|reply| Input::Report(report, reply)).await?
     }
 

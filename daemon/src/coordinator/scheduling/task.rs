@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use idunno_core::metadata::{Action, State};
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{
-    JobSpec, ReportReply, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
+    JobSpec, ReplyPlan, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
 };
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::blobs::COPIES;
-use idunno_shared::wire::control::{JobState, SharingView};
-use idunno_shared::wire::jobs::{Lease, Orders, WorkerReport};
+use idunno_shared::wire::control::{JobState, RebalanceView};
+use idunno_shared::wire::jobs::{Lease, ReportReply, WorkerReport};
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -25,7 +25,7 @@ use crate::membership::MembershipView;
 use crate::runtime::clock::wall_ms;
 
 /// Reassignments that are remembered for those who look later.
-const SHARINGS_KEPT: usize = 32;
+const REBALANCES_KEPT: usize = 32;
 
 pub(super) struct SchedulerTask {
     pub(super) leader_term: Weak<LeaderTerm>,
@@ -33,13 +33,13 @@ pub(super) struct SchedulerTask {
     term: Term,
     scheduler: Scheduler,
     pub(super) inputs: mpsc::Sender<Input>,
-    waiting: BTreeMap<NodeId, Answer<Orders>>,
+    waiting: BTreeMap<NodeId, Answer<ReportReply>>,
     reports: BTreeMap<NodeId, Arc<WorkerReport>>,
     live: BTreeSet<NodeId>,
     has_leased: bool,
     /// What the scheduler was told last of each job, but for its pending queries.
     told: BTreeMap<JobId, JobSpec>,
-    sharings: VecDeque<SharingView>,
+    rebalances: VecDeque<RebalanceView>,
 }
 
 impl SchedulerTask {
@@ -62,7 +62,7 @@ impl SchedulerTask {
             live: BTreeSet::new(),
             has_leased: false,
             told: BTreeMap::new(),
-            sharings: VecDeque::new(),
+            rebalances: VecDeque::new(),
         }
     }
 
@@ -144,7 +144,7 @@ impl SchedulerTask {
         }
     }
 
-    fn report(&mut self, report: WorkerReport, reply: Answer<Orders>) {
+    fn report(&mut self, report: WorkerReport, reply: Answer<ReportReply>) {
         let worker = report.worker;
         let view = self.deps.membership.current();
         let refusal = if view.is_live(worker) {
@@ -163,12 +163,12 @@ impl SchedulerTask {
         let newest = self.reports.get(&worker).map(|newest| (newest.generation, newest.number));
         if newest.is_some_and(|newest| (report.generation, report.number) < newest) {
             // It was overtaken: its asker has given up.
-            let _ = reply.send(Ok(Orders { term: self.term, ..Orders::default() }));
+            let _ = reply.send(Ok(ReportReply { term: self.term, ..ReportReply::default() }));
             return;
         }
         if let Some(older) = self.waiting.insert(worker, reply) {
             // Its asker has given up, or is about to read this.
-            let _ = older.send(Ok(Orders { term: self.term, ..Orders::default() }));
+            let _ = older.send(Ok(ReportReply { term: self.term, ..ReportReply::default() }));
         }
         let report = Arc::new(report);
         self.reports.insert(worker, Arc::clone(&report));
@@ -187,9 +187,9 @@ impl SchedulerTask {
                 let view = self.deps.membership.current();
                 let text = assignment_text::told(|node| view.name(node), reason, &shares, &reassigned);
                 info!("{text}");
-                self.sharings.push_back(SharingView { at_ms: wall_ms(), text });
-                if self.sharings.len() > SHARINGS_KEPT {
-                    self.sharings.pop_front();
+                self.rebalances.push_back(RebalanceView { at_ms: wall_ms(), text });
+                if self.rebalances.len() > REBALANCES_KEPT {
+                    self.rebalances.pop_front();
                 }
             }
             SchedulerEffect::TrainingFailed { model, reason } => {
@@ -198,7 +198,7 @@ impl SchedulerTask {
         }
     }
 
-    fn answer(&mut self, worker: NodeId, mut plan: ReportReply) {
+    fn answer(&mut self, worker: NodeId, mut plan: ReplyPlan) {
         let Some(reply) = self.waiting.remove(&worker) else { return };
         if let Err(refusal) = may_decide(&self.deps) {
             // The grants return, for the worker's next reports do not list them.
@@ -236,7 +236,7 @@ impl SchedulerTask {
     }
 
     /// How long a failover, or a worker's death, held its work up is told by these lines.
-    fn note_grants(&mut self, worker: NodeId, orders: &Orders) {
+    fn note_grants(&mut self, worker: NodeId, orders: &ReportReply) {
         if !self.has_leased && !orders.grants.is_empty() {
             info!(term = %self.term, %worker, "the first lease of the term");
             self.has_leased = true;
@@ -314,7 +314,7 @@ impl SchedulerTask {
             assignments: self.scheduler.assignments(),
             leased: leased.collect(),
             batches: batches.collect(),
-            sharings: self.sharings.clone(),
+            rebalances: self.rebalances.clone(),
         }
     }
 }

@@ -350,7 +350,7 @@ impl BlobStore {
         }
     }
 
-    /// At most `limit` digests after `after` in order, and whether more follow. Orders below `void_below` delete nothing
+    /// At most `limit` digests after `after` in order, and whether more follow. ReportReply below `void_below` delete nothing
     /// from then on.
     pub fn inventory(
         &self,

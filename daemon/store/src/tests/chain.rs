@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use idunno_shared::client::files::connection::{BlobError, STALL_TIMEOUT, Stored};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
-use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest};
+use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, ReplicaCommand};
 use idunno_shared::wire::refusal::RefusalCode;
 
 use super::{Fault, TestCluster, UPLOAD, blob_of, noise};
@@ -127,7 +127,7 @@ async fn orders_are_carried_out_unless_their_term_is_over() {
     }
     let store = cluster.store(2);
     let orders = ReplicaCommands::new(NodeId(3), store.clone(), cluster.connector(), 7);
-    let order = |term, request| orders.handle(FileOrder { term: Term(term), to: NodeId(3), request });
+    let order = |term, request| orders.handle(ReplicaCommand { term: Term(term), to: NodeId(3), request });
     for &blob in &blobs {
         // The first source does not have it.
         let sources = holders[..2].to_vec();
@@ -148,7 +148,7 @@ async fn orders_are_carried_out_unless_their_term_is_over() {
         let watermark = UploadId { term: Term(2), number: 5 };
         order(term, FileRequest::Collect { generation: 7, number: 1, watermark, digests })
     };
-    let other = FileOrder {
+    let other = ReplicaCommand {
         term: Term(2),
         to: NodeId(4),
         request: FileRequest::Inventory { void_below: 0, after: None },
@@ -173,7 +173,7 @@ async fn a_damaged_copy_is_fetched_again() {
         assert!(cluster.damage(1, blob.digest));
         let orders = ReplicaCommands::new(NodeId(2), cluster.store(1), cluster.connector(), 1);
         let request = FileRequest::Copy { blob, sources: cluster.holders()[..1].to_vec() };
-        let order = FileOrder { term: Term(2), to: NodeId(2), request };
+        let order = ReplicaCommand { term: Term(2), to: NodeId(2), request };
         assert_eq!(orders.handle(order).await, Ok(FileReply::Copied));
         assert_eq!(cluster.store(1).check(blob.digest).unwrap(), blob.size, "{length} bytes");
     }

@@ -9,8 +9,8 @@ use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
-    Fault, Grant, JobReply, JobRequest, Lease, ModelArtefact, ModelState, Orders, SegmentCommit, Training,
-    WorkerReport,
+    Fault, Grant, JobReply, JobRequest, Lease, ModelArtefact, ModelState, ReportReply, SegmentCommit,
+    Training, WorkerReport,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::Notify;
@@ -83,7 +83,7 @@ impl FakeCoordinator {
             let orders = self.state().orders(&report);
             let empty = orders.grants.is_empty() && orders.cancelled.is_empty();
             if !empty || timeout_at(deadline, changed).await.is_err() {
-                return JobReply::Orders(orders);
+                return JobReply::Report(orders);
             }
         }
     }
@@ -111,7 +111,7 @@ impl FakeCoordinator {
 }
 
 impl CoordinatorState {
-    fn orders(&mut self, report: &WorkerReport) -> Orders {
+    fn orders(&mut self, report: &WorkerReport) -> ReportReply {
         let wanted = usize::from(report.wanted).min(self.grants.len());
         let grants: Vec<Grant> = self.grants.drain(..wanted).collect();
         self.granted.extend(grants.iter().map(|grant| grant.lease));
@@ -122,7 +122,7 @@ impl CoordinatorState {
         let cancelled = std::mem::take(&mut self.cancelled);
         let (train, restart) = (self.train.clone(), self.restart.take());
         let stop_training = std::mem::take(&mut self.stop_training);
-        Orders { term: Term(self.term), grants, cancelled, load, train, restart, stop_training }
+        ReportReply { term: Term(self.term), grants, cancelled, load, train, restart, stop_training }
     }
 }
 

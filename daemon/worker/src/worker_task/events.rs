@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
-    BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, Orders,
+    BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, ReportReply,
     Training, TrainingProgress,
 };
 use tokio::sync::watch;
@@ -52,8 +52,8 @@ impl WorkerTask {
 
     fn reported(&mut self, number: u64, result: Result<JobReply, ReportError>) {
         let orders = match result {
-            Ok(JobReply::Orders(orders)) if self.leases.observe(orders.term) => Ok(orders),
-            Ok(JobReply::Orders(orders)) => Err(ReportError::StaleTerm(orders.term)),
+            Ok(JobReply::Report(orders)) if self.leases.observe(orders.term) => Ok(orders),
+            Ok(JobReply::Report(orders)) => Err(ReportError::StaleTerm(orders.term)),
             Ok(_) => Err(ReportError::UnexpectedReply),
             Err(error) => Err(error),
         };
@@ -69,7 +69,7 @@ impl WorkerTask {
     }
 
     /// Carries out orders. Returns whether they granted a batch.
-    fn carry_out(&mut self, report: u64, orders: Orders) -> bool {
+    fn carry_out(&mut self, report: u64, orders: ReportReply) -> bool {
         let cancelled = self.leases.end(orders.cancelled);
         for lease in &cancelled {
             debug!(%lease, "a lease is cancelled");

@@ -152,7 +152,7 @@ impl WorkerTask {
             server: state.server.clone(),
             models: state.models.clone(),
             leases: self.leases.leases(),
-            ran: u16::try_from(self.leases.finished()).unwrap_or(u16::MAX),
+            awaiting_commit: u16::try_from(self.leases.finished()).unwrap_or(u16::MAX),
             wanted,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: state.draining,

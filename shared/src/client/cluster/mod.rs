@@ -29,8 +29,8 @@ use super::link::{Dial, DialError};
 use crate::ids::{OpId, Term};
 use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView};
 use crate::wire::frame::{Purpose, Reply, Request};
-use crate::wire::introduction::IntroductionRequest;
 use crate::wire::jobs::{JobReply, JobRequest};
+use crate::wire::membership::IntroductionRequest;
 use crate::wire::refusal::Refusal;
 
 /// How long a request is repeated before it is given up: longer than any failover.
@@ -270,7 +270,7 @@ impl Cluster {
     }
 
     async fn learn_from_introducer(&self, introducer: &Connection) {
-        let request = Request::Introduction(IntroductionRequest::Known);
+        let request = Request::Introduction(IntroductionRequest::ListMembers);
         if let Ok(Reply::Introduction(reply)) = introducer.call(request, ASK_TIMEOUT).await {
             self.routes().learn(reply.members.into_iter().map(|(_, address)| address));
         }

@@ -258,7 +258,7 @@ impl BlobConnection {
     /// socket is busy; the scrub finds the same later.
     pub fn doubt(&self, digest: Digest) {
         let mut header = Vec::with_capacity(64);
-        if encode_frame(&BlobRequest::Doubt { digest }, &mut header).is_ok() {
+        if encode_frame(&BlobRequest::ReportCorrupt { digest }, &mut header).is_ok() {
             let _ = self.shared.writes.try_send(Outgoing { header, bytes: 0, body: Body::None });
         }
     }

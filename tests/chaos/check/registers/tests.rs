@@ -52,7 +52,7 @@ fn assert_caught(history: &[Operation]) {
 }
 
 #[test]
-fn one_after_the_other() {
+fn sequential_operations_pass() {
     assert_good(&[
         absent(0, 1),
         put(2, 3, 1, 1),
@@ -67,13 +67,13 @@ fn one_after_the_other() {
 }
 
 #[test]
-fn side_by_side_either_may_be_first() {
+fn concurrent_operations_may_take_effect_in_either_order() {
     assert_good(&[put(0, 9, 1, 2), put(1, 8, 2, 1), get(2, 7, 1, 2), get(10, 11, 2, 1)]);
     assert_good(&[put(0, 9, 1, 1), absent(1, 8), delete(2, 7, 1), absent(10, 11)]);
 }
 
 #[test]
-fn without_an_answer_it_may_have_happened_then_or_later_or_never() {
+fn an_operation_without_a_reply_may_take_effect_at_once_later_or_never() {
     assert_good(&[unknown(put(0, 0, 1, 1)), get(20, 21, 1, 1)]);
     assert_good(&[unknown(put(0, 0, 1, 1)), absent(20, 21), get(30, 31, 1, 1)]);
     assert_good(&[unknown(put(0, 0, 1, 1)), absent(20, 21), put(30, 31, 2, 1)]);
@@ -84,7 +84,7 @@ fn without_an_answer_it_may_have_happened_then_or_later_or_never() {
 
 /// Seed 7 of the suite had so many puts without an answer on one file that their orders could not all be tried.
 #[test]
-fn many_without_an_answer_are_judged_all_the_same() {
+fn many_operations_without_a_reply_can_be_judged() {
     let lost: Vec<Operation> = (1..=20).map(|n| unknown(put(u64::from(n), 0, n, 0))).collect();
     let after = |rest: &[Operation]| [&lost, rest].concat();
     assert_good(&after(&[absent(50, 51), put(52, 53, 30, 1), get(54, 55, 1, 30)]));

@@ -124,7 +124,7 @@ pub(super) fn batches(leases: &[LeaseView]) -> TableContent {
 fn batch_row(view: &LeaseView) -> DataRow {
     let lease = &view.lease;
     let first = lease.range.first;
-    let tone = if view.stage == LeaseStage::Waits { Tone::Dim } else { Tone::Good };
+    let tone = if view.stage == LeaseStage::Waiting { Tone::Dim } else { Tone::Good };
     DataRow {
         key: format!("{} {} {} {}", view.name, lease.job, first, lease.attempt),
         cells: vec![

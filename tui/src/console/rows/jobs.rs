@@ -57,7 +57,7 @@ fn row(job: &JobView) -> DataRow {
             number_or_dash(accuracy, format!("{:.1} %", accuracy.unwrap_or(0.0) * 100.0)),
             Cell::plain(job.dataset.to_string()),
             Cell::plain(jobs::name(job)),
-            Cell::count(job.about.weight.into()),
+            Cell::count(job.details.weight.into()),
         ],
     }
 }

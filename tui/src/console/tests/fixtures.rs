@@ -4,7 +4,7 @@ use crossterm::event::KeyCode;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FileVersion, FolderEntry, JobAbout,
+    AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FileVersion, FolderEntry, JobDetails,
     JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView, RatesView,
     StoreView, WorkerView,
 };
@@ -49,7 +49,7 @@ pub(super) fn job(id: u64, state: JobState, done: u64) -> JobView {
         labelled: 100,
         correct: 87,
         duplicates_dropped: 0,
-        about: JobAbout { weight: 1, ..JobAbout::default() },
+        details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
     }
@@ -92,7 +92,7 @@ pub(in crate::console) fn fixture() -> ClusterView {
         store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
         loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],
         policy: Policy::Rate,
-        sharings: Vec::new(),
+        rebalances: Vec::new(),
         rates: None,
     }
 }
@@ -186,7 +186,7 @@ fn busy_view(second: u64) -> ClusterView {
                 name: format!("m{number}"),
                 shares: vec![(JobId(1), 0.1 * f64::from(number)), (JobId(2), 1.0 - 0.1 * f64::from(number))],
                 current: vec![JobId(1 + u64::from(number % 2))],
-                due: Vec::new(),
+                target_shares: Vec::new(),
             })
             .collect(),
         store: StoreView {
@@ -198,7 +198,7 @@ fn busy_view(second: u64) -> ClusterView {
             unavailable: 0,
         },
         policy: Policy::Rate,
-        sharings: Vec::new(),
+        rebalances: Vec::new(),
         rates: Some(rates(second)),
         loads: numbers()
             .filter(|number| live(*number))
@@ -321,7 +321,7 @@ fn detail_data(query: &DetailQuery) -> DetailData {
             }],
         }]),
         DetailQuery::Leases { worker, .. } => DetailData::Leases(
-            [LeaseStage::Ran, LeaseStage::Runs { ms: 1234 }, LeaseStage::Waits]
+            [LeaseStage::AwaitingCommit, LeaseStage::Running { ms: 1234 }, LeaseStage::Waiting]
                 .into_iter()
                 .zip(0..)
                 .map(|(stage, number)| LeaseView {

@@ -100,7 +100,7 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
     };
     let (share, percent) = progress(job);
     let state_cell = job_state(job);
-    let name = job.about.name.as_ref().map(|name| format!(", named {name}")).unwrap_or_default();
+    let name = job.details.name.as_ref().map(|name| format!(", named {name}")).unwrap_or_default();
     let eta = job.eta_s.map(|eta| format!(", {} left", text::seconds(eta))).unwrap_or_default();
     let times = &job.processing_ms;
     vec![
@@ -134,7 +134,7 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
 
 fn job_counts(job: &JobView) -> String {
     let accuracy = jobs::accuracy(job).map(|it| format!("  top-1 {:.1} %", it * 100.0)).unwrap_or_default();
-    let weight = match job.about.weight {
+    let weight = match job.details.weight {
         0 | 1 => String::new(),
         weight => format!(", weight {weight}"),
     };

@@ -1,5 +1,5 @@
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::wire::control::{DeadLetter, Distribution, JobAbout, JobState, JobView};
+use idunno_shared::wire::control::{DeadLetter, Distribution, JobDetails, JobState, JobView};
 use idunno_shared::wire::jobs::QueryRange;
 
 use super::{Merge, ResultsError};
@@ -24,7 +24,7 @@ fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
         labelled: 0,
         correct: 0,
         duplicates_dropped: 0,
-        about: JobAbout { weight: 1, ..JobAbout::default() },
+        details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
     }

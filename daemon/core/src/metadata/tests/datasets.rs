@@ -38,7 +38,7 @@ fn a_job_over_records_starts_only_with_the_content_that_was_read() {
     let (dead_letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
     assert_eq!((dead_letters[0].name.as_str(), dead_letters[0].dropped), ("texts.jsonl:2", true));
     let view = fixture.job().view(0, 0);
-    assert_eq!((view.done, view.dead, view.about.dropped, view.about.weight), (2, 1, 1, 3));
+    assert_eq!((view.done, view.dead, view.details.dropped, view.details.weight), (2, 1, 1, 3));
     let retry = Change::RetryDeadLetters { job: JobId(1), queries: vec![1] };
     assert_eq!(code(fixture.change(retry)), RefusalCode::NotFound);
 }

@@ -222,7 +222,7 @@ fn results_become_a_file_once_per_end_of_a_job() {
     fixture.apply(filed(100)).unwrap();
     assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "already in a file");
     let view = fixture.job().view(0, 0);
-    assert_eq!(view.about.results.unwrap().as_str(), "results/job-1.jsonl");
+    assert_eq!(view.details.results.unwrap().as_str(), "results/job-1.jsonl");
     fixture.now_ms = 200;
     fixture.change(Change::RetryDeadLetters { job: JobId(1), queries: vec![1] }).unwrap();
     fixture.segment("more", vec![batch(JobId(1), 1, 1, &[(1, 1)])]).unwrap();

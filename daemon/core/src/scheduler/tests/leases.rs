@@ -47,7 +47,7 @@ fn the_first_claimant_of_an_earlier_terms_lease_wins() {
     harness.handle(SchedulerEvent::ExpectedWorkers((1..=3).map(NodeId).collect::<BTreeSet<_>>()));
     let old = Lease { job: JOB, range: range(10, 10), attempt: 1, term: Term(1) };
     let overlapping = Lease { range: range(5, 10), ..old };
-    assert_eq!(harness.pull(1, 1, &[old]), ReportReply::default());
+    assert_eq!(harness.pull(1, 1, &[old]), ReplyPlan::default());
     assert_eq!(harness.pull(2, 0, &[overlapping]).cancelled, [overlapping]);
     assert_eq!(harness.leases(1), [old]);
     // The last expected worker ends the grace, and the waiting worker is served.
@@ -62,7 +62,7 @@ fn a_coordinator_that_resumes_its_term_adopts_its_leases_during_the_grace() {
     let mut harness = Harness::in_claim_grace(30);
     harness.handle(SchedulerEvent::ExpectedWorkers((1..=3).map(NodeId).collect::<BTreeSet<_>>()));
     let granted_before = Lease { job: JOB, range: range(10, 10), attempt: 1, term: Term(2) };
-    assert_eq!(harness.pull(1, 0, &[granted_before]), ReportReply::default());
+    assert_eq!(harness.pull(1, 0, &[granted_before]), ReplyPlan::default());
     assert_eq!(harness.leases(1), [granted_before]);
     harness.advance(1_000);
     let late = Lease { range: range(0, 10), ..granted_before };
@@ -100,7 +100,7 @@ fn a_stopped_job_completes_its_leases_and_a_new_batch_size_applies_to_the_next_g
     let mut harness = Harness::new(100, 1);
     let lease = harness.pull_one(1);
     harness.handle(SchedulerEvent::Job(JobSpec { running: false, batch_size: 3.into(), ..spec(1, 100) }));
-    assert_eq!(harness.pull(1, 1, &[lease]), ReportReply::default());
+    assert_eq!(harness.pull(1, 1, &[lease]), ReplyPlan::default());
     assert_eq!(harness.scheduler.leased(JOB), 10);
     let granted =
         reply_to(1, harness.handle(SchedulerEvent::Job(JobSpec { batch_size: 3.into(), ..spec(1, 100) })));

@@ -18,7 +18,7 @@ use idunno_shared::wire::jobs::{
 };
 
 use super::{
-    Committed, CompletedBatch, JobSpec, RebalanceReason, ReportReply, Scheduler, SchedulerConfig,
+    Committed, CompletedBatch, JobSpec, RebalanceReason, ReplyPlan, Scheduler, SchedulerConfig,
     SchedulerEffect, SchedulerEvent,
 };
 use crate::ranges::RangeSet;
@@ -83,7 +83,7 @@ impl Harness {
     }
 
     /// The immediate reply to a worker that reports these leases and wants so many batches.
-    fn pull(&mut self, node: u64, wanted: u8, leases: &[Lease]) -> ReportReply {
+    fn pull(&mut self, node: u64, wanted: u8, leases: &[Lease]) -> ReplyPlan {
         let pull = WorkerReport { wanted, leases: leases.to_vec(), ..report(node) };
         reply_to(node, self.receive(pull))
     }
@@ -98,7 +98,7 @@ impl Harness {
     }
 
     /// The immediate reply to a worker that has been running the first of its leases for so long.
-    fn report_running(&mut self, node: u64, leases: &[Lease], ms: u32) -> ReportReply {
+    fn report_running(&mut self, node: u64, leases: &[Lease], ms: u32) -> ReplyPlan {
         let report =
             WorkerReport { wanted: 0, leases: leases.to_vec(), running_ms: Some(ms), ..report(node) };
         reply_to(node, self.receive(report))
@@ -151,7 +151,7 @@ fn report(node: u64) -> WorkerReport {
         server: ServerState::Ready,
         models: vec![(model(), ModelState::Ready(Digest::default()))],
         leases: Vec::new(),
-        ran: 0,
+        awaiting_commit: 0,
         wanted: 1,
         wait_ms: WAIT_MS,
         draining: false,
@@ -163,7 +163,7 @@ fn report(node: u64) -> WorkerReport {
 }
 
 /// The reply to the worker's report among the effects, or an empty one.
-fn reply_to(node: u64, effects: Vec<SchedulerEffect>) -> ReportReply {
+fn reply_to(node: u64, effects: Vec<SchedulerEffect>) -> ReplyPlan {
     let reply = effects.into_iter().find_map(|effect| match effect {
         SchedulerEffect::Answer { worker, reply } if worker == NodeId(node) => Some(reply),
         _ => None,

@@ -11,7 +11,7 @@ fn a_report_is_answered_when_there_is_work_or_its_wait_is_over() {
     assert_eq!(harness.pull(2, 1, &[]).grants[0].range, range(10, 5));
     assert_eq!(harness.receive(WorkerReport { worker: NodeId(3), ..report(3) }), Vec::new());
     let answered = harness.advance(WAIT_MS.into());
-    assert!(answered.contains(&SchedulerEffect::Answer { worker: NodeId(3), reply: ReportReply::default() }));
+    assert!(answered.contains(&SchedulerEffect::Answer { worker: NodeId(3), reply: ReplyPlan::default() }));
     let heartbeat = WorkerReport { wait_ms: 0, ..report(3) };
     assert_eq!(harness.receive(heartbeat).len(), 1);
 }
@@ -20,7 +20,7 @@ fn a_report_is_answered_when_there_is_work_or_its_wait_is_over() {
 fn completed_batches_do_not_count_against_the_lease_limit() {
     let mut harness = Harness::new(100, 1);
     let held = [harness.pull_one(1), harness.pull_one(1)];
-    assert_eq!(harness.pull(1, 1, &held), ReportReply::default(), "two are uncompleted");
+    assert_eq!(harness.pull(1, 1, &held), ReplyPlan::default(), "two are uncompleted");
     let ran = WorkerReport { wanted: 1, leases: held.to_vec(), ran: 1, ..report(1) };
     let granted = reply_to(1, harness.receive(ran)).grants;
     assert_eq!(granted.len(), 1, "one of the two is completed");
@@ -34,7 +34,7 @@ fn an_overtaken_report_is_ignored() {
     let overtaken = WorkerReport { number: 1, wanted: 2, leases: vec![old], ..report(1) };
     harness.receive(given_up.clone());
     let answer = reply_to(1, harness.receive(overtaken.clone()));
-    assert_eq!((answer, harness.leases(1).len()), (ReportReply::default(), 0));
+    assert_eq!((answer, harness.leases(1).len()), (ReplyPlan::default(), 0));
     let rebooted = WorkerReport { generation: 2, ..overtaken };
     harness.receive(rebooted);
     assert_eq!(harness.leases(1), [old], "a new boot restarts the numbers");

@@ -1,10 +1,10 @@
-//! What is wrong with which link, and the firewall rules that make it so. Pure.
+//! Faults of links, and the firewall rules that cause them. Pure functions.
 //!
-//! A packet that is not to arrive is dropped by its receiver: the sender must not be told.
+//! The receiver drops the packets of a cut link, so that the sender gets no error.
 
 use std::net::Ipv4Addr;
 
-/// Somebody with an address on the bridge.
+/// A process with an address on the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Endpoint {
     /// The clients and the driver itself.
@@ -25,18 +25,18 @@ impl Endpoint {
     }
 }
 
-/// What becomes of packets on a link.
+/// A fault of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
-    /// None arrives.
+    /// No packet arrives.
     Cut,
-    /// No UDP arrives.
+    /// No UDP packet arrives.
     NoUdp,
-    /// So many of 100 do not arrive.
+    /// This percentage of packets is lost.
     Loss(u32),
 }
 
-/// Damage to one direction of one link.
+/// A fault in one direction of one link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) from: Endpoint,
@@ -44,17 +44,17 @@ pub(crate) struct Broken {
     pub(crate) damage: Damage,
 }
 
-/// Which way packets do not go.
+/// In which direction a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Both,
-    /// Away from those concerned: they hear and are not heard.
+    /// From the members concerned: they receive and cannot send.
     Out,
-    /// To those concerned: they are heard and do not hear.
+    /// To the members concerned: they send and cannot receive.
     In,
 }
 
-/// The damage between everybody in `side` and everybody in `rest`.
+/// The faults between every endpoint in `side` and every endpoint in `rest`.
 pub(crate) fn between(
     side: &[Endpoint],
     rest: &[Endpoint],
@@ -76,7 +76,7 @@ pub(crate) fn between(
     broken
 }
 
-/// The firewall of one receiver, as a script that replaces the one before it at once.
+/// The firewall rules of one receiver, as an nft script that replaces the earlier rules atomically.
 pub(crate) fn firewall(receiver: Endpoint, broken: &[Broken]) -> String {
     let rule = |broken: &Broken| {
         let source = broken.from.address();
@@ -101,7 +101,7 @@ mod tests {
     use Endpoint::{Client, Member};
 
     #[test]
-    fn a_cut_works_in_the_directions_asked_for() {
+    fn a_cut_applies_to_the_requested_directions() {
         let rest = [Member(1), Client];
         let out = between(&[Member(0)], &rest, Direction::Out, Damage::Cut);
         assert!(out.iter().all(|broken| broken.from == Member(0)) && out.len() == 2, "{out:?}");
@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_cut_off_from_itself() {
+    fn an_endpoint_is_never_cut_off_from_itself() {
         assert_eq!(between(&[Member(0)], &[Member(0)], Direction::Both, Damage::Cut), []);
     }
 
     #[test]
-    fn the_receiver_drops() {
+    fn rules_are_installed_at_the_receiver() {
         let broken = [
             Broken { from: Member(0), to: Client, damage: Damage::Cut },
             Broken { from: Member(1), to: Client, damage: Damage::NoUdp },

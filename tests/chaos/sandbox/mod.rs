@@ -1,16 +1,16 @@
-//! What a run stands on: namespaces, links between them, and a disk for each member.
+//! The isolated environment of a run: namespaces, the links between them, and a disk for each member.
 
 pub(crate) mod disk;
 pub(crate) mod links;
+pub(crate) mod namespaces;
 pub(crate) mod network;
-pub(crate) mod sandbox;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// Runs a program to its end with `input`; an error holds what it complained of.
+/// Runs a program with `input` until it exits; an error contains its standard error.
 fn run(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -1,4 +1,4 @@
-//! A small file system for one member, so that it can be filled without harm to others.
+//! A small file system for one member, which can be filled without affecting others.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::run;
 
-/// Above the 256 MiB that placement wants to see free.
+/// More than the 256 MiB that placement requires to be free.
 const SIZE: &str = "size=320m";
-/// The first piece that is taken when the disk is filled, in bytes.
+/// First allocation when the disk is filled, in bytes; halved until it reaches [`PIECE_MIN`].
 const PIECE_MAX: u64 = 64 << 20;
 const PIECE_MIN: u64 = 4096;
 
-/// A file system in memory. It ends with the mount namespace that the driver is in.
+/// A file system in memory. It disappears with the driver's mount namespace.
 pub(crate) struct Disk {
     root: PathBuf,
 }
 
 impl Disk {
-    /// Mounts one at `root`; the driver must be in namespaces of its own.
+    /// Mounts one at `root`. The driver must be in its own namespaces.
     pub(crate) fn mount(root: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(root)?;
         run("mount", &["-t", "tmpfs", "-o", SIZE, "tmpfs", &root.display().to_string()], "")?;
         Ok(Self { root: root.to_owned() })
     }
 
-    /// Leaves not a byte.
+    /// Allocates all free space.
     pub(crate) fn fill(&self) -> anyhow::Result<()> {
         let file = File::create(self.filler()).context("cannot fill the disk")?;
         let (mut offset, mut piece) = (0, PIECE_MAX);
@@ -40,7 +40,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives the room back.
+    /// Frees the allocated space.
     pub(crate) fn relieve(&self) -> anyhow::Result<()> {
         fs::remove_file(self.filler()).context("cannot empty the disk")
     }
@@ -52,7 +52,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // At the latest it ends with the mount namespace.
+        // If this fails, the mount still ends with the mount namespace.
         let _ = run("umount", &["--lazy", &self.root.display().to_string()], "");
     }
 }

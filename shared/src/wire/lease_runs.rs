@@ -1,6 +1,8 @@
-//! How a worker's leases travel in a report: the ranges of neighbours that have job, attempt and term in common, said once.
+//! Encoding of a worker's leases in a report: neighbours with the same job, attempt and term share one run, which lists
+//! their ranges.
 //!
-//! A worker with small batches has hundreds of leases in each of thousands of reports a second, nearly all of one job.
+//! A worker with small batches holds hundreds of leases, nearly all of one job, and the coordinator decodes thousands of
+//! reports a second.
 
 use std::fmt;
 
@@ -19,7 +21,7 @@ struct Run<R> {
     ranges: R,
 }
 
-/// The ranges of these.
+/// Serializes the ranges of leases.
 struct Ranges<'a>(&'a [Lease]);
 
 impl Serialize for Ranges<'_> {
@@ -41,7 +43,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_seq(Runs)
 }
 
-/// Takes runs as they come, and no more leases than are possible.
+/// Decodes runs one by one, and fails as soon as they hold more leases than a worker may.
 struct Runs;
 
 impl<'de> Visitor<'de> for Runs {
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_come_back_in_their_order_and_cost_their_ranges() {
+    fn leases_keep_their_order_and_cost_little_more_than_their_ranges() {
         let mixed =
             Report(vec![lease(1, 0, 1), lease(1, 1, 1), lease(2, 5, 1), lease(1, 2, 1), lease(1, 3, 2)]);
         for report in [Report(Vec::new()), mixed] {
@@ -88,13 +90,16 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_worker_may_hold_are_refused() {
+    fn more_leases_than_a_worker_may_hold_are_refused() {
         let many = Report((0..=LEASES_HELD_MAX as u64).map(|first| lease(1, first, 1)).collect());
         let bytes = rmp_serde::to_vec(&many).unwrap();
         let error = rmp_serde::from_slice::<Report>(&bytes).unwrap_err();
         assert!(error.to_string().contains("at most 1024"), "{error}");
         let empty = Run { job: JobId(1), attempt: 1, term: Term(3), ranges: Vec::<QueryRange>::new() };
         let bytes = rmp_serde::to_vec(&([empty],)).unwrap();
-        assert!(rmp_serde::from_slice::<Report>(&bytes).is_err(), "runs of nothing would be without number");
+        assert!(
+            rmp_serde::from_slice::<Report>(&bytes).is_err(),
+            "nothing would limit the number of empty runs"
+        );
     }
 }

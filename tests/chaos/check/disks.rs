@@ -1,10 +1,10 @@
-//! Whether the disks hold what the log says, four times each, and nothing else.
+//! Checks that the disks hold every blob that the log refers to, in four copies, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::ids::Digest;
 
-/// Examples that a complaint names.
+/// Examples shown in an error.
 const SHOWN: usize = 3;
 
 /// What one member's data directory holds.
@@ -15,13 +15,13 @@ pub(crate) struct Disk {
     pub(crate) blobs: BTreeMap<Digest, u64>,
     /// Blobs whose bytes are not those of their name.
     pub(crate) damaged: Vec<Digest>,
-    /// Names of files half written.
+    /// Names of partially written files.
     pub(crate) incoming: Vec<String>,
     /// Names of files put aside as damaged.
     pub(crate) corrupt: Vec<String>,
 }
 
-/// What the log says.
+/// What the log refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recorded {
     /// Blobs that something refers to.
@@ -32,7 +32,7 @@ pub(crate) struct Recorded {
     pub(crate) holders: BTreeMap<Digest, BTreeSet<String>>,
 }
 
-/// Everything that is wrong; nothing of a cluster in good order. `copies` is what each blob should have.
+/// Returns everything that is wrong. `copies` is the number of copies each blob should have.
 pub(crate) fn check(disks: &[Disk], recorded: &Recorded, copies: usize) -> Vec<String> {
     let mut wrong = Vec::new();
     for disk in disks {
@@ -114,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn good_order_is_good() {
+    fn a_consistent_cluster_passes() {
         assert_eq!(complaints(|_, _| {}), 0);
     }
 
     #[test]
-    fn every_kind_of_disorder_is_caught() {
+    fn every_kind_of_inconsistency_is_caught() {
         assert_eq!(complaints(|disks, _| disks[0].incoming.push(String::from("a.1"))), 1);
         assert_eq!(complaints(|disks, _| disks[1].corrupt.push(String::from("a"))), 1);
         assert_eq!(complaints(|disks, _| disks[1].damaged.push(digest(1))), 1);

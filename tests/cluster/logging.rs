@@ -1,4 +1,4 @@
-//! What an operator of a cluster that runs for months relies on: its logs, and what they tell of who did what.
+//! Logs and audit lines, on which operators of long-running clusters rely.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ use crate::harness::{Expected, LocalCluster, SOON, light, name};
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_without_room_for_the_log_stops_nobody() {
+async fn a_member_keeps_running_when_its_log_cannot_be_written() {
     let _turn = light().await;
     let mut cluster = LocalCluster::launch(0, false).await;
     let introducer = cluster.introducer.address();
@@ -40,14 +40,14 @@ async fn a_disk_without_room_for_the_log_stops_nobody() {
     kept.verify(&cluster).await;
     cluster.members[0].signal(Signal::TERM);
     assert!(cluster.members[0].ended(SOON).await.success());
-    // What the journal of a service manager gets.
-    let told = cluster.members[0].errors();
-    for word in ["ready", "the log cannot be written", "asked to stop", "stopped"] {
-        assert_eq!(told.matches(word).count(), 1, "'{word}' is not once in: {told}");
+    // Standard error, which a service manager writes to its journal.
+    let errors = cluster.members[0].errors();
+    for word in ["ready", "cannot write the log", "asked to stop", "stopped"] {
+        assert_eq!(errors.matches(word).count(), 1, "'{word}' does not occur exactly once in: {errors}");
     }
 }
 
-/// The lines of a member's log that have this in them, as `idunno logs --grep` finds them.
+/// The lines of a member's log that match, as `idunno logs --grep` finds them.
 async fn grep(cluster: &LocalCluster, index: usize, pattern: &str) -> Vec<String> {
     let search = LogSearch { pattern: Some(pattern.to_owned()), ..LogSearch::default() };
     let request = ControlRequest::SearchLog(search);
@@ -59,17 +59,17 @@ async fn grep(cluster: &LocalCluster, index: usize, pattern: &str) -> Vec<String
     }
 }
 
-/// The one audit line that has this in it; log lines are written a moment later than the answer.
+/// Waits for the one audit line that matches; log lines appear a moment after the reply.
 async fn audited(cluster: &LocalCluster, index: usize, pattern: &str) -> String {
-    let is_told = async || match &grep(cluster, index, &format!("audit: .*{pattern}")).await[..] {
+    let is_logged = async || match &grep(cluster, index, &format!("audit: .*{pattern}")).await[..] {
         [line] => Ok(line.clone()),
         lines => Err(format!("{} lines: {lines:?}", lines.len())),
     };
-    cluster.eventually(&format!("there is one audit line with {pattern}"), SOON, is_told).await
+    cluster.eventually(&format!("there is one audit line with {pattern}"), SOON, is_logged).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
+async fn the_deciding_member_audits_a_change_once_under_its_operation_id() {
     let _turn = light().await;
     let cluster = LocalCluster::start_with(3, &["--log", "info,idunno_daemon=debug"]).await;
     let coordinator = cluster.coordinator().await.0;
@@ -83,41 +83,45 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     let op = failed.split_once("logs --grep ").unwrap().1.trim_end_matches(['\'', ')']).to_owned();
     assert_eq!(op.len(), 16, "{failed}");
     let line = audited(&cluster, coordinator, &op).await;
-    for part in ["by=operator anna at 127.0.0.1:", "asked=delete nothing", "refused: ", "took="] {
+    for part in ["by=operator anna at 127.0.0.1:", "request=delete nothing", "refused: ", "took="] {
         assert!(line.contains(part), "'{part}' is not in: {line}");
     }
     for other in (0..3).filter(|index| *index != coordinator) {
-        assert_eq!(grep(&cluster, other, &format!("audit: .*{op}")).await, [""; 0], "it did not decide");
+        assert_eq!(
+            grep(&cluster, other, &format!("audit: .*{op}")).await,
+            [""; 0],
+            "a member that did not decide audited the change"
+        );
     }
 
-    // Asked once more, as by a client that has not heard, it is not told once more.
+    // Repeated, as by a client that missed the reply, it is not audited again.
     let policy = || ControlRequest::Change { op: OpId(0xabc, 1), change: Change::SetPolicy(Policy::Time) };
     for _ in 0..3 {
         client.control(policy()).await.unwrap();
     }
     let line = audited(&cluster, coordinator, &OpId(0xabc, 1).to_string()).await;
-    assert!(line.contains("audit: done") && line.contains("asked=set-policy Time"), "{line}");
+    assert!(line.contains("audit: done") && line.contains("request=set-policy Time"), "{line}");
 
-    // A put: from the audit to the voters by the operation, to the holders by the upload.
+    // A put can be traced from the audit line to the voters by the operation id, and to the holders by the upload.
     let kept = Expected::small("kept", 1..2);
     let files = Files::new(client.clone());
     files.put_files(kept.write_local(&cluster), PutOptions::default(), &NoProgress).await.unwrap();
-    let line = audited(&cluster, coordinator, "operator anna.*asked=put").await;
+    let line = audited(&cluster, coordinator, "operator anna.*request=put").await;
     let op = line.split_once("op=").unwrap().1.split(' ').next().unwrap();
     let upload = line.split_once("put (").unwrap().1.split(',').next().unwrap();
     assert!(upload.starts_with("upload-"), "{line}");
     for index in 0..3 {
-        let is_told = async || {
+        let is_logged = async || {
             let applied = grep(&cluster, index, &format!("{op}.*applied|applied.*{op}")).await.len();
             let stored = grep(&cluster, index, &format!("receiving a blob.*{upload} ")).await.len();
             if (applied, stored) == (1, 1) { Ok(()) } else { Err(format!("{applied} and {stored}")) }
         };
-        cluster.eventually("each member tells of the put, under its ids", SOON, is_told).await;
+        cluster.eventually("each member logs the put under its ids", SOON, is_logged).await;
     }
 
-    // What a member decides itself.
+    // A request that the member itself decides.
     let leaver = (coordinator + 1) % 3;
     client.ask_member(cluster.members[leaver].address(), ControlRequest::Leave).await.unwrap();
-    let line = audited(&cluster, leaver, "operator anna.*asked=leave").await;
+    let line = audited(&cluster, leaver, "operator anna.*request=leave").await;
     assert!(line.contains("audit: done") && line.contains("op="), "{line}");
 }

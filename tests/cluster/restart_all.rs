@@ -1,4 +1,4 @@
-//! The power fails: every process is killed in the same moment, and all are started again.
+//! A power cut: every process is killed at the same moment, and all are restarted.
 
 use std::time::Duration;
 

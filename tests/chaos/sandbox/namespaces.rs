@@ -1,20 +1,20 @@
 //! Namespaces for the whole run.
 //!
-//! The driver moves into new network, mount and process namespaces before it makes anything. What it makes has no name
-//! outside of them, so that two runs cannot meet; and whatever becomes of the driver, the kernel takes its processes,
-//! links and mounts away with it.
+//! The driver moves into new network, mount and process namespaces before it creates anything. Nothing that it creates is
+//! visible outside, so runs cannot interfere with each other. However the driver ends, the kernel removes its processes,
+//! links and mounts.
 
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// Set for the driver within its namespaces.
+/// Set for the driver inside its namespaces.
 const INSIDE: &str = "IDUNNO_CHAOS_INSIDE";
 const NAMESPACES: [&str; 6] = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
-/// Maps whoever runs this to the superuser of the namespaces.
+/// Maps the current user to root inside the namespaces.
 const FOR_A_USER: [&str; 2] = ["--user", "--map-root-user"];
 
-/// What is needed, each with the command that shows whether it is there.
+/// The requirements, each with a command that succeeds if it is met.
 const NEEDED: [(&str, &str); 6] = [
     ("a file system in memory", "mount -t tmpfs tmpfs /run"),
     ("nsenter (package util-linux)", "nsenter --version"),
@@ -27,41 +27,41 @@ const NEEDED: [(&str, &str); 6] = [
          | nft -f -",
     ),
 ];
-/// Delays need a part of the kernel that many lack.
+/// Delays need the netem module, which many kernels lack.
 const DELAY: &str = "tc qdisc add dev lo root netem delay 1ms";
 
-/// Where the run takes place.
+/// Where the run takes place, which decides which faults are possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ground {
-    /// In namespaces of its own; `can_delay` says whether links can be made slow.
+pub(crate) enum Sandbox {
+    /// In namespaces; `can_delay` says whether links can be slowed down.
     Namespaces { can_delay: bool },
-    /// On the machine's loopback, and why.
+    /// On the loopback interface of the machine; why.
     Loopback(String),
 }
 
-/// Moves this program into namespaces, which starts it anew there; returns where it is, or must stay.
-pub(crate) fn enter() -> Ground {
+/// Moves this program into namespaces by starting it again inside them. Returns where the run takes place.
+pub(crate) fn enter() -> Sandbox {
     if let Some(delay) = env::var_os(INSIDE) {
-        return Ground::Namespaces { can_delay: delay == "delay" };
+        return Sandbox::Namespaces { can_delay: delay == "delay" };
     }
     if let Err(missing) = probe() {
-        return Ground::Loopback(missing);
+        return Sandbox::Loopback(missing);
     }
     let delay = if succeeds(DELAY) { "delay" } else { "no delay" };
     let Ok(program) = env::current_exe() else {
-        return Ground::Loopback(String::from("this program does not know its own path"));
+        return Sandbox::Loopback(String::from("the path of this program is unknown"));
     };
     let error = unshare().arg(program).args(env::args_os().skip(1)).env(INSIDE, delay).exec();
-    Ground::Loopback(format!("unshare cannot be run: {error}"))
+    Sandbox::Loopback(format!("cannot run unshare: {error}"))
 }
 
-/// Tries everything that a run needs, in namespaces that end with it.
+/// Checks every requirement in temporary namespaces.
 fn probe() -> Result<(), String> {
     let namespaces = unshare().arg("true").stdin(Stdio::null()).output();
     let output = namespaces.map_err(|error| format!("unshare (package util-linux) is missing: {error}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("namespaces cannot be made here: {}", errors.trim()));
+        return Err(format!("cannot create namespaces here: {}", errors.trim()));
     }
     let step = |(what, command)| format!("{{ {command}; }} >/dev/null || {{ echo '{what}'; exit 1; }}\n");
     let script: String = NEEDED.into_iter().map(step).collect();

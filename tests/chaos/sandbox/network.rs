@@ -1,4 +1,4 @@
-//! A bridge with a network namespace for each daemon; the driver has an address on it too.
+//! A bridge, and a network namespace for each daemon attached to it. The driver has an address on the bridge too.
 
 use std::fs;
 use std::process::Command;
@@ -8,26 +8,27 @@ use anyhow::Context;
 use super::links::{Broken, Endpoint, firewall};
 use super::run;
 
-/// Where `ip` keeps the names of namespaces.
+/// The directory in which `ip` keeps the names of namespaces.
 const NAMES: &str = "/run/netns";
 
-/// The network of a run. It ends with the namespaces that the driver is in.
+/// The network of a run. It disappears with the driver's namespaces.
 pub(crate) struct Network {
     endpoints: Vec<Endpoint>,
-    /// Whether the kernel can hold packets up.
+    /// Whether the kernel can delay packets.
     can_delay: bool,
 }
 
 impl Network {
-    /// Builds it; the driver must be in namespaces of its own.
+    /// Builds the network. The driver must be in its own namespaces.
     pub(crate) fn build(members: usize, can_delay: bool) -> anyhow::Result<Self> {
-        run("mount", &["-t", "tmpfs", "tmpfs", "/run"], "").context("no place for names of namespaces")?;
+        run("mount", &["-t", "tmpfs", "tmpfs", "/run"], "")
+            .context("cannot mount a directory for the names of namespaces")?;
         fs::create_dir_all(NAMES)?;
         let address = Endpoint::Client.address();
         let hub = format!(
             "link set lo up\nlink add hub type bridge\naddr add {address}/24 dev hub\nlink set hub up\n"
         );
-        run("ip", &["-batch", "-"], &hub).context("the bridge cannot be built")?;
+        run("ip", &["-batch", "-"], &hub).context("cannot build the bridge")?;
         let daemons = (0..members).map(Endpoint::Member).chain([Endpoint::Introducer]);
         for endpoint in daemons.clone() {
             attach(endpoint)?;
@@ -47,7 +48,7 @@ impl Network {
         Ok(())
     }
 
-    /// Delays what a member sends by about so many milliseconds, if that is possible here; 0 ends it.
+    /// Delays what a member sends by about `ms` milliseconds, if the kernel can; 0 removes the delay.
     pub(crate) fn delay(&self, member: usize, ms: u32) -> anyhow::Result<()> {
         if !self.can_delay {
             return Ok(());
@@ -61,7 +62,7 @@ impl Network {
     }
 }
 
-/// A command that runs where the daemon belongs.
+/// A command that runs in the network namespace of `endpoint`.
 pub(crate) fn command_within(endpoint: Endpoint, program: &std::path::Path) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(within(endpoint)).arg("--").arg(program);

@@ -1,4 +1,4 @@
-//! The power fails, and with it goes all that was not flushed.
+//! A power cut that loses everything not flushed to disk.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const MEMBERS: usize = 3;
 const CUTS: u64 = 2;
 const QUERIES: u64 = 1500;
 
-/// Puts batch after batch until the cluster is gone or nobody listens; each that was acknowledged is told.
+/// Puts batches until the cluster is down or the receiver is dropped; sends each acknowledged batch.
 fn keep_putting(
     files: Files,
     batches: Vec<(Expected, Vec<PutItem>)>,
@@ -50,7 +50,7 @@ fn batches(cluster: &LocalCluster, cut: u64) -> Vec<(Expected, Vec<PutItem>)> {
     (0..200).map(batch).collect()
 }
 
-/// Whether each of the members' disks has every byte, in place or about to be.
+/// Checks that every member's disk has every byte, in place or waiting for its rename.
 fn on_disks(members: &[Daemon], expected: &Expected) {
     for member in members {
         let incoming: Vec<_> =
@@ -68,7 +68,7 @@ fn on_disks(members: &[Daemon], expected: &Expected) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_flushed_was_not_acknowledged() {
+async fn a_power_cut_loses_no_acknowledged_file() {
     let _turn = heavy().await;
     if let Some(why) = unavailable() {
         println!("not run: {why}");
@@ -112,7 +112,7 @@ async fn what_was_not_flushed_was_not_acknowledged() {
     }
 }
 
-/// Where a member crashes, and at which passing. Those of blobs are passed by each put, those of the log by each commit.
+/// Crash points, and the pass at which the member crashes. Each put passes those of blobs, each commit those of the log.
 const CRASHES: [&str; 5] =
     ["blob-written:4", "blob-flushed:4", "blob-in-place:25", "log-written:20", "log-flushed:20"];
 

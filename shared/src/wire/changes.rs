@@ -1,0 +1,245 @@
+//! Changes of the cluster's metadata: what they are, what they did, and how logs summarise them.
+
+use std::fmt::{self, Display};
+
+use serde::{Deserialize, Serialize};
+
+use super::batches::{BatchSize, Parameters, Policy, Training};
+use super::blobs::BlobRef;
+use super::views::JobState;
+use crate::ids::{Digest, JobId, NodeId, UploadId};
+use crate::names::{DatasetName, FileName, JobName, ModelName};
+
+/// How many names of a list a summary shows.
+const SUMMARY_NAMES: usize = 3;
+
+/// Optional properties of a new job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOptions {
+    /// A name that no other job has.
+    pub name: Option<JobName>,
+    /// The job's weight against other jobs, from 1 to [`super::jobs::WEIGHT_MAX`]; 1 if not given.
+    pub weight: Option<u32>,
+    /// Parameters for the model, at most [`super::control::PARAMETERS_MAX`].
+    pub parameters: Parameters,
+}
+
+/// A new version of a file whose bytes are already stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewFile {
+    /// The file's name.
+    pub name: FileName,
+    /// Size in bytes: the sum of the extents.
+    pub size: u64,
+    /// Digest of the whole file.
+    pub digest: Digest,
+    /// The extents in order, each with the members that store it; empty for an empty file.
+    pub extents: Vec<(BlobRef, Vec<NodeId>)>,
+}
+
+/// A change of the cluster's metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// `put`: commit new versions of files, all of them or none.
+    CommitFiles {
+        /// The upload under which their bytes were stored.
+        upload: UploadId,
+        /// The versions, at most [`super::control::ITEMS_PER_REQUEST_MAX`].
+        files: Vec<NewFile>,
+    },
+    /// `delete`: delete a file with all its versions.
+    Delete {
+        /// The file to delete.
+        name: FileName,
+    },
+    /// `train-start`: train models.
+    TrainStart {
+        /// The models to train; empty for all predefined ones.
+        models: Vec<ModelName>,
+        /// What to train them from.
+        training: Training,
+    },
+    /// `add-job`: add a job, which waits for `start-job`.
+    AddJob {
+        /// The model that answers the queries.
+        model: ModelName,
+        /// The data set whose files or records are the queries.
+        dataset: DatasetName,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
+        batch_size: BatchSize,
+        /// Name, weight and parameters.
+        #[serde(default)]
+        options: JobOptions,
+    },
+    /// `set-batch-size`: set the batch size, from the next lease on.
+    SetBatchSize {
+        /// The job to change.
+        job: JobId,
+        /// Queries per batch, 1 to [`super::jobs::BATCH_QUERIES_MAX`], or auto.
+        batch_size: BatchSize,
+    },
+    /// `start-job`: freeze the data set and start the job, or resume a stopped one.
+    StartJob {
+        /// The job to start.
+        job: JobId,
+    },
+    /// `stop-job`: grant no further batches. Batches that run may finish.
+    StopJob {
+        /// The job to stop.
+        job: JobId,
+    },
+    /// `dead-letters retry`: run dead letters again.
+    RetryDeadLetters {
+        /// The job whose dead letters are meant.
+        job: JobId,
+        /// The queries to run again, at most [`super::control::ITEMS_PER_REQUEST_MAX`]; empty for all.
+        #[serde(default)]
+        queries: Vec<u64>,
+    },
+    /// `set-weight`: set a job's weight against other jobs, from the next lease on.
+    SetWeight {
+        /// The job to change.
+        job: JobId,
+        /// From 1, the weight of a new job, to [`super::jobs::WEIGHT_MAX`].
+        weight: u32,
+    },
+    /// `set-policy`: set how workers are shared between jobs, from the next lease on.
+    SetPolicy(Policy),
+    /// `cancel-job`: end a job. Queries without an answer get none; answers are kept.
+    CancelJob {
+        /// The job to cancel.
+        job: JobId,
+    },
+    /// `delete-job`: delete a job that does not run, with its results.
+    DeleteJob {
+        /// The job to delete.
+        job: JobId,
+    },
+    /// `dead-letters drop`: give dead letters up. They stay in the results and cannot be run again.
+    DropDeadLetters {
+        /// The job whose dead letters are meant.
+        job: JobId,
+        /// The queries to give up, at most [`super::control::ITEMS_PER_REQUEST_MAX`]; empty for all.
+        queries: Vec<u64>,
+    },
+    /// `train-stop`: stop trainings. Versions trained before stay.
+    TrainStop {
+        /// The models whose trainings stop.
+        models: Vec<ModelName>,
+    },
+}
+
+/// What a change did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changed {
+    /// New versions were committed, in the order of the request: the version's number, and the number of durable copies of
+    /// the extent that has the fewest.
+    Files(Vec<(u64, u32)>),
+    /// A file was deleted.
+    Deleted {
+        /// Number of versions deleted.
+        versions: u32,
+    },
+    /// These models will be trained.
+    Training(Vec<ModelName>),
+    /// A job was added.
+    JobAdded(JobId),
+    /// A job was started or resumed.
+    JobStarted {
+        /// Queries in the job's manifest.
+        submitted: u64,
+    },
+    /// The change was made, and there is nothing to report.
+    Done,
+    /// Dead letters will run again.
+    Retried {
+        /// Number of queries.
+        queries: u64,
+    },
+    /// The job had been started before, so nothing changed.
+    StartedBefore {
+        /// Queries in the job's manifest.
+        submitted: u64,
+        /// The job's state.
+        state: JobState,
+    },
+    /// Dead letters were given up.
+    Dropped {
+        /// Number of queries.
+        queries: u64,
+    },
+}
+
+/// A summary for logs; short, however long the change's lists are.
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommitFiles { upload, files } => {
+                let bytes: u64 = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+                write!(f, "put ({upload}, {bytes} bytes):")?;
+                names(f, files.iter().map(|file| &file.name))
+            }
+            Self::Delete { name } => write!(f, "delete {name}"),
+            Self::TrainStart { models, training } => {
+                write!(f, "train-start ({training}):")?;
+                names(f, models.iter())
+            }
+            Self::TrainStop { models } => {
+                f.write_str("train-stop:")?;
+                names(f, models.iter())
+            }
+            Self::AddJob { model, dataset, batch_size, options } => {
+                write!(f, "add-job {model} on {dataset}, batches of {batch_size}")?;
+                options.name.as_ref().map_or(Ok(()), |name| write!(f, ", named {name}"))
+            }
+            Self::SetBatchSize { job, batch_size } => write!(f, "set-batch-size {job} {batch_size}"),
+            Self::SetWeight { job, weight } => write!(f, "set-weight {job} {weight}"),
+            Self::SetPolicy(policy) => write!(f, "set-policy {policy:?}"),
+            Self::StartJob { job } => write!(f, "start-job {job}"),
+            Self::StopJob { job } => write!(f, "stop-job {job}"),
+            Self::CancelJob { job } => write!(f, "cancel-job {job}"),
+            Self::DeleteJob { job } => write!(f, "delete-job {job}"),
+            Self::RetryDeadLetters { job, queries } => {
+                write!(f, "dead-letters retry {job}:")?;
+                names(f, queries.iter())
+            }
+            Self::DropDeadLetters { job, queries } => {
+                write!(f, "dead-letters drop {job}:")?;
+                names(f, queries.iter())
+            }
+        }
+    }
+}
+
+/// Writes the first [`SUMMARY_NAMES`] names of a list and the number of the others. An empty list stands for all.
+fn names<T: Display>(f: &mut fmt::Formatter<'_>, all: impl ExactSizeIterator<Item = T>) -> fmt::Result {
+    let more = all.len().saturating_sub(SUMMARY_NAMES);
+    if all.len() == 0 {
+        return f.write_str(" all");
+    }
+    for (index, name) in all.take(SUMMARY_NAMES).enumerate() {
+        write!(f, "{} {name}", if index == 0 { "" } else { "," })?;
+    }
+    if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Term;
+
+    #[test]
+    fn a_put_of_a_thousand_files_is_summarised_in_one_line() {
+        let file = |number: u64| NewFile {
+            name: format!("a/{number}").parse().unwrap(),
+            size: 10,
+            digest: Digest::of(b""),
+            extents: Vec::new(),
+        };
+        let upload = UploadId { term: Term(5), number: 17 };
+        let put = Change::CommitFiles { upload, files: (0..1_000).map(file).collect() };
+        assert_eq!(put.to_string(), "put (upload-5-17, 10000 bytes): a/0, a/1, a/2 and 997 more");
+        let drop = Change::DropDeadLetters { job: JobId(3), queries: Vec::new() };
+        assert_eq!(drop.to_string(), "dead-letters drop job-3: all");
+    }
+}
