@@ -213,10 +213,13 @@ pub fn consequences(verb: &Verb) -> Vec<String> {
             String::from("Its process keeps running; join brings it back."),
         ],
         Verb::Local(LocalVerb::Down { purge: true }) => {
-            vec![String::from("This stops the local cluster and permanently deletes its data.")]
+            vec![
+                String::from("This stops the local cluster."),
+                String::from("Its data is permanently deleted."),
+            ]
         }
         Verb::Local(LocalVerb::Down { .. }) => {
-            vec![String::from("This stops the local cluster. Its data is kept.")]
+            vec![String::from("This stops the local cluster."), String::from("Its data is kept.")]
         }
         Verb::Local(LocalVerb::Kill { .. }) => {
             vec![String::from("This kills processes of the local cluster with SIGKILL.")]
