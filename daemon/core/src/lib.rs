@@ -5,11 +5,14 @@
 //! an ordered queue of effects. The same inputs give the same outputs, so one seed replays a failure.
 
 pub mod election;
+pub mod machine;
 pub mod membership;
 pub mod metadata;
 pub mod placement;
 pub mod ranges;
+pub mod rates;
 pub mod result_merge;
 pub mod scheduler;
 pub mod time;
+pub mod uploads;
 pub mod voters;

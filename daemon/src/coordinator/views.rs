@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::LeaderTerm;
 use super::scheduling::SchedulerView;
-use crate::membership::{MembershipView, Peer};
+use crate::membership::{ListedMember, MembershipView};
 use crate::runtime::clock::wall_ms;
 use idunno_consensus::Leadership;
 
@@ -108,7 +108,7 @@ pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
 }
 
 /// A member, as shown.
-pub fn member(id: NodeId, peer: &Peer, leadership: &Leadership) -> MemberView {
+pub fn member(id: NodeId, peer: &ListedMember, leadership: &Leadership) -> MemberView {
     let record = &peer.record;
     let live = record.state.is_live();
     MemberView {
@@ -160,7 +160,7 @@ impl LeaderTerm {
     async fn push_views(&self, pushes: &mpsc::Sender<Reply>) {
         let mut ticks = interval(PUSH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last, mut skipped, mut told) = (None, 0, None);
+        let (mut last, mut skipped, mut shown) = (None, 0, None);
         loop {
             ticks.tick().await;
             if self.may_decide().is_err() {
@@ -178,9 +178,8 @@ impl LeaderTerm {
             skipped = 0;
             last = Some(view.clone());
             // Charts move once in a step: only then is their past sent again.
-            let step = self.rates().step(view.at_ms);
-            if told.replace(step) != Some(step) {
-                view.rates = Some(self.rates().view());
+            if let Some(rates) = self.rates.since(shown, view.at_ms).await {
+                (shown, view.rates) = (Some(rates.step), Some(rates.view));
             }
             if pushes.send(Reply::Control(Box::new(ControlReply::View(view)))).await.is_err() {
                 return;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::discovery::cluster_id::ClusterId;
-use crate::membership::{Membership, MembershipView};
+use crate::membership::{MembershipHandle, MembershipView};
 use crate::net::peers::Peers;
 use crate::runtime::data_dir::DataDir;
 use idunno_consensus::Consensus;
@@ -50,7 +50,7 @@ pub struct Discovery {
     /// Calls.
     pub peers: Peers,
     /// The failure detector, which joins.
-    pub membership: Membership,
+    pub membership: MembershipHandle,
     /// The metadata log, which the first member founds.
     pub consensus: Consensus,
     /// The cluster that it belongs to, which the introducer names.

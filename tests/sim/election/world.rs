@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use idunno_core::election::{Ring, RingConfig, RingCounters, RingEffect, RingEvent, RingView};
+use idunno_core::machine::Machine;
 use idunno_core::time::Instant;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::election::{Candidate, ElectionId, LogPosition, RingBody, RingMessage};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use idunno_core::machine::Machine;
 use idunno_core::membership::{
     AdmissionError, MAX_SEEDS, Swim, SwimConfig, SwimCounters, SwimEffect, SwimEvent, TcpPingOutcome,
 };

@@ -58,7 +58,7 @@ pub enum RingEvent {
         /// Who.
         id: NodeId,
     },
-    /// Time has passed: [`super::Ring::next_deadline`] is due.
+    /// Time has passed: [`crate::machine::Machine::next_deadline`] is due.
     Tick,
 }
 

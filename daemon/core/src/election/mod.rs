@@ -41,12 +41,12 @@ use rand_chacha::ChaCha8Rng;
 pub use self::config::RingConfig;
 pub use self::event::{RingCounters, RingEffect, RingEvent, RingView};
 use self::hop::Hop;
+use crate::machine::{InvariantViolation, Machine};
 use crate::time::Instant;
 
 /// The ring election of one member.
 ///
-/// Time never goes back between calls. After each [`Ring::handle`] all effects are taken by [`Ring::poll_effect`] and
-/// carried out in order, and [`RingEvent::Tick`] is handed in no later than [`Ring::next_deadline`].
+/// [`RingEvent::Tick`] is due at its deadline.
 #[derive(Debug)]
 pub struct Ring {
     config: RingConfig,
@@ -84,6 +84,55 @@ struct Round {
     unreachable: BTreeSet<NodeId>,
 }
 
+impl Machine for Ring {
+    type Event = RingEvent;
+    type Effect = RingEffect;
+
+    fn handle(&mut self, event: RingEvent, now: Instant) {
+        match event {
+            RingEvent::RingView(view) => self.on_view(view, now),
+            RingEvent::Message { from, message } => self.on_message(from, message, now),
+            RingEvent::HopFailed { to, hop } => self.on_hop_failed(to, hop, now),
+            RingEvent::LeaderObserved { term, id } => self.on_leader(term, id),
+            RingEvent::Tick => {}
+        }
+        self.run_timers(now);
+        debug_assert_eq!(self.check(), Ok(()), "an invariant of the ring election is broken");
+    }
+
+    /// When the next [`RingEvent::Tick`] is due, if ever.
+    fn next_deadline(&self) -> Option<Instant> {
+        let round = self.round.as_ref();
+        let hop = round.and_then(|round| round.hop.as_ref()).map(Hop::deadline);
+        [self.start_at, round.map(|round| round.deadline), hop].into_iter().flatten().min()
+    }
+
+    fn poll_effect(&mut self) -> Option<RingEffect> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        if self.view.live_voters.len() > MAX_VOTERS {
+            return Err(InvariantViolation::new(format!("{} live voters", self.view.live_voters.len())));
+        }
+        if self.fallback && (self.start_at.is_some() || !self.may_stand) {
+            return Err(InvariantViolation::new("in the fallback, yet starting rounds or not standing"));
+        }
+        if let Some(round) = &self.round {
+            if round.id.number > self.number {
+                return Err(InvariantViolation::new(format!(
+                    "{:?} is beyond the highest number seen, {}",
+                    round.id, self.number
+                )));
+            }
+            if self.start_at.is_some() {
+                return Err(InvariantViolation::new("a round is to start while one is under way"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Ring {
     /// A voter that knows nobody yet. `seed` should differ from member to member and from boot to boot.
     pub fn new(config: RingConfig, id: NodeId, seed: u64) -> Self {
@@ -108,31 +157,6 @@ impl Ring {
         }
     }
 
-    /// Takes in what happened and does what is due.
-    pub fn handle(&mut self, event: RingEvent, now: Instant) {
-        match event {
-            RingEvent::RingView(view) => self.on_view(view, now),
-            RingEvent::Message { from, message } => self.on_message(from, message, now),
-            RingEvent::HopFailed { to, hop } => self.on_hop_failed(to, hop, now),
-            RingEvent::LeaderObserved { term, id } => self.on_leader(term, id),
-            RingEvent::Tick => {}
-        }
-        self.run_timers(now);
-        debug_assert_eq!(self.check(), Ok(()), "an invariant of the ring election is broken");
-    }
-
-    /// When the next [`RingEvent::Tick`] is due, if ever.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let round = self.round.as_ref();
-        let hop = round.and_then(|round| round.hop.as_ref()).map(Hop::deadline);
-        [self.start_at, round.map(|round| round.deadline), hop].into_iter().flatten().min()
-    }
-
-    /// The next effect to carry out.
-    pub fn poll_effect(&mut self) -> Option<RingEffect> {
-        self.effects.pop_front()
-    }
-
     /// Whether this member's log may ask for votes.
     pub const fn may_stand(&self) -> bool {
         self.may_stand
@@ -151,25 +175,6 @@ impl Ring {
     /// How often each mechanism was used.
     pub const fn counters(&self) -> &RingCounters {
         &self.counters
-    }
-
-    /// Whether the invariants and bounds of the module's documentation hold; else which does not.
-    pub fn check(&self) -> Result<(), String> {
-        if self.view.live_voters.len() > MAX_VOTERS {
-            return Err(format!("{} live voters", self.view.live_voters.len()));
-        }
-        if self.fallback && (self.start_at.is_some() || !self.may_stand) {
-            return Err("in the fallback, yet starting rounds or not standing".to_owned());
-        }
-        if let Some(round) = &self.round {
-            if round.id.number > self.number {
-                return Err(format!("{:?} is beyond the highest number seen, {}", round.id, self.number));
-            }
-            if self.start_at.is_some() {
-                return Err("a round is to start while one is under way".to_owned());
-            }
-        }
-        Ok(())
     }
 
     /// Whether an election is needed and has a chance.

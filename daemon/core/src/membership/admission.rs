@@ -16,6 +16,7 @@ use idunno_shared::wire::membership::{MemberRecord, PushPull, TcpPing};
 
 use super::merge::Source;
 use super::{AdmissionError, MAX_ADMISSIONS, Phase, Swim, SwimEffect, TcpPingOutcome};
+use crate::machine::InvariantViolation;
 use crate::time::Instant;
 
 /// Who is being dialled back, and who did not answer.
@@ -37,9 +38,13 @@ struct Admission {
 }
 
 impl Admissions {
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         if self.pending.len() > MAX_ADMISSIONS || self.silent.len() > MAX_ADMISSIONS {
-            return Err(format!("{} admissions, {} silent", self.pending.len(), self.silent.len()));
+            return Err(InvariantViolation::new(format!(
+                "{} admissions, {} silent",
+                self.pending.len(),
+                self.silent.len()
+            )));
         }
         Ok(())
     }

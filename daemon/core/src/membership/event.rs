@@ -69,7 +69,7 @@ pub enum SwimEvent {
     },
     /// Say good-bye: answered by one [`SwimEffect::LeaveDone`].
     Leave,
-    /// Time has passed: [`super::Swim::next_deadline`] is due.
+    /// Time has passed: [`crate::machine::Machine::next_deadline`] is due.
     Tick,
 }
 

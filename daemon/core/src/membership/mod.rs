@@ -67,6 +67,7 @@ use self::rumours::Rumours;
 use self::suspicion::Suspicion;
 pub use self::table::Member;
 use self::table::Table;
+use crate::machine::{InvariantViolation, Machine};
 use crate::time::Instant;
 
 /// The most live members besides this one.
@@ -85,8 +86,7 @@ pub const MAX_RELAYS: usize = 128;
 
 /// The membership machine of one member.
 ///
-/// Time never goes back between calls. After each [`Swim::handle`] all effects are taken by [`Swim::poll_effect`] and
-/// carried out in order, and [`SwimEvent::Tick`] is handed in no later than [`Swim::next_deadline`].
+/// [`SwimEvent::Tick`] is due at its deadline.
 #[derive(Debug)]
 pub struct Swim {
     config: SwimConfig,
@@ -121,6 +121,61 @@ enum Phase {
     Left,
 }
 
+impl Machine for Swim {
+    type Event = SwimEvent;
+    type Effect = SwimEffect;
+
+    fn handle(&mut self, event: SwimEvent, now: Instant) {
+        self.notice_stall(now);
+        match event {
+            SwimEvent::Datagram { from, message } => self.on_datagram(from, &message, now),
+            SwimEvent::PushPullRequest { exchange, message } => {
+                self.on_push_pull_request(exchange, &message, now);
+            }
+            SwimEvent::PushPullReply { from, message } => self.on_push_pull_reply(from, &message, now),
+            SwimEvent::TcpPingRequest { exchange, message } => self.on_tcp_ping_request(exchange, &message),
+            SwimEvent::TcpPingResult { seq, target, outcome } => {
+                self.on_tcp_ping_result(seq, target, &outcome, now);
+            }
+            SwimEvent::ConnectionRefused { id } => self.on_refused(id, now),
+            SwimEvent::Join { seeds } => self.on_join(&seeds, now),
+            SwimEvent::Introduced { addresses } => self.on_introduced(&addresses),
+            SwimEvent::Leave => self.on_leave(now),
+            SwimEvent::Tick => {}
+        }
+        self.run_timers(now);
+        debug_assert_eq!(self.check(), Ok(()), "an invariant of the membership machine is broken");
+    }
+
+    /// When the next [`SwimEvent::Tick`] is due; none once this member has left.
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Left {
+            return None;
+        }
+        let has_peers = self.table.live_len() > 0;
+        let gossip = (self.wants_gossip() && has_peers).then_some(self.next_gossip);
+        if self.phase != Phase::Active {
+            return gossip.or(Some(self.next_gossip));
+        }
+        let probe = has_peers.then_some(self.prober.deadline());
+        let relay = self.relays.deadline();
+        let suspicion = self.suspicions.values().map(Suspicion::deadline).min();
+        let push_pull = has_peers.then_some(self.next_push_pull);
+        let join = self.seeds.deadline(has_peers);
+        let reconnect = Some(self.reconnects.deadline());
+        let catch_up = (self.is_behind && has_peers).then_some(self.unknown_exchange_from);
+        [gossip, probe, relay, suspicion, push_pull, join, reconnect, catch_up].into_iter().flatten().min()
+    }
+
+    fn poll_effect(&mut self) -> Option<SwimEffect> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        self.check_invariants()
+    }
+}
+
 impl Swim {
     /// A member that knows nobody, up from the start. `me` carries the persisted generation of this boot; its state
     /// is taken as alive. `seed` should differ from member to member.
@@ -150,54 +205,6 @@ impl Swim {
             rng,
             config,
         }
-    }
-
-    /// Takes in what happened and does what is due.
-    pub fn handle(&mut self, event: SwimEvent, now: Instant) {
-        self.notice_stall(now);
-        match event {
-            SwimEvent::Datagram { from, message } => self.on_datagram(from, &message, now),
-            SwimEvent::PushPullRequest { exchange, message } => {
-                self.on_push_pull_request(exchange, &message, now);
-            }
-            SwimEvent::PushPullReply { from, message } => self.on_push_pull_reply(from, &message, now),
-            SwimEvent::TcpPingRequest { exchange, message } => self.on_tcp_ping_request(exchange, &message),
-            SwimEvent::TcpPingResult { seq, target, outcome } => {
-                self.on_tcp_ping_result(seq, target, &outcome, now);
-            }
-            SwimEvent::ConnectionRefused { id } => self.on_refused(id, now),
-            SwimEvent::Join { seeds } => self.on_join(&seeds, now),
-            SwimEvent::Introduced { addresses } => self.on_introduced(&addresses),
-            SwimEvent::Leave => self.on_leave(now),
-            SwimEvent::Tick => {}
-        }
-        self.run_timers(now);
-        debug_assert_eq!(self.check(), Ok(()), "an invariant of the membership machine is broken");
-    }
-
-    /// When the next [`SwimEvent::Tick`] is due; none once this member has left.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        if self.phase == Phase::Left {
-            return None;
-        }
-        let has_peers = self.table.live_len() > 0;
-        let gossip = (self.wants_gossip() && has_peers).then_some(self.next_gossip);
-        if self.phase != Phase::Active {
-            return gossip.or(Some(self.next_gossip));
-        }
-        let probe = has_peers.then_some(self.prober.deadline());
-        let relay = self.relays.deadline();
-        let suspicion = self.suspicions.values().map(Suspicion::deadline).min();
-        let push_pull = has_peers.then_some(self.next_push_pull);
-        let join = self.seeds.deadline(has_peers);
-        let reconnect = Some(self.reconnects.deadline());
-        let catch_up = (self.is_behind && has_peers).then_some(self.unknown_exchange_from);
-        [gossip, probe, relay, suspicion, push_pull, join, reconnect, catch_up].into_iter().flatten().min()
-    }
-
-    /// The next effect to carry out.
-    pub fn poll_effect(&mut self) -> Option<SwimEffect> {
-        self.effects.pop_front()
     }
 
     /// This member itself.

@@ -7,6 +7,7 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::membership::DatagramBody;
 
 use super::{MAX_RELAYS, Swim};
+use crate::machine::InvariantViolation;
 use crate::time::Instant;
 
 /// What others asked for, by the number of this member's own ping, which rises with time.
@@ -31,8 +32,12 @@ impl Relays {
         self.0.values().find_map(|relay| relay.nack_at)
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
-        if self.0.len() > MAX_RELAYS { Err(format!("{} relayed pings", self.0.len())) } else { Ok(()) }
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
+        if self.0.len() > MAX_RELAYS {
+            Err(InvariantViolation::new(format!("{} relayed pings", self.0.len())))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::ids::NodeId;
 
+use crate::machine::InvariantViolation;
+
 /// News by member, sent least often first. At most one rumour a member.
 #[derive(Debug, Default)]
 pub(super) struct Rumours {
@@ -58,12 +60,12 @@ impl Rumours {
         self.order.clear();
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         let consistent = self.order.iter().all(|(sent, id)| self.sent.get(id) == Some(sent));
         if consistent && self.order.len() == self.sent.len() {
             Ok(())
         } else {
-            Err("the order of rumours disagrees with their counts".to_owned())
+            Err(InvariantViolation::new("the order of rumours disagrees with their counts"))
         }
     }
 }

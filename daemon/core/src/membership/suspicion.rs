@@ -11,6 +11,7 @@ use idunno_shared::wire::membership::{MAX_WITNESSES, MemberState, TcpPing};
 use rand::RngExt;
 
 use super::{Swim, SwimConfig, SwimEffect};
+use crate::machine::InvariantViolation;
 use crate::time::Instant;
 
 /// One suspect's suspicion.
@@ -55,9 +56,9 @@ impl Suspicion {
         self.deadline = self.deadline + lost;
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         if self.witnesses.len() > MAX_WITNESSES || self.deadline < self.since {
-            return Err(format!("a suspicion is out of bounds: {self:?}"));
+            return Err(InvariantViolation::new(format!("a suspicion is out of bounds: {self:?}")));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use idunno_shared::names::MemberName;
 use idunno_shared::wire::membership::MemberRecord;
 
 use super::{MAX_GONE, MAX_GONE_PER_NAME, MAX_LIVE};
+use crate::machine::InvariantViolation;
 use crate::time::Instant;
 
 /// So many probes in a row that only TCP answered mean that UDP is blocked, not that datagrams were lost.
@@ -140,18 +141,22 @@ impl Table {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         let live = self.members.values().filter(|member| member.record.state.is_live());
         let indexed =
             live.clone().all(|member| self.live_at(member.record.address) == Some(member.record.id));
         if !indexed || live.count() != self.addresses.len() {
-            return Err("two live members share an address".to_owned());
+            return Err(InvariantViolation::new("two live members share an address"));
         }
         if self.addresses.len() + self.gone.len() != self.members.len() {
-            return Err("a member is neither live nor gone".to_owned());
+            return Err(InvariantViolation::new("a member is neither live nor gone"));
         }
         if self.addresses.len() > MAX_LIVE || self.gone.len() > MAX_GONE {
-            return Err(format!("{} live and {} gone members", self.addresses.len(), self.gone.len()));
+            return Err(InvariantViolation::new(format!(
+                "{} live and {} gone members",
+                self.addresses.len(),
+                self.gone.len()
+            )));
         }
         Ok(())
     }
