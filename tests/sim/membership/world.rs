@@ -492,7 +492,7 @@ pub(crate) fn add(sum: &mut SwimCounters, more: &SwimCounters) {
     sum.dial_backs += more.dial_backs;
     sum.admissions += more.admissions;
     sum.refusals += more.refusals;
-    sum.unvouched += more.unvouched;
+    sum.ignored_rumours += more.ignored_rumours;
     sum.unknown_senders += more.unknown_senders;
     sum.forgotten += more.forgotten;
     sum.suspicions += more.suspicions;

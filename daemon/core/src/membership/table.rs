@@ -1,4 +1,4 @@
-//! The list of all other members: who is live, who is gone, who listens where.
+//! The list of all other members: which are live, which are gone, and where they listen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::{MAX_GONE, MAX_GONE_PER_NAME, MAX_LIVE};
 use crate::machine::InvariantViolation;
 use crate::time::Instant;
 
-/// So many probes in a row that only TCP answered mean that UDP is blocked, not that datagrams were lost.
+/// So many probes in a row answered over TCP alone mean that UDP is blocked, not that datagrams were lost.
 const UDP_BLOCKED_AFTER: u32 = 3;
 
 /// Another member, as this one sees it.
@@ -29,7 +29,7 @@ pub struct Member {
     tcp_only: u32,
 }
 
-/// All other members, indexed by what is asked of them.
+/// All other members, with indexes.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     members: BTreeMap<NodeId, Member>,
@@ -78,8 +78,8 @@ impl Table {
         }
     }
 
-    /// Stores a record, to be forgotten at `forget_at` if it is not live, and returns the one before. The caller sees to
-    /// it that no other live member has the address, and forgets the [`Self::excess`].
+    /// Stores a record, to be forgotten at `forget_at` if it is not live, and returns the one before. The caller ensures
+    /// that no other live member has the address, and forgets the [`Self::excess`].
     pub(super) fn put(
         &mut self,
         record: MemberRecord,

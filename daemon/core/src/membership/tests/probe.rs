@@ -1,4 +1,4 @@
-//! Probes, direct and indirect, and what they say of whom.
+//! Probes, direct and indirect, and their verdicts.
 
 use super::*;
 
@@ -82,7 +82,7 @@ fn health_after_failures(nacks: bool) -> u32 {
 }
 
 #[test]
-fn a_member_that_hears_nobody_doubts_its_own_ears() {
+fn a_member_without_any_answer_lowers_its_local_health() {
     assert_eq!(health_after_failures(true), 0, "others hear it, so the target is at fault");
     assert!(health_after_failures(false) >= 1);
 }

@@ -6,7 +6,7 @@ use super::*;
 fn death(members: u64, witnesses: &[u64]) -> Duration {
     let mut swim = knowing(members);
     for &witness in witnesses {
-        swim.handle(testimony(witness, 2, &[witness]), at(1));
+        swim.handle(confirmation(witness, 2, &[witness]), at(1));
     }
     // All others answer, so that this member does not confirm itself and is not in doubt.
     while state_of(&swim, 2) != Some(MemberState::Dead) {
@@ -51,9 +51,9 @@ fn small_clusters_wait_for_no_more_witnesses_than_survive() {
 #[test]
 fn what_witnesses_say_is_passed_on_and_bounded() {
     let mut swim = knowing(9);
-    swim.handle(testimony(3, 2, &[3]), at(1));
-    swim.handle(testimony(4, 2, &[5, 6]), at(2));
-    swim.handle(testimony(4, 2, &[7, 8]), at(3));
+    swim.handle(confirmation(3, 2, &[3]), at(1));
+    swim.handle(confirmation(4, 2, &[5, 6]), at(2));
+    swim.handle(confirmation(4, 2, &[7, 8]), at(3));
     effects(&mut swim);
     swim.handle(datagram(9, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(4));
     let sent = effects(&mut swim);
@@ -66,7 +66,7 @@ fn what_witnesses_say_is_passed_on_and_bounded() {
 #[test]
 fn whoever_writes_to_a_suspect_tells_it() {
     let mut swim = knowing(4);
-    swim.handle(testimony(3, 2, &[3]), at(1));
+    swim.handle(confirmation(3, 2, &[3]), at(1));
     // All rumours have been told often enough.
     run(&mut swim, at(450));
     let mut told = |from: u64| {
@@ -113,7 +113,7 @@ fn a_suspicion_of_the_dead_is_confirmed() {
     let mut swim = knowing(3);
     swim.handle(rumour(3, [record(2, 0, MemberState::Dead)]), at(1));
     effects(&mut swim);
-    swim.handle(testimony(3, 2, &[3]), at(2));
+    swim.handle(confirmation(3, 2, &[3]), at(2));
     let sent = effects(&mut swim);
     let (to, message) = datagrams(&sent)[0];
     let told = &message.rumours.as_slice()[0];
@@ -130,7 +130,7 @@ fn a_suspicion_of_the_dead_is_confirmed() {
 fn a_suspicion_that_is_heard_of_is_looked_into_next() {
     // In a cluster of 7 all others do.
     let mut swim = knowing(7);
-    swim.handle(testimony(3, 5, &[3]), at(1));
+    swim.handle(confirmation(3, 5, &[3]), at(1));
     let sent = run(&mut swim, at(510));
     let probed = datagrams(&sent).into_iter().find_map(|(_, message)| match message.body {
         DatagramBody::Ping { target, .. } => Some(target),

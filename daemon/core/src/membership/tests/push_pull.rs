@@ -66,7 +66,7 @@ fn the_dead_are_offered_the_list_with_back_off_and_without_end() {
 }
 
 #[test]
-fn lists_are_exchanged_with_a_stranger_that_speaks() {
+fn lists_are_exchanged_with_an_unknown_sender() {
     let mut swim = knowing(2);
     for ms in [1, 2, 900] {
         swim.handle(datagram(9, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(ms));
@@ -85,7 +85,7 @@ fn lists_are_exchanged_with_a_stranger_that_speaks() {
 }
 
 #[test]
-fn whom_the_introducer_names_is_offered_the_list_unless_it_is_here() {
+fn addresses_that_the_introducer_names_are_reconnected_to_unless_a_live_member_is_there() {
     let mut swim = knowing(2);
     swim.handle(SwimEvent::Introduced { addresses: vec![address(1), address(2), address(9)] }, at(1));
     let offered = run(&mut swim, at(1_500));
