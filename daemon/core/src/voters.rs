@@ -1,12 +1,12 @@
-//! Who votes in the metadata log: the next change the coordinator should make to its configuration.
+//! The voters of the metadata log: the next change that the coordinator should make to its configuration.
 //!
 //! Decides, from the failure detector's view and the log's configuration, one step at a time. The failure detector
 //! only proposes; the step is a change of the replicated configuration, which needs a majority of it (Ongaro, Raft
 //! thesis, section 4.3; Consul and Vault call this an autopilot).
 //!
 //! Invariants: at most [`VOTERS_MAX`] voters; a step never removes a live voter; a voter is only removed once it has
-//! been gone for the whole of [`VoterConfig::stabilisation`], or said good-bye; a member votes only once it has caught up
-//! with the log as a learner, for until then its vote would only make a majority harder to reach. Nothing is asked for
+//! been gone for the whole of [`VoterConfig::stabilisation`], or has left; a member votes only once it has caught up with
+//! the log as a learner, because until then its vote would only make a majority harder to reach. Nothing is asked for
 //! while there is no quorum.
 //!
 //! Bounds: [`CATCHING_UP_MAX`] learners that lag; one step at a time.
@@ -21,24 +21,24 @@ use idunno_shared::ids::NodeId;
 use crate::machine::{InvariantViolation, Machine};
 use crate::time::Instant;
 
-/// With seven voters any three may die at once, and the other four still are a majority.
+/// Of seven voters any three may die at once, and the other four are still a majority.
 pub const VOTERS_MAX: usize = 7;
 
 /// Learners that may be catching up at once: one that never does must not keep another from voting.
 pub const CATCHING_UP_MAX: usize = 2;
 
-/// The log's configuration, and who has followed it how far.
+/// The log's configuration, and the learners' progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
-    /// Who votes.
+    /// The voters.
     pub voters: BTreeSet<NodeId>,
-    /// Who receives the log without a vote.
+    /// The members that receive the log without a vote.
     pub learners: BTreeSet<NodeId>,
-    /// Of the learners, those that have all but the last few entries.
+    /// The learners that have all but the last few entries.
     pub caught_up: BTreeSet<NodeId>,
 }
 
-/// How patient the planner is.
+/// The planner's times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VoterConfig {
     /// How long a voter must have been dead before it is replaced or removed. Default 2 s.
@@ -51,14 +51,14 @@ impl Default for VoterConfig {
     }
 }
 
-/// What the failure detector says of a member.
+/// A member's state by the failure detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Up, as far as is known.
     Live,
-    /// Given up.
+    /// Held dead.
     Dead,
-    /// Said good-bye.
+    /// Left in good order.
     Left,
 }
 
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(step(&ids(1..=5), &log, 2), None);
         log.caught_up = ids(5..=5);
         assert_eq!(step(&ids(1..=5), &log, 3), Some(VoterStep::SetVoters([1, 2, 3, 5].map(NodeId).into())));
-        // Nobody waits for it with a voter that is dead.
+        // The replacement of a dead voter does not wait for it.
         log.caught_up = BTreeSet::new();
         let without_3 = [1, 2, 4, 5].map(NodeId).into();
         assert_eq!(step(&without_3, &log, 4), None);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_said_good_bye_goes_at_once() {
+    fn a_voter_that_left_goes_at_once() {
         let mut planner = VoterPlanner::default();
         let mut known = standings(&ids(1..=3), 3);
         known.insert(NodeId(3), Standing::Left);

@@ -1,48 +1,48 @@
-//! What people are told when workers are assigned anew.
+//! The text of a reassignment of workers.
 
 use idunno_core::scheduler::SharedBecause;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::Policy;
 
-/// Workers that are named one by one.
+/// Workers that are named one by one; the others are counted.
 const NAMED_MAX: usize = 8;
 
-/// One line: why, each job's share of the workers, and who serves other jobs than before.
-pub fn told(
+/// One line: the reason, each job's share of the workers, and the workers that now serve other jobs.
+pub fn describe(
     name: impl Fn(NodeId) -> String,
     reason: SharedBecause,
     shares: &[(JobId, Option<u32>)],
     reassigned: &[(NodeId, Vec<JobId>)],
 ) -> String {
     let shares: Vec<String> = shares.iter().map(share).collect();
-    let shares = if shares.is_empty() { String::from("no job runs") } else { shares.join(", ") };
+    let shares = if shares.is_empty() { String::from("no job is running") } else { shares.join(", ") };
     let workers = reassigned.iter().take(NAMED_MAX).map(|(node, jobs)| worker(&name(*node), jobs));
     let mut parts = vec![format!("{}: {shares}", because(&name, reason))];
     parts.extend(workers);
     if reassigned.len() > NAMED_MAX {
-        parts.push(format!("{} more are assigned anew", reassigned.len() - NAMED_MAX));
+        parts.push(format!("{} more are reassigned", reassigned.len() - NAMED_MAX));
     }
     parts.join("; ")
 }
 
 fn because(name: impl Fn(NodeId) -> String, reason: SharedBecause) -> String {
     match reason {
-        SharedBecause::TermBegins => String::from("a term has begun"),
-        SharedBecause::WorkerComes(node) => format!("{} takes batches", name(node)),
-        SharedBecause::WorkerGoes(node) => format!("{} takes no more batches", name(node)),
-        SharedBecause::JobRuns(job) => format!("{job} runs"),
-        SharedBecause::JobStops(job) => format!("{job} does not run any more"),
+        SharedBecause::TermBegins => String::from("a new term has begun"),
+        SharedBecause::WorkerComes(node) => format!("{} is available", name(node)),
+        SharedBecause::WorkerGoes(node) => format!("{} is no longer available", name(node)),
+        SharedBecause::JobRuns(job) => format!("{job} is running"),
+        SharedBecause::JobStops(job) => format!("{job} has stopped"),
         SharedBecause::JobEnds(job) => format!("{job} is done"),
-        SharedBecause::Policy(Policy::Rate) => String::from("jobs get equal rates now"),
-        SharedBecause::Policy(Policy::Time) => String::from("jobs get equal time now"),
-        SharedBecause::Policy(Policy::Fifo) => String::from("jobs run one after the other now"),
-        SharedBecause::RatesMoved => String::from("the measured rates have moved"),
+        SharedBecause::Policy(Policy::Rate) => String::from("policy: equal rates"),
+        SharedBecause::Policy(Policy::Time) => String::from("policy: equal time"),
+        SharedBecause::Policy(Policy::Fifo) => String::from("policy: first in, first out"),
+        SharedBecause::RatesMoved => String::from("rebalanced"),
     }
 }
 
 fn share((job, percent): &(JobId, Option<u32>)) -> String {
     match percent {
-        Some(percent) => format!("{job} {percent} %"),
+        Some(percent) => format!("{job} {percent} % of workers"),
         None => format!("{job} not measured yet"),
     }
 }
@@ -50,7 +50,7 @@ fn share((job, percent): &(JobId, Option<u32>)) -> String {
 fn worker(name: &str, jobs: &[JobId]) -> String {
     let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
     let jobs = if jobs.is_empty() { String::from("nothing") } else { jobs.join(" and ") };
-    format!("{name} serves {jobs}")
+    format!("{name} now serves {jobs}")
 }
 
 #[cfg(test)]
@@ -63,12 +63,15 @@ mod tests {
         let shares = [(JobId(1), Some(25)), (JobId(2), None)];
         let reassigned = [(NodeId(1), vec![JobId(1), JobId(2)]), (NodeId(2), vec![])];
         assert_eq!(
-            told(name, SharedBecause::JobRuns(JobId(2)), &shares, &reassigned),
-            "job-2 runs: job-1 25 %, job-2 not measured yet; m1 serves job-1 and job-2; m2 serves nothing"
+            describe(name, SharedBecause::JobRuns(JobId(2)), &shares, &reassigned),
+            "job-2 is running: job-1 25 % of workers, job-2 not measured yet; m1 now serves job-1 and job-2; m2 now serves nothing"
         );
         let many: Vec<_> = (0..20).map(|node| (NodeId(node), vec![JobId(1)])).collect();
-        let text = told(name, SharedBecause::WorkerGoes(NodeId(7)), &[], &many);
-        assert!(text.starts_with("m7 takes no more batches: no job runs; m0 serves job-1; "), "{text}");
-        assert!(text.ends_with("; 12 more are assigned anew"), "{text}");
+        let text = describe(name, SharedBecause::WorkerGoes(NodeId(7)), &[], &many);
+        assert!(
+            text.starts_with("m7 is no longer available: no job is running; m0 now serves job-1; "),
+            "{text}"
+        );
+        assert!(text.ends_with("; 12 more are reassigned"), "{text}");
     }
 }

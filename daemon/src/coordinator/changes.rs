@@ -1,4 +1,4 @@
-//! Changes that people, and workers, ask for: checked against the uploads, put into the log, passed on to the scheduler.
+//! Changes that clients and workers ask for: checked against the uploads, put into the log, passed on to the scheduler.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::LeaderTerm;
 use super::scheduling::Trained;
 
 impl LeaderTerm {
-    /// Where blobs are to go.
+    /// Plans which members are to hold new blobs.
     pub(super) async fn plan(
         &self,
         upload: Option<UploadId>,
@@ -58,14 +58,14 @@ impl LeaderTerm {
         Ok(ControlReply::Planned { upload, chains, copies })
     }
 
-    /// Whether a change was made already, as far as is known here.
+    /// Whether a change was made already, as far as the log is applied here.
     pub fn has_made(&self, op: OpId) -> bool {
         self.state().outcome(op).is_some()
     }
 
     /// Makes a change, once.
     pub(super) async fn change(&self, op: OpId, change: Change) -> Result<ControlReply, Refusal> {
-        // What was made already is only answered again, whatever became of its upload.
+        // A change that was made already is only answered again, whatever became of its upload.
         let made = self.has_made(op);
         if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
             self.uploads.touch(*upload).await?;
@@ -87,11 +87,11 @@ impl LeaderTerm {
         }
     }
 
-    /// Refuses models that nobody has: once in the log they would stay there, and fail for ever.
+    /// Refuses models that no worker has: once in the log they would stay there, and fail forever.
     async fn check_trainable(&self, models: &[ModelName]) -> Result<(), Refusal> {
         let reports = self.scheduler.view().await?.reports;
         if reports.values().any(|report| report.offers.is_none()) {
-            // It cannot list its models: it says itself, when it is to train one, what it does not have.
+            // That worker cannot list its models: it fails when it is to train one that it does not have.
             return Ok(());
         }
         let offered =
@@ -133,7 +133,7 @@ impl LeaderTerm {
     }
 }
 
-/// A training's figures, as many and as long as are kept.
+/// A training's figures, cut to the bounds of what is kept.
 fn checked(mut metrics: Vec<(String, String)>) -> Vec<(String, String)> {
     metrics.retain(|(name, value)| name.len().max(value.len()) <= METRIC_BYTES_MAX);
     metrics.truncate(METRICS_MAX);

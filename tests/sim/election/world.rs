@@ -18,15 +18,15 @@ const NOTICE_MAX_MS: u64 = 800;
 pub(crate) struct Voter {
     pub(crate) id: NodeId,
     pub(crate) ring: Option<Ring>,
-    /// The host itself is gone: nobody refuses connections.
+    /// The host itself is gone: connections are not refused, they time out.
     powered_off: bool,
     life: u64,
     tick_at: Option<Instant>,
     pub(crate) log: LogPosition,
     term: Term,
-    /// Whom its log follows.
+    /// The leader that its log follows.
     pub(crate) leader: Option<usize>,
-    /// Whom its membership holds to be live.
+    /// The voters that its membership holds live.
     live: BTreeSet<usize>,
     told: RingView,
     standing: bool,
@@ -73,9 +73,9 @@ pub(crate) struct World {
     /// Who was allowed to stand, since the last reset.
     pub(crate) stood: BTreeSet<usize>,
     rounds: BTreeMap<ElectionId, Heard>,
-    /// Whom membership still holds to be live, whatever happened to them.
+    /// Voters that membership still holds live, whatever happened to them.
     pub(crate) unnoticed: BTreeSet<usize>,
-    /// Whose log does not hear its leader, though membership sees it.
+    /// Voters whose log does not hear its leader, though membership sees it.
     pub(crate) deaf: BTreeSet<usize>,
     /// Who led each term.
     led: BTreeMap<Term, usize>,
@@ -156,12 +156,12 @@ impl World {
         }
     }
 
-    /// The leader appends, and whoever it reaches follows.
+    /// The leader appends, and the voters that it reaches follow.
     pub(crate) fn append(&mut self, leader: usize, entries: u64) {
         let (log, term) = (self.voters[leader].log, self.voters[leader].term);
         let log = LogPosition { term, index: log.index + entries };
         for voter in self.reachable(leader) {
-            // A log that went another way is cut back to the leader's.
+            // A log that has diverged is truncated to the leader's.
             if self.voters[voter].leader == Some(leader) && self.network.chance(900) || voter == leader {
                 self.voters[voter].log = log;
                 self.tell(voter);
@@ -207,7 +207,7 @@ impl World {
         self.voters.iter().map(|voter| voter.term).max().unwrap_or_default()
     }
 
-    /// Somebody wins a later term; from then on it is heard.
+    /// A voter wins a later term; from then on it is heard.
     pub(crate) fn run_until_term_above(&mut self, term: Term, bound: Duration) {
         let started = self.now;
         while self.term() <= term {
@@ -311,7 +311,7 @@ impl World {
         }
     }
 
-    /// The vote: a majority that can be reached, has no shorter log refused, and follows no reachable leader.
+    /// The vote: won by a majority that is reachable, has no longer log, and follows no reachable leader.
     fn stand(&mut self, voter: usize) {
         self.voters[voter].standing = false;
         if !self.voters[voter].ring.as_ref().is_some_and(Ring::may_stand) {

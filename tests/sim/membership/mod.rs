@@ -103,7 +103,7 @@ fn disturb(world: &mut World) {
         13 => world.hosts[host].udp_out_blocked ^= true,
         14 => {
             world.crash(host, false);
-            // Where nobody is, or somebody else.
+            // At an address where no member is, or another one.
             let wrong = if world.network.chance(500) { hosts + 9 } else { other };
             world.hosts[host].advertises = Some(world::address(wrong));
             restart(world, host);

@@ -1,4 +1,4 @@
-//! A cluster of membership machines on a virtual network, with crashes, restarts, freezes and good-byes.
+//! A cluster of membership machines on a virtual network, with crashes, restarts, freezes and leaves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -31,13 +31,13 @@ pub(crate) struct Host {
     pub(crate) id: NodeId,
     pub(crate) generation: u64,
     pub(crate) swim: Option<Swim>,
-    /// The host itself is gone: nobody refuses connections.
+    /// The host itself is gone: connections are not refused, they time out.
     pub(crate) powered_off: bool,
     /// UDP to it is dropped, TCP is not.
     pub(crate) udp_in_blocked: bool,
     /// UDP from it is dropped, TCP is not.
     pub(crate) udp_out_blocked: bool,
-    /// Where it says it listens, if that is not where it does.
+    /// The address that it advertises, if it listens at another.
     pub(crate) advertises: Option<SocketAddr>,
     /// Counts its processes.
     boot: u64,
@@ -67,7 +67,7 @@ pub(crate) enum What {
         host: usize,
         message: TcpPing,
     },
-    /// The call is over, one way or the other; the first to come counts.
+    /// The call is over; the first outcome counts.
     CallOver {
         call: u64,
         event: SwimEvent,
@@ -103,9 +103,9 @@ pub(crate) struct World {
     pub(crate) truth: Truth,
     /// When each observer first held each subject dead: (observer, subject) by host, since the last reset.
     pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
-    /// Who was refused by whom, and why: (newcomer, member) by host.
+    /// Refusals with their reasons: (newcomer, member) by host.
     pub(crate) refusals: Vec<(usize, usize, AdmissionError)>,
-    /// Whom the introducer has met.
+    /// The members that the introducer knows.
     introduced: BTreeSet<usize>,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    /// The shell asks the introducer: as the host after the last, it may be cut off too.
+    /// Asks the introducer: as the host after the last, it may be cut off too.
     fn introduce(&mut self, host: usize, boot: u64) {
         let introducer = self.hosts.len();
         let state = &self.hosts[host];
@@ -353,7 +353,7 @@ impl World {
         self.answer(call, SwimEvent::TcpPingResult { seq, target, outcome });
     }
 
-    /// Whether `host` can answer the one who called.
+    /// Whether `host` can answer its caller.
     fn answers(&self, host: usize, call: u64) -> bool {
         self.calls.get(&call).is_some_and(|call| self.network.reaches_both_ways(host, call.from))
     }
@@ -406,7 +406,7 @@ impl World {
             self.carry_out(host, effect);
         }
         self.check_self(host);
-        // Whoever is forgotten and heard of afresh between two looks would seem to have gone back.
+        // A member that is forgotten and learned again between two checks would seem to have gone back.
         let forgets = self.config.forget_after < SwimConfig::default().forget_after;
         if self.hosts.len() <= 15 || forgets || self.steps.is_multiple_of(16) {
             self.check_others(host);

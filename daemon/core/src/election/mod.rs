@@ -1,4 +1,4 @@
-//! Who may ask for the log's votes: the ring election of one voter.
+//! The ring election of one voter: nominates the member that may ask for the log's votes.
 //!
 //! Source: Chang and Roberts, "An improved algorithm for decentralized extrema-finding" (CACM 1979), with the log's
 //! position before the identity, acknowledged hops, and rounds that are numbered like Lamport's clocks.
@@ -6,10 +6,10 @@
 //! What it decides: when to start a round, what goes to which successor, and whether this member may stand. A
 //! nomination goes round the live voters in order of identity and collects the fittest; back at its initiator it
 //! names the winner, and `Elected` goes round. The result is a nomination, never authority: the log's vote decides,
-//! so disagreeing views cost time and no safety. A round without a leader runs again; after three, all may stand.
+//! so disagreeing views cost time, not safety. A round that brings no leader is repeated; after three, all may stand.
 //!
 //! Of concurrent rounds the greater identity swallows the lesser wherever they meet. A later round has a higher
-//! number than all its initiator has seen, so one that came to nothing does not stand in its way.
+//! number than all its initiator has seen, so a failed round does not block it.
 //!
 //! # Invariants
 //! - A voter passes on each round's nomination at most once, and each round's result at most once.
@@ -23,7 +23,7 @@
 //! acknowledgements. It ends within twice `round_timeout`.
 //!
 //! # What it does not do
-//! It neither counts votes nor knows who leads but from the shell, and it does not change the set of voters.
+//! It does not count votes or change the set of voters; the driver tells it which member leads.
 
 mod config;
 mod event;
@@ -76,7 +76,7 @@ pub struct Ring {
 #[derive(Debug)]
 struct Round {
     id: ElectionId,
-    /// When it counts as vain.
+    /// When it counts as failed.
     deadline: Instant,
     /// Its winner is known here, and passed on.
     decided: bool,
@@ -213,7 +213,7 @@ impl Ring {
         }
     }
 
-    /// There is a leader, or no hope of one: nobody stands.
+    /// There is a leader, or no chance of one: nobody stands.
     fn finish(&mut self) {
         self.round = None;
         self.start_at = None;
@@ -236,7 +236,7 @@ impl Ring {
         }
     }
 
-    /// The round brought no leader in time.
+    /// The round has brought no leader in time.
     fn expire(&mut self) {
         self.round = None;
         if !self.is_wanted() {
@@ -288,7 +288,7 @@ impl Ring {
         let is_led = self.view.coordinator.is_some();
         let is_stale = is_led && self.led.is_some_and(|led| term < led);
         if is_led && self.view.hears && !is_stale {
-            // Unacknowledged too. Where the leader has just died, the sender's next try finds it missed here as well.
+            // Unacknowledged too. If the leader has just died, it is missing here as well by the sender's next try.
             self.counters.declined += 1;
             return;
         }
@@ -325,7 +325,7 @@ impl Ring {
         }
     }
 
-    /// The nomination is back: name the winner, unless too few have seen it or it was back before.
+    /// The nomination is back: names the winner, unless too few voters saw it or it was back before.
     fn complete(&mut self, round: ElectionId, winner: Candidate, visited: &Visited, now: Instant) {
         if self.view.is_majority(visited.as_slice().len()) && self.decide(winner, now) {
             self.counters.completed += 1;
@@ -346,7 +346,7 @@ impl Ring {
         }
     }
 
-    /// Takes `winner` for the round's; says whether that is new.
+    /// Takes `winner` for the round's; returns whether that is new.
     fn decide(&mut self, winner: Candidate, now: Instant) -> bool {
         let Some(round) = self.round.as_mut().filter(|round| !round.decided) else { return false };
         round.decided = true;

@@ -237,7 +237,7 @@ impl ReplicationPlanner {
     }
 
     /// Records to be dropped, because more members hold a blob than should, or are said to that are long gone. Their
-    /// bytes go later: the next inventory finds them unrecorded, or the shell orders their deletion once the change is
+    /// bytes go later: the next inventory finds them unrecorded, or the driver orders their deletion once the change is
     /// in the metadata.
     pub fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
         self.index.observe(state, members);

@@ -153,7 +153,7 @@ impl Shell for SchedulerTask {
             }
             SchedulerEffect::Shared { reason, shares, reassigned } => {
                 let view = self.deps.membership.current();
-                let text = assignment_text::told(|node| view.name(node), reason, &shares, &reassigned);
+                let text = assignment_text::describe(|node| view.name(node), reason, &shares, &reassigned);
                 info!("{text}");
                 self.sharings.push_back(SharingView { at_ms: wall_ms(), text });
                 if self.sharings.len() > SHARINGS_KEPT {

@@ -68,7 +68,7 @@ impl Index {
         self.make_void(OrderNumber { term, number: 0 })
     }
 
-    /// ReplicaCommands to delete below this one are void, as are all of older terms.
+    /// Orders to delete below this one are void, as are all of older terms.
     pub(super) fn make_void(&mut self, below: OrderNumber) -> Result<(), StaleTerm> {
         if below.term < self.void_below.term {
             return Err(StaleTerm { ordered: below.term, seen: self.void_below.term });
