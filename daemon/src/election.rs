@@ -180,7 +180,7 @@ impl ElectionTask {
             live_voters: leadership.voters.iter().copied().filter(is_live).take(VOTERS_MAX).collect(),
             voter_count: leadership.voters.len(),
             coordinator,
-            hears: now < heard + self.lease,
+            hears_leader: now < heard + self.lease,
             is_silent: live_leader.is_some() && coordinator.is_none(),
             log: LogPosition { term, index },
         }));

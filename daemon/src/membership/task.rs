@@ -263,7 +263,7 @@ fn live_member_at(swim: &Swim, address: SocketAddr) -> Option<NodeId> {
 
 fn refusal(error: &AdmissionError) -> Refusal {
     let code = match error {
-        AdmissionError::NobodyThere { .. } | AdmissionError::NoAnswer { .. } => RefusalCode::Invalid,
+        AdmissionError::NotListening { .. } | AdmissionError::NoAnswer { .. } => RefusalCode::Invalid,
         AdmissionError::Busy => RefusalCode::Busy,
     };
     Refusal::new(code, error.to_string())

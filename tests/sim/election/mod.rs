@@ -147,8 +147,8 @@ fn random_faults() {
 }
 
 #[test]
-fn dead_successors_that_nobody_noticed_are_skipped() {
-    for_each_seed("election::dead_successors_that_nobody_noticed_are_skipped", 100, |seed| {
+fn unnoticed_dead_successors_are_skipped() {
+    for_each_seed("election::unnoticed_dead_successors_are_skipped", 100, |seed| {
         let mut world = World::new(seed, 7, Quality::LAN);
         let leader = world.run_until_led(LEADER_BOUND);
         let dead = [(leader + 1) % 7, (leader + 3) % 7];
@@ -167,8 +167,8 @@ fn dead_successors_that_nobody_noticed_are_skipped() {
 }
 
 #[test]
-fn a_leader_that_membership_sees_but_nobody_hears_is_succeeded() {
-    for_each_seed("election::a_leader_that_membership_sees_but_nobody_hears_is_succeeded", 100, |seed| {
+fn a_leader_that_membership_sees_but_no_log_hears_is_succeeded() {
+    for_each_seed("election::a_leader_that_membership_sees_but_no_log_hears_is_succeeded", 100, |seed| {
         let mut world = World::new(seed, 7, Quality::LAN);
         let leader = world.run_until_led(LEADER_BOUND);
         world.run_for(Duration::from_secs(3));

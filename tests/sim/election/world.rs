@@ -55,7 +55,7 @@ pub(crate) enum What {
     },
 }
 
-/// What was said of one round.
+/// What became of one round.
 #[derive(Default)]
 struct Heard {
     visited: BTreeSet<NodeId>,
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// The highest term that anybody knows.
+    /// The highest term known to any voter.
     pub(crate) fn term(&self) -> Term {
         self.voters.iter().map(|voter| voter.term).max().unwrap_or_default()
     }
@@ -301,7 +301,7 @@ impl World {
                 .leader
                 .filter(|leader| state.live.contains(leader) && !is_deaf)
                 .map(|leader| self.voters[leader].id),
-            hears: self.hears(voter),
+            hears_leader: self.hears(voter),
             is_silent: is_deaf,
             log: if is_deaf && state.leader == Some(voter) { LogPosition::default() } else { state.log },
         };

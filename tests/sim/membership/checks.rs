@@ -9,7 +9,7 @@ use idunno_shared::wire::membership::{
 
 use super::world::World;
 
-/// What each member has really said of itself.
+/// The newest record that each member has published of itself.
 #[derive(Default)]
 pub(crate) struct Truth {
     own: BTreeMap<NodeId, (Generation, Incarnation)>,

@@ -358,7 +358,7 @@ impl World {
         self.calls.get(&call).is_some_and(|call| self.network.reaches_both_ways(host, call.from))
     }
 
-    /// Nobody listens, but the host says so.
+    /// No process listens; the host refuses the connection.
     fn refuses(&self, host: usize) -> bool {
         !self.is_listening(host) && !self.hosts[host].powered_off
     }
@@ -466,7 +466,7 @@ impl World {
                     self.deaths.entry((host, change.record.id)).or_insert(self.now);
                 }
             }
-            SwimEffect::Conflict(record) => panic!("nobody copied a data directory, yet {record:?}"),
+            SwimEffect::Conflict(record) => panic!("no data directory was copied, yet {record:?}"),
             SwimEffect::LeaveDone => {}
         }
     }

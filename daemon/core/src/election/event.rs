@@ -17,7 +17,7 @@ pub struct RingView {
     pub coordinator: Option<NodeId>,
     /// Whether the leader was heard within its lease. Then this voter takes no part in rounds, so a voter that alone has
     /// lost the leader cannot disturb it.
-    pub hears: bool,
+    pub hears_leader: bool,
     /// Whether a leader is missing only because its log is silent, while membership sees it. Then only the winner of a
     /// round may stand, because the others may hear the leader.
     pub is_silent: bool,

@@ -287,7 +287,7 @@ impl Ring {
         }
         let is_led = self.view.coordinator.is_some();
         let is_stale = is_led && self.led.is_some_and(|led| term < led);
-        if is_led && self.view.hears && !is_stale {
+        if is_led && self.view.hears_leader && !is_stale {
             // Unacknowledged too. If the leader has just died, it is missing here as well by the sender's next try.
             self.counters.declined += 1;
             return;

@@ -121,7 +121,7 @@ impl Swim {
             }
             TcpPingOutcome::Answered { .. } | TcpPingOutcome::Refused => {
                 self.note_unanswered(newcomer.id, now);
-                self.refuse(&dial_back, AdmissionError::nobody_at(newcomer));
+                self.refuse(&dial_back, AdmissionError::not_listening(newcomer));
             }
             TcpPingOutcome::TimedOut => {
                 self.note_unanswered(newcomer.id, now);

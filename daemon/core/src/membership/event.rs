@@ -154,7 +154,7 @@ pub enum AdmissionError {
         "{name} is not admitted: it does not listen at {address}, where it says it does; \
          check its listen address, and what else may run there"
     )]
-    NobodyThere {
+    NotListening {
         /// The newcomer.
         name: MemberName,
         /// The address that it advertises.
@@ -180,8 +180,8 @@ pub enum AdmissionError {
 }
 
 impl AdmissionError {
-    pub(super) fn nobody_at(newcomer: &MemberRecord) -> Self {
-        Self::NobodyThere { name: newcomer.name.clone(), address: newcomer.address }
+    pub(super) fn not_listening(newcomer: &MemberRecord) -> Self {
+        Self::NotListening { name: newcomer.name.clone(), address: newcomer.address }
     }
 
     pub(super) fn no_answer_from(newcomer: &MemberRecord, limit: Duration) -> Self {

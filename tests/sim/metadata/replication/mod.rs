@@ -1,8 +1,8 @@
 //! Members with disks die, crash, come back and join, files are put and deleted, coordinators change; every order is
 //! carried out late, in any order, or never. The planner, the uploads and the holders' pins are the daemon's own code.
 //!
-//! Safety, after every step: whoever is recorded to hold a blob that is referred to has its bytes, unless destroyed,
-//! and of each such blob somebody is. Liveness, in the end: every such blob has its copies and no more, and
+//! Safety, after every step: each member recorded to hold a referenced blob has its bytes, unless destroyed, and each such
+//! blob has at least one copy. Liveness, in the end: every such blob has its copies and no more, and
 //! nothing else is left on a disk.
 
 mod check;

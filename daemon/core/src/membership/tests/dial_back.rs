@@ -1,4 +1,4 @@
-//! Who gets on the list.
+//! Admission: which newcomers are listed.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn a_newcomer_is_dialled_back_before_it_is_listed() {
 }
 
 #[test]
-fn whoever_does_not_answer_where_it_says_is_refused_with_the_reason() {
+fn a_newcomer_that_does_not_answer_at_its_address_is_refused_with_the_reason() {
     let elsewhere = MemberRecord { address: address(8), ..alive(7) };
     for (outcome, words) in [
         (TcpPingOutcome::Refused, ["vm7", "10.0.0.1:7007", "listen"]),

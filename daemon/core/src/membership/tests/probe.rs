@@ -40,7 +40,7 @@ fn answers_over_tcp_alone_name_the_blocked_datagrams() {
 }
 
 #[test]
-fn whoever_is_asked_to_ping_says_so_when_there_is_no_answer_yet() {
+fn a_member_that_was_asked_to_ping_sends_a_nack_while_there_is_no_answer() {
     let mut swim = knowing(3);
     swim.handle(datagram(2, DatagramBody::PingRequest { seq: 77, target: NodeId(3) }, []), at(0));
     let sent = run(&mut swim, at(400));

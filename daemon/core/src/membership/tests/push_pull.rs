@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn joining_is_retried_until_somebody_answers() {
+fn joining_is_retried_until_a_seed_answers() {
     let mut swim = alone();
     swim.handle(SwimEvent::Join { seeds: vec![address(1), address(2)] }, at(0));
     let tried = run(&mut swim, at(20_000));
@@ -19,8 +19,8 @@ fn joining_is_retried_until_somebody_answers() {
 fn leaving_is_announced_and_a_new_join_comes_back() {
     let mut swim = knowing(2);
     swim.handle(SwimEvent::Leave, at(10));
-    let said = run(&mut swim, at(1_000));
-    assert!(said.contains(&SwimEffect::LeaveDone) && swim.has_left() && swim.next_deadline().is_none());
+    let sent = run(&mut swim, at(1_000));
+    assert!(sent.contains(&SwimEffect::LeaveDone) && swim.has_left() && swim.next_deadline().is_none());
     swim.handle(SwimEvent::PushPullRequest { exchange: 1, message: list(2, []) }, at(2_000));
     let reply =
         PushPull { from: record(1, 0, MemberState::Left), members: Bounded::default(), founder: None };

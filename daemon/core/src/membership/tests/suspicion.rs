@@ -1,4 +1,4 @@
-//! How long suspects have, and who is told what.
+//! How long suspects have to refute, and which messages are sent about them.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn what_witnesses_say_is_passed_on_and_bounded() {
 }
 
 #[test]
-fn whoever_writes_to_a_suspect_tells_it() {
+fn a_message_to_a_suspect_carries_the_suspicion() {
     let mut swim = knowing(4);
     swim.handle(confirmation(3, 2, &[3]), at(1));
     // All rumours have been told often enough.
@@ -95,7 +95,7 @@ fn a_suspect_is_told_at_once_over_tcp() {
         }
         _ => None,
     }) else {
-        panic!("nobody told the suspect over TCP")
+        panic!("the suspect was not notified over TCP")
     };
     let mut suspect = Swim::new(SwimConfig::default(), alive(2), 2, at(0));
     suspect.handle(SwimEvent::TcpPingRequest { exchange: 3, message: accusation.1 }, at(1_450));
