@@ -139,7 +139,7 @@ fn random_faults() {
         ("swallowed nominations", all.swallowed),
         ("stale messages", all.stale),
         ("declined messages", all.declined),
-        ("vain rounds", all.vain),
+        ("failed rounds", all.failed),
         ("fallbacks", all.fallbacks),
     ] {
         assert!(fired >= 20, "{mechanism} fired {fired} times over all seeds: the faults do not reach it");
@@ -162,7 +162,7 @@ fn unnoticed_dead_successors_are_skipped() {
         world.run_until_led(Duration::from_secs(4));
         let after = world.all_counters();
         assert!(after.skipped > before.skipped);
-        assert_eq!(after.vain, before.vain, "no round was lost to the dead");
+        assert_eq!(after.failed, before.failed, "no round was lost to the dead");
     });
 }
 

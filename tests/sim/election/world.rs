@@ -28,7 +28,7 @@ pub(crate) struct Voter {
     pub(crate) leader: Option<usize>,
     /// The voters that its membership holds live.
     live: BTreeSet<usize>,
-    told: RingView,
+    view: RingView,
     standing: bool,
 }
 
@@ -94,7 +94,7 @@ impl World {
             term: Term(0),
             leader: None,
             live: BTreeSet::new(),
-            told: RingView::default(),
+            view: RingView::default(),
             standing: false,
         });
         let voters = voters.collect();
@@ -131,7 +131,7 @@ impl World {
         let state = &mut self.voters[voter];
         state.life += 1;
         state.powered_off = false;
-        state.told = RingView::default();
+        state.view = RingView::default();
         state.ring = Some(Ring::new(RingConfig::default(), state.id, seed));
         self.noticed_soon();
     }
@@ -305,8 +305,8 @@ impl World {
             is_silent: is_deaf,
             log: if is_deaf && state.leader == Some(voter) { LogPosition::default() } else { state.log },
         };
-        if view != state.told {
-            self.voters[voter].told = view.clone();
+        if view != state.view {
+            self.voters[voter].view = view.clone();
             self.handle(voter, RingEvent::RingView(view));
         }
     }
@@ -430,6 +430,6 @@ pub(crate) fn add(sum: &mut RingCounters, more: &RingCounters) {
     sum.swallowed += more.swallowed;
     sum.stale += more.stale;
     sum.declined += more.declined;
-    sum.vain += more.vain;
+    sum.failed += more.failed;
     sum.fallbacks += more.fallbacks;
 }

@@ -16,7 +16,7 @@ pub struct RingConfig {
     /// How long a round may take to name its winner, and then its winner to lead. Default 1.5 s.
     pub round_timeout: Duration,
     /// After so many rounds without a leader all voters may stand. Default 3.
-    pub vain_rounds_max: u32,
+    pub failed_rounds_max: u32,
 }
 
 impl Default for RingConfig {
@@ -26,7 +26,7 @@ impl Default for RingConfig {
             hop_timeout: Duration::from_millis(150),
             hop_attempts: 2,
             round_timeout: Duration::from_millis(1_500),
-            vain_rounds_max: 3,
+            failed_rounds_max: 3,
         }
     }
 }

@@ -92,7 +92,7 @@ pub struct RingCounters {
     /// Messages left unanswered because the leader is heard.
     pub declined: u64,
     /// Rounds that ended without a leader.
-    pub vain: u64,
+    pub failed: u64,
     /// Times that all voters were allowed to stand.
     pub fallbacks: u64,
 }

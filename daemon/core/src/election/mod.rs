@@ -63,7 +63,7 @@ pub struct Ring {
     round: Option<Round>,
     /// When to start a round, if none comes by before.
     start_at: Option<Instant>,
-    vain_rounds: u32,
+    failed_rounds: u32,
     /// All voters may stand, until there is a leader.
     fallback: bool,
     may_stand: bool,
@@ -148,7 +148,7 @@ impl Ring {
             number: 0,
             round: None,
             start_at: None,
-            vain_rounds: 0,
+            failed_rounds: 0,
             fallback: false,
             may_stand: false,
             hops: 0,
@@ -162,7 +162,7 @@ impl Ring {
         self.may_stand
     }
 
-    /// Whether all voters may stand, because rounds were vain.
+    /// Whether all voters may stand, because rounds failed.
     pub const fn is_fallback(&self) -> bool {
         self.fallback
     }
@@ -217,7 +217,7 @@ impl Ring {
     fn finish(&mut self) {
         self.round = None;
         self.start_at = None;
-        self.vain_rounds = 0;
+        self.failed_rounds = 0;
         self.fallback = false;
         self.set_may_stand(false);
     }
@@ -244,9 +244,9 @@ impl Ring {
             self.finish();
             return;
         }
-        self.counters.vain += 1;
-        self.vain_rounds += 1;
-        if self.vain_rounds >= self.config.vain_rounds_max && !self.fallback && !self.view.is_silent {
+        self.counters.failed += 1;
+        self.failed_rounds += 1;
+        if self.failed_rounds >= self.config.failed_rounds_max && !self.fallback && !self.view.is_silent {
             self.counters.fallbacks += 1;
             self.fallback = true;
             self.start_at = None;

@@ -85,7 +85,7 @@ fn a_member_that_moves_is_dialled_where_it_moved() {
     let (seq, to, ..) = tcp_pings(&effects(&mut swim))[0];
     assert_eq!(to, address(9));
     swim.handle(SwimEvent::TcpPingResult { seq, target: NodeId(2), outcome: TcpPingOutcome::Refused }, at(2));
-    assert_eq!(state_of(&swim, 2), Some(MemberState::Alive), "a vain move is no death");
+    assert_eq!(state_of(&swim, 2), Some(MemberState::Alive), "a move that fails is no death");
     swim.handle(rumour(3, [moved.clone()]), at(3));
     assert_eq!(swim.member(NodeId(2)).unwrap().record, moved, "what members say of each other counts");
 }

@@ -28,7 +28,7 @@ fn leaving_is_announced_and_a_new_join_comes_back() {
     swim.handle(SwimEvent::Join { seeds: vec![address(2)] }, at(5_000));
     assert_eq!(*swim.self_record(), record(1, 1, MemberState::Alive));
     // The simulator's seed 125: what others had forgotten meanwhile came back to life through its old list.
-    assert_eq!(swim.live_len(), 0, "it learns anew who is there");
+    assert_eq!(swim.live_len(), 0, "it learns the members again");
     let mut lonely = alone();
     lonely.handle(SwimEvent::Leave, at(1));
     assert_eq!(effects(&mut lonely), [SwimEffect::LeaveDone]);

@@ -58,25 +58,25 @@ fn what_witnesses_say_is_passed_on_and_bounded() {
     swim.handle(datagram(9, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(4));
     let sent = effects(&mut swim);
     let (_, message) = datagrams(&sent)[0];
-    let told = &message.rumours.as_slice()[0];
-    assert_eq!(told.record, record(2, 0, MemberState::Suspect));
-    assert_eq!(told.witnesses.as_slice(), [3, 5, 6, 7].map(NodeId));
+    let sent = &message.rumours.as_slice()[0];
+    assert_eq!(sent.record, record(2, 0, MemberState::Suspect));
+    assert_eq!(sent.witnesses.as_slice(), [3, 5, 6, 7].map(NodeId));
 }
 
 #[test]
 fn a_message_to_a_suspect_carries_the_suspicion() {
     let mut swim = knowing(4);
     swim.handle(confirmation(3, 2, &[3]), at(1));
-    // All rumours have been told often enough.
+    // All rumours have been sent often enough.
     run(&mut swim, at(450));
-    let mut told = |from: u64| {
+    let mut sent = |from: u64| {
         swim.handle(datagram(from, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(451));
         let sent = effects(&mut swim);
         let (_, message) = datagrams(&sent)[0];
         message.rumours.as_slice().iter().map(|rumour| rumour.record.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(told(3), []);
-    assert_eq!(told(2), [record(2, 0, MemberState::Suspect)]);
+    assert_eq!(sent(3), []);
+    assert_eq!(sent(2), [record(2, 0, MemberState::Suspect)]);
 }
 
 #[test]
@@ -116,12 +116,12 @@ fn a_suspicion_of_the_dead_is_confirmed() {
     swim.handle(confirmation(3, 2, &[3]), at(2));
     let sent = effects(&mut swim);
     let (to, message) = datagrams(&sent)[0];
-    let told = &message.rumours.as_slice()[0];
-    assert_eq!((to, &told.record), (address(3), &record(2, 0, MemberState::Suspect)));
-    assert_eq!(told.witnesses.as_slice(), [NodeId(1)]);
+    let sent = &message.rumours.as_slice()[0];
+    assert_eq!((to, &sent.record), (address(3), &record(2, 0, MemberState::Suspect)));
+    assert_eq!(sent.witnesses.as_slice(), [NodeId(1)]);
     assert_eq!(state_of(&swim, 2), Some(MemberState::Dead));
     // Two members that both know better would else answer each other without end (the simulator's seed 16).
-    let remark = Rumour { record: told.record.clone(), witnesses: Bounded::default() };
+    let remark = Rumour { record: sent.record.clone(), witnesses: Bounded::default() };
     swim.handle(datagram(3, DatagramBody::Remark, [remark]), at(3));
     assert!(datagrams(&effects(&mut swim)).is_empty(), "a remark is not answered");
 }
