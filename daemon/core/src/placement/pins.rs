@@ -5,8 +5,9 @@
 //!
 //! Source: our own; see [`crate::uploads`] for the coordinator's side.
 //!
-//! Invariants: a blob with a put in progress may not be deleted; nor may one that an upload at or above the watermark has
-//! touched, stored anew or found there.
+//! Invariants: a blob with a put in progress may not be deleted, nor may one that an upload at or above the watermark has
+//! touched. Orders to delete may arrive in any order: one whose watermark is below another's that was seen deletes
+//! nothing, because the pins that would hold against it may be forgotten.
 //!
 //! Bounds: one pin a blob touched by an upload that is not known to be over, one count a blob being stored.
 //!
@@ -25,6 +26,8 @@ pub struct Pins {
     newest: BTreeMap<Digest, UploadId>,
     /// Puts in progress.
     puts: BTreeMap<Digest, u32>,
+    /// The highest watermark seen: pins below it are forgotten.
+    forgotten_below: UploadId,
 }
 
 impl Pins {
@@ -55,12 +58,13 @@ impl Pins {
     /// Uploads below the watermark are over: their pins say nothing any more.
     pub fn forget_below(&mut self, watermark: UploadId) {
         self.newest.retain(|_, upload| *upload >= watermark);
+        self.forgotten_below = watermark.max(self.forgotten_below);
     }
 
-    /// Whether the blob may be deleted when every upload below the watermark is over.
+    /// Whether an order to delete the blob may be obeyed. Every upload below the order's watermark is over.
     pub fn may_delete(&self, digest: Digest, watermark: UploadId) -> bool {
         let is_pinned = self.newest.get(&digest).is_some_and(|upload| *upload >= watermark);
-        !is_pinned && !self.puts.contains_key(&digest)
+        watermark >= self.forgotten_below && !is_pinned && !self.puts.contains_key(&digest)
     }
 
     /// Whether the invariants hold.
@@ -94,6 +98,18 @@ mod tests {
         assert!(!pins.may_delete(blob, upload(5)), "nothing at the watermark is forgotten");
         pins.deleted(blob);
         assert!(pins.may_delete(blob, upload(1)));
+    }
+
+    /// Found by the simulator: the blob was unreferenced when the first order was given, and is committed by upload 7 when
+    /// that order arrives, behind one that was given later.
+    #[test]
+    fn an_order_that_arrives_late_deletes_nothing_that_was_committed_meanwhile() {
+        let (mut pins, blob) = (Pins::default(), Digest::of(b"blob"));
+        pins.begin_put(blob, Some(upload(7)));
+        pins.end_put(blob);
+        pins.forget_below(upload(10));
+        assert!(!pins.may_delete(blob, upload(5)), "upload 7 has touched it");
+        assert!(pins.may_delete(blob, upload(10)), "a newer order knows what was committed");
     }
 
     #[test]
