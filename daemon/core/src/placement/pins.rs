@@ -97,7 +97,7 @@ mod tests {
         pins.forget_below(upload(5));
         assert!(!pins.may_delete(blob, upload(5)), "nothing at the watermark is forgotten");
         pins.deleted(blob);
-        assert!(pins.may_delete(blob, upload(1)));
+        assert!(pins.may_delete(blob, upload(5)));
     }
 
     /// Found by the simulator: the blob was unreferenced when the first order was given, and is committed by upload 7 when
