@@ -1,34 +1,34 @@
-//! Drives the ring election: one task owns the ring, tells it who votes, who leads and how long the log is, carries its
-//! messages, and lets the log's node stand or not.
+//! The ring election's task: it owns the ring, tells it who votes, who leads and how long the log is, carries its
+//! messages, and lets this member's log stand for election or not.
 //!
-//! The coordinator is missed when membership says that it is gone, and also when its log has been silent for
-//! [`SILENCE_LEASES`]: a disk that hangs, or a cut that spares datagrams, leaves it alive for membership.
+//! The coordinator counts as missing when membership says that it is gone, and also when its log has been silent for
+//! [`SILENCE_LEASES`]: a hung disk, or a partition that lets datagrams through, leaves it alive for membership.
 //!
 //! Bounds: inputs queue up to [`INPUTS_MAX`], then callers wait.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_consensus::{Consensus, Leadership};
 use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
 use idunno_core::voters::VOTERS_MAX;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::coordinator::Deps;
-use crate::membership::{Membership, MembershipView};
+use crate::membership::{MembershipHandle, MembershipView};
 use crate::net::peers::Peers;
-use crate::runtime::clock::Clock;
-use idunno_consensus::{Consensus, Leadership};
+use crate::runtime::driver::{Driver, Shell, Turn};
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 256;
 const HOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// So many leases without a sign of the leader, and it is missed.
+/// A leader that has been silent for so many leases counts as missing.
 pub const SILENCE_LEASES: u32 = 4;
 /// A round waits for its winner's lease, timeout and votes.
 const ROUND_HEARTBEATS: u32 = 15;
@@ -36,43 +36,15 @@ const FAR: Duration = Duration::from_secs(3_600);
 
 /// The ring's handle. Cheap to clone.
 #[derive(Clone)]
-pub struct Election {
-    inputs: mpsc::Sender<RingEvent>,
+pub struct ElectionHandle {
+    inputs: mpsc::Sender<Input>,
 }
 
-impl Election {
-    /// Starts the task.
-    pub fn start(deps: Deps, seed: u64, timing: Timing, stop: &CancellationToken) -> Self {
-        let Deps { me, clock, consensus, membership, peers, monitor, files: _ } = deps;
-        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let config = RingConfig::default();
-        let round_timeout = config.round_timeout.max(timing.heartbeat * ROUND_HEARTBEATS);
-        let ring = Ring::new(RingConfig { round_timeout, ..config }, me, seed);
-        let driver = Driver {
-            me,
-            ring,
-            clock,
-            membership,
-            consensus,
-            peers,
-            lease: timing.lease,
-            led: (None, Term(0), Instant::now()),
-            inputs: inputs.clone(),
-        };
-        let stopped = stop.clone();
-        monitor.spawn("the election", stop.clone(), async move {
-            tokio::select! {
-                () = driver.run(queued) => {}
-                () = stopped.cancelled() => {}
-            }
-        });
-        Self { inputs }
-    }
-
-    /// Takes a message in.
+impl ElectionHandle {
+    /// Hands a message of another voter to the ring.
     pub async fn message(&self, from: NodeId, message: RingMessage) {
         // The task ends only with the process.
-        let _ = self.inputs.send(RingEvent::Message { from, message }).await;
+        let _ = self.inputs.send(Input::Event(RingEvent::Message { from, message })).await;
     }
 }
 
@@ -85,86 +57,133 @@ pub struct Timing {
     pub lease: Duration,
 }
 
-struct Driver {
+pub(crate) enum Input {
+    Event(RingEvent),
+    /// Membership or the leadership changed, or the leader has been silent for too long.
+    Observe,
+}
+
+/// Carries the ring's messages, and observes membership and the log for it.
+pub(crate) struct ElectionTask {
     me: NodeId,
-    ring: Ring,
-    clock: Clock,
-    membership: Membership,
+    membership: MembershipHandle,
     consensus: Consensus,
     peers: Peers,
     lease: Duration,
-    /// Who led last, and since when that is known.
-    led: (Option<NodeId>, Term, Instant),
-    inputs: mpsc::Sender<RingEvent>,
+    view: watch::Receiver<Arc<MembershipView>>,
+    leadership: watch::Receiver<Leadership>,
+    last_led: LastLed,
+    /// When the coordinator will count as missing if it stays silent.
+    missing_at: Instant,
+    inputs: mpsc::Sender<Input>,
 }
 
-impl Driver {
-    async fn run(mut self, mut queued: mpsc::Receiver<RingEvent>) {
-        let (mut view, mut leadership) = (self.membership.view(), self.consensus.leadership());
-        loop {
-            let missed_at = {
-                let (view, leadership) =
-                    (view.borrow_and_update().clone(), leadership.borrow_and_update().clone());
-                self.look(&view, &leadership)
-            };
-            let event = tokio::select! {
-                Some(event) = queued.recv() => Some(event),
-                changed = view.changed() => if changed.is_err() { return } else { None },
-                changed = leadership.changed() => if changed.is_err() { return } else { None },
-                () = self.clock.sleep_until(self.ring.next_deadline()) => Some(RingEvent::Tick),
-                () = sleep_until(missed_at) => None,
-            };
-            if let Some(event) = event {
-                // What it does depends on whether the leader is heard now.
-                let (view, leadership) = (view.borrow().clone(), leadership.borrow().clone());
-                self.look(&view, &leadership);
-                self.tell(event);
-            }
+/// The newest leadership, and since when it is known.
+struct LastLed {
+    leader: Option<NodeId>,
+    term: Term,
+    since: Instant,
+}
+
+impl ElectionTask {
+    /// Starts the task.
+    pub(crate) fn spawn(deps: Deps, seed: u64, timing: Timing, stop: &CancellationToken) -> ElectionHandle {
+        let Deps { me, clock, consensus, membership, peers, monitor, files: _ } = deps;
+        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
+        let config = RingConfig::default();
+        let round_timeout = config.round_timeout.max(timing.heartbeat * ROUND_HEARTBEATS);
+        let machine = Ring::new(RingConfig { round_timeout, ..config }, me, seed);
+        let now = Instant::now();
+        let shell = Self {
+            me,
+            view: membership.view(),
+            leadership: consensus.leadership(),
+            membership,
+            consensus,
+            peers,
+            lease: timing.lease,
+            last_led: LastLed { leader: None, term: Term(0), since: now },
+            missing_at: now,
+            inputs: inputs.clone(),
+        };
+        Driver { machine, shell, clock, inputs: queued }.spawn("the election", &monitor, stop);
+        ElectionHandle { inputs }
+    }
+}
+
+impl Shell for ElectionTask {
+    type Machine = Ring;
+    type Input = Input;
+
+    fn begin(&mut self, turn: &mut Turn<Self>) {
+        turn.input(Input::Observe);
+    }
+
+    async fn next_input(&mut self) -> Option<Input> {
+        tokio::select! {
+            changed = self.view.changed() => changed.ok()?,
+            changed = self.leadership.changed() => changed.ok()?,
+            () = sleep_until(self.missing_at) => {}
+        }
+        Some(Input::Observe)
+    }
+
+    fn on_deadline(&mut self, turn: &mut Turn<Self>) {
+        turn.input(Input::Event(RingEvent::Tick));
+    }
+
+    async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
+        self.observe(turn);
+        if let Input::Event(event) = input {
+            // What it does depends on whether the leader is heard now; what it did may have changed when that is due.
+            turn.event(event);
+            turn.input(Input::Observe);
         }
     }
 
-    /// Tells the ring how things stand; returns when the coordinator will be missed if it stays silent.
-    fn look(&mut self, view: &Arc<MembershipView>, leadership: &Leadership) -> Instant {
-        // One that left goes on running: without this its heartbeats would keep the others from electing anybody.
-        self.consensus.may_lead(view.joined);
-        let live = |id: &NodeId| view.is_live(*id) && view.joined;
-        let now = Instant::now();
-        if (self.led.0, self.led.1) != (leadership.leader, leadership.term) {
-            self.led = (leadership.leader, leadership.term, now);
+    async fn carry_out(&mut self, effect: RingEffect, _turn: &mut Turn<Self>) {
+        match effect {
+            RingEffect::Send { to, message } => self.send(to, message),
+            RingEffect::MayStand(allowed) => {
+                info!(me = %self.me, allowed, "standing for election");
+                self.consensus.may_stand(allowed);
+            }
         }
-        let heard = self.consensus.last_leader_contact().max(self.led.2);
-        let missed_at = heard + self.lease * SILENCE_LEASES;
-        let seen = leadership.leader.filter(live);
-        let coordinator = seen.filter(|_| now < missed_at);
+    }
+}
+
+impl ElectionTask {
+    /// Tells the ring what membership and the log say now.
+    fn observe(&mut self, turn: &mut Turn<Self>) {
+        let view = Arc::clone(&self.view.borrow_and_update());
+        let leadership = self.leadership.borrow_and_update().clone();
+        // A member that left goes on running: without this its heartbeats would keep the others from electing anybody.
+        self.consensus.may_lead(view.joined);
+        let is_live = |id: &NodeId| view.is_live(*id) && view.joined;
+        let now = Instant::now();
+        if (self.last_led.leader, self.last_led.term) != (leadership.leader, leadership.term) {
+            self.last_led = LastLed { leader: leadership.leader, term: leadership.term, since: now };
+        }
+        let heard = self.consensus.last_leader_contact().max(self.last_led.since);
+        let missing_at = heard + self.lease * SILENCE_LEASES;
+        let live_leader = leadership.leader.filter(is_live);
+        let coordinator = live_leader.filter(|_| now < missing_at);
+        // Once it is missing, the ring's own deadlines lead back here.
+        self.missing_at = if coordinator.is_some() { missing_at } else { now + FAR };
         if let Some(id) = coordinator {
-            self.tell(RingEvent::LeaderObserved { term: leadership.term, id });
+            turn.event(RingEvent::LeaderObserved { term: leadership.term, id });
         }
         // A leader without a quorum has entries that nobody else has, and would be the fittest to succeed itself.
         let is_cut_off = leadership.is_leader && !leadership.holds_lease();
         let (term, index) = if is_cut_off { (Term(0), 0) } else { leadership.last_log };
-        self.tell(RingEvent::RingView(RingView {
-            live_voters: leadership.voters.iter().copied().filter(live).take(VOTERS_MAX).collect(),
+        turn.event(RingEvent::RingView(RingView {
+            live_voters: leadership.voters.iter().copied().filter(is_live).take(VOTERS_MAX).collect(),
             voter_count: leadership.voters.len(),
             coordinator,
-            hears: now < heard + self.lease,
-            is_silent: seen.is_some() && coordinator.is_none(),
+            hears_leader: now < heard + self.lease,
+            is_silent: live_leader.is_some() && coordinator.is_none(),
             log: LogPosition { term, index },
         }));
-        // Once it is missed, the ring's own deadlines lead back here.
-        if coordinator.is_some() { missed_at } else { now + FAR }
-    }
-
-    fn tell(&mut self, event: RingEvent) {
-        self.ring.handle(event, self.clock.now());
-        while let Some(effect) = self.ring.poll_effect() {
-            match effect {
-                RingEffect::Send { to, message } => self.send(to, message),
-                RingEffect::MayStand(allowed) => {
-                    info!(me = %self.me, allowed, "standing for election");
-                    self.consensus.may_stand(allowed);
-                }
-            }
-        }
     }
 
     fn send(&self, to: NodeId, message: RingMessage) {
@@ -184,7 +203,7 @@ impl Driver {
             };
             if !delivered {
                 // The task ends only with the process.
-                let _ = inputs.send(RingEvent::HopFailed { to, hop }).await;
+                let _ = inputs.send(Input::Event(RingEvent::HopFailed { to, hop })).await;
             }
         });
     }

@@ -21,9 +21,9 @@ use crate::control::Control;
 use crate::coordinator::{Coordinator, Deps};
 use crate::discovery::Discovery;
 use crate::discovery::cluster_id::ClusterId;
-use crate::election::{Election, Timing};
+use crate::election::{ElectionHandle, ElectionTask, Timing};
 use crate::local_store::LocalStore;
-use crate::membership::{self, Membership, MembershipView};
+use crate::membership::{MembershipDeps, MembershipHandle, MembershipTask, MembershipView};
 use crate::metrics::{self, Metrics};
 use crate::net::peers::Peers;
 use crate::net::server::{Caller, Response, Service, serve};
@@ -79,8 +79,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
     let cluster_id = ClusterId::open(Arc::clone(&context.data_dir))?;
     let deps =
-        membership::MembershipDeps { clock, datagrams, peers: peers.clone(), cluster_id: cluster_id.clone() };
-    let membership = Membership::start(record, seed, deps, refusals, stop.clone());
+        MembershipDeps { clock, datagrams, peers: peers.clone(), refusals, cluster_id: cluster_id.clone() };
+    let membership = MembershipTask::spawn(record, seed, deps, &monitor, &stop);
     let transport = LogTransport { peers: peers.clone(), view: membership.view() };
     let settings = log_settings(config.heartbeat);
     let consensus = Consensus::open(context.data_dir.path(), me, settings, transport).await?;
@@ -98,10 +98,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     };
     let timing =
         Timing { heartbeat: config.heartbeat, lease: Duration::from_millis(settings.election_max_ms) };
-    let election = Election::start(deps.clone(), seed, timing, &stop);
+    let election = ElectionTask::spawn(deps.clone(), seed, timing, &stop);
     let coordinator = Coordinator::start(deps.clone(), stop.clone());
-    let mut view = membership.view();
-    monitor.spawn("the failure detector", stop.clone(), async move { while view.changed().await.is_ok() {} });
     monitor.spawn("the watch for terms", stop.clone(), follow_term(store.clone(), consensus.clone()));
     let proposing = consensus.clone();
     monitor.spawn("the proposer", stop.clone(), async move { proposing.proposer_ended().await });
@@ -208,14 +206,19 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     Err(anyhow!("{} cannot go on: {fault}", config.name))
 }
 
-async fn leave(membership: &Membership) {
+async fn leave(membership: &MembershipHandle) {
     if tokio::time::timeout(LEAVE_TIMEOUT, membership.leave()).await.is_err() {
         debug!("the good-bye took too long");
     }
 }
 
 /// Tells the worker's client who coordinates, and the worker that it is another one, as soon as this member knows.
-async fn guide(cluster: Cluster, membership: Membership, consensus: Consensus, news: watch::Sender<Term>) {
+async fn guide(
+    cluster: Cluster,
+    membership: MembershipHandle,
+    consensus: Consensus,
+    news: watch::Sender<Term>,
+) {
     let (mut view, mut leadership) = (membership.view(), consensus.leadership());
     loop {
         let (now, known) = (view.borrow_and_update().clone(), leadership.borrow_and_update().clone());
@@ -298,8 +301,8 @@ async fn log_fault(consensus: &Consensus) -> String {
 struct Member {
     me: NodeId,
     control: Control,
-    membership: Membership,
-    election: Election,
+    membership: MembershipHandle,
+    election: ElectionHandle,
     consensus: Consensus,
     blobs: BlobServer,
     replica_commands: ReplicaCommands,

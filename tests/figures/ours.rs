@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use idunno_core::machine::Machine;
 use idunno_core::membership::{Swim, SwimConfig, SwimEffect, SwimEvent, TcpPingOutcome};
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;

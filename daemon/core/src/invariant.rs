@@ -13,6 +13,11 @@ impl InvariantViolation {
         Self(description.into())
     }
 
+    /// Fails with `description` unless `holds`.
+    pub fn unless(holds: bool, description: impl FnOnce() -> String) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self::new(description())) }
+    }
+
     /// The same violation, attributed to `owner`: the part of the state in which it was found.
     #[must_use]
     pub fn of(self, owner: impl std::fmt::Display) -> Self {

@@ -6,11 +6,14 @@
 
 pub mod election;
 pub mod invariant;
+pub mod machine;
 pub mod membership;
 pub mod metadata;
 pub mod placement;
 pub mod ranges;
+pub mod rates;
 pub mod result_merge;
 pub mod scheduler;
 pub mod time;
+pub mod uploads;
 pub mod voters;

@@ -1,15 +1,23 @@
-//! Whose results are put into a file next, and at which worker.
+//! Merges the result segments of finished jobs: which job is next, and which worker does it.
 //!
-//! The oldest finished job that has not failed lately comes first; the worker with the fewest leases does it, another one
-//! each time that the job failed. It begins empty with each term: what is filed is in the log.
+//! Decides: the oldest finished job that has not failed lately comes first; the worker with the fewest leases does it,
+//! another one after each failure. It begins empty with each term: which jobs are merged is in the log.
+//!
+//! Source: our own.
+//!
+//! Invariants: one job is merged at a time; a job that failed is not tried again before its pause is over.
 //!
 //! Bounds: one entry a job that failed; the pause doubles from [`PAUSE_MIN`] to [`PAUSE_MAX`].
+//!
+//! Does not do: the merging, which workers do, and the entry into the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId};
 
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
 use crate::time::Instant;
 
 /// The pause after a job's first failure.
@@ -17,42 +25,133 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What failed, and when it is tried again.
+/// Something happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultMergeEvent {
+    /// Of these jobs the results are to be merged, the oldest first. To be handed in whenever that may have changed, when
+    /// a job was merged or failed, and when [`Machine::next_deadline`] is due.
+    Due(Vec<JobId>),
+    /// The answer to [`ResultMergeEffect::FindWorkers`]: the workers that are up, with the number of their leases.
+    Workers {
+        /// The effect's.
+        job: JobId,
+        /// Leases by worker.
+        leases: BTreeMap<NodeId, usize>,
+    },
+    /// The job's results are merged, and that is in the log.
+    Merged(JobId),
+    /// They are not, for whatever reason.
+    Failed(JobId),
+}
+
+/// The driver's next duty, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultMergeEffect {
+    /// Find out which workers there are: answered by [`ResultMergeEvent::Workers`] or [`ResultMergeEvent::Failed`].
+    FindWorkers(JobId),
+    /// Have the worker merge the job's results: answered by [`ResultMergeEvent::Merged`] or
+    /// [`ResultMergeEvent::Failed`].
+    Merge {
+        /// The job.
+        job: JobId,
+        /// The worker.
+        worker: NodeId,
+    },
+}
+
+/// The machine of one term.
 #[derive(Clone, Debug, Default)]
 pub struct ResultMerge {
-    failed: BTreeMap<JobId, (u32, Instant)>,
+    due: Vec<JobId>,
+    current: Option<JobId>,
+    failed: BTreeMap<JobId, Failure>,
+    effects: VecDeque<ResultMergeEffect>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    tries: u32,
+    retry_at: Instant,
+}
+
+impl Machine for ResultMerge {
+    type Event = ResultMergeEvent;
+    type Effect = ResultMergeEffect;
+
+    fn handle(&mut self, event: ResultMergeEvent, now: Instant) {
+        match event {
+            ResultMergeEvent::Due(jobs) => {
+                self.due = jobs;
+                self.start_next(now);
+            }
+            ResultMergeEvent::Workers { job, leases } if self.current == Some(job) => {
+                match self.choose(job, &leases) {
+                    Some(worker) => self.effects.push_back(ResultMergeEffect::Merge { job, worker }),
+                    None => self.fail(job, now),
+                }
+            }
+            ResultMergeEvent::Merged(job) => {
+                self.failed.remove(&job);
+                self.end(job);
+            }
+            ResultMergeEvent::Failed(job) => self.fail(job, now),
+            ResultMergeEvent::Workers { .. } => {}
+        }
+    }
+
+    /// When a job that failed is to be tried again.
+    fn next_deadline(&self) -> Option<Instant> {
+        let failed = self.due.iter().filter_map(|job| self.failed.get(job));
+        failed.map(|failure| failure.retry_at).min().filter(|_| self.current.is_none())
+    }
+
+    fn poll_effect(&mut self) -> Option<ResultMergeEffect> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        let of_another = self.effects.iter().find(|effect| {
+            let (ResultMergeEffect::FindWorkers(job) | ResultMergeEffect::Merge { job, .. }) = effect;
+            self.current != Some(*job)
+        });
+        InvariantViolation::unless(of_another.is_none(), || {
+            format!("{of_another:?} during {:?}", self.current)
+        })
+    }
 }
 
 impl ResultMerge {
-    /// Of the jobs whose results are to be filed, in order, the one whose turn it is.
-    pub fn next(&self, due: &[JobId], now: Instant) -> Option<JobId> {
-        due.iter().copied().find(|job| self.failed.get(job).is_none_or(|(_, until)| *until <= now))
+    fn start_next(&mut self, now: Instant) {
+        if self.current.is_some() {
+            return;
+        }
+        let may_try = |job: &JobId| self.failed.get(job).is_none_or(|failure| failure.retry_at <= now);
+        if let Some(job) = self.due.iter().copied().find(may_try) {
+            self.current = Some(job);
+            self.effects.push_back(ResultMergeEffect::FindWorkers(job));
+        }
     }
 
-    /// When the next of them is tried again.
-    pub fn next_deadline(&self, due: &[JobId]) -> Option<Instant> {
-        due.iter().filter_map(|job| self.failed.get(job)).map(|(_, until)| *until).min()
-    }
-
-    /// The worker for a job, of those that are up with the number of their leases.
-    pub fn choose(&self, job: JobId, workers: &BTreeMap<NodeId, usize>) -> Option<NodeId> {
-        let mut by_load: Vec<_> = workers.iter().map(|(worker, leases)| (*leases, *worker)).collect();
+    fn choose(&self, job: JobId, leases: &BTreeMap<NodeId, usize>) -> Option<NodeId> {
+        let mut by_load: Vec<_> = leases.iter().map(|(worker, leases)| (*leases, *worker)).collect();
         by_load.sort_unstable();
-        let tries = self.failed.get(&job).map_or(0, |(tries, _)| *tries);
-        let place = usize::try_from(tries).unwrap_or(0).checked_rem(by_load.len())?;
-        by_load.get(place).map(|(_, worker)| *worker)
+        let tries = self.failed.get(&job).map_or(0, |failure| failure.tries);
+        let index = usize::try_from(tries).unwrap_or(0).checked_rem(by_load.len())?;
+        by_load.get(index).map(|(_, worker)| *worker)
     }
 
-    /// A job's results are in a file.
-    pub fn filed(&mut self, job: JobId) {
-        self.failed.remove(&job);
-    }
-
-    /// They are not.
-    pub fn failed(&mut self, job: JobId, now: Instant) {
-        let tries = self.failed.get(&job).map_or(0, |(tries, _)| *tries);
+    fn fail(&mut self, job: JobId, now: Instant) {
+        let tries = self.failed.get(&job).map_or(0, |failure| failure.tries);
         let pause = PAUSE_MIN.saturating_mul(1 << tries.min(16)).min(PAUSE_MAX);
-        self.failed.insert(job, (tries.saturating_add(1), now + pause));
+        self.failed.insert(job, Failure { tries: tries.saturating_add(1), retry_at: now + pause });
+        self.end(job);
+    }
+
+    /// The job is not due any more, as far as is known: the next [`ResultMergeEvent::Due`] says.
+    fn end(&mut self, job: JobId) {
+        if self.current == Some(job) {
+            self.current = None;
+        }
     }
 }
 
@@ -60,22 +159,57 @@ impl ResultMerge {
 mod tests {
     use super::*;
 
+    const JOBS: [JobId; 2] = [JobId(1), JobId(2)];
+
+    /// Hands in an event, and returns the only effect that may follow.
+    fn tell(merge: &mut ResultMerge, event: ResultMergeEvent, now: Instant) -> Option<ResultMergeEffect> {
+        merge.handle(event, now);
+        merge.check().unwrap();
+        let effect = merge.poll_effect();
+        assert_eq!(merge.poll_effect(), None);
+        effect
+    }
+
+    /// The job that is begun at `now`, and its worker.
+    fn begin(merge: &mut ResultMerge, due: &[JobId], now: Instant) -> Option<(JobId, NodeId)> {
+        let leases = BTreeMap::from([(NodeId(1), 2), (NodeId(2), 0), (NodeId(3), 1)]);
+        let begun = tell(merge, ResultMergeEvent::Due(due.to_vec()), now)?;
+        let ResultMergeEffect::FindWorkers(job) = begun else { panic!("{begun:?}") };
+        match tell(merge, ResultMergeEvent::Workers { job, leases }, now) {
+            Some(ResultMergeEffect::Merge { job: merged, worker }) if merged == job => Some((job, worker)),
+            effect => panic!("{effect:?}"),
+        }
+    }
+
     #[test]
     fn a_job_that_failed_lets_others_pass_and_goes_to_another_worker() {
-        let mut archive = ResultMerge::default();
-        let (now, jobs) = (Instant::START, [JobId(1), JobId(2)]);
-        let workers = BTreeMap::from([(NodeId(1), 2), (NodeId(2), 0), (NodeId(3), 1)]);
-        assert_eq!(archive.next(&jobs, now), Some(JobId(1)));
-        assert_eq!(archive.choose(JobId(1), &workers), Some(NodeId(2)), "the idlest");
-        archive.failed(JobId(1), now);
-        assert_eq!(archive.next(&jobs, now), Some(JobId(2)));
-        assert_eq!(archive.choose(JobId(1), &workers), Some(NodeId(3)));
-        assert_eq!(archive.next_deadline(&jobs), Some(now + PAUSE_MIN));
-        assert_eq!(archive.next(&jobs, now + PAUSE_MIN), Some(JobId(1)));
-        (0..40).for_each(|_| archive.failed(JobId(1), now));
-        assert_eq!(archive.next_deadline(&jobs), Some(now + PAUSE_MAX));
-        archive.filed(JobId(1));
-        assert_eq!(archive.next(&jobs, now), Some(JobId(1)), "if it is run again");
-        assert_eq!(archive.choose(JobId(1), &BTreeMap::new()), None);
+        let mut merge = ResultMerge::default();
+        let now = Instant::START;
+        assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(1), NodeId(2))), "the oldest, at the idlest");
+        assert_eq!(tell(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now), None, "one at a time");
+        assert_eq!(tell(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None);
+        assert_eq!(merge.next_deadline(), Some(now + PAUSE_MIN));
+        assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(2), NodeId(2))));
+        assert_eq!(tell(&mut merge, ResultMergeEvent::Merged(JobId(2)), now), None);
+        assert_eq!(begin(&mut merge, &JOBS[..1], now), None);
+        assert_eq!(
+            begin(&mut merge, &JOBS[..1], now + PAUSE_MIN),
+            Some((JobId(1), NodeId(3))),
+            "the next idlest"
+        );
+        (0..40).for_each(|_| assert_eq!(tell(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None));
+        assert_eq!(merge.next_deadline(), Some(now + PAUSE_MAX));
+        tell(&mut merge, ResultMergeEvent::Merged(JobId(1)), now);
+        assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(1), NodeId(2))), "if it is run again");
+    }
+
+    #[test]
+    fn a_job_waits_for_the_first_worker() {
+        let mut merge = ResultMerge::default();
+        let now = Instant::START;
+        tell(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now);
+        let nobody = ResultMergeEvent::Workers { job: JobId(1), leases: BTreeMap::new() };
+        assert_eq!(tell(&mut merge, nobody, now), None);
+        assert_eq!(merge.next_deadline(), Some(now + PAUSE_MIN));
     }
 }

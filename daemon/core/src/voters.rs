@@ -1,42 +1,45 @@
-//! Who votes in the metadata log: the next change the coordinator should make to its configuration.
+//! The voters of the metadata log: the next change that the coordinator should make to its configuration.
 //!
 //! Decides, from the failure detector's view and the log's configuration, one step at a time. The failure detector
 //! only proposes; the step is a change of the replicated configuration, which needs a majority of it (Ongaro, Raft
 //! thesis, section 4.3; Consul and Vault call this an autopilot).
 //!
 //! Invariants: at most [`VOTERS_MAX`] voters; a step never removes a live voter; a voter is only removed once it has
-//! been gone for the whole of [`VoterConfig::stabilisation`], or said good-bye; a member votes only once it has caught up
-//! with the log as a learner, for until then its vote would only make a majority harder to reach.
+//! been gone for the whole of [`VoterConfig::stabilisation`], or has left; a member votes only once it has caught up with
+//! the log as a learner, because until then its vote would only make a majority harder to reach. Nothing is asked for
+//! while there is no quorum.
 //!
-//! Bounds: [`CATCHING_UP_MAX`] learners that lag.
+//! Bounds: [`CATCHING_UP_MAX`] learners that lag; one step at a time.
 //!
 //! Does not do: the change itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::NodeId;
 
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
 use crate::time::Instant;
 
-/// With seven voters any three may die at once, and the other four still are a majority.
+/// Of seven voters any three may die at once, and the other four are still a majority.
 pub const VOTERS_MAX: usize = 7;
 
 /// Learners that may be catching up at once: one that never does must not keep another from voting.
 pub const CATCHING_UP_MAX: usize = 2;
 
-/// The log's configuration, and who has followed it how far.
+/// The log's configuration, and the learners' progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
-    /// Who votes.
+    /// The voters.
     pub voters: BTreeSet<NodeId>,
-    /// Who receives the log without a vote.
+    /// The members that receive the log without a vote.
     pub learners: BTreeSet<NodeId>,
-    /// Of the learners, those that have all but the last few entries.
+    /// The learners that have all but the last few entries.
     pub caught_up: BTreeSet<NodeId>,
 }
 
-/// How patient the planner is.
+/// The planner's times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VoterConfig {
     /// How long a voter must have been dead before it is replaced or removed. Default 2 s.
@@ -49,20 +52,43 @@ impl Default for VoterConfig {
     }
 }
 
-/// What the failure detector says of a member.
+/// A member's state by the failure detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Up, as far as is known.
     Live,
-    /// Given up.
+    /// Held dead.
     Dead,
-    /// Said good-bye.
+    /// Left in good order.
     Left,
 }
 
-/// One change of the configuration.
+/// What the coordinator sees of members and voters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VoterView {
+    /// The coordinator, which always stays a voter.
+    pub me: NodeId,
+    /// Every member known; one that is not there counts as dead.
+    pub standings: BTreeMap<NodeId, Standing>,
+    /// The log's configuration.
+    pub log: Configuration,
+    /// Whether a change of voters is half done.
+    pub is_joint: bool,
+    /// Whether a majority of the voters answers.
+    pub has_quorum: bool,
+}
+
+/// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum VoterEvent {
+    /// The members or the configuration may have changed. Also to be handed in when a step has succeeded or failed, and
+    /// when [`Machine::next_deadline`] is due.
+    Observed(VoterView),
+}
+
+/// One change of the configuration, to be made now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VoterStep {
     /// Have this member follow the log.
     AddLearner(NodeId),
     /// Make these, and only these, the voters.
@@ -75,24 +101,71 @@ pub enum Step {
 #[derive(Clone, Debug, Default)]
 pub struct VoterPlanner {
     config: VoterConfig,
+    view: VoterView,
     gone_since: BTreeMap<NodeId, Instant>,
+    effects: VecDeque<VoterStep>,
+}
+
+impl Machine for VoterPlanner {
+    type Event = VoterEvent;
+    type Effect = VoterStep;
+
+    fn handle(&mut self, event: VoterEvent, now: Instant) {
+        let VoterEvent::Observed(view) = event;
+        let step = if !view.has_quorum {
+            // Nothing can be changed, and members that seem dead may only be out of reach.
+            None
+        } else if view.is_joint {
+            Some(VoterStep::SetVoters(live_voters(&view)))
+        } else {
+            self.next_step(view.me, &view.standings, &view.log, now)
+        };
+        self.effects.extend(step);
+        self.view = view;
+    }
+
+    /// When a voter that is gone now will have been gone long enough.
+    fn next_deadline(&self) -> Option<Instant> {
+        let waits = self.view.has_quorum && !self.view.is_joint;
+        let earliest = self.gone_since.values().min().filter(|_| waits);
+        earliest.map(|&since| since + self.config.stabilisation)
+    }
+
+    fn poll_effect(&mut self) -> Option<VoterStep> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        InvariantViolation::unless(self.effects.len() <= 1, || {
+            format!("{} steps at once", self.effects.len())
+        })?;
+        let Some(VoterStep::SetVoters(voters)) = self.effects.front() else { return Ok(()) };
+        InvariantViolation::unless(voters.len() <= VOTERS_MAX, || format!("{} voters", voters.len()))?;
+        let removed = live_voters(&self.view).difference(voters).next().copied();
+        InvariantViolation::unless(removed.is_none(), || format!("a live voter is removed: {removed:?}"))
+    }
+}
+
+/// Completes a change that an earlier coordinator left half done: the voters that are up, this coordinator first.
+fn live_voters(view: &VoterView) -> BTreeSet<NodeId> {
+    let is_up = |id: &NodeId| *id != view.me && view.standings.get(id) == Some(&Standing::Live);
+    let others = view.log.voters.iter().copied().filter(is_up);
+    std::iter::once(view.me).chain(others).take(VOTERS_MAX).collect()
 }
 
 impl VoterPlanner {
     /// A planner that has seen nothing yet.
     pub fn new(config: VoterConfig) -> Self {
-        Self { config, gone_since: BTreeMap::new() }
+        Self { config, ..Self::default() }
     }
 
-    /// The next step, if one is due. `standings` holds every member known; one that is not there counts as dead.
-    /// `me`, the coordinator, always stays.
-    pub fn next_step(
+    fn next_step(
         &mut self,
         me: NodeId,
         standings: &BTreeMap<NodeId, Standing>,
         log: &Configuration,
         now: Instant,
-    ) -> Option<Step> {
+    ) -> Option<VoterStep> {
         let Configuration { voters, learners, caught_up } = log;
         let standing = |id: NodeId| {
             if id == me { Standing::Live } else { *standings.get(&id).unwrap_or(&Standing::Dead) }
@@ -111,7 +184,7 @@ impl VoterPlanner {
         let gone = voters.iter().copied().find(|id| standing(*id) != Standing::Live && gone_for_good(id));
         let lost = learners.iter().copied().find(|id| standing(*id) != Standing::Live && gone_for_good(id));
         if let Some(lost) = lost {
-            return Some(Step::RemoveLearner(lost));
+            return Some(VoterStep::RemoveLearner(lost));
         }
         let is_wanted = voters.len() < VOTERS_MAX || gone.is_some();
         let live = |id: &NodeId| standing(*id) == Standing::Live;
@@ -124,18 +197,13 @@ impl VoterPlanner {
             && lagging < CATCHING_UP_MAX
             && let Some(spare) = spares.next()
         {
-            return Some(Step::AddLearner(*spare));
+            return Some(VoterStep::AddLearner(*spare));
         }
         // Without a replacement the dead are left out all the same: fewer voters need a smaller majority.
         (ready.is_some() || gone.is_some()).then(|| {
             let kept = voters.iter().copied().filter(|&voter| Some(voter) != gone);
-            Step::SetVoters(kept.chain(ready).collect())
+            VoterStep::SetVoters(kept.chain(ready).collect())
         })
-    }
-
-    /// When a voter that is gone now will have been gone long enough.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.gone_since.values().min().map(|&since| since + self.config.stabilisation)
     }
 }
 
@@ -165,16 +233,20 @@ mod tests {
             planner.next_step(NodeId(1), &standings(live, 5), log, now)
         };
         assert_eq!(step(&ids(1..=4), &log, 0), None, "it lags");
-        assert_eq!(step(&ids(1..=5), &log, 1), Some(Step::AddLearner(NodeId(5))), "another may be faster");
+        assert_eq!(
+            step(&ids(1..=5), &log, 1),
+            Some(VoterStep::AddLearner(NodeId(5))),
+            "another may be faster"
+        );
         log.learners = ids(4..=5);
         assert_eq!(step(&ids(1..=5), &log, 2), None);
         log.caught_up = ids(5..=5);
-        assert_eq!(step(&ids(1..=5), &log, 3), Some(Step::SetVoters([1, 2, 3, 5].map(NodeId).into())));
-        // Nobody waits for it with a voter that is dead.
+        assert_eq!(step(&ids(1..=5), &log, 3), Some(VoterStep::SetVoters([1, 2, 3, 5].map(NodeId).into())));
+        // The replacement of a dead voter does not wait for it.
         log.caught_up = BTreeSet::new();
         let without_3 = [1, 2, 4, 5].map(NodeId).into();
         assert_eq!(step(&without_3, &log, 4), None);
-        assert_eq!(step(&without_3, &log, 7), Some(Step::SetVoters(ids(1..=2))));
+        assert_eq!(step(&without_3, &log, 7), Some(VoterStep::SetVoters(ids(1..=2))));
     }
 
     /// Takes every step at once, as a log with a majority would, and returns the voters in the end.
@@ -194,9 +266,9 @@ mod tests {
         for second in 0..100 {
             let now = Instant::from_micros(second * 1_000_000);
             match planner.next_step(me, &standings(live, all), &log(&voters, &learners), now) {
-                Some(Step::AddLearner(id)) => assert!(learners.insert(id) && live.contains(&id)),
-                Some(Step::RemoveLearner(id)) => assert!(learners.remove(&id) && !live.contains(&id)),
-                Some(Step::SetVoters(next)) => {
+                Some(VoterStep::AddLearner(id)) => assert!(learners.insert(id) && live.contains(&id)),
+                Some(VoterStep::RemoveLearner(id)) => assert!(learners.remove(&id) && !live.contains(&id)),
+                Some(VoterStep::SetVoters(next)) => {
                     assert!(next.len() <= VOTERS_MAX);
                     assert!(
                         voters.intersection(live).all(|id| next.contains(id)),
@@ -239,15 +311,33 @@ mod tests {
         assert_eq!(step(&ids(1..=2), 1), None);
         assert_eq!(step(&ids(1..=3), 2), None);
         assert_eq!(step(&ids(1..=2), 3), None);
-        assert_eq!(step(&ids(1..=2), 5), Some(Step::SetVoters(ids(1..=2))));
+        assert_eq!(step(&ids(1..=2), 5), Some(VoterStep::SetVoters(ids(1..=2))));
     }
 
     #[test]
-    fn one_that_said_good_bye_goes_at_once() {
+    fn a_change_that_is_half_done_is_completed_and_nothing_is_changed_without_a_quorum() {
+        let mut planner = VoterPlanner::default();
+        let standings = standings(&ids(1..=2), 3);
+        let view = VoterView { me: NodeId(1), standings, log: voting(ids(1..=3)), ..VoterView::default() };
+        let mut step = |is_joint: bool, has_quorum: bool, second: u64| {
+            let view = VoterView { is_joint, has_quorum, ..view.clone() };
+            planner.handle(VoterEvent::Observed(view), Instant::from_micros(second * 1_000_000));
+            planner.check().unwrap();
+            (planner.poll_effect(), planner.next_deadline())
+        };
+        assert_eq!(step(true, true, 0), (Some(VoterStep::SetVoters(ids(1..=2))), None));
+        assert_eq!(step(false, false, 9), (None, None));
+        let due = Instant::from_micros(12_000_000);
+        assert_eq!(step(false, true, 10), (None, Some(due)), "it counts as gone from here on");
+        assert_eq!(step(false, true, 12), (Some(VoterStep::SetVoters(ids(1..=2))), Some(due)));
+    }
+
+    #[test]
+    fn a_voter_that_left_goes_at_once() {
         let mut planner = VoterPlanner::default();
         let mut known = standings(&ids(1..=3), 3);
         known.insert(NodeId(3), Standing::Left);
         let step = planner.next_step(NodeId(1), &known, &voting(ids(1..=3)), Instant::START);
-        assert_eq!(step, Some(Step::SetVoters(ids(1..=2))));
+        assert_eq!(step, Some(VoterStep::SetVoters(ids(1..=2))));
     }
 }

@@ -1,4 +1,4 @@
-//! Changes that people, and workers, ask for: checked against the uploads, put into the log, passed on to the scheduler.
+//! Changes that clients and workers ask for: checked against the uploads, put into the log, passed on to the scheduler.
 
 use std::sync::Arc;
 
@@ -14,11 +14,10 @@ use tracing::debug;
 
 use super::LeaderTerm;
 use super::scheduling::Trained;
-use crate::runtime::clock::wall_ms;
 
 impl LeaderTerm {
-    /// Where blobs are to go.
-    pub(super) fn plan(
+    /// Plans which members are to hold new blobs.
+    pub(super) async fn plan(
         &self,
         upload: Option<UploadId>,
         blobs: &[BlobRef],
@@ -37,17 +36,16 @@ impl LeaderTerm {
                 blob.size
             )));
         }
-        let now = self.deps.clock.now();
         let upload = if let Some(upload) = upload {
-            self.uploads().touch(upload, now).map(|()| upload)?
+            self.uploads.touch(upload).await.map(|()| upload)?
         } else {
-            let upload = self.uploads().open(now)?;
+            let upload = self.uploads.open().await?;
             debug!(%upload, "an upload begins");
             upload
         };
         let view = self.deps.membership.current();
         let mut candidates = self.repairs.borrow().candidates.clone();
-        // Repair's list may be a moment old: a chain has no room for the dead.
+        // Repair's list may be a moment old: no dead member belongs in a chain.
         candidates.retain(|candidate| view.holder(candidate.node).is_some());
         let chain = |blob: &BlobRef| {
             let mut roomy = candidates.clone();
@@ -60,17 +58,17 @@ impl LeaderTerm {
         Ok(ControlReply::Planned { upload, chains, copies })
     }
 
-    /// Whether a change was made already, as far as is known here.
+    /// Whether a change was made already, as far as the log is applied here.
     pub fn has_made(&self, op: OpId) -> bool {
         self.state().outcome(op).is_some()
     }
 
     /// Makes a change, once.
     pub(super) async fn change(&self, op: OpId, change: Change) -> Result<ControlReply, Refusal> {
-        // What was made already is only answered again, whatever became of its upload.
+        // A change that was made already is only answered again, whatever became of its upload.
         let made = self.has_made(op);
         if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
-            self.uploads().touch(*upload, self.deps.clock.now())?;
+            self.uploads.touch(*upload).await?;
         }
         if let (Change::TrainStart { models, .. }, false) = (&change, made) {
             self.check_trainable(models).await?;
@@ -89,11 +87,11 @@ impl LeaderTerm {
         }
     }
 
-    /// Refuses models that nobody has: once in the log they would stay there, and fail for ever.
+    /// Refuses models that no worker has: once in the log they would stay there, and fail forever.
     async fn check_trainable(&self, models: &[ModelName]) -> Result<(), Refusal> {
         let reports = self.scheduler.view().await?.reports;
         if reports.values().any(|report| report.offers.is_none()) {
-            // It cannot list its models: it says itself, when it is to train one, what it does not have.
+            // That worker cannot list its models: it fails when it is to train one that it does not have.
             return Ok(());
         }
         let offered =
@@ -107,11 +105,11 @@ impl LeaderTerm {
         match request {
             JobRequest::Report(report) => self.scheduler.report(report).await.map(JobReply::Report),
             JobRequest::Commit(commit) => {
-                self.uploads().touch(commit.upload, self.deps.clock.now())?;
+                self.uploads.touch(commit.upload).await?;
                 let reply = self.scheduler.commit(commit.clone()).await?;
-                self.uploads().end(commit.upload);
+                self.uploads.end(commit.upload).await;
                 if let JobReply::Committed { accepted, .. } = reply {
-                    self.rates().note(commit.job, commit.worker, accepted, wall_ms());
+                    self.rates.answered(commit.job, commit.worker, accepted).await;
                 }
                 Ok(reply)
             }
@@ -120,20 +118,22 @@ impl LeaderTerm {
             }
             JobRequest::Trained { worker, model, training, result, metrics, report } => {
                 if let Ok((upload, _)) = &result {
-                    self.uploads().touch(*upload, self.deps.clock.now())?;
+                    self.uploads.touch(*upload).await?;
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
                 let metrics = checked(metrics);
                 let result = result.map(|(_, artefact)| Trained { artefact, training, metrics, report });
                 self.scheduler.trained(worker, model, result).await?;
-                upload.into_iter().for_each(|upload| self.uploads().end(upload));
+                if let Some(upload) = upload {
+                    self.uploads.end(upload).await;
+                }
                 Ok(JobReply::Noted)
             }
         }
     }
 }
 
-/// A training's figures, as many and as long as are kept.
+/// A training's figures, cut to the bounds of what is kept.
 fn checked(mut metrics: Vec<(String, String)>) -> Vec<(String, String)> {
     metrics.retain(|(name, value)| name.len().max(value.len()) <= METRIC_BYTES_MAX);
     metrics.truncate(METRICS_MAX);

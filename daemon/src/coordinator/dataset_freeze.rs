@@ -1,6 +1,6 @@
-//! What a job starts with: whether its model takes its parameters, and what the one file says that may be its data set.
+//! What a job starts with: checks its parameters with a model server, and indexes its data set where that is one file.
 //!
-//! The log freezes what is found here together with the digest of what was read, and refuses it where that has changed.
+//! The log freezes the index together with the digest of the file it was made from, and refuses it if the file has changed.
 //! Bounds: one data set is read at a time, an extent of it at a time, up to [`DATASET_FILE_BYTES_MAX`].
 
 use std::time::Duration;
@@ -25,20 +25,20 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const WORKERS_ASKED_MAX: usize = 3;
 
 impl LeaderTerm {
-    /// Starts a job, or goes on with it.
+    /// Starts or resumes a job.
     pub(super) async fn start_job(&self, op: OpId, id: JobId) -> Result<Applied, Refusal> {
         let state = self.barrier().await?;
         let job = state.job_or_refusal(id)?;
-        let plain = Action::Change(Change::StartJob { job: id });
+        let unchecked = Action::Change(Change::StartJob { job: id });
         let trained = state.model(&job.model).is_some_and(|model| model.artefact.is_some());
         if job.state != JobState::Added || !trained {
-            return self.propose(Some(op), plain).await;
+            return self.propose(Some(op), unchecked).await;
         }
         self.check_parameters(job).await?;
         let action = match state.dataset_file(&job.dataset) {
-            None => plain,
+            None => unchecked,
             Some((kind, version)) => {
-                let inputs = self.survey(&state, kind, version).await.map_err(|why| {
+                let inputs = self.index_records(&state, kind, version).await.map_err(|why| {
                     Refusal::conflict(format!("{id} cannot start: data set '{}': {why}", job.dataset))
                 })?;
                 Action::StartJob { job: id, inputs }
@@ -47,37 +47,42 @@ impl LeaderTerm {
         self.propose(Some(op), action).await
     }
 
-    async fn survey(&self, state: &State, kind: FileKind, version: &VersionRecord) -> Result<Inputs, String> {
+    async fn index_records(
+        &self,
+        state: &State,
+        kind: FileKind,
+        version: &VersionRecord,
+    ) -> Result<Inputs, String> {
         if version.size > DATASET_FILE_BYTES_MAX {
             return Err(format!("it has {} bytes: {DATASET_FILE_BYTES_MAX} are allowed", version.size));
         }
         let _one_at_a_time = self.reading.lock().await;
-        let mut survey = RecordIndex::new(kind);
+        let mut index = RecordIndex::new(kind);
         for &extent in &*version.extents {
-            survey = self.survey_extent(state, survey, extent).await?;
+            index = self.index_extent(state, index, extent).await?;
         }
-        let inputs = survey.finish(version.digest).map_err(|error| error.to_string())?;
+        let inputs = index.finish(version.digest).map_err(|error| error.to_string())?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
             info!(records = count, blocks = blocks.len(), "a data set was read");
         }
         Ok(inputs)
     }
 
-    async fn survey_extent(
+    async fn index_extent(
         &self,
         state: &State,
-        mut survey: RecordIndex,
+        mut index: RecordIndex,
         extent: BlobRef,
     ) -> Result<RecordIndex, String> {
         let placed = placed(state, &self.deps.membership.current(), extent);
         let bytes = self.deps.files.fetch_blob(&placed).await.map_err(|error| error.to_string())?;
-        let read = move || survey.take(&bytes).map(|()| survey);
+        let read = move || index.take(&bytes).map(|()| index);
         let read: Result<RecordIndex, RecordIndexError> =
             tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
         read.map_err(|error| error.to_string())
     }
 
-    /// Has a worker's model server look at a job's parameters.
+    /// Has a worker's model server check a job's parameters.
     async fn check_parameters(&self, job: &JobRecord) -> Result<(), Refusal> {
         if job.parameters.is_empty() {
             return Ok(());
@@ -91,7 +96,7 @@ impl LeaderTerm {
                 Ok(WorkReply::Checked(Err(why))) => {
                     return Err(Refusal::invalid(format!("{} cannot start: {why}", job.id)));
                 }
-                Ok(WorkReply::ResultsMerged(_)) => last = String::from("it answered out of turn"),
+                Ok(WorkReply::ResultsMerged(_)) => last = String::from("unexpected reply"),
                 Err(why) => last = why,
             }
         }
@@ -114,7 +119,7 @@ impl LeaderTerm {
         Ok(workers.into_iter().map(|(_, worker)| worker).collect())
     }
 
-    /// Asks a worker for something beside its batches; or why there is no answer.
+    /// Asks a worker for something besides its batches.
     pub(super) async fn ask_worker(
         &self,
         worker: NodeId,
@@ -127,7 +132,7 @@ impl LeaderTerm {
         match self.deps.peers.call_member(worker, address, Request::Work(request), limit).await {
             Ok(Reply::Work(reply)) => Ok(reply),
             Ok(Reply::Refused(refusal)) => Err(format!("{name}: {}", refusal.message)),
-            Ok(_) => Err(format!("{name} answered out of turn")),
+            Ok(_) => Err(format!("{name}: unexpected reply")),
             Err(error) => Err(error.to_string()),
         }
     }

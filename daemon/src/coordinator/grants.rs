@@ -1,4 +1,4 @@
-//! Turns the scheduler's plans, which name numbers only, into orders that a worker can carry out.
+//! Turns the scheduler's plans, which hold only numbers, into orders that a worker can carry out.
 
 use idunno_core::metadata::State;
 use idunno_core::scheduler::ReplyPlan;
@@ -10,14 +10,14 @@ use idunno_shared::wire::jobs::{
 
 use crate::membership::MembershipView;
 
-/// Extents of the inputs in one answer, unless a single input has more: so many fit into a frame.
+/// Extents of the inputs in one answer, unless a single input has more: as many as fit into a frame.
 const EXTENTS_MAX: usize = 40_000;
 
-/// Bytes of records that weigh as much as an extent: as many inputs as fit are a worker's memory, [`EXTENTS_MAX`] times
-/// this for both of its batches.
+/// Bytes of records that weigh as much as an extent. [`EXTENTS_MAX`] times this bounds the memory that the inputs of a
+/// worker's two batches take.
 const RECORD_BYTES_PER_EXTENT: u64 = 1 << 10;
 
-/// What each input of a lease weighs in an answer.
+/// The weight of each input of a lease in an answer.
 pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
     let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
         return state.queries(lease.job, lease.range).map(|(_, query)| query.extents.len()).collect();
@@ -27,8 +27,8 @@ pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
     (lease.range.first..lease.range.end()).map(weight).collect()
 }
 
-/// Has leases shortened by `shorten` to what fits into one answer; it returns what is left of a lease. `sizes` are the
-/// extents of each of a lease's inputs.
+/// Shortens leases to what fits into one answer. `shorten` returns what is left of a lease; `sizes` are the extents of each
+/// of a lease's inputs.
 pub fn fit<S: IntoIterator<Item = usize>>(
     grants: &mut Vec<Lease>,
     sizes: impl Fn(Lease) -> S,
@@ -49,7 +49,7 @@ pub fn fit<S: IntoIterator<Item = usize>>(
     *grants = fitting.collect();
 }
 
-/// A blob and those of its holders that are up.
+/// A blob and its live holders.
 pub fn placed(state: &State, view: &MembershipView, blob: BlobRef) -> PlacedBlob {
     let holders = state.holders(&blob.digest).iter().filter_map(|&node| view.holder(node)).collect();
     PlacedBlob { blob, holders }
@@ -59,7 +59,7 @@ fn placed_all(state: &State, view: &MembershipView, blobs: &[BlobRef]) -> Vec<Pl
     blobs.iter().map(|&blob| placed(state, view, blob)).collect()
 }
 
-/// The orders of a plan, with the models that the worker has yet to load. A lease of a job that is gone yields none.
+/// The orders of a plan, with the models that the worker has yet to load. A lease of a deleted job is left out.
 pub fn orders(
     state: &State,
     view: &MembershipView,

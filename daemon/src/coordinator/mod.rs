@@ -1,22 +1,26 @@
 //! The coordinator: what the member that leads the metadata log does on top of it.
 //!
-//! [`Coordinator`] opens an [`LeaderTerm`] when this member has won a term and caught up, and closes it when the term is
-//! over or the member leaves. An leader_term holds all that lives for one term only: uploads in progress, leases, repairs.
-//! What must outlive it is in the log. While the majority is out of reach an leader_term decides nothing
+//! [`Coordinator`] opens a [`LeaderTerm`] when this member has won a term and caught up, and closes it when the term is
+//! over or the member leaves. A term holds all that lives for one term only: uploads in progress, leases, repairs.
+//! What must outlive it is in the log. While the majority is out of reach a term decides nothing
 //! ([`LeaderTerm::may_decide`]), but it stays open: a lease of the log that lapsed for a moment, as on a busy machine, must
 //! not throw the workers' leases away.
 //!
-//! | part | decides by |
+//! Each machine of a term is owned by a task of its own ([`driver`](crate::runtime::driver)); requests reach it through a
+//! handle or see what it publishes.
+//!
+//! | part | decided by |
 //! | --- | --- |
-//! | [`uploads`] | itself, pure |
+//! | [`uploads`]: uploads in progress | `core::uploads` |
 //! | [`scheduling`]: leases, training, results | `core::scheduler` |
 //! | [`repair`]: copies and garbage | `core::placement` |
-//! | [`voters`]: who votes | `core::voters` |
-//! | [`leader_announcer`]: who coordinates, to all members | itself |
+//! | [`voters`]: the log's voters | `core::voters` |
 //! | [`result_merge`]: finished jobs' results into files | `core::result_merge` |
+//! | [`rates`]: queries answered lately | `core::rates` |
+//! | [`leader_announcer`]: tells all members who coordinates | itself |
 //! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
-//! | [`rates`]: what was answered lately | itself, pure |
-//! | [`reads`], [`folders`], [`views`]: what people see | the log's state |
+//! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
+//! | [`reads`], [`folders`], [`views`], [`assignment_text`]: what people see | the log's state |
 
 pub mod assignment_text;
 pub mod changes;
@@ -33,7 +37,7 @@ pub mod uploads;
 pub mod views;
 pub mod voters;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
@@ -44,10 +48,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::rates::Rates;
-use self::scheduling::SchedulerHandle;
-use self::uploads::Uploads;
-use crate::membership::Membership;
+use self::rates::{RatesHandle, RatesTask};
+use self::repair::{RepairTask, RepairView};
+use self::result_merge::ResultMergeTask;
+use self::scheduling::{SchedulerHandle, SchedulerTask};
+use self::uploads::{UploadsHandle, UploadsTask};
+use self::voters::VoterTask;
+use crate::membership::MembershipHandle;
 use crate::net::peers::Peers;
 use crate::runtime::clock::{Clock, wall_ms};
 use crate::runtime::task_monitor::TaskMonitor;
@@ -57,7 +64,7 @@ const BARRIER_TIMEOUT: Duration = Duration::from_secs(2);
 const BARRIER_TIMEOUT_CUT_OFF: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What an leader_term works with. Cheap to clone.
+/// What a term works with. Cheap to clone.
 #[derive(Clone)]
 pub struct Deps {
     /// This member.
@@ -67,12 +74,12 @@ pub struct Deps {
     /// The metadata log.
     pub consensus: Consensus,
     /// The failure detector.
-    pub membership: Membership,
+    pub membership: MembershipHandle,
     /// Calls to other members.
     pub peers: Peers,
     /// The file store, for data sets that are one file.
     pub files: Files,
-    /// Tasks whose early end is this member's.
+    /// Reports tasks that end early.
     pub monitor: TaskMonitor,
 }
 
@@ -80,10 +87,10 @@ pub struct Deps {
 pub struct LeaderTerm {
     deps: Deps,
     term: Term,
-    uploads: Mutex<Uploads>,
-    rates: Mutex<Rates>,
+    uploads: UploadsHandle,
+    rates: RatesHandle,
     scheduler: SchedulerHandle,
-    repairs: watch::Receiver<repair::Progress>,
+    repairs: watch::Receiver<RepairView>,
     /// Held while a data set is read: one at a time, for an extent of it is in memory.
     reading: tokio::sync::Mutex<()>,
     closed: CancellationToken,
@@ -93,28 +100,15 @@ impl LeaderTerm {
     /// Starts all parts for `term`; the state must be caught up.
     fn open(deps: Deps, term: Term, closed: CancellationToken) -> Arc<Self> {
         Arc::new_cyclic(|leader_term| {
-            let scheduler = SchedulerHandle::open(leader_term.clone(), deps.clone(), term, closed.clone());
-            let repairs = repair::start(leader_term.clone(), deps.clone(), term, closed.clone());
-            let monitor = &deps.monitor;
-            monitor.spawn("who votes", closed.clone(), voters::run(deps.clone(), closed.clone()));
-            monitor.spawn(
-                "the leader_announcer",
-                closed.clone(),
-                leader_announcer::run(deps.clone(), term, closed.clone()),
-            );
-            monitor.spawn(
-                "the archive",
-                closed.clone(),
-                result_merge::run(leader_term.clone(), deps.clone(), closed.clone()),
-            );
-            let mut repairing = repairs.clone();
-            monitor.spawn(
-                "the repair",
-                closed.clone(),
-                async move { while repairing.changed().await.is_ok() {} },
-            );
-            let uploads = Mutex::new(Uploads::new(term, wall_ms()));
-            let rates = Mutex::new(Rates::new(wall_ms()));
+            let uploads = UploadsTask::spawn(deps.clone(), term, &closed);
+            let rates = RatesTask::spawn(&deps, &closed);
+            let scheduler = SchedulerTask::spawn(leader_term.clone(), deps.clone(), term, &closed);
+            let repairs =
+                RepairTask::spawn(leader_term.clone(), deps.clone(), term, uploads.clone(), &closed);
+            VoterTask::spawn(deps.clone(), &closed);
+            ResultMergeTask::spawn(leader_term.clone(), &deps, &closed);
+            let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
+            deps.monitor.spawn("the leader announcer", closed.clone(), announcer);
             let reading = tokio::sync::Mutex::default();
             Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
         })
@@ -128,14 +122,6 @@ impl LeaderTerm {
     /// The state, as far as it is applied here.
     fn state(&self) -> Arc<State> {
         Arc::clone(&self.deps.consensus.state().borrow())
-    }
-
-    fn uploads(&self) -> MutexGuard<'_, Uploads> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rates(&self) -> MutexGuard<'_, Rates> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a majority has acknowledged this coordinator lately. Without that it decides nothing: another may.
@@ -182,7 +168,7 @@ impl LeaderTerm {
 
     /// The same, and term and index of an entry up to which the state holds everything.
     pub async fn confirmed(&self) -> Result<(Arc<State>, (u64, u64)), Refusal> {
-        // Where the majority was out of reach just now it most likely still is: say so soon.
+        // Where the majority was out of reach just now it most likely still is: fail soon.
         let limit = if self.may_decide().is_ok() { BARRIER_TIMEOUT } else { BARRIER_TIMEOUT_CUT_OFF };
         match self.deps.consensus.barrier(limit).await {
             Ok(upto) => Ok((self.state(), upto)),
@@ -215,7 +201,7 @@ fn may_decide(deps: &Deps) -> Result<(), Refusal> {
     Err(no_quorum(deps))
 }
 
-/// The refusal of a coordinator that is cut off from the majority, and might have been succeeded.
+/// The refusal of a coordinator that is cut off from the majority, and may have a successor.
 fn no_quorum(deps: &Deps) -> Refusal {
     let name = deps.membership.current().name(deps.me);
     let message = format!(
@@ -224,7 +210,7 @@ fn no_quorum(deps: &Deps) -> Refusal {
     Refusal::new(RefusalCode::NoQuorum, message)
 }
 
-/// The refusal of a member that does not coordinate, with what it knows of who does.
+/// The refusal of a member that does not coordinate, with the coordinator that it knows of.
 pub fn not_coordinator(deps: &Deps) -> Refusal {
     let leadership = deps.consensus.leadership().borrow().clone();
     let view = deps.membership.current();
@@ -238,7 +224,7 @@ pub fn not_coordinator(deps: &Deps) -> Refusal {
     Refusal::new(RefusalCode::NotCoordinator { coordinator, term: leadership.term }, message)
 }
 
-/// Opens and closes the leader_term of this member.
+/// Opens and closes the terms of this member.
 #[derive(Clone)]
 pub struct Coordinator {
     leader_term: watch::Receiver<Option<Arc<LeaderTerm>>>,
@@ -253,13 +239,13 @@ impl Coordinator {
         Self { leader_term }
     }
 
-    /// Waits for an leader_term to be open.
+    /// Waits for a term to be open.
     pub async fn opened(&self) -> Option<Arc<LeaderTerm>> {
         let mut leader_term = self.leader_term.clone();
         leader_term.wait_for(Option::is_some).await.ok().and_then(|leader_term| leader_term.clone())
     }
 
-    /// The open leader_term, if this member coordinates.
+    /// The open term, if this member coordinates.
     pub fn leader_term(&self) -> Option<Arc<LeaderTerm>> {
         self.leader_term.borrow().clone()
     }
@@ -269,19 +255,19 @@ async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, 
     let mut leadership = deps.consensus.leadership();
     let mut view = deps.membership.view();
     loop {
-        let term = (leadership.borrow_and_update().clone(), view.borrow_and_update().joined);
-        let term = match term {
-            (leadership, true) if leadership.is_leader => Some(leadership.term),
-            _ => None,
+        let joined = view.borrow_and_update().joined;
+        let term = {
+            let leadership = leadership.borrow_and_update();
+            (joined && leadership.is_leader).then_some(leadership.term)
         };
         let open = publish.borrow().as_ref().map(|leader_term: &Arc<LeaderTerm>| leader_term.term);
         if open != term {
             if let Some(leader_term) = publish.send_replace(None) {
                 leader_term.closed.cancel();
-                info!(term = %leader_term.term, "the leader_term is closed");
+                info!(term = %leader_term.term, "the term is closed");
             }
             if let Some(term) = term {
-                // What decides what is garbage must know of every entry that may ever count.
+                // Garbage collection must know of every entry that may ever count.
                 match deps.consensus.take_over(BARRIER_TIMEOUT).await {
                     Ok(()) => {
                         info!(%term, "this member coordinates");

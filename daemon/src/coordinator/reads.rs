@@ -24,9 +24,9 @@ impl LeaderTerm {
     pub async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Coordinator => self.coordinator(),
-            ControlRequest::Plan { upload, blobs, exclude } => self.plan(upload, &blobs, &exclude),
+            ControlRequest::Plan { upload, blobs, exclude } => self.plan(upload, &blobs, &exclude).await,
             ControlRequest::EndUpload(upload) => {
-                self.uploads().end(upload);
+                self.uploads.end(upload).await;
                 Ok(ControlReply::Done)
             }
             ControlRequest::Change { op, change } => self.change(op, change).await,

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::LeaderTerm;
 use super::scheduling::SchedulerView;
-use crate::membership::{MembershipView, Peer};
+use crate::membership::{ListedMember, MembershipView};
 use crate::runtime::clock::wall_ms;
 use idunno_consensus::Leadership;
 
@@ -108,7 +108,7 @@ pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
 }
 
 /// The view of one member.
-pub fn member(id: NodeId, peer: &Peer, leadership: &Leadership) -> MemberView {
+pub fn member(id: NodeId, peer: &ListedMember, leadership: &Leadership) -> MemberView {
     let record = &peer.record;
     let live = record.state.is_live();
     MemberView {
@@ -178,9 +178,8 @@ impl LeaderTerm {
             skipped = 0;
             last = Some(view.clone());
             // Rate histories advance once a step: they are sent only then.
-            let step = self.rates().step(view.at_ms);
-            if sent_step.replace(step) != Some(step) {
-                view.rates = Some(self.rates().view());
+            if let Some(rates) = self.rates.since(sent_step, view.at_ms).await {
+                (sent_step, view.rates) = (Some(rates.step), Some(rates.view));
             }
             if pushes.send(Reply::Control(Box::new(ControlReply::View(view)))).await.is_err() {
                 return;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::discovery::cluster_id::ClusterId;
-use crate::membership::{Membership, MembershipView};
+use crate::membership::{MembershipHandle, MembershipView};
 use crate::net::peers::Peers;
 use crate::runtime::data_dir::DataDir;
 use idunno_consensus::Consensus;
@@ -44,7 +44,7 @@ pub struct Discovery {
     pub introducer: String,
     pub data_dir: Arc<DataDir>,
     pub peers: Peers,
-    pub membership: Membership,
+    pub membership: MembershipHandle,
     pub consensus: Consensus,
     pub cluster_id: ClusterId,
 }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod data_dir;
+pub mod driver;
 pub mod log_files;
 pub mod process;
 pub mod secret_file;

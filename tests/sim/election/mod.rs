@@ -139,7 +139,7 @@ fn random_faults() {
         ("swallowed nominations", all.swallowed),
         ("stale messages", all.stale),
         ("declined messages", all.declined),
-        ("vain rounds", all.vain),
+        ("failed rounds", all.failed),
         ("fallbacks", all.fallbacks),
     ] {
         assert!(fired >= 20, "{mechanism} fired {fired} times over all seeds: the faults do not reach it");
@@ -147,8 +147,8 @@ fn random_faults() {
 }
 
 #[test]
-fn dead_successors_that_nobody_noticed_are_skipped() {
-    for_each_seed("election::dead_successors_that_nobody_noticed_are_skipped", 100, |seed| {
+fn unnoticed_dead_successors_are_skipped() {
+    for_each_seed("election::unnoticed_dead_successors_are_skipped", 100, |seed| {
         let mut world = World::new(seed, 7, Quality::LAN);
         let leader = world.run_until_led(LEADER_BOUND);
         let dead = [(leader + 1) % 7, (leader + 3) % 7];
@@ -162,13 +162,13 @@ fn dead_successors_that_nobody_noticed_are_skipped() {
         world.run_until_led(Duration::from_secs(4));
         let after = world.all_counters();
         assert!(after.skipped > before.skipped);
-        assert_eq!(after.vain, before.vain, "no round was lost to the dead");
+        assert_eq!(after.failed, before.failed, "no round was lost to the dead");
     });
 }
 
 #[test]
-fn a_leader_that_membership_sees_but_nobody_hears_is_succeeded() {
-    for_each_seed("election::a_leader_that_membership_sees_but_nobody_hears_is_succeeded", 100, |seed| {
+fn a_leader_that_membership_sees_but_no_log_hears_is_succeeded() {
+    for_each_seed("election::a_leader_that_membership_sees_but_no_log_hears_is_succeeded", 100, |seed| {
         let mut world = World::new(seed, 7, Quality::LAN);
         let leader = world.run_until_led(LEADER_BOUND);
         world.run_for(Duration::from_secs(3));

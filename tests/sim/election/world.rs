@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use idunno_core::election::{Ring, RingConfig, RingCounters, RingEffect, RingEvent, RingView};
+use idunno_core::machine::Machine;
 use idunno_core::time::Instant;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{Candidate, ElectionId, LogPosition, RingBody, RingMessage};
@@ -17,17 +18,17 @@ const NOTICE_MAX_MS: u64 = 800;
 pub(crate) struct Voter {
     pub(crate) id: NodeId,
     pub(crate) ring: Option<Ring>,
-    /// The host itself is gone: nobody refuses connections.
+    /// The host itself is gone: connections are not refused, they time out.
     powered_off: bool,
     life: u64,
     tick_at: Option<Instant>,
     pub(crate) log: LogPosition,
     term: Term,
-    /// Whom its log follows.
+    /// The leader that its log follows.
     pub(crate) leader: Option<usize>,
-    /// Whom its membership holds to be live.
+    /// The voters that its membership holds live.
     live: BTreeSet<usize>,
-    told: RingView,
+    view: RingView,
     standing: bool,
 }
 
@@ -54,7 +55,7 @@ pub(crate) enum What {
     },
 }
 
-/// What was said of one round.
+/// What became of one round.
 #[derive(Default)]
 struct Heard {
     visited: BTreeSet<NodeId>,
@@ -72,9 +73,9 @@ pub(crate) struct World {
     /// Who was allowed to stand, since the last reset.
     pub(crate) stood: BTreeSet<usize>,
     rounds: BTreeMap<ElectionId, Heard>,
-    /// Whom membership still holds to be live, whatever happened to them.
+    /// Voters that membership still holds live, whatever happened to them.
     pub(crate) unnoticed: BTreeSet<usize>,
-    /// Whose log does not hear its leader, though membership sees it.
+    /// Voters whose log does not hear its leader, though membership sees it.
     pub(crate) deaf: BTreeSet<usize>,
     /// Who led each term.
     led: BTreeMap<Term, usize>,
@@ -93,7 +94,7 @@ impl World {
             term: Term(0),
             leader: None,
             live: BTreeSet::new(),
-            told: RingView::default(),
+            view: RingView::default(),
             standing: false,
         });
         let voters = voters.collect();
@@ -130,7 +131,7 @@ impl World {
         let state = &mut self.voters[voter];
         state.life += 1;
         state.powered_off = false;
-        state.told = RingView::default();
+        state.view = RingView::default();
         state.ring = Some(Ring::new(RingConfig::default(), state.id, seed));
         self.noticed_soon();
     }
@@ -155,12 +156,12 @@ impl World {
         }
     }
 
-    /// The leader appends, and whoever it reaches follows.
+    /// The leader appends, and the voters that it reaches follow.
     pub(crate) fn append(&mut self, leader: usize, entries: u64) {
         let (log, term) = (self.voters[leader].log, self.voters[leader].term);
         let log = LogPosition { term, index: log.index + entries };
         for voter in self.reachable(leader) {
-            // A log that went another way is cut back to the leader's.
+            // A log that has diverged is truncated to the leader's.
             if self.voters[voter].leader == Some(leader) && self.network.chance(900) || voter == leader {
                 self.voters[voter].log = log;
                 self.tell(voter);
@@ -201,12 +202,12 @@ impl World {
         }
     }
 
-    /// The highest term that anybody knows.
+    /// The highest term known to any voter.
     pub(crate) fn term(&self) -> Term {
         self.voters.iter().map(|voter| voter.term).max().unwrap_or_default()
     }
 
-    /// Somebody wins a later term; from then on it is heard.
+    /// A voter wins a later term; from then on it is heard.
     pub(crate) fn run_until_term_above(&mut self, term: Term, bound: Duration) {
         let started = self.now;
         while self.term() <= term {
@@ -300,17 +301,17 @@ impl World {
                 .leader
                 .filter(|leader| state.live.contains(leader) && !is_deaf)
                 .map(|leader| self.voters[leader].id),
-            hears: self.hears(voter),
+            hears_leader: self.hears(voter),
             is_silent: is_deaf,
             log: if is_deaf && state.leader == Some(voter) { LogPosition::default() } else { state.log },
         };
-        if view != state.told {
-            self.voters[voter].told = view.clone();
+        if view != state.view {
+            self.voters[voter].view = view.clone();
             self.handle(voter, RingEvent::RingView(view));
         }
     }
 
-    /// The vote: a majority that can be reached, has no shorter log refused, and follows no reachable leader.
+    /// The vote: won by a majority that is reachable, has no longer log, and follows no reachable leader.
     fn stand(&mut self, voter: usize) {
         self.voters[voter].standing = false;
         if !self.voters[voter].ring.as_ref().is_some_and(Ring::may_stand) {
@@ -429,6 +430,6 @@ pub(crate) fn add(sum: &mut RingCounters, more: &RingCounters) {
     sum.swallowed += more.swallowed;
     sum.stale += more.stale;
     sum.declined += more.declined;
-    sum.vain += more.vain;
+    sum.failed += more.failed;
     sum.fallbacks += more.fallbacks;
 }

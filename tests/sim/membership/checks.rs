@@ -9,7 +9,7 @@ use idunno_shared::wire::membership::{
 
 use super::world::World;
 
-/// What each member has really said of itself.
+/// The newest record that each member has published of itself.
 #[derive(Default)]
 pub(crate) struct Truth {
     own: BTreeMap<NodeId, (Generation, Incarnation)>,
@@ -38,12 +38,12 @@ impl World {
         let now = self.now;
         let state = &mut self.hosts[host];
         let Some(swim) = &state.swim else { return };
-        // Whoever is forgotten may be heard of afresh.
+        // A forgotten member may be learned again.
         state.seen.retain(|&id, _| swim.member(id).is_some());
         for member in swim.members() {
             let (id, precedence) = (member.record.id, member.record.precedence());
             let before = state.seen.insert(id, precedence).unwrap_or(precedence);
-            // With this, a dead member never comes back but by its own, newer word.
+            // So a dead member comes back only by a newer record of its own.
             assert!(
                 before <= precedence,
                 "{host} went back from {before:?} to {precedence:?} of {id} at {now}"

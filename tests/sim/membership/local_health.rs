@@ -11,7 +11,7 @@ use crate::network::Quality;
 
 #[test]
 fn a_member_with_pauses_is_not_held_dead() {
-    for_each_seed("membership::health::a_member_with_pauses_is_not_held_dead", 20, |seed| {
+    for_each_seed("membership::local_health::a_member_with_pauses_is_not_held_dead", 20, |seed| {
         let mut world = World::started(seed, 7, Quality::LAN);
         for _ in 0..20 {
             world.freeze(2, Duration::from_secs(1));
@@ -25,7 +25,7 @@ fn a_member_with_pauses_is_not_held_dead() {
 
 /// One of `hosts` is starved for two minutes: how often others were held dead, and its greatest health score.
 fn starve(seed: u64, hosts: usize, config: SwimConfig) -> (usize, u32) {
-    // Enough loss that its few probes fail, so that it has somebody to blame.
+    // Enough loss that its few probes fail, so that it blames others.
     let quality = Quality { loss_per_mille: 150, ..Quality::LAN };
     let mut world = World::started_with(seed, hosts, config, quality);
     let starved = world.hosts[0].id;
@@ -44,7 +44,7 @@ fn starve(seed: u64, hosts: usize, config: SwimConfig) -> (usize, u32) {
 
 #[test]
 fn a_starved_member_causes_no_false_deaths_of_healthy_ones() {
-    let name = "membership::health::a_starved_member_causes_no_false_deaths_of_healthy_ones";
+    let name = "membership::local_health::a_starved_member_causes_no_false_deaths_of_healthy_ones";
     for hosts in [5, 10] {
         for_each_seed(name, 20, |seed| {
             let (false_deaths, health) = starve(seed, hosts, SwimConfig::default());
@@ -55,14 +55,14 @@ fn a_starved_member_causes_no_false_deaths_of_healthy_ones() {
 }
 
 #[test]
-fn a_newcomer_that_nobody_can_reach_is_refused_with_the_reason() {
-    let name = "membership::health::a_newcomer_that_nobody_can_reach_is_refused_with_the_reason";
+fn an_unreachable_newcomer_is_refused_with_the_reason() {
+    let name = "membership::local_health::an_unreachable_newcomer_is_refused_with_the_reason";
     for_each_seed(name, 20, |seed| {
         let mut world = World::started(seed, 6, Quality::LAN);
         world.wipe(5);
         world.run_until_converged(Duration::from_secs(10));
         let (id, refused_before) = (world.hosts[5].id, world.refusals.len());
-        // At an address where nobody is; then at one where another member is.
+        // At an unused address; then at another member's.
         for wrong in [90, 2] {
             world.hosts[5].advertises = Some(address(wrong));
             world.start(5, &[0, 1]);
@@ -75,7 +75,7 @@ fn a_newcomer_that_nobody_can_reach_is_refused_with_the_reason() {
             assert_eq!(*newcomer, 5);
             let expected = match error {
                 AdmissionError::NoAnswer { address: told, .. } => wrong == 90 && *told == address(90),
-                AdmissionError::NobodyThere { address: told, .. } => wrong == 2 && *told == address(2),
+                AdmissionError::NotListening { address: told, .. } => wrong == 2 && *told == address(2),
                 AdmissionError::Busy => false,
             };
             assert!(expected, "{error}");

@@ -57,7 +57,7 @@ fn live(seed: u64) -> (Trace, SwimCounters) {
     // Suspicions that the last faults left behind run out.
     world.run_for(Duration::from_secs(8));
     world.run_until_converged(AGREEMENT_BOUND);
-    // Then it lasts: on a quiet network nobody is suspected.
+    // Then it lasts: on a quiet network no member is suspected.
     let before = world.all_counters().suspicions;
     world.run_for(Duration::from_secs(8));
     assert_eq!(world.converged(), Ok(()));
@@ -103,7 +103,7 @@ fn disturb(world: &mut World) {
         13 => world.hosts[host].udp_out_blocked ^= true,
         14 => {
             world.crash(host, false);
-            // Where nobody is, or somebody else.
+            // At an address where no member is, or another one.
             let wrong = if world.network.chance(500) { hosts + 9 } else { other };
             world.hosts[host].advertises = Some(world::address(wrong));
             restart(world, host);

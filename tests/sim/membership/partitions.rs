@@ -20,7 +20,7 @@ fn the_halves_of_a_long_partition_find_each_other() {
         world.network.heal();
         world.deaths.clear();
         let time = world.run_until_converged(Duration::from_secs(30));
-        assert_eq!(world.deaths.len(), 0, "what the halves held of each other killed nobody again");
+        assert_eq!(world.deaths.len(), 0, "healing causes no further deaths");
         world.run_for(Duration::from_secs(10));
         assert_eq!(world.converged(), Ok(()));
         time
@@ -68,7 +68,7 @@ fn a_cut_between_two_members_raises_no_suspicion() {
     });
 }
 
-/// Blocks UDP of one of seven, and returns who names it so and whom it names so, before and after the block.
+/// Blocks UDP of one of seven, and returns which members report it and which it reports, before and after the block.
 fn blocked(seed: u64, inward: bool, outward: bool) {
     let mut world = World::started(seed, 7, Quality::LAN);
     let named = |world: &World, by: usize, host: usize| {
@@ -97,13 +97,13 @@ fn blocked(seed: u64, inward: bool, outward: bool) {
 }
 
 #[test]
-fn datagrams_blocked_both_ways_are_named_and_kill_nobody() {
-    let name = "membership::partitions::datagrams_blocked_both_ways_are_named_and_kill_nobody";
+fn datagrams_blocked_both_ways_are_reported_and_cause_no_death() {
+    let name = "membership::partitions::datagrams_blocked_both_ways_are_reported_and_cause_no_death";
     for_each_seed(name, 20, |seed| blocked(seed, true, true));
 }
 
 #[test]
-fn datagrams_blocked_one_way_are_named_and_kill_nobody() {
-    let name = "membership::partitions::datagrams_blocked_one_way_are_named_and_kill_nobody";
+fn datagrams_blocked_one_way_are_reported_and_cause_no_death() {
+    let name = "membership::partitions::datagrams_blocked_one_way_are_reported_and_cause_no_death";
     for_each_seed(name, 20, |seed| blocked(seed, seed % 2 == 0, seed % 2 == 1));
 }

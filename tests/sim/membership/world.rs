@@ -1,9 +1,10 @@
-//! A cluster of membership machines on a virtual network, with crashes, restarts, freezes and good-byes.
+//! A cluster of membership machines on a virtual network, with crashes, restarts, freezes and leaves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use idunno_core::machine::Machine;
 use idunno_core::membership::{
     AdmissionError, MAX_SEEDS, Swim, SwimConfig, SwimCounters, SwimEffect, SwimEvent, TcpPingOutcome,
 };
@@ -30,13 +31,13 @@ pub(crate) struct Host {
     pub(crate) id: NodeId,
     pub(crate) generation: u64,
     pub(crate) swim: Option<Swim>,
-    /// The host itself is gone: nobody refuses connections.
+    /// The host itself is gone: connections are not refused, they time out.
     pub(crate) powered_off: bool,
     /// UDP to it is dropped, TCP is not.
     pub(crate) udp_in_blocked: bool,
     /// UDP from it is dropped, TCP is not.
     pub(crate) udp_out_blocked: bool,
-    /// Where it says it listens, if that is not where it does.
+    /// The address that it advertises, if it listens at another.
     pub(crate) advertises: Option<SocketAddr>,
     /// Counts its processes.
     boot: u64,
@@ -66,7 +67,7 @@ pub(crate) enum What {
         host: usize,
         message: TcpPing,
     },
-    /// The call is over, one way or the other; the first to come counts.
+    /// The call is over; the first outcome counts.
     CallOver {
         call: u64,
         event: SwimEvent,
@@ -102,9 +103,9 @@ pub(crate) struct World {
     pub(crate) truth: Truth,
     /// When each observer first held each subject dead: (observer, subject) by host, since the last reset.
     pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
-    /// Who was refused by whom, and why: (newcomer, member) by host.
+    /// Refusals with their reasons: (newcomer, member) by host.
     pub(crate) refusals: Vec<(usize, usize, AdmissionError)>,
-    /// Whom the introducer has met.
+    /// The members that the introducer knows.
     introduced: BTreeSet<usize>,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
@@ -306,7 +307,7 @@ impl World {
         }
     }
 
-    /// The shell asks the introducer: as the host after the last, it may be cut off too.
+    /// Asks the introducer: as the host after the last, it may be cut off too.
     fn introduce(&mut self, host: usize, boot: u64) {
         let introducer = self.hosts.len();
         let state = &self.hosts[host];
@@ -352,12 +353,12 @@ impl World {
         self.answer(call, SwimEvent::TcpPingResult { seq, target, outcome });
     }
 
-    /// Whether `host` can answer the one who called.
+    /// Whether `host` can answer its caller.
     fn answers(&self, host: usize, call: u64) -> bool {
         self.calls.get(&call).is_some_and(|call| self.network.reaches_both_ways(host, call.from))
     }
 
-    /// Nobody listens, but the host says so.
+    /// No process listens; the host refuses the connection.
     fn refuses(&self, host: usize) -> bool {
         !self.is_listening(host) && !self.hosts[host].powered_off
     }
@@ -405,7 +406,7 @@ impl World {
             self.carry_out(host, effect);
         }
         self.check_self(host);
-        // Whoever is forgotten and heard of afresh between two looks would seem to have gone back.
+        // A member that is forgotten and learned again between two checks would seem to have gone back.
         let forgets = self.config.forget_after < SwimConfig::default().forget_after;
         if self.hosts.len() <= 15 || forgets || self.steps.is_multiple_of(16) {
             self.check_others(host);
@@ -465,7 +466,7 @@ impl World {
                     self.deaths.entry((host, change.record.id)).or_insert(self.now);
                 }
             }
-            SwimEffect::Conflict(record) => panic!("nobody copied a data directory, yet {record:?}"),
+            SwimEffect::Conflict(record) => panic!("no data directory was copied, yet {record:?}"),
             SwimEffect::LeaveDone => {}
         }
     }
@@ -491,7 +492,7 @@ pub(crate) fn add(sum: &mut SwimCounters, more: &SwimCounters) {
     sum.dial_backs += more.dial_backs;
     sum.admissions += more.admissions;
     sum.refusals += more.refusals;
-    sum.unvouched += more.unvouched;
+    sum.ignored_rumours += more.ignored_rumours;
     sum.unknown_senders += more.unknown_senders;
     sum.forgotten += more.forgotten;
     sum.suspicions += more.suspicions;

@@ -1,4 +1,4 @@
-//! What the shell tells the ring, and what it asks of the shell.
+//! What the driver tells the ring, and what the ring asks for.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ pub struct RingView {
     pub voter_count: usize,
     /// The leader, if one is known, live, and not silent for long.
     pub coordinator: Option<NodeId>,
-    /// Whether it was heard of within its lease: then this voter takes no part in rounds, and no majority of such
-    /// voters lets one that alone has lost the leader disturb it.
-    pub hears: bool,
-    /// Whether a leader is missing only because its log is silent, while membership sees it: then nobody stands but
-    /// who won a round, for the others may hear it.
+    /// Whether the leader was heard within its lease. Then this voter takes no part in rounds, so a voter that alone has
+    /// lost the leader cannot disturb it.
+    pub hears_leader: bool,
+    /// Whether a leader is missing only because its log is silent, while membership sees it. Then only the winner of a
+    /// round may stand, because the others may hear the leader.
     pub is_silent: bool,
-    /// The end of this member's log; nothing, if it cannot win votes.
+    /// The end of this member's log; zero if it cannot win votes.
     pub log: LogPosition,
 }
 
@@ -39,9 +39,9 @@ pub enum RingEvent {
     RingView(RingView),
     /// A member sent something.
     Message {
-        /// Who, as it said when it connected.
+        /// The sender, by its identity on the connection.
         from: NodeId,
-        /// What.
+        /// The message.
         message: RingMessage,
     },
     /// An [`RingEffect::Send`] could not be delivered: no need to wait for its acknowledgement.
@@ -55,24 +55,24 @@ pub enum RingEvent {
     LeaderObserved {
         /// Its term.
         term: Term,
-        /// Who.
+        /// The leader.
         id: NodeId,
     },
-    /// Time has passed: [`super::Ring::next_deadline`] is due.
+    /// Time has passed: [`crate::machine::Machine::next_deadline`] is due.
     Tick,
 }
 
-/// The shell's next duty, in order.
+/// The driver's next duty, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingEffect {
     /// Send a message to a voter; report [`RingEvent::HopFailed`] as soon as that is known to be impossible.
     Send {
-        /// Who.
+        /// The voter.
         to: NodeId,
-        /// What.
+        /// The message.
         message: RingMessage,
     },
-    /// Whether this member's log may ask for votes from now on. It starts with no.
+    /// Whether this member's log may ask for votes from now on; not at the start.
     MayStand(bool),
 }
 
@@ -92,7 +92,7 @@ pub struct RingCounters {
     /// Messages left unanswered because the leader is heard.
     pub declined: u64,
     /// Rounds that ended without a leader.
-    pub vain: u64,
+    pub failed: u64,
     /// Times that all voters were allowed to stand.
     pub fallbacks: u64,
 }

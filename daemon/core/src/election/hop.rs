@@ -1,4 +1,4 @@
-//! From voter to voter: the successor, its acknowledgement, and skipping the dead.
+//! Hops: the message to the next voter, its acknowledgement, and skipping voters that are down.
 
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -25,8 +25,8 @@ impl Hop {
 }
 
 impl Ring {
-    /// Sends `body`, of the round under way, to the next voter that can be reached. Past the last one an own
-    /// nomination is back, and anything else ends.
+    /// Sends `body`, of the round under way, to the next reachable voter. After the last one, a nomination of this voter's
+    /// own is back, and anything else ends.
     pub(super) fn pass_on(&mut self, body: RingBody, now: Instant) {
         let successor = self.successor(&body);
         let Some(round) = &mut self.round else { return };
@@ -58,9 +58,12 @@ impl Ring {
         voters.insert(initiator);
         let after = voters.range((Excluded(self.id), Unbounded));
         let mut ring = after.chain(voters.range(..self.id)).copied();
-        let back = matches!(body, RingBody::Nominate { .. }) && initiator != self.id;
-        let stations: Vec<_> = ring.by_ref().take_while(|&voter| voter != initiator).collect();
-        stations.into_iter().chain(back.then_some(initiator)).find(|voter| !round.unreachable.contains(voter))
+        let is_back = matches!(body, RingBody::Nominate { .. }) && initiator != self.id;
+        let between: Vec<_> = ring.by_ref().take_while(|&voter| voter != initiator).collect();
+        between
+            .into_iter()
+            .chain(is_back.then_some(initiator))
+            .find(|voter| !round.unreachable.contains(voter))
     }
 
     pub(super) fn on_ack(&mut self, from: NodeId, number: u64) {
@@ -78,7 +81,7 @@ impl Ring {
         }
     }
 
-    /// Nobody waits for a voter that membership has marked_dead.
+    /// A voter that membership holds dead is not waited for.
     pub(super) fn skip_the_dead(&mut self, now: Instant) {
         let hop = self.round.as_ref().and_then(|round| round.hop.as_ref());
         if hop.is_some_and(|hop| !self.view.live_voters.contains(&hop.to)) {
@@ -102,7 +105,7 @@ impl Ring {
         self.send(to, number, body);
     }
 
-    /// The hop's receiver does not answer: on to the one after.
+    /// The hop's receiver does not answer: goes on to the next.
     fn skip(&mut self, now: Instant) {
         let Some(round) = &mut self.round else { return };
         let Some(hop) = round.hop.take() else { return };

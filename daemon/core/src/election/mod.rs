@@ -1,4 +1,4 @@
-//! Who may ask for the log's votes: the ring election of one voter.
+//! The ring election of one voter: nominates the member that may ask for the log's votes.
 //!
 //! Source: Chang and Roberts, "An improved algorithm for decentralized extrema-finding" (CACM 1979), with the log's
 //! position before the identity, acknowledged hops, and rounds that are numbered like Lamport's clocks.
@@ -6,10 +6,10 @@
 //! What it decides: when to start a round, what goes to which successor, and whether this member may stand. A
 //! nomination goes round the live voters in order of identity and collects the fittest; back at its initiator it
 //! names the winner, and `Elected` goes round. The result is a nomination, never authority: the log's vote decides,
-//! so disagreeing views cost time and no safety. A round without a leader runs again; after three, all may stand.
+//! so disagreeing views cost time, not safety. A round that brings no leader is repeated; after three, all may stand.
 //!
 //! Of concurrent rounds the greater identity swallows the lesser wherever they meet. A later round has a higher
-//! number than all its initiator has seen, so one that came to nothing does not stand in its way.
+//! number than all its initiator has seen, so a failed round does not block it.
 //!
 //! # Invariants
 //! - A voter passes on each round's nomination at most once, and each round's result at most once.
@@ -23,7 +23,7 @@
 //! acknowledgements. It ends within twice `round_timeout`.
 //!
 //! # What it does not do
-//! It neither counts votes nor knows who leads but from the shell, and it does not change the set of voters.
+//! It does not count votes or change the set of voters; the driver tells it which member leads.
 
 mod config;
 mod event;
@@ -41,12 +41,13 @@ use rand_chacha::ChaCha8Rng;
 pub use self::config::RingConfig;
 pub use self::event::{RingCounters, RingEffect, RingEvent, RingView};
 use self::hop::Hop;
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
 use crate::time::Instant;
 
 /// The ring election of one member.
 ///
-/// Time never goes back between calls. After each [`Ring::handle`] all effects are taken by [`Ring::poll_effect`] and
-/// carried out in order, and [`RingEvent::Tick`] is handed in no later than [`Ring::next_deadline`].
+/// [`RingEvent::Tick`] is due at its deadline.
 #[derive(Debug)]
 pub struct Ring {
     config: RingConfig,
@@ -63,7 +64,7 @@ pub struct Ring {
     round: Option<Round>,
     /// When to start a round, if none comes by before.
     start_at: Option<Instant>,
-    vain_rounds: u32,
+    failed_rounds: u32,
     /// All voters may stand, until there is a leader.
     fallback: bool,
     may_stand: bool,
@@ -76,12 +77,61 @@ pub struct Ring {
 #[derive(Debug)]
 struct Round {
     id: ElectionId,
-    /// When it counts as vain.
+    /// When it counts as failed.
     deadline: Instant,
     /// Its winner is known here, and passed on.
     decided: bool,
     hop: Option<Hop>,
     unreachable: BTreeSet<NodeId>,
+}
+
+impl Machine for Ring {
+    type Event = RingEvent;
+    type Effect = RingEffect;
+
+    fn handle(&mut self, event: RingEvent, now: Instant) {
+        match event {
+            RingEvent::RingView(view) => self.on_view(view, now),
+            RingEvent::Message { from, message } => self.on_message(from, message, now),
+            RingEvent::HopFailed { to, hop } => self.on_hop_failed(to, hop, now),
+            RingEvent::LeaderObserved { term, id } => self.on_leader(term, id),
+            RingEvent::Tick => {}
+        }
+        self.run_timers(now);
+        debug_assert_eq!(self.check(), Ok(()), "an invariant of the ring election is broken");
+    }
+
+    /// When the next [`RingEvent::Tick`] is due, if ever.
+    fn next_deadline(&self) -> Option<Instant> {
+        let round = self.round.as_ref();
+        let hop = round.and_then(|round| round.hop.as_ref()).map(Hop::deadline);
+        [self.start_at, round.map(|round| round.deadline), hop].into_iter().flatten().min()
+    }
+
+    fn poll_effect(&mut self) -> Option<RingEffect> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        if self.view.live_voters.len() > MAX_VOTERS {
+            return Err(InvariantViolation::new(format!("{} live voters", self.view.live_voters.len())));
+        }
+        if self.fallback && (self.start_at.is_some() || !self.may_stand) {
+            return Err(InvariantViolation::new("in the fallback, yet starting rounds or not standing"));
+        }
+        if let Some(round) = &self.round {
+            if round.id.number > self.number {
+                return Err(InvariantViolation::new(format!(
+                    "{:?} is beyond the highest number seen, {}",
+                    round.id, self.number
+                )));
+            }
+            if self.start_at.is_some() {
+                return Err(InvariantViolation::new("a round is to start while one is under way"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Ring {
@@ -99,7 +149,7 @@ impl Ring {
             number: 0,
             round: None,
             start_at: None,
-            vain_rounds: 0,
+            failed_rounds: 0,
             fallback: false,
             may_stand: false,
             hops: 0,
@@ -108,37 +158,12 @@ impl Ring {
         }
     }
 
-    /// Takes in what happened and does what is due.
-    pub fn handle(&mut self, event: RingEvent, now: Instant) {
-        match event {
-            RingEvent::RingView(view) => self.on_view(view, now),
-            RingEvent::Message { from, message } => self.on_message(from, message, now),
-            RingEvent::HopFailed { to, hop } => self.on_hop_failed(to, hop, now),
-            RingEvent::LeaderObserved { term, id } => self.on_leader(term, id),
-            RingEvent::Tick => {}
-        }
-        self.run_timers(now);
-        debug_assert_eq!(self.check(), Ok(()), "an invariant of the ring election is broken");
-    }
-
-    /// When the next [`RingEvent::Tick`] is due, if ever.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let round = self.round.as_ref();
-        let hop = round.and_then(|round| round.hop.as_ref()).map(Hop::deadline);
-        [self.start_at, round.map(|round| round.deadline), hop].into_iter().flatten().min()
-    }
-
-    /// The next effect to carry out.
-    pub fn poll_effect(&mut self) -> Option<RingEffect> {
-        self.effects.pop_front()
-    }
-
     /// Whether this member's log may ask for votes.
     pub const fn may_stand(&self) -> bool {
         self.may_stand
     }
 
-    /// Whether all voters may stand, because rounds were vain.
+    /// Whether all voters may stand, because rounds failed.
     pub const fn is_fallback(&self) -> bool {
         self.fallback
     }
@@ -151,25 +176,6 @@ impl Ring {
     /// How often each mechanism was used.
     pub const fn counters(&self) -> &RingCounters {
         &self.counters
-    }
-
-    /// Whether the invariants and bounds of the module's documentation hold; else which does not.
-    pub fn check(&self) -> Result<(), String> {
-        if self.view.live_voters.len() > MAX_VOTERS {
-            return Err(format!("{} live voters", self.view.live_voters.len()));
-        }
-        if self.fallback && (self.start_at.is_some() || !self.may_stand) {
-            return Err("in the fallback, yet starting rounds or not standing".to_owned());
-        }
-        if let Some(round) = &self.round {
-            if round.id.number > self.number {
-                return Err(format!("{:?} is beyond the highest number seen, {}", round.id, self.number));
-            }
-            if self.start_at.is_some() {
-                return Err("a round is to start while one is under way".to_owned());
-            }
-        }
-        Ok(())
     }
 
     /// Whether an election is needed and has a chance.
@@ -208,11 +214,11 @@ impl Ring {
         }
     }
 
-    /// There is a leader, or no hope of one: nobody stands.
+    /// There is a leader, or no chance of one: nobody stands.
     fn finish(&mut self) {
         self.round = None;
         self.start_at = None;
-        self.vain_rounds = 0;
+        self.failed_rounds = 0;
         self.fallback = false;
         self.set_may_stand(false);
     }
@@ -231,7 +237,7 @@ impl Ring {
         }
     }
 
-    /// The round brought no leader in time.
+    /// The round has brought no leader in time.
     fn expire(&mut self) {
         self.round = None;
         if !self.is_wanted() {
@@ -239,9 +245,9 @@ impl Ring {
             self.finish();
             return;
         }
-        self.counters.vain += 1;
-        self.vain_rounds += 1;
-        if self.vain_rounds >= self.config.vain_rounds_max && !self.fallback && !self.view.is_silent {
+        self.counters.failed += 1;
+        self.failed_rounds += 1;
+        if self.failed_rounds >= self.config.failed_rounds_max && !self.fallback && !self.view.is_silent {
             self.counters.fallbacks += 1;
             self.fallback = true;
             self.start_at = None;
@@ -282,8 +288,8 @@ impl Ring {
         }
         let is_led = self.view.coordinator.is_some();
         let is_stale = is_led && self.led.is_some_and(|led| term < led);
-        if is_led && self.view.hears && !is_stale {
-            // Unacknowledged too. Where the leader has just died, the sender's next try finds it missed here as well.
+        if is_led && self.view.hears_leader && !is_stale {
+            // Unacknowledged too. If the leader has just died, it is missing here as well by the sender's next try.
             self.counters.declined += 1;
             return;
         }
@@ -320,7 +326,7 @@ impl Ring {
         }
     }
 
-    /// The nomination is back: name the winner, unless too few have seen it or it was back before.
+    /// The nomination is back: names the winner, unless too few voters saw it or it was back before.
     fn complete(&mut self, round: ElectionId, winner: Candidate, visited: &Visited, now: Instant) {
         if self.view.is_majority(visited.as_slice().len()) && self.decide(winner, now) {
             self.counters.completed += 1;
@@ -341,7 +347,7 @@ impl Ring {
         }
     }
 
-    /// Takes `winner` for the round's; says whether that is new.
+    /// Takes `winner` for the round's; returns whether that is new.
     fn decide(&mut self, winner: Candidate, now: Instant) -> bool {
         let Some(round) = self.round.as_mut().filter(|round| !round.decided) else { return false };
         round.decided = true;

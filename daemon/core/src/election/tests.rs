@@ -67,7 +67,7 @@ fn a_silent_successor_is_tried_twice_then_skipped_and_a_refused_one_at_once() {
 }
 
 #[test]
-fn after_three_vain_rounds_all_may_stand_until_there_is_a_leader() {
+fn after_three_failed_rounds_all_may_stand_until_there_is_a_leader() {
     let mut ring = ring(1);
     ring.handle(view([1, 2, 3], 3), at(0));
     assert!(!run(&mut ring, at(4_500)).contains(&RingEffect::MayStand(true)));
@@ -80,7 +80,7 @@ fn after_three_vain_rounds_all_may_stand_until_there_is_a_leader() {
 }
 
 #[test]
-fn who_hears_the_leader_takes_no_part_in_a_round() {
+fn a_voter_that_hears_the_leader_takes_no_part_in_a_round() {
     let mut ring = ring(2);
     let led = |hears| {
         let live_voters = [1, 2, 3].map(NodeId).into();
@@ -88,7 +88,7 @@ fn who_hears_the_leader_takes_no_part_in_a_round() {
             live_voters,
             voter_count: 3,
             coordinator: Some(NodeId(3)),
-            hears,
+            hears_leader: hears,
             ..RingView::default()
         })
     };

@@ -12,16 +12,16 @@ pub struct SwimConfig {
     pub ping_timeout: Duration,
     /// How many others are asked. 1 to 8. Default 3.
     pub ping_request_peers: usize,
-    /// A member that doubts its own ears stretches its period and its ping timeout up to this many times more
-    /// (Lifeguard's S). 0 to 16. Default 8.
+    /// A member in poor local health stretches its period and its ping timeout by up to this many times (Lifeguard's S).
+    /// 0 to 16. Default 8.
     pub local_health_max: u32,
-    /// The least time that a suspect has to contradict, once others have confirmed the suspicion. Longer than the
+    /// The least time that a suspect has to refute, once others have confirmed the suspicion. Longer than the
     /// longest pause of a starved but healthy member. Default 2 s.
     pub suspicion_min: Duration,
     /// A suspect has at least this many probe periods times the decimal logarithm of the cluster's size, so that the
     /// rumour reaches it. Default 4.
     pub suspicion_multiplier: u32,
-    /// A suspicion that nobody confirms lasts this many times as long. At least 1. Default 6.
+    /// An unconfirmed suspicion lasts this many times as long. At least 1. Default 6.
     pub suspicion_stretch: u32,
     /// While there are rumours, some are sent each period. Default 100 ms.
     pub gossip_period: Duration,
@@ -33,18 +33,18 @@ pub struct SwimConfig {
     /// Full lists are exchanged with one live member each period; in a cluster of more than 10, whose list is longer, with
     /// a chance of 10 to its size, so that it costs no more bytes a second. Default 15 s.
     pub push_pull_period: Duration,
-    /// How long a newcomer may take to answer at the address that it advertises. Below the time after which the shell
+    /// How long a newcomer may take to answer at the address that it advertises. Below the time after which the driver
     /// gives up on [`super::SwimEffect::StartPushPull`]. Default 2 s.
     pub dial_back_timeout: Duration,
-    /// A newcomer that did not answer is not dialled again by what it gossips for so long. Default 5 s.
+    /// For so long the gossip of a newcomer that did not answer starts no further dial-back. Default 5 s.
     pub dial_back_pause: Duration,
-    /// How often it is looked whether a lost member is due for an reconnect of the list, and how often at most lists are
-    /// exchanged with a stranger that speaks to this member. Default 1 s.
+    /// The period in which lost members are reconnected to, and the least time between two exchanges of lists with unknown
+    /// senders. Default 1 s.
     pub reconnect_period: Duration,
     /// The wait after the first reconnect to a lost member; it doubles. Default 1 s.
     pub reconnect_wait_min: Duration,
     /// The longest wait between reconnects of this member to a lost one, in a cluster of up to 8; it grows with the
-    /// cluster, whose members all reconnect. Default 30 s.
+    /// cluster, because all its members reconnect. Default 30 s.
     pub reconnect_wait_max: Duration,
     /// A dead or left member is forgotten after so long. At most 2^32 s, and more than a member that was cut off takes to
     /// find the others dead (`local_health_max` and one periods for each), or they come back to life for a moment through its
@@ -56,8 +56,8 @@ pub struct SwimConfig {
     pub join_retry_max: Duration,
     /// How many gossip periods a leaving member announces itself before it is done. Default 4.
     pub leave_gossips: u32,
-    /// Being driven this late proves that this member itself was starved: its running probe then says nothing, and
-    /// suspects get the lost time back. Default 200 ms.
+    /// A tick this late proves that this member itself was starved: its running probe then says nothing, and suspects get
+    /// the lost time back. Default 200 ms.
     pub stall: Duration,
 }
 
@@ -99,7 +99,7 @@ impl SwimConfig {
         (members.saturating_sub(1) / 2).min(CONFIRMED_PER_MILLE.len() - 1)
     }
 
-    /// How long a suspect has to contradict in a cluster of `members`, with so many independent confirmations:
+    /// How long a suspect has to refute in a cluster of `members`, with so many independent confirmations:
     /// `max - (max - min) * ln(c + 1) / ln(k + 1)` (Lifeguard, section IV-B).
     pub fn suspicion_timeout(&self, members: usize, confirmations: usize) -> Duration {
         let scaled = self.probe_period * self.suspicion_multiplier * log10_per_mille(members) / 1_000;

@@ -1,4 +1,4 @@
-//! What the shell tells the membership machine, and what it asks of the shell.
+//! What the driver tells the membership machine, and what the machine asks for.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub enum SwimEvent {
     /// A peer sent its list over TCP and waits for ours: answered by one [`SwimEffect::ReplyPushPull`] or
     /// [`SwimEffect::RefusePushPull`], at once or when it has been dialled back.
     PushPullRequest {
-        /// The shell's name for the waiting connection.
+        /// The driver's number for the waiting connection.
         exchange: u64,
         /// The peer's list.
         message: PushPull,
@@ -36,7 +36,7 @@ pub enum SwimEvent {
     },
     /// A ping came in over TCP: answered by one [`SwimEffect::AnswerTcpPing`].
     TcpPingRequest {
-        /// The shell's name for the waiting connection.
+        /// The driver's number for the waiting connection.
         exchange: u64,
         /// The ping.
         message: TcpPing,
@@ -61,15 +61,15 @@ pub enum SwimEvent {
         /// Where other members may listen.
         seeds: Vec<SocketAddr>,
     },
-    /// The introducer was asked again, and names these; replaces whom it named before. Those at whose address no live
-    /// member is known are offered the list. The first [`super::MAX_SEEDS`] count.
+    /// The introducer was asked again, and names these; replaces the ones it named before. Lists are exchanged with those
+    /// at whose address no live member is known. The first [`super::MAX_SEEDS`] count.
     Introduced {
         /// Where members may listen.
         addresses: Vec<SocketAddr>,
     },
-    /// Say good-bye: answered by one [`SwimEffect::LeaveDone`].
+    /// Leave the cluster: answered by one [`SwimEffect::LeaveDone`].
     Leave,
-    /// Time has passed: [`super::Swim::next_deadline`] is due.
+    /// Time has passed: [`crate::machine::Machine::next_deadline`] is due.
     Tick,
 }
 
@@ -83,11 +83,11 @@ pub enum TcpPingOutcome {
     },
     /// The connection was refused: the target's process is gone.
     Refused,
-    /// Nobody answered in time.
+    /// There was no answer in time.
     TimedOut,
 }
 
-/// The shell's next duty, in order.
+/// The driver's next duty, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SwimEffect {
     /// Send a datagram; losing it is fine.
@@ -142,7 +142,7 @@ pub enum SwimEffect {
     Changed(MemberChange),
     /// Another living process, at another address, claims this member's identity: a copied data directory.
     Conflict(MemberRecord),
-    /// The good-bye is said; the process may end.
+    /// The others have been told; the process may end.
     LeaveDone,
 }
 
@@ -154,7 +154,7 @@ pub enum AdmissionError {
         "{name} is not admitted: it does not listen at {address}, where it says it does; \
          check its listen address, and what else may run there"
     )]
-    NobodyThere {
+    NotListening {
         /// The newcomer.
         name: MemberName,
         /// The address that it advertises.
@@ -175,13 +175,13 @@ pub enum AdmissionError {
         limit: Duration,
     },
     /// Too many others are being dialled back.
-    #[error("this member has {} newcomers to dial back already: try again", super::MAX_ADMISSIONS)]
+    #[error("this member has {} newcomers to dial back already: try again", super::MAX_DIAL_BACKS)]
     Busy,
 }
 
 impl AdmissionError {
-    pub(super) fn nobody_at(newcomer: &MemberRecord) -> Self {
-        Self::NobodyThere { name: newcomer.name.clone(), address: newcomer.address }
+    pub(super) fn not_listening(newcomer: &MemberRecord) -> Self {
+        Self::NotListening { name: newcomer.name.clone(), address: newcomer.address }
     }
 
     pub(super) fn no_answer_from(newcomer: &MemberRecord, limit: Duration) -> Self {
@@ -209,17 +209,17 @@ pub struct SwimCounters {
     pub indirect_acks: u64,
     /// Probes saved by a ping over TCP.
     pub tcp_acks: u64,
-    /// Those asked to ping that said they had no answer yet.
+    /// Nacks received: members asked to ping that had no answer yet.
     pub nacks: u64,
     /// Suspicions that this member raised by its own probes.
     pub suspicions: u64,
-    /// Times that a suspicion gained witnesses.
+    /// Times that a suspicion was confirmed by further witnesses.
     pub confirmations: u64,
     /// Members that this member declared dead when their suspicion ran out.
     pub suspicions_expired: u64,
     /// Members declared dead because their process refused a connection or another took their address.
     pub refused: u64,
-    /// Times this member contradicted what others said of it.
+    /// Times this member refuted what others said of it.
     pub refutations: u64,
     /// Newcomers dialled back.
     pub dial_backs: u64,
@@ -227,13 +227,13 @@ pub struct SwimCounters {
     pub admissions: u64,
     /// Newcomers that did not.
     pub refusals: u64,
-    /// Lists offered to strangers that spoke to this member.
+    /// Exchanges of lists with unknown senders.
     pub unknown_senders: u64,
-    /// What strangers said of others.
-    pub unvouched: u64,
-    /// Lists offered to dead or left members, lost seeds, and whom the introducer named.
+    /// Rumours of unknown senders about others.
+    pub ignored_rumours: u64,
+    /// Exchanges of lists begun with dead or left members, lost seeds, and addresses that the introducer named.
     pub reconnects: u64,
-    /// Lists offered to live members.
+    /// Exchanges of lists begun with live members.
     pub push_pulls: u64,
     /// Times this member found that it had been starved itself.
     pub stalls: u64,

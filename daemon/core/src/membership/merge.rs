@@ -1,4 +1,4 @@
-//! Taking in records: which news counts, what follows from it, and when this member contradicts.
+//! Merging records: which news counts, what follows from it, and when this member refutes.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ pub(super) enum Source<'a> {
 }
 
 impl Swim {
-    /// Takes in what a member believes of another, or says of itself once it is admitted.
+    /// Merges what a member believes of another, or says of itself once it is admitted.
     pub(super) fn merge(&mut self, record: &MemberRecord, source: Source<'_>, now: Instant) {
         if record.id == self.me.id {
-            self.hear_of_self(record);
+            self.refute(record);
             return;
         }
         let mut record = record.clone();
@@ -38,7 +38,7 @@ impl Swim {
         match source {
             Source::Rumour(theirs) => witnesses = theirs,
             Source::Itself => {}
-            // A list may be old, or come from the other half of a healed partition: let the member contradict.
+            // A list may be old, or come from the other half of a healed partition: let the member refute it.
             Source::List { .. } if record.state == MemberState::Dead && known_live => {
                 record.state = MemberState::Suspect;
             }
@@ -57,7 +57,7 @@ impl Swim {
             self.counters.records_dropped += 1;
             return;
         }
-        // Of a member never heard of, death is worth remembering, not telling.
+        // The death of an unknown member is worth remembering, but not passing on.
         let is_news = known.is_some()
             || record.state.is_live() && !matches!(source, Source::List { is_news: false, .. });
         if record.state.is_live() {
@@ -77,13 +77,13 @@ impl Swim {
         }
     }
 
-    /// A member's death, by this member's own judgement.
+    /// This member itself finds another dead.
     pub(super) fn declare_dead(&mut self, id: NodeId, now: Instant) {
-        self.judge(id, MemberState::Dead, now);
+        self.store_verdict(id, MemberState::Dead, now);
     }
 
-    /// Stores a verdict, of which this member is the witness, at the member's current incarnation.
-    pub(super) fn judge(&mut self, id: NodeId, state: MemberState, now: Instant) {
+    /// Stores a state that this member is the witness of, at the other's current incarnation.
+    pub(super) fn store_verdict(&mut self, id: NodeId, state: MemberState, now: Instant) {
         if let Some(member) = self.table.get(id) {
             let record = MemberRecord { state, ..member.record.clone() };
             self.store(record, &[self.me.id], true, now + self.config.forget_after, now);
@@ -105,7 +105,7 @@ impl Swim {
         }
         let previous = self.table.put(record.clone(), forget_at, now);
         if state == MemberState::Suspect {
-            self.open_case(id, witnesses, now);
+            self.start_suspicion(id, witnesses, now);
         } else {
             self.suspicions.remove(&id);
         }
@@ -143,8 +143,8 @@ impl Swim {
         self.rumours.remove(id);
     }
 
-    /// Contradicts, by an incarnation above, what others say of this member unless it is the truth.
-    pub(super) fn hear_of_self(&mut self, said: &MemberRecord) {
+    /// Refutes what others say of this member, by a higher incarnation, unless it is true.
+    pub(super) fn refute(&mut self, said: &MemberRecord) {
         let own = (self.me.generation, self.me.incarnation);
         if self.phase != Phase::Active || (said.generation, said.incarnation) < own {
             return;
@@ -169,7 +169,7 @@ impl Swim {
         self.me.incarnation = said.incarnation.next();
         self.rumours.add(self.me.id);
         if self.me.generation != previous.generation {
-            // The persisted boot count was lost or restored from an old copy.
+            // The persisted boot count was lost, or restored from an old copy.
             let change = MemberChange { record: self.me.clone(), previous: Some(previous) };
             self.effects.push_back(SwimEffect::Changed(change));
         }

@@ -1,17 +1,17 @@
-//! Which members there are, and which of them are up: the failure detector of one member.
+//! The cluster's members and which of them are up: the failure detector of one member.
 //!
 //! Source: SWIM (Das, Gupta, Motivala, DSN 2002): round-robin probing with indirect pings (section 4.3),
 //! piggybacked dissemination (4.1), suspicion and incarnations (4.2). Lifeguard (Dadgar, Phillips, Currey, DSN-W 2018):
-//! local local_health and nacks (IV-A), confirmations (IV-B), the buddy system (IV-C). From hashicorp/memberlist: push-pull
+//! local health and nacks (IV-A), confirmations (IV-B), the buddy system (IV-C). From hashicorp/memberlist: push-pull
 //! over TCP, the TCP fallback ping, dead verdicts in a push-pull that count as suspicion, gossip apart from probes.
-//! From foca: offering the list to dead members.
+//! From foca: reconnecting to dead members.
 //!
-//! What it decides: whom to probe and when, whom to suspect, who is dead, what to pass on, when to contradict.
+//! What it decides: which member to probe and when, which are suspect or dead, what to pass on, when to refute.
 //! Records of one member are ordered by (generation, incarnation, state) and the greatest wins, everywhere and in any
-//! order of arrival, so all members come to agree. Only the member itself raises its generation and incarnation; by
+//! order of arrival, so all members converge. Only the member itself raises its generation and incarnation; by
 //! raising its incarnation it comes back even after it was declared dead. A refused connection needs no suspicion:
 //! the host answered that the process is gone. One process listens at one address: a new identity at a live member's
-//! address proves that the old one is dead. A newcomer is on the list once it has been dialled back.
+//! address proves that the old one is dead. A newcomer is listed once it has been dialled back.
 //!
 //! # Invariants
 //! - A record never goes back in precedence, as long as it is remembered.
@@ -22,25 +22,20 @@
 //! # Bounds
 //! At most [`MAX_LIVE`] live and [`MAX_GONE`] dead or left members, [`MAX_GONE_PER_NAME`] of these of one name (beyond
 //! that, and after [`SwimConfig::forget_after`], the longest gone is forgotten), one rumour a member, [`MAX_RELAYS`] pings on
-//! behalf of others, [`MAX_ADMISSIONS`] newcomers being dialled back, [`MAX_SEEDS`] seeds and as many named by the
+//! behalf of others, [`MAX_DIAL_BACKS`] newcomers being dialled back, [`MAX_SEEDS`] seeds and as many named by the
 //! introducer, one probe under way. A datagram carries what fits in 1,400 bytes. Effects of one event: at most a fixed
 //! number plus one a record received.
 //!
 //! # What it does not do
-//! No authentication: the shell only passes on what bears the cluster's secret.
+//! No authentication: the driver only passes on what bears the cluster's secret.
 
-mod admission;
-mod check;
 mod config;
+mod dial_back;
 mod event;
-mod exchange;
-mod local_health;
+mod gossip;
 mod merge;
 mod probe;
-mod reconnect;
-mod relay;
-mod rumours;
-mod send;
+mod push_pull;
 mod suspicion;
 mod table;
 #[cfg(test)]
@@ -55,18 +50,17 @@ use idunno_shared::wire::membership::{MemberRecord, MemberState};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use self::admission::Admissions;
 pub use self::config::SwimConfig;
+use self::dial_back::DialBacks;
 pub use self::event::{AdmissionError, MemberChange, SwimCounters, SwimEffect, SwimEvent, TcpPingOutcome};
-use self::exchange::Seeds;
-use self::local_health::LocalHealth;
-use self::probe::Prober;
-use self::reconnect::Reconnects;
-use self::relay::Relays;
-use self::rumours::Rumours;
-use self::suspicion::Suspicion;
+use self::gossip::Rumours;
+use self::probe::{Prober, Relays};
+use self::push_pull::{Reconnects, Seeds};
+use self::suspicion::{LocalHealth, Suspicion};
 pub use self::table::Member;
 use self::table::Table;
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
 use crate::time::Instant;
 
 /// The most live members besides this one.
@@ -77,7 +71,7 @@ pub const MAX_GONE: usize = 1_024;
 /// comes back under new identities.
 pub const MAX_GONE_PER_NAME: usize = 2;
 /// The most newcomers being dialled back at one time.
-pub const MAX_ADMISSIONS: usize = 64;
+pub const MAX_DIAL_BACKS: usize = 64;
 /// The most seeds kept from a [`SwimEvent::Join`], and the most addresses from an [`SwimEvent::Introduced`].
 pub const MAX_SEEDS: usize = 64;
 /// The most pings under way on behalf of others.
@@ -85,8 +79,7 @@ pub const MAX_RELAYS: usize = 128;
 
 /// The membership machine of one member.
 ///
-/// Time never goes back between calls. After each [`Swim::handle`] all effects are taken by [`Swim::poll_effect`] and
-/// carried out in order, and [`SwimEvent::Tick`] is handed in no later than [`Swim::next_deadline`].
+/// [`SwimEvent::Tick`] is due at its deadline.
 #[derive(Debug)]
 pub struct Swim {
     config: SwimConfig,
@@ -99,15 +92,15 @@ pub struct Swim {
     relays: Relays,
     local_health: LocalHealth,
     suspicions: BTreeMap<NodeId, Suspicion>,
-    admissions: Admissions,
+    dial_backs: DialBacks,
     seeds: Seeds,
     reconnects: Reconnects,
     next_gossip: Instant,
     next_push_pull: Instant,
-    /// From when on lists are exchanged with a stranger again.
+    /// When lists are next exchanged with an unknown sender.
     unknown_exchange_from: Instant,
-    /// Since then a stranger said what did not count.
-    is_behind: bool,
+    /// Since the last such exchange, rumours of an unknown sender were ignored.
+    has_missed_news: bool,
     effects: VecDeque<SwimEffect>,
     counters: SwimCounters,
 }
@@ -116,44 +109,16 @@ pub struct Swim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Active,
-    /// Saying good-bye, this many times more.
+    /// Announcing that it leaves, this many times more.
     Leaving(u32),
     Left,
 }
 
-impl Swim {
-    /// A member that knows nobody, up from the start. `me` carries the persisted generation of this boot; its state
-    /// is taken as alive. `seed` should differ from member to member.
-    pub fn new(config: SwimConfig, me: MemberRecord, seed: u64, now: Instant) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let me = MemberRecord { state: MemberState::Alive, ..me };
-        let prober = Prober::new(&config, &mut rng, now);
-        let mut spread = |period: Duration| now + period.mul_f64(rng.random_range(0.5..1.0));
-        Self {
-            next_push_pull: spread(config.push_pull_period),
-            reconnects: Reconnects::new(spread(config.reconnect_period)),
-            next_gossip: now,
-            unknown_exchange_from: now,
-            is_behind: false,
-            me,
-            phase: Phase::Active,
-            table: Table::default(),
-            rumours: Rumours::default(),
-            prober,
-            relays: Relays::default(),
-            local_health: LocalHealth::new(config.local_health_max),
-            suspicions: BTreeMap::new(),
-            admissions: Admissions::default(),
-            seeds: Seeds::new(&config, now),
-            effects: VecDeque::new(),
-            counters: SwimCounters::default(),
-            rng,
-            config,
-        }
-    }
+impl Machine for Swim {
+    type Event = SwimEvent;
+    type Effect = SwimEffect;
 
-    /// Takes in what happened and does what is due.
-    pub fn handle(&mut self, event: SwimEvent, now: Instant) {
+    fn handle(&mut self, event: SwimEvent, now: Instant) {
         self.notice_stall(now);
         match event {
             SwimEvent::Datagram { from, message } => self.on_datagram(from, &message, now),
@@ -176,7 +141,7 @@ impl Swim {
     }
 
     /// When the next [`SwimEvent::Tick`] is due; none once this member has left.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         if self.phase == Phase::Left {
             return None;
         }
@@ -191,13 +156,78 @@ impl Swim {
         let push_pull = has_peers.then_some(self.next_push_pull);
         let join = self.seeds.deadline(has_peers);
         let reconnect = Some(self.reconnects.deadline());
-        let catch_up = (self.is_behind && has_peers).then_some(self.unknown_exchange_from);
+        let catch_up = (self.has_missed_news && has_peers).then_some(self.unknown_exchange_from);
         [gossip, probe, relay, suspicion, push_pull, join, reconnect, catch_up].into_iter().flatten().min()
     }
 
-    /// The next effect to carry out.
-    pub fn poll_effect(&mut self) -> Option<SwimEffect> {
+    fn poll_effect(&mut self) -> Option<SwimEffect> {
         self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        self.table.check()?;
+        self.rumours.check()?;
+        self.relays.check()?;
+        self.dial_backs.check()?;
+        let expected = if self.phase == Phase::Active { MemberState::Alive } else { MemberState::Left };
+        if self.me.state != expected {
+            return Err(InvariantViolation::new(format!(
+                "this member is {:?} in phase {:?}",
+                self.me.state, self.phase
+            )));
+        }
+        if self.table.get(self.me.id).is_some() || self.table.live_at(self.me.address).is_some() {
+            return Err(InvariantViolation::new(
+                "this member, or another at its address, is in its own list",
+            ));
+        }
+        let suspects = self.table.iter().filter(|member| member.record.state == MemberState::Suspect);
+        if !suspects.map(|member| member.record.id).eq(self.suspicions.keys().copied()) {
+            return Err(InvariantViolation::new("the suspects are not those with a deadline"));
+        }
+        self.suspicions.values().try_for_each(Suspicion::check)?;
+        if self.local_health.score() > self.config.local_health_max {
+            return Err(InvariantViolation::new(format!(
+                "a local_health score of {}",
+                self.local_health.score()
+            )));
+        }
+        if self.seeds.len() > MAX_SEEDS {
+            return Err(InvariantViolation::new(format!("{} seeds", self.seeds.len())));
+        }
+        Ok(())
+    }
+}
+
+impl Swim {
+    /// A member that knows nobody, up from the start. `me` carries the persisted generation of this boot; its state
+    /// is taken as alive. `seed` should differ from member to member.
+    pub fn new(config: SwimConfig, me: MemberRecord, seed: u64, now: Instant) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let me = MemberRecord { state: MemberState::Alive, ..me };
+        let prober = Prober::new(&config, &mut rng, now);
+        let mut spread = |period: Duration| now + period.mul_f64(rng.random_range(0.5..1.0));
+        Self {
+            next_push_pull: spread(config.push_pull_period),
+            reconnects: Reconnects::new(spread(config.reconnect_period)),
+            next_gossip: now,
+            unknown_exchange_from: now,
+            has_missed_news: false,
+            me,
+            phase: Phase::Active,
+            table: Table::default(),
+            rumours: Rumours::default(),
+            prober,
+            relays: Relays::default(),
+            local_health: LocalHealth::new(config.local_health_max),
+            suspicions: BTreeMap::new(),
+            dial_backs: DialBacks::default(),
+            seeds: Seeds::new(&config, now),
+            effects: VecDeque::new(),
+            counters: SwimCounters::default(),
+            rng,
+            config,
+        }
     }
 
     /// This member itself.
@@ -232,12 +262,12 @@ impl Swim {
         self.seeds.has_joined()
     }
 
-    /// Whether the good-bye is said.
+    /// Whether this member has left, and the others have been told.
     pub fn has_left(&self) -> bool {
         self.phase == Phase::Left
     }
 
-    /// How much this member doubts its own ears: 0 if not at all, at most [`SwimConfig::local_health_max`].
+    /// Lifeguard's local health score: 0 if healthy, at most [`SwimConfig::local_health_max`].
     pub const fn local_health(&self) -> u32 {
         self.local_health.score()
     }
@@ -247,7 +277,7 @@ impl Swim {
         &self.counters
     }
 
-    /// If this member was driven too late, its clock ran while its ears were shut: what it failed to hear proves
+    /// A late tick means that the process was suspended: time passed but no packets were handled, so missing answers prove
     /// nothing. The probe under way is dropped and suspects get the time back.
     fn notice_stall(&mut self, now: Instant) {
         let late = self.next_deadline().map_or(Duration::ZERO, |due| now.since(due));
@@ -294,9 +324,9 @@ impl Swim {
     fn random_live(&mut self, count: usize, except: Option<NodeId>) -> Vec<(NodeId, SocketAddr)> {
         let mut ids: Vec<_> = self.table.live().filter(|&id| Some(id) != except).collect();
         let count = count.min(ids.len());
-        for place in 0..count {
-            let other = self.rng.random_range(place..ids.len());
-            ids.swap(place, other);
+        for index in 0..count {
+            let other = self.rng.random_range(index..ids.len());
+            ids.swap(index, other);
         }
         ids.truncate(count);
         ids.into_iter().filter_map(|id| Some((id, self.table.get(id)?.record.address))).collect()

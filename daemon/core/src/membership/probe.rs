@@ -1,5 +1,7 @@
-//! Probing: one member a period, over a shuffled round robin; first directly, then through others and over TCP.
+//! Probing: one member a period, over a shuffled round robin; first directly, then through others and over TCP. And the
+//! pings on behalf of others that this takes (SWIM, section 4.3), with Lifeguard's nack.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use idunno_shared::ids::NodeId;
@@ -8,7 +10,8 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Swim, SwimConfig, SwimEffect, TcpPingOutcome};
+use super::{MAX_RELAYS, Swim, SwimConfig, SwimEffect, TcpPingOutcome};
+use crate::invariant::InvariantViolation;
 use crate::time::Instant;
 
 /// The probe under way, and the order of those to come.
@@ -17,7 +20,7 @@ pub(super) struct Prober {
     current: Option<Probe>,
     /// When the current period ends and the next probe starts.
     next: Instant,
-    /// Whom to probe next, from the back.
+    /// The members to be probed next, from the back.
     order: Vec<NodeId>,
     seq: u64,
 }
@@ -26,17 +29,17 @@ pub(super) struct Prober {
 struct Probe {
     target: NodeId,
     seq: u64,
-    /// When the direct ping has taken too long; none once others are asked.
+    /// When others are asked, if the direct ping is unanswered; none once they are.
     ask_at: Option<Instant>,
-    /// One of those asked said that it is at it: this member's ears work.
-    heard_anybody: bool,
+    /// A member that was asked sent a nack, so packets do reach this member.
+    got_nack: bool,
     answered_over_tcp: bool,
 }
 
 impl Prober {
     pub(super) fn new(config: &SwimConfig, rng: &mut ChaCha8Rng, now: Instant) -> Self {
         let next = now + config.probe_period.mul_f64(rng.random_range(0.0..1.0));
-        // Numbers of an earlier life must not match; small ones are short on the wire.
+        // Numbers of an earlier boot must not match; small ones are short on the wire.
         let seq = u64::from(rng.random::<u32>() >> 1);
         Self { current: None, next, order: Vec::new(), seq }
     }
@@ -50,20 +53,18 @@ impl Prober {
         self.current = None;
     }
 
-    /// `id` is live: its turn comes somewhere in this round.
+    /// `id` is live: it is probed at a random point of this round.
     pub(super) fn add(&mut self, id: NodeId, rng: &mut ChaCha8Rng) {
         if !self.order.contains(&id) {
             self.order.insert(rng.random_range(0..=self.order.len()), id);
         }
     }
 
-    /// `id` is to be probed next.
-    pub(super) fn hasten(&mut self, id: NodeId) {
+    pub(super) fn probe_next(&mut self, id: NodeId) {
         self.order.retain(|&other| other != id);
         self.order.push(id);
     }
 
-    /// `id` is gone.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.order.retain(|&other| other != id);
         self.current = self.current.filter(|probe| probe.target != id);
@@ -98,12 +99,11 @@ impl Swim {
         let seq = self.prober.next_seq();
         self.counters.probes += 1;
         let ask_at = Some(now + self.local_health.stretch(self.config.ping_timeout));
-        self.prober.current =
-            Some(Probe { target, seq, ask_at, heard_anybody: false, answered_over_tcp: false });
+        self.prober.current = Some(Probe { target, seq, ask_at, got_nack: false, answered_over_tcp: false });
         self.send(to, target, DatagramBody::Ping { seq, target });
     }
 
-    /// The direct ping took too long: ask others, and try TCP, which also tells a suspect that it is one.
+    /// The direct ping is unanswered: ask others, and try TCP, which also tells a suspect that it is one.
     fn probe_indirectly(&mut self, probe: Probe, now: Instant) {
         let Probe { target, seq, .. } = probe;
         self.prober.current = Some(Probe { ask_at: None, ..probe });
@@ -118,7 +118,7 @@ impl Swim {
         }
     }
 
-    /// The period is over: whoever has not answered by now is suspect.
+    /// The period is over: a target that has not answered by now is suspect.
     fn end_probe(&mut self, now: Instant) {
         let Some(probe) = self.prober.current.take() else { return };
         if probe.answered_over_tcp {
@@ -127,7 +127,7 @@ impl Swim {
             self.table.note_answer(probe.target, false);
             return;
         }
-        if !probe.heard_anybody {
+        if !probe.got_nack {
             self.local_health.worsen();
         }
         self.suspect(probe.target, now);
@@ -137,7 +137,7 @@ impl Swim {
         if target == self.me.id {
             self.send(address, from, DatagramBody::Ack { seq });
         } else {
-            // The target's address is this member's now: say who is here.
+            // This member listens at the target's address now: send its own record.
             self.rumours.add(self.me.id);
             self.send(address, from, DatagramBody::Gossip);
         }
@@ -145,7 +145,7 @@ impl Swim {
 
     pub(super) fn on_ack(&mut self, from: NodeId, seq: u64) {
         if self.prober.current.is_some_and(|probe| probe.seq == seq && probe.target == from) {
-            self.end_well(from);
+            self.end_answered(from);
         } else {
             self.on_relayed_ack(from, seq);
         }
@@ -154,12 +154,12 @@ impl Swim {
     pub(super) fn on_indirect_ack(&mut self, seq: u64) {
         if let Some(probe) = self.prober.current.filter(|probe| probe.seq == seq) {
             self.counters.indirect_acks += 1;
-            self.end_well(probe.target);
+            self.end_answered(probe.target);
         }
     }
 
     /// The probe under way was answered over UDP.
-    fn end_well(&mut self, target: NodeId) {
+    fn end_answered(&mut self, target: NodeId) {
         self.prober.current = None;
         self.local_health.improve();
         self.table.note_answer(target, true);
@@ -168,15 +168,15 @@ impl Swim {
     pub(super) fn on_nack(&mut self, seq: u64) {
         if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.seq == seq) {
             self.counters.nacks += 1;
-            probe.heard_anybody = true;
+            probe.got_nack = true;
         }
     }
 
     pub(super) fn on_tcp_ping_request(&mut self, exchange: u64, message: &TcpPing) {
         if let Some(believed) = message.believed.as_ref().filter(|believed| believed.id == self.me.id) {
-            self.hear_of_self(believed);
+            self.refute(believed);
         }
-        // The shell knows the founder.
+        // The driver fills in the founder.
         let message = TcpPong { record: self.me.clone(), founder: None };
         self.effects.push_back(SwimEffect::AnswerTcpPing { exchange, message });
     }
@@ -196,11 +196,96 @@ impl Swim {
                 if let Some(probe) = self.prober.current.as_mut().filter(|probe| probe.seq == seq) {
                     probe.answered_over_tcp = true;
                 }
-                // A suspect contradicts in its answer.
+                // A suspect refutes in its answer.
                 self.receive_self_record(record, now);
             }
             TcpPingOutcome::Answered { .. } | TcpPingOutcome::Refused => self.on_refused(target, now),
             TcpPingOutcome::TimedOut => {}
+        }
+    }
+}
+
+/// Pings on behalf of others, by the number of this member's own ping, which rises with time.
+#[derive(Debug, Default)]
+pub(super) struct Relays(BTreeMap<u64, Relay>);
+
+/// A ping on behalf of `requester`, which knows it as `seq`.
+#[derive(Clone, Copy, Debug)]
+struct Relay {
+    target: NodeId,
+    requester: NodeId,
+    to: SocketAddr,
+    seq: u64,
+    /// When the requester gets a nack; none once it has.
+    nack_at: Option<Instant>,
+    /// When an answer is too late for the requester.
+    over_at: Instant,
+}
+
+impl Relays {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.0.values().find_map(|relay| relay.nack_at)
+    }
+
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
+        if self.0.len() > MAX_RELAYS {
+            Err(InvariantViolation::new(format!("{} relayed pings", self.0.len())))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Swim {
+    /// Pings on behalf of another, only at the address known here: a request cannot aim at a third party.
+    pub(super) fn on_ping_request(
+        &mut self,
+        from: NodeId,
+        address: SocketAddr,
+        seq: u64,
+        target: NodeId,
+        now: Instant,
+    ) {
+        let Some(to) = self.table.get(target).map(|member| member.record.address) else { return };
+        let own = self.prober.next_seq();
+        // At four fifths of the time within which the requester waits for an answer, as in Lifeguard.
+        let nack_at = Some(now + self.config.ping_timeout * 4 / 5);
+        let over_at = now + self.config.ping_timeout * 2;
+        let relay = Relay { target, requester: from, to: address, seq, nack_at, over_at };
+        self.relays.0.insert(own, relay);
+        if self.relays.0.len() > MAX_RELAYS {
+            // The oldest one's requester has given up.
+            self.relays.0.pop_first();
+        }
+        self.send(to, target, DatagramBody::Ping { seq: own, target });
+    }
+
+    /// Passes an answer on, if `seq` is a ping on behalf of another.
+    pub(super) fn on_relayed_ack(&mut self, from: NodeId, seq: u64) {
+        if self.relays.0.get(&seq).is_some_and(|relay| relay.target == from)
+            && let Some(relay) = self.relays.0.remove(&seq)
+        {
+            self.send(relay.to, relay.requester, DatagramBody::IndirectAck { seq: relay.seq });
+        }
+    }
+
+    pub(super) fn run_relays(&mut self, now: Instant) {
+        if self.relays.deadline().is_none_or(|due| now < due) {
+            return;
+        }
+        self.relays.0.retain(|_, relay| now < relay.over_at);
+        let silent: Vec<_> = self
+            .relays
+            .0
+            .values_mut()
+            .filter(|relay| relay.nack_at.is_some_and(|due| due <= now))
+            .map(|relay| {
+                relay.nack_at = None;
+                *relay
+            })
+            .collect();
+        for relay in silent {
+            self.send(relay.to, relay.requester, DatagramBody::Nack { seq: relay.seq });
         }
     }
 }

@@ -1,7 +1,13 @@
-//! Suspicions: how they start, who confirms them, and when they end in death.
+//! Suspicions: how they start, who confirms them, and when they end in death; and how far this member trusts itself.
 //!
-//! A suspicion starts with much time to contradict and loses it as others confirm that their own probes failed too
-//! (Lifeguard, section IV-B). So one starved member, which suspects everybody but is confirmed by nobody, kills nobody.
+//! A suspicion leaves the suspect much time to refute it, and less as others confirm that their own probes failed too
+//! (Lifeguard, section IV-B). So one starved member, which suspects all others but is confirmed by none, declares none dead.
+//!
+//! Local health (section IV-A): a member that is starved of CPU handles answers too late and would blame others. It gives
+//! them more time while there is evidence against itself: a probe without any answer, a late tick, a suspicion of itself to
+//! refute. An answered probe is evidence for it. Unlike in Lifeguard, a failed probe counts once, and only if none of the
+//! members asked said anything, not once for each that stayed silent: on a lossy network single answers get lost all the
+//! time, and a member that slowed down for that would find deaths later without being any healthier.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,13 +17,44 @@ use idunno_shared::wire::membership::{MAX_WITNESSES, MemberState, TcpPing};
 use rand::RngExt;
 
 use super::{Swim, SwimConfig, SwimEffect};
+use crate::invariant::InvariantViolation;
 use crate::time::Instant;
+
+/// Lifeguard's local health score: from 0, healthy, to a bound.
+#[derive(Debug)]
+pub(super) struct LocalHealth {
+    score: u32,
+    max: u32,
+}
+
+impl LocalHealth {
+    pub(super) const fn new(max: u32) -> Self {
+        Self { score: 0, max }
+    }
+
+    pub(super) fn worsen(&mut self) {
+        self.score = (self.score + 1).min(self.max);
+    }
+
+    pub(super) const fn improve(&mut self) {
+        self.score = self.score.saturating_sub(1);
+    }
+
+    pub(super) const fn score(&self) -> u32 {
+        self.score
+    }
+
+    /// A healthy member's `time`, as long as this member needs it to be.
+    pub(super) fn stretch(&self, time: Duration) -> Duration {
+        time * (self.score + 1)
+    }
+}
 
 /// One suspect's suspicion.
 #[derive(Debug)]
 pub(super) struct Suspicion {
     since: Instant,
-    /// Whose own probes failed; at most [`MAX_WITNESSES`].
+    /// Members whose own probes failed; at most [`MAX_WITNESSES`].
     witnesses: BTreeSet<NodeId>,
     /// When the suspect is dead.
     deadline: Instant,
@@ -32,7 +69,7 @@ impl Suspicion {
         self.witnesses.iter().copied()
     }
 
-    /// Adds those that still count in a cluster of so many; says whether any is new.
+    /// Adds the witnesses that still count in a cluster of so many; returns whether any is new.
     fn add(&mut self, witnesses: &[NodeId], members: usize) -> bool {
         let (before, wanted) = (self.witnesses.len(), SwimConfig::confirmations_wanted(members) + 1);
         for &witness in witnesses {
@@ -55,9 +92,9 @@ impl Suspicion {
         self.deadline = self.deadline + lost;
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         if self.witnesses.len() > MAX_WITNESSES || self.deadline < self.since {
-            return Err(format!("a suspicion is out of bounds: {self:?}"));
+            return Err(InvariantViolation::new(format!("a suspicion is out of bounds: {self:?}")));
         }
         Ok(())
     }
@@ -69,16 +106,16 @@ impl Swim {
         match self.table.get(id).map(|member| member.record.state) {
             Some(MemberState::Alive) => {
                 self.counters.suspicions += 1;
-                self.judge(id, MemberState::Suspect, now);
-                self.refute(id);
+                self.store_verdict(id, MemberState::Suspect, now);
+                self.notify_suspect(id);
             }
             Some(MemberState::Suspect) => self.confirm(id, &[self.me.id], now),
             _ => {}
         }
     }
 
-    /// Tells a suspect over TCP what it is suspected of, should no datagram reach it.
-    fn refute(&mut self, id: NodeId) {
+    /// Tells a suspect over TCP that it is one, should no datagram reach it.
+    fn notify_suspect(&mut self, id: NodeId) {
         let Some(record) = self.table.get(id).map(|member| member.record.clone()) else { return };
         let (seq, to) = (self.prober.next_seq(), record.address);
         let message = TcpPing { target: id, believed: Some(record) };
@@ -86,7 +123,7 @@ impl Swim {
     }
 
     /// `id` became a suspect, or is one of a later incarnation.
-    pub(super) fn open_case(&mut self, id: NodeId, witnesses: &[NodeId], now: Instant) {
+    pub(super) fn start_suspicion(&mut self, id: NodeId, witnesses: &[NodeId], now: Instant) {
         let mut suspicion = Suspicion { since: now, witnesses: BTreeSet::new(), deadline: now };
         suspicion.add(witnesses, self.size());
         suspicion.set_deadline(&self.config, self.size());
@@ -107,16 +144,16 @@ impl Swim {
         self.rumours.add_more(id);
     }
 
-    /// A suspicion was heard of: some of those who hear it probe the suspect next, out of turn, so that it is confirmed,
-    /// or contradicted, within a period or two. Twice as many as are wanted, on average, whatever the cluster's size.
+    /// A suspicion arrived: some of the members that receive it probe the suspect next, out of turn, so that it is confirmed
+    /// or refuted within a period or two. On average these are twice as many as are wanted, whatever the cluster's size.
     pub(super) fn probe_soon(&mut self, id: NodeId) {
         let members = self.size();
         if self.rng.random_range(0..members) < 2 * SwimConfig::confirmations_wanted(members) {
-            self.prober.hasten(id);
+            self.prober.probe_next(id);
         }
     }
 
-    /// Deaths by the clock: they did not contradict in time.
+    /// Declares the suspects dead that did not refute in time.
     pub(super) fn expire_suspicions(&mut self, now: Instant) {
         let expired = self.suspicions.iter().filter(|(_, suspicion)| suspicion.deadline <= now);
         for id in expired.map(|(&id, _)| id).collect::<Vec<_>>() {

@@ -1,4 +1,4 @@
-//! The list of all other members: who is live, who is gone, who listens where.
+//! The list of all other members: which are live, which are gone, and where they listen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,9 +8,10 @@ use idunno_shared::names::MemberName;
 use idunno_shared::wire::membership::MemberRecord;
 
 use super::{MAX_GONE, MAX_GONE_PER_NAME, MAX_LIVE};
+use crate::invariant::InvariantViolation;
 use crate::time::Instant;
 
-/// So many probes in a row that only TCP answered mean that UDP is blocked, not that datagrams were lost.
+/// So many probes in a row answered over TCP alone mean that UDP is blocked, not that datagrams were lost.
 const UDP_BLOCKED_AFTER: u32 = 3;
 
 /// Another member, as this one sees it.
@@ -28,7 +29,7 @@ pub struct Member {
     tcp_only: u32,
 }
 
-/// All other members, indexed by what is asked of them.
+/// All other members, with indexes.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     members: BTreeMap<NodeId, Member>,
@@ -77,8 +78,8 @@ impl Table {
         }
     }
 
-    /// Stores a record, to be forgotten at `forget_at` if it is not live, and returns the one before. The caller sees to
-    /// it that no other live member has the address, and forgets the [`Self::excess`].
+    /// Stores a record, to be forgotten at `forget_at` if it is not live, and returns the one before. The caller ensures
+    /// that no other live member has the address, and forgets the [`Self::excess`].
     pub(super) fn put(
         &mut self,
         record: MemberRecord,
@@ -140,18 +141,22 @@ impl Table {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         let live = self.members.values().filter(|member| member.record.state.is_live());
         let indexed =
             live.clone().all(|member| self.live_at(member.record.address) == Some(member.record.id));
         if !indexed || live.count() != self.addresses.len() {
-            return Err("two live members share an address".to_owned());
+            return Err(InvariantViolation::new("two live members share an address"));
         }
         if self.addresses.len() + self.gone.len() != self.members.len() {
-            return Err("a member is neither live nor gone".to_owned());
+            return Err(InvariantViolation::new("a member is neither live nor gone"));
         }
         if self.addresses.len() > MAX_LIVE || self.gone.len() > MAX_GONE {
-            return Err(format!("{} live and {} gone members", self.addresses.len(), self.gone.len()));
+            return Err(InvariantViolation::new(format!(
+                "{} live and {} gone members",
+                self.addresses.len(),
+                self.gone.len()
+            )));
         }
         Ok(())
     }

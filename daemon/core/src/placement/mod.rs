@@ -1,8 +1,9 @@
 //! Where blobs go, and what keeps enough copies of them: placement, repair, trimming, garbage collection.
 //!
-//! Decides, from the metadata and from who answers: the members for a new blob ([`choose`]); which blobs are to be
+//! Decides, from the metadata and the reachable members: the members for a new blob ([`choose`]); which blobs are to be
 //! copied where, which copies are too many, which blobs nothing refers to, and what to make of a member's inventory
-//! ([`ReplicationPlanner`]). It orders nothing itself: the shell sends the orders, and puts their outcomes into the log.
+//! ([`ReplicationPlanner`], a machine); and, at a holder, which blobs may be deleted ([`Pins`]). It orders nothing itself:
+//! the driver sends the orders, and puts their outcomes into the log.
 //!
 //! Sources: rendezvous hashing (Thaler and Ravishankar 1998) with weights (Schindelhauer and Schomaker 2005).
 //!
@@ -13,7 +14,7 @@
 //! - at most [`ReplicationConfig::copies_per_member`] copies are under way to, and as many from, each member.
 //!
 //! Bounds: each plan has at most as many entries as its constant says. Memory grows with the blobs that need something.
-//! A change of who answers costs one pass over all blobs, all else costs in proportion to what changed.
+//! A change of the reachable members costs one pass over all blobs, all else costs in proportion to what changed.
 
 use std::collections::BTreeMap;
 
@@ -22,31 +23,35 @@ use idunno_shared::ids::NodeId;
 use crate::time::Instant;
 
 mod blob_index;
+mod event;
 mod inventory;
+mod pins;
 mod rendezvous;
 mod replication;
 #[cfg(test)]
 mod tests;
 
 pub use blob_index::{Holdings, StoreTotals};
+pub use event::{ReplicationEffect, ReplicationEvent, StoreSnapshot};
 pub use inventory::{Page, Reconciled};
+pub use pins::Pins;
 pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
 pub use replication::{
     CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, ReplicationConfig, ReplicationPlanner, TRIMS_PER_PLAN_MAX,
 };
 
-/// Who answers, as far as the coordinator knows.
+/// Which members are reachable, as far as the coordinator knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// Members that answer and are not suspected, with the bytes free on their disks.
+    /// Members that are up and not suspected, with the bytes free on their disks.
     pub live: BTreeMap<NodeId, u64>,
-    /// Members that are suspected or dead, and since when they have not answered. Members that left in good order, or
-    /// that have been dead for long, may be left out.
+    /// Members that are suspected or dead, and since when. Members that left in good order, or that have been dead for
+    /// long, may be left out.
     pub absent: BTreeMap<NodeId, Instant>,
 }
 
 impl Members {
-    /// How many of `holders` answer.
+    /// How many of `holders` are live.
     pub fn live_among(&self, holders: &[NodeId]) -> usize {
         holders.iter().filter(|node| self.live.contains_key(node)).count()
     }

@@ -1,15 +1,17 @@
 //! Plans for copies, trims and garbage, and what of them is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES};
 
 use super::Members;
+use super::ReplicationEffect;
 use super::blob_index::{BlobIndex, Holdings, RECORDS_KEPT, StoreTotals};
 use super::inventory::Asked;
 use super::rendezvous::{Candidate, choose};
+use crate::invariant::InvariantViolation;
 use crate::metadata::{Blob, HolderChange, State};
 use crate::time::Instant;
 
@@ -81,6 +83,7 @@ pub struct ReplicationPlanner {
     /// Inventories that are being asked for.
     pub(super) asked: BTreeMap<NodeId, Asked>,
     repair_cursor: (usize, Digest),
+    pub(super) effects: VecDeque<ReplicationEffect>,
 }
 
 impl ReplicationPlanner {
@@ -234,7 +237,7 @@ impl ReplicationPlanner {
     }
 
     /// Records to be dropped, because more members hold a blob than should, or are said to that are long gone. Their
-    /// bytes go later: the next inventory finds them unrecorded, or the shell orders their deletion once the change is
+    /// bytes go later: the next inventory finds them unrecorded, or the driver orders their deletion once the change is
     /// in the metadata.
     pub fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
         self.index.observe(state, members);
@@ -293,6 +296,20 @@ impl ReplicationPlanner {
         if let Some(asked) = self.asked.get_mut(&node) {
             asked.collected.extend(digests);
         }
+    }
+
+    pub(super) fn check_copies(&self) -> Result<(), InvariantViolation> {
+        let limit = self.config.copies_per_member;
+        for (counts, what) in [(&self.copies_to, "to"), (&self.copies_from, "from")] {
+            let total: usize = counts.values().sum();
+            InvariantViolation::unless(total == self.copying.len(), || {
+                format!("{total} copies are counted {what} members, {} are under way", self.copying.len())
+            })?;
+            let over = counts.iter().find(|(_, count)| **count > limit);
+            InvariantViolation::unless(over.is_none(), || format!("too many copies {what} {over:?}"))?;
+        }
+        let failed = self.failed.len();
+        InvariantViolation::unless(failed <= FAILED_MAX, || format!("{failed} failed copies are remembered"))
     }
 
     pub(super) fn is_copying(&self, digest: Digest, node: NodeId) -> bool {

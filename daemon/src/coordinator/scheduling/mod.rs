@@ -1,9 +1,8 @@
-//! The scheduler: one task that owns the scheduler of the term, answers workers' reports and brings their results into the
-//! log.
+//! The scheduler's task: it owns the scheduler of the term, answers workers' reports and brings their results into the log.
 //!
-//! Reports wait at the scheduler until the scheduler answers them (long polls); one a worker, a newer one replaces it.
-//! What the scheduler knows of jobs is compared with the log when something concerns them, and every
-//! [`RECONCILE_PERIOD`]: a change whose outcome nobody heard of must not leave a job waiting for ever.
+//! A report is a long poll: it waits here until the scheduler has orders for it. One waits for each worker; a newer one
+//! replaces it. What the scheduler knows of jobs is compared with the log when a change concerns them, and every
+//! [`RECONCILE_PERIOD`]: a change whose outcome was lost must not leave a job waiting for ever.
 //! Without a majority no report is answered with orders.
 //! Bounds: [`INPUTS_MAX`] inputs queue up, then callers wait. Only live members' reports are kept.
 
@@ -11,12 +10,12 @@ mod results;
 mod task;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::Applied;
 use idunno_core::scheduler::Assignment;
-use idunno_shared::ids::{JobId, NodeId, Term};
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::RebalanceView;
@@ -25,10 +24,9 @@ use idunno_shared::wire::jobs::{
 };
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use self::task::SchedulerTask;
-use super::{Deps, LeaderTerm, not_coordinator};
+pub(super) use self::task::SchedulerTask;
+use super::{Deps, not_coordinator};
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 1_024;
@@ -50,21 +48,21 @@ pub struct SchedulerView {
     pub rebalances: VecDeque<RebalanceView>,
 }
 
-/// What a training made.
+/// The outcome of a training.
 pub struct Trained {
     /// The model.
     pub artefact: ModelArtefact,
-    /// What was asked for when it began.
+    /// The request that began it.
     pub training: Training,
-    /// What it measured.
+    /// Its figures.
     pub metrics: Vec<(String, String)>,
-    /// The same as a file.
+    /// Its report, a file.
     pub report: Option<PlacedBlob>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
-enum Input {
+pub(super) enum Input {
     Report(WorkerReport, Answer<ReportReply>),
     Commit(SegmentCommit, Answer<JobReply>),
     Committed(SegmentCommit, Result<Applied, Refusal>, Answer<JobReply>),
@@ -72,7 +70,10 @@ enum Input {
     Trained(NodeId, ModelName, Result<Trained, String>, Answer<()>),
     MarkedDead(JobId, Vec<QueryRange>, Result<(), Refusal>),
     Paused(JobId),
+    /// Jobs or models may have changed in the log.
     Refresh,
+    /// The members have changed.
+    Members,
     View(oneshot::Sender<SchedulerView>),
 }
 
@@ -83,17 +84,9 @@ pub struct SchedulerHandle {
 }
 
 impl SchedulerHandle {
-    /// Starts the task.
-    pub fn open(leader_term: Weak<LeaderTerm>, deps: Deps, term: Term, closed: CancellationToken) -> Self {
-        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let task = SchedulerTask::new(leader_term, deps.clone(), term, inputs.clone());
-        deps.monitor.spawn("the scheduler", closed.clone(), task.run(queued, closed));
-        Self { deps, inputs }
-    }
-
     async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        // Where the scheduler is closed the term is over: the next coordinator is to be asked.
+        // The task ends with the term: the next coordinator is to be asked.
         let closed = || not_coordinator(&self.deps);
         self.inputs.send(input(reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())
@@ -127,7 +120,7 @@ impl SchedulerHandle {
 
     /// Jobs or models changed in the log.
     pub async fn refresh(&self) {
-        // Without a scheduler there is nothing to refresh.
+        // When the term is over there is nothing to refresh.
         let _ = self.inputs.send(Input::Refresh).await;
     }
 

@@ -1,7 +1,7 @@
 //! What workers and the scheduler bring into the log: rows, models, dead letters, pauses.
 //!
-//! Proposals run beside the task and come back to it as inputs, so that a slow log does not hold up reports. Those that
-//! the scheduler asks for are repeated; those of workers are not, for the worker repeats them.
+//! Proposals run beside the task and come back to it as inputs, so that a slow log does not hold up reports. Those of the
+//! scheduler are repeated; those of workers are not, because the worker repeats them.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::super::LeaderTerm;
 use super::task::SchedulerTask;
 use super::{Answer, Input, Trained};
+use crate::runtime::driver::Turn;
 
 impl SchedulerTask {
     pub(super) fn commit(&self, commit: SegmentCommit, reply: Answer<JobReply>) {
@@ -33,10 +34,11 @@ impl SchedulerTask {
     }
 
     pub(super) fn committed(
-        &mut self,
+        &self,
         commit: &SegmentCommit,
         outcome: Result<Applied, Refusal>,
         reply: Answer<JobReply>,
+        turn: &mut Turn<Self>,
     ) {
         let answer = outcome.map(|applied| {
             let answered = commit.batches.iter().flat_map(|batch| batch.answered.iter());
@@ -44,17 +46,17 @@ impl SchedulerTask {
             let state = self.state();
             let job = state.job(commit.job);
             if let Some(job) = job {
-                // Those died before, and are to be tried again since: this commit has not answered them.
+                // Those were dead letters before, and are to be tried again since: this commit has not answered them.
                 answered.subtract(&job.pending());
             }
-            self.tell(SchedulerEvent::Committed(Committed {
+            turn.event(SchedulerEvent::Committed(Committed {
                 worker: commit.worker,
                 job: commit.job,
                 batches: commit.batches.iter().map(ran).collect(),
                 ranges: answered.queries().collect(),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
-                self.refresh();
+                turn.input(Input::Refresh);
             }
             match applied {
                 Applied::Committed { accepted, duplicates, .. } => {
@@ -75,7 +77,7 @@ impl SchedulerTask {
         reply: Answer<()>,
     ) {
         if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
-            // Trained already, by whoever was faster.
+            // Another worker was faster.
             let _ = reply.send(Ok(()));
             return;
         }
@@ -126,12 +128,12 @@ impl SchedulerTask {
         let Some(leader_term) = self.leader_term.upgrade() else { return };
         let (inputs, work) = (self.inputs.clone(), work(leader_term));
         tokio::spawn(async move {
-            // When the scheduler is closed, the next coordinator reads the log.
+            // When the term is over, the next coordinator reads the log.
             let _ = inputs.send(work.await).await;
         });
     }
 
-    pub(super) fn mark_dead(&mut self, job: JobId, dead: Vec<DeadQuery>) {
+    pub(super) fn mark_dead(&self, job: JobId, dead: Vec<DeadQuery>) {
         let mut queries = RangeSet::new();
         for dead_letter in &dead {
             warn!(%job, query = dead_letter.index, reason = %dead_letter.reason, "failed for good");

@@ -1,4 +1,4 @@
-//! The task that owns the scheduler: reports, answers, and what the log says of jobs.
+//! The scheduler's shell: reports, their answers, and the log's jobs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,137 +14,165 @@ use idunno_shared::wire::blobs::COPIES;
 use idunno_shared::wire::control::{JobState, RebalanceView};
 use idunno_shared::wire::jobs::{Lease, ReportReply, WorkerReport};
 use idunno_shared::wire::refusal::Refusal;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::super::{Deps, LeaderTerm, assignment_text, grants, may_decide};
-use super::{Answer, Input, RECONCILE_PERIOD, SchedulerView};
+use super::{Answer, INPUTS_MAX, Input, RECONCILE_PERIOD, SchedulerHandle, SchedulerView};
 use crate::membership::MembershipView;
 use crate::runtime::clock::wall_ms;
+use crate::runtime::driver::{Driver, Shell, Turn};
 
 /// Reassignments that are remembered for those who look later.
 const REBALANCES_KEPT: usize = 32;
 
-pub(super) struct SchedulerTask {
+/// Translates reports and log entries for the scheduler, and its plans for workers and the log.
+pub(in super::super) struct SchedulerTask {
     pub(super) leader_term: Weak<LeaderTerm>,
     deps: Deps,
     term: Term,
-    scheduler: Scheduler,
     pub(super) inputs: mpsc::Sender<Input>,
+    reconcile: Interval,
+    view: watch::Receiver<Arc<MembershipView>>,
     waiting: BTreeMap<NodeId, Answer<ReportReply>>,
     reports: BTreeMap<NodeId, Arc<WorkerReport>>,
     live: BTreeSet<NodeId>,
     has_leased: bool,
-    /// What the scheduler was told last of each job, but for its pending queries.
-    told: BTreeMap<JobId, JobSpec>,
+    /// Each job as the scheduler was last told of it, but for its pending queries.
+    announced: BTreeMap<JobId, JobSpec>,
     rebalances: VecDeque<RebalanceView>,
 }
 
 impl SchedulerTask {
-    /// One of a term, before it has heard of anything.
-    pub(super) fn new(
+    /// Starts the task of a term.
+    pub(in super::super) fn spawn(
         leader_term: Weak<LeaderTerm>,
         deps: Deps,
         term: Term,
-        inputs: mpsc::Sender<Input>,
-    ) -> Self {
-        let scheduler = Scheduler::new(SchedulerConfig::default(), term, deps.clock.now());
-        Self {
+        closed: &CancellationToken,
+    ) -> SchedulerHandle {
+        let (clock, monitor) = (deps.clock, deps.monitor.clone());
+        let machine = Scheduler::new(SchedulerConfig::default(), term, clock.now());
+        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
+        let handle = SchedulerHandle { deps: deps.clone(), inputs: inputs.clone() };
+        let mut reconcile = interval(RECONCILE_PERIOD);
+        reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shell = Self {
             leader_term,
+            view: deps.membership.view(),
             deps,
             term,
-            scheduler,
             inputs,
+            reconcile,
             waiting: BTreeMap::new(),
             reports: BTreeMap::new(),
             live: BTreeSet::new(),
             has_leased: false,
-            told: BTreeMap::new(),
+            announced: BTreeMap::new(),
             rebalances: VecDeque::new(),
-        }
+        };
+        Driver { machine, shell, clock, inputs: queued }.spawn("the scheduler", &monitor, closed);
+        handle
     }
+}
 
-    pub(super) async fn run(mut self, mut queued: mpsc::Receiver<Input>, closed: CancellationToken) {
-        let mut view = self.deps.membership.view();
+impl Shell for SchedulerTask {
+    type Machine = Scheduler;
+    type Input = Input;
+
+    fn begin(&mut self, turn: &mut Turn<Self>) {
         self.live = self.deps.membership.current().live().collect();
-        self.tell(SchedulerEvent::ExpectedWorkers(self.live.clone()));
+        turn.event(SchedulerEvent::ExpectedWorkers(self.live.clone()));
         // All jobs come before the first report.
-        self.refresh();
-        let mut reconcile = interval(RECONCILE_PERIOD);
-        reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = reconcile.tick() => self.refresh(),
-                Some(input) = queued.recv() => self.take(input),
-                changed = view.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let now = Arc::clone(&view.borrow_and_update());
-                    self.notice_deaths(&now);
-                }
-                () = self.deps.clock.sleep_until(self.scheduler.next_deadline()) => self.tell(SchedulerEvent::Tick),
-                () = closed.cancelled() => return,
-            }
+        turn.input(Input::Refresh);
+    }
+
+    async fn next_input(&mut self) -> Option<Input> {
+        tokio::select! {
+            _ = self.reconcile.tick() => Some(Input::Refresh),
+            changed = self.view.changed() => changed.ok().map(|()| Input::Members),
         }
     }
 
-    pub(super) fn state(&self) -> Arc<State> {
-        Arc::clone(&self.deps.consensus.state().borrow())
+    fn on_deadline(&mut self, turn: &mut Turn<Self>) {
+        turn.event(SchedulerEvent::Tick);
     }
 
-    pub(super) fn tell(&mut self, event: SchedulerEvent) {
-        self.scheduler.handle(event, self.deps.clock.now());
-        while let Some(effect) = self.scheduler.poll_effect() {
-            self.obey(effect);
-        }
-    }
-
-    fn take(&mut self, input: Input) {
+    async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         match input {
-            Input::Report(report, reply) => self.report(report, reply),
+            Input::Report(report, reply) => self.report(report, reply, turn),
             Input::Commit(commit, reply) => self.commit(commit, reply),
-            Input::Committed(commit, outcome, reply) => self.committed(&commit, outcome, reply),
+            Input::Committed(commit, outcome, reply) => self.committed(&commit, outcome, reply, turn),
             Input::Failed(worker, lease, faults) => {
                 for fault in &faults {
                     info!(%worker, job = %lease.job, kind = ?fault.kind, ranges = ?fault.ranges, reason = %fault.reason, "failed");
                 }
-                self.tell(SchedulerEvent::Failed { worker, lease, faults });
+                turn.event(SchedulerEvent::Failed { worker, lease, faults });
             }
             Input::Trained(worker, model, Ok(trained), reply) => {
                 self.trained(worker, model, trained, reply);
             }
             Input::Trained(worker, model, Err(reason), reply) => {
                 warn!(%worker, %model, %reason, "training failed");
-                self.tell(SchedulerEvent::TrainingFailed { worker, model, reason });
+                turn.event(SchedulerEvent::TrainingFailed { worker, model, reason });
                 // The worker may have gone meanwhile.
                 let _ = reply.send(Ok(()));
             }
             Input::MarkedDead(job, queries, outcome) => {
-                self.tell(match outcome {
+                turn.event(match outcome {
                     Ok(()) => SchedulerEvent::DeadLettersCommitted { job, queries },
                     Err(_) => SchedulerEvent::DeadLettersRefused { job, queries },
                 });
-                self.refresh();
+                turn.input(Input::Refresh);
             }
             Input::Paused(job) => {
-                // It leases nothing of the job until it is told of it again.
-                if let Some(told) = self.told.get_mut(&job) {
-                    told.running = false;
+                // The scheduler leases nothing of a paused job until it is told of the job again.
+                if let Some(announced) = self.announced.get_mut(&job) {
+                    announced.running = false;
                 }
-                self.refresh();
+                turn.input(Input::Refresh);
             }
-            Input::Refresh => self.refresh(),
+            Input::Refresh => self.refresh(turn),
+            Input::Members => self.notice_deaths(turn),
             Input::View(reply) => {
-                // The asker may have given up.
-                let _ = reply.send(self.view());
+                // The caller may have given up.
+                let _ = reply.send(self.view(&turn.machine));
             }
         }
     }
 
-    fn report(&mut self, report: WorkerReport, reply: Answer<ReportReply>) {
+    async fn carry_out(&mut self, effect: SchedulerEffect, turn: &mut Turn<Self>) {
+        match effect {
+            SchedulerEffect::Answer { worker, reply: plan } => self.answer(worker, plan, &mut turn.machine),
+            SchedulerEffect::DeadLetter { job, dead_letters } => self.mark_dead(job, dead_letters),
+            SchedulerEffect::PauseJob { job, reason } => {
+                warn!(%job, %reason, "paused");
+                self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
+            }
+            SchedulerEffect::Rebalanced { reason, shares, reassigned } => {
+                let view = self.deps.membership.current();
+                let text = assignment_text::describe(|node| view.name(node), reason, &shares, &reassigned);
+                info!("{text}");
+                self.rebalances.push_back(RebalanceView { at_ms: wall_ms(), text });
+                if self.rebalances.len() > REBALANCES_KEPT {
+                    self.rebalances.pop_front();
+                }
+            }
+            SchedulerEffect::TrainingFailed { model, reason } => {
+                self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
+            }
+        }
+    }
+}
+
+impl SchedulerTask {
+    pub(super) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.deps.consensus.state().borrow())
+    }
+
+    fn report(&mut self, report: WorkerReport, reply: Answer<ReportReply>, turn: &mut Turn<Self>) {
         let worker = report.worker;
         let view = self.deps.membership.current();
         let refusal = if view.is_live(worker) {
@@ -172,33 +200,10 @@ impl SchedulerTask {
         }
         let report = Arc::new(report);
         self.reports.insert(worker, Arc::clone(&report));
-        self.tell(SchedulerEvent::Report(report));
+        turn.event(SchedulerEvent::Report(report));
     }
 
-    fn obey(&mut self, effect: SchedulerEffect) {
-        match effect {
-            SchedulerEffect::Answer { worker, reply } => self.answer(worker, reply),
-            SchedulerEffect::DeadLetter { job, dead_letters } => self.mark_dead(job, dead_letters),
-            SchedulerEffect::PauseJob { job, reason } => {
-                warn!(%job, %reason, "paused");
-                self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
-            }
-            SchedulerEffect::Rebalanced { reason, shares, reassigned } => {
-                let view = self.deps.membership.current();
-                let text = assignment_text::told(|node| view.name(node), reason, &shares, &reassigned);
-                info!("{text}");
-                self.rebalances.push_back(RebalanceView { at_ms: wall_ms(), text });
-                if self.rebalances.len() > REBALANCES_KEPT {
-                    self.rebalances.pop_front();
-                }
-            }
-            SchedulerEffect::TrainingFailed { model, reason } => {
-                self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
-            }
-        }
-    }
-
-    fn answer(&mut self, worker: NodeId, mut plan: ReplyPlan) {
+    fn answer(&mut self, worker: NodeId, mut plan: ReplyPlan, scheduler: &mut Scheduler) {
         let Some(reply) = self.waiting.remove(&worker) else { return };
         if let Err(refusal) = may_decide(&self.deps) {
             // The grants return, for the worker's next reports do not list them.
@@ -210,10 +215,10 @@ impl SchedulerTask {
         }
         let state = self.state();
         if self.live.len() > COPIES {
-            plan.grants.iter_mut().for_each(|lease| *lease = self.nearest(&state, worker, *lease));
+            plan.grants.iter_mut().for_each(|lease| *lease = nearest(scheduler, &state, worker, *lease));
         }
         let weights = |lease: Lease| grants::weights(&state, lease);
-        grants::fit(&mut plan.grants, weights, |lease, kept| self.scheduler.shorten(worker, lease, kept));
+        grants::fit(&mut plan.grants, weights, |lease, kept| scheduler.shorten(worker, lease, kept));
         let view = self.deps.membership.current();
         let orders =
             grants::orders(&state, &view, self.term, &plan, self.reports.get(&worker).map(Arc::as_ref));
@@ -222,20 +227,7 @@ impl SchedulerTask {
         let _ = reply.send(Ok(orders));
     }
 
-    /// Moves a batch that was just granted to the inputs that its worker has most of, among the next that wait.
-    fn nearest(&mut self, state: &State, worker: NodeId, lease: Lease) -> Lease {
-        let local = |lease: &Lease| grants::local_bytes(state, worker, *lease);
-        let others = self.scheduler.alternatives(lease);
-        let best = others.into_iter().max_by_key(|other| (local(other), Reverse(other.range.first)));
-        match best {
-            Some(best) if local(&best) > local(&lease) && self.scheduler.move_batch(worker, lease, best) => {
-                best
-            }
-            _ => lease,
-        }
-    }
-
-    /// How long a failover, or a worker's death, held its work up is told by these lines.
+    /// These lines show how long a failover, or a worker's death, held its work up.
     fn note_grants(&mut self, worker: NodeId, orders: &ReportReply) {
         if !self.has_leased && !orders.grants.is_empty() {
             info!(term = %self.term, %worker, "the first lease of the term");
@@ -251,16 +243,16 @@ impl SchedulerTask {
     }
 
     /// Tells the scheduler of jobs and models as the log has them now. Outcomes of older entries may still be on their
-    /// way here: what they say of a query that is pending in the log does not count (`committed`), or is set right by
-    /// the refresh behind them (`MarkedDead`).
-    pub(super) fn refresh(&mut self) {
+    /// way here: what they say of a query that is pending in the log does not count (`committed`), or is corrected by
+    /// the refresh that follows them (`MarkedDead`).
+    fn refresh(&mut self, turn: &mut Turn<Self>) {
         let state = self.state();
-        self.tell(SchedulerEvent::Policy(state.policy()));
+        turn.event(SchedulerEvent::Policy(state.policy()));
         for job in state.jobs() {
             let Some(artefact) = &job.artefact else { continue };
             if job.state.is_over() {
-                if self.told.remove(&job.id).is_some() {
-                    self.tell(SchedulerEvent::JobEnded(job.id));
+                if self.announced.remove(&job.id).is_some() {
+                    turn.event(SchedulerEvent::JobEnded(job.id));
                 }
                 continue;
             }
@@ -273,21 +265,22 @@ impl SchedulerTask {
                 pending: job.pending(),
                 weight: job.weight,
             };
-            let said = JobSpec { pending: RangeSet::new(), ..spec.clone() };
-            let open = self.scheduler.pending(job.id) + self.scheduler.leased(job.id);
-            if self.told.get(&job.id) == Some(&said) && spec.pending.len() == open {
+            let announced = JobSpec { pending: RangeSet::new(), ..spec.clone() };
+            let open = turn.machine.pending(job.id) + turn.machine.leased(job.id);
+            if self.announced.get(&job.id) == Some(&announced) && spec.pending.len() == open {
                 continue;
             }
-            self.told.insert(job.id, said);
-            self.tell(SchedulerEvent::Job(spec));
+            self.announced.insert(job.id, announced);
+            turn.event(SchedulerEvent::Job(spec));
         }
-        let deleted: Vec<JobId> = self.told.keys().copied().filter(|id| state.job(*id).is_none()).collect();
+        let deleted: Vec<JobId> =
+            self.announced.keys().copied().filter(|id| state.job(*id).is_none()).collect();
         for id in deleted {
-            self.told.remove(&id);
-            self.tell(SchedulerEvent::JobEnded(id));
+            self.announced.remove(&id);
+            turn.event(SchedulerEvent::JobEnded(id));
         }
         for (model, record) in state.models() {
-            self.tell(match &record.training {
+            turn.event(match &record.training {
                 Some(training) => {
                     SchedulerEvent::ModelWanted { model: model.clone(), training: training.clone() }
                 }
@@ -297,24 +290,35 @@ impl SchedulerTask {
         }
     }
 
-    fn notice_deaths(&mut self, view: &MembershipView) {
-        let live: BTreeSet<_> = view.live().collect();
+    fn notice_deaths(&mut self, turn: &mut Turn<Self>) {
+        let live: BTreeSet<_> = self.view.borrow_and_update().live().collect();
         for &gone in self.live.clone().difference(&live) {
             self.reports.remove(&gone);
-            self.tell(SchedulerEvent::WorkerDead(gone));
+            turn.event(SchedulerEvent::WorkerDead(gone));
         }
         self.live = live;
     }
 
-    fn view(&self) -> SchedulerView {
-        let leased = self.told.keys().map(|&job| (job, self.scheduler.leased(job)));
-        let batches = self.told.keys().map(|&job| (job, self.scheduler.current_batch_size(job)));
+    fn view(&self, scheduler: &Scheduler) -> SchedulerView {
+        let leased = self.announced.keys().map(|&job| (job, scheduler.leased(job)));
+        let batches = self.announced.keys().map(|&job| (job, scheduler.current_batch_size(job)));
         SchedulerView {
             reports: self.reports.clone(),
-            assignments: self.scheduler.assignments(),
+            assignments: scheduler.assignments(),
             leased: leased.collect(),
             batches: batches.collect(),
             rebalances: self.rebalances.clone(),
         }
+    }
+}
+
+/// Moves a batch that was just granted to the inputs that its worker has most of, among the next that wait.
+fn nearest(scheduler: &mut Scheduler, state: &State, worker: NodeId, lease: Lease) -> Lease {
+    let local = |lease: &Lease| grants::local_bytes(state, worker, *lease);
+    let others = scheduler.alternatives(lease);
+    let best = others.into_iter().max_by_key(|other| (local(other), Reverse(other.range.first)));
+    match best {
+        Some(best) if local(&best) > local(&lease) && scheduler.move_batch(worker, lease, best) => best,
+        _ => lease,
     }
 }

@@ -1,11 +1,11 @@
-//! What is stored and what may be deleted: the store's memory, pure.
+//! What is stored and what may be deleted: the store's memory, pure. What uploads protect is [`Pins`].
 //!
-//! Invariants: the byte total is the sum of the sizes; a digest with a put in progress is never free to be collected.
-//! Bounds: one entry a blob; one pin a blob touched by an upload that is not known to be over.
+//! Invariants: the byte total is the sum of the sizes. Bounds: one entry a blob, and those of [`Pins`].
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use idunno_core::placement::Pins;
 use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::wire::blobs::BlobRef;
 
@@ -15,10 +15,7 @@ use super::{OrderNumber, StaleTerm};
 pub(super) struct Index {
     sizes: BTreeMap<Digest, u64>,
     bytes: u64,
-    /// The highest upload that touched a blob.
-    pins: BTreeMap<Digest, UploadId>,
-    /// Puts in progress.
-    busy: BTreeMap<Digest, u32>,
+    pins: Pins,
     /// In the highest term seen: orders to delete below are void.
     void_below: OrderNumber,
 }
@@ -33,7 +30,7 @@ impl Index {
     /// The blob was deleted.
     pub(super) fn remove(&mut self, digest: Digest) {
         self.remove_size(digest);
-        self.pins.remove(&digest);
+        self.pins.deleted(digest);
     }
 
     /// The blob was damaged. Its pin stays: it may be stored anew under the same upload.
@@ -60,28 +57,18 @@ impl Index {
     }
 
     pub(super) fn begin(&mut self, digest: Digest, upload: Option<UploadId>) {
-        *self.busy.entry(digest).or_default() += 1;
-        if let Some(upload) = upload {
-            let pin = self.pins.entry(digest).or_default();
-            *pin = upload.max(*pin);
-        }
+        self.pins.begin_put(digest, upload);
     }
 
-    /// A put has ended. The pin of one that failed stays: it can only delay a collection.
     pub(super) fn end(&mut self, digest: Digest) {
-        if let Some(puts) = self.busy.get_mut(&digest) {
-            *puts -= 1;
-            if *puts == 0 {
-                self.busy.remove(&digest);
-            }
-        }
+        self.pins.end_put(digest);
     }
 
     pub(super) fn observe(&mut self, term: Term) -> Result<(), StaleTerm> {
         self.make_void(OrderNumber { term, number: 0 })
     }
 
-    /// ReplicaCommands to delete below this one are void, as are all of older terms.
+    /// Orders to delete below this one are void, as are all of older terms.
     pub(super) fn make_void(&mut self, below: OrderNumber) -> Result<(), StaleTerm> {
         if below.term < self.void_below.term {
             return Err(StaleTerm { ordered: below.term, seen: self.void_below.term });
@@ -94,13 +81,12 @@ impl Index {
         order < self.void_below
     }
 
-    /// Uploads below the watermark are over: their pins say nothing any more.
     pub(super) fn forget_pins(&mut self, watermark: UploadId) {
-        self.pins.retain(|_, pin| *pin >= watermark);
+        self.pins.forget_below(watermark);
     }
 
     pub(super) fn may_collect(&self, digest: Digest, watermark: UploadId) -> bool {
-        !self.busy.contains_key(&digest) && self.pins.get(&digest).is_none_or(|pin| *pin < watermark)
+        self.pins.may_delete(digest, watermark)
     }
 
     pub(super) fn list(&self, after: Option<Digest>, limit: usize) -> (Vec<Digest>, bool) {
@@ -113,6 +99,6 @@ impl Index {
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert_eq!(self.bytes, self.sizes.values().sum::<u64>(), "the byte total is the sum of the sizes");
-        assert!(self.busy.values().all(|puts| *puts > 0), "no put is counted that is not in progress");
+        self.pins.check().unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use idunno_core::machine::Machine;
 use idunno_core::metadata::Blob;
 use idunno_core::placement::Holdings;
 use idunno_shared::ids::{Digest, NodeId};
@@ -16,6 +17,7 @@ impl World {
     }
 
     pub(super) fn check(&self) {
+        self.replication.check().unwrap();
         for (digest, blob) in self.referenced() {
             let has = |node: &Node| node.disk.contains(digest);
             let found = blob.holders.iter().any(|id| has(&self.nodes[id]));

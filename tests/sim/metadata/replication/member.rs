@@ -1,7 +1,8 @@
-//! A member as the replication of copies sees it: a process that obeys orders, and a disk.
+//! A member as replication sees it: a process that obeys orders, and a disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use idunno_core::placement::Pins;
 use idunno_core::time::Instant;
 use idunno_shared::ids::{Digest, Term, UploadId};
 
@@ -20,46 +21,42 @@ pub(super) enum Health {
 pub(super) struct Node {
     pub(super) health: Health,
     pub(super) disk: BTreeSet<Digest>,
-    /// The highest upload that touched a blob since the process started.
-    pins: BTreeMap<Digest, UploadId>,
+    pins: Pins,
     /// The highest term that gave it an order, and the number below which its orders to delete are void.
     term: Term,
     pub(super) void_below: u64,
-    /// Uploads from this one on were planned in this process' life.
-    pub(super) started: UploadId,
     pub(super) absent_since: Instant,
     /// How often it was restarted.
     pub(super) boot: u64,
 }
 
 impl Node {
-    pub(super) fn new(started: UploadId, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             health: Health::Up,
             disk: BTreeSet::new(),
-            pins: BTreeMap::new(),
+            pins: Pins::default(),
             term: Term(0),
             void_below: 0,
-            started,
             absent_since: now,
             boot: 0,
         }
     }
 
     pub(super) fn store(&mut self, digest: Digest, upload: UploadId) {
+        self.pins.begin_put(digest, Some(upload));
         self.disk.insert(digest);
-        self.pins.insert(digest, upload);
+        self.pins.end_put(digest);
     }
 
     pub(super) fn crash(&mut self, now: Instant) {
         (self.health, self.absent_since) = (Health::Crashed, now);
         self.void_below = 0;
-        self.pins.clear();
+        self.pins = Pins::default();
     }
 
-    /// `started` is the next upload.
-    pub(super) fn restart(&mut self, started: UploadId) {
-        (self.health, self.started) = (Health::Up, started);
+    pub(super) fn restart(&mut self) {
+        self.health = Health::Up;
         self.boot += 1;
     }
 
@@ -73,12 +70,14 @@ impl Node {
 
     /// Deletes what is not pinned, unless the order is void. How many went, and how many were spared.
     pub(super) fn collect(&mut self, order: u64, watermark: UploadId, digests: &[Digest]) -> (u64, u64) {
+        self.pins.forget_below(watermark);
         let (mut collected, mut spared) = (0, 0);
-        for digest in digests.iter().filter(|_| order >= self.void_below) {
-            if self.pins.get(digest).is_some_and(|pin| *pin >= watermark) {
-                spared += 1;
+        for &digest in digests.iter().filter(|_| order >= self.void_below) {
+            if self.pins.may_delete(digest, watermark) {
+                collected += u64::from(self.disk.remove(&digest));
+                self.pins.deleted(digest);
             } else {
-                collected += u64::from(self.disk.remove(digest));
+                spared += 1;
             }
         }
         (collected, spared)

@@ -1,22 +1,24 @@
 //! Members with disks die, crash, come back and join, files are put and deleted, coordinators change; every order is
-//! carried out late, in any order, or never.
+//! carried out late, in any order, or never. The planner, the uploads and the holders' pins are the daemon's own code.
 //!
-//! Safety, after every step: whoever is recorded to hold a blob that is referred to has its bytes, unless destroyed,
-//! and of each such blob somebody is. Liveness, in the end: every such blob has its copies and no more, and
+//! Safety, after every step: each member recorded to hold a referenced blob has its bytes, unless destroyed, and each such
+//! blob has at least one copy. Liveness, in the end: every such blob has its copies and no more, and
 //! nothing else is left on a disk.
 
 mod check;
 mod member;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::member::{Health, Node, PAGE};
+use idunno_core::machine::Machine;
 use idunno_core::metadata::{Action, Command, HolderChange, State};
 use idunno_core::placement::{
     Candidate, CopyTask, Members, Page, ReplicationConfig, ReplicationPlanner, choose,
 };
 use idunno_core::time::Instant;
+use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use idunno_shared::wire::control::{Change, NewFile};
@@ -56,10 +58,8 @@ enum Work {
     },
     Collect {
         term: Term,
-        boot: u64,
-        node: NodeId,
+        permit: DeletionPermit,
         order: u64,
-        watermark: UploadId,
         digests: Vec<Digest>,
     },
     Collected {
@@ -76,9 +76,16 @@ enum Work {
         term: Term,
         node: NodeId,
         void_below: u64,
-        page: Option<Vec<Digest>>,
+        page: Option<InventoryPage>,
         after: Option<Digest>,
     },
+}
+
+/// What a member listed, and at which boot.
+#[derive(Debug)]
+struct InventoryPage {
+    boot: u64,
+    digests: Vec<Digest>,
 }
 
 struct World {
@@ -89,8 +96,7 @@ struct World {
     nodes: BTreeMap<NodeId, Node>,
     work: Vec<Work>,
     term: Term,
-    next_upload: u64,
-    uploads: BTreeSet<UploadId>,
+    uploads: Uploads,
     figures: Seen,
 }
 
@@ -120,8 +126,7 @@ impl World {
             nodes: BTreeMap::new(),
             work: Vec::new(),
             term: Term(1),
-            next_upload: 0,
-            uploads: BTreeSet::new(),
+            uploads: Uploads::new(Term(1), 0),
             figures: Seen::default(),
         };
         for _ in 0..world.rng.random_range(4..8) {
@@ -152,14 +157,31 @@ impl World {
         (!items.is_empty()).then(|| items[self.rng.random_range(0..items.len())])
     }
 
-    fn next_upload(&self) -> UploadId {
-        UploadId { term: self.term, number: self.next_upload }
+    fn tell_uploads(&mut self, event: UploadsEvent) -> Option<UploadsEffect> {
+        self.uploads.handle(event, self.now);
+        self.uploads.check().unwrap();
+        self.uploads.poll_effect()
+    }
+
+    fn use_upload(&mut self, upload: Option<UploadId>) -> Result<UploadId, UploadError> {
+        match self.tell_uploads(UploadsEvent::Use { request: 0, upload }) {
+            Some(UploadsEffect::Answer { outcome, .. }) => outcome,
+            effect => panic!("{effect:?} answers no use of an upload"),
+        }
+    }
+
+    fn permit(&mut self, node: NodeId) -> Option<DeletionPermit> {
+        let generation = self.nodes[&node].boot;
+        match self.tell_uploads(UploadsEvent::RequestPermit { request: 0, node, generation }) {
+            Some(UploadsEffect::Permit { permit, .. }) => permit,
+            effect => panic!("{effect:?} answers no request for a permit"),
+        }
     }
 
     fn join(&mut self) {
         let id = NodeId(self.nodes.len() as u64);
         if id.0 < MEMBERS_MAX {
-            self.nodes.insert(id, Node::new(self.next_upload(), self.now));
+            self.nodes.insert(id, Node::new(self.now));
         }
     }
 
@@ -167,8 +189,7 @@ impl World {
     fn put(&mut self) {
         let content = self.rng.random_range(0..CONTENTS);
         let digest = digest_of(content);
-        let upload = self.next_upload();
-        self.next_upload += 1;
+        let Ok(upload) = self.use_upload(None) else { return };
         let candidates: Vec<_> =
             self.up().into_iter().map(|node| Candidate { node, free_bytes: 1 << 40 }).collect();
         let mut holders = choose(&digest, &candidates, &[], COPIES);
@@ -178,7 +199,6 @@ impl World {
         for holder in &holders {
             self.nodes.get_mut(holder).unwrap().store(digest, upload);
         }
-        self.uploads.insert(upload);
         let name = format!("f{}", self.rng.random_range(0..10)).parse().unwrap();
         let extents = vec![(BlobRef { digest, size: 8 }, holders)];
         self.work.push(Work::Commit { upload, file: NewFile { name, size: 8, digest, extents } });
@@ -202,9 +222,8 @@ impl World {
 
     fn restart(&mut self) {
         let down: Vec<NodeId> = self.members().absent.into_keys().collect();
-        let started = self.next_upload();
         if let Some(id) = self.pick(&down) {
-            self.nodes.get_mut(&id).unwrap().restart(started);
+            self.nodes.get_mut(&id).unwrap().restart();
         }
     }
 
@@ -234,8 +253,7 @@ impl World {
     /// Another coordinator: nothing is under way that it knows of, and the uploads of the old one are over.
     fn fail_over(&mut self) {
         self.term = Term(self.term.0 + 1);
-        self.next_upload = 0;
-        self.uploads.clear();
+        self.uploads = Uploads::new(self.term, 0);
         self.replication = ReplicationPlanner::new(CONFIG, 1);
     }
 
@@ -269,20 +287,18 @@ impl World {
 
     fn order_collect(&mut self, node: NodeId, mut digests: Vec<Digest>) {
         let members = self.members();
-        let watermark = self.uploads.first().copied().unwrap_or_else(|| self.next_upload());
-        let pins_are_whole = self.nodes[&node].started <= watermark;
-        let refused: Vec<Digest> = digests
-            .extract_if(.., |digest| {
-                !pins_are_whole || !self.replication.may_collect(&self.state, &members, node, digest)
-            })
-            .collect();
-        self.figures.spared += refused.len() as u64;
+        let Some(permit) = self.permit(node) else {
+            self.figures.spared += digests.len() as u64;
+            return;
+        };
+        let planned = digests.len();
+        digests.retain(|digest| self.replication.may_collect(&self.state, &members, node, digest));
+        self.figures.spared += (planned - digests.len()) as u64;
         if digests.is_empty() {
             return;
         }
         let order = self.replication.collecting(node, &digests);
-        let boot = self.nodes[&node].boot;
-        self.work.push(Work::Collect { term: self.term, boot, node, order, watermark, digests });
+        self.work.push(Work::Collect { term: self.term, permit, order, digests });
     }
 
     fn inventory(&mut self) {
@@ -320,10 +336,11 @@ impl World {
                     self.order_collect(node, digests);
                 }
             }
-            Work::Collect { term, boot, node, order, watermark, digests } => {
-                self.collect(term, boot, node, order, watermark, &digests);
+            Work::Collect { term, permit, order, digests } => {
+                self.collect(term, permit, order, &digests);
                 // Now and then the answer is lost.
                 if self.rng.random_range(0..4) > 0 {
+                    let node = permit.node;
                     self.work.push(Work::Collected { term, node, order, digests });
                 }
             }
@@ -346,10 +363,10 @@ impl World {
         let nodes = &self.nodes;
         file.extents[0].1.retain(|id| nodes[id].health == Health::Up);
         let abandoned = file.extents[0].1.is_empty() || self.rng.random_range(0..5) == 0;
-        if self.uploads.contains(&upload) && !abandoned {
+        if self.use_upload(Some(upload)).is_ok() && !abandoned {
             self.apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
         }
-        self.uploads.remove(&upload);
+        assert_eq!(self.tell_uploads(UploadsEvent::End(upload)), None);
     }
 
     fn copy(&mut self, term: Term, task: &CopyTask) {
@@ -369,19 +386,11 @@ impl World {
         self.work.push(Work::Record { term, digest, target: task.target, ok });
     }
 
-    fn collect(
-        &mut self,
-        term: Term,
-        boot: u64,
-        id: NodeId,
-        order: u64,
-        watermark: UploadId,
-        digests: &[Digest],
-    ) {
-        let node = self.nodes.get_mut(&id).unwrap();
-        if node.boot == boot && node.obeys(term) {
+    fn collect(&mut self, term: Term, permit: DeletionPermit, order: u64, digests: &[Digest]) {
+        let node = self.nodes.get_mut(&permit.node).unwrap();
+        if node.boot == permit.generation && node.obeys(term) {
             self.figures.void += u64::from(order < node.void_below);
-            let (collected, spared) = node.collect(order, watermark, digests);
+            let (collected, spared) = node.collect(order, permit.watermark, digests);
             self.figures.collected += collected;
             self.figures.spared += spared;
         }
@@ -391,15 +400,19 @@ impl World {
     fn list_inventory(&mut self, term: Term, id: NodeId, void_below: u64, after: Option<Digest>) {
         let node = self.nodes.get_mut(&id).unwrap();
         if node.obeys(term) {
-            let page = Some(node.list(void_below, after));
+            let page = Some(InventoryPage { boot: node.boot, digests: node.list(void_below, after) });
             self.work.push(Work::Inventory { term, node: id, void_below, page, after });
         }
     }
 
-    fn read_inventory(&mut self, term: Term, id: NodeId, page: &[Digest], after: Option<Digest>) {
-        if term != self.term || self.nodes[&id].health != Health::Up {
+    fn read_inventory(&mut self, term: Term, id: NodeId, page: &InventoryPage, after: Option<Digest>) {
+        let node = &self.nodes[&id];
+        if term != self.term || node.health != Health::Up || node.boot != page.boot {
             return;
         }
+        let booted = UploadsEvent::Booted { node: id, generation: page.boot };
+        assert_eq!(self.tell_uploads(booted), None);
+        let page = &page.digests;
         let last = page.len() < PAGE;
         let members = self.members();
         let read = Page { node: id, digests: page, after, last };

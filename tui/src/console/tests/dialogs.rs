@@ -97,3 +97,26 @@ fn a_command_to_a_member_names_the_member_and_goes_to_no_other() {
     let to = OneMember { member: Some(MemberRef::Address(only)) };
     assert_eq!(late(&mut state, KeyCode::Char('y')), [Effect::Run(1, Box::new(Verb::Leave(to)))]);
 }
+
+#[test]
+fn a_models_name_is_bound_to_its_job_before_the_question() {
+    let late = |state: &mut State, code| update(state, Msg::Key(KeyEvent::from(code)), 3000);
+    let mut state = live();
+    state.view.as_mut().unwrap().jobs[1].state = JobState::Done;
+    press(&mut state, KeyCode::Char(':'));
+    enter(&mut state, "cancel-job squeezenet1.1");
+    shows(
+        &screen(&state, 100, 20, 2000),
+        &["squeezenet1.1 stands for job-1 (over test-data, running)", "Type job-1"],
+    );
+    for c in "job-1".chars() {
+        late(&mut state, KeyCode::Char(c));
+    }
+    let cancel = Verb::CancelJob { job: JobRef::Id(JobId(1)) };
+    assert_eq!(late(&mut state, KeyCode::Enter), [Effect::Run(1, Box::new(cancel))]);
+
+    let mut state = live();
+    press(&mut state, KeyCode::Char(':'));
+    assert_eq!(enter(&mut state, "stop-job squeezenet1.1"), []);
+    shows(&screen(&state, 150, 20, 2000), &["squeezenet1.1 could mean job-1", "say job-1 or job-2"]);
+}

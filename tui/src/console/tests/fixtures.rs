@@ -87,7 +87,7 @@ pub(in crate::console) fn fixture() -> ClusterView {
             name: "m1".into(),
             shares: vec![(JobId(1), 0.6), (JobId(2), 0.4)],
             current: vec![JobId(1)],
-            due: vec![(JobId(1), 1.0)],
+            target_shares: vec![(JobId(1), 1.0)],
         }],
         store: StoreView { files: 1234, under_replicated: 7, ..StoreView::default() },
         loads: vec![LoadView { node: NodeId(1), batches: 2, queries: 64, blobs: 321, bytes: 12_345_678 }],

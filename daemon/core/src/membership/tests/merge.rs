@@ -1,4 +1,4 @@
-//! Which records count, and what this member says of itself.
+//! Which records count, and what this member publishes of itself.
 
 use super::*;
 
@@ -34,24 +34,24 @@ fn a_later_generation_beats_any_state_of_an_older_one() {
 }
 
 #[test]
-fn a_member_contradicts_what_is_false_of_it() {
+fn a_member_refutes_what_is_false_of_it() {
     let mut swim = knowing(2);
     swim.handle(rumour(2, [record(1, 4, MemberState::Dead)]), at(1));
     assert_eq!(swim.self_record().incarnation, Incarnation(5));
-    assert_eq!(swim.local_health(), 1, "whoever is suspected was slow, perhaps");
-    let said = run(&mut swim, at(150));
-    let contradiction = record(1, 5, MemberState::Alive);
-    let told = datagrams(&said)
+    assert_eq!(swim.local_health(), 1, "a suspected member may have been slow");
+    let sent = run(&mut swim, at(150));
+    let refutation = record(1, 5, MemberState::Alive);
+    let is_gossiped = datagrams(&sent)
         .into_iter()
-        .any(|(_, message)| message.rumours.as_slice().iter().any(|rumour| rumour.record == contradiction));
-    assert!(told, "the contradiction is gossiped at once");
+        .any(|(_, message)| message.rumours.as_slice().iter().any(|rumour| rumour.record == refutation));
+    assert!(is_gossiped, "the refutation is gossiped at once");
     swim.handle(rumour(2, [record(1, 4, MemberState::Suspect)]), at(151));
     assert_eq!(swim.self_record().incarnation, Incarnation(5), "old news needs no further one");
-    // But whoever has only old news is told (the simulator: a refutation that one member missed killed the member).
+    // But a member that has only old news gets it (found by the simulator: a member died because one other missed its refutation).
     let remarks = effects(&mut swim);
     let (to, message) = datagrams(&remarks)[0];
     assert_eq!((to, message.body), (address(2), DatagramBody::Remark));
-    assert_eq!(message.rumours.as_slice()[0].record, contradiction);
+    assert_eq!(message.rumours.as_slice()[0].record, refutation);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! One rule at a time; how they work together is the simulator's subject.
 
-mod admission;
-mod exchange;
+mod dial_back;
 mod merge;
 mod probe;
+mod push_pull;
 mod suspicion;
 
 use std::net::SocketAddr;
@@ -65,8 +65,8 @@ fn rumour(from: u64, records: impl IntoIterator<Item = MemberRecord>) -> SwimEve
     datagram(from, DatagramBody::Gossip, rumours)
 }
 
-/// `from` tells that the probes of these failed.
-fn testimony(from: u64, suspect: u64, witnesses: &[u64]) -> SwimEvent {
+/// `from` confirms a suspicion: the probes of these failed.
+fn confirmation(from: u64, suspect: u64, witnesses: &[u64]) -> SwimEvent {
     let witnesses = Bounded::first_of(witnesses.iter().map(|&id| NodeId(id)));
     let record = record(suspect, 0, MemberState::Suspect);
     datagram(from, DatagramBody::Gossip, [Rumour { record, witnesses }])

@@ -1,4 +1,4 @@
-//! Probes, direct and indirect, and what they say of whom.
+//! Probes, direct and indirect, and their verdicts.
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn answers_over_tcp_alone_name_the_blocked_datagrams() {
 }
 
 #[test]
-fn whoever_is_asked_to_ping_says_so_when_there_is_no_answer_yet() {
+fn a_member_that_was_asked_to_ping_sends_a_nack_while_there_is_no_answer() {
     let mut swim = knowing(3);
     swim.handle(datagram(2, DatagramBody::PingRequest { seq: 77, target: NodeId(3) }, []), at(0));
     let sent = run(&mut swim, at(400));
@@ -82,7 +82,7 @@ fn health_after_failures(nacks: bool) -> u32 {
 }
 
 #[test]
-fn a_member_that_hears_nobody_doubts_its_own_ears() {
+fn a_member_without_any_answer_lowers_its_local_health() {
     assert_eq!(health_after_failures(true), 0, "others hear it, so the target is at fault");
     assert!(health_after_failures(false) >= 1);
 }

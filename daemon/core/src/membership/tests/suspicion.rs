@@ -1,4 +1,4 @@
-//! How long suspects have, and who is told what.
+//! How long suspects have to refute, and which messages are sent about them.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn death(members: u64, witnesses: &[u64]) -> Duration {
     let mut swim = knowing(members);
     for &witness in witnesses {
-        swim.handle(testimony(witness, 2, &[witness]), at(1));
+        swim.handle(confirmation(witness, 2, &[witness]), at(1));
     }
     // All others answer, so that this member does not confirm itself and is not in doubt.
     while state_of(&swim, 2) != Some(MemberState::Dead) {
@@ -51,32 +51,32 @@ fn small_clusters_wait_for_no_more_witnesses_than_survive() {
 #[test]
 fn what_witnesses_say_is_passed_on_and_bounded() {
     let mut swim = knowing(9);
-    swim.handle(testimony(3, 2, &[3]), at(1));
-    swim.handle(testimony(4, 2, &[5, 6]), at(2));
-    swim.handle(testimony(4, 2, &[7, 8]), at(3));
+    swim.handle(confirmation(3, 2, &[3]), at(1));
+    swim.handle(confirmation(4, 2, &[5, 6]), at(2));
+    swim.handle(confirmation(4, 2, &[7, 8]), at(3));
     effects(&mut swim);
     swim.handle(datagram(9, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(4));
     let sent = effects(&mut swim);
     let (_, message) = datagrams(&sent)[0];
-    let told = &message.rumours.as_slice()[0];
-    assert_eq!(told.record, record(2, 0, MemberState::Suspect));
-    assert_eq!(told.witnesses.as_slice(), [3, 5, 6, 7].map(NodeId));
+    let sent = &message.rumours.as_slice()[0];
+    assert_eq!(sent.record, record(2, 0, MemberState::Suspect));
+    assert_eq!(sent.witnesses.as_slice(), [3, 5, 6, 7].map(NodeId));
 }
 
 #[test]
-fn whoever_writes_to_a_suspect_tells_it() {
+fn a_message_to_a_suspect_carries_the_suspicion() {
     let mut swim = knowing(4);
-    swim.handle(testimony(3, 2, &[3]), at(1));
-    // All rumours have been told often enough.
+    swim.handle(confirmation(3, 2, &[3]), at(1));
+    // All rumours have been sent often enough.
     run(&mut swim, at(450));
-    let mut told = |from: u64| {
+    let mut sent = |from: u64| {
         swim.handle(datagram(from, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(451));
         let sent = effects(&mut swim);
         let (_, message) = datagrams(&sent)[0];
         message.rumours.as_slice().iter().map(|rumour| rumour.record.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(told(3), []);
-    assert_eq!(told(2), [record(2, 0, MemberState::Suspect)]);
+    assert_eq!(sent(3), []);
+    assert_eq!(sent(2), [record(2, 0, MemberState::Suspect)]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_suspect_is_told_at_once_over_tcp() {
         }
         _ => None,
     }) else {
-        panic!("nobody told the suspect over TCP")
+        panic!("the suspect was not notified over TCP")
     };
     let mut suspect = Swim::new(SwimConfig::default(), alive(2), 2, at(0));
     suspect.handle(SwimEvent::TcpPingRequest { exchange: 3, message: accusation.1 }, at(1_450));
@@ -113,15 +113,15 @@ fn a_suspicion_of_the_dead_is_confirmed() {
     let mut swim = knowing(3);
     swim.handle(rumour(3, [record(2, 0, MemberState::Dead)]), at(1));
     effects(&mut swim);
-    swim.handle(testimony(3, 2, &[3]), at(2));
+    swim.handle(confirmation(3, 2, &[3]), at(2));
     let sent = effects(&mut swim);
     let (to, message) = datagrams(&sent)[0];
-    let told = &message.rumours.as_slice()[0];
-    assert_eq!((to, &told.record), (address(3), &record(2, 0, MemberState::Suspect)));
-    assert_eq!(told.witnesses.as_slice(), [NodeId(1)]);
+    let sent = &message.rumours.as_slice()[0];
+    assert_eq!((to, &sent.record), (address(3), &record(2, 0, MemberState::Suspect)));
+    assert_eq!(sent.witnesses.as_slice(), [NodeId(1)]);
     assert_eq!(state_of(&swim, 2), Some(MemberState::Dead));
     // Two members that both know better would else answer each other without end (the simulator's seed 16).
-    let remark = Rumour { record: told.record.clone(), witnesses: Bounded::default() };
+    let remark = Rumour { record: sent.record.clone(), witnesses: Bounded::default() };
     swim.handle(datagram(3, DatagramBody::Remark, [remark]), at(3));
     assert!(datagrams(&effects(&mut swim)).is_empty(), "a remark is not answered");
 }
@@ -130,7 +130,7 @@ fn a_suspicion_of_the_dead_is_confirmed() {
 fn a_suspicion_that_is_heard_of_is_looked_into_next() {
     // In a cluster of 7 all others do.
     let mut swim = knowing(7);
-    swim.handle(testimony(3, 5, &[3]), at(1));
+    swim.handle(confirmation(3, 5, &[3]), at(1));
     let sent = run(&mut swim, at(510));
     let probed = datagrams(&sent).into_iter().find_map(|(_, message)| match message.body {
         DatagramBody::Ping { target, .. } => Some(target),

@@ -152,7 +152,7 @@ fn a_job_that_fails_everywhere_is_paused_and_runs_once_resumed() {
 fn uncommitted_answers_keep_a_job_from_being_paused() {
     let mut harness = Harness::new(1_000, 3);
     let answered = harness.pull_one(3);
-    harness.receive(WorkerReport { leases: vec![answered], ran: 1, wanted: 0, ..report(3) });
+    harness.receive(WorkerReport { leases: vec![answered], awaiting_commit: 1, wanted: 0, ..report(3) });
     for turn in 0..20 {
         let node = turn % 2 + 1;
         let lease = harness.pull_one(node);

@@ -21,7 +21,7 @@ fn completed_batches_do_not_count_against_the_lease_limit() {
     let mut harness = Harness::new(100, 1);
     let held = [harness.pull_one(1), harness.pull_one(1)];
     assert_eq!(harness.pull(1, 1, &held), ReplyPlan::default(), "two are uncompleted");
-    let ran = WorkerReport { wanted: 1, leases: held.to_vec(), ran: 1, ..report(1) };
+    let ran = WorkerReport { wanted: 1, leases: held.to_vec(), awaiting_commit: 1, ..report(1) };
     let granted = reply_to(1, harness.receive(ran)).grants;
     assert_eq!(granted.len(), 1, "one of the two is completed");
 }

@@ -1,5 +1,8 @@
-//! Datagrams out and in, each with what rumours fit.
+//! Gossip: which news is passed on and how often, and the datagrams that carry it.
+//!
+//! The news itself is the table's record. Each datagram takes as many rumours along as fit.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use idunno_shared::ids::NodeId;
@@ -11,10 +14,75 @@ use idunno_shared::wire::membership::{
 use super::merge::Source;
 use super::suspicion::Suspicion;
 use super::{Phase, Swim, SwimEffect};
+use crate::invariant::InvariantViolation;
 use crate::time::Instant;
 
 /// What a datagram's rumours may take, in bytes.
 const RUMOUR_BYTES: usize = MAX_DATAGRAM_BYTES - ENVELOPE_RESERVE_BYTES - DATAGRAM_HEAD_BYTES_MAX;
+
+/// The members with news to pass on, sent least often first. At most one rumour a member.
+#[derive(Debug, Default)]
+pub(super) struct Rumours {
+    sent: BTreeMap<NodeId, u32>,
+    order: BTreeSet<(u32, NodeId)>,
+}
+
+impl Rumours {
+    /// There is news of `id`; earlier news of it is superseded.
+    pub(super) fn add(&mut self, id: NodeId) {
+        self.remove(id);
+        self.sent.insert(id, 0);
+        self.order.insert((0, id));
+    }
+
+    /// The news of `id` has gained witnesses: it is sent as often as is left, or from the start if it was old.
+    pub(super) fn add_more(&mut self, id: NodeId) {
+        if !self.sent.contains_key(&id) {
+            self.add(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: NodeId) {
+        if let Some(sent) = self.sent.remove(&id) {
+            self.order.remove(&(sent, id));
+        }
+    }
+
+    /// The news of `id` was sent once more; after `limit` times it is old.
+    pub(super) fn mark_sent(&mut self, id: NodeId, limit: u32) {
+        let Some(sent) = self.sent.get_mut(&id) else { return };
+        self.order.remove(&(*sent, id));
+        *sent += 1;
+        if *sent < limit {
+            self.order.insert((*sent, id));
+        } else {
+            self.sent.remove(&id);
+        }
+    }
+
+    /// In sending order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.order.iter().map(|&(_, id)| id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.sent.clear();
+        self.order.clear();
+    }
+
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
+        let consistent = self.order.iter().all(|(sent, id)| self.sent.get(id) == Some(sent));
+        if consistent && self.order.len() == self.sent.len() {
+            Ok(())
+        } else {
+            Err(InvariantViolation::new("the order of rumours disagrees with their counts"))
+        }
+    }
+}
 
 impl Swim {
     pub(super) fn on_datagram(&mut self, address: SocketAddr, message: &Datagram, now: Instant) {
@@ -35,8 +103,8 @@ impl Swim {
         }
     }
 
-    /// What a member on the list passes on counts. Of a stranger only what it says of this member, and of itself once
-    /// it is dialled back.
+    /// A listed member's rumours count. Of an unknown sender's, only those about this member, and about itself once it is
+    /// dialled back.
     fn receive_rumours(&mut self, address: SocketAddr, message: &Datagram, now: Instant) {
         let is_member = self.table.get(message.from).is_some_and(|member| member.record.state.is_live());
         let mut remark = None;
@@ -48,7 +116,7 @@ impl Swim {
                 remark = self.correction_for(record).or(remark);
                 self.merge(record, Source::Rumour(rumour.witnesses.as_slice()), now);
             } else {
-                self.counters.unvouched += 1;
+                self.counters.ignored_rumours += 1;
             }
         }
         if let Some(rumour) = remark.filter(|_| message.body != DatagramBody::Remark) {
@@ -56,8 +124,8 @@ impl Swim {
         }
     }
 
-    /// Whoever is not heard of, but speaks to this member, knows more: lists are exchanged with it, which dials it too;
-    /// or, when that was done just now, with anybody in a while, since what the stranger passed on did not count.
+    /// An unknown sender knows the cluster better than this member: exchanges lists with it, which dials it too. If that was
+    /// done just now, exchanges lists with any member a little later, because the sender's rumours were ignored.
     fn exchange_with_unknown(&mut self, address: SocketAddr, from: NodeId, now: Instant) {
         if self.table.get(from).is_some() || self.phase != Phase::Active {
         } else if self.unknown_exchange_from <= now {
@@ -65,15 +133,15 @@ impl Swim {
             self.counters.unknown_senders += 1;
             self.start_push_pull(address, None, now);
         } else {
-            self.is_behind = true;
+            self.has_missed_news = true;
         }
     }
 
-    /// What to tell a member that missed how a suspicion ended.
+    /// The correction for a member that missed how a suspicion ended.
     ///
-    /// If it is of this member: that it has been contradicted. If the suspect is dead: others, who know that, probe it no
-    /// more, so they confirm the suspicion by what they know. The death itself they do not tell: it may have been a
-    /// partition's, now healed, and the suspect about to contradict.
+    /// A suspicion of this member has been refuted: send the refutation. A dead suspect is no longer probed by the members
+    /// that know of its death, so they confirm the suspicion instead. They do not send the death itself: it may be a healed
+    /// partition's, and the suspect about to refute it.
     fn correction_for(&self, record: &MemberRecord) -> Option<Rumour> {
         let known = self.record_of(record.id).filter(|known| known.precedence() > record.precedence())?;
         if record.state == MemberState::Alive {
@@ -87,8 +155,8 @@ impl Swim {
         }
     }
 
-    /// Sends `body` to `member` at `to`, with the rumours that fit. What others believe of `member` itself comes
-    /// first, so that a suspect, or a member wrongly held dead, hears of it and contradicts (Lifeguard's buddy system).
+    /// Sends `body` to `member` at `to`, with the rumours that fit. What is believed of `member` itself comes first, so that
+    /// a suspect, or a member wrongly held dead, learns of it and refutes it (Lifeguard's buddy system).
     pub(super) fn send(&mut self, to: SocketAddr, member: NodeId, body: DatagramBody) {
         self.send_with(to, member, body, None);
     }
@@ -143,7 +211,7 @@ impl Swim {
             self.rumours.add(self.me.id);
         }
         if peers.is_empty() {
-            // Whoever comes next gets the whole list.
+            // The next member gets the whole list.
             self.rumours.clear();
         }
         for (id, to) in peers {

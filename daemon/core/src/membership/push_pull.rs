@@ -1,5 +1,11 @@
-//! Whole lists over TCP: joining through seeds and push-pull with the living; and leaving.
+//! Whole lists over TCP: joining through seeds, push-pull with live members, reconnecting to lost ones; and leaving.
+//!
+//! Lost are dead and left members, seeds, and the members that the introducer named, as long as no live member is known at
+//! their address. Lists are exchanged with each of them at once and then with back-off, for as long as it is remembered, so
+//! that the halves of a healed partition find each other however long it lasted. After that the introducer, which the driver
+//! goes on asking, names it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,17 +17,19 @@ use super::merge::Source;
 use super::{MAX_SEEDS, Member, Phase, Swim, SwimConfig, SwimEffect};
 use crate::time::Instant;
 
-/// How many seeds are tried at once.
+/// Lost members with which lists are exchanged at once.
+const RECONNECTS_AT_ONCE: usize = 2;
+/// Seeds that are tried at once.
 const SEEDS_AT_ONCE: usize = 3;
-/// In a larger cluster not all members exchange lists each period.
+/// In a larger cluster only about so many members exchange lists each period.
 const PUSH_PULL_MEMBERS: usize = 10;
 
-/// Where to look for the cluster, and when to look next.
+/// Where the cluster may be found, and when the next seed is tried.
 #[derive(Debug)]
 pub(super) struct Seeds {
     addresses: Vec<SocketAddr>,
-    /// The turn of the next one.
-    turn: usize,
+    /// The index of the next one.
+    next: usize,
     retry_at: Instant,
     wait: Duration,
     joined: bool,
@@ -29,7 +37,7 @@ pub(super) struct Seeds {
 
 impl Seeds {
     pub(super) const fn new(config: &SwimConfig, now: Instant) -> Self {
-        Self { addresses: Vec::new(), turn: 0, retry_at: now, wait: config.join_retry_min, joined: false }
+        Self { addresses: Vec::new(), next: 0, retry_at: now, wait: config.join_retry_min, joined: false }
     }
 
     pub(super) const fn has_joined(&self) -> bool {
@@ -62,15 +70,15 @@ impl Swim {
             self.rumours.add(self.me.id);
             // What was due while away is not overdue.
             self.next_push_pull = now + self.config.push_pull_period;
-            self.is_behind = false;
+            self.has_missed_news = false;
             self.reconnects.restart(now + self.config.reconnect_period);
-            self.start_afresh();
+            self.reset_list();
         }
     }
 
-    /// Whom this member knew before it left may be gone and forgotten by all others: it learns anew who is there. Where
-    /// they were it reconnects its list.
-    fn start_afresh(&mut self) {
+    /// Members that were live when this one left may be gone and forgotten by all others: forgets them, and reconnects to
+    /// where they were.
+    fn reset_list(&mut self) {
         let known: Vec<_> = self.table.live().collect();
         let addresses: Vec<_> =
             known.iter().filter_map(|&id| Some(self.table.get(id)?.record.address)).collect();
@@ -91,7 +99,7 @@ impl Swim {
                 self.prober.abandon();
                 self.next_gossip = now;
             }
-            // The shell asked again: it gets its answer again.
+            // Asked again, answered again.
             Phase::Left => self.effects.push_back(SwimEffect::LeaveDone),
             Phase::Leaving(_) => {}
         }
@@ -116,7 +124,7 @@ impl Swim {
             self.seeds.joined = true;
             self.seeds.wait = self.config.join_retry_min;
         }
-        // Who answers at the address that it advertises has been dialled.
+        // A peer that answers at the address it advertises has been dialled.
         if message.from.address == from || self.is_admitted(&message.from) {
             self.merge_list(message, now);
         } else {
@@ -133,19 +141,19 @@ impl Swim {
             self.next_push_pull = now + self.jittered(self.config.push_pull_period);
             self.push_pull(now);
         }
-        if self.is_behind && has_peers && now >= self.unknown_exchange_from {
-            self.is_behind = false;
+        if self.has_missed_news && has_peers && now >= self.unknown_exchange_from {
+            self.has_missed_news = false;
             self.unknown_exchange_from = now + self.config.reconnect_period;
             self.exchange_with_any(now);
         }
-        self.run_offers(now);
+        self.run_reconnects(now);
     }
 
     fn push_pull(&mut self, now: Instant) {
-        // Whom no datagrams reach lives by its lists.
-        let is_deaf = 2 * self.table.udp_blocked_len() > self.table.live_len();
+        // A member that receives no UDP relies on push-pull alone.
+        let is_udp_blocked = 2 * self.table.udp_blocked_len() > self.table.live_len();
         let is_turn = self.rng.random_range(0..self.size().max(PUSH_PULL_MEMBERS)) < PUSH_PULL_MEMBERS;
-        if is_deaf || is_turn {
+        if is_udp_blocked || is_turn {
             self.exchange_with_any(now);
         }
     }
@@ -162,8 +170,8 @@ impl Swim {
         self.seeds.wait = (self.seeds.wait * 2).min(self.config.join_retry_max);
         let known = self.seeds.addresses.len();
         for _ in 0..known.min(SEEDS_AT_ONCE) {
-            let to = self.seeds.addresses[self.seeds.turn % known];
-            self.seeds.turn = (self.seeds.turn + 1) % known;
+            let to = self.seeds.addresses[self.seeds.next % known];
+            self.seeds.next = (self.seeds.next + 1) % known;
             self.start_push_pull(to, self.table.live_at(to), now);
         }
     }
@@ -186,7 +194,7 @@ impl Swim {
         }
     }
 
-    /// All that this member knows; nothing once it has left, for then it learns no more.
+    /// All that this member knows; nothing once it has left, because then it learns no more.
     fn list(&self, now: Instant) -> PushPull {
         let listed = |member: &Member| Listed {
             record: member.record.clone(),
@@ -195,12 +203,93 @@ impl Swim {
                 .map_or(0, |at| u32::try_from(at.since(now).as_secs()).unwrap_or(u32::MAX)),
         };
         let known = self.table.iter().filter(|_| self.phase != Phase::Left);
-        // The shell knows the founder.
+        // The driver fills in the founder.
         PushPull { from: self.me.clone(), members: Bounded::first_of(known.map(listed)), founder: None }
     }
 
     /// `period`, shortened or lengthened by up to a quarter, so that members do not act in step.
     pub(super) fn jittered(&mut self, period: Duration) -> Duration {
         period.mul_f64(self.rng.random_range(0.75..1.25))
+    }
+}
+
+/// When to reconnect to which lost address.
+#[derive(Debug)]
+pub(super) struct Reconnects {
+    by_address: BTreeMap<SocketAddr, Reconnect>,
+    /// The addresses that the introducer named last.
+    introduced: Vec<SocketAddr>,
+    next: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reconnect {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Reconnects {
+    pub(super) const fn new(next: Instant) -> Self {
+        Self { by_address: BTreeMap::new(), introduced: Vec::new(), next }
+    }
+
+    pub(super) const fn deadline(&self) -> Instant {
+        self.next
+    }
+
+    pub(super) const fn restart(&mut self, next: Instant) {
+        self.next = next;
+    }
+
+    /// The [`RECONNECTS_AT_ONCE`] that have been due longest.
+    fn due(&self, now: Instant) -> Vec<SocketAddr> {
+        let mut due: Vec<_> = self
+            .by_address
+            .iter()
+            .filter(|(_, reconnect)| reconnect.at <= now)
+            .map(|(&to, reconnect)| (reconnect.at, to))
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, to)| to).take(RECONNECTS_AT_ONCE).collect()
+    }
+}
+
+impl Swim {
+    pub(super) fn on_introduced(&mut self, addresses: &[SocketAddr]) {
+        self.reconnects.introduced = addresses.iter().copied().take(MAX_SEEDS).collect();
+    }
+
+    fn run_reconnects(&mut self, now: Instant) {
+        if now < self.reconnects.next {
+            return;
+        }
+        self.reconnects.next = now + self.jittered(self.config.reconnect_period);
+        self.forget_expired(now);
+        let lost = self.lost();
+        self.reconnects.by_address.retain(|address, _| lost.contains(address));
+        let first = Reconnect { at: now, wait: self.config.reconnect_wait_min };
+        for address in lost {
+            self.reconnects.by_address.entry(address).or_insert(first);
+        }
+        let wait_max = self.config.reconnect_wait_max(self.size());
+        for to in self.reconnects.due(now) {
+            self.counters.reconnects += 1;
+            self.start_push_pull(to, None, now);
+            let Some(wait) = self.reconnects.by_address.get(&to).map(|reconnect| reconnect.wait) else {
+                continue;
+            };
+            let next = Reconnect { at: now + self.jittered(wait), wait: (wait * 2).min(wait_max) };
+            self.reconnects.by_address.insert(to, next);
+        }
+    }
+
+    /// Addresses of members that are gone, or may be up, where no live member is known.
+    fn lost(&self) -> BTreeSet<SocketAddr> {
+        self.table
+            .gone()
+            .chain(self.seeds.addresses())
+            .chain(self.reconnects.introduced.iter().copied())
+            .filter(|&address| address != self.me.address && self.table.live_at(address).is_none())
+            .collect()
     }
 }

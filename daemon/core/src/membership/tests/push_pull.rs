@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn joining_is_retried_until_somebody_answers() {
+fn joining_is_retried_until_a_seed_answers() {
     let mut swim = alone();
     swim.handle(SwimEvent::Join { seeds: vec![address(1), address(2)] }, at(0));
     let tried = run(&mut swim, at(20_000));
@@ -19,8 +19,8 @@ fn joining_is_retried_until_somebody_answers() {
 fn leaving_is_announced_and_a_new_join_comes_back() {
     let mut swim = knowing(2);
     swim.handle(SwimEvent::Leave, at(10));
-    let said = run(&mut swim, at(1_000));
-    assert!(said.contains(&SwimEffect::LeaveDone) && swim.has_left() && swim.next_deadline().is_none());
+    let sent = run(&mut swim, at(1_000));
+    assert!(sent.contains(&SwimEffect::LeaveDone) && swim.has_left() && swim.next_deadline().is_none());
     swim.handle(SwimEvent::PushPullRequest { exchange: 1, message: list(2, []) }, at(2_000));
     let reply =
         PushPull { from: record(1, 0, MemberState::Left), members: Bounded::default(), founder: None };
@@ -28,7 +28,7 @@ fn leaving_is_announced_and_a_new_join_comes_back() {
     swim.handle(SwimEvent::Join { seeds: vec![address(2)] }, at(5_000));
     assert_eq!(*swim.self_record(), record(1, 1, MemberState::Alive));
     // The simulator's seed 125: what others had forgotten meanwhile came back to life through its old list.
-    assert_eq!(swim.live_len(), 0, "it learns anew who is there");
+    assert_eq!(swim.live_len(), 0, "it learns the members again");
     let mut lonely = alone();
     lonely.handle(SwimEvent::Leave, at(1));
     assert_eq!(effects(&mut lonely), [SwimEffect::LeaveDone]);
@@ -66,7 +66,7 @@ fn the_dead_are_offered_the_list_with_back_off_and_without_end() {
 }
 
 #[test]
-fn lists_are_exchanged_with_a_stranger_that_speaks() {
+fn lists_are_exchanged_with_an_unknown_sender() {
     let mut swim = knowing(2);
     for ms in [1, 2, 900] {
         swim.handle(datagram(9, DatagramBody::Ping { seq: 1, target: NodeId(1) }, []), at(ms));
@@ -85,7 +85,7 @@ fn lists_are_exchanged_with_a_stranger_that_speaks() {
 }
 
 #[test]
-fn whom_the_introducer_names_is_offered_the_list_unless_it_is_here() {
+fn addresses_that_the_introducer_names_are_reconnected_to_unless_a_live_member_is_there() {
     let mut swim = knowing(2);
     swim.handle(SwimEvent::Introduced { addresses: vec![address(1), address(2), address(9)] }, at(1));
     let offered = run(&mut swim, at(1_500));

@@ -1,4 +1,4 @@
-//! Who gets on the list.
+//! Admission: which newcomers are listed.
 
 use super::*;
 
@@ -23,13 +23,13 @@ fn a_newcomer_is_dialled_back_before_it_is_listed() {
     assert!(!asked.iter().any(|effect| matches!(effect, SwimEffect::ReplyPushPull { .. })));
     swim.handle(answered(seq, 7, alive(7)), at(2));
     assert_eq!(state_of(&swim, 7), Some(MemberState::Alive));
-    assert_eq!(state_of(&swim, 57), Some(MemberState::Alive), "and whom it knows");
+    assert_eq!(state_of(&swim, 57), Some(MemberState::Alive), "and the members that it knows");
     let reply = effects(&mut swim);
     assert!(reply.iter().any(|effect| matches!(effect, SwimEffect::ReplyPushPull { exchange: 7, .. })));
 }
 
 #[test]
-fn whoever_does_not_answer_where_it_says_is_refused_with_the_reason() {
+fn a_newcomer_that_does_not_answer_at_its_address_is_refused_with_the_reason() {
     let elsewhere = MemberRecord { address: address(8), ..alive(7) };
     for (outcome, words) in [
         (TcpPingOutcome::Refused, ["vm7", "10.0.0.1:7007", "listen"]),
@@ -55,11 +55,11 @@ fn whoever_does_not_answer_where_it_says_is_refused_with_the_reason() {
 }
 
 #[test]
-fn what_strangers_gossip_counts_only_of_themselves_and_once_dialled() {
+fn gossip_of_unknown_senders_counts_only_about_themselves_and_once_dialled() {
     let mut swim = knowing(2);
     swim.handle(rumour(7, [alive(7), alive(8), record(2, 0, MemberState::Dead)]), at(1));
     assert_eq!([2, 7, 8].map(|id| state_of(&swim, id)), [Some(MemberState::Alive), None, None]);
-    assert_eq!(swim.counters().unvouched, 2);
+    assert_eq!(swim.counters().ignored_rumours, 2);
     swim.handle(rumour(7, [alive(7)]), at(1));
     let pings = tcp_pings(&effects(&mut swim));
     assert_eq!(pings.len(), 1, "it is dialled once at a time");
@@ -85,7 +85,7 @@ fn a_member_that_moves_is_dialled_where_it_moved() {
     let (seq, to, ..) = tcp_pings(&effects(&mut swim))[0];
     assert_eq!(to, address(9));
     swim.handle(SwimEvent::TcpPingResult { seq, target: NodeId(2), outcome: TcpPingOutcome::Refused }, at(2));
-    assert_eq!(state_of(&swim, 2), Some(MemberState::Alive), "a vain move is no death");
+    assert_eq!(state_of(&swim, 2), Some(MemberState::Alive), "a move that fails is no death");
     swim.handle(rumour(3, [moved.clone()]), at(3));
     assert_eq!(swim.member(NodeId(2)).unwrap().record, moved, "what members say of each other counts");
 }
@@ -107,7 +107,7 @@ fn a_suspect_that_answers_from_elsewhere_is_dialled_there() {
 #[test]
 fn newcomers_under_way_are_bounded() {
     let mut swim = knowing(2);
-    for id in 100..100 + MAX_ADMISSIONS as u64 + 3 {
+    for id in 100..100 + MAX_DIAL_BACKS as u64 + 3 {
         swim.handle(join(id), at(1));
     }
     let refused = effects(&mut swim);

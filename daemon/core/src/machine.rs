@@ -1,0 +1,54 @@
+//! The shape that all machines share, so that one driver runs them in the daemon and the simulator runs the same code.
+//!
+//! A machine is made by a `new` of its own, from a configuration, where it needs them a seed, and the time. After that it
+//! changes only in [`Machine::handle`], and asks for things only through its effects.
+
+use crate::invariant::InvariantViolation;
+use crate::scheduler::{Scheduler, SchedulerEffect, SchedulerEvent};
+use crate::time::Instant;
+
+/// A pure state machine.
+///
+/// Time never goes back between calls. After each [`Machine::handle`] the caller takes all effects by
+/// [`Machine::poll_effect`] and carries them out in order: an effect that must be durable comes before the send that
+/// depends on it.
+pub trait Machine {
+    /// What can happen to it.
+    type Event;
+    /// What it asks of its driver.
+    type Effect;
+
+    /// Takes an event in, and does what is due by `now`.
+    fn handle(&mut self, event: Self::Event, now: Instant);
+
+    /// When the machine needs its next event, at the latest. A machine that returns a deadline documents which event
+    /// it expects then, mostly a `Tick`.
+    fn next_deadline(&self) -> Option<Instant>;
+
+    /// The next effect to carry out.
+    fn poll_effect(&mut self) -> Option<Self::Effect>;
+
+    /// Whether the invariants and bounds of the machine's documentation hold. To be called between events.
+    fn check(&self) -> Result<(), InvariantViolation>;
+}
+
+impl Machine for Scheduler {
+    type Event = SchedulerEvent;
+    type Effect = SchedulerEffect;
+
+    fn handle(&mut self, event: SchedulerEvent, now: Instant) {
+        self.handle(event, now);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadline()
+    }
+
+    fn poll_effect(&mut self) -> Option<SchedulerEffect> {
+        self.poll_effect()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        self.check()
+    }
+}

@@ -1,0 +1,180 @@
+//! What the driver tells the replication planner, and what the planner asks for.
+
+use std::sync::Arc;
+
+use idunno_shared::ids::{Digest, NodeId};
+
+use super::inventory::Reconciled;
+use super::replication::{CopyTask, Garbage};
+use super::{Members, Page, ReplicationPlanner};
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
+use crate::metadata::{HolderChange, State};
+use crate::time::Instant;
+use crate::uploads::DeletionPermit;
+
+/// The metadata and the members at the moment of an event.
+#[derive(Clone, Debug)]
+pub struct StoreSnapshot {
+    /// The metadata, as far as it is applied.
+    pub state: Arc<State>,
+    /// Which members are reachable.
+    pub members: Members,
+}
+
+/// Something happened, or is due.
+#[derive(Clone, Debug)]
+pub enum ReplicationEvent {
+    /// The metadata or the members may have changed: answered by a [`ReplicationEffect::Copy`] for each copy to begin.
+    Observed(StoreSnapshot),
+    /// A copy is over, also where its target died. A successful one is in the metadata by now.
+    CopyEnded {
+        /// The blob.
+        digest: Digest,
+        /// The member that was to store it.
+        target: NodeId,
+        /// Whether it did.
+        ok: bool,
+    },
+    /// A page of a member's inventory is to be asked for: answered by [`ReplicationEffect::AskInventory`].
+    InventoryDue {
+        /// The metadata now.
+        state: Arc<State>,
+        /// The member.
+        node: NodeId,
+        /// Where the page before ended.
+        after: Option<Digest>,
+    },
+    /// A page of a member's inventory came: answered by [`ReplicationEffect::Reconcile`].
+    InventoryRead {
+        /// When it came.
+        snapshot: StoreSnapshot,
+        /// The member.
+        node: NodeId,
+        /// What it holds behind `after`, up to the last one here.
+        digests: Vec<Digest>,
+        /// Where the page before ended.
+        after: Option<Digest>,
+        /// Whether nothing follows.
+        last: bool,
+    },
+    /// Look for copies beyond those wanted: answered by [`ReplicationEffect::Trim`] if there are any.
+    TrimDue(StoreSnapshot),
+    /// Look for blobs that nothing refers to: answered by [`ReplicationEffect::Forget`] if there are any.
+    GarbageDue(StoreSnapshot),
+    /// A member is to delete blobs whose records are gone: answered by [`ReplicationEffect::Delete`] if any of them
+    /// still may go. The snapshot is newer than the permit.
+    DeletionDue {
+        /// After the permit was given.
+        snapshot: StoreSnapshot,
+        /// The member, and its permit.
+        permit: DeletionPermit,
+        /// The blobs.
+        digests: Vec<Digest>,
+    },
+    /// An order to delete was answered, done or not. Not to be reported where no answer came: it may still be
+    /// carried out.
+    DeletionEnded {
+        /// The member.
+        node: NodeId,
+        /// The order's number.
+        order: u64,
+        /// Its blobs.
+        digests: Vec<Digest>,
+    },
+}
+
+/// The driver's next duty, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicationEffect {
+    /// Have a member copy a blob, and report [`ReplicationEvent::CopyEnded`].
+    Copy(CopyTask),
+    /// Ask a member for a page of its inventory. It is to make orders to delete below the number void first.
+    AskInventory {
+        /// The member.
+        node: NodeId,
+        /// Where the page before ended.
+        after: Option<Digest>,
+        /// Orders below are void from then on.
+        void_below: u64,
+    },
+    /// Put into the metadata what a page of an inventory showed, before the next page is asked for.
+    Reconcile {
+        /// The member.
+        node: NodeId,
+        /// What the page calls for.
+        reconciled: Reconciled,
+    },
+    /// Drop these records; then have the members delete the bytes, each by [`ReplicationEvent::DeletionDue`].
+    Trim(Vec<HolderChange>),
+    /// Drop these entries; then have the members delete the bytes, each by [`ReplicationEvent::DeletionDue`].
+    Forget(Garbage),
+    /// Order a member to delete blobs, once it is confirmed that this coordinator still leads, and report
+    /// [`ReplicationEvent::DeletionEnded`].
+    Delete {
+        /// The member, its boot, and the watermark.
+        permit: DeletionPermit,
+        /// The order's number.
+        order: u64,
+        /// The blobs.
+        digests: Vec<Digest>,
+    },
+}
+
+impl Machine for ReplicationPlanner {
+    type Event = ReplicationEvent;
+    type Effect = ReplicationEffect;
+
+    fn handle(&mut self, event: ReplicationEvent, now: Instant) {
+        match event {
+            ReplicationEvent::Observed(StoreSnapshot { state, members }) => {
+                let copies = self.plan(&state, &members, now);
+                self.effects.extend(copies.into_iter().map(ReplicationEffect::Copy));
+            }
+            ReplicationEvent::CopyEnded { digest, target, ok } => self.finished(digest, target, ok, now),
+            ReplicationEvent::InventoryDue { state, node, after } => {
+                let void_below = self.ask_inventory(&state, node);
+                self.effects.push_back(ReplicationEffect::AskInventory { node, after, void_below });
+            }
+            ReplicationEvent::InventoryRead { snapshot, node, digests, after, last } => {
+                let page = Page { node, digests: &digests, after, last };
+                let reconciled = self.reconcile(&snapshot.state, &snapshot.members, page);
+                self.effects.push_back(ReplicationEffect::Reconcile { node, reconciled });
+            }
+            ReplicationEvent::TrimDue(StoreSnapshot { state, members }) => {
+                let trims = self.trim(&state, &members);
+                self.effects.extend((!trims.is_empty()).then_some(ReplicationEffect::Trim(trims)));
+            }
+            ReplicationEvent::GarbageDue(StoreSnapshot { state, members }) => {
+                let garbage = self.garbage(&state, &members);
+                let is_due = !garbage.forget.is_empty();
+                self.effects.extend(is_due.then_some(ReplicationEffect::Forget(garbage)));
+            }
+            ReplicationEvent::DeletionDue { snapshot, permit, mut digests } => {
+                let StoreSnapshot { state, members } = snapshot;
+                digests.retain(|digest| self.may_collect(&state, &members, permit.node, digest));
+                if !digests.is_empty() {
+                    let order = self.collecting(permit.node, &digests);
+                    self.effects.push_back(ReplicationEffect::Delete { permit, order, digests });
+                }
+            }
+            ReplicationEvent::DeletionEnded { node, order, digests } => {
+                self.collected(node, order, &digests);
+            }
+        }
+    }
+
+    /// Never: what waits for time (the grace of an absent holder, a failed copy's pause) is found by the next
+    /// [`ReplicationEvent::Observed`], which the driver hands in regularly.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn poll_effect(&mut self) -> Option<ReplicationEffect> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        self.check_copies()
+    }
+}

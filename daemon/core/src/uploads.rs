@@ -1,0 +1,332 @@
+//! Uploads in progress, in one coordinator's term: what keeps a blob from being deleted before it is committed.
+//!
+//! Decides: which uploads are alive, the watermark below which none is, and whether a member may be told to delete
+//! blobs. An upload lives until it is ended, or has been idle for [`IDLE_MAX`]. A holder keeps what an upload at or above
+//! the watermark has touched ([`Pins`](crate::placement::Pins)). A member that restarts forgets what was touched, so it may
+//! delete nothing while an upload lives that is older than what is known of its restart.
+//!
+//! Source: our own; epochs of reclamation (Fraser 2004) are the closest relative.
+//!
+//! Invariants: upload numbers only rise; the watermark is at or below every live upload and never goes back; a
+//! [`DeletionPermit`] is given only for the boot that is known, and only when every live upload began after that boot was
+//! known.
+//!
+//! Bounds: [`UPLOADS_MAX`] uploads alive; one entry a member.
+//!
+//! Does not do: keep the bytes, or check at commit: the coordinator asks here first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use idunno_shared::ids::{NodeId, Term, UploadId};
+use thiserror::Error;
+
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
+use crate::time::Instant;
+
+/// How long an upload may go without a request before it is over.
+/// Longer than a holder may keep a worker's put waiting before the worker plans again.
+pub const IDLE_MAX: Duration = Duration::from_secs(40);
+/// Uploads alive at once; more are refused until some end.
+pub const UPLOADS_MAX: usize = 4_096;
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadsEvent {
+    /// A client uses an upload, or opens one: answered by one [`UploadsEffect::Answer`].
+    Use {
+        /// The driver's number for the request.
+        request: u64,
+        /// The upload; none for a new one.
+        upload: Option<UploadId>,
+    },
+    /// An upload is over: all is committed, or it was given up.
+    End(UploadId),
+    /// A member said at which boot it is.
+    Booted {
+        /// The member.
+        node: NodeId,
+        /// Its boot count.
+        generation: u64,
+    },
+    /// A member is to delete blobs: answered by one [`UploadsEffect::Permit`].
+    RequestPermit {
+        /// The driver's number for the request.
+        request: u64,
+        /// The member.
+        node: NodeId,
+        /// Its boot count, as membership has it.
+        generation: u64,
+    },
+}
+
+/// The driver's next duty, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadsEffect {
+    /// Answer a [`UploadsEvent::Use`].
+    Answer {
+        /// The event's.
+        request: u64,
+        /// The upload, which is alive for [`IDLE_MAX`] from now.
+        outcome: Result<UploadId, UploadError>,
+    },
+    /// Answer a [`UploadsEvent::RequestPermit`].
+    Permit {
+        /// The event's.
+        request: u64,
+        /// None while an upload may count on what the member forgot.
+        permit: Option<DeletionPermit>,
+    },
+}
+
+/// What a member needs to know to delete blobs. State that is read after the permit was given holds all that uploads
+/// below its watermark have committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletionPermit {
+    /// The member.
+    pub node: NodeId,
+    /// The boot for which it holds.
+    pub generation: u64,
+    /// Every upload below is over.
+    pub watermark: UploadId,
+}
+
+/// Why an upload cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum UploadError {
+    /// Too many are alive.
+    #[error("{UPLOADS_MAX} uploads are under way: try again in a moment")]
+    TooMany,
+    /// It has ended, or is of another term.
+    #[error(
+        "the upload has ended, because the coordinator changed or it was idle for {} s: plan it again",
+        IDLE_MAX.as_secs()
+    )]
+    Over,
+}
+
+/// The uploads of one term.
+#[derive(Debug)]
+pub struct Uploads {
+    term: Term,
+    next: u64,
+    last_used: BTreeMap<u64, Instant>,
+    boots: BTreeMap<NodeId, Boot>,
+    /// The highest watermark given out.
+    given: u64,
+    effects: VecDeque<UploadsEffect>,
+}
+
+/// What is known of a member's process.
+#[derive(Clone, Copy, Debug)]
+struct Boot {
+    generation: u64,
+    /// The first upload minted after that was known.
+    first: u64,
+}
+
+impl Machine for Uploads {
+    type Event = UploadsEvent;
+    type Effect = UploadsEffect;
+
+    fn handle(&mut self, event: UploadsEvent, now: Instant) {
+        self.last_used.retain(|_, last_used| now.since(*last_used) < IDLE_MAX);
+        match event {
+            UploadsEvent::Use { request, upload } => {
+                let outcome = match upload {
+                    Some(upload) => self.touch(upload, now),
+                    None => self.open(now),
+                };
+                self.effects.push_back(UploadsEffect::Answer { request, outcome });
+            }
+            UploadsEvent::End(upload) => {
+                if upload.term == self.term {
+                    self.last_used.remove(&upload.number);
+                }
+            }
+            UploadsEvent::Booted { node, generation } => {
+                let known = Boot { generation, first: self.next };
+                let boot = self.boots.entry(node).or_insert(known);
+                if boot.generation != generation {
+                    *boot = known;
+                }
+            }
+            UploadsEvent::RequestPermit { request, node, generation } => {
+                let permit = self.permit(node, generation);
+                self.effects.push_back(UploadsEffect::Permit { request, permit });
+            }
+        }
+    }
+
+    /// Never: uploads that idle expire with the next event, and nothing is to be done when they do.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn poll_effect(&mut self) -> Option<UploadsEffect> {
+        self.effects.pop_front()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        let alive = self.last_used.len();
+        InvariantViolation::unless(alive <= UPLOADS_MAX, || format!("{alive} uploads"))?;
+        let newest = self.last_used.last_key_value().map_or(0, |(&number, _)| number);
+        InvariantViolation::unless(alive == 0 || newest < self.next, || {
+            format!("upload {newest} is to be minted")
+        })?;
+        let oldest = self.oldest();
+        InvariantViolation::unless(self.given <= oldest, || {
+            format!("upload {oldest} is alive below the watermark {}", self.given)
+        })?;
+        let early = self.boots.iter().find(|(_, boot)| boot.first > self.next);
+        InvariantViolation::unless(early.is_none(), || format!("a boot is known from the future: {early:?}"))
+    }
+}
+
+impl Uploads {
+    /// No uploads yet. `first` is above every number minted before in this term: a coordinator that restarts quickly
+    /// leads the same term again. Milliseconds since the epoch are, as long as fewer are minted on average.
+    pub fn new(term: Term, first: u64) -> Self {
+        Self {
+            term,
+            next: first,
+            last_used: BTreeMap::new(),
+            boots: BTreeMap::new(),
+            given: first,
+            effects: VecDeque::new(),
+        }
+    }
+
+    fn open(&mut self, now: Instant) -> Result<UploadId, UploadError> {
+        if self.last_used.len() >= UPLOADS_MAX {
+            return Err(UploadError::TooMany);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.last_used.insert(number, now);
+        Ok(UploadId { term: self.term, number })
+    }
+
+    fn touch(&mut self, upload: UploadId, now: Instant) -> Result<UploadId, UploadError> {
+        let is_ours = upload.term == self.term;
+        let last_used =
+            self.last_used.get_mut(&upload.number).filter(|_| is_ours).ok_or(UploadError::Over)?;
+        *last_used = now;
+        Ok(upload)
+    }
+
+    fn permit(&mut self, node: NodeId, generation: u64) -> Option<DeletionPermit> {
+        let oldest = self.oldest();
+        let boot =
+            self.boots.get(&node).filter(|boot| boot.generation == generation && boot.first <= oldest)?;
+        self.given = self.given.max(oldest);
+        let watermark = UploadId { term: self.term, number: oldest };
+        Some(DeletionPermit { node, generation: boot.generation, watermark })
+    }
+
+    /// Every upload below is over.
+    fn oldest(&self) -> u64 {
+        self.last_used.first_key_value().map_or(self.next, |(&number, _)| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_micros(seconds * 1_000_000)
+    }
+
+    fn tell(uploads: &mut Uploads, event: UploadsEvent, now: Instant) -> Option<UploadsEffect> {
+        uploads.handle(event, now);
+        uploads.check().unwrap();
+        uploads.poll_effect()
+    }
+
+    fn use_upload(
+        uploads: &mut Uploads,
+        upload: Option<UploadId>,
+        now: Instant,
+    ) -> Result<UploadId, UploadError> {
+        match tell(uploads, UploadsEvent::Use { request: 7, upload }, now) {
+            Some(UploadsEffect::Answer { request: 7, outcome }) => outcome,
+            effect => panic!("{effect:?}"),
+        }
+    }
+
+    fn end(uploads: &mut Uploads, upload: UploadId) {
+        assert_eq!(tell(uploads, UploadsEvent::End(upload), at(0)), None);
+    }
+
+    fn boot(uploads: &mut Uploads, generation: u64) {
+        assert_eq!(tell(uploads, UploadsEvent::Booted { node: NODE, generation }, at(0)), None);
+    }
+
+    fn watermark(uploads: &mut Uploads, generation: u64, now: Instant) -> Option<UploadId> {
+        match tell(uploads, UploadsEvent::RequestPermit { request: 8, node: NODE, generation }, now) {
+            Some(UploadsEffect::Permit { request: 8, permit }) => permit.map(|permit| permit.watermark),
+            effect => panic!("{effect:?}"),
+        }
+    }
+
+    #[test]
+    fn the_watermark_stays_below_the_oldest_live_upload() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        boot(&mut uploads, 1);
+        let first = use_upload(&mut uploads, None, at(0)).unwrap();
+        let second = use_upload(&mut uploads, None, at(0)).unwrap();
+        assert_eq!(watermark(&mut uploads, 1, at(1)), Some(first));
+        end(&mut uploads, first);
+        assert_eq!(watermark(&mut uploads, 1, at(1)), Some(second));
+        end(&mut uploads, second);
+        assert!(watermark(&mut uploads, 1, at(1)) > Some(second));
+    }
+
+    #[test]
+    fn an_idle_upload_is_over_and_a_used_one_is_not() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        let idle = use_upload(&mut uploads, None, at(0)).unwrap();
+        let used = use_upload(&mut uploads, None, at(0)).unwrap();
+        assert_eq!(use_upload(&mut uploads, Some(used), at(30)), Ok(used));
+        assert_eq!(use_upload(&mut uploads, Some(idle), at(41)), Err(UploadError::Over));
+        assert_eq!(use_upload(&mut uploads, Some(used), at(41)), Ok(used));
+    }
+
+    #[test]
+    fn uploads_of_other_terms_are_over() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        let ours = use_upload(&mut uploads, None, at(0)).unwrap();
+        let theirs = UploadId { term: Term(2), ..ours };
+        assert_eq!(use_upload(&mut uploads, Some(theirs), at(0)), Err(UploadError::Over));
+        end(&mut uploads, theirs);
+        assert_eq!(use_upload(&mut uploads, Some(ours), at(0)), Ok(ours));
+    }
+
+    #[test]
+    fn uploads_are_bounded_and_the_idle_make_room() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        for _ in 0..UPLOADS_MAX {
+            use_upload(&mut uploads, None, at(0)).unwrap();
+        }
+        assert_eq!(use_upload(&mut uploads, None, at(1)), Err(UploadError::TooMany));
+        assert!(use_upload(&mut uploads, None, at(40)).is_ok());
+    }
+
+    #[test]
+    fn a_restarted_holder_deletes_only_after_the_uploads_it_forgot() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        assert_eq!(watermark(&mut uploads, 1, at(0)), None, "its boot is unknown");
+        boot(&mut uploads, 1);
+        let before = use_upload(&mut uploads, None, at(0)).unwrap();
+        assert!(watermark(&mut uploads, 1, at(0)).is_some());
+        boot(&mut uploads, 2);
+        assert_eq!(watermark(&mut uploads, 2, at(0)), None, "an upload from before the restart is alive");
+        assert_eq!(watermark(&mut uploads, 1, at(0)), None, "that process is gone");
+        end(&mut uploads, before);
+        assert!(watermark(&mut uploads, 2, at(0)).is_some());
+    }
+}

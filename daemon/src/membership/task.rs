@@ -1,0 +1,280 @@
+//! The shell of the membership machine.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_core::membership::{
+    AdmissionError, MemberChange, Swim, SwimConfig, SwimEffect, SwimEvent, TcpPingOutcome,
+};
+use idunno_core::time::Instant;
+use idunno_shared::client::link::DialError;
+use idunno_shared::ids::NodeId;
+use idunno_shared::wire::frame::{Reply, Request};
+use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing, TcpPong};
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{INPUTS_MAX, Input, ListedMember, MembershipHandle, MembershipView};
+use crate::discovery::cluster_id::{ClusterId, ClusterMismatch};
+use crate::net::peers::{PeerError, Peers};
+use crate::net::transport::{DATAGRAM_BYTES_MAX, Datagrams};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::{Driver, Shell, Turn, Waiting};
+use crate::runtime::task_monitor::TaskMonitor;
+
+const PUSH_PULL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the failure detector works with.
+pub struct MembershipDeps {
+    /// Time.
+    pub clock: Clock,
+    /// Datagrams, both ways.
+    pub datagrams: Datagrams,
+    /// Calls.
+    pub peers: Peers,
+    /// Addresses whose host has just refused a connection.
+    pub refusals: broadcast::Receiver<SocketAddr>,
+    /// The cluster whose lists it takes and gives.
+    pub cluster_id: ClusterId,
+}
+
+/// Carries the machine's messages, and publishes its list.
+pub(crate) struct MembershipTask {
+    deps: MembershipDeps,
+    inputs: mpsc::Sender<Input>,
+    exchanges: Waiting<Reply>,
+    leaving: Vec<oneshot::Sender<()>>,
+    published: watch::Sender<Arc<MembershipView>>,
+    buffer: [u8; DATAGRAM_BYTES_MAX],
+}
+
+impl MembershipTask {
+    /// Starts the task.
+    pub(crate) fn spawn(
+        me: MemberRecord,
+        seed: u64,
+        deps: MembershipDeps,
+        monitor: &TaskMonitor,
+        stop: &CancellationToken,
+    ) -> MembershipHandle {
+        let clock = deps.clock;
+        let machine = Swim::new(SwimConfig::default(), me, seed, clock.now());
+        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
+        let (published, view) = watch::channel(Arc::new(view_of(&machine, clock)));
+        let handle = MembershipHandle { inputs: inputs.clone(), view };
+        let shell = Self {
+            deps,
+            inputs,
+            exchanges: Waiting::default(),
+            leaving: Vec::new(),
+            published,
+            buffer: [0; DATAGRAM_BYTES_MAX],
+        };
+        Driver { machine, shell, clock, inputs: queued }.spawn("the failure detector", monitor, stop);
+        handle
+    }
+}
+
+impl Shell for MembershipTask {
+    type Machine = Swim;
+    type Input = Input;
+
+    async fn next_input(&mut self) -> Option<Input> {
+        let Self { deps: MembershipDeps { datagrams, refusals, .. }, buffer, .. } = self;
+        loop {
+            tokio::select! {
+                received = datagrams.receive(buffer) => match received {
+                    Ok((bytes, from)) => match rmp_serde::from_slice::<Datagram>(bytes) {
+                        Ok(message) => return Some(Input::Event(SwimEvent::Datagram { from, message })),
+                        Err(error) => debug!(%from, %error, "a datagram does not decode"),
+                    },
+                    Err(error) => debug!(%error, "receiving a datagram"),
+                },
+                refused = refusals.recv() => if let Ok(address) = refused {
+                    return Some(Input::ConnectionRefused(address));
+                },
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, turn: &mut Turn<Self>) {
+        turn.event(SwimEvent::Tick);
+    }
+
+    async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
+        match input {
+            Input::Event(event) => turn.event(event),
+            Input::PushPull(message, reply) => match self.check_cluster(&message) {
+                Ok(()) => {
+                    let exchange = self.exchanges.add(reply);
+                    turn.event(SwimEvent::PushPullRequest { exchange, message });
+                }
+                Err(error) => {
+                    // The caller may have given up.
+                    let _ = reply.send(Reply::Refused(Refusal::invalid(error.to_string())));
+                }
+            },
+            Input::Ping(message, reply) => {
+                let exchange = self.exchanges.add(reply);
+                turn.event(SwimEvent::TcpPingRequest { exchange, message });
+            }
+            Input::ConnectionRefused(address) => {
+                if let Some(id) = live_member_at(&turn.machine, address) {
+                    turn.event(SwimEvent::ConnectionRefused { id });
+                }
+            }
+            Input::Leave(done) => {
+                self.leaving.push(done);
+                turn.event(if turn.machine.has_left() { SwimEvent::Tick } else { SwimEvent::Leave });
+            }
+            Input::Turn(done) => {
+                // The caller may have given up.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effect: SwimEffect, turn: &mut Turn<Self>) {
+        match effect {
+            SwimEffect::SendDatagram { to, message } => self.send(to, &message),
+            SwimEffect::StartPushPull { to, message, .. } => self.start_push_pull(to, self.ours(message)),
+            SwimEffect::ReplyPushPull { exchange, message } => {
+                let message = self.ours(message);
+                self.exchanges.answer(exchange, Reply::PushPull(message));
+            }
+            SwimEffect::RefusePushPull { exchange, error } => {
+                info!(%error, "not admitted");
+                self.exchanges.answer(exchange, Reply::Refused(refusal(&error)));
+            }
+            SwimEffect::TcpPing { seq, to, message, timeout } => self.ping(seq, to, message, timeout),
+            SwimEffect::AnswerTcpPing { exchange, message } => {
+                let founder = self.deps.cluster_id.founder();
+                self.exchanges.answer(exchange, Reply::Pong(TcpPong { founder, ..message }));
+            }
+            SwimEffect::Changed(change) => self.note_change(&change, turn.machine.self_record().id),
+            SwimEffect::Conflict(record) => {
+                error!(id = %record.id, address = %record.address, "another process has this member's identity: was the data directory copied?");
+            }
+            SwimEffect::LeaveDone => info!("left the cluster"),
+        }
+    }
+
+    fn publish(&mut self, swim: &Swim) {
+        if swim.has_left() {
+            for done in self.leaving.drain(..) {
+                // The caller may have given up.
+                let _ = done.send(());
+            }
+        }
+        let view = view_of(swim, self.deps.clock);
+        self.published.send_if_modified(|published| {
+            let changed = **published != view;
+            if changed {
+                *published = Arc::new(view);
+            }
+            changed
+        });
+    }
+}
+
+impl MembershipTask {
+    fn check_cluster(&self, list: &PushPull) -> Result<(), ClusterMismatch> {
+        let checked = self.deps.cluster_id.check(list.founder);
+        if let Err(error) = &checked {
+            info!(from = %list.from.address, %error, "a list was refused");
+        }
+        checked
+    }
+
+    fn note_change(&self, change: &MemberChange, me: NodeId) {
+        let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
+        info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
+        if now.state == MemberState::Alive && now.id != me {
+            let (peers, address) = (self.deps.peers.clone(), now.address);
+            tokio::spawn(async move { peers.meet(address).await });
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, message: &Datagram) {
+        match rmp_serde::to_vec(message) {
+            Ok(bytes) => {
+                if let Err(error) = self.deps.datagrams.send(&bytes, to) {
+                    debug!(%to, %error, "sending a datagram");
+                }
+            }
+            Err(error) => warn!(%error, "a datagram does not encode"),
+        }
+    }
+
+    fn ours(&self, list: PushPull) -> PushPull {
+        PushPull { founder: self.deps.cluster_id.founder(), ..list }
+    }
+
+    fn start_push_pull(&self, to: SocketAddr, message: PushPull) {
+        let (peers, inputs) = (self.deps.peers.clone(), self.inputs.clone());
+        let cluster_id = self.deps.cluster_id.clone();
+        tokio::spawn(async move {
+            match peers.call(to, Request::PushPull(message), PUSH_PULL_TIMEOUT).await {
+                Ok(Reply::PushPull(message)) if cluster_id.check(message.founder).is_err() => {
+                    info!(%to, "a list was refused: it is of another cluster");
+                }
+                Ok(Reply::PushPull(message)) => {
+                    let event = SwimEvent::PushPullReply { from: to, message };
+                    // The task ends only with the process.
+                    let _ = inputs.send(Input::Event(event)).await;
+                }
+                Ok(Reply::Refused(refusal)) => warn!(%to, %refusal, "refused"),
+                Ok(_) => debug!(%to, "unexpected reply to a list"),
+                Err(error) => debug!(%error, "exchanging lists"),
+            }
+        });
+    }
+
+    fn ping(&self, seq: u64, to: SocketAddr, message: TcpPing, limit: Duration) {
+        let (peers, inputs, target) = (self.deps.peers.clone(), self.inputs.clone(), message.target);
+        let cluster_id = self.deps.cluster_id.clone();
+        tokio::spawn(async move {
+            let outcome = match peers.call(to, Request::Ping(message), limit).await {
+                // A datagram does not say which cluster it is of: a newcomer that is known by datagrams alone is asked
+                // here before it is listed.
+                Ok(Reply::Pong(pong)) if cluster_id.check(pong.founder).is_err() => {
+                    info!(%to, "not listed: it belongs to another cluster");
+                    TcpPingOutcome::TimedOut
+                }
+                Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },
+                Err(PeerError::Dial(DialError::Refused { .. })) => TcpPingOutcome::Refused,
+                Ok(_) | Err(_) => TcpPingOutcome::TimedOut,
+            };
+            let result = SwimEvent::TcpPingResult { seq, target, outcome };
+            // The task ends only with the process.
+            let _ = inputs.send(Input::Event(result)).await;
+        });
+    }
+}
+
+fn live_member_at(swim: &Swim, address: SocketAddr) -> Option<NodeId> {
+    let is_there = |record: &MemberRecord| record.state.is_live() && record.address == address;
+    swim.members().find(|member| is_there(&member.record)).map(|member| member.record.id)
+}
+
+fn refusal(error: &AdmissionError) -> Refusal {
+    let code = match error {
+        AdmissionError::NotListening { .. } | AdmissionError::NoAnswer { .. } => RefusalCode::Invalid,
+        AdmissionError::Busy => RefusalCode::Busy,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn view_of(swim: &Swim, clock: Clock) -> MembershipView {
+    let me = swim.self_record();
+    let peer = |record: &MemberRecord, udp_blocked, since| {
+        (record.id, ListedMember { record: record.clone(), udp_blocked, since_ms: clock.wall_ms_at(since) })
+    };
+    let others = swim.members().map(|member| peer(&member.record, member.udp_blocked, member.since));
+    let members: BTreeMap<_, _> = others.chain([peer(me, false, Instant::START)]).collect();
+    MembershipView { me: me.id, members, joined: me.state.is_live() }
+}

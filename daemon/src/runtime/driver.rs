@@ -1,0 +1,354 @@
+//! Runs any machine of `idunno-core`: one task owns it, feeds it, and carries out its effects in order.
+//!
+//! What differs from machine to machine is a [`Shell`]: where inputs come from, which events they mean, what an effect
+//! does, who sees the result. Everyone else talks to the task through a bounded queue (`XTask` is the shell, `XHandle` the
+//! queue's sender).
+//!
+//! Order: an input's events are handled one after another, and the effects of each are carried out before the next event.
+//! What an effect adds (its own events, or further inputs) comes before what was there. The next input waits for all of it.
+//!
+//! In debug builds the machine's invariants are checked after each event; a broken one ends the task, which the
+//! [`TaskMonitor`] reports. Cancelling `stop` ends the task wherever it waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, pending};
+
+use idunno_core::machine::Machine;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::clock::Clock;
+use crate::runtime::task_monitor::TaskMonitor;
+
+/// What connects a machine to the rest of the process.
+pub trait Shell: Sized + Send + 'static {
+    /// The machine.
+    type Machine: Machine<Event: Send, Effect: Send> + Send;
+    /// What comes in, before it is known what it means to the machine.
+    type Input: Send;
+
+    /// Runs once, before the first input.
+    fn begin(&mut self, _turn: &mut Turn<Self>) {}
+
+    /// The next input that does not come through the queue: a socket's, a watch's, a timer's. `None` ends the task. It is
+    /// cancelled and called again whenever another source is faster, so it must lose nothing by that.
+    fn next_input(&mut self) -> impl Future<Output = Option<Self::Input>> + Send {
+        pending()
+    }
+
+    /// The machine's deadline is due.
+    fn on_deadline(&mut self, turn: &mut Turn<Self>);
+
+    /// Adds to the turn what an input means to the machine.
+    fn translate(&mut self, input: Self::Input, turn: &mut Turn<Self>) -> impl Future<Output = ()> + Send;
+
+    /// Carries out an effect. What takes long runs beside the task and comes back as an input.
+    fn carry_out(
+        &mut self,
+        effect: <Self::Machine as Machine>::Effect,
+        turn: &mut Turn<Self>,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// All that an input led to is done.
+    fn publish(&mut self, _machine: &Self::Machine) {}
+}
+
+/// What a shell may touch while its task is at work: the machine's getters, and what is to follow.
+pub struct Turn<S: Shell> {
+    /// The machine.
+    pub machine: S::Machine,
+    added: Vec<Step<S>>,
+}
+
+enum Step<S: Shell> {
+    Event(<S::Machine as Machine>::Event),
+    Input(S::Input),
+}
+
+impl<S: Shell> Turn<S> {
+    /// Hands the machine an event next.
+    pub fn event(&mut self, event: <S::Machine as Machine>::Event) {
+        self.added.push(Step::Event(event));
+    }
+
+    /// Translates an input next, when the effects of what was added before are carried out.
+    pub fn input(&mut self, input: S::Input) {
+        self.added.push(Step::Input(input));
+    }
+}
+
+/// A task that owns a machine, before it runs.
+pub struct Driver<S: Shell> {
+    /// The machine.
+    pub machine: S::Machine,
+    /// What connects it.
+    pub shell: S,
+    /// Its time.
+    pub clock: Clock,
+    /// Inputs from other tasks. The bound of the queue is its documented limit.
+    pub inputs: mpsc::Receiver<S::Input>,
+}
+
+impl<S: Shell> Driver<S> {
+    /// Starts the task, which `monitor` expects to run until `stop`.
+    pub fn spawn(self, name: &'static str, monitor: &TaskMonitor, stop: &CancellationToken) {
+        let (task, stopped) = (self.run(), stop.clone());
+        monitor.spawn(name, stop.clone(), async move {
+            tokio::select! {
+                () = task => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+    }
+
+    async fn run(self) {
+        let Self { machine, mut shell, clock, mut inputs } = self;
+        let mut turn = Turn { machine, added: Vec::new() };
+        shell.begin(&mut turn);
+        loop {
+            take_turn(&mut shell, &mut turn, clock).await;
+            tokio::select! {
+                Some(input) = inputs.recv() => turn.input(input),
+                input = shell.next_input() => match input {
+                    Some(input) => turn.input(input),
+                    None => return,
+                },
+                () = clock.sleep_until(turn.machine.next_deadline()) => shell.on_deadline(&mut turn),
+            }
+        }
+    }
+}
+
+async fn take_turn<S: Shell>(shell: &mut S, turn: &mut Turn<S>, clock: Clock) {
+    let mut steps = VecDeque::from(std::mem::take(&mut turn.added));
+    while let Some(step) = steps.pop_front() {
+        match step {
+            Step::Input(input) => shell.translate(input, turn).await,
+            Step::Event(event) => {
+                turn.machine.handle(event, clock.now());
+                while let Some(effect) = turn.machine.poll_effect() {
+                    shell.carry_out(effect, turn).await;
+                }
+                debug_assert_eq!(turn.machine.check(), Ok(()), "a machine's invariant is broken");
+            }
+        }
+        for step in turn.added.drain(..).rev() {
+            steps.push_front(step);
+        }
+    }
+    shell.publish(&turn.machine);
+}
+
+/// Callers that wait for a machine's answer, by the number under which the machine knows their request.
+pub struct Waiting<T> {
+    next: u64,
+    callers: BTreeMap<u64, oneshot::Sender<T>>,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { next: 0, callers: BTreeMap::new() }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Enters a caller: its number.
+    pub fn add(&mut self, caller: oneshot::Sender<T>) -> u64 {
+        self.next += 1;
+        self.callers.insert(self.next, caller);
+        self.next
+    }
+
+    /// Answers a caller, once.
+    pub fn answer(&mut self, number: u64, answer: T) {
+        if let Some(caller) = self.callers.remove(&number) {
+            // It may have given up.
+            let _ = caller.send(answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use idunno_core::invariant::InvariantViolation;
+    use idunno_core::time::Instant;
+
+    use super::*;
+
+    /// Asks for each number's effect as often as its last digit says, and is due `due_in` after its last event.
+    #[derive(Default)]
+    struct Echo {
+        effects: VecDeque<u32>,
+        due_in: Option<Duration>,
+        due_at: Option<Instant>,
+        is_broken: bool,
+    }
+
+    impl Machine for Echo {
+        type Event = u32;
+        type Effect = u32;
+
+        fn handle(&mut self, event: u32, now: Instant) {
+            self.effects.extend(std::iter::repeat_n(event, event as usize % 10));
+            self.due_at = self.due_in.map(|due_in| now + due_in);
+            self.is_broken = event == 60;
+        }
+
+        fn next_deadline(&self) -> Option<Instant> {
+            self.due_at
+        }
+
+        fn poll_effect(&mut self) -> Option<u32> {
+            self.effects.pop_front()
+        }
+
+        fn check(&self) -> Result<(), InvariantViolation> {
+            InvariantViolation::unless(!self.is_broken, || String::from("broken on purpose"))
+        }
+    }
+
+    /// Writes down what it is asked for. An input is the numbers of its events; 12 is answered by an event 21.
+    struct Recorder {
+        seen: mpsc::Sender<String>,
+        gate: mpsc::Receiver<Option<Vec<u32>>>,
+    }
+
+    impl Recorder {
+        fn note(&self, line: String) {
+            self.seen.try_send(line).unwrap();
+        }
+    }
+
+    impl Shell for Recorder {
+        type Machine = Echo;
+        type Input = Vec<u32>;
+
+        fn begin(&mut self, turn: &mut Turn<Self>) {
+            turn.event(1);
+        }
+
+        async fn next_input(&mut self) -> Option<Vec<u32>> {
+            self.gate.recv().await.flatten()
+        }
+
+        fn on_deadline(&mut self, turn: &mut Turn<Self>) {
+            self.note(String::from("due"));
+            turn.event(0);
+        }
+
+        async fn translate(&mut self, input: Vec<u32>, turn: &mut Turn<Self>) {
+            self.note(format!("input {input:?}"));
+            if input == [99] {
+                pending::<()>().await;
+            }
+            for event in input {
+                if event == 5 { turn.input(vec![11]) } else { turn.event(event) }
+            }
+        }
+
+        async fn carry_out(&mut self, effect: u32, turn: &mut Turn<Self>) {
+            self.note(format!("effect {effect}"));
+            if effect == 12 {
+                turn.event(21);
+            }
+        }
+
+        fn publish(&mut self, _machine: &Echo) {
+            self.note(String::from("published"));
+        }
+    }
+
+    struct Bench {
+        inputs: mpsc::Sender<Vec<u32>>,
+        source: mpsc::Sender<Option<Vec<u32>>>,
+        seen: mpsc::Receiver<String>,
+        monitor: TaskMonitor,
+        stop: CancellationToken,
+    }
+
+    impl Bench {
+        async fn next(&mut self, lines: usize) -> Vec<String> {
+            let mut next = Vec::new();
+            for _ in 0..lines {
+                let line = tokio::time::timeout(Duration::from_secs(5), self.seen.recv()).await;
+                next.push(line.unwrap().unwrap());
+            }
+            next
+        }
+    }
+
+    fn start(due_in: Option<Duration>) -> Bench {
+        let (monitor, stop) = (TaskMonitor::default(), CancellationToken::new());
+        let (inputs, queued) = mpsc::channel(1);
+        let ((source, gate), (note, seen)) = (mpsc::channel(1), mpsc::channel(64));
+        let driver = Driver {
+            machine: Echo { due_in, ..Echo::default() },
+            shell: Recorder { seen: note, gate },
+            clock: Clock::start(),
+            inputs: queued,
+        };
+        driver.spawn("the echo", &monitor, &stop);
+        Bench { inputs, source, seen, monitor, stop }
+    }
+
+    #[tokio::test]
+    async fn effects_are_carried_out_in_order_and_what_they_add_comes_next() {
+        let mut bench = start(None);
+        assert_eq!(bench.next(2).await, ["effect 1", "published"]);
+        bench.inputs.send(vec![12, 5, 1]).await.unwrap();
+        let lines = bench.next(8).await;
+        // Both effects of 12 come before the two events 21 that they add, and these before the input that followed 12.
+        let wanted = ["input [12, 5, 1]", "effect 12", "effect 12", "effect 21", "effect 21", "input [11]"];
+        assert_eq!(lines[..6], wanted);
+        assert_eq!(lines[6..], ["effect 11", "effect 1"]);
+        assert_eq!(bench.next(1).await, ["published"], "once an input");
+    }
+
+    #[tokio::test]
+    async fn a_deadline_is_kept_and_moves_with_each_event() {
+        let mut bench = start(Some(Duration::from_millis(20)));
+        let began = std::time::Instant::now();
+        assert_eq!(bench.next(6).await, ["effect 1", "published", "due", "published", "due", "published"]);
+        assert!(began.elapsed() >= Duration::from_millis(40), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_task_stops_wherever_it_waits_and_that_is_no_fault() {
+        for busy in [false, true] {
+            let mut bench = start(None);
+            bench.next(2).await;
+            if busy {
+                bench.inputs.send(vec![99]).await.unwrap();
+                assert_eq!(bench.next(1).await, ["input [99]"]);
+            }
+            bench.stop.cancel();
+            assert_eq!(bench.seen.recv().await, None, "the shell is gone");
+            let fault = tokio::time::timeout(Duration::from_millis(20), bench.monitor.fault()).await;
+            assert!(fault.is_err(), "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_wait_while_the_queue_is_full() {
+        let mut bench = start(None);
+        bench.next(2).await;
+        bench.inputs.send(vec![99]).await.unwrap();
+        bench.next(1).await;
+        bench.inputs.try_send(vec![1]).unwrap();
+        assert!(bench.inputs.try_send(vec![2]).is_err(), "one waits, as many as the queue holds");
+    }
+
+    #[tokio::test]
+    async fn a_source_that_ends_and_a_broken_invariant_are_faults() {
+        let bench = start(None);
+        bench.inputs.send(vec![60]).await.unwrap();
+        assert_eq!(bench.monitor.fault().await, "the echo has ended early");
+        let mut bench = start(None);
+        bench.source.send(Some(vec![2])).await.unwrap();
+        assert_eq!(bench.next(6).await[2..], ["input [2]", "effect 2", "effect 2", "published"]);
+        bench.source.send(None).await.unwrap();
+        assert_eq!(bench.monitor.fault().await, "the echo has ended early");
+    }
+}
