@@ -118,7 +118,7 @@ def idunno_round(arguments, photos, folder):
         cluster.run("train-start", arguments.model, "--wait")
         await_loaded(cluster, arguments.model)
         job = cluster.run("add-job", arguments.model, "--batch-size", 32)["job"]
-        view = cluster.run("start-job", job, "--wait")[0]
+        view = cluster.run("start-job", job, "--wait")["items"][0]
         return view["submitted"] / view["running_s"]
     finally:
         cluster.down()
@@ -129,7 +129,7 @@ def bench_no_op(arguments, folder):
     cluster = LocalCluster(arguments.programs, arguments.python, folder / "no-op")
     try:
         cluster.up(4, model_servers=False, insecure=arguments.insecure)
-        members = [member["address"] for member in cluster.run("list_mem")["members"]]
+        members = [member["address"] for member in cluster.run("list_mem")["items"]]
         command = [Path(arguments.programs, "no-op"), "--scratch", folder, "--batches", arguments.batches, *members]
         command += [] if arguments.insecure else ["--secret", cluster.folder / "secret.pem"]
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)

@@ -16,7 +16,7 @@ pub fn begin(state: &mut State, title: String, verb: Box<Verb>, output: Output, 
 /// Shows text as a command's result.
 pub fn show_text(state: &mut State, title: String, text: &str, now_ms: u64) {
     let id = remember(state, title, false, Output::Table, now_ms);
-    finished(state, id, Ok(Answer::new(serde_json::Value::Null, text)), now_ms);
+    finished(state, id, Ok(Answer::text(text)), now_ms);
 }
 
 fn remember(state: &mut State, title: String, changes: bool, output: Output, now_ms: u64) -> u64 {

@@ -239,7 +239,7 @@ fn every_size_of_every_page_and_overlay_is_drawn_without_panic() {
     press(&mut pane, KeyCode::Char(':'));
     enter(&mut pane, "status");
     let mut result = pane.clone();
-    update(&mut result, Msg::Finished(1, Ok(Answer::new(true.into(), "a\nb\n".repeat(500)))), 3000);
+    update(&mut result, Msg::Finished(1, Ok(Answer::text("a\nb\n".repeat(500)))), 3000);
     press(&mut result, KeyCode::End);
     let mut waiting = State::new("x".into());
     let event = NetEvent::Waiting { wait_ms: 900, attempt: 3, reason: "nobody".into(), answered: false };
