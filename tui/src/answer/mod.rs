@@ -1,6 +1,6 @@
 //! What a command comes back with: an [`Answer`], the same facts as JSON and as text, or a [`Failure`] with its exit code.
 //!
-//! The types of the JSON are in [`jobs`], [`results`], [`files`], [`cluster`], [`local`] and [`program`].
+//! The types of the JSON are in [`jobs`], [`results`], [`files`], [`models`], [`cluster`], [`local`] and [`program`].
 
 pub mod cluster;
 pub mod document;
@@ -8,6 +8,7 @@ pub mod failure;
 pub mod files;
 pub mod jobs;
 pub mod local;
+pub mod models;
 pub mod program;
 pub mod results;
 pub mod schemas;

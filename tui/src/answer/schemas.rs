@@ -2,10 +2,7 @@
 
 use schemars::Schema;
 
-use super::cluster::{
-    Backup, ClusterStatus, Event, LogLine, MemberIdentity, MemberList, MembershipChange, Model,
-    StoppedTraining, TrainedModels,
-};
+use super::cluster::{Backup, ClusterStatus, Event, LogLine, MemberIdentity, MemberList, MembershipChange};
 use super::document::{Document, List, schema};
 use super::files::{
     DeletedFile, DownloadedDataset, DownloadedFile, FileList, FileVersions, UploadedDataset, UploadedFile,
@@ -15,6 +12,7 @@ use super::jobs::{
     SharingPolicy, StartedJob, StoppedJobs,
 };
 use super::local::{KilledMembers, LocalCluster, LocalProcess, StartedProcesses, StoppedCluster};
+use super::models::{Model, StoppedTraining, TrainedModels};
 use super::program::{
     ClusterSecret, CompletionScript, DryRun, Error, Info, IssuedIdentity, KeyBinding, ManualPages,
     SettingsFile,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::members;
 use super::wait::{Look, look, pause};
-use crate::answer::cluster::{Model, ModelAtMember, StoppedTraining, TrainedModels};
+use crate::answer::models::{Model, ModelAtMember, StoppedTraining, TrainedModels};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, text};
 use crate::session::Session;
