@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The figures that people compare by: sets everything up, then runs scripts/bench.py, or, with `ray` as the first word,
-# scripts/bench_ray.py. Flags are theirs: see --help. Paths among the flags are the caller's.
+# Measures IDunno: sets everything up, then runs scripts/bench.py or, with `ray` as the first argument,
+# scripts/bench_ray.py. The other arguments are theirs: see --help.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 program=bench.py

@@ -1,45 +1,42 @@
-"""How equal the rates of jobs of different cost are: of real models, and as a table while jobs and workers come and go.
+"""Measures how equal the rates of jobs of different cost are: with real models, and while jobs and workers come and go.
 
-The answers in the log are looked at every half second. The gap of a window is (max - min) / max of what the jobs had
-answered in it. Answers reach the log in segments a second apart, which alone makes one window of ten seconds differ by up
-to a tenth: so the mean of several windows counts.
+The answers in the log are counted every half second. The gap of a window is (max - min) / max of what the jobs answered
+in it. Answers reach the log in segments a second apart, which alone makes one window of ten seconds differ by up to a
+tenth; therefore the mean of several windows counts.
 """
 
 import json
-import subprocess
 import time
 
-from local_cluster import ROOT, Failed, LocalCluster, say
+from local_cluster import ROOT, Failed, LocalCluster, make_dataset, say
 
-# Two models of which the second's queries cost about three times the first's.
+# A query of the second model costs about three times as much as one of the first.
 REAL_MODELS = ("squeezenet1.1", "efficientnet-lite2")
 REAL_BATCH = 8
-# Enough for the cheaper one for as long as is measured, on a machine ten times as fast as a slow one.
+# Enough for the cheaper model during the whole measurement, on a machine ten times as fast as a slow one.
 REAL_QUERIES = 50_000
 SETTLING_S = 12
 MEASURED_S = 75
 PERIOD_S = 0.5
 
-# Members, and what a query of each job costs.
+# Members, and the cost of each job's queries in milliseconds.
 ROWS = ((4, (10, 30)), (4, (10, 30, 100)), (10, (10, 30)), (10, (10, 30, 100)))
 ROW_BATCH = 4
-# Enough for the cheapest job of the most members for as long as a row takes.
+# Enough for the cheapest job on the most members for as long as a row takes.
 ROW_QUERIES = 100_000
-# The gap is to be small from so long after an event on.
+# The gap must be small this long after an event.
 EVENT_SETTLING_S = 10
 WINDOW_S = 10
-# The windows after an event begin within so long.
+# The windows after an event begin within this time.
 WINDOWS_BEGIN_S = 5
 
 
-def bench_fairness(arguments, folder):
-    """The gaps of the rates of two jobs that cost 1:3, on three workers."""
-    photos = arguments.dir / f"photos-{arguments.images}"
-    command = [arguments.python, "-m", "idunno_model_server.make_dataset", "photos", photos, "--images", arguments.images]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    cluster = LocalCluster(arguments.programs, arguments.python, folder / "fairness")
+def bench_fairness(options, folder):
+    """The rate gaps of two jobs that cost 1:3, on three workers."""
+    photos = make_dataset(options.python, "photos", options.images, options.dir)
+    cluster = LocalCluster(options.programs, options.python, folder / "fairness")
     try:
-        cluster.up(3, threads=1, insecure=arguments.insecure)
+        cluster.up(3, threads=1, insecure=options.insecure)
         cluster.run("populate-test-data", photos)
         queries = folder / "photos.list"
         names = [f"test-data/{photo.name}\n" for photo in sorted(photos.glob("*.jpg"))]
@@ -57,19 +54,19 @@ def bench_fairness(arguments, folder):
     return gaps
 
 
-def bench_fairness_table(arguments, folder):
-    """For each row the mean gap over 10 s, from 10 s after each event on, and the one over a minute without any."""
-    return [fairness_row(arguments, folder, members, costs_ms) for members, costs_ms in ROWS]
+def bench_fairness_table(options, folder):
+    """For each row, the mean 10 s gap, starting 10 s after each event, and the gap over a minute without events."""
+    return [fairness_row(options, folder, members, costs_ms) for members, costs_ms in ROWS]
 
 
-def fairness_row(arguments, folder, members, costs_ms):
-    cluster = LocalCluster(arguments.programs, arguments.python, folder / f"fairness-{members}-{len(costs_ms)}")
+def fairness_row(options, folder, members, costs_ms):
+    cluster = LocalCluster(options.programs, options.python, folder / f"fairness-{members}-{len(costs_ms)}")
     cluster.models = ROOT / "scripts/models"
     queries = folder / "queries.jsonl"
     queries.write_text('{"input":"x"}\n' * ROW_QUERIES, encoding="utf-8")
     row = {"members": members, "costs_ms": list(costs_ms)}
     try:
-        cluster.up(members, threads=1, insecure=arguments.insecure)
+        cluster.up(members, threads=1, insecure=options.insecure)
         cluster.run("put", queries, "queries.jsonl")
         models = [f"cost-{cost_ms}" for cost_ms in costs_ms]
         jobs = add_jobs(cluster, models, "queries.jsonl", ROW_BATCH, workers=members)
@@ -97,7 +94,7 @@ def fairness_row(arguments, folder, members, costs_ms):
 
 
 def add_jobs(cluster, models, dataset, batch_size, workers):
-    """Jobs of models that every worker has loaded."""
+    """Adds jobs of models, once every worker has loaded them."""
     cluster.run("train-start", *models, "--wait")
     for model in models:
         await_loaded(cluster, model, workers)
@@ -106,37 +103,37 @@ def add_jobs(cluster, models, dataset, batch_size, workers):
 
 
 def await_loaded(cluster, model, workers=2):
-    """The bare processes' time leaves out loading, so the workers' does."""
+    """Waits until a model is loaded everywhere: times exclude loading, as those of the bare processes do."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         view = next(view for view in cluster.run("get-models")["items"] if view["model"] == model)
         if sum(member["state"] == "ready" for member in view["members"]) == workers:
             return
         time.sleep(0.1)
-    raise Failed(f"{model} was not loaded everywhere within 60 s")
+    raise Failed(f"{model} was not loaded on all members within 60 s")
 
 
 def answers(cluster, jobs, duration_s):
-    """What the jobs have answered, every half second: (time, answers of each)."""
+    """What the jobs have answered, sampled every half second: (time, answers of each job)."""
     started, samples = time.monotonic(), []
     while (now := time.monotonic()) < started + duration_s:
         views = cluster.jobs()
         over = [job for job in jobs if views[job]["state"] != "running"]
         if over:
-            raise Failed(f"{over[0]} was over after {now - started:.0f} s: it had too few queries")
+            raise Failed(f"{over[0]} ended after {now - started:.0f} s: it had too few queries")
         samples.append((now, [views[job]["done"] for job in jobs]))
         time.sleep(PERIOD_S)
     return samples
 
 
 def gap(before, after):
-    """How far the slowest job's rate is below the fastest one's, as a share of that, between two samples."""
+    """How far the slowest job's rate is below the fastest job's, as a share of the latter, between two samples."""
     rates = [later - earlier for later, earlier in zip(after[1], before[1], strict=True)]
     return (max(rates) - min(rates)) / max(rates)
 
 
 def mean_gap(samples, window_s):
-    """The mean of the gaps of all windows of that length."""
+    """The mean gap of all windows of this length."""
     gaps = []
     for before in samples:
         after = next((sample for sample in samples if sample[0] >= before[0] + window_s), None)

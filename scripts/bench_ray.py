@@ -1,16 +1,17 @@
-"""Ray Data beside IDunno: the same photos, the same model code, the same two cores, and then their heads are killed.
+"""Compares Ray Data with IDunno: the same photos, model code and two cores. Then the head of each is killed.
 
-Rates: two actors against two workers, batches of 32. Ray's time runs from the start of its first batch to the end of
-its last, so it pays neither for its start nor for writing its results; IDunno's from start-job to the last durable commit.
-Both, and the bare processes that they are compared with, run their models at the same niceness.
+Rates: two actors against two workers, with batches of 32. Ray's time runs from the start of its first batch to the end
+of its last one, so it includes neither its start nor writing its results; IDunno's runs from start-job to the last
+durable commit. Both, and the bare processes that they are compared with, run their models at the same niceness.
 
-What is left: once a third of the photos is answered, Ray's head process (its GCS) and IDunno's coordinating member are
-killed with SIGKILL, and nobody helps. A job counts as ended when its program says so; after --patience seconds it is
-given up. Rows are those that a reader finds afterwards, each photo once.
+After a kill: once a third of the photos is answered, Ray's head process (its GCS) and IDunno's coordinator are killed
+with SIGKILL, and nothing is restarted by hand. A job has ended when its program says so; after --patience seconds it
+counts as never ended. Rows are counted by reading the results afterwards, each photo once.
 
 Ray is installed into an environment of its own, .demo/ray-venv.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -21,28 +22,32 @@ import tempfile
 import time
 from pathlib import Path
 
+import arguments
 import bench
-from local_cluster import ROOT, Failed, LocalCluster, run_program, say
+from local_cluster import ROOT, Failed, LocalCluster, make_dataset, run_program, say
 
 VENV = ROOT / ".demo/ray-venv"
-# Two for the actors, one for the tasks that read: the cores are two all the same.
+# Two for the actors and one for the tasks that read. There are still only two cores.
 RAY_CPUS = 3
 KILL_AT = 1 / 3
 PERIOD_S = 0.1
 
 
 def parse_arguments():
-    parser = bench.new_parser("ray", __doc__)
-    parser.add_argument("--patience", type=int, default=120, metavar="S", help="seconds for a job after its kill (120)")
-    arguments = parser.parse_args()
-    if min(arguments.images, arguments.rounds, arguments.patience) < 1:
-        parser.error("--images, --rounds and --patience take 1 or more")
-    bench.check_model(parser, arguments)
-    return arguments
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh ray", description=__doc__.splitlines()[0])
+    arguments.add_benchmark(parser)
+    parser.add_argument(
+        "--patience",
+        type=arguments.at_least(1),
+        default=120,
+        metavar="S",
+        help="seconds to wait after the kill (120)",
+    )
+    return parser.parse_args()
 
 
 def install_ray():
-    """An environment with the model server's package, which has the model code, and Ray."""
+    """Makes an environment with Ray and the model server's package, which has the model code; returns its Python."""
     subprocess.run([ROOT / "scripts/setup_python.sh", VENV], check=True)
     python = VENV / "bin/python"
     has_ray = subprocess.run([python, "-c", "import ray.data"], check=False, capture_output=True).returncode == 0
@@ -55,10 +60,10 @@ def install_ray():
 class Ray:
     """Ray on this machine, with a driver that runs the job."""
 
-    def __init__(self, python, arguments, photos, folder):
-        self.python, self.arguments, self.photos = python, arguments, photos
+    def __init__(self, python, options, photos, folder):
+        self.python, self.options, self.photos = python, options, photos
         self.results = folder / "results"
-        # Its sockets lie there, and their paths must be short.
+        # It contains Ray's sockets, whose paths must be short.
         self.temp = Path(tempfile.mkdtemp(prefix="ray-"))
 
     def __enter__(self):
@@ -76,7 +81,7 @@ class Ray:
         shutil.rmtree(self.temp, ignore_errors=True)
 
     def pids(self, program=""):
-        """The processes that work in this Ray's folder."""
+        """The processes that were started with this Ray's directory."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
@@ -88,7 +93,7 @@ class Ray:
     def driver(self):
         """Starts the job."""
         address = (self.temp / "ray_current_cluster").read_text(encoding="utf-8").strip()
-        command = [self.python, ROOT / "scripts/ray_job.py", self.arguments.model, self.photos, self.results]
+        command = [self.python, ROOT / "scripts/ray_job.py", self.options.model, self.photos, self.results]
         environment = {**os.environ, "RAY_ADDRESS": address}
         return subprocess.Popen(
             list(map(str, command)),
@@ -111,36 +116,36 @@ class Ray:
 
 
 def lower():
-    """As the model servers do."""
+    """Lowers the priority as far as the model servers do."""
     os.nice(bench.MODEL_SERVER_NICE)
 
 
-def ray_round(python, arguments, photos, folder):
+def ray_round(python, options, photos, folder):
     """Queries per second of Ray Data."""
-    with Ray(python, arguments, photos, folder) as ray:
+    with Ray(python, options, photos, folder) as ray:
         driver = ray.driver()
         told, _ = driver.communicate(timeout=3600)
         if driver.returncode != 0:
             raise Failed(f"Ray's job ended with {driver.returncode}")
         seconds = json.loads(told.splitlines()[-1])["seconds"]
-        if ray.rows() != arguments.images:
-            raise Failed(f"Ray answered {ray.rows()} photos of {arguments.images}")
-        return arguments.images / seconds
+        if ray.rows() != options.images:
+            raise Failed(f"Ray answered {ray.rows()} photos of {options.images}")
+        return options.images / seconds
 
 
-def await_third(answered, arguments):
+def await_third(answered, options):
     deadline = time.monotonic() + 600
-    while answered() < arguments.images * KILL_AT:
+    while answered() < options.images * KILL_AT:
         if time.monotonic() > deadline:
             raise Failed("a third of the photos was not answered within 10 minutes")
         time.sleep(PERIOD_S)
 
 
-def ray_killed(python, arguments, photos, folder):
-    """What is left of Ray's job once its head process is killed."""
-    with Ray(python, arguments, photos, folder) as ray:
+def ray_killed(python, options, photos, folder):
+    """What remains of Ray's job after its head process is killed."""
+    with Ray(python, options, photos, folder) as ray:
         driver = ray.driver()
-        await_third(ray.answered, arguments)
+        await_third(ray.answered, options)
         heads = ray.pids("gcs_server")
         for pid in heads:
             os.kill(pid, signal.SIGKILL)
@@ -148,8 +153,8 @@ def ray_killed(python, arguments, photos, folder):
             raise Failed("Ray has no head process")
         killed = time.monotonic()
         try:
-            driver.communicate(timeout=arguments.patience)
-            ended = "well" if driver.returncode == 0 else f"with status {driver.returncode}"
+            driver.communicate(timeout=options.patience)
+            ended = "successfully" if driver.returncode == 0 else f"with status {driver.returncode}"
         except subprocess.TimeoutExpired:
             ended = "never"
             driver.kill()
@@ -158,54 +163,53 @@ def ray_killed(python, arguments, photos, folder):
         return {"job_ended": ended, "after_s": after_s, "answered": ray.answered(), "rows": ray.rows()}
 
 
-def idunno_killed(arguments, photos, folder):
-    """What is left of IDunno's job once its coordinator is killed."""
-    cluster = LocalCluster(arguments.programs, arguments.python, folder)
+def idunno_killed(options, photos, folder):
+    """What remains of IDunno's job after its coordinator is killed."""
+    cluster = LocalCluster(options.programs, options.python, folder)
     try:
         cluster.up(3, threads=1)
         cluster.run("populate-test-data", photos)
-        cluster.run("train-start", arguments.model, "--wait")
-        bench.await_loaded(cluster, arguments.model, workers=3)
-        job = cluster.run("add-job", arguments.model, "--batch-size", 32)["job"]
+        cluster.run("train-start", options.model, "--wait")
+        bench.await_loaded(cluster, options.model, workers=3)
+        job = cluster.run("add-job", options.model, "--batch-size", 32)["job"]
         cluster.run("start-job", job)
-        await_third(lambda: cluster.jobs()[job]["done"], arguments)
+        await_third(lambda: cluster.jobs()[job]["done"], options)
         cluster.run("local", "kill", "--coordinator")
         killed = time.monotonic()
         view = None
-        while view is None or (view["state"] != "done" and time.monotonic() < killed + arguments.patience):
+        while view is None or (view["state"] != "done" and time.monotonic() < killed + options.patience):
             time.sleep(PERIOD_S)
             view = cluster.jobs()[job]
         after_s = round(time.monotonic() - killed, 1)
         results = folder / "results.jsonl"
         cluster.run("get-job-results", job, results)
-        with open(results, encoding="utf-8") as lines:
+        with results.open(encoding="utf-8") as lines:
             rows = len({json.loads(line)["query"] for line in lines})
-        ended = "well" if view["state"] == "done" else "never"
+        ended = "successfully" if view["state"] == "done" else "never"
         return {"job_ended": ended, "after_s": after_s, "answered": view["done"], "rows": rows}
     finally:
         cluster.down()
 
 
 def main():
-    arguments = parse_arguments()
+    options = parse_arguments()
     python = install_ray()
-    arguments.dir.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.dir))
-    photos = arguments.dir / f"photos-{arguments.images}"
-    bench.python(arguments, "idunno_model_server.make_dataset", "photos", photos, "--images", arguments.images)
+    options.dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=options.dir))
+    photos = make_dataset(options.python, "photos", options.images, options.dir)
     best = {"bare": 0.0, "ray": 0.0, "idunno": 0.0}
     try:
-        for number in range(arguments.rounds):
+        for number in range(options.rounds):
             rates = {
-                "bare": bench.bare_round(arguments, photos),
-                "ray": ray_round(python, arguments, photos, folder / f"ray-{number}"),
-                "idunno": bench.idunno_round(arguments, photos, folder / f"cluster-{number}"),
+                "bare": bench.bare_round(options, photos),
+                "ray": ray_round(python, options, photos, folder / f"ray-{number}"),
+                "idunno": bench.idunno_round(options, photos, folder / f"cluster-{number}"),
             }
             say(f"rates, round {number + 1}: " + ", ".join(f"{name} {qps:.1f} q/s" for name, qps in rates.items()))
             best = {name: max(qps, rates[name]) for name, qps in best.items()}
-        ray_left = ray_killed(python, arguments, photos, folder / "ray-killed")
+        ray_left = ray_killed(python, options, photos, folder / "ray-killed")
         say(f"Ray's head killed: {json.dumps(ray_left)}")
-        idunno_left = idunno_killed(arguments, photos, folder / "cluster-killed")
+        idunno_left = idunno_killed(options, photos, folder / "cluster-killed")
         say(f"IDunno's coordinator killed: {json.dumps(idunno_left)}")
     finally:
         if bench.clusters_end(folder):
@@ -220,8 +224,8 @@ def main():
         }
     }
     print(json.dumps(report, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Chaos: a cluster of real daemons is broken for --minutes M as --seed S decides, and judged. The last line is
-# "chaos: seed S, N faults, M operations, 0 violations"; the exit code is 0 only then. More flags: --help.
-# IDUNNO_PROGRAMS=DIR takes the programs from there and builds nothing.
+# Breaks a cluster of real daemons for --minutes M as --seed S decides, and judges what its clients saw. The last line is
+# "chaos: seed S, N faults, M operations, 0 violations", and only then is the exit code 0. See --help for more flags.
+# IDUNNO_PROGRAMS=DIR uses the programs in DIR and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ -z "${IDUNNO_TEST_PYTHON:-}" ]]; then

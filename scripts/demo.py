@@ -1,20 +1,17 @@
-"""The main job: a local cluster answers labelled photos with several models while members are killed.
+"""Runs the main job: a local cluster answers labelled photos with several models while members are killed.
 
-Ends with exit code 0 only if every photo of every job was submitted and has exactly one row among those committed,
-done + dead = submitted, and the members that were to be killed were, the coordinator among them, and results came
-again after that.
+The exit code is 0 only if every photo of every job was submitted and has exactly one committed row, done + dead =
+submitted, the members were killed as asked, with the coordinator among them, and results arrived after the kill.
 """
 
 import argparse
 import csv
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-from idunno_model_server.models import registry
-from local_cluster import ROOT, CommandFailed, Failed, LocalCluster, read_rows, run_program, say
+import arguments
+from local_cluster import CommandFailed, Failed, LocalCluster, make_dataset, read_rows, run_program, say
 
 POLL_S = 0.1
 JOBS_DEADLINE_S = 600
@@ -24,68 +21,45 @@ VOTERS_MAX = 7
 
 def parse_arguments(words=None):
     parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__)
-    parser.add_argument("--members", type=int, default=7, metavar="N", help="members of the cluster (7)")
-    parser.add_argument("--images", type=int, default=1000, metavar="N", help="photos in the data set (1000)")
+    positive = arguments.at_least(1)
+    parser.add_argument("--members", type=positive, default=7, metavar="N", help="members of the cluster (7)")
+    parser.add_argument("--images", type=positive, default=1000, metavar="N", help="photos in the dataset (1000)")
     parser.add_argument(
         "--models",
+        type=arguments.models,
         default="squeezenet1.1,efficientnet-lite0",
         metavar="A,B",
-        help="a job for each of these models (squeezenet1.1,efficientnet-lite0)",
+        help="one job for each of these models (squeezenet1.1,efficientnet-lite0)",
     )
     parser.add_argument(
         "--kill",
         type=int,
         metavar="K",
-        help="members to kill at a third of the work (3, in a small cluster as many as leave a majority)",
+        help="members to kill at a third of the work (3, or as many as leave a majority of a small cluster)",
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="queries a batch (32)")
-    parser.add_argument("--keep", action="store_true", help="leave the cluster up")
-    parser.add_argument("--verify", action="store_true", help="compare the labels with onnxruntime called directly")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--dir", type=Path, default=ROOT / ".demo", help="where everything goes (.demo)")
-    parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help=argparse.SUPPRESS)
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
-    arguments = parser.parse_args(words)
-    arguments.dir = arguments.dir.absolute()
-    arguments.models = list(dict.fromkeys(filter(None, arguments.models.split(","))))
-    if reason := objection(arguments):
-        parser.error(reason)
-    return arguments
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="queries per batch (32)")
+    parser.add_argument("--keep", action="store_true", help="leave the cluster running")
+    parser.add_argument("--verify", action="store_true", help="compare the labels with those of onnxruntime alone")
+    arguments.add_common(parser, ".demo")
+    options = parser.parse_args(words)
+    options.dir = options.dir.absolute()
+    # More deaths at once could leave no majority of the voters, and then the jobs would stop.
+    most = (min(options.members, VOTERS_MAX) - 1) // 2
+    if options.kill is None:
+        options.kill = min(KILL_DEFAULT, most)
+    if not 0 <= options.kill <= most:
+        why = f"with {options.members} members more could leave no majority, and the jobs would never end"
+        parser.error(f"--kill takes 0 to {most}: {why}")
+    return options
 
 
-def objection(arguments):
-    """What is wrong with the arguments, if anything is."""
-    if arguments.images < 1 or arguments.members < 1 or arguments.batch_size < 1:
-        return "--images, --members and --batch-size take 1 or more"
-    unknown = [model for model in arguments.models if model not in registry()]
-    if unknown or not arguments.models:
-        return f"--models: there is no '{', '.join(unknown)}': there are {', '.join(registry())}"
-    # More deaths at once could leave no majority of the voters, and then nothing goes on.
-    most = (min(arguments.members, VOTERS_MAX) - 1) // 2
-    if arguments.kill is None:
-        arguments.kill = min(KILL_DEFAULT, most)
-    if not 0 <= arguments.kill <= most:
-        voters = f"with {arguments.members} members more could leave no majority, and the jobs would wait for ever"
-        return f"--kill takes 0 to {most}: {voters}"
-    if arguments.json and not arguments.json.absolute().parent.is_dir():
-        return f"--json: there is no folder {arguments.json.absolute().parent}"
-    return None
-
-
-def make_photos(arguments):
-    """The data set: made once for each size."""
-    folder = arguments.dir / f"photos-{arguments.images}"
-    run_module(arguments, "idunno_model_server.make_dataset", "photos", folder, "--images", arguments.images)
-    return folder
-
-
-def run_module(arguments, *words):
-    command = [arguments.python, "-m", *words]
+def run_module(options, *words):
+    command = [options.python, "-m", *words]
     subprocess.run(list(map(str, command)), check=True, stderr=subprocess.PIPE, text=True)
 
 
 def start_jobs(cluster, models, batch_size):
-    """Adds and starts a job a model; the model by job."""
+    """Adds and starts one job per model; returns the model of each job."""
     jobs = {}
     for model in models:
         job = cluster.run("add-job", model, "--batch-size", batch_size)["job"]
@@ -95,7 +69,7 @@ def start_jobs(cluster, models, batch_size):
 
 
 class Watch:
-    """Follows the jobs to their end, and kills members on the way."""
+    """Follows the jobs to their end, and kills members at a third of the work."""
 
     def __init__(self, cluster, jobs, kill):
         self.cluster, self.jobs, self.kill = cluster, jobs, kill
@@ -105,7 +79,7 @@ class Watch:
         self._shown = -1
 
     def follow(self):
-        """The jobs' last figures. After a kill they are those of a coordinator that lives."""
+        """Waits until the jobs are done; returns their figures, after a kill from the new coordinator."""
         deadline = time.monotonic() + JOBS_DEADLINE_S
         while time.monotonic() < deadline:
             try:
@@ -118,12 +92,12 @@ class Watch:
             if self._is_over(views):
                 return views
             time.sleep(POLL_S)
-        raise Failed(f"the jobs were not done after {JOBS_DEADLINE_S} s")
+        raise Failed(f"the jobs did not finish within {JOBS_DEADLINE_S} s")
 
     def _is_over(self, views):
         for view in views:
             if view["state"] in ("paused", "stopped"):
-                raise Failed(f"{view['job']} is {view['state']}: {view['reason'] or 'nobody says why'}")
+                raise Failed(f"{view['job']} is {view['state']}: {view['reason'] or 'no reason given'}")
         done, total = sum(view["done"] + view["dead_letters"] for view in views), sum(view["submitted"] for view in views)
         self._note_failover(done, total)
         self._show(views, done, total)
@@ -141,7 +115,7 @@ class Watch:
             say(f"a new coordinator answers after {after_s:.2f} s")
         if done > self._done_at_answer or done == total:
             self.failover_s = after_s
-            say(f"results flow again after {after_s:.2f} s")
+            say(f"results arrive again after {after_s:.2f} s")
 
     def _show(self, views, done, total):
         if done * 10 // total != self._shown:
@@ -150,14 +124,14 @@ class Watch:
             say(f"{done} of {total} queries: {rates}")
 
     def _kill_members(self):
-        say(f"killing {self.kill} members with SIGKILL in the same moment, the coordinator among them")
+        say(f"killing {self.kill} members with SIGKILL at the same moment, the coordinator among them")
         others = ["--random", self.kill - 1] if self.kill > 1 else []
         self.killed = self.cluster.run("local", "kill", "--coordinator", *others)["killed"]
         self._killed_at = time.monotonic()
         say(f"killed {', '.join(process['name'] for process in self.killed)}")
 
     def wrong(self):
-        """What was to happen to the cluster, and did not."""
+        """What should have happened to the cluster, and did not."""
         wrong = []
         if len(self.killed) != self.kill:
             wrong.append(f"{len(self.killed)} members were killed, not {self.kill}")
@@ -168,26 +142,26 @@ class Watch:
         return wrong
 
 
-def check_job(cluster, arguments, job, view, photos):
-    """Fetches a job's results and holds them against what was asked; the row of the report, and what is wrong.
+def check_job(cluster, options, job, view, photos):
+    """Fetches a job's results and compares them with what was submitted; returns the report's row, and what is wrong.
 
-    Repeated rows are counted in the rows as they were committed: `get-job-results` itself, which writes the file that
-    stays, refuses results that have any.
+    Repeated rows are counted in the rows as they were committed (--raw), because `get-job-results` without it, which
+    writes the file that is kept, refuses results with repeated rows.
     """
-    results_file = arguments.dir / f"results-{view['model']}.jsonl"
+    results_file = options.dir / f"results-{view['model']}.jsonl"
     raw_file = results_file.with_suffix(".raw.jsonl")
     cluster.run("get-job-results", job, raw_file, "--raw")
     labels, queries, errors = read_rows(raw_file)
     raw_file.unlink()
-    wrong = wrong_rows(job, view, arguments.images, queries, errors)
+    wrong = wrong_rows(job, view, options.images, queries, errors)
     try:
         cluster.run("get-job-results", job, results_file)
         if read_rows(results_file) != (labels, queries, errors):
-            wrong.append(f"{job}: the results are not the rows that were committed")
+            wrong.append(f"{job}: the results differ from the committed rows")
     except CommandFailed as failure:
         wrong.append(str(failure))
-    if arguments.verify:
-        wrong += compare_directly(arguments, job, view["model"], labels, photos)
+    if options.verify:
+        wrong += compare_with_reference(options, job, view["model"], labels, photos)
     row = {
         "job": job,
         "model": view["model"],
@@ -221,73 +195,73 @@ def wrong_rows(job, view, images, queries, errors):
 
 
 def accuracy(labels, photos):
-    """The share of the labelled files whose first label is right, from the rows themselves."""
-    with open(photos / "labels.csv", encoding="utf-8") as table:
+    """The share of labelled files whose first label is right, counted from the rows."""
+    with (photos / "labels.csv").open(encoding="utf-8") as table:
         truth = {row["file"]: int(row["label"]) for row in csv.DictReader(table)}
     right = sum(labels.get(name) == label for name, label in truth.items())
     return round(right / len(truth), 4) if truth else None
 
 
-def compare_directly(arguments, job, model, labels, photos):
-    """Row by row: the cluster's labels against onnxruntime's, called on the same files without the cluster."""
-    out = arguments.dir / f"direct-{model}.jsonl"
-    run_module(arguments, "idunno_model_server.reference_labels", model, photos, out)
-    with open(out, encoding="utf-8") as rows:
+def compare_with_reference(options, job, model, labels, photos):
+    """Compares each row's label with the one of onnxruntime, called on the same files without the cluster."""
+    out = options.dir / f"reference-{model}.jsonl"
+    run_module(options, "idunno_model_server.reference_labels", model, photos, out)
+    with out.open(encoding="utf-8") as rows:
         direct = {row["file"]: row["index"] for row in map(json.loads, rows)}
     differing = [name for name in direct.keys() | labels.keys() if direct.get(name) != labels.get(name)]
-    say(f"{job}: {len(direct) - len(differing)} of {len(direct)} labels equal those of onnxruntime called directly")
+    say(f"{job}: {len(direct) - len(differing)} of {len(direct)} labels equal those of onnxruntime alone")
     return [f"{job}: {len(differing)} labels differ from onnxruntime's, {differing[:3]} first"] if differing else []
 
 
 def print_table(rows):
     columns = ["job", "model", "submitted", "done", "dead", "duplicates", "accuracy_top1", "rate_qps", "seconds"]
     lines = [columns] + [[str(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     print()
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print()
 
 
-def run_jobs(cluster, arguments, photos):
-    """Starts the cluster and has it do everything; the watch, and of each job its row and what is wrong."""
-    say(f"starting {arguments.members} members")
-    say(f"the cluster was ready after {cluster.up(arguments.members):.1f} s")
+def run_jobs(cluster, options, photos):
+    """Starts the cluster and runs all jobs; returns the watch, and each job's row with what is wrong."""
+    say(f"starting {options.members} members")
+    say(f"the cluster was ready after {cluster.up(options.members):.1f} s")
     stored = cluster.run("populate-test-data", photos)
     say(f"stored {stored['files']} files, {stored['size_bytes'] / 1e6:.1f} MB")
-    cluster.run("train-start", *arguments.models, "--wait")
-    say(f"trained {', '.join(arguments.models)}")
-    jobs = start_jobs(cluster, arguments.models, arguments.batch_size)
+    cluster.run("train-start", *options.models, "--wait")
+    say(f"trained {', '.join(options.models)}")
+    jobs = start_jobs(cluster, options.models, options.batch_size)
     say(f"started {', '.join(f'{job} ({model})' for job, model in jobs.items())}")
-    watch = Watch(cluster, jobs, arguments.kill)
+    watch = Watch(cluster, jobs, options.kill)
     views = watch.follow()
-    return watch, [check_job(cluster, arguments, job, view, photos) for job, view in zip(jobs, views, strict=True)]
+    return watch, [check_job(cluster, options, job, view, photos) for job, view in zip(jobs, views, strict=True)]
 
 
 def main():
-    arguments = parse_arguments()
-    arguments.dir.mkdir(parents=True, exist_ok=True)
+    options = parse_arguments()
+    options.dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    cluster = LocalCluster(arguments.programs, arguments.python, arguments.dir / "cluster")
+    cluster = LocalCluster(options.programs, options.python, options.dir / "cluster")
     cluster.clear()
-    photos = make_photos(arguments)
+    photos = make_dataset(options.python, "photos", options.images, options.dir)
     try:
-        watch, checked = run_jobs(cluster, arguments, photos)
+        watch, checked = run_jobs(cluster, options, photos)
     finally:
-        if arguments.keep:
-            say(f"the cluster stays up: idunno --dir {cluster.folder} shows it, 'local down' stops it")
+        if options.keep:
+            say(f"the cluster is still running: 'idunno --dir {cluster.folder}' is its console, 'local down' stops it")
         else:
             cluster.down()
     rows = [row for row, _ in checked]
     print_table(rows)
     report = {
-        "members": arguments.members,
+        "members": options.members,
         "killed": len(watch.killed),
         "failover_s": watch.failover_s and round(watch.failover_s, 3),
         "jobs": rows,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     wrong = watch.wrong() + [reason for _, reasons in checked for reason in reasons]
     if wrong:
         raise Failed("; ".join(wrong))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a local cluster: sets everything up, then runs scripts/demo.py. Flags are demo.py's: see --help.
-# Paths among the flags are the caller's. IDUNNO_PROGRAMS=DIR takes the programs from there and builds nothing.
+# Runs the main job on a local cluster: sets everything up, then runs scripts/demo.py with the same arguments: see --help.
+# IDUNNO_PROGRAMS=DIR uses the programs in DIR and builds nothing.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 "$root/scripts/setup_python.sh"

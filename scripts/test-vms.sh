@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Boots six machines with systemd-nspawn from a debootstrap'ed Debian, installs the Debian package on them, and breaks
-# them while jobs run: see tests/vms/README.md. Programs must be built (cargo build --release).
+# Boots six machines with systemd-nspawn from a Debian made by debootstrap, installs the Debian package on them, and breaks
+# them while jobs run: see tests/vms/README.md. Build the programs first (cargo build --release).
 #
 #   scripts/test-vms.sh [--help] [--programs DIR] [--members N] [--keep] ...
 #
-# Needs root. What it makes is a mount, network and process namespace of its own, a cgroup, and files in target/vms
-# (2 GB); the machine's own network and services are not touched. The first run fetches Debian and Python packages.
+# Needs root. Everything happens in a mount, network and process namespace of its own, in a cgroup, and in target/vms
+# (2 GB); the machine's network and services are not touched. The first run downloads Debian and Python packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ done
 grep -qw cgroup2 /proc/filesystems || fail "needs a kernel with cgroup v2"
 grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || fail "needs a kernel with overlayfs"
 unshare --mount --net --pid --fork true 2>/dev/null ||
-    fail "may not make namespaces here (a container without the rights?)"
+    fail "cannot make namespaces (a container without privileges?)"
 
 export PYTHON="${PYTHON:-python3}"
 exec "$PYTHON" tests/vms/run.py "$@"

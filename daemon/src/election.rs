@@ -132,7 +132,7 @@ impl Driver {
         if (self.led.0, self.led.1) != (leadership.leader, leadership.term) {
             self.led = (leadership.leader, leadership.term, now);
         }
-        let heard = self.consensus.leader_heard().max(self.led.2);
+        let heard = self.consensus.last_leader_contact().max(self.led.2);
         let missed_at = heard + self.lease * SILENCE_LEASES;
         let seen = leadership.leader.filter(live);
         let coordinator = seen.filter(|_| now < missed_at);

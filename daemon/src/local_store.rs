@@ -1,7 +1,7 @@
-//! The store as a member's own worker has it: what is on the member's disk is read there, without a connection.
+//! The file store as seen by the member's own worker: blobs on the member's disk are read directly, without a connection.
 //!
-//! A blob that the disk does not give, whatever the reason, is fetched from its other holders; one that is damaged has
-//! been moved aside by then.
+//! A blob that the disk cannot return, for whatever reason, is fetched from its other holders; a damaged one has been
+//! quarantined by then.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use tokio::task::spawn_blocking;
 
 use idunno_store::blobs::BlobStore;
 use idunno_worker::training_data;
-use idunno_worker::traits::{Fetched, FileStore, StoreError};
+use idunno_worker::traits::{DurableUpload, FetchedBytes, FileStore, FileStoreError};
 
-/// The files of the cluster, beside one of its disks.
+/// The cluster's files, with a shortcut to one of its disks.
 pub struct LocalStore {
     disk: BlobStore,
     files: Files,
@@ -30,7 +30,7 @@ impl LocalStore {
         Self { disk, files }
     }
 
-    /// Those of the blobs that the disk gives.
+    /// Reads the blobs that the disk holds.
     async fn read(&self, blobs: &[PlacedBlob]) -> BTreeMap<Digest, Bytes> {
         let digests = blobs.iter().map(|placed| placed.blob.digest);
         let held: Vec<Digest> = digests.filter(|digest| self.disk.contains(*digest)).collect();
@@ -45,21 +45,24 @@ impl LocalStore {
 }
 
 impl FileStore for LocalStore {
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>> {
+    fn fetch<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+    ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>> {
         Box::pin(async move {
-            let near = self.read(blobs).await;
-            let far: Vec<PlacedBlob> =
-                blobs.iter().filter(|placed| !near.contains_key(&placed.blob.digest)).cloned().collect();
-            let mut far = FileStore::fetch(&self.files, &far).await.into_iter();
-            let one = |placed: &PlacedBlob| match near.get(&placed.blob.digest) {
-                Some(bytes) => Ok(Fetched { bytes: bytes.clone(), is_local: true }),
-                None => far.next().unwrap_or_else(|| Err(StoreError("the store gave no blob".to_owned()))),
+            let local = self.read(blobs).await;
+            let missing: Vec<PlacedBlob> =
+                blobs.iter().filter(|placed| !local.contains_key(&placed.blob.digest)).cloned().collect();
+            let mut fetched = FileStore::fetch(&self.files, &missing).await.into_iter();
+            let one = |placed: &PlacedBlob| match local.get(&placed.blob.digest) {
+                Some(bytes) => Ok(FetchedBytes { bytes: bytes.clone(), is_local: true }),
+                None => fetched.next().unwrap_or(Err(FileStoreError::NoBlob)),
             };
             blobs.iter().map(one).collect()
         })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         FileStore::store(&self.files, blobs)
     }
 
@@ -67,12 +70,12 @@ impl FileStore for LocalStore {
         &'a self,
         dataset: &'a DatasetName,
         folder: &'a Path,
-    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+    ) -> BoxFuture<'a, Result<PathBuf, FileStoreError>> {
         Box::pin(async move {
             let disk = self.disk.clone();
-            let room_bytes = spawn_blocking(move || disk.usable_bytes()).await.unwrap_or_default();
-            let fetched = training_data::fetch(&self.files, dataset, folder, room_bytes).await;
-            fetched.map_err(|error| StoreError(error.to_string()))
+            let free_bytes = spawn_blocking(move || disk.usable_bytes()).await.unwrap_or_default();
+            let fetched = training_data::fetch(&self.files, dataset, folder, free_bytes).await;
+            fetched.map_err(FileStoreError::failed)
         })
     }
 

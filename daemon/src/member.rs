@@ -32,7 +32,7 @@ use crate::recovery::check_finished;
 use crate::runtime::clock::Clock;
 use crate::runtime::process::{self, StopSignals};
 use crate::runtime::task_monitor::{self, TaskMonitor};
-use idunno_consensus::{Consensus, Settings, Transport, TransportError};
+use idunno_consensus::{Consensus, ConsensusConfig, Transport, TransportError};
 use idunno_store::blobs::BlobStore;
 use idunno_store::replica_commands::ReplicaCommands;
 use idunno_store::scrub::Scrub;
@@ -155,7 +155,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         let (membership, consensus, stop) = &watched;
         let turn = || async move {
             membership.turn().await;
-            consensus.turn().await;
+            consensus.check_responsive().await;
         };
         tokio::select! {
             () = task_monitor::feed_while_progressing(process::watchdog_limit(), turn, process::feed_watchdog) => {}
@@ -237,13 +237,13 @@ async fn guide(cluster: Cluster, membership: Membership, consensus: Consensus, n
 }
 
 /// Election time-outs grow with the heartbeat.
-fn log_settings(heartbeat: Duration) -> Settings {
+fn log_settings(heartbeat: Duration) -> ConsensusConfig {
     let heartbeat_ms = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
-    Settings {
+    ConsensusConfig {
         heartbeat_ms,
         election_min_ms: heartbeat_ms.saturating_mul(5) / 2,
         election_max_ms: heartbeat_ms.saturating_mul(4),
-        ..Settings::default()
+        ..ConsensusConfig::default()
     }
 }
 
@@ -332,7 +332,7 @@ impl Service for Member {
                 Err(refusal) => Reply::Refused(refusal),
             },
             (Request::Coordinates(said), Some(from)) => {
-                self.consensus.hear(from, said);
+                self.consensus.observe_coordinator(from, said);
                 Reply::Heard
             }
             (Request::Introduction(_), _) => unsupported("this is a member, not the introducer"),

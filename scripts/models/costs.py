@@ -1,4 +1,4 @@
-"""Models whose queries take a known time and no processor: so ten workers fit on two cores."""
+"""Models whose queries take a known time and no CPU, so that ten workers fit on two cores."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from idunno_model_server.api import Model, Runner
 
 
 class Cost(Model):
-    description = "sleeps for as long as its name says"
+    description = "sleeps for as many milliseconds as its name says"
     suffix = ".json"
     dataset = "none"
 

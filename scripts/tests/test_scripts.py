@@ -1,4 +1,4 @@
-"""The scripts against an `idunno` that says what a test has it say."""
+"""The scripts, with an `idunno` that answers as each test wants."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import bench  # noqa: E402
 import demo  # noqa: E402
 from local_cluster import CommandFailed, Failed, LocalCluster, run_program  # noqa: E402
 
-# Notes its arguments and settings; `local up` leaves a cluster behind and fails, `local down` ends it.
+# Records its arguments and settings; `local up` leaves a cluster behind and fails, `local down` ends it.
 FAKE = """#!/bin/sh
 echo "$@" >>"$0.calls"
 env | grep ^IDUNNO_ >>"$0.settings"
@@ -66,7 +66,7 @@ def test_a_cluster_that_runs_is_left_alone(programs, tmp_path):
     (cluster.folder / "cluster.json").write_text("{}")
     status = programs / "idunno.status"
     status.write_text('{"items": [{"name": "m1", "running": true}]}')
-    with pytest.raises(Failed, match="runs in .* already .m1.*local down"):
+    with pytest.raises(Failed, match=r"is already running in .*\(m1\).*local down"):
         cluster.clear()
     assert "local down" not in calls(programs)
     status.write_text('{"items": [{"name": "m1", "running": false}]}')
@@ -77,7 +77,7 @@ def test_a_cluster_that_runs_is_left_alone(programs, tmp_path):
 def run_demo(monkeypatch, programs, folder, *words):
     words = ["demo", "--programs", str(programs), "--dir", str(folder), "--images", "1", *words]
     monkeypatch.setattr(sys, "argv", words)
-    monkeypatch.setattr(demo, "make_photos", lambda arguments: arguments.dir)
+    monkeypatch.setattr(demo, "make_dataset", lambda _python, _kind, _count, folder: folder)
     demo.main()
 
 
@@ -114,10 +114,10 @@ def test_expected_failures_are_one_line_and_exit_code_1(capsys):
         (["--members", "3", "--kill", "2"], "--kill takes 0 to 1"),
         (["--members", "20", "--kill", "4"], "--kill takes 0 to 3"),
         (["--members", "1", "--kill", "1"], "--kill takes 0 to 0"),
-        (["--models", "squeezenet1.1,lenet"], "there is no 'lenet'"),
+        (["--models", "squeezenet1.1,lenet"], "unknown model 'lenet'"),
         (["--models", ","], "--models"),
-        (["--images", "0"], "take 1 or more"),
-        (["--json", "/no/such/folder/x.json"], "no folder /no/such/folder"),
+        (["--images", "0"], "--images: must be 1 or more"),
+        (["--json", "/no/such/folder/x.json"], "no directory /no/such/folder"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_starts(words, reason, capsys):
@@ -147,7 +147,7 @@ def view(done, state="running", reason=None):
 
 
 class Scripted:
-    """A cluster whose jobs are at what is said, one look after the other."""
+    """A cluster whose jobs have the given figures, one poll after the other."""
 
     def __init__(self, *views, coordinator=True):
         self.views, self.coordinator, self.kills = list(views), coordinator, 0
@@ -249,7 +249,7 @@ def test_an_environment_of_the_users_own_is_never_deleted(tmp_path):
     venv.mkdir()
     (venv / "pyvenv.cfg").write_text("home = /usr/bin\n")
     setup = [str(SCRIPTS / "setup_python.sh"), str(venv)]
-    # Whatever it would do next, it has no Python to do it with.
+    # It has no Python, so it cannot do anything else next.
     environment = {**os.environ, "PYTHON": "/bin/false"}
     done = subprocess.run(setup, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1 and "was not made by this script" in done.stderr

@@ -109,7 +109,7 @@ async fn a_change_is_told_once_by_who_decides_it_and_followed_by_its_id() {
     for index in 0..3 {
         let is_told = async || {
             let applied = grep(&cluster, index, &format!("{op}.*applied|applied.*{op}")).await.len();
-            let stored = grep(&cluster, index, &format!("a blob comes in.*{upload} ")).await.len();
+            let stored = grep(&cluster, index, &format!("receiving a blob.*{upload} ")).await.len();
             if (applied, stored) == (1, 1) { Ok(()) } else { Err(format!("{applied} and {stored}")) }
         };
         cluster.eventually("each member tells of the put, under its ids", SOON, is_told).await;

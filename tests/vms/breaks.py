@@ -8,12 +8,12 @@ from scenario import INTRODUCER, MEMBER
 
 FROZEN_S = 20
 OFF_S = 10
-# The unit's WatchdogSec, and what systemd takes to end it.
+# The unit's WatchdogSec, and the time that systemd takes to end the process.
 WATCHDOG_S = 150
 
 
 def power_off(scene):
-    """In good order: the member drains and leaves before its machine is off."""
+    """An orderly shutdown: the member drains and leaves before its machine is off."""
     machine = scene.other()
     say(f"{machine.name}: systemctl poweroff")
     since = time.monotonic()
@@ -26,11 +26,11 @@ def power_off(scene):
     scene.cluster.wait_state(machine, ["up"])
     said = machine.command("journalctl", "--no-pager", "-b", "-1", "-u", MEMBER, "-o", "cat")
     if "Stopped idunno-member" not in said or "timed out" in said:
-        raise Failed(f"{machine.name} did not stop in good order: {said[-600:]}")
+        raise Failed(f"{machine.name} did not shut down in order: {said[-600:]}")
 
 
 def cut_power(scene):
-    """Without any order, and it coordinates."""
+    """A power failure of the coordinator's machine."""
     machine = scene.cluster.coordinator()
     say(f"{machine.name}, the coordinator, loses its power")
     machine.cut_power()
@@ -45,13 +45,13 @@ def reboot(scene):
     say(f"{machine.name}: systemctl reboot")
     since, boot = time.monotonic(), machine.boot_id()
     machine.command("systemctl", "reboot", check=False)
-    wait_for(f"{machine.name} boots anew", lambda: machine.boot_id() != boot, 120)
+    wait_for(f"{machine.name} boots again", lambda: machine.boot_id() != boot, 120)
     scene.cluster.wait_state(machine, ["up"])
     scene.note("reboot_to_working_s", since)
 
 
 def freeze(scene):
-    """A paused VM: it is declared dead, another one coordinates, and when it goes on it must not decide."""
+    """A paused VM: it is declared dead, another member coordinates, and when it resumes it must not decide anything."""
     machine = scene.cluster.coordinator()
     say(f"{machine.name}, the coordinator, is frozen for {FROZEN_S} s")
     machine.freeze(True)
@@ -76,7 +76,7 @@ def kill_daemon(scene):
 
 
 def stick(scene):
-    """systemd's watchdog ends a daemon that stands still, and starts it anew."""
+    """systemd's watchdog kills a daemon that makes no progress, and restarts it."""
     machine = scene.other()
     before = int(machine.unit(MEMBER, "NRestarts"))
     machine.command("systemctl", "kill", "--kill-whom=main", "--signal=STOP", MEMBER)
@@ -85,12 +85,12 @@ def stick(scene):
     wait_for("it runs", lambda: machine.unit(MEMBER, "ActiveState") == "active", 30)
     scene.note("stuck_to_running_s", since)
     if "watchdog" not in machine.command("journalctl", "--unit", MEMBER, "--output", "cat").lower():
-        raise Failed(f"the journal of {machine.name} says nothing of the watchdog")
+        raise Failed(f"the journal of {machine.name} does not mention the watchdog")
     scene.cluster.wait_state(machine, ["up"])
 
 
 def lose_majority(scene):
-    """More machines lose their power than the log can lose: changes are refused, and then it goes on."""
+    """More machines than the log tolerates lose their power: changes are refused until they are back."""
     job = scene.begin_job()
     down = scene.members[: len(scene.members) // 2 + 1]
     say(f"{', '.join(machine.name for machine in down)} lose their power at once")
@@ -108,8 +108,8 @@ def lose_majority(scene):
 
 
 def recover(scene):
-    """A majority is gone for ever: survivors are recovered as docs/operations.md says, then a lost voter turns up."""
-    # Of five members any two have a copy of every file; of more they need not.
+    """A majority is permanently lost: survivors are recovered as docs/operations.md says; then a lost voter returns."""
+    # Of five members any two have a copy of every file; of more members not necessarily.
     for machine in scene.members[5:]:
         machine.command("systemctl", "disable", "--quiet", "--now", MEMBER)
         scene.cluster.wait_state(machine, ["left"], 15)
@@ -119,7 +119,7 @@ def recover(scene):
     scene.cluster.wait_copies()
     # The introducer may share the first one's machine.
     survivors, lost = scene.members[:2], scene.members[2:]
-    say(f"{', '.join(machine.name for machine in lost)} are gone for ever")
+    say(f"{', '.join(machine.name for machine in lost)} are permanently lost")
     for machine in lost:
         machine.cut_power()
     since = time.monotonic()
@@ -139,7 +139,7 @@ def recover(scene):
     late.power_on()
     late.wait_up()
     why = "grep -rhq 'idunnod recover --forget-log' /var/log/idunno"
-    wait_for("it says why it is refused", lambda: late.shell(why, check=False).returncode == 0, 30)
+    wait_for("the log says why it is refused", lambda: late.shell(why, check=False).returncode == 0, 30)
     late.command("systemctl", "disable", "--quiet", "--now", MEMBER)
     join_without_log(scene, late)
     for _ in gone:
@@ -162,7 +162,7 @@ def last_entry(machine):
     said = run_recovery(machine)
     found = re.search(r"last entry \(term, index\) = \((\d+), (\d+)\)", said)
     if not found:
-        raise Failed(f"`idunnod recover` on {machine.name} tells of no last entry: {said}")
+        raise Failed(f"`idunnod recover` on {machine.name} shows no last entry: {said}")
     return tuple(map(int, found.groups()))
 
 

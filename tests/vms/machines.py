@@ -18,25 +18,25 @@ BRIDGE = "br0"
 NETWORK = "10.77.0"
 CGROUPS = Path("/sys/fs/cgroup")
 IN_LAB = "IDUNNO_VMS_LAB"
-# In the machine's cgroup; systemd-nspawn ends with 133 when it is to be started again, for a reboot.
+# In the machine's cgroup. systemd-nspawn ends with 133 when the machine wants to reboot.
 SUPERVISE = 'echo 0 >"$0"; while "$@"; code=$?; [ "$code" = 133 ]; do :; done; exit "$code"'
 
 
 class Failed(Exception):
-    """What was to happen did not, and what was seen in its place."""
+    """Something did not happen; the message says what was seen instead."""
 
 
 class Hopeless(Failed):
-    """What must never happen did: waiting longer is of no use."""
+    """Something happened that must never happen, so waiting longer is pointless."""
 
 
 def say(text):
-    """Tells what happens as it happens."""
+    """Prints a line of progress."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
 def wait_for(what, condition, deadline_s, pause_s=0.2):
-    """Waits until the condition gives something true, which is returned; what it raises counts as not yet."""
+    """Waits until the condition returns something true, and returns it; an exception counts as "not yet"."""
     end = time.monotonic() + deadline_s
     while True:
         try:
@@ -53,7 +53,7 @@ def wait_for(what, condition, deadline_s, pause_s=0.2):
 
 
 def run(*words, timeout_s=120, check=True, **options):
-    """Runs a program; what it printed."""
+    """Runs a program; returns its output."""
     words = list(map(str, words))
     options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"} | options
     try:
@@ -78,12 +78,12 @@ def enter_lab(command):
     lab = subprocess.Popen(words + command, env=os.environ | {IN_LAB: str(os.getpid())})
 
     def hand_on(number, _):
-        # unshare itself takes no notice of it.
+        # unshare itself ignores it.
         for process in Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split():
             os.kill(int(process), number)
 
     signal.signal(signal.SIGTERM, hand_on)
-    # Ctrl-C reaches the lab without being handed on.
+    # Ctrl-C reaches the lab directly.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(lab.wait())
 
@@ -100,12 +100,12 @@ def furnish_lab():
 
 
 class Lab:
-    """Some machines on one bridge, all from the same layers of disk."""
+    """Machines on one bridge, all from the same disk layers."""
 
     def __init__(self, folder, layers, shares):
         self.folder, self.layers, self.shares = Path(folder), layers, shares
         self.machines = {}
-        # Process ids of the lab are its own: the name must differ from that of a lab beside it.
+        # The lab has process ids of its own, so the name must differ from that of another lab on the same host.
         self.cgroup = CGROUPS / f"idunno-vms-{os.getpid()}-{time.time_ns() % 10**9}"
         self.cgroup.mkdir()
 
@@ -115,15 +115,15 @@ class Lab:
         return self.machines[name]
 
     def end(self):
-        """All machines lose their power, and nothing of them stays but their disks."""
+        """Cuts the power of all machines. Only their disks remain."""
         (self.cgroup / "cgroup.kill").write_text("1")
         wait_for("the end of all machines", lambda: "populated 0" in (self.cgroup / "cgroup.events").read_text(), 30)
         for folder, _, _ in os.walk(self.cgroup, topdown=False):
-            os.rmdir(folder)
+            Path(folder).rmdir()
 
 
 class Machine:
-    """One of them."""
+    """A machine of the lab."""
 
     def __init__(self, lab, name, address):
         self.lab, self.name, self.address = lab, name, address
@@ -156,12 +156,12 @@ class Machine:
         place.write_text(text)
 
     def identity(self):
-        """Who its member is, as the disk says."""
+        """The id of its member, read from the disk."""
         return f"{json.loads(Path(f'{self.disk}/var/lib/idunno/identity.json').read_text())['id']:016x}"
 
     def power_on(self):
         """Starts it; returns before it is up."""
-        # The kernel takes its time to remove that of a machine that lost its power.
+        # The kernel needs a while to remove the link of a machine that lost its power.
         link = f"vb-{self.name}"
         run("ip", "link", "delete", link, check=False)
         wait_for(f"{link} is gone", lambda: run("ip", "link", "show", link, check=False).returncode != 0, 30)
@@ -185,16 +185,16 @@ class Machine:
                 ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
                 if len(ids) > 1 and ids[-1] == "1" and Path("/proc", process, "comm").read_text().strip() == "systemd":
                     return process
-        raise Failed(f"{self.name} is not running: {self.console.read_text()[-300:].strip() or 'nobody says why'}")
+        raise Failed(f"{self.name} is not running: {self.console.read_text()[-300:].strip() or 'no reason given'}")
 
     def command(self, *words, **options):
-        """Runs a program as root on the machine; what it printed."""
+        """Runs a program as root on the machine; returns its output."""
         enter = ["nsenter", f"--target={self.leader()}", "--all", "--root", "--wd", "--"]
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
         return run(*enter, *words, env=environment | {"DEBIAN_FRONTEND": "noninteractive"}, **options)
 
     def shell(self, script, **options):
-        """Runs a shell script as root on the machine; what it printed."""
+        """Runs a shell script as root on the machine; returns its output."""
         return self.command("sh", "-euc", script, **options)
 
     def unit(self, unit, state):
@@ -202,7 +202,7 @@ class Machine:
         return self.command("systemctl", "show", "--value", "-p", state, unit).strip()
 
     def boot_id(self):
-        """Differs from one boot to the next: the start of the machine's systemd."""
+        """A value that differs from boot to boot: the start time of the machine's systemd."""
         return self.leader(), Path("/proc", self.leader(), "stat").read_text().rsplit(")", 1)[1].split()[19]
 
     def wait_up(self, deadline_s=180):
@@ -221,12 +221,12 @@ class Machine:
         wait_for(f"{self.name} is off", lambda: self.supervisor.poll() is not None, deadline_s)
 
     def cut_power(self):
-        """Every process on it ends at once."""
+        """Cuts its power: every process on it ends at once."""
         (self.cgroup / "cgroup.kill").write_text("1")
         self.supervisor.wait(30)
 
     def freeze(self, frozen):
-        """Stops it as a hypervisor does, or lets it go on."""
+        """Pauses it as a hypervisor does, or resumes it."""
         (self.cgroup / "cgroup.freeze").write_text(str(int(frozen)))
         wanted = f"frozen {int(frozen)}"
         wait_for(f"{self.name}: {wanted}", lambda: wanted in (self.cgroup / "cgroup.events").read_text(), 10)
@@ -238,7 +238,7 @@ def clear(folder):
 
 
 def end_with_a_word(*_):
-    """For SIGTERM: what was begun is still cleared away. No failure, which a wait would take for "not yet"."""
+    """Ends the program at SIGTERM, with cleanup. Not an Exception, which a wait would take for "not yet"."""
     raise SystemExit("ended: told to")
 
 

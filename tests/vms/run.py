@@ -26,19 +26,19 @@ def parse_arguments():
     parser.add_argument("--photos", type=int, default=200, metavar="N", help="queries of each job (200)")
     parser.add_argument("--model", default="squeezenet1.1", help="the jobs' model (squeezenet1.1)")
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", metavar="DIR", help="idunno, idunnod")
-    parser.add_argument("--dir", type=Path, default=ROOT / "target/vms", metavar="DIR", help="where everything goes")
+    parser.add_argument("--dir", type=Path, default=ROOT / "target/vms", metavar="DIR", help="working directory")
     parser.add_argument("--only", metavar="A,B", help="only these trials")
-    parser.add_argument("--keep", action="store_true", help="wait at the end, to look around, until Ctrl-C")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--keep", action="store_true", help="wait for Ctrl-C at the end, so that you can look around")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--started", type=float, default=time.time(), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set((arguments.only or "").split(",")) - {"", *UNDER_LOAD, *ALONE}:
-        parser.error(f"--only: what is {', '.join(unknown)}? There are {', '.join([*UNDER_LOAD, *ALONE])}")
+        parser.error(f"--only: unknown {', '.join(unknown)}; choose from {', '.join([*UNDER_LOAD, *ALONE])}")
     if not 5 <= arguments.members <= 9:
         parser.error("--members takes 5 to 9")
     for program in ("idunno", "idunnod"):
         if not (arguments.programs / program).exists():
-            parser.error(f"{arguments.programs / program} is not there: cargo build --release, or --programs DIR")
+            parser.error(f"{arguments.programs / program} does not exist: cargo build --release, or --programs DIR")
     arguments.dir, arguments.programs = arguments.dir.absolute(), arguments.programs.absolute()
     return arguments
 
@@ -48,14 +48,14 @@ def chosen(trials, only):
 
 
 def package(arguments, version):
-    """The Debian package of the programs, under that version."""
+    """Makes the Debian package of the programs, with this version."""
     out = arguments.dir / "packages"
     words = [ROOT / "scripts/package.sh", "--programs", arguments.programs, "--out", out]
     return Path(run("nice", *words, "--version", version, timeout_s=600).strip())
 
 
 def again(package, version, next_version):
-    """The same package under another version."""
+    """Makes the same package with another version."""
     tree = package.parent / "tree"
     run("dpkg-deb", "--raw-extract", package, tree)
     control = tree / "DEBIAN/control"
@@ -66,7 +66,7 @@ def again(package, version, next_version):
 
 
 def unpack_source(arguments, package, wheels):
-    """What scripts/install.sh is run from: the repository with programs, and a folder with every wheel."""
+    """What scripts/install.sh needs: the repository with programs, and a directory with every wheel."""
     place = arguments.dir / "source"
     clear(place)
     for part in ("scripts", "python_model_server"):
@@ -81,7 +81,7 @@ def unpack_source(arguments, package, wheels):
 
 
 def prepare(arguments):
-    """What can be had only from outside the lab."""
+    """Makes what needs the network, before the lab is entered."""
     arguments.dir.mkdir(parents=True, exist_ok=True)
     image.base(arguments.dir)
     wheels = image.wheels(arguments.dir)
@@ -101,7 +101,7 @@ def work(arguments):
     layers = [image.prepared(arguments.dir, below, wheels, first), below]
     photos = image.photos(arguments.dir, layers, arguments.photos)
     prepared_s = time.time() - arguments.started
-    say(f"Debian, wheels, packages and photos are there after {prepared_s:.0f} s")
+    say(f"Debian, wheels, packages and photos are ready after {prepared_s:.0f} s")
     folder = arguments.dir / "run"
     clear(folder)
     shares = {"/packages": arguments.dir / "packages", "/wheels": wheels, "/source": arguments.dir / "source"}
@@ -109,7 +109,7 @@ def work(arguments):
     try:
         introducer = lab.machine("intro", 10)
         members = [lab.machine(f"vm{number}", 10 + number) for number in range(1, arguments.members + 1)]
-        # A copy of its own: the programs may be built anew meanwhile.
+        # A copy: the programs may be rebuilt meanwhile.
         program = folder / "idunno"
         run("cp", arguments.programs / "idunno", program)
         cluster = Cluster(program, members, folder)
@@ -126,7 +126,7 @@ def work(arguments):
 
 
 def look_around(cluster):
-    say("the machines stay until Ctrl-C; a shell among them:")
+    say("the machines stay up until Ctrl-C; a shell among them:")
     say(f"nsenter -m -n -p -t $(pgrep -P $(pgrep -P {os.environ[IN_LAB]}))")
     say(f"and there: {cluster.program} --identity {cluster.identity} --cluster {cluster.addresses()}")
     try:

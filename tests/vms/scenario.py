@@ -19,7 +19,7 @@ STANDSTILL_S = 15
 
 
 class Scenario:
-    """The machines, what runs on them, and what was measured."""
+    """The machines, what runs on them, and the measurements."""
 
     def __init__(self, lab, introducer, members, cluster, photos, model, packages):
         self.lab, self.introducer, self.members, self.cluster = lab, introducer, members, cluster
@@ -31,7 +31,7 @@ class Scenario:
         self.figures = {}
 
     def run(self, under_load, alone):
-        """Everything, with these trials: functions by their names."""
+        """Runs everything, with these trials: functions by name."""
         self.boot()
         self.install()
         self.first_job()
@@ -40,10 +40,10 @@ class Scenario:
         for name, trial in alone.items():
             say(f"--- {name}")
             trial(self)
-        say("every job ended with one row for each query, equal to those of the quiet one")
+        say("every job ended with one row for each query, equal to those of the undisturbed job")
 
     def report(self, place):
-        """Prints what was measured, and writes it to a file if one is named."""
+        """Prints the figures, and writes them to a file if one is named."""
         print(json.dumps(self.figures, indent=2))
         if place:
             place.write_text(json.dumps(self.figures, indent=2) + "\n")
@@ -52,7 +52,7 @@ class Scenario:
         self.figures[name] = round(time.monotonic() - since, 2)
         say(f"{name.replace('_', ' ')}: {self.figures[name]}")
 
-    # The way from nothing to the first answers.
+    # From nothing to the first answers.
 
     def boot(self):
         self.started = time.monotonic()
@@ -63,7 +63,7 @@ class Scenario:
         self.note("boot_s", self.started)
 
     def install(self):
-        """The package on every machine, its settings, and its daemon enabled."""
+        """Installs the package and the settings on every machine, and enables its daemon."""
         since = time.monotonic()
         for machine in [self.introducer, *self.members]:
             self.install_on(machine)
@@ -82,13 +82,13 @@ class Scenario:
                     raise Failed(f"the exposure of {unit} is {exposure}")
 
     def install_on(self, machine, server_unit=False):
-        """The package, the settings and the daemon; with `server_unit` the model server is a unit of its own."""
+        """Installs package, settings and daemon; with `server_unit` the model server has a unit of its own."""
         machine.command("dpkg", "--install", f"/packages/{self.package}")
         self.must_want_secret(machine)
         self.set_up(machine, "introducer" if machine is self.introducer else "member", server_unit)
 
     def must_want_secret(self, machine):
-        """Fails unless the daemon does not start without the secret, and systemd tells what is missing."""
+        """Fails unless the daemon refuses to start without the secret, and systemd says what is missing."""
         unit = self.unit_of(machine)
         started = machine.command("systemctl", "enable", "--now", unit, check=False)
         said = machine.command("systemctl", "status", unit, check=False).stdout
@@ -96,7 +96,7 @@ class Scenario:
             raise Failed(f"{unit} on {machine.name} without a secret: {said}")
 
     def set_up(self, machine, role, server_unit=False):
-        """Writes what a machine's settings must say, and enables the daemon."""
+        """Writes a machine's settings, and enables the daemon."""
         settings = {"advertise": machine.address}
         if role == "member":
             settings["introducer"] = f"{self.introducer.address}:7400"
@@ -109,7 +109,7 @@ class Scenario:
         machine.command("systemctl", "enable", "--quiet", "--now", f"idunno-{role}.service")
 
     def hand_secret(self, machine):
-        """Puts the cluster's secret in its place, whole: nobody ever reads half of it."""
+        """Puts the cluster's secret in its place atomically, so that nothing reads half of it."""
         secret = self.cluster.secret.read_text()
         place = "/etc/idunno/secret.pem"
         machine.shell(f"umask 077; printf '%s' '{secret}' > {place}.new; mv {place}.new {place}")
@@ -150,7 +150,7 @@ class Scenario:
         return job
 
     def finish_job(self, job, pace=None):
-        """Waits for its end, and holds its rows against those of the quiet job."""
+        """Waits for its end, and compares its rows with those of the undisturbed job."""
         self.cluster.wait_done(job, pace)
         answers = self.cluster.answers(job, self.queries)
         differing = [query for query in answers if answers[query] != self.expected[query]]
@@ -183,39 +183,39 @@ class Scenario:
         self.figures[f"{name}_jobs"] = self.jobs - before
         self.figures[f"{name}_longest_standstill_s"] = round(pace.longest_s, 1)
         if pace.longest_s > STANDSTILL_S:
-            raise Failed(f"{name}: for {pace.longest_s:.0f} s no answer came")
+            raise Failed(f"{name}: no answer for {pace.longest_s:.0f} s")
         say(f"{name}: {self.jobs - before} jobs meanwhile, {self.queries} rows each, none lost, repeated or different; "
             f"no standstill above {pace.longest_s:.1f} s")
 
     def unit_of(self, machine):
-        """The unit that its machine is there for."""
+        """The main unit of a machine."""
         return INTRODUCER if machine is self.introducer else MEMBER
 
     def wait_working(self, machine):
-        """Waits until a member works again; an introducer does as soon as systemd says that it runs."""
+        """Waits until a member works again; an introducer works as soon as systemd reports it active."""
         if machine is not self.introducer:
             self.cluster.wait_state(machine, ["up"])
 
     def other(self):
-        """A machine that does not coordinate."""
+        """A machine whose member does not coordinate."""
         coordinator = self.cluster.coordinator()
         return next(machine for machine in self.members if machine is not coordinator)
 
     def new_coordinator(self, old):
-        """Waits for a coordinator that is not the old one; the seconds it took."""
+        """Waits for another coordinator; returns the seconds that it took."""
         since = time.monotonic()
         wait_for("another coordinator", lambda: self.cluster.coordinator() is not old, 60, 0.1)
         return round(time.monotonic() - since, 2)
 
 
 class Pace:
-    """For how long at most no new answer was seen, from one look to the next, whichever job it was of."""
+    """The longest time without a new answer of any job, from poll to poll."""
 
     def __init__(self):
         self.longest_s, self.since, self.last = 0.0, time.monotonic(), None
 
     def saw(self, job, done):
-        """A look at a job."""
+        """Records a poll of a job."""
         now = time.monotonic()
         self.longest_s = max(self.longest_s, now - self.since)
         if done and self.last != (job, done):

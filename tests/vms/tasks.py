@@ -10,7 +10,7 @@ REFUSED = 6
 
 
 def upgrade(scene):
-    """A rolling upgrade: one machine at a time, the next when the last works again."""
+    """A rolling upgrade: one machine at a time, and the next when the last one works again."""
     since = time.monotonic()
     for machine in [scene.introducer, *scene.members]:
         unit = scene.unit_of(machine)
@@ -28,7 +28,7 @@ def upgrade(scene):
 
 
 def roles(scene):
-    """An operator's identity is what all else is done with. A viewer's may look, a stranger's nothing."""
+    """A viewer may look, and a stranger may do nothing. All other trials use an operator's identity."""
     cluster = scene.cluster
     viewer = cluster.issue("viewer")
     cluster.idunno("status", identity=viewer)
@@ -41,7 +41,7 @@ def roles(scene):
 
 
 def must_be_refused(scene, identity, reason, *words):
-    """Fails unless every member refuses what an identity asks for, for that reason."""
+    """Fails unless every member refuses an identity's request for this reason."""
     for member in scene.members:
         code, said = scene.cluster.idunno(*words, identity=identity, members=[member], check=False)
         if code != REFUSED or reason not in said:
@@ -49,7 +49,7 @@ def must_be_refused(scene, identity, reason, *words):
 
 
 def rotate(scene):
-    """The key of the secret is replaced: each of the three steps reaches every machine before the next."""
+    """Replaces the key of the secret: each of the three steps reaches every machine before the next one."""
     since, cluster = time.monotonic(), scene.cluster
     before = cluster.identity
     for step in ("add", "sign", "drop"):
@@ -67,7 +67,7 @@ def rotate(scene):
 
 
 def introducer_forgets(scene):
-    """The introducer loses its file: members ask it again now and then, and so tell it of their cluster."""
+    """The introducer loses its file: members contact it regularly, and tell it of their cluster."""
     place = "/var/lib/idunno-introducer/introducer.json"
     founder = json.loads(scene.introducer.command("cat", place))["founder"]
     scene.introducer.shell(f"systemctl stop {INTRODUCER}; rm {place}; systemctl start {INTRODUCER}")
@@ -79,7 +79,7 @@ def introducer_forgets(scene):
 
 
 def replace(scene):
-    """A machine is lost for ever, with its disk; an empty one takes its name and address."""
+    """A machine is permanently lost, with its disk; an empty one takes its name and address."""
     machine = scene.other()
     say(f"{machine.name} is lost with its disk")
     machine.cut_power()
@@ -107,12 +107,12 @@ def grow(scene):
 
 
 def shrink(scene):
-    """A machine goes for good, in good order; what it held is copied."""
+    """A machine is removed in order; what it held is copied."""
     machine = scene.other()
     machine.command("systemctl", "disable", "--quiet", "--now", MEMBER)
     scene.cluster.wait_state(machine, ["left"], 15)
     since, lacking = time.monotonic(), 0
-    # The count follows within a moment: a nought that is seen at once is no proof.
+    # The count follows after a moment, so a zero that is seen immediately proves nothing.
     while time.monotonic() < since + 3:
         lacking = max(lacking, scene.cluster.status()["store"]["under_replicated"])
     scene.figures["shrunk_lacked_copies"] = lacking
@@ -124,14 +124,14 @@ def shrink(scene):
 
 
 def install_without_package(scene):
-    """One more machine, by scripts/install.sh: installed, upgraded, uninstalled, back as who it was, purged."""
+    """One more machine, by scripts/install.sh: installed, upgraded, uninstalled, installed again, purged."""
     since, script = time.monotonic(), "/source/scripts/install.sh"
     install = [script, "both", "--wheels", "/source/wheels"]
     done = scene.members[0].command(*install, check=False)
     if done.returncode == 0 or "Debian package" not in done.stderr:
         raise Failed(f"over a Debian package it ended with {done.returncode}: {done.stderr}")
     machine = scene.new_machine()
-    # As on a machine that has nothing of ours.
+    # As on a machine without IDunno.
     machine.command("rm", "-rf", "/opt/idunno")
     machine.command(*install, timeout_s=600)
     for role in ("introducer", "member"):
@@ -153,7 +153,7 @@ def install_without_package(scene):
 
 
 def uninstall_without_package(scene, machine, install):
-    """Data and settings stay, and the machine comes back as who it was; purging takes all."""
+    """Data and settings are kept, and the machine returns as the same member; purging deletes everything."""
     script = install[0]
     settings, identity = machine.command("cat", "/etc/idunno/member.toml"), machine.identity()
     job = scene.begin_job()
@@ -165,7 +165,7 @@ def uninstall_without_package(scene, machine, install):
     machine.command("systemctl", "enable", "--quiet", "--now", MEMBER)
     scene.cluster.wait_state(machine, ["up"])
     if (machine.command("cat", "/etc/idunno/member.toml"), machine.identity()) != (settings, identity):
-        raise Failed("it came back with other settings, or as somebody else")
+        raise Failed("it returned with other settings, or as another member")
     machine.command(script, "uninstall", "--purge")
     scene.cluster.wait_state(machine, ["left"], 15, identity)
     must_be_purged(machine)
@@ -181,7 +181,7 @@ def must_be_purged(machine):
 
 
 def must_be_gone(machine, *words):
-    """Fails if one of these commands succeeds, by which something of ours is there."""
+    """Fails if one of these commands succeeds, because then something of IDunno is left."""
     for word in words:
         if machine.command(*word.split(), check=False).returncode == 0:
             raise Failed(f"`{word}` still succeeds on {machine.name}")
@@ -208,7 +208,7 @@ def move_introducer(scene):
 
 
 def remove(scene):
-    """Removing the package keeps data and settings, purging takes them, and the cluster goes on without."""
+    """Removing the package keeps data and settings, purging deletes them, and the cluster continues without it."""
     coordinator = scene.cluster.coordinator()
     machine = next(machine for machine in scene.members if machine not in (coordinator, scene.introducer))
     identity = machine.command("cat", "/var/lib/idunno/identity.json")
@@ -218,13 +218,13 @@ def remove(scene):
     must_be_gone(machine, "test -e /usr/bin/idunnod", "test -e /opt/idunno")
     if machine.command("cat", "/etc/idunno/member.toml") != settings:
         raise Failed("removing the package changed the settings")
-    # It comes back as who it was, without a model server: its environment went with the package.
+    # It returns as the same member, but without a model server: the environment was removed with the package.
     machine.command("dpkg", "--install", f"/packages/{scene.package}")
     machine.command("idunno-setup-python", "--wheels", "/wheels", timeout_s=600)
     machine.command("systemctl", "start", MEMBER)
     scene.cluster.wait_state(machine, ["up"])
     if json.loads(identity)["id"] != json.loads(machine.command("cat", "/var/lib/idunno/identity.json"))["id"]:
-        raise Failed("the member came back as somebody else")
+        raise Failed("the member returned as another member")
     machine.command("dpkg", "--purge", "idunno")
     must_be_purged(machine)
     scene.members.remove(machine)

@@ -3,6 +3,8 @@
 //! One grammar ([`command`]) and one executor ([`execute`]) serve both: the command line prints the [`answer::Answer`],
 //! the [`console`] shows it in a pane. [`local`] runs a cluster on this machine; it alone knows operating systems.
 
+#![allow(missing_docs, reason = "documented where a name does not say enough; complete in shared and core")]
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -18,7 +20,7 @@ pub mod tail;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    // Where a shell asks for completions they are printed, and that is all.
+    // If the shell asks for completions, this prints them and exits.
     clap_complete::CompleteEnv::with_factory(cli::complete::command).complete();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -28,7 +30,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     let code = runtime.block_on(cli::run(arguments));
-    // A read of a dead disk must not hold the exit up.
+    // A pending read from a dead disk must not delay the exit.
     runtime.shutdown_background();
     code
 }

@@ -1,4 +1,4 @@
-//! What a command works with: the cluster, its limits, and where it tells how far it is.
+//! The session of a command: the cluster it talks to, its time limit, and how it reports progress.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,48 +15,46 @@ use crate::command::Global;
 use crate::command::values::MemberRef;
 use crate::local::record::Record;
 
-/// The port of a member where nothing else is said.
+/// A member's default port.
 const MEMBER_PORT: u16 = 7401;
 
-/// Where a long command tells how far it is.
+/// Reports the progress of long commands.
 pub trait Reporter: Send + Sync {
-    /// Something begins, of so many files or bytes; without either its size is not known, or not yet. The old display
-    /// ends when its `Progress` is dropped.
+    /// Starts reporting work of so many files or bytes; if both are 0 the size is not known yet. The report ends when the
+    /// returned `Progress` is dropped.
     fn start(&self, label: &str, files: u64, bytes: u64) -> Box<dyn Progress>;
 }
 
-/// What commands work with. Cheap to clone.
+/// The context in which commands run. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
-    cluster: Arc<Mutex<(Place, Cluster)>>,
+    cluster: Arc<Mutex<(Endpoint, Cluster)>>,
     given: Vec<SocketAddr>,
-    /// The identity that was named.
+    /// The identity file given by the user.
     identity: Option<PathBuf>,
-    /// What it lets one do.
+    /// The role that the identity grants.
     pub role: Role,
     /// The local cluster's directory.
     pub dir: PathBuf,
-    /// The member that commands mean where none is named.
+    /// The member that commands act on if none is named.
     pub own_member: Option<MemberRef>,
-    /// Whether nothing may be changed.
     pub read_only: bool,
-    /// Whether commands only say what they would change.
+    /// Whether commands only show what they would change.
     pub dry_run: bool,
-    /// The limit that was asked for.
+    /// The time limit given by the user.
     pub timeout: Option<Duration>,
-    /// Where to tell how far it is.
     pub reporter: Arc<dyn Reporter>,
 }
 
 impl Session {
-    /// A session as the command line says; refused if the local cluster's file is damaged.
+    /// Opens a session as configured. Fails if the local cluster's file is damaged.
     pub fn new(global: &Global, reporter: Arc<dyn Reporter>) -> Result<Self, Failure> {
         let timeout = global.timeout.map(Duration::from_secs);
         let identity = global.identity.clone().or_else(|| global.context_identity.clone());
-        let place = Place::find(&global.cluster.0, &global.dir, identity.as_deref())?;
-        let (cluster, role) = connect(&place, timeout)?;
+        let endpoint = Endpoint::find(&global.cluster.0, &global.dir, identity.as_deref())?;
+        let (cluster, role) = connect(&endpoint, timeout)?;
         Ok(Self {
-            cluster: Arc::new(Mutex::new((place, cluster))),
+            cluster: Arc::new(Mutex::new((endpoint, cluster))),
             given: global.cluster.0.clone(),
             identity,
             role,
@@ -69,18 +67,17 @@ impl Session {
         })
     }
 
-    /// The same session, telling elsewhere how far it is.
+    /// The same session with another progress reporter.
     #[must_use]
     pub fn reporting(&self, reporter: Arc<dyn Reporter>) -> Self {
         Self { reporter, ..self.clone() }
     }
 
-    /// The cluster.
     pub fn cluster(&self) -> Cluster {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
-    /// The cluster's files, over connections of their own.
+    /// The cluster's files, over separate connections.
     pub fn files(&self) -> Files {
         let files = Files::new(self.cluster());
         match self.timeout {
@@ -89,31 +86,30 @@ impl Session {
         }
     }
 
-    /// Whether it is the cluster of a directory on this machine.
+    /// Whether the cluster is a local one, found by its directory.
     pub fn is_local(&self) -> bool {
         self.given.is_empty()
     }
 
-    /// The member that `join` and `leave` mean where none is named, if it can be no other: this session's own, else the
-    /// one at the only address that was given.
+    /// The member that `join` and `leave` act on if none is named: this session's own, or the one at the only address given.
     pub fn default_member(&self) -> Option<MemberRef> {
         let only = || if let [only] = self.given[..] { Some(MemberRef::Address(only)) } else { None };
         self.own_member.clone().or_else(only)
     }
 
-    /// Looks again where the cluster is: a local one may have started, or have got other addresses. What was learned
-    /// of the old one is kept as long as the place is the same, or the local cluster's files cannot be read.
+    /// Locates the cluster again: a local one may have started or have new addresses. The client is kept while the endpoint
+    /// is unchanged or the local cluster's file cannot be read.
     pub fn refresh(&self) {
-        let Ok(place) = Place::find(&self.given, &self.dir, self.identity.as_deref()) else { return };
+        let Ok(endpoint) = Endpoint::find(&self.given, &self.dir, self.identity.as_deref()) else { return };
         let mut current = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.0 != place
-            && let Ok((cluster, _)) = connect(&place, self.timeout)
+        if current.0 != endpoint
+            && let Ok((cluster, _)) = connect(&endpoint, self.timeout)
         {
-            *current = (place, cluster);
+            *current = (endpoint, cluster);
         }
     }
 
-    /// What the cluster is called on screen.
+    /// The cluster's name on the screen.
     pub fn label(&self) -> String {
         let path = self.dir.display();
         match self.given.as_slice() {
@@ -125,28 +121,28 @@ impl Session {
     }
 }
 
-fn connect(place: &Place, timeout: Option<Duration>) -> Result<(Cluster, Role), Failure> {
+fn connect(endpoint: &Endpoint, timeout: Option<Duration>) -> Result<(Cluster, Role), Failure> {
     let refused = |error: SecurityError| Failure::new(Exit::Refused, error.to_string());
-    let credentials = match &place.identity {
+    let credentials = match &endpoint.identity {
         Some(path) => Credentials::load(path).map_err(refused)?,
         None => Credentials::insecure(),
     };
     let role = credentials.role();
-    let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), place.seeds.clone());
+    let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), endpoint.seeds.clone());
     Ok((cluster.with_deadline(timeout.unwrap_or(DEADLINE_DEFAULT)), role))
 }
 
-/// Where the cluster is, and as whom one goes there.
+/// Where the cluster is, and the identity to connect with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct Endpoint {
     seeds: Vec<SocketAddr>,
     identity: Option<PathBuf>,
 }
 
-impl Place {
+impl Endpoint {
     fn find(given: &[SocketAddr], dir: &Path, identity: Option<&Path>) -> Result<Self, Failure> {
         let local = match Record::load(dir) {
-            // A local cluster that nobody asked for is nobody's concern.
+            // Errors of a local cluster that was not asked for do not matter.
             Err(_) if !given.is_empty() => None,
             loaded => loaded?,
         };

@@ -1,7 +1,7 @@
-//! What people set once: `config.toml` (theme, clusters) and `keymap.toml` (keys), in one directory.
+//! The user's settings: `config.toml` (theme, clusters) and `keymap.toml` (keys), in one directory.
 //!
-//! A file that is wrong is reported and left out, for a console that does not open helps nobody.
-//! Precedence: command line, environment, the context, the file, the default.
+//! An invalid file is reported and ignored: a console that does not open helps nobody.
+//! Precedence: command line, environment, context, file, default.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,79 +11,72 @@ use idunno_shared::names::NameError;
 use serde::Deserialize;
 
 use crate::answer::{Exit, Failure};
-use crate::command::{Global, Palette, alias};
+use crate::command::{Global, Palette, SeedsError, alias};
 use crate::console::keymap::Keymap;
 
-/// The settings' file names.
 const CONFIG: &str = "config.toml";
 const KEYMAP: &str = "keymap.toml";
 
-/// Which characters the console draws with.
+/// The characters that the console draws with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Symbols {
-    /// As the locale says.
+    /// Chosen by the locale.
     #[default]
     Auto,
-    /// With blocks and circles.
+    /// Blocks and circles.
     Unicode,
-    /// Plain.
     Ascii,
 }
 
-/// A cluster of the file.
+/// A cluster in `config.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// Addresses of members, separated by commas.
     pub cluster: String,
-    /// The file of the identity to go there with.
+    /// The identity file.
     pub identity: Option<PathBuf>,
-    /// The member there that commands mean where none is named.
+    /// The member that commands act on if none is named.
     pub member: Option<String>,
-    /// Whether nothing may be changed there.
     #[serde(default)]
     pub read_only: bool,
-    /// Its theme, so that one sees where one is.
+    /// A theme that tells clusters apart.
     pub theme: Option<Palette>,
 }
 
 /// `config.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// The console's colours.
+pub struct ConfigFile {
     pub theme: Palette,
-    /// Its characters.
     pub symbols: Symbols,
-    /// Whether the mouse is the console's from the start.
+    /// Whether the console captures the mouse from the start.
     pub mouse: bool,
-    /// Whether nothing may be changed.
     pub read_only: bool,
-    /// The file of the identity to go with where the context has none.
+    /// The identity file for contexts that have none.
     pub identity: Option<PathBuf>,
-    /// The cluster to go to where none is named.
+    /// The default context.
     pub context: Option<String>,
     /// Clusters by name.
     pub contexts: BTreeMap<String, Context>,
-    /// Commands by short names of one's own.
+    /// Commands by alias.
     pub aliases: BTreeMap<String, String>,
 }
 
-/// The settings, and what is wrong with their files.
+/// The settings, and the problems of their files.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// Where the files are.
+    /// The directory of the files.
     pub dir: PathBuf,
-    /// `config.toml`.
-    pub config: Config,
-    /// `keymap.toml` over the registry's keys.
+    pub config: ConfigFile,
+    /// `keymap.toml` on top of the default keys.
     pub keymap: Arc<Keymap>,
-    /// What is wrong with `config.toml`.
+    /// Problems of `config.toml`.
     pub problems: Vec<String>,
 }
 
-/// Where the settings are: `IDUNNO_CONFIG_DIR`, else `idunno` in the user's directory for settings.
+/// The directory of the settings: `IDUNNO_CONFIG_DIR`, or `idunno` in the user's configuration directory.
 pub fn directory(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(dir) = set("IDUNNO_CONFIG_DIR") {
@@ -95,15 +88,15 @@ pub fn directory(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
 }
 
 impl Settings {
-    /// Reads the files of a directory; those that do not exist say nothing.
+    /// Reads the files of a directory; missing files count as empty.
     pub fn load(dir: &Path) -> Self {
         let mut problems = Vec::new();
         let config = match read(&dir.join(CONFIG), &mut problems).map(|text| toml::from_str(&text)) {
-            None => Config::default(),
+            None => ConfigFile::default(),
             Some(Ok(config)) => config,
             Some(Err(error)) => {
                 problems.push(format!("{CONFIG}: {}", error.to_string().trim_end().replace('\n', " ")));
-                Config::default()
+                ConfigFile::default()
             }
         };
         problems.extend(alias::problems(&config.aliases).map(|problem| format!("{CONFIG}: {problem}")));
@@ -112,13 +105,13 @@ impl Settings {
         Self { dir: dir.to_owned(), config, keymap, problems }
     }
 
-    /// Everything that is wrong, with the file's name before it.
+    /// All problems, each prefixed with its file's name.
     pub fn all_problems(&self) -> Vec<String> {
         let keys = self.keymap.problems.iter().map(|problem| format!("{KEYMAP}: {problem}"));
         self.problems.iter().cloned().chain(keys).collect()
     }
 
-    /// What holds with the context that is meant, if one is.
+    /// Applies the selected context, if any.
     pub fn resolve(&self, mut global: Global) -> Result<Global, Failure> {
         let named = global.context.clone().or_else(|| self.config.context.clone());
         let context = match named.filter(|_| !global.cluster_given) {
@@ -128,7 +121,8 @@ impl Settings {
                 let wrong = |error: String| {
                     Failure::new(Exit::Usage, format!("{CONFIG}: the context {name}: {error}"))
                 };
-                global.cluster = context.cluster.parse().map_err(wrong)?;
+                let seeds = context.cluster.parse();
+                global.cluster = seeds.map_err(|error: SeedsError| wrong(error.to_string()))?;
                 let member = context.member.as_deref().map(str::parse).transpose();
                 global.context_member = member.map_err(|error: NameError| wrong(error.to_string()))?;
                 global.context = Some(name);
@@ -150,11 +144,11 @@ impl Settings {
         let path = self.dir.join(CONFIG);
         Failure::new(
             Exit::NotFound,
-            format!("there is no context '{name}' in {}: it has {known}", path.display()),
+            format!("no context '{name}' in {}: known contexts: {known}", path.display()),
         )
     }
 
-    /// The files, and whether they are there.
+    /// The files, and whether they exist.
     pub fn files(&self) -> [(&'static str, PathBuf, bool); 2] {
         [CONFIG, KEYMAP].map(|name| {
             let path = self.dir.join(name);
@@ -186,13 +180,13 @@ mod tests {
     fn global(words: &str) -> Global {
         let words: Vec<OsString> = format!("idunno {words}").split_whitespace().map(Into::into).collect();
         let mut global = Arguments::read(&words).unwrap().global;
-        // The tests' own environment is not what is tested.
+        // Ignore the environment that the tests run in.
         (global.read_only, global.context) = (false, global.context.filter(|_| words.len() > 1));
         global
     }
 
     #[test]
-    fn a_context_gives_the_cluster_unless_one_is_named() {
+    fn a_context_names_the_cluster_unless_one_is_given() {
         let dir = tempfile::tempdir().unwrap();
         let text = "theme = 'light'\ncontext = 'lab'\n[contexts.lab]\ncluster = '127.0.0.1:1'\nmember = 'm1'\n\
                     [contexts.prod]\ncluster = '127.0.0.1:2,127.0.0.1:3'\nread_only = true\nidentity = 'prod.pem'\n\
@@ -212,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_files_are_reported_and_left_out() {
+    fn invalid_files_are_reported_and_ignored() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(CONFIG), "thema = 'light'\n").unwrap();
         fs::write(dir.path().join(KEYMAP), "freeze = 'ctrl-'\n").unwrap();
@@ -220,11 +214,11 @@ mod tests {
         let problems = settings.all_problems();
         assert!(problems[0].starts_with("config.toml: ") && problems[0].contains("thema"), "{problems:?}");
         assert!(problems[1].starts_with("keymap.toml: freeze"), "{problems:?}");
-        assert_eq!(settings.config, Config::default());
+        assert_eq!(settings.config, ConfigFile::default());
     }
 
     #[test]
-    fn the_directory_is_the_users() {
+    fn the_directory_follows_the_users_environment() {
         let with = |pairs: &'static [(&str, &str)]| {
             directory(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
         };

@@ -136,7 +136,7 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     for text in ["m1 at 127.0.0.1:1 does not answer", "m2 at", "idle member"] {
         assert!(err(&up).contains(text), "{text}: {}", err(&up));
     }
-    assert!(err(&up).ends_with("still run: 'idunno local down' stops them\n"), "{}", err(&up));
+    assert!(err(&up).ends_with("are still running: 'idunno local down' stops them\n"), "{}", err(&up));
     assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
     assert_eq!(code(&local(&["up", "--members", "2", "--idunnod", &daemon])), 6);
 
@@ -153,7 +153,7 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     assert_eq!(out(&local(&["start", "--dry-run"])), "would: start m2\n");
     assert_eq!(code(&local(&["start", "--timeout", "1"])), 5);
     assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
-    assert_eq!(out(&local(&["start"])), "all run already: nothing was started\n");
+    assert_eq!(out(&local(&["start"])), "all processes are already running\n");
     assert_eq!(out(&local(&["start", "--dry-run"])), "would: start nothing: all are running\n");
 
     let down = local(&["down", "--purge"]);
@@ -172,7 +172,7 @@ fn a_daemon_that_fails_is_shown_with_its_last_words() {
     let up = idunno(&["--dir", &dir, "local", "up", "--members", "1", "--idunnod", &daemon]);
     assert_eq!(code(&up), 1, "{}", err(&up));
     assert!(err(&up).contains("introducer ended") && err(&up).contains("the port is in use"), "{}", err(&up));
-    assert!(!err(&up).contains("still run"), "nothing does: {}", err(&up));
+    assert!(!err(&up).contains("still running"), "nothing is: {}", err(&up));
 }
 
 #[cfg(unix)]
@@ -236,7 +236,7 @@ fn a_shell_gives_each_line_to_its_member_and_ends_with_the_first_failure() {
     assert_eq!(code(&failed), 3, "{}", err(&failed));
     assert!(out(&failed).ends_with("no jobs: add-job adds one\n"), "{}", out(&failed));
     let errors = err(&failed);
-    assert!(errors.contains("there is no command 'no-such': help lists them"), "{errors}");
+    assert!(errors.contains("no command 'no-such': 'help' lists the commands"), "{errors}");
     assert!(errors.contains("a quote is not closed"), "{errors}");
     assert!(out(&shell("help\n")).contains("populate-test-data"));
 }

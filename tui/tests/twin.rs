@@ -70,7 +70,7 @@ fn read_only_refuses_changes_wherever_it_was_set() {
     assert_eq!(code(&looked), 0, "{}", err(&looked));
     let unknown = idunno(config.path(), &["--context", "lab", "list_mem"]);
     assert_eq!(code(&unknown), 3, "{}", err(&unknown));
-    assert!(err(&unknown).contains("it has prod"), "{}", err(&unknown));
+    assert!(err(&unknown).contains("known contexts: prod"), "{}", err(&unknown));
 }
 
 #[test]

@@ -8,42 +8,20 @@ use thiserror::Error;
 /// The metadata log was not opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The settings contradict each other.
-    #[error("the timing of the metadata log is not possible: {0}")]
-    Settings(String),
-    /// The file was not opened or read.
+    #[error("invalid timing for the metadata log: {0}")]
+    Config(String),
     #[error("cannot open the metadata store {path}: {reason}")]
-    Store {
-        /// The file.
-        path: PathBuf,
-        /// What the store said.
-        reason: String,
-    },
-    /// The file is another member's: votes must never be cast under two ids.
+    Store { path: PathBuf, reason: String },
+    /// A member must never vote under two ids.
     #[error(
-        "the metadata store {path} belongs to member {found}, not {expected}: use another data directory, or give an \
-         'idunnod recover' that was interrupted again"
+        "the metadata store {path} belongs to member {owner}, not {expected}: use another data directory, or rerun the \
+         'idunnod recover' that was interrupted"
     )]
-    OtherNode {
-        /// The file.
-        path: PathBuf,
-        /// Whose it is.
-        found: NodeId,
-        /// Who opened it.
-        expected: NodeId,
-    },
-    /// The file was written by another release.
+    OtherNode { path: PathBuf, owner: NodeId, expected: NodeId },
     #[error(
-        "the metadata store {path} has format {found}, this program knows {known}: use the matching release"
+        "the metadata store {path} has format {found}, but this program reads format {known}: use the matching release"
     )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-        /// The format of this program.
-        known: u64,
-    },
+    Format { path: PathBuf, found: u64, known: u64 },
     /// The log or its last snapshot could not be replayed.
     #[error("cannot start the metadata log: {0}")]
     Start(String),
@@ -52,107 +30,104 @@ pub enum OpenError {
 /// A survivor's log cannot be the start of a new cluster.
 #[derive(Debug, Error)]
 pub enum RecoverError {
-    /// There is no store, it is damaged, or it is in use.
+    /// There is no store, it is damaged, or another process has it open.
     #[error(
-        "cannot read the metadata log {path}: {reason}; choose another survivor, or stop whoever uses it"
+        "cannot read the metadata log {path}: {reason}; choose another survivor, or stop the process that uses the file"
     )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The member never had a part in a cluster.
+    Unreadable { path: PathBuf, reason: String },
+    /// The member never belonged to a cluster.
     #[error("the metadata log {path} is empty: choose another survivor")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It was written by another release, or is damaged.
+    Empty { path: PathBuf },
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The new store cannot be written; the old one is as it was.
-    #[error("cannot write the new metadata log {path}: {reason}; the old one is unchanged")]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// The new store cannot be written. The old one is untouched.
+    #[error("cannot write the new metadata log {path}: {reason}; the old log is unchanged")]
+    Unwritable { path: PathBuf, reason: String },
 }
 
-/// The cluster was not founded.
+/// A state cannot be encoded for a backup, or a backup's state cannot be restored.
 #[derive(Debug, Error)]
-pub enum FoundError {
-    /// The log has stopped.
-    #[error("cannot found the cluster: the metadata log has stopped: {0}")]
+pub enum InitialStateError {
+    #[error("{0}")]
+    Codec(String),
+    #[error("the metadata are inconsistent: {0}")]
+    Inconsistent(String),
+}
+
+/// The cluster was not created.
+#[derive(Debug, Error)]
+pub enum BootstrapError {
+    #[error("cannot create the cluster: the metadata log has stopped: {0}")]
     Stopped(String),
 }
 
-/// A command was not applied, or nobody knows whether it was.
+/// A command was not applied, or its outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProposeError {
-    /// This member does not lead. Nothing was changed.
+    /// Nothing was changed. `leader` is the leader that this member knows of.
     #[error("this member does not lead the metadata log")]
-    NotLeader {
-        /// Who does, as far as this member knows.
-        leader: Option<NodeId>,
-    },
+    NotLeader { leader: Option<NodeId> },
     /// No majority of voters has answered within the lease. Nothing was changed.
-    #[error("no majority of the voters answers: the metadata cannot change until it does")]
+    #[error("no majority of the voters answers: the metadata cannot change until one does")]
     NoQuorum,
-    /// The command was proposed, and its outcome is unknown: ask again under the same operation id.
-    #[error("the change was proposed but not confirmed in time: it may or may not happen")]
+    /// The command was proposed: repeat it under the same operation id to learn its outcome.
+    #[error("the change was proposed but not confirmed in time: it may or may not take effect")]
     Unknown,
-    /// The command does not fit into a log entry. Nothing was changed.
-    #[error("the change takes {bytes} bytes, at most {limit} fit into the log: split it")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The log has stopped: this process must end. The outcome is unknown.
+    /// Nothing was changed.
+    #[error("the change takes {bytes} bytes, but a log entry holds at most {limit}: split it")]
+    TooLarge { bytes: usize, limit: usize },
+    /// The outcome is unknown, and this process must end.
     #[error("the metadata log has stopped: {0}")]
     Stopped(String),
 }
 
-/// It was not confirmed that this member leads and has applied all that was acknowledged before.
+impl ProposeError {
+    pub(super) fn shut_down() -> Self {
+        Self::Stopped("it was shut down".to_owned())
+    }
+}
+
+/// This member could not confirm that it leads and has applied everything acknowledged before.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BarrierError {
-    /// This member does not lead.
     #[error("this member does not lead the metadata log")]
-    NotLeader {
-        /// Who does, as far as this member knows.
-        leader: Option<NodeId>,
-    },
-    /// No majority confirmed it in time.
-    #[error("no majority of the voters answers: the newest metadata cannot be read until it does")]
+    NotLeader { leader: Option<NodeId> },
+    #[error("no majority of the voters answers: the newest metadata cannot be read until one does")]
     NoQuorum,
-    /// The log has stopped: this process must end.
+    /// This process must end.
     #[error("the metadata log has stopped: {0}")]
     Stopped(String),
 }
 
-/// The voters or learners were not changed, or nobody knows whether they were.
+/// The voters or learners were not changed, or the outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum MembersError {
-    /// This member does not lead. Nothing was changed.
-    #[error("only the leader changes voters, and this member is not it")]
-    NotLeader {
-        /// Who does, as far as this member knows.
-        leader: Option<NodeId>,
-    },
+pub enum VoterChangeError {
+    /// Nothing was changed.
+    #[error("only the leader changes voters, and this member does not lead")]
+    NotLeader { leader: Option<NodeId> },
     /// A voter must first be a learner that has caught up. Nothing was changed.
     #[error("member {0} must be a learner before it can vote")]
     NotLearner(NodeId),
-    /// The change makes no sense. Nothing was changed.
+    /// Nothing was changed.
     #[error("the voters were not changed: {0}")]
     Invalid(String),
-    /// Not confirmed in time: it may still happen, in part too. Look at the leadership, and ask again.
-    #[error("changing the voters was not confirmed in time: it may or may not happen")]
+    /// The change may still happen, wholly or in part: check the leadership and repeat the change.
+    #[error("the change of voters was not confirmed in time: it may or may not take effect")]
     Unknown,
-    /// The log has stopped: this process must end.
+    /// This process must end.
     #[error("the metadata log has stopped: {0}")]
     Stopped(String),
+}
+
+/// A peer's message was not handled: the peer gets an empty reply, which it treats as an unreachable member.
+#[derive(Debug, Error)]
+pub(super) enum PeerRequestError {
+    #[error("cannot decode it: {0}")]
+    Decode(#[from] rmp_serde::decode::Error),
+    #[error("cannot encode the reply: {0}")]
+    Encode(#[from] rmp_serde::encode::Error),
+    #[error("its snapshot has more than {limit} bytes")]
+    SnapshotTooLarge { limit: u64 },
+    #[error("the log did not handle it within {limit_ms} ms")]
+    TimedOut { limit_ms: u128 },
 }

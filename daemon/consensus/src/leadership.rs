@@ -1,7 +1,8 @@
 //! Who leads the metadata log, as this member sees it.
 //!
-//! Derived from the library's metrics, which are copied at once: holding them would stop its core. A member that is not
-//! sent the log, or an old one, is announced who coordinates by the coordinator itself; the higher term counts.
+//! Derived from openraft's metrics, which are copied at once: holding the borrow would block its core task. A member that
+//! does not receive the log, or receives an old one, learns the leader from the coordinator's announcement; the higher
+//! term wins.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,69 +14,64 @@ use tokio::time::Instant;
 
 use super::config::{APPEND_ENTRIES_MAX, LogId, Raft};
 
-/// Who leads, and who votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// The highest term this member knows.
     pub term: Term,
-    /// The leader of that term, dead or alive: this member learns of its death by the membership, and of its silence by
-    /// [`Consensus::leader_heard`](super::Consensus::leader_heard).
+    /// The leader of that term, dead or alive. Its death is reported by the membership, its silence by
+    /// [`Consensus::last_leader_contact`](super::Consensus::last_leader_contact).
     pub leader: Option<NodeId>,
-    /// Whether this member believes to lead.
+    /// Whether this member believes that it leads.
     pub is_leader: bool,
-    /// Whether a quorum acknowledged this leader within the lease, when this was published: to be woken by. What may be
-    /// decided now says [`Self::holds_lease`].
+    /// Whether a quorum had acknowledged this leader within the lease when this was published. It is there to wake
+    /// receivers; [`Self::holds_lease`] says whether the leader may decide now.
     pub has_quorum: bool,
-    /// Who votes; during a change, the old and the new voters.
+    /// During a joint change, the old and the new voters.
     pub voters: BTreeSet<NodeId>,
-    /// Who receives the log without a vote.
     pub learners: BTreeSet<NodeId>,
-    /// Of those, as their leader sees them: who has all of its log but what one message brings.
+    /// Learners that lag their leader by at most one message. Known to the leader only.
     pub caught_up: BTreeSet<NodeId>,
-    /// Whether a change of voters is half done: ask for the voters wanted once more.
+    /// A change of voters was interrupted half-way: request it again.
     pub joint: bool,
-    /// Term and index of the last entry in this member's log: (0, 0) before the first.
+    /// Term and index of the last entry in this member's log; (0, 0) if it is empty.
     pub last_log: (Term, u64),
-    /// Why the log has stopped, if it has: the process must end.
+    /// Why the log has stopped. The process must end.
     pub fault: Option<String>,
-    /// When a quorum acknowledged this leader last.
+    /// When a quorum last acknowledged this leader.
     quorum_acked: Option<Instant>,
     lease: Duration,
 }
 
 impl Leadership {
-    /// For how long no quorum has acknowledged this leader, in milliseconds, as of now; `None` if it does not lead or
-    /// was never acknowledged.
+    /// Milliseconds since a quorum last acknowledged this leader; `None` if it does not lead or was never acknowledged.
     pub fn quorum_ack_age_ms(&self) -> Option<u64> {
         let age = self.quorum_acked.filter(|_| self.is_leader)?.elapsed();
         Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// When a quorum acknowledged this leader last, if it leads.
     pub(super) fn acked(&self) -> Option<Instant> {
         self.quorum_acked.filter(|_| self.is_leader)
     }
 
-    /// Whether this leader may decide something now: a quorum has acknowledged it within the lease.
+    /// Whether this leader may decide now: a quorum has acknowledged it within the lease.
     pub fn holds_lease(&self) -> bool {
         self.lease_end().is_some_and(|end| Instant::now() < end)
     }
 
-    /// When the lease ends or ended.
     fn lease_end(&self) -> Option<Instant> {
         self.acked().map(|acked| acked + self.lease)
     }
 
-    fn of(metrics: &RaftMetrics<u64, EmptyNode>, last_log: Option<LogId>, lease: Duration) -> Self {
+    fn from_metrics(metrics: &RaftMetrics<u64, EmptyNode>, last_log: Option<LogId>, lease: Duration) -> Self {
         let now = Instant::now();
         let membership = metrics.membership_config.membership();
         let acked =
             metrics.millis_since_quorum_ack.and_then(|age| now.checked_sub(Duration::from_millis(age)));
         let is_leader = metrics.state == ServerState::Leader;
-        let has_all =
+        let has_caught_up =
             |matched: &LogId| matched.index + APPEND_ENTRIES_MAX >= metrics.last_log_index.unwrap_or(0);
         let followers = metrics.replication.iter().flatten();
-        let caught_up = followers.filter(|(_, matched)| matched.as_ref().is_some_and(has_all));
+        let caught_up = followers.filter(|(_, matched)| matched.as_ref().is_some_and(has_caught_up));
         let learners: BTreeSet<NodeId> = membership.learner_ids().map(NodeId).collect();
         Self {
             term: Term(metrics.current_term),
@@ -93,8 +89,8 @@ impl Leadership {
         }
     }
 
-    /// The same, after a coordinator has announced its term.
-    fn after(self, announced: Option<Announced>) -> Self {
+    /// Applies a coordinator's announcement.
+    fn with_announcement(self, announced: Option<LeaderAnnouncement>) -> Self {
         match announced {
             Some(announced)
                 if announced.term > self.term || (announced.term == self.term && self.leader.is_none()) =>
@@ -114,44 +110,44 @@ impl Leadership {
     }
 }
 
-/// What a coordinator said of itself.
+/// A coordinator's announcement of its term.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Announced {
+pub(super) struct LeaderAnnouncement {
     pub(super) term: Term,
     pub(super) leader: NodeId,
     pub(super) voters: BTreeSet<NodeId>,
 }
 
-/// Publishes the leadership until the log ends. Receivers are woken when anything changes but the time of the last
-/// acknowledgement, which is kept up to date all the same.
+/// Publishes the leadership until the log ends. The time of the last acknowledgement is kept up to date, but a change of
+/// it alone does not wake receivers.
 pub(super) fn watch_leadership(
     raft: &Raft,
     lease: Duration,
-    mut announced: watch::Receiver<Option<Announced>>,
+    mut announced: watch::Receiver<Option<LeaderAnnouncement>>,
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
     let data = raft.data_metrics();
-    let look = move |metrics: &mut watch::Receiver<RaftMetrics<u64, EmptyNode>>,
-                     announced: Option<Announced>| {
+    let observe = move |metrics: &mut watch::Receiver<RaftMetrics<u64, EmptyNode>>,
+                        announced: Option<LeaderAnnouncement>| {
         let seen = metrics.borrow_and_update().clone();
         let last_log = data.borrow().last_log;
-        Leadership::of(&seen, last_log, lease).after(announced)
+        Leadership::from_metrics(&seen, last_log, lease).with_announcement(announced)
     };
-    let (sender, receiver) = watch::channel(look(&mut metrics, None));
+    let (sender, receiver) = watch::channel(observe(&mut metrics, None));
     tokio::spawn(async move {
         loop {
             let lease_end = sender.borrow().lease_end().filter(|_| sender.borrow().has_quorum);
             tokio::select! {
                 changed = metrics.changed() => match changed {
-                    Ok(()) => publish(&sender, look(&mut metrics, announced.borrow().clone())),
+                    Ok(()) => publish(&sender, observe(&mut metrics, announced.borrow().clone())),
                     Err(_) => break,
                 },
                 Ok(()) = announced.changed() => {
                     let announced = announced.borrow_and_update().clone();
-                    publish(&sender, look(&mut metrics, announced));
+                    publish(&sender, observe(&mut metrics, announced));
                 }
-                // The core may hang in a slow write, and then tells nothing.
-                () = until(lease_end) => sender.send_modify(|leadership| leadership.has_quorum = false),
+                // openraft's core task may hang in a slow write, and then publishes nothing.
+                () = sleep_until_or_forever(lease_end) => sender.send_modify(|leadership| leadership.has_quorum = false),
             }
         }
         sender.send_modify(|leadership| {
@@ -172,7 +168,7 @@ fn publish(sender: &watch::Sender<Leadership>, next: Leadership) {
     });
 }
 
-async fn until(at: Option<Instant>) {
+async fn sleep_until_or_forever(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

@@ -1,22 +1,34 @@
 //! The metadata log: Raft over the members' connections, one file on disk, the metadata in memory.
 //!
-//! Decides nothing itself: the ring says who may stand, Raft's vote says who leads, the coordinator says who votes.
-//! Source: Raft (Ongaro and Ousterhout 2014), by openraft 0.9; section 6 of the design.
-//! Invariants: a command whose outcome is known is durable on a majority and applied once per proposal, in the same
-//! order everywhere; who has an outcome sees it in [`Consensus::state`]; nobody stands for election unless announced so by
-//! [`Consensus::may_stand`].
-//! Bounds: [`config`].
-//! It does not find addresses (the [`Transport`] does), detect failures or choose voters.
+//! **Decides** nothing itself. The ring election says who may stand, Raft's vote says who leads, and the coordinator says
+//! who votes.
+//!
+//! **Source**: Raft (Ongaro and Ousterhout 2014), as implemented by openraft 0.9; section 6 of the design.
+//!
+//! **Invariants**
+//! - A command whose outcome is known is durable on a majority, and applied once per proposal, in the same order on every
+//!   member.
+//! - Whoever has received an outcome sees its effect in [`Consensus::state`].
+//! - No member stands for election unless [`Consensus::may_stand`] allows it.
+//!
+//! **Bounds**: `config` lists them all: commands per entry, bytes per entry and message, queue lengths, snapshot size.
+//!
+//! **Does not** resolve addresses (the [`Transport`] does), detect failures, or choose voters.
+//!
+//! `store` is the file, `network` carries Raft's messages, `proposer` batches commands into entries, `voters`
+//! changes the membership of the log, `leadership` publishes who leads.
+
+#![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
 mod config;
 mod errors;
 mod leadership;
-mod members;
 mod network;
 mod proposer;
 mod store;
 #[cfg(test)]
 mod tests;
+mod voters;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,59 +37,60 @@ use std::time::Duration;
 
 use idunno_core::metadata::{Applied, Command, State};
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest, Coordinates};
+use idunno_shared::wire::consensus::Coordinates;
 use idunno_shared::wire::election::MAX_VOTERS;
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
-use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::config::{Batch, COMMANDS_WAITING_MAX, Raft, SNAPSHOT_BYTES_MAX, TypeConfig};
-pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Settings};
-pub use self::errors::{BarrierError, FoundError, MembersError, OpenError, ProposeError, RecoverError};
-use self::leadership::Announced;
+pub use self::config::{COMMAND_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, ConsensusConfig};
+use self::config::{COMMANDS_WAITING_MAX, CommandBatch, Raft};
+pub use self::errors::{
+    BarrierError, BootstrapError, InitialStateError, OpenError, ProposeError, RecoverError, VoterChangeError,
+};
+use self::leadership::LeaderAnnouncement;
 pub use self::leadership::Leadership;
-use self::network::{AppendResult, Network, SnapshotPiece, SnapshotResult, VoteResult, decode, encode};
+use self::network::{RaftPeers, encode};
 pub use self::network::{Transport, TransportError};
 use self::proposer::Proposal;
-use self::store::Install;
-pub use self::store::{Origin, Survivor, encode_state};
+use self::store::InstallTracker;
+pub use self::store::{InitialState, SurvivorLog, encode_state};
 
-/// The store's file within the data directory.
+/// The name of the store's file in the data directory.
 pub const STORE_FILE: &str = "metadata.redb";
 
-/// This member's part of the metadata log. Clones are handles of the same; it stops some time after the last is
-/// dropped, and at once by [`Consensus::shutdown`].
+/// This member's replica of the metadata log. Clones share one replica, which stops soon after the last clone is dropped,
+/// and at once on [`Consensus::shutdown`].
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    inner: Arc<ConsensusInner>,
 }
 
-struct Inner {
+struct ConsensusInner {
     node: NodeId,
     raft: Raft,
     proposals: mpsc::Sender<Proposal>,
     state: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
-    announced: watch::Sender<Option<Announced>>,
-    /// When a message of a leader was taken last.
-    heard: SyncMutex<Instant>,
-    install: Install,
-    /// Held during a change of voters.
-    changing: Mutex<()>,
+    announcement: watch::Sender<Option<LeaderAnnouncement>>,
+    /// When a leader's message was last accepted.
+    leader_contact: SyncMutex<Instant>,
+    installs: InstallTracker,
+    /// Held while voters or learners change.
+    voter_change: Mutex<()>,
     change_timeout: Duration,
-    /// The pause between attempts to reach a quorum.
-    retry: Duration,
+    /// Pause between attempts to reach a quorum.
+    retry_pause: Duration,
     stop: CancellationToken,
     closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
-impl Drop for Inner {
+impl Drop for ConsensusInner {
     fn drop(&mut self) {
         self.stop.cancel();
-        // The library's core keeps itself alive until it is announced to stop.
+        // openraft's core task keeps itself alive until it is told to shut down.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let raft = self.raft.clone();
             runtime.spawn(async move { raft.shutdown().await });
@@ -86,97 +99,97 @@ impl Drop for Inner {
 }
 
 impl Consensus {
-    /// Opens the log of `node` in `data_dir`, and replays it. A new log waits to be founded, or to be sent one.
+    /// Opens the log of `node` in `data_dir` and replays it. A new log stays empty until this member bootstraps a cluster
+    /// or a leader sends it entries.
     pub async fn open<T: Transport>(
         data_dir: &Path,
         node: NodeId,
-        settings: Settings,
+        config: ConsensusConfig,
         transport: T,
     ) -> Result<Self, OpenError> {
-        let config = settings.raft().map_err(|error| OpenError::Settings(error.to_string()))?;
+        let raft_config = config.raft_config().map_err(|error| OpenError::Config(error.to_string()))?;
         let path = data_dir.join(STORE_FILE);
         let opened = tokio::task::spawn_blocking(move || store::open(&path, node)).await;
         let opened = opened.map_err(|error| OpenError::Start(error.to_string()))??;
-        let network = Network {
+        let peers = RaftPeers {
             transport,
-            backoff: Duration::from_millis(settings.heartbeat_ms),
-            vote_timeout: Duration::from_millis(settings.election_min_ms),
+            backoff: Duration::from_millis(config.heartbeat_ms),
+            vote_timeout: Duration::from_millis(config.election_min_ms),
         };
-        let raft = Raft::new(node.0, Arc::new(config), network, opened.log, opened.machine)
+        let raft = Raft::new(node.0, Arc::new(raft_config), peers, opened.log, opened.machine)
             .await
             .map_err(|fatal| OpenError::Start(fatal.to_string()))?;
 
-        let change_timeout = Duration::from_millis(settings.change_timeout_ms);
-        let lease = Duration::from_millis(settings.election_max_ms);
-        let (announced, tells) = watch::channel(None);
-        let leadership = leadership::watch_leadership(&raft, lease, tells);
+        let change_timeout = Duration::from_millis(config.change_timeout_ms);
+        let lease = Duration::from_millis(config.election_max_ms);
+        let (announcement, announcements) = watch::channel(None);
+        let leadership = leadership::watch_leadership(&raft, lease, announcements);
         let stop = CancellationToken::new();
         let (proposals, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), receiver, change_timeout, stop.clone()));
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ConsensusInner {
                 node,
                 raft,
                 proposals,
                 state: opened.state,
                 leadership,
-                announced,
-                heard: SyncMutex::new(Instant::now()),
-                install: opened.install,
-                changing: Mutex::new(()),
+                announcement,
+                leader_contact: SyncMutex::new(Instant::now()),
+                installs: opened.installs,
+                voter_change: Mutex::new(()),
                 change_timeout,
-                retry: Duration::from_millis(settings.heartbeat_ms),
+                retry_pause: Duration::from_millis(config.heartbeat_ms),
                 stop,
                 closed: Mutex::new(Some(opened.closed)),
             }),
         })
     }
 
-    /// Founds the cluster with this member as its only voter, unless its log has begun already.
-    pub async fn found(&self) -> Result<(), FoundError> {
-        // The founder is announced so whenever it is introduced again; the library calls a second try an error, in the journal.
+    /// Creates a new cluster with this member as its only voter, unless its log has entries already.
+    pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
+        // The first member is asked to bootstrap each time it is introduced; openraft logs a second attempt as an error.
         match self.inner.raft.is_initialized().await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(error) => return Err(FoundError::Stopped(error.to_string())),
+            Err(error) => return Err(BootstrapError::Stopped(error.to_string())),
         }
         match self.inner.raft.initialize(BTreeSet::from([self.inner.node.0])).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(FoundError::Stopped(error.to_string())),
+            Err(error) => Err(BootstrapError::Stopped(error.to_string())),
         }
     }
 
-    /// Returns when the log's core has taken its next turn; never, if it is stuck.
-    pub async fn turn(&self) {
-        // One that has stopped is a fault, and announced as such.
+    /// Returns once openraft's core task has processed a request: never, if that task hangs. For watchdogs.
+    pub async fn check_responsive(&self) {
+        // A core that has stopped is reported as the fault in `leadership`.
         let _ = self.inner.raft.with_raft_state(|_| ()).await;
     }
 
-    /// Has a command committed and applied, and returns what it did.
+    /// Commits and applies a command, and returns what it did.
     pub async fn propose(&self, command: Command) -> Result<Result<Applied, Refusal>, ProposeError> {
         self.check_may_propose()?;
         let bytes = encode(&command).map_or(usize::MAX, |encoded| encoded.len());
         if bytes > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
         }
-        let stopped = || ProposeError::Stopped("its handles are shut down".to_owned());
-        let end = Instant::now() + self.inner.change_timeout;
-        let place = match tokio::time::timeout_at(end, self.inner.proposals.reserve()).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) => return Err(stopped()),
-            // The queue has not moved for so long: no entry is being committed.
+        let deadline = Instant::now() + self.inner.change_timeout;
+        let permit = match tokio::time::timeout_at(deadline, self.inner.proposals.reserve()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => return Err(ProposeError::shut_down()),
+            // The queue stayed full until the deadline: no entry is being committed.
             Err(_) => return Err(ProposeError::NoQuorum),
         };
         let (reply, outcome) = oneshot::channel();
-        place.send(Proposal { command, bytes, reply });
-        match tokio::time::timeout_at(end, outcome).await {
+        permit.send(Proposal { command, bytes, reply });
+        match tokio::time::timeout_at(deadline, outcome).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(stopped()),
+            Ok(Err(_)) => Err(ProposeError::shut_down()),
             Err(_) => Err(ProposeError::Unknown),
         }
     }
 
-    /// What can be refused before anything is proposed.
+    /// Refuses what cannot be committed before it is proposed.
     fn check_may_propose(&self) -> Result<(), ProposeError> {
         let leadership = self.inner.leadership.borrow();
         if let Some(fault) = &leadership.fault {
@@ -185,176 +198,118 @@ impl Consensus {
         if !leadership.is_leader {
             return Err(ProposeError::NotLeader { leader: leadership.leader });
         }
-        // One that was never acknowledged is new: its first entry is what gets it acknowledged.
+        // A leader that was never acknowledged is new: its first entry is what gets it acknowledged.
         if !leadership.holds_lease() && leadership.quorum_ack_age_ms().is_some() {
             return Err(ProposeError::NoQuorum);
         }
         Ok(())
     }
 
-    /// Confirms with a majority that this member leads, and waits until it has applied all that was acknowledged
-    /// before: what [`Self::state`] shows then is as new as any.
-    /// Returns term and index of the last entry that counts for that.
+    /// Confirms with a majority that this member leads, and waits until it has applied everything acknowledged before the
+    /// call: [`Self::state`] is then linearizable. Returns the term and index of the last entry that had to be applied.
     pub async fn barrier(&self, timeout: Duration) -> Result<(u64, u64), BarrierError> {
-        let confirm = async {
-            loop {
-                match self.inner.raft.ensure_linearizable().await {
-                    Ok(upto) => {
-                        return Ok(upto.map_or((0, 0), |id| (id.leader_id.term, id.index)));
-                    }
-                    Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
-                        return Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) });
-                    }
-                    // The library gives the others one heartbeat's time, which a busy machine may miss.
-                    Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
-                        tokio::time::sleep(self.inner.retry).await;
-                    }
-                    Err(RaftError::Fatal(fatal)) => return Err(BarrierError::Stopped(fatal.to_string())),
-                }
-            }
-        };
-        tokio::time::timeout(timeout, confirm).await.unwrap_or(Err(BarrierError::NoQuorum))
+        tokio::time::timeout(timeout, self.confirm_leadership()).await.unwrap_or(Err(BarrierError::NoQuorum))
     }
 
-    /// Has an entry of its own committed, and so all that was in this leader's log before. A barrier would not do: a
-    /// leader that restarts leads on in its old term, and has entries of which nobody knows yet whether they count.
+    async fn confirm_leadership(&self) -> Result<(u64, u64), BarrierError> {
+        loop {
+            match self.inner.raft.ensure_linearizable().await {
+                Ok(upto) => return Ok(upto.map_or((0, 0), |id| (id.leader_id.term, id.index))),
+                Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
+                    return Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) });
+                }
+                // openraft waits for one heartbeat interval, which a busy machine may miss.
+                Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                    tokio::time::sleep(self.inner.retry_pause).await;
+                }
+                Err(RaftError::Fatal(fatal)) => return Err(BarrierError::Stopped(fatal.to_string())),
+            }
+        }
+    }
+
+    /// Commits an empty entry of this leader's own, and with it everything in its log before. A barrier is not enough: a
+    /// leader that restarts keeps its old term, and may hold entries that are not yet known to be committed.
     pub async fn take_over(&self, timeout: Duration) -> Result<(), BarrierError> {
-        let write = async {
-            let outcome = match self.inner.raft.client_write_ff(Batch(Arc::new(Vec::new()))).await {
-                Ok(outcome) => outcome.await,
-                Err(fatal) => return Err(BarrierError::Stopped(fatal.to_string())),
-            };
-            match outcome {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
-                    Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) })
-                }
-                Ok(Err(error)) => Err(BarrierError::Stopped(error.to_string())),
-                Err(_) => Err(BarrierError::NotLeader { leader: None }),
-            }
-        };
-        tokio::time::timeout(timeout, write).await.unwrap_or(Err(BarrierError::NoQuorum))
+        tokio::time::timeout(timeout, self.commit_empty_entry()).await.unwrap_or(Err(BarrierError::NoQuorum))
     }
 
-    /// The metadata as applied here, whenever it changes.
+    async fn commit_empty_entry(&self) -> Result<(), BarrierError> {
+        let outcome = match self.inner.raft.client_write_ff(CommandBatch(Arc::new(Vec::new()))).await {
+            Ok(outcome) => outcome.await,
+            Err(fatal) => return Err(BarrierError::Stopped(fatal.to_string())),
+        };
+        match outcome {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) })
+            }
+            Ok(Err(error)) => Err(BarrierError::Stopped(error.to_string())),
+            Err(_) => Err(BarrierError::NotLeader { leader: None }),
+        }
+    }
+
+    /// The metadata as applied on this member.
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
         self.inner.state.clone()
     }
 
-    /// Who leads, whenever it changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
     }
 
-    /// Notes that `leader` coordinates, as it said itself.
-    pub fn hear(&self, leader: NodeId, said: Coordinates) {
-        let Coordinates { term, voters } = said;
+    /// Records a coordinator's announcement of its term. Announcements of older terms are ignored.
+    pub fn observe_coordinator(&self, leader: NodeId, announcement: Coordinates) {
+        let Coordinates { term, voters } = announcement;
         if voters.len() > 2 * MAX_VOTERS {
             return;
         }
-        self.inner.announced.send_if_modified(|announced| {
-            let news = Some(Announced { term, leader, voters });
+        self.inner.announcement.send_if_modified(|current| {
+            let announced = Some(LeaderAnnouncement { term, leader, voters });
             let is_news =
-                *announced != news && announced.as_ref().is_none_or(|announced| announced.term <= term);
+                *current != announced && current.as_ref().is_none_or(|current| current.term <= term);
             if is_news {
-                *announced = news;
+                *current = announced;
             }
             is_news
         });
     }
 
-    /// When this member last heard by the log that there is a leader: it took a message of one, or leads itself and a
-    /// quorum acknowledged it. Before the first time, when it was opened.
-    pub fn leader_heard(&self) -> Instant {
-        let heard = *self.heard();
-        self.inner.leadership.borrow().acked().map_or(heard, |acked| acked.max(heard))
+    /// When this member last had proof through the log that a leader exists: it accepted a leader's message, or leads
+    /// itself and a quorum acknowledged it. Initially, when the log was opened.
+    pub fn last_leader_contact(&self) -> Instant {
+        let contact = *self.leader_contact();
+        self.inner.leadership.borrow().acked().map_or(contact, |acked| acked.max(contact))
     }
 
-    fn heard(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leader_contact(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.inner.leader_contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends when proposals are served no longer, which they are as long as the log is.
+    /// Returns when the proposer has ended, which it does only with the log.
     pub async fn proposer_ended(&self) {
         self.inner.proposals.closed().await;
     }
 
-    /// Whether this member may stand for election when no leader has been heard of for a lease and a timeout.
+    /// Sets whether this member may stand for election once it has heard no leader for a lease and an election timeout.
     pub fn may_stand(&self, allowed: bool) {
         self.inner.raft.runtime_config().elect(allowed);
     }
 
-    /// Whether this member, if it leads, may keep its followers from electing another: it says no when it leaves, and
-    /// then its lease runs out.
+    /// Sets whether this member sends heartbeats while it leads. A leader that leaves stops them, so that its lease runs
+    /// out and its followers elect another.
     pub fn may_lead(&self, allowed: bool) {
         self.inner.raft.runtime_config().heartbeat(allowed);
     }
 
-    /// Answers a peer. What cannot be decoded gets an empty answer, which the peer takes for an unreachable member.
-    pub async fn handle(&self, request: ConsensusRequest) -> ConsensusReply {
-        let handle = self.clone();
-        // In a task of its own: the caller may go away with its connection, and half an answer must not be left.
-        let answer = tokio::spawn(async move { handle.answer(request).await });
-        match answer.await {
-            Ok(Ok(reply)) => ConsensusReply(reply),
-            Ok(Err(error)) => {
-                tracing::warn!(error, "a peer's message of the metadata log is not acceptable");
-                ConsensusReply(Vec::new())
-            }
-            Err(_) => ConsensusReply(Vec::new()),
-        }
-    }
-
-    async fn answer(&self, request: ConsensusRequest) -> Result<Vec<u8>, String> {
-        let raft = &self.inner.raft;
-        let reply = match request {
-            ConsensusRequest::Append(payload) => {
-                let request = decode(&payload).map_err(|error| error.to_string())?;
-                let result: AppendResult =
-                    in_time(self.inner.change_timeout, raft.append_entries(request)).await?;
-                if matches!(&result, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_)))
-                {
-                    *self.heard() = Instant::now();
-                }
-                encode(&result)
-            }
-            ConsensusRequest::Vote(payload) => {
-                let request = decode(&payload).map_err(|error| error.to_string())?;
-                let result: VoteResult = in_time(self.inner.change_timeout, raft.vote(request)).await?;
-                encode(&result)
-            }
-            ConsensusRequest::Snapshot(payload) => {
-                let piece: SnapshotPiece = decode(&payload).map_err(|error| error.to_string())?;
-                let request = InstallSnapshotRequest::<TypeConfig>::from(piece);
-                if request.offset.saturating_add(request.data.len() as u64) > SNAPSHOT_BYTES_MAX {
-                    return Err("the snapshot is too large".to_owned());
-                }
-                let _installing = request.done.then(|| self.inner.install.announce(request.meta.last_log_id));
-                let result: SnapshotResult = raft.install_snapshot(request).await;
-                if result.is_ok() {
-                    *self.heard() = Instant::now();
-                }
-                encode(&result)
-            }
-        };
-        reply.map_err(|error| error.to_string())
-    }
-
-    /// Stops, and returns when the file is closed. Proposals under way have unknown outcomes.
+    /// Stops the log, and returns when its file is closed. Proposals in flight have unknown outcomes.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "the metadata log did not stop cleanly");
         }
         if let Some(closed) = self.inner.closed.lock().await.take() {
-            // The last writes are under way, hence no timeout. An error means that the thread is gone.
+            // No timeout: the last writes are in flight. An error means that the writer thread is gone.
             closed.await.ok();
         }
     }
-}
-
-/// Gives a message up whose sender has long done so: behind a disk that hangs they would pile up.
-async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, String> {
-    let answer = tokio::time::timeout(limit, answer).await;
-    answer.map_err(|_| format!("this member's log did not take it within {} ms", limit.as_millis()))
 }

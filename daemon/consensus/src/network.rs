@@ -1,9 +1,9 @@
-//! Raft's messages over the members' own connections.
+//! Raft's messages over the members' own connections: the client of each peer, and the handler of peers' requests.
 //!
-//! Payloads are MessagePack of the library's types; the transport finds the address of a node id. A peer that cannot
-//! be reached, refuses or answers nonsense is `Unreachable` to the library, which then backs off: any other error
-//! would have it try again at once.
-//! Bounds: one message in flight per peer; sizes by [`super::config`].
+//! Payloads are MessagePack of openraft's types; the transport resolves a node id to an address. A peer that cannot be
+//! reached, refuses, or answers garbage is `Unreachable` to openraft, which then backs off: after any other error it
+//! retries at once.
+//! Bounds: one message in flight per peer; message sizes in [`super::config`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,12 +20,15 @@ use openraft::{EmptyNode, Vote};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::time::Instant;
 
-use super::config::{SnapshotMeta, TypeConfig};
+use super::Consensus;
+use super::config::{SNAPSHOT_BYTES_MAX, SnapshotMeta, TypeConfig};
+use super::errors::PeerRequestError;
 
-/// How a member is called, by its id.
+/// Calls a member by its id.
 pub trait Transport: Clone + Send + Sync + 'static {
-    /// Calls `target`, and gives up after `timeout`. The future may be dropped at any time.
+    /// Gives up after `timeout`. The future may be dropped at any time.
     fn call(
         &self,
         target: NodeId,
@@ -34,19 +37,17 @@ pub trait Transport: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<ConsensusReply, TransportError>> + Send;
 }
 
-/// A call was not answered. It may have been carried out.
+/// A call was not answered, but may have been carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("cannot call member {target}: {reason}")]
 pub struct TransportError {
-    /// Who was called.
     pub target: NodeId,
-    /// What went wrong.
     pub reason: String,
 }
 
-/// A piece of a snapshot: the library's request, its bytes encoded as bytes.
+/// A chunk of a snapshot: openraft's request, with its data encoded as MessagePack binary.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SnapshotPiece {
+pub(super) struct SnapshotChunk {
     vote: Vote<u64>,
     meta: SnapshotMeta,
     offset: u64,
@@ -55,16 +56,16 @@ pub(super) struct SnapshotPiece {
     done: bool,
 }
 
-impl From<InstallSnapshotRequest<TypeConfig>> for SnapshotPiece {
+impl From<InstallSnapshotRequest<TypeConfig>> for SnapshotChunk {
     fn from(request: InstallSnapshotRequest<TypeConfig>) -> Self {
         let InstallSnapshotRequest { vote, meta, offset, data, done } = request;
         Self { vote, meta, offset, data, done }
     }
 }
 
-impl From<SnapshotPiece> for InstallSnapshotRequest<TypeConfig> {
-    fn from(piece: SnapshotPiece) -> Self {
-        let SnapshotPiece { vote, meta, offset, data, done } = piece;
+impl From<SnapshotChunk> for InstallSnapshotRequest<TypeConfig> {
+    fn from(chunk: SnapshotChunk) -> Self {
+        let SnapshotChunk { vote, meta, offset, data, done } = chunk;
         Self { vote, meta, offset, data, done }
     }
 }
@@ -73,7 +74,7 @@ pub(super) type AppendResult = Result<AppendEntriesResponse<u64>, RaftError<u64>
 pub(super) type VoteResult = Result<VoteResponse<u64>, RaftError<u64>>;
 pub(super) type SnapshotResult = Result<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>>;
 
-/// A payload, or a row of the store, as MessagePack.
+/// Encodes a payload, or a row of the store, as MessagePack.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
     rmp_serde::to_vec(value)
 }
@@ -83,20 +84,19 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::
     rmp_serde::from_slice(bytes)
 }
 
-/// Makes the library's clients of peers.
-pub(super) struct Network<T> {
+/// Creates openraft's client of each peer.
+pub(super) struct RaftPeers<T> {
     pub(super) transport: T,
-    /// How long an unreachable peer is left alone.
+    /// Pause after a call to an unreachable peer.
     pub(super) backoff: Duration,
-    /// How long a voter may take to answer a candidate.
     pub(super) vote_timeout: Duration,
 }
 
-impl<T: Transport> RaftNetworkFactory<TypeConfig> for Network<T> {
-    type Network = Peer<T>;
+impl<T: Transport> RaftNetworkFactory<TypeConfig> for RaftPeers<T> {
+    type Network = RaftPeer<T>;
 
-    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Peer<T> {
-        Peer {
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> RaftPeer<T> {
+        RaftPeer {
             transport: self.transport.clone(),
             target,
             backoff: self.backoff,
@@ -105,49 +105,47 @@ impl<T: Transport> RaftNetworkFactory<TypeConfig> for Network<T> {
     }
 }
 
-/// The library's client of one peer.
-pub(super) struct Peer<T> {
+pub(super) struct RaftPeer<T> {
     transport: T,
     target: u64,
     backoff: Duration,
     vote_timeout: Duration,
 }
 
-type PeerError<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
+type RaftPeerError<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
 
-impl<T: Transport> Peer<T> {
-    /// Calls the peer. What it answers is final only if it is an answer of its log; that it has stopped is not.
+impl<T: Transport> RaftPeer<T> {
+    /// Calls the peer. Only an answer of its log is final; a peer whose log has stopped counts as unreachable.
     async fn call<R, E>(
         &self,
         request: Result<ConsensusRequest, rmp_serde::encode::Error>,
         timeout: Duration,
-    ) -> Result<R, PeerError<E>>
+    ) -> Result<R, RaftPeerError<E>>
     where
         R: DeserializeOwned,
         E: std::error::Error + DeserializeOwned,
     {
-        let request = request.map_err(|error| unreachable_by(&error))?;
+        let request = request.map_err(|error| unreachable(&error))?;
         let reply = self.transport.call(NodeId(self.target), request, timeout).await;
-        let reply = reply.map_err(|error| unreachable_by(&error))?;
-        let result: Result<R, RaftError<u64, E>> =
-            decode(&reply.0).map_err(|error| unreachable_by(&error))?;
+        let reply = reply.map_err(|error| unreachable(&error))?;
+        let result: Result<R, RaftError<u64, E>> = decode(&reply.0).map_err(|error| unreachable(&error))?;
         result.map_err(|error| match error {
             RaftError::APIError(_) => RPCError::RemoteError(RemoteError::new(self.target, error)),
-            RaftError::Fatal(fatal) => unreachable_by(&fatal),
+            RaftError::Fatal(fatal) => unreachable(&fatal),
         })
     }
 }
 
-fn unreachable_by<E: std::error::Error>(error: &(impl std::error::Error + 'static)) -> PeerError<E> {
+fn unreachable<E: std::error::Error>(error: &(impl std::error::Error + 'static)) -> RaftPeerError<E> {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
-impl<T: Transport> RaftNetwork<TypeConfig> for Peer<T> {
+impl<T: Transport> RaftNetwork<TypeConfig> for RaftPeer<T> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, PeerError<openraft::error::Infallible>> {
+    ) -> Result<AppendEntriesResponse<u64>, RaftPeerError<openraft::error::Infallible>> {
         self.call(encode(&rpc).map(ConsensusRequest::Append), option.hard_ttl()).await
     }
 
@@ -155,20 +153,76 @@ impl<T: Transport> RaftNetwork<TypeConfig> for Peer<T> {
         &mut self,
         rpc: InstallSnapshotRequest<TypeConfig>,
         option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, PeerError<InstallSnapshotError>> {
-        let piece = SnapshotPiece::from(rpc);
-        self.call(encode(&piece).map(ConsensusRequest::Snapshot), option.hard_ttl()).await
+    ) -> Result<InstallSnapshotResponse<u64>, RaftPeerError<InstallSnapshotError>> {
+        let chunk = SnapshotChunk::from(rpc);
+        self.call(encode(&chunk).map(ConsensusRequest::Snapshot), option.hard_ttl()).await
     }
 
     async fn vote(
         &mut self,
         rpc: VoteRequest<u64>,
         _option: RPCOption,
-    ) -> Result<VoteResponse<u64>, PeerError<openraft::error::Infallible>> {
+    ) -> Result<VoteResponse<u64>, RaftPeerError<openraft::error::Infallible>> {
         self.call(encode(&rpc).map(ConsensusRequest::Vote), self.vote_timeout).await
     }
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(self.backoff))
     }
+}
+
+impl Consensus {
+    /// Handles a peer's request. A request that cannot be decoded gets an empty reply, which the peer treats as an
+    /// unreachable member.
+    pub async fn handle(&self, request: ConsensusRequest) -> ConsensusReply {
+        let handle = self.clone();
+        // In its own task: the caller may be dropped with its connection, and a request must not be handled by half.
+        let reply = tokio::spawn(async move { handle.reply_to(request).await });
+        match reply.await {
+            Ok(Ok(reply)) => ConsensusReply(reply),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a peer's request to the metadata log failed");
+                ConsensusReply(Vec::new())
+            }
+            Err(_) => ConsensusReply(Vec::new()),
+        }
+    }
+
+    async fn reply_to(&self, request: ConsensusRequest) -> Result<Vec<u8>, PeerRequestError> {
+        let raft = &self.inner.raft;
+        let limit = self.inner.change_timeout;
+        match request {
+            ConsensusRequest::Append(payload) => {
+                let result: AppendResult = within(limit, raft.append_entries(decode(&payload)?)).await?;
+                if matches!(&result, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_)))
+                {
+                    *self.leader_contact() = Instant::now();
+                }
+                Ok(encode(&result)?)
+            }
+            ConsensusRequest::Vote(payload) => {
+                let result: VoteResult = within(limit, raft.vote(decode(&payload)?)).await?;
+                Ok(encode(&result)?)
+            }
+            ConsensusRequest::Snapshot(payload) => {
+                let chunk: SnapshotChunk = decode(&payload)?;
+                let request = InstallSnapshotRequest::<TypeConfig>::from(chunk);
+                if request.offset.saturating_add(request.data.len() as u64) > SNAPSHOT_BYTES_MAX {
+                    return Err(PeerRequestError::SnapshotTooLarge { limit: SNAPSHOT_BYTES_MAX });
+                }
+                let _installing = request.done.then(|| self.inner.installs.begin(request.meta.last_log_id));
+                let result: SnapshotResult = raft.install_snapshot(request).await;
+                if result.is_ok() {
+                    *self.leader_contact() = Instant::now();
+                }
+                Ok(encode(&result)?)
+            }
+        }
+    }
+}
+
+/// Abandons a request that its sender has given up by now: behind a disk that hangs, requests would pile up.
+async fn within<T>(limit: Duration, handled: impl Future<Output = T>) -> Result<T, PeerRequestError> {
+    let handled = tokio::time::timeout(limit, handled).await;
+    handled.map_err(|_| PeerRequestError::TimedOut { limit_ms: limit.as_millis() })
 }

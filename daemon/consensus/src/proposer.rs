@@ -1,7 +1,7 @@
-//! Group commit: commands that wait go into one log entry.
+//! Group commit: waiting commands share one log entry.
 //!
-//! A lone command goes at once. While [`ENTRIES_IN_FLIGHT_MAX`] entries are on their way, commands gather, and the next
-//! entry takes all of them, up to [`COMMANDS_PER_ENTRY_MAX`] and about [`ENTRY_BYTES_SOFT_MAX`].
+//! A lone command is proposed at once. While [`ENTRIES_IN_FLIGHT_MAX`] entries are in flight, commands queue up, and the
+//! next entry takes all of them, up to [`COMMANDS_PER_ENTRY_MAX`] commands and about [`ENTRY_BYTES_SOFT_MAX`].
 //! Commands are proposed in the order in which they were queued.
 //! Bounds: [`COMMANDS_WAITING_MAX`](super::config::COMMANDS_WAITING_MAX) waiting, each for at most the timeout.
 
@@ -18,19 +18,19 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{
-    Batch, COMMANDS_PER_ENTRY_MAX, ENTRIES_IN_FLIGHT_MAX, ENTRY_BYTES_SOFT_MAX, Raft, TypeConfig,
+    COMMANDS_PER_ENTRY_MAX, CommandBatch, ENTRIES_IN_FLIGHT_MAX, ENTRY_BYTES_SOFT_MAX, Raft, TypeConfig,
 };
 use super::errors::ProposeError;
 
-/// A command and who waits for its outcome.
+pub(super) type OutcomeSender = oneshot::Sender<Result<Result<Applied, Refusal>, ProposeError>>;
+
 pub(super) struct Proposal {
     pub(super) command: Command,
-    /// Its encoded size.
     pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<Result<Result<Applied, Refusal>, ProposeError>>,
+    pub(super) reply: OutcomeSender,
 }
 
-/// Proposes what comes in until the senders are gone or `stop` is cancelled.
+/// Proposes commands until the senders are gone or `stop` is cancelled.
 pub(super) async fn run(
     raft: Raft,
     mut proposals: mpsc::Receiver<Proposal>,
@@ -61,11 +61,11 @@ pub(super) async fn run(
         if commands.is_empty() {
             continue;
         }
-        match raft.client_write_ff(Batch(Arc::new(commands))).await {
+        match raft.client_write_ff(CommandBatch(Arc::new(commands))).await {
             Ok(outcome) => {
                 tokio::spawn(async move {
                     let outcome = tokio::time::timeout(timeout, outcome).await;
-                    answer(replies, outcome.ok().and_then(Result::ok));
+                    send_outcomes(replies, outcome.ok().and_then(Result::ok));
                     drop(permit);
                 });
             }
@@ -79,10 +79,8 @@ pub(super) async fn run(
     }
 }
 
-type Reply = oneshot::Sender<Result<Result<Applied, Refusal>, ProposeError>>;
-
 /// The commands of the next entry; those whose proposer no longer waits are dropped.
-fn take_entry(waiting: &mut VecDeque<Proposal>) -> Vec<(Command, Reply)> {
+fn take_entry(waiting: &mut VecDeque<Proposal>) -> Vec<(Command, OutcomeSender)> {
     let mut entry = Vec::new();
     let mut bytes = 0;
     while let Some(next) = waiting.pop_front() {
@@ -99,26 +97,26 @@ fn take_entry(waiting: &mut VecDeque<Proposal>) -> Vec<(Command, Reply)> {
     entry
 }
 
-/// Hands each proposer its outcome. `None`: nobody knows it.
-fn answer(replies: Vec<Reply>, outcome: Option<ClientWriteResult<TypeConfig>>) {
+/// Sends each proposer its outcome; without one, the outcome is unknown.
+fn send_outcomes(replies: Vec<OutcomeSender>, outcome: Option<ClientWriteResult<TypeConfig>>) {
     let outcomes = match outcome {
         Some(Ok(response)) => response.data.into_iter().map(Ok).collect(),
-        Some(Err(error)) => vec![Err(refused(&error)); replies.len()],
+        Some(Err(error)) => vec![Err(propose_error(&error)); replies.len()],
         None => Vec::new(),
     };
     let outcomes = outcomes.into_iter().chain(std::iter::repeat(Err(ProposeError::Unknown)));
     for (reply, outcome) in replies.into_iter().zip(outcomes) {
-        // Who no longer waits has given up on the outcome.
+        // The proposer may have stopped waiting.
         drop(reply.send(outcome));
     }
 }
 
-fn refused(error: &ClientWriteError<u64, openraft::EmptyNode>) -> ProposeError {
+fn propose_error(error: &ClientWriteError<u64, openraft::EmptyNode>) -> ProposeError {
     match error {
         ClientWriteError::ForwardToLeader(forward) => {
             ProposeError::NotLeader { leader: forward.leader_id.map(NodeId) }
         }
-        // Only changes of voters have this error.
+        // Only changes of voters return this error.
         ClientWriteError::ChangeMembershipError(error) => ProposeError::Stopped(error.to_string()),
     }
 }

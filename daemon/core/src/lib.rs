@@ -1,10 +1,11 @@
-//! Every decision of an `IDunno` member, as pure state machines.
+//! The decisions of an `IDunno` member, as pure state machines.
 //!
-//! No machine in this crate reads a clock, touches a file or a socket, or draws operating system randomness:
-//! time comes in as [`time::Instant`], randomness from a seed, and everything that must happen goes out as
-//! an ordered queue of effects. The same inputs give the same outputs, so one seed replays a failure.
+//! No machine in this crate reads a clock, touches a file or a socket, or draws randomness from the operating system:
+//! time comes in as [`time::Instant`], randomness from a seed, and what has to happen goes out as an ordered queue of
+//! effects. Equal inputs give equal outputs, so a seed replays a failure.
 
 pub mod election;
+pub mod invariant;
 pub mod membership;
 pub mod metadata;
 pub mod placement;

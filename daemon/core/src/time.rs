@@ -1,10 +1,10 @@
-//! Virtual time: microseconds since an arbitrary start, chosen by whoever drives a machine.
+//! Virtual time: microseconds since an arbitrary start that the driver of a machine chooses.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time, in microseconds since the driver's start. It never goes back.
+/// A point in time, in microseconds since the driver's start. A driver never passes an earlier one than before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -22,7 +22,7 @@ impl Instant {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// The time from `earlier` to `self`; zero if `earlier` is the later one.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }

@@ -57,7 +57,7 @@ pub(super) async fn send(
 }
 
 fn encode(about: About, state: &State) -> Result<(Vec<u8>, Digest), String> {
-    let state = encode_state(state.clone())?;
+    let state = encode_state(state.clone()).map_err(|error| error.to_string())?;
     let bytes = backup::encode(about, &state).map_err(|error| error.to_string())?;
     let digest = Digest::of(&bytes);
     Ok((bytes, digest))

@@ -1,6 +1,6 @@
 //! What people are told when workers are assigned anew.
 
-use idunno_core::scheduler::SharedBecause;
+use idunno_core::scheduler::RebalanceReason;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::Policy;
 
@@ -10,7 +10,7 @@ const NAMED_MAX: usize = 8;
 /// One line: why, each job's share of the workers, and who serves other jobs than before.
 pub fn told(
     name: impl Fn(NodeId) -> String,
-    reason: SharedBecause,
+    reason: RebalanceReason,
     shares: &[(JobId, Option<u32>)],
     reassigned: &[(NodeId, Vec<JobId>)],
 ) -> String {
@@ -25,18 +25,18 @@ pub fn told(
     parts.join("; ")
 }
 
-fn because(name: impl Fn(NodeId) -> String, reason: SharedBecause) -> String {
+fn because(name: impl Fn(NodeId) -> String, reason: RebalanceReason) -> String {
     match reason {
-        SharedBecause::TermBegins => String::from("a term has begun"),
-        SharedBecause::WorkerComes(node) => format!("{} takes batches", name(node)),
-        SharedBecause::WorkerGoes(node) => format!("{} takes no more batches", name(node)),
-        SharedBecause::JobRuns(job) => format!("{job} runs"),
-        SharedBecause::JobStops(job) => format!("{job} does not run any more"),
-        SharedBecause::JobEnds(job) => format!("{job} is done"),
-        SharedBecause::Policy(Policy::Rate) => String::from("jobs get equal rates now"),
-        SharedBecause::Policy(Policy::Time) => String::from("jobs get equal time now"),
-        SharedBecause::Policy(Policy::Fifo) => String::from("jobs run one after the other now"),
-        SharedBecause::RatesMoved => String::from("the measured rates have moved"),
+        RebalanceReason::TermStarted => String::from("a term has begun"),
+        RebalanceReason::WorkerJoined(node) => format!("{} takes batches", name(node)),
+        RebalanceReason::WorkerLost(node) => format!("{} takes no more batches", name(node)),
+        RebalanceReason::JobStarted(job) => format!("{job} runs"),
+        RebalanceReason::JobStopped(job) => format!("{job} does not run any more"),
+        RebalanceReason::JobEnded(job) => format!("{job} is done"),
+        RebalanceReason::PolicyChanged(Policy::Rate) => String::from("jobs get equal rates now"),
+        RebalanceReason::PolicyChanged(Policy::Time) => String::from("jobs get equal time now"),
+        RebalanceReason::PolicyChanged(Policy::Fifo) => String::from("jobs run one after the other now"),
+        RebalanceReason::RatesChanged => String::from("the measured rates have moved"),
     }
 }
 
@@ -63,11 +63,11 @@ mod tests {
         let shares = [(JobId(1), Some(25)), (JobId(2), None)];
         let reassigned = [(NodeId(1), vec![JobId(1), JobId(2)]), (NodeId(2), vec![])];
         assert_eq!(
-            told(name, SharedBecause::JobRuns(JobId(2)), &shares, &reassigned),
+            told(name, RebalanceReason::JobStarted(JobId(2)), &shares, &reassigned),
             "job-2 runs: job-1 25 %, job-2 not measured yet; m1 serves job-1 and job-2; m2 serves nothing"
         );
         let many: Vec<_> = (0..20).map(|node| (NodeId(node), vec![JobId(1)])).collect();
-        let text = told(name, SharedBecause::WorkerGoes(NodeId(7)), &[], &many);
+        let text = told(name, RebalanceReason::WorkerLost(NodeId(7)), &[], &many);
         assert!(text.starts_with("m7 takes no more batches: no job runs; m0 serves job-1; "), "{text}");
         assert!(text.ends_with("; 12 more are assigned anew"), "{text}");
     }

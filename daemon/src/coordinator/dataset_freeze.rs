@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use idunno_core::metadata::{Action, Applied, FileKind, Inputs, Job, State, Version};
+use idunno_core::metadata::{Action, Applied, FileKind, Inputs, JobRecord, State, VersionRecord};
 use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobState};
@@ -47,7 +47,7 @@ impl LeaderTerm {
         self.propose(Some(op), action).await
     }
 
-    async fn survey(&self, state: &State, kind: FileKind, version: &Version) -> Result<Inputs, String> {
+    async fn survey(&self, state: &State, kind: FileKind, version: &VersionRecord) -> Result<Inputs, String> {
         if version.size > DATASET_FILE_BYTES_MAX {
             return Err(format!("it has {} bytes: {DATASET_FILE_BYTES_MAX} are allowed", version.size));
         }
@@ -78,7 +78,7 @@ impl LeaderTerm {
     }
 
     /// Has a worker's model server look at a job's parameters.
-    async fn check_parameters(&self, job: &Job) -> Result<(), Refusal> {
+    async fn check_parameters(&self, job: &JobRecord) -> Result<(), Refusal> {
         if job.parameters.is_empty() {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl LeaderTerm {
     }
 
     /// Workers whose model server is ready, those with the job's model first.
-    async fn workers_with(&self, job: &Job) -> Result<Vec<NodeId>, Refusal> {
+    async fn workers_with(&self, job: &JobRecord) -> Result<Vec<NodeId>, Refusal> {
         let reports = self.scheduler.view().await?.reports;
         let ready = reports.into_values().filter(|report| report.server == ServerState::Ready);
         let has_model = |models: &[(_, ModelState)]| {

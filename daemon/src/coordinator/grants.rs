@@ -1,7 +1,7 @@
 //! Turns the scheduler's plans, which name numbers only, into orders that a worker can carry out.
 
 use idunno_core::metadata::State;
-use idunno_core::scheduler::OrdersPlan;
+use idunno_core::scheduler::ReportReply;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::jobs::{
@@ -64,7 +64,7 @@ pub fn orders(
     state: &State,
     view: &MembershipView,
     term: Term,
-    plan: &OrdersPlan,
+    plan: &ReportReply,
     report: Option<&WorkerReport>,
 ) -> Orders {
     Orders {

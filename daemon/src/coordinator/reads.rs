@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use idunno_core::metadata::{State, Version};
+use idunno_core::metadata::{State, VersionRecord};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::Holder;
@@ -163,7 +163,7 @@ fn file_version(
     state: &Arc<State>,
     view: &MembershipView,
     name: &FileName,
-    version: &Version,
+    version: &VersionRecord,
 ) -> FileVersion {
     FileVersion {
         name: name.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_core::metadata::{Job, State};
+use idunno_core::metadata::{JobRecord, State};
 use idunno_core::placement::Holdings;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{
@@ -35,7 +35,7 @@ pub fn jobs<'a>(state: &'a State, scheduler: &'a SchedulerView) -> impl Iterator
 }
 
 /// The view of one job.
-pub fn job(job: &Job, scheduler: &SchedulerView, now_ms: u64) -> JobView {
+pub fn job(job: &JobRecord, scheduler: &SchedulerView, now_ms: u64) -> JobView {
     let leased = scheduler.leased.get(&job.id).copied().unwrap_or(0);
     let batch_now = scheduler.batches.get(&job.id).copied().unwrap_or(0);
     JobView { batch_now, ..job.view(leased, now_ms) }

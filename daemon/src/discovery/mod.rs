@@ -124,7 +124,7 @@ impl Discovery {
         if reply.founder != Some(self.me) {
             return true;
         }
-        let founded = self.consensus.found().await;
+        let founded = self.consensus.bootstrap().await;
         if let Err(error) = &founded {
             warn!(%error, "cannot bootstrap the metadata log");
         }

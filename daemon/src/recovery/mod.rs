@@ -27,7 +27,7 @@ use self::restore::restore;
 use crate::discovery::PEERS_FILE;
 use crate::discovery::cluster_id::{CLUSTER_FILE, MUST_JOIN_FILE};
 use crate::runtime::data_dir::{DataDir, DataDirError, IDENTITY_FILE, Identity};
-use idunno_consensus::{Origin, RecoverError, STORE_FILE, Survivor};
+use idunno_consensus::{InitialState, RecoverError, STORE_FILE, SurvivorLog};
 
 /// The new store until it replaces the old one.
 const NEW_STORE_FILE: &str = "metadata.redb.recovered";
@@ -131,16 +131,16 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), CannotRecover> {
 
 /// Shows what the operator compares before choosing a survivor.
 fn describe(data_dir: &DataDir, out: &mut impl Write) -> Result<(), CannotRecover> {
-    let survivor = Survivor::read(&data_dir.path().join(STORE_FILE))?;
-    let (term, index) = survivor.origin.last_log();
+    let survivor = SurvivorLog::read(&data_dir.path().join(STORE_FILE))?;
+    let (term, index) = survivor.initial.last_log();
     let committed = survivor.committed.map_or_else(|| String::from("none"), |index| format!("{index}"));
     let voters: Vec<String> = survivor.voters.iter().map(NodeId::to_string).collect();
     writeln!(out, "member     {}", survivor.node)?;
     writeln!(out, "last entry (term, index) = ({term}, {index})")?;
     writeln!(out, "committed  {committed}, as far as this member knew")?;
     writeln!(out, "voters     {}", voters.join(" "))?;
-    writeln!(out, "files      {}", survivor.origin.state.file_count())?;
-    writeln!(out, "jobs       {}", survivor.origin.state.jobs().count())?;
+    writeln!(out, "files      {}", survivor.initial.state.file_count())?;
+    writeln!(out, "jobs       {}", survivor.initial.state.jobs().count())?;
     writeln!(
         out,
         "\nCompare (term, index) of all survivors, term first, and recover only the survivor with the highest. With --yes \
@@ -154,10 +154,10 @@ fn describe(data_dir: &DataDir, out: &mut impl Write) -> Result<(), CannotRecove
 
 /// Makes the member the only voter of a new cluster.
 fn recover(data_dir: &DataDir, out: &mut impl Write, passed: StepHook<'_>) -> Result<(), CannotRecover> {
-    let survivor = Survivor::read(&data_dir.path().join(STORE_FILE))?;
-    let (was, (term, index)) = (survivor.node, survivor.origin.last_log());
-    let above = survivor.origin.new_term();
-    let identity = found_cluster(data_dir, survivor.origin, passed)?;
+    let survivor = SurvivorLog::read(&data_dir.path().join(STORE_FILE))?;
+    let (was, (term, index)) = (survivor.node, survivor.initial.last_log());
+    let above = survivor.initial.term_floor();
+    let identity = found_cluster(data_dir, survivor.initial, passed)?;
     writeln!(
         out,
         "Recovered from (term, index) = ({term}, {index}): member {was} is now member {}, the founder and only voter of a \
@@ -175,13 +175,13 @@ A lost voter that comes back with its old data is refused until 'idunnod recover
 /// Turns the directory into that of the founder and only voter of a new cluster.
 fn found_cluster(
     data_dir: &DataDir,
-    origin: Origin,
+    origin: InitialState,
     passed: StepHook<'_>,
 ) -> Result<Identity, CannotRecover> {
     let identity = data_dir.mint()?;
     data_dir.remove(NEW_STORE_FILE)?;
     passed()?;
-    if let Err(error) = origin.found(identity.id, &data_dir.path().join(NEW_STORE_FILE)) {
+    if let Err(error) = origin.write_store(identity.id, &data_dir.path().join(NEW_STORE_FILE)) {
         // An incomplete store would keep the member from starting.
         data_dir.remove(NEW_STORE_FILE)?;
         return Err(error.into());

@@ -11,7 +11,7 @@ use idunno_shared::backup::{self, About};
 use super::{CannotRecover, NEW_STORE_FILE, NEXT, StepHook, check_owner, found_cluster, open};
 use crate::runtime::clock::wall_ms;
 use crate::runtime::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
-use idunno_consensus::Origin;
+use idunno_consensus::InitialState;
 
 const WARNING: &str = "Everything put, deleted or answered after the backup is lost. Files put since then are deleted \
 permanently: within minutes of the members joining, blobs that the backup does not name are deleted from their disks. Until \
@@ -27,7 +27,8 @@ pub(super) fn restore(
 ) -> Result<(), CannotRecover> {
     let (about, state) = backup::read(file)?;
     let unusable = |reason| CannotRecover::Unusable { path: file.to_path_buf(), reason };
-    let origin = Origin::decode((about.term, about.index), &state).map_err(unusable)?;
+    let origin =
+        InitialState::decode(about.term, about.index, &state).map_err(|error| unusable(error.to_string()))?;
     drop(state);
     check_target(path)?;
     describe(&about, &origin, out)?;
@@ -41,7 +42,7 @@ pub(super) fn restore(
         return Ok(());
     }
     let data_dir = if is_member(path) { open(path)? } else { DataDir::open(path)? };
-    let above = origin.new_term();
+    let above = origin.term_floor();
     let identity = found_cluster(&data_dir, origin, passed)?;
     writeln!(
         out,
@@ -53,7 +54,7 @@ pub(super) fn restore(
     Ok(())
 }
 
-fn describe(about: &About, origin: &Origin, out: &mut impl Write) -> io::Result<()> {
+fn describe(about: &About, origin: &InitialState, out: &mut impl Write) -> io::Result<()> {
     let made = Duration::from_millis(about.made_ms);
     let age = Duration::from_millis(wall_ms().saturating_sub(about.made_ms));
     let age = Duration::from_secs(age.as_secs());

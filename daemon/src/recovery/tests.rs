@@ -77,7 +77,7 @@ impl Start {
         check_finished(&data_dir).ok()?;
         let identity = data_dir.read_json::<Identity>(IDENTITY_FILE).unwrap().map(|identity| identity.id);
         let store = path.join(STORE_FILE);
-        let log = store.exists().then(|| Survivor::read(&store).unwrap().node);
+        let log = store.exists().then(|| SurvivorLog::read(&store).unwrap().node);
         let cluster = data_dir.read_json(CLUSTER_FILE).unwrap();
         let must_join = path.join(MUST_JOIN_FILE).exists();
         // The log is opened under the member's id only.
@@ -92,15 +92,15 @@ impl Start {
     }
 }
 
-fn origin() -> Origin {
-    Origin::decode((3, 42), &encode_state(State::new()).unwrap()).unwrap()
+fn origin() -> InitialState {
+    InitialState::decode(3, 42, &encode_state(State::new()).unwrap()).unwrap()
 }
 
 /// A directory as a member of another's cluster leaves it, with its log.
 fn with_log(path: &Path) -> NodeId {
     let id = member(path).id;
     fs::remove_file(path.join(STORE_FILE)).unwrap();
-    origin().found(id, &path.join(STORE_FILE)).unwrap();
+    origin().write_store(id, &path.join(STORE_FILE)).unwrap();
     id
 }
 

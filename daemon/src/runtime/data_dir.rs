@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use atomic_write_file::AtomicWriteFile;
 use idunno_shared::ids::NodeId;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -149,13 +150,11 @@ impl DataDir {
     }
 }
 
-/// Temp file, flush, rename, flush of the directory: the file is never half there.
+/// Replaces a file atomically and durably: on return both the file and its directory entry are on disk.
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temp = path.with_extension("new");
-    let mut file = File::create(&temp)?;
+    let mut file = AtomicWriteFile::open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temp, path)?;
+    file.commit()?;
     File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 

@@ -1,10 +1,25 @@
-//! The file server: blobs on this member's disk, served to clients, to other holders and to the coordinator.
+//! SDFS blobs on one disk, and the file server over them.
 //!
-//! [`blobs`] keeps blobs, [`server`] serves a connection for blobs (`replies` is its answering half, [`connection`] what
-//! both halves share), [`replica_commands`] obeys the coordinator, [`scrub`] reads everything again and again.
+//! **Decides** when a blob is durable, when it may be deleted, and when a disk is no longer trusted.
+//!
+//! **Source**: the design, section 7; replication chains as in HDFS.
+//!
+//! **Invariants**
+//! - An acknowledged blob is flushed to disk and matches its digest.
+//! - A blob is deleted only on the order of the current term's coordinator, and never while a put or an open upload uses it.
+//! - After a failed flush, nothing is stored until the process restarts.
+//!
+//! **Bounds**: each module lists its own: memory for small blobs ([`blobs`]), requests in flight per connection ([`server`],
+//! `replies`), concurrent copies ([`replica_commands`]), one blob at a time in the scrub ([`scrub`]).
+//!
+//! **Does not** know which other members hold a blob, or plan replication: the coordinator does.
+//!
+//! [`blobs`] stores blobs, [`server`] serves a blob connection (`replies` is its sending half), [`replica_commands`]
+//! carries out the coordinator's orders, and [`scrub`] re-reads every blob periodically.
+
+#![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
 pub mod blobs;
-pub mod connection;
 pub mod replica_commands;
 mod replies;
 pub mod scrub;

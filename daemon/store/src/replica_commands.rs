@@ -1,14 +1,13 @@
-//! Obeys the coordinator: fetches copies, deletes what is garbage, lists what is stored.
+//! Carries out the coordinator's orders: copies blobs from other holders, deletes garbage, lists the stored blobs.
 //!
-//! Invariants: an order of an older term than one seen before, or for another member, or for an earlier process of this
-//! one, changes nothing; a copy is answered once it is durable and verified here, also where it was here before.
-//! Bounds: [`COPIES_AT_ONCE`] copies at once, further ones wait; an inventory has at most
-//! [`INVENTORY_DIGESTS_MAX`] digests.
+//! Invariants: an order of an older term, for another member, or for an earlier process of this member changes nothing; a
+//! copy is acknowledged once it is durable and verified on this member, even if it was stored before.
+//! Bounds: [`COPIES_AT_ONCE`] concurrent copies, further ones wait; [`INVENTORY_DIGESTS_MAX`] digests in an inventory.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use idunno_shared::client::files::connection::BlobStream;
+use idunno_shared::client::files::connection::{BlobError, BlobStream};
 use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
@@ -16,42 +15,63 @@ use idunno_shared::wire::blobs::{
     BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::blobs::{BlobStore, OrderNumber, SMALL_BYTES_MAX, StaleTerm, StoreError};
 
-/// Copies that are fetched at once.
+/// Copies fetched concurrently.
 pub const COPIES_AT_ONCE: usize = 16;
 
-/// Obeys orders on one store.
+/// A blob was not copied from one of its sources.
+#[derive(Debug, Error)]
+enum CopyError {
+    #[error("{0}")]
+    Connect(String),
+    #[error(transparent)]
+    Read(#[from] BlobError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<String> for CopyError {
+    fn from(reason: String) -> Self {
+        Self::Connect(reason)
+    }
+}
+
 pub struct ReplicaCommands {
     node: NodeId,
     store: BlobStore,
     sources: BlobPool,
     generation: u64,
-    turns: Semaphore,
+    copy_permits: Semaphore,
 }
 
 impl ReplicaCommands {
-    /// ReplicaCommands for the member `node` and its `store`, in a process of boot count `generation`.
+    /// `generation` is the boot count of the member `node`.
     pub fn new(node: NodeId, store: BlobStore, dialer: Arc<dyn Dial>, generation: u64) -> Self {
-        let turns = Semaphore::new(COPIES_AT_ONCE);
-        Self { node, store, sources: BlobPool::new(dialer), generation, turns }
+        let copy_permits = Semaphore::new(COPIES_AT_ONCE);
+        Self { node, store, sources: BlobPool::new(dialer), generation, copy_permits }
     }
 
-    /// Does as ordered.
     pub async fn handle(&self, order: FileOrder) -> Result<FileReply, Refusal> {
         let FileOrder { term, to, request } = order;
         if to != self.node {
-            return Err(Refusal::conflict(format!("the order is for member {to}, this is {}", self.node)));
+            return Err(Refusal::conflict(format!(
+                "the order is for member {to}, but this is {}",
+                self.node
+            )));
         }
         self.store.check_term(term).map_err(stale)?;
         match request {
             FileRequest::Copy { blob, sources } => self.copy(blob, &sources).await,
             FileRequest::Collect { generation, .. } if generation != self.generation => {
-                let message =
-                    format!("the order is for start {generation}, this is start {}", self.generation);
+                let message = format!(
+                    "the order is for start {generation} of this member, but this is start {}",
+                    self.generation
+                );
                 Err(Refusal::conflict(message))
             }
             FileRequest::Collect { number, watermark, digests, .. } => {
@@ -65,25 +85,28 @@ impl ReplicaCommands {
 
     async fn copy(&self, blob: BlobRef, sources: &[Holder]) -> Result<FileReply, Refusal> {
         if blob.size > EXTENT_BYTES_MAX {
-            return Err(Refusal::invalid(format!("a blob of {} bytes is no extent", blob.size)));
+            return Err(Refusal::invalid(format!(
+                "a blob of {} bytes exceeds the size of an extent",
+                blob.size
+            )));
         }
-        let _turn = self.turns.acquire().await.map_err(|_| Refusal::internal("shutting down"))?;
-        if self.has_whole(blob).await? {
+        let _permit = self.copy_permits.acquire().await.map_err(|_| Refusal::internal("shutting down"))?;
+        if self.has_intact(blob).await? {
             return Ok(FileReply::Copied);
         }
-        let mut tried = Vec::new();
+        let mut failures = Vec::new();
         for source in sources {
             match self.copy_from(blob, source).await {
                 Ok(()) => return Ok(FileReply::Copied),
-                Err(reason) => tried.push(format!("{}: {reason}", source.address)),
+                Err(error) => failures.push(format!("{}: {error}", source.address)),
             }
         }
-        let tried = tried.join("; ");
-        Err(Refusal::internal(format!("no source gave blob {}: {tried}", blob.digest)))
+        let failures = failures.join("; ");
+        Err(Refusal::internal(format!("no source returned blob {}: {failures}", blob.digest)))
     }
 
-    /// Whether the blob is here already, as it should be; one that is damaged is moved aside.
-    async fn has_whole(&self, blob: BlobRef) -> Result<bool, Refusal> {
+    /// Whether the blob is stored intact already. A damaged blob is quarantined.
+    async fn has_intact(&self, blob: BlobRef) -> Result<bool, Refusal> {
         if self.store.size(blob.digest) != Some(blob.size) {
             return Ok(false);
         }
@@ -91,18 +114,18 @@ impl ReplicaCommands {
         blocking(move || store.check(blob.digest).is_ok()).await
     }
 
-    async fn copy_from(&self, blob: BlobRef, source: &Holder) -> Result<(), String> {
+    async fn copy_from(&self, blob: BlobRef, source: &Holder) -> Result<(), CopyError> {
         let small = blob.size <= SMALL_BYTES_MAX;
         let lane = if small { Lane::Gets } else { Lane::Large(0) };
         let connection = self.sources.connection(source.address, lane).await?;
-        let mut stream = connection.get(blob, 0).await.map_err(|error| error.to_string())?;
+        let mut stream = connection.get(blob, 0).await?;
         let stored = if small {
-            let bytes = gather(&mut stream, blob.size).await?;
-            let pending = self.store.start_put(blob, None, bytes).await.map_err(|error| error.to_string())?;
+            let bytes = read_whole(&mut stream, blob.size).await?;
+            let pending = self.store.start_put(blob, None, bytes).await?;
             pending.done().await
         } else {
             let put = self.store.stream_put(blob, None);
-            while let Some(chunk) = stream.next().await.map_err(|error| error.to_string())? {
+            while let Some(chunk) = stream.next().await? {
                 put.send(chunk).await;
             }
             put.done().await
@@ -110,7 +133,7 @@ impl ReplicaCommands {
         if let Err(StoreError::Mismatch(_)) = &stored {
             connection.doubt(blob.digest);
         }
-        stored.map_err(|error| error.to_string())
+        Ok(stored?)
     }
 
     async fn collect(
@@ -128,7 +151,7 @@ impl ReplicaCommands {
         let store = self.store.clone();
         let generation = self.generation;
         blocking(move || {
-            // Counted first: what is damaged while the list is made shows in the next one.
+            // Counted first: damage found while the list is made appears in the next inventory.
             let damaged = store.damaged();
             let (digests, more) = store.inventory(void_below, after, INVENTORY_DIGESTS_MAX)?;
             let free_bytes = store.usable_bytes();
@@ -139,9 +162,9 @@ impl ReplicaCommands {
     }
 }
 
-async fn gather(stream: &mut BlobStream, size: u64) -> Result<Bytes, String> {
+async fn read_whole(stream: &mut BlobStream, size: u64) -> Result<Bytes, BlobError> {
     let mut bytes = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
-    while let Some(chunk) = stream.next().await.map_err(|error| error.to_string())? {
+    while let Some(chunk) = stream.next().await? {
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.freeze())

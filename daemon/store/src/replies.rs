@@ -1,7 +1,8 @@
-//! The answering half of a connection for blobs: what became of puts, and the bytes that were asked for.
+//! The sending half of a blob connection: the outcomes of puts, and the requested blobs.
 //!
-//! Small blobs are read and verified in groups, one group ahead of the socket; large ones are sent as they are read.
-//! Invariant: gets are answered in the order they came. Bounds: [`GROUPS_PREPARED`] groups of gets, and those of [`super::server`].
+//! Small blobs are read and verified in groups, one group ahead of the socket; large ones are streamed from the disk.
+//! Invariant: gets are answered in the order of their requests. Bounds: [`GROUPS_PREPARED`] groups of gets, and those of
+//! [`super::server`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,125 +24,130 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::blobs::{BlobStore, SMALL_BYTES_MAX, StoreError};
-use super::connection::{CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
+use super::server::{CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
 
-/// Most gets that are opened, and small blobs read, in one go.
+/// Gets opened, and small blobs read, together.
 pub(super) const GETS_GROUP_MAX: usize = 16;
-/// Most bytes of small blobs that are read in one go, but for the last one.
+/// Bytes of small blobs read together; the last blob may exceed it.
 pub(super) const GETS_GROUP_BYTES_MAX: u64 = 1 << 20;
-/// Groups of gets of one connection that are read ahead.
+/// Groups of gets read ahead per connection.
 pub(super) const GROUPS_PREPARED: usize = 2;
-/// How often a caller hears that its puts are being worked on.
-pub(super) const WORKING_PERIOD: Duration = Duration::from_secs(1);
+/// Interval of the keep-alive while puts wait for the disk.
+pub(super) const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(1);
 
-/// A get.
-pub(super) struct Wanted {
+pub(super) struct GetRequest {
     pub(super) id: u64,
     pub(super) digest: Digest,
     pub(super) offset: u64,
 }
 
-/// Puts whose bytes are here, and since when.
-pub(super) struct Waits {
-    /// How long a put may wait before its caller hears no more.
-    patience: Duration,
-    /// The number of the last one, and those that wait.
-    waiting: Mutex<(u64, BTreeMap<u64, Instant>)>,
+/// Received puts that wait for the disk.
+pub(super) struct DiskWaits {
+    /// After this long a put no longer sends keep-alives.
+    timeout: Duration,
+    state: Mutex<WaitState>,
 }
 
-impl Waits {
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, waiting: Mutex::default() }
+#[derive(Default)]
+struct WaitState {
+    last_number: u64,
+    /// Start of each wait, by number and therefore oldest first.
+    started: BTreeMap<u64, Instant>,
+}
+
+impl DiskWaits {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { timeout, state: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Instant>)> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WaitState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin(&self) -> u64 {
-        let mut waits = self.lock();
-        waits.0 += 1;
-        let number = waits.0;
-        waits.1.insert(number, Instant::now());
+        let mut state = self.lock();
+        state.last_number += 1;
+        let number = state.last_number;
+        state.started.insert(number, Instant::now());
         number
     }
 
     pub(super) fn end(&self, number: u64) {
-        self.lock().1.remove(&number);
+        self.lock().started.remove(&number);
     }
 
-    /// Whether some wait, and none for too long.
-    fn worked_on(&self) -> bool {
-        self.lock().1.first_key_value().is_some_and(|(_, since)| since.elapsed() < self.patience)
+    /// Whether puts wait, none of them longer than the timeout.
+    fn are_progressing(&self) -> bool {
+        self.lock().started.first_key_value().is_some_and(|(_, since)| since.elapsed() < self.timeout)
     }
 }
 
-/// What a get is answered with, ready to be sent.
-enum Prepared {
+/// A get's reply, ready to be sent.
+enum PreparedReply {
     Missing(String),
     Whole(Bytes),
     File { file: File, position: u64, bytes: u64 },
 }
 
-/// Gets in the order they came, in groups that are prepared together.
-fn groups(wanted: mpsc::Receiver<Wanted>, store: BlobStore) -> impl Stream<Item = Vec<Wanted>> {
-    unfold((wanted, store), async |(mut wanted, store)| {
-        let small =
-            |get: &Wanted| store.size(get.digest).filter(|&size| size <= SMALL_BYTES_MAX).unwrap_or(0);
-        let first = wanted.recv().await?;
-        let mut bytes = small(&first);
+/// Groups queued gets, in order.
+fn grouped(requests: mpsc::Receiver<GetRequest>, store: BlobStore) -> impl Stream<Item = Vec<GetRequest>> {
+    unfold((requests, store), async |(mut requests, store)| {
+        let small_bytes =
+            |get: &GetRequest| store.size(get.digest).filter(|&size| size <= SMALL_BYTES_MAX).unwrap_or(0);
+        let first = requests.recv().await?;
+        let mut bytes = small_bytes(&first);
         let mut group = vec![first];
         while group.len() < GETS_GROUP_MAX && bytes < GETS_GROUP_BYTES_MAX {
-            let Ok(next) = wanted.try_recv() else { break };
-            bytes += small(&next);
+            let Ok(next) = requests.try_recv() else { break };
+            bytes += small_bytes(&next);
             group.push(next);
         }
-        Some((group, (wanted, store)))
+        Some((group, (requests, store)))
     })
 }
 
-async fn prepare(group: Vec<Wanted>, store: BlobStore) -> Vec<(Wanted, Prepared)> {
-    let open_all = move || -> Vec<(Wanted, Prepared)> {
-        let open_one = |get: Wanted| {
+async fn prepare(group: Vec<GetRequest>, store: BlobStore) -> Vec<(GetRequest, PreparedReply)> {
+    let open_all = move || -> Vec<(GetRequest, PreparedReply)> {
+        let open_one = |get: GetRequest| {
             let prepared = open(&store, get.digest, get.offset);
-            (get, prepared.unwrap_or_else(|error| Prepared::Missing(error.to_string())))
+            (get, prepared.unwrap_or_else(|error| PreparedReply::Missing(error.to_string())))
         };
         group.into_iter().map(open_one).collect()
     };
     spawn_blocking(open_all).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "reading blobs failed: whoever asked reads them elsewhere");
+        tracing::error!(%error, "reading blobs panicked: their readers must use other holders");
         Vec::new()
     })
 }
 
-fn open(store: &BlobStore, digest: Digest, offset: u64) -> Result<Prepared, StoreError> {
+fn open(store: &BlobStore, digest: Digest, offset: u64) -> Result<PreparedReply, StoreError> {
     let size = store.size(digest).ok_or(StoreError::Missing(digest))?;
     if size <= SMALL_BYTES_MAX && offset == 0 {
-        return Ok(Prepared::Whole(store.read(digest)?));
+        return Ok(PreparedReply::Whole(store.read(digest)?));
     }
     let (file, size) = store.open_from(digest, offset)?;
     if file.metadata().is_ok_and(|metadata| metadata.len() != size) {
-        // It was cut: this says so, and moves it aside.
+        // The file was truncated: the check quarantines it.
         store.check(digest)?;
     }
-    Ok(Prepared::File { file, position: offset, bytes: size.saturating_sub(offset) })
+    Ok(PreparedReply::File { file, position: offset, bytes: size.saturating_sub(offset) })
 }
 
-/// Answers puts and gets until the connection fails.
+/// Sends replies to puts and gets until the connection fails.
 pub(super) async fn write_replies<W>(
     writer: W,
     mut stored: mpsc::Receiver<BlobReply>,
-    wanted: mpsc::Receiver<Wanted>,
+    requests: mpsc::Receiver<GetRequest>,
     store: BlobStore,
-    waits: &Waits,
+    waits: &DiskWaits,
 ) -> Result<(), ServeError>
 where
     W: AsyncWrite + Send + Unpin,
 {
-    let mut working = interval(WORKING_PERIOD);
-    working.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keep_alive = interval(KEEP_ALIVE_PERIOD);
+    keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writer = BufWriter::with_capacity(SOCKET_BUFFER_BYTES, writer);
-    let gets = groups(wanted, store.clone()).map(|group| prepare(group, store.clone()));
+    let gets = grouped(requests, store.clone()).map(|group| prepare(group, store.clone()));
     let mut gets = std::pin::pin!(gets.buffered(GROUPS_PREPARED));
     loop {
         tokio::select! {
@@ -152,12 +158,12 @@ where
                 }
             }
             Some(group) = gets.next() => {
-                for (wanted, prepared) in group {
-                    write_blob(&mut writer, &wanted, prepared).await?;
+                for (request, prepared) in group {
+                    write_blob(&mut writer, &request, prepared).await?;
                 }
             }
-            _ = working.tick() => {
-                if !waits.worked_on() {
+            _ = keep_alive.tick() => {
+                if !waits.are_progressing() {
                     continue;
                 }
                 write_reply(&mut writer, &BlobReply::Working).await?;
@@ -179,27 +185,27 @@ async fn write_within<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> Re
 
 async fn write_blob<W: AsyncWrite + Unpin>(
     writer: &mut W,
-    wanted: &Wanted,
-    prepared: Prepared,
+    request: &GetRequest,
+    prepared: PreparedReply,
 ) -> Result<(), ServeError> {
-    let id = wanted.id;
+    let id = request.id;
     match prepared {
-        Prepared::Missing(reason) => write_reply(writer, &BlobReply::Missing { id, reason }).await,
-        Prepared::Whole(bytes) => {
+        PreparedReply::Missing(reason) => write_reply(writer, &BlobReply::Missing { id, reason }).await,
+        PreparedReply::Whole(bytes) => {
             write_reply(writer, &BlobReply::Data { id, bytes: bytes.len() as u64 }).await?;
             write_within(writer, &bytes).await
         }
-        Prepared::File { file, position, bytes } => {
+        PreparedReply::File { file, position, bytes } => {
             write_reply(writer, &BlobReply::Data { id, bytes }).await?;
             write_file(writer, file, position, bytes).await.map_err(|error| match error {
-                ServeError::Read { source, .. } => ServeError::Read { digest: wanted.digest, source },
+                ServeError::Read { source, .. } => ServeError::Read { digest: request.digest, source },
                 other => other,
             })
         }
     }
 }
 
-/// A chunk of a file: the file, the buffer, and how much of it is filled.
+/// A chunk that is being read: the file, the buffer, and the number of bytes in it.
 type ReadAhead = JoinHandle<io::Result<(File, AlignedBuffer, usize)>>;
 
 fn read_ahead(file: File, mut buffer: AlignedBuffer, position: u64, remaining: u64) -> ReadAhead {
@@ -207,7 +213,7 @@ fn read_ahead(file: File, mut buffer: AlignedBuffer, position: u64, remaining: u
         let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
         let mut filled = 0;
         while filled < length {
-            // The whole rest of the buffer: a direct read has an aligned length, and ends with the file.
+            // Reads into the whole rest of the buffer: direct reads have an aligned length, and stop at the end of the file.
             match file.read_at(&mut buffer.bytes_mut()[filled..], position + filled as u64) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => filled += count,
@@ -219,7 +225,7 @@ fn read_ahead(file: File, mut buffer: AlignedBuffer, position: u64, remaining: u
     })
 }
 
-/// Sends a file from `position` on, one chunk being read while the one before is sent.
+/// Sends a file from `position`, reading one chunk while sending the one before.
 async fn write_file<W: AsyncWrite + Unpin>(
     writer: &mut W,
     file: File,

@@ -1,10 +1,10 @@
-//! Reads every blob again and again, because disks forget: what is damaged is moved aside, counted, and copied anew from
-//! another holder once the coordinator has asked for the inventory.
+//! Re-reads every blob periodically to find silent corruption. A damaged blob is quarantined and counted, and copied again
+//! from another holder once the coordinator has read the inventory.
 //!
-//! Each pass takes [`PERIOD`] and goes through the blobs in the order of digests; where it stands is kept in a file, so
-//! that restarts do not make it begin anew. Blobs that a reader doubts are read at once.
+//! A pass takes [`PERIOD`] and visits the blobs in digest order. Its position is kept in a file, so a restart resumes it.
+//! Blobs that a reader reports as suspect are checked at once.
 //!
-//! Bounds: one blob is read at a time; [`DOUBTS_QUEUED_MAX`] doubts wait, further ones are left to the pass.
+//! Bounds: one blob is read at a time; [`SUSPECTS_QUEUED_MAX`] suspects are queued, further ones are left to the pass.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,52 +17,53 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs::{BlobStore, StoreError};
 
-/// How long a pass over all blobs takes.
+/// Duration of a pass over all blobs.
 pub const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Doubts that wait.
-pub const DOUBTS_QUEUED_MAX: usize = 64;
-/// Within this time new blobs are taken into account.
-const NAP_MAX: Duration = Duration::from_secs(60);
+pub const SUSPECTS_QUEUED_MAX: usize = 64;
+/// Longest sleep, so that new blobs are taken into account.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
 const CURSOR_FILE: &str = "scrub";
 
 /// The scrub of one store. Cheap to clone.
 #[derive(Clone)]
 pub struct Scrub {
-    doubts: mpsc::Sender<Digest>,
+    suspects: mpsc::Sender<Digest>,
 }
 
 impl Scrub {
-    /// Starts to read, a pass every `period`.
+    /// Starts the scrub, with one pass per `period`.
     pub fn start(store: BlobStore, period: Duration, stop: CancellationToken) -> Self {
-        let (doubts, doubted) = mpsc::channel(DOUBTS_QUEUED_MAX);
+        let (suspects, queued) = mpsc::channel(SUSPECTS_QUEUED_MAX);
         tokio::spawn(async move {
             tokio::select! {
-                () = run(store, period, doubted) => {}
+                () = run(store, period, queued) => {}
                 () = stop.cancelled() => {}
             }
         });
-        Self { doubts }
+        Self { suspects }
     }
 
-    /// Somebody got bytes of this blob that are not its own: it is read as soon as may be.
-    pub fn doubt(&self, digest: Digest) {
-        // Where many wait already the pass finds it.
-        let _ = self.doubts.try_send(digest);
+    /// Queues a blob whose reader received wrong bytes.
+    pub fn suspect(&self, digest: Digest) {
+        // If the queue is full, the pass checks it.
+        let _ = self.suspects.try_send(digest);
     }
 }
 
-async fn run(store: BlobStore, period: Duration, mut doubted: mpsc::Receiver<Digest>) {
+async fn run(store: BlobStore, period: Duration, mut suspects: mpsc::Receiver<Digest>) {
     let cursor_file = store.root().join(CURSOR_FILE);
     let mut cursor = read_cursor(&cursor_file);
-    let (mut progress, mut noted) = (0.0, Instant::now());
-    let nap = NAP_MAX.min(period);
+    // Elapsed share of the current pause.
+    let mut progress = 0.0;
+    let mut saved_at = Instant::now();
+    let sleep_max = SLEEP_MAX.min(period);
     loop {
         let next = store.next(cursor);
-        let pause = next.map_or(nap, |(_, size)| pause(size, store.totals(), period));
+        let pause = next.map_or(sleep_max, |(_, size)| pause(size, store.totals(), period));
         let since = Instant::now();
         tokio::select! {
-            () = sleep(pause.mul_f64(1.0 - progress).min(nap)) => {}
-            Some(digest) = doubted.recv() => check(&store, digest).await,
+            () = sleep(pause.mul_f64(1.0 - progress).min(sleep_max)) => {}
+            Some(digest) = suspects.recv() => check_blob(&store, digest).await,
         }
         progress += since.elapsed().as_secs_f64() / pause.as_secs_f64().max(f64::EPSILON);
         if progress < 1.0 {
@@ -71,43 +72,43 @@ async fn run(store: BlobStore, period: Duration, mut doubted: mpsc::Receiver<Dig
         progress = 0.0;
         cursor = next.map(|(digest, _)| digest);
         if let Some(digest) = cursor {
-            check(&store, digest).await;
+            check_blob(&store, digest).await;
         } else {
-            tracing::debug!(damaged = store.damaged(), "all blobs were read once more");
+            tracing::debug!(damaged = store.damaged(), "a scrub pass is complete");
         }
-        if noted.elapsed() >= NAP_MAX {
-            noted = Instant::now();
+        if saved_at.elapsed() >= SLEEP_MAX {
+            saved_at = Instant::now();
             write_cursor(&cursor_file, cursor).await;
         }
     }
 }
 
-/// How long a blob's turn is: half by its share of the bytes, half by its share of the count, so that the turns of all
-/// make up the period.
+/// Pause before a blob is read: half by its share of the bytes and half by its share of the count, so that all pauses add
+/// up to the period.
 fn pause(size: u64, (count, bytes): (u64, u64), period: Duration) -> Duration {
     let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
     period.mul_f64(f64::midpoint(share(size, bytes), share(1, count)))
 }
 
-async fn check(store: &BlobStore, digest: Digest) {
+async fn check_blob(store: &BlobStore, digest: Digest) {
     let store = store.clone();
     match spawn_blocking(move || store.check(digest)).await {
         Ok(Ok(_) | Err(StoreError::Corrupt(_) | StoreError::Missing(_))) => {}
-        Ok(Err(error)) => tracing::warn!(%digest, %error, "a blob cannot be read again"),
-        Err(error) => tracing::error!(%digest, %error, "reading a blob again failed"),
+        Ok(Err(error)) => tracing::warn!(%digest, %error, "cannot scrub a blob"),
+        Err(error) => tracing::error!(%digest, %error, "the scrub of a blob panicked"),
     }
 }
 
-/// Where the last pass stood; a file that is not whole is none.
+/// An unreadable cursor counts as none.
 fn read_cursor(path: &Path) -> Option<Digest> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Not flushed: a cursor that is lost costs a pass that begins anew.
+/// Not flushed: losing the cursor only restarts the pass.
 async fn write_cursor(path: &Path, cursor: Option<Digest>) {
     let text = cursor.map_or_else(String::new, |digest| digest.to_string());
     if let Err(error) = tokio::fs::write(path, text).await {
-        tracing::debug!(%error, path = %path.display(), "cannot note where the scrub stands");
+        tracing::debug!(%error, path = %path.display(), "cannot save the position of the scrub");
     }
 }
 
@@ -120,8 +121,8 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_nobody_reads_is_found_damaged_and_what_is_doubted_at_once() {
-        for (period, doubted) in [(Duration::from_secs(1), false), (PERIOD, true)] {
+    async fn damage_is_found_by_the_pass_and_suspects_are_checked_at_once() {
+        for (period, is_suspect) in [(Duration::from_secs(1), false), (PERIOD, true)] {
             let directory = TempDir::new().unwrap();
             let store = BlobStore::open(directory.path(), 0).unwrap();
             let mut blobs = Vec::new();
@@ -136,9 +137,9 @@ mod tests {
             std::fs::write(path, [8; 100]).unwrap();
             let stop = CancellationToken::new();
             let scrub = Scrub::start(store.clone(), period, stop.clone());
-            if doubted {
-                scrub.doubt(blobs[6]);
-                scrub.doubt(blobs[7]);
+            if is_suspect {
+                scrub.suspect(blobs[6]);
+                scrub.suspect(blobs[7]);
             }
             let begun = Instant::now();
             while store.contains(blobs[7]) {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turns_of_all_blobs_make_up_the_period() {
+    fn the_pauses_of_all_blobs_add_up_to_the_period() {
         let sizes = [0, 1, 20_000, 64 << 20, 5];
         let totals = (sizes.len() as u64, sizes.iter().sum());
         let sum: Duration = sizes.iter().map(|&size| pause(size, totals, PERIOD)).sum();

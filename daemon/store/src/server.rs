@@ -1,15 +1,15 @@
-//! Serves one connection for blobs: stores what comes while passing it on down the chain, and sends what is asked for.
+//! Serves a blob connection: stores incoming blobs while forwarding them down the chain, and sends requested blobs.
 //!
 //! Source: the design, section 7; chains as in HDFS.
 //!
-//! Invariants: a put is answered once this member and all behind it are durable or failed; bytes whose digest is
-//! wrong are stored nowhere; the answer names as failed those that failed, not those out of reach behind them. While puts
-//! wait for the disk the caller is told so every [`WORKING_PERIOD`](super::replies::WORKING_PERIOD), unless one has waited for [`DISK_PATIENCE`]: a disk
-//! that hangs must look like a dead one.
+//! Invariants: a put is answered once this member and all holders behind it are durable or have failed; bytes with a wrong
+//! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders behind them. While puts
+//! wait for the disk, the caller receives a keep-alive every `KEEP_ALIVE_PERIOD`, until one has waited for
+//! [`DISK_TIMEOUT`]: a disk that hangs must look like a dead one.
 //!
-//! Bounds, a connection: [`PUTS_IN_FLIGHT_MAX`] puts unanswered, then it is not read on; [`GETS_IN_FLIGHT_MAX`] gets
-//! waiting (`replies.rs` says how many are opened); one connection to each next holder. Small blobs in memory are bounded
-//! by the store, large ones to a few chunks each, [`LARGE_PUTS_MAX`] at once in the whole process.
+//! Bounds per connection: with [`PUTS_IN_FLIGHT_MAX`] unanswered puts it is no longer read; [`GETS_IN_FLIGHT_MAX`] queued
+//! gets (`replies` bounds how many are opened); one connection to each next holder. The store bounds the memory for small
+//! blobs; a large blob buffers a few chunks, and at most [`LARGE_PUTS_MAX`] are received at once in the whole process.
 
 use std::io;
 use std::sync::Arc;
@@ -22,71 +22,102 @@ use idunno_shared::client::files::connection::{
 use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::frames::{FrameIoError, read_frame_within};
 use idunno_shared::client::link::Dial;
-use idunno_shared::ids::{NodeId, UploadId};
+use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
 };
-use idunno_shared::wire::frame::HEADER_BYTES_MAX;
+use idunno_shared::wire::frame::{FrameError, HEADER_BYTES_MAX};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::blobs::{BlobStore, PendingStore, SMALL_BYTES_MAX, StoreError};
-use super::connection::{CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
-use super::replies::{Waits, Wanted, write_replies};
+use super::replies::{DiskWaits, GetRequest, write_replies};
 use super::scrub::Scrub;
 
-/// Large blobs that are being received at once.
+/// Large blobs received at once.
 pub const LARGE_PUTS_MAX: usize = 64;
-/// How long a put may take, once its bytes are here, before its caller hears no more of it.
-pub const DISK_PATIENCE: Duration = Duration::from_secs(30);
+/// A put that waits longer than this for the disk no longer sends keep-alives, so its caller gives up.
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves blobs of one member.
+/// How long the caller may take to send the next chunk of an announced blob, or to read one that it requested.
+pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const SOCKET_BUFFER_BYTES: usize = 256 << 10;
+
+/// Why this side closed a connection.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("the blob connection failed: {0}")]
+    Frame(#[from] FrameIoError),
+    #[error("the caller announced a blob of {0} bytes, but at most {EXTENT_BYTES_MAX} are allowed")]
+    TooLarge(u64),
+    #[error("the caller named a chain of {0} holders, but at most {COPIES} are allowed")]
+    ChainTooLong(usize),
+    /// No progress within [`CHUNK_TIMEOUT`].
+    #[error("the caller stalled in the middle of a blob")]
+    Stalled,
+    #[error("cannot read blob {digest}: {source}")]
+    Read { digest: Digest, source: io::Error },
+}
+
+impl From<io::Error> for ServeError {
+    fn from(error: io::Error) -> Self {
+        Self::Frame(error.into())
+    }
+}
+
+impl From<FrameError> for ServeError {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error.into())
+    }
+}
+
+/// Serves the blobs of one member.
 pub struct BlobServer {
     node: NodeId,
     store: BlobStore,
     scrub: Scrub,
     dialer: Arc<dyn Dial>,
-    large: Arc<Semaphore>,
-    /// [`DISK_PATIENCE`], unless a test has less.
-    pub(super) patience: Duration,
+    large_puts: Arc<Semaphore>,
+    /// [`DISK_TIMEOUT`], unless a test shortens it.
+    pub(super) disk_timeout: Duration,
 }
 
 impl BlobServer {
-    /// The server of the member `node`, that reaches other holders through `dialer`.
     pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, dialer: Arc<dyn Dial>) -> Self {
-        let large = Arc::new(Semaphore::new(LARGE_PUTS_MAX));
-        Self { node, store, scrub, dialer, large, patience: DISK_PATIENCE }
+        let large_puts = Arc::new(Semaphore::new(LARGE_PUTS_MAX));
+        Self { node, store, scrub, dialer, large_puts, disk_timeout: DISK_TIMEOUT }
     }
 
-    /// Serves a connection behind its hello, until the caller closes it. Puts that were received whole are finished
-    /// in the background. Unless the caller `may_store`, its puts are refused.
+    /// Serves a connection after its hello, until the caller closes it. Puts that were received completely are finished in
+    /// the background. Without `may_store`, puts are refused.
     pub async fn serve<R, W>(&self, reader: R, writer: W, may_store: bool) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
         W: AsyncWrite + Send + Unpin,
     {
         let (replies, stored) = mpsc::channel(PUTS_IN_FLIGHT_MAX);
-        let (gets, wanted) = mpsc::channel(GETS_IN_FLIGHT_MAX);
-        let session = Session {
+        let (gets, requested) = mpsc::channel(GETS_IN_FLIGHT_MAX);
+        let session = BlobSession {
             server: self,
             may_store,
             next: BlobPool::new(Arc::clone(&self.dialer)),
             replies,
-            turns: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
-            waits: Arc::new(Waits::new(self.patience)),
+            put_permits: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
+            disk_waits: Arc::new(DiskWaits::new(self.disk_timeout)),
         };
-        let waits = Arc::clone(&session.waits);
+        let disk_waits = Arc::clone(&session.disk_waits);
         let reader = BufReader::with_capacity(SOCKET_BUFFER_BYTES, reader);
         tokio::select! {
             read = session.read_requests(reader, gets) => match read {
                 Err(ServeError::Frame(FrameIoError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
                 ended => ended,
             },
-            written = write_replies(writer, stored, wanted, self.store.clone(), &waits) => {
+            written = write_replies(writer, stored, requested, self.store.clone(), &disk_waits) => {
                 if let Err(ServeError::Read { digest, .. }) = &written {
-                    self.scrub.doubt(*digest);
+                    self.scrub.suspect(*digest);
                 }
                 written
             }
@@ -94,32 +125,32 @@ impl BlobServer {
     }
 }
 
-struct Put {
+struct PutRequest {
     id: u64,
     blob: BlobRef,
     upload: UploadId,
     chain: Vec<Holder>,
 }
 
-struct Session<'a> {
+struct BlobSession<'a> {
     server: &'a BlobServer,
     may_store: bool,
     next: BlobPool,
     replies: mpsc::Sender<BlobReply>,
-    turns: Arc<Semaphore>,
-    waits: Arc<Waits>,
+    put_permits: Arc<Semaphore>,
+    disk_waits: Arc<DiskWaits>,
 }
 
-impl Session<'_> {
-    async fn read_requests<R>(&self, mut reader: R, gets: mpsc::Sender<Wanted>) -> Result<(), ServeError>
+impl BlobSession<'_> {
+    async fn read_requests<R>(&self, mut reader: R, gets: mpsc::Sender<GetRequest>) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
     {
         loop {
             match read_frame_within(&mut reader, HEADER_BYTES_MAX).await? {
-                BlobRequest::Doubt { digest } => self.server.scrub.doubt(digest),
+                BlobRequest::Doubt { digest } => self.server.scrub.suspect(digest),
                 BlobRequest::Get { id, digest, offset } => {
-                    if gets.send(Wanted { id, digest, offset }).await.is_err() {
+                    if gets.send(GetRequest { id, digest, offset }).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -134,20 +165,22 @@ impl Session<'_> {
                         self.refuse(id, blob.size, &mut reader).await?;
                         continue;
                     }
-                    debug!(%upload, digest = %blob.digest, bytes = blob.size, "a blob comes in");
-                    let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return Ok(()) };
-                    let put = Put { id, blob, upload, chain };
+                    debug!(%upload, digest = %blob.digest, bytes = blob.size, "receiving a blob");
+                    let Ok(permit) = Arc::clone(&self.put_permits).acquire_owned().await else {
+                        return Ok(());
+                    };
+                    let put = PutRequest { id, blob, upload, chain };
                     if blob.size <= SMALL_BYTES_MAX {
-                        self.take_small(put, turn, &mut reader).await?;
+                        self.receive_small(put, permit, &mut reader).await?;
                     } else {
-                        self.take_large(put, turn, &mut reader).await?;
+                        self.receive_large(put, permit, &mut reader).await?;
                     }
                 }
             }
         }
     }
 
-    /// Answers a put of one who may not, and lets its bytes pass.
+    /// Refuses a put of a caller without write access, and discards its bytes.
     async fn refuse<R>(&self, id: u64, mut remaining: u64, reader: &mut R) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
@@ -156,16 +189,16 @@ impl Session<'_> {
             let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
             remaining -= read_within(reader, length).await?.len() as u64;
         }
-        let failed = vec![(self.server.node, String::from("this identity may look and not store anything"))];
-        // A caller that went away is no fault.
+        let failed = vec![(self.server.node, String::from("this identity has read-only access"))];
+        // The caller may have disconnected.
         let _ = self.replies.send(BlobReply::Stored { id, holders: Vec::new(), failed }).await;
         Ok(())
     }
 
-    async fn take_small<R>(
+    async fn receive_small<R>(
         &self,
-        put: Put,
-        turn: OwnedSemaphorePermit,
+        put: PutRequest,
+        permit: OwnedSemaphorePermit,
         reader: &mut R,
     ) -> Result<(), ServeError>
     where
@@ -177,24 +210,24 @@ impl Session<'_> {
             let behind = &forward.chain[1..];
             match connection.start_put(put.blob, put.upload, behind, bytes.clone()).await {
                 Ok(pending) => forward.pending = Some(pending),
-                Err(error) => forward.give_up(&error.to_string()),
+                Err(error) => forward.abandon(&error.to_string()),
             }
         }
         let stored = self.server.store.start_put(put.blob, Some(put.upload), bytes).await;
-        self.finish_later(put.id, turn, forward, async { stored.map(PendingStore::done)?.await });
+        self.reply_when_stored(put.id, permit, forward, async { stored.map(PendingStore::done)?.await });
         Ok(())
     }
 
-    async fn take_large<R>(
+    async fn receive_large<R>(
         &self,
-        put: Put,
-        turn: OwnedSemaphorePermit,
+        put: PutRequest,
+        permit: OwnedSemaphorePermit,
         reader: &mut R,
     ) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
     {
-        let Ok(room) = Arc::clone(&self.server.large).acquire_owned().await else { return Ok(()) };
+        let Ok(slot) = Arc::clone(&self.server.large_puts).acquire_owned().await else { return Ok(()) };
         let mut forward = self.forward(&put.chain).await;
         let mut stream = forward.stream(&put).await;
         let local = self.server.store.stream_put(put.blob, Some(put.upload));
@@ -206,22 +239,22 @@ impl Session<'_> {
             if let Some(next) = &stream
                 && let Err(error) = next.send(chunk.clone()).await
             {
-                forward.give_up(&error.to_string());
+                forward.abandon(&error.to_string());
                 stream = None;
             }
             local.send(chunk).await;
         }
-        self.finish_later(put.id, turn, forward, async move {
+        self.reply_when_stored(put.id, permit, forward, async move {
             let stored = local.done().await;
-            drop(room);
+            drop(slot);
             stored
         });
         Ok(())
     }
 
-    /// The first holder of the chain that can be dialled; those before it are skipped.
-    async fn forward(&self, chain: &[Holder]) -> Forward {
-        let mut forward = Forward { chain: chain.to_vec(), ..Forward::default() };
+    /// Connects to the first reachable holder of the chain, and skips those before it.
+    async fn forward(&self, chain: &[Holder]) -> ForwardedPut {
+        let mut forward = ForwardedPut { chain: chain.to_vec(), ..ForwardedPut::default() };
         while let Some(&next) = forward.chain.first() {
             match self.next.connection(next.address, Lane::Puts).await {
                 Ok(connection) => {
@@ -237,41 +270,50 @@ impl Session<'_> {
         forward
     }
 
-    /// Answers when the local copy and those behind are decided.
-    fn finish_later(
+    /// Replies once the local copy and those behind it are durable or have failed.
+    fn reply_when_stored(
         &self,
         id: u64,
-        turn: OwnedSemaphorePermit,
-        forward: Forward,
+        permit: OwnedSemaphorePermit,
+        forward: ForwardedPut,
         local: impl Future<Output = Result<(), StoreError>> + Send + 'static,
     ) {
-        let (node, replies) = (self.server.node, self.replies.clone());
-        let (waits, number) = (Arc::clone(&self.waits), self.waits.begin());
+        let node = self.server.node;
+        let replies = self.replies.clone();
+        let disk_waits = Arc::clone(&self.disk_waits);
+        let wait = disk_waits.begin();
         tokio::spawn(async move {
-            let (local, (mut holders, mut failed)) = tokio::join!(local, forward.outcome());
-            waits.end(number);
+            let (local, behind) = tokio::join!(local, forward.outcome());
+            let ForwardOutcome { mut holders, mut failed } = behind;
+            disk_waits.end(wait);
             match local {
                 Ok(()) => holders.insert(0, node),
                 Err(error) => failed.insert(0, (node, error.to_string())),
             }
-            // A caller that went away is no fault.
+            // The caller may have disconnected.
             let _ = replies.send(BlobReply::Stored { id, holders, failed }).await;
-            drop(turn);
+            drop(permit);
         });
     }
 }
 
-/// The part of a put that lies further down the chain.
+/// The part of a put further down the chain.
 #[derive(Default)]
-struct Forward {
+struct ForwardedPut {
     chain: Vec<Holder>,
     connection: Option<BlobConnection>,
     pending: Option<PendingPut>,
     failed: Vec<(NodeId, String)>,
 }
 
-impl Forward {
-    async fn stream(&mut self, put: &Put) -> Option<PutStream> {
+/// The holders behind this member that stored the blob, and those that failed, with the reason.
+struct ForwardOutcome {
+    holders: Vec<NodeId>,
+    failed: Vec<(NodeId, String)>,
+}
+
+impl ForwardedPut {
+    async fn stream(&mut self, put: &PutRequest) -> Option<PutStream> {
         let connection = self.connection.take()?;
         match connection.stream_put(put.blob, put.upload, &self.chain[1..]).await {
             Ok((stream, pending)) => {
@@ -279,31 +321,33 @@ impl Forward {
                 Some(stream)
             }
             Err(error) => {
-                self.give_up(&error.to_string());
+                self.abandon(&error.to_string());
                 None
             }
         }
     }
 
-    /// The next holder failed. Those behind it did not: they are only not reached.
-    fn give_up(&mut self, reason: &str) {
+    /// Records the failure of the next holder. The holders behind it have not failed: they are merely unreached.
+    fn abandon(&mut self, reason: &str) {
         self.pending = None;
         let next = std::mem::take(&mut self.chain).into_iter().next();
         self.failed.extend(next.map(|holder| (holder.node, reason.to_owned())));
     }
 
-    async fn outcome(mut self) -> (Vec<NodeId>, Vec<(NodeId, String)>) {
-        let Some(pending) = self.pending.take() else { return (Vec::new(), self.failed) };
+    async fn outcome(mut self) -> ForwardOutcome {
+        let Some(pending) = self.pending.take() else {
+            return ForwardOutcome { holders: Vec::new(), failed: self.failed };
+        };
         match pending.answer().await {
             Ok(mut stored) => {
-                // Only those asked can have stored it.
+                // Ignores holders that are not in the chain.
                 stored.holders.retain(|node| self.chain.iter().any(|holder| holder.node == *node));
                 self.failed.extend(stored.failed);
-                (stored.holders, self.failed)
+                ForwardOutcome { holders: stored.holders, failed: self.failed }
             }
             Err(error) => {
-                self.give_up(&error.to_string());
-                (Vec::new(), self.failed)
+                self.abandon(&error.to_string());
+                ForwardOutcome { holders: Vec::new(), failed: self.failed }
             }
         }
     }

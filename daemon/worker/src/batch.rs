@@ -1,93 +1,64 @@
-//! Runs one batch: inputs from the store, answers from the model server, rows for a segment.
+//! Runs one batch: sends its inputs to the model server in chunks, and makes result rows of the answers.
 //!
-//! Decides how a batch is cut into infer calls and what becomes of each query: a row, or a fault with its kind. Source:
-//! the design, section 8 (failures).
+//! Decides what becomes of each query: a row, or a fault with its kind. Source: the design, section 8 (failures).
 //!
-//! Invariants: every query of the batch is answered or in exactly one fault; while one chunk is inferred only the next
-//! is fetched; a call that the server rejects is split down to the query that it rejects.
-//! Bounds: a chunk has at most as many bytes as the configuration says, or is one input of at most [`INPUT_BYTES_MAX`]; a batch's
-//! rows have at most [`ROWS_BYTES_MAX`].
+//! Invariants: every query of the batch is answered or in exactly one fault; while one chunk is inferred only the next is
+//! read; a call that the server rejects is halved until the rejected query is alone.
+//! Bounds: those of [`inputs`](super::inputs); a batch's rows have at most [`ROWS_BYTES_MAX`].
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::join;
 use idunno_shared::names::MemberName;
-use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease, QueryInput, RecordsGrant};
-use tokio::time::timeout;
+use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease};
 use tracing::debug;
 
-use super::extents::ExtentCache;
-use super::faults::{Faults, ranges_of};
-use super::labels::{LabelCache, Labels};
-use super::model_server::{Extensions, ModelServer, ServerError};
-use super::pace::Pace;
+use super::faults::{FaultCollector, ranges_of};
+use super::inputs::{Chunk, InputFault, PreparedBatch, fetch_chunk, record_chunk};
+use super::labels::Labels;
+use super::latency::InferLatency;
+use super::model_server::{Extensions, ModelServerClient, ServerError};
 use super::protocol::RowAnswer;
-use super::rows::{Named, RowFrame, is_right, write_row};
-use super::traits::{Fetched, FileStore};
-use crate::records::{self, Record};
+use super::rows::{RowContext, RowIdentity, is_correct, write_row};
+use super::traits::FileStore;
+use crate::records::Record;
 
-/// Inputs of one infer call, in bytes, unless configured.
-pub const CHUNK_BYTES_DEFAULT: u64 = 64 << 20;
-/// Largest input: what a model server's body takes, with room for the header. In bytes.
-pub const INPUT_BYTES_MAX: u64 = 240 << 20;
-/// Rows of one batch, in bytes: so that a segment fits a blob.
+/// Rows of one batch: a segment must fit into a blob.
 pub const ROWS_BYTES_MAX: usize = 32 << 20;
-const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Why an input is not here.
-type Missing = (FaultKind, String);
-
-/// A chunk's inputs: positions in the batch, and the bytes or why there are none.
-type Chunk = Vec<(usize, Result<Fetched, Missing>)>;
-
-/// A granted batch with its first chunk of inputs.
-#[derive(Debug)]
-pub struct Prepared {
-    /// The grant.
-    pub grant: Grant,
-    chunks: Vec<Range<usize>>,
-    first: Chunk,
-    labels: Option<Arc<Labels>>,
-    /// The inputs, where they are records of one file.
-    records: Option<Records>,
-}
-
-/// Inputs that are records of one file.
-#[derive(Debug)]
-struct Records {
-    /// They, by place.
-    all: Vec<Record>,
-    /// Whether they came from the member's own disk.
-    is_local: bool,
-}
 
 /// A batch that ran.
 #[derive(Debug)]
-pub struct Ran {
-    /// Its rows.
+pub struct BatchResult {
     pub rows: Vec<u8>,
-    /// What the rows answer; no query, if all failed.
+    /// What the rows answer: no query, if all failed.
     pub outcome: BatchOutcome,
-    /// The queries that failed.
     pub faults: Vec<Fault>,
-    /// The model server did not serve: do not send it the next batch at once.
+    /// The model server did not serve, so the next batch must not be sent at once.
     pub worker_fault: bool,
-    /// The model server missed the deadline: it may hang.
+    /// The model server missed the deadline, so it may hang.
     pub hung: bool,
 }
 
-impl Ran {
-    /// A batch of which nothing was answered.
+impl BatchResult {
+    /// The result of a batch of which every query failed.
     pub fn all_failed(lease: Lease, kind: FaultKind, reason: &str) -> Self {
-        let mut faults = Faults::default();
+        let mut faults = FaultCollector::default();
         faults.add((lease.range.first..lease.range.end()).collect(), kind, reason);
+        let outcome = BatchOutcome {
+            lease,
+            answered: Vec::new(),
+            inference_us: 0,
+            labelled: 0,
+            correct: 0,
+            local: 0,
+            refused: 0,
+        };
         Self {
             rows: Vec::new(),
-            outcome: nothing_answered(lease),
+            outcome,
             faults: faults.into_faults(),
             worker_fault: kind == FaultKind::Worker,
             hung: false,
@@ -95,262 +66,97 @@ impl Ran {
     }
 }
 
-/// What batches of one data set share.
-#[derive(Default)]
-pub struct InputCaches {
-    /// Label tables.
-    pub labels: LabelCache,
-    /// Files of records.
-    pub extents: ExtentCache,
-}
-
-fn nothing_answered(lease: Lease) -> BatchOutcome {
-    BatchOutcome {
-        lease,
-        answered: Vec::new(),
-        inference_us: 0,
-        labelled: 0,
-        correct: 0,
-        local: 0,
-        refused: 0,
-    }
-}
-
-/// Fetches a batch's first chunk and its labels.
-pub async fn prepare(
-    store: &dyn FileStore,
-    caches: &InputCaches,
-    mut grant: Grant,
-    chunk_bytes: u64,
-) -> Prepared {
-    if let Some(records) = grant.records.take() {
-        return prepare_records(store, caches, grant, records, chunk_bytes).await;
-    }
-    let sizes: Vec<u64> = grant.inputs.iter().map(input_bytes).collect();
-    let chunks = plan_chunks(&sizes, chunk_bytes);
-    let labels = &caches.labels;
-    let table = async {
-        match &grant.labels {
-            Some(extents) => timeout(FETCH_TIMEOUT, labels.get(store, extents)).await.ok().flatten(),
-            None => None,
-        }
-    };
-    let first = fetch_chunk(store, &grant.inputs, chunks.first().cloned().unwrap_or(0..0));
-    let (first, labels) = join(first, table).await;
-    Prepared { grant, chunks, first, labels, records: None }
-}
-
-/// Reads a batch's records; all of them are in memory then, as many bytes as the coordinator allows.
-async fn prepare_records(
-    store: &dyn FileStore,
-    caches: &InputCaches,
-    mut grant: Grant,
-    granted: RecordsGrant,
-    chunk_bytes: u64,
-) -> Prepared {
-    let range = grant.lease.range;
-    let name = |index: u64| format!("{}:{}", granted.file, index + 1).parse().ok();
-    let input = |index| Some(QueryInput { index, name: name(index)?, extents: Vec::new() });
-    grant.inputs = (range.first..range.end()).filter_map(input).collect();
-    let failed = |why: String| (FaultKind::Fetch, format!("cannot read the records: {why}"));
-    let late = || format!("not read within {} s", FETCH_TIMEOUT.as_secs());
-    let fetched = match timeout(FETCH_TIMEOUT, caches.extents.read(store, &granted)).await {
-        Ok(fetched) => fetched.map_err(failed),
-        Err(_) => Err(failed(late())),
-    };
-    let records = fetched.map(|Fetched { bytes, is_local }| {
-        let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
-        Records { all: records::read(granted.format, &bytes, skip, grant.inputs.len()), is_local }
-    });
-    let count = grant.inputs.len();
-    match records {
-        Ok(records) if records.all.len() == count => {
-            let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
-            let sizes: Vec<u64> = records.all.iter().map(size).collect();
-            let chunks = plan_chunks(&sizes, chunk_bytes);
-            let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
-            Prepared { grant, chunks, first, labels: None, records: Some(records) }
-        }
-        other => {
-            let why = other.map_or_else(
-                |why| why,
-                |records| failed(format!("there are {} where {count} were counted", records.all.len())),
-            );
-            let first = (0..count).map(|place| (place, Err(why.clone()))).collect();
-            Prepared {
-                grant,
-                chunks: vec![Range { start: 0, end: count }],
-                first,
-                labels: None,
-                records: None,
-            }
-        }
-    }
-}
-
-fn record_chunk(records: &Records, places: Range<usize>) -> Chunk {
-    let input = |place: usize| match &records.all[place].input {
-        Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => {
-            Ok(Fetched { bytes: input.clone(), is_local: records.is_local })
-        }
-        Ok(input) => Err((FaultKind::BadInput, format!("the record's input has {} bytes", input.len()))),
-        Err(why) => Err((FaultKind::BadInput, why.clone())),
-    };
-    places.map(|place| (place, input(place))).collect()
-}
-
-fn input_bytes(input: &QueryInput) -> u64 {
-    input.extents.iter().map(|extent| extent.blob.size).fold(0, u64::saturating_add)
-}
-
-/// Consecutive inputs that go in one infer call.
-fn plan_chunks(sizes: &[u64], chunk_bytes: u64) -> Vec<Range<usize>> {
-    let mut chunks: Vec<Range<usize>> = Vec::new();
-    let mut bytes = 0_u64;
-    for (place, &size) in sizes.iter().enumerate() {
-        // An input that is too large is never read.
-        let size = if size > INPUT_BYTES_MAX { 0 } else { size };
-        match chunks.last_mut() {
-            Some(chunk) if bytes + size <= chunk_bytes => {
-                chunk.end = place + 1;
-                bytes += size;
-            }
-            _ => {
-                chunks.push(place..place + 1);
-                bytes = size;
-            }
-        }
-    }
-    chunks
-}
-
-async fn fetch_chunk(store: &dyn FileStore, inputs: &[QueryInput], places: Range<usize>) -> Chunk {
-    let too_large = |input: &QueryInput| input_bytes(input) > INPUT_BYTES_MAX;
-    let wanted = inputs[places.clone()].iter().filter(|input| !too_large(input));
-    let blobs: Vec<_> = wanted.flat_map(|input| input.extents.iter().cloned()).collect();
-    let mut fetched = match timeout(FETCH_TIMEOUT, store.fetch(&blobs)).await {
-        Ok(fetched) => Some(fetched.into_iter()),
-        Err(_) => None,
-    };
-    let mut read = |input: &QueryInput| {
-        if too_large(input) {
-            let reason =
-                format!("the file has {} bytes, a query may have {INPUT_BYTES_MAX}", input_bytes(input));
-            return Err((FaultKind::BadInput, reason));
-        }
-        let late = || (FaultKind::Fetch, format!("not read within {} s", FETCH_TIMEOUT.as_secs()));
-        let fetched = fetched.as_mut().ok_or_else(late)?;
-        let blobs: Vec<_> = fetched.take(input.extents.len()).collect();
-        let failed = |reason: String| (FaultKind::Fetch, format!("cannot read the input: {reason}"));
-        if blobs.len() < input.extents.len() {
-            return Err(failed("the store gave too few blobs".to_owned()));
-        }
-        let blobs: Result<Vec<Fetched>, _> = blobs.into_iter().collect();
-        let mut blobs = blobs.map_err(|error| failed(error.to_string()))?;
-        if blobs.len() == 1 {
-            return Ok(blobs.swap_remove(0));
-        }
-        let mut whole = BytesMut::with_capacity(blobs.iter().map(|blob| blob.bytes.len()).sum());
-        for blob in &blobs {
-            whole.extend_from_slice(&blob.bytes);
-        }
-        let is_local = blobs.iter().all(|blob| blob.is_local);
-        Ok(Fetched { bytes: whole.freeze(), is_local })
-    };
-    places.map(|place| (place, read(&inputs[place]))).collect()
-}
-
-/// What running a batch needs besides the batch.
+/// What batches run with.
 #[derive(Clone)]
-pub struct Bench {
-    /// The store.
+pub struct BatchContext {
     pub store: Arc<dyn FileStore>,
-    /// The model server.
-    pub server: ModelServer,
-    /// What it can do.
+    pub server: ModelServerClient,
     pub extensions: Extensions,
-    /// The worker's name, for the rows.
+    /// The name in the rows.
     pub worker: MemberName,
-    /// How fast the model was so far.
-    pub pace: Pace,
+    /// The model's recent latency, which sets the deadline of a call.
+    pub latency: InferLatency,
 }
 
 /// Runs a batch to its end.
-pub async fn run(bench: Bench, prepared: Prepared) -> Ran {
-    let Prepared { grant, chunks, first, labels, records } = prepared;
-    let mut run = Run {
-        bench: &bench,
+pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult {
+    let PreparedBatch { grant, chunks, first, labels, records } = prepared;
+    let mut run = BatchRun {
+        context: &context,
         grant: &grant,
         labels: labels.as_deref(),
-        records: records.as_ref().map(|records| &records.all[..]),
+        records: records.as_ref().map(|records| &records.by_position[..]),
         rows: Vec::new(),
         answered: Vec::new(),
-        faults: Faults::default(),
+        faults: FaultCollector::default(),
         inference: Duration::ZERO,
         labelled: 0,
         correct: 0,
-        near: BTreeSet::new(),
+        local_positions: BTreeSet::new(),
         local: 0,
         refused: 0,
-        stopped: None,
+        stopped_by: None,
         hung: false,
     };
     let mut chunk = first;
     for number in 0..chunks.len() {
-        let next = chunks.get(number + 1).cloned().filter(|_| run.stopped.is_none());
-        let next = next.unwrap_or(0..0);
-        let fetching = async {
+        let next = chunks.get(number + 1).cloned().unwrap_or(0..0);
+        let read_next = async {
             match &records {
                 Some(records) => record_chunk(records, next),
-                None => fetch_chunk(&*bench.store, &grant.inputs, next).await,
+                None => fetch_chunk(&*context.store, &grant.inputs, next).await,
             }
         };
-        let ((), fetched) = join(run.infer_chunk(chunk), fetching).await;
-        if let Some((kind, reason)) = run.stopped.take() {
-            let behind = chunks[number].end..grant.inputs.len();
-            run.faults.add(behind.map(|place| grant.inputs[place].index).collect(), kind, &reason);
-            run.stopped = Some((kind, reason));
+        let ((), next_chunk) = join(run.infer_chunk(chunk), read_next).await;
+        if let Some(InputFault { kind, reason }) = run.stopped_by.clone() {
+            let rest = &grant.inputs[chunks[number].end..];
+            run.faults.add(rest.iter().map(|input| input.index).collect(), kind, &reason);
             break;
         }
-        chunk = fetched;
+        chunk = next_chunk;
     }
     run.finish()
 }
 
-struct Run<'a> {
-    bench: &'a Bench,
+struct BatchRun<'a> {
+    context: &'a BatchContext,
     grant: &'a Grant,
     labels: Option<&'a Labels>,
     records: Option<&'a [Record]>,
     rows: Vec<u8>,
     answered: Vec<u64>,
-    faults: Faults,
+    faults: FaultCollector,
     inference: Duration,
     labelled: u32,
     correct: u32,
-    /// The places whose inputs came from the own disk, and how many of those are answered.
-    near: BTreeSet<usize>,
+    /// The positions whose inputs came from the member's own disk.
+    local_positions: BTreeSet<usize>,
+    /// How many of them are answered.
     local: u32,
-    /// The most queries of a call that was refused as too much at once.
+    /// The largest number of queries in a call that was refused as too large.
     refused: usize,
-    /// Why nothing more is tried.
-    stopped: Option<Missing>,
+    /// The fault that applies to everything not yet inferred.
+    stopped_by: Option<InputFault>,
     hung: bool,
 }
 
-impl Run<'_> {
+impl BatchRun<'_> {
     async fn infer_chunk(&mut self, chunk: Chunk) {
-        let (mut places, mut inputs) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
-        for (place, input) in chunk {
-            match input {
-                Ok(input) => {
-                    places.push(place);
-                    inputs.push(input.bytes);
-                    if input.is_local {
-                        self.near.insert(place);
+        let mut positions = Vec::with_capacity(chunk.len());
+        let mut inputs = Vec::with_capacity(chunk.len());
+        for input in chunk {
+            match input.bytes {
+                Ok(fetched) => {
+                    positions.push(input.position);
+                    inputs.push(fetched.bytes);
+                    if fetched.is_local {
+                        self.local_positions.insert(input.position);
                     }
                 }
-                Err((kind, reason)) => self.faults.add(vec![self.grant.inputs[place].index], kind, &reason),
+                Err(InputFault { kind, reason }) => {
+                    let query = self.grant.inputs[input.position].index;
+                    self.faults.add(vec![query], kind, &reason);
+                }
             }
         }
         let mut calls = Vec::new();
@@ -358,13 +164,13 @@ impl Run<'_> {
             calls.push(0..inputs.len());
         }
         while let Some(call) = calls.pop() {
-            if let Some((kind, reason)) = &self.stopped {
-                self.faults.add(indices(self.grant, &places[call]), *kind, reason);
+            if let Some(InputFault { kind, reason }) = &self.stopped_by {
+                self.faults.add(query_indices(self.grant, &positions[call]), *kind, reason);
                 continue;
             }
-            if let Err(error) = self.infer(&places[call.clone()], &inputs[call.clone()]).await {
+            if let Err(error) = self.infer(&positions[call.clone()], &inputs[call.clone()]).await {
                 if error.splits() && call.len() > 1 {
-                    if error.is_too_much() {
+                    if error.is_too_large() {
                         self.refused = self.refused.max(call.len());
                     }
                     let middle = call.start + call.len() / 2;
@@ -372,32 +178,33 @@ impl Run<'_> {
                     calls.push(call.start..middle);
                     continue;
                 }
-                self.failed(&error, &places[call]);
+                self.record_failure(&error, &positions[call]);
             }
         }
     }
 
-    async fn infer(&mut self, places: &[usize], inputs: &[Bytes]) -> Result<(), ServerError> {
-        let Bench { server, extensions, pace, .. } = self.bench;
+    async fn infer(&mut self, positions: &[usize], inputs: &[Bytes]) -> Result<(), ServerError> {
+        let BatchContext { server, extensions, latency, .. } = self.context;
         let started = Instant::now();
         let Grant { model, parameters, .. } = self.grant;
-        let deadline = pace.deadline(inputs.len());
+        let deadline = latency.deadline(inputs.len());
         let answers = server.infer(model, parameters, inputs, *extensions, deadline).await?;
         self.inference += started.elapsed();
         let expected = self.grant.version.to_string();
         if extensions.idunno && answers.version.as_deref() != Some(&expected) {
-            let message = format!("it serves version {:?}, {expected} was asked for", answers.version);
+            let served = answers.version.as_deref().unwrap_or("none");
+            let message = format!("it serves version {served} instead of {expected}");
             return Err(ServerError::Status { status: 503, message });
         }
-        for (&place, answer) in places.iter().zip(&answers.rows) {
-            self.take(place, answer);
+        for (&position, answer) in positions.iter().zip(&answers.rows) {
+            self.record_answer(position, answer);
         }
         Ok(())
     }
 
-    /// Makes a row of an answer, or a fault.
-    fn take(&mut self, place: usize, answer: &RowAnswer) {
-        let input = &self.grant.inputs[place];
+    /// Makes a row or a fault of an answer.
+    fn record_answer(&mut self, position: usize, answer: &RowAnswer) {
+        let input = &self.grant.inputs[position];
         let output = match answer {
             RowAnswer::Output(output) => output,
             RowAnswer::Failed(reason) => {
@@ -405,45 +212,46 @@ impl Run<'_> {
             }
         };
         if self.rows.len() + output.len() > ROWS_BYTES_MAX {
-            let reason = "the batch's answers are too large: make it smaller with set-batch-size";
+            let reason = "the batch's answers are too large: reduce the batch with set-batch-size";
             return self.faults.add(vec![input.index], FaultKind::Inference, reason);
         }
-        let frame = RowFrame {
+        let context = RowContext {
             model: &self.grant.model,
             version: &self.grant.version,
-            worker: &self.bench.worker,
+            worker: &self.context.worker,
             attempt: self.grant.lease.attempt,
         };
-        let record = self.records.map(|records| &records[place]);
+        let record = self.records.map(|records| &records[position]);
         let label = match record {
             Some(record) => record.label.as_deref(),
             None => self.labels.and_then(|labels| labels.of(&input.name)),
         };
         let id = record.and_then(|record| record.id.as_deref());
-        let named = Named { query: input.index, name: &input.name, id, label };
-        if !write_row(&mut self.rows, &frame, &named, output) {
+        let identity = RowIdentity { query: input.index, name: &input.name, id, label };
+        if !write_row(&mut self.rows, &context, &identity, output) {
             let reason = "the model server's answer is neither JSON nor text";
             return self.faults.add(vec![input.index], FaultKind::Inference, reason);
         }
         self.answered.push(input.index);
-        self.local += u32::from(self.near.contains(&place));
+        self.local += u32::from(self.local_positions.contains(&position));
         if let Some(label) = label {
             self.labelled += 1;
-            self.correct += u32::from(is_right(output, label));
+            self.correct += u32::from(is_correct(output, label));
         }
     }
 
-    fn failed(&mut self, error: &ServerError, places: &[usize]) {
-        let (kind, reason) = (error.fault(), error.to_string());
-        debug!(lease = %self.grant.lease, queries = places.len(), %reason, "an infer call failed");
-        self.faults.add(indices(self.grant, places), kind, &reason);
+    fn record_failure(&mut self, error: &ServerError, positions: &[usize]) {
+        let kind = error.fault();
+        let reason = error.to_string();
+        debug!(lease = %self.grant.lease, queries = positions.len(), %reason, "an infer call failed");
+        self.faults.add(query_indices(self.grant, positions), kind, &reason);
         self.hung |= matches!(error, ServerError::TimedOut { .. });
-        if kind == FaultKind::Worker || error.interrupted() {
-            self.stopped = Some((kind, reason));
+        if kind == FaultKind::Worker || error.is_server_failure() {
+            self.stopped_by = Some(InputFault { kind, reason });
         }
     }
 
-    fn finish(self) -> Ran {
+    fn finish(self) -> BatchResult {
         let outcome = BatchOutcome {
             lease: self.grant.lease,
             answered: ranges_of(self.answered),
@@ -453,31 +261,16 @@ impl Run<'_> {
             local: self.local,
             refused: u32::try_from(self.refused).unwrap_or(u32::MAX),
         };
-        let worker_fault = self.stopped.is_some();
-        Ran { rows: self.rows, outcome, faults: self.faults.into_faults(), worker_fault, hung: self.hung }
+        BatchResult {
+            rows: self.rows,
+            outcome,
+            faults: self.faults.into_faults(),
+            worker_fault: self.stopped_by.is_some(),
+            hung: self.hung,
+        }
     }
 }
 
-fn indices(grant: &Grant, places: &[usize]) -> Vec<u64> {
-    places.iter().map(|&place| grant.inputs[place].index).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_cut_by_bytes_and_lose_no_input() {
-        let mib = 1 << 20;
-        let plan_chunks = |sizes: &[u64]| plan_chunks(sizes, 64 * mib);
-        assert!(plan_chunks(&[]).is_empty());
-        assert_eq!(plan_chunks(&[20_000; 32]), vec![Range { start: 0, end: 32 }]);
-        assert_eq!(plan_chunks(&[40 * mib, 24 * mib, 1]), [0..2, 2..3]);
-        assert_eq!(plan_chunks(&[mib, 200 * mib, mib]), [0..1, 1..2, 2..3]);
-        assert_eq!(
-            plan_chunks(&[mib, 999 * mib, mib]),
-            vec![Range { start: 0, end: 3 }],
-            "what is too large is not read"
-        );
-    }
+fn query_indices(grant: &Grant, positions: &[usize]) -> Vec<u64> {
+    positions.iter().map(|&position| grant.inputs[position].index).collect()
 }

@@ -1,4 +1,4 @@
-//! What the coordinator asks of a worker beside its batches: each answered by itself, none touches what the worker holds.
+//! What the coordinator asks of any worker besides running batches. Each request is independent of the worker's state.
 
 use idunno_shared::client::files::Files;
 use idunno_shared::names::ModelName;
@@ -8,45 +8,46 @@ use tokio::sync::watch;
 
 use super::model_server::ServerError;
 use super::result_merge::merge_results;
-use super::supervisor::ServerStatus;
+use super::supervisor::{ReadyServer, ServerStatus};
 
-/// What they are done with. Cheap to clone.
+/// Serves the requests. Cheap to clone.
 #[derive(Clone)]
 pub struct CoordinatorRequests {
-    /// The model server.
     pub status: watch::Receiver<ServerStatus>,
-    /// The store.
     pub files: Files,
 }
 
 impl CoordinatorRequests {
-    /// Does what is asked. A refusal says that another worker may do better.
+    /// After a refusal, another worker may succeed.
     pub async fn serve(&self, request: WorkRequest) -> Result<WorkReply, Refusal> {
         match request {
             WorkRequest::CheckParameters { model, parameters } => {
-                self.check(&model, &parameters).await.map(WorkReply::Checked)
+                self.check_parameters(&model, &parameters).await
             }
             WorkRequest::Compact { job } => {
-                let compacted = merge_results(&self.files, job).await;
-                compacted.map(WorkReply::Compacted).map_err(|error| Refusal::internal(error.to_string()))
+                let merged = merge_results(&self.files, job).await;
+                merged.map(WorkReply::Compacted).map_err(|error| Refusal::internal(error.to_string()))
             }
         }
     }
 
-    async fn check(&self, model: &ModelName, parameters: &Parameters) -> Result<Result<(), String>, Refusal> {
-        let unable = |why: String| Refusal::conflict(why);
+    async fn check_parameters(
+        &self,
+        model: &ModelName,
+        parameters: &Parameters,
+    ) -> Result<WorkReply, Refusal> {
         let ServerStatus { state, server, .. } = self.status.borrow().clone();
-        let (ServerState::Ready, Some((server, extensions))) = (state, server) else {
-            return Err(unable(String::from("the model server here is not ready")));
+        let (ServerState::Ready, Some(ReadyServer { server, extensions })) = (state, server) else {
+            return Err(Refusal::conflict("the model server of this worker is not ready"));
         };
         if !extensions.idunno {
-            // Another kind of server says what it makes of them when it is asked to infer.
-            return Ok(Ok(()));
+            // A third-party server checks parameters when it is asked to infer.
+            return Ok(WorkReply::Checked(Ok(())));
         }
         match server.check_parameters(model, parameters).await {
-            Ok(()) => Ok(Ok(())),
-            Err(ServerError::Status { status: 400, message }) => Ok(Err(message)),
-            Err(error) => Err(unable(error.to_string())),
+            Ok(()) => Ok(WorkReply::Checked(Ok(()))),
+            Err(ServerError::Status { status: 400, message }) => Ok(WorkReply::Checked(Err(message))),
+            Err(error) => Err(Refusal::conflict(error.to_string())),
         }
     }
 }

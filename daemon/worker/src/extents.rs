@@ -1,69 +1,99 @@
-//! Extents of files of records: read once for many batches.
+//! Extents of files of records, read once for many batches.
 //!
-//! Bounds: the extents read last are kept, up to [`KEPT_BYTES_MAX`] in all, or a single larger one.
+//! Bounds: the most recently used extents are kept, up to [`CACHE_BYTES_MAX`].
 
 use bytes::BytesMut;
 use idunno_shared::ids::Digest;
+use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::RecordsGrant;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::traits::{Fetched, FileStore};
+use super::traits::{FetchedBytes, FileStore, FileStoreError};
 
-/// Bytes that are kept.
-pub const KEPT_BYTES_MAX: usize = 128 << 20;
+pub const CACHE_BYTES_MAX: u64 = 128 << 20;
 
-/// The extents read last, the newest behind.
-#[derive(Default)]
-pub struct ExtentCache(Mutex<Vec<(Digest, Fetched)>>);
+/// The records of a batch cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadRecordsError {
+    #[error("the store returned no blob for extent {0}")]
+    NoBlob(Digest),
+    #[error(transparent)]
+    Store(#[from] FileStoreError),
+    /// The extents are shorter than the grant says.
+    #[error("the file ends {missing} bytes before the records do")]
+    Truncated { missing: usize },
+}
+
+/// A cache of extents.
+pub struct ExtentCache {
+    extents: Cache<Digest, FetchedBytes>,
+    /// Held while an extent is read: concurrent batches often need the same one.
+    reading: Mutex<()>,
+}
+
+impl Default for ExtentCache {
+    fn default() -> Self {
+        let weight =
+            |_: &Digest, extent: &FetchedBytes| u32::try_from(extent.bytes.len()).unwrap_or(u32::MAX);
+        let extents = Cache::builder()
+            .max_capacity(CACHE_BYTES_MAX)
+            .weigher(weight)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { extents, reading: Mutex::default() }
+    }
+}
 
 impl ExtentCache {
-    /// The bytes that a grant names; or why they are not to be had.
-    pub async fn read(&self, store: &dyn FileStore, granted: &RecordsGrant) -> Result<Fetched, String> {
-        let place = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let (mut skip, mut left) = (place(granted.skip_bytes), place(granted.bytes));
-        let (mut read, mut is_local) = (Vec::with_capacity(granted.extents.len()), true);
-        for extent in &granted.extents {
-            let Fetched { bytes: whole, is_local: is_near } = self.extent(store, extent).await?;
-            is_local &= is_near;
-            let start = skip.min(whole.len());
-            let end = start + left.min(whole.len() - start);
-            read.push(whole.slice(start..end));
-            (skip, left) = (skip - start, left - (end - start));
+    /// Reads the bytes that a grant names.
+    pub async fn read(
+        &self,
+        store: &dyn FileStore,
+        granted: &RecordsGrant,
+    ) -> Result<FetchedBytes, ReadRecordsError> {
+        let mut skip = usize::try_from(granted.skip_bytes).unwrap_or(usize::MAX);
+        let mut missing = usize::try_from(granted.bytes).unwrap_or(usize::MAX);
+        let mut parts = Vec::with_capacity(granted.extents.len());
+        let mut is_local = true;
+        for placed in &granted.extents {
+            let extent = self.extent(store, placed).await?;
+            is_local &= extent.is_local;
+            let start = skip.min(extent.bytes.len());
+            let end = start + missing.min(extent.bytes.len() - start);
+            parts.push(extent.bytes.slice(start..end));
+            skip -= start;
+            missing -= end - start;
         }
-        if left > 0 {
-            return Err(format!("{left} bytes are missing"));
+        if missing > 0 {
+            return Err(ReadRecordsError::Truncated { missing });
         }
-        if read.len() == 1 {
-            return Ok(Fetched { bytes: read.swap_remove(0), is_local });
+        if parts.len() == 1 {
+            return Ok(FetchedBytes { bytes: parts.swap_remove(0), is_local });
         }
-        let mut whole = BytesMut::with_capacity(place(granted.bytes));
-        read.iter().for_each(|part| whole.extend_from_slice(part));
-        Ok(Fetched { bytes: whole.freeze(), is_local })
+        let mut whole = BytesMut::with_capacity(parts.iter().map(bytes::Bytes::len).sum());
+        parts.iter().for_each(|part| whole.extend_from_slice(part));
+        Ok(FetchedBytes { bytes: whole.freeze(), is_local })
     }
 
     async fn extent(
         &self,
         store: &dyn FileStore,
-        extent: &idunno_shared::wire::blobs::PlacedBlob,
-    ) -> Result<Fetched, String> {
-        let digest = extent.blob.digest;
-        // Held while it is read: batches that are prepared side by side want the same.
-        let mut kept = self.0.lock().await;
-        if let Some(place) = kept.iter().position(|(known, _)| *known == digest) {
-            let found = kept.remove(place);
-            let fetched = found.1.clone();
-            kept.push(found);
-            return Ok(fetched);
+        placed: &PlacedBlob,
+    ) -> Result<FetchedBytes, ReadRecordsError> {
+        let digest = placed.blob.digest;
+        let _reading = self.reading.lock().await;
+        if let Some(extent) = self.extents.get(&digest) {
+            return Ok(extent);
         }
-        let fetched = store.fetch(std::slice::from_ref(extent)).await.pop();
-        let fetched = fetched.ok_or_else(|| String::from("the store gave nothing"))?;
-        let fetched = fetched.map_err(|error| error.to_string())?;
-        kept.push((digest, fetched.clone()));
-        let held = |kept: &[(Digest, Fetched)]| kept.iter().map(|(_, kept)| kept.bytes.len()).sum::<usize>();
-        while kept.len() > 1 && held(&kept) > KEPT_BYTES_MAX {
-            kept.remove(0);
-        }
-        Ok(fetched)
+        let fetched = store.fetch(std::slice::from_ref(placed)).await.pop();
+        let extent = fetched.ok_or(ReadRecordsError::NoBlob(digest))??;
+        self.extents.insert(digest, extent.clone());
+        // moka evicts lazily; extents are large, so the bound must hold at once.
+        self.extents.run_pending_tasks();
+        Ok(extent)
     }
 }
 
@@ -89,6 +119,7 @@ mod tests {
         let cache = ExtentCache::default();
         assert_eq!(cache.read(&store, &granted(4, 4)).await.unwrap().bytes, "two\n");
         assert_eq!(cache.read(&store, &granted(0, 14)).await.unwrap().bytes, "one\ntwo\nthree\n");
-        assert!(cache.read(&store, &granted(4, 11)).await.unwrap_err().contains("1 bytes"));
+        let error = cache.read(&store, &granted(4, 11)).await.unwrap_err();
+        assert!(error.to_string().contains("1 bytes"), "{error}");
     }
 }

@@ -1,40 +1,48 @@
-//! Failed queries, gathered by kind and reason for the coordinator.
+//! Failed queries, grouped by kind and reason for the coordinator.
 //!
-//! Bounds: [`REASONS_MAX`] different reasons a batch, each of at most [`REASON_BYTES_MAX`] bytes; queries with further
-//! ones are counted under the last of their kind.
+//! Bounds: [`REASONS_MAX`] distinct reasons per batch, each of at most [`REASON_BYTES_MAX`] bytes; queries with further
+//! reasons are counted under the last reason of their kind.
 
 use idunno_shared::wire::jobs::{Fault, FaultKind, QueryRange, REASON_BYTES_MAX};
 
-/// Most faults of one batch that are told apart.
+/// Distinct faults of one batch.
 pub const REASONS_MAX: usize = 64;
 
-/// The failed queries of one batch.
+/// Collects the failed queries of one batch.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<(FaultKind, String, Vec<u64>)>);
+pub struct FaultCollector(Vec<FaultGroup>);
 
-impl Faults {
-    /// Adds queries that failed.
+#[derive(Debug)]
+struct FaultGroup {
+    kind: FaultKind,
+    reason: String,
+    queries: Vec<u64>,
+}
+
+impl FaultCollector {
     pub fn add(&mut self, queries: Vec<u64>, kind: FaultKind, reason: &str) {
         if queries.is_empty() {
             return;
         }
-        let reason = cut(reason);
+        let reason = truncate(reason);
         let full = self.0.len() >= REASONS_MAX;
-        let same = self.0.iter().rposition(|(k, r, _)| *k == kind && (full || r == reason));
+        let same =
+            self.0.iter_mut().rev().find(|group| group.kind == kind && (full || group.reason == reason));
         match same {
-            Some(place) => self.0[place].2.extend(queries),
-            None => self.0.push((kind, reason.to_owned(), queries)),
+            Some(group) => group.queries.extend(queries),
+            None => self.0.push(FaultGroup { kind, reason: reason.to_owned(), queries }),
         }
     }
 
-    /// As they are sent.
     pub fn into_faults(self) -> Vec<Fault> {
-        let fault = |(kind, reason, queries)| Fault { ranges: ranges_of(queries), kind, reason };
-        self.0.into_iter().map(fault).collect()
+        let groups = self.0.into_iter();
+        groups
+            .map(|FaultGroup { kind, reason, queries }| Fault { ranges: ranges_of(queries), kind, reason })
+            .collect()
     }
 }
 
-fn cut(reason: &str) -> &str {
+fn truncate(reason: &str) -> &str {
     let mut end = reason.len().min(REASON_BYTES_MAX);
     while !reason.is_char_boundary(end) {
         end -= 1;
@@ -42,7 +50,7 @@ fn cut(reason: &str) -> &str {
     &reason[..end]
 }
 
-/// Query numbers as the fewest ranges, in order.
+/// Sorts query numbers into the fewest ranges.
 pub fn ranges_of(mut queries: Vec<u64>) -> Vec<QueryRange> {
     queries.sort_unstable();
     queries.dedup();
@@ -71,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_merged_by_reason_and_bounded() {
-        let mut faults = Faults::default();
+    fn faults_are_grouped_by_reason_and_bounded() {
+        let mut faults = FaultCollector::default();
         faults.add(vec![1], FaultKind::BadInput, "not an image");
         faults.add(vec![5], FaultKind::Fetch, "gone");
         faults.add(vec![2], FaultKind::BadInput, "not an image");
@@ -82,7 +90,7 @@ mod tests {
         assert_eq!((merged[0].kind, &merged[0].ranges[..]), (FaultKind::BadInput, &[range(1, 2)][..]));
         assert_eq!(merged[2].reason.len(), REASON_BYTES_MAX);
 
-        let mut faults = Faults::default();
+        let mut faults = FaultCollector::default();
         (0..1000).for_each(|query| faults.add(vec![query], FaultKind::BadInput, &query.to_string()));
         let merged = faults.into_faults();
         assert_eq!(merged.len(), REASONS_MAX);

@@ -1,27 +1,39 @@
-//! The worker of a member: pulls batches from the coordinator, has its model server answer them, and makes the answers
-//! durable before it says so.
+//! The worker of a member: pulls batches from the coordinator, has the model server answer them, and makes the answers
+//! durable before it commits them.
 //!
-//! Source: the design, sections 8 and 9. The pure parts decide: [`lease_table`] (which batches are held, what runs next),
-//! [`segments`] (when rows are stored), [`models`] (what is loaded or trained), [`pace`] (deadlines), [`protocol`],
-//! [`rows`], [`labels`], [`faults`]. The thin parts act: [`batch`] (one batch), [`extents`] (files of records), [`requests`] (one
-//! load, training or commit), [`coordinator_requests`] and [`result_merge`] (what the coordinator asks beside), [`supervisor`] (the server process), [`model_server`] (calls to it), [`worker_task`] (the one task that owns all
-//! state and hears of everything else as an event).
+//! **Decides** which leases it holds and runs, when rows become a segment, which models are loaded or trained, how a batch
+//! is cut into infer calls, and whose fault a failure is.
 //!
-//! Invariants: a lease is reported from its grant until its commit is answered, it is given back or cancelled; rows
-//! are dropped only when their lease is cancelled or the coordinator refuses them for good; orders of an older term
-//! are void.
-//! Bounds: one batch runs and one is prefetched, of each at most two chunks of inputs are in memory
-//! ([`WorkerConfig::chunk_bytes`]); rows without a commit stop the pull at [`segments::BUFFERED_BYTES_MAX`].
+//! **Source**: the design, sections 8 and 9.
+//!
+//! **Invariants**
+//! - A lease is reported from its grant until its commit is answered, it is given back, or it is cancelled.
+//! - Rows are dropped only when their lease is cancelled or the coordinator refuses them permanently.
+//! - Orders of an older term are ignored.
+//!
+//! **Bounds**: one batch runs and one is prefetched, each with at most two chunks of inputs in memory
+//! ([`WorkerConfig::chunk_bytes`]); uncommitted rows stop the pull at [`segments::BUFFERED_BYTES_MAX`].
+//!
+//! **Does not** assign work, decide whether a failed query is retried, or write to the metadata log: the coordinator does.
+//!
+//! Pure modules decide: [`lease_table`], [`segments`], [`models`], [`latency`] (deadlines), [`protocol`], [`rows`],
+//! [`faults`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
+//! [`requests`] and [`training`] (one commit, load or training), [`coordinator_requests`] and [`result_merge`] (what the
+//! coordinator asks of any worker), [`supervisor`] (the server process), [`model_server`] (calls to it). [`worker_task`]
+//! owns all state and receives everything else as events.
+
+#![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
 pub mod batch;
 pub mod coordinator_requests;
 pub mod extents;
 pub mod faults;
+pub mod inputs;
 pub mod labels;
+pub mod latency;
 pub mod lease_table;
 pub mod model_server;
 pub mod models;
-pub mod pace;
 pub mod protocol;
 pub mod records;
 pub mod requests;
@@ -33,6 +45,7 @@ pub mod supervisor;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod training;
 pub mod training_data;
 pub mod traits;
 pub mod worker_task;
@@ -48,33 +61,30 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use self::supervisor::{ServerConfig, ServerStatus, Supervisor, Timing};
+use self::supervisor::{ServerConfig, ServerStatus, Supervisor, SupervisorTiming};
 use self::traits::{CoordinatorClient, FileStore};
-use self::worker_task::WorkerTask;
+use self::worker_task::{WorkerChannels, WorkerTask};
 
-/// Who the worker is, and what it works with.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The member.
     pub node: NodeId,
     /// The member's name, for result rows.
     pub name: MemberName,
     /// The member's boot count.
     pub generation: u64,
-    /// Its model server.
     pub server: ServerConfig,
-    /// The member's data directory.
     pub data_dir: PathBuf,
-    /// How often the model server is looked after.
-    pub timing: Timing,
-    /// Inputs that go in one infer call, in bytes; a batch with more goes in several. A single larger input goes alone.
+    pub timing: SupervisorTiming,
+    /// Bytes of inputs in one infer call. A larger batch is sent in several calls; a single larger input is sent alone.
     pub chunk_bytes: u64,
-    /// How long a batch that runs may go on after the shutdown was asked for, its commit included.
+    /// How long a running batch may take to finish and commit after shutdown was requested.
     pub drain_timeout: Duration,
 }
 
 impl WorkerConfig {
-    /// With the usual intervals.
+    /// A configuration with default timing and limits.
     pub fn new(
         node: NodeId,
         name: MemberName,
@@ -82,46 +92,54 @@ impl WorkerConfig {
         server: ServerConfig,
         data_dir: PathBuf,
     ) -> Self {
-        let (timing, drain_timeout) = (Timing::default(), Duration::from_secs(20));
-        let chunk_bytes = batch::CHUNK_BYTES_DEFAULT;
-        Self { node, name, generation, server, data_dir, timing, chunk_bytes, drain_timeout }
+        Self {
+            node,
+            name,
+            generation,
+            server,
+            data_dir,
+            timing: SupervisorTiming::default(),
+            chunk_bytes: inputs::CHUNK_BYTES_DEFAULT,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
     }
 }
 
-/// The view before anything is known, for the channel given to [`run`].
+/// The initial value of the view given to [`run`].
 pub fn first_view(node: NodeId) -> WorkerView {
     WorkerView { node, server: idunno_shared::wire::jobs::ServerState::Starting, models: Vec::new() }
 }
 
-/// Works until `shutdown`, then drains: returns what has not started, finishes and commits what runs, ends the model
-/// server it started. `news` is the term in which somebody coordinates, `view` always shows the worker's state,
-/// `status_sender` the model server's.
+/// Works until `shutdown`, then drains: gives back what has not started, finishes and commits what runs, and stops the model
+/// server that it started. `coordinator_term` changes when another member takes over as coordinator; `view` shows the
+/// worker's state and `status_sender` the model server's.
 pub async fn run(
     config: WorkerConfig,
     coordinator: Arc<dyn CoordinatorClient>,
     store: Arc<dyn FileStore>,
-    news: watch::Receiver<Term>,
+    coordinator_term: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     status_sender: watch::Sender<ServerStatus>,
     shutdown: CancellationToken,
 ) {
     let status = status_sender.subscribe();
-    let (complain, complaints) = mpsc::channel(1);
+    let (request_restart, restart_requests) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let supervisor = Supervisor {
         config: config.server.clone(),
         data_dir: config.data_dir.clone(),
         timing: config.timing,
         status: status_sender,
-        complaints,
+        restart_requests,
         stop: stop.clone(),
     };
-    // Ends the supervisor, and with it the model server, also when this future is dropped.
-    let _stop_with_me = stop.clone().drop_guard();
+    // Stops the supervisor, and with it the model server, even if this future is dropped.
+    let _stop_supervisor = stop.clone().drop_guard();
     let supervisor = tokio::spawn(supervisor.run());
-    WorkerTask::new(config, coordinator, store, status, complain, news, view).run(shutdown).await;
+    let channels = WorkerChannels { status, request_restart, coordinator_term, view };
+    WorkerTask::new(config, coordinator, store, channels).run(shutdown).await;
     stop.cancel();
     if let Err(error) = supervisor.await {
-        error!(%error, "the model server's supervisor failed");
+        error!(%error, "the model server's supervisor panicked");
     }
 }

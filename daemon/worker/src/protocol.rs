@@ -1,13 +1,12 @@
-//! The Open Inference Protocol v2 as bytes: one BYTES tensor out, any answer tensors in.
+//! Encoding of the Open Inference Protocol v2: one BYTES tensor in a request, any tensors in a response.
 //!
-//! Decides how a batch becomes a request body and how a response body becomes one answer a query. Source: the
-//! protocol's REST specification and Triton's binary tensor extension (little-endian, BYTES elements preceded by a
-//! 32-bit length, tensors in the order of the JSON).
+//! Decides how a batch becomes a request body, and how a response body becomes one answer per query. Source: the
+//! protocol's REST specification and Triton's binary tensor extension (little-endian, BYTES elements preceded by a 32-bit
+//! length, tensors in the order of the JSON).
 //!
-//! Invariants: a decoded answer has exactly as many rows as were asked for; nothing is allocated by a length that the
-//! body does not have.
-//! Bounds: the caller caps the body; JSON nests at most 128 deep.
-//! What it does not do: numeric tensors as binary data; servers are asked for JSON where they are not ours.
+//! Invariants: a decoded response has exactly one row per query; no allocation trusts a length that exceeds the body.
+//! Bounds: the caller caps the body; serde_json limits the nesting to 128.
+//! It does not decode binary numeric tensors: third-party servers are asked for JSON.
 
 use bytes::Bytes;
 use idunno_shared::wire::jobs::Parameters;
@@ -15,68 +14,70 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-/// Header that carries the length of the JSON part of a body with binary data behind it.
+/// Header with the length of the JSON part of a body that continues with binary data.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";
 const ERROR: &str = "error";
 
-/// Why a response is not an answer.
+/// A response cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProtocolError {
-    /// The JSON part is announced longer than the body.
-    #[error("the response announces {announced} bytes of JSON and has {bytes} in all")]
-    HeaderLength {
-        /// As announced.
-        announced: usize,
-        /// The body's length.
-        bytes: usize,
-    },
-    /// The JSON part is not a response.
+    #[error("the response announces {announced} bytes of JSON but has {bytes} bytes in all")]
+    HeaderLength { announced: usize, bytes: usize },
     #[error("the response is not an inference response: {0}")]
     Json(String),
-    /// A tensor contradicts itself or the request.
-    #[error("tensor '{tensor}' of the response {what}")]
-    Tensor {
-        /// The tensor.
-        tensor: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// No tensor holds the answers.
+    /// A tensor is inconsistent or does not match the request.
+    #[error("tensor '{tensor}' of the response {reason}")]
+    Tensor { tensor: String, reason: TensorError },
     #[error("the response has no output tensor")]
     NoOutput,
 }
 
-/// A body to post.
+/// What is wrong with a tensor. The texts follow its name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TensorError {
+    #[error("announces {announced} bytes, but {remaining} follow")]
+    Truncated { announced: usize, remaining: usize },
+    #[error("has the shape {shape:?} for {rows} queries")]
+    Shape { shape: Vec<u64>, rows: usize },
+    #[error("is binary {datatype} of shape {shape:?}, which is not supported")]
+    Unsupported { datatype: String, shape: Vec<u64> },
+    #[error("has no data")]
+    NoData,
+    #[error("ends inside element {0}")]
+    TruncatedElement(usize),
+    #[error("does not hold {0} elements")]
+    WrongCount(usize),
+    #[error("holds {elements} elements for {rows} queries")]
+    NotDivisible { elements: usize, rows: usize },
+}
+
 #[derive(Clone, Debug)]
 pub struct RequestBody {
-    /// The length of the JSON part, for [`HEADER_LENGTH`].
+    /// Length of the JSON part, for [`HEADER_LENGTH`].
     pub header_length: usize,
-    /// JSON, then the tensor.
+    /// The JSON part, then the tensor.
     pub body: Bytes,
 }
 
-/// One query's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowAnswer {
-    /// The model's answer: JSON or other text, as the server sent it.
+    /// JSON or other text, verbatim.
     Output(Bytes),
-    /// The server could not answer this query, for good: why.
+    /// The server cannot answer this query, and repeating it would not help.
     Failed(String),
 }
 
-/// The answers to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answers {
-    /// The version of the model that answered, where the server says it.
+pub struct InferAnswers {
+    /// The version of the model that answered, if the server says.
     pub version: Option<String>,
-    /// One a query, in the order asked.
+    /// One per query, in the order of the request.
     pub rows: Vec<RowAnswer>,
 }
 
-/// The body that asks for answers to `inputs`; with answers as binary data if `binary_output`. `parameters` are the
-/// model's.
+/// The body of an infer request. `binary_output` requests answers as binary data; `parameters` are the model's.
 pub fn encode_request(inputs: &[Bytes], parameters: &Parameters, binary_output: bool) -> RequestBody {
     let tensor_bytes: usize = inputs.iter().map(|input| 4 + input.len()).sum();
     let mut named: Map<String, Value> =
@@ -124,12 +125,12 @@ struct TensorParameters {
     binary_data_size: Option<usize>,
 }
 
-/// The answers in a response's body. `rows` is the number of queries asked.
+/// Decodes a response to a request with `rows` queries.
 pub fn decode_response(
     header_length: Option<usize>,
     body: &Bytes,
     rows: usize,
-) -> Result<Answers, ProtocolError> {
+) -> Result<InferAnswers, ProtocolError> {
     let announced = header_length.unwrap_or(body.len());
     if announced > body.len() {
         return Err(ProtocolError::HeaderLength { announced, bytes: body.len() });
@@ -141,56 +142,63 @@ pub fn decode_response(
     for mut output in header.outputs {
         let bytes = match output.parameters.binary_data_size {
             Some(size) if size > binary.len() => {
-                let what = format!("announces {size} bytes where {} follow", binary.len());
-                return Err(ProtocolError::Tensor { tensor: output.name, what });
+                let reason = TensorError::Truncated { announced: size, remaining: binary.len() };
+                return Err(ProtocolError::Tensor { tensor: output.name, reason });
             }
             Some(size) => Some(binary.split_to(size)),
             None => None,
         };
         let data = output.data.take();
-        tensors.push((output, bytes, data));
+        tensors.push(Tensor { header: output, binary: bytes, data });
     }
-    let place = |wanted: &dyn Fn(&str) -> bool| tensors.iter().position(|(output, ..)| wanted(&output.name));
-    let errors = place(&|name| name == ERROR);
-    let outputs = place(&|name| name == OUTPUT).or_else(|| place(&|name| name != ERROR));
-    let outputs = read_tensor(&tensors[outputs.ok_or(ProtocolError::NoOutput)?], rows)?;
-    let errors = errors.map(|place| read_tensor(&tensors[place], rows)).transpose()?;
-    let answer = |(place, output): (usize, Bytes)| match errors.as_ref().map(|errors| &errors[place]) {
+    let output = tensors.iter().find(|tensor| tensor.header.name == OUTPUT);
+    let output = output.or_else(|| tensors.iter().find(|tensor| tensor.header.name != ERROR));
+    let outputs = read_tensor(output.ok_or(ProtocolError::NoOutput)?, rows)?;
+    let error = tensors.iter().find(|tensor| tensor.header.name == ERROR);
+    let errors = error.map(|tensor| read_tensor(tensor, rows)).transpose()?;
+    let answer = |(row, output): (usize, Bytes)| match errors.as_ref().map(|errors| &errors[row]) {
         Some(error) if !error.is_empty() => RowAnswer::Failed(String::from_utf8_lossy(error).into_owned()),
         _ => RowAnswer::Output(output),
     };
     let rows = outputs.into_iter().enumerate().map(answer).collect();
-    Ok(Answers { version: header.model_version, rows })
+    Ok(InferAnswers { version: header.model_version, rows })
 }
 
-type Tensor = (TensorHeader, Option<Bytes>, Option<Vec<Value>>);
+struct Tensor {
+    header: TensorHeader,
+    binary: Option<Bytes>,
+    data: Option<Vec<Value>>,
+}
 
-fn read_tensor((header, binary, data): &Tensor, rows: usize) -> Result<Vec<Bytes>, ProtocolError> {
-    let wrong = |what: String| ProtocolError::Tensor { tensor: header.name.clone(), what };
-    if header.shape.first() != Some(&(rows as u64)) {
-        return Err(wrong(format!("has the shape {:?} for {rows} queries", header.shape)));
+fn read_tensor(tensor: &Tensor, rows: usize) -> Result<Vec<Bytes>, ProtocolError> {
+    let elements = read_elements(tensor, rows);
+    elements.map_err(|reason| ProtocolError::Tensor { tensor: tensor.header.name.clone(), reason })
+}
+
+fn read_elements(tensor: &Tensor, rows: usize) -> Result<Vec<Bytes>, TensorError> {
+    let Tensor { header: TensorHeader { datatype, shape, .. }, binary, data } = tensor;
+    if shape.first() != Some(&(rows as u64)) {
+        return Err(TensorError::Shape { shape: shape.clone(), rows });
     }
     match (binary, data) {
-        (Some(bytes), _) if header.datatype == "BYTES" && header.shape.iter().skip(1).all(|&d| d == 1) => {
-            read_bytes(bytes.clone(), rows).map_err(wrong)
+        (Some(bytes), _) if datatype == "BYTES" && shape.iter().skip(1).all(|&size| size == 1) => {
+            read_bytes(bytes.clone(), rows)
         }
-        (Some(_), _) => {
-            Err(wrong(format!("is binary {} of shape {:?}: not read", header.datatype, header.shape)))
-        }
-        (None, Some(data)) => read_json(data, rows).map_err(wrong),
-        (None, None) => Err(wrong("has no data".to_owned())),
+        (Some(_), _) => Err(TensorError::Unsupported { datatype: datatype.clone(), shape: shape.clone() }),
+        (None, Some(data)) => read_json(data, rows),
+        (None, None) => Err(TensorError::NoData),
     }
 }
 
-fn read_bytes(mut tensor: Bytes, rows: usize) -> Result<Vec<Bytes>, String> {
+fn read_bytes(mut tensor: Bytes, rows: usize) -> Result<Vec<Bytes>, TensorError> {
     let mut elements = Vec::with_capacity(rows.min(tensor.len() / 4));
     while !tensor.is_empty() {
         let Some((length, _)) = tensor.split_first_chunk::<4>() else {
-            return Err(format!("ends inside the length of element {}", elements.len()));
+            return Err(TensorError::TruncatedElement(elements.len()));
         };
         let length = u32::from_le_bytes(*length) as usize;
         if length > tensor.len() - 4 {
-            return Err(format!("ends inside element {}", elements.len()));
+            return Err(TensorError::TruncatedElement(elements.len()));
         }
         let element = tensor.split_to(4 + length).slice(4..);
         elements.push(element);
@@ -198,13 +206,13 @@ fn read_bytes(mut tensor: Bytes, rows: usize) -> Result<Vec<Bytes>, String> {
             break;
         }
     }
-    if elements.len() == rows { Ok(elements) } else { Err(format!("does not hold {rows} elements")) }
+    if elements.len() == rows { Ok(elements) } else { Err(TensorError::WrongCount(rows)) }
 }
 
-/// JSON data is flat or nested; either way it divides into as many equal parts as there are queries.
-fn read_json(data: &[Value], rows: usize) -> Result<Vec<Bytes>, String> {
+/// Divides JSON data, flat or nested, into equal parts, one per query.
+fn read_json(data: &[Value], rows: usize) -> Result<Vec<Bytes>, TensorError> {
     if rows == 0 || data.is_empty() || !data.len().is_multiple_of(rows) {
-        return Err(format!("holds {} elements for {rows} queries", data.len()));
+        return Err(TensorError::NotDivisible { elements: data.len(), rows });
     }
     let render = |part: &[Value]| match part {
         [Value::String(text)] => Bytes::from(text.clone()),
@@ -238,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_json_and_then_the_files() {
+    fn a_request_is_json_followed_by_the_inputs() {
         let request =
             encode_request(&[Bytes::from_static(b"ab"), Bytes::new()], &Parameters::default(), true);
         let (header, tensor) = request.body.split_at(request.header_length);
@@ -258,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn json_answers_of_other_servers_are_read() {
+    fn json_answers_of_third_party_servers_are_read() {
         let read = |outputs: Value| {
             let body = json!({"model_name": "m", "outputs": outputs}).to_string();
             decode_response(None, &body.into(), 2).map(|answers| answers.rows)
@@ -278,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cut_of_a_response_is_taken_for_an_answer() {
+    fn no_truncated_response_is_accepted() {
         let (header_length, body) = binary_response(&["{\"a\":1}", "{}"], &["", ""]);
         assert!(decode_response(Some(header_length), &body, 2).is_ok());
         assert!(decode_response(Some(header_length), &body, 3).is_err());

@@ -1,339 +1,209 @@
-//! The requests of a worker: each tells or asks somebody something until it is answered.
+//! What a worker asks of the coordinator, the store and its model server, repeated with back-off until answered.
 //!
-//! All of them repeat with back-off and are ended from outside, by the worker's worker_task, when their lease is cancelled
-//! or the worker stops. None holds state that matters: what it was to do can be done again.
+//! The [worker task](super::worker_task) aborts a request when its lease is cancelled or the worker stops. Requests hold no
+//! state that matters: each can be made again from the start.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures_util::stream;
 use idunno_shared::client::cluster::ClusterError;
-use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use idunno_shared::wire::jobs::{
-    Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit, Training, TrainingProgress,
-};
+use idunno_shared::wire::jobs::{Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit};
 use idunno_shared::wire::refusal::RefusalCode;
-use serde_json::{Map, Value, json};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use thiserror::Error;
+use tokio::time::timeout;
 use tracing::warn;
 
-use super::model_server::{Artefact, Extensions, ModelServer, ServerError, TaskState};
-use super::segments::Segment;
-use super::training_data::Folder;
-use super::traits::{CoordinatorClient, FileStore, StoreError};
+use super::model_server::{Extensions, ModelServerClient, ServerError};
+use super::segments::RowSegment;
+use super::supervisor::ReadyServer;
+use super::traits::{CoordinatorClient, DurableUpload, FileStore, FileStoreError};
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 const STORE_TIMEOUT: Duration = Duration::from_secs(60);
-const TRAINING_POLL: Duration = Duration::from_millis(100);
-const TRAINING_TIMEOUT: Duration = Duration::from_secs(1000);
 
-/// Whom requests are run for, and to whom.
+/// A request to the coordinator or the store was not fulfilled.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// Repeating the request would not help.
+    #[error("the coordinator refused: {0}")]
+    Refused(String),
+    #[error("the coordinator sent an unexpected reply")]
+    UnexpectedReply,
+    /// The request names an upload that has ended: the blobs must be stored again.
+    #[error("the upload has ended")]
+    UploadEnded,
+    #[error("the store placed no blob")]
+    NoBlob,
+    #[error(transparent)]
+    Unavailable(ClusterError),
+    #[error(transparent)]
+    Store(#[from] FileStoreError),
+    #[error("internal error: the request panicked")]
+    Internal,
+}
+
+impl RequestError {
+    /// Whether the same request may succeed later.
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether the request may succeed with a new upload.
+    pub(super) fn needs_new_upload(&self) -> bool {
+        matches!(self, Self::UploadEnded | Self::NoBlob)
+    }
+}
+
+impl From<ClusterError> for RequestError {
+    fn from(error: ClusterError) -> Self {
+        let ClusterError::Refused(refusal) = &error else { return Self::Unavailable(error) };
+        match refusal.code {
+            RefusalCode::UploadOver => Self::UploadEnded,
+            RefusalCode::NotFound
+            | RefusalCode::Invalid
+            | RefusalCode::Conflict
+            | RefusalCode::Unsupported
+            | RefusalCode::Forbidden => Self::Refused(refusal.message.clone()),
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// A model was not loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("model {0} is not ready on the model server")]
+    NotReady(ModelName),
+    #[error("internal error: the load panicked")]
+    Internal,
+}
+
+/// Back-off without an end: the worker task aborts what is no longer needed.
+pub(super) fn back_off() -> ExponentialBuilder {
+    ExponentialBuilder::new().with_min_delay(BACK_OFF_MIN).with_max_delay(BACK_OFF_MAX).without_max_times()
+}
+
 #[derive(Clone)]
 pub struct Requests {
-    /// The worker.
     pub node: NodeId,
-    /// The coordinator.
     pub coordinator: Arc<dyn CoordinatorClient>,
-    /// The store.
     pub store: Arc<dyn FileStore>,
 }
 
-/// How an answered request ended.
-enum Answer {
-    Done,
-    /// The upload that it names is over: store again.
-    StoreAgain,
-    /// Refused, and would be again.
-    Refused(String),
-}
-
-struct BackOff(Duration);
-
-impl BackOff {
-    async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(BACK_OFF_MAX);
-    }
-}
-
 impl Requests {
-    /// Stores a segment and commits it. An error is a refusal for good: the batches are to be given back.
-    pub async fn commit(&self, segment: Segment) -> Result<(), String> {
-        let mut back_off = BackOff(BACK_OFF_MIN);
-        loop {
-            let (upload, mut placed) = self.store(vec![segment.rows.clone()]).await;
-            let Some(placed) = placed.pop() else {
-                warn!("the store placed no blob for a segment, it is stored again");
-                back_off.wait().await;
-                continue;
-            };
-            let commit = SegmentCommit {
-                worker: self.node,
-                job: segment.job,
-                upload,
-                segment: placed,
-                batches: segment.batches.clone(),
-            };
-            match self.ask(JobRequest::Commit(commit)).await {
-                Answer::Done => {
-                    self.store.end(upload).await;
-                    return Ok(());
-                }
-                Answer::StoreAgain => back_off.wait().await,
-                Answer::Refused(reason) => return Err(reason),
-            }
-        }
+    /// Stores a segment and commits it. After an error, its batches must be given back.
+    pub async fn commit(&self, segment: RowSegment) -> Result<(), RequestError> {
+        (|| self.commit_once(&segment))
+            .retry(back_off())
+            .when(RequestError::needs_new_upload)
+            .notify(|error, _| warn!(%error, job = %segment.job, "storing a segment again"))
+            .await
     }
 
-    /// Tells the coordinator which queries of a lease failed.
+    async fn commit_once(&self, segment: &RowSegment) -> Result<(), RequestError> {
+        let DurableUpload { upload, mut blobs } = self.store_blobs(vec![segment.rows.clone()]).await?;
+        let commit = SegmentCommit {
+            worker: self.node,
+            job: segment.job,
+            upload,
+            segment: blobs.pop().ok_or(RequestError::NoBlob)?,
+            batches: segment.batches.clone(),
+        };
+        self.ask(JobRequest::Commit(commit)).await?;
+        self.store.end(upload).await;
+        Ok(())
+    }
+
+    /// Reports the queries of a lease that failed.
     pub async fn report_failed(&self, lease: Lease, faults: Vec<Fault>) {
         let request = JobRequest::Failed { worker: self.node, lease, faults };
-        match self.ask(request).await {
-            Answer::Done | Answer::StoreAgain => {}
-            Answer::Refused(reason) => warn!(%reason, %lease, "the coordinator does not take failed queries"),
+        if let Err(error) = self.ask(request).await {
+            warn!(%error, %lease, "the coordinator did not accept failed queries");
         }
     }
 
-    /// Trains a model, stores the artefact and tells the coordinator how it went; nothing, if it was stopped. An error
-    /// is the server going away meanwhile: nothing was told, the training is to be done again.
-    pub async fn train(
-        &self,
-        (server, extensions): (ModelServer, Extensions),
-        model: ModelName,
-        training: Training,
-        folder: Folder,
-        overseer: Overseer,
-    ) -> Result<(), ServerError> {
-        let trained = match self.train_here((server, extensions), &model, &training, &folder, &overseer).await
-        {
-            Err(error) if error.interrupted() => return Err(error),
-            Err(error) => Err(error.to_string()),
-            Ok(None) => return Ok(()),
-            Ok(Some(trained)) => Ok(trained),
-        };
-        let mut back_off = BackOff(BACK_OFF_MIN);
-        loop {
-            let (upload, result, report) = match &trained {
-                Err(reason) => (None, Err(reason.clone()), None),
-                Ok((artefact, metrics)) => {
-                    let report = report(&model, artefact.version, &training, self.node, metrics);
-                    let mut blobs = artefact.extents.clone();
-                    blobs.push(report);
-                    let (upload, mut extents) = self.store(blobs).await;
-                    let report = extents.pop();
-                    let artefact = ModelArtefact { model: model.clone(), version: artefact.version, extents };
-                    (Some(upload), Ok((upload, artefact)), report)
-                }
-            };
-            let metrics = trained.as_ref().map(|(_, metrics)| metrics.clone()).unwrap_or_default();
-            let (worker, model, training) = (self.node, model.clone(), training.clone());
-            let request =
-                JobRequest::Trained { worker, model: model.clone(), training, result, metrics, report };
-            match self.ask(request).await {
-                Answer::Done => {}
-                Answer::StoreAgain => {
-                    back_off.wait().await;
-                    continue;
-                }
-                Answer::Refused(reason) => {
-                    warn!(%reason, %model, "the coordinator does not take the training");
-                }
-            }
-            if let Some(upload) = upload {
-                self.store.end(upload).await;
-            }
-            return Ok(());
-        }
-    }
-
-    /// `None`: it was stopped.
-    async fn train_here(
-        &self,
-        (server, extensions): (ModelServer, Extensions),
-        model: &ModelName,
-        training: &Training,
-        folder: &Folder,
-        overseer: &Overseer,
-    ) -> Result<Option<Trained>, ServerError> {
-        if !extensions.idunno {
-            // It brings its own models: what it says of one stands for its artefact.
-            let metadata = server.model_metadata(model).await?;
-            let artefact = Artefact { version: Digest::of(&metadata), extents: vec![metadata] };
-            return Ok(Some((artefact, Vec::new())));
-        }
-        let Some(dataset) = &training.dataset else {
-            return await_training(&server, server.train(model, training.seed, None).await?, overseer).await;
-        };
-        let path = tokio::select! {
-            fetched = self.store.training_data(dataset, folder.path()) => fetched,
-            () = overseer.stop.cancelled() => return Ok(None),
-        };
-        let path = path.map_err(|StoreError(message)| ServerError::Status { status: 500, message })?;
-        await_training(&server, server.train(model, training.seed, Some(&path)).await?, overseer).await
-    }
-
-    /// Has the model server load an artefact.
-    pub async fn load(
-        &self,
-        server: ModelServer,
-        extensions: Extensions,
-        artefact: ModelArtefact,
-    ) -> Result<Digest, String> {
+    /// Makes the model server load an artefact.
+    pub async fn load(&self, ready: ReadyServer, artefact: ModelArtefact) -> Result<Digest, LoadError> {
+        let ReadyServer { server, extensions } = ready;
         let ModelArtefact { model, version, extents } = artefact;
         if !extensions.idunno {
-            load_elsewhere(&server, extensions, &model).await.map_err(|error| error.to_string())?;
+            load_from_repository(&server, extensions, model).await?;
             return Ok(version);
         }
-        let said = |error: ServerError| error.to_string();
-        if server.serves(&model, Some(&version)).await.map_err(said)? {
+        if server.serves(&model, Some(&version)).await? {
             return Ok(version);
         }
         let size = extents.iter().map(|extent| extent.blob.size).sum();
         let body = reqwest::Body::wrap_stream(extent_stream(Arc::clone(&self.store), version, extents));
-        server.upload(&model, &version, size, body).await.map_err(said)?;
-        server.load(&model, Some(&version)).await.map_err(said)?;
+        server.upload(&model, &version, size, body).await?;
+        server.load(&model, Some(&version)).await?;
         Ok(version)
     }
 
-    /// Stores blobs, however long it takes.
-    async fn store(&self, blobs: Vec<Bytes>) -> (UploadId, Vec<PlacedBlob>) {
-        let mut back_off = BackOff(BACK_OFF_MIN);
-        loop {
-            let reason = match timeout(STORE_TIMEOUT, self.store.store(blobs.clone())).await {
-                Ok(Ok(stored)) => return stored,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {} s", STORE_TIMEOUT.as_secs()),
-            };
-            warn!(%reason, "cannot store, trying again");
-            back_off.wait().await;
-        }
+    /// Stores blobs, retrying until it succeeds.
+    pub(super) async fn store_blobs(&self, blobs: Vec<Bytes>) -> Result<DurableUpload, FileStoreError> {
+        let store_once = || async {
+            let stored = timeout(STORE_TIMEOUT, self.store.store(blobs.clone())).await;
+            stored.unwrap_or_else(|_| Err(FileStoreError::timed_out(STORE_TIMEOUT)))
+        };
+        store_once.retry(back_off()).notify(|error, _| warn!(%error, "cannot store blobs, retrying")).await
     }
 
-    /// Asks until there is an answer that another try would not change.
-    async fn ask(&self, request: JobRequest) -> Answer {
-        let mut back_off = BackOff(BACK_OFF_MIN);
-        loop {
-            let error = match self.coordinator.ask(request.clone()).await {
-                Ok(JobReply::Noted | JobReply::Committed { .. }) => return Answer::Done,
-                Ok(JobReply::Orders(_)) => return Answer::Refused("it was answered with orders".to_owned()),
-                Err(error) => error,
-            };
-            if let ClusterError::Refused(refusal) = &error {
-                match refusal.code {
-                    RefusalCode::UploadOver => return Answer::StoreAgain,
-                    RefusalCode::NotFound
-                    | RefusalCode::Invalid
-                    | RefusalCode::Conflict
-                    | RefusalCode::Unsupported
-                    | RefusalCode::Forbidden => return Answer::Refused(refusal.message.clone()),
-                    _ => {}
-                }
+    /// Asks the coordinator, retrying until the outcome is final.
+    pub(super) async fn ask(&self, request: JobRequest) -> Result<(), RequestError> {
+        let ask_once = || async {
+            match self.coordinator.ask(request.clone()).await? {
+                JobReply::Noted | JobReply::Committed { .. } => Ok(()),
+                JobReply::Orders(_) => Err(RequestError::UnexpectedReply),
             }
-            warn!(%error, "the coordinator did not answer, asking again");
-            back_off.wait().await;
-        }
+        };
+        ask_once
+            .retry(back_off())
+            .when(RequestError::is_transient)
+            .notify(|error, _| warn!(%error, "the coordinator did not answer, retrying"))
+            .await
     }
 }
 
-/// Who hears how far a training is, and may stop it.
-#[derive(Debug)]
-pub struct Overseer {
-    /// How far it is.
-    pub progress: watch::Sender<TrainingProgress>,
-    /// Nobody wants it any more.
-    pub stop: CancellationToken,
-}
-
-/// What was trained, and what that measured.
-type Trained = (Artefact, Vec<(String, String)>);
-
-/// What a training was and measured, for people.
-fn report(
-    model: &ModelName,
-    version: Digest,
-    training: &Training,
-    worker: NodeId,
-    metrics: &[(String, String)],
-) -> Bytes {
-    let Training { seed, dataset } = training;
-    let metrics: Map<String, Value> =
-        metrics.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-    let report = json!({
-        "model": model, "version": version.to_string(), "seed": seed, "dataset": dataset,
-        "worker": worker.to_string(), "metrics": metrics,
-    });
-    Bytes::from(format!("{report}\n"))
-}
-
-/// `None`: it was stopped.
-async fn await_training(
-    server: &ModelServer,
-    task: String,
-    overseer: &Overseer,
-) -> Result<Option<Trained>, ServerError> {
-    let started = Instant::now();
-    loop {
-        if overseer.stop.is_cancelled() {
-            return server.cancel(&task).await.map(|()| None);
-        }
-        match server.task(&task).await {
-            Ok(TaskState::Done(metrics)) => return Ok(Some((server.artefact(&task).await?, metrics))),
-            Ok(TaskState::Failed(message)) => return Err(ServerError::Status { status: 500, message }),
-            Ok(TaskState::Running(_)) if started.elapsed() > TRAINING_TIMEOUT => {
-                return Err(ServerError::TimedOut { after: TRAINING_TIMEOUT });
-            }
-            Ok(TaskState::Running(progress)) => {
-                overseer.progress.send_replace(progress);
-                // Stopped or not, the next round finds out.
-                let _ = timeout(TRAINING_POLL, overseer.stop.cancelled()).await;
-            }
-            // A server that does not know the task is another process than the one that began it.
-            Err(ServerError::Status { status: 404, message }) => return Err(ServerError::Broken(message)),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// A server that is not ours brings its own models: they only have to be ready.
-async fn load_elsewhere(
-    server: &ModelServer,
+/// A third-party server brings its own models, which only have to be ready.
+async fn load_from_repository(
+    server: &ModelServerClient,
     extensions: Extensions,
-    model: &ModelName,
-) -> Result<(), ServerError> {
-    if server.serves(model, None).await? {
+    model: ModelName,
+) -> Result<(), LoadError> {
+    if server.serves(&model, None).await? {
         return Ok(());
     }
     if extensions.repository {
-        server.load(model, None).await?;
+        server.load(&model, None).await?;
     }
-    if server.serves(model, None).await? {
-        return Ok(());
-    }
-    Err(ServerError::Status { status: 503, message: format!("model {model} is not ready there") })
+    if server.serves(&model, None).await? { Ok(()) } else { Err(LoadError::NotReady(model)) }
 }
 
-/// An artefact's bytes, an extent at a time; the last one only if the whole is what its version says.
+/// Streams an artefact's extents. Withholds the last one unless the digest of the whole matches the version.
 fn extent_stream(
     store: Arc<dyn FileStore>,
     version: Digest,
     extents: Vec<PlacedBlob>,
-) -> impl stream::Stream<Item = Result<Bytes, StoreError>> + Send + 'static {
+) -> impl stream::Stream<Item = Result<Bytes, FileStoreError>> + Send + 'static {
     let state = (store, blake3::Hasher::new(), extents.into_iter());
     stream::try_unfold(state, move |(store, mut hasher, mut extents)| async move {
         let Some(extent) = extents.next() else { return Ok(None) };
         let fetched = timeout(STORE_TIMEOUT, store.fetch(std::slice::from_ref(&extent))).await;
-        let late = || StoreError(format!("an extent was not read within {} s", STORE_TIMEOUT.as_secs()));
-        let none = || StoreError("the store gave no blob".to_owned());
-        let bytes = fetched.map_err(|_| late())?.pop().ok_or_else(none)??.bytes;
+        let mut fetched = fetched.map_err(|_| FileStoreError::timed_out(STORE_TIMEOUT))?;
+        let bytes = fetched.pop().ok_or(FileStoreError::NoBlob)??.bytes;
         hasher.update(&bytes);
         if extents.len() == 0 && hasher.finalize().as_bytes() != &version.0 {
-            return Err(StoreError(format!("the artefact is not version {version}")));
+            return Err(FileStoreError::Failed(format!("the artefact does not match version {version}")));
         }
         Ok(Some((bytes, (store, hasher, extents))))
     })

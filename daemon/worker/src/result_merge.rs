@@ -1,11 +1,11 @@
-//! Puts a finished job's results into one file: a row a query, in their order.
+//! Merges a finished job's segments into one file with a row per query, in order.
 //!
-//! [`Plan`] decides what stands where; the rest reads segments and stores extents while it goes. Nothing is committed
-//! here: the coordinator does that.
+//! `MergePlan` decides the order; the rest reads segments and stores extents as a stream. The coordinator commits the
+//! file.
 //!
 //! Invariant: the file has exactly one row for each of the job's queries, or there is no file.
 //! Bounds: [`SEGMENT_BYTES_MAX`] of segments in memory, or a single larger one, and two extents of
-//! [`RESULT_EXTENT_BYTES`] and a row.
+//! [`RESULT_EXTENT_BYTES`] plus a row.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -22,106 +22,104 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::jobs::CompactedResults;
 use thiserror::Error;
 
-/// Segments that are kept in memory, in bytes.
+/// Bytes of segments kept in memory.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
-/// An extent of the file is stored from this size on, in bytes.
+/// An extent of this size is stored.
 pub const RESULT_EXTENT_BYTES: usize = 16 << 20;
 
-/// Why there is no file of results.
+/// The results were not merged.
 #[derive(Debug, Error)]
 pub enum MergeError {
-    /// The coordinator cannot be asked.
     #[error("cannot read the results of {job}: {source}")]
-    Cluster {
-        /// The job.
-        job: JobId,
-        /// Why.
-        source: ClusterError,
-    },
-    /// A segment cannot be read.
+    Cluster { job: JobId, source: ClusterError },
     #[error("cannot read the results of {job}: {source}")]
-    Segment {
-        /// The job.
-        job: JobId,
-        /// Why.
-        source: Unavailable,
-    },
-    /// The file cannot be stored.
+    Segment { job: JobId, source: Unavailable },
     #[error("cannot store the results of {job}: {source}")]
-    FileStore {
-        /// The job.
-        job: JobId,
-        /// Why.
-        source: PutError,
-    },
-    /// The job runs.
-    #[error("{job} is not done: it has no results to be put into one file")]
-    NotDone {
-        /// The job.
-        job: JobId,
-    },
-    /// What was read does not fit together.
-    #[error("the results of {job}: {what}")]
-    Wrong {
-        /// The job.
-        job: JobId,
-        /// What is wrong.
-        what: String,
-    },
+    FileStore { job: JobId, source: PutError },
+    #[error("{job} is not done, so its results cannot be merged yet")]
+    NotDone { job: JobId },
+    #[error("the results of {job} are inconsistent: {source}")]
+    Inconsistent { job: JobId, source: InconsistentResults },
+    #[error("cannot read the results of {job}: the coordinator sent an unexpected reply")]
+    UnexpectedReply { job: JobId },
 }
 
-/// Which segment has which queries.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan(Vec<(Range<u64>, usize)>);
+/// Segments and dead letters do not cover each query exactly once.
+#[derive(Debug, Error)]
+pub enum InconsistentResults {
+    #[error("query {0} is in two segments")]
+    InTwoSegments(u64),
+    #[error("query {0} has no row in its segment")]
+    NoRow(u64),
+    #[error("query {0} has neither a row nor a dead letter")]
+    Missing(u64),
+    #[error("a row is malformed: {0}")]
+    MalformedRow(String),
+    #[error("there are no rows")]
+    Empty,
+}
 
-impl Plan {
-    /// In the queries' order; refused where a query is in two segments.
-    fn new(segments: &[SegmentView]) -> Result<Self, String> {
-        let ranges = segments.iter().enumerate().flat_map(|(place, segment)| {
-            segment.ranges.iter().map(move |range| (range.first..range.end(), place))
+/// The queries of each segment, in the order of the queries.
+#[derive(Debug, PartialEq, Eq)]
+struct MergePlan(Vec<PlannedRange>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct PlannedRange {
+    queries: Range<u64>,
+    /// Index of the segment.
+    segment: usize,
+}
+
+impl MergePlan {
+    fn new(segments: &[SegmentView]) -> Result<Self, InconsistentResults> {
+        let ranges = segments.iter().enumerate().flat_map(|(segment, view)| {
+            view.ranges.iter().map(move |range| PlannedRange { queries: range.first..range.end(), segment })
         });
-        let mut pieces: Vec<_> = ranges.collect();
-        pieces.sort_unstable_by_key(|(range, _)| range.start);
-        match pieces.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
-            Some(pair) => Err(format!("query {} is in two segments", pair[1].0.start)),
-            None => Ok(Self(pieces)),
+        let mut ranges: Vec<_> = ranges.collect();
+        ranges.sort_unstable_by_key(|range| range.queries.start);
+        match ranges.windows(2).find(|pair| pair[0].queries.end > pair[1].queries.start) {
+            Some(pair) => Err(InconsistentResults::InTwoSegments(pair[1].queries.start)),
+            None => Ok(Self(ranges)),
         }
     }
 }
 
 /// A segment's rows by query.
-struct Rows {
+struct SegmentRows {
     bytes: Bytes,
-    places: BTreeMap<u64, Range<usize>>,
+    /// The byte range of each row.
+    rows: BTreeMap<u64, Range<usize>>,
 }
 
-impl Rows {
-    fn read(bytes: Bytes) -> Result<Self, String> {
-        let (mut places, mut start) = (BTreeMap::new(), 0);
+impl SegmentRows {
+    fn read(bytes: Bytes) -> Result<Self, InconsistentResults> {
+        let mut rows = BTreeMap::new();
+        let mut start = 0;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             let end = start + line.len();
-            let query = query_of(line).map_err(|error| format!("a row is none: {error}"))?;
-            places.insert(query, start..end);
+            let query =
+                query_of(line).map_err(|error| InconsistentResults::MalformedRow(error.to_string()))?;
+            rows.insert(query, start..end);
             start = end;
         }
-        Ok(Self { bytes, places })
+        Ok(Self { bytes, rows })
     }
 
     fn row(&self, query: u64) -> Option<&[u8]> {
-        self.places.get(&query).map(|place| &self.bytes[place.clone()])
+        self.rows.get(&query).map(|range| &self.bytes[range.clone()])
     }
 }
 
-/// Makes the file and stores it.
+/// Merges a job's results into a file and stores it.
 pub async fn merge_results(files: &Files, job: JobId) -> Result<CompactedResults, MergeError> {
-    let (view, segments) = segments(files, job).await?;
+    let (view, segments) = list_segments(files, job).await?;
     let finished_ms = view.about.finished_ms.filter(|_| view.state == JobState::Done);
     let finished_ms = finished_ms.ok_or(MergeError::NotDone { job })?;
-    let wrong = |what: String| MergeError::Wrong { job, what };
-    let plan = Plan::new(&segments).map_err(wrong)?;
+    let inconsistent = |source| MergeError::Inconsistent { job, source };
+    let plan = MergePlan::new(&segments).map_err(inconsistent)?;
     let mut dead_letters = DeadLetters { files, job, page: VecDeque::new(), from: 0, more: true };
-    let mut reader = Reader { files, job, segments: &segments, kept: VecDeque::new() };
-    let mut file = File {
+    let mut reader = SegmentReader { files, job, segments: &segments, recent: VecDeque::new() };
+    let mut file = ResultFile {
         files,
         job,
         hasher: blake3::Hasher::new(),
@@ -131,14 +129,14 @@ pub async fn merge_results(files: &Files, job: JobId) -> Result<CompactedResults
         extents: Vec::new(),
     };
     let mut next = 0;
-    for (range, place) in plan.0 {
-        for query in next..range.start {
+    for PlannedRange { queries, segment } in plan.0 {
+        for query in next..queries.start {
             file.add(dead_row(&dead_letters.dead_letter(query).await?).as_bytes()).await?;
         }
-        next = range.end;
-        let rows = reader.rows(place).await?;
-        for query in range {
-            let row = rows.row(query).ok_or_else(|| wrong(format!("query {query} has no row")))?;
+        next = queries.end;
+        let rows = reader.rows(segment).await?;
+        for query in queries {
+            let row = rows.row(query).ok_or_else(|| inconsistent(InconsistentResults::NoRow(query)))?;
             file.add(row.strip_suffix(b"\n").unwrap_or(row)).await?;
         }
     }
@@ -148,7 +146,7 @@ pub async fn merge_results(files: &Files, job: JobId) -> Result<CompactedResults
     file.finish(finished_ms).await
 }
 
-async fn segments(files: &Files, job: JobId) -> Result<(JobView, Vec<SegmentView>), MergeError> {
+async fn list_segments(files: &Files, job: JobId) -> Result<(JobView, Vec<SegmentView>), MergeError> {
     let mut all = Vec::new();
     loop {
         let request = ControlRequest::Results { job, skip: all.len() as u64, limit: page_limit() };
@@ -160,7 +158,7 @@ async fn segments(files: &Files, job: JobId) -> Result<(JobView, Vec<SegmentView
                     return Ok((view, all));
                 }
             }
-            _ => return Err(out_of_turn(job)),
+            _ => return Err(MergeError::UnexpectedReply { job }),
         }
     }
 }
@@ -169,11 +167,7 @@ fn page_limit() -> u32 {
     u32::try_from(ITEMS_PER_REQUEST_MAX).unwrap_or(u32::MAX)
 }
 
-fn out_of_turn(job: JobId) -> MergeError {
-    MergeError::Wrong { job, what: String::from("the coordinator answered out of turn") }
-}
-
-/// The dead letters in query order, a page at a time.
+/// Reads dead letters in query order, one page at a time.
 struct DeadLetters<'a> {
     files: &'a Files,
     job: JobId,
@@ -183,7 +177,7 @@ struct DeadLetters<'a> {
 }
 
 impl DeadLetters<'_> {
-    /// The dead letter of a query; queries are asked for in order.
+    /// The dead letter of a query. Queries must be requested in order.
     async fn dead_letter(&mut self, query: u64) -> Result<DeadLetter, MergeError> {
         let job = self.job;
         while self.page.is_empty() && self.more {
@@ -195,50 +189,47 @@ impl DeadLetters<'_> {
                     self.from = dead_letters.last().map_or(self.from, |dead_letter| dead_letter.index + 1);
                     self.page.extend(dead_letters);
                 }
-                _ => return Err(out_of_turn(job)),
+                _ => return Err(MergeError::UnexpectedReply { job }),
             }
         }
         let found = self.page.pop_front().filter(|dead_letter| dead_letter.index == query);
-        found.ok_or_else(|| MergeError::Wrong {
-            job,
-            what: format!("query {query} is neither answered nor dead"),
-        })
+        found.ok_or(MergeError::Inconsistent { job, source: InconsistentResults::Missing(query) })
     }
 }
 
-/// Segments as they are needed. The next one is mostly the last one or a new one, for workers take turns.
-struct Reader<'a> {
+/// Reads segments on demand and keeps recent ones: workers alternate, so the next one was often used recently.
+struct SegmentReader<'a> {
     files: &'a Files,
     job: JobId,
     segments: &'a [SegmentView],
-    /// The one used last behind.
-    kept: VecDeque<(usize, Rows)>,
+    /// By index, the most recently used last.
+    recent: VecDeque<(usize, SegmentRows)>,
 }
 
-impl Reader<'_> {
-    async fn rows(&mut self, place: usize) -> Result<&Rows, MergeError> {
+impl SegmentReader<'_> {
+    async fn rows(&mut self, segment: usize) -> Result<&SegmentRows, MergeError> {
         let job = self.job;
-        let known = self.kept.iter().position(|(kept, _)| *kept == place);
-        let rows = if let Some((_, rows)) = known.and_then(|at| self.kept.remove(at)) {
+        let known = self.recent.iter().position(|(recent, _)| *recent == segment);
+        let rows = if let Some((_, rows)) = known.and_then(|at| self.recent.remove(at)) {
             rows
         } else {
-            let bytes = self.files.fetch_blob(&self.segments[place].segment).await;
-            let rows = Rows::read(bytes.map_err(|source| MergeError::Segment { job, source })?);
-            rows.map_err(|what| MergeError::Wrong { job, what })?
+            let bytes = self.files.fetch_blob(&self.segments[segment].segment).await;
+            let rows = SegmentRows::read(bytes.map_err(|source| MergeError::Segment { job, source })?);
+            rows.map_err(|source| MergeError::Inconsistent { job, source })?
         };
-        self.kept.push_back((place, rows));
-        while self.kept.len() > 1
-            && self.kept.iter().map(|(_, rows)| rows.bytes.len()).sum::<usize>() > SEGMENT_BYTES_MAX
+        self.recent.push_back((segment, rows));
+        while self.recent.len() > 1
+            && self.recent.iter().map(|(_, rows)| rows.bytes.len()).sum::<usize>() > SEGMENT_BYTES_MAX
         {
-            self.kept.pop_front();
+            self.recent.pop_front();
         }
-        let (_, rows) = self.kept.back().ok_or_else(|| out_of_turn(job))?;
+        let (_, rows) = self.recent.back().ok_or(MergeError::UnexpectedReply { job })?;
         Ok(rows)
     }
 }
 
-/// The file while it is being made.
-struct File<'a> {
+/// The file while it is being written.
+struct ResultFile<'a> {
     files: &'a Files,
     job: JobId,
     hasher: blake3::Hasher,
@@ -248,7 +239,7 @@ struct File<'a> {
     extents: Vec<PlacedBlob>,
 }
 
-impl File<'_> {
+impl ResultFile<'_> {
     async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
         self.bytes.extend_from_slice(row);
         self.bytes.extend_from_slice(b"\n");
@@ -272,8 +263,7 @@ impl File<'_> {
         }
         let digest = Digest(*self.hasher.finalize().as_bytes());
         let Self { job, size, upload, extents, .. } = self;
-        let upload =
-            upload.ok_or_else(|| MergeError::Wrong { job, what: String::from("there are no rows") })?;
+        let upload = upload.ok_or(MergeError::Inconsistent { job, source: InconsistentResults::Empty })?;
         Ok(CompactedResults { upload, size, digest, extents, finished_ms })
     }
 }
@@ -292,18 +282,19 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_in_the_order_of_the_queries_whoever_wrote_them() {
-        let plan = Plan::new(&[segment(&[(4, 2), (8, 1)]), segment(&[(0, 4), (6, 2)])]).unwrap();
-        assert_eq!(plan.0, [(0..4, 1), (4..6, 0), (6..8, 1), (8..9, 0)]);
-        let twice = Plan::new(&[segment(&[(0, 4)]), segment(&[(3, 1)])]).unwrap_err();
-        assert!(twice.contains("query 3"), "{twice}");
+    fn ranges_are_ordered_by_query_across_segments() {
+        let plan = MergePlan::new(&[segment(&[(4, 2), (8, 1)]), segment(&[(0, 4), (6, 2)])]).unwrap();
+        let ranges: Vec<_> = plan.0.into_iter().map(|range| (range.queries, range.segment)).collect();
+        assert_eq!(ranges, [(0..4, 1), (4..6, 0), (6..8, 1), (8..9, 0)]);
+        let twice = MergePlan::new(&[segment(&[(0, 4)]), segment(&[(3, 1)])]).unwrap_err();
+        assert!(twice.to_string().contains("query 3"), "{twice}");
     }
 
     #[test]
     fn rows_are_found_by_their_query() {
-        let rows = Rows::read(Bytes::from_static(b"{\"query\":7,\"a\":1}\n{\"query\":3}\n")).unwrap();
+        let rows = SegmentRows::read(Bytes::from_static(b"{\"query\":7,\"a\":1}\n{\"query\":3}\n")).unwrap();
         assert_eq!(rows.row(3), Some(&b"{\"query\":3}\n"[..]));
         assert_eq!(rows.row(4), None);
-        assert!(Rows::read(Bytes::from_static(b"nonsense\n")).is_err());
+        assert!(SegmentRows::read(Bytes::from_static(b"nonsense\n")).is_err());
     }
 }

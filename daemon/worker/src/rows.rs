@@ -1,7 +1,7 @@
-//! Result rows: one JSON object a line, the server's answer in it as it came.
+//! Result rows: one JSON object per line, with the server's answer verbatim.
 //!
-//! Invariant: a row holds no line break but its last byte, and is valid JSON. Bounds: a row is as long as its answer
-//! and a kilobyte or two of names.
+//! Invariant: a row is valid JSON, and its only line break is its last byte. Bounds: a row is as long as its answer and a
+//! few kilobytes of names.
 
 use std::io::Write as _;
 
@@ -10,44 +10,46 @@ use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, MemberName, ModelName};
 use serde::de::IgnoredAny;
 
-/// What the rows of a batch have in common.
+/// What all rows of a batch share.
 #[derive(Clone, Copy, Debug)]
-pub struct RowFrame<'a> {
-    /// The model.
+pub struct RowContext<'a> {
     pub model: &'a ModelName,
-    /// Its version.
     pub version: &'a Digest,
-    /// The worker's name.
     pub worker: &'a MemberName,
-    /// The lease's attempt.
     pub attempt: u32,
 }
 
-/// Which query a row answers.
+/// The query that a row answers.
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
-    /// Its number.
+pub struct RowIdentity<'a> {
     pub query: u64,
-    /// Its name.
     pub name: &'a FileName,
-    /// What its file calls it.
+    /// The record's own id.
     pub id: Option<&'a str>,
-    /// Its true label.
+    /// The true label.
     pub label: Option<&'a str>,
 }
 
-/// Appends one row. False, and nothing appended: the answer is neither JSON nor text.
+/// Appends one row. Appends nothing and returns false if the answer is neither JSON nor text.
 #[must_use]
-pub fn write_row(rows: &mut Vec<u8>, frame: &RowFrame<'_>, named: &Named<'_>, output: &[u8]) -> bool {
+pub fn write_row(
+    rows: &mut Vec<u8>,
+    context: &RowContext<'_>,
+    identity: &RowIdentity<'_>,
+    output: &[u8],
+) -> bool {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let RowFrame { model, version, worker, attempt } = frame;
+    let RowContext { model, version, worker, attempt } = context;
     let start = rows.len();
-    let (model, worker) = (quoted(model.as_str()), quoted(worker.as_str()));
-    let Named { query, name, id, label } = named;
-    let further = |key: &str, text: Option<&str>| {
+    let model = quoted(model.as_str());
+    let worker = quoted(worker.as_str());
+    let RowIdentity { query, name, id, label } = identity;
+    let optional = |key: &str, text: Option<&str>| {
         text.map(|text| format!(r#","{key}":{}"#, quoted(text))).unwrap_or_default()
     };
-    let (id, label, name) = (further("id", *id), further("label", *label), quoted(name.as_str()));
+    let name = quoted(name.as_str());
+    let id = optional("id", *id);
+    let label = optional("label", *label);
     let head = write!(
         rows,
         r#"{{"query":{query},"name":{name}{id}{label},"model":{model},"version":"{version}","output":"#
@@ -62,7 +64,7 @@ pub fn write_row(rows: &mut Vec<u8>, frame: &RowFrame<'_>, named: &Named<'_>, ou
 
 fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> bool {
     if serde_json::from_slice::<IgnoredAny>(output).is_ok() {
-        // Within JSON a raw line break is always white space between tokens.
+        // In JSON a raw line break can only be white space between tokens.
         rows.extend(output.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         return true;
     }
@@ -71,8 +73,8 @@ fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> bool {
     true
 }
 
-/// Whether an answer puts the true label first, as far as answers of its shape are understood.
-pub fn is_right(output: &[u8], label: &str) -> bool {
+/// Whether the answer's first choice is the true label. Answers of unknown shape count as wrong.
+pub fn is_correct(output: &[u8], label: &str) -> bool {
     match serde_json::from_slice(output) {
         Ok(value) => Answer::of(&value).is(label),
         Err(_) => std::str::from_utf8(output).is_ok_and(|text| text.trim() == label),
@@ -86,17 +88,17 @@ mod tests {
     fn row(output: &[u8]) -> Option<String> {
         let mut rows = b"before\n".to_vec();
         let (model, worker) = ("squeezenet1.1".parse().unwrap(), "m3".parse().unwrap());
-        let frame = RowFrame { model: &model, version: &Digest::of(b"x"), worker: &worker, attempt: 1 };
+        let context = RowContext { model: &model, version: &Digest::of(b"x"), worker: &worker, attempt: 1 };
         let name = "test-data/a \"b\".jpg".parse().unwrap();
-        let named = Named { query: 12, name: &name, id: Some("x"), label: Some("cat") };
-        let written = write_row(&mut rows, &frame, &named, output);
+        let identity = RowIdentity { query: 12, name: &name, id: Some("x"), label: Some("cat") };
+        let written = write_row(&mut rows, &context, &identity, output);
         let row = String::from_utf8(rows).unwrap().strip_prefix("before\n").unwrap().to_owned();
         assert_eq!(written, !row.is_empty());
         written.then_some(row)
     }
 
     #[test]
-    fn a_row_is_one_line_of_json_with_the_answer_verbatim() {
+    fn a_row_is_one_json_line_with_the_answer_verbatim() {
         let row = row(b"{\"top5\":\n[{\"index\":281,\"probability\":0.50}]}").unwrap();
         assert!(row.ends_with("\"worker\":\"m3\",\"attempt\":1}\n"), "{row}");
         assert!(
@@ -111,15 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn text_becomes_a_string_and_other_bytes_no_row() {
+    fn text_becomes_a_string_and_other_bytes_are_rejected() {
         assert!(row(b"tabby cat\n").unwrap().contains("\"output\":\"tabby cat\\n\","));
         assert_eq!(row(b"\xff\xfe"), None);
     }
 
     #[test]
-    fn right_answers_are_told_from_wrong_ones() {
-        assert!(is_right(br#"{"top5":[{"index":7,"label":"x"},{"index":8}]}"#, "7"));
-        assert!(is_right(br#"{"label":"good"}"#, "good") && is_right(b"good\n", "good"));
-        assert!(!is_right(br#"{"top5":[]}"#, "7") && !is_right(b"[1]", "1") && !is_right(b"\xff", "x"));
+    fn correct_answers_are_recognised() {
+        assert!(is_correct(br#"{"top5":[{"index":7,"label":"x"},{"index":8}]}"#, "7"));
+        assert!(is_correct(br#"{"label":"good"}"#, "good") && is_correct(b"good\n", "good"));
+        assert!(!is_correct(br#"{"top5":[]}"#, "7") && !is_correct(b"[1]", "1") && !is_correct(b"\xff", "x"));
     }
 }

@@ -1,19 +1,21 @@
-//! The model server's life: started, watched, restarted; or only watched, where somebody else manages it.
+//! Runs the model server: starts, watches and restarts its process, or only watches a server that is managed elsewhere.
 //!
-//! Decides whether the server can be used and when it is started again. Source: handbook, jobs-and-inference section 7.
+//! Decides whether the server is usable, and when it is restarted.
 //!
-//! Invariants: the epoch rises whenever the models loaded before can no longer be relied on; a status that is ready
-//! names a server that answered its readiness call in this epoch; no server process outlives this one (it watches its
-//! parent, and is killed on drop).
-//! Bounds: back-off from [`Timing::back_off_min`] to [`Timing::back_off_max`]; the server's log is
-//! [`SERVER_LOG_BYTES_MAX`], begun anew at each start.
+//! Invariants: the epoch increases whenever the models loaded before may be gone; a ready status names a server that
+//! answered its readiness call in this epoch; no server process outlives this one (it watches its parent, and is killed on
+//! drop).
+//! Bounds: back-off between [`SupervisorTiming::back_off_min`] and [`SupervisorTiming::back_off_max`]; the server's log
+//! has [`SERVER_LOG_BYTES_MAX`], and is truncated at each start.
 
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::ServerState;
+use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -22,56 +24,52 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::model_server::{Extensions, ModelServer};
+use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
 
-/// Largest log of one server process, in bytes; what it writes beyond is dropped.
+/// Largest log of one server process; further output is dropped.
 pub const SERVER_LOG_BYTES_MAX: usize = 4 << 20;
-/// The server's folder in the data directory.
+/// The server's folder, in the data directory.
 pub const SERVER_FOLDER: &str = "model-server";
-/// What a member without a model server says of it.
-const NONE: &str = "this member is set up without one";
+const NO_SERVER: &str = "this member is configured without a model server";
 const POLL: Duration = Duration::from_millis(50);
 const MISSES_MAX: u32 = 3;
 
-/// Which model server, and who manages it.
 #[derive(Clone, Debug)]
 pub enum ServerConfig {
-    /// There is none, and never will be.
     None,
     /// Started and watched by this process.
     Supervised {
-        /// The Python that has the package `idunno_model_server`.
+        /// A Python interpreter with the package `idunno_model_server`.
         python: PathBuf,
-        /// Inputs that it may process at once; all of the machine's cores without a number.
+        /// Inputs processed concurrently; by default one per core.
         threads: Option<u32>,
     },
     /// Managed elsewhere.
     Elsewhere {
-        /// Its URL, such as `http://127.0.0.1:8080`.
+        /// For example `http://127.0.0.1:8080`.
         url: String,
     },
 }
 
-/// Intervals and limits; the default is for real use, tests take shorter ones.
+/// Intervals and limits. Tests use shorter ones than the default.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Between health calls.
+pub struct SupervisorTiming {
     pub health_interval: Duration,
-    /// From the start of the process to its readiness; then it is started again.
+    /// A process that is not ready after this long is restarted.
     pub start_timeout: Duration,
-    /// A server that misses its health calls for so long, and [`MISSES_MAX`] times, is killed.
+    /// A server that misses its health calls for this long, and at least [`MISSES_MAX`] times, is killed.
     pub hung_after: Duration,
-    /// The first pause before a new start.
+    /// The first pause before a restart.
     pub back_off_min: Duration,
-    /// The longest pause before a new start.
+    /// The longest pause before a restart.
     pub back_off_max: Duration,
-    /// A server that lived so long is started again without a longer pause.
+    /// A server that ran this long resets the back-off.
     pub settled_after: Duration,
-    /// How long it may take to finish after it is told to end.
+    /// After SIGTERM, the process is killed after this long.
     pub stop_timeout: Duration,
 }
 
-impl Default for Timing {
+impl Default for SupervisorTiming {
     fn default() -> Self {
         Self {
             health_interval: Duration::from_secs(1),
@@ -85,17 +83,22 @@ impl Default for Timing {
     }
 }
 
-/// The model server, as known now.
 #[derive(Clone, Debug)]
 pub struct ServerStatus {
-    /// Whether it can be used.
     pub state: ServerState,
-    /// The server and what it can do, once it was ready in this epoch.
-    pub server: Option<(ModelServer, Extensions)>,
-    /// The models that it offers, as it said when it was ready last; `None` if it cannot list them.
+    /// Present once the server was ready in this epoch.
+    pub server: Option<ReadyServer>,
+    /// The models in its repository when it was last ready; `None` if it cannot list them.
     pub offers: Option<Vec<ModelName>>,
-    /// Rises when loaded models are gone, or may be.
+    /// Increases when loaded models are or may be gone.
     pub epoch: u64,
+}
+
+/// A model server that answers, and its protocol extensions.
+#[derive(Clone, Debug)]
+pub struct ReadyServer {
+    pub server: ModelServerClient,
+    pub extensions: Extensions,
 }
 
 impl Default for ServerStatus {
@@ -104,32 +107,50 @@ impl Default for ServerStatus {
     }
 }
 
-/// Watches over one model server until it is told to stop.
+/// Supervises one model server until it is stopped.
 pub struct Supervisor {
-    /// Which.
     pub config: ServerConfig,
-    /// The member's data directory.
     pub data_dir: PathBuf,
-    /// Intervals.
-    pub timing: Timing,
-    /// Where the status goes.
+    pub timing: SupervisorTiming,
     pub status: watch::Sender<ServerStatus>,
-    /// Why a server is to be started again, from whoever saw it hang.
-    pub complaints: mpsc::Receiver<String>,
-    /// The end.
+    /// Reasons to restart the server, from the worker task.
+    pub restart_requests: mpsc::Receiver<String>,
     pub stop: CancellationToken,
 }
 
-enum Over {
+enum ServerExit {
     Stopped,
-    Failed(String),
+    Failed(ServerFailure),
+}
+
+/// The model server cannot be used. The text is shown as its state.
+#[derive(Debug, Error)]
+enum ServerFailure {
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("the model server exited with {status}; see {SERVER_FOLDER}/server.log")]
+    Exited { status: ExitStatus },
+    #[error("cannot wait for the model server: {0}")]
+    Wait(io::Error),
+    #[error("the model server was not ready within {} s; see {SERVER_FOLDER}/server.log", limit.as_secs())]
+    NotReady { limit: Duration },
+    #[error("{} holds no port", path.display())]
+    NoPort { path: PathBuf },
+    #[error(transparent)]
+    Url(#[from] ServerUrlError),
+    #[error(transparent)]
+    Call(#[from] ServerError),
+    #[error("the model server hangs: {0}")]
+    Hung(ServerError),
+    #[error("{0}")]
+    RestartRequested(String),
 }
 
 impl Supervisor {
-    /// Runs until told to stop. The server it started has ended then.
+    /// Runs until stopped. The server that it started has then ended.
     pub async fn run(mut self) {
         match self.config.clone() {
-            ServerConfig::None => self.publish_down(ServerState::Down(String::from(NONE))),
+            ServerConfig::None => self.publish_down(ServerState::Down(String::from(NO_SERVER))),
             ServerConfig::Elsewhere { url } => self.watch_elsewhere(&url).await,
             ServerConfig::Supervised { python, threads } => self.supervise(&python, threads).await,
         }
@@ -140,15 +161,15 @@ impl Supervisor {
         loop {
             self.publish_down(ServerState::Starting);
             let started = Instant::now();
-            let reason = match self.live_once(python, threads).await {
-                Over::Stopped => return,
-                Over::Failed(reason) => reason,
+            let failure = match self.run_once(python, threads).await {
+                ServerExit::Stopped => return,
+                ServerExit::Failed(failure) => failure,
             };
             if started.elapsed() >= self.timing.settled_after {
                 back_off = self.timing.back_off_min;
             }
-            warn!(%reason, pause = ?back_off, "the model server is down, it is started again after a pause");
-            self.publish_down(ServerState::Down(reason));
+            warn!(%failure, pause = ?back_off, "the model server is down, restarting it after a pause");
+            self.publish_down(ServerState::Down(failure.to_string()));
             tokio::select! {
                 () = sleep(back_off) => back_off = (back_off * 2).min(self.timing.back_off_max),
                 () = self.stop.cancelled() => return,
@@ -156,56 +177,51 @@ impl Supervisor {
         }
     }
 
-    /// One life of the server process, from start to end.
-    async fn live_once(&mut self, python: &PathBuf, threads: Option<u32>) -> Over {
+    /// Runs one server process from start to end.
+    async fn run_once(&mut self, python: &PathBuf, threads: Option<u32>) -> ServerExit {
         let stop = self.stop.clone();
         let mut child = match self.spawn(python, threads).await {
             Ok(child) => child,
-            Err(reason) => return Over::Failed(reason),
+            Err(failure) => return ServerExit::Failed(failure),
         };
-        let reason = tokio::select! {
+        let failure = tokio::select! {
             () = stop.cancelled() => {
-                self.end(&mut child).await;
-                return Over::Stopped;
+                self.terminate(&mut child).await;
+                return ServerExit::Stopped;
             }
             exit = child.wait() => match exit {
-                Ok(status) => format!("the model server ended with {status}; see {SERVER_FOLDER}/server.log"),
-                Err(error) => format!("cannot wait for the model server: {error}"),
+                Ok(status) => ServerFailure::Exited { status },
+                Err(error) => ServerFailure::Wait(error),
             },
-            reason = self.watch_process() => reason,
+            failure = self.watch_process() => failure,
         };
         if let Err(error) = child.kill().await {
             warn!(%error, "cannot kill the model server");
         }
-        Over::Failed(reason)
+        ServerExit::Failed(failure)
     }
 
-    /// From the start of a process until it is to be killed: why.
-    async fn watch_process(&mut self) -> String {
+    /// Watches a process from its start until it must be killed.
+    async fn watch_process(&mut self) -> ServerFailure {
         let ready = timeout(self.timing.start_timeout, self.wait_ready()).await;
         let server = match ready {
             Ok(Ok(server)) => server,
-            Ok(Err(reason)) => return reason,
-            Err(_) => {
-                let limit = self.timing.start_timeout.as_secs();
-                return format!(
-                    "the model server was not ready within {limit} s; see {SERVER_FOLDER}/server.log"
-                );
-            }
+            Ok(Err(failure)) => return failure,
+            Err(_) => return ServerFailure::NotReady { limit: self.timing.start_timeout },
         };
         self.watch_health(&server).await
     }
 
-    async fn wait_ready(&mut self) -> Result<ModelServer, String> {
+    async fn wait_ready(&mut self) -> Result<ModelServerClient, ServerFailure> {
         let port_file = self.folder().join("port");
         let port: u16 = loop {
-            // The server renames it into place: it is whole or not there.
+            // The server renames the file into place, so it is complete or absent.
             if let Ok(text) = tokio::fs::read_to_string(&port_file).await {
-                break text.trim().parse().map_err(|_| format!("{} holds no port", port_file.display()))?;
+                break text.trim().parse().map_err(|_| ServerFailure::NoPort { path: port_file })?;
             }
             sleep(POLL).await;
         };
-        let server = ModelServer::new(&format!("http://127.0.0.1:{port}")).map_err(|e| e.to_string())?;
+        let server = ModelServerClient::new(&format!("http://127.0.0.1:{port}"))?;
         while server.ready().await.is_err() {
             sleep(POLL).await;
         }
@@ -213,59 +229,57 @@ impl Supervisor {
         Ok(server)
     }
 
-    /// Returns when the server hangs, or somebody complained.
-    async fn watch_health(&mut self, server: &ModelServer) -> String {
-        let (mut misses, mut since) = (0, Instant::now());
+    /// Returns when the server hangs or a restart is requested.
+    async fn watch_health(&mut self, server: &ModelServerClient) -> ServerFailure {
+        let mut misses = 0;
+        let mut last_answer = Instant::now();
         loop {
             tokio::select! {
                 () = sleep(self.timing.health_interval) => {}
-                Some(complaint) = self.complaints.recv() => return complaint,
+                Some(reason) = self.restart_requests.recv() => return ServerFailure::RestartRequested(reason),
             }
             if let Err(error) = server.live().await {
                 misses += 1;
-                if misses >= MISSES_MAX && since.elapsed() > self.timing.hung_after {
-                    return format!("the model server hangs: {error}");
+                if misses >= MISSES_MAX && last_answer.elapsed() > self.timing.hung_after {
+                    return ServerFailure::Hung(error);
                 }
             } else {
-                (misses, since) = (0, Instant::now());
+                misses = 0;
+                last_answer = Instant::now();
             }
         }
     }
 
     async fn watch_elsewhere(&mut self, url: &str) {
-        let server = match ModelServer::new(url) {
+        let server = match ModelServerClient::new(url) {
             Ok(server) => server,
             Err(error) => return self.publish_down(ServerState::Down(error.to_string())),
         };
         loop {
-            let usable = match server.ready().await {
+            let result = match server.ready().await {
                 Ok(()) if self.status.borrow().state == ServerState::Ready => Ok(()),
                 Ok(()) => self.publish_ready(&server).await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error),
             };
-            if let Err(reason) = usable {
-                self.publish_down(ServerState::Down(reason));
+            if let Err(error) = result {
+                self.publish_down(ServerState::Down(error.to_string()));
             }
             tokio::select! {
                 () = sleep(self.timing.health_interval) => {}
-                // It cannot be started again from here: its models are loaded again when it answers.
-                Some(complaint) = self.complaints.recv() => self.publish_down(ServerState::Down(complaint)),
+                // It cannot be restarted from here. Its models are loaded again once it answers.
+                Some(reason) = self.restart_requests.recv() => self.publish_down(ServerState::Down(reason)),
                 () = self.stop.cancelled() => return,
             }
         }
     }
 
-    async fn publish_ready(&self, server: &ModelServer) -> Result<(), String> {
-        let extensions = server.extensions().await.map_err(|error| error.to_string())?;
-        let offers = if extensions.repository {
-            Some(server.offers().await.map_err(|error| error.to_string())?)
-        } else {
-            None
-        };
+    async fn publish_ready(&self, server: &ModelServerClient) -> Result<(), ServerError> {
+        let extensions = server.extensions().await?;
+        let offers = if extensions.repository { Some(server.repository_models().await?) } else { None };
         info!(epoch = self.status.borrow().epoch + 1, "the model server is ready");
         self.status.send_modify(|status| {
             status.state = ServerState::Ready;
-            status.server = Some((server.clone(), extensions));
+            status.server = Some(ReadyServer { server: server.clone(), extensions });
             status.offers = offers;
             status.epoch += 1;
         });
@@ -275,7 +289,8 @@ impl Supervisor {
     fn publish_down(&self, state: ServerState) {
         self.status.send_if_modified(|status| {
             let changed = status.state != state || status.server.is_some();
-            (status.state, status.server) = (state, None);
+            status.state = state;
+            status.server = None;
             changed
         });
     }
@@ -284,23 +299,20 @@ impl Supervisor {
         self.data_dir.join(SERVER_FOLDER)
     }
 
-    async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<Child, String> {
+    async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<Child, ServerFailure> {
         let folder = self.folder();
         let port_file = folder.join("port");
         let log = folder.join("server.log");
-        let cannot = |what: &str, path: &PathBuf, error: std::io::Error| {
-            format!("cannot {what} {}: {error}", path.display())
-        };
-        tokio::fs::create_dir_all(&folder).await.map_err(|error| cannot("create", &folder, error))?;
+        tokio::fs::create_dir_all(&folder).await.map_err(io_failure("create", &folder))?;
         match tokio::fs::remove_file(&port_file).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(cannot("remove", &port_file, error));
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_failure("remove", &port_file)(error));
             }
             _ => {}
         }
-        let log_file = tokio::fs::File::create(&log).await.map_err(|error| cannot("create", &log, error))?;
-        let (output, input) = std::io::pipe().map_err(|error| cannot("pipe into", &log, error))?;
-        let errors = input.try_clone().map_err(|error| cannot("pipe into", &log, error))?;
+        let log_file = tokio::fs::File::create(&log).await.map_err(io_failure("create", &log))?;
+        let (output, input) = io::pipe().map_err(io_failure("open a pipe to", &log))?;
+        let errors = input.try_clone().map_err(io_failure("open a pipe to", &log))?;
         let mut command = Command::new(python);
         command
             .args(["-m", "idunno_model_server", "--host", "127.0.0.1", "--port", "0", "--port-file"])
@@ -315,19 +327,19 @@ impl Supervisor {
         if let Some(threads) = threads {
             command.args(["--threads", &threads.to_string()]);
         }
-        let child = command.spawn().map_err(|error| cannot("start", python, error))?;
+        let child = command.spawn().map_err(io_failure("start", python))?;
         let output = pipe::Receiver::from_owned_fd(output.into());
-        tokio::spawn(copy_log(output.map_err(|error| cannot("pipe into", &log, error))?, log_file));
+        tokio::spawn(copy_log(output.map_err(io_failure("open a pipe to", &log))?, log_file));
         Ok(child)
     }
 
-    /// Asks the process to finish, and kills it if it does not.
-    async fn end(&self, child: &mut Child) {
+    /// Terminates the process, and kills it if it does not end in time.
+    async fn terminate(&self, child: &mut Child) {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         if let Some(id) = id
             && let Err(error) = rustix::process::kill_process(id, rustix::process::Signal::TERM)
         {
-            warn!(%error, "cannot tell the model server to end");
+            warn!(%error, "cannot terminate the model server");
         }
         if timeout(self.timing.stop_timeout, child.wait()).await.is_err()
             && let Err(error) = child.kill().await
@@ -337,7 +349,11 @@ impl Supervisor {
     }
 }
 
-/// Ends with the process that writes. What comes beyond the limit, or cannot be written, is read and dropped.
+fn io_failure(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ServerFailure {
+    move |source| ServerFailure::Io { doing, path: path.to_owned(), source }
+}
+
+/// Copies output until its writer ends. Output beyond the limit, or that cannot be written, is read and dropped.
 async fn copy_log(mut output: pipe::Receiver, mut log: tokio::fs::File) {
     let mut room = SERVER_LOG_BYTES_MAX;
     let mut buffer = vec![0; 16 << 10];
@@ -352,14 +368,12 @@ async fn copy_log(mut output: pipe::Receiver, mut log: tokio::fs::File) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
-
     use super::super::testing::fake_server::FakeServer;
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
-    fn fast() -> Timing {
-        Timing {
+    fn fast() -> SupervisorTiming {
+        SupervisorTiming {
             health_interval: Duration::from_millis(20),
             start_timeout: Duration::from_secs(5),
             hung_after: Duration::from_millis(100),
@@ -370,7 +384,7 @@ mod tests {
         }
     }
 
-    /// A "Python" that announces the port of a fake server in this process, counts its starts, and stays.
+    /// A fake Python interpreter: it announces the port of a fake server, counts its starts, and sleeps.
     fn script(folder: &Path, port: u16) -> PathBuf {
         let text = format!(
             "#!/bin/sh\necho \"started with $*\"\nwhile [ \"$1\" != --port-file ]; do shift; done\n\
@@ -388,17 +402,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_is_started_watched_and_started_again_when_it_hangs() {
+    async fn a_server_is_started_watched_and_restarted_when_it_hangs() {
         let folder = tempfile::tempdir().unwrap();
         let fake = FakeServer::start().await;
         let (status, mut seen) = watch::channel(ServerStatus::default());
-        let (complain, complaints) = mpsc::channel(1);
+        let (request_restart, restart_requests) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let config =
             ServerConfig::Supervised { python: script(folder.path(), fake.port()), threads: Some(1) };
         let data_dir = folder.path().to_path_buf();
         let supervisor =
-            Supervisor { config, data_dir, timing: fast(), status, complaints, stop: stop.clone() };
+            Supervisor { config, data_dir, timing: fast(), status, restart_requests, stop: stop.clone() };
         let running = tokio::spawn(supervisor.run());
 
         until(&mut seen, |status| status.epoch == 1 && status.state == ServerState::Ready).await;
@@ -407,7 +421,7 @@ mod tests {
             .await;
         fake.set(|script| script.live_status = 200);
         until(&mut seen, |status| status.epoch == 2).await;
-        complain.send("an inference hangs".to_owned()).await.unwrap();
+        request_restart.send("an inference hangs".to_owned()).await.unwrap();
         until(&mut seen, |status| status.epoch == 3).await;
         stop.cancel();
         timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
@@ -418,15 +432,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_python_that_cannot_start_is_named() {
+    async fn a_python_that_cannot_start_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let (status, mut seen) = watch::channel(ServerStatus::default());
-        let (_complain, complaints) = mpsc::channel(1);
+        let (_request_restart, restart_requests) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let config = ServerConfig::Supervised { python: folder.path().join("no-python"), threads: None };
         let data_dir = folder.path().to_path_buf();
         let supervisor =
-            Supervisor { config, data_dir, timing: fast(), status, complaints, stop: stop.clone() };
+            Supervisor { config, data_dir, timing: fast(), status, restart_requests, stop: stop.clone() };
         let running = tokio::spawn(supervisor.run());
         until(
             &mut seen,

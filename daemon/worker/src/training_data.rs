@@ -1,9 +1,9 @@
-//! The examples that a model is trained on, as files on this machine, which is how the model server takes them.
+//! Training data as local files, which is how the model server reads them.
 //!
-//! A data set is all files below its name, which become a folder, or one file of that name. They are kept for as long
-//! as the training takes ([`Folder`]) and cleared away at the next one if the member died meanwhile.
+//! A dataset is either one file of its name, or all files below it, which become a folder. The files exist while the
+//! training runs ([`TrainingFolder`]); if the member died, the next training deletes them.
 //!
-//! Bounds: what the disk has free beside the reserve that blobs leave too.
+//! Bounds: the space that the disk has free beyond its reserve.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,90 +16,57 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, FileSummary, IT
 use thiserror::Error;
 use tokio::fs;
 
-/// Why there is nothing to train on.
+/// A dataset cannot be fetched.
 #[derive(Debug, Error)]
 pub enum TrainingDataError {
-    /// The coordinator cannot be asked what there is.
-    #[error("cannot list the data set '{dataset}': {source}")]
-    List {
-        /// The data set.
-        dataset: DatasetName,
-        /// Why.
-        source: ClusterError,
-    },
-    /// There is no file of that name, nor below it.
-    #[error("the data set '{dataset}' is empty: put files under '{dataset}/'")]
-    Empty {
-        /// The data set.
-        dataset: DatasetName,
-    },
-    /// It does not fit.
-    #[error("the data set '{dataset}' has {bytes} bytes, this member's disk has room for {room_bytes}")]
-    TooLarge {
-        /// The data set.
-        dataset: DatasetName,
-        /// Its size.
-        bytes: u64,
-        /// What fits.
-        room_bytes: u64,
-    },
-    /// A file of it cannot be read.
-    #[error("cannot fetch the data set '{dataset}': {source}")]
-    Fetch {
-        /// The data set.
-        dataset: DatasetName,
-        /// Why.
-        source: GetError,
-    },
-    /// Its folder cannot be made.
-    #[error("cannot make {} for the data set '{dataset}': {source}", path.display())]
-    Folder {
-        /// The data set.
-        dataset: DatasetName,
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot list the dataset '{dataset}': {source}")]
+    List { dataset: DatasetName, source: ClusterError },
+    /// There is no file of that name or below it.
+    #[error("the dataset '{dataset}' is empty: put files under '{dataset}/'")]
+    Empty { dataset: DatasetName },
+    #[error("the dataset '{dataset}' has {bytes} bytes, but this member's disk has only {free_bytes} free")]
+    TooLarge { dataset: DatasetName, bytes: u64, free_bytes: u64 },
+    #[error("cannot fetch the dataset '{dataset}': {source}")]
+    Fetch { dataset: DatasetName, source: GetError },
+    #[error("cannot create {} for the dataset '{dataset}': {source}", path.display())]
+    Folder { dataset: DatasetName, path: PathBuf, source: io::Error },
 }
 
-/// A folder of one training, gone when this is dropped.
+/// The folder of one training, deleted when this is dropped.
 #[derive(Debug)]
-pub struct Folder(PathBuf);
+pub struct TrainingFolder(PathBuf);
 
-impl Folder {
-    /// The one of a model below the member's data directory.
+impl TrainingFolder {
     pub fn new(data_dir: &Path, model: &ModelName) -> Self {
         Self(data_dir.join("training").join(model.as_str()))
     }
 
-    /// Where it is, or will be.
     pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
-impl Drop for Folder {
+impl Drop for TrainingFolder {
     fn drop(&mut self) {
-        // What stays is removed before the next training of the model.
+        // What cannot be deleted now is deleted before the model's next training.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Fetches a data set into `folder`, which is emptied first. Returns the path for the model server.
+/// Fetches a dataset into `folder`, which is emptied first. Returns the path for the model server.
 pub async fn fetch(
     files: &Files,
     dataset: &DatasetName,
     folder: &Path,
-    room_bytes: u64,
+    free_bytes: u64,
 ) -> Result<PathBuf, TrainingDataError> {
     let found = list(files, dataset).await?;
     let bytes = found.iter().map(|file| file.size).sum();
-    if bytes > room_bytes {
-        return Err(TrainingDataError::TooLarge { dataset: dataset.clone(), bytes, room_bytes });
+    if bytes > free_bytes {
+        return Err(TrainingDataError::TooLarge { dataset: dataset.clone(), bytes, free_bytes });
     }
-    let (items, path) = placed(dataset, folder, found.into_iter().map(|file| file.name).collect());
-    make(folder, &items).await.map_err(|source| TrainingDataError::Folder {
+    let (items, path) = plan_targets(dataset, folder, found.into_iter().map(|file| file.name).collect());
+    create_folders(folder, &items).await.map_err(|source| TrainingDataError::Folder {
         dataset: dataset.clone(),
         path: folder.to_owned(),
         source,
@@ -109,7 +76,7 @@ pub async fn fetch(
     Ok(path)
 }
 
-/// The one file of the data set's name, else those below it.
+/// The file of the dataset's name, or else the files below it.
 async fn list(files: &Files, dataset: &DatasetName) -> Result<Vec<FileSummary>, TrainingDataError> {
     let below = format!("{dataset}/");
     let mut found: Vec<FileSummary> = Vec::new();
@@ -138,11 +105,12 @@ async fn list(files: &Files, dataset: &DatasetName) -> Result<Vec<FileSummary>, 
     Ok(found)
 }
 
-/// Where each file goes, and what the model server is told. A name in the store has no `..` and begins with no slash.
-fn placed(dataset: &DatasetName, folder: &Path, names: Vec<FileName>) -> (Vec<GetItem>, PathBuf) {
+/// The target of each file, and the path for the model server. Names in the store contain no `..` and do not begin with a
+/// slash.
+fn plan_targets(dataset: &DatasetName, folder: &Path, names: Vec<FileName>) -> (Vec<GetItem>, PathBuf) {
     let whole = names.iter().find(|name| name.as_str() == dataset.as_str());
     if let Some(name) = whole {
-        // The ending says what it is.
+        // Keeps the extension, which tells the format.
         let file = name.as_str().rsplit('/').next().unwrap_or(name.as_str());
         let target = folder.join(file);
         return (vec![GetItem { name: name.clone(), target: target.clone() }], target);
@@ -155,7 +123,7 @@ fn placed(dataset: &DatasetName, folder: &Path, names: Vec<FileName>) -> (Vec<Ge
     (names.into_iter().map(item).collect(), folder.to_owned())
 }
 
-async fn make(folder: &Path, items: &[GetItem]) -> io::Result<()> {
+async fn create_folders(folder: &Path, items: &[GetItem]) -> io::Result<()> {
     match fs::remove_dir_all(folder).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -173,12 +141,12 @@ mod tests {
 
     fn targets(dataset: &str, names: &[&str]) -> (Vec<PathBuf>, PathBuf) {
         let names = names.iter().map(|name| name.parse().unwrap()).collect();
-        let (items, path) = placed(&dataset.parse().unwrap(), Path::new("/d/m"), names);
+        let (items, path) = plan_targets(&dataset.parse().unwrap(), Path::new("/d/m"), names);
         (items.into_iter().map(|item| item.target).collect(), path)
     }
 
     #[test]
-    fn files_below_the_name_become_a_folder_and_one_of_that_name_stays_a_file() {
+    fn files_below_the_name_become_a_folder_and_a_file_of_that_name_stays_a_file() {
         let (files, path) = targets("cats", &["cats/labels.csv", "cats/a/1.jpg"]);
         assert_eq!(files, [Path::new("/d/m/labels.csv"), Path::new("/d/m/a/1.jpg")]);
         assert_eq!(path, Path::new("/d/m"));
@@ -187,12 +155,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_training_left_behind_is_gone_before_the_next() {
+    async fn leftovers_of_a_training_are_deleted_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path(), &"m".parse().unwrap());
+        let folder = TrainingFolder::new(dir.path(), &"m".parse().unwrap());
         std::fs::create_dir_all(folder.path().join("old")).unwrap();
         let target = folder.path().join("new/1.jpg");
-        make(folder.path(), &[GetItem { name: "x".parse().unwrap(), target: target.clone() }]).await.unwrap();
+        create_folders(folder.path(), &[GetItem { name: "x".parse().unwrap(), target: target.clone() }])
+            .await
+            .unwrap();
         assert!(!folder.path().join("old").exists() && target.parent().unwrap().is_dir());
         let path = folder.path().to_owned();
         drop(folder);

@@ -1,6 +1,7 @@
-//! What a worker needs of the rest of the cluster: the coordinator, and the store.
+//! What a worker needs from the rest of the cluster: the coordinator and the file store.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -16,12 +17,12 @@ use tracing::warn;
 
 use super::training_data;
 
-/// Blobs of one call that are read at once.
+/// Blobs of one call that are read concurrently.
 const BLOBS_IN_FLIGHT: usize = 64;
 
-/// The coordinator, whoever that is.
+/// The current coordinator, whichever member that is.
 pub trait CoordinatorClient: Send + Sync {
-    /// Asks it, following it when it moves, until some deadline.
+    /// Sends a request, following the coordinator when it moves, until some deadline.
     fn ask(&self, request: JobRequest) -> BoxFuture<'_, Result<JobReply, ClusterError>>;
 }
 
@@ -31,62 +32,91 @@ impl CoordinatorClient for Cluster {
     }
 }
 
-/// The store did not do it: why.
+/// An operation of the file store failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
+pub enum FileStoreError {
+    #[error("{0}")]
+    Failed(String),
+    #[error("the store returned no blob")]
+    NoBlob,
+    #[error("the store did not answer within {} s", after.as_secs())]
+    TimedOut { after: Duration },
+}
 
-/// The bytes of a blob.
+impl FileStoreError {
+    pub(super) fn timed_out(after: Duration) -> Self {
+        Self::TimedOut { after }
+    }
+
+    /// Keeps the text of the store's own error.
+    pub fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// The verified bytes of a blob or an input.
 #[derive(Clone, Debug)]
-pub struct Fetched {
-    /// They, verified.
+pub struct FetchedBytes {
     pub bytes: Bytes,
     /// Whether they came from the member's own disk, without a connection.
     pub is_local: bool,
 }
 
-/// The file store.
+/// Blobs that are durable, in the order in which they were given.
+#[derive(Clone, Debug)]
+pub struct DurableUpload {
+    pub upload: UploadId,
+    pub blobs: Vec<PlacedBlob>,
+}
+
+/// The file store of the cluster.
 pub trait FileStore: Send + Sync {
-    /// Reads blobs, verified, the local holder first; answers in the order asked.
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>>;
+    /// Reads and verifies blobs, preferring the local holder. Results are in the order of the request.
+    fn fetch<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+    ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>>;
 
-    /// Stores blobs durably under a new upload; nothing refers to them yet.
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>>;
+    /// Stores blobs durably under a new upload. Nothing refers to them yet.
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>>;
 
-    /// Brings a data set into a folder of this machine, which is emptied first. Returns the path to train from.
+    /// Copies a dataset into a folder of this machine, which is emptied first. Returns the path to train from.
     fn training_data<'a>(
         &'a self,
         dataset: &'a DatasetName,
         folder: &'a Path,
-    ) -> BoxFuture<'a, Result<PathBuf, StoreError>>;
+    ) -> BoxFuture<'a, Result<PathBuf, FileStoreError>>;
 
-    /// Ends an upload: what of it was not committed may be collected. Its failure is no failure.
+    /// Ends an upload: its uncommitted blobs may be collected. Failures are ignored.
     fn end(&self, upload: UploadId) -> BoxFuture<'_, ()>;
 }
 
 impl FileStore for Files {
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>> {
-        // Each future owns what it reads: the compiler cannot see that a borrowing one may change threads.
+    fn fetch<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+    ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>> {
+        // Each future owns its blob: the compiler cannot prove that a borrowing one is Send.
         let fetch = move |blob: PlacedBlob| async move {
             let fetched = self.fetch_blob(&blob).await;
-            let fetched = fetched.map(|bytes| Fetched { bytes, is_local: false });
-            fetched.map_err(|error| StoreError(error.to_string()))
+            let fetched = fetched.map(|bytes| FetchedBytes { bytes, is_local: false });
+            fetched.map_err(FileStoreError::failed)
         };
         Box::pin(stream::iter(blobs.to_vec()).map(fetch).buffered(BLOBS_IN_FLIGHT).collect())
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
-            let stored = self.store_blobs(blobs).await.map_err(|error| StoreError(error.to_string()))?;
+            let stored = self.store_blobs(blobs).await.map_err(FileStoreError::failed)?;
             let copies = stored.blobs.iter().map(|placed| placed.holders.len()).min().unwrap_or(0);
             if copies < stored.copies_wanted as usize {
                 warn!(
                     copies,
                     wanted = stored.copies_wanted,
-                    "stored with fewer copies: repair makes the others"
+                    "stored with fewer copies than wanted: repair makes the others"
                 );
             }
-            Ok((stored.upload, stored.blobs))
+            Ok(DurableUpload { upload: stored.upload, blobs: stored.blobs })
         })
     }
 
@@ -94,10 +124,10 @@ impl FileStore for Files {
         &'a self,
         dataset: &'a DatasetName,
         folder: &'a Path,
-    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+    ) -> BoxFuture<'a, Result<PathBuf, FileStoreError>> {
         Box::pin(async move {
             let fetched = training_data::fetch(self, dataset, folder, u64::MAX).await;
-            fetched.map_err(|error| StoreError(error.to_string()))
+            fetched.map_err(FileStoreError::failed)
         })
     }
 

@@ -1,5 +1,5 @@
-//! Random commands, good and bad: the state answers as the model does, keeps its invariants, and comes out the same
-//! when the log is replayed, by way of a snapshot too.
+//! Random commands, valid and invalid: the state returns what the naive model returns, keeps its invariants, and is the
+//! same after a replay of the log, also through a snapshot.
 
 use idunno_core::metadata::{
     Action, Applied, Block, Command, DeadLetterRecord, HolderChange, Inputs, Snapshot, State,
@@ -13,7 +13,7 @@ use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::model::Model;
+use super::model::NaiveMetadata;
 
 const COMMANDS: usize = 300;
 
@@ -118,13 +118,13 @@ impl Generator {
         }
     }
 
-    /// All, or one.
+    /// All queries (empty), or one.
     fn queries(&mut self) -> Vec<u64> {
         let query = self.below(5);
         self.pick(&[None, Some(query)]).into_iter().collect()
     }
 
-    /// What the files of records, or of names, say; now and then of another content than there is.
+    /// The queries of a file of records or names, sometimes with the digest of other content.
     fn inputs(&mut self, state: &State) -> Inputs {
         let file = state.file(&"lines.jsonl".parse().unwrap()).and_then(|file| file.version(None));
         let digest = file.filter(|_| !self.one_in(10)).map_or_else(Digest::default, |version| version.digest);
@@ -168,7 +168,7 @@ impl Generator {
             10..14 => {
                 let count = self.pick(&[1, 1, 2, 0]);
                 let batches = (0..count).map(|_| self.batch(job)).collect();
-                // Now and then the same segment again.
+                // Sometimes the same segment again.
                 self.segments += self.pick(&[0, 1, 1, 1]);
                 let content = format!("segment {}", self.segments);
                 Action::CommitSegment { worker: NodeId(1), job, segment: self.extent(&content), batches }
@@ -220,7 +220,7 @@ impl Generator {
         Action::ModelTrained { model, version, size, extents, training, metrics: Vec::new(), report }
     }
 
-    /// What brings a job to run: in most runs, the first commands.
+    /// The commands that start a job; most runs begin with them.
     fn opening(&mut self) -> Vec<Action> {
         if self.one_in(4) {
             return Vec::new();
@@ -274,11 +274,11 @@ fn replayed(commands: &[Command], snapshot_at: usize) -> State {
     state
 }
 
-/// Runs one seed; returns how many jobs were done and how many queries answered.
+/// Runs one seed. Returns how many jobs were done and how many queries answered.
 fn run(seed: u64) -> (usize, u64) {
     let mut generator = Generator { rng: ChaCha8Rng::seed_from_u64(seed), segments: 0 };
     let mut opening = generator.opening().into_iter();
-    let mut model = Model::default();
+    let mut model = NaiveMetadata::default();
     let mut state = State::new();
     let mut commands = Vec::new();
     let (mut jobs_done, mut answered) = (0, 0);
@@ -313,7 +313,7 @@ fn random_commands() {
         let (jobs, queries) = runs.iter().fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
         assert!(
             jobs > 100 && queries > 500,
-            "the runs are too tame: {jobs} jobs done, {queries} queries answered"
+            "the runs do too little: {jobs} jobs done, {queries} queries answered"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The metadata and the replication of blobs, against models that are too simple to be wrong.
+//! The metadata and the replication of blobs, compared with naive models.
 
 mod commands;
 mod model;

@@ -1,60 +1,65 @@
-//! A naive model of the metadata: plain maps, one entry a query, no references, nothing shared.
+//! A naive model of the metadata: plain maps, one entry per query, no reference counts, nothing shared.
+
+mod jobs;
 
 use std::collections::BTreeMap;
 
-use idunno_core::metadata::{Action, Applied, Command, Inputs, PREDEFINED_MODELS, State};
+use idunno_core::metadata::{Action, Applied, Command, PREDEFINED_MODELS, State};
 use idunno_shared::ids::{Digest, JobId, OpId};
-use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile};
-use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange, Training};
+use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
+use idunno_shared::wire::jobs::{BatchSize, QueryRange, Training};
 use idunno_shared::wire::refusal::RefusalCode;
 
 type Outcome = Result<Applied, RefusalCode>;
 
+/// A version of a file: its number, content and extents.
+type NaiveVersion = (u64, Digest, Vec<Digest>);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum QueryState {
     Pending,
     Done,
     Dead,
 }
 
 #[derive(Clone, Debug)]
-struct Job {
+struct NaiveJob {
     model: String,
     dataset: String,
     batch_size: BatchSize,
     state: JobState,
     manifest: Vec<(String, Vec<Digest>)>,
-    fates: Vec<Fate>,
+    query_states: Vec<QueryState>,
     version: Option<Digest>,
     name: Option<String>,
     weight: u32,
-    /// Of each query, whether its input must be kept.
+    /// Whether the input of each query must be kept.
     held: Vec<bool>,
     finished_ms: Option<u64>,
     filed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Trained {
+struct NaiveModel {
     version: Option<Digest>,
     training: Option<Training>,
 }
 
-/// What the metadata should be.
+/// The expected metadata.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model {
-    /// Versions by number: content and extents.
-    files: BTreeMap<String, Vec<(u64, Digest, Vec<Digest>)>>,
-    jobs: BTreeMap<u64, Job>,
-    models: BTreeMap<String, Trained>,
+pub(super) struct NaiveMetadata {
+    /// The versions of each file, oldest first.
+    files: BTreeMap<String, Vec<NaiveVersion>>,
+    jobs: BTreeMap<u64, NaiveJob>,
+    models: BTreeMap<String, NaiveModel>,
     operations: BTreeMap<OpId, Applied>,
     now_ms: u64,
     last_job: u64,
-    /// Of extents.
+    /// The sizes of extents.
     sizes: BTreeMap<Digest, u64>,
 }
 
-fn is_good(file: &NewFile) -> bool {
+fn is_valid(file: &NewFile) -> bool {
     let sum: u64 = file.extents.iter().map(|(blob, _)| blob.size).sum();
     sum == file.size && file.extents.iter().all(|(_, holders)| !holders.is_empty())
 }
@@ -63,7 +68,7 @@ fn numbers(ranges: &[QueryRange]) -> Vec<u64> {
     ranges.iter().flat_map(|range| range.first..range.first + u64::from(range.count)).collect()
 }
 
-impl Model {
+impl NaiveMetadata {
     pub(super) fn apply(&mut self, command: &Command) -> Outcome {
         let Command { at_ms, op, action } = command;
         if let Some(outcome) = op.and_then(|op| self.operations.get(&op)) {
@@ -71,7 +76,7 @@ impl Model {
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(*at_ms);
-        let outcome = self.act(action);
+        let outcome = self.apply_action(action);
         match (op, &outcome) {
             (Some(op), Ok(outcome)) => _ = self.operations.insert(*op, outcome.clone()),
             (None, Ok(_)) => {}
@@ -80,21 +85,21 @@ impl Model {
         outcome
     }
 
-    fn act(&mut self, action: &Action) -> Outcome {
+    fn apply_action(&mut self, action: &Action) -> Outcome {
         match action {
-            Action::Change(change) => self.change(change).map(Applied::Changed),
+            Action::Change(change) => self.apply_change(change).map(Applied::Changed),
             Action::Holders(_) | Action::Forget(_) => Ok(Applied::Done),
             Action::CommitSegment { job, batches, .. } => self.commit(*job, batches),
             Action::DeadLetters { job, dead_letters } => {
                 let now_ms = self.now_ms;
                 let job = self.started(*job)?;
-                if dead_letters.iter().any(|dead_letter| dead_letter.index >= job.fates.len() as u64) {
+                if dead_letters.iter().any(|dead_letter| dead_letter.index >= job.query_states.len() as u64) {
                     return Err(RefusalCode::Invalid);
                 }
                 for dead_letter in dead_letters {
-                    let fate = &mut job.fates[usize::try_from(dead_letter.index).unwrap()];
-                    if *fate == Fate::Pending {
-                        *fate = Fate::Dead;
+                    let state = &mut job.query_states[usize::try_from(dead_letter.index).unwrap()];
+                    if *state == QueryState::Pending {
+                        *state = QueryState::Dead;
                     }
                 }
                 job.settle(now_ms);
@@ -118,7 +123,7 @@ impl Model {
                 if let Some((report, _)) = report {
                     self.add_version(&format!("training/{model}.json"), report.digest, vec![report.digest]);
                 }
-                let trained = Trained { version: Some(*version), training: None };
+                let trained = NaiveModel { version: Some(*version), training: None };
                 self.models.insert(model.to_string(), trained);
                 Ok(Applied::Done)
             }
@@ -151,20 +156,20 @@ impl Model {
         number
     }
 
-    fn job(&mut self, id: JobId) -> Result<&mut Job, RefusalCode> {
+    fn job(&mut self, id: JobId) -> Result<&mut NaiveJob, RefusalCode> {
         self.jobs.get_mut(&id.0).ok_or(RefusalCode::NotFound)
     }
 
-    fn started(&mut self, id: JobId) -> Result<&mut Job, RefusalCode> {
+    fn started(&mut self, id: JobId) -> Result<&mut NaiveJob, RefusalCode> {
         let job = self.job(id)?;
         let refused = matches!(job.state, JobState::Added | JobState::Cancelled);
         if refused { Err(RefusalCode::Conflict) } else { Ok(job) }
     }
 
-    fn change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
+    fn apply_change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
         match change {
             Change::CommitFiles { files, .. } => {
-                if files.is_empty() || !files.iter().all(is_good) {
+                if files.is_empty() || !files.iter().all(is_valid) {
                     return Err(RefusalCode::Invalid);
                 }
                 let extents = files.iter().flat_map(|file| &file.extents);
@@ -203,107 +208,7 @@ impl Model {
                 }
                 Ok(Changed::Training(models))
             }
-            Change::AddJob { model, dataset, batch_size, options } => {
-                let JobOptions { name, weight, .. } = options;
-                if u32::from(*batch_size) > 4096 || *weight == Some(0) {
-                    return Err(RefusalCode::Invalid);
-                }
-                let model = model.to_string();
-                if !PREDEFINED_MODELS.contains(&model.as_str()) && !self.models.contains_key(&model) {
-                    return Err(RefusalCode::NotFound);
-                }
-                let name = name.as_ref().map(ToString::to_string);
-                if name.is_some() && self.jobs.values().any(|job| job.name == name) {
-                    return Err(RefusalCode::Conflict);
-                }
-                self.last_job += 1;
-                let id = self.last_job;
-                let (dataset, batch_size) = (dataset.to_string(), *batch_size);
-                let (manifest, fates) = (Vec::new(), Vec::new());
-                let state = JobState::Added;
-                let job = Job {
-                    model,
-                    dataset,
-                    batch_size,
-                    state,
-                    manifest,
-                    fates,
-                    version: None,
-                    name,
-                    weight: weight.unwrap_or(1),
-                    held: Vec::new(),
-                    finished_ms: None,
-                    filed: false,
-                };
-                self.jobs.insert(id, job);
-                Ok(Changed::JobAdded(JobId(id)))
-            }
-            Change::SetBatchSize { job, batch_size } => {
-                if u32::from(*batch_size) > 4096 {
-                    return Err(RefusalCode::Invalid);
-                }
-                let job = self.job(*job)?;
-                if job.state.is_over() {
-                    return Err(RefusalCode::Conflict);
-                }
-                job.batch_size = *batch_size;
-                Ok(Changed::Done)
-            }
-            Change::StartJob { job } => self.start(*job, None),
-            Change::StopJob { job } => {
-                let job = self.job(*job)?;
-                if !matches!(job.state, JobState::Running | JobState::Paused(_)) {
-                    return Err(RefusalCode::Conflict);
-                }
-                job.state = JobState::Stopped;
-                Ok(Changed::Done)
-            }
-            Change::SetWeight { job, weight } => {
-                if !(1..=1000).contains(weight) {
-                    return Err(RefusalCode::Invalid);
-                }
-                let job = self.job(*job)?;
-                if job.state.is_over() {
-                    return Err(RefusalCode::Conflict);
-                }
-                job.weight = *weight;
-                Ok(Changed::Done)
-            }
             Change::SetPolicy(_) => Ok(Changed::Done),
-            Change::RetryDeadLetters { job, queries } => {
-                let job = self.job(*job)?;
-                let retried = job.retriable(queries)?;
-                retried.iter().for_each(|&query| job.fates[query] = Fate::Pending);
-                if job.state == JobState::Done {
-                    job.run();
-                }
-                Ok(Changed::Retried { queries: retried.len() as u64 })
-            }
-            Change::DropDeadLetters { job, queries } => {
-                let job = self.job(*job)?;
-                let dropped = job.retriable(queries)?;
-                dropped.iter().for_each(|&query| job.held[query] = false);
-                Ok(Changed::Dropped { queries: dropped.len() as u64 })
-            }
-            Change::CancelJob { job } => {
-                let now_ms = self.now_ms;
-                let job = self.job(*job)?;
-                if job.state.is_over() {
-                    return Err(RefusalCode::Conflict);
-                }
-                (job.state, job.finished_ms) = (JobState::Cancelled, Some(now_ms));
-                job.held.fill(false);
-                Ok(Changed::Done)
-            }
-            Change::DeleteJob { job: id } => {
-                let job = self.job(*id)?;
-                if job.state == JobState::Running {
-                    return Err(RefusalCode::Conflict);
-                }
-                self.jobs.remove(&id.0);
-                self.files.remove(&format!("results/{id}.jsonl"));
-                Ok(Changed::Done)
-            }
             Change::TrainStop { models } => {
                 let known = |model: &_| {
                     self.models.get(&ToString::to_string(model)).and_then(|it| it.training.clone())
@@ -316,43 +221,11 @@ impl Model {
                 }
                 Ok(Changed::Done)
             }
+            _ => self.apply_job_change(change),
         }
     }
 
-    /// The queries that a start makes: their names and extents.
-    fn manifest(&self, dataset: &str, inputs: Option<&Inputs>) -> Option<Vec<(String, Vec<Digest>)>> {
-        let newest = |name: &str| self.files.get(name).map(|versions| versions.last().unwrap());
-        let file = newest(dataset).filter(|_| dataset == "lines.jsonl");
-        let Some(inputs) = inputs else {
-            let prefix = format!("{dataset}/");
-            let inputs = self
-                .files
-                .iter()
-                .filter(|(name, _)| name.starts_with(&prefix) && **name != format!("{prefix}labels.csv"));
-            let extents = |versions: &Vec<(u64, Digest, Vec<Digest>)>| versions.last().unwrap().2.clone();
-            let manifest: Vec<_> = inputs.map(|(name, versions)| (name.clone(), extents(versions))).collect();
-            return Some(manifest).filter(|manifest| file.is_none() && !manifest.is_empty());
-        };
-        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs;
-        let (_, _, extents) = file.filter(|(_, content, _)| content == digest)?;
-        match inputs {
-            Inputs::Records { count, blocks, .. } => {
-                let size: u64 = extents.iter().map(|digest| self.sizes[digest]).sum();
-                let within = blocks.last().unwrap().at < size;
-                let record = |number| (format!("{dataset}:{number}"), extents.clone());
-                within.then(|| (1..=*count).map(record).collect())
-            }
-            Inputs::Listed { names, .. } => {
-                let entry = |name: &_| {
-                    let name = ToString::to_string(name);
-                    Some((name.clone(), newest(&name)?.2.clone()))
-                };
-                names.iter().map(entry).collect()
-            }
-        }
-    }
-
-    /// Whether there is a file of records of that name, or one below it that is not the table of labels.
+    /// Whether a file of records has this name, or a file below it other than the label table exists.
     fn can_train_on(&self, dataset: &str) -> bool {
         let is_of_records = matches!(dataset.rsplit_once('.'), Some((_, "jsonl" | "csv")));
         if is_of_records && self.files.contains_key(dataset) {
@@ -362,70 +235,7 @@ impl Model {
         self.files.keys().any(|name| name.starts_with(&prefix) && *name != labels)
     }
 
-    fn start(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, RefusalCode> {
-        let job = self.job(id)?.clone();
-        let version = self.models.get(&job.model).and_then(|model| model.version);
-        let manifest = self.manifest(&job.dataset, inputs);
-        let job = self.job(id)?;
-        match (&job.state, version, manifest) {
-            (JobState::Running | JobState::Done, ..) => {
-                let (submitted, state) = (job.fates.len() as u64, job.state.clone());
-                return Ok(Changed::StartedBefore { submitted, state });
-            }
-            (JobState::Added, Some(version), Some(manifest)) => {
-                job.version = Some(version);
-                job.fates = vec![Fate::Pending; manifest.len()];
-                job.held = vec![true; manifest.len()];
-                job.manifest = manifest;
-            }
-            (JobState::Added | JobState::Cancelled, ..) => return Err(RefusalCode::Conflict),
-            (JobState::Stopped | JobState::Paused(_), ..) => {}
-        }
-        job.run();
-        Ok(Changed::JobStarted { submitted: job.fates.len() as u64 })
-    }
-
-    fn commit(&mut self, id: JobId, batches: &[BatchOutcome]) -> Outcome {
-        let now_ms = self.now_ms;
-        let job = self.started(id)?;
-        let mut rows = Vec::new();
-        for batch in batches {
-            let lease = numbers(&[batch.lease.range]);
-            let answered = numbers(&batch.answered);
-            let beyond = lease.last().is_none_or(|last| *last >= job.fates.len() as u64);
-            if beyond || batch.lease.job != id || answered.iter().any(|query| !lease.contains(query)) {
-                return Err(RefusalCode::Invalid);
-            }
-            rows.extend(answered);
-        }
-        let total = rows.len() as u64;
-        rows.sort_unstable();
-        rows.dedup();
-        if batches.is_empty() || rows.len() as u64 != total {
-            return Err(RefusalCode::Invalid);
-        }
-        rows.retain(|query| {
-            let fate = &mut job.fates[usize::try_from(*query).unwrap()];
-            let new = *fate == Fate::Pending;
-            if new {
-                *fate = Fate::Done;
-            }
-            new
-        });
-        job.settle(now_ms);
-        let accepted = rows.len() as u64;
-        let job_done = job.state == JobState::Done;
-        let mut accepted_ranges: Vec<QueryRange> = Vec::new();
-        for query in rows {
-            match accepted_ranges.last_mut().filter(|range| range.end() == query) {
-                Some(range) => range.count += 1,
-                None => accepted_ranges.push(QueryRange { first: query, count: 1 }),
-            }
-        }
-        Ok(Applied::Committed { accepted, duplicates: total - accepted, job_done, accepted_ranges })
-    }
-
-    /// Panics where the state shows anything else than this model.
+    /// Panics unless the state equals this model.
     pub(super) fn compare(&self, state: &State) {
         let files: Vec<_> = state.files("", None).collect();
         assert_eq!(files.len(), self.files.len());
@@ -445,76 +255,5 @@ impl Model {
             assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), model.version, "{name}");
             assert_eq!(shown.training, model.training, "{name}");
         }
-    }
-}
-
-impl Job {
-    fn run(&mut self) {
-        (self.state, self.finished_ms, self.filed) = (JobState::Running, None, false);
-    }
-
-    fn settle(&mut self, now_ms: u64) {
-        if !self.fates.contains(&Fate::Pending) && self.state != JobState::Done {
-            (self.state, self.finished_ms) = (JobState::Done, Some(now_ms));
-            for (held, fate) in self.held.iter_mut().zip(&self.fates) {
-                *held &= *fate == Fate::Dead;
-            }
-        }
-    }
-
-    /// The places of the dead queries that can be run again.
-    fn retriable(&self, queries: &[u64]) -> Result<Vec<usize>, RefusalCode> {
-        let open = |place: usize| self.fates.get(place) == Some(&Fate::Dead) && self.held[place];
-        if queries.is_empty() {
-            let all: Vec<usize> = (0..self.fates.len()).filter(|place| open(*place)).collect();
-            return if all.is_empty() { Err(RefusalCode::Conflict) } else { Ok(all) };
-        }
-        let places: Vec<usize> = queries.iter().map(|query| usize::try_from(*query).unwrap()).collect();
-        if places.iter().all(|place| open(*place)) { Ok(places) } else { Err(RefusalCode::NotFound) }
-    }
-
-    fn compare(&self, state: &State, id: JobId) {
-        let shown = state.job(id).unwrap();
-        assert_eq!((&shown.state, shown.batch_size), (&self.state, self.batch_size), "{id}");
-        assert_eq!(
-            (shown.weight, shown.finished_ms, shown.filed),
-            (self.weight, self.finished_ms, self.filed)
-        );
-        assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), self.version, "{id}");
-        assert_eq!(shown.submitted, self.fates.len() as u64, "{id}");
-        let of = |wanted: Fate| -> Vec<u64> {
-            (0u64..).zip(&self.fates).filter(|(_, fate)| **fate == wanted).map(|(query, _)| query).collect()
-        };
-        assert_eq!(shown.done.numbers().collect::<Vec<_>>(), of(Fate::Done), "{id}");
-        assert_eq!(shown.dead.numbers().collect::<Vec<_>>(), of(Fate::Dead), "{id}");
-        assert_eq!(state.pending(id).numbers().collect::<Vec<_>>(), of(Fate::Pending), "{id}");
-        let (dead_letters, _) = state.dead_letters(id, 0, 1024).unwrap();
-        let names: Vec<_> = dead_letters
-            .iter()
-            .map(|dead_letter| (dead_letter.index, dead_letter.name.to_string()))
-            .collect();
-        let expected = of(Fate::Dead).into_iter().map(|query| (query, self.input(query).0.clone()));
-        assert_eq!(names, expected.collect::<Vec<_>>(), "{id}");
-        for query in (0u64..).zip(&self.held).filter(|(_, held)| **held).map(|(query, _)| query) {
-            let (name, extents) = self.input(query);
-            assert_eq!(shown.input_name(query).unwrap().as_str(), name.as_str(), "{id}");
-            let inputs: Vec<_> = state.queries(id, QueryRange { first: query, count: 1 }).collect();
-            if let Some((number, input)) = inputs.first() {
-                assert_eq!((*number, input.name.as_str()), (query, name.as_str()), "{id}");
-                assert!(input.extents.iter().map(|blob| blob.digest).eq(extents.iter().copied()), "{id}");
-            } else {
-                assert!(shown.records.is_some(), "{id}: query {query} has no input");
-            }
-            for digest in extents {
-                assert!(
-                    state.blob(digest).is_some_and(|blob| blob.references > 0),
-                    "{id}: input {query} is lost"
-                );
-            }
-        }
-    }
-
-    fn input(&self, query: u64) -> &(String, Vec<Digest>) {
-        &self.manifest[usize::try_from(query).unwrap()]
     }
 }

@@ -1,38 +1,41 @@
-//! What must hold after every event, seen from outside the scheduler.
+//! Invariants that hold after every event, checked from outside the scheduler.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use idunno_core::scheduler::{OrdersPlan, Scheduler};
+use idunno_core::scheduler::{ReportReply, Scheduler};
 use idunno_core::time::Instant;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{ModelState, ServerState, WorkerReport};
 
-use super::load::{model_name, version};
+use super::jobs::{model_name, version};
 use super::world::World;
 
 impl World {
-    /// Grants answer a report that wants them, of a worker that can run them, and are of open queries.
-    pub(crate) fn check_grants(&self, node: NodeId, report: &WorkerReport, plan: &OrdersPlan) {
-        assert!(plan.grants.len() <= usize::from(report.wanted), "more grants than wanted");
-        for lease in &plan.grants {
+    /// Grants answer a report that wants them, from a worker that can run them, and cover open queries.
+    pub(crate) fn check_grants(&self, node: NodeId, report: &WorkerReport, reply: &ReportReply) {
+        assert!(reply.grants.len() <= usize::from(report.wanted), "more grants than the report wants");
+        for lease in &reply.grants {
             let job = &self.log.jobs[&lease.job];
             let spec = (model_name(job.load.model), ModelState::Ready(version(job.load.model)));
             assert!(
                 report.server == ServerState::Ready && report.models.contains(&spec) && !report.draining,
-                "{lease:?} went to {node}, which cannot run it"
+                "{lease:?} is granted to {node}, which cannot run it"
             );
-            assert!(job.running, "{lease:?} is of a stopped job");
+            assert!(job.running, "{lease:?} belongs to a stopped job");
             assert_eq!(lease.term, self.term);
             let open = job.pending();
-            assert!(open.contains_all(lease.range.first..lease.range.end()), "{lease:?} is decided already");
+            assert!(
+                open.contains_all(lease.range.first..lease.range.end()),
+                "{lease:?} covers decided queries"
+            );
         }
     }
 
     pub(crate) fn check(&self) {
         let Some(scheduler) = &self.scheduler else { return };
-        scheduler.check().unwrap_or_else(|wrong| panic!("{}: {wrong}", self.now));
+        scheduler.check().unwrap_or_else(|violation| panic!("{}: {violation}", self.now));
         let trainers: Vec<(&ModelName, NodeId)> = scheduler.trainings().collect();
         let distinct: BTreeSet<NodeId> = trainers.iter().map(|(_, node)| *node).collect();
         assert_eq!(distinct.len(), trainers.len(), "a worker trains two models: {trainers:?}");
@@ -41,7 +44,7 @@ impl World {
         }
     }
 
-    /// Every open query is in exactly one place; called while log and scheduler agree.
+    /// Every open query is leased or pending. Called while log and scheduler agree.
     pub(crate) fn check_counts(&self) {
         let Some(scheduler) = &self.scheduler else { return };
         for (id, job) in self.log.jobs.iter().filter(|(_, job)| !job.is_done()) {
@@ -55,10 +58,14 @@ impl World {
             return;
         }
         let waiting = self.log.jobs.keys().map(|id| scheduler.pending(*id)).sum::<u64>();
-        for (node, report) in &self.parked {
+        for (node, report) in &self.unanswered {
             let is_idle = report.wanted > 0 && scheduler.leases(*node).count() == 0;
             let is_being_answered = scheduler.leases(*node).count() > report.leases.len();
-            assert!(waiting == 0 || !is_idle || is_being_answered, "{}: {node} idles beside work", self.now);
+            assert!(
+                waiting == 0 || !is_idle || is_being_answered,
+                "{}: {node} is idle while queries are pending",
+                self.now
+            );
         }
     }
 }

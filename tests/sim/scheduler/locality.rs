@@ -1,4 +1,4 @@
-//! What it is worth to lease to a worker what it has on its disk.
+//! The benefit of leasing batches to workers that have the inputs on disk.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -8,19 +8,20 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::Lease;
 use rand::RngExt;
 
-use super::load::Load;
+use super::jobs::Load;
 use super::workers;
 use super::world::World;
 
 const COPIES: usize = 4;
 
-/// Each query's input lies on four members that its number decides.
+/// Where the inputs are: each on four members, by a hash of its number.
 pub(crate) struct Copies {
     members: u64,
-    /// Whether batches are moved to where their inputs are.
-    is_near: bool,
-    /// Inputs leased to a worker that has them, and all.
+    /// Whether batches are moved to local inputs.
+    moves_batches: bool,
+    /// Inputs leased to a worker that has them.
     local: u64,
+    /// All inputs leased.
     all: u64,
 }
 
@@ -41,14 +42,15 @@ impl Copies {
 }
 
 impl World {
-    /// The batch that goes out in place of one that was granted: what the worker has most of, or, under faults, any.
-    pub(crate) fn moved(&mut self, node: NodeId, lease: Lease) -> Lease {
+    /// The batch sent in place of a granted one: the alternative with the most local inputs, or, under faults, a random
+    /// one.
+    pub(crate) fn relocate(&mut self, node: NodeId, lease: Lease) -> Lease {
         let is_random = self.are_faults_on && self.chance(300);
         let Some(scheduler) = self.scheduler.as_mut() else { return lease };
         let others = scheduler.alternatives(lease);
         let random = self.rng.random_range(0..100);
         let chosen = match &self.copies {
-            Some(copies) if copies.is_near => {
+            Some(copies) if copies.moves_batches => {
                 let local = |lease: &Lease| copies.local(node, lease);
                 let best = others.into_iter().max_by_key(|other| (local(other), Reverse(other.range.first)));
                 best.filter(|best| local(best) > local(&lease))
@@ -56,8 +58,8 @@ impl World {
             _ => others.get(random).copied().filter(|_| is_random),
         };
         if let Some(other) = chosen {
-            assert!(scheduler.exchange(node, lease, other), "{lease:?} cannot become {other:?}");
-            scheduler.check().unwrap_or_else(|wrong| panic!("after an exchange: {wrong}"));
+            assert!(scheduler.move_batch(node, lease, other), "{lease:?} cannot move to {other:?}");
+            scheduler.check().unwrap_or_else(|violation| panic!("after a move: {violation}"));
         }
         let lease = chosen.unwrap_or(lease);
         if let Some(copies) = &mut self.copies {
@@ -68,21 +70,21 @@ impl World {
     }
 }
 
-/// The share of the inputs that were leased to a worker that has them.
-fn share(members: u64, batch: u32, is_near: bool) -> f64 {
+/// The fraction of the inputs leased to a worker that has them.
+fn local_fraction(members: u64, batch: u32, moves_batches: bool) -> f64 {
     let mut world = World::new(1, workers(members, 1));
     world.is_checked = false;
-    world.copies = Some(Copies { members, is_near, local: 0, all: 0 });
+    world.copies = Some(Copies { members, moves_batches, local: 0, all: 0 });
     let queries = members * 200 * u64::from(batch);
     world.log.add(Load::plain(0, queries, 320_000 / u64::from(batch)), batch, 1);
     world.run_until(Instant::START + Duration::from_secs(300));
-    assert!(world.log.jobs.values().all(super::log::LoggedJob::is_done), "the job is not done");
+    assert!(world.log.jobs.values().all(super::jobs::LoggedJob::is_done), "the job is not done");
     world.copies.map_or(0.0, |copies| copies.local as f64 / copies.all as f64)
 }
 
 #[test]
-fn batches_go_where_their_inputs_are() {
-    println!("members, batch | inputs at hand by chance | with batches moved");
+fn batches_go_to_workers_with_their_inputs() {
+    println!("members, batch | local inputs by chance | with batches moved");
     for (members, batch, least) in [
         (4, 32, 1.0),
         (7, 1, 0.85),
@@ -92,7 +94,7 @@ fn batches_go_where_their_inputs_are() {
         (20, 1, 0.5),
         (20, 32, 0.22),
     ] {
-        let (chance, near) = (share(members, batch, false), share(members, batch, true));
+        let (chance, near) = (local_fraction(members, batch, false), local_fraction(members, batch, true));
         println!("{members:7}, {batch:5} | {:22.1} % | {:15.1} %", chance * 100.0, near * 100.0);
         assert!(near >= least, "{members} members, batches of {batch}: {near}");
     }

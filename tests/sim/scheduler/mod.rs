@@ -1,16 +1,13 @@
-//! The scheduler over virtual workers and a model of the log: under faults, and for fairness.
+//! The scheduler with simulated workers and a model of the log: its safety and liveness under faults, and its fairness.
 
-mod acts;
+mod bad_inputs;
 mod checks;
-mod evidence;
 mod fairness;
-mod load;
+mod faults;
+mod jobs;
 mod locality;
-mod log;
-mod policies;
-mod sizes;
-mod table;
-mod tail;
+mod sizing;
+mod stragglers;
 mod worker;
 mod world;
 
@@ -22,14 +19,14 @@ use idunno_shared::ids::NodeId;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::RngExt;
 
-use load::Load;
+use jobs::Load;
 use worker::SimWorker;
-use world::{Happening, Totals, World};
+use world::{SimEvent, Totals, World};
 
 const FAULTS: Duration = Duration::from_secs(15);
 const HEALING: Duration = Duration::from_secs(300);
 
-/// Workers with every model, numbered from 1.
+/// Workers with all models, numbered from 1.
 pub(crate) fn workers(count: u64, models: u8) -> Vec<SimWorker> {
     (1..=count).map(|n| SimWorker::new(NodeId(n), (0..models).collect())).collect()
 }
@@ -48,13 +45,13 @@ fn random_load(world: &mut World, model: u8) -> Load {
     load
 }
 
-/// Everything at once for a while, then peace: every job ends, and only the hopeless queries are dead.
+/// All faults at once for a while, then none: every job ends, and only hopeless queries are dead.
 fn survives(seed: u64) -> Totals {
     let mut world = World::new(seed, Vec::new());
     let (count, models) = (world.rng.random_range(2..7), 3);
     world = World::new(seed, workers(count, models));
     for node in 1..=count {
-        // Not everybody has every model; the first worker has all.
+        // The first two workers have every model, the others may lack one.
         let lacks = world.rng.random_range(0..models);
         if node > 2 {
             world.workers.get_mut(&NodeId(node)).expect("a known worker").models.remove(&lacks);
@@ -70,7 +67,7 @@ fn survives(seed: u64) -> Totals {
     world.wanted_models = BTreeSet::from([100, 101]);
     world.loss_per_mille = if world.chance(500) { 30 } else { 0 };
     world.are_faults_on = true;
-    world.at(Duration::from_millis(500), Happening::Fault);
+    world.schedule(Duration::from_millis(500), SimEvent::Fault);
     world.run_until(Instant::START + FAULTS);
     world.heal();
     let end = Instant::START + FAULTS + HEALING;
@@ -78,12 +75,16 @@ fn survives(seed: u64) -> Totals {
     for (id, job) in &world.log.jobs {
         assert!(job.is_done(), "{id} has {} open queries at {}", job.open(), world.now);
         let hopeless = job.load.hopeless();
-        assert!(job.dead.is_superset(&hopeless), "{id}: of {hopeless:?} only {:?} are dead", job.dead);
+        assert!(
+            job.dead.is_superset(&hopeless),
+            "{id}: {hopeless:?} are hopeless, only {:?} are dead",
+            job.dead
+        );
         let innocent: Vec<_> = job.dead.iter().filter(|query| !job.may_die(**query)).collect();
         assert!(innocent.is_empty(), "{id}: {innocent:?} are dead letters");
         world.totals.duplicates += job.duplicates;
     }
-    assert!(world.wanted_models.is_empty(), "not trained: {:?}", world.wanted_models);
+    assert!(world.wanted_models.is_empty(), "still untrained: {:?}", world.wanted_models);
     if let Some(statistics) = world.scheduler.as_ref().map(idunno_core::scheduler::Scheduler::statistics) {
         world.totals.add(statistics);
     }
@@ -92,19 +93,19 @@ fn survives(seed: u64) -> Totals {
 
 impl World {
     fn is_finished(&self) -> bool {
-        self.wanted_models.is_empty() && self.log.jobs.values().all(log::LoggedJob::is_done)
+        self.wanted_models.is_empty() && self.log.jobs.values().all(jobs::LoggedJob::is_done)
     }
 }
 
-/// Seed 661: two failures of the batch of sixteen that a query was in counted as its own.
+/// Seed 661: two failures of a query's batch of sixteen counted as failures of the query.
 #[test]
-fn a_query_is_not_dead_for_failures_of_the_batch_that_it_was_in() {
+fn failures_of_a_batch_do_not_count_for_each_query() {
     survives(661);
 }
 
-/// Seed 6103: a grant of an older term came so late that its worker had its fill of the new one.
+/// Seed 6103: a grant of an earlier term arrived when the new term had filled the worker.
 #[test]
-fn what_comes_late_of_an_older_term_overfills_no_worker() {
+fn a_late_grant_of_an_earlier_term_overfills_no_worker() {
     survives(6103);
 }
 
@@ -137,6 +138,6 @@ fn survives_random_faults() {
     ];
     println!("{mechanisms:?}");
     for (mechanism, count) in mechanisms {
-        assert!(is_replay() || count > 0, "{mechanism}: never happened, so it was not tested");
+        assert!(is_replay() || count > 0, "{mechanism}: never happened, so it is not tested");
     }
 }

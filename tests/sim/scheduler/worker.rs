@@ -1,23 +1,34 @@
-//! A worker as the scheduler meets it: two leases, one running; it reports, commits until it is acknowledged,
-//! and can die, restart, freeze, and lose its model server.
+//! A simulated worker: it holds two leases and runs one, reports, and commits until it is acknowledged. It can die,
+//! restart, freeze and lose its model server (`faults.rs`).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
+use idunno_core::scheduler::{CompletedBatch, ReportReply};
 use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
-use idunno_shared::wire::jobs::{LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, WorkerReport};
+use idunno_shared::wire::jobs::{
+    FaultKind, LEASES_PER_WORKER_MAX, Lease, ModelState, ServerState, WorkerReport,
+};
+use rand::RngExt;
 
-use super::load::{model_name, version};
+use super::jobs::{fault, model_name, version};
+use super::world::{Message, SimEvent, WorkerEvent, World};
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const COMMIT_TIMEOUT: Duration = Duration::from_millis(400);
+/// The worker's deadline for a batch of a model that it has not measured.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stage {
-    Waits,
-    Runs {
+    Queued,
+    Running {
         since: Instant,
     },
-    /// Its rows are being committed.
-    Ran {
+    /// Its rows are sent until the commit is acknowledged.
+    Completed {
         rows: RangeSet,
         inference_us: u64,
     },
@@ -32,18 +43,18 @@ pub(crate) struct SimWorker {
     pub(crate) draining: bool,
     pub(crate) models: BTreeSet<u8>,
     pub(crate) training: BTreeSet<u8>,
-    /// Runs take this many percent of their time.
+    /// The time of its batches as a percentage of the normal time.
     pub(crate) slowness: u64,
     pub(crate) term: Term,
     pub(crate) leases: Vec<(Lease, Stage)>,
     pub(crate) busy_us: u64,
-    /// Batches that it began, and those of another job than the one before.
+    /// Batches that it started, and those among them of another job than the one before.
     pub(crate) batches: u64,
     pub(crate) switches: u64,
     pub(crate) last_job: Option<JobId>,
-    /// Its model server answers nothing until it is restarted.
+    /// Whether its model server answers nothing until it is restarted.
     pub(crate) hangs: bool,
-    /// Reports of this generation.
+    /// Reports sent in this generation.
     pub(crate) sent: u64,
 }
 
@@ -90,15 +101,15 @@ impl SimWorker {
     pub(crate) fn report(&self, now: Instant) -> WorkerReport {
         let mut leases: Vec<&(Lease, Stage)> = self.leases.iter().collect();
         leases.sort_by_key(|(_, stage)| match stage {
-            Stage::Ran { .. } => 0,
-            Stage::Runs { .. } => 1,
-            Stage::Waits => 2,
+            Stage::Completed { .. } => 0,
+            Stage::Running { .. } => 1,
+            Stage::Queued => 2,
         });
         let running = leases.iter().find_map(|(_, stage)| match stage {
-            Stage::Runs { since } => Some(now.since(*since)),
+            Stage::Running { since } => Some(now.since(*since)),
             _ => None,
         });
-        let ran = leases.iter().filter(|(_, stage)| matches!(stage, Stage::Ran { .. })).count();
+        let ran = leases.iter().filter(|(_, stage)| matches!(stage, Stage::Completed { .. })).count();
         let ready = self.models.iter().map(|m| (model_name(*m), ModelState::Ready(version(*m))));
         let training = self.training.iter().map(|m| (model_name(*m), ModelState::Training));
         WorkerReport {
@@ -118,13 +129,13 @@ impl SimWorker {
         }
     }
 
-    /// The lease to run next, if none runs.
+    /// Starts the next lease, if none is running.
     pub(crate) fn start(&mut self, now: Instant) -> Option<Lease> {
-        if self.server_down || self.leases.iter().any(|(_, stage)| matches!(stage, Stage::Runs { .. })) {
+        if self.server_down || self.leases.iter().any(|(_, stage)| matches!(stage, Stage::Running { .. })) {
             return None;
         }
-        let (lease, stage) = self.leases.iter_mut().find(|(_, stage)| *stage == Stage::Waits)?;
-        *stage = Stage::Runs { since: now };
+        let (lease, stage) = self.leases.iter_mut().find(|(_, stage)| *stage == Stage::Queued)?;
+        *stage = Stage::Running { since: now };
         Some(*lease)
     }
 
@@ -134,5 +145,146 @@ impl SimWorker {
 
     pub(crate) fn drop_lease(&mut self, lease: Lease) {
         self.leases.retain(|(held, _)| *held != lease);
+    }
+}
+
+impl World {
+    pub(crate) fn on_worker_event(&mut self, node: NodeId, generation: u64, event: WorkerEvent) {
+        let worker = &self.workers[&node];
+        if !worker.is_alive || worker.generation != generation {
+            return;
+        }
+        if worker.frozen_until > self.now {
+            let delay = worker.frozen_until.since(self.now);
+            self.schedule(delay, SimEvent::AtWorker { worker: node, generation, event });
+            return;
+        }
+        match event {
+            WorkerEvent::Reply { term, reply, number } => self.apply_reply(node, term, reply, number),
+            WorkerEvent::Acknowledged(lease) => {
+                self.worker(node).drop_lease(lease);
+                self.report(node);
+            }
+            WorkerEvent::RunEnds(lease) => self.run_ends(node, lease),
+            WorkerEvent::CommitAgain(lease) => self.commit(node, lease),
+            WorkerEvent::Heartbeat => {
+                self.report(node);
+                self.schedule_for(node, HEARTBEAT, WorkerEvent::Heartbeat);
+            }
+            WorkerEvent::TrainingEnds(model) => {
+                if self.worker(node).training.remove(&model) {
+                    let is_good = self.chance(600);
+                    self.send(Message::Trained { worker: node, model, is_good });
+                }
+            }
+            WorkerEvent::ServerUp => {
+                self.worker(node).server_down = false;
+                self.report(node);
+            }
+        }
+    }
+
+    pub(crate) fn worker(&mut self, node: NodeId) -> &mut SimWorker {
+        self.workers.get_mut(&node).expect("a known worker")
+    }
+
+    pub(crate) fn report(&mut self, node: NodeId) {
+        self.worker(node).sent += 1;
+        let report = self.workers[&node].report(self.now);
+        self.send(Message::Report(report));
+    }
+
+    fn apply_reply(&mut self, node: NodeId, term: Term, reply: ReportReply, number: u64) {
+        let worker = self.worker(node);
+        if term < worker.term {
+            return;
+        }
+        worker.term = term;
+        for lease in reply.cancelled {
+            worker.drop_lease(lease);
+        }
+        for lease in reply.grants {
+            worker.leases.push((lease, Stage::Queued));
+        }
+        let number_of = |model| (0..=u8::MAX).find(|m| model_name(*m) == model).expect("a known model");
+        for model in reply.stop_training {
+            self.worker(node).training.remove(&number_of(model));
+        }
+        for (model, _) in reply.train {
+            let model: u8 = number_of(model);
+            if self.worker(node).training.insert(model) {
+                self.schedule_for(node, Duration::from_secs(2), WorkerEvent::TrainingEnds(model));
+            }
+        }
+        if reply.restart.is_some() {
+            self.crash_server(node);
+        }
+        self.start(node);
+        let is_newest = self.workers[&node].sent == number;
+        if is_newest && self.workers[&node].wanted() > 0 {
+            self.report(node);
+        }
+    }
+
+    fn start(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(lease) = self.worker(node).start(now) else { return };
+        let (cost_us, _) = self.log.jobs[&lease.job].load.cost(lease.range.count);
+        let slowness = self.workers[&node].slowness;
+        let noise = self.rng.random_range(80..120);
+        let run_us = cost_us * slowness * noise / 10_000;
+        let ends = if self.workers[&node].hangs { BATCH_TIMEOUT } else { Duration::from_micros(run_us) };
+        self.schedule_for(node, ends, WorkerEvent::RunEnds(lease));
+        let worker = self.worker(node);
+        worker.busy_us += run_us;
+        worker.batches += 1;
+        worker.switches +=
+            u64::from(worker.last_job.replace(lease.job).is_some_and(|last| last != lease.job));
+    }
+
+    fn run_ends(&mut self, node: NodeId, lease: Lease) {
+        let Some(&mut Stage::Running { since }) = self.worker(node).stage(lease) else { return };
+        if self.workers[&node].hangs {
+            self.worker(node).drop_lease(lease);
+            self.log.jobs.get_mut(&lease.job).expect("a job in the log").call_failed(lease.range);
+            let faults = vec![fault(FaultKind::Inference, &RangeSet::from(lease.range))];
+            self.send(Message::Failed { worker: node, lease, faults });
+            return self.crash_server(node);
+        }
+        let inference_us = self.now.as_micros() - since.as_micros();
+        let job = self.log.jobs.get_mut(&lease.job).expect("a job in the log");
+        let (rows, faults) = job.load.run(lease.range);
+        if faults.iter().any(|fault| fault.kind == FaultKind::Inference) {
+            job.call_failed(lease.range);
+        }
+        if !faults.is_empty() {
+            self.send(Message::Failed { worker: node, lease, faults });
+        }
+        if rows.is_empty() {
+            self.worker(node).drop_lease(lease);
+            self.report(node);
+        } else if let Some(stage) = self.worker(node).stage(lease) {
+            *stage = Stage::Completed { rows, inference_us };
+            self.commit(node, lease);
+        }
+        self.start(node);
+    }
+
+    fn commit(&mut self, node: NodeId, lease: Lease) {
+        let generation = self.workers[&node].generation;
+        let Some(Stage::Completed { rows, inference_us }) = self.worker(node).stage(lease).cloned() else {
+            return;
+        };
+        let (_, refused) = self.log.jobs[&lease.job].load.cost(lease.range.count);
+        let ran = CompletedBatch { lease, inference_us, refused };
+        self.send(Message::Commit { worker: node, generation, ran, rows });
+        self.schedule_for(node, COMMIT_TIMEOUT, WorkerEvent::CommitAgain(lease));
+    }
+
+    pub(crate) fn restart(&mut self, node: NodeId) {
+        if !self.workers[&node].is_alive {
+            self.worker(node).restart();
+            self.schedule_for(node, Duration::ZERO, WorkerEvent::Heartbeat);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The virtual cluster: a queue of happenings, one coordinator at a time, the model log, and the checks that run
+//! The simulated cluster: a queue of events in virtual time, one coordinator at a time, the model of the log, and checks
 //! after every event.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{
-    Committed, OrdersPlan, RanBatch, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent, Statistics,
+    Committed, CompletedBatch, ReportReply, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
+    SchedulerStatistics,
 };
 use idunno_core::time::Instant;
 use idunno_shared::ids::{JobId, NodeId, Term};
@@ -15,23 +16,23 @@ use idunno_shared::wire::jobs::{Fault, Lease, Training, WorkerReport};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::load::model_name;
-use super::log::Log;
+use super::jobs::Log;
+use super::jobs::model_name;
 use super::worker::SimWorker;
 
-/// From a worker to whoever coordinates.
+/// A message from a worker to the coordinator.
 #[derive(Clone)]
 pub(crate) enum Message {
     Report(WorkerReport),
-    Commit { worker: NodeId, generation: u64, ran: RanBatch, rows: RangeSet },
+    Commit { worker: NodeId, generation: u64, ran: CompletedBatch, rows: RangeSet },
     Failed { worker: NodeId, lease: Lease, faults: Vec<Fault> },
     Trained { worker: NodeId, model: u8, is_good: bool },
 }
 
-/// What comes to a worker; lost with its generation, late while it is frozen.
+/// An event at a worker. Lost when the worker restarts, delayed while it is frozen.
 #[derive(Clone)]
-pub(crate) enum Local {
-    Orders { term: Term, plan: OrdersPlan, number: u64 },
+pub(crate) enum WorkerEvent {
+    Reply { term: Term, reply: ReportReply, number: u64 },
     Acknowledged(Lease),
     RunEnds(Lease),
     CommitAgain(Lease),
@@ -40,9 +41,9 @@ pub(crate) enum Local {
     ServerUp,
 }
 
-pub(crate) enum Happening {
+pub(crate) enum SimEvent {
     Arrives(Message),
-    At { worker: NodeId, generation: u64, local: Local },
+    AtWorker { worker: NodeId, generation: u64, event: WorkerEvent },
     Detected(NodeId),
     Restart(NodeId),
     Elected(Term),
@@ -53,28 +54,28 @@ pub(crate) enum Happening {
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) rng: ChaCha8Rng,
-    queue: BTreeMap<(Instant, u64), Happening>,
+    queue: BTreeMap<(Instant, u64), SimEvent>,
     sequence: u64,
     pub(crate) scheduler: Option<Scheduler>,
     pub(crate) term: Term,
     pub(crate) log: Log,
     pub(crate) workers: BTreeMap<NodeId, SimWorker>,
-    /// Delivered reports without an answer.
-    pub(crate) parked: BTreeMap<NodeId, WorkerReport>,
+    /// Delivered reports that are not answered yet.
+    pub(crate) unanswered: BTreeMap<NodeId, WorkerReport>,
     pub(crate) wanted_models: BTreeSet<u8>,
-    /// Messages lost, in a thousand.
+    /// Messages lost per thousand.
     pub(crate) loss_per_mille: u32,
-    /// Whether idle workers beside work are an error: without faults only.
+    /// Whether a worker may not be idle while queries are pending; not under faults.
     pub(crate) is_strict: bool,
     pub(crate) are_faults_on: bool,
     /// Whether the invariants are checked after every event.
     pub(crate) is_checked: bool,
-    /// Which inputs lie where, if that counts.
+    /// Where the inputs are, in simulations of locality.
     pub(crate) copies: Option<super::locality::Copies>,
     pub(crate) totals: Totals,
 }
 
-/// What happened over a run, so that a set of seeds can show that each mechanism was at work.
+/// Counts over a run, which show that a set of seeds exercises every mechanism.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) events: u64,
@@ -83,7 +84,7 @@ pub(crate) struct Totals {
     pub(crate) marked_dead: u64,
     pub(crate) trained: u64,
     pub(crate) elections: u64,
-    pub(crate) scheduler: Statistics,
+    pub(crate) scheduler: SchedulerStatistics,
 }
 
 impl World {
@@ -97,7 +98,7 @@ impl World {
             term: Term(0),
             log: Log::default(),
             workers: workers.into_iter().map(|worker| (worker.node, worker)).collect(),
-            parked: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             wanted_models: BTreeSet::new(),
             loss_per_mille: 0,
             is_strict: false,
@@ -108,14 +109,14 @@ impl World {
         };
         let nodes: Vec<NodeId> = world.workers.keys().copied().collect();
         for node in nodes {
-            let delay = world.within(0..1_000_000);
-            world.local(node, delay, Local::Heartbeat);
+            let delay = world.random_duration(0..1_000_000);
+            world.schedule_for(node, delay, WorkerEvent::Heartbeat);
         }
-        world.at(Duration::ZERO, Happening::Elected(Term(1)));
+        world.schedule(Duration::ZERO, SimEvent::Elected(Term(1)));
         world
     }
 
-    pub(crate) fn within(&mut self, micros: std::ops::Range<u64>) -> Duration {
+    pub(crate) fn random_duration(&mut self, micros: std::ops::Range<u64>) -> Duration {
         Duration::from_micros(self.rng.random_range(micros))
     }
 
@@ -123,38 +124,38 @@ impl World {
         self.rng.random_range(0..1000) < per_mille
     }
 
-    pub(crate) fn at(&mut self, delay: Duration, happening: Happening) {
+    pub(crate) fn schedule(&mut self, delay: Duration, event: SimEvent) {
         self.sequence += 1;
-        self.queue.insert((self.now + delay, self.sequence), happening);
+        self.queue.insert((self.now + delay, self.sequence), event);
     }
 
-    /// To the worker, as it lives now.
-    pub(crate) fn local(&mut self, worker: NodeId, delay: Duration, local: Local) {
+    /// Schedules an event for the worker's present generation.
+    pub(crate) fn schedule_for(&mut self, worker: NodeId, delay: Duration, event: WorkerEvent) {
         let generation = self.workers[&worker].generation;
-        self.at(delay, Happening::At { worker, generation, local });
+        self.schedule(delay, SimEvent::AtWorker { worker, generation, event });
     }
 
     pub(crate) fn send(&mut self, message: Message) {
-        let latency = self.within(200..5_000);
+        let latency = self.random_duration(200..5_000);
         if !self.chance(self.loss_per_mille) {
-            self.at(latency, Happening::Arrives(message));
+            self.schedule(latency, SimEvent::Arrives(message));
         }
     }
 
-    fn send_local(&mut self, worker: NodeId, local: Local) {
-        let latency = self.within(200..5_000);
+    fn send_to_worker(&mut self, worker: NodeId, event: WorkerEvent) {
+        let latency = self.random_duration(200..5_000);
         if !self.chance(self.loss_per_mille) {
-            self.local(worker, latency, local);
+            self.schedule_for(worker, latency, event);
         }
     }
 
-    /// Runs until then.
+    /// Runs until `end`.
     pub(crate) fn run_until(&mut self, end: Instant) {
         while self.step(end) {}
         self.now = end;
     }
 
-    /// One happening or deadline; whether there was one before `end`.
+    /// Processes the next event or deadline. False if there is none before `end`.
     pub(crate) fn step(&mut self, end: Instant) -> bool {
         let deadline = self.scheduler.as_ref().and_then(Scheduler::next_deadline);
         let first = self.queue.first_key_value().map(|((at, _), _)| *at);
@@ -163,13 +164,16 @@ impl World {
         };
         self.now = self.now.max(next);
         if first == Some(next) {
-            if let Some((_, happening)) = self.queue.pop_first() {
-                self.happen(happening);
+            if let Some((_, event)) = self.queue.pop_first() {
+                self.dispatch(event);
             }
         } else {
-            self.tell(SchedulerEvent::Tick);
+            self.handle(SchedulerEvent::Tick);
             let next = self.scheduler.as_ref().and_then(Scheduler::next_deadline);
-            assert!(next.is_none_or(|at| at > self.now), "after a tick a deadline is over: {next:?}");
+            assert!(
+                next.is_none_or(|at| at > self.now),
+                "the deadline after a tick is in the past: {next:?}"
+            );
         }
         if self.is_checked {
             self.check_counts();
@@ -177,20 +181,22 @@ impl World {
         true
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Arrives(message) => self.arrive(message),
-            Happening::At { worker, generation, local } => self.happen_at(worker, generation, local),
-            Happening::Detected(node) => {
+    fn dispatch(&mut self, event: SimEvent) {
+        match event {
+            SimEvent::Arrives(message) => self.arrive(message),
+            SimEvent::AtWorker { worker, generation, event } => {
+                self.on_worker_event(worker, generation, event)
+            }
+            SimEvent::Detected(node) => {
                 let worker = &self.workers[&node];
                 if !worker.is_alive || worker.frozen_until > self.now {
-                    self.tell(SchedulerEvent::WorkerDead(node));
+                    self.handle(SchedulerEvent::WorkerDead(node));
                 }
             }
-            Happening::Restart(node) => self.restart(node),
-            Happening::Elected(term) => self.elected(term),
-            Happening::Resume(job) => self.change(job, |job| job.running = true),
-            Happening::Fault => self.random_fault(),
+            SimEvent::Restart(node) => self.restart(node),
+            SimEvent::Elected(term) => self.elected(term),
+            SimEvent::Resume(job) => self.change(job, |job| job.running = true),
+            SimEvent::Fault => self.random_fault(),
         }
     }
 
@@ -201,36 +207,36 @@ impl World {
         let open: Vec<JobId> =
             self.log.jobs.iter().filter(|(_, job)| !job.is_done()).map(|(id, _)| *id).collect();
         for id in open {
-            self.tell(SchedulerEvent::Job(self.log.spec(id)));
+            self.handle(SchedulerEvent::Job(self.log.spec(id)));
         }
         for model in self.wanted_models.clone() {
-            self.tell(SchedulerEvent::ModelWanted {
+            self.handle(SchedulerEvent::ModelWanted {
                 model: model_name(model),
                 training: Training { seed: 7, dataset: None },
             });
         }
         if self.chance(500) {
             let alive = self.workers.values().filter(|worker| worker.is_alive).map(|worker| worker.node);
-            self.tell(SchedulerEvent::ExpectedWorkers(alive.collect()));
+            self.handle(SchedulerEvent::ExpectedWorkers(alive.collect()));
         }
     }
 
     pub(crate) fn depose(&mut self) {
         if let Some(scheduler) = self.scheduler.take() {
             self.totals.add(scheduler.statistics());
-            self.parked.clear();
-            let delay = self.within(300_000..2_000_000);
-            self.at(delay, Happening::Elected(Term(self.term.0 + 1)));
+            self.unanswered.clear();
+            let delay = self.random_duration(300_000..2_000_000);
+            self.schedule(delay, SimEvent::Elected(Term(self.term.0 + 1)));
         }
     }
 
-    /// Changes a job in the log, and says so.
-    pub(crate) fn change(&mut self, id: JobId, change: impl FnOnce(&mut super::log::LoggedJob)) {
+    /// Changes a job in the log and informs the scheduler.
+    pub(crate) fn change(&mut self, id: JobId, change: impl FnOnce(&mut super::jobs::LoggedJob)) {
         let job = self.log.jobs.get_mut(&id).expect("a job in the log");
         let was_done = job.is_done();
         change(job);
         if !was_done || !job.is_done() {
-            self.tell(SchedulerEvent::Job(self.log.spec(id)));
+            self.handle(SchedulerEvent::Job(self.log.spec(id)));
         }
     }
 
@@ -241,25 +247,25 @@ impl World {
         match message {
             Message::Report(report) => {
                 let node = report.worker;
-                if let Some(older) = self.parked.insert(node, report.clone()) {
+                if let Some(older) = self.unanswered.insert(node, report.clone()) {
                     let (term, number) = (self.term, older.number);
-                    let orders = Local::Orders { term, plan: OrdersPlan::default(), number };
-                    self.send_local(node, orders);
+                    let reply = WorkerEvent::Reply { term, reply: ReportReply::default(), number };
+                    self.send_to_worker(node, reply);
                 }
-                self.tell(SchedulerEvent::Report(Arc::new(report)));
+                self.handle(SchedulerEvent::Report(Arc::new(report)));
             }
             Message::Commit { worker, generation, ran, rows } => {
                 let lease = ran.lease;
                 let ranges = self.log.commit(lease.job, &rows);
                 let committed = Committed { worker, job: lease.job, batches: vec![ran], ranges };
-                self.tell(SchedulerEvent::Committed(committed));
+                self.handle(SchedulerEvent::Committed(committed));
                 self.end_if_done(lease.job);
                 if self.workers[&worker].generation == generation {
-                    self.send_local(worker, Local::Acknowledged(lease));
+                    self.send_to_worker(worker, WorkerEvent::Acknowledged(lease));
                 }
             }
             Message::Failed { worker, lease, faults } => {
-                self.tell(SchedulerEvent::Failed { worker, lease, faults });
+                self.handle(SchedulerEvent::Failed { worker, lease, faults });
             }
             Message::Trained { worker, model, is_good } => {
                 let name = model_name(model);
@@ -269,9 +275,13 @@ impl World {
                     self.workers.values_mut().for_each(|worker| {
                         worker.models.insert(model);
                     });
-                    self.tell(SchedulerEvent::ModelTrained(name));
+                    self.handle(SchedulerEvent::ModelTrained(name));
                 } else {
-                    self.tell(SchedulerEvent::TrainingFailed { worker, model: name, reason: "flaky".into() });
+                    self.handle(SchedulerEvent::TrainingFailed {
+                        worker,
+                        model: name,
+                        reason: "flaky".into(),
+                    });
                 }
             }
         }
@@ -279,12 +289,12 @@ impl World {
 
     fn end_if_done(&mut self, id: JobId) {
         if self.log.jobs[&id].is_done() {
-            self.tell(SchedulerEvent::JobEnded(id));
+            self.handle(SchedulerEvent::JobEnded(id));
         }
     }
 
-    /// Hands an event to the scheduler, carries out its effects, and checks everything.
-    pub(crate) fn tell(&mut self, event: SchedulerEvent) {
+    /// Passes an event to the scheduler, checks the invariants, and carries out the effects.
+    pub(crate) fn handle(&mut self, event: SchedulerEvent) {
         let Some(scheduler) = &mut self.scheduler else { return };
         scheduler.handle(event, self.now);
         let effects: Vec<SchedulerEffect> = std::iter::from_fn(|| scheduler.poll_effect()).collect();
@@ -294,12 +304,12 @@ impl World {
         }
         for effect in effects {
             match effect {
-                SchedulerEffect::Answer { worker, plan } => self.answer(worker, plan),
+                SchedulerEffect::Answer { worker, reply } => self.send_reply(worker, reply),
                 SchedulerEffect::DeadLetter { job, dead_letters } => {
                     self.totals.marked_dead += dead_letters.len() as u64;
                     self.log.mark_dead(job, dead_letters.iter().map(|dead_letter| dead_letter.index));
                     let queries: RangeSet = dead_letters.iter().map(|l| l.index..l.index + 1).collect();
-                    self.tell(SchedulerEvent::DeadLettersCommitted {
+                    self.handle(SchedulerEvent::DeadLettersCommitted {
                         job,
                         queries: queries.queries().collect(),
                     });
@@ -308,11 +318,11 @@ impl World {
                 SchedulerEffect::PauseJob { job, .. } => {
                     self.totals.pauses += 1;
                     self.change(job, |job| job.running = false);
-                    self.at(Duration::from_secs(1), Happening::Resume(job));
+                    self.schedule(Duration::from_secs(1), SimEvent::Resume(job));
                 }
-                SchedulerEffect::Shared { .. } => {}
+                SchedulerEffect::Rebalanced { .. } => {}
                 SchedulerEffect::TrainingFailed { model, .. } => {
-                    self.tell(SchedulerEvent::ModelWanted {
+                    self.handle(SchedulerEvent::ModelWanted {
                         model,
                         training: Training { seed: 8, dataset: None },
                     });
@@ -321,19 +331,19 @@ impl World {
         }
     }
 
-    fn answer(&mut self, node: NodeId, mut plan: OrdersPlan) {
-        let Some(report) = self.parked.remove(&node) else {
-            assert!(plan.grants.is_empty(), "a grant without a report to answer");
+    fn send_reply(&mut self, node: NodeId, mut reply: ReportReply) {
+        let Some(report) = self.unanswered.remove(&node) else {
+            assert!(reply.grants.is_empty(), "a grant without an unanswered report");
             return;
         };
-        plan.grants.iter_mut().for_each(|lease| *lease = self.moved(node, *lease));
-        self.check_grants(node, &report, &plan);
-        self.send_local(node, Local::Orders { term: self.term, plan, number: report.number });
+        reply.grants.iter_mut().for_each(|lease| *lease = self.relocate(node, *lease));
+        self.check_grants(node, &report, &reply);
+        self.send_to_worker(node, WorkerEvent::Reply { term: self.term, reply, number: report.number });
     }
 }
 
 impl Totals {
-    pub(crate) fn add(&mut self, term: Statistics) {
+    pub(crate) fn add(&mut self, term: SchedulerStatistics) {
         let all = &mut self.scheduler;
         all.granted += term.granted;
         all.adopted += term.adopted;

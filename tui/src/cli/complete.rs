@@ -1,6 +1,6 @@
-//! Completion in a shell: the grammar's words, and names that the cluster knows now.
+//! Shell completion: the grammar's words and names from the live cluster.
 //!
-//! Bound: a cluster that does not answer within [`DEADLINE`] has no names; a prompt must not hang.
+//! Bound: if the cluster does not answer within [`DEADLINE`], no names are offered; the prompt must not hang.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
 
 use super::progress::Bars;
-use crate::command::line::{Known, candidates};
+use crate::command::line::{CompletionNames, candidates};
 use crate::command::{Arguments, Global};
 use crate::execute::{job_ref, status};
 use crate::session::Session;
 use crate::settings::{Settings, directory};
 
 const DEADLINE: Duration = Duration::from_millis(800);
-/// Names of files that are offered at once.
+/// The most file names offered.
 const FILES_MAX: u32 = 200;
 
-/// The grammar, with live names for its arguments.
+/// The grammar with live names for its arguments.
 pub fn command() -> Command {
     let live = |argument: Arg| {
         let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
@@ -44,7 +44,7 @@ fn names(value: &str) -> Vec<CompletionCandidate> {
     candidates(value, &known).into_iter().map(CompletionCandidate::new).collect()
 }
 
-async fn known(value: &str) -> Option<Known> {
+async fn known(value: &str) -> Option<CompletionNames> {
     let words = [std::ffi::OsString::from("idunno")];
     let global = Arguments::read(&words).ok()?.global;
     let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
@@ -56,10 +56,10 @@ async fn known(value: &str) -> Option<Known> {
             return None;
         };
         let files = files.into_iter().map(|file| file.name.to_string()).collect();
-        return Some(Known { files, ..Known::default() });
+        return Some(CompletionNames { files, ..CompletionNames::default() });
     }
     let view = status::first_view(&session).await.ok()?;
-    Some(Known {
+    Some(CompletionNames {
         jobs: job_ref::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),

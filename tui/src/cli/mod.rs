@@ -1,4 +1,4 @@
-//! The command line: reads arguments, has them carried out, prints the answer, says how it went by the exit code.
+//! The command line: parses the arguments, runs the command, prints the answer and returns the exit code.
 
 pub mod complete;
 pub mod progress;
@@ -25,7 +25,7 @@ use crate::session::Session;
 use crate::settings::{Settings, directory};
 use progress::Bars;
 
-/// The exit code of what was done.
+/// The exit code of success.
 const DONE: u8 = 0;
 
 /// Runs the program.
@@ -57,12 +57,12 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     ExitCode::from(match verb {
         Verb::Shell { member } => shell::run(session, member, &settings.config.aliases, output).await,
-        verb => carry_out(&session, verb, output, global.watch).await,
+        verb => run_command(&session, verb, output, global.watch).await,
     })
 }
 
-/// Has one command carried out and prints its answer; the exit code.
-async fn carry_out(session: &Session, verb: Verb, output: Output, repeated: bool) -> u8 {
+/// Runs one command, prints its answer and returns the exit code.
+async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bool) -> u8 {
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
         match verb {
@@ -82,7 +82,7 @@ async fn carry_out(session: &Session, verb: Verb, output: Output, repeated: bool
     };
     let done = tokio::select! {
         done = run => done,
-        // What is dropped here deletes what it had begun to write.
+        // Dropping the command deletes the files that it had begun to write.
         () = interrupted() => {
             let text = if starts { format!("interrupted: {STILL_RUN}") } else { String::from("interrupted") };
             Err(Failure::new(Exit::Interrupted, text))
@@ -106,7 +106,7 @@ async fn interrupted() {
     }
 }
 
-/// Whether the arguments ask for JSON, even if they are wrong otherwise.
+/// Whether the arguments ask for JSON, even if they are otherwise invalid.
 fn wants_json(arguments: &[OsString]) -> bool {
     let json = |format: &OsString| format == "json" || format == "jsonl";
     let pairs = arguments.windows(2).any(|pair| pair[0] == "--output" && json(&pair[1]));
@@ -155,9 +155,9 @@ fn print(answer: &Answer, output: Output) -> u8 {
     }
 }
 
-/// The reader of a pipe has seen enough: quiet.
+/// The reader of a pipe has closed it, which is no error.
 fn pipe_closed() -> Failure {
-    Failure::error("the reader of the output has gone")
+    Failure::error("the reader has closed the output")
 }
 
 fn write(text: &str) -> Result<(), Failure> {

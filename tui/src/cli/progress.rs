@@ -1,4 +1,4 @@
-//! Progress on stderr: bars where a person looks, nothing where a program does.
+//! Progress bars on stderr, if it is a terminal.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const FILES: &str = "{msg} [{bar:30}] {pos}/{len} {per_sec} {eta}";
 const BYTES: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const UNKNOWN: &str = "{msg} {spinner} {elapsed}";
 
-/// Bars on stderr, if that is a terminal.
+/// Reports progress by bars on stderr, if it is a terminal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bars;
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_total_that_is_found_out_later_is_a_bars_length() {
+    fn a_total_found_later_becomes_the_bars_length() {
         let bar = |files, bytes| Bar::new(ProgressBar::hidden(), files, bytes);
         let one = bar(0, 0);
         one.set_total(4096);

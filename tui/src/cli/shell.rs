@@ -1,13 +1,13 @@
-//! `idunno shell`: reads commands, one a line, and has each carried out as on the command line.
+//! `idunno shell`: reads commands, one per line, and runs each as the command line would.
 //!
-//! A command that fails does not end it. Ctrl-C ends the command that runs; `quit` and the end of the input end the
-//! shell. Bound: a line has at most [`LINE_BYTES_MAX`] bytes.
+//! A failed command does not end the shell. Ctrl-C ends the running command; `quit` or the end of the input ends the shell.
+//! Bound: a line has at most [`LINE_BYTES_MAX`] bytes.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use tokio::task::spawn_blocking;
 
-use super::{DONE, carry_out, interrupted, report, write};
+use super::{DONE, interrupted, report, run_command, write};
 use crate::answer::{Exit, Failure};
 use crate::command::alias::{self, Aliases};
 use crate::command::line::{self, Line};
@@ -17,8 +17,8 @@ use crate::session::Session;
 const PROMPT: &str = "idunno> ";
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
-/// Runs until the input ends. The exit code is that of the first command that failed, but for a person at a terminal,
-/// who has seen it.
+/// Runs until the input ends. The exit code is that of the first failed command, or 0 at a terminal, where the person has
+/// seen the failure.
 pub(super) async fn run(
     mut session: Session,
     member: Option<MemberRef>,
@@ -26,16 +26,16 @@ pub(super) async fn run(
     output: Output,
 ) -> u8 {
     session.own_member = member.or_else(|| session.default_member());
-    let by_hand = io::stdin().is_terminal();
+    let is_terminal = io::stdin().is_terminal();
     let mut first_failure = DONE;
     loop {
-        let code = match next_line(by_hand).await {
+        let code = match next_line(is_terminal).await {
             Ok(Some(text)) => match text.trim() {
                 "quit" | "exit" => break,
-                text => give(&session, &alias::line(aliases, text), output).await,
+                text => run_line(&session, &alias::line(aliases, text), output).await,
             },
             Ok(None) => {
-                if by_hand {
+                if is_terminal {
                     eprintln!();
                 }
                 break;
@@ -49,45 +49,45 @@ pub(super) async fn run(
             first_failure = code;
         }
     }
-    if by_hand { DONE } else { first_failure }
+    if is_terminal { DONE } else { first_failure }
 }
 
-/// Has one line carried out. Blank lines and comments are none.
-async fn give(session: &Session, text: &str, output: Output) -> u8 {
+/// Runs one line. Blank lines and comments do nothing.
+async fn run_line(session: &Session, text: &str, output: Output) -> u8 {
     let text = text.strip_prefix("idunno ").unwrap_or(text);
     if text.is_empty() || text.starts_with('#') {
         return DONE;
     }
-    match line::read(text, output, "help lists them") {
-        Line::Verb { verb, output } => carry_out(session, *verb, output, false).await,
+    match line::read(text, output, "'help' lists the commands") {
+        Line::Verb { verb, output } => run_command(session, *verb, output, false).await,
         Line::Show(help) => write(&help).map_or_else(|failure| report(&failure, output), |()| DONE),
-        Line::Wrong(reason) => report(&Failure::new(Exit::Usage, reason), output),
+        Line::Invalid(reason) => report(&Failure::new(Exit::Usage, reason), output),
     }
 }
 
-/// The next line, or none at the end of the input.
-async fn next_line(by_hand: bool) -> Result<Option<String>, Failure> {
-    prompt(by_hand);
+/// Reads the next line, or `None` at the end of the input.
+async fn next_line(is_terminal: bool) -> Result<Option<String>, Failure> {
+    prompt(is_terminal);
     let mut reading = spawn_blocking(read_line);
     loop {
         tokio::select! {
             line = &mut reading => {
                 return line.unwrap_or_else(|error| Err(Failure::error(error.to_string())));
             }
-            // The terminal has thrown away what was typed so far.
+            // The terminal has discarded the unfinished line.
             () = interrupted() => {
-                if !by_hand {
+                if !is_terminal {
                     return Err(Failure::new(Exit::Interrupted, "interrupted"));
                 }
                 eprintln!();
-                prompt(by_hand);
+                prompt(is_terminal);
             }
         }
     }
 }
 
-fn prompt(by_hand: bool) {
-    if by_hand {
+fn prompt(is_terminal: bool) {
+    if is_terminal {
         eprint!("{PROMPT}");
         // A terminal that has gone away shows no prompt.
         let _ = io::stderr().flush();

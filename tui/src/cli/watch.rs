@@ -1,4 +1,4 @@
-//! Answers that go on: `--watch`, and `events`.
+//! Commands that keep printing: `--watch`, `events`, `logs --follow`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::execute;
 use crate::execute::logs::{self, Follow};
 use crate::session::Session;
 
-/// The pause between two looks.
+/// The pause between two requests.
 const PERIOD: Duration = Duration::from_secs(1);
 const CHANNEL: usize = 64;
 
-/// Prints the answer whenever it changes. That nobody coordinates for a while is told and waited out.
+/// Prints the answer whenever it changes. While no coordinator is reachable it says so once and keeps trying.
 pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Result<(), Failure> {
     if verb.changes()
         || matches!(
@@ -37,13 +37,13 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
                 | Verb::Man { .. }
         )
     {
-        return Err(Failure::new(Exit::Usage, "--watch is for commands that only look"));
+        return Err(Failure::new(Exit::Usage, "--watch works only with commands that change nothing"));
     }
-    let (mut last, mut told) = (None, false);
+    let (mut last, mut is_reported) = (None, false);
     loop {
         match execute::run(session, verb.clone()).await {
             Ok(answer) => {
-                told = false;
+                is_reported = false;
                 let text = answer.rendered(output);
                 if last.as_ref() != Some(&text) {
                     write(&text)?;
@@ -51,10 +51,10 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
                 }
             }
             Err(failure) if failure.exit == Exit::Unreachable => {
-                if !told {
+                if !is_reported {
                     note(&failure.message, output);
                 }
-                told = true;
+                is_reported = true;
             }
             Err(failure) => return Err(failure),
         }
@@ -62,7 +62,7 @@ pub(super) async fn repeat(session: &Session, verb: Verb, output: Output) -> Res
     }
 }
 
-/// Prints the newest lines of logs, and goes on with what is logged.
+/// Prints the newest lines of the logs, then new ones as they are logged.
 pub(super) async fn logs(
     session: &Session,
     names: &[MemberName],
@@ -70,9 +70,9 @@ pub(super) async fn logs(
     count: usize,
     output: Output,
 ) -> Result<(), Failure> {
-    // The place first, then what stands before it: a line of the moment between is rather told twice than not at all.
+    // First the position, then the lines before it: a line logged in between appears twice rather than not at all.
     let mut following = Follow::start(session, names, search).await?;
-    // A stream has no end, so it is a line a row in both.
+    // A stream has no end, so both JSON formats print one row per line.
     let form = if output == Output::Table { Output::Table } else { Output::Jsonl };
     let mut text = logs::run(session, names, search, count).await?.rendered(form);
     loop {
@@ -87,7 +87,7 @@ pub(super) async fn logs(
     }
 }
 
-/// Prints what happens, from now on.
+/// Prints events as they happen.
 pub(super) async fn events(session: &Session, output: Output) -> Result<(), Failure> {
     let (sender, mut news) = channel(CHANNEL);
     tokio::spawn(follow(session.clone(), sender, Arc::new(Notify::new())));
@@ -113,7 +113,7 @@ pub(super) async fn events(session: &Session, output: Output) -> Result<(), Fail
 fn line(event: &Event, output: Output) -> String {
     match output {
         Output::Table => format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text),
-        // A stream has no end, so it is a line an event in both.
+        // A stream has no end, so both JSON formats print one event per line.
         Output::Json | Output::Jsonl => {
             let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
             to_json(&EventJson { at_ms, subject, text }) + "\n"

@@ -1,26 +1,26 @@
-//! Short names that people give commands in `config.toml`. They stand for the first words of a line, and for nothing
-//! within it; a command's own name cannot be taken.
+//! Aliases from `config.toml`. An alias stands for the first words of a line and is expanded nowhere else; it cannot
+//! replace a command.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::line::split;
+use super::line::{UNCLOSED_QUOTE, split};
 use super::registry::entries;
 
-/// Aliases: what is typed, and what it stands for.
+/// Aliases and their expansions.
 pub type Aliases = BTreeMap<String, String>;
 
-/// What is wrong with aliases, a line each.
+/// The problems of the aliases, one line each.
 pub fn problems(aliases: &Aliases) -> impl Iterator<Item = String> {
     let names: Vec<String> = if aliases.is_empty() { Vec::new() } else { first_words() };
     aliases.iter().filter_map(move |(name, text)| {
         let words = split(text);
         let first = words.as_ref().ok().and_then(|words| words.first());
         match (names.contains(name), &words, first) {
-            (true, ..) => Some(format!("the alias '{name}' is a command, which counts")),
-            (_, Err(reason), _) => Some(format!("the alias '{name}': {reason}")),
+            (true, ..) => Some(format!("the alias '{name}' is ignored, because it is a command")),
+            (_, Err(_), _) => Some(format!("the alias '{name}': {UNCLOSED_QUOTE}")),
             (_, _, Some(first)) if names.contains(first) => None,
-            _ => Some(format!("the alias '{name}' must begin with a command, and is '{text}'")),
+            _ => Some(format!("the alias '{name}' does not begin with a command: '{text}'")),
         }
     })
 }
@@ -30,7 +30,7 @@ fn first_words() -> Vec<String> {
     entries().iter().map(|entry| first(&entry.name)).collect()
 }
 
-/// A typed line with its alias written out.
+/// Expands the alias of a typed line.
 pub fn line(aliases: &Aliases, text: &str) -> String {
     let (word, rest) = text.split_once(' ').map_or((text, ""), |(word, rest)| (word, rest));
     match aliases.get(word).filter(|_| !first_words().iter().any(|name| name == word)) {
@@ -39,7 +39,7 @@ pub fn line(aliases: &Aliases, text: &str) -> String {
     }
 }
 
-/// A command line with its alias written out: it is the first word behind the program.
+/// Expands the alias of a command line, the first word after the program.
 pub fn arguments(aliases: &Aliases, words: Vec<OsString>) -> Vec<OsString> {
     let alias = words.get(1).and_then(|word| word.to_str()).filter(|word| aliases.contains_key(*word));
     let Some(alias) = alias.filter(|word| !first_words().iter().any(|name| name == word)) else {
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_stands_for_the_first_words_and_never_for_a_command() {
+    fn an_alias_expands_only_at_the_start_and_never_replaces_a_command() {
         assert_eq!(line(&aliases(), "st job-2"), "get-job-stats job-2");
         assert_eq!(line(&aliases(), "dead1"), "dead-letters list 'job-1'");
         assert_eq!(line(&aliases(), "put a b"), "put a b");
@@ -72,12 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn wrong_aliases_are_told() {
+    fn problems_of_aliases_are_reported() {
         let mut aliases = aliases();
         aliases.insert(String::from("x"), String::from("nonsense"));
         aliases.insert(String::from("y"), String::from("ls 'a"));
-        let told: Vec<String> = problems(&aliases).collect();
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].contains("'put' is a command") && told[1].contains("must begin"), "{told:?}");
+        let problems: Vec<String> = problems(&aliases).collect();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("'put' is ignored"), "{problems:?}");
+        assert!(problems[1].contains("does not begin"), "{problems:?}");
     }
 }

@@ -1,25 +1,27 @@
-//! The `:` line: words, parsing and completion.
+//! The `:` line of the console and the lines of `idunno shell`: parsing and completion.
 
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
-use super::registry::{Entry, entries};
+pub use shell_words::split;
+
+use super::registry::{CommandInfo, entries};
 use super::{Output, Verb};
 
-/// What the console typed in place of a command, or why it is none.
+/// The only way in which a line cannot be split into words.
+pub const UNCLOSED_QUOTE: &str = "a quote is not closed";
+
+/// A parsed line.
 #[derive(Debug)]
 pub enum Line {
-    /// A command.
     Verb {
-        /// The command.
         verb: Box<Verb>,
-        /// How to show its answer.
         output: Output,
     },
-    /// Text to show: help.
+    /// Help to show.
     Show(String),
-    /// Not understood: why.
-    Wrong(String),
+    /// The line is not a command, for this reason.
+    Invalid(String),
 }
 
 #[derive(Debug, Parser)]
@@ -31,17 +33,14 @@ struct TypedLine {
     output: Option<Output>,
 }
 
-/// Reads a line typed into the console.
+/// Parses a line typed into the console.
 pub fn parse(text: &str) -> Line {
-    read(text, Output::Table, "ctrl-p finds one by any part")
+    read(text, Output::Table, "ctrl-p searches all commands")
 }
 
-/// Reads a typed line; `output_default` holds where it says nothing else, `find` says where commands are found.
-pub fn read(text: &str, output_default: Output, find: &str) -> Line {
-    let words = match split(text) {
-        Ok(words) => words,
-        Err(reason) => return Line::Wrong(reason),
-    };
+/// Parses a line. `output_default` is the output format unless the line sets one; `hint` says how to find commands.
+pub fn read(text: &str, output_default: Output, hint: &str) -> Line {
+    let Ok(words) = split(text) else { return Line::Invalid(String::from(UNCLOSED_QUOTE)) };
     match TypedLine::try_parse_from(words) {
         Ok(TypedLine { verb, output }) => {
             Line::Verb { verb: Box::new(verb), output: output.unwrap_or(output_default) }
@@ -51,67 +50,35 @@ pub fn read(text: &str, output_default: Output, find: &str) -> Line {
                 Line::Show(error.to_string())
             }
             ErrorKind::InvalidSubcommand => match error.get(ContextKind::InvalidSubcommand) {
-                Some(word) => Line::Wrong(format!("there is no command '{word}': {find}")),
-                None => Line::Wrong(wrong(&error)),
+                Some(word) => Line::Invalid(format!("no command '{word}': {hint}")),
+                None => Line::Invalid(message(&error)),
             },
-            _ => Line::Wrong(wrong(&error)),
+            _ => Line::Invalid(message(&error)),
         },
     }
 }
 
-fn wrong(error: &clap::Error) -> String {
+fn message(error: &clap::Error) -> String {
     error.to_string().trim_start_matches("error: ").trim_end().to_owned()
 }
 
-/// Splits a line into words as a shell does: blanks separate, quotes and backslashes hold together.
-pub fn split(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some('\''), c) => word.get_or_insert_default().push(c),
-            (_, '\\') => {
-                let next = chars.next().ok_or("the line ends in a backslash")?;
-                word.get_or_insert_default().push(next);
-            }
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err(String::from("a quote is not closed"));
-    }
-    words.extend(word);
-    Ok(words)
-}
-
-/// Names that complete arguments, as the console knows them.
+/// Names of the live cluster that complete arguments.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// Job numbers.
+pub struct CompletionNames {
+    /// Numbers and names of jobs, and models that stand for one.
     pub jobs: Vec<String>,
-    /// Models.
     pub models: Vec<String>,
-    /// Members.
     pub members: Vec<String>,
-    /// Files.
     pub files: Vec<String>,
 }
 
-/// What the last word of `text` may become, in order; whole words.
-pub fn complete(text: &str, known: &Known) -> Vec<String> {
+/// The completions of the last word of `text`, as whole words, in order.
+pub fn complete(text: &str, known: &CompletionNames) -> Vec<String> {
     let mut words: Vec<&str> = text.split_whitespace().collect();
     let last = if text.ends_with(char::is_whitespace) { "" } else { words.pop().unwrap_or("") };
     let entries = entries();
     let typed = words.join(" ");
-    let inner = |entry: &Entry| entry.name.split_once(' ').map(|(outer, _)| outer.to_owned());
+    let inner = |entry: &CommandInfo| entry.name.split_once(' ').map(|(outer, _)| outer.to_owned());
     let mut candidates: Vec<String> = match words.as_slice() {
         [] => entries.iter().map(|entry| inner(entry).unwrap_or_else(|| entry.name.clone())).collect(),
         [outer] if entries.iter().any(|entry| inner(entry).as_deref() == Some(outer)) => {
@@ -125,8 +92,8 @@ pub fn complete(text: &str, known: &Known) -> Vec<String> {
     candidates
 }
 
-/// Names that a value of this kind may have.
-pub fn candidates(value: &str, known: &Known) -> Vec<String> {
+/// The names that an argument with this value name may take.
+pub fn candidates(value: &str, known: &CompletionNames) -> Vec<String> {
     match value {
         "JOB" => known.jobs.clone(),
         "MODEL" => known.models.clone(),
@@ -136,8 +103,8 @@ pub fn candidates(value: &str, known: &Known) -> Vec<String> {
     }
 }
 
-fn arguments(entries: &[Entry], typed: &str, known: &Known) -> Vec<String> {
-    let belongs = |entry: &&Entry| {
+fn arguments(entries: &[CommandInfo], typed: &str, known: &CompletionNames) -> Vec<String> {
+    let belongs = |entry: &&CommandInfo| {
         typed.strip_prefix(entry.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };
     let Some(entry) = entries.iter().find(belongs) else { return Vec::new() };

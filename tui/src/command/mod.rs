@@ -1,7 +1,8 @@
-//! The one grammar of commands: the command line, the console's `:` line and the help of both are made from it.
+//! The grammar of all commands. The command line, the console's `:` line and the help of both are generated from it.
 //!
-//! [`alias`] puts people's own words in place of commands before it is asked. [`verbs`] and [`subverbs`] are the grammar, [`values`] what its arguments stand for, [`registry`] lists it, [`line`] reads and completes what is typed at the `:` line.
-//! Names and job numbers are checked while parsing, so that bad ones never reach the network.
+//! [`verbs`] and [`subverbs`] are the grammar, [`values`] its argument types, [`registry`] lists its commands, [`line`] parses
+//! and completes the `:` line, and [`alias`] expands the user's aliases before parsing. Names and job numbers are checked while
+//! parsing, so that invalid ones never reach the network.
 
 pub mod alias;
 pub mod line;
@@ -13,15 +14,17 @@ pub mod values;
 pub mod verbs;
 
 use std::ffi::OsString;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use thiserror::Error;
 
 pub use subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
-pub use values::{JobRef, LeastLevel, MemberRef, Since};
+pub use values::{JobRef, MemberRef, MinLevel, Since};
 pub use verbs::Verb;
 
 /// Exit codes, as `idunno --help` shows them.
@@ -29,43 +32,42 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  error
-  2  the command line is not understood
+  2  invalid command line
   3  the named file, version, job, model or member does not exist
-  4  no coordinator, or nobody reachable
-  5  not done in time
-  6  refused: the input is not acceptable, or the state does not allow it
-  7  done in part
+  4  no coordinator, or no member is reachable
+  5  timed out
+  6  refused: invalid input, or not possible in the current state
+  7  partly done
   130  interrupted
 
-The cluster is found by --cluster, else by --dir, else by --context, else by IDUNNO_CLUSTER, else by IDUNNO_CONTEXT,
-else by the context that config.toml names, else by the local cluster's file DIR/cluster.json, else at 127.0.0.1:7401.
-A JOB is a number (job-3), the name that add-job gave it, or a model's name, which stands for the model's job that is
-not over. Where there are several the command says which, and does nothing.
+The cluster is taken from the first of these that is given: --cluster, --dir, --context, IDUNNO_CLUSTER, IDUNNO_CONTEXT,
+the default context in config.toml, the local cluster's file DIR/cluster.json, and finally 127.0.0.1:7401.
+A JOB is a number (job-3), the name given to add-job, or a model's name, which stands for the model's newest job that is
+not over. If several jobs match, the command lists them and changes nothing.
 Data goes to stdout, everything else to stderr. NO_COLOR is respected.
 
 Example:
   idunno                                  open the console
   idunno put report.pdf docs/report.pdf   store a file
-  idunno --output json get-job-stats      figures for a program";
+  idunno --output json get-job-stats      statistics for a program";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "idunno", version, about = "The console and the command line of an IDunno cluster.")]
 #[command(
-    long_about = "The console and the command line of an IDunno cluster. Without a command: the console."
+    long_about = "The console and the command line of an IDunno cluster. Without a command, the console opens."
 )]
 #[command(after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// What holds for every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do; the console without one.
+    /// The command; without one, the console opens.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 }
 
 impl Arguments {
-    /// Reads a command line. A directory named on it outweighs a cluster that the environment names.
+    /// Parses a command line. A directory given on it takes precedence over a cluster from the environment.
     pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(words)?;
         let mut read = Self::from_arg_matches(&matches)?;
@@ -73,74 +75,74 @@ impl Arguments {
         if (given("dir") || given("context")) && !given("cluster") {
             read.global.cluster = Seeds::default();
         }
-        // What is named on the command line outweighs a context that the environment or a file names.
+        // The command line takes precedence over a context from the environment or a file.
         read.global.cluster_given = given("dir") || !read.global.cluster.0.is_empty();
         Ok(read)
     }
 }
 
-/// What holds for every command.
+/// Options of all commands.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
-    /// Addresses of members, or of the introducer, with ports, separated by commas
+    /// Addresses of members or of the introducer, with ports, separated by commas
     #[arg(long, global = true, env = "IDUNNO_CLUSTER", value_name = "ADDR,...", default_value = "")]
     #[arg(hide_default_value = true)]
     pub cluster: Seeds,
     /// Directory of the local cluster
     #[arg(long, global = true, value_name = "DIR", default_value = ".idunno-local")]
     pub dir: PathBuf,
-    /// How long to try, in seconds [default: 30; 60 for 'local up'; no limit for --wait]
+    /// Time limit in seconds [default: 30; 60 for 'local up'; none for --wait]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: Option<u64>,
-    /// The cluster of this name in config.toml; see 'idunno info'
+    /// Name of a cluster in config.toml; see 'idunno info'
     #[arg(long, global = true, env = "IDUNNO_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
-    /// Who you are: a file made by 'idunno cluster issue', or the cluster's secret [default: the local cluster's]
+    /// Identity file from 'idunno cluster issue', or the cluster's secret [default: the local cluster's]
     #[arg(long, global = true, env = "IDUNNO_IDENTITY", value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Refuse whatever changes the cluster
+    /// Refuse all commands that change the cluster
     #[arg(long, global = true, env = "IDUNNO_READ_ONLY", value_parser = clap::builder::BoolishValueParser::new())]
     #[arg(default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     #[arg(hide_default_value = true, value_name = "BOOL")]
     pub read_only: bool,
-    /// Say what a command would change, and change nothing
+    /// Show what a command would change, without changing it
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// How to print data
+    /// Output format
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
     pub output: Output,
-    /// Print again whenever the answer changes, until Ctrl-C
+    /// Print the answer again whenever it changes, until Ctrl-C
     #[arg(long, global = true)]
     pub watch: bool,
-    /// The console's colours: dark, light, colour-blind or mono [default: as config.toml says, else dark]
+    /// The console's colours: dark, light, colour-blind or mono [default: from config.toml, otherwise dark]
     #[arg(long, env = "IDUNNO_THEME", value_name = "NAME")]
     pub theme: Option<Palette>,
-    /// The console draws with plain characters only
+    /// Draw the console with ASCII characters only
     #[arg(long)]
     pub ascii: bool,
-    /// Where the console's log page finds logs [default: the local cluster's, else the members send theirs]
+    /// Directory of the logs for the console's log page [default: the local cluster's; other members send theirs]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// Who one is in the context, where nothing else was said.
+    /// The context's identity, used if no other is given.
     #[arg(skip)]
     pub context_identity: Option<PathBuf>,
-    /// The member that the context names as one's own.
+    /// The context's default member.
     #[arg(skip)]
     pub context_member: Option<MemberRef>,
-    /// Whether the cluster was named, so that no context of a file counts.
+    /// Whether the command line or environment names the cluster, so that a context from a file is ignored.
     #[arg(skip)]
     pub cluster_given: bool,
 }
 
-/// How data is printed.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Tables for people
     #[default]
     Table,
-    /// For programs: stdout carries JSON and nothing else, errors are JSON on stderr.
+    /// JSON on stdout, and errors as JSON on stderr
     Json,
-    /// The same, one line a row.
+    /// JSON with one line per row
     Jsonl,
 }
 
@@ -148,25 +150,34 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Palette {
-    /// For a dark screen.
+    /// For dark terminals
     #[default]
     Dark,
-    /// For a light screen.
+    /// For light terminals
     Light,
-    /// Blue and orange in place of green and red.
+    /// Blue and orange in place of green and red
     ColourBlind,
-    /// No colours: bold, dim and reversed only.
+    /// No colours: bold, dim and reversed text only
     Mono,
 }
 
-/// Where a cluster is looked for; nothing means the local one. An empty variable is as good as none.
+/// Addresses at which to look for the cluster. Empty, as from an empty variable, means the local cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeds(pub Vec<SocketAddr>);
 
-impl FromStr for Seeds {
-    type Err = String;
+/// An address cannot be resolved.
+#[derive(Debug, Error)]
+pub enum SeedsError {
+    #[error("cannot resolve '{address}': {source}; write HOST:PORT")]
+    Resolve { address: String, source: io::Error },
+    #[error("'{0}' has no address")]
+    NoAddress(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Seeds {
+    type Err = SeedsError;
+
+    fn from_str(text: &str) -> Result<Self, SeedsError> {
         text.split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
@@ -176,9 +187,10 @@ impl FromStr for Seeds {
     }
 }
 
-/// An address, or all those of a host's name and a port: only some of them may be listened on.
-fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
-    let found = text.to_socket_addrs().map_err(|error| format!("'{text}': {error}: write HOST:PORT"))?;
-    let found: Vec<SocketAddr> = found.collect();
-    if found.is_empty() { Err(format!("'{text}' has no address")) } else { Ok(found) }
+/// All addresses of `HOST:PORT`: a daemon may listen on only some of them.
+fn addresses(text: &str) -> Result<Vec<SocketAddr>, SeedsError> {
+    let resolved = text.to_socket_addrs();
+    let resolved = resolved.map_err(|source| SeedsError::Resolve { address: text.to_owned(), source })?;
+    let addresses: Vec<SocketAddr> = resolved.collect();
+    if addresses.is_empty() { Err(SeedsError::NoAddress(text.to_owned())) } else { Ok(addresses) }
 }

@@ -1,53 +1,51 @@
-//! The list of commands for help, completion and safety, read from the grammar itself so that it cannot differ.
+//! The list of commands for help, completion and confirmations, generated from the grammar so that it cannot drift.
 
 use clap::{Arg, Command, CommandFactory};
 
 use super::{Arguments, DeadLettersVerb, LocalVerb, Verb};
 
-/// What a command may break.
+/// The damage that a command can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Danger {
-    /// Looks, or adds.
+    /// Reads or adds.
     None,
-    /// Disturbs, and can be undone: the console asks.
+    /// Disrupts work but can be undone: the console asks for confirmation.
     Disruptive,
-    /// Cannot be undone: the console has the target's name typed.
+    /// Cannot be undone: the console asks the user to type the target's name.
     Irreversible,
 }
 
-/// A command as help shows it.
+/// A command of the grammar.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its name; `local up` for a command of `local`.
+pub struct CommandInfo {
+    /// The full name, such as `local up`.
     pub name: String,
-    /// Its arguments, as in a synopsis.
+    /// The arguments as in a synopsis.
     pub arguments: String,
-    /// One line.
+    /// One line of help.
     pub help: String,
-    /// What it may break.
     pub danger: Danger,
-    /// Its options, dashes included.
+    /// The options, dashes included.
     pub options: Vec<String>,
-    /// The value names of its positional arguments.
+    /// The value names of the positional arguments.
     pub values: Vec<String>,
-    /// All its arguments, for a form.
+    /// All arguments, for a form.
     pub fields: Vec<Field>,
-    /// Whether it changes the cluster, or processes of it.
+    /// Whether the command changes the cluster or its processes.
     pub changes: bool,
 }
 
-/// An argument, as a form asks for it.
+/// A field of a command's form: one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// What it stands for: `JOB`, `MODEL`, `MEMBER`, `SDFS`, ...
+    /// The value name: `JOB`, `MODEL`, `MEMBER`, `SDFS`, ...
     pub value: String,
-    /// Its option, dashes included; none for a positional argument.
+    /// The option, dashes included; none for a positional argument.
     pub flag: Option<String>,
-    /// Whether it must be given.
     pub required: bool,
-    /// Whether it takes a value; otherwise it is said or not.
+    /// Whether the argument takes a value; otherwise it is a switch.
     pub takes_value: bool,
-    /// Whether it takes several, separated by blanks.
+    /// Whether the argument takes several values, separated by spaces.
     pub many: bool,
     /// What it is without being given.
     pub default: String,
@@ -56,7 +54,7 @@ pub struct Field {
 }
 
 /// All commands in the grammar's order.
-pub fn entries() -> Vec<Entry> {
+pub fn entries() -> Vec<CommandInfo> {
     let mut entries = Vec::new();
     for command in Arguments::command().get_subcommands() {
         if command.has_subcommands() {
@@ -71,7 +69,7 @@ pub fn entries() -> Vec<Entry> {
     entries
 }
 
-fn entry(name: String, command: &Command) -> Entry {
+fn entry(name: String, command: &Command) -> CommandInfo {
     let mut options = Vec::new();
     let mut values = Vec::new();
     let mut arguments = Vec::new();
@@ -90,13 +88,13 @@ fn entry(name: String, command: &Command) -> Entry {
             values.push(value);
         }
     }
-    // The console asks by itself.
-    let asked = |argument: &&Arg| !argument.is_global_set() && argument.get_id() != "yes";
-    let fields = command.get_arguments().filter(asked).map(field).collect();
+    // The console asks for confirmation itself.
+    let in_form = |argument: &&Arg| !argument.is_global_set() && argument.get_id() != "yes";
+    let fields = command.get_arguments().filter(in_form).map(field).collect();
     let help = command.get_about().map(ToString::to_string).unwrap_or_default();
     let danger = danger_of(&name);
     let changes = changes_of(&name);
-    Entry { name, arguments: arguments.join(" "), help, danger, options, values, fields, changes }
+    CommandInfo { name, arguments: arguments.join(" "), help, danger, options, values, fields, changes }
 }
 
 fn field(argument: &Arg) -> Field {
@@ -150,7 +148,7 @@ fn danger_of(name: &str) -> Danger {
 }
 
 impl Verb {
-    /// What this command may break, and the target's name where it has one.
+    /// The damage that this command can do, and the name of its target if it has one.
     pub fn danger(&self) -> (Danger, String) {
         match self {
             Self::Delete { name } => (danger_of("delete"), name.to_string()),
@@ -169,7 +167,7 @@ impl Verb {
         }
     }
 
-    /// Whether this command changes the cluster, or processes of it: what read-only mode refuses.
+    /// Whether this command changes the cluster or its processes: read-only mode refuses it.
     pub fn changes(&self) -> bool {
         match self {
             Self::PopulateTestData { .. }

@@ -2,8 +2,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use clap::{CommandFactory, Parser};
 
-use super::line::{Known, Line, complete, parse, split};
-use super::registry::{Danger, Entry, entries};
+use super::line::{CompletionNames, Line, complete, parse, split};
+use super::registry::{CommandInfo, Danger, entries};
 use super::{Arguments, JobRef, LocalVerb, Seeds, Verb};
 
 #[test]
@@ -128,7 +128,7 @@ fn what_read_only_refuses_is_the_same_in_the_grammar_and_in_the_registry() {
             let example = after.lines().nth(1).unwrap().trim().to_owned();
             let verb = Arguments::try_parse_from(split(&example).unwrap()).unwrap().verb.unwrap();
             let words: Vec<&str> = example.split(' ').skip(1).collect();
-            let named = |entry: &Entry| {
+            let named = |entry: &CommandInfo| {
                 words.join(" ").starts_with(&entry.name) && entry.name.ends_with(inner.get_name())
             };
             let entry = entries().into_iter().find(named).unwrap();
@@ -139,11 +139,11 @@ fn what_read_only_refuses_is_the_same_in_the_grammar_and_in_the_registry() {
 }
 
 #[test]
-fn synopses_read_well() {
+fn synopses_are_readable() {
     let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
     assert_eq!(
         synopsis("add-job"),
-        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param K=V]"
+        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE]"
     );
     assert_eq!(synopsis("start-job"), "JOB... [--wait]");
     assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
@@ -233,7 +233,7 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
         ("set-batch-size job-1 5000", "5000"),
         ("start-job 'a b'", "write job-N"),
         ("add-job m --name job-7", "job's number"),
-        ("add-job m --param labels", "no K=V"),
+        ("add-job m --param labels", "write NAME=VALUE"),
         ("set-weight job-1 0", "0"),
         ("set-policy fair", "rate"),
         ("get-job-results job-1 x --follow", "cannot be used"),
@@ -245,7 +245,7 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
         ("'open", "quote"),
     ] {
         match parse(text) {
-            Line::Wrong(error) => assert!(error.contains(reason), "{text}: {error}"),
+            Line::Invalid(error) => assert!(error.contains(reason), "{text}: {error}"),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -254,12 +254,13 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
 #[test]
 fn words_are_split_as_in_a_shell() {
     assert_eq!(split("  a 'b c'd \"e 'f\" \\ g '' ").unwrap(), ["a", "b cd", "e 'f", " g", ""]);
-    assert!(split("a\\").is_err());
+    assert_eq!(split("a\\").unwrap(), ["a\\"]);
+    assert!(split("'a").is_err());
 }
 
 #[test]
 fn completion_knows_commands_options_and_names() {
-    let known = Known {
+    let known = CompletionNames {
         jobs: vec!["job-1".into()],
         models: vec!["mnist-mlp".into()],
         members: vec!["m1".into(), "m2".into()],
@@ -281,11 +282,12 @@ fn completion_knows_commands_options_and_names() {
 
 #[test]
 fn addresses_are_several_or_none() {
-    assert_eq!("".parse(), Ok(Seeds::default()));
+    let parsed = |text: &str| text.parse::<Seeds>().map_err(|error| error.to_string());
+    assert_eq!(parsed(""), Ok(Seeds::default()));
     let two = vec![([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()];
-    assert_eq!("127.0.0.1:1, 127.0.0.1:2,".parse(), Ok(Seeds(two)));
+    assert_eq!(parsed("127.0.0.1:1, 127.0.0.1:2,"), Ok(Seeds(two)));
     // A host's name stands for all its addresses.
     let all: Vec<SocketAddr> = "localhost:7401".to_socket_addrs().unwrap().collect();
-    assert_eq!("localhost:7401".parse(), Ok(Seeds(all)));
-    assert!("127.0.0.1".parse::<Seeds>().unwrap_err().contains("HOST:PORT"));
+    assert_eq!(parsed("localhost:7401"), Ok(Seeds(all)));
+    assert!(parsed("127.0.0.1").unwrap_err().contains("HOST:PORT"));
 }

@@ -1,91 +1,96 @@
-//! What people write as arguments, beside names that the cluster has: references, parameters, choices.
+//! Argument types of the command line: references to jobs and members, parameters, choices.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use idunno_shared::ids::JobId;
+use idunno_shared::ids::{JobId, JobIdError};
 use idunno_shared::names::{JobName, MemberName, NameError, ParameterName};
 use idunno_shared::security::Role;
 use idunno_shared::security::secret::Step;
 use idunno_shared::wire::control::LogLevel;
 use idunno_shared::wire::jobs::Policy;
+use thiserror::Error;
 
-/// How rows are written.
+/// The format of result rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum RowFormat {
-    /// A JSON object a line.
+    /// One JSON object per line
     #[default]
     Jsonl,
-    /// CSV with a headline.
+    /// CSV with a header line
     Csv,
 }
 
-/// In what jobs are equal.
+/// How workers are shared between running jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PolicyName {
-    /// In answers per second.
+    /// Equal query rates
     Rate,
-    /// In the workers' time.
+    /// Equal worker time
     Time,
-    /// In nothing: the oldest job comes first.
+    /// The oldest job first
     Fifo,
 }
 
-/// How much a log's lines matter at least.
+/// The minimum level of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LeastLevel {
-    /// All lines.
+pub enum MinLevel {
     #[default]
     Debug,
-    /// What goes on.
     Info,
-    /// What may go wrong.
     Warn,
-    /// What went wrong.
     Error,
 }
 
-impl From<LeastLevel> for LogLevel {
-    fn from(level: LeastLevel) -> Self {
+impl From<MinLevel> for LogLevel {
+    fn from(level: MinLevel) -> Self {
         match level {
-            LeastLevel::Debug => Self::Debug,
-            LeastLevel::Info => Self::Info,
-            LeastLevel::Warn => Self::Warn,
-            LeastLevel::Error => Self::Error,
+            MinLevel::Debug => Self::Debug,
+            MinLevel::Info => Self::Info,
+            MinLevel::Warn => Self::Warn,
+            MinLevel::Error => Self::Error,
         }
     }
 }
 
-/// A moment, as a log's timestamps in UTC begin.
+/// A time, as a prefix of a log's UTC time stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Since(pub String);
 
-impl FromStr for Since {
-    type Err = String;
+/// The argument is neither a duration nor a time.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SinceError {
+    #[error("write a duration such as 90s, 10m, 2h or 1d, or a UTC time such as 2026-11-25T20:06")]
+    Format,
+    #[error("that time is before the earliest representable one")]
+    TooEarly,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_moment = |text: &str| {
+impl FromStr for Since {
+    type Err = SinceError;
+
+    fn from_str(text: &str) -> Result<Self, SinceError> {
+        let is_time = |text: &str| {
             let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
             shape.len() >= 10 && "0000-00-00T00:00:00.000000".starts_with(&shape)
         };
-        let moment = text.trim_end_matches('Z');
-        if is_moment(moment) {
-            return Ok(Self(moment.to_owned()));
+        let time = text.trim_end_matches('Z');
+        if is_time(time) {
+            return Ok(Self(time.to_owned()));
         }
-        let ago = humantime::parse_duration(text);
-        let ago = ago.map_err(|_| "write 90s, 10m, 2h or 1d, or a moment in UTC as 2026-11-25T20:06")?;
-        let then = std::time::SystemTime::now().checked_sub(ago).ok_or("that is before all time")?;
+        let ago = humantime::parse_duration(text).map_err(|_not_a_duration| SinceError::Format)?;
+        let then = std::time::SystemTime::now().checked_sub(ago).ok_or(SinceError::TooEarly)?;
         Ok(Self(humantime::format_rfc3339_micros(then).to_string().trim_end_matches('Z').to_owned()))
     }
 }
 
-/// What an identity lets a person do.
+/// What an identity permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ConsoleRole {
-    /// Look.
+    /// Reading only
     Viewer,
-    /// Everything.
+    /// Everything
     Operator,
 }
 
@@ -98,14 +103,14 @@ impl From<ConsoleRole> for Role {
     }
 }
 
-/// A step of replacing a secret's key.
+/// A step of a key rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum RotationStep {
-    /// A new key is trusted.
+    /// Trust a new key
     Add,
-    /// It signs.
+    /// Sign with the new key
     Sign,
-    /// The old key is trusted no more.
+    /// Stop trusting the old key
     Drop,
 }
 
@@ -129,53 +134,58 @@ impl From<PolicyName> for Policy {
     }
 }
 
-/// A shell that can complete.
+/// A shell with completion support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shell {
-    /// Bash.
     Bash,
-    /// Elvish.
     Elvish,
-    /// Fish.
     Fish,
-    /// PowerShell.
     Powershell,
-    /// Zsh.
     Zsh,
 }
 
-/// A parameter as it is written: `NAME=VALUE`.
+/// A model parameter, written `NAME=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter(pub ParameterName, pub String);
 
-impl FromStr for Parameter {
-    type Err = String;
+/// The argument is not `NAME=VALUE`.
+#[derive(Clone, Debug, Error)]
+pub enum ParameterError {
+    #[error("'{0}' has no '=': write NAME=VALUE")]
+    NoValue(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no K=V"))?;
-        Ok(Self(name.parse().map_err(|error: NameError| error.to_string())?, value.to_owned()))
+impl FromStr for Parameter {
+    type Err = ParameterError;
+
+    fn from_str(text: &str) -> Result<Self, ParameterError> {
+        let (name, value) = text.split_once('=').ok_or_else(|| ParameterError::NoValue(text.to_owned()))?;
+        Ok(Self(name.parse()?, value.to_owned()))
     }
 }
 
-/// A job as people name it.
+/// A reference to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobRef {
-    /// Its number.
     Id(JobId),
-    /// Its own name, or that of its model.
+    /// The job's own name, or its model's name.
     Name(JobName),
 }
 
-impl FromStr for JobRef {
-    type Err = String;
+/// The argument cannot name a job.
+#[derive(Clone, Debug, Error)]
+#[error("{0}, the job's name, or its model's name")]
+pub struct JobRefParseError(JobIdError);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for JobRef {
+    type Err = JobRefParseError;
+
+    fn from_str(text: &str) -> Result<Self, JobRefParseError> {
         match text.parse() {
             Ok(id) => Ok(Self::Id(id)),
-            Err(error) => text
-                .parse()
-                .map(Self::Name)
-                .map_err(|_| format!("{error}, the name it was given, or its model's")),
+            Err(error) => text.parse().map(Self::Name).map_err(|_not_a_name| JobRefParseError(error)),
         }
     }
 }
@@ -189,12 +199,10 @@ impl fmt::Display for JobRef {
     }
 }
 
-/// A member as people name it.
+/// A reference to a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberRef {
-    /// Where it listens.
     Address(SocketAddr),
-    /// Its name.
     Name(MemberName),
 }
 

@@ -1,4 +1,4 @@
-//! Every command with its arguments. The doc comments are the help that people read.
+//! The grammar's commands and their arguments. The doc comments are the help text.
 
 use std::path::PathBuf;
 
@@ -8,35 +8,34 @@ use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
 use super::subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
-use super::values::{JobRef, LeastLevel, MemberRef, Parameter, PolicyName, RowFormat, Shell, Since};
+use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
 
-/// A command.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Verb {
-    /// Put a directory's files into a data set; what is there already is not sent again
+    /// Store a directory's files as a data set; files that are already stored are not sent again
     #[command(after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data")]
     PopulateTestData {
-        /// The directory; its subdirectories too
-        #[arg(value_name = "DIR")]
+        /// The directory, with its subdirectories
+        #[arg(value_name = "DATAPATH")]
         directory: PathBuf,
-        /// The data set
+        /// Name of the data set
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
     },
-    /// Fetch all files of a data set into a directory, verified; local files of the same names are replaced
+    /// Fetch and verify all files of a data set into a directory, replacing local files of the same names
     #[command(after_help = "Example:\n  idunno get-dataset test-data ./images")]
     GetDataset {
-        /// The data set
+        /// Name of the data set
         #[arg(value_name = "NAME")]
         dataset: DatasetName,
-        /// The directory; it is made if need be
+        /// The directory, created if it does not exist
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Train models, or all predefined ones
+    /// Train models and load them on every worker
     #[command(after_help = "Example:\n  idunno train-start squeezenet1.1 --wait")]
     TrainStart {
-        /// The models; all predefined ones without any
+        /// The models [default: all predefined models]
         #[arg(value_name = "MODEL")]
         models: Vec<ModelName>,
         /// Seed of the training
@@ -45,172 +44,172 @@ pub enum Verb {
         /// Labelled examples to train on, for models that do not bring their own
         #[arg(long, value_name = "NAME", requires = "models")]
         dataset: Option<DatasetName>,
-        /// Return when all are trained
+        /// Return when all models are trained
         #[arg(long)]
         wait: bool,
     },
-    /// End trainings; what was trained before stays
+    /// Stop trainings; models trained before are kept
     #[command(after_help = "Example:\n  idunno train-stop mnist-mlp")]
     TrainStop {
         /// The models
         #[arg(value_name = "MODEL", required = true)]
         models: Vec<ModelName>,
     },
-    /// Add a job: one model over one data set
+    /// Add a job, which runs one model over one data set
     #[command(after_help = "Example:\n  idunno add-job squeezenet1.1 --batch-size 32")]
     AddJob {
         /// The model
         #[arg(value_name = "MODEL")]
         model: ModelName,
-        /// The data set: all files below this name, or one file of it that ends in .jsonl, .csv or .list
+        /// The data set: all files below this name, or one file that ends in .jsonl, .csv or .list
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
         ///
-        /// A number, or auto, which finds the best for each VM
+        /// A number, or 'auto' to find the best size for each member
         #[arg(long, value_name = "N", default_value_t = BATCH_SIZE_DEFAULT.into())]
         batch_size: BatchSize,
-        /// A name that stands for the job's number from now on
+        /// A name for the job, usable in place of its number
         #[arg(long, value_name = "TEXT")]
         name: Option<JobName>,
-        /// Its share against other jobs [default: 1]
+        /// The job's weight when workers are shared between jobs [default: 1]
         #[arg(long, value_name = "W", value_parser = weight())]
         weight: Option<u32>,
         /// A parameter for the model; may be given several times
-        #[arg(long = "param", value_name = "K=V")]
+        #[arg(long = "param", value_name = "NAME=VALUE")]
         parameters: Vec<Parameter>,
     },
-    /// Change a job's batch size, from its next batch on
-    #[command(after_help = "Example:\n  idunno set-batch-size job-1 64")]
+    /// Set a job's batch size, from its next batch on
+    #[command(after_help = "Example:\n  idunno set-batch-size squeezenet1.1 64")]
     SetBatchSize {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
-        /// Queries per batch: a number, or auto, which finds the best for each VM
-        #[arg(value_name = "N")]
+        /// Queries per batch: a number, or 'auto' to find the best size for each member
+        #[arg(value_name = "SIZE")]
         batch_size: BatchSize,
     },
-    /// Change a job's share against other jobs, from its next batch on
+    /// Set a job's weight when workers are shared between jobs, from its next batch on
     #[command(after_help = "Example:\n  idunno set-weight job-1 3")]
     SetWeight {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
-        /// Its weight; ordinary jobs have 1
+        /// The weight; the default is 1
         #[arg(value_name = "W", value_parser = weight())]
         weight: u32,
     },
-    /// In what jobs are equal that run at once, from the next batch on
+    /// Set how workers are shared between running jobs, from the next batch on
     #[command(after_help = "Example:\n  idunno set-policy rate")]
     SetPolicy {
-        /// Queries per second, the workers' time, or nothing: first in, first out
+        /// Share by equal query rates, by equal worker time, or not at all: first in, first out
         #[arg(value_name = "POLICY")]
         policy: PolicyName,
     },
-    /// Start jobs, or go on with stopped ones; one that runs already is left alone
+    /// Start or resume jobs; running jobs are left alone
     #[command(after_help = "Example:\n  idunno start-job job-1 job-2 --wait")]
     StartJob {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<JobRef>,
-        /// Return when all are done
+        /// Return when all jobs are done
         #[arg(long)]
         wait: bool,
     },
-    /// Stop jobs for a while; what they have is kept, and start-job goes on with them
+    /// Pause jobs; start-job resumes them
     #[command(after_help = "Example:\n  idunno stop-job job-1")]
     StopJob {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<JobRef>,
     },
-    /// End a job before its time, for good; what it has is kept
+    /// Cancel a job for good; its results so far are kept
     #[command(after_help = "Example:\n  idunno cancel-job job-1")]
     CancelJob {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
     },
-    /// Delete a job that does not run, with its results
+    /// Permanently delete a job that is not running, and its results
     #[command(after_help = "Example:\n  idunno delete-job job-1 --yes")]
     DeleteJob {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
-        /// Do it without another question
+        /// Confirm the deletion
         #[arg(long)]
         yes: bool,
     },
-    /// Figures of one job, or of all
+    /// Show statistics of one job or of all
     #[command(after_help = "Example:\n  idunno get-job-stats job-1")]
     GetJobStats {
         /// The job
         #[arg(value_name = "JOB")]
         job: Option<JobRef>,
     },
-    /// Which VMs work for which job, and their shares
+    /// Show which VMs are assigned to which jobs, and their shares
     #[command(name = "get-job-assigned-VMs", after_help = "Example:\n  idunno get-job-assigned-VMs job-1")]
     GetJobAssignedVms {
         /// The job
         #[arg(value_name = "JOB")]
         job: Option<JobRef>,
     },
-    /// The batches in workers' hands, of one job or of all
+    /// List the leased batches of one job or of all
     #[command(after_help = "Example:\n  idunno get-job-leases job-1")]
     GetJobLeases {
         /// The job
         #[arg(value_name = "JOB")]
         job: Option<JobRef>,
     },
-    /// Jobs that are over, the last one first, with their figures
+    /// List finished jobs with their statistics, newest first
     #[command(after_help = "Example:\n  idunno get-job-history")]
     GetJobHistory,
-    /// A job's results, a row a query: in order, or as they come
+    /// Fetch a job's results, one row per query: in query order, or as they arrive
     #[command(after_help = "Example:\n  idunno get-job-results job-1 results.csv --format csv")]
     GetJobResults {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
-        /// Where to write them; '-' or nothing is stdout
+        /// The file to write; '-' or nothing means stdout
         #[arg(value_name = "LOCAL")]
         local: Option<PathBuf>,
-        /// Every row as it was committed, unchecked: two for a query that was answered twice
+        /// Print every committed row without checking which one counts
         #[arg(long)]
         raw: bool,
-        /// Print rows as they come, until the job is over
+        /// Print rows as they arrive, until the job is over
         #[arg(long, conflicts_with_all = ["raw", "local"])]
         follow: bool,
-        /// Only queries that failed for good
+        /// Only dead letters: queries that failed for good
         #[arg(long)]
         failed: bool,
-        /// JSON lines, or CSV with a headline
+        /// JSON lines, or CSV with a header line
         #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
         format: RowFormat,
     },
-    /// How often each label was answered with which, where the data set has labels
+    /// Show the confusion matrix of a job whose data set has labels
     #[command(after_help = "Example:\n  idunno get-job-confusion job-1")]
     GetJobConfusion {
         /// The job
         #[arg(value_name = "JOB")]
         job: JobRef,
     },
-    /// A job's queries that failed for good
+    /// List, retry or drop dead letters: queries that failed for good
     #[command(after_help = "Example:\n  idunno dead-letters list job-1")]
     #[command(subcommand)]
     DeadLetters(DeadLettersVerb),
-    /// Models, and their state at each member
+    /// List models and their state on each member
     #[command(after_help = "Example:\n  idunno get-models")]
     GetModels,
-    /// Have a member that left join again
+    /// Make a member that left join the cluster again
     #[command(name = "join", after_help = "Example:\n  idunno join --member m3")]
     Join(OneMember),
-    /// Have a member leave the cluster; its process stays
+    /// Make a member leave the cluster; its process keeps running
     #[command(name = "leave", after_help = "Example:\n  idunno leave --member m3")]
     Leave(OneMember),
-    /// The membership list of a member
+    /// Show a member's membership list
     #[command(name = "list_mem", after_help = "Example:\n  idunno list_mem --member 127.0.0.1:7401")]
     ListMem(MemberOf),
-    /// A member's own id, name and address
+    /// Show a member's id, name and address
     #[command(name = "list_self", after_help = "Example:\n  idunno list_self --member m3")]
     ListSelf(MemberOf),
     /// Store a local file as a new version
@@ -219,142 +218,141 @@ pub enum Verb {
         /// The local file
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
-        /// Its name in the store
+        /// Name of the file in the store
         #[arg(value_name = "SDFS")]
         name: FileName,
     },
-    /// Fetch a file, verified
+    /// Fetch and verify a file
     #[command(after_help = "Example:\n  idunno get docs/report.pdf report.pdf --version 2")]
     Get {
-        /// Its name in the store
+        /// Name of the file in the store
         #[arg(value_name = "SDFS")]
         name: FileName,
-        /// Where to write it
+        /// The local file to write
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
-        /// Which version; the newest without one
+        /// The version [default: the newest]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         version: Option<u64>,
     },
-    /// Delete a file with all its versions
+    /// Delete a file and all its versions
     #[command(after_help = "Example:\n  idunno delete docs/report.pdf")]
     Delete {
-        /// Its name in the store
+        /// Name of the file in the store
         #[arg(value_name = "SDFS")]
         name: FileName,
     },
-    /// List files and the members that hold them: one file, or all that start with a text
+    /// List files and the members that hold them: one file, or all with a prefix
     #[command(after_help = "Example:\n  idunno ls docs/report.pdf")]
     Ls {
-        /// A file's name, or the start of names
+        /// A file name, or a prefix of file names
         #[arg(value_name = "PREFIX")]
         prefix: Option<String>,
-        /// All pages, not only the first 1,024 files
+        /// List all files, not only the first 1,024
         #[arg(long)]
         all: bool,
     },
     /// List the files that a member holds
     #[command(after_help = "Example:\n  idunno store m3")]
     Store {
-        /// The member's name or address; the first that answers without one
+        /// Name or address of the member [default: the first that answers]
         #[arg(env = "IDUNNO_MEMBER", value_name = "MEMBER")]
         member: Option<MemberRef>,
-        /// All pages, not only the first 1,024 files
+        /// List all files, not only the first 1,024
         #[arg(long)]
         all: bool,
     },
     /// Write the newest versions of a file into one local file
     #[command(after_help = "Example:\n  idunno get-versions docs/report.pdf 3 history.txt")]
     GetVersions {
-        /// Its name in the store
+        /// Name of the file in the store
         #[arg(value_name = "SDFS")]
         name: FileName,
-        /// How many versions
+        /// Number of versions
         #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=VERSIONS_KEPT as i64))]
         versions: u32,
-        /// Where to write them
+        /// The local file to write
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
     },
-    /// The whole cluster on one page
+    /// Show the whole cluster on one page
     #[command(after_help = "Example:\n  idunno status")]
     Status,
-    /// Write all metadata (files' names and places, jobs, results' places; no bytes of files) into a file on this machine
+    /// Back up all metadata to a local file: names and holders of files, jobs, results; not the files' bytes
     #[command(after_help = "Example:\n  idunno backup idunno-2026-11-22.backup")]
     Backup {
-        /// The file
+        /// The local file
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Replace a file that is there
+        /// Replace an existing file
         #[arg(long, conflicts_with = "show")]
         force: bool,
-        /// Verify a backup and tell what it holds; no cluster is asked
+        /// Verify and describe an existing backup, without a cluster
         #[arg(long)]
         show: bool,
     },
-    /// What happens in the cluster, from now on, until Ctrl-C: elections, joins, deaths, jobs, copies
+    /// Print events as they happen, until Ctrl-C: elections, joins, deaths, jobs, copies
     #[command(after_help = "Example:\n  idunno events --output jsonl")]
     Events,
-    /// The logs of members, merged by time: their newest lines, or what is found in all that is kept
+    /// Print members' logs merged by time: the newest lines, or all lines that match a search
     #[command(after_help = "Example:\n  idunno logs m3 --level warn --since 2h --grep 'job-7|disk'")]
     Logs {
-        /// The members' names; all that are up without any
+        /// Names of members [default: all that are up]
         #[arg(value_name = "MEMBER")]
         members: Vec<MemberName>,
-        /// How many lines: the newest
+        /// Number of newest lines
         #[arg(long, value_name = "N", default_value_t = 100)]
         lines: usize,
         /// Only lines that match a regular expression
         #[arg(long, value_name = "RE")]
         grep: Option<String>,
-        /// Only lines that matter so much
+        /// Minimum log level
         #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
-        level: LeastLevel,
-        /// Only lines from this moment on: 90s, 10m, 2h, 1d ago, or 2026-11-25T20:06 in UTC
-        #[arg(long, value_name = "T")]
+        level: MinLevel,
+        /// Only lines since a time: 90s, 10m, 2h or 1d ago, or a UTC time such as 2026-11-25T20:06
+        #[arg(long, value_name = "TIME")]
         since: Option<Since>,
-        /// Go on with lines as they are logged, until Ctrl-C
+        /// Keep printing new lines, until Ctrl-C
         #[arg(long)]
         follow: bool,
     },
-    /// Read commands from standard input, one a line, and carry each out; 'quit' ends it
+    /// Read commands from standard input, one per line, and run each; 'quit' ends the shell
     #[command(after_help = "Example:\n  idunno shell --member m3")]
     Shell {
-        /// The member that commands without --member mean [default: the one at --cluster's single address]
+        /// The member for commands without --member [default: the one at --cluster's single address]
         #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
         member: Option<MemberRef>,
     },
-    /// Where settings come from: files, environment, and what holds now
+    /// Show the settings in effect and where they come from
     #[command(after_help = "Example:\n  idunno info")]
     Info,
-    /// The console's keys as they hold now, and conflicts in the keymap file
+    /// Show the console's key bindings, and conflicts in the keymap file
     #[command(after_help = "Example:\n  idunno keys")]
     Keys,
-    /// Print a commented config.toml, or keymap.toml, that says what holds without one
+    /// Print a commented config.toml or keymap.toml with the defaults
     #[command(after_help = "Example:\n  idunno gen-config --keymap --write")]
     GenConfig {
-        /// The keys, in place of the settings
+        /// Print the keymap in place of the settings
         #[arg(long)]
         keymap: bool,
-        /// Write it to where it is read from; a file that is there is left alone
+        /// Write the file to its standard location; an existing file is left alone
         #[arg(long)]
         write: bool,
     },
-    /// Print a script that completes commands and live names in a shell
+    /// Print a shell completion script, which also completes names from the live cluster
     #[command(after_help = "Example:\n  idunno completions bash")]
     Completions {
-        /// The shell
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
     /// Write the manual pages into a directory
     #[command(after_help = "Example:\n  idunno man ./man")]
     Man {
-        /// The directory; it is made if need be
+        /// The directory, created if it does not exist
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Make and replace what a cluster's processes and people prove themselves with
+    /// Create and rotate a cluster's secret, and issue identities to people
     #[command(after_help = "Example:\n  idunno cluster init --out secret.pem")]
     #[command(subcommand)]
     Cluster(ClusterVerb),

@@ -30,7 +30,7 @@ pub fn give(state: &mut State, text: &str, now_ms: u64) -> Vec<Effect> {
             }
         }
         Line::Show(help) => operations::show_text(state, text.to_owned(), &help, now_ms),
-        Line::Wrong(reason) => mend(state, text, &reason, now_ms),
+        Line::Invalid(reason) => mend(state, text, &reason, now_ms),
     }
     Vec::new()
 }

@@ -3,18 +3,18 @@
 use idunno_shared::wire::control::FolderEntry;
 
 use super::state::State;
-use crate::command::line::Known;
+use crate::command::line::CompletionNames;
 use crate::execute::job_ref;
 
 /// The names that the newest view has.
-pub fn known(state: &State) -> Known {
+pub fn known(state: &State) -> CompletionNames {
     let name = |entry: &FolderEntry| match entry {
         FolderEntry::Folder(name) => name.clone(),
         FolderEntry::File(file) => file.name.to_string(),
     };
     let files = state.files.rows.iter().map(name).collect();
-    let Some(view) = &state.view else { return Known { files, ..Known::default() } };
-    Known {
+    let Some(view) = &state.view else { return CompletionNames { files, ..CompletionNames::default() } };
+    CompletionNames {
         jobs: job_ref::names(&view.jobs),
         models: view.models.iter().map(|model| model.model.to_string()).collect(),
         members: view.members.iter().map(|member| member.name.to_string()).collect(),

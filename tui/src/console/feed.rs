@@ -51,7 +51,7 @@ async fn tail(given: Option<PathBuf>, local: PathBuf, lines: Sender<Vec<LogLine>
             }
             let mut found = Vec::new();
             for (source, follower) in followers.values_mut() {
-                let texts = follower.look();
+                let texts = follower.poll();
                 found.extend(texts.into_iter().map(|text| LogLine { source: source.clone(), text }));
             }
             (followers, found)

@@ -9,11 +9,11 @@ use super::detail::Target;
 use super::input::Input;
 use super::state::{Effect, Form, Mode, Page, State};
 use super::theme::Role;
-use crate::command::line::{Known, candidates};
-use crate::command::registry::{Entry, Field};
+use crate::command::line::{CompletionNames, candidates};
+use crate::command::registry::{CommandInfo, Field};
 
 /// Opens a command's form; a command that wants nothing is given at once.
-pub fn open(state: &mut State, entry: &Entry, now_ms: u64) -> Vec<Effect> {
+pub fn open(state: &mut State, entry: &CommandInfo, now_ms: u64) -> Vec<Effect> {
     if entry.fields.is_empty() {
         return give(state, &entry.name, now_ms);
     }
@@ -26,7 +26,7 @@ pub fn open(state: &mut State, entry: &Entry, now_ms: u64) -> Vec<Effect> {
 }
 
 /// What a field is filled in with: what is selected, where it is of the field's kind, else its default.
-fn preset(state: &State, entry: &Entry, field: &Field) -> String {
+fn preset(state: &State, entry: &CommandInfo, field: &Field) -> String {
     let selected = state.selected();
     let looked_into = state.details.first().map(|detail| &detail.target);
     let (job, member, file) = match (looked_into, state.page) {
@@ -76,7 +76,7 @@ pub fn key(state: &mut State, key: KeyEvent, mut form: Box<Form>, now_ms: u64) -
 }
 
 /// Names that the field may become, best first.
-pub fn offers(form: &Form, known: &Known) -> Vec<String> {
+pub fn offers(form: &Form, known: &CompletionNames) -> Vec<String> {
     let typed = form.inputs[form.at].text();
     let mut names = candidates(&form.entry.fields[form.at].value, known);
     names.retain(|name| name.starts_with(&typed) && *name != typed);

@@ -1,7 +1,7 @@
 //! What the keys go to: the page, a line being typed, or something that lies over the page.
 
 use super::input::Input;
-use crate::command::registry::Entry;
+use crate::command::registry::CommandInfo;
 use crate::command::{Output, Verb};
 
 /// A result pane's place.
@@ -52,7 +52,7 @@ pub struct Confirm {
 #[derive(Clone, Debug)]
 pub struct Form {
     /// The command.
-    pub entry: Box<Entry>,
+    pub entry: Box<CommandInfo>,
     /// What is typed, one a field; of a field without a value, anything means that it is said.
     pub inputs: Vec<Input>,
     /// The field that the keys go to.

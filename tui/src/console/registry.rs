@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use super::page::Page;
-use crate::command::registry::{Danger, Entry, entries};
+use crate::command::registry::{CommandInfo, Danger, entries};
 
 /// What the console does by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub enum Does {
     /// An action.
     Act(Action),
     /// A command: its form, or itself if it wants nothing.
-    Command(Box<Entry>),
+    Command(Box<CommandInfo>),
 }
 
 /// One line of the table.

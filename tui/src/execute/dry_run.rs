@@ -148,9 +148,9 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
         LocalVerb::Start { names } => {
             let record = Record::require(dir)?;
             names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
-            let at_rest = record.at_rest().into_iter().map(|at| record.processes[at].name.clone());
+            let stopped = record.stopped().into_iter().map(|at| record.processes[at].name.clone());
             let given = names.iter().map(ToString::to_string);
-            let names: Vec<String> = if names.is_empty() { at_rest.collect() } else { given.collect() };
+            let names: Vec<String> = if names.is_empty() { stopped.collect() } else { given.collect() };
             if names.is_empty() {
                 vec![String::from("start nothing: all are running")]
             } else {

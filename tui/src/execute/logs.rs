@@ -12,12 +12,12 @@ use super::members;
 use crate::answer::cluster::LogLine as LogLineJson;
 use crate::answer::document::to_json;
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::{LeastLevel, Since};
+use crate::command::{MinLevel, Since};
 use crate::session::Session;
 use crate::tail::{Lines, LogLine, merged};
 
 /// Which lines are wanted.
-pub fn search(pattern: Option<String>, level: LeastLevel, since: Option<Since>) -> LogSearch {
+pub fn search(pattern: Option<String>, level: MinLevel, since: Option<Since>) -> LogSearch {
     LogSearch { pattern, level: level.into(), since: since.map(|since| since.0), after: None }
 }
 

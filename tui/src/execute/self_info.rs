@@ -41,7 +41,7 @@ pub fn info(session: &Session) -> Result<Answer, Failure> {
     let environment =
         VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let contexts = settings.config.contexts.iter().map(|(name, context)| {
-        (name.clone(), Context { cluster: context.cluster.to_string(), read_only: context.read_only })
+        (name.clone(), Context { cluster: context.cluster.clone(), read_only: context.read_only })
     });
     let info = Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,7 +94,7 @@ pub fn keys() -> Result<Answer, Failure> {
         table.row([item.name.clone(), keys.join(", "), page.to_owned(), item.help.clone()]);
         rows.push(KeyBinding {
             action: item.name.clone(),
-            keys: keys.to_vec(),
+            keys: keys.clone(),
             page: page.to_owned(),
             meaning: item.help.clone(),
         });

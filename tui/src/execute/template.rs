@@ -99,7 +99,7 @@ fn keys() -> String {
 mod tests {
     use super::*;
     use crate::console::keymap::Keymap;
-    use crate::settings::{Config, Settings};
+    use crate::settings::{ConfigFile, Settings};
 
     /// The text with every setting uncommented.
     fn in_force(text: &str) -> String {
@@ -117,8 +117,8 @@ mod tests {
         }
         let config = Settings::load(dir.path()).config;
         assert_eq!((config.contexts.len(), config.aliases.len(), config.context.is_some()), (1, 2, true));
-        let bare = Config { contexts: [].into(), aliases: [].into(), context: None, ..config };
-        assert_eq!(bare, Config::default());
+        let bare = ConfigFile { contexts: [].into(), aliases: [].into(), context: None, ..config };
+        assert_eq!(bare, ConfigFile::default());
 
         let (default, given) = (Keymap::default(), Keymap::read(&in_force(&keys())));
         assert_eq!(given.problems, [""; 0]);

@@ -1,4 +1,4 @@
-//! Starts processes of a local cluster and waits until they say where they listen.
+//! Starts processes of a local cluster and waits until they announce their addresses.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
-use super::process::{self, Identity};
+use super::process::{self, ProcessIdentity};
 use super::record::{Process, Record};
 use crate::answer::{Exit, Failure};
 
@@ -17,14 +17,14 @@ const POLL_PERIOD: Duration = Duration::from_millis(20);
 const LOG: &str = "stdout.log";
 const TAIL_BYTES: u64 = 2000;
 
-/// What a daemon writes when it listens.
+/// The part of a daemon's `runtime.json` that is read here.
 #[derive(Debug, Deserialize)]
-struct Runtime {
+struct RuntimeFile {
     pid: u32,
     address: SocketAddr,
 }
 
-/// A process that was started and is watched while this program runs.
+/// A started process, watched while this program runs.
 pub struct Launched {
     name: String,
     data_dir: PathBuf,
@@ -32,7 +32,7 @@ pub struct Launched {
 }
 
 impl Launched {
-    /// An error if the process has ended.
+    /// Fails if the process has ended.
     pub fn check(&mut self) -> Result<(), Failure> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
@@ -45,18 +45,18 @@ impl Launched {
     }
 }
 
-/// Starts one process of the cluster; `introducer` is the address that members are given.
+/// Starts one process of the cluster. Members are given the address `introducer`.
 pub fn launch(
     dir: &Path,
     record: &Record,
     process: &Process,
     introducer: Option<SocketAddr>,
-) -> Result<(Launched, Identity), Failure> {
+) -> Result<(Launched, ProcessIdentity), Failure> {
     let wrong = |what: &Path, error: io::Error| {
         Failure::error(format!("cannot start {}: {}: {error}", process.name, what.display()))
     };
     std::fs::create_dir_all(&process.data_dir).map_err(|error| wrong(&process.data_dir, error))?;
-    // What an earlier process wrote would be taken for this one's.
+    // An earlier process' file would be mistaken for this one's.
     let runtime = runtime_path(&process.data_dir);
     if let Err(error) = std::fs::remove_file(&runtime)
         && error.kind() != io::ErrorKind::NotFound
@@ -66,11 +66,11 @@ pub fn launch(
     let arguments = arguments(dir, record, process, introducer);
     let child = process::spawn(&record.idunnod, &arguments, &process.data_dir.join(LOG))
         .map_err(|error| wrong(&record.idunnod, error))?;
-    let identity = Identity::of(child.id().unwrap_or_default());
+    let identity = ProcessIdentity::of(child.id().unwrap_or_default());
     Ok((Launched { name: process.name.clone(), data_dir: process.data_dir.clone(), child }, identity))
 }
 
-/// The daemon's arguments. A process that had an address gets it again.
+/// The daemon's arguments. A restarted process keeps its address.
 pub fn arguments(
     dir: &Path,
     record: &Record,
@@ -106,7 +106,7 @@ fn runtime_path(data_dir: &Path) -> PathBuf {
     data_dir.join("runtime.json")
 }
 
-/// Waits until every one of `launched` listens; returns their addresses in order.
+/// Waits until all processes listen, and returns their addresses in order.
 pub async fn await_addresses(
     launched: &mut [Launched],
     deadline: Instant,
@@ -126,7 +126,7 @@ pub async fn await_addresses(
             let late = launched.iter().zip(&found).filter(|(_, address)| address.is_none());
             let late: Vec<String> = late
                 .map(|(process, _)| {
-                    format!("{} does not listen\n{}", process.name, log_tail(&process.data_dir))
+                    format!("{} is not listening\n{}", process.name, log_tail(&process.data_dir))
                 })
                 .collect();
             return Err(Failure::new(Exit::Timeout, late.join("\n").trim_end()));
@@ -137,16 +137,16 @@ pub async fn await_addresses(
 
 fn announced(process: &Launched) -> Option<SocketAddr> {
     let text = std::fs::read(runtime_path(&process.data_dir)).ok()?;
-    let runtime: Runtime = serde_json::from_slice(&text).ok()?;
+    let runtime: RuntimeFile = serde_json::from_slice(&text).ok()?;
     (Some(runtime.pid) == process.child.id()).then_some(runtime.address)
 }
 
-/// The end of what a process printed and logged, for an error.
+/// The end of a process' output and log, for an error message.
 pub fn log_tail(data_dir: &Path) -> String {
     let newest = crate::tail::newest_log(&data_dir.join("logs"));
     let mut parts = Vec::new();
     for path in [Some(data_dir.join(LOG)), newest].into_iter().flatten() {
-        // A log that cannot be read says nothing, and hides nothing else.
+        // An unreadable log must not hide the other one.
         let bytes = last_bytes(&path).unwrap_or_default();
         let tail = String::from_utf8_lossy(&bytes);
         if !tail.is_empty() {
@@ -156,7 +156,7 @@ pub fn log_tail(data_dir: &Path) -> String {
     parts.join("\n")
 }
 
-/// The last [`TAIL_BYTES`] of a file, which may be long.
+/// The last [`TAIL_BYTES`] of a file.
 fn last_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();

@@ -1,8 +1,8 @@
-//! A cluster on this machine: an introducer, members, a model server each, in one directory.
+//! Local clusters: an introducer and members, each with a model server, in one directory on this machine.
 //!
-//! Invariants: a process is signalled only if it is the one that was started (number and start time agree); data
-//! directories are deleted by `down --purge` alone, and only those that the record names. One command at a time changes
-//! a directory: it holds `DIR/lock`.
+//! Invariants: a process is signalled only if it is the one that was started (pid and start time agree); only `down --purge`
+//! deletes data directories, and only those that the record names. One command at a time changes a directory: it holds
+//! `DIR/lock`.
 
 pub mod launch;
 pub mod process;
@@ -29,17 +29,17 @@ use crate::session::Session;
 use record::Record;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// What a start that went wrong ends with.
-pub const STILL_RUN: &str = "the processes still run: 'idunno local down' stops them";
+/// The last line of a failed start.
+pub const STILL_RUN: &str = "the processes are still running: 'idunno local down' stops them";
 
-/// Carries a `local` command out.
+/// Runs a `local` command.
 pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> {
     if cfg!(not(unix)) {
         return Err(Failure::new(Exit::Refused, "local clusters need a Unix system"));
     }
     match verb {
         LocalVerb::Up { members, idunnod, model_server_python: python, threads, insecure } => {
-            up::up(session, up::Wish { members, idunnod, python, threads, insecure }).await
+            up::up(session, up::UpOptions { members, idunnod, python, threads, insecure }).await
         }
         LocalVerb::Start { names } => up::start(session, &names).await,
         LocalVerb::Kill { names, coordinator, random } => {
@@ -50,7 +50,7 @@ pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> 
     }
 }
 
-/// Keeps other commands from changing the directory meanwhile; ends when dropped.
+/// Locks the directory against other commands until dropped.
 pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join("lock");
     let wrong = |error: std::io::Error| Failure::error(format!("cannot lock {}: {error}", path.display()));
@@ -59,14 +59,14 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            let text = format!("another 'idunno local' command is at work in {}: wait for it", dir.display());
+            let text = format!("another 'idunno local' command is running in {}: wait for it", dir.display());
             Err(Failure::new(Exit::Refused, text))
         }
         Err(TryLockError::Error(error)) => Err(wrong(error)),
     }
 }
 
-/// The membership list, from whichever process of the record answers first.
+/// The membership list of the first member that answers.
 pub(crate) async fn members_of(cluster: &Cluster, record: &Record) -> Vec<MemberView> {
     let living = record.members().filter(|member| member.is_alive()).filter_map(|member| member.address);
     for address in living {

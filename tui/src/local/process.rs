@@ -1,4 +1,4 @@
-//! Processes of the operating system, told apart from later ones that were given the same number.
+//! Operating system processes, distinguished from later ones with the same pid.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,31 +7,30 @@ use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
 
-/// A process: its number and, where the system tells it, when it started.
+/// A process: its pid and, if the system provides it, its start time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Its number.
+pub struct ProcessIdentity {
     pub pid: u32,
-    /// Ticks from the boot to its start; `None` where the system does not tell.
+    /// Clock ticks from boot to the start of the process.
     pub started: Option<u64>,
 }
 
 /// How to end a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: end in good order.
+    /// SIGTERM: shut down gracefully.
     Terminate,
-    /// SIGKILL: now.
+    /// SIGKILL: end at once.
     Kill,
 }
 
-impl Identity {
-    /// The process that has this number now.
+impl ProcessIdentity {
+    /// The process that has this pid now.
     pub fn of(pid: u32) -> Self {
         Self { pid, started: stat(pid).map(|(_, started)| started) }
     }
 
-    /// Whether it lives. A zombie does not, nor does another process under its number.
+    /// Whether the process is alive. A zombie is not, and neither is another process with the same pid.
     pub fn is_alive(&self) -> bool {
         match (stat(self.pid), self.started) {
             (Some((zombie, started)), Some(known)) => !zombie && started == known,
@@ -41,14 +40,15 @@ impl Identity {
         }
     }
 
-    /// Sends a signal, if it lives; returns whether it did.
+    /// Signals the process if it is alive; returns whether the signal was sent.
     pub fn signal(&self, signal: Signal) -> bool {
         self.is_alive() && send(self.pid, signal)
     }
 }
 
-/// Whether the process is a zombie, and when it started, as Linux tells it: after the command's name in parentheses,
-/// which may hold anything, the state is the first field and the start the twentieth (proc(5), fields 3 and 22).
+/// Whether the process is a zombie, and when it started, from Linux' `/proc`. After the command's name, which is in
+/// parentheses and may contain anything, the state is the first field and the start time the twentieth (proc(5), fields 3
+/// and 22).
 fn stat(pid: u32) -> Option<(bool, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -83,9 +83,9 @@ fn send(_pid: u32, _signal: Signal) -> bool {
     false
 }
 
-/// Starts a program in the background, in a process group of its own, so that it outlives this program and does not
-/// get the terminal's Ctrl-C. Settings in this program's environment are another cluster's, and are kept from it. Its
-/// output is appended to `log`. The runtime reaps it while this program runs.
+/// Starts a program in the background, in its own process group, so that it outlives this program and does not receive the
+/// terminal's Ctrl-C. IDunno's settings in this program's environment may be for another cluster and are not passed on. The
+/// output is appended to `log`. The runtime reaps the process while this program runs.
 pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<tokio::process::Child> {
     let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = tokio::process::Command::new(program);
@@ -98,8 +98,8 @@ pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<tok
     command.spawn()
 }
 
-/// Whether a variable of the environment sets something of the daemon's, or of this program's. The folder of models is
-/// the person's, not a cluster's.
+/// Whether an environment variable is a setting of the daemon or of this program. The folder of models belongs to the user,
+/// not to a cluster.
 fn is_setting(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b"IDUNNO_") && name != "IDUNNO_MODELS_DIR"
 }
@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_lives_and_its_number_alone_proves_nothing() {
-        let this = Identity::of(std::process::id());
+    fn a_pid_alone_does_not_identify_a_process() {
+        let this = ProcessIdentity::of(std::process::id());
         assert!(this.is_alive());
         if let Some(started) = this.started {
-            let earlier = Identity { started: Some(started - 1), ..this };
+            let earlier = ProcessIdentity { started: Some(started - 1), ..this };
             assert!(!earlier.is_alive());
             assert!(!earlier.signal(Signal::Kill));
         }
@@ -125,7 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let mut child = spawn(Path::new("sleep"), &[String::from("600")], &log).unwrap();
-        let identity = Identity::of(child.id().unwrap());
+        let identity = ProcessIdentity::of(child.id().unwrap());
         assert!(identity.is_alive());
         assert!(identity.signal(Signal::Kill));
         child.wait().await.unwrap();

@@ -1,4 +1,4 @@
-//! When a local cluster is ready: all members in all lists, a coordinator, every model server answering.
+//! Waits until a local cluster is ready: all members list each other, there is a coordinator, all model servers answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,46 +11,54 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::launch::Launched;
-use crate::answer::text;
+use crate::answer::{Failure, text};
 
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What to wait for.
-pub struct Wanted<'a> {
+/// The condition to wait for.
+pub struct ReadyCondition<'a> {
     /// Members that must list each other: name and address.
     pub members: &'a [(String, SocketAddr)],
-    /// Whether each must have a model server that is ready.
+    /// Whether each member's model server must be ready.
     pub servers: bool,
 }
 
-/// Waits until all is as wanted; else says what is missing: `Ok(Err(missing))` at the deadline.
+/// What kept the cluster from being ready.
+pub enum NotReady {
+    /// A process ended.
+    Ended(Failure),
+    /// The deadline passed; one line for each missing thing.
+    TimedOut { missing: Vec<String> },
+}
+
+/// Waits until the condition holds.
 pub async fn wait(
     cluster: &Cluster,
-    wanted: &Wanted<'_>,
+    wanted: &ReadyCondition<'_>,
     launched: &mut [Launched],
     deadline: Instant,
-) -> Result<Result<(), String>, crate::answer::Failure> {
+) -> Result<(), NotReady> {
     let mut views: Option<Receiver<Reply>> = None;
     let mut view = None;
     loop {
-        launched.iter_mut().try_for_each(Launched::check)?;
+        launched.iter_mut().try_for_each(Launched::check).map_err(NotReady::Ended)?;
         let mut missing = unlisted(cluster, wanted.members).await;
         if missing.is_empty() {
             follow(cluster, &mut views, &mut view).await;
             missing = lacking(view.as_ref(), wanted);
         }
         if missing.is_empty() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         if Instant::now() >= deadline {
-            return Ok(Err(missing.join("\n")));
+            return Err(NotReady::TimedOut { missing });
         }
         sleep(POLL_PERIOD).await;
     }
 }
 
-/// The members that do not list all others as up.
+/// Reports the members that do not list all others as up.
 async fn unlisted(cluster: &Cluster, members: &[(String, SocketAddr)]) -> Vec<String> {
     let mut missing = Vec::new();
     for (name, address) in members {
@@ -70,7 +78,7 @@ async fn unlisted(cluster: &Cluster, members: &[(String, SocketAddr)]) -> Vec<St
     missing
 }
 
-/// Takes the newest pushed view, and watches again when the coordinator has gone.
+/// Takes the newest pushed view, and watches again if the coordinator is gone.
 async fn follow(cluster: &Cluster, views: &mut Option<Receiver<Reply>>, view: &mut Option<ClusterView>) {
     if views.is_none() {
         *views = cluster.with_deadline(ASK_TIMEOUT).watch().await.ok();
@@ -80,12 +88,12 @@ async fn follow(cluster: &Cluster, views: &mut Option<Receiver<Reply>>, view: &m
     let newest = std::iter::from_fn(|| receiver.try_recv().ok()).last().or(first);
     *view = newest.and_then(Cluster::view);
     if view.is_none() {
-        // The coordinator has gone, or coordinates no more.
+        // The coordinator is gone, or another member coordinates.
         *views = None;
     }
 }
 
-fn lacking(view: Option<&ClusterView>, wanted: &Wanted<'_>) -> Vec<String> {
+fn lacking(view: Option<&ClusterView>, wanted: &ReadyCondition<'_>) -> Vec<String> {
     let Some(view) = view else { return vec![String::from("there is no coordinator")] };
     if !wanted.servers {
         return Vec::new();

@@ -1,34 +1,33 @@
-//! `DIR/cluster.json`: what a local cluster consists of. Written atomically, read by every command.
+//! `DIR/cluster.json`: the processes of a local cluster. Written atomically, read by every command.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use atomic_write_file::AtomicWriteFile;
 use serde::{Deserialize, Serialize};
 
-use super::process::Identity;
+use super::process::ProcessIdentity;
 use crate::answer::{Exit, Failure};
 
-/// The file's format.
+/// The version of the file format.
 const VERSION: u32 = 1;
 const FILE: &str = "cluster.json";
-/// The cluster's secret, beside it.
+/// The file with the cluster's secret.
 pub const SECRET: &str = "secret.pem";
-/// The introducer's name in the record.
 pub const INTRODUCER: &str = "introducer";
 
 /// A local cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The format: 1.
     pub version: u32,
-    /// The daemon's program.
+    /// The daemon program.
     pub idunnod: PathBuf,
-    /// Python with the model server, if the members have one each.
+    /// The Python interpreter of the model servers, if there are any.
     pub python: Option<PathBuf>,
     /// Threads of each model server.
     pub threads: u32,
-    /// Whether it does without a secret.
+    /// Whether the cluster has no secret.
     #[serde(default)]
     pub insecure: bool,
     /// The introducer first, then the members in order.
@@ -40,23 +39,21 @@ pub struct Record {
 pub struct Process {
     /// `introducer`, or a member's name.
     pub name: String,
-    /// Where it keeps everything.
     pub data_dir: PathBuf,
-    /// Where it listens; kept over restarts.
+    /// The listen address, kept across restarts.
     pub address: Option<SocketAddr>,
-    /// The process last started, if any.
-    pub running: Option<Identity>,
+    /// The process started last, if any.
+    pub running: Option<ProcessIdentity>,
 }
 
 impl Process {
-    /// Whether it is the introducer.
     pub fn is_introducer(&self) -> bool {
         self.name == INTRODUCER
     }
 
-    /// Whether the process last started still lives.
+    /// Whether the process started last is still alive.
     pub fn is_alive(&self) -> bool {
-        self.running.as_ref().is_some_and(Identity::is_alive)
+        self.running.as_ref().is_some_and(ProcessIdentity::is_alive)
     }
 }
 
@@ -66,12 +63,11 @@ impl Record {
         Self { version: VERSION, idunnod, python, threads, insecure: false, processes: Vec::new() }
     }
 
-    /// The file of its secret, if it has one.
+    /// The path of the cluster's secret, if it has one.
     pub fn secret(&self, dir: &Path) -> Option<PathBuf> {
         (!self.insecure).then(|| dir.join(SECRET))
     }
 
-    /// Whether there is a local cluster in `dir`.
     pub fn exists(dir: &Path) -> bool {
         dir.join(FILE).exists()
     }
@@ -87,53 +83,54 @@ impl Record {
         };
         let record: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         if record.version != VERSION {
-            return Err(wrong(format!("its format is {}, this program knows {VERSION}", record.version)));
+            return Err(wrong(format!("its format is {}; this program reads {VERSION}", record.version)));
         }
         Ok(Some(record))
     }
 
-    /// Reads the record; there must be one.
+    /// Reads the record, which must exist.
     pub fn require(dir: &Path) -> Result<Self, Failure> {
         let missing = || {
-            let text = format!("there is no local cluster in {}: 'idunno local up' makes one", dir.display());
+            let text = format!("no local cluster in {}: 'idunno local up' creates one", dir.display());
             Failure::new(Exit::NotFound, text)
         };
         Self::load(dir)?.ok_or_else(missing)
     }
 
-    /// Writes the record: whole, or not at all.
+    /// Writes the record atomically.
     pub fn save(&self, dir: &Path) -> Result<(), Failure> {
         let path = dir.join(FILE);
-        let aside = dir.join(format!("{FILE}.{}.part", std::process::id()));
         let write = || {
-            std::fs::write(&aside, serde_json::to_vec_pretty(self)?)?;
-            std::fs::rename(&aside, &path)
+            let mut file = AtomicWriteFile::open(&path)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.commit()
         };
         write()
             .map_err(|error: io::Error| Failure::error(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// The addresses of all members, and the introducer's at the end.
+    /// The addresses of all members, followed by the introducer's.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let members = self.members().filter_map(|member| member.address);
         let introducer = self.processes.iter().filter(|process| process.is_introducer());
         members.chain(introducer.filter_map(|process| process.address)).collect()
     }
 
-    /// The members.
     pub fn members(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter().filter(|process| !process.is_introducer())
     }
 
-    /// The positions of the processes that do not run.
-    pub fn at_rest(&self) -> Vec<usize> {
+    /// The positions of the processes that are not running.
+    pub fn stopped(&self) -> Vec<usize> {
         (0..self.processes.len()).filter(|&position| !self.processes[position].is_alive()).collect()
     }
 
     /// The position of a named process.
     pub fn position(&self, name: &str) -> Result<usize, Failure> {
         self.processes.iter().position(|process| process.name == name).ok_or_else(|| {
-            let text = format!("the local cluster has no '{name}': 'idunno local status' shows what it has");
+            let text = format!(
+                "the local cluster has no process '{name}': 'idunno local status' lists the processes"
+            );
             Failure::new(Exit::NotFound, text)
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use idunno_shared::ids::OpId;
+use fastrand::Rng;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::LogRole;
 use tokio::time::{Instant, sleep};
@@ -14,9 +14,9 @@ use crate::answer::local::{KilledMember, KilledMembers, StoppedCluster};
 use crate::answer::{Answer, Exit, Failure};
 use crate::session::Session;
 
-/// How long processes have to end in good order.
+/// How long processes may take to shut down gracefully.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the system may take to end those that were killed.
+/// How long the system may take to end killed processes.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 const POLL_PERIOD: Duration = Duration::from_millis(20);
 
@@ -32,19 +32,19 @@ pub(crate) async fn kill(
     for name in names {
         let position = record.position(name.as_str())?;
         if !record.processes[position].is_alive() {
-            return Err(Failure::new(Exit::Refused, format!("{name} does not run")));
+            return Err(Failure::new(Exit::Refused, format!("{name} is not running")));
         }
         chosen.push(position);
     }
     let leader = leader(session, &record).await;
     if coordinator {
-        let text = "no member says who coordinates: try again, or name a member";
+        let text = "no member knows the coordinator: try again, or name a member";
         chosen.push(leader.ok_or_else(|| Failure::new(Exit::Unreachable, text))?);
     }
     chosen.sort_unstable();
     chosen.dedup();
-    chosen.extend(at_random(&record, &chosen, random.unwrap_or(0), OpId::random())?);
-    // Nothing between the signals: they are to die in the same moment.
+    chosen.extend(at_random(&record, &chosen, random.unwrap_or(0), &mut Rng::new())?);
+    // Nothing between the signals: the processes must die at the same moment.
     let hit: Vec<bool> = chosen
         .iter()
         .map(|&position| {
@@ -58,7 +58,7 @@ pub(crate) async fn kill(
     };
     if killed.is_empty() {
         let text =
-            format!("nothing was killed: {} had ended, or may not be killed", names(&missed).join(", "));
+            format!("nothing was killed: {} had ended or belong to another user", names(&missed).join(", "));
         return Err(Failure::new(Exit::Refused, text));
     }
     let missed = names(&missed).join(", ");
@@ -86,18 +86,18 @@ pub(crate) async fn kill(
     if missed.is_empty() {
         return Ok(answer);
     }
-    Ok(answer.incomplete(format!("{missed} had ended, or may not be killed")))
+    Ok(answer.incomplete(format!("not killed: {missed} had ended or belong to another user")))
 }
 
-/// The position of the process that coordinates, as the living members see it.
+/// The position of the coordinator's process, as the live members see it.
 async fn leader(session: &Session, record: &Record) -> Option<usize> {
     let members = members_of(&session.cluster(), record).await;
     let leader = members.iter().find(|member| member.role == LogRole::Coordinator)?;
     record.processes.iter().position(|process| process.address == Some(leader.address))
 }
 
-/// `count` living members that are not chosen yet.
-fn at_random(record: &Record, chosen: &[usize], count: u32, seed: OpId) -> Result<Vec<usize>, Failure> {
+/// Picks `count` live members that are not chosen yet.
+fn at_random(record: &Record, chosen: &[usize], count: u32, rng: &mut Rng) -> Result<Vec<usize>, Failure> {
     let mut others: Vec<usize> = (0..record.processes.len())
         .filter(|position| !chosen.contains(position))
         .filter(|&position| {
@@ -106,25 +106,12 @@ fn at_random(record: &Record, chosen: &[usize], count: u32, seed: OpId) -> Resul
         .collect();
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if others.len() < count {
-        let text = format!("only {} other members run: {count} cannot be killed", others.len());
+        let text = format!("only {} other members are running: cannot kill {count}", others.len());
         return Err(Failure::new(Exit::Refused, text));
     }
-    let mut state = seed.0 ^ seed.1.rotate_left(32);
-    let mut picked = Vec::with_capacity(count);
-    for _ in 0..count {
-        state = mixed(state);
-        let index = state % others.len() as u64;
-        picked.push(others.swap_remove(usize::try_from(index).unwrap_or(0)));
-    }
-    Ok(picked)
-}
-
-/// SplitMix64's step (Steele, Lea, Flood 2014): good enough to pick members.
-const fn mixed(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    rng.shuffle(&mut others);
+    others.truncate(count);
+    Ok(others)
 }
 
 /// `local down`.
@@ -144,14 +131,15 @@ pub(crate) async fn down(session: &Session, purge: bool) -> Result<Answer, Failu
     record.save(&session.dir)?;
     if !survivors.is_empty() {
         let names = survivors.join(", ");
-        let text =
-            format!("{names} did not end: another user's, or stuck in the system; nothing was deleted");
+        let text = format!(
+            "{names} did not end (another user's process, or stuck in the kernel); nothing was deleted"
+        );
         return Err(Failure::error(text));
     }
     if purge {
         delete(session, &record)?;
     }
-    let forced = if stubborn > 0 { format!(", {stubborn} of them by force") } else { String::new() };
+    let forced = if stubborn > 0 { format!(", {stubborn} of them killed") } else { String::new() };
     let deleted = if purge { "; data deleted" } else { "" };
     let noun = if running == 1 { "process" } else { "processes" };
     let text = format!("{running} {noun} stopped{forced}{deleted}");
@@ -163,7 +151,7 @@ fn alive(record: &Record) -> impl Iterator<Item = &Process> {
     record.processes.iter().filter(|process| process.is_alive())
 }
 
-/// Waits until none lives, so long at most.
+/// Waits until no process is alive, at most for `limit`.
 async fn await_end(record: &Record, limit: Duration) {
     let deadline = Instant::now() + limit;
     while alive(record).next().is_some() && Instant::now() < deadline {
@@ -177,7 +165,7 @@ fn signal_all(record: &Record, signal: Signal) {
     }
 }
 
-/// Deletes what the record names, and the directory itself if nothing else is in it.
+/// Deletes the data of the processes, and the directory itself if nothing else is in it.
 fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
     for process in &record.processes {
         if let Err(error) = std::fs::remove_dir_all(&process.data_dir)
@@ -194,7 +182,7 @@ fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
             return Err(Failure::error(format!("cannot delete {}: {error}", path.display())));
         }
     }
-    // It stays if the user keeps other things there.
+    // The directory stays if the user keeps other files there.
     let _ = std::fs::remove_dir(&session.dir);
     Ok(())
 }
@@ -202,12 +190,12 @@ fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::process::Identity;
+    use crate::local::process::ProcessIdentity;
 
     #[tokio::test]
-    async fn the_wait_for_what_does_not_end_is_bounded() {
+    async fn the_wait_for_processes_that_do_not_end_is_bounded() {
         let mut record = Record::new("idunnod".into(), None, 1);
-        let running = Some(Identity::of(std::process::id()));
+        let running = Some(ProcessIdentity::of(std::process::id()));
         let process = Process { name: "m1".into(), data_dir: "m1".into(), address: None, running };
         record.processes.push(process);
         await_end(&record, Duration::from_millis(50)).await;
@@ -215,10 +203,10 @@ mod tests {
     }
 
     #[test]
-    fn random_members_are_living_ones_each_once() {
+    fn random_members_are_live_and_distinct() {
         let mut record = Record::new("idunnod".into(), None, 1);
         for name in ["introducer", "m1", "m2", "m3", "m4"] {
-            let running = (name != "m4").then(|| Identity::of(std::process::id()));
+            let running = (name != "m4").then(|| ProcessIdentity::of(std::process::id()));
             record.processes.push(Process {
                 name: name.into(),
                 data_dir: name.into(),
@@ -227,10 +215,10 @@ mod tests {
             });
         }
         for seed in 0..50 {
-            let mut picked = at_random(&record, &[2], 2, OpId(seed, 0)).unwrap();
+            let mut picked = at_random(&record, &[2], 2, &mut Rng::with_seed(seed)).unwrap();
             picked.sort_unstable();
             assert_eq!(picked, [1, 3], "seed {seed}");
         }
-        assert!(at_random(&record, &[2], 3, OpId(0, 0)).is_err());
+        assert!(at_random(&record, &[2], 3, &mut Rng::with_seed(0)).is_err());
     }
 }

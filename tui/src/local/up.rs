@@ -13,7 +13,7 @@ use idunno_shared::security::{Credentials, private_file};
 use tokio::time::Instant;
 
 use super::launch::{Launched, await_addresses, launch, log_tail};
-use super::ready::{self, Wanted};
+use super::ready::{self, NotReady, ReadyCondition};
 use super::record::{INTRODUCER, Process, Record};
 use super::{STILL_RUN, lock};
 use crate::answer::local::{LocalCluster, LocalMember, StartedProcesses};
@@ -23,8 +23,8 @@ use crate::session::Session;
 const MEMBERS_DEFAULT: u32 = 7;
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 
-/// What `local up` was asked for.
-pub(crate) struct Wish {
+/// The options of `local up`.
+pub(crate) struct UpOptions {
     pub(crate) members: Option<u32>,
     pub(crate) idunnod: Option<PathBuf>,
     pub(crate) python: Option<PathBuf>,
@@ -32,13 +32,13 @@ pub(crate) struct Wish {
     pub(crate) insecure: bool,
 }
 
-/// `local up`: a new cluster, or an old one again at its addresses.
-pub(crate) async fn up(session: &Session, wish: Wish) -> Result<Answer, Failure> {
+/// `local up`: starts a new cluster, or restarts an earlier one at its addresses.
+pub(crate) async fn up(session: &Session, options: UpOptions) -> Result<Answer, Failure> {
     let started = Instant::now();
     let deadline = started + session.timeout.unwrap_or(DEADLINE_DEFAULT);
     let _lock = lock(&session.dir)?;
     let dir = absolute(&session.dir)?;
-    let mut record = plan(&dir, wish, Record::load(&dir)?)?;
+    let mut record = plan(&dir, options, Record::load(&dir)?)?;
     let all: Vec<usize> = (0..record.processes.len()).collect();
     run_all(session, &dir, &mut record, &all, deadline).await?;
     let members: Vec<_> = record
@@ -53,14 +53,14 @@ pub(crate) async fn up(session: &Session, wish: Wish) -> Result<Answer, Failure>
     let servers = record.python.is_some();
     let mut text = format!("{} members ready in {seconds:.1} s, in {}", members.len(), session.dir.display());
     if !servers {
-        text.push_str("\nwithout model servers: --model-server-python gives each member one");
+        text.push_str("\nno model servers: --model-server-python starts one for each member");
     }
     let directory = dir.display().to_string();
     let cluster = LocalCluster { directory, members, model_servers: servers, ready_s: seconds };
     Ok(Answer::new(&cluster, text))
 }
 
-/// Starts processes and waits until they are part of the cluster. A failure says that they still run, if any does.
+/// Starts processes and waits until they are part of the cluster. A failure mentions processes that are still running.
 async fn run_all(
     session: &Session,
     dir: &Path,
@@ -81,39 +81,41 @@ async fn run_all(
     Err(failure)
 }
 
-/// The record of the cluster that is to run.
-fn plan(dir: &Path, wish: Wish, old: Option<Record>) -> Result<Record, Failure> {
+/// The record of the cluster to start.
+fn plan(dir: &Path, options: UpOptions, old: Option<Record>) -> Result<Record, Failure> {
     let refused = |text: String| Err(Failure::new(Exit::Refused, text));
     if let Some(process) = old.iter().flat_map(|record| &record.processes).find(|process| process.is_alive())
     {
         return refused(format!(
-            "{} of a local cluster runs in {} already: 'idunno local down' stops it, 'idunno local start' starts what was killed",
+            "{} of a local cluster is already running in {}: 'idunno local down' stops the cluster, 'idunno local start' \
+             restarts killed processes",
             process.name,
             dir.display()
         ));
     }
     let before = old.as_ref().map_or(0, |record| record.members().count());
-    let members = match wish.members {
+    let members = match options.members {
         Some(members) => usize::try_from(members).unwrap_or(usize::MAX),
         None if before > 0 => before,
         None => MEMBERS_DEFAULT as usize,
     };
     if members < before {
         return refused(format!(
-            "the local cluster in {} has {before} members: start them all, or delete it with 'idunno local down --purge'",
+            "the local cluster in {} has {before} members: start all of them, or delete the cluster with 'idunno local down \
+             --purge'",
             dir.display()
         ));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = wish.threads.unwrap_or_else(|| u32::try_from((cores / members).max(1)).unwrap_or(1));
-    let idunnod = match wish.idunnod {
+    let threads = options.threads.unwrap_or_else(|| u32::try_from((cores / members).max(1)).unwrap_or(1));
+    let idunnod = match options.idunnod {
         Some(path) => absolute(&path)?,
         None => beside()?,
     };
-    let python = wish.python.map(|path| on_path(&path)).transpose()?;
+    let python = options.python.map(|path| on_path(&path)).transpose()?;
     let python = python.or_else(|| old.as_ref().and_then(|record| record.python.clone()));
     let mut record = Record::new(idunnod, python, threads);
-    record.insecure = wish.insecure;
+    record.insecure = options.insecure;
     record.processes = old.map(|old| old.processes).unwrap_or_default();
     let mut add = |name: String| {
         if !record.processes.iter().any(|process| process.name == name) {
@@ -126,12 +128,12 @@ fn plan(dir: &Path, wish: Wish, old: Option<Record>) -> Result<Record, Failure> 
     Ok(record)
 }
 
-/// A path that holds whatever directory the daemon runs in.
+/// An absolute path: the daemon may run in another directory.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))
 }
 
-/// A path to a program; a bare name stays one, to be looked up.
+/// The path of a program; a bare name is looked up on the `PATH`.
 fn on_path(path: &Path) -> Result<PathBuf, Failure> {
     if path.components().count() == 1 { Ok(path.to_owned()) } else { absolute(path) }
 }
@@ -145,19 +147,19 @@ fn beside() -> Result<PathBuf, Failure> {
     }
     Err(Failure::new(
         Exit::NotFound,
-        format!("there is no {}: name the daemon with --idunnod", path.display()),
+        format!("no daemon at {}: give its path with --idunnod", path.display()),
     ))
 }
 
-/// Starts the processes at these positions: the introducer first, the members together. The record is saved as soon as
-/// they run, so that they can be stopped whatever happens next, and again with their addresses.
+/// Starts the processes at these positions: the introducer first, then the members together. The record is saved as soon as
+/// they run, so that they can be stopped whatever happens next, and again once their addresses are known.
 async fn bring_up(
     dir: &Path,
     record: &mut Record,
     positions: &[usize],
     deadline: Instant,
 ) -> Result<Vec<Launched>, Failure> {
-    make_secret(dir, record)?;
+    create_secret(dir, record)?;
     let (introducers, members): (Vec<usize>, Vec<usize>) =
         positions.iter().partition(|&&position| record.processes[position].is_introducer());
     let mut launched = Vec::new();
@@ -183,18 +185,18 @@ async fn bring_up(
     Ok(launched)
 }
 
-/// The cluster's secret, unless it has one or is to do without.
-fn make_secret(dir: &Path, record: &Record) -> Result<(), Failure> {
-    let made = match record.secret(dir) {
+/// Creates the cluster's secret, unless it exists or the cluster is insecure.
+fn create_secret(dir: &Path, record: &Record) -> Result<(), Failure> {
+    let created = match record.secret(dir) {
         Some(path) if !path.exists() => {
             Secret::generate().and_then(|secret| private_file::create(&path, &secret.render()))
         }
         _ => Ok(()),
     };
-    made.map_err(|error| Failure::error(error.to_string()))
+    created.map_err(|error| Failure::error(error.to_string()))
 }
 
-/// Waits until the living members are a cluster.
+/// Waits until the live members form a cluster.
 async fn await_ready(
     dir: &Path,
     record: &Record,
@@ -211,12 +213,16 @@ async fn await_ready(
         None => Credentials::insecure(),
     };
     let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), record.addresses());
-    let wanted = Wanted { members: &members, servers: record.python.is_some() };
-    let Err(missing) = ready::wait(&cluster, &wanted, launched, deadline).await? else { return Ok(()) };
-    let first = missing.lines().next().unwrap_or_default();
+    let wanted = ReadyCondition { members: &members, servers: record.python.is_some() };
+    let missing = match ready::wait(&cluster, &wanted, launched, deadline).await {
+        Ok(()) => return Ok(()),
+        Err(NotReady::Ended(failure)) => return Err(failure),
+        Err(NotReady::TimedOut { missing }) => missing,
+    };
+    let first = missing.first().map_or("", String::as_str);
     let named = record.members().find(|member| first.split_whitespace().any(|word| word == member.name));
     let tail = named.or_else(|| record.members().next()).map(|member| log_tail(&member.data_dir));
-    let text = format!("the cluster is not ready:\n{missing}\n{}", tail.unwrap_or_default());
+    let text = format!("the cluster is not ready:\n{}\n{}", missing.join("\n"), tail.unwrap_or_default());
     Err(Failure::new(Exit::Timeout, text.trim_end()))
 }
 
@@ -226,23 +232,23 @@ pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Ans
     let _lock = lock(&session.dir)?;
     let dir = absolute(&session.dir)?;
     let mut record = Record::require(&dir)?;
-    let positions = if names.is_empty() { record.at_rest() } else { named(&record, names)? };
+    let positions = if names.is_empty() { record.stopped() } else { named(&record, names)? };
     let shown: Vec<String> = positions.iter().map(|&at| record.processes[at].name.clone()).collect();
     if shown.is_empty() {
-        return Ok(Answer::new(&StartedProcesses { started: shown }, "all run already: nothing was started"));
+        return Ok(Answer::new(&StartedProcesses { started: shown }, "all processes are already running"));
     }
     run_all(session, &dir, &mut record, &positions, deadline).await?;
     let text = format!("started: {}", shown.join(", "));
     Ok(Answer::new(&StartedProcesses { started: shown }, text))
 }
 
-/// The positions of these processes, each once; refused if one of them runs.
+/// The positions of the named processes, each once. Fails if one of them is running.
 fn named(record: &Record, names: &[MemberName]) -> Result<Vec<usize>, Failure> {
     let mut positions = Vec::new();
     for name in names {
         let position = record.position(name.as_str())?;
         if record.processes[position].is_alive() {
-            return Err(Failure::new(Exit::Refused, format!("{name} runs already")));
+            return Err(Failure::new(Exit::Refused, format!("{name} is already running")));
         }
         if !positions.contains(&position) {
             positions.push(position);
@@ -255,32 +261,32 @@ fn named(record: &Record, names: &[MemberName]) -> Result<Vec<usize>, Failure> {
 mod tests {
     use super::*;
 
-    fn wish(members: Option<u32>) -> Wish {
-        Wish { members, idunnod: Some("idunnod".into()), python: None, threads: None, insecure: false }
+    fn options(members: Option<u32>) -> UpOptions {
+        UpOptions { members, idunnod: Some("idunnod".into()), python: None, threads: None, insecure: false }
     }
 
     #[test]
-    fn a_cluster_comes_back_as_it_was_and_may_grow() {
+    fn a_cluster_restarts_unchanged_and_may_grow() {
         let dir = Path::new("dir");
-        let first = plan(dir, wish(None), None).unwrap();
+        let first = plan(dir, options(None), None).unwrap();
         let names: Vec<&str> = first.processes.iter().map(|process| process.name.as_str()).collect();
         assert_eq!(names, ["introducer", "m1", "m2", "m3", "m4", "m5", "m6", "m7"]);
-        let mut old = plan(dir, wish(Some(2)), None).unwrap();
+        let mut old = plan(dir, options(Some(2)), None).unwrap();
         old.processes[1].address = Some(([127, 0, 0, 1], 4000).into());
         old.python = Some("python".into());
-        let again = plan(dir, wish(None), Some(old.clone())).unwrap();
+        let again = plan(dir, options(None), Some(old.clone())).unwrap();
         assert_eq!((again.processes, again.python), (old.processes.clone(), old.python.clone()));
-        let grown = plan(dir, wish(Some(3)), Some(old.clone())).unwrap();
+        let grown = plan(dir, options(Some(3)), Some(old.clone())).unwrap();
         assert_eq!(grown.members().count(), 3);
         assert_eq!(grown.processes[1].address, old.processes[1].address);
-        assert_eq!(plan(dir, wish(Some(1)), Some(old)).unwrap_err().exit, Exit::Refused);
+        assert_eq!(plan(dir, options(Some(1)), Some(old)).unwrap_err().exit, Exit::Refused);
     }
 
     #[test]
-    fn a_running_cluster_is_not_started_again() {
-        let mut old = plan(Path::new("dir"), wish(Some(1)), None).unwrap();
-        old.processes[1].running = Some(super::super::process::Identity::of(std::process::id()));
-        let error = plan(Path::new("dir"), wish(None), Some(old)).unwrap_err();
+    fn a_running_cluster_is_not_started_twice() {
+        let mut old = plan(Path::new("dir"), options(Some(1)), None).unwrap();
+        old.processes[1].running = Some(super::super::process::ProcessIdentity::of(std::process::id()));
+        let error = plan(Path::new("dir"), options(None), Some(old)).unwrap_err();
         assert!(error.exit == Exit::Refused && error.message.contains("m1"), "{error}");
     }
 }

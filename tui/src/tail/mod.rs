@@ -1,9 +1,9 @@
 //! Follows the daily log files of daemons.
 //!
-//! Decides which bytes of which file are new lines. Files are named `idunnod.YYYY-MM-DD`, and with a number behind that
-//! on a day with much to tell: the greatest name is the one that is written. An older file is read to its end before the next is begun; a
-//! file that shrank is begun again. Bounds: the first look reads the last [`FIRST_BYTES`] of the newest file, every
-//! look at most [`LOOK_BYTES_MAX`], a line is cut at [`LINE_BYTES_MAX`]. It holds an unfinished last line back.
+//! Decides which bytes of which file are new lines. Files are named `idunnod.YYYY-MM-DD`, with a number appended on busy
+//! days; the greatest name is the current file. A file is read to its end before the next one; a file that shrank is read
+//! from its beginning. An unfinished last line is held back. Bounds: the first poll reads the last [`FIRST_BYTES`] of the
+//! newest file, each poll at most [`POLL_BYTES_MAX`]; a line is cut at [`LINE_BYTES_MAX`].
 
 #[cfg(test)]
 mod tests;
@@ -12,27 +12,27 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use anstream::adapter::strip_str;
 use idunno_shared::wire::logs::stamp_of;
 
-/// How the names of log files start.
+/// The prefix of log files' names.
 const PREFIX: &str = "idunnod.";
-/// How much of a file is shown that was there before.
+/// How much of an existing file is shown at first.
 pub const FIRST_BYTES: u64 = 64 << 10;
-/// The most that one look reads of one file.
-pub const LOOK_BYTES_MAX: u64 = 256 << 10;
-/// The longest line, in bytes; more is cut off.
+/// The most that one poll reads.
+pub const POLL_BYTES_MAX: u64 = 256 << 10;
+/// The longest line; the rest is cut off.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// A line of a daemon's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// Whose log.
+    /// The member whose log it is.
     pub source: String,
-    /// What it says.
     pub text: String,
 }
 
-/// The log file in `dir` that is written now.
+/// The current log file in `dir`.
 pub fn newest_log(dir: &Path) -> Option<PathBuf> {
     logs(dir).pop().map(|name| dir.join(name))
 }
@@ -48,7 +48,7 @@ fn logs(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Makes lines of bytes. It holds an unfinished last line back.
+/// Splits bytes into lines, holding back an unfinished last line.
 #[derive(Debug, Default)]
 pub struct Lines {
     partial: Vec<u8>,
@@ -56,13 +56,13 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// What comes next begins in the middle of a line: what is left of it is not shown.
+    /// The next bytes start in the middle of a line, whose rest is dropped.
     pub fn cut(&mut self) {
         self.partial.clear();
         self.cut = true;
     }
 
-    /// Takes bytes; appends the lines that are whole.
+    /// Takes bytes and appends the completed lines.
     pub fn take(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
         for &byte in bytes {
             if byte == b'\n' {
@@ -82,7 +82,7 @@ impl Lines {
     }
 }
 
-/// Follows one directory.
+/// Follows the logs in one directory.
 #[derive(Debug)]
 pub struct Follower {
     dir: PathBuf,
@@ -96,19 +96,19 @@ impl Follower {
         Self { dir, file: None, held: Lines::default() }
     }
 
-    /// The lines that have come since the last look. Reads the disk: not for the task that draws.
-    pub fn look(&mut self) -> Vec<String> {
+    /// Returns the lines logged since the last poll. It reads the disk, so the task that draws must not call it.
+    pub fn poll(&mut self) -> Vec<String> {
         let names = logs(&self.dir);
         let mut lines = Vec::new();
         if self.file.is_none() {
             let Some(newest) = names.last() else { return lines };
             let length = self.dir.join(newest).metadata().map_or(0, |metadata| metadata.len());
             let start = length.saturating_sub(FIRST_BYTES);
-            // In the middle of a line, most likely: what is left of it is not shown.
+            // Most likely the middle of a line, whose rest is dropped.
             self.held.cut = start > 0;
             self.file = Some((newest.clone(), start));
         }
-        let mut budget = LOOK_BYTES_MAX;
+        let mut budget = POLL_BYTES_MAX;
         while let Some((name, offset)) = self.file.clone() {
             let (read, ended) = self.read(&name, offset, budget, &mut lines).unwrap_or((0, true));
             budget -= read.min(budget);
@@ -124,7 +124,7 @@ impl Follower {
         lines
     }
 
-    /// Reads on in a file; how many bytes, and whether up to its end.
+    /// Reads a file from `offset`. Returns how many bytes it read, and whether it reached the end.
     fn read(
         &mut self,
         name: &str,
@@ -150,13 +150,11 @@ impl Follower {
     }
 }
 
-/// A line without escape sequences and control characters, which would change the terminal.
+/// Removes escape sequences and control characters, which would affect the terminal.
 pub fn printable(line: &str) -> String {
     let mut clean = String::with_capacity(line.len());
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
+    for c in strip_str(line).flat_map(str::chars) {
         match c {
-            '\u{1b}' => skip_escape(&mut chars),
             '\t' => clean.push_str("    "),
             c if c.is_control() => {}
             c => clean.push(c),
@@ -165,15 +163,7 @@ pub fn printable(line: &str) -> String {
     clean
 }
 
-/// Skips a control sequence up to its final character: ESC, `[`, parameters, a dead_letter.
-fn skip_escape(chars: &mut std::str::Chars<'_>) {
-    if chars.clone().next() == Some('[') {
-        chars.next();
-        chars.find(|c| ('\u{40}'..='\u{7e}').contains(c));
-    }
-}
-
-/// Lines of several logs in the order of their timestamps; lines without one stay behind the line before them.
+/// Merges the lines of several logs by time stamp; a line without one stays after the line before it.
 pub fn merged(lines: Vec<LogLine>) -> Vec<LogLine> {
     let mut stamp = String::new();
     let mut stamped: Vec<(String, LogLine)> = Vec::with_capacity(lines.len());

@@ -1,5 +1,6 @@
-//! The log as the library reads and writes it: entries from the file, or from memory ([`LogIndex`](super::index::LogIndex)).
+//! The log as openraft reads and writes it: entries from the file, or from memory ([`LogIndex`]).
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -9,17 +10,90 @@ use openraft::{RaftLogReader, Vote};
 use redb::{Database, ReadableDatabase};
 
 use super::writer::Write;
-use super::{KEY_VOTE, LOG, Shared, StoreFault, blocking, decode_row, encode_row, locked, read_meta};
+use super::{KEY_VOTE, LOG, LogStoreInner, StoreFault, blocking, decode_row, encode_row, locked, read_meta};
 use crate::config::{APPEND_BYTES_SOFT_MAX, Entry, LogId, StorageError, TypeConfig};
 
-/// Gathers entries up to a number of bytes, but at least one.
-struct Gathered {
+/// Encoded bytes of the newest entries kept in memory, besides those not yet durable.
+pub(super) const CACHE_BYTES_MAX: usize = 8 << 20;
+
+/// Where the log begins and ends, and a cache of its newest entries.
+///
+/// Invariants: the cached entries are a contiguous tail of the log; every entry that is not yet durable is cached.
+pub(super) struct LogIndex {
+    pub(super) purged: Option<LogId>,
+    pub(super) last: Option<LogId>,
+    cache: BTreeMap<u64, Cached>,
+    cache_bytes: usize,
+    /// All entries before this one are durable.
+    durable_end: u64,
+}
+
+struct Cached {
+    entry: Entry,
+    bytes: usize,
+}
+
+impl LogIndex {
+    pub(super) fn new(purged: Option<LogId>, last: Option<LogId>) -> Self {
+        let durable_end = last.map_or(0, |id| id.index + 1);
+        Self { purged, last, cache: BTreeMap::new(), cache_bytes: 0, durable_end }
+    }
+
+    pub(super) fn append(&mut self, entry: Entry, bytes: usize) {
+        self.last = Some(entry.log_id);
+        self.cache_bytes += bytes;
+        self.cache.insert(entry.log_id.index, Cached { entry, bytes });
+    }
+
+    /// Records that the entries up to `last` are durable, and evicts the oldest beyond the limit.
+    pub(super) fn mark_durable(&mut self, last: u64) {
+        self.durable_end = self.durable_end.max(last + 1);
+        while self.cache_bytes > CACHE_BYTES_MAX {
+            let Some(oldest) = self.cache.first_entry().filter(|entry| *entry.key() < self.durable_end)
+            else {
+                return;
+            };
+            self.cache_bytes -= oldest.remove().bytes;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
+    pub(super) fn truncate(&mut self, from: u64, last: Option<LogId>) {
+        let removed = self.cache.split_off(&from);
+        self.cache_bytes -= removed.values().map(|cached| cached.bytes).sum::<usize>();
+        self.durable_end = self.durable_end.min(from);
+        self.last = last;
+    }
+
+    pub(super) fn purge(&mut self, upto: LogId) {
+        let kept = self.cache.split_off(&(upto.index + 1));
+        let removed = std::mem::replace(&mut self.cache, kept);
+        self.cache_bytes -= removed.values().map(|cached| cached.bytes).sum::<usize>();
+        self.purged = self.purged.max(Some(upto));
+        self.last = self.last.max(Some(upto));
+    }
+
+    /// The cached entries of `[start, end)` with their encoded sizes, and the index below which the file has to be read.
+    /// Entries are shared, not copied.
+    pub(super) fn cached_tail(&self, start: u64, end: u64) -> (u64, Vec<(Entry, usize)>) {
+        let disk_end = self.cache.keys().next().map_or(end, |first| end.min(*first)).max(start);
+        let cached = if disk_end < end { Some(self.cache.range(disk_end..end)) } else { None };
+        (disk_end, cached.into_iter().flatten().map(|(_, c)| (c.entry.clone(), c.bytes)).collect())
+    }
+}
+
+/// A page of entries: at least one, and no more than fit into a number of bytes.
+struct EntryPage {
     entries: Vec<Entry>,
     bytes_left: usize,
     full: bool,
 }
 
-impl Gathered {
+impl EntryPage {
     fn push(&mut self, entry: Entry, bytes: usize) {
         self.full = self.full || (!self.entries.is_empty() && bytes > self.bytes_left);
         if !self.full {
@@ -29,39 +103,39 @@ impl Gathered {
     }
 }
 
-/// The library's access to the log and the votes.
+/// openraft's access to the log and the votes.
 #[derive(Clone)]
 pub(crate) struct LogStore {
-    shared: Arc<Shared>,
+    shared: Arc<LogStoreInner>,
 }
 
 impl LogStore {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<LogStoreInner>) -> Self {
         Self { shared }
     }
 
     #[cfg(test)]
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &LogStoreInner {
         &self.shared
     }
 
-    /// The entries of `[start, end)`, as many as fit into `bytes_max`, but at least one.
+    /// The entries of `[start, end)` that fit into `bytes_max`, but at least one.
     pub(super) async fn read(
         &self,
         start: u64,
         end: u64,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, StoreFault> {
-        let (disk_end, cached) = locked(&self.shared.index).cached_part(start, end);
-        let mut gathered = Gathered { entries: Vec::new(), bytes_left: bytes_max, full: false };
+        let (disk_end, cached) = locked(&self.shared.index).cached_tail(start, end);
+        let mut page = EntryPage { entries: Vec::new(), bytes_left: bytes_max, full: false };
         if start < disk_end {
             let shared = Arc::clone(&self.shared);
-            gathered = blocking(move || read_rows(&shared.database, start, disk_end, gathered)).await?;
+            page = blocking(move || read_rows(&shared.database, start, disk_end, page)).await?;
         }
         for (entry, bytes) in cached {
-            gathered.push(entry, bytes);
+            page.push(entry, bytes);
         }
-        Ok(gathered.entries)
+        Ok(page.entries)
     }
 }
 
@@ -69,23 +143,23 @@ fn read_rows(
     database: &Database,
     start: u64,
     end: u64,
-    mut gathered: Gathered,
-) -> Result<Gathered, StoreFault> {
+    mut page: EntryPage,
+) -> Result<EntryPage, StoreFault> {
     let fault = |error: redb::Error| StoreFault::new("read the metadata log", &error);
     let open =
         || -> Result<_, redb::Error> { Ok(database.begin_read()?.open_table(LOG)?.range(start..end)?) };
     for row in open().map_err(fault)? {
         let (_, value) = row.map_err(|error| fault(error.into()))?;
         let bytes = value.value();
-        gathered.push(decode_row(bytes)?, bytes.len());
-        if gathered.full {
+        page.push(decode_row(bytes)?, bytes.len());
+        if page.full {
             break;
         }
     }
-    Ok(gathered)
+    Ok(page)
 }
 
-fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
+fn bounds_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(start) => *start,
         Bound::Excluded(start) => start.saturating_add(1),
@@ -104,7 +178,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
-        let (start, end) = limits(&range);
+        let (start, end) = bounds_of(&range);
         Ok(self.read(start, end, usize::MAX).await?)
     }
 
@@ -135,7 +209,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        self.shared.writer.committed(committed);
+        self.shared.writer.record_committed(committed);
         Ok(())
     }
 
@@ -176,8 +250,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        // The library orders this right behind installing a snapshot, which another task does: were the entries
-        // gone first, a crash in between would leave a log that goes on from a state nobody has.
+        // openraft requests this right after installing a snapshot, which another task does: if the entries were deleted
+        // first, a crash in between would leave a log that continues a state that no longer exists.
         self.shared.snapshots.wait_until_durable(log_id).await?;
         locked(&self.shared.index).purge(log_id);
         let id = encode_row(&log_id)?;

@@ -1,19 +1,16 @@
 //! The log, the votes and the snapshot of the metadata on disk: one `redb` file.
 //!
 //! Source: Raft (Ongaro and Ousterhout, section 5: what is persistent), and the storage contract of openraft 0.9.
-//! Invariants: a vote, an entry, a truncation or a snapshot that was reported done survives a crash; the log has no
-//! hole; nothing is purged from the log that no durable snapshot holds.
-//! Bounds: [`writer`] for the writes, [`index::CACHE_BYTES_MAX`] for entries in memory; one snapshot on disk, and
-//! another while it is being written.
-//! The state machine itself is in memory: at start it is the snapshot and the committed entries behind it.
+//! Invariants: a vote, an entry, a truncation or a snapshot that was reported durable survives a crash; the log has no
+//! gap; no entry is purged before a durable snapshot holds it.
+//! Bounds: [`writer`] for the writes, [`log::CACHE_BYTES_MAX`] for entries in memory; one snapshot on disk, and another
+//! while it is being written.
+//! The state machine is in memory: at start it is the snapshot and the committed entries after it.
 
-#[cfg(debug_assertions)]
-mod faults;
-mod index;
 mod log;
-mod machine;
 mod recovery;
 mod snapshot;
+mod state_machine;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -28,22 +25,24 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
-use self::index::LogIndex;
+use self::log::LogIndex;
 pub(super) use self::log::LogStore;
-pub(super) use self::machine::Machine;
-pub use self::recovery::{Origin, Survivor, encode_state};
-pub(super) use self::snapshot::Install;
+pub use self::recovery::{InitialState, SurvivorLog, encode_state};
+pub(super) use self::snapshot::InstallTracker;
 use self::snapshot::Snapshots;
+pub(super) use self::state_machine::StateMachine;
 use self::writer::Writer;
 use super::config::{Entry, LogId};
 use super::errors::OpenError;
 use super::network::{decode, encode};
 use idunno_core::metadata::State;
 
+type MetaTable<'a> = redb::Table<'a, &'static str, &'static [u8]>;
+
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-/// Pieces of snapshots, by generation and number.
-const PIECES: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("snapshot");
+/// Chunks of snapshots, by generation and number.
+const SNAPSHOT_CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("snapshot");
 
 const KEY_FORMAT: &str = "format";
 const KEY_NODE: &str = "node";
@@ -52,12 +51,12 @@ const KEY_COMMITTED: &str = "committed";
 const KEY_PURGED: &str = "purged";
 const KEY_SNAPSHOT: &str = "snapshot";
 
-/// The layout of this file: tables, keys and the encoding of their values.
+/// Version of the file's layout: its tables, keys and the encoding of their values.
 const FORMAT: u64 = 1;
-/// Pages kept in memory, in bytes: the log is read from its own cache.
+/// Small, because the log is read from its own cache.
 const PAGE_CACHE_BYTES: usize = 16 << 20;
 
-/// Reading or writing the store failed. Whoever sees it must not go on.
+/// Reading or writing the store failed. The caller must stop.
 #[derive(Clone, Debug, Error)]
 #[error("cannot {doing}: {reason}")]
 pub(super) struct StoreFault {
@@ -77,27 +76,26 @@ impl From<StoreFault> for super::config::StorageError {
     }
 }
 
-/// What everyone who uses the store shares. The file is closed when the last user is gone.
-struct Shared {
-    // The order matters: the database must be released before the queue, whose end tells the writer to close it.
+/// State that the users of the store share. The file is closed when the last user is dropped.
+struct LogStoreInner {
+    // Field order matters: the database must be dropped before the queue, whose end makes the writer close the file.
     database: Arc<Database>,
     index: Arc<Mutex<LogIndex>>,
     snapshots: Snapshots,
     writer: Writer,
 }
 
-/// An open store.
-pub(super) struct Opened {
+pub(super) struct OpenStore {
     pub(super) log: LogStore,
-    pub(super) machine: Machine,
+    pub(super) machine: StateMachine,
     pub(super) state: watch::Receiver<Arc<State>>,
-    pub(super) install: Install,
+    pub(super) installs: InstallTracker,
     /// Fires once the file is closed.
     pub(super) closed: oneshot::Receiver<()>,
 }
 
 /// Opens or creates the store of `node`. Blocks.
-pub(super) fn open(path: &Path, node: NodeId) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, node: NodeId) -> Result<OpenStore, OpenError> {
     let failed = |reason: String| OpenError::Store { path: PathBuf::from(path), reason };
     let database = redb::Builder::new()
         .set_cache_size(PAGE_CACHE_BYTES)
@@ -112,77 +110,89 @@ pub(super) fn open(path: &Path, node: NodeId) -> Result<Opened, OpenError> {
     let (closed, closed_receiver) = oneshot::channel();
     let writer = Writer::spawn(path, Arc::clone(&database), Arc::clone(&index), committed, closed)
         .map_err(|error| failed(error.to_string()))?;
-    let generation = snapshot.as_ref().map_or(0, |found| found.generation);
-    let (snapshots, install) = Snapshots::new(generation, snapshot.as_ref().and_then(|s| s.meta.last_log_id));
-    let shared = Arc::new(Shared { database, index, snapshots, writer });
-    let (machine, state) = Machine::new(Arc::clone(&shared), snapshot).map_err(|e| failed(e.to_string()))?;
-    Ok(Opened { log: LogStore::new(shared), machine, state, install, closed: closed_receiver })
+    let generation = snapshot.as_ref().map_or(0, |snapshot| snapshot.generation);
+    let (snapshots, installs) =
+        Snapshots::new(generation, snapshot.as_ref().and_then(|s| s.meta.last_log_id));
+    let shared = Arc::new(LogStoreInner { database, index, snapshots, writer });
+    let (machine, state) =
+        StateMachine::new(Arc::clone(&shared), snapshot).map_err(|e| failed(e.to_string()))?;
+    Ok(OpenStore { log: LogStore::new(shared), machine, state, installs, closed: closed_receiver })
 }
 
-/// Creates the tables, and makes sure that the file is this member's and of this format.
+/// Creates the tables, and checks that the file belongs to this member and has this format.
 fn identify(database: &Database, path: &Path, node: NodeId) -> Result<(), OpenError> {
-    let exchange = || -> Result<(u64, u64), redb::Error> {
-        let transaction = database.begin_write()?;
-        let mut meta = transaction.open_table(META)?;
-        let mut stored = |key: &str, fresh: u64| -> Result<u64, redb::Error> {
-            let found =
-                meta.get(key)?.and_then(|value| value.value().try_into().ok().map(u64::from_be_bytes));
-            if found.is_none() {
-                meta.insert(key, fresh.to_be_bytes().as_slice())?;
-            }
-            Ok(found.unwrap_or(fresh))
-        };
-        let found = (stored(KEY_FORMAT, FORMAT)?, stored(KEY_NODE, node.0)?);
-        drop(meta);
-        transaction.open_table(LOG)?;
-        transaction.open_table(PIECES)?;
-        transaction.commit()?;
-        Ok(found)
-    };
     let path = || PathBuf::from(path);
-    let (format, owner) =
-        exchange().map_err(|error| OpenError::Store { path: path(), reason: error.to_string() })?;
+    let StoreIdentity { format, owner } = read_or_create_identity(database, node)
+        .map_err(|error| OpenError::Store { path: path(), reason: error.to_string() })?;
     if format != FORMAT {
         return Err(OpenError::Format { path: path(), found: format, known: FORMAT });
     }
-    if owner != node.0 {
-        return Err(OpenError::OtherNode { path: path(), found: NodeId(owner), expected: node });
+    if owner != node {
+        return Err(OpenError::OtherNode { path: path(), owner, expected: node });
     }
     Ok(())
 }
 
-/// Reads where the log begins and ends, and the snapshot; drops pieces of a snapshot that was never finished.
-fn read(database: &Database) -> Result<(LogIndex, Option<snapshot::Stored>), StoreFault> {
+struct StoreIdentity {
+    format: u64,
+    owner: NodeId,
+}
+
+fn read_or_create_identity(database: &Database, node: NodeId) -> Result<StoreIdentity, redb::Error> {
+    let transaction = database.begin_write()?;
+    let mut meta = transaction.open_table(META)?;
+    let format = get_or_insert(&mut meta, KEY_FORMAT, FORMAT)?;
+    let owner = NodeId(get_or_insert(&mut meta, KEY_NODE, node.0)?);
+    drop(meta);
+    transaction.open_table(LOG)?;
+    transaction.open_table(SNAPSHOT_CHUNKS)?;
+    transaction.commit()?;
+    Ok(StoreIdentity { format, owner })
+}
+
+fn get_or_insert(meta: &mut MetaTable<'_>, key: &str, default: u64) -> Result<u64, redb::Error> {
+    let found = meta.get(key)?.and_then(|value| value.value().try_into().ok().map(u64::from_be_bytes));
+    if found.is_none() {
+        meta.insert(key, default.to_be_bytes().as_slice())?;
+    }
+    Ok(found.unwrap_or(default))
+}
+
+/// Reads where the log begins and ends, and the snapshot; deletes the chunks of an incomplete snapshot.
+fn read(database: &Database) -> Result<(LogIndex, Option<snapshot::StoredSnapshot>), StoreFault> {
     let fault = |error: redb::Error| StoreFault::new("read the metadata store", &error);
     let snapshot = snapshot::read(database)?;
-    let kept = snapshot.as_ref().map(|found| found.generation);
-    let tidy = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        transaction.open_table(PIECES)?.retain(|(generation, _), _| Some(generation) == kept)?;
-        transaction.commit()?;
-        Ok(())
-    };
-    tidy().map_err(fault)?;
+    let kept = snapshot.as_ref().map(|snapshot| snapshot.generation);
+    delete_other_snapshots(database, kept).map_err(fault)?;
     let purged: Option<LogId> = read_meta(database, KEY_PURGED)?;
-    let last = || -> Result<Option<Vec<u8>>, redb::Error> {
-        let log = database.begin_read()?.open_table(LOG)?;
-        Ok(log.last()?.map(|(_, value)| value.value().to_vec()))
-    };
-    let last = match last().map_err(fault)? {
+    let last = match last_log_row(database).map_err(fault)? {
         Some(bytes) => Some(decode_row::<Entry>(&bytes)?.log_id),
         None => purged,
     };
     Ok((LogIndex::new(purged, last), snapshot))
 }
 
-/// A value of the meta table.
+fn delete_other_snapshots(database: &Database, kept: Option<u64>) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(SNAPSHOT_CHUNKS)?.retain(|(generation, _), _| Some(generation) == kept)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn last_log_row(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
+    let log = database.begin_read()?.open_table(LOG)?;
+    Ok(log.last()?.map(|(_, value)| value.value().to_vec()))
+}
+
 fn read_meta<T: DeserializeOwned>(database: &Database, key: &str) -> Result<Option<T>, StoreFault> {
-    let get = || -> Result<Option<Vec<u8>>, redb::Error> {
-        let meta = database.begin_read()?.open_table(META)?;
-        Ok(meta.get(key)?.map(|value| value.value().to_vec()))
-    };
-    let bytes = get().map_err(|error| StoreFault::new("read the metadata store", &error))?;
-    bytes.map(|bytes| decode_row(&bytes)).transpose()
+    let row = read_meta_row(database, key);
+    let row = row.map_err(|error| StoreFault::new("read the metadata store", &error))?;
+    row.map(|bytes| decode_row(&bytes)).transpose()
+}
+
+fn read_meta_row(database: &Database, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    Ok(meta.get(key)?.map(|value| value.value().to_vec()))
 }
 
 fn decode_row<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreFault> {
@@ -193,17 +203,16 @@ fn encode_row<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreFault> {
     encode(value).map_err(|error| StoreFault::new("encode a row of the metadata store", &error))
 }
 
-/// Runs a blocking read of the store off the async threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
 ) -> Result<T, StoreFault> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(StoreFault::new("run a read of the metadata store", &error)),
+        Err(error) => Err(StoreFault::new("read the metadata store in the background", &error)),
     }
 }
 
-/// The lock, also after a panic of another holder: the values behind it are changed in single steps.
+/// Locks, ignoring poison: every change of the guarded values is a single step.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

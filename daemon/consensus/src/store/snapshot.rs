@@ -1,4 +1,4 @@
-//! The snapshot: in pieces, so that neither a transaction nor a message holds the whole.
+//! The snapshot, in chunks: neither a transaction nor a message holds the whole.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -8,55 +8,54 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{Mutex, watch};
 
 use super::writer::{Write, Writer};
-use super::{KEY_SNAPSHOT, PIECES, Shared, StoreFault, blocking, encode_row, read_meta};
-use crate::config::{LogId, SNAPSHOT_PIECE_BYTES, SnapshotMeta, StorageError, TypeConfig};
+use super::{KEY_SNAPSHOT, LogStoreInner, SNAPSHOT_CHUNKS, StoreFault, blocking, encode_row, read_meta};
+use crate::config::{LogId, SNAPSHOT_CHUNK_BYTES, SnapshotMeta, StorageError, TypeConfig};
 use idunno_core::metadata::{self, State};
 
 /// A snapshot as read from the file.
-pub(super) struct Stored {
+pub(super) struct StoredSnapshot {
     pub(super) generation: u64,
     pub(super) meta: SnapshotMeta,
     pub(super) bytes: Vec<u8>,
 }
 
-/// How far the durable snapshot goes, and how far one goes that is about to be installed.
+/// The last entry of the durable snapshot, and of one that is being installed.
 #[derive(Clone, Copy, Default)]
-struct Progress {
+struct SnapshotProgress {
     durable: Option<LogId>,
     installing: Option<LogId>,
-    /// How many are being installed: a leader that waits no longer sends the last piece again.
+    /// Installations in progress: a leader that timed out sends the last chunk again.
     installs: usize,
     failed: bool,
 }
 
-/// Writing snapshots, one at a time.
+/// Writes snapshots, one at a time.
 pub(super) struct Snapshots {
-    /// The generation written last, finished or not.
+    /// The generation written last, complete or not.
     generation: Mutex<u64>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<SnapshotProgress>,
 }
 
-/// Announces snapshots that come in from a leader.
+/// Tracks snapshots that a leader sends.
 #[derive(Clone)]
-pub(crate) struct Install {
-    progress: watch::Sender<Progress>,
+pub(crate) struct InstallTracker {
+    progress: watch::Sender<SnapshotProgress>,
 }
 
-impl Install {
-    /// From here to the drop of the guard, a snapshot up to `last` is being installed.
-    pub(crate) fn announce(&self, last: Option<LogId>) -> Installing {
+impl InstallTracker {
+    /// Marks a snapshot up to `last` as being installed, until the guard is dropped.
+    pub(crate) fn begin(&self, last: Option<LogId>) -> InstallGuard {
         self.progress.send_modify(|progress| {
             progress.installing = progress.installing.max(last);
             progress.installs += 1;
         });
-        Installing(self.progress.clone())
+        InstallGuard(self.progress.clone())
     }
 }
 
-/// A snapshot is being installed.
-pub(crate) struct Installing(watch::Sender<Progress>);
+pub(crate) struct InstallGuard(watch::Sender<SnapshotProgress>);
 
-impl Drop for Installing {
+impl Drop for InstallGuard {
     fn drop(&mut self) {
         self.0.send_modify(|progress| {
             progress.installs -= 1;
@@ -66,22 +65,23 @@ impl Drop for Installing {
 }
 
 impl Snapshots {
-    pub(super) fn new(generation: u64, durable: Option<LogId>) -> (Self, Install) {
-        let progress = watch::Sender::new(Progress { durable, ..Progress::default() });
-        let install = Install { progress: progress.clone() };
-        (Self { generation: Mutex::new(generation), progress }, install)
+    pub(super) fn new(generation: u64, durable: Option<LogId>) -> (Self, InstallTracker) {
+        let progress = watch::Sender::new(SnapshotProgress { durable, ..SnapshotProgress::default() });
+        let installs = InstallTracker { progress: progress.clone() };
+        (Self { generation: Mutex::new(generation), progress }, installs)
     }
 
-    /// Returns when the entries up to `upto` may go. It waits only for a snapshot that is being installed.
+    /// Waits until the entries up to `upto` may be purged. It waits only for a snapshot that is being installed.
     pub(super) async fn wait_until_durable(&self, upto: LogId) -> Result<(), StoreFault> {
-        let may_go = |p: &Progress| p.failed || p.durable >= Some(upto) || p.installing < Some(upto);
+        let may_purge =
+            |p: &SnapshotProgress| p.failed || p.durable >= Some(upto) || p.installing < Some(upto);
         let fault = |reason: &str| StoreFault::new("purge the metadata log", &reason);
         let mut progress = self.progress.subscribe();
-        let progress = progress.wait_for(may_go).await.map_err(|_closed| fault("the store is closed"))?;
-        if progress.failed { Err(fault("its snapshot was not stored")) } else { Ok(()) }
+        let progress = progress.wait_for(may_purge).await.map_err(|_closed| fault("the store is closed"))?;
+        if progress.failed { Err(fault("its snapshot could not be stored")) } else { Ok(()) }
     }
 
-    /// Makes a snapshot durable in the place of the last one. An older one than that is not stored.
+    /// Durably replaces the last snapshot. An older snapshot is ignored.
     pub(super) async fn save(
         &self,
         writer: &Writer,
@@ -101,7 +101,7 @@ impl Snapshots {
         saved
     }
 
-    /// A snapshot came in and was not usable.
+    /// Records that a received snapshot was unusable.
     pub(super) fn fail(&self) {
         self.progress.send_modify(|progress| progress.failed = true);
     }
@@ -113,48 +113,51 @@ async fn write(
     meta: &SnapshotMeta,
     bytes: &[u8],
 ) -> Result<(), StoreFault> {
-    for (number, piece) in (0..).zip(bytes.chunks(SNAPSHOT_PIECE_BYTES)) {
-        writer.write(Write::Piece { generation, number, bytes: piece.to_vec() }).await?;
+    for (number, chunk) in (0..).zip(bytes.chunks(SNAPSHOT_CHUNK_BYTES)) {
+        writer.write(Write::SnapshotChunk { generation, number, bytes: chunk.to_vec() }).await?;
     }
     let header = encode_row(&(generation, meta))?;
     writer.write(Write::Snapshot { generation, header }).await
 }
 
 /// The snapshot in the file.
-pub(super) fn read(database: &Database) -> Result<Option<Stored>, StoreFault> {
+pub(super) fn read(database: &Database) -> Result<Option<StoredSnapshot>, StoreFault> {
     let Some((generation, meta)) = read_meta::<(u64, SnapshotMeta)>(database, KEY_SNAPSHOT)? else {
         return Ok(None);
     };
-    let collect = || -> Result<Vec<u8>, redb::Error> {
-        let mut bytes = Vec::new();
-        let pieces = database.begin_read()?.open_table(PIECES)?;
-        for row in pieces.range((generation, 0)..=(generation, u32::MAX))? {
-            bytes.extend_from_slice(row?.1.value());
-        }
-        Ok(bytes)
-    };
-    let bytes = collect().map_err(|error| StoreFault::new("read the metadata snapshot", &error))?;
-    Ok(Some(Stored { generation, meta, bytes }))
+    let bytes = read_chunks(database, generation);
+    let bytes = bytes.map_err(|error| StoreFault::new("read the metadata snapshot", &error))?;
+    Ok(Some(StoredSnapshot { generation, meta, bytes }))
+}
+
+fn read_chunks(database: &Database, generation: u64) -> Result<Vec<u8>, redb::Error> {
+    let mut bytes = Vec::new();
+    let chunks = database.begin_read()?.open_table(SNAPSHOT_CHUNKS)?;
+    for row in chunks.range((generation, 0)..=(generation, u32::MAX))? {
+        bytes.extend_from_slice(row?.1.value());
+    }
+    Ok(bytes)
 }
 
 /// The newest snapshot, for a follower.
-pub(super) async fn current(shared: &Arc<Shared>) -> Result<Option<Snapshot<TypeConfig>>, StoreFault> {
-    // Held, so that a newer one does not take away the pieces between its header and them.
+pub(super) async fn current(shared: &Arc<LogStoreInner>) -> Result<Option<Snapshot<TypeConfig>>, StoreFault> {
+    // Held so that a newer snapshot does not delete the chunks after the header was read.
     let _generation = shared.snapshots.generation.lock().await;
     let shared = Arc::clone(shared);
     let stored = blocking(move || read(&shared.database)).await?;
-    Ok(stored.map(|Stored { meta, bytes, .. }| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+    Ok(stored
+        .map(|StoredSnapshot { meta, bytes, .. }| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
 }
 
-/// Builds a snapshot of the state as it was when this was made.
-pub(crate) struct Builder {
-    pub(super) shared: Arc<Shared>,
+/// Builds a snapshot of the state as of its creation.
+pub(crate) struct SnapshotBuilder {
+    pub(super) shared: Arc<LogStoreInner>,
     pub(super) state: State,
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership<u64, openraft::EmptyNode>,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         let state = self.state.clone();
         let bytes = blocking(move || encode_row(&metadata::Snapshot::from(state))).await?;

@@ -1,4 +1,4 @@
-//! The store keeps what it reported kept: the library's own suite, restarts, and a process that is killed.
+//! What the store reported durable stays: openraft's own suite, restarts, and a killed process.
 
 use std::io::BufRead;
 use std::process::{Command as Process, Stdio};
@@ -10,15 +10,15 @@ use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftS
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Batch, StorageError, TypeConfig};
+use crate::config::{CommandBatch, StorageError, TypeConfig};
 use crate::tests::put;
 
 const NODE: NodeId = NodeId(7);
 
-struct Builder;
+struct SuiteBuilder;
 
-impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for SuiteBuilder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         let opened = open(&dir.path().join("metadata.redb"), NODE).unwrap();
         Ok((dir, opened.log, opened.machine))
@@ -26,8 +26,8 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
 }
 
 #[test]
-fn passes_the_suite_of_the_library() {
-    Suite::test_all(Builder).unwrap();
+fn the_store_passes_openrafts_suite() {
+    Suite::test_all(SuiteBuilder).unwrap();
 }
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -36,15 +36,15 @@ fn log_id(term: u64, index: u64) -> LogId {
 
 fn entry(term: u64, index: u64, commands: u64) -> Entry {
     let commands = (0..commands).map(|n| put(&format!("t/{index}-{n}"))).collect();
-    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Batch(Arc::new(commands))) }
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(CommandBatch(Arc::new(commands))) }
 }
 
 fn indexes(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.log_id.index).collect()
 }
 
-async fn reopen(path: &Path, opened: Opened) -> Opened {
-    let Opened { log, machine, closed, .. } = opened;
+async fn reopen(path: &Path, opened: OpenStore) -> OpenStore {
+    let OpenStore { log, machine, closed, .. } = opened;
     drop((log, machine));
     closed.await.unwrap();
     open(path, NODE).unwrap()
@@ -82,7 +82,7 @@ async fn everything_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn reads_join_the_file_and_the_memory_and_stop_at_the_limit_of_bytes() {
+async fn reads_span_file_and_cache_and_stop_at_the_byte_limit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metadata.redb");
     let mut store = open(&path, NODE).unwrap();
@@ -98,26 +98,26 @@ async fn reads_join_the_file_and_the_memory_and_stop_at_the_limit_of_bytes() {
         let log = store.log.clone();
         async move { indexes(&log.read(start, 20, bytes).await.unwrap()) }
     };
-    assert_eq!(limited(3, 1).await, [3], "never nothing");
-    assert_eq!(limited(13, 1).await, [13], "never nothing");
-    assert_eq!(limited(8, row * 4).await, [8, 9, 10, 11], "across the border");
+    assert_eq!(limited(3, 1).await, [3], "at least one entry");
+    assert_eq!(limited(13, 1).await, [13], "at least one entry");
+    assert_eq!(limited(8, row * 4).await, [8, 9, 10, 11], "from file and cache");
 }
 
 #[tokio::test]
-async fn memory_holds_the_newest_entries_only() {
+async fn only_the_newest_entries_are_cached() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(&dir.path().join("metadata.redb"), NODE).unwrap();
     let row = encode_row(&entry(1, 0, 500)).unwrap().len();
-    let count = (index::CACHE_BYTES_MAX / row + 50) as u64;
+    let count = (log::CACHE_BYTES_MAX / row + 50) as u64;
     for index in 0..count {
         store.log.blocking_append([entry(1, index, 500)]).await.unwrap();
     }
-    assert!(locked(&store.log.shared().index).cached() * row <= index::CACHE_BYTES_MAX);
+    assert!(locked(&store.log.shared().index).cached() * row <= log::CACHE_BYTES_MAX);
     assert_eq!(store.log.try_get_log_entries(..).await.unwrap().len() as u64, count);
 }
 
 #[tokio::test]
-async fn entries_stay_until_the_snapshot_that_replaces_them_is_durable() {
+async fn entries_are_purged_only_after_their_snapshot_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let (mut leader, mut follower) = (
         open(&dir.path().join("leader.redb"), NODE).unwrap(),
@@ -127,10 +127,10 @@ async fn entries_stay_until_the_snapshot_that_replaces_them_is_durable() {
     let snapshot = leader.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
     follower.log.blocking_append((0..15).map(|index| entry(1, index, 3))).await.unwrap();
 
-    let installing = follower.install.announce(snapshot.meta.last_log_id);
+    let installing = follower.installs.begin(snapshot.meta.last_log_id);
     let mut log = follower.log.clone();
     let mut purge = tokio::spawn(async move { log.purge(log_id(1, 19)).await });
-    // Were it not to wait, it would be done long before this.
+    // A purge that did not wait would have ended long before.
     tokio::time::timeout(Duration::from_millis(200), &mut purge).await.unwrap_err();
     assert_eq!(follower.log.try_get_log_entries(..).await.unwrap().len(), 15);
     follower.machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
@@ -142,39 +142,39 @@ async fn entries_stay_until_the_snapshot_that_replaces_them_is_durable() {
 }
 
 #[tokio::test]
-async fn a_snapshot_of_many_pieces_is_whole_and_half_a_one_is_dropped() {
+async fn a_snapshot_of_many_chunks_is_complete_and_an_incomplete_one_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metadata.redb");
     let mut store = open(&path, NODE).unwrap();
     store.machine.apply((0..100).map(|index| entry(1, index, 900))).await.unwrap();
     let built = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
-    assert!(built.snapshot.get_ref().len() > 2 * crate::config::SNAPSHOT_PIECE_BYTES);
-    let half = writer::Write::Piece { generation: 2, number: 0, bytes: vec![0; 10] };
-    store.log.shared().writer.write(half).await.unwrap();
+    assert!(built.snapshot.get_ref().len() > 2 * crate::config::SNAPSHOT_CHUNK_BYTES);
+    let incomplete = writer::Write::SnapshotChunk { generation: 2, number: 0, bytes: vec![0; 10] };
+    store.log.shared().writer.write(incomplete).await.unwrap();
 
     let mut store = reopen(&path, store).await;
     assert_eq!(store.state.borrow().file_count(), 90_000);
     assert_eq!(store.machine.get_current_snapshot().await.unwrap().unwrap().snapshot, built.snapshot);
     let transaction = store.log.shared().database.begin_read().unwrap();
-    let pieces = transaction.open_table(PIECES).unwrap();
-    assert!(pieces.iter().unwrap().all(|row| row.unwrap().0.value().0 == 1));
+    let chunks = transaction.open_table(SNAPSHOT_CHUNKS).unwrap();
+    assert!(chunks.iter().unwrap().all(|row| row.unwrap().0.value().0 == 1));
 }
 
 #[tokio::test]
-async fn a_store_is_opened_by_its_member_only() {
+async fn a_store_is_opened_by_its_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metadata.redb");
-    let Opened { log, machine, closed, .. } = open(&path, NODE).unwrap();
-    assert!(matches!(open(&path, NODE), Err(OpenError::Store { .. })), "two processes");
+    let OpenStore { log, machine, closed, .. } = open(&path, NODE).unwrap();
+    assert!(matches!(open(&path, NODE), Err(OpenError::Store { .. })), "already open");
     drop((log, machine));
     closed.await.unwrap();
-    let Err(OpenError::OtherNode { found, .. }) = open(&path, NodeId(8)) else { panic!("opened") };
-    assert_eq!(found, NODE);
+    let Err(OpenError::OtherNode { owner, .. }) = open(&path, NodeId(8)) else { panic!("opened") };
+    assert_eq!(owner, NODE);
 }
 
 const KILLED_STORE: &str = "IDUNNO_TEST_KILLED_STORE";
 
-/// Not a test by itself: the process that the next test kills.
+/// Not a test itself: the process that the next test kills.
 #[tokio::test]
 async fn appends_until_killed() {
     let Ok(path) = std::env::var(KILLED_STORE) else { return };
@@ -193,13 +193,13 @@ async fn appends_until_killed() {
 }
 
 #[tokio::test]
-async fn what_was_durable_survives_a_kill() {
+async fn what_was_reported_durable_survives_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metadata.redb");
     for kills in 1..=3_u64 {
         std::fs::remove_file(&path).ok();
         let mut child = Process::new(std::env::current_exe().unwrap())
-            .args(["consensus::store::tests::appends_until_killed", "--exact", "--nocapture"])
+            .args(["store::tests::appends_until_killed", "--exact", "--nocapture"])
             .env(KILLED_STORE, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -210,7 +210,7 @@ async fn what_was_durable_survives_a_kill() {
         durable.find(|index| *index >= kills * 17).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it said before it died.
+        // Drains what the process printed before it died.
         let durable = durable.last().unwrap_or(kills * 17);
 
         let mut store = open(&path, NODE).unwrap();
@@ -219,7 +219,7 @@ async fn what_was_durable_survives_a_kill() {
         assert!(last >= durable, "{last} is there, {durable} was durable");
         assert!(store.log.read_vote().await.unwrap().unwrap().leader_id.term > durable);
         let (applied, _) = store.machine.applied_state().await.unwrap();
-        assert!(applied.unwrap().index > purged, "a state, and the entries behind it");
+        assert!(applied.unwrap().index > purged, "the state covers the purged entries");
         let entries = store.log.try_get_log_entries(..).await.unwrap();
         assert_eq!(indexes(&entries), (purged + 1..=last).collect::<Vec<_>>());
         let behind = entries.into_iter().filter(|entry| Some(entry.log_id) > applied);

@@ -1,13 +1,15 @@
 //! The one thread that writes the store.
 //!
-//! It gathers what waits into one transaction, commits that with `Durability::Immediate`, and only then reports each
-//! write done, in order. How far the log is committed is written along with the next transaction, or by itself
-//! after [`COMMITTED_DELAY`] of quiet: it only saves replaying from the others after a restart.
-//! Bounds: [`QUEUE_MAX`] waiting writes, [`GROUP_MAX`] in a transaction. Whoever writes awaits it before the next, and
-//! there are three such callers (log, state machine, snapshot builder), so the queue is never full.
-//! After the first failure every further write fails: nothing may be reported done behind a lost write.
+//! It groups the queued writes into one transaction, commits that with `Durability::Immediate`, and only then completes
+//! each write, in order. The committed position is written with the next transaction, or alone after [`COMMITTED_DELAY`]
+//! without one: it only saves a replay from the peers after a restart.
+//! Bounds: [`QUEUE_MAX`] queued writes, [`GROUP_MAX`] in a transaction. Each of the three callers (log, state machine,
+//! snapshot builder) awaits its write before the next, so the queue is never full.
+//! After the first failure every further write fails: no write may be reported durable after a lost one.
 
 use std::path::Path;
+#[cfg(debug_assertions)]
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,9 +18,10 @@ use openraft::storage::LogFlushed;
 use redb::{Database, Durability};
 use tokio::sync::oneshot;
 
-use super::index::LogIndex;
+use super::log::LogIndex;
 use super::{
-    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PIECES, StoreFault, encode_row, locked,
+    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT_CHUNKS, StoreFault, encode_row,
+    locked,
 };
 use crate::config::{LogId, TypeConfig};
 use idunno_shared::crash_points;
@@ -27,23 +30,23 @@ const QUEUE_MAX: usize = 64;
 const GROUP_MAX: usize = 32;
 const COMMITTED_DELAY: Duration = Duration::from_millis(50);
 
-/// A change of the file. Values are encoded already.
+/// A change of the file, with encoded values.
 pub(super) enum Write {
     Vote(Vec<u8>),
     Append(Vec<(u64, Vec<u8>)>),
-    /// Removes the entries from this one on.
+    /// Deletes the entries from this index on.
     Truncate(u64),
-    /// Removes the entries up to this one, and remembers its id.
+    /// Deletes the entries up to this index, and records its id.
     Purge {
         upto: u64,
         id: Vec<u8>,
     },
-    Piece {
+    SnapshotChunk {
         generation: u64,
         number: u32,
         bytes: Vec<u8>,
     },
-    /// The snapshot of this generation is complete: it replaces all others.
+    /// Completes the snapshot of this generation, which replaces all others.
     Snapshot {
         generation: u64,
         header: Vec<u8>,
@@ -52,32 +55,32 @@ pub(super) enum Write {
     Committed,
 }
 
-/// Whom to tell when a write is durable.
-enum Done {
+/// Who is notified when a write is durable.
+enum Completion {
     Caller(oneshot::Sender<Result<(), StoreFault>>),
     Log { callback: LogFlushed<TypeConfig>, last: u64 },
     Nobody,
 }
 
-struct Request {
+struct WriteRequest {
     write: Write,
-    done: Done,
+    done: Completion,
 }
 
-/// How far the log is committed, and whether that is yet to be written.
-struct Committed {
+/// How far the log is committed, and whether that has yet to be written.
+struct CommittedMarker {
     id: Option<LogId>,
     dirty: bool,
 }
 
-/// The way to the writer's thread, which ends with the last of these.
+/// A handle of the writer thread, which ends when the handle is dropped.
 pub(super) struct Writer {
-    committed: Arc<Mutex<Committed>>,
-    queue: SyncSender<Request>,
+    committed: Arc<Mutex<CommittedMarker>>,
+    queue: SyncSender<WriteRequest>,
 }
 
 impl Writer {
-    /// Starts the thread; it fires `closed` when it has released the file.
+    /// Starts the thread. It fires `closed` once it has released the file.
     pub(super) fn spawn(
         path: &Path,
         database: Arc<Database>,
@@ -86,17 +89,17 @@ impl Writer {
         closed: oneshot::Sender<()>,
     ) -> std::io::Result<Self> {
         let (queue, requests) = sync_channel(QUEUE_MAX);
-        let committed = Arc::new(Mutex::new(Committed { id: committed, dirty: false }));
+        let committed = Arc::new(Mutex::new(CommittedMarker { id: committed, dirty: false }));
         #[cfg(not(debug_assertions))]
         let _ = path;
-        let mut thread = Thread {
+        let mut thread = WriterThread {
             database,
             index,
             requests,
             committed: Arc::clone(&committed),
             failed: None,
             #[cfg(debug_assertions)]
-            faults: super::faults::Faults::beside(path),
+            faults: FaultInjection::beside(path),
         };
         std::thread::Builder::new().name("metadata-writer".to_owned()).spawn(move || {
             thread.run();
@@ -110,7 +113,7 @@ impl Writer {
     /// Writes, and returns when it is durable.
     pub(super) async fn write(&self, write: Write) -> Result<(), StoreFault> {
         let (sender, receiver) = oneshot::channel();
-        self.send(Request { write, done: Done::Caller(sender) })?;
+        self.send(WriteRequest { write, done: Completion::Caller(sender) })?;
         receiver
             .await
             .unwrap_or_else(|_closed| Err(StoreFault::new("write the metadata", &"the writer has ended")))
@@ -123,25 +126,25 @@ impl Writer {
         last: u64,
         callback: LogFlushed<TypeConfig>,
     ) -> Result<(), StoreFault> {
-        self.send(Request { write: Write::Append(rows), done: Done::Log { callback, last } })
+        self.send(WriteRequest { write: Write::Append(rows), done: Completion::Log { callback, last } })
     }
 
-    /// Remembers how far the log is committed, with the next write or a little later.
-    pub(super) fn committed(&self, committed: Option<LogId>) {
-        *locked(&self.committed) = Committed { id: committed, dirty: true };
-        // A full queue means that the writer is at work, and will see it anyway.
-        self.queue.try_send(Request { write: Write::Committed, done: Done::Nobody }).ok();
+    /// Records how far the log is committed; written with the next write or shortly after.
+    pub(super) fn record_committed(&self, committed: Option<LogId>) {
+        *locked(&self.committed) = CommittedMarker { id: committed, dirty: true };
+        // With a full queue the writer is busy, and will see the marker with the next write.
+        self.queue.try_send(WriteRequest { write: Write::Committed, done: Completion::Nobody }).ok();
     }
 
-    /// How far the log is committed, as announced last or found in the file.
+    /// How far the log is committed: as last recorded, or as read from the file.
     pub(super) fn committed_id(&self) -> Option<LogId> {
         locked(&self.committed).id
     }
 
-    fn send(&self, request: Request) -> Result<(), StoreFault> {
+    fn send(&self, request: WriteRequest) -> Result<(), StoreFault> {
         self.queue.try_send(request).map_err(|error| {
             let reason = match error {
-                TrySendError::Full(_) => "too many writes wait",
+                TrySendError::Full(_) => "too many writes are queued",
                 TrySendError::Disconnected(_) => "the writer has ended",
             };
             StoreFault::new("write the metadata", &reason)
@@ -149,17 +152,17 @@ impl Writer {
     }
 }
 
-struct Thread {
+struct WriterThread {
     database: Arc<Database>,
     index: Arc<Mutex<LogIndex>>,
-    requests: Receiver<Request>,
-    committed: Arc<Mutex<Committed>>,
+    requests: Receiver<WriteRequest>,
+    committed: Arc<Mutex<CommittedMarker>>,
     failed: Option<StoreFault>,
     #[cfg(debug_assertions)]
-    faults: super::faults::Faults,
+    faults: FaultInjection,
 }
 
-impl Thread {
+impl WriterThread {
     fn run(&mut self) {
         let mut flush_at: Option<Instant> = None;
         loop {
@@ -168,7 +171,7 @@ impl Thread {
                 Some(at) => self.requests.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match first {
-                Ok(Request { write: Write::Committed, .. }) => {
+                Ok(WriteRequest { write: Write::Committed, .. }) => {
                     flush_at.get_or_insert_with(|| Instant::now() + COMMITTED_DELAY);
                 }
                 Ok(first) => {
@@ -191,8 +194,8 @@ impl Thread {
         }
     }
 
-    /// Makes the group durable, then tells.
-    fn commit(&mut self, group: Vec<Request>) {
+    /// Makes the group durable, then completes its writes.
+    fn commit(&mut self, group: Vec<WriteRequest>) {
         let committed = {
             let mut committed = locked(&self.committed);
             let dirty = std::mem::take(&mut committed.dirty);
@@ -203,65 +206,94 @@ impl Thread {
             None => self.store(&group, committed),
         };
         if let Err(fault) = &result {
-            tracing::error!(%fault, "the metadata store fails");
+            tracing::error!(%fault, "the metadata store failed");
             self.failed = Some(fault.clone());
         }
-        for Request { done, .. } in group {
+        for WriteRequest { done, .. } in group {
             match done {
-                // A caller that no longer waits has been dropped with its task.
-                Done::Caller(sender) => drop(sender.send(result.clone())),
-                Done::Log { callback, last } => {
-                    locked(&self.index).durable(last);
+                // The caller may have been dropped.
+                Completion::Caller(sender) => drop(sender.send(result.clone())),
+                Completion::Log { callback, last } => {
+                    locked(&self.index).mark_durable(last);
                     callback.log_io_completed(result.clone().map_err(std::io::Error::other));
                 }
-                Done::Nobody => {}
+                Completion::Nobody => {}
             }
         }
     }
 
-    fn store(&self, group: &[Request], committed: Option<LogId>) -> Result<(), StoreFault> {
+    fn store(&self, group: &[WriteRequest], committed: Option<LogId>) -> Result<(), StoreFault> {
         #[cfg(debug_assertions)]
-        self.faults.meet()?;
+        self.faults.check()?;
         let committed = committed.map(|id| encode_row(&id)).transpose()?;
-        let transact = || -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
-            transaction.set_durability(Durability::Immediate)?;
-            {
-                let mut meta = transaction.open_table(META)?;
-                let mut log = transaction.open_table(LOG)?;
-                let mut pieces = transaction.open_table(PIECES)?;
-                if let Some(committed) = &committed {
-                    meta.insert(KEY_COMMITTED, committed.as_slice())?;
-                }
-                for Request { write, .. } in group {
-                    match write {
-                        Write::Vote(vote) => drop(meta.insert(KEY_VOTE, vote.as_slice())?),
-                        Write::Append(rows) => {
-                            for (index, row) in rows {
-                                log.insert(index, row.as_slice())?;
-                            }
+        self.transact(group, committed.as_deref())
+            .map_err(|error| StoreFault::new("write the metadata", &error))
+    }
+
+    fn transact(&self, group: &[WriteRequest], committed: Option<&[u8]>) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let mut log = transaction.open_table(LOG)?;
+            let mut chunks = transaction.open_table(SNAPSHOT_CHUNKS)?;
+            if let Some(committed) = committed {
+                meta.insert(KEY_COMMITTED, committed)?;
+            }
+            for WriteRequest { write, .. } in group {
+                match write {
+                    Write::Vote(vote) => drop(meta.insert(KEY_VOTE, vote.as_slice())?),
+                    Write::Append(rows) => {
+                        for (index, row) in rows {
+                            log.insert(index, row.as_slice())?;
                         }
-                        Write::Truncate(from) => log.retain_in(*from.., |_, _| false)?,
-                        Write::Purge { upto, id } => {
-                            log.retain_in(..=*upto, |_, _| false)?;
-                            meta.insert(KEY_PURGED, id.as_slice())?;
-                        }
-                        Write::Piece { generation, number, bytes } => {
-                            pieces.insert((*generation, *number), bytes.as_slice())?;
-                        }
-                        Write::Snapshot { generation, header } => {
-                            pieces.retain(|(other, _), _| other == *generation)?;
-                            meta.insert(KEY_SNAPSHOT, header.as_slice())?;
-                        }
-                        Write::Committed => {}
                     }
+                    Write::Truncate(from) => log.retain_in(*from.., |_, _| false)?,
+                    Write::Purge { upto, id } => {
+                        log.retain_in(..=*upto, |_, _| false)?;
+                        meta.insert(KEY_PURGED, id.as_slice())?;
+                    }
+                    Write::SnapshotChunk { generation, number, bytes } => {
+                        chunks.insert((*generation, *number), bytes.as_slice())?;
+                    }
+                    Write::Snapshot { generation, header } => {
+                        chunks.retain(|(other, _), _| other == *generation)?;
+                        meta.insert(KEY_SNAPSHOT, header.as_slice())?;
+                    }
+                    Write::Committed => {}
                 }
             }
-            crash_points::point("log-written");
-            transaction.commit()?;
-            crash_points::point("log-flushed");
-            Ok(())
-        };
-        transact().map_err(|error| StoreFault::new("write the metadata", &error))
+        }
+        crash_points::point("log-written");
+        transaction.commit()?;
+        crash_points::point("log-flushed");
+        Ok(())
+    }
+}
+
+/// Disk faults on demand, for tests of real processes: a file beside the store makes its writes hang
+/// (`metadata.redb.hang`) or fail (`metadata.redb.fail`) while it exists. Not compiled into release builds.
+#[cfg(debug_assertions)]
+struct FaultInjection {
+    hang: PathBuf,
+    fail: PathBuf,
+}
+
+#[cfg(debug_assertions)]
+impl FaultInjection {
+    const POLL: Duration = Duration::from_millis(20);
+
+    fn beside(store: &Path) -> Self {
+        Self { hang: store.with_extension("redb.hang"), fail: store.with_extension("redb.fail") }
+    }
+
+    fn check(&self) -> Result<(), StoreFault> {
+        while self.hang.exists() {
+            std::thread::sleep(Self::POLL);
+        }
+        if self.fail.exists() {
+            return Err(StoreFault::new("write the metadata", &"a test makes it fail"));
+        }
+        Ok(())
     }
 }

@@ -7,10 +7,10 @@ use idunno_shared::wire::refusal::RefusalCode;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lone_member_leads_and_leads_again_after_a_restart() {
-    let mut cluster = Cluster::of([1], Settings::default()).await;
+async fn a_single_member_leads_again_after_a_restart() {
+    let mut cluster = Cluster::of([1], ConsensusConfig::default()).await;
     let member = cluster.member(1);
-    member.found().await.unwrap();
+    member.bootstrap().await.unwrap();
     must_put(&member, "t/a").await;
     member.barrier(DEADLINE).await.unwrap();
     drop(member);
@@ -20,15 +20,15 @@ async fn a_lone_member_leads_and_leads_again_after_a_restart() {
     cluster.leads(NodeId(1)).await;
     cluster.sees(1, "t/a").await;
     must_put(&member, "t/b").await;
-    // Its writes and reads need nobody else, however long it has been alone.
+    // Its writes and reads need no other member.
     member.barrier(DEADLINE).await.unwrap();
     assert!(member.leadership().borrow().has_quorum);
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refusals_come_back_and_change_nothing() {
-    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+async fn refusals_reach_the_proposer_and_change_nothing() {
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let member = cluster.member(1);
     let delete = Action::Change(Change::Delete { name: "t/none".parse().unwrap() });
     let refusal = member.propose(Command { at_ms: 1, op: None, action: delete }).await.unwrap().unwrap_err();
@@ -45,9 +45,9 @@ async fn refusals_come_back_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proposals_share_log_entries() {
+async fn concurrent_proposals_share_log_entries() {
     const COMMANDS: u64 = 1000;
-    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let member = cluster.member(1);
     let started = Instant::now();
     for n in 0..20 {
@@ -71,21 +71,21 @@ async fn proposals_share_log_entries() {
         put.await.unwrap();
     }
     let seconds = started.elapsed().as_secs_f64();
-    // Whoever has an answer sees what it did.
+    // Whoever received an outcome reads its effect.
     assert_eq!(member.state().borrow().file_count(), 20 + COMMANDS);
     let entries = committed().await - before;
     println!("{COMMANDS} puts in {entries} entries, {:.0} puts/s", COMMANDS as f64 / seconds);
     assert!(entries <= COMMANDS / 20, "{entries} entries");
     for id in [2, 3] {
-        until(cluster.member(id).state(), "all arrive", |s| s.file_count() == 20 + COMMANDS).await;
+        until(cluster.member(id).state(), "all puts are applied", |s| s.file_count() == 20 + COMMANDS).await;
         assert_eq!(*cluster.member(id).state().borrow().clone(), *member.state().borrow().clone());
     }
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_restart_and_nothing_is_lost() {
-    let mut cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+async fn a_restart_of_all_members_loses_nothing() {
+    let mut cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     for n in 0..30 {
         must_put(&cluster.member(1), &format!("t/{n}")).await;
     }
@@ -108,18 +108,20 @@ async fn all_restart_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_on_disk_at_any_moment_is_enough_to_go_on() {
-    let cluster =
-        Cluster::of([1], Settings { snapshot_every_entries: 20, entries_kept: 5, ..Settings::default() });
+async fn the_store_is_recoverable_at_any_moment() {
+    let cluster = Cluster::of(
+        [1],
+        ConsensusConfig { snapshot_every_entries: 20, entries_kept: 5, ..ConsensusConfig::default() },
+    );
     let cluster = cluster.await;
     let member = cluster.member(1);
     for n in 0..70 {
         must_put(&member, &format!("t/{n}")).await;
     }
-    // What a killed process leaves: the file as it is, never closed.
+    // What a killed process leaves: a file that was never closed.
     let copy = tempfile::tempdir().unwrap();
     std::fs::copy(cluster.dirs[&NodeId(1)].path().join(STORE_FILE), copy.path().join(STORE_FILE)).unwrap();
-    let again = Cluster::new(cluster.settings);
+    let again = Cluster::new(cluster.config);
     again.start_in(NodeId(1), copy.path()).await;
     again.leads(NodeId(1)).await;
     again.sees(1, "t/69").await;

@@ -1,12 +1,12 @@
-//! Leaders that die or are cut off.
+//! Leaders that die or are partitioned.
 
 use std::time::Instant;
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_one_allowed_to_stand_takes_over_from_a_dead_leader() {
-    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+async fn the_allowed_candidate_takes_over_from_a_dead_leader() {
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     must_put(&cluster.member(1), "t/before").await;
     let error = cluster.member(2).propose(put("t/wrong")).await.unwrap_err();
     assert_eq!(error, ProposeError::NotLeader { leader: Some(NodeId(1)) });
@@ -32,23 +32,23 @@ async fn the_one_allowed_to_stand_takes_over_from_a_dead_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_restarts_takes_over_what_its_log_holds() {
-    let mut cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+async fn a_restarted_leader_commits_what_its_log_holds() {
+    let mut cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let old = cluster.member(1);
-    cluster.cut(1);
+    cluster.disconnect(1);
     let proposer = old.clone();
-    // Durable here, and nowhere else.
+    // Durable on this member only.
     let proposed = tokio::spawn(async move { proposer.propose(put("t/tail")).await });
     let last = old.leadership().borrow().last_log;
     until(old.leadership(), "it is in the log", |leadership| leadership.last_log > last).await;
     proposed.abort();
     drop(old);
     cluster.stop(1).await;
-    cluster.mend(1);
+    cluster.reconnect(1);
     let again = cluster.start(NodeId(1)).await;
     cluster.leads(NodeId(1)).await;
     again.take_over(DEADLINE).await.unwrap();
-    assert!(has(&again.state().borrow(), "t/tail"), "its blobs would be taken for garbage");
+    assert!(has(&again.state().borrow(), "t/tail"), "otherwise its blobs would be collected as garbage");
     assert_eq!(
         cluster.member(2).take_over(DEADLINE).await,
         Err(BarrierError::NotLeader { leader: Some(NodeId(1)) })
@@ -57,19 +57,19 @@ async fn a_leader_that_restarts_takes_over_what_its_log_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followers_notice_that_a_leader_is_silent() {
-    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+async fn followers_notice_a_silent_leader() {
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let follower = cluster.member(2);
-    let lease = Duration::from_millis(Settings::default().election_max_ms);
-    let heard = follower.leader_heard();
+    let lease = Duration::from_millis(ConsensusConfig::default().election_max_ms);
+    let contact = follower.last_leader_contact();
     until(follower.leadership(), "it follows", |l| l.leader == Some(NodeId(1))).await;
-    while follower.leader_heard() == heard {
+    while follower.last_leader_contact() == contact {
         tokio::task::yield_now().await;
     }
-    cluster.cut(1);
+    cluster.disconnect(1);
     for member in [follower, cluster.member(1)] {
         let silent = async {
-            while member.leader_heard().elapsed() < 4 * lease {
+            while member.last_leader_contact().elapsed() < 4 * lease {
                 tokio::time::sleep(lease).await;
             }
         };
@@ -80,33 +80,33 @@ async fn followers_notice_that_a_leader_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_sent_the_log_believes_the_coordinator_of_the_highest_term() {
-    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
-    let spare = Cluster::new(Settings::default()).start(NodeId(9)).await;
-    let said = |term: u64| Coordinates { term: Term(term), voters: [1, 2, 3].map(NodeId).into() };
-    spare.hear(NodeId(2), said(7));
-    spare.hear(NodeId(1), said(6));
-    let seen = until(spare.leadership(), "it has heard", |l| l.term == Term(7)).await;
-    assert_eq!((seen.leader, seen.voters), (Some(NodeId(2)), said(7).voters));
+async fn a_member_without_the_log_follows_the_highest_announced_term() {
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
+    let spare = Cluster::new(ConsensusConfig::default()).start(NodeId(9)).await;
+    let announcement = |term: u64| Coordinates { term: Term(term), voters: [1, 2, 3].map(NodeId).into() };
+    spare.observe_coordinator(NodeId(2), announcement(7));
+    spare.observe_coordinator(NodeId(1), announcement(6));
+    let seen = until(spare.leadership(), "it saw the announcement", |l| l.term == Term(7)).await;
+    assert_eq!((seen.leader, seen.voters), (Some(NodeId(2)), announcement(7).voters));
 
-    // Who is sent the log takes its word, unless there is a later term.
+    // A member that receives the log trusts it, unless a later term is announced.
     let (voter, term) = (cluster.member(3), cluster.leads(NodeId(1)).await.term);
-    voter.hear(NodeId(2), Coordinates { term, voters: BTreeSet::new() });
+    voter.observe_coordinator(NodeId(2), Coordinates { term, voters: BTreeSet::new() });
     must_put(&cluster.member(1), "t/a").await;
     cluster.sees(3, "t/a").await;
     assert_eq!(voter.leadership().borrow().leader, Some(NodeId(1)));
-    voter.hear(NodeId(2), said(term.0 + 1));
-    until(voter.leadership(), "it has heard", |l| l.leader == Some(NodeId(2))).await;
+    voter.observe_coordinator(NodeId(2), announcement(term.0 + 1));
+    until(voter.leadership(), "it saw the announcement", |l| l.leader == Some(NodeId(2))).await;
     spare.shutdown().await;
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_takes_over_unless_allowed() {
-    let cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+async fn no_member_stands_unless_allowed() {
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let term = cluster.leads(NodeId(1)).await.term;
     cluster.stop(1).await;
-    // There is nothing to wait for: nothing is to happen, for several times the longest that an election takes.
+    // Nothing must happen for several times the longest election.
     let mut second = cluster.member(2).leadership();
     let changed = second.wait_for(|leadership| leadership.term > term);
     tokio::time::timeout(Duration::from_secs(3), changed).await.unwrap_err();
@@ -116,19 +116,19 @@ async fn nobody_takes_over_unless_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_cut_off_says_so_and_commits_nothing() {
-    let settings = Settings { change_timeout_ms: 2_000, ..Settings::default() };
-    let cluster = Cluster::of([1, 2, 3], settings).await;
+async fn a_partitioned_leader_loses_its_lease_and_commits_nothing() {
+    let config = ConsensusConfig { change_timeout_ms: 2_000, ..ConsensusConfig::default() };
+    let cluster = Cluster::of([1, 2, 3], config).await;
     let old = cluster.member(1);
     must_put(&old, "t/before").await;
-    cluster.cut(1);
-    let cut = Instant::now();
-    // Before it knows: proposed, and never confirmed.
+    cluster.disconnect(1);
+    let partitioned = Instant::now();
+    // Proposed before its lease ran out, and never confirmed.
     let proposer = old.clone();
     let unknown = tokio::spawn(async move { proposer.propose(put("t/unknown")).await });
-    until(old.leadership(), "it knows that it is alone", |l| l.is_leader && !l.has_quorum).await;
-    println!("the leader knew {:?} after the cut that it is alone", cut.elapsed());
-    assert!(old.leadership().borrow().quorum_ack_age_ms().unwrap() >= settings.election_max_ms);
+    until(old.leadership(), "its lease runs out", |l| l.is_leader && !l.has_quorum).await;
+    println!("the leader lost its lease {:?} after the partition", partitioned.elapsed());
+    assert!(old.leadership().borrow().quorum_ack_age_ms().unwrap() >= config.election_max_ms);
     assert_eq!(old.propose(put("t/refused")).await, Err(ProposeError::NoQuorum));
     assert_eq!(old.barrier(Duration::from_millis(300)).await, Err(BarrierError::NoQuorum));
     assert_eq!(unknown.await.unwrap(), Err(ProposeError::Unknown));
@@ -137,8 +137,8 @@ async fn a_leader_that_is_cut_off_says_so_and_commits_nothing() {
     cluster.member(2).may_stand(true);
     cluster.leads(NodeId(2)).await;
     must_put(&cluster.member(2), "t/new").await;
-    assert!(old.leadership().borrow().is_leader, "it cannot know");
-    cluster.mend(1);
+    assert!(old.leadership().borrow().is_leader, "it cannot know of the new leader");
+    cluster.reconnect(1);
     cluster.sees(1, "t/new").await;
     let seen = until(old.leadership(), "it follows", |l| !l.is_leader && l.leader == Some(NodeId(2))).await;
     assert!(!seen.has_quorum && seen.quorum_ack_age_ms().is_none());
@@ -149,17 +149,18 @@ async fn a_leader_that_is_cut_off_says_so_and_commits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_is_never_lost_while_leaders_change() {
-    let settings = Settings { snapshot_every_entries: 25, entries_kept: 5, ..Settings::default() };
-    let mut cluster = Cluster::of([1, 2, 3], settings).await;
+async fn acknowledged_puts_survive_leader_changes() {
+    let config =
+        ConsensusConfig { snapshot_every_entries: 25, entries_kept: 5, ..ConsensusConfig::default() };
+    let mut cluster = Cluster::of([1, 2, 3], config).await;
     let mut leader = 1;
-    let mut answered = Vec::new();
+    let mut acknowledged = Vec::new();
     for round in 0..3 {
         let member = cluster.member(leader);
         for n in 0..40 {
             let name = format!("t/{round}-{n}");
             must_put(&member, &name).await;
-            answered.push(name);
+            acknowledged.push(name);
         }
         drop(member);
         cluster.stop(leader).await;
@@ -172,9 +173,9 @@ async fn what_was_answered_is_never_lost_while_leaders_change() {
     }
     cluster.member(leader).barrier(DEADLINE).await.unwrap();
     let state = cluster.member(leader).state().borrow().clone();
-    assert!(answered.iter().all(|name| has(&state, name)));
+    assert!(acknowledged.iter().all(|name| has(&state, name)));
     for id in [1, 2, 3] {
-        until(cluster.member(id).state(), "the same everywhere", |other| **other == *state).await;
+        until(cluster.member(id).state(), "all members have the same state", |other| **other == *state).await;
     }
     state.check().unwrap();
     cluster.stop_all().await;

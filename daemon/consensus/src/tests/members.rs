@@ -1,4 +1,4 @@
-//! Learners and voters that come and go.
+//! Changes of learners and voters.
 
 use super::*;
 
@@ -7,11 +7,11 @@ fn nodes<const N: usize>(ids: [u64; N]) -> BTreeSet<NodeId> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_learner_catches_up_and_votes() {
-    let mut cluster = Cluster::of([1], Settings::default()).await;
+async fn a_learner_catches_up_and_becomes_a_voter() {
+    let mut cluster = Cluster::of([1], ConsensusConfig::default()).await;
     let leader = cluster.member(1);
     must_put(&leader, "t/early").await;
-    assert_eq!(leader.set_voters(nodes([1, 2])).await, Err(MembersError::NotLearner(NodeId(2))));
+    assert_eq!(leader.set_voters(nodes([1, 2])).await, Err(VoterChangeError::NotLearner(NodeId(2))));
     cluster.start(NodeId(2)).await;
     leader.add_learner(NodeId(2)).await.unwrap();
     assert_eq!(leader.leadership().borrow().learners, nodes([2]));
@@ -19,24 +19,25 @@ async fn a_learner_catches_up_and_votes() {
     cluster.sees(2, "t/early").await;
     assert_eq!(
         cluster.member(2).set_voters(nodes([2])).await,
-        Err(MembersError::NotLeader { leader: Some(NodeId(1)) })
+        Err(VoterChangeError::NotLeader { leader: Some(NodeId(1)) })
     );
     leader.set_voters(nodes([1, 2])).await.unwrap();
     let seen = until(leader.leadership(), "two vote", |l| l.voters == nodes([1, 2]) && !l.joint).await;
     assert!(seen.learners.is_empty());
-    // Now it takes both.
-    cluster.cut(2);
+    // The quorum is now both.
+    cluster.disconnect(2);
     until(leader.leadership(), "one of two is no majority", |l| !l.has_quorum).await;
-    cluster.mend(2);
-    until(leader.leadership(), "both are", |l| l.has_quorum).await;
+    cluster.reconnect(2);
+    until(leader.leadership(), "two of two are", |l| l.has_quorum).await;
     must_put(&leader, "t/late").await;
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_gets_a_snapshot_for_what_the_log_no_longer_has() {
-    let settings = Settings { snapshot_every_entries: 20, entries_kept: 2, ..Settings::default() };
-    let mut cluster = Cluster::of([1], settings).await;
+async fn a_new_member_receives_a_snapshot_of_purged_entries() {
+    let config =
+        ConsensusConfig { snapshot_every_entries: 20, entries_kept: 2, ..ConsensusConfig::default() };
+    let mut cluster = Cluster::of([1], config).await;
     let leader = cluster.member(1);
     for n in 0..100 {
         must_put(&leader, &format!("t/{n}")).await;
@@ -44,20 +45,20 @@ async fn a_newcomer_gets_a_snapshot_for_what_the_log_no_longer_has() {
     cluster.start(NodeId(2)).await;
     leader.add_learner(NodeId(2)).await.unwrap();
     leader.set_voters(nodes([1, 2])).await.unwrap();
-    assert!(cluster.hub.0.lock().unwrap().snapshot_pieces > 0);
+    assert!(cluster.network.0.lock().unwrap().snapshot_chunks > 0);
     let state = leader.state().borrow().clone();
-    until(cluster.member(2).state(), "it has all", |other| **other == *state).await;
-    // Its own disk has it as well.
+    until(cluster.member(2).state(), "it has caught up", |other| **other == *state).await;
+    // The snapshot is also on its own disk.
     cluster.stop(2).await;
     let again = cluster.start(NodeId(2)).await;
     assert!(again.state().borrow().file_count() >= 80);
-    until(again.state(), "it has all again", |other| **other == *state).await;
+    until(again.state(), "it has caught up again", |other| **other == *state).await;
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_voter_is_replaced() {
-    let mut cluster = Cluster::of([1, 2, 3], Settings::default()).await;
+    let mut cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let leader = cluster.member(1);
     cluster.stop(3).await;
     must_put(&leader, "t/two-of-three").await;
@@ -65,33 +66,33 @@ async fn a_dead_voter_is_replaced() {
     leader.add_learner(NodeId(4)).await.unwrap();
     leader.set_voters(nodes([1, 2, 4])).await.unwrap();
     let seen = until(leader.leadership(), "4 votes", |l| l.voters == nodes([1, 2, 4]) && !l.joint).await;
-    assert!(seen.learners.is_empty(), "the replaced one is not kept: {seen:?}");
-    // The new one counts: with it alone beside the leader there is a majority.
+    assert!(seen.learners.is_empty(), "the replaced voter is removed: {seen:?}");
+    // The new voter counts: it and the leader are a majority.
     cluster.stop(2).await;
-    must_put(&leader, "t/with-the-new-one").await;
-    cluster.sees(4, "t/with-the-new-one").await;
+    must_put(&leader, "t/with-the-new-voter").await;
+    cluster.sees(4, "t/with-the-new-voter").await;
     leader.set_voters(nodes([1, 2, 4])).await.unwrap();
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_learner_that_never_answers_does_not_hold_up_the_rest() {
-    let settings = Settings { change_timeout_ms: 1_000, ..Settings::default() };
-    let cluster = Cluster::of([1, 2], settings).await;
+async fn a_silent_learner_does_not_block_commits() {
+    let config = ConsensusConfig { change_timeout_ms: 1_000, ..ConsensusConfig::default() };
+    let cluster = Cluster::of([1, 2], config).await;
     let leader = cluster.member(1);
-    assert_eq!(leader.add_learner(NodeId(9)).await, Err(MembersError::Unknown));
-    must_put(&leader, "t/goes-on").await;
+    assert_eq!(leader.add_learner(NodeId(9)).await, Err(VoterChangeError::Unknown));
+    must_put(&leader, "t/continues").await;
     assert_eq!(leader.leadership().borrow().learners, nodes([9]));
     leader.remove_learner(NodeId(9)).await.unwrap();
     until(leader.leadership(), "it is gone", |l| l.learners.is_empty()).await;
     leader.set_voters(nodes([1])).await.unwrap();
-    assert!(matches!(leader.set_voters(BTreeSet::new()).await, Err(MembersError::Invalid(_))));
+    assert!(matches!(leader.set_voters(BTreeSet::new()).await, Err(VoterChangeError::Invalid(_))));
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_of_voters_asked_at_once_are_made_one_after_another() {
-    let mut cluster = Cluster::of([1], Settings::default()).await;
+async fn concurrent_voter_changes_are_serialized() {
+    let mut cluster = Cluster::of([1], ConsensusConfig::default()).await;
     let leader = cluster.member(1);
     for id in [2, 3, 4, 5] {
         cluster.start(NodeId(id)).await;

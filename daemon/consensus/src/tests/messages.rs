@@ -1,10 +1,11 @@
-//! Every message of the library goes there and back through its encoding.
+//! Every openraft message survives encoding and decoding.
 
 use std::fmt::Debug;
 
 use openraft::error::{Fatal, InstallSnapshotError, RaftError, SnapshotMismatch};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
 };
 use openraft::{
     AnyError, CommittedLeaderId, EmptyNode, EntryPayload, LogId, Membership, SnapshotMeta, SnapshotSegmentId,
@@ -13,10 +14,11 @@ use openraft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::config::{Batch, Entry};
+use super::super::config::{Entry, TypeConfig};
+use super::super::network::{AppendResult, SnapshotChunk, SnapshotResult, VoteResult, decode};
 use super::*;
 
-fn there_and_back<T: Debug + Serialize + DeserializeOwned>(value: &T) {
+fn assert_round_trip<T: Debug + Serialize + DeserializeOwned>(value: &T) {
     let back: T = decode(&encode(value).unwrap()).unwrap();
     assert_eq!(format!("{back:?}"), format!("{value:?}"));
 }
@@ -35,24 +37,24 @@ fn fatal() -> Fatal<u64> {
 }
 
 #[test]
-fn requests() {
+fn requests_round_trip() {
     let payloads = [
         EntryPayload::Blank,
-        EntryPayload::Normal(Batch(Arc::new(vec![put("t/a"), put("t/b")]))),
+        EntryPayload::Normal(CommandBatch(Arc::new(vec![put("t/a"), put("t/b")]))),
         EntryPayload::Membership(membership()),
     ];
     let entries: Vec<_> =
         (5..).zip(payloads).map(|(index, payload)| Entry { log_id: log_id(index), payload }).collect();
     let vote = Vote::new_committed(3, u64::MAX);
     for (prev_log_id, leader_commit) in [(None, None), (Some(log_id(4)), Some(log_id(2)))] {
-        there_and_back(&AppendEntriesRequest::<TypeConfig> {
+        assert_round_trip(&AppendEntriesRequest::<TypeConfig> {
             vote,
             prev_log_id,
             entries: entries.clone(),
             leader_commit,
         });
     }
-    there_and_back(&VoteRequest::<u64> { vote: Vote::new(4, 2), last_log_id: Some(log_id(7)) });
+    assert_round_trip(&VoteRequest::<u64> { vote: Vote::new(4, 2), last_log_id: Some(log_id(7)) });
     let meta = SnapshotMeta {
         last_log_id: Some(log_id(7)),
         last_membership: StoredMembership::new(Some(log_id(5)), membership()),
@@ -65,14 +67,14 @@ fn requests() {
         data: vec![200; 300],
         done: true,
     };
-    let piece = SnapshotPiece::from(request.clone());
-    there_and_back(&piece);
-    assert!(encode(&piece).unwrap().len() < 600, "bytes are encoded as bytes");
-    assert_eq!(InstallSnapshotRequest::<TypeConfig>::from(piece), request);
+    let chunk = SnapshotChunk::from(request.clone());
+    assert_round_trip(&chunk);
+    assert!(encode(&chunk).unwrap().len() < 600, "the data is encoded as MessagePack binary");
+    assert_eq!(InstallSnapshotRequest::<TypeConfig>::from(chunk), request);
 }
 
 #[test]
-fn answers() {
+fn replies_round_trip() {
     let vote = Vote::new(4, 2);
     let appended = [
         AppendEntriesResponse::Success,
@@ -81,37 +83,37 @@ fn answers() {
         AppendEntriesResponse::Conflict,
         AppendEntriesResponse::HigherVote(vote),
     ];
-    for answer in appended {
-        there_and_back::<AppendResult>(&Ok(answer));
+    for reply in appended {
+        assert_round_trip::<AppendResult>(&Ok(reply));
     }
-    there_and_back::<VoteResult>(&Ok(VoteResponse::new(vote, Some(log_id(3)), true)));
-    there_and_back::<SnapshotResult>(&Ok(InstallSnapshotResponse { vote }));
+    assert_round_trip::<VoteResult>(&Ok(VoteResponse::new(vote, Some(log_id(3)), true)));
+    assert_round_trip::<SnapshotResult>(&Ok(InstallSnapshotResponse { vote }));
     for fatal in [Fatal::Stopped, Fatal::Panicked, fatal()] {
-        there_and_back::<AppendResult>(&Err(RaftError::Fatal(fatal.clone())));
-        there_and_back::<VoteResult>(&Err(RaftError::Fatal(fatal.clone())));
-        there_and_back::<SnapshotResult>(&Err(RaftError::Fatal(fatal)));
+        assert_round_trip::<AppendResult>(&Err(RaftError::Fatal(fatal.clone())));
+        assert_round_trip::<VoteResult>(&Err(RaftError::Fatal(fatal.clone())));
+        assert_round_trip::<SnapshotResult>(&Err(RaftError::Fatal(fatal)));
     }
     let segment = |offset| SnapshotSegmentId { id: "x".to_owned(), offset };
     let mismatch = SnapshotMismatch { expect: segment(0), got: segment(9) };
-    there_and_back::<SnapshotResult>(&Err(RaftError::APIError(InstallSnapshotError::from(mismatch))));
+    assert_round_trip::<SnapshotResult>(&Err(RaftError::APIError(InstallSnapshotError::from(mismatch))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nonsense_is_answered_with_nothing() {
-    let cluster = Cluster::of([1], Settings::default()).await;
+async fn garbage_gets_an_empty_reply() {
+    let cluster = Cluster::of([1], ConsensusConfig::default()).await;
     let member = cluster.member(1);
-    for nonsense in [ConsensusRequest::Append, ConsensusRequest::Vote, ConsensusRequest::Snapshot] {
-        assert!(member.handle(nonsense(vec![0xc1, 2, 3])).await.0.is_empty());
+    for request in [ConsensusRequest::Append, ConsensusRequest::Vote, ConsensusRequest::Snapshot] {
+        assert!(member.handle(request(vec![0xc1, 2, 3])).await.0.is_empty());
     }
-    let piece = InstallSnapshotRequest::<TypeConfig> {
+    let chunk = InstallSnapshotRequest::<TypeConfig> {
         vote: Vote::new_committed(99, 2),
         meta: SnapshotMeta::default(),
         offset: u64::MAX,
         data: vec![1],
         done: false,
     };
-    let piece = ConsensusRequest::Snapshot(encode(&SnapshotPiece::from(piece)).unwrap());
-    assert!(member.handle(piece).await.0.is_empty(), "no room is made for it");
-    must_put(&member, "t/goes-on").await;
+    let chunk = ConsensusRequest::Snapshot(encode(&SnapshotChunk::from(chunk)).unwrap());
+    assert!(member.handle(chunk).await.0.is_empty(), "nothing is allocated for it");
+    must_put(&member, "t/continues").await;
     cluster.stop_all().await;
 }

@@ -1,7 +1,7 @@
-//! The table of blobs: how often each is referred to, and which members hold it.
+//! The blob table: the references and the holders of each blob.
 //!
-//! A blob without references keeps its entry until it is forgotten; only then are its copies deleted. When such a blob
-//! is committed again, only the holders of that commit count: the older records are on their way out.
+//! A blob without references keeps its entry until it is forgotten; its copies are deleted only after that. If it is
+//! committed again before, only the holders of the new commit count, because the earlier ones may be deleting it.
 
 use std::sync::Arc;
 
@@ -13,27 +13,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{Applied, HolderChange, State};
 
-/// Most holders recorded of one blob; where there are more, the newest are kept.
+/// Most holders recorded per blob; if there are more, the newest are kept.
 pub const HOLDERS_PER_BLOB_MAX: usize = 32;
 
-/// What is known of one blob.
+/// A blob's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Its size in bytes.
+    /// The blob's size in bytes.
     pub size: u64,
-    /// How often versions, manifests, segments and models refer to it.
+    /// References from file versions, held inputs, segments and models.
     pub references: u64,
-    /// The members that hold it, in id order.
+    /// The members that hold a copy, in id order.
     pub holders: Arc<[NodeId]>,
 }
 
-/// All blobs by digest.
+/// The blob table, by digest.
 pub type BlobTable = OrdMap<Digest, Blob>;
 
-/// Extents with their holders, as a commit names them.
+/// Extents with their holders, as commands carry them.
 pub(super) type PlacedExtents = [(BlobRef, Vec<NodeId>)];
 
-fn united(old: &[NodeId], new: &[NodeId]) -> Arc<[NodeId]> {
+fn merge_holders(old: &[NodeId], new: &[NodeId]) -> Arc<[NodeId]> {
     let mut holders = new.to_vec();
     holders.truncate(HOLDERS_PER_BLOB_MAX);
     let room = HOLDERS_PER_BLOB_MAX - holders.len();
@@ -49,30 +49,30 @@ impl State {
         &self.blobs
     }
 
-    /// One blob.
+    /// The entry of a blob; `None` if it is unknown.
     pub fn blob(&self, digest: &Digest) -> Option<&Blob> {
         self.blobs.get(digest)
     }
 
-    /// The members recorded to hold a blob, in id order; none of an unknown one.
+    /// The recorded holders of a blob, in id order; empty if the blob is unknown.
     pub fn holders(&self, digest: &Digest) -> &[NodeId] {
         self.blobs.get(digest).map_or(&[], |blob| &blob.holders)
     }
 
-    /// Refuses extents that are too large, nowhere durable, or known with another size.
+    /// Refuses extents that are too large, have no holder, or contradict a known size. `what` names them in messages.
     pub(super) fn check_extents(&self, what: &str, extents: &PlacedExtents) -> Result<(), Refusal> {
-        for (place, (blob, holders)) in extents.iter().enumerate() {
+        for (index, (blob, holders)) in extents.iter().enumerate() {
             let BlobRef { digest, size } = blob;
-            let invalid = |why: String| Err(Refusal::invalid(format!("extent {place} of {what}: {why}")));
+            let invalid = |why: String| Err(Refusal::invalid(format!("extent {index} of {what}: {why}")));
             if *size == 0 || *size > EXTENT_BYTES_MAX {
-                return invalid(format!("it has {size} bytes, 1 to {EXTENT_BYTES_MAX} are allowed"));
+                return invalid(format!("it has {size} bytes; 1 to {EXTENT_BYTES_MAX} are allowed"));
             }
             if holders.is_empty() {
                 return invalid("no member holds it: store it before the commit".to_owned());
             }
             if holders.len() > HOLDERS_PER_BLOB_MAX {
                 return invalid(format!(
-                    "{} holders are named, {HOLDERS_PER_BLOB_MAX} are allowed",
+                    "it names {} holders; {HOLDERS_PER_BLOB_MAX} are allowed",
                     holders.len()
                 ));
             }
@@ -86,22 +86,22 @@ impl State {
         sizes.sort_unstable();
         if let Some(pair) = sizes.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1) {
             let (digest, size) = pair[0];
-            let message = format!("{what} names blob {digest} with {size} and with {} bytes", pair[1].1);
+            let message = format!("{what} gives blob {digest} both {size} and {} bytes", pair[1].1);
             return Err(Refusal::invalid(message));
         }
         Ok(())
     }
 
-    /// Records a stored blob and adds `references` to it.
+    /// Records the holders of a blob and adds `references` to its count.
     pub(super) fn record(&mut self, blob: BlobRef, holders: &[NodeId], references: u64) {
         let known = self.blobs.get(&blob.digest);
         let old = known.filter(|known| known.references > 0).map_or(&[][..], |known| &known.holders);
-        let holders = united(old, holders);
+        let holders = merge_holders(old, holders);
         let references = known.map_or(0, |known| known.references) + references;
         self.blobs.insert(blob.digest, Blob { size: blob.size, references, holders });
     }
 
-    /// Records extents with one reference each, and returns them in the form in which they are kept.
+    /// Records extents with one reference each. Returns them without their holders.
     pub(super) fn record_extents(&mut self, extents: &PlacedExtents) -> Arc<[BlobRef]> {
         for (blob, holders) in extents {
             self.record(*blob, holders, 1);
@@ -109,7 +109,7 @@ impl State {
         extents.iter().map(|(blob, _)| *blob).collect()
     }
 
-    /// Adds one reference to each extent; all are referred to already.
+    /// Adds one reference to each extent; all have entries.
     pub(super) fn reference(&mut self, extents: &[BlobRef]) {
         for blob in extents {
             if let Some(entry) = self.blobs.get_mut(&blob.digest) {
@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    /// Takes one reference off each extent.
+    /// Removes one reference from each extent.
     pub(super) fn release(&mut self, extents: &[BlobRef]) {
         for blob in extents {
             if let Some(entry) = self.blobs.get_mut(&blob.digest) {
@@ -132,7 +132,7 @@ impl State {
             let Some(entry) = self.blobs.get(digest) else { continue };
             let kept: Vec<NodeId> =
                 entry.holders.iter().copied().filter(|node| !remove.contains(node)).collect();
-            let holders = united(&kept, add);
+            let holders = merge_holders(&kept, add);
             if holders.is_empty() && entry.references == 0 {
                 self.blobs.remove(digest);
             } else if holders != entry.holders {

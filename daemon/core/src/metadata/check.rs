@@ -1,4 +1,5 @@
-//! The invariants of the metadata, recomputed from scratch. For tests, simulations and debug builds: it reads all.
+//! The invariants of the metadata, recomputed from scratch: for tests, simulations and recovery, because it reads
+//! everything.
 
 use std::collections::BTreeMap;
 
@@ -6,69 +7,101 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{JobState, VERSIONS_KEPT};
 
-use super::{HOLDERS_PER_BLOB_MAX, Job, State};
+use super::{FileRecord, HOLDERS_PER_BLOB_MAX, JobRecord, State};
+use crate::invariant::{InvariantViolation, ensure};
 use crate::ranges::RangeSet;
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what()) }
+/// Of each referenced blob, its size and how often it is referenced.
+type References = BTreeMap<Digest, (u64, u64)>;
+
+impl FileRecord {
+    fn check(&self) -> Result<(), InvariantViolation> {
+        let numbers: Vec<u64> = self.versions.iter().map(|version| version.number).collect();
+        let is_ordered = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        let is_valid = is_ordered && !numbers.is_empty() && numbers.len() <= VERSIONS_KEPT && numbers[0] > 0;
+        ensure(is_valid, || format!("its versions are {numbers:?}"))?;
+        for version in &self.versions {
+            let sum: u64 = version.extents.iter().map(|blob| blob.size).sum();
+            let size = version.size;
+            ensure(sum == size, || format!("its extents have {sum} bytes, its size is {size}"))?;
+        }
+        Ok(())
+    }
 }
 
-impl Job {
-    fn check(&self) -> Result<(), String> {
-        let Self { id, submitted, done, dead, held, .. } = self;
+impl JobRecord {
+    fn check(&self) -> Result<(), InvariantViolation> {
+        self.check_queries()?;
+        self.check_state()?;
+        self.check_inputs()
+    }
+
+    /// Every query is pending, answered once, or dead.
+    fn check_queries(&self) -> Result<(), InvariantViolation> {
+        let Self { submitted, done, dead, held, .. } = self;
         for set in [done, dead, held] {
-            set.check().map_err(|error| format!("{id}: {error}"))?;
+            set.check()?;
             ensure(set.end().unwrap_or(0) <= *submitted, || {
-                format!("{id}: a query beyond {submitted}: {set:?}")
+                format!("it has {submitted} queries, and {set:?} contains more")
             })?;
         }
-        ensure(done.intersection(dead).is_empty(), || format!("{id}: queries both done and dead"))?;
+        ensure(done.intersection(dead).is_empty(), || String::from("queries are both done and dead"))?;
         ensure(self.pending().len() + done.len() + dead.len() == *submitted, || {
-            format!("{id}: queries lost")
+            String::from("queries are neither pending, done nor dead")
         })?;
         let mut answered = RangeSet::new();
         for range in self.segments.iter().flat_map(|segment| &segment.ranges) {
             let new = answered.insert(range.first..range.end());
-            ensure(new == u64::from(range.count), || format!("{id}: answered twice within {range:?}"))?;
+            ensure(new == u64::from(range.count), || format!("queries of {range:?} are answered twice"))?;
         }
-        ensure(answered == *done, || format!("{id}: segments answer {answered:?}, done are {done:?}"))?;
-        ensure(self.statistics.count() == done.len(), || format!("{id}: {:?}", self.statistics))?;
-        self.statistics.check().map_err(|error| format!("{id}: {error}"))?;
-        let marked_dead: RangeSet = self.dead_letters.keys().map(|index| *index..index + 1).collect();
-        ensure(marked_dead == *dead, || format!("{id}: dead_letters of {marked_dead:?}, dead are {dead:?}"))?;
+        ensure(answered == *done, || format!("the segments answer {answered:?}, done are {done:?}"))?;
+        ensure(self.statistics.count() == done.len(), || format!("{:?}", self.statistics))?;
+        self.statistics.check()?;
+        let dead_letters: RangeSet = self.dead_letters.keys().map(|index| *index..index + 1).collect();
+        ensure(dead_letters == *dead, || format!("the dead letters are {dead_letters:?}, dead are {dead:?}"))
+    }
 
-        let all_decided = done.len() + dead.len() == *submitted;
-        let cancelled = self.state == JobState::Cancelled;
-        ensure(cancelled || (self.state == JobState::Done) == (all_decided && *submitted > 0), || {
-            format!("{id}: {:?}", self.state)
+    fn check_state(&self) -> Result<(), InvariantViolation> {
+        let Self { submitted, done, dead, state, .. } = self;
+        let is_cancelled = *state == JobState::Cancelled;
+        let is_decided = done.len() + dead.len() == *submitted && *submitted > 0;
+        ensure(is_cancelled || (*state == JobState::Done) == is_decided, || {
+            format!("it is {state:?} with {} of {submitted} queries decided", done.len() + dead.len())
         })?;
-        ensure(cancelled || (self.state == JobState::Added) == (*submitted == 0), || {
-            format!("{id}: {:?}", self.state)
+        ensure(is_cancelled || (*state == JobState::Added) == (*submitted == 0), || {
+            format!("it is {state:?} with {submitted} queries")
         })?;
-        let running = self.state == JobState::Running;
-        ensure(running == self.running_since_ms.is_some(), || {
-            format!("{id}: its running time does not fit its state")
+        ensure((*state == JobState::Running) == self.running_since_ms.is_some(), || {
+            format!("it is {state:?}, running since {:?}", self.running_since_ms)
         })?;
-        ensure(self.state.is_over() == self.finished_ms.is_some(), || {
-            format!("{id}: finished at {:?}", self.finished_ms)
+        ensure(state.is_over() == self.finished_ms.is_some(), || {
+            format!("it is {state:?}, finished at {:?}", self.finished_ms)
         })?;
-        ensure(self.has_inputs() != (held.is_empty() && dead.is_empty()), || {
-            format!("{id}: names that nobody needs, or none")
-        })?;
-        let needed = cancelled || self.pending().iter().all(|range| held.contains_all(range));
-        ensure(needed, || format!("{id}: queries that may be run are not held: {held:?}"))?;
-        ensure(!self.state.is_over() || held.intersection(dead) == *held, || {
-            format!("{id}: inputs that nobody needs are held: {held:?}")
-        })?;
-        ensure(!self.filed || self.state == JobState::Done, || format!("{id}: filed, and not done"))?;
-        let records = self.records.as_ref().map_or(*submitted, |records| records.count);
-        let queries = self.manifest.as_ref().map_or(records, |manifest| manifest.queries.len() as u64);
-        ensure(queries == *submitted, || {
-            format!("{id}: {queries} queries in the manifest, {submitted} submitted")
+        ensure(!self.filed || *state == JobState::Done, || {
+            format!("it is {state:?}, and its results are in a file")
         })
     }
 
-    /// All that this job keeps from being collected.
+    /// Inputs and their names are kept as long as a query may need them, and no longer.
+    fn check_inputs(&self) -> Result<(), InvariantViolation> {
+        let Self { submitted, dead, held, .. } = self;
+        ensure(self.has_inputs() != (held.is_empty() && dead.is_empty()), || {
+            String::from("input names are missing, or kept for no query")
+        })?;
+        let is_cancelled = self.state == JobState::Cancelled;
+        let has_needed = is_cancelled || self.pending().iter().all(|range| held.contains_all(range));
+        ensure(has_needed, || format!("inputs of pending queries are not held: {held:?}"))?;
+        ensure(!self.state.is_over() || held.intersection(dead) == *held, || {
+            format!("inputs are held for queries that cannot run again: {held:?}")
+        })?;
+        let records = self.records.as_ref().map_or(*submitted, |records| records.count);
+        let queries = self.manifest.as_ref().map_or(records, |manifest| manifest.queries.len() as u64);
+        ensure(queries == *submitted, || {
+            format!("it has {queries} queries in the manifest, {submitted} submitted")
+        })
+    }
+
+    /// The blobs that this job keeps from being collected, once per reference.
     fn referenced(&self) -> impl Iterator<Item = &BlobRef> {
         let manifest = self.manifest.iter();
         let inputs = manifest.flat_map(|manifest| {
@@ -77,10 +110,10 @@ impl Job {
                 .flat_map(|range| manifest.slice(range.start, range.end))
                 .flat_map(|(_, query)| &*query.extents)
         });
-        let held = !self.held.is_empty();
-        let labels = self.labels.iter().filter(move |_| held).flat_map(|extents| &**extents);
-        let artefact = self.artefact.iter().filter(move |_| held).flat_map(|artefact| &*artefact.extents);
-        let records = self.records.iter().filter(move |_| held).flat_map(|records| &*records.extents);
+        let is_held = !self.held.is_empty();
+        let labels = self.labels.iter().filter(move |_| is_held).flat_map(|extents| &**extents);
+        let artefact = self.artefact.iter().filter(move |_| is_held).flat_map(|artefact| &*artefact.extents);
+        let records = self.records.iter().filter(move |_| is_held).flat_map(|records| &*records.extents);
         inputs
             .chain(records)
             .chain(labels)
@@ -90,26 +123,17 @@ impl Job {
 }
 
 impl State {
-    /// Whether every invariant of the module holds: what is wrong otherwise.
-    pub fn check(&self) -> Result<(), String> {
-        let mut references: BTreeMap<Digest, (u64, u64)> = BTreeMap::new();
+    /// Fails with the first violated invariant.
+    pub fn check(&self) -> Result<(), InvariantViolation> {
+        let mut references = References::new();
         let mut count = |blob: &BlobRef| references.entry(blob.digest).or_insert((blob.size, 0)).1 += 1;
         for (key, file) in &self.files {
-            let numbers: Vec<u64> = file.versions.iter().map(|version| version.number).collect();
-            let ordered = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
-            let well = ordered && !numbers.is_empty() && numbers.len() <= VERSIONS_KEPT && numbers[0] > 0;
-            ensure(well, || format!("file '{}' has versions {numbers:?}", key.0))?;
-            for version in &file.versions {
-                version.extents.iter().for_each(&mut count);
-                let sum: u64 = version.extents.iter().map(|blob| blob.size).sum();
-                ensure(sum == version.size, || {
-                    format!("file '{}' has {sum} bytes, says {}", key.0, version.size)
-                })?;
-            }
+            file.check().map_err(|violation| violation.of(format_args!("file '{}'", key.0)))?;
+            file.versions.iter().flat_map(|version| &*version.extents).for_each(&mut count);
         }
         for (id, job) in &self.jobs {
-            ensure(job.id == *id, || format!("{id} is kept as {}", job.id))?;
-            job.check()?;
+            ensure(job.id == *id, || format!("{} is stored as {id}", job.id))?;
+            job.check().map_err(|violation| violation.of(id))?;
             job.referenced().for_each(&mut count);
         }
         let artefacts = self.models.values().filter_map(|model| model.artefact.as_ref());
@@ -118,18 +142,22 @@ impl State {
         self.operations.check()
     }
 
-    fn check_blobs(&self, references: &BTreeMap<Digest, (u64, u64)>) -> Result<(), String> {
+    fn check_blobs(&self, references: &References) -> Result<(), InvariantViolation> {
         for (digest, (size, _)) in references {
             let known = self.blobs.get(digest).map(|blob| blob.size);
-            ensure(known == Some(*size), || format!("blob {digest} of {size} bytes is kept with {known:?}"))?;
+            ensure(known == Some(*size), || {
+                format!("blob {digest} of {size} bytes is stored with {known:?}")
+            })?;
         }
         for (digest, blob) in &self.blobs {
             let counted = references.get(digest).map_or(0, |(_, count)| *count);
-            let kept = blob.references;
-            ensure(counted == kept, || format!("blob {digest} has {counted} references, {kept} are kept"))?;
-            let ordered =
-                blob.holders.is_sorted_by(|a, b| a < b) && blob.holders.len() <= HOLDERS_PER_BLOB_MAX;
-            ensure(ordered, || format!("blob {digest} has holders {:?}", blob.holders))?;
+            let stored = blob.references;
+            ensure(counted == stored, || {
+                format!("blob {digest} has {counted} references, {stored} are stored")
+            })?;
+            let holders = &blob.holders;
+            let is_valid = holders.is_sorted_by(|a, b| a < b) && holders.len() <= HOLDERS_PER_BLOB_MAX;
+            ensure(is_valid, || format!("blob {digest} has holders {holders:?}"))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What goes into the metadata log, and what comes out of applying it.
+//! The commands of the metadata log, and their outcomes.
 
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId};
 use idunno_shared::names::ModelName;
@@ -9,97 +9,97 @@ use serde::{Deserialize, Serialize};
 
 use super::Inputs;
 
-/// One change of the metadata, as it stands in the log.
+/// A command, as stored in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
-    /// When the coordinator proposed it, in milliseconds since the epoch. Time within the state never goes back.
+    /// When the coordinator proposed it, in milliseconds since the epoch. The state ignores a time before its own.
     pub at_ms: u64,
-    /// Under which id a client asked for it: a repetition answers as the first time and changes nothing.
+    /// The id of the client's operation, if it has one: a repetition returns the first outcome and changes nothing.
     pub op: Option<OpId>,
-    /// What to change.
+    /// The change.
     pub action: Action,
 }
 
-/// What a command changes.
+/// The change that a command makes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {
-    /// What a person asked for.
+    /// A client's request.
     Change(Change),
-    /// Members that gained or lost copies. Unknown blobs are passed over.
+    /// Members gained or lost copies. Unknown blobs are skipped.
     Holders(Vec<HolderChange>),
-    /// Drop the entries of these blobs, where nothing refers to them.
+    /// Drops the entries of these blobs, except those with references.
     Forget(Vec<Digest>),
-    /// A worker's result rows: the first answer to a query counts.
+    /// Result rows of a worker. The first answer to a query counts.
     CommitSegment {
-        /// The worker.
+        /// The worker that ran the batches.
         worker: NodeId,
-        /// The job.
+        /// The job; a segment has rows of one job only.
         job: JobId,
-        /// The blob of rows, and who holds it.
+        /// The blob with the rows, and its holders.
         segment: (BlobRef, Vec<NodeId>),
-        /// The batches whose rows it holds; no query twice.
+        /// The batches whose rows it contains; no query twice.
         batches: Vec<BatchOutcome>,
     },
-    /// Queries that failed for good; those decided already are passed over.
+    /// Queries whose attempts are used up. Those that are already decided are skipped.
     DeadLetters {
-        /// The job.
+        /// Their job.
         job: JobId,
-        /// The queries.
+        /// The queries with their reasons.
         #[serde(rename = "letters")]
         dead_letters: Vec<DeadLetterRecord>,
     },
-    /// The cluster stops a running job, because every batch of it fails.
+    /// The scheduler pauses a running job because all its batches fail.
     PauseJob {
-        /// The job.
+        /// The job to pause.
         job: JobId,
-        /// Why.
+        /// The reason shown to people.
         reason: String,
     },
-    /// A training that was asked for succeeded; the artefact also becomes a version of the file `models/<model>`, and its
-    /// report one of `training/<model>.json`.
+    /// A requested training succeeded. The artefact also becomes a version of the file `models/<model>`, and the report a
+    /// version of `training/<model>.json`.
     ModelTrained {
-        /// The model.
+        /// The trained model.
         model: ModelName,
-        /// Its version: the digest of the whole artefact.
+        /// The model version: the digest of the whole artefact.
         version: Digest,
         /// The artefact's size in bytes: the sum of its extents.
         size: u64,
-        /// The artefact's extents in order, and who holds them.
+        /// The artefact's extents in order, with their holders.
         extents: Vec<(BlobRef, Vec<NodeId>)>,
-        /// What it was trained from: what is asked for, or it is not taken.
+        /// The seed and dataset it was trained with; refused unless the request has the same.
         training: Training,
-        /// What it measured, as text.
+        /// Names and values of the measured metrics.
         #[serde(default)]
         metrics: Vec<(String, String)>,
-        /// What it was and measured, for people, and who holds that.
+        /// The training report for people, and its holders.
         #[serde(default)]
         report: Option<(BlobRef, Vec<NodeId>)>,
     },
-    /// A training that was asked for failed.
+    /// A requested training was given up.
     ModelFailed {
         /// The model.
         model: ModelName,
-        /// Why.
+        /// The last failure, for people.
         reason: String,
     },
-    /// `start-job` of a job whose data set is one file, as the coordinator has read it.
+    /// `start-job` of a job whose dataset is a single file, which the coordinator has indexed.
     StartJob {
-        /// The job.
+        /// The job to start.
         job: JobId,
-        /// What the file says.
+        /// The inputs that the file defines.
         inputs: Inputs,
     },
     /// The results of a finished job become a version of the file `results/<job>.jsonl`.
     FileResults {
-        /// The job.
+        /// The finished job.
         job: JobId,
-        /// When the job was done, as these results have it.
+        /// When the job was done by these results: they are refused if it has run again since.
         finished_ms: u64,
-        /// Their size in bytes: the sum of the extents.
+        /// The size in bytes: the sum of the extents.
         size: u64,
-        /// The digest of all their bytes.
+        /// The digest of all bytes.
         digest: Digest,
-        /// Their extents in order, and who holds them.
+        /// The extents in order, with their holders.
         extents: Vec<(BlobRef, Vec<NodeId>)>,
     },
 }
@@ -109,41 +109,41 @@ pub enum Action {
 pub struct HolderChange {
     /// The blob.
     pub digest: Digest,
-    /// Members that hold it now, durable and verified.
+    /// Members that now hold it, durable and verified.
     pub add: Vec<NodeId>,
-    /// Members that hold it no longer.
+    /// Members that no longer hold it.
     pub remove: Vec<NodeId>,
 }
 
-/// A query that failed for good.
+/// A query whose attempts are used up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterRecord {
-    /// The query's number.
+    /// The query's number within the job.
     pub index: u64,
-    /// Why; cut to [`idunno_shared::wire::jobs::REASON_BYTES_MAX`] bytes.
+    /// The last failure; truncated to [`idunno_shared::wire::jobs::REASON_BYTES_MAX`] bytes.
     pub reason: String,
     /// The worker that failed last.
     pub worker: NodeId,
-    /// How often it was tried.
+    /// Failed leases of the query, or of the ranges it was in.
     pub attempts: u32,
 }
 
-/// What a command did.
+/// The outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Applied {
-    /// The answer to [`Action::Change`].
+    /// Of [`Action::Change`].
     Changed(Changed),
-    /// The answer to [`Action::CommitSegment`].
+    /// Of [`Action::CommitSegment`].
     Committed {
         /// Queries answered by this commit.
         accepted: u64,
-        /// Queries that were decided already: their rows do not count.
+        /// Queries that were already decided: their rows do not count.
         duplicates: u64,
         /// Whether the job is done now.
         job_done: bool,
         /// The queries answered by this commit, in order.
         accepted_ranges: Vec<QueryRange>,
     },
-    /// The answer to the rest.
+    /// Of all other actions.
     Done,
 }

@@ -1,6 +1,6 @@
-//! What becomes of a job's queries: answered by a segment, or dead. The first decision on a query stands.
+//! How queries of a job complete: answered by a segment, or dead. The first decision on a query stands.
 //!
-//! Bounds: one commit names at most [`BATCHES_PER_COMMIT_MAX`] batches, one burial [`LETTERS_PER_COMMAND_MAX`] queries.
+//! Bounds: [`BATCHES_PER_COMMIT_MAX`] batches per commit, [`DEAD_LETTERS_PER_COMMAND_MAX`] dead letters per command.
 
 use std::sync::Arc;
 
@@ -10,57 +10,57 @@ use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchOutcome, QueryRange};
 use idunno_shared::wire::refusal::Refusal;
 
-use super::{Applied, DeadLetterRecord, Job, Segment, State, cut_reason};
+use super::{Applied, DeadLetterRecord, JobRecord, Segment, State, truncate_reason};
 use crate::ranges::RangeSet;
 
 /// Most batches in one segment.
 pub const BATCHES_PER_COMMIT_MAX: usize = 4096;
-/// Most queries marked_dead at once.
-pub const LETTERS_PER_COMMAND_MAX: usize = BATCH_QUERIES_MAX as usize;
+/// Most dead letters in one command.
+pub const DEAD_LETTERS_PER_COMMAND_MAX: usize = BATCH_QUERIES_MAX as usize;
 
 const NS_PER_US: u64 = 1000;
 
-/// The number behind a range's last; `None` of an empty range, and of one that no number can end.
+/// The number after the last of a range; `None` if the range is empty or overflows.
 fn end(range: QueryRange) -> Option<u64> {
     range.first.checked_add(u64::from(range.count)).filter(|end| *end > range.first)
 }
 
-/// The queries that one batch answers; refused where they are not the lease's.
-fn answered(job: &Job, batch: &BatchOutcome) -> Result<RangeSet, Refusal> {
+/// The queries that one batch answers. Refused unless they are the lease's.
+fn answered(job: &JobRecord, batch: &BatchOutcome) -> Result<RangeSet, Refusal> {
     let BatchOutcome { lease, answered, .. } = batch;
     let batch_name =
         format!("the batch of {} queries from {} of {}", lease.range.count, lease.range.first, job.id);
     let invalid = |why: &str| Err(Refusal::invalid(format!("{batch_name}: {why}")));
     if lease.job != job.id {
-        return Err(Refusal::invalid(format!("a segment of {} holds a batch of {}", job.id, lease.job)));
+        return Err(Refusal::invalid(format!("a segment of {} contains a batch of {}", job.id, lease.job)));
     }
     let Some(lease_end) =
         end(lease.range).filter(|end| *end <= job.submitted && lease.range.count <= BATCH_QUERIES_MAX)
     else {
-        return invalid("it is not a batch of the job's queries");
+        return invalid("the job has no such queries");
     };
     let mut queries = RangeSet::new();
     for range in answered {
         let inside = end(*range).filter(|end| range.first >= lease.range.first && *end <= lease_end);
-        let Some(range_end) = inside else { return invalid("it answers queries that are not its own") };
+        let Some(range_end) = inside else { return invalid("it answers queries outside the batch") };
         if queries.insert(range.first..range_end) < u64::from(range.count) {
             return invalid("it answers a query twice");
         }
     }
     if u64::from(batch.labelled) > queries.len() || batch.correct > batch.labelled {
-        return invalid("its label counts exceed its answers");
+        return invalid("it counts more labels than answers");
     }
     if u64::from(batch.local) > queries.len() {
-        return invalid("it read more inputs than it answers");
+        return invalid("it counts more local inputs than answers");
     }
     Ok(queries)
 }
 
-/// All queries that the batches answer, batch by batch; refused where any answers another's.
-fn answered_by_batch(job: &Job, batches: &[BatchOutcome]) -> Result<Vec<RangeSet>, Refusal> {
+/// The queries that each batch answers. Refused if two batches answer the same query.
+fn answered_by_batch(job: &JobRecord, batches: &[BatchOutcome]) -> Result<Vec<RangeSet>, Refusal> {
     if batches.is_empty() || batches.len() > BATCHES_PER_COMMIT_MAX {
         let message =
-            format!("a segment of {} batches: 1 to {BATCHES_PER_COMMIT_MAX} are allowed", batches.len());
+            format!("the segment has {} batches; 1 to {BATCHES_PER_COMMIT_MAX} are allowed", batches.len());
         return Err(Refusal::invalid(message));
     }
     let mut all = RangeSet::new();
@@ -68,9 +68,9 @@ fn answered_by_batch(job: &Job, batches: &[BatchOutcome]) -> Result<Vec<RangeSet
     for batch in batches {
         let queries = answered(job, batch)?;
         if all.merge(&queries) < queries.len() {
-            // A reader could not tell which of the two rows counts.
+            // Readers could not tell which of the two rows counts.
             let message = format!(
-                "a segment of {} answers a query twice, the second time in the batch from {}",
+                "a segment of {} answers a query twice, the second time in the batch from query {}",
                 job.id, batch.lease.range.first
             );
             return Err(Refusal::invalid(message));
@@ -80,15 +80,14 @@ fn answered_by_batch(job: &Job, batches: &[BatchOutcome]) -> Result<Vec<RangeSet
     Ok(by_batch)
 }
 
-impl Job {
-    /// Takes what is new of one batch's answers; returns it.
-    fn answer(&mut self, batch: &BatchOutcome, queries: &RangeSet, now_ms: u64) -> RangeSet {
+impl JobRecord {
+    /// Records the answers of a batch to undecided queries. Returns these queries.
+    fn record_answers(&mut self, batch: &BatchOutcome, queries: &RangeSet, now_ms: u64) -> RangeSet {
         let mut new = queries.clone();
         new.subtract(&self.done);
         new.subtract(&self.dead);
         self.done.merge(&new);
-        // Which rows had labels, or local inputs, is known of whole batches only: of a
-        // partly accepted one, its share is counted.
+        // Labels and local inputs are counted per batch: a partly accepted batch counts in proportion.
         let share = |count: u32| (u64::from(count) * new.len()).checked_div(queries.len()).unwrap_or(0);
         self.statistics.labelled += share(batch.labelled);
         self.statistics.correct += share(batch.correct);
@@ -101,13 +100,15 @@ impl Job {
 }
 
 impl State {
-    fn started_job(&self, id: JobId) -> Result<Job, Refusal> {
+    fn started_job(&self, id: JobId) -> Result<JobRecord, Refusal> {
         let job = self.job_or_refusal(id)?;
         if job.state == JobState::Added {
-            return Err(Refusal::conflict(format!("{id} was not started yet: nobody can have run it")));
+            return Err(Refusal::conflict(format!(
+                "{id} has not been started, so no worker can have run it"
+            )));
         }
         if job.state == JobState::Cancelled {
-            return Err(Refusal::conflict(format!("{id} is cancelled: nothing more of it counts")));
+            return Err(Refusal::conflict(format!("{id} is cancelled and accepts no more results")));
         }
         Ok((**job).clone())
     }
@@ -127,10 +128,10 @@ impl State {
         let mut rows = 0;
         for (batch, queries) in batches.iter().zip(&by_batch) {
             rows += queries.len();
-            accepted.merge(&job.answer(batch, queries, self.now_ms));
+            accepted.merge(&job.record_answers(batch, queries, self.now_ms));
         }
         let ranges: Vec<_> = accepted.queries().collect();
-        // Without a reference the blob is recorded all the same, so that it is collected soon.
+        // A segment without new rows is recorded without a reference, so that it is collected.
         self.record(*blob, holders, u64::from(!accepted.is_empty()));
         if !accepted.is_empty() {
             job.segments.push_back(Arc::new(Segment { blob: *blob, worker, ranges: ranges.clone() }));
@@ -146,15 +147,17 @@ impl State {
         dead_letters: &[DeadLetterRecord],
     ) -> Result<Applied, Refusal> {
         let mut job = self.started_job(id)?;
-        if dead_letters.len() > LETTERS_PER_COMMAND_MAX {
-            let message =
-                format!("{} dead letters at once: {LETTERS_PER_COMMAND_MAX} are allowed", dead_letters.len());
+        if dead_letters.len() > DEAD_LETTERS_PER_COMMAND_MAX {
+            let message = format!(
+                "{} dead letters in one command; {DEAD_LETTERS_PER_COMMAND_MAX} are allowed",
+                dead_letters.len()
+            );
             return Err(Refusal::invalid(message));
         }
         if let Some(dead_letter) = dead_letters.iter().find(|dead_letter| dead_letter.index >= job.submitted)
         {
             let message =
-                format!("{id} has {} queries, there is no query {}", job.submitted, dead_letter.index);
+                format!("{id} has {} queries; there is no query {}", job.submitted, dead_letter.index);
             return Err(Refusal::invalid(message));
         }
         for dead_letter in dead_letters {
@@ -162,7 +165,7 @@ impl State {
                 && job.dead.insert(dead_letter.index..dead_letter.index + 1) > 0
             {
                 let kept =
-                    DeadLetterRecord { reason: cut_reason(&dead_letter.reason), ..dead_letter.clone() };
+                    DeadLetterRecord { reason: truncate_reason(&dead_letter.reason), ..dead_letter.clone() };
                 job.dead_letters.insert(dead_letter.index, Arc::new(kept));
             }
         }

@@ -1,11 +1,12 @@
-//! What a job's queries are, frozen when it starts.
+//! Freezes a job's queries when it starts.
 //!
-//! A data set is all files below its name (each file a query), or one file of that name: of records (`.jsonl`, `.csv`;
-//! each record a query), or of names (`.list`; each named file a query). Whoever proposes the start of the latter two has
-//! read the file, and says of which content: a file that changed meanwhile is refused.
+//! A dataset is either all files below its name (each file a query), or one file of that name: of records (`.jsonl`,
+//! `.csv`; each record a query) or of file names (`.list`; each named file a query). For a single file, the
+//! coordinator reads it before it proposes the start, and the command carries the digest of what was read: the start is
+//! refused if the file has changed since.
 //!
-//! Invariants: blocks are in order, the first one begins at query 0, and each lies within the file.
-//! Bounds: [`QUERIES_PER_JOB_MAX`] queries; a block of records for every few dozen of them.
+//! Invariants: the blocks of a file of records are in order, the first starts at query 0, and each lies within the file.
+//! Bounds: [`QUERIES_PER_JOB_MAX`] queries; a block for every few dozen records.
 
 use std::sync::Arc;
 
@@ -16,86 +17,122 @@ use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
 use idunno_shared::wire::jobs::{QueryRange, RecordFormat};
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::{Artefact, Job, Manifest, QUERIES_PER_JOB_MAX, Query, State, Version};
+use super::{Artefact, JobRecord, QUERIES_PER_JOB_MAX, State, VersionRecord};
 use crate::ranges::RangeSet;
 
 /// Largest record, in bytes.
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 
-/// What one file that is a data set holds.
+/// One query: a file as it was when the job started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// The file's name.
+    pub name: Arc<FileName>,
+    /// The extents of its newest version at the start, in order.
+    pub extents: Arc<[BlobRef]>,
+}
+
+/// The queries of a job over files; a query's number is its index. Names and extents are shared with the file table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Manifest {
+    /// The queries: in name order, or in the order of the list that names them.
+    pub queries: Vec<Query>,
+}
+
+impl Manifest {
+    /// The queries `first..end` with their numbers, without those beyond the manifest.
+    pub fn slice(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, &Query)> {
+        let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).min(self.queries.len());
+        let queries = self.queries.get(index(first)..index(end)).unwrap_or_default();
+        queries.iter().zip(first..).map(|(query, number)| (number, query))
+    }
+}
+
+/// The kind of a single file that is a dataset, by the ending of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A JSON value a line.
+    /// One JSON value per line.
     Jsonl,
-    /// CSV with a headline.
+    /// CSV with a header row.
     Csv,
-    /// The name of a file a line.
+    /// One file name per line.
     List,
 }
 
-/// What a file that is a data set says.
+/// The queries that a single file defines, as read by the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Inputs {
-    /// Its records are the queries.
+    /// The records of the file.
     Records {
         /// The digest of the content that was read.
         digest: Digest,
-        /// How it is read.
+        /// How to read the records.
         format: RecordFormat,
-        /// How many records.
+        /// The number of records.
         count: u64,
         /// Where they are.
         blocks: Vec<Block>,
     },
-    /// The files that it names are.
+    /// The files that the file names.
     Listed {
         /// The digest of the content that was read.
         digest: Digest,
-        /// The names.
+        /// The names, in the order of the list.
         names: Vec<FileName>,
     },
 }
 
-/// Where some consecutive records begin; they end where the next block begins.
+/// Where consecutive records start; they end where the next block starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
-    /// The number of the first of them.
+    /// The number of the first record.
     pub first: u64,
-    /// The bytes of the file before it.
+    /// The byte offset of the first record in the file.
     pub at: u64,
 }
 
-/// A job's queries, where they are records of one file.
+/// The queries of a job over the records of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     /// The file's name.
     pub file: Arc<FileName>,
-    /// How it is read.
+    /// How to read the records.
     pub format: RecordFormat,
-    /// Its extents in order, as they were when the job started.
+    /// The file's extents at the start of the job, in order.
     pub extents: Arc<[BlobRef]>,
     /// Where the records are.
     pub blocks: Vec<Block>,
-    /// How many there are.
+    /// The number of records.
     pub count: u64,
 }
 
-/// A part of a file of records that has certain queries in it.
+/// The part of a file of records that contains certain queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The extents in which it lies.
+pub struct RecordSpan {
+    /// The extents in which it lies, in order.
     pub extents: Vec<BlobRef>,
     /// Bytes of the first extent before it.
     pub skip_bytes: u64,
-    /// Its bytes.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Records in it before the first that was asked for.
+    /// Records in it before the first requested one.
     pub skip: u32,
 }
 
+/// The blocks that contain certain queries.
+struct BlockBounds {
+    /// The byte offsets in the file between which they lie.
+    from: u64,
+    to: u64,
+    /// The number of the first record in them.
+    first: u64,
+}
+
 impl Records {
-    /// What a query is called: file and number, from 1.
+    /// The name of a query's input: the file and the record's number from 1. `None` beyond the records.
     pub fn name(&self, index: u64) -> Option<FileName> {
         if index >= self.count {
             return None;
@@ -103,27 +140,27 @@ impl Records {
         format!("{}:{}", self.file, index + 1).parse().ok()
     }
 
-    /// The blocks in which these queries are, as byte positions in the file; and the number of the first record there.
-    fn bounds(&self, range: QueryRange) -> (u64, u64, u64) {
+    fn bounds(&self, range: QueryRange) -> BlockBounds {
         let first = self.blocks.partition_point(|block| block.first <= range.first).saturating_sub(1);
-        let behind = self.blocks.partition_point(|block| block.first < range.end());
+        let next = self.blocks.partition_point(|block| block.first < range.end());
         let size = self.extents.iter().map(|extent| extent.size).sum();
         let begin = self.blocks.get(first).copied().unwrap_or(Block { first: 0, at: 0 });
-        (begin.at, self.blocks.get(behind).map_or(size, |block| block.at), begin.first)
+        let to = self.blocks.get(next).map_or(size, |block| block.at);
+        BlockBounds { from: begin.at, to, first: begin.first }
     }
 
     /// A query's share of the bytes of its block, which is always read whole.
     pub fn bytes_of(&self, index: u64) -> u64 {
-        let (from, to, first) = self.bounds(QueryRange { first: index, count: 1 });
-        let behind = self.blocks.partition_point(|block| block.first <= index);
-        let end = self.blocks.get(behind).map_or(self.count, |block| block.first);
+        let BlockBounds { from, to, first } = self.bounds(QueryRange { first: index, count: 1 });
+        let next = self.blocks.partition_point(|block| block.first <= index);
+        let end = self.blocks.get(next).map_or(self.count, |block| block.first);
         to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1))
     }
 
     /// Where these queries are.
-    pub fn span(&self, range: QueryRange) -> Span {
-        let (from, to, first) = self.bounds(range);
-        let mut span = Span {
+    pub fn span(&self, range: QueryRange) -> RecordSpan {
+        let BlockBounds { from, to, first } = self.bounds(range);
+        let mut span = RecordSpan {
             extents: Vec::new(),
             skip_bytes: 0,
             bytes: to.saturating_sub(from),
@@ -144,16 +181,53 @@ impl Records {
     }
 }
 
+/// Why a dataset cannot be frozen or trained on.
+#[derive(Debug, Error)]
+pub(super) enum DatasetError {
+    #[error(
+        "dataset '{0}' is a list of names: models are trained on files below a name or on a .jsonl or .csv file"
+    )]
+    ListForTraining(DatasetName),
+    #[error("dataset '{0}' has become a single file since it was looked at: start it again")]
+    BecameFile(DatasetName),
+    #[error("dataset '{0}' has changed since it was read: start it again")]
+    Changed(DatasetName),
+    #[error(
+        "dataset '{0}' is empty: put files under '{0}/', or one file of that name that ends in .jsonl, .csv or .list"
+    )]
+    Empty(DatasetName),
+    #[error("dataset '{0}' is a file: its name must end in .jsonl, .csv or .list")]
+    UnknownFileKind(DatasetName),
+    #[error("dataset '{0}' has no records")]
+    NoRecords(DatasetName),
+    #[error("dataset '{0}' names no files")]
+    NoNames(DatasetName),
+    #[error("dataset '{dataset}', name {number}: there is no file '{name}'")]
+    MissingFile { dataset: DatasetName, number: usize, name: FileName },
+    #[error("the record index of dataset '{0}' is inconsistent")]
+    InconsistentIndex(DatasetName),
+    #[error("the name of dataset '{0}' is too long to name its records")]
+    NameTooLong(DatasetName),
+    #[error("dataset '{0}' has more than {QUERIES_PER_JOB_MAX} queries")]
+    TooManyQueries(DatasetName),
+}
+
 /// What a start freezes.
-struct Frozen {
+struct FrozenInputs {
     manifest: Option<Manifest>,
     records: Option<Records>,
     labels: Option<Arc<[BlobRef]>>,
 }
 
+impl FrozenInputs {
+    fn of_files(queries: Vec<Query>, labels: Option<Arc<[BlobRef]>>) -> Self {
+        Self { manifest: Some(Manifest { queries }), records: None, labels }
+    }
+}
+
 impl State {
-    /// What the file that is a data set holds; `None` where its data are the files below it.
-    pub fn dataset_file(&self, dataset: &DatasetName) -> Option<(FileKind, &Version)> {
+    /// The kind and the newest version of the single file that is the dataset; `None` if the dataset is not a single file.
+    pub fn dataset_file(&self, dataset: &DatasetName) -> Option<(FileKind, &VersionRecord)> {
         let version = self.files.get(dataset.as_str())?.version(None)?;
         let (_, ending) = dataset.as_str().rsplit_once('.')?;
         let kind = match ending {
@@ -165,18 +239,16 @@ impl State {
         Some((kind, version))
     }
 
-    /// Refuses a data set on which no model can be trained, in words.
-    pub(super) fn check_training_data(&self, dataset: &DatasetName) -> Result<(), String> {
+    /// Fails if no model can be trained on the dataset.
+    pub(super) fn check_training_data(&self, dataset: &DatasetName) -> Result<(), DatasetError> {
         match self.dataset_file(dataset) {
-            Some((FileKind::List, _)) => Err(format!(
-                "data set '{dataset}' is a list of names: models are trained on files below a name, .jsonl or .csv"
-            )),
+            Some((FileKind::List, _)) => Err(DatasetError::ListForTraining(dataset.clone())),
             Some(_) => Ok(()),
-            None => self.below(dataset).map(drop),
+            None => self.freeze_folder(dataset).map(drop),
         }
     }
 
-    /// Starts a job, or goes on with it. `inputs` is what the file that is its data set says, if it is one.
+    /// Starts or resumes a job. `inputs` are the queries of its dataset, if that is a single file.
     pub(super) fn start_job(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
         match job.state {
@@ -195,25 +267,25 @@ impl State {
         Ok(Changed::JobStarted { submitted })
     }
 
-    /// Fixes a job's queries, labels and model version, and keeps their blobs from being collected.
-    fn freeze(&mut self, job: &mut Job, inputs: Option<&Inputs>) -> Result<(), Refusal> {
-        let Job { id, model, dataset, .. } = &*job;
+    /// Fixes a job's queries, labels and model version, and references their blobs.
+    fn freeze(&mut self, job: &mut JobRecord, inputs: Option<&Inputs>) -> Result<(), Refusal> {
+        let JobRecord { id, model, dataset, .. } = &*job;
         let artefact: Option<Arc<Artefact>> = self.models.get(model).and_then(|model| model.artefact.clone());
         let artefact = artefact.ok_or_else(|| {
             Refusal::conflict(format!(
                 "{id} cannot start: model '{model}' is not trained: train-start trains it"
             ))
         })?;
-        let cannot = |why: String| Refusal::conflict(format!("{id} cannot start: {why}"));
+        let cannot_start = |error: DatasetError| Refusal::conflict(format!("{id} cannot start: {error}"));
         let frozen = match inputs {
-            None => self.below(dataset),
-            Some(inputs) => self.written_in(dataset, inputs),
+            None => self.freeze_folder(dataset),
+            Some(inputs) => self.freeze_file(dataset, inputs),
         };
-        let Frozen { manifest, records, labels } = frozen.map_err(cannot)?;
+        let FrozenInputs { manifest, records, labels } = frozen.map_err(cannot_start)?;
         let files = manifest.as_ref().map_or(&[][..], |manifest| &manifest.queries);
         let submitted = records.as_ref().map_or(files.len() as u64, |records| records.count);
         if submitted > QUERIES_PER_JOB_MAX as u64 {
-            return Err(cannot(format!("data set '{dataset}' has more than {QUERIES_PER_JOB_MAX} queries")));
+            return Err(cannot_start(DatasetError::TooManyQueries(dataset.clone())));
         }
         for query in files {
             self.reference(&query.extents);
@@ -231,13 +303,14 @@ impl State {
         Ok(())
     }
 
-    /// The files below a data set's name.
-    fn below(&self, dataset: &DatasetName) -> Result<Frozen, String> {
+    /// The files below the dataset's name.
+    fn freeze_folder(&self, dataset: &DatasetName) -> Result<FrozenInputs, DatasetError> {
         if self.dataset_file(dataset).is_some() {
-            return Err(format!("data set '{dataset}' has become a file meanwhile: start it again"));
+            return Err(DatasetError::BecameFile(dataset.clone()));
         }
         let (labels_name, prefix) = (format!("{dataset}/{LABELS_FILE}"), format!("{dataset}/"));
         let (mut queries, mut labels) = (Vec::new(), None);
+        // One more than the limit, and the labels: enough to notice a dataset that is too large.
         for (name, file) in self.files(&prefix, None).take(QUERIES_PER_JOB_MAX + 2) {
             let Some(newest) = file.version(None) else { continue };
             let extents = Arc::clone(&newest.extents);
@@ -248,38 +321,30 @@ impl State {
             }
         }
         if !queries.is_empty() {
-            return Ok(Frozen { manifest: Some(Manifest { queries }), records: None, labels });
+            return Ok(FrozenInputs::of_files(queries, labels));
         }
         if self.files.contains_key(dataset.as_str()) {
-            return Err(format!(
-                "data set '{dataset}' is a file: its name must end in .jsonl, .csv or .list"
-            ));
+            return Err(DatasetError::UnknownFileKind(dataset.clone()));
         }
-        Err(format!(
-            "data set '{dataset}' is empty: put files under '{prefix}', or one file of that name that ends in .jsonl, \
-             .csv or .list"
-        ))
+        Err(DatasetError::Empty(dataset.clone()))
     }
 
-    /// What one file says, if it still says so.
-    fn written_in(&self, dataset: &DatasetName, inputs: &Inputs) -> Result<Frozen, String> {
+    /// The queries of a single file, unless it has changed since it was read.
+    fn freeze_file(&self, dataset: &DatasetName, inputs: &Inputs) -> Result<FrozenInputs, DatasetError> {
         let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs;
-        let same = self.dataset_file(dataset).filter(|(_, version)| version.digest == *digest);
-        let Some((_, version)) = same else {
-            return Err(format!("data set '{dataset}' has changed meanwhile: start it again"));
-        };
+        let unchanged = self.dataset_file(dataset).filter(|(_, version)| version.digest == *digest);
+        let Some((_, version)) = unchanged else { return Err(DatasetError::Changed(dataset.clone())) };
         match inputs {
-            Inputs::Records { count: 0, .. } => Err(format!("data set '{dataset}' has no records")),
+            Inputs::Records { count: 0, .. } => Err(DatasetError::NoRecords(dataset.clone())),
             Inputs::Records { format, count, blocks, .. } => {
-                let (file, _) = self
-                    .files
-                    .get_key_value(dataset.as_str())
-                    .ok_or_else(|| format!("data set '{dataset}' is gone"))?;
-                let ordered =
+                let known = self.files.get_key_value(dataset.as_str());
+                let (file, _) = known.ok_or_else(|| DatasetError::Changed(dataset.clone()))?;
+                let is_ordered =
                     blocks.windows(2).all(|pair| pair[0].first < pair[1].first && pair[0].at < pair[1].at);
-                let within = blocks.last().is_some_and(|last| last.first < *count && last.at < version.size);
-                if !ordered || !within || blocks[0].first != 0 {
-                    return Err(format!("data set '{dataset}': what was read of it does not fit together"));
+                let is_within =
+                    blocks.last().is_some_and(|last| last.first < *count && last.at < version.size);
+                if !is_ordered || !is_within || blocks[0].first != 0 {
+                    return Err(DatasetError::InconsistentIndex(dataset.clone()));
                 }
                 let records = Records {
                     file: Arc::clone(&file.0),
@@ -289,28 +354,31 @@ impl State {
                     count: *count,
                 };
                 if records.name(count - 1).is_none() {
-                    return Err(format!("the name of data set '{dataset}' is too long for one of records"));
+                    return Err(DatasetError::NameTooLong(dataset.clone()));
                 }
-                Ok(Frozen { manifest: None, records: Some(records), labels: None })
+                Ok(FrozenInputs { manifest: None, records: Some(records), labels: None })
             }
-            Inputs::Listed { names, .. } => self.listed(dataset, names),
+            Inputs::Listed { names, .. } => self.freeze_list(dataset, names),
         }
     }
 
-    fn listed(&self, dataset: &DatasetName, names: &[FileName]) -> Result<Frozen, String> {
+    /// The newest versions of the files that a list names.
+    fn freeze_list(&self, dataset: &DatasetName, names: &[FileName]) -> Result<FrozenInputs, DatasetError> {
         if names.is_empty() {
-            return Err(format!("data set '{dataset}' names no files"));
+            return Err(DatasetError::NoNames(dataset.clone()));
         }
-        let query = |(number, name): (usize, &FileName)| {
+        let query = |(index, name): (usize, &FileName)| {
             let found = self.files.get_key_value(name.as_str());
             let newest = found.and_then(|(key, file)| Some((key, file.version(None)?)));
-            let (key, newest) = newest.ok_or_else(|| {
-                format!("data set '{dataset}', name {}: there is no file '{name}'", number + 1)
+            let (key, newest) = newest.ok_or_else(|| DatasetError::MissingFile {
+                dataset: dataset.clone(),
+                number: index + 1,
+                name: name.clone(),
             })?;
             Ok(Query { name: Arc::clone(&key.0), extents: Arc::clone(&newest.extents) })
         };
-        let queries: Result<Vec<Query>, String> = names.iter().enumerate().map(query).collect();
-        Ok(Frozen { manifest: Some(Manifest { queries: queries? }), records: None, labels: None })
+        let queries: Result<Vec<Query>, DatasetError> = names.iter().enumerate().map(query).collect();
+        Ok(FrozenInputs::of_files(queries?, None))
     }
 }
 
@@ -333,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_reads_the_blocks_that_it_touches_and_no_others() {
+    fn a_span_covers_the_blocks_of_its_queries_only() {
         let records = records(&[100, 100], &[(0, 10), (4, 60), (8, 150)], 10);
         let span = |first, count| {
             let span = records.span(QueryRange { first, count });

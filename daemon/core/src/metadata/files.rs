@@ -1,7 +1,7 @@
 //! Files and their versions.
 //!
-//! A commit of several files is all or nothing. The newest [`VERSIONS_KEPT`] versions are kept; a deleted file that
-//! is put again starts at version 1.
+//! A commit of several files is atomic. The newest [`VERSIONS_KEPT`] versions of a file are kept; a file that is deleted
+//! and put again starts at version 1.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -18,58 +18,74 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::blobs::PlacedExtents;
 
-/// A file's name as the key of the file table, found by any text.
+/// A file name as key of the file table, which is also searched by `str`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Key(pub(super) Arc<FileName>);
+pub(super) struct FileKey(pub(super) Arc<FileName>);
 
-impl Borrow<str> for Key {
+impl Borrow<str> for FileKey {
     fn borrow(&self) -> &str {
         self.0.as_str()
     }
 }
 
+/// Stored content, as commands carry it.
+#[derive(Clone, Copy)]
+pub(super) struct Content<'a> {
+    /// In bytes.
+    pub(super) size: u64,
+    /// Of all bytes.
+    pub(super) digest: Digest,
+    pub(super) extents: &'a PlacedExtents,
+}
+
+impl<'a> Content<'a> {
+    fn of(file: &'a NewFile) -> Self {
+        Self { size: file.size, digest: file.digest, extents: &file.extents }
+    }
+}
+
 /// One version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// Its number, from 1.
+pub struct VersionRecord {
+    /// The version number, from 1.
     pub number: u64,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The digest of all its bytes.
+    /// The digest of all bytes.
     pub digest: Digest,
     /// When it was committed, in milliseconds since the epoch.
     pub created_ms: u64,
-    /// Its extents in order.
+    /// The extents in order.
     pub extents: Arc<[BlobRef]>,
 }
 
-/// A file: its versions, oldest first, never none.
+/// A file: its versions, oldest first; at least one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct File {
-    pub(super) versions: Vec<Version>,
+pub struct FileRecord {
+    pub(super) versions: Vec<VersionRecord>,
 }
 
-impl File {
-    /// The versions kept, newest first.
-    pub fn versions(&self) -> impl Iterator<Item = &Version> {
+impl FileRecord {
+    /// The kept versions, newest first.
+    pub fn versions(&self) -> impl Iterator<Item = &VersionRecord> {
         self.versions.iter().rev()
     }
 
-    /// The newest version, or the one with this number.
-    pub fn version(&self, number: Option<u64>) -> Option<&Version> {
+    /// The version with this number, or the newest; `None` if it is not kept.
+    pub fn version(&self, number: Option<u64>) -> Option<&VersionRecord> {
         self.versions().find(|version| number.is_none_or(|number| version.number == number))
     }
 }
 
 impl State {
-    /// Files in name order: those that start with `prefix`, behind `after`.
+    /// The files that start with `prefix` and follow `after`, in name order.
     pub fn files<'a>(
         &'a self,
         prefix: &'a str,
         after: Option<&FileName>,
-    ) -> impl Iterator<Item = (&'a Arc<FileName>, &'a File)> {
+    ) -> impl Iterator<Item = (&'a Arc<FileName>, &'a FileRecord)> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let from = match after.map(FileName::as_str) {
             Some(after) if after >= prefix => Excluded(after),
@@ -80,8 +96,8 @@ impl State {
             .map(|(key, file)| (&key.0, &**file))
     }
 
-    /// One file.
-    pub fn file(&self, name: &FileName) -> Option<&File> {
+    /// The file with this name.
+    pub fn file(&self, name: &FileName) -> Option<&FileRecord> {
         self.files.get(name.as_str()).map(|file| &**file)
     }
 
@@ -93,69 +109,60 @@ impl State {
     pub(super) fn commit_files(&mut self, files: &[NewFile]) -> Result<Changed, Refusal> {
         if files.is_empty() || files.len() > ITEMS_PER_REQUEST_MAX {
             let message =
-                format!("a commit of {} files: 1 to {ITEMS_PER_REQUEST_MAX} are allowed", files.len());
+                format!("the commit has {} files; 1 to {ITEMS_PER_REQUEST_MAX} are allowed", files.len());
             return Err(Refusal::invalid(message));
         }
         for file in files {
-            self.check_content(&format!("file '{}'", file.name), file.size, &file.extents)?;
+            self.check_content(&format!("file '{}'", file.name), Content::of(file))?;
         }
-        // The same blob in two files of one commit, with two sizes.
+        // Finds a blob that has different sizes in two files of the commit.
         let extents: Vec<_> = files.iter().flat_map(|file| file.extents.iter().cloned()).collect();
-        self.check_extents("this commit", &extents)?;
+        self.check_extents("the commit", &extents)?;
         let versions = files.iter().map(|file| {
-            let number = self.add_version(&file.name, file.size, file.digest, &file.extents);
+            let number = self.add_version(&file.name, Content::of(file));
             (number, copies_min(&file.extents))
         });
         Ok(Changed::Files(versions.collect()))
     }
 
-    /// Refuses content that is too long, or whose extents do not add up.
-    pub(super) fn check_content(
-        &self,
-        what: &str,
-        size: u64,
-        extents: &PlacedExtents,
-    ) -> Result<(), Refusal> {
+    /// Refuses content that has too many extents, or whose extents do not add up to its size. `what` names it in messages.
+    pub(super) fn check_content(&self, what: &str, content: Content<'_>) -> Result<(), Refusal> {
+        let Content { size, extents, .. } = content;
         if extents.len() > EXTENTS_PER_FILE_MAX {
-            let message = format!("{what} has {} extents, {EXTENTS_PER_FILE_MAX} are allowed", extents.len());
+            let message = format!("{what} has {} extents; {EXTENTS_PER_FILE_MAX} are allowed", extents.len());
             return Err(Refusal::invalid(message));
         }
         self.check_extents(what, extents)?;
         let sum: u64 = extents.iter().map(|(blob, _)| blob.size).sum();
         if sum != size {
-            let message = format!("{what} is said to have {size} bytes, its extents have {sum}");
+            let message = format!("the size of {what} is given as {size} bytes, its extents have {sum}");
             return Err(Refusal::invalid(message));
         }
         Ok(())
     }
 
-    /// Adds a version whose content was checked; drops the oldest beyond those kept. Returns its number.
-    pub(super) fn add_version(
-        &mut self,
-        name: &FileName,
-        size: u64,
-        digest: Digest,
-        extents: &PlacedExtents,
-    ) -> u64 {
+    /// Adds a version with checked content and drops the oldest beyond those kept. Returns its number.
+    pub(super) fn add_version(&mut self, name: &FileName, content: Content<'_>) -> u64 {
+        let Content { size, digest, extents } = content;
         let extents = self.record_extents(extents);
         let known = self.files.get_key_value(name.as_str());
         let (key, mut versions) = known.map_or_else(
-            || (Key(Arc::new(name.clone())), Vec::new()),
+            || (FileKey(Arc::new(name.clone())), Vec::new()),
             |(key, file)| (key.clone(), file.versions.clone()),
         );
         let number = versions.last().map_or(1, |newest| newest.number + 1);
-        versions.push(Version { number, size, digest, created_ms: self.now_ms, extents });
+        versions.push(VersionRecord { number, size, digest, created_ms: self.now_ms, extents });
         if versions.len() > VERSIONS_KEPT {
             let oldest = versions.remove(0);
             self.release(&oldest.extents);
         }
-        self.files.insert(key, Arc::new(File { versions }));
+        self.files.insert(key, Arc::new(FileRecord { versions }));
         number
     }
 
     pub(super) fn delete(&mut self, name: &FileName) -> Result<Changed, Refusal> {
         let Some(file) = self.files.remove(name.as_str()) else {
-            return Err(Refusal::not_found(format!("there is no file '{name}': ls lists what there is")));
+            return Err(Refusal::not_found(format!("there is no file '{name}': ls lists the files")));
         };
         for version in &file.versions {
             self.release(&version.extents);
@@ -164,7 +171,7 @@ impl State {
     }
 }
 
-/// Copies of the extent with the fewest; an empty file needs no copies and counts as fully copied.
+/// The copies of the extent with the fewest. An empty file needs no copies and counts as fully replicated.
 fn copies_min(extents: &PlacedExtents) -> u32 {
     let copies = extents.iter().map(|(_, holders)| {
         let mut holders = holders.clone();

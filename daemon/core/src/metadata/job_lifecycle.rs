@@ -1,41 +1,43 @@
-//! How jobs end: done, cancelled, deleted; and what becomes of their dead letters and their inputs.
+//! How jobs end (done, cancelled, deleted), and how long their dead letters and inputs are kept.
 //!
-//! A dead query whose inputs are held can be run again; one whose inputs were let go is given up: it stays in the results.
+//! A dead query can be retried while its inputs are held. Once they are released it is dropped: it only remains as a
+//! failure in the results.
 
-use idunno_shared::ids::{Digest, JobId};
+use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{Changed, ITEMS_PER_REQUEST_MAX, JobState, RESULTS_FOLDER};
 use idunno_shared::wire::refusal::Refusal;
 
-use super::blobs::PlacedExtents;
-use super::{Applied, Job, State};
+use super::files::Content;
+use super::{Applied, JobRecord, State};
 use crate::ranges::RangeSet;
 
-/// The file of a job's results.
+/// The file that a finished job's results become a version of.
 pub fn results_file(id: JobId) -> Result<FileName, Refusal> {
     format!("{RESULTS_FOLDER}/{id}.jsonl")
         .parse()
         .map_err(|error| Refusal::internal(format!("{id}: {error}")))
 }
 
-impl Job {
-    /// The dead letters that can be run again: all, or those named. Refused where any of those cannot.
+impl JobRecord {
+    /// The dead queries to retry or drop: those named, or all if none is named. Refused if any of them cannot be retried.
     fn retriable(&self, queries: &[u64]) -> Result<RangeSet, Refusal> {
         let id = self.id;
         let open = self.dead.intersection(&self.held);
         if queries.is_empty() {
             if open.is_empty() {
-                return Err(Refusal::conflict(format!("{id} has no dead letters that could be run again")));
+                return Err(Refusal::conflict(format!("{id} has no dead letters to retry or drop")));
             }
             return Ok(open);
         }
         if queries.len() > ITEMS_PER_REQUEST_MAX {
-            let message = format!("{} queries at once: {ITEMS_PER_REQUEST_MAX} are allowed", queries.len());
+            let message =
+                format!("{} queries in one request; {ITEMS_PER_REQUEST_MAX} are allowed", queries.len());
             return Err(Refusal::invalid(message));
         }
         if let Some(query) = queries.iter().find(|query| !open.contains(**query)) {
             let message = format!(
-                "query {query} of {id} is no dead letter that could be run again: dead-letters list shows them"
+                "query {query} of {id} is not a dead letter that can be retried: dead-letters list shows them"
             );
             return Err(Refusal::not_found(message));
         }
@@ -72,7 +74,7 @@ impl State {
         let mut job = (**self.job_or_refusal(id)?).clone();
         if job.state.is_over() {
             let state = if job.state == JobState::Done { "done" } else { "cancelled" };
-            return Err(Refusal::conflict(format!("{id} is {state} already")));
+            return Err(Refusal::conflict(format!("{id} is already {state}")));
         }
         job.halt(JobState::Cancelled, self.now_ms);
         job.finished_ms = Some(self.now_ms);
@@ -84,7 +86,7 @@ impl State {
     pub(super) fn delete_job(&mut self, id: JobId) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
         if job.state == JobState::Running {
-            let message = format!("{id} is running: cancel-job ends it, or stop-job halts it");
+            let message = format!("{id} is running: stop it with stop-job or cancel-job first");
             return Err(Refusal::conflict(message));
         }
         let file = results_file(id)?;
@@ -93,15 +95,16 @@ impl State {
             self.release(&[segment.blob]);
         }
         self.jobs.remove(&id);
-        // A later number never is this one, so that the file can be no other job's; there may be none.
+        // Job numbers are not reused, so a file of this name is this job's. There may be none.
         if job.started_ms.is_some() && self.files.contains_key(file.as_str()) {
             self.delete(&file)?;
         }
         Ok(Changed::Done)
     }
 
-    /// Puts a job back; where all its queries are decided it is done, and keeps the inputs of its dead ones only.
-    pub(super) fn settle(&mut self, mut job: Job) -> bool {
+    /// Stores a job after decisions on its queries. Once all are decided the job is done and holds only the inputs of its
+    /// dead queries. Returns whether all are decided.
+    pub(super) fn settle(&mut self, mut job: JobRecord) -> bool {
         let done = job.done.len() + job.dead.len() == job.submitted;
         if done && job.state != JobState::Done {
             job.halt(JobState::Done, self.now_ms);
@@ -113,8 +116,8 @@ impl State {
         done
     }
 
-    /// Drops the references to all inputs but those of the queries `kept`, and what nobody needs without them.
-    fn hold_only(&mut self, job: &mut Job, kept: &RangeSet) {
+    /// Releases all inputs but those of the queries `kept`; with the last of them also records, labels, artefact and names.
+    fn hold_only(&mut self, job: &mut JobRecord, kept: &RangeSet) {
         let mut released = job.held.clone();
         released.subtract(kept);
         if let Some(manifest) = &job.manifest {
@@ -122,15 +125,16 @@ impl State {
                 self.release(&query.extents);
             }
         }
-        let ends = !job.held.is_empty() && kept.is_empty();
+        let is_last = !job.held.is_empty() && kept.is_empty();
         job.held = kept.clone();
-        if ends {
+        if is_last {
             self.release(job.records.as_deref().map_or(&[], |records| &records.extents));
             self.release(job.labels.as_deref().unwrap_or_default());
             self.release(job.artefact.as_deref().map_or(&[], |artefact| &artefact.extents));
         }
         if job.held.is_empty() && job.dead.is_empty() {
-            (job.manifest, job.records) = (None, None);
+            job.manifest = None;
+            job.records = None;
         }
     }
 
@@ -138,21 +142,19 @@ impl State {
         &mut self,
         id: JobId,
         finished_ms: u64,
-        (size, digest): (u64, Digest),
-        extents: &PlacedExtents,
+        content: Content<'_>,
     ) -> Result<Applied, Refusal> {
         let job = self.job_or_refusal(id)?;
         if job.state != JobState::Done || job.finished_ms != Some(finished_ms) {
-            return Err(Refusal::conflict(format!(
-                "{id} has been run again: these are not its results any more"
-            )));
+            return Err(Refusal::conflict(format!("{id} has run again: these results are outdated")));
         }
         if job.filed {
-            return Err(Refusal::conflict(format!("the results of {id} are in a file already")));
+            return Err(Refusal::conflict(format!("the results of {id} are already in a file")));
         }
-        let (job, file) = (Job { filed: true, ..(**job).clone() }, results_file(id)?);
-        self.check_content(&format!("the results of {id}"), size, extents)?;
-        self.add_version(&file, size, digest, extents);
+        let job = JobRecord { filed: true, ..(**job).clone() };
+        let file = results_file(id)?;
+        self.check_content(&format!("the results of {id}"), content)?;
+        self.add_version(&file, content);
         self.set_job(job);
         Ok(Applied::Done)
     }

@@ -1,8 +1,8 @@
-//! Jobs and the changes of their state.
+//! Jobs and their states.
 //!
-//! Added -> Running -> Done, with Stopped (by a person) and Paused (by the cluster) on the way, both resumed by a
-//! start; or Cancelled, from which nothing leads on. A start freezes inputs, label table and model version
-//! ([`super::inputs`]); they stay the same for the life of the job.
+//! Added -> Running -> Done. A running job may be Stopped by a person or Paused by the cluster; `start-job` resumes it.
+//! Cancelled is final. The first start freezes inputs, label table and model version for the life of the job
+//! (`dataset_freeze.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,12 +16,14 @@ use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Artefact, DeadLetterRecord, Manifest, Query, Records, State, Statistics, cut_reason};
+use super::{
+    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, Query, Records, State, truncate_reason,
+};
 use crate::ranges::RangeSet;
 
-/// Most jobs; none is dropped but by a person, because its results stay.
+/// Most jobs. Finished jobs count until they are deleted, because their results are kept.
 pub const JOBS_MAX: usize = 10_000;
-/// Most queries of one job.
+/// Most queries per job.
 pub const QUERIES_PER_JOB_MAX: usize = 4_000_000;
 
 /// A blob of result rows.
@@ -31,76 +33,76 @@ pub struct Segment {
     pub blob: BlobRef,
     /// The worker that wrote it.
     pub worker: NodeId,
-    /// The queries whose rows count, in order.
+    /// The queries whose rows count, in order; other rows are duplicates.
     pub ranges: Vec<QueryRange>,
 }
 
-/// A job. Its clone shares all that grows with the job.
+/// A job. A clone shares everything that grows with the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    /// Its number.
+pub struct JobRecord {
+    /// The job's number.
     pub id: JobId,
-    /// Its model.
+    /// The model that answers its queries.
     pub model: ModelName,
-    /// Its data set.
+    /// The dataset of its queries.
     pub dataset: DatasetName,
-    /// Queries per batch, for leases from now on.
+    /// Queries per batch, for future leases.
     pub batch_size: BatchSize,
-    /// Its state.
+    /// Whether it runs, and if not, why.
     pub state: JobState,
-    /// Queries of its manifest; 0 before the start.
+    /// The number of queries; 0 before the first start.
     pub submitted: u64,
-    /// The queries, once started and until none of them can have to be run any more.
+    /// The queries, if they are files: from the start until neither inputs nor names are needed.
     pub manifest: Option<Arc<Manifest>>,
-    /// The queries whose inputs the job keeps from being collected: all while it runs; the dead ones behind its end.
+    /// The queries whose inputs are kept from collection: all until the end, then the dead ones.
     pub held: RangeSet,
-    /// The model version that it started with.
+    /// The model version to which it is pinned, from the first start.
     pub artefact: Option<Arc<Artefact>>,
-    /// The extents of the label table that it started with; kept from being collected while any query is held.
+    /// The extents of its label table, from the first start; kept from collection while any query is held.
     pub labels: Option<Arc<[BlobRef]>>,
-    /// The queries answered.
+    /// The answered queries.
     pub done: RangeSet,
-    /// The queries that failed for good.
+    /// The queries whose attempts were used up.
     pub dead: RangeSet,
-    /// Why they did, by query.
+    /// The reasons, by dead query.
     #[serde(rename = "letters")]
     pub dead_letters: OrdMap<u64, Arc<DeadLetterRecord>>,
     /// The results, in order of commit.
     pub segments: Vector<Arc<Segment>>,
-    /// Its figures.
-    pub statistics: Statistics,
+    /// Statistics over its answered queries.
+    pub statistics: JobStatistics,
     /// When it was added, in milliseconds since the epoch.
     pub created_ms: u64,
-    /// When it was started for the first time.
+    /// When it was first started.
     pub started_ms: Option<u64>,
-    /// When its last query was decided, while it is done.
+    /// When it was done or cancelled; `None` again if a retry resumes it.
     pub finished_ms: Option<u64>,
-    /// When it began to run, while it runs.
+    /// When it was last started or resumed; `None` unless it is running.
     pub running_since_ms: Option<u64>,
     /// How long it ran before that, in milliseconds.
     pub ran_ms: u64,
-    /// Its share against other jobs'.
-    #[serde(default = "ordinary_weight")]
+    /// Its query rate relative to other jobs.
+    #[serde(default = "default_weight")]
     pub weight: u32,
-    /// Its name, if it has one.
+    /// The name given by a person; unique among jobs.
     #[serde(default)]
     pub name: Option<JobName>,
-    /// What it hands to the model.
+    /// Parameters passed to the model.
     #[serde(default)]
     pub parameters: Arc<Parameters>,
-    /// The queries, where they are records of one file; kept as the manifest is.
+    /// The queries, if they are records of one file; kept as long as a manifest would be.
     #[serde(default)]
     pub records: Option<Arc<Records>>,
-    /// Whether its results are in a file.
+    /// Whether its results are merged into a file.
     #[serde(default)]
     pub filed: bool,
 }
 
-fn ordinary_weight() -> u32 {
+fn default_weight() -> u32 {
     1
 }
 
-impl Job {
+impl JobRecord {
     fn new(id: JobId, model: ModelName, dataset: DatasetName, batch_size: BatchSize, now_ms: u64) -> Self {
         Self {
             id,
@@ -117,13 +119,13 @@ impl Job {
             dead: RangeSet::new(),
             dead_letters: OrdMap::new(),
             segments: Vector::new(),
-            statistics: Statistics::default(),
+            statistics: JobStatistics::default(),
             created_ms: now_ms,
             started_ms: None,
             finished_ms: None,
             running_since_ms: None,
             ran_ms: 0,
-            weight: ordinary_weight(),
+            weight: default_weight(),
             name: None,
             parameters: Arc::default(),
             records: None,
@@ -131,7 +133,8 @@ impl Job {
         }
     }
 
-    /// What the query is called: its file, or its place in the file of records. `None` once nobody needs to know.
+    /// The name of a query's input: its file, or the file of records and the record's number. `None` once the names are
+    /// dropped.
     pub fn input_name(&self, index: u64) -> Option<FileName> {
         if let Some(records) = self.records.as_deref() {
             return records.name(index);
@@ -140,12 +143,12 @@ impl Job {
         Some((*query.name).clone())
     }
 
-    /// Whether its queries' names are known.
+    /// Whether the names of its inputs are kept.
     pub(super) fn has_inputs(&self) -> bool {
         self.manifest.is_some() || self.records.is_some()
     }
 
-    /// The queries neither answered nor dead; none before the start.
+    /// The queries that are neither answered nor dead; empty before the first start.
     pub fn pending(&self) -> RangeSet {
         let mut pending = RangeSet::from(0..self.submitted);
         pending.subtract(&self.done);
@@ -153,7 +156,7 @@ impl Job {
         pending
     }
 
-    /// How long it has been running until `now_ms`, stops left out, in milliseconds.
+    /// How long it has run until `now_ms`, in milliseconds, without stops and pauses.
     pub fn running_ms(&self, now_ms: u64) -> u64 {
         self.ran_ms + self.running_since_ms.map_or(0, |since| now_ms.saturating_sub(since))
     }
@@ -175,7 +178,7 @@ impl Job {
 fn check_batch_size(batch_size: BatchSize) -> Result<(), Refusal> {
     match batch_size {
         BatchSize::Fixed(queries) if queries.get() > BATCH_QUERIES_MAX => Err(Refusal::invalid(format!(
-            "a batch of {queries} queries: 1 to {BATCH_QUERIES_MAX}, or auto, are allowed"
+            "the batch size is {queries}; 1 to {BATCH_QUERIES_MAX} or auto are allowed"
         ))),
         BatchSize::Fixed(_) | BatchSize::Auto => Ok(()),
     }
@@ -185,44 +188,45 @@ fn check_weight(weight: u32) -> Result<(), Refusal> {
     if (1..=WEIGHT_MAX).contains(&weight) {
         return Ok(());
     }
-    Err(Refusal::invalid(format!("a weight of {weight}: 1 to {WEIGHT_MAX} are allowed")))
+    Err(Refusal::invalid(format!("the weight is {weight}; 1 to {WEIGHT_MAX} are allowed")))
 }
 
 fn check_parameters(parameters: &Parameters) -> Result<(), Refusal> {
     if parameters.len() > PARAMETERS_MAX {
-        let message = format!("{} parameters: {PARAMETERS_MAX} are allowed", parameters.len());
+        let message = format!("the job has {} parameters; {PARAMETERS_MAX} are allowed", parameters.len());
         return Err(Refusal::invalid(message));
     }
-    let long = parameters.iter().find(|(_, value)| value.len() > PARAMETER_BYTES_MAX);
-    let Some((name, value)) = long else { return Ok(()) };
-    let message = format!("parameter '{name}' has {} bytes: {PARAMETER_BYTES_MAX} are allowed", value.len());
+    let too_long = parameters.iter().find(|(_, value)| value.len() > PARAMETER_BYTES_MAX);
+    let Some((name, value)) = too_long else { return Ok(()) };
+    let message = format!("parameter '{name}' has {} bytes; {PARAMETER_BYTES_MAX} are allowed", value.len());
     Err(Refusal::invalid(message))
 }
 
 impl State {
     /// All jobs, in order of their numbers.
-    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<JobRecord>> {
         self.jobs.values()
     }
 
-    /// One job.
-    pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+    /// The job with this number.
+    pub fn job(&self, id: JobId) -> Option<&Arc<JobRecord>> {
         self.jobs.get(&id)
     }
 
-    /// One job, or the refusal that says there is none.
-    pub fn job_or_refusal(&self, id: JobId) -> Result<&Arc<Job>, Refusal> {
+    /// The job with this number, or a refusal that it does not exist.
+    pub fn job_or_refusal(&self, id: JobId) -> Result<&Arc<JobRecord>, Refusal> {
         self.jobs
             .get(&id)
             .ok_or_else(|| Refusal::not_found(format!("there is no {id}: get-job-stats lists the jobs")))
     }
 
-    /// The queries of a job that are neither answered nor dead; none of an unknown job.
+    /// The queries of a job that are neither answered nor dead; empty if the job is unknown.
     pub fn pending(&self, id: JobId) -> RangeSet {
         self.jobs.get(&id).map_or_else(RangeSet::new, |job| job.pending())
     }
 
-    /// The inputs of a job's queries, with their numbers; none where the job is unknown or needs no inputs any more.
+    /// The inputs of a job's queries with the query numbers; empty if the job is unknown, has dropped its inputs, or reads
+    /// records.
     pub fn queries(&self, id: JobId, range: QueryRange) -> impl Iterator<Item = (u64, &Query)> {
         let manifest = self.jobs.get(&id).and_then(|job| job.manifest.as_deref());
         manifest.into_iter().flat_map(move |manifest| {
@@ -230,8 +234,8 @@ impl State {
         })
     }
 
-    /// Puts back a job that was taken out and changed.
-    pub(super) fn set_job(&mut self, job: Job) {
+    /// Stores a changed job.
+    pub(super) fn set_job(&mut self, job: JobRecord) {
         self.jobs.insert(job.id, Arc::new(job));
     }
 
@@ -243,58 +247,58 @@ impl State {
         options: &JobOptions,
     ) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
-        let weight = options.weight.unwrap_or_else(ordinary_weight);
+        let weight = options.weight.unwrap_or_else(default_weight);
         check_weight(weight)?;
         check_parameters(&options.parameters)?;
         self.check_model(model, &BTreeSet::new())?;
         if self.jobs.len() >= JOBS_MAX {
-            let message = format!("there are {JOBS_MAX} jobs: no more can be kept, delete-job makes room");
+            let message = format!("there are {JOBS_MAX} jobs, which is the maximum: delete-job makes room");
             return Err(Refusal::conflict(message));
         }
-        if let (Some(name), Some(other)) = (&options.name, self.named(options.name.as_ref())) {
+        if let (Some(name), Some(other)) = (&options.name, self.job_named(options.name.as_ref())) {
             return Err(Refusal::conflict(format!(
-                "{} has the name '{name}' already: give another",
+                "the name '{name}' is taken by {}: choose another",
                 other.id
             )));
         }
         let highest = self.jobs.get_max().map_or(0, |(id, _)| id.0);
         self.last_job = self.last_job.max(highest) + 1;
         let id = JobId(self.last_job);
-        self.set_job(Job {
+        self.set_job(JobRecord {
             weight,
             name: options.name.clone(),
             parameters: Arc::new(options.parameters.clone()),
-            ..Job::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
+            ..JobRecord::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
         });
         Ok(Changed::JobAdded(id))
     }
 
-    fn named(&self, name: Option<&JobName>) -> Option<&Arc<Job>> {
+    fn job_named(&self, name: Option<&JobName>) -> Option<&Arc<JobRecord>> {
         self.jobs.values().find(|job| name.is_some() && job.name.as_ref() == name)
     }
 
-    /// One job that is not over, or the refusal that says why `what` has no more effect.
-    fn unfinished(&self, id: JobId, what: &str) -> Result<&Arc<Job>, Refusal> {
+    /// The job, or a refusal that changing its `property` has no effect because the job is over.
+    fn unfinished(&self, id: JobId, property: &str) -> Result<&Arc<JobRecord>, Refusal> {
         let job = self.job_or_refusal(id)?;
         let state = match job.state {
             JobState::Done => "done",
             JobState::Cancelled => "cancelled",
             _ => return Ok(job),
         };
-        Err(Refusal::conflict(format!("{id} is {state}: its {what} has no more effect")))
+        Err(Refusal::conflict(format!("{id} is {state}: changing its {property} has no effect")))
     }
 
     pub(super) fn set_batch_size(&mut self, id: JobId, batch_size: BatchSize) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
         let job = self.unfinished(id, "batch size")?;
-        self.set_job(Job { batch_size, ..(**job).clone() });
+        self.set_job(JobRecord { batch_size, ..(**job).clone() });
         Ok(Changed::Done)
     }
 
     pub(super) fn set_weight(&mut self, id: JobId, weight: u32) -> Result<Changed, Refusal> {
         check_weight(weight)?;
         let job = self.unfinished(id, "weight")?;
-        self.set_job(Job { weight, ..(**job).clone() });
+        self.set_job(JobRecord { weight, ..(**job).clone() });
         Ok(Changed::Done)
     }
 
@@ -302,10 +306,10 @@ impl State {
         let mut job = (**self.job_or_refusal(id)?).clone();
         match job.state {
             JobState::Running | JobState::Paused(_) => {}
-            JobState::Added => return Err(Refusal::conflict(format!("{id} was not started yet"))),
-            JobState::Stopped => return Err(Refusal::conflict(format!("{id} is stopped already"))),
-            JobState::Done => return Err(Refusal::conflict(format!("{id} is done already"))),
-            JobState::Cancelled => return Err(Refusal::conflict(format!("{id} is cancelled already"))),
+            JobState::Added => return Err(Refusal::conflict(format!("{id} has not been started"))),
+            JobState::Stopped => return Err(Refusal::conflict(format!("{id} is already stopped"))),
+            JobState::Done => return Err(Refusal::conflict(format!("{id} is already done"))),
+            JobState::Cancelled => return Err(Refusal::conflict(format!("{id} is already cancelled"))),
         }
         job.halt(JobState::Stopped, self.now_ms);
         self.set_job(job);
@@ -315,9 +319,9 @@ impl State {
     pub(super) fn pause_job(&mut self, id: JobId, reason: &str) -> Result<Applied, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
         if job.state != JobState::Running {
-            return Err(Refusal::conflict(format!("{id} is not running: it cannot be paused")));
+            return Err(Refusal::conflict(format!("{id} is not running, so it cannot be paused")));
         }
-        job.halt(JobState::Paused(cut_reason(reason)), self.now_ms);
+        job.halt(JobState::Paused(truncate_reason(reason)), self.now_ms);
         self.set_job(job);
         Ok(Applied::Done)
     }

@@ -1,23 +1,23 @@
-//! The cluster's metadata: files, blobs, jobs and models, as the log's commands make them.
+//! The cluster's metadata: files, blobs, jobs and models, as the commands of the log make them.
 //!
-//! Decides what each command does to the state and what it answers. It is the state machine under Raft
-//! (Ongaro and Ousterhout 2014, section 2): deterministic, without clock or chance, the same on every voter.
+//! Decides how each command changes the state and what it returns. This is the state machine of Raft (Ongaro and
+//! Ousterhout 2014, section 2): deterministic, without clock or randomness, the same on every voter.
 //!
 //! Invariants, recomputed by [`State::check`]:
-//! - a blob's references are exactly those of file versions, held manifests, segments and models;
-//! - of each started job's queries none is both answered and dead, a finished one has none pending, and the accepted
-//!   ranges of its segments are disjoint and together the answered queries;
-//! - a job keeps the references to its inputs as long as any of them may have to be run, and their names as long as
-//!   that, or while any of them is dead;
-//! - at most [`VERSIONS_KEPT`](idunno_shared::wire::control::VERSIONS_KEPT) versions a file, in order, never none;
+//! - a blob's reference count equals the references from file versions, held inputs, segments and models;
+//! - no query of a job is both answered and dead, a done job has none pending, and the ranges of its segments are
+//!   disjoint and together equal the answered queries;
+//! - a job references the inputs of every query that may have to run, and keeps their names for these and for dead
+//!   queries;
+//! - a file has 1 to [`VERSIONS_KEPT`](idunno_shared::wire::control::VERSIONS_KEPT) versions, in order;
 //! - a refused command changes nothing.
 //!
 //! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`](models::MODELS_MAX) models,
-//! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`](blobs::HOLDERS_PER_BLOB_MAX) holders a blob, reasons of
-//! [`REASON_BYTES_MAX`] bytes. The number of files is bounded by memory: about 0.5 KB for a small file. A clone costs
-//! O(1) and shares all that later commands leave alone.
+//! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`](blobs::HOLDERS_PER_BLOB_MAX) holders per blob, reasons of
+//! [`REASON_BYTES_MAX`] bytes. Memory bounds the number of files: about 0.5 KB for a small file. A clone costs O(1) and
+//! shares whatever later commands do not change.
 //!
-//! It does not know who is alive, where members listen, which uploads are open and which batches are leased.
+//! **Not here**: liveness and addresses of members, open uploads, leases.
 
 use std::sync::Arc;
 
@@ -37,7 +37,6 @@ mod dataset_freeze;
 mod files;
 mod job_lifecycle;
 mod jobs;
-mod manifest;
 mod models;
 mod operations;
 mod statistics;
@@ -47,37 +46,38 @@ mod views;
 
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
 pub use command::{Action, Applied, Command, DeadLetterRecord, HolderChange};
-pub use completions::{BATCHES_PER_COMMIT_MAX, LETTERS_PER_COMMAND_MAX};
-pub use dataset_freeze::{Block, FileKind, Inputs, RECORD_BYTES_MAX, Records, Span};
-pub use files::{File, Version};
+pub use completions::{BATCHES_PER_COMMIT_MAX, DEAD_LETTERS_PER_COMMAND_MAX};
+pub use dataset_freeze::{Block, FileKind, Inputs, Manifest, Query, RECORD_BYTES_MAX, RecordSpan, Records};
+pub use files::{FileRecord, VersionRecord};
 pub use job_lifecycle::results_file;
-pub use jobs::{JOBS_MAX, Job, QUERIES_PER_JOB_MAX, Segment};
-pub use manifest::{Manifest, Query};
-pub use models::{Artefact, MODELS_MAX, Model, PREDEFINED_MODELS};
+pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
+pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
-pub use statistics::{RATE_WINDOW_S, Statistics};
+pub use statistics::{JobStatistics, RATE_WINDOW_S};
 
-/// The metadata. Its clone is a snapshot of the moment.
+use files::Content;
+
+/// The metadata. A clone is a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     revision: u64,
     now_ms: u64,
-    files: OrdMap<files::Key, Arc<File>>,
+    files: OrdMap<files::FileKey, Arc<FileRecord>>,
     blobs: BlobTable,
-    jobs: OrdMap<JobId, Arc<Job>>,
-    models: OrdMap<ModelName, Arc<Model>>,
+    jobs: OrdMap<JobId, Arc<JobRecord>>,
+    models: OrdMap<ModelName, Arc<ModelRecord>>,
     operations: operations::Operations,
     #[serde(default)]
     policy: Policy,
-    /// The highest number that a job ever had: none comes back.
+    /// The highest job number ever given: numbers are not reused.
     #[serde(default)]
     last_job: u64,
 }
 
-/// The state as it is stored: a version beside it, so that a later program can read what an earlier one wrote.
+/// The stored form of the state, with its format version, so that later releases can read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Snapshot {
-    /// The first format.
+    /// Format 1.
     V1(State),
 }
 
@@ -101,12 +101,12 @@ impl State {
         Self::default()
     }
 
-    /// How many commands have changed it.
+    /// How many commands have been applied.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// In what jobs that run at once are equal.
+    /// How workers are shared between running jobs.
     pub fn policy(&self) -> Policy {
         self.policy
     }
@@ -116,14 +116,15 @@ impl State {
         self.now_ms
     }
 
-    /// Does what `command` says, or refuses and changes nothing.
+    /// Applies a command. A refused command changes nothing; one whose operation was applied before returns the outcome of
+    /// that time.
     pub fn apply(&mut self, command: &Command) -> Result<Applied, Refusal> {
         if let Some(outcome) = command.op.and_then(|op| self.operations.outcome(op)) {
             return Ok(outcome.clone());
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(command.at_ms);
-        let outcome = self.act(&command.action);
+        let outcome = self.apply_action(&command.action);
         match &outcome {
             Ok(applied) => {
                 self.revision += 1;
@@ -136,10 +137,10 @@ impl State {
         outcome
     }
 
-    /// Every arm checks all of its input before it changes anything.
-    fn act(&mut self, action: &Action) -> Result<Applied, Refusal> {
+    /// Each arm validates its whole input before it changes anything.
+    fn apply_action(&mut self, action: &Action) -> Result<Applied, Refusal> {
         match action {
-            Action::Change(change) => self.change(change).map(Applied::Changed),
+            Action::Change(change) => self.apply_change(change).map(Applied::Changed),
             Action::Holders(changes) => Ok(self.change_holders(changes)),
             Action::Forget(digests) => Ok(self.forget(digests)),
             Action::CommitSegment { worker, job, segment, batches } => {
@@ -148,20 +149,22 @@ impl State {
             Action::DeadLetters { job, dead_letters } => self.mark_dead(*job, dead_letters),
             Action::PauseJob { job, reason } => self.pause_job(*job, reason),
             Action::ModelTrained { model, version, size, extents, training, metrics, report } => {
+                let content = Content { size: *size, digest: *version, extents };
                 let report = report.as_ref().map(std::slice::from_ref);
-                self.model_trained(model, (*version, *size, extents), (training, metrics), report)
+                self.model_trained(model, content, training, metrics, report)
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
             Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
             Action::FileResults { job, finished_ms, size, digest, extents } => {
-                self.file_results(*job, *finished_ms, (*size, *digest), extents)
+                let content = Content { size: *size, digest: *digest, extents };
+                self.file_results(*job, *finished_ms, content)
             }
         }
     }
 
-    fn change(&mut self, change: &Change) -> Result<Changed, Refusal> {
+    fn apply_change(&mut self, change: &Change) -> Result<Changed, Refusal> {
         match change {
-            // Whether the upload is still open is the coordinator's to know, before it proposes the commit.
+            // The coordinator checks that the upload is open before it proposes the commit.
             Change::CommitFiles { upload: _, files } => self.commit_files(files),
             Change::Delete { name } => self.delete(name),
             Change::TrainStart { models, training } => self.start_training(models, training),
@@ -185,8 +188,8 @@ impl State {
     }
 }
 
-/// At most the first [`REASON_BYTES_MAX`] bytes of a reason, whole characters.
-fn cut_reason(reason: &str) -> String {
+/// The first [`REASON_BYTES_MAX`] bytes of a reason, without a partial character at the end.
+fn truncate_reason(reason: &str) -> String {
     let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
     reason[..end.unwrap_or(0)].to_owned()
 }

@@ -1,7 +1,7 @@
-//! A job's figures, kept in the log so that they survive a failover.
+//! A job's statistics, part of the replicated state so that they survive a failover.
 //!
-//! Processing times go into buckets whose width is at most 1/32 of their value (as in `HdrHistogram`), so that a
-//! percentile is off by at most 1.6 %. Bounds: 1,920 buckets of which a job fills some dozens, and 60 seconds of rate.
+//! Processing times are counted in buckets at most 1/32 of their value wide (as in `HdrHistogram`), so a percentile is
+//! off by at most 1.6 %. Bounds: 1,920 buckets, of which a job fills some dozens, and 60 seconds of rates.
 
 use std::collections::VecDeque;
 
@@ -9,33 +9,35 @@ use idunno_shared::wire::control::Distribution;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-/// Seconds over which the rate is kept.
+use crate::invariant::{InvariantViolation, ensure};
+
+/// Seconds for which answers are counted per second.
 pub const RATE_WINDOW_S: u64 = 60;
-/// Buckets double their width at every power of two above this many.
+/// Buckets per power of two; from one to the next their width doubles.
 const BUCKETS_PER_OCTAVE: u64 = 32;
 const NS_PER_MS: f64 = 1e6;
 
-/// A job's figures.
+/// The statistics of one job's answered queries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Statistics {
-    /// Answered queries with a label.
+pub struct JobStatistics {
+    /// Answered queries that have a label.
     pub labelled: u64,
-    /// Of those, answered right.
+    /// Labelled queries that were answered correctly.
     pub correct: u64,
-    /// Rows that were dropped, because their query was decided already.
+    /// Rows dropped because their query had been decided before.
     pub duplicates: u64,
     count: u64,
     sum_ms: f64,
     sum_squares: f64,
     buckets: OrdMap<u16, u64>,
-    /// Answered queries per second of the epoch, oldest first.
+    /// Seconds since the epoch and the queries answered in each, oldest first.
     window: VecDeque<(u64, u64)>,
-    /// Answered queries whose inputs came from their worker's own disk.
+    /// Answered queries whose input was on the worker's own disk.
     #[serde(default)]
     pub local: u64,
 }
 
-/// The bucket of a time in nanoseconds: below 32 exact, then 32 buckets for each power of two.
+/// The bucket of a time in nanoseconds: exact below 32, then 32 buckets per power of two.
 fn bucket(ns: u64) -> u16 {
     let octave = u64::from(ns.max(1).ilog2()).saturating_sub(5);
     u16::try_from(octave * BUCKETS_PER_OCTAVE + (ns >> octave)).unwrap_or(u16::MAX)
@@ -49,7 +51,7 @@ fn middle_ms(bucket: u16) -> f64 {
     (low as f64 + ((1u64 << octave) - 1) as f64 / 2.0) / NS_PER_MS
 }
 
-impl Statistics {
+impl JobStatistics {
     /// Adds `answered` queries that took `ns_per_query` each, committed at `at_ms`.
     pub(super) fn add(&mut self, answered: u64, ns_per_query: u64, at_ms: u64) {
         if answered == 0 {
@@ -70,9 +72,8 @@ impl Statistics {
         }
     }
 
-    /// Queries per second over the last `seconds` whole seconds before `now_ms`, at most [`RATE_WINDOW_S`] - 1.
-    ///
-    /// While the first commit is younger than that, over the time since it.
+    /// Queries per second over the last `seconds` whole seconds before `now_ms`, at most [`RATE_WINDOW_S`] - 1; or since
+    /// the first commit, if that is more recent.
     pub fn rate_qps(&self, seconds: u64, now_ms: u64) -> f64 {
         let now_s = now_ms / 1000;
         let from_s =
@@ -82,7 +83,7 @@ impl Statistics {
         if now_s > from_s { queries as f64 / (now_s - from_s) as f64 } else { 0.0 }
     }
 
-    /// Of the queries' processing time, in milliseconds.
+    /// The distribution of the processing time per query, in milliseconds.
     pub fn processing_ms(&self) -> Distribution {
         if self.count == 0 {
             return Distribution::default();
@@ -98,12 +99,12 @@ impl Statistics {
         }
     }
 
-    /// The share of the answered queries whose inputs came from their worker's own disk.
+    /// The fraction (0 to 1) of the answered queries whose input was on the worker's own disk.
     pub fn local_share(&self) -> f64 {
         if self.count == 0 { 0.0 } else { (self.local as f64 / self.count as f64).min(1.0) }
     }
 
-    /// How many queries were measured.
+    /// How many answered queries it counts.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -120,17 +121,15 @@ impl Statistics {
         0.0
     }
 
-    /// Whether the sums agree: what is wrong otherwise.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Fails unless the sums agree and the rate window is in order.
+    pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         let bucketed: u64 = self.buckets.values().sum();
-        if bucketed != self.count || self.correct > self.labelled || self.labelled > self.count {
-            return Err(format!("figures disagree: {bucketed} in buckets, {self:?}"));
-        }
+        let is_consistent =
+            bucketed == self.count && self.correct <= self.labelled && self.labelled <= self.count;
+        ensure(is_consistent, || format!("the statistics disagree: {bucketed} in buckets, {self:?}"))?;
         let seconds: Vec<u64> = self.window.iter().map(|(second, _)| *second).collect();
-        if seconds.len() as u64 > RATE_WINDOW_S || !seconds.is_sorted_by(|a, b| a < b) {
-            return Err(format!("the rate window is out of order or too long: {seconds:?}"));
-        }
-        Ok(())
+        let is_ordered = seconds.len() as u64 <= RATE_WINDOW_S && seconds.is_sorted_by(|a, b| a < b);
+        ensure(is_ordered, || format!("the rate window is out of order or too long: {seconds:?}"))
     }
 }
 
@@ -140,7 +139,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_off_by_less_than_three_percent() {
-        let mut statistics = Statistics::default();
+        let mut statistics = JobStatistics::default();
         for ns in 1..=20_000u64 {
             statistics.add(1, ns * ns, 0);
         }
@@ -155,31 +154,31 @@ mod tests {
     }
 
     #[test]
-    fn buckets_rise_without_gaps_and_stay_near_their_values() {
+    fn buckets_increase_without_gaps_and_stay_close_to_their_values() {
         let mut last = 0;
         for ns in 0..100_000u64 {
             let this = bucket(ns);
             assert!(this == last || this == last + 1, "{ns}: {last} then {this}");
             let error = (middle_ms(this) * NS_PER_MS - ns as f64).abs();
-            assert!(error <= ns as f64 / 32.0, "{ns} is shown {error} off");
+            assert!(error <= ns as f64 / 32.0, "{ns} is off by {error}");
             last = this;
         }
         assert!(bucket(u64::MAX) < 1920);
     }
 
     #[test]
-    fn the_mean_and_deviation_count_every_query() {
-        let mut statistics = Statistics::default();
+    fn mean_and_deviation_count_every_query() {
+        let mut statistics = JobStatistics::default();
         statistics.add(3, 2_000_000, 0);
         statistics.add(1, 6_000_000, 0);
         let shown = statistics.processing_ms();
         assert!((shown.mean - 3.0).abs() < 1e-9 && (shown.std_dev - 3f64.sqrt()).abs() < 1e-9, "{shown:?}");
-        assert_eq!(Statistics::default().processing_ms(), Distribution::default());
+        assert_eq!(JobStatistics::default().processing_ms(), Distribution::default());
     }
 
     #[test]
-    fn the_rate_forgets_and_starts_with_the_first_commit() {
-        let mut statistics = Statistics::default();
+    fn the_rate_covers_recent_seconds_since_the_first_commit() {
+        let mut statistics = JobStatistics::default();
         for second in 100..104 {
             statistics.add(50, 1, second * 1000);
         }

@@ -1,6 +1,6 @@
-//! What people and members read of the metadata. Addresses, liveness and leases are filled in by the shell.
+//! What clients and members read of the metadata. The shell adds addresses, liveness and leases.
 //!
-//! Lists are cut at the limit asked for, at most [`ITEMS_PER_REQUEST_MAX`]; all say whether more follows.
+//! Lists end at the requested limit, at most [`ITEMS_PER_REQUEST_MAX`], and say whether more follows.
 
 use std::collections::BTreeSet;
 
@@ -12,25 +12,25 @@ use idunno_shared::wire::control::{
 };
 use idunno_shared::wire::refusal::Refusal;
 
-use super::{Applied, File, Job, Segment, State, Version};
+use super::{Applied, FileRecord, JobRecord, Segment, State, VersionRecord};
 
-/// Seconds of the rate that is shown, and by which the end is foretold.
+/// Seconds over which the shown rate is measured; the time to the end is estimated from it.
 const RATE_SHOWN_S: u64 = 10;
 
-fn rows(limit: u32) -> usize {
+fn capped(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).min(ITEMS_PER_REQUEST_MAX)
 }
 
-/// Takes at most `limit` items, and says whether more follow.
+/// At most `limit` items, and whether more follow.
 fn page<T>(items: impl Iterator<Item = T>, limit: u32) -> (Vec<T>, bool) {
-    let limit = rows(limit);
+    let limit = capped(limit);
     let mut items = items;
     let page: Vec<T> = items.by_ref().take(limit).collect();
     (page, items.next().is_some())
 }
 
-impl Job {
-    /// The job as shown at `now_ms`; `leased` queries, and the batches of the moment, are the scheduler's to know.
+impl JobRecord {
+    /// The job as shown at `now_ms`. `leased` comes from the scheduler; the shell adds the current batch size.
     pub fn view(&self, leased: u64, now_ms: u64) -> JobView {
         let (done, dead) = (self.done.len(), self.dead.len());
         let running_s = self.running_ms(now_ms) as f64 / 1000.0;
@@ -78,18 +78,18 @@ impl Job {
 }
 
 impl State {
-    /// What an operation did, if it was made and is remembered.
+    /// The outcome of an operation, if it was applied recently.
     pub fn outcome(&self, op: OpId) -> Option<&Applied> {
         self.operations.outcome(op)
     }
 
-    /// `ls`: files that start with `prefix`, behind `after`, and whether more follow.
+    /// `ls`: the files that start with `prefix` and follow `after`, and whether more follow.
     pub fn list(&self, prefix: &str, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
         let summaries = self.files(prefix, after).filter_map(|(name, file)| self.summary(name, file));
         page(summaries, limit)
     }
 
-    /// `store`: the files whose newest version has bytes at `member`, behind `after`, and whether more follow.
+    /// `store`: the files after `after` whose newest version has an extent at `member`, and whether more follow.
     pub fn stored(&self, member: NodeId, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
         let files = self.files("", after).filter(|(_, file)| {
             file.version(None).is_some_and(|newest| self.holds_any(member, &newest.extents))
@@ -101,7 +101,7 @@ impl State {
         extents.iter().any(|blob| self.holders(&blob.digest).contains(&member))
     }
 
-    fn summary(&self, name: &FileName, file: &File) -> Option<FileSummary> {
+    fn summary(&self, name: &FileName, file: &FileRecord) -> Option<FileSummary> {
         let newest = file.version(None)?;
         Some(FileSummary {
             name: name.clone(),
@@ -114,7 +114,7 @@ impl State {
         })
     }
 
-    /// The members that hold every one of these extents, in id order.
+    /// The members that hold all of these extents, in id order.
     pub fn holders_of_all(&self, extents: &[BlobRef]) -> Vec<NodeId> {
         let mut extents = extents.iter();
         let Some(first) = extents.next() else { return Vec::new() };
@@ -126,27 +126,26 @@ impl State {
         common.into_iter().collect()
     }
 
-    /// The newest version of a file, or the one named; `None` where there is none.
-    pub fn locate(&self, name: &FileName, version: Option<u64>) -> Option<&Version> {
+    /// A version of a file, the newest if none is named.
+    pub fn locate(&self, name: &FileName, version: Option<u64>) -> Option<&VersionRecord> {
         self.file(name)?.version(version)
     }
 
     /// `get-versions`: the newest `limit` versions, newest first.
-    pub fn versions(&self, name: &FileName, limit: u32) -> Result<Vec<&Version>, Refusal> {
+    pub fn versions(&self, name: &FileName, limit: u32) -> Result<Vec<&VersionRecord>, Refusal> {
         let file = self.file(name);
-        let file = file.ok_or_else(|| {
-            Refusal::not_found(format!("there is no file '{name}': ls lists what there is"))
-        })?;
-        Ok(file.versions().take(rows(limit)).collect())
+        let file =
+            file.ok_or_else(|| Refusal::not_found(format!("there is no file '{name}': ls lists the files")))?;
+        Ok(file.versions().take(capped(limit)).collect())
     }
 
-    /// `get-job-results`: a job's segments in order of commit, and whether more follow.
+    /// `get-job-results`: a job's segments in order of commit, without the first `skip`, and whether more follow.
     pub fn segments(&self, job: JobId, skip: u64, limit: u32) -> Result<(Vec<&Segment>, bool), Refusal> {
         let job = self.job_or_refusal(job)?;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(job.segments.len());
-        let (limit, rest) = (rows(limit), job.segments.len() - skip);
-        // By place: an iterator would walk over all that is skipped.
-        let page = (skip..skip + limit.min(rest)).filter_map(|place| job.segments.get(place));
+        let (limit, rest) = (capped(limit), job.segments.len() - skip);
+        // By index: an iterator would visit all that is skipped.
+        let page = (skip..skip + limit.min(rest)).filter_map(|index| job.segments.get(index));
         Ok((page.map(|segment| &**segment).collect(), rest > limit))
     }
 
@@ -171,7 +170,7 @@ impl State {
         Ok(page(dead_letters, limit))
     }
 
-    /// The models, predefined ones included; their state at each worker is the shell's to add.
+    /// The known and the predefined models. The shell adds their state at each worker.
     pub fn model_views(&self) -> Vec<ModelView> {
         let predefined = super::PREDEFINED_MODELS.iter().filter_map(|name| name.parse().ok());
         let names: BTreeSet<_> = predefined.chain(self.models.keys().cloned()).collect();

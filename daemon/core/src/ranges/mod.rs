@@ -1,8 +1,8 @@
-//! A set of `u64` numbers, kept as disjoint ranges: which queries of a job are done, dead, pending or leased.
+//! A set of `u64` numbers stored as disjoint ranges: which queries of a job are done, dead, pending or leased.
 //!
-//! Invariants: ranges are not empty, in order, and neither overlap nor touch; `len` is the sum of their lengths.
-//! Bounds: a clone costs O(1) and shares memory; insert, remove and look-up cost O(log n) plus the ranges they
-//! swallow, for n ranges. It does not hold `u64::MAX`, the end of the last possible range.
+//! Invariants: the ranges are in order and not empty, and neither overlap nor touch; `len` is the sum of their lengths.
+//! Bounds: a clone costs O(1) and shares memory; insertion, removal and look-up cost O(log n) plus the ranges that they
+//! replace, for n ranges. The set cannot contain `u64::MAX`.
 
 use std::ops::Range;
 
@@ -10,13 +10,15 @@ use idunno_shared::wire::jobs::QueryRange;
 use imbl::OrdMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::invariant::{InvariantViolation, ensure};
+
 #[cfg(test)]
 mod tests;
 
-/// A set of numbers, kept as ranges. Serialised as the list of its ranges; a list out of order is put in order.
+/// A set of numbers stored as ranges. Serialised as the list of its ranges; a list in any order is accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
-    /// From each range's first number to the number behind its last.
+    /// The first number of each range, and the number after its last.
     ranges: OrdMap<u64, u64>,
     len: u64,
 }
@@ -27,17 +29,17 @@ impl RangeSet {
         Self::default()
     }
 
-    /// How many numbers it holds.
+    /// How many numbers it contains.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether it contains no number.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Of how many ranges it consists.
+    /// How many ranges store it.
     pub fn ranges(&self) -> usize {
         self.ranges.len()
     }
@@ -47,7 +49,7 @@ impl RangeSet {
         self.ranges.get_min().map(|(first, _)| *first)
     }
 
-    /// The number behind the highest.
+    /// The number after the highest.
     pub fn end(&self) -> Option<u64> {
         self.ranges.get_max().map(|(_, end)| *end)
     }
@@ -62,7 +64,7 @@ impl RangeSet {
         self.iter().flatten()
     }
 
-    /// The ranges in order, as they go over the wire.
+    /// The ranges in order, in the form of the wire: those longer than `u32::MAX` are split.
     pub fn queries(&self) -> impl Iterator<Item = QueryRange> {
         self.iter().flat_map(|range| {
             let step = u64::from(u32::MAX);
@@ -84,30 +86,30 @@ impl RangeSet {
         range.is_empty() || self.ranges.get_prev(&range.start).is_some_and(|(_, end)| range.end <= *end)
     }
 
-    /// Adds `range`; says how many of its numbers are new.
+    /// Adds `range`. Returns how many of its numbers are new.
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {
             return 0;
         }
         let Range { start: mut first, mut end } = range;
-        let mut swallowed = 0;
-        // From the right: the last range that begins within or right behind the new one, while they still touch.
+        let mut absorbed = 0;
+        // From the right: absorb the last range that starts inside the new one or right after it, while the two touch.
         while let Some((old_first, old_end)) = self.ranges.get_prev(&end).map(|(f, e)| (*f, *e)) {
             if old_end < first {
                 break;
             }
             first = first.min(old_first);
             end = end.max(old_end);
-            swallowed += old_end - old_first;
+            absorbed += old_end - old_first;
             self.ranges.remove(&old_first);
         }
         self.ranges.insert(first, end);
-        let added = end - first - swallowed;
+        let added = end - first - absorbed;
         self.len += added;
         added
     }
 
-    /// Takes `range` out; says how many numbers that were.
+    /// Removes `range`. Returns how many of its numbers were in the set.
     pub fn remove(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {
             return 0;
@@ -131,24 +133,24 @@ impl RangeSet {
         removed
     }
 
-    /// Adds all of `other`; says how many numbers are new.
+    /// Adds all of `other`. Returns how many of its numbers are new.
     pub fn merge(&mut self, other: &Self) -> u64 {
         other.iter().map(|range| self.insert(range)).sum()
     }
 
-    /// Takes all of `other` out; says how many numbers that were.
+    /// Removes all of `other`. Returns how many of its numbers were in the set.
     pub fn subtract(&mut self, other: &Self) -> u64 {
         let (Some(first), Some(end)) = (self.first(), self.end()) else { return 0 };
         other.overlap(first..end).map(|range| self.remove(range)).sum()
     }
 
-    /// What of `range` is in the set.
+    /// The part of the set inside `range`.
     #[must_use]
     pub fn within(&self, range: Range<u64>) -> Self {
         self.overlap(range).collect()
     }
 
-    /// The set's ranges, cut to those parts that lie within `range`.
+    /// The parts of the set's ranges inside `range`.
     fn overlap(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let from = self.ranges.get_prev(&range.start).map_or(range.start, |(first, _)| *first);
         let to = if range.is_empty() { from } else { range.end };
@@ -158,7 +160,7 @@ impl RangeSet {
             .filter(|part| !part.is_empty())
     }
 
-    /// What of `range` is not in the set.
+    /// The numbers of `range` that are not in the set.
     #[must_use]
     pub fn missing(&self, range: Range<u64>) -> Self {
         let mut part = Self::from(range.clone());
@@ -166,20 +168,20 @@ impl RangeSet {
         part
     }
 
-    /// What both hold.
+    /// The numbers in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let (small, large) = if self.ranges() <= other.ranges() { (self, other) } else { (other, self) };
         small.iter().flat_map(|range| large.within(range).iter().collect::<Vec<_>>()).collect()
     }
 
-    /// The lowest range, cut to at most `count` numbers; `None` of an empty set or for a count of 0.
+    /// The lowest range, cut to at most `count` numbers; `None` if the set is empty or `count` is 0.
     pub fn first_range(&self, count: u64) -> Option<Range<u64>> {
         let (first, end) = self.ranges.get_min()?;
         (count > 0).then(|| *first..(*end).min(first.saturating_add(count)))
     }
 
-    /// The `count` lowest numbers, or all while there are fewer.
+    /// The `count` lowest numbers, or all if there are fewer.
     #[must_use]
     pub fn first_n(&self, count: u64) -> Self {
         let mut left = count;
@@ -194,19 +196,19 @@ impl RangeSet {
         part
     }
 
-    /// Whether the invariants hold: what is wrong otherwise.
-    pub fn check(&self) -> Result<(), String> {
+    /// Fails with the first violated invariant.
+    pub fn check(&self) -> Result<(), InvariantViolation> {
         let mut last_end = None;
         for (first, end) in &self.ranges {
-            if first >= end || last_end.is_some_and(|last| last >= *first) {
-                return Err(format!(
-                    "range {first}..{end} behind {last_end:?} is empty, out of order or touches"
-                ));
-            }
+            ensure(first < end && last_end.is_none_or(|last| last < *first), || {
+                format!("range {first}..{end} after {last_end:?} is empty, out of order or adjacent")
+            })?;
             last_end = Some(*end);
         }
         let len: u64 = self.ranges.iter().map(|(first, end)| end - first).sum();
-        if len == self.len { Ok(()) } else { Err(format!("length is {len}, kept as {}", self.len)) }
+        ensure(len == self.len, || {
+            format!("the ranges have {len} numbers, the recorded length is {}", self.len)
+        })
     }
 }
 

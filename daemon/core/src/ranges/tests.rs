@@ -10,7 +10,7 @@ fn set(ranges: &[(u64, u64)]) -> RangeSet {
 }
 
 #[test]
-fn touching_ranges_become_one() {
+fn touching_ranges_merge() {
     let mut ranges = set(&[(0, 10), (20, 30)]);
     assert_eq!(ranges.insert(10..20), 10);
     assert_eq!(ranges, set(&[(0, 30)]));
@@ -22,7 +22,7 @@ fn touching_ranges_become_one() {
 }
 
 #[test]
-fn parts_are_cut_where_asked() {
+fn parts_are_cut_at_the_requested_numbers() {
     let ranges = set(&[(0, 4), (8, 12), (20, 21)]);
     assert_eq!(ranges.first_range(3), Some(0..3));
     assert_eq!(ranges.first_range(9), Some(0..4));
@@ -46,7 +46,7 @@ fn long_ranges_are_split_for_the_wire() {
 }
 
 #[test]
-fn it_survives_the_wire_and_puts_bad_lists_in_order() {
+fn it_survives_serialisation_and_accepts_ranges_in_any_order() {
     let ranges = set(&[(0, 4), (8, 12)]);
     let bytes = rmp_serde::to_vec(&ranges).unwrap();
     assert_eq!(rmp_serde::from_slice::<RangeSet>(&bytes).unwrap(), ranges);
@@ -55,7 +55,7 @@ fn it_survives_the_wire_and_puts_bad_lists_in_order() {
 }
 
 #[test]
-fn it_agrees_with_a_set_of_numbers() {
+fn it_behaves_like_a_set_of_numbers() {
     for seed in 0..50 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut ranges = RangeSet::new();

@@ -6,83 +6,101 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::LEASES_HELD_MAX;
 
 use super::Scheduler;
-use super::job::Job;
-use super::worker::Held;
+use super::jobs::Job;
+use super::worker::{HeldLease, Worker};
+use crate::invariant::{InvariantViolation, ensure};
 use crate::ranges::RangeSet;
 
+/// The open queries of all leases by job: those of first leases and those of copies.
+#[derive(Default)]
+struct LeasedQueries {
+    first: BTreeMap<JobId, RangeSet>,
+    copies: BTreeMap<JobId, RangeSet>,
+}
+
 impl Scheduler {
-    /// Whether all invariants hold: what is wrong otherwise. To be called between events, effects drained or not.
-    pub fn check(&self) -> Result<(), String> {
-        let mut leased: BTreeMap<JobId, RangeSet> = BTreeMap::new();
-        let mut copied: BTreeMap<JobId, RangeSet> = BTreeMap::new();
+    /// Fails with the first violated invariant. Valid between events, whether effects are drained or not.
+    pub fn check(&self) -> Result<(), InvariantViolation> {
+        let mut held = LeasedQueries::default();
         for (node, worker) in &self.workers {
-            if worker.leases.len() > LEASES_HELD_MAX {
-                return Err(format!("worker {node} holds {} leases", worker.leases.len()));
-            }
-            let at_work = worker.at_work().count();
-            if at_work > self.config.leases_per_worker {
-                return Err(format!("worker {node} has {at_work} leases at work"));
-            }
-            if !worker.plan.is_empty() {
-                return Err(format!("worker {node} has orders that were not sent"));
-            }
-            for held in &worker.leases {
-                let range = held.lease.range.first..held.lease.range.end();
-                if held.open.is_empty() || held.open.within(range) != held.open {
-                    return Err(format!("worker {node}'s lease {:?} has open {:?}", held.lease, held.open));
-                }
-                let by_kind = if held.is_copy { &mut copied } else { &mut leased };
-                let of_job = by_kind.entry(held.lease.job).or_default();
-                if of_job.merge(&held.open) != held.open.len() {
-                    return Err(format!("{:?} of worker {node} is leased twice", held.lease));
-                }
-                if held.is_copy {
-                    self.check_copy(*node, held)?;
-                }
-            }
+            self.check_worker(*node, worker, &mut held)?;
         }
         for (id, job) in &self.jobs {
-            let (leased, copied) =
-                (leased.remove(id).unwrap_or_default(), copied.remove(id).unwrap_or_default());
-            check_job(job, &leased, &copied).map_err(|wrong| format!("{id}: {wrong}"))?;
+            let first = held.first.remove(id).unwrap_or_default();
+            let copies = held.copies.remove(id).unwrap_or_default();
+            check_job(job, &first, &copies).map_err(|violation| violation.of(id))?;
         }
-        leased.keys().next().map_or(Ok(()), |id| Err(format!("{id} is unknown and leased")))
+        let unknown = held.first.keys().next();
+        unknown.map_or(Ok(()), |id| Err(InvariantViolation::new(format!("{id} has leases and is not known"))))
     }
 
-    /// What is open in a copy is open in one lease of another worker.
-    fn check_copy(&self, node: NodeId, copy: &Held) -> Result<(), String> {
-        let others = self.workers.iter().filter(|(other, _)| **other != node);
-        let is_first = |held: &Held| {
-            let is_same = !held.is_copy && held.lease.job == copy.lease.job;
-            is_same && held.open.intersection(&copy.open) == copy.open
-        };
-        if others.flat_map(|(_, other)| &other.leases).any(is_first) {
-            return Ok(());
+    fn check_worker(
+        &self,
+        node: NodeId,
+        worker: &Worker,
+        held: &mut LeasedQueries,
+    ) -> Result<(), InvariantViolation> {
+        let count = worker.leases.len();
+        ensure(count <= LEASES_HELD_MAX, || format!("worker {node} holds {count} leases"))?;
+        let uncompleted = worker.uncompleted().count();
+        ensure(uncompleted <= self.config.leases_per_worker, || {
+            format!("worker {node} has {uncompleted} uncompleted leases")
+        })?;
+        ensure(worker.reply.is_empty(), || format!("worker {node} has orders that were not sent"))?;
+        for lease in &worker.leases {
+            let range = lease.lease.range.first..lease.lease.range.end();
+            let is_within = !lease.open.is_empty() && lease.open.within(range) == lease.open;
+            ensure(is_within, || {
+                format!("lease {:?} of worker {node} has the open queries {:?}", lease.lease, lease.open)
+            })?;
+            let by_kind = if lease.is_copy { &mut held.copies } else { &mut held.first };
+            let of_job = by_kind.entry(lease.lease.job).or_default();
+            ensure(of_job.merge(&lease.open) == lease.open.len(), || {
+                format!("{:?} of worker {node} is leased twice", lease.lease)
+            })?;
+            if lease.is_copy {
+                self.check_copy(node, lease)?;
+            }
         }
-        Err(format!("worker {node}'s copy {:?} has open {:?}, which nobody had first", copy.lease, copy.open))
+        Ok(())
+    }
+
+    /// The open queries of a copy are open in one first lease of another worker.
+    fn check_copy(&self, node: NodeId, copy: &HeldLease) -> Result<(), InvariantViolation> {
+        let others = self.workers.iter().filter(|(other, _)| **other != node);
+        let is_original = |held: &HeldLease| {
+            let is_same_job = !held.is_copy && held.lease.job == copy.lease.job;
+            is_same_job && held.open.intersection(&copy.open) == copy.open
+        };
+        let has_original = others.flat_map(|(_, other)| &other.leases).any(is_original);
+        ensure(has_original, || {
+            format!(
+                "worker {node}'s copy {:?} has the open queries {:?} of no first lease",
+                copy.lease, copy.open
+            )
+        })
     }
 }
 
-fn check_job(job: &Job, leased: &RangeSet, copied: &RangeSet) -> Result<(), String> {
-    if job.leased != *leased || job.copied != *copied {
-        let said = (&job.leased, &job.copied);
-        return Err(format!("leased and copied are {said:?}, workers hold {leased:?} and {copied:?}"));
-    }
+fn check_job(job: &Job, leased: &RangeSet, copied: &RangeSet) -> Result<(), InvariantViolation> {
+    ensure(job.leased == *leased && job.copied == *copied, || {
+        let recorded = (&job.leased, &job.copied);
+        format!("leased and copied are {recorded:?}, workers hold {leased:?} and {copied:?}")
+    })?;
     let mut all = job.fresh.clone();
     let mut count = all.len();
-    for (first, piece) in &job.pieces {
-        if *first != piece.range.start || piece.range.is_empty() {
-            return Err(format!("piece {:?} is filed under {first}", piece.range));
-        }
-        count += piece.range.end - piece.range.start;
-        all.insert(piece.range.clone());
+    for (first, chunk) in &job.chunks {
+        ensure(*first == chunk.range.start && !chunk.range.is_empty(), || {
+            format!("chunk {:?} is filed under {first}", chunk.range)
+        })?;
+        count += chunk.range.end - chunk.range.start;
+        all.insert(chunk.range.clone());
     }
-    count += job.leased.len() + job.dying.len();
+    count += job.leased.len() + job.uncommitted_dead.len();
     all.merge(&job.leased);
-    all.merge(&job.dying);
+    all.merge(&job.uncommitted_dead);
     // A query in two places makes the sum of the parts exceed their union.
-    if all != job.open || count != job.open.len() {
-        return Err(format!("open is {:?}, its parts are {all:?} with {count} queries", job.open));
-    }
-    Ok(())
+    ensure(all == job.open && count == job.open.len(), || {
+        format!("open is {:?}, its parts are {all:?} with {count} queries", job.open)
+    })
 }

@@ -4,41 +4,41 @@ use std::time::Duration;
 
 use idunno_shared::wire::jobs::LEASES_PER_WORKER_MAX;
 
-/// Models of which anything is kept, of a worker or at all.
+/// Models that the scheduler tracks, per worker and in all.
 pub(super) const MODELS_MAX: usize = 256;
 
-/// The scheduler's settings. The defaults work for workers that report every second.
+/// The scheduler's settings. The defaults suit workers that report every second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
-    /// How long a lease lives without a report that lists it, and how long a silent worker counts as live.
-    /// At least three reports.
+    /// How long a lease lives without a report that lists it, and how long a worker counts as live without a report.
+    /// At least three report intervals.
     pub lease: Duration,
-    /// After term start, how long workers may claim what they run before anything else is leased.
+    /// How long workers may claim the leases of the previous term before the new term grants anything.
     pub claim_grace: Duration,
-    /// A lease returns once two reports, at least this far apart, both lack it: the first of them may have crossed
-    /// the grant. Above a round trip, below `lease`.
+    /// A lease returns once two reports at least this far apart lack it: the first may have crossed the grant on the
+    /// network. More than a round trip, less than `lease`.
     pub absence_grace: Duration,
-    /// Most leases of one worker that are at work, those that have run and await their commit not counted; at least 1.
+    /// Uncompleted leases that one worker may hold; batches that await their commit do not count. At least 1.
     pub leases_per_worker: usize,
-    /// Longest wait of an unanswered report, whatever it asks for.
+    /// Longest time a report stays unanswered, whatever wait it asks for.
     pub wait_max: Duration,
-    /// Retry of a failed range: first delay, doubled by each further failure of its kind.
+    /// First delay before a failed range is retried; doubled by each further failure of the same kind.
     pub retry_base: Duration,
-    /// The same for inputs that could not be read.
+    /// First delay before inputs that could not be read are retried; doubled like `retry_base`.
     pub fetch_base: Duration,
-    /// For so long an input may be unreadable before it counts as lost: longer than a cluster takes to come back.
+    /// How long an input may be unreadable before it counts as lost. Longer than a restart of the whole cluster takes.
     pub fetch_patience: Duration,
-    /// Longest retry delay of both.
+    /// Longest retry delay, for both kinds.
     pub retry_max: Duration,
-    /// A worker's first pause after a fault of its own, doubled by each further one until a success.
+    /// First cooldown of a worker after a fault of its own; doubled by each further one until a success.
     pub cooldown_base: Duration,
-    /// Longest such pause.
+    /// Longest cooldown of a worker.
     pub cooldown_max: Duration,
-    /// Consecutive batch failures of a job without any success, after which it is paused.
+    /// Consecutive failed batches without any success after which a job is paused.
     pub pause_failures: u32,
-    /// Failed trainings of one model, after which it stays failed until asked for again.
+    /// Failed trainings after which a model is given up until it is requested again.
     pub training_failures: u32,
-    /// A training order is repeated when the worker has not shown it for this long.
+    /// How long after sending a training request it is repeated if the worker does not report the training.
     pub training_repeat: Duration,
 }
 

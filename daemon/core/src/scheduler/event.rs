@@ -1,4 +1,4 @@
-//! What goes into the scheduler and what comes out.
+//! The scheduler's inputs and outputs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,204 +9,204 @@ use idunno_shared::wire::jobs::{BatchSize, Fault, Lease, Policy, QueryRange, Tra
 
 use crate::ranges::RangeSet;
 
-/// A job as the metadata has it now.
+/// A job as the metadata log describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
     /// The job.
     pub id: JobId,
-    /// Its model.
+    /// The model that answers its queries.
     pub model: ModelName,
-    /// The version that the job is pinned to: no other answers its queries.
+    /// The model version to which the job is pinned: no other version answers its queries.
     pub version: Digest,
-    /// Queries per batch; at most [`BATCH_QUERIES_MAX`](idunno_shared::wire::jobs::BATCH_QUERIES_MAX) are leased at once.
+    /// Queries per batch; a lease has at most
+    /// [`BATCH_QUERIES_MAX`](idunno_shared::wire::jobs::BATCH_QUERIES_MAX).
     pub batch_size: BatchSize,
-    /// Whether batches may be leased; a stopped job's leases may finish.
+    /// Whether batches may be leased. Leases of a stopped job may still complete.
     pub running: bool,
     /// The queries that are neither answered nor dead.
     pub pending: RangeSet,
-    /// Its share against other jobs' weights, in queries per second; at least 1. Ordinary jobs have 1.
+    /// The job's query rate relative to other jobs; at least 1, which is the default.
     pub weight: u32,
 }
 
-/// What happened.
+/// An input of the scheduler.
 ///
-/// Events that stem from the metadata log (`Job`, `JobEnded`, `Committed`, `DeadLettersCommitted`, and the model
-/// events) come in log order. On term start every unfinished started job comes before the first report.
+/// Events that stem from the metadata log (`Job`, `JobEnded`, `Committed`, `DeadLettersCommitted` and the model events)
+/// arrive in log order. At the start of a term every started, unfinished job precedes the first report.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchedulerEvent {
-    /// A job started, or changed: state, batch size, weight, dead letters to be tried again. Replaces what was known.
+    /// A job started, or its state, batch size, weight or pending queries changed. Replaces the previous spec.
     Job(JobSpec),
-    /// In what jobs are equal from now on; by rate before it is said.
+    /// The sharing policy. A new scheduler assumes the default, equal rates.
     Policy(Policy),
-    /// The job is done or gone: nothing more is leased, its leases are cancelled.
+    /// The job ended or was deleted: its leases are cancelled and no more are granted.
     JobEnded(JobId),
-    /// The workers that are alive as far as membership knows: once all have reported, the claim grace is over early.
+    /// The workers that membership considers live: the claim grace ends early once all of them have reported.
     ExpectedWorkers(BTreeSet<NodeId>),
-    /// A worker's heartbeat and pull.
+    /// A worker's heartbeat and request for batches.
     Report(Arc<WorkerReport>),
-    /// Membership says that the worker is dead or has left: its leases return at once.
+    /// Membership declared the worker dead or saw it leave: its leases return at once.
     WorkerDead(NodeId),
-    /// The log accepted a segment's rows.
+    /// The log accepted the rows of a segment.
     Committed(Committed),
-    /// These queries of a lease failed at the worker ([`JobRequest::Failed`](idunno_shared::wire::jobs::JobRequest)).
-    /// Sent before the commit of the rest, or the rest's end returns them unblamed. An inference failure names the
-    /// range that failed as one. Reasons are at most
-    /// [`REASON_BYTES_MAX`](idunno_shared::wire::jobs::REASON_BYTES_MAX) long: the shell sees to that.
+    /// Queries of a lease failed at the worker ([`JobRequest::Failed`](idunno_shared::wire::jobs::JobRequest)).
+    /// Precedes the commit of the lease's other queries; otherwise the failed ones return without a fault. An inference
+    /// fault names the range that failed as one call. The shell limits reasons to
+    /// [`REASON_BYTES_MAX`](idunno_shared::wire::jobs::REASON_BYTES_MAX) bytes.
     Failed {
-        /// The worker.
+        /// The worker that ran the batch.
         worker: NodeId,
         /// The lease; it may have ended already.
         lease: Lease,
-        /// What failed.
+        /// The failed queries and the reasons.
         faults: Vec<Fault>,
     },
-    /// The log holds these dead letters.
+    /// The log recorded these queries as dead letters.
     DeadLettersCommitted {
         /// The job.
         job: JobId,
-        /// The queries.
+        /// The dead queries.
         queries: Vec<QueryRange>,
     },
-    /// The log refused these dead letters: it does not know them as such.
+    /// The log refused these dead letters: its state of the job does not allow them.
     DeadLettersRefused {
         /// The job.
         job: JobId,
-        /// The queries.
+        /// The queries that stay open.
         queries: Vec<QueryRange>,
     },
-    /// A model is to be trained: on term start for each model that waits for it, and when a person asks. Asking
-    /// again for one that failed for good starts over; for one in training it changes nothing.
+    /// A model is to be trained: sent for each untrained model at the start of a term, and on request. Restarts a model
+    /// whose training was given up; changes nothing for a model in training.
     ModelWanted {
         /// The model.
         model: ModelName,
-        /// What from.
+        /// The seed and dataset to train with.
         training: Training,
     },
-    /// The log has the model's artefact.
+    /// The log recorded the model's artefact.
     ModelTrained(ModelName),
-    /// The model is no longer wanted.
+    /// The model's training was cancelled.
     ModelGone(ModelName),
-    /// A worker could not train the model.
+    /// A worker failed to train the model.
     TrainingFailed {
         /// The worker.
         worker: NodeId,
         /// The model.
         model: ModelName,
-        /// Why.
+        /// The worker's reason.
         reason: String,
     },
-    /// A deadline passed.
+    /// The deadline of [`Scheduler::next_deadline`](super::Scheduler::next_deadline) passed.
     Tick,
 }
 
 /// Rows that the log has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The worker that committed.
+    /// The worker that committed them.
     pub worker: NodeId,
     /// The job.
     pub job: JobId,
-    /// The committed batches. Their leases end; their queries without an answer return.
-    pub batches: Vec<RanBatch>,
-    /// All queries of the commit that have an answer now, by this commit or an earlier one.
+    /// The committed batches. Their leases end; queries of theirs without an answer return.
+    pub batches: Vec<CompletedBatch>,
+    /// The queries of the commit that have an answer now, from this commit or an earlier one.
     pub ranges: Vec<QueryRange>,
 }
 
-/// A batch that was committed.
+/// A committed batch, with the measurements that size later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RanBatch {
-    /// Its lease.
+pub struct CompletedBatch {
+    /// The lease under which it ran.
     pub lease: Lease,
     /// The wall time of its inference in microseconds.
     pub inference_us: u64,
-    /// The most queries of a call that the model server refused as too much at once; 0 if it took all.
+    /// Queries in the largest call that the model server refused as too large; 0 if it refused none.
     pub refused: u32,
 }
 
-/// What is to be done, in order.
+/// An output of the scheduler, to be carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchedulerEffect {
-    /// Answer the worker's newest report. When a report comes while an older one of the same worker is unanswered,
-    /// the shell answers the older with empty orders, before it hands over the newer.
+    /// Answer the worker's newest report. When a worker reports again before its last report is answered, the shell
+    /// answers the older one with no orders before it passes on the newer one.
     Answer {
         /// The worker.
         worker: NodeId,
-        /// The answer.
-        plan: OrdersPlan,
+        /// What the worker is to do.
+        reply: ReportReply,
     },
-    /// Put these queries among the job's dead letters, then say [`SchedulerEvent::DeadLettersCommitted`], or
-    /// [`SchedulerEvent::DeadLettersRefused`]. To be repeated while the outcome is unknown and this term lasts: the queries are
-    /// not leased meanwhile.
+    /// Propose these queries as dead letters, then send [`SchedulerEvent::DeadLettersCommitted`] or
+    /// [`SchedulerEvent::DeadLettersRefused`]. Repeated while the outcome is unknown and the term lasts; until then the
+    /// queries are not leased.
     DeadLetter {
         /// The job.
         job: JobId,
         /// The queries, in order.
         dead_letters: Vec<DeadQuery>,
     },
-    /// Pause the job, then say [`SchedulerEvent::Job`]. Nothing of it is leased until that event says that it runs.
+    /// Pause the job, then send [`SchedulerEvent::Job`]. The job gets no leases until that event says it is running.
     PauseJob {
         /// The job.
         job: JobId,
-        /// Why, for a person.
+        /// The reason shown to people.
         reason: String,
     },
-    /// The workers are shared among the jobs anew. For people: nothing is to be done.
-    Shared {
-        /// Why.
-        reason: SharedBecause,
-        /// The jobs that run and the share of the workers that each is due, in percent; `None` while its queries are
-        /// not measured.
+    /// Workers were reassigned to jobs. Informational.
+    Rebalanced {
+        /// What triggered it.
+        reason: RebalanceReason,
+        /// The running jobs and the percentage of the workers due to each; `None` until its queries are measured.
         shares: Vec<(JobId, Option<u32>)>,
-        /// The workers that are assigned to other jobs than before, and to which now.
+        /// The workers whose jobs changed, with their new jobs.
         reassigned: Vec<(NodeId, Vec<JobId>)>,
     },
-    /// Record that the model's training failed for good.
+    /// Record that the model's training has been given up.
     TrainingFailed {
         /// The model.
         model: ModelName,
-        /// The last reason.
+        /// The reason of the last failure.
         reason: String,
     },
 }
 
-/// Why the workers are shared anew.
+/// Why workers were reassigned to jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SharedBecause {
-    /// All workers have had time to claim what they run.
-    TermBegins,
-    /// A worker can run batches from now on.
-    WorkerComes(NodeId),
-    /// A worker is gone, drains, falls silent, or has no model server.
-    WorkerGoes(NodeId),
-    /// A job runs, or has another weight.
-    JobRuns(JobId),
-    /// A job is stopped or paused.
-    JobStops(JobId),
-    /// A job has no more queries.
-    JobEnds(JobId),
-    /// The policy is another.
-    Policy(Policy),
-    /// Queries take another time than they did.
-    RatesMoved,
+pub enum RebalanceReason {
+    /// The claim grace of a new term ended.
+    TermStarted,
+    /// A worker became able to run batches.
+    WorkerJoined(NodeId),
+    /// A worker died, drains, stopped reporting or lost its model server.
+    WorkerLost(NodeId),
+    /// A job started running, or its weight changed.
+    JobStarted(JobId),
+    /// A job was stopped or paused.
+    JobStopped(JobId),
+    /// A job has no queries left.
+    JobEnded(JobId),
+    /// The sharing policy changed to this one.
+    PolicyChanged(Policy),
+    /// Measured query times changed enough to matter.
+    RatesChanged,
 }
 
-/// An answer to a report. The shell adds names, extents, holders, and the models to load.
+/// The answer to a worker's report. The shell adds input names, extents, holders and the models to load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OrdersPlan {
+pub struct ReportReply {
     /// Batches to run.
     pub grants: Vec<Lease>,
-    /// Reported leases that are not the worker's: stop them, drop their rows.
+    /// Reported leases that the worker no longer holds: it stops them and drops their rows.
     pub cancelled: Vec<Lease>,
     /// Models to train; at most one.
     pub train: Vec<(ModelName, Training)>,
-    /// The model server hangs and is to be restarted: why.
+    /// Why the worker is to restart its model server, if it is to.
     pub restart: Option<String>,
-    /// Models that it trains and nobody wants.
+    /// Trainings to abandon.
     pub stop_training: Vec<ModelName>,
 }
 
-impl OrdersPlan {
-    /// Whether it orders nothing.
+impl ReportReply {
+    /// Whether the worker has nothing to do.
     pub fn is_empty(&self) -> bool {
         let trainings = self.train.len() + self.stop_training.len();
         let orders = self.grants.len() + self.cancelled.len() + trainings;
@@ -214,15 +214,15 @@ impl OrdersPlan {
     }
 }
 
-/// A query that failed for good.
+/// A query whose attempts are used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadQuery {
-    /// Its number.
+    /// The query's number within the job.
     pub index: u64,
-    /// Why, as the worker said it last.
+    /// The reason that the last worker gave.
     pub reason: String,
     /// The worker that failed last.
     pub worker: NodeId,
-    /// How many leases failed on it, or on the range it was in.
+    /// Failed leases of the query, or of the ranges it was in.
     pub attempts: u32,
 }

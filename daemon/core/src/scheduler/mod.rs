@@ -1,65 +1,60 @@
-//! Leases batches of queries to workers, fair among jobs, and decides what becomes of those that fail.
+//! Leases batches of queries to workers, shares the workers fairly between jobs, and decides what happens to batches
+//! that fail.
 //!
-//! The machine of the coordinator of one term: it begins empty, is told the unfinished jobs from the metadata, lets
-//! the workers claim what they run, and then answers their reports with batches. It keeps nothing that outlives the
-//! term; what must last (answers, dead letters, pauses) goes through the metadata log and comes back as events.
+//! The coordinator runs one scheduler per term. It starts empty, receives the unfinished jobs from the metadata log,
+//! lets the workers claim the leases that they still run, and then answers their reports with batches. It keeps nothing
+//! beyond the term: what must last (answers, dead letters, pauses) goes through the log and comes back as events.
 //!
-//! Sources: pull scheduling with leases; least virtual time and start-time fair queueing (`fairness.rs`), along a line
-//! of workers (`line.rs`).
+//! Sources: pull scheduling with leases; least virtual time and start-time fair queueing (`fairness.rs`) over workers
+//! assigned to jobs (`assignment.rs`).
 //!
-//! **Invariants** ([`Scheduler::check`]): each open query of a job waits, is leased, or is about to be a dead letter,
-//! and only one of them; no query is in more than two leases, and in a second one only as a copy at another worker
-//! (`speculation.rs`); a worker is granted at most [`leases_per_worker`](SchedulerConfig::leases_per_worker) leases beside those
-//! that have run; grants go to live, ready workers that stay and have the job's model loaded in the job's version.
+//! **Invariants** ([`Scheduler::check`]): every open query of a job waits, is leased, or awaits its dead letter, and
+//! exactly one of these; a query is in at most two leases, and the second is a copy at another worker
+//! (`stragglers.rs`); a worker holds at most [`leases_per_worker`](SchedulerConfig::leases_per_worker) uncompleted
+//! leases; grants go only to live, ready, non-draining workers that have loaded the job's model version.
 //!
-//! **Bounds**: workers, models and leases of a report, pieces of a job: see the constants of the parts. One event
-//! costs at most O(workers x jobs + leases), and O(pieces) where failures wait.
+//! **Bounds**: workers, models and leases per report, and chunks per job are limited by the constants of the parts. An
+//! event costs at most O(workers x jobs + leases), plus O(chunks) where failed batches wait.
 //!
-//! **Not here**: names, extents and holders of inputs, the models to load, the log, the clock.
+//! **Not here**: names, extents and holders of inputs, which models to load, the log, the clock.
 
 mod assignment;
 mod check;
 mod config;
 mod event;
-mod failure;
+mod failures;
 mod fairness;
-mod hang;
-mod history;
-mod job;
-mod lease;
-mod locality;
-mod pace;
+mod jobs;
+mod leases;
 mod reports;
-mod service;
-mod sharing;
 mod sizing;
-mod speculation;
+mod stragglers;
 #[cfg(test)]
 mod tests;
 mod training;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
+use idunno_shared::wire::jobs::{Lease, ModelState, Policy, ServerState};
 
 pub use config::SchedulerConfig;
 pub use event::{
-    Committed, DeadQuery, JobSpec, OrdersPlan, RanBatch, SchedulerEffect, SchedulerEvent, SharedBecause,
+    Committed, CompletedBatch, DeadQuery, JobSpec, RebalanceReason, ReportReply, SchedulerEffect,
+    SchedulerEvent,
 };
 
-use crate::ranges::RangeSet;
 use crate::time::Instant;
 use assignment::AssignmentLine;
-use job::{Job, Piece};
-use pace::Usual;
+use jobs::Job;
+use sizing::BatchTimes;
 use training::Trainings;
 use worker::Worker;
 
-/// The machine of one term.
+/// The scheduler of one term. Inputs: [`handle`](Self::handle). Outputs: [`poll_effect`](Self::poll_effect) and
+/// [`next_deadline`](Self::next_deadline).
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
@@ -68,86 +63,86 @@ pub struct Scheduler {
     jobs: BTreeMap<JobId, Job>,
     workers: BTreeMap<NodeId, Worker>,
     trainings: Trainings,
-    usual: Usual,
+    batch_times: BatchTimes,
     policy: Policy,
     line: AssignmentLine,
-    /// Whether the line was laid in this term, and when the rates were last compared with it.
-    is_shared: bool,
-    rates_seen: Instant,
-    /// End of the claim grace.
-    claims_until: Instant,
-    /// Expected workers that have not reported yet, once it is known whom to expect.
+    /// Whether the workers have been assigned to jobs in this term.
+    is_assigned: bool,
+    /// When the assignment was last compared with the measured rates.
+    rates_checked_at: Instant,
+    grace_ends: Instant,
+    /// Expected workers that have not reported yet; `None` until the expected workers are known.
     unreported: Option<BTreeSet<NodeId>>,
-    /// This event made work that waiting workers may take.
-    work_appeared: bool,
+    /// Whether the current event made work available that waiting workers may take.
+    has_new_work: bool,
     deadline: Option<Instant>,
     effects: VecDeque<SchedulerEffect>,
-    statistics: Statistics,
+    statistics: SchedulerStatistics,
 }
 
-/// What the scheduler did in its term so far. Leases, unless said otherwise.
+/// Counts of what a scheduler has done since its term began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Granted.
+pub struct SchedulerStatistics {
+    /// First leases granted.
     pub granted: u64,
-    /// Of older terms, taken over.
+    /// Leases of earlier terms taken over.
     pub adopted: u64,
-    /// Reported, and not the worker's.
+    /// Reported leases that were not the worker's and were cancelled.
     pub cancelled: u64,
-    /// Returned for whatever reason.
+    /// First leases that returned without a commit, for any reason.
     pub returned: u64,
-    /// Of those, expired.
+    /// Returned leases that had expired.
     pub expired: u64,
-    /// Of those, unknown to their worker.
+    /// Leases that their worker's reports lacked.
     pub absent: u64,
     /// Batches that failed, in whole or in part.
     pub failures: u64,
     /// Queries given up.
     pub dead_letters: u64,
-    /// Revoked, because their batch hung.
+    /// Leases revoked because their batch hung.
     pub hung: u64,
-    /// Second leases of slow batches.
+    /// Copies granted: second leases of slow batches.
     pub copied: u64,
-    /// Of those, the ones that answered first.
+    /// Copies that were committed before the first lease.
     pub copies_won: u64,
-    /// Of those, the ones whose first lease was lost.
+    /// Copies that replaced a lost first lease.
     pub promoted: u64,
 }
 
-/// A worker's jobs.
+/// The jobs of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
     /// The worker.
     pub worker: NodeId,
-    /// Its jobs and the share of the last 60 seconds' inference time that each had, 0 to 1.
+    /// Its jobs, each with its fraction (0 to 1) of the inference time of the last 60 seconds.
     pub shares: Vec<(JobId, f64)>,
     /// The jobs whose batches it holds now.
     pub current: Vec<JobId>,
-    /// The jobs that it serves first, and the part of it that each is due, 0 to 1.
+    /// The jobs that it serves first, each with the fraction (0 to 1) of the worker due to it.
     pub due: Vec<(JobId, f64)>,
 }
 
-/// A worker as the scheduler sees it.
+/// The scheduler's view of a worker that has reported in this term.
 #[derive(Clone, Copy, Debug)]
-pub struct WorkerView<'a> {
+pub struct WorkerStatus<'a> {
     /// The worker.
     pub worker: NodeId,
-    /// Its boot count.
+    /// The worker's boot count.
     pub generation: u64,
-    /// Its model server's state.
+    /// The state of its model server.
     pub server: &'a ServerState,
-    /// Its models' states.
+    /// The state of each of its models.
     pub models: &'a BTreeMap<ModelName, ModelState>,
-    /// Whether it drains.
+    /// Whether it takes no more batches because it shuts down.
     pub draining: bool,
-    /// When it last reported.
-    pub heard: Instant,
+    /// When its newest report arrived.
+    pub last_report: Instant,
 }
 
 impl Scheduler {
-    /// The scheduler of the coordinator of `term`, which begins now.
+    /// The scheduler of the coordinator of `term`, which begins at `now`.
     pub fn new(config: SchedulerConfig, term: Term, now: Instant) -> Self {
-        let claims_until = now + config.claim_grace;
+        let grace_ends = now + config.claim_grace;
         Self {
             config,
             term,
@@ -155,35 +150,36 @@ impl Scheduler {
             jobs: BTreeMap::new(),
             workers: BTreeMap::new(),
             trainings: Trainings::default(),
-            usual: Usual::default(),
+            batch_times: BatchTimes::default(),
             policy: Policy::default(),
             line: AssignmentLine::default(),
-            is_shared: false,
-            rates_seen: now,
-            claims_until,
+            is_assigned: false,
+            rates_checked_at: now,
+            grace_ends,
             unreported: None,
-            work_appeared: false,
-            deadline: Some(claims_until),
+            has_new_work: false,
+            deadline: Some(grace_ends),
             effects: VecDeque::new(),
-            statistics: Statistics::default(),
+            statistics: SchedulerStatistics::default(),
         }
     }
 
-    /// Takes note of an event. Time never goes back; drain the effects before the next event.
+    /// Processes an event at `now`, which must not be earlier than that of the previous event. Drain the effects before
+    /// the next one.
     pub fn handle(&mut self, event: SchedulerEvent, now: Instant) {
         self.now = self.now.max(now);
-        self.work_appeared = self.deadline.is_some_and(|deadline| deadline <= self.now);
-        if self.work_appeared {
+        self.has_new_work = self.deadline.is_some_and(|deadline| deadline <= self.now);
+        if self.has_new_work {
             self.expire();
         }
         self.dispatch(event);
-        self.share_when_due();
-        if self.work_appeared {
+        self.rebalance_when_due();
+        if self.has_new_work {
             self.assign_trainings();
             self.serve_all();
         }
-        self.answer();
-        self.deadline = self.earliest();
+        self.send_replies();
+        self.deadline = self.earliest_deadline();
     }
 
     fn dispatch(&mut self, event: SchedulerEvent) {
@@ -191,7 +187,7 @@ impl Scheduler {
             SchedulerEvent::Job(spec) => self.on_job(spec),
             SchedulerEvent::Policy(policy) => self.on_policy(policy),
             SchedulerEvent::JobEnded(job) => self.on_job_ended(job),
-            SchedulerEvent::ExpectedWorkers(expected) => self.on_expected(expected),
+            SchedulerEvent::ExpectedWorkers(expected) => self.on_expected_workers(expected),
             SchedulerEvent::Report(report) => self.on_report(&report),
             SchedulerEvent::WorkerDead(node) => self.on_worker_dead(node),
             SchedulerEvent::Committed(committed) => {
@@ -199,10 +195,14 @@ impl Scheduler {
                 self.serve(committed.worker);
             }
             SchedulerEvent::Failed { worker, lease, faults } => self.on_failed(worker, lease, &faults),
-            SchedulerEvent::DeadLettersCommitted { job, queries } => self.on_dead(job, &queries),
-            SchedulerEvent::DeadLettersRefused { job, queries } => self.on_not_buried(job, &queries),
+            SchedulerEvent::DeadLettersCommitted { job, queries } => {
+                self.on_dead_letters_committed(job, &queries);
+            }
+            SchedulerEvent::DeadLettersRefused { job, queries } => {
+                self.on_dead_letters_refused(job, &queries);
+            }
             SchedulerEvent::ModelWanted { model, training } => {
-                self.trainings.want(model, training);
+                self.trainings.request(model, training);
                 self.assign_trainings();
             }
             SchedulerEvent::ModelTrained(model) | SchedulerEvent::ModelGone(model) => {
@@ -216,158 +216,82 @@ impl Scheduler {
         }
     }
 
-    /// When [`SchedulerEvent::Tick`] is due at the latest.
+    /// The latest time at which [`SchedulerEvent::Tick`] is due; `None` if nothing waits for time to pass.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// The next thing to do, in order.
+    /// The next effect, in order; `None` once all are drained.
     pub fn poll_effect(&mut self) -> Option<SchedulerEffect> {
         self.effects.pop_front()
     }
 
-    /// Queries of the job that are leased now.
+    /// How many queries of the job are leased. A query with a copy counts once.
     pub fn leased(&self, job: JobId) -> u64 {
         self.jobs.get(&job).map_or(0, |job| job.leased.len())
     }
 
-    /// How many queries the job's last batch was to have.
-    pub fn batch_now(&self, job: JobId) -> u32 {
-        self.jobs.get(&job).map_or(0, |job| job.batch_now)
+    /// The batch size that applied to the job's latest grant, in queries.
+    pub fn current_batch_size(&self, job: JobId) -> u32 {
+        self.jobs.get(&job).map_or(0, |job| job.current_batch_size)
     }
 
-    /// Queries of the job that are neither answered, dead nor leased.
+    /// How many queries of the job are neither answered, dead nor leased.
     pub fn pending(&self, job: JobId) -> u64 {
         self.jobs.get(&job).map_or(0, |job| job.open.len() - job.leased.len())
     }
 
-    /// The leases that the worker holds now.
+    /// The leases that the worker holds, copies included.
     pub fn leases(&self, worker: NodeId) -> impl Iterator<Item = Lease> + '_ {
         self.workers.get(&worker).into_iter().flat_map(|worker| worker.leases.iter().map(|held| held.lease))
     }
 
-    /// Leases only the first `kept` queries of a lease that was just granted; the rest waits for another. Returns what
-    /// is left of the lease, if anything is.
-    pub fn shorten(&mut self, node: NodeId, lease: Lease, kept: u32) -> Option<Lease> {
-        let job = self.jobs.get_mut(&lease.job)?;
-        let worker = self.workers.get_mut(&node)?;
-        let held = worker.leases.iter_mut().find(|held| held.lease == lease)?;
-        held.lease.range.count = lease.range.count.min(kept);
-        let left = held.lease;
-        let rest = held.open.within(left.range.end()..lease.range.end());
-        held.open.subtract(&rest);
-        if held.is_copy {
-            job.copied.subtract(&rest);
-        } else {
-            job.leased.subtract(&rest);
-            job.service.refund(rest.len());
-            let (leased, due) = (lease.attempt.saturating_sub(1), self.now + Duration::from_millis(1));
-            for range in rest.iter() {
-                job.wait(Piece { range, leased, history: held.history.clone(), due });
-            }
-        }
-        self.drop_empty_leases(node);
-        self.deadline = self.earliest();
-        (left.range.count > 0).then_some(left)
-    }
-
-    /// Who works for which job.
+    /// The jobs of every worker.
     pub fn assignments(&self) -> Vec<Assignment> {
         let view = |(node, worker): (&NodeId, &Worker)| {
             let current: BTreeSet<JobId> = worker.leases.iter().map(|held| held.lease.job).collect();
-            let current = current.into_iter().collect();
-            let due = self.line.jobs(*node).to_vec();
-            Assignment { worker: *node, shares: worker.shares(self.now), current, due }
+            Assignment {
+                worker: *node,
+                shares: worker.shares(self.now),
+                current: current.into_iter().collect(),
+                due: self.line.jobs(*node).to_vec(),
+            }
         };
         self.workers.iter().map(view).collect()
     }
 
-    /// The workers that have reported in this term.
-    pub fn workers(&self) -> impl Iterator<Item = WorkerView<'_>> {
-        self.workers.iter().map(|(node, worker)| WorkerView {
+    /// The workers that have reported in this term and are not forgotten.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerStatus<'_>> {
+        self.workers.iter().map(|(node, worker)| WorkerStatus {
             worker: *node,
             generation: worker.generation,
             server: &worker.server,
             models: &worker.models,
             draining: worker.draining,
-            heard: worker.heard,
+            last_report: worker.last_report,
         })
     }
 
-    /// The models in training, and their workers.
+    /// The models in training, with their workers.
     pub fn trainings(&self) -> impl Iterator<Item = (&ModelName, NodeId)> {
         self.trainings.assigned()
     }
 
-    /// What was done so far.
-    pub fn statistics(&self) -> Statistics {
+    /// Counts since the term began.
+    pub fn statistics(&self) -> SchedulerStatistics {
         self.statistics
     }
 
-    fn on_job(&mut self, spec: JobSpec) {
-        let id = spec.id;
-        let was = self.jobs.get(&id).map(|job| (job.is_active(), job.service.weight));
-        let was_active = was.is_some_and(|(was_active, _)| was_active);
-        if let Some(job) = self.jobs.get_mut(&id) {
-            let gone = job.update(spec);
-            self.release_gone(id, &gone);
-        } else {
-            let mut job = Job::new(spec);
-            job.service.set_policy(self.policy);
-            self.jobs.insert(id, job);
-        }
-        if !was_active {
-            fairness::join(&mut self.jobs, id);
-        }
-        let is = self.jobs.get(&id).map(|job| (job.is_active(), job.service.weight));
-        if was != is {
-            let runs = is.is_some_and(|(is_active, _)| is_active);
-            self.share_anew(if runs { SharedBecause::JobRuns(id) } else { SharedBecause::JobStops(id) });
-        }
-        self.work_appeared = true;
-    }
-
-    fn on_job_ended(&mut self, id: JobId) {
-        let is_known = self.jobs.remove(&id).is_some();
-        for worker in self.workers.values_mut() {
-            worker.forget_job(id);
-        }
-        if is_known {
-            self.share_anew(SharedBecause::JobEnds(id));
-        }
-        self.work_appeared = true;
-    }
-
-    fn on_dead(&mut self, id: JobId, queries: &[QueryRange]) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let gone: RangeSet = queries.iter().map(|range| job::span(*range)).collect();
-        for range in gone.iter() {
-            job.dying.remove(range.clone());
-            job.open.remove(range.clone());
-            job.take_out(range);
-        }
-        self.release_gone(id, &gone);
-    }
-
-    /// Takes queries that are no longer open out of whatever leases they are in.
-    fn release_gone(&mut self, id: JobId, gone: &RangeSet) {
-        let leased = self.jobs.get(&id).map(|job| job.leased.intersection(gone));
-        if let Some(leased) = leased.filter(|leased| !leased.is_empty()) {
-            self.release(id, NodeId::default(), leased);
-            self.work_appeared = true;
-        }
-    }
-
-    /// The next moment at which something changes by itself.
-    fn earliest(&self) -> Option<Instant> {
+    /// The earliest time in the future at which a lease, a wait, a cooldown or a grace ends.
+    fn earliest_deadline(&self) -> Option<Instant> {
         let of_worker = |worker: &Worker| {
-            let fixed = [worker.silent_at(&self.config), worker.heard + worker::FORGET_AFTER];
-            let leases = worker.leases.iter().map(|held| held.expires);
-            let ends = leases.chain(worker.parked).chain(worker.rests_until()).chain(fixed);
+            let fixed = [worker.silent_at(&self.config), worker.last_report + worker::FORGET_AFTER];
+            let leases = worker.leases.iter().map(|held| held.expires_at);
+            let ends = leases.chain(worker.reply_by).chain(worker.cooldown_ends()).chain(fixed);
             ends.filter(|at| *at > self.now).min()
         };
         let workers = self.workers.values().filter_map(of_worker);
-        let pieces = self.jobs.values().flat_map(|job| job.pieces.values().map(|piece| piece.due));
-        workers.chain(pieces).chain([self.claims_until]).filter(|at| *at > self.now).min()
+        let chunks = self.jobs.values().flat_map(|job| job.chunks.values().map(|chunk| chunk.due));
+        workers.chain(chunks).chain([self.grace_ends]).filter(|at| *at > self.now).min()
     }
 }

@@ -1,12 +1,13 @@
-//! Reports and their answers.
+//! Reports, their replies, and the claim grace at the start of a term.
 //!
-//! A report that was overtaken by a later one of its worker says nothing any more: it is answered empty. Any other
-//! is answered at once if there is something to say or it does not wait; else when there is, and at the
-//! latest when its wait is over. Batches are granted only into an unanswered report, so that no grant lies around.
-//! Many waiting workers are served in rounds of one batch each, the emptiest first.
+//! A report that a later one of the same worker has overtaken is ignored and gets an empty reply. Any other is answered
+//! at once if there is something to reply or it does not wait; otherwise as soon as there is, and at the latest when
+//! its wait is over. Batches are granted only to workers with an unanswered report, so no grant is held back. Waiting
+//! workers are served in rounds of one batch each, those with the fewest leases first.
 //!
-//! After term start nothing is granted during the claim grace: workers claim what they run (`lease.rs`).
+//! During the claim grace nothing is granted: workers claim what they still run (`leases.rs`).
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -14,67 +15,66 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::WorkerReport;
 
 use super::worker::{FORGET_AFTER, WORKERS_MAX, Worker};
-use super::{OrdersPlan, Scheduler, SchedulerEffect};
+use super::{ReportReply, Scheduler, SchedulerEffect};
 
 impl Scheduler {
     pub(super) fn on_report(&mut self, report: &WorkerReport) {
         let node = report.worker;
-        let known = self.workers.get(&node).map(|worker| worker.generation);
         let newest = self.workers.get(&node).map(|worker| (worker.generation, worker.number));
         let is_stale = newest.is_some_and(|newest| (report.generation, report.number) < newest);
-        if is_stale || (known.is_none() && self.workers.len() >= WORKERS_MAX) {
+        if is_stale || (newest.is_none() && self.workers.len() >= WORKERS_MAX) {
             if let Some(worker) = self.workers.get_mut(&node) {
-                worker.parked = None;
+                worker.reply_by = None;
             }
-            self.effects.push_back(SchedulerEffect::Answer { worker: node, plan: OrdersPlan::default() });
+            self.effects.push_back(SchedulerEffect::Answer { worker: node, reply: ReportReply::default() });
             return;
         }
-        if known.is_some_and(|generation| report.generation > generation) {
+        if newest.is_some_and(|(generation, _)| report.generation > generation) {
             self.forget_worker(node);
         }
         let now = self.now;
         let worker = self.workers.entry(node).or_insert_with(|| Worker::new(report, now));
         worker.update(report, now);
-        worker.parked = Some(now + Duration::from_millis(report.wait_ms.into()).min(self.config.wait_max));
-        self.compare_leases(node, report);
-        self.training_reported(node);
-        self.claimed(node);
+        let wait = Duration::from_millis(report.wait_ms.into());
+        worker.reply_by = Some(now + wait.min(self.config.wait_max));
+        self.reconcile_leases(node, report);
+        self.on_training_reported(node);
+        self.note_claimed(node);
         self.assign_trainings();
-        self.order_training(node);
+        self.send_training(node);
         self.stop_trainings(node);
-        self.share_with(node);
+        self.rebalance_if_changed(node);
         self.serve(node);
     }
 
-    /// Its leases return, its trainings go to another; it is as if it had never reported.
-    pub(super) fn forget_worker(&mut self, node: NodeId) {
-        self.return_where(node, |_| true);
+    /// Returns its leases and trainings and drops its record.
+    fn forget_worker(&mut self, node: NodeId) {
+        self.return_leases(node, |_| true);
         if self.workers.remove(&node).is_some() {
-            self.training_lost(node);
+            self.trainings.lose_worker(node);
         }
     }
 
     pub(super) fn on_worker_dead(&mut self, node: NodeId) {
-        let known = self.workers.get(&node).map(|worker| worker.parked.is_some());
-        let is_waiting = known == Some(true);
+        let is_waiting = self.workers.get(&node).is_some_and(|worker| worker.reply_by.is_some());
         self.forget_worker(node);
-        self.share_with(node);
-        self.claimed(node);
-        // Its judgement may be wanted no longer: what waited for it may go to others.
-        self.work_appeared = true;
+        self.rebalance_if_changed(node);
+        self.note_claimed(node);
+        // Chunks that were kept for it may go to others.
+        self.has_new_work = true;
         if is_waiting {
-            self.effects.push_back(SchedulerEffect::Answer { worker: node, plan: OrdersPlan::default() });
+            self.effects.push_back(SchedulerEffect::Answer { worker: node, reply: ReportReply::default() });
         }
     }
 
-    pub(super) fn on_expected(&mut self, expected: BTreeSet<NodeId>) {
+    pub(super) fn on_expected_workers(&mut self, expected: BTreeSet<NodeId>) {
         let unreported = expected.into_iter().filter(|node| !self.workers.contains_key(node)).collect();
         self.unreported = Some(unreported);
         self.end_grace_if_all_claimed();
     }
 
-    /// The worker has claimed what it runs, or never will.
-    fn claimed(&mut self, node: NodeId) {
+    /// The worker has claimed its leases, or is dead.
+    fn note_claimed(&mut self, node: NodeId) {
         if let Some(unreported) = &mut self.unreported {
             unreported.remove(&node);
             self.end_grace_if_all_claimed();
@@ -82,42 +82,41 @@ impl Scheduler {
     }
 
     fn end_grace_if_all_claimed(&mut self) {
-        if self.is_claiming() && self.unreported.as_ref().is_some_and(BTreeSet::is_empty) {
-            self.claims_until = self.now;
-            self.work_appeared = true;
+        if self.is_in_claim_grace() && self.unreported.as_ref().is_some_and(BTreeSet::is_empty) {
+            self.grace_ends = self.now;
+            self.has_new_work = true;
         }
     }
 
-    /// Whether the claim grace lasts.
-    pub(super) fn is_claiming(&self) -> bool {
-        self.now < self.claims_until
+    pub(super) fn is_in_claim_grace(&self) -> bool {
+        self.now < self.grace_ends
     }
 
-    /// Grants one worker what it wants and may hold.
+    /// Grants one worker what it wants and may hold, unless all waiting workers are about to be served.
     pub(super) fn serve(&mut self, node: NodeId) {
-        if self.is_claiming() || self.work_appeared {
+        if self.is_in_claim_grace() || self.has_new_work {
             return;
         }
         while self.workers.get(&node).is_some_and(|worker| worker.wants_batch(&self.config)) {
-            if !self.give(node) {
+            if !self.grant_or_copy(node) {
                 break;
             }
         }
     }
 
-    fn give(&mut self, node: NodeId) -> bool {
-        self.grant(node) || self.copy(node)
+    fn grant_or_copy(&mut self, node: NodeId) -> bool {
+        self.grant(node) || self.copy_straggler(node)
     }
 
-    /// Grants all waiting workers, in rounds.
+    /// Grants all waiting workers what they want, in rounds.
     pub(super) fn serve_all(&mut self) {
-        if self.is_claiming() {
+        if self.is_in_claim_grace() {
             return;
         }
         loop {
             let mut is_served = false;
-            for node in self.hungry() {
-                is_served |= self.give(node);
+            for node in self.waiting_workers() {
+                is_served |= self.grant_or_copy(node);
             }
             if !is_served {
                 return;
@@ -125,38 +124,50 @@ impl Scheduler {
         }
     }
 
-    /// Answers the reports that have an answer or have waited long enough.
-    pub(super) fn answer(&mut self) {
+    /// Workers that want a batch and may hold one more, those with the fewest leases first.
+    fn waiting_workers(&self) -> Vec<NodeId> {
+        let mut waiting: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.wants_batch(&self.config))
+            .map(|(node, worker)| (worker.leases.len(), Reverse(worker.wanted), *node))
+            .collect();
+        waiting.sort_unstable();
+        waiting.into_iter().map(|(_, _, node)| node).collect()
+    }
+
+    /// Answers the reports that have a reply or have waited long enough.
+    pub(super) fn send_replies(&mut self) {
         let now = self.now;
         for (node, worker) in &mut self.workers {
-            let is_due = worker.parked.is_some_and(|until| until <= now);
-            if is_due || !worker.plan.is_empty() {
-                worker.parked = None;
+            let is_due = worker.reply_by.is_some_and(|at| at <= now);
+            if is_due || !worker.reply.is_empty() {
+                worker.reply_by = None;
                 worker.wanted = 0;
-                let plan = std::mem::take(&mut worker.plan);
-                self.effects.push_back(SchedulerEffect::Answer { worker: *node, plan });
+                let reply = std::mem::take(&mut worker.reply);
+                self.effects.push_back(SchedulerEffect::Answer { worker: *node, reply });
             }
         }
     }
 
-    /// Returns what expired, and forgets workers that have been silent for long.
+    /// Returns expired leases, and handles workers that have stopped reporting.
     pub(super) fn expire(&mut self) {
         let now = self.now;
         let nodes: Vec<NodeId> = self.workers.keys().copied().collect();
         for node in nodes {
             let returned = self.statistics.returned;
-            self.return_where(node, |held| held.expires <= now);
+            self.return_leases(node, |held| held.expires_at <= now);
             self.statistics.expired += self.statistics.returned - returned;
             let Some(worker) = self.workers.get(&node) else { continue };
-            let is_idle = worker.leases.is_empty() && worker.parked.is_none();
-            let is_forgotten = is_idle && worker.heard + FORGET_AFTER <= now;
+            let is_idle = worker.leases.is_empty() && worker.reply_by.is_none();
+            let is_forgotten = is_idle && worker.last_report + FORGET_AFTER <= now;
             let is_silent = worker.silent_at(&self.config) <= now;
             if is_forgotten {
                 self.workers.remove(&node);
             }
             if is_silent {
-                self.training_lost(node);
-                self.share_with(node);
+                self.trainings.lose_worker(node);
+                self.rebalance_if_changed(node);
             }
         }
     }

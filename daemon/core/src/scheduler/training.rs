@@ -1,12 +1,12 @@
-//! Who trains which model: each wanted model one live worker, no worker two at a time.
+//! Which worker trains which model: each requested model has one live trainer, and a worker trains one model at a time.
 //!
-//! The worker with the fewest leases is taken, and one that failed this model only if there is no other. If the
-//! worker dies, restarts, falls silent, drains or loses its model server, another is taken. Failures that a worker
-//! reports are counted; after [`training_failures`](super::SchedulerConfig::training_failures) the model stays failed until it
-//! is asked for again. After term start a worker that reports that it trains a wanted model goes on with it. Whoever
-//! trains what is not wanted of it is told to stop.
+//! The worker with the fewest leases is chosen, one that failed the model only if there is no other. If the trainer
+//! dies, restarts, stops reporting, drains or loses its model server, another is chosen. Reported failures are counted;
+//! after [`training_failures`](super::SchedulerConfig::training_failures) the model stays failed until it is requested
+//! again. After the start of a term, a worker that reports training a requested model becomes its trainer. A worker
+//! that trains a model of which it is not the trainer is told to stop.
 //!
-//! Bounds: at most [`MODELS_MAX`](super::config::MODELS_MAX) wanted models; further ones are dropped.
+//! Bounds: at most [`MODELS_MAX`](super::config::MODELS_MAX) requested models; further requests are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,164 +19,168 @@ use super::{Scheduler, SchedulerEffect};
 use crate::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum TrainingState {
+    /// No worker has it.
     Waiting,
-    /// Its worker, and when it was told or last seen at it.
-    At(NodeId, Option<Instant>),
+    Assigned {
+        trainer: NodeId,
+        /// When the trainer was last sent the request or reported the training; `None` before the first.
+        confirmed_at: Option<Instant>,
+    },
     Failed,
 }
 
+impl TrainingState {
+    fn is_assigned_to(self, node: NodeId) -> bool {
+        matches!(self, Self::Assigned { trainer, .. } if trainer == node)
+    }
+}
+
 #[derive(Clone, Debug)]
-struct Wanted {
+struct TrainingRequest {
     training: Training,
-    state: State,
+    state: TrainingState,
     failures: u32,
     failed_on: BTreeSet<NodeId>,
 }
 
-/// The wanted models.
+/// The requested trainings by model.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trainings {
-    wanted: BTreeMap<ModelName, Wanted>,
+    requests: BTreeMap<ModelName, TrainingRequest>,
 }
 
 impl Trainings {
-    pub(super) fn want(&mut self, model: ModelName, training: Training) {
-        let has_room = self.wanted.len() < MODELS_MAX;
-        let is_news = self.wanted.get(&model).map_or(has_room, |known| {
-            // Stopped, and asked for with another seed or data set, between two looks at the log.
-            known.state == State::Failed || known.training != training
+    pub(super) fn request(&mut self, model: ModelName, training: Training) {
+        let has_room = self.requests.len() < MODELS_MAX;
+        let is_new = self.requests.get(&model).map_or(has_room, |known| {
+            // The training differs if it was stopped and requested again between two looks at the log.
+            known.state == TrainingState::Failed || known.training != training
         });
-        if is_news {
-            let fresh = Wanted { training, state: State::Waiting, failures: 0, failed_on: BTreeSet::new() };
-            self.wanted.insert(model, fresh);
+        if is_new {
+            let state = TrainingState::Waiting;
+            let request = TrainingRequest { training, state, failures: 0, failed_on: BTreeSet::new() };
+            self.requests.insert(model, request);
         }
     }
 
     pub(super) fn forget(&mut self, model: &ModelName) {
-        self.wanted.remove(model);
+        self.requests.remove(model);
     }
 
-    /// The models in training and their workers.
+    /// The models in training, with their trainers.
     pub(super) fn assigned(&self) -> impl Iterator<Item = (&ModelName, NodeId)> {
-        self.wanted.iter().filter_map(|(model, wanted)| match wanted.state {
-            State::At(node, _) => Some((model, node)),
-            State::Waiting | State::Failed => None,
+        self.requests.iter().filter_map(|(model, request)| match request.state {
+            TrainingState::Assigned { trainer, .. } => Some((model, trainer)),
+            TrainingState::Waiting | TrainingState::Failed => None,
         })
     }
 
-    fn is_busy(&self, node: NodeId) -> bool {
+    fn is_trainer(&self, node: NodeId) -> bool {
         self.assigned().any(|(_, trainer)| trainer == node)
     }
 
-    fn has_waiting(&self) -> bool {
-        self.wanted.values().any(|wanted| wanted.state == State::Waiting)
+    /// The models without a trainer.
+    fn waiting(&self) -> impl Iterator<Item = &ModelName> {
+        let waiting = self.requests.iter().filter(|(_, request)| request.state == TrainingState::Waiting);
+        waiting.map(|(model, _)| model)
     }
 
-    /// What was at the worker waits again.
-    fn lose(&mut self, node: NodeId) {
-        for wanted in self.wanted.values_mut() {
-            if matches!(wanted.state, State::At(trainer, _) if trainer == node) {
-                wanted.state = State::Waiting;
-            }
+    /// The trainings of a worker that is lost wait for another.
+    pub(super) fn lose_worker(&mut self, node: NodeId) {
+        for request in self.requests.values_mut().filter(|request| request.state.is_assigned_to(node)) {
+            request.state = TrainingState::Waiting;
         }
     }
 }
 
 impl Scheduler {
-    pub(super) fn training_lost(&mut self, node: NodeId) {
-        self.trainings.lose(node);
-    }
-
-    /// Takes note of what a reporting worker trains, or no longer can.
-    pub(super) fn training_reported(&mut self, node: NodeId) {
+    /// Confirms or loses trainings by what the worker just reported.
+    pub(super) fn on_training_reported(&mut self, node: NodeId) {
         let Some(worker) = self.workers.get(&node) else { return };
         if worker.draining || matches!(worker.server, ServerState::Down(_)) {
-            self.trainings.lose(node);
+            self.trainings.lose_worker(node);
             return;
         }
-        // What it was told in an older term: gone on with, unless it has something to train already.
-        let mut is_busy = self.trainings.is_busy(node);
-        for (model, wanted) in &mut self.trainings.wanted {
-            let is_its = matches!(wanted.state, State::At(trainer, _) if trainer == node);
-            let is_adopted = wanted.state == State::Waiting && !is_busy;
-            if (is_its || is_adopted) && worker.is_training(model) {
-                wanted.state = State::At(node, Some(self.now));
-                is_busy = true;
+        // A training that an earlier term assigned is adopted, unless the worker already has one.
+        let mut is_trainer = self.trainings.is_trainer(node);
+        for (model, request) in &mut self.trainings.requests {
+            let is_adopted = request.state == TrainingState::Waiting && !is_trainer;
+            if (request.state.is_assigned_to(node) || is_adopted) && worker.is_training(model) {
+                request.state = TrainingState::Assigned { trainer: node, confirmed_at: Some(self.now) };
+                is_trainer = true;
             }
         }
     }
 
-    /// Tells a reporting worker which of its trainings nobody wants from it: they were given up, or are another's. What
-    /// it was told in an older term is not judged before the claims are in.
+    /// Has a reporting worker stop trainings that were cancelled or are another worker's. Those of an earlier term are
+    /// left alone until the claims are in.
     pub(super) fn stop_trainings(&mut self, node: NodeId) {
-        if self.is_claiming() {
+        if self.is_in_claim_grace() {
             return;
         }
-        let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.parked.is_some()) else {
+        let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.reply_by.is_some()) else {
             return;
         };
-        let its = |model: &ModelName| {
-            let wanted = self.trainings.wanted.get(model).map(|wanted| wanted.state);
-            matches!(wanted, Some(State::At(trainer, _)) if trainer == node)
+        let is_trainer_of = |model: &ModelName| {
+            self.trainings.requests.get(model).is_some_and(|request| request.state.is_assigned_to(node))
         };
-        let trains = worker.models.keys().filter(|model| worker.is_training(model));
-        worker.plan.stop_training = trains.filter(|model| !its(model)).cloned().collect();
+        let trained = worker.models.keys().filter(|model| worker.is_training(model));
+        worker.reply.stop_training = trained.filter(|model| !is_trainer_of(model)).cloned().collect();
     }
 
-    /// Finds a worker for each model that waits for one.
+    /// Chooses a trainer for each model without one.
     pub(super) fn assign_trainings(&mut self) {
-        if self.is_claiming() || !self.trainings.has_waiting() {
+        if self.is_in_claim_grace() {
             return;
         }
-        let waiting = self.trainings.wanted.iter().filter(|(_, wanted)| wanted.state == State::Waiting);
-        for model in waiting.map(|(model, _)| model.clone()).collect::<Vec<_>>() {
-            let Some(node) = self.choose_trainer(&model) else { continue };
-            if let Some(wanted) = self.trainings.wanted.get_mut(&model) {
-                wanted.state = State::At(node, None);
+        for model in self.trainings.waiting().cloned().collect::<Vec<_>>() {
+            let Some(trainer) = self.choose_trainer(&model) else { continue };
+            if let Some(request) = self.trainings.requests.get_mut(&model) {
+                request.state = TrainingState::Assigned { trainer, confirmed_at: None };
             }
-            self.order_training(node);
+            self.send_training(trainer);
         }
     }
 
     fn choose_trainer(&self, model: &ModelName) -> Option<NodeId> {
-        let wanted = self.trainings.wanted.get(model)?;
+        let request = self.trainings.requests.get(model)?;
         let free = self.workers.iter().filter(|(node, worker)| {
-            worker.is_usable(self.now, &self.config) && !self.trainings.is_busy(**node)
+            worker.is_usable(self.now, &self.config) && !self.trainings.is_trainer(**node)
         });
-        free.map(|(node, worker)| (wanted.failed_on.contains(node), worker.leases.len(), *node))
+        free.map(|(node, worker)| (request.failed_on.contains(node), worker.leases.len(), *node))
             .min()
             .map(|(_, _, node)| node)
     }
 
-    /// Tells a worker what it is to train, if its report waits and it does not show that it knows.
-    pub(super) fn order_training(&mut self, node: NodeId) {
+    /// Sends a worker its training, if its report is unanswered and the training not confirmed recently.
+    pub(super) fn send_training(&mut self, node: NodeId) {
         let repeat = self.config.training_repeat;
-        let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.parked.is_some()) else {
+        let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.reply_by.is_some()) else {
             return;
         };
-        for (model, wanted) in &mut self.trainings.wanted {
-            let State::At(trainer, told) = wanted.state else { continue };
-            if trainer == node && told.is_none_or(|at| at + repeat <= self.now) {
-                worker.plan.train.push((model.clone(), wanted.training.clone()));
-                wanted.state = State::At(node, Some(self.now));
+        for (model, request) in &mut self.trainings.requests {
+            let TrainingState::Assigned { trainer, confirmed_at } = request.state else { continue };
+            if trainer == node && confirmed_at.is_none_or(|at| at + repeat <= self.now) {
+                worker.reply.train.push((model.clone(), request.training.clone()));
+                request.state = TrainingState::Assigned { trainer, confirmed_at: Some(self.now) };
             }
         }
     }
 
     pub(super) fn on_training_failed(&mut self, node: NodeId, model: &ModelName, reason: String) {
-        let Some(wanted) = self.trainings.wanted.get_mut(model) else { return };
-        if !matches!(wanted.state, State::At(trainer, _) if trainer == node) {
+        let Some(request) = self.trainings.requests.get_mut(model) else { return };
+        if !request.state.is_assigned_to(node) {
             return;
         }
-        wanted.failures += 1;
-        wanted.failed_on.insert(node);
-        wanted.state = State::Waiting;
+        request.failures += 1;
+        request.failed_on.insert(node);
+        request.state = TrainingState::Waiting;
         if let Some(worker) = self.workers.get_mut(&node) {
             worker.models.remove(model);
         }
-        if wanted.failures >= self.config.training_failures {
-            wanted.state = State::Failed;
+        if request.failures >= self.config.training_failures {
+            request.state = TrainingState::Failed;
             self.effects.push_back(SchedulerEffect::TrainingFailed { model: model.clone(), reason });
         }
         self.assign_trainings();

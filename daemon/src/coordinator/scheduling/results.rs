@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use idunno_core::metadata::{Action, Applied, DeadLetterRecord};
 use idunno_core::ranges::RangeSet;
-use idunno_core::scheduler::{Committed, DeadQuery, RanBatch, SchedulerEvent};
+use idunno_core::scheduler::{Committed, CompletedBatch, DeadQuery, SchedulerEvent};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
@@ -151,6 +151,6 @@ impl SchedulerTask {
     }
 }
 
-fn ran(batch: &BatchOutcome) -> RanBatch {
-    RanBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
+fn ran(batch: &BatchOutcome) -> CompletedBatch {
+    CompletedBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use idunno_core::metadata::{Action, State};
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{
-    JobSpec, OrdersPlan, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
+    JobSpec, ReportReply, Scheduler, SchedulerConfig, SchedulerEffect, SchedulerEvent,
 };
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::wire::blobs::COPIES;
@@ -177,13 +177,13 @@ impl SchedulerTask {
 
     fn obey(&mut self, effect: SchedulerEffect) {
         match effect {
-            SchedulerEffect::Answer { worker, plan } => self.answer(worker, plan),
+            SchedulerEffect::Answer { worker, reply } => self.answer(worker, reply),
             SchedulerEffect::DeadLetter { job, dead_letters } => self.mark_dead(job, dead_letters),
             SchedulerEffect::PauseJob { job, reason } => {
                 warn!(%job, %reason, "paused");
                 self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
             }
-            SchedulerEffect::Shared { reason, shares, reassigned } => {
+            SchedulerEffect::Rebalanced { reason, shares, reassigned } => {
                 let view = self.deps.membership.current();
                 let text = assignment_text::told(|node| view.name(node), reason, &shares, &reassigned);
                 info!("{text}");
@@ -198,7 +198,7 @@ impl SchedulerTask {
         }
     }
 
-    fn answer(&mut self, worker: NodeId, mut plan: OrdersPlan) {
+    fn answer(&mut self, worker: NodeId, mut plan: ReportReply) {
         let Some(reply) = self.waiting.remove(&worker) else { return };
         if let Err(refusal) = may_decide(&self.deps) {
             // The grants return, for the worker's next reports do not list them.
@@ -228,7 +228,7 @@ impl SchedulerTask {
         let others = self.scheduler.alternatives(lease);
         let best = others.into_iter().max_by_key(|other| (local(other), Reverse(other.range.first)));
         match best {
-            Some(best) if local(&best) > local(&lease) && self.scheduler.exchange(worker, lease, best) => {
+            Some(best) if local(&best) > local(&lease) && self.scheduler.move_batch(worker, lease, best) => {
                 best
             }
             _ => lease,
@@ -308,7 +308,7 @@ impl SchedulerTask {
 
     fn view(&self) -> SchedulerView {
         let leased = self.told.keys().map(|&job| (job, self.scheduler.leased(job)));
-        let batches = self.told.keys().map(|&job| (job, self.scheduler.batch_now(job)));
+        let batches = self.told.keys().map(|&job| (job, self.scheduler.current_batch_size(job)));
         SchedulerView {
             reports: self.reports.clone(),
             assignments: self.scheduler.assignments(),

@@ -1,4 +1,4 @@
-//! The few file operations whose failure the tests must be able to cause.
+//! The file operations that tests must be able to fail.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use idunno_shared::client::files::direct_io::{self, ALIGNMENT, AlignedBuffer, PI
 use idunno_shared::ids::Digest;
 use rustix::fs::StatVfsMountFlags;
 
-pub(crate) trait Disk: Send + Sync {
+pub(crate) trait BlobDisk: Send + Sync {
     /// Writes all of `bytes` at the file's position.
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()>;
 
@@ -19,21 +19,21 @@ pub(crate) trait Disk: Send + Sync {
     /// Makes everything on the file system of `handle` durable. Reports failed write-back since Linux 5.8.
     fn sync_file_system(&self, handle: &File) -> io::Result<()>;
 
-    /// The digest of what the disk itself holds of a file, not the page cache, where the file system can tell.
+    /// The digest of a file's content on the disk itself, bypassing the page cache where the file system allows it.
     fn digest(&self, file: &File) -> io::Result<Digest>;
 
-    /// Bytes that a process without privileges may still write to the file system of `path`.
+    /// Bytes that an unprivileged process may still write to the file system of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// Opens a file for [`Disk::digest`].
-pub(super) fn open_past_cache(path: &Path) -> io::Result<File> {
+/// Opens a file for [`BlobDisk::digest`].
+pub(super) fn open_direct(path: &Path) -> io::Result<File> {
     direct_io::open(File::options().read(true), path)
 }
 
 pub(super) struct RealDisk;
 
-impl Disk for RealDisk {
+impl BlobDisk for RealDisk {
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
     }
@@ -47,15 +47,16 @@ impl Disk for RealDisk {
     }
 
     fn digest(&self, file: &File) -> io::Result<Digest> {
-        // A direct read of a small file into a large buffer has the kernel fill all that is left with zeros.
+        // A direct read of a small file into a large buffer makes the kernel zero the rest of the buffer.
         let size = usize::try_from(file.metadata()?.len()).unwrap_or(PIECE_BYTES);
         let piece = (size.min(PIECE_BYTES) + 1).next_multiple_of(ALIGNMENT).min(PIECE_BYTES);
-        let (mut hasher, mut buffer) = (blake3::Hasher::new(), AlignedBuffer::new(piece));
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = AlignedBuffer::new(piece);
         loop {
             match file.read_at(buffer.bytes_mut(), hasher.count()) {
                 Ok(count) => {
                     hasher.update(&buffer.bytes()[..count]);
-                    // A direct read must start aligned: a short one is the last.
+                    // A direct read must start aligned, so a short read is the last.
                     if count < piece {
                         return Ok(Digest(*hasher.finalize().as_bytes()));
                     }

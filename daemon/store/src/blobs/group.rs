@@ -1,6 +1,6 @@
 //! The writer thread: small blobs, flushed together.
 //!
-//! While one group is being flushed the next one queues up; no timer holds anything back.
+//! While one group is being flushed the next one queues up; nothing waits for a timer.
 
 use std::fs::File;
 use std::io;
@@ -12,33 +12,33 @@ use idunno_shared::client::files::connection::verify;
 use idunno_shared::wire::blobs::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, Shared, StoreError};
+use super::{BlobStoreInner, GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, StoreError};
 use idunno_shared::crash_points;
 
-pub(super) struct Job {
+pub(super) struct PutJob {
     pub(super) blob: BlobRef,
     pub(super) bytes: Bytes,
-    pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
+    pub(super) reply: oneshot::Sender<Result<(), StoreError>>,
     pub(super) guard: PutGuard,
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) _memory: OwnedSemaphorePermit,
 }
 
-impl Job {
+impl PutJob {
     fn finish(self, result: Result<(), StoreError>) {
-        // Before the answer: once a put is answered, only its pin speaks for the blob.
+        // Before the reply: once a put is answered, only its pin protects the blob.
         drop(self.guard);
-        // Whoever waited has gone away: the blob is stored all the same.
-        let _ = self.answer.send(result);
+        // The caller may be gone; the blob is stored all the same.
+        let _ = self.reply.send(result);
     }
 }
 
-struct Written {
-    job: Job,
+struct WrittenBlob {
+    job: PutJob,
     temp: PathBuf,
     file: File,
 }
 
-pub(super) fn spawn(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) -> io::Result<()> {
+pub(super) fn spawn(shared: Arc<BlobStoreInner>, mut jobs: mpsc::Receiver<PutJob>) -> io::Result<()> {
     let run = move || {
         while let Some(first) = jobs.blocking_recv() {
             store(&shared, gather(first, &mut jobs));
@@ -47,7 +47,7 @@ pub(super) fn spawn(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) -> io::R
     std::thread::Builder::new().name(String::from("blob-writer")).spawn(run).map(drop)
 }
 
-fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+fn gather(first: PutJob, jobs: &mut mpsc::Receiver<PutJob>) -> Vec<PutJob> {
     let mut bytes = first.bytes.len();
     let mut group = vec![first];
     while group.len() < GROUP_BLOBS_MAX && bytes < GROUP_BYTES_MAX {
@@ -58,11 +58,11 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     group
 }
 
-fn store(shared: &Arc<Shared>, group: Vec<Job>) {
+fn store(shared: &Arc<BlobStoreInner>, group: Vec<PutJob>) {
     let mut written = Vec::with_capacity(group.len());
     for job in group {
-        match prepare(shared, &job) {
-            Ok(Some((temp, file))) => written.push(Written { job, temp, file }),
+        match write_incoming(shared, &job) {
+            Ok(Some((temp, file))) => written.push(WrittenBlob { job, temp, file }),
             Ok(None) => job.finish(Ok(())),
             Err(error) => job.finish(Err(error)),
         }
@@ -70,7 +70,7 @@ fn store(shared: &Arc<Shared>, group: Vec<Job>) {
     crash_points::point("blob-written");
     let flushed = flush(shared, &written);
     crash_points::point("blob-flushed");
-    for Written { job, temp, file } in written {
+    for WrittenBlob { job, temp, file } in written {
         drop(file);
         let stored = flushed.clone().and_then(|()| shared.publish(&temp, job.blob));
         if stored.is_err() {
@@ -81,15 +81,15 @@ fn store(shared: &Arc<Shared>, group: Vec<Job>) {
     }
 }
 
-/// Verifies a blob and writes it aside; `None` if it is here already, and whole.
-fn prepare(shared: &Shared, job: &Job) -> Result<Option<(PathBuf, File)>, StoreError> {
+/// Verifies a blob and writes it to `incoming`; `None` if the store holds it intact already.
+fn write_incoming(shared: &BlobStoreInner, job: &PutJob) -> Result<Option<(PathBuf, File)>, StoreError> {
     shared.check_health()?;
     verify(job.blob, &job.bytes).map_err(|error| StoreError::Mismatch(error.to_string()))?;
     debug_assert_eq!(job.guard.digest, job.blob.digest, "the guard is the blob's own");
-    if shared.has_verified(job.blob) {
+    if shared.has_intact(job.blob) {
         return Ok(None);
     }
-    shared.check_room(job.blob.size)?;
+    shared.check_space(job.blob.size)?;
     let temp = shared.layout.temp(job.blob.digest);
     let mut file = File::create_new(&temp).map_err(|error| shared.fault("create", &temp, error))?;
     match shared.disk.write(&mut file, &job.bytes) {
@@ -101,8 +101,8 @@ fn prepare(shared: &Shared, job: &Job) -> Result<Option<(PathBuf, File)>, StoreE
     }
 }
 
-/// One flush for all: of the file system, or of the only file and its directory entry.
-fn flush(shared: &Shared, written: &[Written]) -> Result<(), StoreError> {
+/// One flush for the group: of the file system, or of a lone file and its directory entry.
+fn flush(shared: &BlobStoreInner, written: &[WrittenBlob]) -> Result<(), StoreError> {
     let layout = &shared.layout;
     let flushed = match written {
         [] => Ok(()),
@@ -112,7 +112,7 @@ fn flush(shared: &Shared, written: &[Written]) -> Result<(), StoreError> {
     flushed.map_err(|error| shared.flush_failed(layout.incoming(), error))
 }
 
-/// Deletes a file that is of no use; what stays behind is deleted at the next start.
+/// Deletes an unfinished file. One that cannot be deleted now is deleted at the next start.
 pub(super) fn discard(temp: &std::path::Path) {
     if let Err(error) = std::fs::remove_file(temp) {
         tracing::warn!(path = %temp.display(), %error, "cannot delete an unfinished blob");

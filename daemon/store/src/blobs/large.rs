@@ -1,7 +1,7 @@
-//! Large blobs, written as they come and flushed by themselves.
+//! Large blobs, written as they arrive and flushed individually.
 //!
-//! Written past the page cache where the file system allows it: buffered writes of four copies on one host run at a
-//! half to a third of the speed (handbook, storage, section 9).
+//! Writes bypass the page cache where the file system allows it: buffered writes of four copies on one host run at a third
+//! to half of the speed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,24 +14,24 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::group::discard;
-use super::{PutGuard, Shared, StoreError};
+use super::{BlobStoreInner, PutGuard, StoreError};
 use idunno_shared::crash_points;
 
 const CHUNKS_QUEUED_MAX: usize = 2;
 
-/// A large blob on its way to the disk.
+/// A large blob that is being written.
 pub struct StreamedPut {
     chunks: mpsc::Sender<Bytes>,
     task: JoinHandle<Result<(), StoreError>>,
 }
 
 impl StreamedPut {
-    /// Takes the next bytes, once there is room. What comes after a failure is dropped; [`StreamedPut::done`] tells.
+    /// Queues the next bytes. Bytes sent after a failure are dropped; [`StreamedPut::done`] returns the error.
     pub async fn send(&self, chunk: Bytes) {
         let _ = self.chunks.send(chunk).await;
     }
 
-    /// All bytes were sent: waits until the blob is durable, or failed.
+    /// Ends the stream, and waits until the blob is durable or has failed.
     pub async fn done(self) -> Result<(), StoreError> {
         drop(self.chunks);
         self.task.await.unwrap_or(Err(StoreError::Closed))
@@ -47,15 +47,15 @@ pub(super) fn start(guard: PutGuard, blob: BlobRef) -> StreamedPut {
 fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> Result<(), StoreError> {
     let shared = &guard.shared;
     shared.check_health()?;
-    if shared.has_verified(blob) {
+    if shared.has_intact(blob) {
         receive(blob, &mut chunks, |_| Ok(()))?;
-        // It may have been found damaged meanwhile.
+        // It may have been quarantined meanwhile.
         return match shared.index().size(blob.digest) {
             Some(_) => Ok(()),
             None => Err(StoreError::Corrupt(blob.digest)),
         };
     }
-    shared.check_room(blob.size)?;
+    shared.check_space(blob.size)?;
     let temp = shared.layout.temp(blob.digest);
     let stored = write(shared, blob, &temp, &mut chunks).and_then(|()| shared.publish(&temp, blob));
     crash_points::point("blob-in-place");
@@ -66,12 +66,12 @@ fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> 
 }
 
 fn write(
-    shared: &Shared,
+    shared: &BlobStoreInner,
     blob: BlobRef,
     temp: &Path,
     chunks: &mut mpsc::Receiver<Bytes>,
 ) -> Result<(), StoreError> {
-    let mut target = Target::create(shared, temp, blob.size)?;
+    let mut target = DirectFile::create(shared, temp, blob.size)?;
     receive(blob, chunks, |chunk| target.write(chunk))?;
     let file = target.finish(blob.size)?;
     crash_points::point("blob-written");
@@ -81,7 +81,7 @@ fn write(
     flushed.map_err(|error| shared.flush_failed(temp, error))
 }
 
-/// Takes the blob's bytes, hashes them, and fails unless they are the blob's.
+/// Receives and hashes the bytes, and fails unless they match the blob.
 fn receive(
     blob: BlobRef,
     chunks: &mut mpsc::Receiver<Bytes>,
@@ -96,7 +96,7 @@ fn receive(
         take(&chunk)?;
     }
     if hasher.count() != blob.size {
-        let text = format!("{} bytes came of {}", hasher.count(), blob.size);
+        let text = format!("{} bytes of {} arrived", hasher.count(), blob.size);
         return Err(StoreError::Mismatch(text));
     }
     let digest = Digest(*hasher.finalize().as_bytes());
@@ -106,16 +106,16 @@ fn receive(
     Err(StoreError::Mismatch(format!("the bytes have the digest {digest} instead of {}", blob.digest)))
 }
 
-/// A file that is written past the page cache.
-struct Target<'a> {
-    shared: &'a Shared,
+/// A file written with direct I/O.
+struct DirectFile<'a> {
+    shared: &'a BlobStoreInner,
     path: PathBuf,
     file: File,
     aligner: Aligner,
 }
 
-impl<'a> Target<'a> {
-    fn create(shared: &'a Shared, path: &Path, size: u64) -> Result<Self, StoreError> {
+impl<'a> DirectFile<'a> {
+    fn create(shared: &'a BlobStoreInner, path: &Path, size: u64) -> Result<Self, StoreError> {
         let made = File::create_new(path).and_then(|file| direct_io::reserve(&file, size));
         let opened = made.and_then(|()| direct_io::open(File::options().write(true), path));
         let file = opened.map_err(|error| shared.fault("create", path, error))?;
@@ -123,19 +123,24 @@ impl<'a> Target<'a> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let (shared, path, file) = (self.shared, &self.path, &mut self.file);
-        let write =
-            |piece: &[u8]| shared.disk.write(file, piece).map_err(|error| shared.fault("write", path, error));
-        self.aligner.take(bytes, write)
+        let Self { shared, path, file, aligner } = self;
+        aligner.take(bytes, |piece: &[u8]| write_piece(shared, path, file, piece))
     }
 
-    /// Writes what is left, padded to the alignment, and cuts the padding off.
+    /// Writes the rest padded to the alignment, then truncates the padding.
     fn finish(mut self, size: u64) -> Result<File, StoreError> {
-        let (shared, path, file) = (self.shared, &self.path, &mut self.file);
-        let write =
-            |piece: &[u8]| shared.disk.write(file, piece).map_err(|error| shared.fault("write", path, error));
-        self.aligner.finish_padded(write)?;
-        self.file.set_len(size).map_err(|error| shared.fault("cut", path, error))?;
+        let Self { shared, path, file, aligner } = &mut self;
+        aligner.finish_padded(|piece: &[u8]| write_piece(shared, path, file, piece))?;
+        self.file.set_len(size).map_err(|error| self.shared.fault("truncate", &self.path, error))?;
         Ok(self.file)
     }
+}
+
+fn write_piece(
+    shared: &BlobStoreInner,
+    path: &Path,
+    file: &mut File,
+    piece: &[u8],
+) -> Result<(), StoreError> {
+    shared.disk.write(file, piece).map_err(|error| shared.fault("write", path, error))
 }

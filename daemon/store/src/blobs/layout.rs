@@ -1,4 +1,4 @@
-//! Where blobs are in the file system, and what a crash may have left there.
+//! The store's directories: paths, recovery after a crash, the scan at start-up.
 
 use std::fs::{self, DirEntry, File};
 use std::io;
@@ -9,10 +9,10 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 
 use super::StoreError;
-use super::disk::{Disk, open_past_cache};
+use super::disk::{BlobDisk, open_direct};
 use super::index::Index;
 
-/// Most damaged blobs that are kept aside, for somebody to look at, and most bytes of them; further ones are deleted.
+/// Damaged blobs kept for inspection, in number and bytes; further ones are deleted.
 const CORRUPT_KEPT_MAX: usize = 64;
 const CORRUPT_BYTES_MAX: u64 = 256 << 20;
 
@@ -26,9 +26,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Makes the directories, durably: a blob must not be lost with the directory it is in.
+    /// Creates the directories durably: a blob must not be lost with its directory.
     pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
-        let (blobs, incoming, corrupt) = (root.join("blobs"), root.join("incoming"), root.join("corrupt"));
+        let blobs = root.join("blobs");
+        let incoming = root.join("incoming");
+        let corrupt = root.join("corrupt");
         for path in [&blobs, &incoming, &corrupt] {
             fs::create_dir_all(path).map_err(|error| StoreError::io("create", path, error))?;
         }
@@ -53,7 +55,7 @@ impl Layout {
         &self.root
     }
 
-    /// Open for as long as the store, so that the kernel reports every failed write-back to it once.
+    /// Open as long as the store, so that the kernel reports every failed write-back on it once.
     pub(super) fn incoming_handle(&self) -> &File {
         &self.incoming_handle
     }
@@ -73,7 +75,7 @@ impl Layout {
         self.incoming.join(format!("{digest}.{number}"))
     }
 
-    pub(super) fn move_aside(&self, digest: Digest) -> Result<(), StoreError> {
+    pub(super) fn quarantine(&self, digest: Digest) -> Result<(), StoreError> {
         let blob = self.blob(digest);
         let size = fs::metadata(&blob).map_or(0, |metadata| metadata.len());
         let sizes =
@@ -86,42 +88,45 @@ impl Layout {
         };
         match done {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::io("move aside", &blob, error))
+                Err(StoreError::io("quarantine", &blob, error))
             }
             _ => Ok(()),
         }
     }
 
-    /// Moves into place what is whole in `incoming` on the disk itself, and deletes the rest. What the page cache says
-    /// does not count: a flush may have failed before the process ended.
-    pub(super) fn recover(&self, disk: &dyn Disk) -> Result<(), StoreError> {
-        let mut whole = Vec::new();
+    /// Renames complete files of `incoming` into place and deletes the others. Files are read from the disk itself, not from
+    /// the page cache: a flush may have failed before the process ended.
+    pub(super) fn recover(&self, disk: &dyn BlobDisk) -> Result<(), StoreError> {
+        let mut complete = Vec::new();
         for entry in entries(&self.incoming)? {
             let path = entry.path();
-            let found = open_past_cache(&path).and_then(|file| disk.digest(&file));
+            let found = open_direct(&path).and_then(|file| disk.digest(&file));
             if let Err(error) = &found {
-                tracing::warn!(path = %path.display(), %error, "cannot read an unfinished blob: deleted");
+                tracing::warn!(path = %path.display(), %error, "cannot read an unfinished blob: deleting it");
             }
             match incoming_digest(&entry) {
-                Some(digest) if found.is_ok_and(|found| found == digest) => whole.push((path, digest)),
+                Some(digest) if found.is_ok_and(|found| found == digest) => complete.push((path, digest)),
                 _ => fs::remove_file(&path).map_err(|error| StoreError::io("delete", &path, error))?,
             }
         }
-        if whole.is_empty() {
+        if complete.is_empty() {
             return Ok(());
         }
-        // The process may have died before its flush, with the bytes only in the page cache.
+        // The process may have died before its flush: the bytes may be in the page cache only.
         disk.sync_file_system(&self.incoming_handle)
             .map_err(|error| StoreError::io("flush", &self.incoming, error))?;
-        tracing::info!(blobs = whole.len(), "blobs recovered that were flushed, not yet in place");
-        for (path, digest) in whole {
+        tracing::info!(
+            blobs = complete.len(),
+            "recovered blobs that were written but not yet renamed into place"
+        );
+        for (path, digest) in complete {
             let target = self.blob(digest);
             fs::rename(&path, &target).map_err(|error| StoreError::io("rename to", &target, error))?;
         }
         Ok(())
     }
 
-    /// Everything in place.
+    /// Lists the blobs.
     pub(super) fn scan(&self) -> Result<Index, StoreError> {
         let mut index = Index::default();
         for prefix in 0..=u8::MAX {
@@ -131,7 +136,7 @@ impl Layout {
                 let digest =
                     entry.file_name().to_str().and_then(|rest| format!("{prefix}{rest}").parse().ok());
                 let Some(digest) = digest else {
-                    tracing::warn!(path = %path.display(), "not a blob: ignored");
+                    tracing::warn!(path = %path.display(), "ignoring a file that is not a blob");
                     continue;
                 };
                 let size = entry.metadata().map_err(|error| StoreError::io("inspect", &path, error))?.len();

@@ -1,4 +1,4 @@
-//! A disk whose faults and flushes a test controls.
+//! A disk whose faults and flushes are controlled by a test.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use idunno_shared::ids::Digest;
 
-use super::disk::{Disk, RealDisk};
+use super::disk::{BlobDisk, RealDisk};
 
 #[derive(Clone, Default)]
 pub(crate) struct TestDisk(pub(crate) Arc<TestDiskState>);
@@ -17,18 +17,18 @@ pub(crate) struct TestDisk(pub(crate) Arc<TestDiskState>);
 pub(crate) struct TestDiskState {
     pub(crate) file_flushes: AtomicUsize,
     pub(crate) system_flushes: AtomicUsize,
-    /// Whoever flushes must pass here, and says so first.
+    /// Flushes signal `entered`, then wait until the gate is open.
     gate_closed: Mutex<bool>,
     gate_opened: Condvar,
     pub(crate) entered: Mutex<Option<mpsc::Sender<()>>>,
-    /// This flush fails, counted from 1. Only that one: a store that repeats it would take the next one's word.
+    /// The number of the flush that fails, from 1. The next one succeeds, so that a store that retries would be caught.
     pub(crate) failing_flush: AtomicUsize,
     pub(crate) full: AtomicBool,
-    /// Writes fail as they do when the device does.
+    /// Writes fail with a device fault.
     pub(crate) unwritable: AtomicBool,
-    /// Reads from the disk itself do.
+    /// Direct reads fail with a device fault.
     pub(crate) unreadable: AtomicBool,
-    /// Bytes used of a disk of 1 TiB.
+    /// Used bytes of a disk of 1 TiB.
     pub(crate) used_bytes: AtomicU64,
 }
 
@@ -59,7 +59,7 @@ fn device_fault() -> io::Error {
     io::Error::from_raw_os_error(5)
 }
 
-impl Disk for TestDisk {
+impl BlobDisk for TestDisk {
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         if self.0.full.load(Ordering::Relaxed) {
             RealDisk.write(file, &bytes[..bytes.len() / 2])?;

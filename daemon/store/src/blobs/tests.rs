@@ -1,4 +1,4 @@
-//! The store alone: durability in order, recovery, pins against collection, faults of the disk.
+//! The store alone: order of flush and rename, recovery, pins, disk faults.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +39,7 @@ fn count(directory: &TempDir, name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_stored_is_there_after_a_restart() {
+async fn stored_blobs_survive_a_restart() {
     let directory = TempDir::new().unwrap();
     let store = BlobStore::open(directory.path(), 0).unwrap();
     let mut blobs = Vec::new();
@@ -64,7 +64,7 @@ async fn what_is_stored_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn blobs_that_queue_up_share_one_flush_and_are_renamed_behind_it() {
+async fn queued_blobs_share_one_flush_and_are_renamed_after_it() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
@@ -74,7 +74,7 @@ async fn blobs_that_queue_up_share_one_flush_and_are_renamed_behind_it() {
     let bytes = |n: usize| n.to_string().into_bytes();
     let start = async |n: usize| store.start_put(blob_of(&bytes(n)), None, bytes(n).into()).await.unwrap();
     let mut pending = vec![start(0).await];
-    // The first is alone at its flush; the others queue up behind it.
+    // The first is flushed alone; the others queue up meanwhile.
     reached.recv().unwrap();
     for n in 1..=GROUP_BLOBS_MAX {
         pending.push(start(n).await);
@@ -90,7 +90,7 @@ async fn blobs_that_queue_up_share_one_flush_and_are_renamed_behind_it() {
 }
 
 #[tokio::test]
-async fn start_up_finishes_what_was_flushed_and_drops_the_rest() {
+async fn start_up_recovers_complete_files_and_deletes_the_rest() {
     let directory = TempDir::new().unwrap();
     drop(BlobStore::open(directory.path(), 0).unwrap());
     let incoming = directory.path().join("incoming");
@@ -121,7 +121,7 @@ async fn wrong_bytes_are_not_stored() {
 }
 
 #[tokio::test]
-async fn a_failed_flush_fails_the_blob_and_is_never_repeated() {
+async fn a_failed_flush_fails_the_blob_and_is_never_retried() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
@@ -131,14 +131,14 @@ async fn a_failed_flush_fails_the_blob_and_is_never_repeated() {
     assert_eq!(disk.0.file_flushes.load(Ordering::Relaxed), 3);
     let later = put(&store, None, b"later").await;
     assert!(matches!(&later, Err(StoreError::Unhealthy(reason)) if reason.contains("injected")), "{later:?}");
-    assert_eq!(store.usable_bytes(), 0, "it says so to whoever plans");
+    assert_eq!(store.usable_bytes(), 0, "the planner sees no space");
     assert!(matches!(put_large(&store, before, b"before").await, Err(StoreError::Unhealthy(_))));
     assert_eq!(count(&directory, "incoming"), 0);
-    assert_eq!(store.read(before.digest).unwrap(), &b"before"[..], "reads go on");
+    assert_eq!(store.read(before.digest).unwrap(), &b"before"[..], "reads continue");
 }
 
 #[tokio::test]
-async fn a_full_disk_is_named_and_leaves_nothing_behind() {
+async fn a_full_disk_is_reported_and_leaves_no_files() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
@@ -149,16 +149,16 @@ async fn a_full_disk_is_named_and_leaves_nothing_behind() {
     assert_eq!(count(&directory, "incoming"), 0);
     disk.0.full.store(false, Ordering::Relaxed);
     put(&store, None, b"small").await.unwrap();
-    assert!(store.usable_bytes() > 0, "a full disk is no broken one");
+    assert!(store.usable_bytes() > 0, "a full disk is not an unhealthy one");
 }
 
 #[tokio::test]
-async fn collection_spares_what_an_open_upload_touched() {
+async fn collection_spares_blobs_of_open_uploads() {
     let directory = TempDir::new().unwrap();
     let store = BlobStore::open(directory.path(), 0).unwrap();
     let old = put(&store, Some(upload(1)), b"old").await.unwrap().digest;
     let young = put(&store, Some(upload(2)), b"young").await.unwrap().digest;
-    // Touched again: the bytes are there already, only the pin moves.
+    // The second put finds the bytes stored and only moves the pin.
     let touched = put(&store, Some(upload(1)), b"touched").await.unwrap().digest;
     put(&store, Some(upload(3)), b"touched").await.unwrap();
     let absent = Digest::of(b"absent");
@@ -175,23 +175,27 @@ async fn collection_spares_what_an_open_upload_touched() {
 }
 
 #[tokio::test]
-async fn an_inventory_makes_earlier_orders_void() {
+async fn an_inventory_voids_earlier_orders() {
     let directory = TempDir::new().unwrap();
     let store = BlobStore::open(directory.path(), 0).unwrap();
     let digest = put(&store, None, b"listed").await.unwrap().digest;
     assert_eq!(store.inventory(order(2, 7), None, 3), Ok((vec![digest], false)));
-    assert_eq!(store.collect(order(2, 6), upload(9), vec![digest]), Ok(Vec::new()), "listed, so it stays");
+    assert_eq!(store.collect(order(2, 6), upload(9), vec![digest]), Ok(Vec::new()), "the order is void");
     let stale = StaleTerm { ordered: Term(1), seen: Term(2) };
     assert_eq!(store.inventory(order(1, 9), None, 3), Err(stale));
-    // One that voids less takes nothing back.
+    // An inventory with a lower number restores no voided order.
     assert_eq!(store.inventory(order(2, 1), None, 3), Ok((vec![digest], false)));
     assert_eq!(store.collect(order(2, 6), upload(9), vec![digest]), Ok(Vec::new()));
     assert_eq!(store.collect(order(2, 7), upload(9), vec![digest]), Ok(vec![digest]));
-    assert_eq!(store.collect(order(3, 1), upload(9), vec![digest]), Ok(vec![digest]), "numbers begin anew");
+    assert_eq!(
+        store.collect(order(3, 1), upload(9), vec![digest]),
+        Ok(vec![digest]),
+        "numbers restart with the term"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_put_never_loses_to_a_collection_below_it() {
+async fn a_put_never_loses_to_a_collection_below_its_upload() {
     let directory = TempDir::new().unwrap();
     let store = BlobStore::open(directory.path(), 0).unwrap();
     let watermark = Arc::new(AtomicU64::new(0));
@@ -214,7 +218,7 @@ async fn a_put_never_loses_to_a_collection_below_it() {
         watermark.store(round, Ordering::SeqCst);
         put(&store, Some(upload(round)), b"contended").await.unwrap();
         assert!(store.read(digest).is_ok(), "round {round}");
-        // Its upload is over: from here on it may go.
+        // The upload has ended: the blob may be collected.
         watermark.store(round + 1, Ordering::SeqCst);
         if round % 2 == 0 {
             while store.contains(digest) {
@@ -227,7 +231,7 @@ async fn a_put_never_loses_to_a_collection_below_it() {
 }
 
 #[tokio::test]
-async fn a_damaged_blob_is_moved_aside() {
+async fn a_damaged_blob_is_quarantined() {
     let directory = TempDir::new().unwrap();
     let store = BlobStore::open(directory.path(), 0).unwrap();
     let digest = put(&store, None, b"precious").await.unwrap().digest;
@@ -236,7 +240,7 @@ async fn a_damaged_blob_is_moved_aside() {
     assert!(matches!(store.read(digest), Err(StoreError::Missing(_))));
     assert_eq!((store.totals(), count(&directory, "corrupt")), ((0, 0), 1));
     put(&store, None, b"precious").await.unwrap();
-    assert_eq!(store.read(digest).unwrap(), &b"precious"[..], "it can be stored anew");
+    assert_eq!(store.read(digest).unwrap(), &b"precious"[..], "it can be stored again");
 }
 
 #[tokio::test]
@@ -276,7 +280,7 @@ async fn a_large_blob_whose_flush_fails_is_stored_nowhere() {
 }
 
 #[tokio::test]
-async fn a_device_that_fails_takes_nothing_more() {
+async fn a_failed_device_accepts_nothing_more() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
@@ -288,7 +292,7 @@ async fn a_device_that_fails_takes_nothing_more() {
 }
 
 #[tokio::test]
-async fn the_reserve_is_left_to_the_log() {
+async fn blobs_never_use_the_reserve() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let (mib, disk_bytes) = (1 << 20, 1 << 40);
@@ -305,7 +309,7 @@ async fn the_reserve_is_left_to_the_log() {
 }
 
 #[tokio::test]
-async fn what_is_here_is_read_before_it_is_acknowledged_again() {
+async fn stored_blobs_are_verified_before_a_repeated_put_is_acknowledged() {
     let directory = TempDir::new().unwrap();
     let store = BlobStore::open(directory.path(), 0).unwrap();
     let large: Vec<u8> = (0..3_000_123_u32).map(|n| (n % 251) as u8).collect();
@@ -322,12 +326,12 @@ async fn what_is_here_is_read_before_it_is_acknowledged_again() {
     assert_eq!((store.damaged(), count(&directory, "corrupt")), (2, 2));
     assert_eq!(store.read(small).unwrap(), &b"precious"[..]);
     assert_eq!(store.check(Digest::of(&large)).unwrap(), large.len() as u64);
-    // The upload that touched the first copy still speaks for the second.
+    // The pin of the damaged copy protects the new one.
     assert_eq!(store.collect(order(1, 1), upload(7), vec![small]), Ok(vec![]));
 }
 
 #[tokio::test]
-async fn checks_find_what_is_damaged_unreadable_or_gone() {
+async fn checks_find_damaged_unreadable_and_missing_blobs() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
@@ -345,7 +349,7 @@ async fn checks_find_what_is_damaged_unreadable_or_gone() {
 }
 
 #[tokio::test]
-async fn start_up_believes_the_disk_only() {
+async fn start_up_trusts_only_the_disk() {
     let directory = TempDir::new().unwrap();
     drop(BlobStore::open(directory.path(), 0).unwrap());
     let whole = blob_of(b"whole");

@@ -1,4 +1,4 @@
-//! Holders in a chain, and what becomes of a blob when one of them fails.
+//! Puts through a chain of holders, with and without failures.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest};
 use idunno_shared::wire::refusal::RefusalCode;
 
-use super::{Fault, UPLOAD, World, blob_of, noise};
+use super::{Fault, TestCluster, UPLOAD, blob_of, noise};
 use crate::blobs::testing::TestDisk;
 use crate::replica_commands::ReplicaCommands;
-use crate::server::DISK_PATIENCE;
+use crate::server::DISK_TIMEOUT;
 
 fn ids(numbers: &[u64]) -> Vec<NodeId> {
     numbers.iter().map(|number| NodeId(*number)).collect()
@@ -20,25 +20,25 @@ fn ids(numbers: &[u64]) -> Vec<NodeId> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_stores_every_size_on_all_its_holders() {
-    let world = World::new(4);
-    let first = world.connect(0).await;
-    let chain = &world.holders()[1..];
+    let cluster = TestCluster::new(4);
+    let first = cluster.connect(0).await;
+    let chain = &cluster.holders()[1..];
     for length in [0, 1, 1 << 20, (1 << 20) + 1, 64 << 20] {
         let bytes = Bytes::from(noise(length, 1));
         let blob = blob_of(&bytes);
         let stored = first.put(blob, UPLOAD, chain, bytes.clone()).await.unwrap();
         assert_eq!((stored.holders, stored.failed), (ids(&[1, 2, 3, 4]), vec![]), "{length} bytes");
         for number in 0..4 {
-            assert_eq!(world.store(number).read(blob.digest).unwrap(), bytes, "{length} bytes at {number}");
+            assert_eq!(cluster.store(number).read(blob.digest).unwrap(), bytes, "{length} bytes at {number}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_small_blobs_go_down_one_connection() {
-    let world = World::new(4);
-    let first = world.connect(0).await;
-    let chain = world.holders()[1..].to_vec();
+async fn a_thousand_small_blobs_share_one_connection() {
+    let cluster = TestCluster::new(4);
+    let first = cluster.connect(0).await;
+    let chain = cluster.holders()[1..].to_vec();
     let puts = (0..1000_u64).map(|seed| {
         let bytes = Bytes::from(noise(2_000, seed));
         first.put(blob_of(&bytes), UPLOAD, &chain, bytes)
@@ -46,7 +46,7 @@ async fn a_thousand_small_blobs_go_down_one_connection() {
     for stored in join_all(puts).await {
         assert_eq!(stored.unwrap().holders.len(), 4);
     }
-    assert!((0..4).all(|number| world.store(number).totals() == (1000, 2_000_000)));
+    assert!((0..4).all(|number| cluster.store(number).totals() == (1000, 2_000_000)));
     let gets = (0..1000_u64).map(|seed| {
         let first = first.clone();
         async move {
@@ -59,70 +59,74 @@ async fn a_thousand_small_blobs_go_down_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_dies_midway_costs_only_what_lies_behind_it() {
-    let world = World::new(4);
-    world.inject(2, Fault::CutTowards(3 << 20));
+async fn a_holder_that_dies_midway_loses_only_the_copies_behind_it() {
+    let cluster = TestCluster::new(4);
+    cluster.inject(2, Fault::CutTowards(3 << 20));
     let bytes = Bytes::from(noise(8 << 20, 2));
-    let first = world.connect(0).await;
-    let stored = first.put(blob_of(&bytes), UPLOAD, &world.holders()[1..], bytes.clone()).await.unwrap();
+    let first = cluster.connect(0).await;
+    let stored = first.put(blob_of(&bytes), UPLOAD, &cluster.holders()[1..], bytes.clone()).await.unwrap();
     assert_eq!(stored.holders, ids(&[1, 2]));
-    assert_eq!(stored.failed.iter().map(|(node, _)| *node).collect::<Vec<_>>(), ids(&[3]), "4 did not fail");
-    assert!(!world.store(2).contains(Digest::of(&bytes)) && !world.store(3).contains(Digest::of(&bytes)));
-    // One that refuses connections is skipped, those behind it are not.
-    world.set_down(1, true);
+    assert_eq!(
+        stored.failed.iter().map(|(node, _)| *node).collect::<Vec<_>>(),
+        ids(&[3]),
+        "4 was not reached, so it did not fail"
+    );
+    assert!(!cluster.store(2).contains(Digest::of(&bytes)) && !cluster.store(3).contains(Digest::of(&bytes)));
+    // A holder that refuses connections is skipped; those behind it are not.
+    cluster.set_down(1, true);
     let bytes = Bytes::from(noise(20_000, 3));
-    let first = world.connect(0).await;
-    let stored = first.put(blob_of(&bytes), UPLOAD, &world.holders()[1..], bytes).await.unwrap();
+    let first = cluster.connect(0).await;
+    let stored = first.put(blob_of(&bytes), UPLOAD, &cluster.holders()[1..], bytes).await.unwrap();
     assert_eq!((stored.holders, stored.failed.len()), (ids(&[1, 3, 4]), 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_damaged_on_the_way_are_stored_nowhere() {
+async fn bytes_damaged_in_transit_are_stored_nowhere() {
     for length in [20_000, 3 << 20] {
-        let world = World::new(4);
-        world.inject(1, Fault::Flip(10_000));
+        let cluster = TestCluster::new(4);
+        cluster.inject(1, Fault::Flip(10_000));
         let bytes = Bytes::from(noise(length, 4));
-        let first = world.connect(0).await;
-        let stored = first.put(blob_of(&bytes), UPLOAD, &world.holders()[1..], bytes).await.unwrap();
+        let first = cluster.connect(0).await;
+        let stored = first.put(blob_of(&bytes), UPLOAD, &cluster.holders()[1..], bytes).await.unwrap();
         assert_eq!(stored.holders, ids(&[1]), "{length} bytes");
         assert!(stored.failed.iter().all(|(_, reason)| reason.contains("digest")), "{:?}", stored.failed);
-        assert!((1..4).all(|number| world.store(number).totals() == (0, 0)));
+        assert!((1..4).all(|number| cluster.store(number).totals() == (0, 0)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_holder_is_given_up_by_its_neighbour() {
-    let world = World::new(4);
-    world.inject(3, Fault::Freeze);
+async fn a_frozen_holder_is_abandoned_by_its_predecessor() {
+    let cluster = TestCluster::new(4);
+    cluster.inject(3, Fault::Freeze);
     let bytes = Bytes::from(noise(3 << 20, 5));
-    let first = world.connect(0).await;
-    let stored = first.put(blob_of(&bytes), UPLOAD, &world.holders()[1..], bytes).await.unwrap();
+    let first = cluster.connect(0).await;
+    let stored = first.put(blob_of(&bytes), UPLOAD, &cluster.holders()[1..], bytes).await.unwrap();
     assert_eq!(stored.holders, ids(&[1, 2, 3]));
     assert!(stored.failed[0].1.contains("no progress"), "{:?}", stored.failed);
 }
 
 #[tokio::test]
-async fn a_caller_that_announces_too_much_is_hung_up_on() {
-    let world = World::new(1);
-    let first = world.connect(0).await;
+async fn a_caller_that_announces_too_much_is_disconnected() {
+    let cluster = TestCluster::new(1);
+    let first = cluster.connect(0).await;
     let blob = BlobRef { digest: Digest::default(), size: EXTENT_BYTES_MAX + 1 };
     let put = first.stream_put(blob, UPLOAD, &[]).await;
     assert_eq!(put.unwrap().1.answer().await, Err(BlobError::Closed));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_are_obeyed_unless_their_term_is_over() {
-    let world = World::new(3);
-    let holders = world.holders();
+async fn orders_are_carried_out_unless_their_term_is_over() {
+    let cluster = TestCluster::new(3);
+    let holders = cluster.holders();
     let mut blobs = Vec::new();
     for (seed, length) in [(1, 500), (2, 2 << 20)] {
         let bytes = Bytes::from(noise(length, seed));
-        let connection = world.connect(1).await;
+        let connection = cluster.connect(1).await;
         connection.put(blob_of(&bytes), UPLOAD, &[], bytes.clone()).await.unwrap();
         blobs.push(blob_of(&bytes));
     }
-    let store = world.store(2);
-    let orders = ReplicaCommands::new(NodeId(3), store.clone(), world.door(), 7);
+    let store = cluster.store(2);
+    let orders = ReplicaCommands::new(NodeId(3), store.clone(), cluster.connector(), 7);
     let order = |term, request| orders.handle(FileOrder { term: Term(term), to: NodeId(3), request });
     for &blob in &blobs {
         // The first source does not have it.
@@ -133,7 +137,7 @@ async fn orders_are_obeyed_unless_their_term_is_over() {
     }
     let unknown = BlobRef { digest: Digest::of(b"nobody's"), size: 8 };
     let copy = FileRequest::Copy { blob: unknown, sources: holders[..2].to_vec() };
-    assert!(order(2, copy).await.unwrap_err().message.contains("is not here"));
+    assert!(order(2, copy).await.unwrap_err().message.contains("is not stored on this member"));
     let Ok(FileReply::Inventory { generation: 7, digests, more: false, free_bytes, damaged: 0 }) =
         order(2, FileRequest::Inventory { void_below: 0, after: None }).await
     else {
@@ -159,27 +163,27 @@ async fn orders_are_obeyed_unless_their_term_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_that_is_here_damaged_is_fetched_anew() {
-    let world = World::new(2);
-    let first = world.connect(0).await;
+async fn a_damaged_copy_is_fetched_again() {
+    let cluster = TestCluster::new(2);
+    let first = cluster.connect(0).await;
     for length in [20_000, 3 << 20] {
         let bytes = Bytes::from(noise(length, 6));
         let blob = blob_of(&bytes);
-        first.put(blob, UPLOAD, &world.holders()[1..], bytes).await.unwrap();
-        assert!(world.damage(1, blob.digest));
-        let orders = ReplicaCommands::new(NodeId(2), world.store(1), world.door(), 1);
-        let request = FileRequest::Copy { blob, sources: world.holders()[..1].to_vec() };
+        first.put(blob, UPLOAD, &cluster.holders()[1..], bytes).await.unwrap();
+        assert!(cluster.damage(1, blob.digest));
+        let orders = ReplicaCommands::new(NodeId(2), cluster.store(1), cluster.connector(), 1);
+        let request = FileRequest::Copy { blob, sources: cluster.holders()[..1].to_vec() };
         let order = FileOrder { term: Term(2), to: NodeId(2), request };
         assert_eq!(orders.handle(order).await, Ok(FileReply::Copied));
-        assert_eq!(world.store(1).check(blob.digest).unwrap(), blob.size, "{length} bytes");
+        assert_eq!(cluster.store(1).check(blob.digest).unwrap(), blob.size, "{length} bytes");
     }
 }
 
-/// Stores a blob on a good holder and, behind it, on one whose flush ends when `opened` does.
-async fn put_on_a_slow_disk(patience: Duration, opened: impl Future<Output = ()>) -> Stored {
-    let (world, disk) = (World::new(1), TestDisk::default());
-    let slow = world.add_on(Box::new(disk.clone()), patience);
-    let first = world.connect(0).await;
+/// Stores a blob on a healthy holder and, behind it, on one whose flush waits for `opened`.
+async fn put_on_a_slow_disk(disk_timeout: Duration, opened: impl Future<Output = ()>) -> Stored {
+    let (cluster, disk) = (TestCluster::new(1), TestDisk::default());
+    let slow = cluster.add_on(Box::new(disk.clone()), disk_timeout);
+    let first = cluster.connect(0).await;
     disk.0.close_gate();
     let bytes = Bytes::from(noise(20_000, 8));
     let chain = [slow];
@@ -198,14 +202,14 @@ async fn put_on_a_slow_disk(patience: Duration, opened: impl Future<Output = ()>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_disk_is_waited_for_longer_than_a_silent_peer() {
+async fn a_slow_disk_may_take_longer_than_a_silent_peer() {
     let flush = tokio::time::sleep(STALL_TIMEOUT + Duration::from_secs(2));
-    let stored = put_on_a_slow_disk(DISK_PATIENCE, flush).await;
+    let stored = put_on_a_slow_disk(DISK_TIMEOUT, flush).await;
     assert_eq!((stored.holders, stored.failed), (ids(&[1, 2]), vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_is_not_waited_for() {
+async fn a_hanging_disk_is_abandoned() {
     let stored = put_on_a_slow_disk(Duration::from_secs(1), std::future::pending()).await;
     assert_eq!(stored.holders, ids(&[1]));
     assert!(stored.failed[0].1.contains("no progress"), "{:?}", stored.failed);

@@ -1,4 +1,4 @@
-//! A stand-in for the coordinator: plans, commits and locates from a small map.
+//! A fake coordinator: plans, commits and locates files in a map.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::io::{duplex, split};
 use tokio::sync::Notify;
 
-use super::{PIPE_BYTES, World, link};
+use super::{PIPE_BYTES, TestCluster, link};
 
 #[derive(Default)]
-pub(crate) struct Coordinator {
+pub(crate) struct FakeCoordinator {
     state: Mutex<State>,
-    /// A plan found its upload over.
+    /// Notified when a plan found its upload ended.
     refused: Notify,
 }
 
@@ -32,10 +32,10 @@ struct State {
     files: BTreeMap<FileName, Vec<FileVersion>>,
     uploads: u64,
     live: Vec<u64>,
-    /// So many commits find their upload over.
-    give_up: u32,
-    /// The next commit ends its upload, and is answered once a plan has met with that.
-    late: bool,
+    /// Number of commits that will find their upload ended.
+    ending_commits: u32,
+    /// The next commit ends its upload, and is answered after a plan was refused for it.
+    delay_commit: bool,
     plans: u32,
     commits: u32,
 }
@@ -44,24 +44,24 @@ pub(super) fn address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 6999))
 }
 
-pub(super) fn serve(world: &Arc<World>) -> Link {
+pub(super) fn serve(cluster: &Arc<TestCluster>) -> Link {
     let (near, far) = duplex(PIPE_BYTES);
-    let world = Arc::clone(world);
+    let cluster = Arc::clone(cluster);
     tokio::spawn(async move {
         let (mut reader, writer) = split(far);
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
         while let Ok(Call { id, request }) = read_frame(&mut reader).await {
-            let (reply, late) = match request {
-                Request::Control(request) => world.coordinator.answer(request),
-                other => panic!("not for this stand-in: {other:?}"),
+            let (reply, is_delayed) = match request {
+                Request::Control(request) => cluster.coordinator.answer(request),
+                other => panic!("not implemented by the fake coordinator: {other:?}"),
             };
             let reply = reply.map_or_else(Reply::Refused, |reply| Reply::Control(Box::new(reply)));
-            let (world, writer) = (Arc::clone(&world), Arc::clone(&writer));
+            let (cluster, writer) = (Arc::clone(&cluster), Arc::clone(&writer));
             tokio::spawn(async move {
-                if late {
-                    world.coordinator.refused.notified().await;
+                if is_delayed {
+                    cluster.coordinator.refused.notified().await;
                 }
-                // A client that went away is no fault.
+                // The client may have disconnected.
                 let _ = write_frame(&mut *writer.lock().await, &Answer { id, more: false, reply }).await;
             });
         }
@@ -69,7 +69,7 @@ pub(super) fn serve(world: &Arc<World>) -> Link {
     link(near)
 }
 
-impl Coordinator {
+impl FakeCoordinator {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -78,15 +78,15 @@ impl Coordinator {
         self.state().members = members;
     }
 
-    pub(super) fn give_up_uploads(&self, count: u32) {
-        self.state().give_up = count;
+    pub(super) fn end_uploads_at_commit(&self, count: u32) {
+        self.state().ending_commits = count;
     }
 
-    pub(super) fn answer_the_next_commit_late(&self) {
-        self.state().late = true;
+    pub(super) fn delay_the_next_commit(&self) {
+        self.state().delay_commit = true;
     }
 
-    /// Plans and commits so far, and uploads that were not ended.
+    /// Number of plans, of commits, and of open uploads.
     pub(super) fn figures(&self) -> (u32, u32, usize) {
         let state = self.state();
         (state.plans, state.commits, state.live.len())
@@ -96,15 +96,16 @@ impl Coordinator {
         self.state().files[&name.parse().unwrap()].last().unwrap().clone()
     }
 
-    /// The answer, and whether it is to come late.
+    /// The reply, and whether it is delayed.
     fn answer(&self, request: ControlRequest) -> (Result<ControlReply, Refusal>, bool) {
         let mut state = self.state();
-        let late = matches!(&request, ControlRequest::Change { .. }) && std::mem::take(&mut state.late);
+        let is_delayed =
+            matches!(&request, ControlRequest::Change { .. }) && std::mem::take(&mut state.delay_commit);
         let reply = self.reply(&mut state, request);
-        if late {
+        if is_delayed {
             state.live.clear();
         }
-        (reply, late)
+        (reply, is_delayed)
     }
 
     fn reply(&self, state: &mut State, request: ControlRequest) -> Result<ControlReply, Refusal> {
@@ -137,7 +138,7 @@ impl Coordinator {
                 let versions = state.files.get(&name).into_iter().flatten().rev();
                 Ok(ControlReply::Versions(versions.take(limit as usize).cloned().collect()))
             }
-            other => panic!("not for this stand-in: {other:?}"),
+            other => panic!("not implemented by the fake coordinator: {other:?}"),
         }
     }
 }
@@ -173,8 +174,8 @@ impl State {
     }
 
     fn commit(&mut self, upload: UploadId, files: Vec<NewFile>) -> Result<ControlReply, Refusal> {
-        if self.give_up > 0 {
-            self.give_up -= 1;
+        if self.ending_commits > 0 {
+            self.ending_commits -= 1;
             self.live.clear();
         }
         self.check(upload)?;
@@ -183,12 +184,12 @@ impl State {
         for file in files {
             assert_eq!(file.size, file.extents.iter().map(|(blob, _)| blob.size).sum::<u64>());
             let members = &self.members;
-            let place = |(blob, nodes): (BlobRef, Vec<NodeId>)| {
+            let placed = |(blob, nodes): (BlobRef, Vec<NodeId>)| {
                 assert!(!nodes.is_empty(), "a version is committed with a copy of all it is made of");
                 let holders = members.iter().filter(|member| nodes.contains(&member.node)).copied().collect();
                 PlacedBlob { blob, holders }
             };
-            let extents: Vec<PlacedBlob> = file.extents.into_iter().map(place).collect();
+            let extents: Vec<PlacedBlob> = file.extents.into_iter().map(placed).collect();
             let copies = extents.iter().map(|extent| extent.holders.len()).min().unwrap_or(0);
             let versions = self.files.entry(file.name.clone()).or_default();
             let version = versions.len() as u64 + 1;

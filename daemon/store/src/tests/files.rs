@@ -1,4 +1,4 @@
-//! The client's files against real holders and the stand-in coordinator.
+//! The client's file operations against real holders and the fake coordinator.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::FileName;
 use tempfile::TempDir;
 
-use super::{Fault, World, noise};
+use super::{Fault, TestCluster, noise};
 
 fn name(text: &str) -> FileName {
     text.parse().unwrap()
@@ -50,9 +50,9 @@ impl Progress for Counted {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_of_all_sizes_come_back_as_they_went() {
-    let (world, local) = (World::new(5), TempDir::new().unwrap());
-    let files = world.files();
+async fn files_of_all_sizes_round_trip() {
+    let (cluster, local) = (TestCluster::new(5), TempDir::new().unwrap());
+    let files = cluster.files();
     let sizes = [0, 1, 20_000, (64 << 20) + 5];
     let contents: Vec<Vec<u8>> = sizes.iter().map(|size| noise(*size, *size as u64)).collect();
     let items: Vec<PutItem> =
@@ -65,14 +65,14 @@ async fn files_of_all_sizes_come_back_as_they_went() {
     assert_eq!(report.versions, vec![Some(1); 4]);
     assert_eq!((progress.0.into_inner(), progress.1.into_inner()), (total, 4));
     for (n, bytes) in contents.iter().enumerate() {
-        let version = world.coordinator.newest(&format!("d/{n}"));
+        let version = cluster.coordinator.newest(&format!("d/{n}"));
         assert_eq!(
             (version.digest, version.extents.len()),
             (Digest::of(bytes), bytes.len().div_ceil(64 << 20))
         );
         assert!(get_bytes(&files, &format!("d/{n}"), &local).await.unwrap() == *bytes, "file {n}");
     }
-    assert_eq!(world.coordinator.figures().2, 0, "the upload was ended");
+    assert_eq!(cluster.coordinator.figures().2, 0, "the upload was ended");
     let leftovers = fs::read_dir(local.path())
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".part"));
@@ -81,20 +81,20 @@ async fn files_of_all_sizes_come_back_as_they_went() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_files_are_batched_and_not_sent_twice() {
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
-    let files = world.files();
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
+    let files = cluster.files();
     let items: Vec<PutItem> =
         (0..600_u64).map(|n| item(&local, &format!("set/{n:04}"), &noise(700, n))).collect();
     let report = files.put_files(items.clone(), PutOptions::default(), &NoProgress).await.unwrap();
     assert_eq!((report.files, report.copies_min), (600, 4));
-    let (plans, commits, _) = world.coordinator.figures();
+    let (plans, commits, _) = cluster.coordinator.figures();
     assert!(commits <= 200, "{commits} commits for 600 files");
-    // Again, with one file changed: only that one is sent.
+    // Only the changed file is sent again.
     fs::write(&items[7].path, b"changed").unwrap();
     let options = PutOptions { skip_unchanged: true, ..PutOptions::default() };
     let report = files.put_files(items.clone(), options, &NoProgress).await.unwrap();
     assert_eq!((report.files, report.skipped, report.versions[7]), (1, 599, Some(2)));
-    assert_eq!(world.coordinator.figures().0, plans + 1);
+    assert_eq!(cluster.coordinator.figures().0, plans + 1);
     let out = TempDir::new().unwrap();
     let target = |item: &PutItem| out.path().join(item.path.file_name().unwrap());
     let gets = items.iter().map(|item| GetItem { name: item.name.clone(), target: target(item) }).collect();
@@ -104,85 +104,85 @@ async fn many_small_files_are_batched_and_not_sent_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_holder_is_replaced_and_a_missing_one_is_told() {
-    let (world, local) = (World::new(5), TempDir::new().unwrap());
-    let files = world.files();
+async fn a_lost_holder_is_replaced_and_missing_copies_are_reported() {
+    let (cluster, local) = (TestCluster::new(5), TempDir::new().unwrap());
+    let files = cluster.files();
     let bytes = noise(5 << 20, 1);
     let lost = usize::from(Digest::of(&bytes).0[0]) % 5;
-    world.inject((lost + 1) % 5, Fault::CutTowards(1 << 20));
+    cluster.inject((lost + 1) % 5, Fault::CutTowards(1 << 20));
     let report = put_one(&files, &item(&local, "midway", &bytes)).await;
     assert_eq!((report.copies_min, report.copies_wanted), (4, 4));
-    world.set_down(0, true);
+    cluster.set_down(0, true);
     let report = put_one(&files, &item(&local, "down", &noise(1000, 2))).await;
     assert_eq!((report.copies_min, report.copies_wanted), (4, 4));
-    world.set_down(1, true);
+    cluster.set_down(1, true);
     let report = put_one(&files, &item(&local, "fewer", &noise(1000, 3))).await;
     assert_eq!((report.copies_min, report.copies_wanted), (3, 4), "copies 3 of 4");
     for number in 2..5 {
-        world.set_down(number, true);
+        cluster.set_down(number, true);
     }
-    // With a pool of its own, that holds no connection.
-    let files = world.files();
+    // A new client has no open connections.
+    let files = cluster.files();
     let nobody = files.put_files(vec![item(&local, "none", b"x")], PutOptions::default(), &NoProgress).await;
     assert!(matches!(nobody, Err(PutError::NoHolder { .. })), "{nobody:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_is_over_is_begun_again() {
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
-    let files = world.files();
-    world.coordinator.give_up_uploads(2);
+async fn an_upload_that_has_ended_is_restarted() {
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
+    let files = cluster.files();
+    cluster.coordinator.end_uploads_at_commit(2);
     let one = item(&local, "one", b"one");
     let progress = Counted::default();
     let report = files.put_files(vec![one.clone()], PutOptions::default(), &progress).await.unwrap();
     assert_eq!((report.files, report.versions, progress.0.into_inner()), (1, vec![Some(1)], 3));
-    world.coordinator.give_up_uploads(100);
+    cluster.coordinator.end_uploads_at_commit(100);
     let error = files.put_files(vec![one], PutOptions::default(), &NoProgress).await.unwrap_err();
     assert!(matches!(error, PutError::UploadOver { tries: 5 }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_under_way_when_its_upload_ends_is_not_made_again() {
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
+async fn a_commit_in_flight_when_its_upload_ends_is_not_repeated() {
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
     let items: Vec<PutItem> = (0..40_u64).map(|n| item(&local, &format!("f/{n}"), &noise(700, n))).collect();
-    world.coordinator.answer_the_next_commit_late();
+    cluster.coordinator.delay_the_next_commit();
     let options = PutOptions { in_flight: 4, ..PutOptions::default() };
-    let report = world.files().put_files(items, options, &NoProgress).await.unwrap();
+    let report = cluster.files().put_files(items, options, &NoProgress).await.unwrap();
     assert_eq!((report.files, report.versions), (40, vec![Some(1); 40]), "each file has one version");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_get_goes_on_at_the_next_holder() {
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
+async fn a_get_continues_at_the_next_holder() {
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
     let bytes = noise(6 << 20, 9);
-    put_one(&world.files(), &item(&local, "large", &bytes)).await;
+    put_one(&cluster.files(), &item(&local, "large", &bytes)).await;
     let digest = Digest::of(&bytes);
     let first = NodeId(2);
-    // Cut in the middle of the stream: the second holder is asked for the rest only.
-    world.inject(1, Fault::CutFrom(2 << 20));
-    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    // Damaged on the first holder's disk and cut there as well: the mixture does not pass.
-    assert!(world.damage(1, digest));
-    world.inject(1, Fault::CutFrom(5 << 20));
-    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    // Only damaged: read again from another one, and the first is told.
-    assert!(get_bytes(&world.files().near(first), "large", &local).await.unwrap() == bytes);
-    let told = Instant::now();
-    while world.store(1).contains(digest) {
-        assert!(told.elapsed() < Duration::from_secs(20), "the damaged copy is still there");
+    // Disconnected mid-stream: only the rest is requested from the second holder.
+    cluster.inject(1, Fault::CutFrom(2 << 20));
+    assert!(get_bytes(&cluster.files().near(first), "large", &local).await.unwrap() == bytes);
+    // Damaged on the first holder's disk and disconnected: the mixed bytes fail verification.
+    assert!(cluster.damage(1, digest));
+    cluster.inject(1, Fault::CutFrom(5 << 20));
+    assert!(get_bytes(&cluster.files().near(first), "large", &local).await.unwrap() == bytes);
+    // Damaged only: the blob is read from another holder, and reported to the first.
+    assert!(get_bytes(&cluster.files().near(first), "large", &local).await.unwrap() == bytes);
+    let reported = Instant::now();
+    while cluster.store(1).contains(digest) {
+        assert!(reported.elapsed() < Duration::from_secs(20), "the damaged copy is still there");
         tokio::task::yield_now().await;
     }
     let small = noise(20_000, 10);
-    put_one(&world.files(), &item(&local, "small", &small)).await;
-    assert!(world.damage(1, Digest::of(&small)));
-    assert_eq!(get_bytes(&world.files().near(first), "small", &local).await.unwrap(), small);
-    assert!(!world.store(1).contains(Digest::of(&small)), "the damaged copy was moved aside");
+    put_one(&cluster.files(), &item(&local, "small", &small)).await;
+    assert!(cluster.damage(1, Digest::of(&small)));
+    assert_eq!(get_bytes(&cluster.files().near(first), "small", &local).await.unwrap(), small);
+    assert!(!cluster.store(1).contains(Digest::of(&small)), "the damaged copy was quarantined");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_get_that_fails_names_what_and_whom_and_leaves_the_target() {
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
-    let files = world.files().patience(Duration::ZERO);
+async fn a_failed_get_names_extent_and_holders_and_keeps_the_target() {
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
+    let files = cluster.files().patience(Duration::ZERO);
     put_one(&files, &item(&local, "f", b"content")).await;
     fs::write(local.path().join("got"), b"before").unwrap();
     let error = get_bytes(&files, "g", &local).await.unwrap_err();
@@ -190,23 +190,24 @@ async fn a_get_that_fails_names_what_and_whom_and_leaves_the_target() {
     let error =
         files.get_file(&name("f"), Some(4), &local.path().join("got"), &NoProgress).await.unwrap_err();
     assert!(matches!(error, GetError::NoVersion { version: 4, .. }), "{error}");
-    (0..4).for_each(|number| world.set_down(number, true));
-    // With a pool of its own, that holds no connection.
-    let text = get_bytes(&world.files().patience(Duration::ZERO), "f", &local).await.unwrap_err().to_string();
+    (0..4).for_each(|number| cluster.set_down(number, true));
+    // A new client has no open connections.
+    let text =
+        get_bytes(&cluster.files().patience(Duration::ZERO), "f", &local).await.unwrap_err().to_string();
     assert!(text.contains("extent 1 of 1 of 'f' version 1") && text.contains("127.0.0.1:7003"), "{text}");
     assert_eq!(fs::read(local.path().join("got")).unwrap(), b"before");
-    // It comes as soon as a holder is back.
-    let files = world.files();
+    // The get succeeds as soon as a holder is back.
+    let files = cluster.files();
     let get = get_bytes(&files, "f", &local);
-    let back = async { world.set_down(2, false) };
+    let back = async { cluster.set_down(2, false) };
     let (got, ()) = tokio::join!(get, back);
     assert_eq!(got.unwrap(), b"content");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn versions_are_written_newest_first_under_their_lines() {
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
-    let files = world.files();
+async fn versions_are_written_newest_first_under_delimiters() {
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
+    let files = cluster.files();
     for content in ["one\n", "", "three"] {
         put_one(&files, &item(&local, "v", content.as_bytes())).await;
     }
@@ -224,9 +225,9 @@ async fn versions_are_written_newest_first_under_their_lines() {
 }
 
 #[tokio::test]
-async fn local_files_that_cannot_be_put_are_named() {
-    let (world, local) = (World::new(1), TempDir::new().unwrap());
-    let files = world.files();
+async fn unreadable_local_files_are_named() {
+    let (cluster, local) = (TestCluster::new(1), TempDir::new().unwrap());
+    let files = cluster.files();
     let missing = local.path().join("missing");
     for (path, words) in [(missing, "No such file"), (local.path().to_owned(), "it is a directory")] {
         let item = PutItem { name: name("x"), path: path.clone() };
@@ -242,26 +243,26 @@ async fn local_files_that_cannot_be_put_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn blobs_in_memory_go_and_come() {
-    let world = World::new(7);
-    let files = world.files().near(NodeId(3));
+async fn blobs_in_memory_round_trip() {
+    let cluster = TestCluster::new(7);
+    let files = cluster.files().near(NodeId(3));
     let blobs: Vec<Bytes> = (0..300_u64).map(|seed| noise(300, seed).into()).collect();
     let stored = files.store_blobs(blobs.clone()).await.unwrap();
     assert_eq!((stored.blobs.len(), stored.copies_wanted), (300, 4));
     assert!(stored.blobs.iter().all(|placed| placed.holders.len() == 4));
-    assert_eq!(world.coordinator.figures().2, 1, "one upload, open until it is ended");
+    assert_eq!(cluster.coordinator.figures().2, 1, "one upload, open until it is ended");
     files.end_upload(stored.upload).await;
-    assert_eq!(world.coordinator.figures().2, 0);
+    assert_eq!(cluster.coordinator.figures().2, 0);
     let fetched = files.fetch_blobs(&stored.blobs).await;
     assert!(fetched.into_iter().map(Result::unwrap).eq(blobs));
 }
 
-/// Prints figures; larger ones with `IDUNNO_MEASURE=1` and `--nocapture`.
+/// Prints throughput; with `IDUNNO_MEASURE=1` on more data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figures_of_a_chain_in_one_process() {
+async fn throughput_of_a_chain_in_one_process() {
     let scale = if std::env::var_os("IDUNNO_MEASURE").is_some() { 8 } else { 1 };
-    let (world, local) = (World::new(4), TempDir::new().unwrap());
-    let files = world.files();
+    let (cluster, local) = (TestCluster::new(4), TempDir::new().unwrap());
+    let files = cluster.files();
     let small: Vec<PutItem> =
         (0..1000 * scale).map(|n| item(&local, &format!("s/{n}"), &noise(20_000, n))).collect();
     let options = PutOptions { in_flight: 64, ..PutOptions::default() };

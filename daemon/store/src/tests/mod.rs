@@ -1,4 +1,4 @@
-//! Several holders and a stand-in for the coordinator in one process, over pipes whose faults a test chooses.
+//! Several holders and a fake coordinator in one process, over pipes with injected faults.
 
 mod chain;
 mod coordinator;
@@ -20,29 +20,29 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio_util::sync::CancellationToken;
 
-use self::coordinator::Coordinator;
+use self::coordinator::FakeCoordinator;
 use super::blobs::BlobStore;
-use super::blobs::disk::Disk;
+use super::blobs::disk::BlobDisk;
 use super::scrub::{self, Scrub};
-use super::server::{BlobServer, DISK_PATIENCE};
+use super::server::{BlobServer, DISK_TIMEOUT};
 
 const PIPE_BYTES: usize = 256 << 10;
 pub(super) const UPLOAD: UploadId = UploadId { term: Term(1), number: 1 };
 
-/// What happens to the next connection to a holder.
+/// A fault of the next connection to a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It ends after so many bytes towards the holder.
+    /// It closes after this many bytes towards the holder.
     CutTowards(u64),
-    /// It ends after so many bytes from the holder.
+    /// It closes after this many bytes from the holder.
     CutFrom(u64),
-    /// One bit of this byte towards the holder is turned over.
+    /// A bit of this byte towards the holder is flipped.
     Flip(u64),
-    /// It is open, and nobody reads or answers.
+    /// It stays open, but nobody reads or replies.
     Freeze,
 }
 
-struct Node {
+struct TestNode {
     store: BlobStore,
     server: Arc<BlobServer>,
     directory: TempDir,
@@ -50,11 +50,11 @@ struct Node {
     fault: Option<Fault>,
 }
 
-/// The network: who is at which address.
+/// The holders by address, and the coordinator.
 #[derive(Default)]
-pub(super) struct World {
-    nodes: Mutex<BTreeMap<SocketAddr, Node>>,
-    pub(super) coordinator: Coordinator,
+pub(super) struct TestCluster {
+    nodes: Mutex<BTreeMap<SocketAddr, TestNode>>,
+    pub(super) coordinator: FakeCoordinator,
 }
 
 fn address(number: usize) -> SocketAddr {
@@ -65,41 +65,41 @@ pub(super) fn blob_of(bytes: &[u8]) -> BlobRef {
     BlobRef { digest: Digest::of(bytes), size: bytes.len() as u64 }
 }
 
-/// Bytes that differ from one seed to the next, and do not repeat.
+/// Pseudo-random bytes of a seed.
 pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-impl World {
-    /// Holders numbered from 0, with ids one higher.
+impl TestCluster {
+    /// Holder number n has the id n + 1.
     pub(super) fn new(count: usize) -> Arc<Self> {
-        let world = Arc::new(Self::default());
+        let cluster = Arc::new(Self::default());
         for _ in 0..count {
             let directory = TempDir::new().unwrap();
             let store = BlobStore::open(directory.path(), 0).unwrap();
-            world.add(store, directory, DISK_PATIENCE);
+            cluster.add(store, directory, DISK_TIMEOUT);
         }
-        world.coordinator.set_members(world.holders());
-        world
+        cluster.coordinator.set_members(cluster.holders());
+        cluster
     }
 
-    /// One more holder, on a disk of the test's own; the coordinator does not know it.
-    pub(super) fn add_on(self: &Arc<Self>, disk: Box<dyn Disk>, patience: Duration) -> Holder {
+    /// Adds a holder on the given disk; the coordinator does not know it.
+    pub(super) fn add_on(self: &Arc<Self>, disk: Box<dyn BlobDisk>, disk_timeout: Duration) -> Holder {
         let directory = TempDir::new().unwrap();
         let store = BlobStore::open_on(directory.path(), 0, disk).unwrap();
-        self.add(store, directory, patience)
+        self.add(store, directory, disk_timeout)
     }
 
-    fn add(self: &Arc<Self>, store: BlobStore, directory: TempDir, patience: Duration) -> Holder {
+    fn add(self: &Arc<Self>, store: BlobStore, directory: TempDir, disk_timeout: Duration) -> Holder {
         let mut nodes = self.nodes.lock().unwrap();
         let holder = Holder { node: NodeId(nodes.len() as u64 + 1), address: address(nodes.len()) };
         let scrub = Scrub::start(store.clone(), scrub::PERIOD, CancellationToken::new());
-        let mut server = BlobServer::new(holder.node, store.clone(), scrub, self.door());
-        server.patience = patience;
+        let mut server = BlobServer::new(holder.node, store.clone(), scrub, self.connector());
+        server.disk_timeout = disk_timeout;
         let server = Arc::new(server);
-        nodes.insert(holder.address, Node { store, server, directory, down: false, fault: None });
+        nodes.insert(holder.address, TestNode { store, server, directory, down: false, fault: None });
         holder
     }
 
@@ -112,19 +112,19 @@ impl World {
         nodes.keys().enumerate().map(holder).collect()
     }
 
-    pub(super) fn door(self: &Arc<Self>) -> Arc<dyn Dial> {
+    pub(super) fn connector(self: &Arc<Self>) -> Arc<dyn Dial> {
         Arc::new(TestConnector(Arc::clone(self)))
     }
 
     pub(super) fn files(self: &Arc<Self>) -> Files {
-        Files::new(Cluster::new(self.door(), vec![coordinator::address()]))
+        Files::new(Cluster::new(self.connector(), vec![coordinator::address()]))
     }
 
     pub(super) async fn connect(self: &Arc<Self>, number: usize) -> BlobConnection {
-        BlobConnection::new(self.door().dial(address(number), Purpose::Blobs).await.unwrap())
+        BlobConnection::new(self.connector().dial(address(number), Purpose::Blobs).await.unwrap())
     }
 
-    fn with<T>(&self, number: usize, act: impl FnOnce(&mut Node) -> T) -> T {
+    fn with<T>(&self, number: usize, act: impl FnOnce(&mut TestNode) -> T) -> T {
         act(self.nodes.lock().unwrap().get_mut(&address(number)).unwrap())
     }
 
@@ -140,7 +140,7 @@ impl World {
         self.with(number, |node| node.fault = Some(fault));
     }
 
-    /// Damages a blob on disk, if the holder has it.
+    /// Damages a blob on disk, if the holder stores it.
     pub(super) fn damage(&self, number: usize, digest: Digest) -> bool {
         let name = digest.to_string();
         let path =
@@ -153,7 +153,7 @@ impl World {
     }
 }
 
-struct TestConnector(Arc<World>);
+struct TestConnector(Arc<TestCluster>);
 
 impl Dial for TestConnector {
     fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
@@ -174,7 +174,7 @@ impl Dial for TestConnector {
             };
             tokio::spawn(async move {
                 let (reader, writer) = split(far);
-                // Faults are what these tests are about; the callers' views of them are asserted.
+                // Injected faults end connections; the tests assert what callers see.
                 let _ = server.serve(reader, writer, true).await;
             });
             Ok(link(near))
@@ -187,7 +187,7 @@ fn link(stream: DuplexStream) -> Link {
     Link { reader: Box::new(reader), writer: Box::new(writer), node: Some(NodeId(1)) }
 }
 
-/// Puts a fault between the caller's end and the end that is returned, which the holder gets.
+/// Inserts a fault between the caller and the holder, and returns the holder's end.
 fn through(caller: DuplexStream, fault: Fault) -> DuplexStream {
     let (mine, holder) = duplex(PIPE_BYTES);
     tokio::spawn(async move {

@@ -1,36 +1,45 @@
-//! Files whose records are queries: JSON lines, and CSV with a headline.
+//! Files whose records are queries: JSON lines, and CSV with a header.
 //!
-//! [`record_index`] finds the records once, when a job starts; a worker then reads those of a batch out of the bytes around
-//! them. Both see the same records, because they cut in the same way.
+//! [`record_index`] locates the records once, when a job starts; a worker then reads the records of a batch from the bytes
+//! around them. Both split a file in the same way.
 //!
-//! A JSON line that is an object with `input` has its input there, a text as it is and anything else as JSON; its `label`
-//! and `id` are what their names say. Any other JSON text is its own input, any other value the line itself. In CSV the
-//! columns `input`, `label` and `id` are these, or the only column is the input. Empty lines are no records.
+//! If a JSON line is an object with `input`, that is the input: a string as text, anything else as JSON; `label` and `id`
+//! are optional. If it is a string, that text is the input. Otherwise the whole line is. In CSV the columns `input`, `label`
+//! and `id` mean the same, and a single column is the input. Empty lines are skipped.
 
 pub mod record_index;
 
 use bytes::Bytes;
 use idunno_shared::wire::jobs::RecordFormat;
 use serde_json::Value;
+use thiserror::Error;
 
-/// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The query's input, or why it has none.
-    pub input: Result<Bytes, String>,
-    /// The true label.
+    pub input: Result<Bytes, RecordError>,
     pub label: Option<String>,
-    /// What its file calls it.
     pub id: Option<String>,
 }
 
+/// A record has no input.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    #[error("the line is not JSON: {0}")]
+    Json(String),
+    #[error("the line is not CSV: {0}")]
+    Csv(String),
+    /// Columns are counted from 1.
+    #[error("the line has {columns} columns, the input is column {input}")]
+    NoInputColumn { columns: usize, input: u32 },
+}
+
 impl Record {
-    fn bad(why: String) -> Self {
-        Self { input: Err(why), label: None, id: None }
+    fn malformed(error: RecordError) -> Self {
+        Self { input: Err(error), label: None, id: None }
     }
 }
 
-/// The records in `bytes`, which are whole records: `count` of them, behind the first `skip`. Fewer, if there are fewer.
+/// Reads `count` records of `bytes` after the first `skip`, or as many as there are. `bytes` must hold whole records.
 pub fn read(format: RecordFormat, bytes: &Bytes, skip: usize, count: usize) -> Vec<Record> {
     match format {
         RecordFormat::Jsonl => {
@@ -50,7 +59,7 @@ pub fn read(format: RecordFormat, bytes: &Bytes, skip: usize, count: usize) -> V
 fn json_record(bytes: &Bytes, line: &[u8]) -> Record {
     let mut value = match serde_json::from_slice(line) {
         Ok(value) => value,
-        Err(error) => return Record::bad(format!("the line is not JSON: {error}")),
+        Err(error) => return Record::malformed(RecordError::Json(error.to_string())),
     };
     let entry = match &mut value {
         Value::Object(entry) => entry,
@@ -65,7 +74,8 @@ fn json_record(bytes: &Bytes, line: &[u8]) -> Record {
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     };
-    let (label, id) = (entry.get("label").and_then(text), entry.get("id").and_then(text));
+    let label = entry.get("label").and_then(text);
+    let id = entry.get("id").and_then(text);
     let input = match entry.remove("input") {
         Some(Value::String(text)) => text.into(),
         Some(other) => other.to_string().into(),
@@ -82,14 +92,14 @@ fn csv_record(
 ) -> Record {
     let row = match row {
         Ok(row) => row,
-        Err(error) => return Record::bad(format!("the line is not CSV: {error}")),
+        Err(error) => return Record::malformed(RecordError::Csv(error.to_string())),
     };
     let field = |column: u32| row.get(usize::try_from(column).unwrap_or(usize::MAX));
     let text = |column: Option<u32>| {
         let text = String::from_utf8_lossy(field(column?)?);
         Some(text.into_owned()).filter(|text| !text.is_empty())
     };
-    let missing = || format!("the line has {} columns, the input is column {}", row.len(), input + 1);
+    let missing = || RecordError::NoInputColumn { columns: row.len(), input: input + 1 };
     let input = field(input).map(Bytes::copy_from_slice).ok_or_else(missing);
     Record { input, label: text(label), id: text(id) }
 }
@@ -102,13 +112,13 @@ mod tests {
         let records = read(format, &Bytes::copy_from_slice(text.as_bytes()), skip, count);
         let shown = |record: Record| match record.input {
             Ok(input) => String::from_utf8(input.to_vec()).unwrap(),
-            Err(why) => format!("error: {why}"),
+            Err(error) => format!("error: {error}"),
         };
         records.into_iter().map(shown).collect()
     }
 
     #[test]
-    fn json_lines_are_texts_inputs_or_themselves() {
+    fn a_json_line_is_a_string_an_object_with_input_or_its_own_input() {
         let text = "\"one\"\n\n{\"input\": \"two\", \"label\": 7, \"id\": \"x\"}\r\n{\"input\":[1, 2]}\n {\"a\":1} \n[3]\nnone";
         let read_all = inputs(RecordFormat::Jsonl, text, 0, 9);
         assert_eq!(read_all[..5], ["one", "two", "[1,2]", "{\"a\":1}", "[3]"]);
@@ -119,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_rows_have_columns_quotes_and_line_breaks() {
+    fn csv_fields_may_hold_quotes_and_line_breaks() {
         let format = RecordFormat::Csv { input: 1, label: Some(0), id: None };
         let text = "good,\"warm, and \"\"clever\"\"\nfilm\"\r\n\nbad,dull\nlonely\n";
         let rows = inputs(format, text, 0, 9);

@@ -1,123 +1,115 @@
-//! Finds the records of a file, or the names in one, while its bytes go by.
+//! Indexes the records of a file, or reads the names in a list, in one streaming pass.
 //!
-//! Bounds: a record of [`RECORD_BYTES_MAX`], [`QUERIES_PER_JOB_MAX`] records, a block for every [`BLOCK_RECORDS`] of them
-//! or [`BLOCK_BYTES`]; a list of [`LIST_BYTES_MAX`].
+//! Bounds: records of at most [`RECORD_BYTES_MAX`], at most [`QUERIES_PER_JOB_MAX`] of them; a block per
+//! [`BLOCK_RECORDS`] records or [`BLOCK_BYTES`]; a list of at most [`LIST_BYTES_MAX`].
 
 use idunno_core::metadata::{Block, FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
 use idunno_shared::ids::Digest;
+use idunno_shared::names::{FileName, NameError};
 use idunno_shared::wire::jobs::RecordFormat;
 use thiserror::Error;
 
-/// Records of one block.
 pub const BLOCK_RECORDS: u64 = 64;
-/// A block takes no further record from this many bytes on.
+/// A block of this size takes no further record.
 pub const BLOCK_BYTES: u64 = 256 << 10;
-/// Longest list of names, in bytes: it goes through the log as one command.
+/// Longest list of names: it is committed to the metadata log as one command.
 pub const LIST_BYTES_MAX: usize = 4 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Why a file is no data set. What is not said here, its records, is found out by whoever reads them.
+/// A file is not a dataset. Malformed records are not detected here but by the workers that read them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RecordIndexError {
-    /// A record is too long, or never ends.
     #[error(
-        "record {number} has more than {RECORD_BYTES_MAX} bytes; if it is CSV, a quote may not be closed"
+        "record {number} is longer than {RECORD_BYTES_MAX} bytes; in CSV, an unclosed quote is a possible cause"
     )]
     Record {
-        /// Its number, from 1.
+        /// Counted from 1.
         number: u64,
     },
-    /// Too many records.
-    #[error("it has more than {QUERIES_PER_JOB_MAX} records: make several data sets of it")]
+    #[error("it has more than {QUERIES_PER_JOB_MAX} records: split it into several datasets")]
     TooMany,
-    /// The headline has no column for the input.
-    #[error("its first line has no column 'input', but: {found}")]
-    Columns {
-        /// The columns.
-        found: String,
-    },
-    /// A name is none.
+    #[error("its first line has no column 'input'; its columns are: {found}")]
+    Columns { found: String },
     #[error("line {line}: {reason}")]
     Name {
-        /// The line, from 1.
+        /// Counted from 1.
         line: usize,
-        /// Why.
         reason: String,
     },
-    /// The list is too long.
-    #[error("a list may have {LIST_BYTES_MAX} bytes: make several of it")]
+    #[error("a list may have at most {LIST_BYTES_MAX} bytes: split it")]
     List,
 }
 
-/// Where the records are, as far as they went by.
+/// The blocks of the records seen so far.
 #[derive(Debug, Default)]
-struct Blocks {
+struct BlockList {
     list: Vec<Block>,
     count: u64,
-    /// Where the next record begins.
+    /// Offset of the next record.
     next_at: u64,
 }
 
-impl Blocks {
-    /// A record ends.
-    fn record(&mut self, end: u64) -> Result<(), RecordIndexError> {
+impl BlockList {
+    /// Adds a record that ends at `end`.
+    fn end_record(&mut self, end: u64) -> Result<(), RecordIndexError> {
         let at = self.next_at;
         let full = |last: &Block| self.count - last.first >= BLOCK_RECORDS || at - last.at >= BLOCK_BYTES;
         if self.list.last().is_none_or(full) {
             self.list.push(Block { first: self.count, at });
         }
-        (self.count, self.next_at) = (self.count + 1, end);
+        self.count += 1;
+        self.next_at = end;
         if self.count > QUERIES_PER_JOB_MAX as u64 { Err(RecordIndexError::TooMany) } else { Ok(()) }
     }
 
-    /// So far the file has gone by.
-    fn passed(&self, offset: u64) -> Result<(), RecordIndexError> {
+    /// Refuses a record that is too long, given the offset read so far.
+    fn check_length(&self, offset: u64) -> Result<(), RecordIndexError> {
         let is_long = offset.saturating_sub(self.next_at) > RECORD_BYTES_MAX;
         if is_long { Err(RecordIndexError::Record { number: self.count + 1 }) } else { Ok(()) }
     }
 }
 
-enum Reader {
-    /// Whether the line that goes by has anything in it.
-    Jsonl(bool),
-    Csv(Box<Csv>),
+enum FormatReader {
+    Jsonl {
+        /// Whether the current line has content.
+        open: bool,
+    },
+    Csv(Box<CsvReader>),
     List(Vec<u8>),
 }
 
-struct Csv {
+struct CsvReader {
     core: csv_core::Reader,
-    /// The headline, until it has gone by.
+    /// The header, until it is complete.
     head: Option<Vec<u8>>,
     format: RecordFormat,
-    /// Whether anything but line ends has gone by since the last record.
+    /// Whether anything but line breaks was read since the last record.
     open: bool,
 }
 
-/// Sees a file's bytes go by, in any pieces.
+/// Builds the index from the bytes of a file, in pieces of any size.
 pub struct RecordIndex {
-    reader: Reader,
-    blocks: Blocks,
+    reader: FormatReader,
+    blocks: BlockList,
     offset: u64,
 }
 
 impl RecordIndex {
-    /// Of a file of this kind.
     pub fn new(kind: FileKind) -> Self {
-        let csv = || Csv {
+        let csv = || CsvReader {
             core: csv_core::Reader::new(),
             head: Some(Vec::new()),
             format: RecordFormat::Csv { input: 0, label: None, id: None },
             open: false,
         };
         let reader = match kind {
-            FileKind::Jsonl => Reader::Jsonl(false),
-            FileKind::Csv => Reader::Csv(Box::new(csv())),
-            FileKind::List => Reader::List(Vec::new()),
+            FileKind::Jsonl => FormatReader::Jsonl { open: false },
+            FileKind::Csv => FormatReader::Csv(Box::new(csv())),
+            FileKind::List => FormatReader::List(Vec::new()),
         };
-        Self { reader, blocks: Blocks::default(), offset: 0 }
+        Self { reader, blocks: BlockList::default(), offset: 0 }
     }
 
-    /// The next bytes.
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), RecordIndexError> {
         if self.offset == 0
             && let Some(rest) = bytes.strip_prefix(BOM)
@@ -127,54 +119,55 @@ impl RecordIndex {
             self.blocks.next_at = self.offset;
         }
         match &mut self.reader {
-            Reader::Jsonl(open) => {
+            FormatReader::Jsonl { open } => {
                 for line in bytes.split_inclusive(|&byte| byte == b'\n') {
                     self.offset += line.len() as u64;
                     *open |= !line.trim_ascii().is_empty();
                     if line.ends_with(b"\n") && std::mem::take(open) {
-                        self.blocks.record(self.offset)?;
+                        self.blocks.end_record(self.offset)?;
                     }
                 }
             }
-            Reader::Csv(csv) => csv.take(bytes, &mut self.blocks, &mut self.offset)?,
-            Reader::List(list) => {
+            FormatReader::Csv(csv) => csv.take(bytes, &mut self.blocks, &mut self.offset)?,
+            FormatReader::List(list) => {
                 list.extend_from_slice(bytes);
                 self.offset += bytes.len() as u64;
                 return if list.len() > LIST_BYTES_MAX { Err(RecordIndexError::List) } else { Ok(()) };
             }
         }
-        self.blocks.passed(self.offset)
+        self.blocks.check_length(self.offset)
     }
 
-    /// The file, whose content has this digest, has gone by.
+    /// Ends the file, whose content has this digest.
     pub fn finish(mut self, digest: Digest) -> Result<Inputs, RecordIndexError> {
         let format = match self.reader {
-            Reader::Jsonl(open) => {
+            FormatReader::Jsonl { open } => {
                 if open {
-                    self.blocks.record(self.offset)?;
+                    self.blocks.end_record(self.offset)?;
                 }
                 RecordFormat::Jsonl
             }
-            Reader::Csv(mut csv) => {
-                csv.end(&mut self.blocks, self.offset)?;
+            FormatReader::Csv(mut csv) => {
+                csv.finish(&mut self.blocks, self.offset)?;
                 csv.format
             }
-            Reader::List(list) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
+            FormatReader::List(list) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
         };
-        let Blocks { list: blocks, count, .. } = self.blocks;
+        let BlockList { list: blocks, count, .. } = self.blocks;
         Ok(Inputs::Records { digest, format, count, blocks })
     }
 }
 
-impl Csv {
+impl CsvReader {
     fn take(
         &mut self,
         mut bytes: &[u8],
-        blocks: &mut Blocks,
+        blocks: &mut BlockList,
         offset: &mut u64,
     ) -> Result<(), RecordIndexError> {
-        // What is in the fields is of no interest here.
-        let (mut fields, mut ends) = ([0; 4096], [0; 256]);
+        // The content of the fields is not needed.
+        let mut fields = [0; 4096];
+        let mut ends = [0; 256];
         while !bytes.is_empty() {
             let (result, read, _, _) = self.core.read_record(bytes, &mut fields, &mut ends);
             let (passed, rest) = bytes.split_at(read);
@@ -186,29 +179,29 @@ impl Csv {
                 self.record(blocks, *offset)?;
             } else {
                 self.open |= passed.iter().any(|byte| !b"\r\n".contains(byte));
-                blocks.passed(*offset)?;
+                blocks.check_length(*offset)?;
             }
             bytes = rest;
         }
         Ok(())
     }
 
-    fn record(&mut self, blocks: &mut Blocks, end: u64) -> Result<(), RecordIndexError> {
+    fn record(&mut self, blocks: &mut BlockList, end: u64) -> Result<(), RecordIndexError> {
         self.open = false;
-        let Some(head) = self.head.take() else { return blocks.record(end) };
+        let Some(head) = self.head.take() else { return blocks.end_record(end) };
         blocks.next_at = end;
         self.format = columns(&head)?;
         Ok(())
     }
 
-    /// The last line may lack its end.
-    fn end(&mut self, blocks: &mut Blocks, offset: u64) -> Result<(), RecordIndexError> {
+    /// The last line may lack its line break.
+    fn finish(&mut self, blocks: &mut BlockList, offset: u64) -> Result<(), RecordIndexError> {
         if self.open {
             self.record(blocks, offset)?;
         }
-        // Not even a headline.
+        // The file has no header.
         if self.head.is_some() {
-            Err(RecordIndexError::Columns { found: String::from("nothing") })
+            Err(RecordIndexError::Columns { found: String::from("none") })
         } else {
             Ok(())
         }
@@ -219,8 +212,8 @@ fn columns(head: &[u8]) -> Result<RecordFormat, RecordIndexError> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(head);
     let row = reader.records().next().and_then(Result::ok).unwrap_or_default();
     let named = |name: &str| {
-        let place = row.iter().position(|column| column.trim().eq_ignore_ascii_case(name))?;
-        u32::try_from(place).ok()
+        let position = row.iter().position(|column| column.trim().eq_ignore_ascii_case(name))?;
+        u32::try_from(position).ok()
     };
     let input = match named("input") {
         None if row.len() == 1 => 0,
@@ -230,15 +223,13 @@ fn columns(head: &[u8]) -> Result<RecordFormat, RecordIndexError> {
     Ok(RecordFormat::Csv { input, label: named("label"), id: named("id") })
 }
 
-fn names(list: &[u8]) -> Result<Vec<idunno_shared::names::FileName>, RecordIndexError> {
+fn names(list: &[u8]) -> Result<Vec<FileName>, RecordIndexError> {
     let mut names = Vec::new();
-    for (place, line) in list.split(|&byte| byte == b'\n').enumerate() {
-        let wrong = |reason: String| RecordIndexError::Name { line: place + 1, reason };
+    for (number, line) in (1..).zip(list.split(|&byte| byte == b'\n')) {
+        let wrong = |reason: String| RecordIndexError::Name { line: number, reason };
         let line = std::str::from_utf8(line).map_err(|error| wrong(error.to_string()))?.trim();
         if !line.is_empty() {
-            names.push(
-                line.parse().map_err(|error: idunno_shared::names::NameError| wrong(error.to_string()))?,
-            );
+            names.push(line.parse().map_err(|error: NameError| wrong(error.to_string()))?);
         }
     }
     Ok(names)
@@ -251,12 +242,12 @@ mod tests {
     use super::super::read;
     use super::*;
 
-    /// Surveys in pieces of any size, and sees that it makes no difference.
-    fn survey(kind: FileKind, text: &[u8]) -> Result<Inputs, RecordIndexError> {
+    /// Indexes in pieces of several sizes, and checks that the result is the same.
+    fn index(kind: FileKind, text: &[u8]) -> Result<Inputs, RecordIndexError> {
         let in_pieces = |size: usize| {
-            let mut survey = RecordIndex::new(kind);
-            text.chunks(size).try_for_each(|piece| survey.take(piece))?;
-            survey.finish(Digest::default())
+            let mut index = RecordIndex::new(kind);
+            text.chunks(size).try_for_each(|piece| index.take(piece))?;
+            index.finish(Digest::default())
         };
         let whole = in_pieces(text.len().max(1));
         for size in [3, 4, 7, 1000] {
@@ -265,15 +256,15 @@ mod tests {
         whole
     }
 
-    /// Reads each block of a survey by itself: together they must give all records of the file.
+    /// Reads each block separately: together they must hold all records of the file.
     fn by_blocks(text: &[u8], inputs: &Inputs) -> Vec<super::super::Record> {
         let Inputs::Records { format, count, blocks, .. } = inputs else { panic!("{inputs:?}") };
-        let place = |at: u64| usize::try_from(at).unwrap();
+        let offset = |at: u64| usize::try_from(at).unwrap();
         let ends =
             blocks.iter().skip(1).map(|block| (block.first, block.at)).chain([(*count, text.len() as u64)]);
         let mut records = Vec::new();
         for (block, (first, end)) in blocks.iter().zip(ends) {
-            let bytes = Bytes::copy_from_slice(&text[place(block.at)..place(end)]);
+            let bytes = Bytes::copy_from_slice(&text[offset(block.at)..offset(end)]);
             let of_block = read(*format, &bytes, 0, usize::MAX);
             assert_eq!(of_block.len() as u64, first - block.first, "{block:?}");
             records.extend(of_block);
@@ -282,12 +273,12 @@ mod tests {
     }
 
     #[test]
-    fn blocks_cut_json_lines_between_records() {
+    fn blocks_split_json_lines_between_records() {
         let end = |n| if n % 7 == 0 { "\r\n\n" } else { "\n" };
         let lines: Vec<_> = (0..500).map(|n| format!("{{\"input\":\"text {n}\"}}{}", end(n))).collect();
         let lines = lines.concat();
         let text = lines.trim_end().as_bytes();
-        let inputs = survey(FileKind::Jsonl, text).unwrap();
+        let inputs = index(FileKind::Jsonl, text).unwrap();
         let records = by_blocks(text, &inputs);
         assert_eq!((records.len(), records[499].input.as_deref()), (500, Ok(&b"text 499"[..])));
         let Inputs::Records { blocks, .. } = inputs else { panic!() };
@@ -295,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn blocks_cut_csv_between_records_whatever_is_quoted() {
+    fn blocks_split_csv_between_records_despite_quotes() {
         for end in ["\n", "\r\n"] {
             let row = |n: usize| format!("{n},\"line one{end}line \"\"two\"\" of {n}\",{}{end}", n % 2);
             let mut text = format!("\u{feff}id,Input,label{end}");
             text.extend((0..300).map(row));
-            let inputs = survey(FileKind::Csv, text.as_bytes()).unwrap();
+            let inputs = index(FileKind::Csv, text.as_bytes()).unwrap();
             let Inputs::Records { format, count, .. } = &inputs else { panic!() };
             assert_eq!(*format, RecordFormat::Csv { input: 1, label: Some(2), id: Some(0) });
             assert_eq!(*count, 300);
@@ -309,21 +300,18 @@ mod tests {
             assert_eq!(records[299].input.as_deref(), Ok(last.as_bytes()));
             assert_eq!((records[299].id.as_deref(), records[299].label.as_deref()), (Some("299"), Some("1")));
         }
-        let Ok(Inputs::Records { count, .. }) = survey(FileKind::Csv, b"text\none\n\ntwo") else { panic!() };
-        assert_eq!(count, 2, "one column needs no name, the last line no end");
+        let Ok(Inputs::Records { count, .. }) = index(FileKind::Csv, b"text\none\n\ntwo") else { panic!() };
+        assert_eq!(count, 2, "a single column needs no name, and the last line no line break");
     }
 
     #[test]
-    fn what_is_no_data_set_is_named() {
-        let error = |kind, text: &[u8]| survey(kind, text).unwrap_err().to_string();
+    fn invalid_datasets_are_refused_with_the_reason() {
+        let error = |kind, text: &[u8]| index(kind, text).unwrap_err().to_string();
         assert!(error(FileKind::Csv, b"a,b\n1,2\n").contains("a, b"));
         assert!(error(FileKind::Csv, b"").contains("no column"));
         assert!(error(FileKind::List, b"a/b\n\n../c\n").starts_with("line 3: "));
-        let Ok(Inputs::Listed { names, .. }) = survey(FileKind::List, b"a/b\r\n\n c\n") else { panic!() };
-        assert_eq!(
-            names.iter().map(idunno_shared::names::FileName::as_str).collect::<Vec<_>>(),
-            ["a/b", "c"]
-        );
+        let Ok(Inputs::Listed { names, .. }) = index(FileKind::List, b"a/b\r\n\n c\n") else { panic!() };
+        assert_eq!(names.iter().map(FileName::as_str).collect::<Vec<_>>(), ["a/b", "c"]);
         let mut endless = RecordIndex::new(FileKind::Csv);
         endless.take(b"input\n\"").unwrap();
         let piece = vec![b'x'; 1 << 20];

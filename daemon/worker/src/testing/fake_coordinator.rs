@@ -1,4 +1,4 @@
-//! A coordinator that hands out what a test puts in and keeps what it is told.
+//! A coordinator that grants what a test provides and records what it receives.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -18,69 +18,69 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::traits::CoordinatorClient;
 
-/// The outcome of a training, as it is told.
-pub(in super::super) type Outcome = Result<(UploadId, ModelArtefact), String>;
+/// The reported outcome of a training.
+pub(in super::super) type TrainingOutcome = Result<(UploadId, ModelArtefact), String>;
 
-/// What a commit is to be answered with.
-pub(in super::super) enum Fate {
+/// The reply to a commit.
+pub(in super::super) enum CommitReply {
     Unreachable,
     Refused(RefusalCode),
     Held,
 }
 
 #[derive(Default)]
-pub(in super::super) struct Book {
+pub(in super::super) struct CoordinatorState {
     pub(in super::super) term: u64,
-    /// Given out as they are wanted.
+    /// Granted as they are pulled.
     pub(in super::super) grants: VecDeque<Grant>,
-    /// Ordered until the report shows them.
+    /// Ordered until a report shows them loaded.
     pub(in super::super) load: Vec<ModelArtefact>,
-    /// Ordered until an outcome is told.
+    /// Ordered until an outcome is reported.
     pub(in super::super) train: Vec<(ModelName, Training)>,
-    /// Given with the next answer.
+    /// Part of the next orders.
     pub(in super::super) cancelled: Vec<Lease>,
-    /// Given with the next answer.
+    /// Part of the next orders.
     pub(in super::super) restart: Option<String>,
-    /// Given with the next answer.
+    /// Part of the next orders.
     pub(in super::super) stop_training: Vec<ModelName>,
-    /// For the next commits, in order; then they are taken.
-    pub(in super::super) fates: VecDeque<Fate>,
+    /// Replies to the next commits, in order; further commits succeed.
+    pub(in super::super) commit_replies: VecDeque<CommitReply>,
 
     pub(in super::super) granted: Vec<Lease>,
     pub(in super::super) reports: Vec<WorkerReport>,
-    /// Every commit asked for, whatever became of it.
-    pub(in super::super) commits_asked: Vec<SegmentCommit>,
+    /// Every commit, whatever its reply.
+    pub(in super::super) commit_attempts: Vec<SegmentCommit>,
     pub(in super::super) commits: Vec<SegmentCommit>,
     pub(in super::super) failed: Vec<(Lease, Vec<Fault>)>,
-    pub(in super::super) trained: Vec<(ModelName, Outcome)>,
-    /// "failed" and "commit" in the order they came.
+    pub(in super::super) trained: Vec<(ModelName, TrainingOutcome)>,
+    /// "failed" and "commit", in the order of their arrival.
     pub(in super::super) order: Vec<&'static str>,
 }
 
 #[derive(Default)]
 pub(in super::super) struct FakeCoordinator {
-    book: Mutex<Book>,
+    state: Mutex<CoordinatorState>,
     changed: Notify,
 }
 
 impl FakeCoordinator {
-    pub(in super::super) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap()
+    pub(in super::super) fn state(&self) -> MutexGuard<'_, CoordinatorState> {
+        self.state.lock().unwrap()
     }
 
-    pub(in super::super) fn set(&self, change: impl FnOnce(&mut Book)) {
-        change(&mut self.book());
+    pub(in super::super) fn set(&self, change: impl FnOnce(&mut CoordinatorState)) {
+        change(&mut self.state());
         self.changed.notify_waiters();
     }
 
     async fn report(&self, report: WorkerReport) -> JobReply {
         let deadline = Instant::now() + Duration::from_millis(u64::from(report.wait_ms));
-        self.book().reports.push(report.clone());
+        self.state().reports.push(report.clone());
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let orders = self.book().orders(&report);
+            let orders = self.state().orders(&report);
             let empty = orders.grants.is_empty() && orders.cancelled.is_empty();
             if !empty || timeout_at(deadline, changed).await.is_err() {
                 return JobReply::Orders(orders);
@@ -89,35 +89,36 @@ impl FakeCoordinator {
     }
 
     fn commit(&self, commit: SegmentCommit) -> Option<Result<JobReply, ClusterError>> {
-        let mut book = self.book();
-        book.commits_asked.push(commit.clone());
-        Some(match book.fates.pop_front() {
-            Some(Fate::Held) => return None,
-            Some(Fate::Unreachable) => {
-                let (asked, last) = (String::new(), "nobody".to_owned());
-                Err(ClusterError::Unreachable { waited: Duration::ZERO, asked, last })
-            }
-            Some(Fate::Refused(code)) => Err(Refusal::new(code, "as the test says").into()),
+        let mut state = self.state();
+        state.commit_attempts.push(commit.clone());
+        Some(match state.commit_replies.pop_front() {
+            Some(CommitReply::Held) => return None,
+            Some(CommitReply::Unreachable) => Err(ClusterError::Unreachable {
+                waited: Duration::ZERO,
+                asked: String::new(),
+                last: "nobody".to_owned(),
+            }),
+            Some(CommitReply::Refused(code)) => Err(Refusal::new(code, "as the test says").into()),
             None => {
                 let accepted = commit.batches.iter().flat_map(|batch| &batch.answered);
                 let accepted = accepted.map(|range| u64::from(range.count)).sum();
-                book.order.push("commit");
-                book.commits.push(commit);
+                state.order.push("commit");
+                state.commits.push(commit);
                 Ok(JobReply::Committed { accepted, duplicates: 0 })
             }
         })
     }
 }
 
-impl Book {
+impl CoordinatorState {
     fn orders(&mut self, report: &WorkerReport) -> Orders {
         let wanted = usize::from(report.wanted).min(self.grants.len());
         let grants: Vec<Grant> = self.grants.drain(..wanted).collect();
         self.granted.extend(grants.iter().map(|grant| grant.lease));
-        let shown = |artefact: &&ModelArtefact| {
+        let not_loaded = |artefact: &&ModelArtefact| {
             !report.models.contains(&(artefact.model.clone(), ModelState::Ready(artefact.version)))
         };
-        let load = self.load.iter().filter(shown).cloned().collect();
+        let load = self.load.iter().filter(not_loaded).cloned().collect();
         let cancelled = std::mem::take(&mut self.cancelled);
         let (train, restart) = (self.train.clone(), self.restart.take());
         let stop_training = std::mem::take(&mut self.stop_training);
@@ -135,16 +136,16 @@ impl CoordinatorClient for FakeCoordinator {
                     None => std::future::pending().await,
                 },
                 JobRequest::Failed { lease, faults, .. } => {
-                    self.set(|book| {
-                        book.order.push("failed");
-                        book.failed.push((lease, faults));
+                    self.set(|state| {
+                        state.order.push("failed");
+                        state.failed.push((lease, faults));
                     });
                     Ok(JobReply::Noted)
                 }
                 JobRequest::Trained { model, result, .. } => {
-                    self.set(|book| {
-                        book.train.retain(|(ordered, _)| *ordered != model);
-                        book.trained.push((model, result));
+                    self.set(|state| {
+                        state.train.retain(|(ordered, _)| *ordered != model);
+                        state.trained.push((model, result));
                     });
                     Ok(JobReply::Noted)
                 }

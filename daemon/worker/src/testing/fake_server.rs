@@ -1,7 +1,7 @@
-//! A model server over real HTTP/1.1, as small as can be: one model call after the other, no streaming.
+//! A minimal model server over HTTP/1.1: one call at a time per connection, no streaming.
 //!
-//! It answers an input with `{"top5":[{"index":LENGTH}]}`. An input that begins with "bad" gets a row error; one that
-//! begins with "poison" has its whole call refused with 400.
+//! It answers an input with `{"top5":[{"index":LENGTH}]}`. An input that begins with "bad" gets a row error; a call with
+//! an input that begins with "poison" is refused with 400.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,30 +14,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub(in super::super) struct Script {
+pub(in super::super) struct FakeServerState {
     pub(in super::super) live_status: u16,
     pub(in super::super) infer_status: u16,
-    /// It has no memory for more inputs at once.
+    /// Calls with more inputs run out of memory.
     pub(in super::super) inputs_max: usize,
     /// Whether it has the binary, repository and training extensions.
     pub(in super::super) ours: bool,
     pub(in super::super) loaded: BTreeMap<String, String>,
     pub(in super::super) artefacts: BTreeMap<String, Vec<u8>>,
     pub(in super::super) trained: Vec<u8>,
-    /// The data set of each training that was ordered.
+    /// The dataset of each ordered training.
     pub(in super::super) trained_on: Vec<Option<PathBuf>>,
     pub(in super::super) training_failure: Option<&'static str>,
-    /// How far a training is that does not end by itself: steps done, steps in all.
+    /// Progress of a training that never ends: the step, and the number of steps.
     pub(in super::super) training_steps: Option<(u32, u32)>,
-    /// Of the last infer call.
+    /// The parameters of the last infer call.
     pub(in super::super) parameters: Value,
-    /// Calls that were begun, by path.
+    /// Paths of the received calls.
     pub(in super::super) calls: Vec<String>,
     pub(in super::super) uploads: BTreeSet<String>,
 }
 
 pub(in super::super) struct FakeServer {
-    script: Arc<Mutex<Script>>,
+    state: Arc<Mutex<FakeServerState>>,
     held: watch::Sender<bool>,
     address: SocketAddr,
     accepting: Option<JoinHandle<()>>,
@@ -45,7 +45,7 @@ pub(in super::super) struct FakeServer {
 
 impl FakeServer {
     pub(in super::super) async fn start() -> Self {
-        let script = Script {
+        let state = FakeServerState {
             live_status: 200,
             infer_status: 200,
             inputs_max: usize::MAX,
@@ -61,8 +61,8 @@ impl FakeServer {
             uploads: BTreeSet::new(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (script, held) = (Arc::new(Mutex::new(script)), watch::Sender::new(false));
-        let mut server = Self { script, held, address, accepting: None };
+        let (state, held) = (Arc::new(Mutex::new(state)), watch::Sender::new(false));
+        let mut server = Self { state, held, address, accepting: None };
         server.listen().await;
         server
     }
@@ -70,24 +70,24 @@ impl FakeServer {
     pub(in super::super) async fn listen(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
-        let (script, held) = (Arc::clone(&self.script), self.held.subscribe());
+        let (state, held) = (Arc::clone(&self.state), self.held.subscribe());
         self.accepting = Some(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&script), held.clone()));
+                connections.spawn(serve(stream, Arc::clone(&state), held.clone()));
             }
         }));
     }
 
-    /// Ends the process, so to say: connections close, loaded models are gone.
+    /// Simulates a crash: connections close, and loaded models are lost.
     pub(in super::super) async fn crash(&mut self) {
         let accepting = self.accepting.take().unwrap();
         accepting.abort();
         let _aborted = accepting.await;
-        self.set(|script| script.loaded.clear());
+        self.set(|state| state.loaded.clear());
     }
 
-    /// Holds infer calls back until it is set to false.
+    /// Blocks infer calls until it is set to false.
     pub(in super::super) fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
@@ -100,13 +100,13 @@ impl FakeServer {
         format!("http://{}", self.address)
     }
 
-    pub(in super::super) fn set<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
-        change(&mut self.script.lock().unwrap())
+    pub(in super::super) fn set<T>(&self, change: impl FnOnce(&mut FakeServerState) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
     }
 
-    /// How many calls had this in their path.
+    /// Number of calls whose path contains `part`.
     pub(in super::super) fn calls(&self, part: &str) -> usize {
-        self.set(|script| script.calls.iter().filter(|call| call.contains(part)).count())
+        self.set(|state| state.calls.iter().filter(|call| call.contains(part)).count())
     }
 }
 
@@ -126,14 +126,14 @@ impl Reply {
     }
 }
 
-async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, mut held: watch::Receiver<bool>) {
+async fn serve(stream: TcpStream, state: Arc<Mutex<FakeServerState>>, mut held: watch::Receiver<bool>) {
     let mut stream = BufReader::new(stream);
     while let Some((path, header_length, body)) = read_request(&mut stream).await {
-        script.lock().unwrap().calls.push(path.clone());
+        state.lock().unwrap().calls.push(path.clone());
         if path.ends_with("/infer") && held.wait_for(|held| !held).await.is_err() {
             return;
         }
-        let reply = answer(&mut script.lock().unwrap(), &path, header_length, &body);
+        let reply = answer(&mut state.lock().unwrap(), &path, header_length, &body);
         let header =
             reply.header_length.map(|length| format!("inference-header-content-length: {length}\r\n"));
         let (status, length) = (reply.status, reply.body.len());
@@ -164,24 +164,24 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Opti
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    // Other methods than the usual ones are a part of the path, so that calls can be told apart.
+    // DELETE is appended to the path, so that such calls can be told apart.
     let path = if method == "DELETE" { format!("{path}/DELETE") } else { path };
     Some((path, header_length, body))
 }
 
-fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
+fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts[..] {
-        ["v2", "health", _] if script.live_status == 200 => Reply::json(200, &json!({})),
-        ["v2", "health", _] => Reply::error(script.live_status, "not well"),
-        ["v2"] if script.ours => {
+        ["v2", "health", _] if state.live_status == 200 => Reply::json(200, &json!({})),
+        ["v2", "health", _] => Reply::error(state.live_status, "not well"),
+        ["v2"] if state.ours => {
             Reply::json(200, &json!({"extensions": ["binary_tensor_data", "model_repository", "idunno"]}))
         }
         ["v2"] => Reply::json(200, &json!({"name": "another"})),
-        ["v2", "models", model, "infer"] => infer(script, model, header_length, body),
-        ["v2", "models", _, "ready"] if !script.ours => Reply::json(200, &json!({})),
+        ["v2", "models", model, "infer"] => infer(state, model, header_length, body),
+        ["v2", "models", _, "ready"] if !state.ours => Reply::json(200, &json!({})),
         ["v2", "models", model, "versions", version, "ready"] => {
-            let loaded = script.loaded.get(model).is_some_and(|loaded| loaded == version);
+            let loaded = state.loaded.get(model).is_some_and(|loaded| loaded == version);
             Reply::json(if loaded { 200 } else { 404 }, &json!({}))
         }
         ["v2", "models", model] => Reply::json(200, &json!({"name": model})),
@@ -189,23 +189,23 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
         ["v2", "repository", "models", model, "load"] => {
             let request: Value = serde_json::from_slice(body).unwrap();
             let version = request["parameters"]["version"].as_str().unwrap().to_owned();
-            if !script.artefacts.contains_key(&version) {
+            if !state.artefacts.contains_key(&version) {
                 return Reply::error(404, "PUT it first");
             }
-            script.loaded.insert(model.to_owned(), version);
+            state.loaded.insert(model.to_owned(), version);
             Reply::json(200, &json!({}))
         }
         ["idunno", "models", _, "artefacts", version] => {
-            script.artefacts.insert(version.to_owned(), body.to_vec());
-            script.uploads.insert(version.to_owned());
+            state.artefacts.insert(version.to_owned(), body.to_vec());
+            state.uploads.insert(version.to_owned());
             Reply::json(201, &json!({}))
         }
         ["idunno", "models", model, "train"] => {
             let order: Value = serde_json::from_slice(body).unwrap();
-            script.trained_on.push(order["dataset"].as_str().map(PathBuf::from));
+            state.trained_on.push(order["dataset"].as_str().map(PathBuf::from));
             Reply::json(202, &json!({"task": format!("task-{model}")}))
         }
-        ["idunno", "tasks", _] => match (script.training_failure, script.training_steps) {
+        ["idunno", "tasks", _] => match (state.training_failure, state.training_steps) {
             (Some(reason), _) => Reply::json(200, &json!({"state": "failed", "reason": reason})),
             (None, Some((step, steps))) => {
                 let fraction = f64::from(step) / f64::from(steps);
@@ -218,23 +218,23 @@ fn answer(script: &mut Script, path: &str, header_length: Option<usize>, body: &
         },
         ["idunno", "tasks", _, "DELETE"] => Reply::json(200, &json!({"state": "failed"})),
         ["idunno", "tasks", _, "artefact"] => {
-            Reply { status: 200, header_length: None, body: script.trained.clone() }
+            Reply { status: 200, header_length: None, body: state.trained.clone() }
         }
         _ => Reply::error(404, "no such path"),
     }
 }
 
-fn infer(script: &mut Script, model: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
-    if script.infer_status != 200 {
-        return Reply::error(script.infer_status, "as the test says");
+fn infer(state: &mut FakeServerState, model: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
+    if state.infer_status != 200 {
+        return Reply::error(state.infer_status, "as the test says");
     }
-    let version = script.loaded.get(model).cloned();
-    if script.ours && version.is_none() {
+    let version = state.loaded.get(model).cloned();
+    if state.ours && version.is_none() {
         return Reply::error(503, "not loaded");
     }
     let (header, mut tensor) = body.split_at(header_length.unwrap());
     let request: Value = serde_json::from_slice(header).unwrap();
-    script.parameters = request["parameters"].clone();
+    state.parameters = request["parameters"].clone();
     let (mut outputs, mut errors) = (Vec::new(), Vec::new());
     while let Some((length, rest)) = tensor.split_first_chunk::<4>() {
         let (input, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
@@ -248,10 +248,10 @@ fn infer(script: &mut Script, model: &str, header_length: Option<usize>, body: &
         errors.push(if bad { "not an image".to_owned() } else { String::new() });
     }
     let shape = [outputs.len()];
-    if outputs.len() > script.inputs_max {
+    if outputs.len() > state.inputs_max {
         return Reply::error(507, "out of memory");
     }
-    if !script.ours {
+    if !state.ours {
         let output = json!({"name": "predictions", "datatype": "BYTES", "shape": shape, "data": outputs});
         return Reply::json(200, &json!({"model_name": model, "outputs": [output]}));
     }

@@ -1,4 +1,4 @@
-//! A store in memory.
+//! A file store in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::names::DatasetName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 
-use super::super::traits::{Fetched, FileStore, StoreError};
+use super::super::traits::{DurableUpload, FetchedBytes, FileStore, FileStoreError};
 
 #[derive(Default)]
 pub(in super::super) struct MemoryStore {
-    inner: Mutex<Inner>,
+    inner: Mutex<MemoryStoreState>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct MemoryStoreState {
     blobs: BTreeMap<Digest, Bytes>,
     uploads: u64,
     ended: BTreeSet<UploadId>,
@@ -41,33 +41,38 @@ impl MemoryStore {
 }
 
 impl FileStore for MemoryStore {
-    fn fetch<'a>(&'a self, blobs: &'a [PlacedBlob]) -> BoxFuture<'a, Vec<Result<Fetched, StoreError>>> {
+    fn fetch<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+    ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>> {
         let read = |placed: &PlacedBlob| {
             let bytes = self.read(&placed.blob.digest);
-            let fetched = bytes.map(|bytes| Fetched { bytes, is_local: true });
-            fetched.ok_or_else(|| StoreError("no holder has it".to_owned()))
+            let fetched = bytes.map(|bytes| FetchedBytes { bytes, is_local: true });
+            fetched.ok_or_else(|| FileStoreError::Failed("no holder stores it".to_owned()))
         };
         Box::pin(async move { blobs.iter().map(read).collect() })
     }
 
-    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<(UploadId, Vec<PlacedBlob>), StoreError>> {
+    fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
-            let placed = blobs.iter().map(|blob| self.add(blob)).collect();
+            let blobs = blobs.iter().map(|blob| self.add(blob)).collect();
             let mut inner = self.inner.lock().unwrap();
             inner.uploads += 1;
-            Ok((UploadId { term: Term(1), number: inner.uploads }, placed))
+            Ok(DurableUpload { upload: UploadId { term: Term(1), number: inner.uploads }, blobs })
         })
     }
 
-    /// A data set is a blob whose digest is that of its name.
+    /// A dataset exists if there is a blob with its name as content.
     fn training_data<'a>(
         &'a self,
         dataset: &'a DatasetName,
         folder: &'a Path,
-    ) -> BoxFuture<'a, Result<PathBuf, StoreError>> {
+    ) -> BoxFuture<'a, Result<PathBuf, FileStoreError>> {
         Box::pin(async move {
             let known = self.read(&Digest::of(dataset.as_str().as_bytes())).is_some();
-            known.then(|| folder.to_owned()).ok_or_else(|| StoreError(format!("no data set '{dataset}'")))
+            known
+                .then(|| folder.to_owned())
+                .ok_or_else(|| FileStoreError::Failed(format!("no dataset '{dataset}'")))
         })
     }
 

@@ -1,4 +1,4 @@
-//! Stand-ins for the worker's surroundings: a model server over real HTTP, a coordinator, a store in memory.
+//! Fakes of the worker's environment: a model server over HTTP, a coordinator, a store in memory.
 
 pub(super) mod fake_coordinator;
 pub(super) mod fake_server;

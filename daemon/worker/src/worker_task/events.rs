@@ -1,4 +1,4 @@
-//! What the worker does when an errand is back.
+//! What the worker does when a spawned task has ended.
 
 use std::time::Duration;
 
@@ -12,68 +12,73 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::super::batch::{self, Prepared, Ran};
-use super::super::lease_table::Phase;
+use super::super::batch::BatchResult;
+use super::super::inputs::{self, PreparedBatch};
+use super::super::lease_table::LeasePhase;
 use super::super::models::MODELS_MAX;
-use super::super::requests::Overseer;
-use super::super::training_data::Folder;
-use super::{Event, PAUSE_MAX, PAUSE_MIN, WorkerTask};
+use super::super::requests::{LoadError, RequestError};
+use super::super::training::{TrainingControl, TrainingOrder};
+use super::super::training_data::TrainingFolder;
+use super::report::{ReportError, ReportOutcome};
+use super::{Event, PAUSE_MAX, PAUSE_MIN, RunningTraining, TASK_PANICKED, WorkerTask};
 
 impl WorkerTask {
     pub(super) fn handle(&mut self, event: Event) {
         match event {
             Event::Reported { number, result } => self.reported(number, result),
-            Event::Prepared(prepared) => self.prepared(*prepared),
-            Event::Ran { model, ran } => self.ran(Some(&model), *ran),
-            Event::FailuresNoted(lease) => self.failures_noted(&lease),
+            Event::Prepared(prepared) => self.batch_prepared(*prepared),
+            Event::Ran { model, result } => self.batch_ended(Some(&model), *result),
+            Event::FailuresReported(lease) => self.failures_reported(&lease),
             Event::Committed { job, leases, result } => {
-                self.committing.remove(&job);
+                self.commits.remove(&job);
                 self.segments.answered(job);
                 self.committed(leases, result);
             }
-            Event::Loaded { epoch, model, result } => {
-                match &result {
-                    Ok(version) => info!(%model, %version, "a model is loaded"),
-                    Err(reason) => warn!(%model, %reason, "a model cannot be loaded"),
-                }
-                self.models.loaded(epoch, &model, result, Instant::now());
+            Event::Loaded { epoch, model, result: Ok(version) } => {
+                info!(%model, %version, "loaded a model");
+                self.models.loaded(epoch, &model, version);
+            }
+            Event::Loaded { epoch, model, result: Err(error) } => {
+                warn!(%model, %error, "cannot load a model");
+                self.models.load_failed(epoch, &model, error.to_string(), Instant::now());
             }
             Event::Trained { model, interrupted } => {
-                info!(%model, ?interrupted, "a training is over");
+                info!(%model, ?interrupted, "a training has ended");
                 self.trainings.remove(&model);
                 self.models.trained(&model, interrupted, self.reporting.number, Instant::now());
             }
         }
     }
 
-    fn reported(&mut self, number: u64, result: Result<JobReply, String>) {
+    fn reported(&mut self, number: u64, result: Result<JobReply, ReportError>) {
         let orders = match result {
             Ok(JobReply::Orders(orders)) if self.leases.observe(orders.term) => Ok(orders),
-            Ok(JobReply::Orders(orders)) => Err(format!("orders of the older term {}", orders.term)),
-            Ok(_) => Err("the coordinator answered a report with something else than orders".to_owned()),
-            Err(reason) => Err(reason),
+            Ok(JobReply::Orders(orders)) => Err(ReportError::StaleTerm(orders.term)),
+            Ok(_) => Err(ReportError::UnexpectedReply),
+            Err(error) => Err(error),
         };
-        let brought = match orders {
-            Ok(orders) => Ok(self.obey(number, orders)),
-            Err(reason) => {
-                debug!(%reason, "a report has brought no orders");
-                Err(())
+        let outcome = match orders.map(|orders| self.carry_out(number, orders)) {
+            Ok(true) => ReportOutcome::Granted,
+            Ok(false) => ReportOutcome::NothingGranted,
+            Err(error) => {
+                debug!(%error, "a report got no orders");
+                ReportOutcome::Failed
             }
         };
-        self.reporting.answered(brought, Instant::now());
+        self.reporting.answered(outcome, Instant::now());
     }
 
-    /// Carries orders out. Says whether they brought a batch.
-    fn obey(&mut self, report: u64, orders: Orders) -> bool {
+    /// Carries out orders. Returns whether they granted a batch.
+    fn carry_out(&mut self, report: u64, orders: Orders) -> bool {
         let cancelled = self.leases.end(orders.cancelled);
         for lease in &cancelled {
             debug!(%lease, "a lease is cancelled");
         }
         self.forget(&cancelled);
         for model in &orders.stop_training {
-            if let Some((_, stop)) = self.trainings.get(model) {
-                info!(%model, "a training is stopped: nobody wants it any more");
-                stop.cancel();
+            if let Some(training) = self.trainings.get(model) {
+                info!(%model, "stopping a training that is no longer wanted");
+                training.stop.cancel();
             }
         }
         if let Some(reason) = orders.restart {
@@ -88,11 +93,11 @@ impl WorkerTask {
         for (model, training) in orders.train.into_iter().take(MODELS_MAX) {
             self.train(report, model, training);
         }
-        let mut brought = false;
+        let mut granted = false;
         for grant in orders.grants.into_iter().take(LEASES_PER_WORKER_MAX) {
-            brought |= self.accept(grant);
+            granted |= self.accept(grant);
         }
-        brought
+        granted
     }
 
     fn accept(&mut self, grant: Grant) -> bool {
@@ -103,147 +108,153 @@ impl WorkerTask {
             warn!(
                 %lease,
                 inputs = grant.inputs.len(),
-                "a grant's inputs are not those of its lease, it is not run"
+                "ignoring a grant whose inputs do not match its lease"
             );
             return false;
         }
         if !self.leases.accept(lease) {
-            debug!(%lease, "there is no room for a granted batch");
+            debug!(%lease, "ignoring a grant: there is no room for it");
             return false;
         }
-        debug!(%lease, "a batch is begun");
+        debug!(%lease, "starting a batch");
         if self.models.version(&grant.model) != Some(grant.version) {
-            let reason = format!("model {} version {} is not loaded here", grant.model, grant.version);
-            let ran = Ran::all_failed(lease, FaultKind::Worker, &reason);
-            self.ran(Some(&grant.model), ran);
+            let reason =
+                format!("model {} version {} is not loaded on this worker", grant.model, grant.version);
+            let result = BatchResult::all_failed(lease, FaultKind::Worker, &reason);
+            self.batch_ended(Some(&grant.model), result);
             return true;
         }
-        let if_lost = Ran::all_failed(lease, FaultKind::Worker, "internal fault");
-        let if_lost = Event::Ran { model: grant.model.clone(), ran: Box::new(if_lost) };
-        let (store, caches) = (self.requests.store.clone(), self.caches.clone());
+        let failed = BatchResult::all_failed(lease, FaultKind::Worker, TASK_PANICKED);
+        let if_panicked = Event::Ran { model: grant.model.clone(), result: Box::new(failed) };
+        let store = self.requests.store.clone();
+        let caches = self.caches.clone();
         let chunk_bytes = self.config.chunk_bytes;
-        let handle = self.spawn(if_lost, async move {
-            Event::Prepared(Box::new(batch::prepare(&*store, &caches, grant, chunk_bytes).await))
+        let handle = self.spawn(if_panicked, async move {
+            Event::Prepared(Box::new(inputs::prepare(&*store, &caches, grant, chunk_bytes).await))
         });
-        self.at_work.insert(lease, handle);
+        self.lease_tasks.insert(lease, handle);
         true
     }
 
-    fn prepared(&mut self, prepared: Prepared) {
+    fn batch_prepared(&mut self, prepared: PreparedBatch) {
         let lease = prepared.grant.lease;
-        self.at_work.remove(&lease);
-        if self.leases.set(&lease, Phase::Waiting) {
+        self.lease_tasks.remove(&lease);
+        if self.leases.set(&lease, LeasePhase::Waiting) {
             self.prepared.insert(lease, prepared);
         }
     }
 
-    /// A batch has run, or failed before. `model` is what the model server was asked for, if it was.
-    pub(super) fn ran(&mut self, model: Option<&ModelName>, mut ran: Ran) {
-        let lease = ran.outcome.lease;
-        self.at_work.remove(&lease);
-        debug!(%lease, faults = ran.faults.len(), "a batch has run");
-        let answered: u64 = ran.outcome.answered.iter().map(|range| u64::from(range.count)).sum();
-        if let Some(model) = model.filter(|_| answered > 0 && ran.faults.is_empty()) {
-            let inference = Duration::from_micros(ran.outcome.inference_us);
-            self.paces.entry(model.clone()).or_default().record(inference, answered);
+    /// A batch has run, or failed before it ran. `model` is set if the model server was asked for it.
+    pub(super) fn batch_ended(&mut self, model: Option<&ModelName>, mut result: BatchResult) {
+        let lease = result.outcome.lease;
+        self.lease_tasks.remove(&lease);
+        debug!(%lease, faults = result.faults.len(), "a batch has ended");
+        let answered: u64 = result.outcome.answered.iter().map(|range| u64::from(range.count)).sum();
+        if let Some(model) = model.filter(|_| answered > 0 && result.faults.is_empty()) {
+            let inference = Duration::from_micros(result.outcome.inference_us);
+            self.latencies.entry(model.clone()).or_default().record(inference, answered);
             self.pause = PAUSE_MIN;
         }
-        if let Some(model) = model.filter(|_| ran.worker_fault) {
-            self.worker_failed(model, &ran);
+        if let Some(model) = model.filter(|_| result.worker_fault) {
+            self.worker_failed(model, &result);
         }
-        if !self.leases.set(&lease, Phase::Reporting) {
+        if !self.leases.set(&lease, LeasePhase::Reporting) {
             return;
         }
-        if ran.faults.is_empty() {
-            return self.keep_rows(ran);
+        if result.faults.is_empty() {
+            return self.keep_rows(result);
         }
-        let (requests, faults) = (self.requests.clone(), std::mem::take(&mut ran.faults));
-        self.reporting_failures.insert(lease, ran);
-        let handle = self.spawn(Event::FailuresNoted(lease), async move {
+        let requests = self.requests.clone();
+        let faults = std::mem::take(&mut result.faults);
+        self.reporting_failures.insert(lease, result);
+        let handle = self.spawn(Event::FailuresReported(lease), async move {
             requests.report_failed(lease, faults).await;
-            Event::FailuresNoted(lease)
+            Event::FailuresReported(lease)
         });
-        self.at_work.insert(lease, handle);
+        self.lease_tasks.insert(lease, handle);
     }
 
-    /// The server did not serve: wait a moment, have the model loaded again, and a server that hangs restarted.
-    fn worker_failed(&mut self, model: &ModelName, ran: &Ran) {
-        let reason = ran.faults.first().map_or("", |fault| fault.reason.as_str());
-        warn!(%model, %reason, pause = ?self.pause, "the model server does not serve");
+    /// The server did not serve: pauses the pull, loads the model again, and restarts a server that hangs.
+    fn worker_failed(&mut self, model: &ModelName, result: &BatchResult) {
+        let reason = result.faults.first().map_or("", |fault| fault.reason.as_str());
+        warn!(%model, %reason, pause = ?self.pause, "the model server failed a batch");
         self.paused_until = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.models.lost(model);
-        if ran.hung {
+        if result.hung {
             self.restart_server(reason.to_owned());
         }
     }
 
     fn restart_server(&mut self, reason: String) {
-        // It would run on the server that hangs.
+        // They would run on the hanging server.
         self.give_back_unstarted(&reason);
-        if self.complain.try_send(reason).is_err() {
-            debug!("the supervisor has been told already");
+        if self.request_restart.try_send(reason).is_err() {
+            debug!("a restart is already requested");
         }
     }
 
-    fn failures_noted(&mut self, lease: &Lease) {
-        self.at_work.remove(lease);
-        if let Some(ran) = self.reporting_failures.remove(lease) {
-            self.keep_rows(ran);
+    fn failures_reported(&mut self, lease: &Lease) {
+        self.lease_tasks.remove(lease);
+        if let Some(result) = self.reporting_failures.remove(lease) {
+            self.keep_rows(result);
         }
     }
 
-    fn keep_rows(&mut self, ran: Ran) {
-        let lease = ran.outcome.lease;
-        if ran.outcome.answered.is_empty() {
-            // Nothing to commit: that its failures are known ends the lease.
+    fn keep_rows(&mut self, result: BatchResult) {
+        let lease = result.outcome.lease;
+        if result.outcome.answered.is_empty() {
+            // Nothing to commit: the lease ends with the report of its failures.
             self.leases.end([lease]);
-        } else if self.leases.set(&lease, Phase::Uncommitted) {
-            self.segments.add(ran.outcome, ran.rows, Instant::now());
+        } else if self.leases.set(&lease, LeasePhase::Uncommitted) {
+            self.segments.add(result.outcome, result.rows, Instant::now());
         }
     }
 
-    fn committed(&mut self, leases: Vec<Lease>, result: Result<(), String>) {
-        if let Err(reason) = result {
-            // Refused for good: the leases go back by no longer being reported.
-            warn!(%reason, leases = leases.len(), "the coordinator refuses a segment, its batches are given back");
+    fn committed(&mut self, leases: Vec<Lease>, result: Result<(), RequestError>) {
+        if let Err(error) = result {
+            // Leases are given back by no longer being reported.
+            warn!(%error, leases = leases.len(), "cannot commit a segment, giving its batches back");
         }
         self.leases.end(leases);
     }
 
     fn load(&mut self, artefact: ModelArtefact) {
         let status = self.status.borrow().clone();
-        let Some((server, extensions)) = status.server else { return };
-        let (epoch, model) = (status.epoch, artefact.model.clone());
+        let Some(ready) = status.server else { return };
+        let epoch = status.epoch;
+        let model = artefact.model.clone();
         self.models.restart(epoch);
         if !self.models.start_load(&model, &artefact.version, Instant::now()) {
             return;
         }
         info!(%model, version = %artefact.version, "loading a model");
-        let lost = Err("internal fault".to_owned());
-        let if_lost = Event::Loaded { epoch, model: model.clone(), result: lost };
+        let if_panicked = Event::Loaded { epoch, model: model.clone(), result: Err(LoadError::Internal) };
         let requests = self.requests.clone();
-        self.spawn(if_lost, async move {
-            let result = requests.load(server, extensions, artefact).await;
+        self.spawn(if_panicked, async move {
+            let result = requests.load(ready, artefact).await;
             Event::Loaded { epoch, model, result }
         });
     }
 
     fn train(&mut self, report: u64, model: ModelName, training: Training) {
-        let Some(server) = self.status.borrow().server.clone() else { return };
+        let Some(ready) = self.status.borrow().server.clone() else { return };
         if !self.models.start_training(&model, report, Instant::now()) {
             return;
         }
         info!(%model, %training, "training a model");
-        let interrupted = Some("internal fault".to_owned());
-        let if_lost = Event::Trained { model: model.clone(), interrupted };
-        let (progress, seen) = watch::channel(TrainingProgress::default());
+        let interrupted = Some(TASK_PANICKED.to_owned());
+        let if_panicked = Event::Trained { model: model.clone(), interrupted };
+        let (progress, receiver) = watch::channel(TrainingProgress::default());
         let stop = CancellationToken::new();
-        self.trainings.insert(model.clone(), (seen, stop.clone()));
-        let (requests, overseer) = (self.requests.clone(), Overseer { progress, stop });
-        let folder = Folder::new(&self.config.data_dir, &model);
-        self.spawn(if_lost, async move {
-            let trained = requests.train(server, model.clone(), training, folder, overseer).await;
+        let running = RunningTraining { progress: receiver, stop: stop.clone() };
+        self.trainings.insert(model.clone(), running);
+        let requests = self.requests.clone();
+        let control = TrainingControl { progress, stop };
+        let folder = TrainingFolder::new(&self.config.data_dir, &model);
+        let order = TrainingOrder { model: model.clone(), training, folder };
+        self.spawn(if_panicked, async move {
+            let trained = requests.train(ready, order, control).await;
             let interrupted = trained.err();
             Event::Trained { model, interrupted: interrupted.map(|error| error.to_string()) }
         });

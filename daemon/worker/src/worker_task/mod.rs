@@ -1,9 +1,10 @@
-//! The task that owns a worker's state: hears of everything as an event, and starts what is to be done.
+//! The task that owns a worker's state. It receives everything as an event, and spawns tasks for what takes time.
 //!
-//! One report is on its way at a time: at once while batches are wanted or something changed, when another member has
-//! come to coordinate, and else every [`HEARTBEAT`]. The coordinator may hold the answer of a report that wants batches.
+//! One report is in flight at a time. The next one is due at once while batches are wanted, when something changed, and when
+//! another member has become coordinator; otherwise every [`HEARTBEAT`]. The coordinator may delay its answer to a report
+//! that wants batches.
 //!
-//! Bounds: one task a lease, a model and a job; see [`super`].
+//! Bounds: one spawned task per lease, model and job; see [`super`].
 
 mod events;
 mod report;
@@ -22,99 +23,121 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::report::Reporting;
+use self::report::{ReportError, Reporting};
 use super::WorkerConfig;
-use super::batch::{self, Bench, InputCaches, Prepared, Ran};
-use super::lease_table::{LeaseTable, Phase};
+use super::batch::{self, BatchContext, BatchResult};
+use super::inputs::{InputCaches, PreparedBatch};
+use super::latency::InferLatency;
+use super::lease_table::{LeasePhase, LeaseTable};
 use super::models::Models;
-use super::pace::Pace;
-use super::requests::Requests;
+use super::requests::{LoadError, RequestError, Requests};
 use super::segments::Segments;
-use super::supervisor::ServerStatus;
+use super::supervisor::{ReadyServer, ServerStatus};
 use super::traits::{CoordinatorClient, FileStore};
 
 /// The longest pause between two reports.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// After a fault of the worker itself no batch is wanted for so long, doubled each time up to [`PAUSE_MAX`].
+/// Pause of the pull after a fault of the worker itself, doubled each time up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 const IDLE_WAKE: Duration = Duration::from_secs(3600);
 
-/// What an errand brought.
+/// The outcome of a spawned task.
 #[derive(Debug)]
 enum Event {
-    Reported { number: u64, result: Result<JobReply, String> },
-    Prepared(Box<Prepared>),
-    Ran { model: ModelName, ran: Box<Ran> },
-    FailuresNoted(Lease),
-    Committed { job: JobId, leases: Vec<Lease>, result: Result<(), String> },
-    Loaded { epoch: u64, model: ModelName, result: Result<Digest, String> },
+    Reported { number: u64, result: Result<JobReply, ReportError> },
+    Prepared(Box<PreparedBatch>),
+    Ran { model: ModelName, result: Box<BatchResult> },
+    FailuresReported(Lease),
+    Committed { job: JobId, leases: Vec<Lease>, result: Result<(), RequestError> },
+    Loaded { epoch: u64, model: ModelName, result: Result<Digest, LoadError> },
     Trained { model: ModelName, interrupted: Option<String> },
 }
 
-/// The worker.
+/// The fault that stands for a panicked task.
+const TASK_PANICKED: &str = "internal error: the worker's task panicked";
+
+/// The worker's connections to the rest of the member.
+#[derive(Debug)]
+pub struct WorkerChannels {
+    pub status: watch::Receiver<ServerStatus>,
+    /// Asks the supervisor to restart the model server, with the reason.
+    pub request_restart: mpsc::Sender<String>,
+    /// Changes when another member becomes coordinator.
+    pub coordinator_term: watch::Receiver<Term>,
+    pub view: watch::Sender<WorkerView>,
+}
+
+struct RunningTraining {
+    progress: watch::Receiver<TrainingProgress>,
+    stop: CancellationToken,
+}
+
+struct CommitInFlight {
+    leases: Vec<Lease>,
+    task: AbortHandle,
+}
+
 pub struct WorkerTask {
     config: WorkerConfig,
     requests: Requests,
     status: watch::Receiver<ServerStatus>,
-    complain: mpsc::Sender<String>,
-    news: watch::Receiver<Term>,
+    request_restart: mpsc::Sender<String>,
+    coordinator_term: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     caches: Arc<InputCaches>,
 
     leases: LeaseTable,
     models: Models,
     segments: Segments,
-    paces: BTreeMap<ModelName, Pace>,
-    trainings: BTreeMap<ModelName, (watch::Receiver<TrainingProgress>, CancellationToken)>,
-    prepared: BTreeMap<Lease, Prepared>,
-    /// Batches whose failures are being told: their rows come after.
-    reporting_failures: BTreeMap<Lease, Ran>,
-    committing: BTreeMap<JobId, (Vec<Lease>, AbortHandle)>,
-    at_work: BTreeMap<Lease, AbortHandle>,
+    latencies: BTreeMap<ModelName, InferLatency>,
+    trainings: BTreeMap<ModelName, RunningTraining>,
+    prepared: BTreeMap<Lease, PreparedBatch>,
+    /// Batches whose failures are being reported; their rows are committed after that.
+    reporting_failures: BTreeMap<Lease, BatchResult>,
+    commits: BTreeMap<JobId, CommitInFlight>,
+    /// The task of each lease that has one.
+    lease_tasks: BTreeMap<Lease, AbortHandle>,
 
     tasks: JoinSet<Event>,
-    /// What is assumed if an errand fails by a fault of its own, so that nothing waits for it forever.
-    under_way: HashMap<Id, Event>,
+    /// The event that stands for each task if it panics, so that nothing waits for it forever.
+    if_panicked: HashMap<Id, Event>,
     reporting: Reporting,
     paused_until: Option<Instant>,
     pause: Duration,
-    /// When the batch that runs was started.
+    /// When the running batch was started.
     running_since: Option<Instant>,
     drain_until: Option<Instant>,
 }
 
 impl WorkerTask {
-    /// A worker that has not begun.
     pub fn new(
         config: WorkerConfig,
         coordinator: Arc<dyn CoordinatorClient>,
         store: Arc<dyn FileStore>,
-        status: watch::Receiver<ServerStatus>,
-        complain: mpsc::Sender<String>,
-        news: watch::Receiver<Term>,
-        view: watch::Sender<WorkerView>,
+        channels: WorkerChannels,
     ) -> Self {
+        let WorkerChannels { status, request_restart, coordinator_term, view } = channels;
         let requests = Requests { node: config.node, coordinator, store };
         Self {
             config,
             requests,
             status,
-            complain,
-            news,
+            request_restart,
+            coordinator_term,
             view,
             caches: Arc::default(),
             leases: LeaseTable::default(),
             models: Models::default(),
             segments: Segments::default(),
-            paces: BTreeMap::new(),
+            latencies: BTreeMap::new(),
             trainings: BTreeMap::new(),
             prepared: BTreeMap::new(),
             reporting_failures: BTreeMap::new(),
-            committing: BTreeMap::new(),
-            at_work: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            lease_tasks: BTreeMap::new(),
             tasks: JoinSet::new(),
-            under_way: HashMap::new(),
+            if_panicked: HashMap::new(),
             reporting: Reporting::default(),
             paused_until: None,
             pause: PAUSE_MIN,
@@ -125,18 +148,19 @@ impl WorkerTask {
 
     /// Works until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let (mut watching, mut listening) = (true, true);
-        while !self.drained() {
+        let mut status_open = true;
+        let mut term_open = true;
+        while !self.is_drained() {
             self.advance();
             let wake = self.next_wake();
             tokio::select! {
-                Some(joined) = self.tasks.join_next_with_id() => self.joined(joined),
-                changed = self.status.changed(), if watching => {
-                    watching = changed.is_ok();
+                Some(joined) = self.tasks.join_next_with_id() => self.task_ended(joined),
+                changed = self.status.changed(), if status_open => {
+                    status_open = changed.is_ok();
                     self.server_changed();
                 }
-                changed = self.news.changed(), if listening => {
-                    listening = changed.is_ok();
+                changed = self.coordinator_term.changed(), if term_open => {
+                    term_open = changed.is_ok();
                     self.coordinator_changed();
                 }
                 () = shutdown.cancelled(), if self.drain_until.is_none() => self.begin_drain(),
@@ -145,21 +169,23 @@ impl WorkerTask {
             debug_assert_eq!(self.leases.check(), Ok(()));
         }
         if !self.leases.is_empty() {
-            warn!(leases = self.leases.len(), "the drain took too long, leases are given up");
+            warn!(leases = self.leases.len(), "the drain timed out, abandoning leases");
         }
-        self.say_goodbye().await;
+        self.send_last_report().await;
     }
 
-    /// Does all that can be done now.
+    /// Starts everything that can be done now.
     fn advance(&mut self) {
         let now = Instant::now();
         self.run_next();
         self.send_segments(now);
         self.send_report(now);
-        let (server, models) = (self.server_state(), self.models.states());
+        let server = self.server_state();
+        let models = self.models.states();
         self.view.send_if_modified(|view| {
             let changed = view.server != server || view.models != models;
-            (view.server, view.models) = (server, models);
+            view.server = server;
+            view.models = models;
             changed
         });
     }
@@ -183,54 +209,59 @@ impl WorkerTask {
         debug!(epoch, ?state, "the model server's state changed");
         self.models.restart(epoch);
         if state == ServerState::Ready {
-            (self.paused_until, self.pause) = (None, PAUSE_MIN);
+            self.paused_until = None;
+            self.pause = PAUSE_MIN;
         } else {
             self.models.server_down();
             self.give_back_unstarted("the model server is down");
         }
     }
 
-    /// The new coordinator leases nothing before it knows what runs where, and the old one answers no more.
+    /// The new coordinator grants no lease before it knows what runs where, and the old one no longer answers.
     fn coordinator_changed(&mut self) {
-        debug!(term = %*self.news.borrow(), "somebody else coordinates");
+        debug!(term = %*self.coordinator_term.borrow(), "another member has become coordinator");
         if let Some(handle) = self.reporting.interrupt() {
             self.abort(&handle);
         }
-        self.reporting.hurry();
+        self.reporting.send_now();
     }
 
-    /// What waits for a server that is away is better run elsewhere.
+    /// Gives back the batches that would wait for an unusable server.
     fn give_back_unstarted(&mut self, reason: &str) {
         let unstarted = self.leases.unstarted();
         self.forget(&unstarted.iter().copied().collect());
         for lease in unstarted {
-            self.ran(None, Ran::all_failed(lease, FaultKind::Worker, reason));
+            self.batch_ended(None, BatchResult::all_failed(lease, FaultKind::Worker, reason));
         }
     }
 
-    /// Starts an errand. `if_lost` is what it counts as if it panics.
-    fn spawn(&mut self, if_lost: Event, errand: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
-        let handle = self.tasks.spawn(errand);
-        self.under_way.insert(handle.id(), if_lost);
+    /// Spawns a task. `if_panicked` is handled instead if it panics.
+    fn spawn(
+        &mut self,
+        if_panicked: Event,
+        task: impl Future<Output = Event> + Send + 'static,
+    ) -> AbortHandle {
+        let handle = self.tasks.spawn(task);
+        self.if_panicked.insert(handle.id(), if_panicked);
         handle
     }
 
-    /// Ends an errand; no event comes of it.
+    /// Aborts a task: its event is discarded.
     fn abort(&mut self, handle: &AbortHandle) {
         handle.abort();
-        self.under_way.remove(&handle.id());
+        self.if_panicked.remove(&handle.id());
     }
 
-    fn joined(&mut self, joined: Result<(Id, Event), JoinError>) {
+    fn task_ended(&mut self, joined: Result<(Id, Event), JoinError>) {
         let event = match joined {
-            // An errand that finished while it was aborted is not listed any more: its event is void.
-            Ok((id, event)) => self.under_way.remove(&id).map(|_| event),
+            // A task that ended while it was being aborted is no longer listed: its event is discarded.
+            Ok((id, event)) => self.if_panicked.remove(&id).map(|_| event),
             Err(error) => {
-                let lost = self.under_way.remove(&error.id());
-                if lost.is_some() {
-                    error!(%error, "a worker's errand failed");
+                let event = self.if_panicked.remove(&error.id());
+                if event.is_some() {
+                    error!(%error, "a worker's task panicked");
                 }
-                lost
+                event
             }
         };
         if let Some(event) = event {
@@ -238,86 +269,88 @@ impl WorkerTask {
         }
     }
 
-    /// Starts the batch that comes next, if the model server is free.
+    /// Starts the next batch, if the model server is free.
     fn run_next(&mut self) {
         let status = self.status.borrow().clone();
-        let Some((server, extensions)) = status.server else { return };
+        let Some(ReadyServer { server, extensions }) = status.server else { return };
         let Some(lease) = self.leases.start_next() else { return };
         let Some(prepared) = self.prepared.remove(&lease) else {
-            error!(%lease, "a batch that waits has no inputs");
+            error!(%lease, "a waiting batch has no inputs");
             self.leases.end([lease]);
             return;
         };
         self.running_since = Some(Instant::now());
         let model = prepared.grant.model.clone();
-        let lost = Ran::all_failed(lease, FaultKind::Worker, "internal fault");
-        let if_lost = Event::Ran { model: model.clone(), ran: Box::new(lost) };
-        let bench = Bench {
+        let failed = BatchResult::all_failed(lease, FaultKind::Worker, TASK_PANICKED);
+        let if_panicked = Event::Ran { model: model.clone(), result: Box::new(failed) };
+        let context = BatchContext {
             store: Arc::clone(&self.requests.store),
             server,
             extensions,
             worker: self.config.name.clone(),
-            pace: self.paces.get(&model).cloned().unwrap_or_default(),
+            latency: self.latencies.get(&model).cloned().unwrap_or_default(),
         };
-        let handle = self.spawn(if_lost, async move {
-            let ran = Box::new(batch::run(bench, prepared).await);
-            Event::Ran { model, ran }
+        let handle = self.spawn(if_panicked, async move {
+            let result = Box::new(batch::run(context, prepared).await);
+            Event::Ran { model, result }
         });
-        self.at_work.insert(lease, handle);
+        self.lease_tasks.insert(lease, handle);
     }
 
-    /// Sends the segments that are due: all, when nothing else is to be waited for.
+    /// Commits the segments that are due; all of them when no further rows are expected soon.
     fn send_segments(&mut self, now: Instant) {
-        let idle = self.leases.active() == 0 && self.leases.count(Phase::Reporting) == 0;
+        let idle = self.leases.active() == 0 && self.leases.count(LeasePhase::Reporting) == 0;
         let starved = self.starved_at().is_some_and(|at| at <= now);
-        while let Some(segment) = self.segments.cut(idle || starved || self.drain_until.is_some(), now) {
+        while let Some(segment) = self.segments.take_due(idle || starved || self.drain_until.is_some(), now) {
             let job = segment.job;
             let leases: Vec<Lease> = segment.batches.iter().map(|batch| batch.lease).collect();
-            let lost = Err("internal fault".to_owned());
-            let if_lost = Event::Committed { job, leases: leases.clone(), result: lost };
-            let (requests, committed) = (self.requests.clone(), leases.clone());
-            let handle = self.spawn(if_lost, async move {
+            let result = Err(RequestError::Internal);
+            let if_panicked = Event::Committed { job, leases: leases.clone(), result };
+            let requests = self.requests.clone();
+            let committed = leases.clone();
+            let task = self.spawn(if_panicked, async move {
                 let result = requests.commit(segment).await;
                 Event::Committed { job, leases: committed, result }
             });
-            self.committing.insert(job, (leases, handle));
+            self.commits.insert(job, CommitInFlight { leases, task });
         }
     }
 
     fn begin_drain(&mut self) {
         self.drain_until = Some(Instant::now() + self.config.drain_timeout);
         let returned = self.leases.return_unstarted();
-        info!(returned = returned.len(), held = self.leases.len(), "the worker drains");
+        info!(returned = returned.len(), held = self.leases.len(), "draining the worker");
         self.forget(&returned.into_iter().collect());
-        // What it would grant is not wanted any more, and its answer may take a while.
+        // Its grants are no longer wanted, and its answer may be delayed.
         if let Some(handle) = self.reporting.interrupt() {
             self.abort(&handle);
         }
     }
 
-    fn drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         self.drain_until.is_some_and(|until| self.leases.is_empty() || Instant::now() >= until)
     }
 
-    /// Drops what is kept of leases that are not to be gone on with.
+    /// Drops everything kept for leases that are no longer wanted.
     fn forget(&mut self, leases: &BTreeSet<Lease>) {
         for lease in leases {
             self.prepared.remove(lease);
             self.reporting_failures.remove(lease);
-            if let Some(handle) = self.at_work.remove(lease) {
+            if let Some(handle) = self.lease_tasks.remove(lease) {
                 self.abort(&handle);
             }
         }
         self.segments.cancel(leases);
-        // A segment of which nothing is wanted any more.
+        // A segment is abandoned once none of its leases is held.
         let jobs: BTreeSet<JobId> = leases.iter().map(|lease| lease.job).collect();
         for job in jobs {
-            let over = self.committing.get(&job).filter(|(sent, _)| {
-                sent.iter().any(|lease| leases.contains(lease)) && !self.leases.has_any(sent)
+            let unwanted = self.commits.get(&job).filter(|commit| {
+                commit.leases.iter().any(|lease| leases.contains(lease))
+                    && !self.leases.has_any(&commit.leases)
             });
-            if let Some(handle) = over.map(|(_, handle)| handle.clone()) {
-                self.abort(&handle);
-                self.committing.remove(&job);
+            if let Some(task) = unwanted.map(|commit| commit.task.clone()) {
+                self.abort(&task);
+                self.commits.remove(&job);
                 self.segments.answered(job);
             }
         }

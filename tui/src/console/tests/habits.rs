@@ -247,7 +247,7 @@ fn the_line_says_what_it_takes_and_a_short_answer_leaves_the_page_in_sight() {
     state.aliases = [(String::from("st"), String::from("get-job-stats"))].into();
     press(&mut state, KeyCode::Char(':'));
     "get".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
-    shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch a file"]);
+    shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch and verify a file"]);
     "-job-stats ".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
     shows(&screen(&state, 100, 24, 2000), &["get-job-stats [JOB]", "Figures of one job"]);
     press(&mut state, KeyCode::Esc);

@@ -1,9 +1,9 @@
-//! Data sets that are one file.
+//! Datasets that are a single file.
 
 use super::*;
 
 #[test]
-fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
+fn a_job_over_records_starts_only_with_the_content_that_was_read() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mnist-mlp".parse().unwrap();
     fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
@@ -21,7 +21,7 @@ fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
         inputs: Inputs::Records { digest, format: RecordFormat::Jsonl, count: 3, blocks: blocks.clone() },
     };
     let refusal = fixture.apply(start(Digest::of(b"another"))).unwrap_err();
-    assert!(refusal.message.contains("has changed meanwhile"), "{refusal}");
+    assert!(refusal.message.contains("has changed since it was read"), "{refusal}");
     assert!(
         fixture.change(Change::StartJob { job: JobId(1) }).unwrap_err().message.contains("start it again")
     );
@@ -34,7 +34,7 @@ fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
 
     let dropped = fixture.change(Change::DropDeadLetters { job: JobId(1), queries: vec![1] });
     assert_eq!(dropped, Ok(Changed::Dropped { queries: 1 }));
-    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(1), "its inputs are let go");
+    assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(1), "its inputs are released");
     let (dead_letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
     assert_eq!((dead_letters[0].name.as_str(), dead_letters[0].dropped), ("texts.jsonl:2", true));
     let view = fixture.job().view(0, 0);
@@ -44,7 +44,7 @@ fn a_file_of_records_is_a_data_set_as_long_as_it_is_the_one_that_was_read() {
 }
 
 #[test]
-fn a_list_names_its_files_in_its_own_order() {
+fn queries_of_a_list_are_in_its_order() {
     let mut fixture = Fixture::with_job(3);
     let list = file("few.list", "data/0002.png\ndata/0000.png\n");
     let digest = list.digest;

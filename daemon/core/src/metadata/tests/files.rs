@@ -1,9 +1,9 @@
-//! Files, their versions and blobs, and what is remembered of operations.
+//! Files, versions, blobs, and the outcomes of operations.
 
 use super::*;
 
 #[test]
-fn five_versions_are_kept_and_their_blobs_counted() {
+fn five_versions_are_kept_and_their_blobs_referenced() {
     let mut fixture = Fixture::default();
     for version in 1..=7 {
         let applied = fixture.apply(commit(vec![file("a", &format!("v{version}"))])).unwrap();
@@ -31,9 +31,9 @@ fn a_commit_is_all_or_nothing() {
     let mut large = file("c", "three");
     large.size = EXTENT_BYTES_MAX + 1;
     large.extents[0].0.size = large.size;
-    let mut twisted = file("c", "one");
-    (twisted.size, twisted.extents[0].0.size) = (4, 4);
-    for bad in [short, unheld, large, twisted] {
+    let mut resized = file("c", "one");
+    (resized.size, resized.extents[0].0.size) = (4, 4);
+    for bad in [short, unheld, large, resized] {
         assert_eq!(code(fixture.apply(commit(vec![file("b", "two"), bad]))), RefusalCode::Invalid);
         assert_eq!(fixture.state.file_count(), 1);
     }
@@ -43,7 +43,7 @@ fn a_commit_is_all_or_nothing() {
 }
 
 #[test]
-fn an_operation_is_done_once_and_a_refused_one_may_be_asked_again() {
+fn an_operation_is_applied_once_and_a_refused_one_may_be_repeated() {
     let mut fixture = Fixture::default();
     let op = Some(OpId(1, 2));
     let delete = Action::Change(Change::Delete { name: name("a") });
@@ -63,7 +63,7 @@ fn outcomes_are_kept_for_a_minute_however_many_there_are() {
         operations.keep(OpId(0, number), &Applied::Done, 1_000);
     }
     operations.keep(OpId(1, 0), &Applied::Done, 1_000 + KEPT_MS - 1);
-    assert!(operations.outcome(OpId(0, 0)).is_some(), "its client may ask again");
+    assert!(operations.outcome(OpId(0, 0)).is_some(), "its client may repeat it");
     operations.keep(OpId(1, 1), &Applied::Done, 1_000 + KEPT_MS);
     operations.check().unwrap();
     let first = OPERATIONS_KEPT as u64 + 2;
@@ -83,7 +83,7 @@ fn outcomes_are_bounded() {
 }
 
 #[test]
-fn listings_go_by_prefix_and_page() {
+fn listings_filter_by_prefix_and_page() {
     let mut fixture = Fixture::default();
     for path in ["a", "b/1", "b/2", "b/3", "b0", "c"] {
         fixture.apply(commit(vec![file(path, path)])).unwrap();
@@ -102,7 +102,7 @@ fn listings_go_by_prefix_and_page() {
 }
 
 #[test]
-fn a_blob_that_comes_back_counts_only_its_new_holders() {
+fn a_recommitted_blob_has_only_its_new_holders() {
     let mut fixture = Fixture::default();
     fixture.apply(commit(vec![file("a", "one")])).unwrap();
     fixture.change(Change::Delete { name: name("a") }).unwrap();
@@ -112,11 +112,11 @@ fn a_blob_that_comes_back_counts_only_its_new_holders() {
     assert_eq!(applied, Applied::Changed(Changed::Files(vec![(1, 2)])));
     assert_eq!(fixture.state.holders(&Digest::of(b"one")), [NodeId(5), NodeId(6)]);
     fixture.apply(Action::Forget(vec![Digest::of(b"one")])).unwrap();
-    assert_eq!(fixture.references("one"), Some(1), "what is referred to is not forgotten");
+    assert_eq!(fixture.references("one"), Some(1), "a referenced blob is not forgotten");
 }
 
 #[test]
-fn a_snapshot_holds_everything() {
+fn a_snapshot_contains_the_whole_state() {
     let mut fixture = Fixture::with_job(10);
     fixture.segment("rows", vec![batch(JobId(1), 0, 4, &[(0, 4)])]).unwrap();
     fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(5)] }).unwrap();

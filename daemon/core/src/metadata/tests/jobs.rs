@@ -1,4 +1,4 @@
-//! Jobs from their start to their end.
+//! Jobs from start to end.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn a_start_freezes_files_labels_and_model() {
 }
 
 #[test]
-fn jobs_are_refused_where_they_cannot_go_on() {
+fn invalid_changes_of_jobs_are_refused() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mnist-mlp".parse().unwrap();
     let add = |model: &str, batch_size: u32| Change::AddJob {
@@ -54,7 +54,7 @@ fn jobs_are_refused_where_they_cannot_go_on() {
 }
 
 #[test]
-fn the_first_answer_counts_and_the_last_ends_the_job() {
+fn the_first_answer_counts_and_the_last_one_ends_the_job() {
     let mut fixture = Fixture::with_job(10);
     let applied =
         fixture.segment("one", vec![batch(JobId(1), 0, 4, &[(0, 4)]), batch(JobId(1), 4, 4, &[(4, 2)])]);
@@ -84,7 +84,7 @@ fn the_first_answer_counts_and_the_last_ends_the_job() {
 }
 
 #[test]
-fn bad_segments_are_refused() {
+fn invalid_segments_are_refused() {
     let mut fixture = Fixture::with_job(10);
     let job = JobId(1);
     let overlapping = vec![batch(job, 0, 4, &[(0, 4)]), batch(job, 2, 4, &[(2, 4)])];
@@ -108,7 +108,7 @@ fn bad_segments_are_refused() {
 }
 
 #[test]
-fn dead_letters_of_a_done_job_can_be_run_again() {
+fn dead_letters_of_a_done_job_can_be_retried() {
     let mut fixture = Fixture::with_job(3);
     fixture.change(Change::Delete { name: name("data/0001.png") }).unwrap();
     fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
@@ -127,7 +127,7 @@ fn dead_letters_of_a_done_job_can_be_run_again() {
 }
 
 #[test]
-fn stops_and_pauses_do_not_count_as_running() {
+fn stops_and_pauses_do_not_count_as_running_time() {
     let mut fixture = Fixture::with_job(3);
     fixture.now_ms = 1000;
     fixture.change(Change::StopJob { job: JobId(1) }).unwrap();
@@ -143,11 +143,11 @@ fn stops_and_pauses_do_not_count_as_running() {
     assert_eq!(fixture.job().running_ms(50_000), 3000);
     fixture.now_ms = 0;
     fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 3)])]).unwrap();
-    assert_eq!(fixture.job().finished_ms, Some(11_000), "time does not go back");
+    assert_eq!(fixture.job().finished_ms, Some(11_000), "the state's time does not go back");
 }
 
 #[test]
-fn weights_and_the_policy_are_kept_and_bad_weights_refused() {
+fn weights_and_the_policy_are_stored_and_invalid_weights_refused() {
     let mut fixture = Fixture::with_job(10);
     let job = JobId(1);
     let weight = |fixture: &Fixture| fixture.state.job(job).unwrap().weight;
@@ -157,13 +157,13 @@ fn weights_and_the_policy_are_kept_and_bad_weights_refused() {
     for weight in [0, 1001] {
         assert_eq!(code(fixture.change(Change::SetWeight { job, weight })), RefusalCode::Invalid);
     }
-    let nobody = Change::SetWeight { job: JobId(7), weight: 1 };
-    assert_eq!(code(fixture.change(nobody)), RefusalCode::NotFound);
+    let unknown = Change::SetWeight { job: JobId(7), weight: 1 };
+    assert_eq!(code(fixture.change(unknown)), RefusalCode::NotFound);
     assert_eq!((weight(&fixture), fixture.state.policy()), (3, Policy::Time));
 }
 
 #[test]
-fn names_are_unique_and_numbers_never_come_back() {
+fn names_are_unique_and_numbers_are_not_reused() {
     let mut fixture = Fixture::default();
     let add = |name| Change::AddJob {
         model: "mnist-mlp".parse().unwrap(),
@@ -173,7 +173,7 @@ fn names_are_unique_and_numbers_never_come_back() {
     };
     assert_eq!(fixture.change(add("nightly")), Ok(Changed::JobAdded(JobId(1))));
     let refusal = fixture.change(add("nightly")).unwrap_err();
-    assert_eq!(refusal.message, "job-1 has the name 'nightly' already: give another");
+    assert_eq!(refusal.message, "the name 'nightly' is taken by job-1: choose another");
     assert_eq!(fixture.change(add("weekly")), Ok(Changed::JobAdded(JobId(2))));
     fixture.change(Change::DeleteJob { job: JobId(2) }).unwrap();
     assert_eq!(fixture.change(add("weekly")), Ok(Changed::JobAdded(JobId(3))));
@@ -188,7 +188,7 @@ fn names_are_unique_and_numbers_never_come_back() {
 }
 
 #[test]
-fn a_cancelled_job_keeps_its_results_and_takes_no_more() {
+fn a_cancelled_job_keeps_its_results_and_accepts_no_more() {
     let mut fixture = Fixture::with_job(4);
     fixture.segment("rows", vec![batch(JobId(1), 0, 2, &[(0, 2)])]).unwrap();
     let running = fixture.change(Change::DeleteJob { job: JobId(1) }).unwrap_err();
@@ -205,7 +205,7 @@ fn a_cancelled_job_keeps_its_results_and_takes_no_more() {
 }
 
 #[test]
-fn results_are_filed_once_for_each_end_of_a_job() {
+fn results_become_a_file_once_per_end_of_a_job() {
     let mut fixture = Fixture::with_job(2);
     fixture.now_ms = 100;
     fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
@@ -220,13 +220,13 @@ fn results_are_filed_once_for_each_end_of_a_job() {
     assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "not done yet");
     fixture.segment("rows", vec![batch(JobId(1), 0, 1, &[(0, 1)])]).unwrap();
     fixture.apply(filed(100)).unwrap();
-    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "filed");
+    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "already in a file");
     let view = fixture.job().view(0, 0);
     assert_eq!(view.about.results.unwrap().as_str(), "results/job-1.jsonl");
     fixture.now_ms = 200;
     fixture.change(Change::RetryDeadLetters { job: JobId(1), queries: vec![1] }).unwrap();
     fixture.segment("more", vec![batch(JobId(1), 1, 1, &[(1, 1)])]).unwrap();
-    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "of the end before");
+    assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "of the earlier end");
     fixture.apply(filed(200)).unwrap();
     let file = fixture.state.file(&name("results/job-1.jsonl")).unwrap();
     assert_eq!(file.versions().count(), 2);

@@ -1,4 +1,4 @@
-//! The commands of the metadata log, one by one.
+//! The commands of the metadata log, one at a time.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn training() -> Training {
     Training { seed: 7, dataset: None }
 }
 
-/// A state, whose invariants are checked at every step, and refusals' harmlessness with them.
+/// A state. Each step checks its invariants, and that a refusal changes nothing.
 #[derive(Default)]
 struct Fixture {
     state: State,
@@ -109,7 +109,7 @@ impl Fixture {
         })
     }
 
-    /// A trained model, a data set of `queries` files with labels, and job 1 over it, started.
+    /// A trained model, a dataset of `queries` files with labels, and job 1 over it, running.
     fn with_job(queries: usize) -> Self {
         let mut fixture = Self::default();
         let model: ModelName = "mnist-mlp".parse().unwrap();
@@ -129,7 +129,7 @@ impl Fixture {
         fixture
     }
 
-    fn job(&self) -> &Job {
+    fn job(&self) -> &JobRecord {
         self.state.job(JobId(1)).unwrap()
     }
 

@@ -1,9 +1,9 @@
-//! Models and their training.
+//! Models and their trainings.
 
 use super::*;
 
 #[test]
-fn only_an_asked_for_training_counts() {
+fn only_a_requested_training_counts() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mine".parse().unwrap();
     let start = Change::TrainStart { models: vec![model.clone()], training: training() };
@@ -35,14 +35,18 @@ fn a_model_is_predefined_known_or_offered() {
 }
 
 #[test]
-fn a_training_can_be_stopped_and_asked_for_again() {
+fn a_training_can_be_stopped_and_requested_again() {
     let mut fixture = Fixture::default();
     let model: ModelName = "mnist-mlp".parse().unwrap();
     let stop = Change::TrainStop { models: vec![model.clone()] };
     assert_eq!(code(fixture.change(stop.clone())), RefusalCode::Conflict);
     fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     fixture.change(stop).unwrap();
-    assert_eq!(code(fixture.train("mnist-mlp", "weights")), RefusalCode::Conflict, "nobody wants it");
+    assert_eq!(
+        code(fixture.train("mnist-mlp", "weights")),
+        RefusalCode::Conflict,
+        "it is no longer requested"
+    );
     assert!(fixture.state.model(&model).unwrap().failure.as_deref().unwrap().contains("stopped"));
     fixture.change(Change::TrainStart { models: vec![model.clone()], training: training() }).unwrap();
     fixture.train("mnist-mlp", "weights").unwrap();
@@ -54,7 +58,7 @@ fn a_training_can_be_stopped_and_asked_for_again() {
 }
 
 #[test]
-fn a_training_names_its_data_set_and_no_other_takes_its_place_meanwhile() {
+fn a_training_keeps_its_dataset_until_it_ends() {
     let mut fixture = Fixture::default();
     let start = |models: &[&str], dataset: &str| Change::TrainStart {
         models: models.iter().map(|model| model.parse().unwrap()).collect(),
@@ -62,11 +66,15 @@ fn a_training_names_its_data_set_and_no_other_takes_its_place_meanwhile() {
     };
     assert_eq!(code(fixture.change(start(&["mine"], "cats"))), RefusalCode::Conflict, "it is empty");
     fixture.apply(commit(vec![file("cats/1.png", "a cat"), file("all.list", "cats/1.png")])).unwrap();
-    assert_eq!(code(fixture.change(start(&[], "cats"))), RefusalCode::Invalid, "not all models");
-    assert_eq!(code(fixture.change(start(&["mine"], "all.list"))), RefusalCode::Conflict, "names only");
+    assert_eq!(code(fixture.change(start(&[], "cats"))), RefusalCode::Invalid, "no models named");
+    assert_eq!(code(fixture.change(start(&["mine"], "all.list"))), RefusalCode::Conflict, "a list of names");
     fixture.change(start(&["mine"], "cats")).unwrap();
     fixture.change(start(&["mine"], "cats")).unwrap();
     let other = Change::TrainStart { models: vec!["mine".parse().unwrap()], training: training() };
     assert_eq!(code(fixture.change(other)), RefusalCode::Conflict, "it is in training");
-    assert_eq!(code(fixture.train("mine", "weights")), RefusalCode::Conflict, "trained on nothing");
+    assert_eq!(
+        code(fixture.train("mine", "weights")),
+        RefusalCode::Conflict,
+        "it was trained without the dataset"
+    );
 }

@@ -1,32 +1,43 @@
-//! Reports that arrive in another order than they were sent in.
+//! When reports are answered, and which are ignored.
 
-use idunno_shared::ids::{NodeId, Term};
-use idunno_shared::wire::jobs::{Lease, WorkerReport};
-
-use super::{Bench, JOB, OrdersPlan, orders, range, report};
+use super::*;
 
 #[test]
-fn a_report_that_was_overtaken_is_not_looked_at() {
-    let mut bench = Bench::claiming(30);
-    let old = Lease { job: JOB, range: range(0, 10), attempt: 1, term: Term(1) };
-    let given_up = WorkerReport { number: 2, wanted: 0, ..report(1) };
-    let overtaken = WorkerReport { number: 1, wanted: 2, leases: vec![old], ..report(1) };
-    bench.hear(given_up.clone());
-    let answer = orders(1, bench.hear(overtaken.clone()));
-    assert_eq!((answer, bench.scheduler.leases(NodeId(1)).count()), (OrdersPlan::default(), 0));
-    let rebooted = WorkerReport { generation: 2, ..overtaken };
-    bench.hear(rebooted);
-    assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), [old], "a new boot counts anew");
-    bench.hear(given_up);
-    assert_eq!(bench.scheduler.leases(NodeId(1)).count(), 1, "of a boot that is over");
+fn a_report_is_answered_when_there_is_work_or_its_wait_is_over() {
+    let mut harness = Harness::new(0, 2);
+    assert_eq!(harness.receive(report(1)), Vec::new());
+    let granted = reply_to(1, harness.handle(SchedulerEvent::Job(spec(1, 15))));
+    assert_eq!(granted.grants[0].range, range(0, 10));
+    assert_eq!(harness.pull(2, 1, &[]).grants[0].range, range(10, 5));
+    assert_eq!(harness.receive(WorkerReport { worker: NodeId(3), ..report(3) }), Vec::new());
+    let answered = harness.advance(WAIT_MS.into());
+    assert!(answered.contains(&SchedulerEffect::Answer { worker: NodeId(3), reply: ReportReply::default() }));
+    let heartbeat = WorkerReport { wait_ms: 0, ..report(3) };
+    assert_eq!(harness.receive(heartbeat).len(), 1);
 }
 
 #[test]
-fn a_grant_of_an_older_term_that_came_late_is_cancelled_at_a_worker_that_has_its_fill() {
-    let mut bench = Bench::new(40, 1);
-    let late = Lease { job: JOB, range: range(30, 10), attempt: 1, term: Term(1) };
-    let held = bench.pull(1, 2, &[]).grants;
-    assert_eq!(held.len(), 2);
-    assert_eq!(bench.pull(1, 0, &[late]).cancelled, [late]);
-    assert_eq!(bench.scheduler.leases(NodeId(1)).collect::<Vec<_>>(), held);
+fn completed_batches_do_not_count_against_the_lease_limit() {
+    let mut harness = Harness::new(100, 1);
+    let held = [harness.pull_one(1), harness.pull_one(1)];
+    assert_eq!(harness.pull(1, 1, &held), ReportReply::default(), "two are uncompleted");
+    let ran = WorkerReport { wanted: 1, leases: held.to_vec(), ran: 1, ..report(1) };
+    let granted = reply_to(1, harness.receive(ran)).grants;
+    assert_eq!(granted.len(), 1, "one of the two is completed");
+}
+
+#[test]
+fn an_overtaken_report_is_ignored() {
+    let mut harness = Harness::in_claim_grace(30);
+    let old = Lease { job: JOB, range: range(0, 10), attempt: 1, term: Term(1) };
+    let given_up = WorkerReport { number: 2, wanted: 0, ..report(1) };
+    let overtaken = WorkerReport { number: 1, wanted: 2, leases: vec![old], ..report(1) };
+    harness.receive(given_up.clone());
+    let answer = reply_to(1, harness.receive(overtaken.clone()));
+    assert_eq!((answer, harness.leases(1).len()), (ReportReply::default(), 0));
+    let rebooted = WorkerReport { generation: 2, ..overtaken };
+    harness.receive(rebooted);
+    assert_eq!(harness.leases(1), [old], "a new boot restarts the numbers");
+    harness.receive(given_up);
+    assert_eq!(harness.leases(1).len(), 1, "a report of an earlier boot");
 }

@@ -1,0 +1,263 @@
+//! The inputs of a batch: read from the store in chunks, one chunk for each infer call.
+//!
+//! Decides how a batch is cut into chunks, and which inputs cannot be read. Records of a file are all read at once; as many
+//! bytes as the coordinator allows are then in memory. Other inputs are read a chunk at a time.
+//!
+//! Bounds: a chunk has at most the configured number of bytes, or is one input of at most [`INPUT_BYTES_MAX`].
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::future::join;
+use idunno_shared::wire::blobs::PlacedBlob;
+use idunno_shared::wire::jobs::{FaultKind, Grant, QueryInput, RecordsGrant};
+use tokio::time::timeout;
+
+use super::extents::ExtentCache;
+use super::labels::{LabelCache, Labels};
+use super::traits::{FetchedBytes, FileStore, FileStoreError};
+use crate::records::{self, Record};
+
+/// Default size of a chunk of inputs.
+pub const CHUNK_BYTES_DEFAULT: u64 = 64 << 20;
+/// Largest input: the largest body that a model server accepts, less its header.
+pub const INPUT_BYTES_MAX: u64 = 240 << 20;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why an input cannot be given to the model.
+#[derive(Clone, Debug)]
+pub(super) struct InputFault {
+    pub(super) kind: FaultKind,
+    pub(super) reason: String,
+}
+
+impl InputFault {
+    fn fetch(reason: String) -> Self {
+        Self { kind: FaultKind::Fetch, reason }
+    }
+
+    fn bad_input(reason: String) -> Self {
+        Self { kind: FaultKind::BadInput, reason }
+    }
+
+    fn timed_out() -> Self {
+        Self::fetch(format!("not read within {} s", FETCH_TIMEOUT.as_secs()))
+    }
+}
+
+/// An input at a position of the batch.
+#[derive(Debug)]
+pub(super) struct ChunkInput {
+    pub(super) position: usize,
+    pub(super) bytes: Result<FetchedBytes, InputFault>,
+}
+
+pub(super) type Chunk = Vec<ChunkInput>;
+
+/// A granted batch with its first chunk of inputs.
+#[derive(Debug)]
+pub struct PreparedBatch {
+    pub grant: Grant,
+    /// The positions of each chunk.
+    pub(super) chunks: Vec<Range<usize>>,
+    pub(super) first: Chunk,
+    pub(super) labels: Option<Arc<Labels>>,
+    /// The inputs, if they are records of one file.
+    pub(super) records: Option<BatchRecords>,
+}
+
+/// Inputs that are records of one file.
+#[derive(Debug)]
+pub(super) struct BatchRecords {
+    pub(super) by_position: Vec<Record>,
+    is_local: bool,
+}
+
+/// Caches that the batches of a dataset share.
+#[derive(Default)]
+pub struct InputCaches {
+    pub labels: LabelCache,
+    pub extents: ExtentCache,
+}
+
+/// Reads a batch's first chunk and its labels.
+pub async fn prepare(
+    store: &dyn FileStore,
+    caches: &InputCaches,
+    mut grant: Grant,
+    chunk_bytes: u64,
+) -> PreparedBatch {
+    if let Some(records) = grant.records.take() {
+        return prepare_records(store, caches, grant, records, chunk_bytes).await;
+    }
+    let sizes: Vec<u64> = grant.inputs.iter().map(input_bytes).collect();
+    let chunks = plan_chunks(&sizes, chunk_bytes);
+    let labels = read_labels(store, &caches.labels, grant.labels.as_deref());
+    let first = fetch_chunk(store, &grant.inputs, chunks.first().cloned().unwrap_or(0..0));
+    let (first, labels) = join(first, labels).await;
+    PreparedBatch { grant, chunks, first, labels, records: None }
+}
+
+async fn read_labels(
+    store: &dyn FileStore,
+    cache: &LabelCache,
+    table: Option<&[PlacedBlob]>,
+) -> Option<Arc<Labels>> {
+    timeout(FETCH_TIMEOUT, cache.get(store, table?)).await.ok().flatten()
+}
+
+/// Reads all records of a batch.
+async fn prepare_records(
+    store: &dyn FileStore,
+    caches: &InputCaches,
+    mut grant: Grant,
+    granted: RecordsGrant,
+    chunk_bytes: u64,
+) -> PreparedBatch {
+    let range = grant.lease.range;
+    let name = |index: u64| format!("{}:{}", granted.file, index + 1).parse().ok();
+    let input = |index| Some(QueryInput { index, name: name(index)?, extents: Vec::new() });
+    grant.inputs = (range.first..range.end()).filter_map(input).collect();
+    let count = grant.inputs.len();
+    match read_records(store, caches, &granted, count).await {
+        Ok(records) => {
+            let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
+            let sizes: Vec<u64> = records.by_position.iter().map(size).collect();
+            let chunks = plan_chunks(&sizes, chunk_bytes);
+            let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
+            PreparedBatch { grant, chunks, first, labels: None, records: Some(records) }
+        }
+        Err(fault) => {
+            let first =
+                (0..count).map(|position| ChunkInput { position, bytes: Err(fault.clone()) }).collect();
+            let chunks = vec![Range { start: 0, end: count }];
+            PreparedBatch { grant, chunks, first, labels: None, records: None }
+        }
+    }
+}
+
+async fn read_records(
+    store: &dyn FileStore,
+    caches: &InputCaches,
+    granted: &RecordsGrant,
+    count: usize,
+) -> Result<BatchRecords, InputFault> {
+    let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
+    let FetchedBytes { bytes, is_local } = fetched
+        .map_err(|_| InputFault::timed_out())?
+        .map_err(|error| InputFault::fetch(format!("cannot read the records: {error}")))?;
+    let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
+    let by_position = records::read(granted.format, &bytes, skip, count);
+    if by_position.len() != count {
+        let found = by_position.len();
+        let reason = format!("cannot read the records: found {found} where the index has {count}");
+        return Err(InputFault::fetch(reason));
+    }
+    Ok(BatchRecords { by_position, is_local })
+}
+
+pub(super) fn record_chunk(records: &BatchRecords, positions: Range<usize>) -> Chunk {
+    let bytes = |position: usize| match &records.by_position[position].input {
+        Ok(input) if input.len() as u64 <= INPUT_BYTES_MAX => {
+            Ok(FetchedBytes { bytes: input.clone(), is_local: records.is_local })
+        }
+        Ok(input) => Err(InputFault::bad_input(format!(
+            "the record's input has {} bytes, but a query may have {INPUT_BYTES_MAX}",
+            input.len()
+        ))),
+        Err(error) => Err(InputFault::bad_input(error.to_string())),
+    };
+    positions.map(|position| ChunkInput { position, bytes: bytes(position) }).collect()
+}
+
+fn input_bytes(input: &QueryInput) -> u64 {
+    input.extents.iter().map(|extent| extent.blob.size).fold(0, u64::saturating_add)
+}
+
+/// Cuts consecutive inputs into chunks.
+fn plan_chunks(sizes: &[u64], chunk_bytes: u64) -> Vec<Range<usize>> {
+    let mut chunks: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0_u64;
+    for (position, &size) in sizes.iter().enumerate() {
+        // An input that is too large is never read.
+        let size = if size > INPUT_BYTES_MAX { 0 } else { size };
+        match chunks.last_mut() {
+            Some(chunk) if bytes + size <= chunk_bytes => {
+                chunk.end = position + 1;
+                bytes += size;
+            }
+            _ => {
+                chunks.push(position..position + 1);
+                bytes = size;
+            }
+        }
+    }
+    chunks
+}
+
+pub(super) async fn fetch_chunk(
+    store: &dyn FileStore,
+    inputs: &[QueryInput],
+    positions: Range<usize>,
+) -> Chunk {
+    let readable = inputs[positions.clone()].iter().filter(|input| input_bytes(input) <= INPUT_BYTES_MAX);
+    let blobs: Vec<_> = readable.flat_map(|input| input.extents.iter().cloned()).collect();
+    let mut fetched = timeout(FETCH_TIMEOUT, store.fetch(&blobs)).await.ok().map(Vec::into_iter);
+    let mut chunk = Chunk::with_capacity(positions.len());
+    for position in positions {
+        let input = &inputs[position];
+        let size = input_bytes(input);
+        let bytes = match &mut fetched {
+            _ if size > INPUT_BYTES_MAX => Err(InputFault::bad_input(format!(
+                "the file has {size} bytes, but a query may have {INPUT_BYTES_MAX}"
+            ))),
+            Some(fetched) => join_extents(fetched.take(input.extents.len()).collect(), input.extents.len()),
+            None => Err(InputFault::timed_out()),
+        };
+        chunk.push(ChunkInput { position, bytes });
+    }
+    chunk
+}
+
+fn join_extents(
+    extents: Vec<Result<FetchedBytes, FileStoreError>>,
+    expected: usize,
+) -> Result<FetchedBytes, InputFault> {
+    if extents.len() < expected {
+        return Err(InputFault::fetch("cannot read the input: the store returned too few blobs".to_owned()));
+    }
+    let extents: Result<Vec<FetchedBytes>, _> = extents.into_iter().collect();
+    let mut extents =
+        extents.map_err(|error| InputFault::fetch(format!("cannot read the input: {error}")))?;
+    if extents.len() == 1 {
+        return Ok(extents.swap_remove(0));
+    }
+    let mut whole = BytesMut::with_capacity(extents.iter().map(|extent| extent.bytes.len()).sum());
+    for extent in &extents {
+        whole.extend_from_slice(&extent.bytes);
+    }
+    let is_local = extents.iter().all(|extent| extent.is_local);
+    Ok(FetchedBytes { bytes: whole.freeze(), is_local })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_cut_by_bytes_and_lose_no_input() {
+        let mib = 1 << 20;
+        let plan_chunks = |sizes: &[u64]| plan_chunks(sizes, 64 * mib);
+        assert!(plan_chunks(&[]).is_empty());
+        assert_eq!(plan_chunks(&[20_000; 32]), vec![Range { start: 0, end: 32 }]);
+        assert_eq!(plan_chunks(&[40 * mib, 24 * mib, 1]), [0..2, 2..3]);
+        assert_eq!(plan_chunks(&[mib, 200 * mib, mib]), [0..1, 1..2, 2..3]);
+        assert_eq!(
+            plan_chunks(&[mib, 999 * mib, mib]),
+            vec![Range { start: 0, end: 3 }],
+            "an input that is too large is not read"
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! Calls to a model server: the Open Inference Protocol, its repository extension, and ours for training.
+//!
+//! Decides whose fault a failure is, and whether smaller calls may succeed ([`ServerError`]). Source: the protocol's REST
+//! specification.
+//!
+//! Bounds: each call has a deadline; a response has at most [`RESPONSE_BYTES_MAX`], an artefact
+//! [`ARTEFACT_BYTES_MAX`]. It never retries: its callers do.
+
+mod error;
+mod training;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use idunno_shared::ids::Digest;
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::jobs::Parameters;
+use reqwest::{Client, RequestBuilder, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use thiserror::Error;
+
+pub use self::error::ServerError;
+use self::error::{classify, error_message};
+pub use self::training::{ARTEFACT_BYTES_MAX, TaskState, TrainedArtefact};
+
+use super::models::MODELS_MAX;
+use super::protocol::{HEADER_LENGTH, InferAnswers, decode_response, encode_request};
+
+/// Largest response to an infer call.
+pub const RESPONSE_BYTES_MAX: usize = 32 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// The protocol extensions that a server announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// Ours: it trains, accepts artefacts, and names versions by their digest.
+    pub idunno: bool,
+    /// It loads models on request.
+    pub repository: bool,
+}
+
+/// A model server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ModelServerClient {
+    client: Client,
+    base: String,
+}
+
+/// The URL is not one of a model server, or the HTTP client cannot be set up.
+#[derive(Debug, Error)]
+#[error("cannot use the model server URL '{url}': {reason}; give one such as http://127.0.0.1:8080")]
+pub struct ServerUrlError {
+    url: String,
+    reason: String,
+}
+
+impl ModelServerClient {
+    /// A client of the server at `url`, such as `http://127.0.0.1:8080`.
+    pub fn new(url: &str) -> Result<Self, ServerUrlError> {
+        let wrong = |reason: String| ServerUrlError { url: url.to_owned(), reason };
+        let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+        if parsed.scheme() != "http" || !parsed.has_host() {
+            return Err(wrong("it must consist of http:// and a host".to_owned()));
+        }
+        let client = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).build();
+        let client = client.map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { client, base: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// Succeeds if the process answers.
+    pub async fn live(&self) -> Result<(), ServerError> {
+        self.send(self.get("/v2/health/live"), HEALTH_TIMEOUT).await.map(drop)
+    }
+
+    /// Succeeds if the server accepts infer calls.
+    pub async fn ready(&self) -> Result<(), ServerError> {
+        self.send(self.get("/v2/health/ready"), HEALTH_TIMEOUT).await.map(drop)
+    }
+
+    pub async fn extensions(&self) -> Result<Extensions, ServerError> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            #[serde(default)]
+            extensions: Vec<String>,
+        }
+        let metadata: Metadata = self.object(self.get("/v2"), CALL_TIMEOUT).await?;
+        let has = |name: &str| metadata.extensions.iter().any(|extension| extension == name);
+        Ok(Extensions { idunno: has("idunno"), repository: has("model_repository") })
+    }
+
+    /// The models in the server's repository, loaded or not: at most [`MODELS_MAX`], in its order. Invalid names are
+    /// omitted.
+    pub async fn repository_models(&self) -> Result<Vec<ModelName>, ServerError> {
+        #[derive(Deserialize)]
+        struct RepositoryEntry {
+            name: String,
+        }
+        let index: Vec<RepositoryEntry> =
+            self.object(self.post("/v2/repository/index").json(&json!({})), CALL_TIMEOUT).await?;
+        Ok(index.iter().filter_map(|entry| entry.name.parse().ok()).take(MODELS_MAX).collect())
+    }
+
+    /// Runs `inputs` through a model. Answers are binary data if the server is ours.
+    pub async fn infer(
+        &self,
+        model: &ModelName,
+        parameters: &Parameters,
+        inputs: &[Bytes],
+        extensions: Extensions,
+        deadline: Duration,
+    ) -> Result<InferAnswers, ServerError> {
+        let request = encode_request(inputs, parameters, extensions.idunno);
+        let call = self
+            .post(&format!("/v2/models/{model}/infer"))
+            .header(HEADER_LENGTH, request.header_length)
+            .header("content-type", "application/octet-stream")
+            .body(request.body);
+        let response = self.send(call, deadline).await?;
+        let header_length = match response.headers().get(HEADER_LENGTH) {
+            None => None,
+            Some(value) => match value.to_str().ok().and_then(|text| text.parse().ok()) {
+                Some(length) => Some(length),
+                None => return Err(ServerError::Malformed(format!("{HEADER_LENGTH} is not a length"))),
+            },
+        };
+        let body = self.body(response, RESPONSE_BYTES_MAX, deadline).await?;
+        decode_response(header_length, &body, inputs.len())
+            .map_err(|error| ServerError::Malformed(error.to_string()))
+    }
+
+    /// Asks a server of ours whether a model accepts these parameters. An error status carries the reason.
+    pub async fn check_parameters(
+        &self,
+        model: &ModelName,
+        parameters: &Parameters,
+    ) -> Result<(), ServerError> {
+        let call = self.post(&format!("/idunno/models/{model}/parameters"));
+        self.send(call.json(&json!({ "parameters": parameters })), CALL_TIMEOUT).await.map(drop)
+    }
+
+    /// Whether a model is loaded, in the given version if any.
+    pub async fn serves(&self, model: &ModelName, version: Option<&Digest>) -> Result<bool, ServerError> {
+        let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
+        match self.send(self.get(&format!("/v2/models/{model}{version}/ready")), CALL_TIMEOUT).await {
+            Ok(_) => Ok(true),
+            Err(ServerError::Status { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The server's metadata of a model, verbatim.
+    pub async fn model_metadata(&self, model: &ModelName) -> Result<Bytes, ServerError> {
+        let response = self.send(self.get(&format!("/v2/models/{model}")), CALL_TIMEOUT).await?;
+        self.body(response, MESSAGE_BYTES_MAX, CALL_TIMEOUT).await
+    }
+
+    /// Uploads an artefact of `size` bytes.
+    pub async fn upload(
+        &self,
+        model: &ModelName,
+        version: &Digest,
+        size: u64,
+        body: reqwest::Body,
+    ) -> Result<(), ServerError> {
+        let path = format!("{}/idunno/models/{model}/artefacts/{version}", self.base);
+        let call = self.client.put(path).header("content-length", size).body(body);
+        self.send(call, TRANSFER_TIMEOUT).await.map(drop)
+    }
+
+    /// Loads a model, in the given version if any. May take as long as an upload.
+    pub async fn load(&self, model: &ModelName, version: Option<&Digest>) -> Result<(), ServerError> {
+        let parameters = version.map_or_else(|| json!({}), |v| json!({ "version": v.to_string() }));
+        let call = self.post(&format!("/v2/repository/models/{model}/load"));
+        self.send(call.json(&json!({ "parameters": parameters })), TRANSFER_TIMEOUT).await.map(drop)
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.base))
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.base))
+    }
+
+    async fn object<T: DeserializeOwned>(
+        &self,
+        call: RequestBuilder,
+        deadline: Duration,
+    ) -> Result<T, ServerError> {
+        let response = self.send(call, deadline).await?;
+        let body = self.body(response, MESSAGE_BYTES_MAX, deadline).await?;
+        serde_json::from_slice(&body).map_err(|error| ServerError::Malformed(error.to_string()))
+    }
+
+    /// Sends a call. An error status becomes an error with the server's message.
+    async fn send(&self, call: RequestBuilder, deadline: Duration) -> Result<Response, ServerError> {
+        let response =
+            call.timeout(deadline).send().await.map_err(|error| classify(&error, &self.base, deadline))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let message = match self.body(response, MESSAGE_BYTES_MAX, deadline).await {
+            Ok(body) => error_message(&body),
+            Err(error) => error.to_string(),
+        };
+        Err(ServerError::Status { status: status.as_u16(), message })
+    }
+
+    async fn next_chunk(
+        &self,
+        response: &mut Response,
+        deadline: Duration,
+    ) -> Result<Option<Bytes>, ServerError> {
+        response.chunk().await.map_err(|error| classify(&error, &self.base, deadline))
+    }
+
+    async fn body(
+        &self,
+        mut response: Response,
+        limit: usize,
+        deadline: Duration,
+    ) -> Result<Bytes, ServerError> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.next_chunk(&mut response, deadline).await? {
+            if body.len() + chunk.len() > limit {
+                return Err(ServerError::Malformed(format!("it has more than {limit} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_urls_are_refused() {
+        for url in ["", "127.0.0.1:8080", "https://127.0.0.1", "ftp://host", "http://"] {
+            assert!(ModelServerClient::new(url).is_err(), "{url}");
+        }
+        assert_eq!(ModelServerClient::new("http://127.0.0.1:8080/").unwrap().base, "http://127.0.0.1:8080");
+    }
+}

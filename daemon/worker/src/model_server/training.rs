@@ -1,0 +1,157 @@
+//! The training extension of our model server: tasks and their artefacts.
+
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use idunno_shared::ids::Digest;
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
+use idunno_shared::wire::jobs::{METRIC_BYTES_MAX, METRICS_MAX, TrainingProgress};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::shorten;
+use super::{CALL_TIMEOUT, ModelServerClient, ServerError, TRANSFER_TIMEOUT};
+
+/// Largest artefact accepted from a training; it is held in memory while it is stored.
+pub const ARTEFACT_BYTES_MAX: usize = 256 << 20;
+
+/// The state of a training task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    Running(TrainingProgress),
+    /// The artefact can be fetched. Holds what the training measured, by name.
+    Done(Vec<(String, String)>),
+    Failed(String),
+}
+
+/// A trained artefact, split into extents.
+#[derive(Clone, Debug)]
+pub struct TrainedArtefact {
+    /// The digest of the whole artefact.
+    pub version: Digest,
+    pub extents: Vec<Bytes>,
+}
+
+impl ModelServerClient {
+    /// Starts training a model, or joins a running training. `dataset` is a folder or file that the server can read.
+    /// Returns the task's id.
+    pub async fn train(
+        &self,
+        model: &ModelName,
+        seed: u64,
+        dataset: Option<&Path>,
+    ) -> Result<String, ServerError> {
+        #[derive(Deserialize)]
+        struct Started {
+            task: String,
+        }
+        let order = match dataset {
+            Some(path) => json!({ "seed": seed, "dataset": path }),
+            None => json!({ "seed": seed }),
+        };
+        let call = self.post(&format!("/idunno/models/{model}/train")).json(&order);
+        let Started { task } = self.object(call, CALL_TIMEOUT).await?;
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if task.is_empty() || task.len() > 64 || !task.bytes().all(is_valid) {
+            return Err(ServerError::Malformed("the training task has an invalid id".to_owned()));
+        }
+        Ok(task)
+    }
+
+    /// The state of a training task.
+    pub async fn task(&self, task: &str) -> Result<TaskState, ServerError> {
+        #[derive(Deserialize)]
+        struct Task {
+            state: String,
+            #[serde(default)]
+            reason: String,
+            #[serde(default)]
+            progress: TaskProgress,
+            #[serde(default)]
+            metrics: Option<Map<String, Value>>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct TaskProgress {
+            fraction: f64,
+            step: u64,
+            steps: u64,
+            metrics: Map<String, Value>,
+        }
+        let Task { state, reason, progress, metrics: measured } =
+            self.object(self.get(&format!("/idunno/tasks/{task}")), CALL_TIMEOUT).await?;
+        match state.as_str() {
+            "running" => {
+                let TaskProgress { fraction, step, steps, metrics: newest } = progress;
+                let metrics = metrics(&newest);
+                Ok(TaskState::Running(TrainingProgress {
+                    permille: permille(fraction),
+                    step,
+                    steps,
+                    metrics,
+                }))
+            }
+            "done" => Ok(TaskState::Done(metrics(&measured.unwrap_or_default()))),
+            "failed" => Ok(TaskState::Failed(reason)),
+            _ => {
+                Err(ServerError::Malformed(format!("a training has the unknown state '{}'", shorten(&state))))
+            }
+        }
+    }
+
+    /// Cancels a training. Has no effect on one that has ended.
+    pub async fn cancel(&self, task: &str) -> Result<(), ServerError> {
+        let call = self.client.delete(format!("{}/idunno/tasks/{task}", self.base));
+        self.send(call, CALL_TIMEOUT).await.map(drop)
+    }
+
+    /// Fetches the artefact of a finished training.
+    pub async fn artefact(&self, task: &str) -> Result<TrainedArtefact, ServerError> {
+        let mut response =
+            self.send(self.get(&format!("/idunno/tasks/{task}/artefact")), TRANSFER_TIMEOUT).await?;
+        let extent_bytes = usize::try_from(EXTENT_BYTES_MAX).unwrap_or(usize::MAX);
+        let mut extents = Vec::new();
+        let mut extent = BytesMut::new();
+        let mut total = 0;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(mut chunk) = self.next_chunk(&mut response, TRANSFER_TIMEOUT).await? {
+            hasher.update(&chunk);
+            total += chunk.len();
+            if total > ARTEFACT_BYTES_MAX {
+                return Err(ServerError::Status {
+                    status: 413,
+                    message: format!("the artefact is larger than {ARTEFACT_BYTES_MAX} bytes"),
+                });
+            }
+            while extent.len() + chunk.len() >= extent_bytes {
+                extent.extend_from_slice(&chunk.split_to(extent_bytes - extent.len()));
+                extents.push(std::mem::take(&mut extent).freeze());
+            }
+            extent.extend_from_slice(&chunk);
+        }
+        if !extent.is_empty() {
+            extents.push(extent.freeze());
+        }
+        if extents.is_empty() {
+            return Err(ServerError::Malformed("the trained artefact is empty".to_owned()));
+        }
+        Ok(TrainedArtefact { version: Digest(*hasher.finalize().as_bytes()), extents })
+    }
+}
+
+/// A training's metrics as text; surplus and overlong ones are dropped.
+fn metrics(named: &Map<String, Value>) -> Vec<(String, String)> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let fits = |(name, value): &(String, String)| name.len().max(value.len()) <= METRIC_BYTES_MAX;
+    named.iter().map(|(name, value)| (name.clone(), text(value))).filter(fits).take(METRICS_MAX).collect()
+}
+
+fn permille(fraction: f64) -> u16 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped")]
+    let permille = (fraction.clamp(0.0, 1.0) * 1000.0) as u16;
+    permille
+}

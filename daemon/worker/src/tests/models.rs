@@ -1,0 +1,111 @@
+//! Loading and training models, on our own and on third-party servers.
+
+use idunno_shared::ids::Digest;
+use idunno_shared::wire::jobs::Training;
+
+use super::super::testing::fake_server::FakeServer;
+use super::{Harness, committed};
+
+#[tokio::test]
+async fn reports_list_the_models_of_the_repository() {
+    let harness = Harness::new().await;
+    let offered = Some(vec!["mine".parse().unwrap()]);
+    harness
+        .until("it is reported", |state| state.reports.iter().any(|report| report.offers == offered))
+        .await;
+    let before = harness.coordinator.state().reports.first().unwrap().offers.clone();
+    assert_eq!(before, Some(Vec::new()), "nothing is offered before the server is ready");
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_is_trained_once_stored_and_reported() {
+    let harness = Harness::new().await;
+    let model = "trained-here".parse().unwrap();
+    harness.coordinator.set(|state| {
+        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }));
+    });
+    harness.until("it is reported", |state| state.trained.len() == 1).await;
+    {
+        let state = harness.coordinator.state();
+        let (told, result) = &state.trained[0];
+        let (_, artefact) = result.as_ref().unwrap();
+        assert_eq!((told, &artefact.model, artefact.version), (&model, &model, Digest::of(b"weights")));
+        assert_eq!(harness.store.read(&artefact.extents[0].blob.digest).unwrap(), &b"weights"[..]);
+    }
+    assert_eq!(harness.server.calls("/train"), 1, "ordered repeatedly, done once");
+
+    harness.server.set(|state| state.training_failure = Some("no data"));
+    harness
+        .coordinator
+        .set(|state| state.train.push(("other".parse().unwrap(), Training { seed: 7, dataset: None })));
+    harness.until("the failure is reported", |state| state.trained.len() == 2).await;
+    assert!(harness.coordinator.state().trained[1].1.as_ref().unwrap_err().contains("no data"));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_is_trained_on_the_named_dataset() {
+    let harness = Harness::new().await;
+    let on = |name: &str| Training { seed: 7, dataset: Some(name.parse().unwrap()) };
+    harness.store.add(b"cats");
+    harness.coordinator.set(|state| state.train.push(("theirs".parse().unwrap(), on("cats"))));
+    harness.until("it is reported", |state| state.trained.len() == 1).await;
+    assert!(harness.coordinator.state().trained[0].1.is_ok());
+    let folder = harness.server.set(|state| state.trained_on.clone()).remove(0).unwrap();
+    assert!(folder.ends_with("training/theirs"), "{}", folder.display());
+
+    harness.coordinator.set(|state| state.train.push(("other".parse().unwrap(), on("dogs"))));
+    harness.until("the failure is reported", |state| state.trained.len() == 2).await;
+    assert!(harness.coordinator.state().trained[1].1.as_ref().unwrap_err().contains("no dataset 'dogs'"));
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_training_reports_its_progress_and_can_be_stopped() {
+    let harness = Harness::new().await;
+    harness.server.set(|state| state.training_steps = Some((3, 12)));
+    harness.coordinator.set(|state| {
+        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }));
+    });
+    let model = || "trained-here".parse().unwrap();
+    harness
+        .until("its progress is reported", |state| {
+            let told = state.reports.last().and_then(|report| report.trainings.first().cloned());
+            told.is_some_and(|(name, progress)| {
+                name == model()
+                    && (progress.permille, progress.step, progress.steps) == (250, 3, 12)
+                    && progress.metrics == [(String::from("loss"), String::from("0.5"))]
+            })
+        })
+        .await;
+    harness.coordinator.set(|state| {
+        state.train.clear();
+        state.stop_training.push(model());
+    });
+    harness
+        .until("it has ended", |state| state.reports.last().is_some_and(|report| report.trainings.is_empty()))
+        .await;
+    assert_eq!(harness.server.calls("DELETE"), 1);
+    assert!(harness.coordinator.state().trained.is_empty(), "no artefact was reported");
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_third_party_server_serves_its_own_models() {
+    let server = FakeServer::start().await;
+    server.set(|state| state.ours = false);
+    let harness = Harness::with(server);
+    harness.coordinator.set(|state| state.train.push(("m".parse().unwrap(), Training::default())));
+    harness
+        .until("it cannot list them", |state| state.reports.iter().any(|report| report.offers.is_none()))
+        .await;
+    harness.until("its metadata stand for an artefact", |state| state.trained.len() == 1).await;
+    assert!(harness.coordinator.state().trained[0].1.is_ok());
+    let grant = harness.grant(0, &["x", "xx"]);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("it answers in JSON", |state| committed(state) == 1).await;
+    assert_eq!(harness.rows()[1]["output"]["top5"][0]["index"], 2);
+    assert_eq!(harness.server.calls("/artefacts"), 0);
+    harness.stop().await;
+}

@@ -1,0 +1,215 @@
+//! Trains a model on the model server, stores the artefact, and reports the outcome.
+//!
+//! Decides which failures are the training's, and reported as its outcome, and which are the server's, after which the
+//! training is ordered again. Source: the design, section 8 (training phase).
+//!
+//! Bounds: a training may take [`TRAINING_TIMEOUT`]; the artefact is held in memory while it is stored.
+
+use std::time::Duration;
+
+use backon::Retryable;
+use bytes::Bytes;
+use idunno_shared::ids::{Digest, NodeId};
+use idunno_shared::names::ModelName;
+use idunno_shared::wire::jobs::{JobRequest, ModelArtefact, Training, TrainingProgress};
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::model_server::{ModelServerClient, ServerError, TaskState, TrainedArtefact};
+use super::requests::{RequestError, Requests, back_off};
+use super::supervisor::ReadyServer;
+use super::training_data::TrainingFolder;
+use super::traits::{DurableUpload, FileStoreError};
+
+const POLL: Duration = Duration::from_millis(100);
+pub const TRAINING_TIMEOUT: Duration = Duration::from_secs(1000);
+
+/// A model was not trained.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Data(#[from] FileStoreError),
+    #[error("the training failed: {0}")]
+    Failed(String),
+}
+
+impl TrainError {
+    /// Whether the server is the likely cause: the training must be ordered again.
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_server_failure())
+    }
+}
+
+/// The worker task's handle of a training.
+#[derive(Debug)]
+pub struct TrainingControl {
+    pub progress: watch::Sender<TrainingProgress>,
+    /// Cancelled when the training is no longer wanted.
+    pub stop: CancellationToken,
+}
+
+/// An ordered training.
+#[derive(Debug)]
+pub struct TrainingOrder {
+    pub model: ModelName,
+    pub training: Training,
+    /// Where the training data are put.
+    pub folder: TrainingFolder,
+}
+
+struct TrainedModel {
+    artefact: TrainedArtefact,
+    /// What the training measured, by name.
+    metrics: Vec<(String, String)>,
+}
+
+impl Requests {
+    /// Trains a model and reports the outcome, unless the training is stopped. An error is an interruption: nothing was
+    /// reported, and the training must be ordered again.
+    pub async fn train(
+        &self,
+        ready: ReadyServer,
+        order: TrainingOrder,
+        control: TrainingControl,
+    ) -> Result<(), TrainError> {
+        let outcome = match self.train_here(ready, &order, &control).await {
+            Err(error) if error.is_interruption() => return Err(error),
+            Err(error) => Err(error),
+            Ok(None) => return Ok(()),
+            Ok(Some(trained)) => Ok(trained),
+        };
+        let reported = (|| self.report_trained(&order, &outcome))
+            .retry(back_off())
+            .when(RequestError::needs_new_upload)
+            .notify(|error, _| warn!(%error, model = %order.model, "storing a trained model again"))
+            .await;
+        if let Err(error) = reported {
+            warn!(%error, model = %order.model, "the coordinator did not accept the training");
+        }
+        Ok(())
+    }
+
+    async fn report_trained(
+        &self,
+        order: &TrainingOrder,
+        outcome: &Result<TrainedModel, TrainError>,
+    ) -> Result<(), RequestError> {
+        let TrainingOrder { model, training, .. } = order;
+        let mut report = None;
+        let mut metrics = Vec::new();
+        let result = match outcome {
+            Err(error) => Err(error.to_string()),
+            Ok(trained) => {
+                let version = trained.artefact.version;
+                let mut blobs = trained.artefact.extents.clone();
+                blobs.push(training_report(model, version, training, self.node, &trained.metrics));
+                let DurableUpload { upload, blobs: mut extents } = self.store_blobs(blobs).await?;
+                report = extents.pop();
+                metrics.clone_from(&trained.metrics);
+                Ok((upload, ModelArtefact { model: model.clone(), version, extents }))
+            }
+        };
+        let upload = result.as_ref().ok().map(|(upload, _)| *upload);
+        let request = JobRequest::Trained {
+            worker: self.node,
+            model: model.clone(),
+            training: training.clone(),
+            result,
+            metrics,
+            report,
+        };
+        let reply = self.ask(request).await;
+        if let Err(error @ RequestError::UploadEnded) = reply {
+            return Err(error);
+        }
+        if let Some(upload) = upload {
+            self.store.end(upload).await;
+        }
+        reply
+    }
+
+    /// Returns `None` if the training was stopped.
+    async fn train_here(
+        &self,
+        ready: ReadyServer,
+        order: &TrainingOrder,
+        control: &TrainingControl,
+    ) -> Result<Option<TrainedModel>, TrainError> {
+        let ReadyServer { server, extensions } = ready;
+        let TrainingOrder { model, training, folder } = order;
+        if !extensions.idunno {
+            // A third-party server brings its own models: their metadata stand for an artefact.
+            let metadata = server.model_metadata(model).await?;
+            let artefact = TrainedArtefact { version: Digest::of(&metadata), extents: vec![metadata] };
+            return Ok(Some(TrainedModel { artefact, metrics: Vec::new() }));
+        }
+        let path = match &training.dataset {
+            None => None,
+            Some(dataset) => tokio::select! {
+                fetched = self.store.training_data(dataset, folder.path()) => Some(fetched?),
+                () = control.stop.cancelled() => return Ok(None),
+            },
+        };
+        let task = server.train(model, training.seed, path.as_deref()).await?;
+        await_training(&server, &task, control).await
+    }
+}
+
+/// Returns `None` if the training was stopped.
+async fn await_training(
+    server: &ModelServerClient,
+    task: &str,
+    control: &TrainingControl,
+) -> Result<Option<TrainedModel>, TrainError> {
+    let started = Instant::now();
+    loop {
+        if control.stop.is_cancelled() {
+            server.cancel(task).await?;
+            return Ok(None);
+        }
+        match server.task(task).await {
+            Ok(TaskState::Done(metrics)) => {
+                let artefact = server.artefact(task).await?;
+                return Ok(Some(TrainedModel { artefact, metrics }));
+            }
+            Ok(TaskState::Failed(message)) => return Err(TrainError::Failed(message)),
+            Ok(TaskState::Running(_)) if started.elapsed() > TRAINING_TIMEOUT => {
+                return Err(ServerError::TimedOut { after: TRAINING_TIMEOUT }.into());
+            }
+            Ok(TaskState::Running(progress)) => {
+                control.progress.send_replace(progress);
+                // Whether it was stopped is checked in the next round.
+                let _ = timeout(POLL, control.stop.cancelled()).await;
+            }
+            // A server that does not know the task has restarted since.
+            Err(ServerError::Status { status: 404, message }) => {
+                return Err(ServerError::Disconnected(message).into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A summary of a training, for people.
+fn training_report(
+    model: &ModelName,
+    version: Digest,
+    training: &Training,
+    worker: NodeId,
+    metrics: &[(String, String)],
+) -> Bytes {
+    let Training { seed, dataset } = training;
+    let metrics: Map<String, Value> =
+        metrics.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let report = json!({
+        "model": model, "version": version.to_string(), "seed": seed, "dataset": dataset,
+        "worker": worker.to_string(), "metrics": metrics,
+    });
+    Bytes::from(format!("{report}\n"))
+}

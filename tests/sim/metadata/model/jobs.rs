@@ -1,0 +1,300 @@
+//! The jobs of the naive model.
+
+use idunno_core::metadata::{Applied, Inputs, PREDEFINED_MODELS, State};
+use idunno_shared::ids::{Digest, JobId};
+use idunno_shared::names::{DatasetName, ModelName};
+use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState};
+use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange};
+use idunno_shared::wire::refusal::RefusalCode;
+
+use super::{NaiveJob, NaiveMetadata, NaiveVersion, Outcome, QueryState, numbers};
+
+impl NaiveMetadata {
+    pub(super) fn apply_job_change(&mut self, change: &Change) -> Result<Changed, RefusalCode> {
+        match change {
+            Change::AddJob { model, dataset, batch_size, options } => {
+                self.add_job(model, dataset, *batch_size, options)
+            }
+            Change::SetBatchSize { job, batch_size } => {
+                if u32::from(*batch_size) > 4096 {
+                    return Err(RefusalCode::Invalid);
+                }
+                let job = self.job(*job)?;
+                if job.state.is_over() {
+                    return Err(RefusalCode::Conflict);
+                }
+                job.batch_size = *batch_size;
+                Ok(Changed::Done)
+            }
+            Change::StartJob { job } => self.start(*job, None),
+            Change::StopJob { job } => {
+                let job = self.job(*job)?;
+                if !matches!(job.state, JobState::Running | JobState::Paused(_)) {
+                    return Err(RefusalCode::Conflict);
+                }
+                job.state = JobState::Stopped;
+                Ok(Changed::Done)
+            }
+            Change::SetWeight { job, weight } => {
+                if !(1..=1000).contains(weight) {
+                    return Err(RefusalCode::Invalid);
+                }
+                let job = self.job(*job)?;
+                if job.state.is_over() {
+                    return Err(RefusalCode::Conflict);
+                }
+                job.weight = *weight;
+                Ok(Changed::Done)
+            }
+            Change::RetryDeadLetters { job, queries } => {
+                let job = self.job(*job)?;
+                let retried = job.retriable(queries)?;
+                retried.iter().for_each(|&query| job.query_states[query] = QueryState::Pending);
+                if job.state == JobState::Done {
+                    job.run();
+                }
+                Ok(Changed::Retried { queries: retried.len() as u64 })
+            }
+            Change::DropDeadLetters { job, queries } => {
+                let job = self.job(*job)?;
+                let dropped = job.retriable(queries)?;
+                dropped.iter().for_each(|&query| job.held[query] = false);
+                Ok(Changed::Dropped { queries: dropped.len() as u64 })
+            }
+            Change::CancelJob { job } => {
+                let now_ms = self.now_ms;
+                let job = self.job(*job)?;
+                if job.state.is_over() {
+                    return Err(RefusalCode::Conflict);
+                }
+                job.state = JobState::Cancelled;
+                job.finished_ms = Some(now_ms);
+                job.held.fill(false);
+                Ok(Changed::Done)
+            }
+            Change::DeleteJob { job: id } => {
+                let job = self.job(*id)?;
+                if job.state == JobState::Running {
+                    return Err(RefusalCode::Conflict);
+                }
+                self.jobs.remove(&id.0);
+                self.files.remove(&format!("results/{id}.jsonl"));
+                Ok(Changed::Done)
+            }
+            _ => unreachable!("{change:?} changes no job"),
+        }
+    }
+
+    fn add_job(
+        &mut self,
+        model: &ModelName,
+        dataset: &DatasetName,
+        batch_size: BatchSize,
+        options: &JobOptions,
+    ) -> Result<Changed, RefusalCode> {
+        let JobOptions { name, weight, .. } = options;
+        if u32::from(batch_size) > 4096 || *weight == Some(0) {
+            return Err(RefusalCode::Invalid);
+        }
+        let model = model.to_string();
+        if !PREDEFINED_MODELS.contains(&model.as_str()) && !self.models.contains_key(&model) {
+            return Err(RefusalCode::NotFound);
+        }
+        let name = name.as_ref().map(ToString::to_string);
+        if name.is_some() && self.jobs.values().any(|job| job.name == name) {
+            return Err(RefusalCode::Conflict);
+        }
+        self.last_job += 1;
+        let id = self.last_job;
+        let job = NaiveJob {
+            model,
+            dataset: dataset.to_string(),
+            batch_size,
+            state: JobState::Added,
+            manifest: Vec::new(),
+            query_states: Vec::new(),
+            version: None,
+            name,
+            weight: weight.unwrap_or(1),
+            held: Vec::new(),
+            finished_ms: None,
+            filed: false,
+        };
+        self.jobs.insert(id, job);
+        Ok(Changed::JobAdded(JobId(id)))
+    }
+
+    /// The queries that a start freezes: names and extents.
+    fn manifest(&self, dataset: &str, inputs: Option<&Inputs>) -> Option<Vec<(String, Vec<Digest>)>> {
+        let newest = |name: &str| self.files.get(name).map(|versions| versions.last().unwrap());
+        let file = newest(dataset).filter(|_| dataset == "lines.jsonl");
+        let Some(inputs) = inputs else {
+            let prefix = format!("{dataset}/");
+            let inputs = self
+                .files
+                .iter()
+                .filter(|(name, _)| name.starts_with(&prefix) && **name != format!("{prefix}labels.csv"));
+            let extents = |versions: &Vec<NaiveVersion>| versions.last().unwrap().2.clone();
+            let manifest: Vec<_> = inputs.map(|(name, versions)| (name.clone(), extents(versions))).collect();
+            return Some(manifest).filter(|manifest| file.is_none() && !manifest.is_empty());
+        };
+        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs;
+        let (_, _, extents) = file.filter(|(_, content, _)| content == digest)?;
+        match inputs {
+            Inputs::Records { count, blocks, .. } => {
+                let size: u64 = extents.iter().map(|digest| self.sizes[digest]).sum();
+                let within = blocks.last().unwrap().at < size;
+                let record = |number| (format!("{dataset}:{number}"), extents.clone());
+                within.then(|| (1..=*count).map(record).collect())
+            }
+            Inputs::Listed { names, .. } => {
+                let entry = |name: &_| {
+                    let name = ToString::to_string(name);
+                    Some((name.clone(), newest(&name)?.2.clone()))
+                };
+                names.iter().map(entry).collect()
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, RefusalCode> {
+        let job = self.job(id)?.clone();
+        let version = self.models.get(&job.model).and_then(|model| model.version);
+        let manifest = self.manifest(&job.dataset, inputs);
+        let job = self.job(id)?;
+        match (&job.state, version, manifest) {
+            (JobState::Running | JobState::Done, ..) => {
+                let (submitted, state) = (job.query_states.len() as u64, job.state.clone());
+                return Ok(Changed::StartedBefore { submitted, state });
+            }
+            (JobState::Added, Some(version), Some(manifest)) => {
+                job.version = Some(version);
+                job.query_states = vec![QueryState::Pending; manifest.len()];
+                job.held = vec![true; manifest.len()];
+                job.manifest = manifest;
+            }
+            (JobState::Added | JobState::Cancelled, ..) => return Err(RefusalCode::Conflict),
+            (JobState::Stopped | JobState::Paused(_), ..) => {}
+        }
+        job.run();
+        Ok(Changed::JobStarted { submitted: job.query_states.len() as u64 })
+    }
+    pub(super) fn commit(&mut self, id: JobId, batches: &[BatchOutcome]) -> Outcome {
+        let now_ms = self.now_ms;
+        let job = self.started(id)?;
+        let mut rows = Vec::new();
+        for batch in batches {
+            let lease = numbers(&[batch.lease.range]);
+            let answered = numbers(&batch.answered);
+            let beyond = lease.last().is_none_or(|last| *last >= job.query_states.len() as u64);
+            if beyond || batch.lease.job != id || answered.iter().any(|query| !lease.contains(query)) {
+                return Err(RefusalCode::Invalid);
+            }
+            rows.extend(answered);
+        }
+        let total = rows.len() as u64;
+        rows.sort_unstable();
+        rows.dedup();
+        if batches.is_empty() || rows.len() as u64 != total {
+            return Err(RefusalCode::Invalid);
+        }
+        rows.retain(|query| {
+            let state = &mut job.query_states[usize::try_from(*query).unwrap()];
+            let new = *state == QueryState::Pending;
+            if new {
+                *state = QueryState::Done;
+            }
+            new
+        });
+        job.settle(now_ms);
+        let accepted = rows.len() as u64;
+        let job_done = job.state == JobState::Done;
+        let mut accepted_ranges: Vec<QueryRange> = Vec::new();
+        for query in rows {
+            match accepted_ranges.last_mut().filter(|range| range.end() == query) {
+                Some(range) => range.count += 1,
+                None => accepted_ranges.push(QueryRange { first: query, count: 1 }),
+            }
+        }
+        Ok(Applied::Committed { accepted, duplicates: total - accepted, job_done, accepted_ranges })
+    }
+}
+
+impl NaiveJob {
+    pub(super) fn run(&mut self) {
+        self.state = JobState::Running;
+        self.finished_ms = None;
+        self.filed = false;
+    }
+
+    pub(super) fn settle(&mut self, now_ms: u64) {
+        if !self.query_states.contains(&QueryState::Pending) && self.state != JobState::Done {
+            self.state = JobState::Done;
+            self.finished_ms = Some(now_ms);
+            for (held, state) in self.held.iter_mut().zip(&self.query_states) {
+                *held &= *state == QueryState::Dead;
+            }
+        }
+    }
+
+    /// The indices of the dead queries that can be retried.
+    pub(super) fn retriable(&self, queries: &[u64]) -> Result<Vec<usize>, RefusalCode> {
+        let can_retry =
+            |index: usize| self.query_states.get(index) == Some(&QueryState::Dead) && self.held[index];
+        if queries.is_empty() {
+            let all: Vec<usize> = (0..self.query_states.len()).filter(|index| can_retry(*index)).collect();
+            return if all.is_empty() { Err(RefusalCode::Conflict) } else { Ok(all) };
+        }
+        let indices: Vec<usize> = queries.iter().map(|query| usize::try_from(*query).unwrap()).collect();
+        if indices.iter().all(|index| can_retry(*index)) { Ok(indices) } else { Err(RefusalCode::NotFound) }
+    }
+
+    pub(super) fn compare(&self, state: &State, id: JobId) {
+        let shown = state.job(id).unwrap();
+        assert_eq!((&shown.state, shown.batch_size), (&self.state, self.batch_size), "{id}");
+        assert_eq!(
+            (shown.weight, shown.finished_ms, shown.filed),
+            (self.weight, self.finished_ms, self.filed)
+        );
+        assert_eq!(shown.artefact.as_ref().map(|artefact| artefact.version), self.version, "{id}");
+        assert_eq!(shown.submitted, self.query_states.len() as u64, "{id}");
+        let of = |wanted: QueryState| -> Vec<u64> {
+            (0u64..)
+                .zip(&self.query_states)
+                .filter(|(_, state)| **state == wanted)
+                .map(|(query, _)| query)
+                .collect()
+        };
+        assert_eq!(shown.done.numbers().collect::<Vec<_>>(), of(QueryState::Done), "{id}");
+        assert_eq!(shown.dead.numbers().collect::<Vec<_>>(), of(QueryState::Dead), "{id}");
+        assert_eq!(state.pending(id).numbers().collect::<Vec<_>>(), of(QueryState::Pending), "{id}");
+        let (dead_letters, _) = state.dead_letters(id, 0, 1024).unwrap();
+        let names: Vec<_> = dead_letters
+            .iter()
+            .map(|dead_letter| (dead_letter.index, dead_letter.name.to_string()))
+            .collect();
+        let expected = of(QueryState::Dead).into_iter().map(|query| (query, self.input(query).0.clone()));
+        assert_eq!(names, expected.collect::<Vec<_>>(), "{id}");
+        for query in (0u64..).zip(&self.held).filter(|(_, held)| **held).map(|(query, _)| query) {
+            let (name, extents) = self.input(query);
+            assert_eq!(shown.input_name(query).unwrap().as_str(), name.as_str(), "{id}");
+            let inputs: Vec<_> = state.queries(id, QueryRange { first: query, count: 1 }).collect();
+            if let Some((number, input)) = inputs.first() {
+                assert_eq!((*number, input.name.as_str()), (query, name.as_str()), "{id}");
+                assert!(input.extents.iter().map(|blob| blob.digest).eq(extents.iter().copied()), "{id}");
+            } else {
+                assert!(shown.records.is_some(), "{id}: query {query} has no input");
+            }
+            for digest in extents {
+                assert!(
+                    state.blob(digest).is_some_and(|blob| blob.references > 0),
+                    "{id}: the input of query {query} is not referenced"
+                );
+            }
+        }
+    }
+
+    pub(super) fn input(&self, query: u64) -> &(String, Vec<Digest>) {
+        &self.manifest[usize::try_from(query).unwrap()]
+    }
+}
