@@ -93,7 +93,7 @@ def idunno_round(options, photos, folder):
         cluster.run("train-start", options.model, "--wait")
         await_loaded(cluster, options.model)
         job = cluster.run("add-job", options.model, "--batch-size", 32)["job"]
-        view = cluster.run("start-job", job, "--wait")[0]
+        view = cluster.run("start-job", job, "--wait")["items"][0]
         return view["submitted"] / view["running_s"]
     finally:
         cluster.down()
@@ -104,7 +104,7 @@ def bench_no_op(options, folder):
     cluster = LocalCluster(options.programs, options.python, folder / "no-op")
     try:
         cluster.up(4, model_servers=False, insecure=options.insecure)
-        members = [member["address"] for member in cluster.run("list_mem")["members"]]
+        members = [member["address"] for member in cluster.run("list_mem")["items"]]
         command = [Path(options.programs, "no-op"), "--scratch", folder, "--batches", options.batches, *members]
         command += [] if options.insecure else ["--secret", cluster.folder / "secret.pem"]
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)

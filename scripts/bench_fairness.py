@@ -106,8 +106,8 @@ def await_loaded(cluster, model, workers=2):
     """Waits until a model is loaded everywhere: times exclude loading, as those of the bare processes do."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        view = next(view for view in cluster.run("get-models") if view["model"] == model)
-        if sum(worker["state"] == "ready" for worker in view["workers"]) == workers:
+        view = next(view for view in cluster.run("get-models")["items"] if view["model"] == model)
+        if sum(member["state"] == "ready" for member in view["members"]) == workers:
             return
         time.sleep(0.1)
     raise Failed(f"{model} was not loaded on all members within 60 s")

@@ -98,7 +98,7 @@ class Watch:
         for view in views:
             if view["state"] in ("paused", "stopped"):
                 raise Failed(f"{view['job']} is {view['state']}: {view['reason'] or 'no reason given'}")
-        done, total = sum(view["done"] + view["dead"] for view in views), sum(view["submitted"] for view in views)
+        done, total = sum(view["done"] + view["dead_letters"] for view in views), sum(view["submitted"] for view in views)
         self._note_failover(done, total)
         self._show(views, done, total)
         if self.kill and not self.killed and done * 3 >= total:
@@ -167,7 +167,7 @@ def check_job(cluster, options, job, view, photos):
         "model": view["model"],
         "submitted": view["submitted"],
         "done": view["done"],
-        "dead": view["dead"],
+        "dead": view["dead_letters"],
         "duplicates": len(queries) - len(set(queries)),
         "accuracy_top1": accuracy(labels, photos),
         "rate_qps": round(view["rate_qps"], 2),
@@ -182,15 +182,15 @@ def wrong_rows(job, view, images, queries, errors):
     wrong = []
     if view["submitted"] != images:
         wrong.append(f"{job}: {view['submitted']} queries were submitted for {images} photos")
-    if view["done"] + view["dead"] != view["submitted"]:
-        wrong.append(f"{job}: {view['done']} done + {view['dead']} dead are not {view['submitted']} submitted")
+    if view["done"] + view["dead_letters"] != view["submitted"]:
+        wrong.append(f"{job}: {view['done']} done + {view['dead_letters']} dead are not {view['submitted']} submitted")
     repeated = len(queries) - len(set(queries))
     if repeated:
         wrong.append(f"{job}: {repeated} rows too many: queries were answered twice")
     if set(queries) != set(range(images)):
         wrong.append(f"{job}: the rows are not those of queries 0 to {images - 1}")
-    if errors != view["dead"]:
-        wrong.append(f"{job}: {errors} rows with an error, {view['dead']} dead letters")
+    if errors != view["dead_letters"]:
+        wrong.append(f"{job}: {errors} rows with an error, {view['dead_letters']} dead letters")
     return wrong
 
 
@@ -228,7 +228,7 @@ def run_jobs(cluster, options, photos):
     say(f"starting {options.members} members")
     say(f"the cluster was ready after {cluster.up(options.members):.1f} s")
     stored = cluster.run("populate-test-data", photos)
-    say(f"stored {stored['files']} files, {stored['bytes'] / 1e6:.1f} MB")
+    say(f"stored {stored['files']} files, {stored['size_bytes'] / 1e6:.1f} MB")
     cluster.run("train-start", *options.models, "--wait")
     say(f"trained {', '.join(options.models)}")
     jobs = start_jobs(cluster, options.models, options.batch_size)

@@ -77,7 +77,7 @@ class LocalCluster:
         """Deletes the data of an old cluster; refuses if it is running, because somebody may be using it."""
         if not self.exists():
             return
-        running = [process["name"] for process in self.run("local", "status") if process["running"]]
+        running = [process["name"] for process in self.run("local", "status")["items"] if process["running"]]
         if running:
             down = f"'idunno --dir {self.folder} local down --purge' stops it"
             raise Failed(f"a cluster is already running in {self.folder} ({', '.join(running)}): {down}")
@@ -99,7 +99,7 @@ class LocalCluster:
 
     def jobs(self):
         """All jobs' figures, by job."""
-        return {view["job"]: view for view in self.run("get-job-stats")}
+        return {view["job"]: view for view in self.run("get-job-stats")["items"]}
 
 
 def make_dataset(python, kind, count, folder):

@@ -13,7 +13,7 @@ idunno start-job "$job" --wait >/dev/null
 idunno get-job-results "$job" "$rows"
 
 # Queries that failed permanently have a row with an error. They do not fail the job, so look at them.
-dead="$(idunno --output json get-job-stats "$job" | jq '.[0].dead')"
+dead="$(idunno --output json get-job-stats "$job" | jq '.items[0].dead_letters')"
 if ((dead > 0)); then
     echo "nightly.sh: $dead queries of $job failed: idunno dead-letters list $job" >&2
 fi

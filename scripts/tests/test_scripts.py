@@ -65,11 +65,11 @@ def test_a_cluster_that_runs_is_left_alone(programs, tmp_path):
     cluster.folder.mkdir()
     (cluster.folder / "cluster.json").write_text("{}")
     status = programs / "idunno.status"
-    status.write_text('[{"name": "m1", "running": true}]')
+    status.write_text('{"items": [{"name": "m1", "running": true}]}')
     with pytest.raises(Failed, match=r"is already running in .*\(m1\).*local down"):
         cluster.clear()
     assert "local down" not in calls(programs)
-    status.write_text('[{"name": "m1", "running": false}]')
+    status.write_text('{"items": [{"name": "m1", "running": false}]}')
     cluster.clear()
     assert not cluster.exists()
 
@@ -141,7 +141,7 @@ def view(done, state="running", reason=None):
         "reason": reason,
         "submitted": 30,
         "done": done,
-        "dead": 0,
+        "dead_letters": 0,
         "rate_10s_qps": 1.0,
     }
 
@@ -211,9 +211,9 @@ def test_a_paused_job_ends_the_watch_with_its_reason():
     ],
 )
 def test_rows_that_are_not_exactly_one_a_photo_are_told(queries, errors, submitted, reason):
-    figures = {"submitted": submitted, "done": submitted, "dead": 0}
+    figures = {"submitted": submitted, "done": submitted, "dead_letters": 0}
     assert reason in "; ".join(demo.wrong_rows("job-1", figures, 3, queries, errors))
-    assert demo.wrong_rows("job-1", {"submitted": 3, "done": 3, "dead": 0}, 3, [0, 1, 2], 0) == []
+    assert demo.wrong_rows("job-1", {"submitted": 3, "done": 3, "dead_letters": 0}, 3, [0, 1, 2], 0) == []
 
 
 def test_doubled_rows_reach_the_report(tmp_path):
@@ -226,7 +226,7 @@ def test_doubled_rows_reach_the_report(tmp_path):
 
     (tmp_path / "labels.csv").write_text("file,label\na.jpg,7\n", encoding="utf-8")
     arguments = SimpleNamespace(dir=tmp_path, images=1, verify=False)
-    figures = {"model": "m", "submitted": 1, "done": 1, "dead": 0, "rate_qps": 1.0, "running_s": 1.0}
+    figures = {"model": "m", "submitted": 1, "done": 1, "dead_letters": 0, "rate_qps": 1.0, "running_s": 1.0}
     row, wrong = demo.check_job(SimpleNamespace(run=run), arguments, "job-1", figures, tmp_path)
     assert (row["duplicates"], row["accuracy_top1"]) == (1, 1.0)
     assert len(wrong) == 2 and "answered twice" in wrong[0] and "more than one row" in wrong[1]

@@ -57,8 +57,8 @@ class Cluster:
         status = self.status()
         # Not by name or address: another member may have taken those of a lost one.
         identity = identity or machine.identity()
-        state = next((member["state"] for member in status["members"] if member["id"] == identity), "unknown")
-        ready = any(worker["member"] == machine.name and worker["server"] == "ready" for worker in status["workers"])
+        state = next((member["state"] for member in status["members"] if member["node_id"] == identity), "unknown")
+        ready = any(server["member"] == machine.name and server["state"] == "ready" for server in status["model_servers"])
         return state, ready
 
     def coordinator(self):
@@ -92,7 +92,7 @@ class Cluster:
 
     def job(self, job):
         """A job's figures. Fails if the job was paused or stopped, because neither ends by itself."""
-        view = next(view for view in self.idunno("--timeout", 60, "get-job-stats") if view["job"] == job)
+        view = next(view for view in self.idunno("--timeout", 60, "get-job-stats")["items"] if view["job"] == job)
         if view["state"] in ("paused", "stopped"):
             raise Hopeless(f"{job} is {view['state']}: {view['reason']}")
         return view
@@ -101,7 +101,7 @@ class Cluster:
         """Waits until all its queries have an outcome; `pace` records each poll."""
         def is_done():
             view = self.job(job)
-            outcomes = view["done"] + view["dead"]
+            outcomes = view["done"] + view["dead_letters"]
             if pace:
                 pace.saw(job, outcomes)
             return outcomes == view["submitted"]

@@ -59,10 +59,14 @@ fn answers_go_to_stdout_and_errors_to_stderr_with_their_codes() {
     assert!(out(&listed).contains("docs/report.pdf") && out(&listed).contains(" m1"), "{}", out(&listed));
     assert!(out(&listed).contains("0000000000000063"), "an unknown holder keeps its id");
     let json: serde_json::Value = serde_json::from_str(&out(&with(&["--output", "json", "ls"]))).unwrap();
-    assert_eq!(json["files"][0]["size"], 12345);
+    assert_eq!(json["items"][0]["size_bytes"], 12345);
     assert!(out(&with(&["list_mem"])).contains("coordinator"));
     assert_eq!(out(&with(&["delete", "docs/report.pdf"])), "docs/report.pdf deleted, 3 versions\n");
-    assert_eq!(out(&with(&["get-job-stats", "--output", "json"])), "[]\n");
+    assert_eq!(
+        out(&with(&["get-job-stats", "--output", "json"])),
+        "{\"apiVersion\":\"idunno/v1\",\"kind\":\"JobStatsList\",\"items\":[]}\n"
+    );
+    assert_eq!(out(&with(&["get-job-stats", "--output", "jsonl"])), "");
 
     let missing = with(&["delete", "nothing"]);
     assert_eq!((code(&missing), out(&missing).as_str()), (3, ""));
@@ -132,7 +136,7 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     for text in ["m1 at 127.0.0.1:1 does not answer", "m2 at", "idle member"] {
         assert!(err(&up).contains(text), "{text}: {}", err(&up));
     }
-    assert!(err(&up).ends_with("still run: 'idunno local down' stops them\n"), "{}", err(&up));
+    assert!(err(&up).ends_with("are still running: 'idunno local down' stops them\n"), "{}", err(&up));
     assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
     assert_eq!(code(&local(&["up", "--members", "2", "--idunnod", &daemon])), 6);
 
@@ -149,8 +153,8 @@ fn a_local_clusters_processes_are_started_listed_killed_and_stopped() {
     assert_eq!(out(&local(&["start", "--dry-run"])), "would: start m2\n");
     assert_eq!(code(&local(&["start", "--timeout", "1"])), 5);
     assert_eq!(out(&local(&["status"])).matches(" running").count(), 3);
-    assert_eq!(out(&local(&["start"])), "all run already: nothing was started\n");
-    assert_eq!(out(&local(&["start", "--dry-run"])), "would: start nothing: all run already\n");
+    assert_eq!(out(&local(&["start"])), "all processes are already running\n");
+    assert_eq!(out(&local(&["start", "--dry-run"])), "would: start nothing: all are running\n");
 
     let down = local(&["down", "--purge"]);
     assert_eq!(out(&down), "3 processes stopped; data deleted\n", "{}", err(&down));
@@ -168,7 +172,7 @@ fn a_daemon_that_fails_is_shown_with_its_last_words() {
     let up = idunno(&["--dir", &dir, "local", "up", "--members", "1", "--idunnod", &daemon]);
     assert_eq!(code(&up), 1, "{}", err(&up));
     assert!(err(&up).contains("introducer ended") && err(&up).contains("the port is in use"), "{}", err(&up));
-    assert!(!err(&up).contains("still run"), "nothing does: {}", err(&up));
+    assert!(!err(&up).contains("still running"), "nothing is: {}", err(&up));
 }
 
 #[cfg(unix)]
@@ -230,9 +234,9 @@ fn a_shell_gives_each_line_to_its_member_and_ends_with_the_first_failure() {
     // A failure does not end it, and the last line needs no end.
     let failed = shell("ls nothing\nno-such\nput 'a\n--output json delete docs/report.pdf\nget-job-stats");
     assert_eq!(code(&failed), 3, "{}", err(&failed));
-    assert!(out(&failed).ends_with("no jobs: add-job makes one\n"), "{}", out(&failed));
+    assert!(out(&failed).ends_with("no jobs: add-job adds one\n"), "{}", out(&failed));
     let errors = err(&failed);
-    assert!(errors.contains("there is no command 'no-such': help lists them"), "{errors}");
+    assert!(errors.contains("no command 'no-such': 'help' lists the commands"), "{errors}");
     assert!(errors.contains("a quote is not closed"), "{errors}");
     assert!(out(&shell("help\n")).contains("populate-test-data"));
 }

@@ -1,4 +1,4 @@
-//! Why a command was not done, and the exit code that says so.
+//! Why a command failed, and the exit code that says so.
 
 use std::io;
 use std::path::Path;
@@ -6,27 +6,29 @@ use std::path::Path;
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{GetError, PutError, Unavailable};
 use idunno_shared::wire::refusal::RefusalCode;
-use serde_json::{Value, json};
 use thiserror::Error;
+
+use super::document::to_json;
+use super::program::{Error as ErrorDocument, ErrorDetail};
 
 /// Exit codes, as documented in `idunno --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// A fault.
+    /// An error that none of the others describes.
     Error = 1,
-    /// The command line is not understood.
+    /// The command line is invalid.
     Usage = 2,
-    /// The named thing does not exist.
+    /// What the command names does not exist.
     NotFound = 3,
-    /// No coordinator, or nobody reachable.
+    /// There is no coordinator, or no member answers.
     Unreachable = 4,
-    /// Not done in time.
+    /// The time limit is over.
     Timeout = 5,
-    /// The input is not acceptable, or the state does not allow it.
+    /// The input is invalid, or the state does not allow the command.
     Refused = 6,
-    /// Done in part.
+    /// Only a part was done.
     Partial = 7,
-    /// Ended by the user.
+    /// The user interrupted the command.
     Interrupted = 130,
 }
 
@@ -46,33 +48,33 @@ impl Exit {
     }
 }
 
-/// A command that was not done.
+/// A command that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// How the program ends.
+    /// The exit code.
     pub exit: Exit,
-    /// What was wrong with what, and what to do.
+    /// What failed on what, and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure of a kind.
+    /// A failure with its exit code.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
     }
 
-    /// A fault.
+    /// A failure that no other exit code describes.
     pub fn error(message: impl Into<String>) -> Self {
         Self::new(Exit::Error, message)
     }
 
-    /// A member answered something else than was asked: another version, most likely.
+    /// A reply that does not belong to the request.
     pub fn unexpected() -> Self {
-        Self::error("the cluster answered with something else than was asked: it may run another version")
+        Self::error("unexpected reply: the cluster may run another version of IDunno")
     }
 
-    /// A local file that cannot be written, or must not be: something else than a file is there.
+    /// A local path that cannot be written, or that is not a regular file and therefore is not replaced.
     pub fn target(path: &Path, error: &io::Error) -> Self {
         let exit = match error.kind() {
             io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => Exit::Refused,
@@ -82,8 +84,13 @@ impl Failure {
     }
 
     /// What programs read on stderr.
-    pub fn json(&self) -> Value {
-        json!({"error": {"code": self.exit as u8, "kind": self.exit.word(), "message": self.message}})
+    pub fn json(&self) -> String {
+        let error = ErrorDetail {
+            code: self.exit as u8,
+            kind: self.exit.word().to_owned(),
+            message: self.message.clone(),
+        };
+        to_json(&ErrorDocument { error })
     }
 }
 

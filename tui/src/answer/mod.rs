@@ -1,75 +1,101 @@
-//! What a command comes back with: an [`Answer`], the same facts as JSON and as text, or a [`Failure`] with its exit code;
-//! and how facts are worded and laid out.
+//! What a command comes back with: an [`Answer`], the same facts as JSON and as text, or a [`Failure`] with its exit code.
+//!
+//! The types of the JSON are in [`jobs`], [`results`], [`files`], [`models`], [`cluster`], [`local`] and [`program`].
 
+pub mod cluster;
+pub mod document;
 pub mod failure;
+pub mod files;
+pub mod jobs;
+pub mod local;
+pub mod models;
+pub mod program;
+pub mod results;
+pub mod schemas;
 pub mod table;
 pub mod text;
+pub mod words;
 
-use serde_json::Value;
+use document::{Document, List, Listed, to_json};
 
 pub use failure::{Exit, Failure};
 
 use crate::command::Output;
 
 /// What a command found or did.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// For programs.
     pub data: Data,
     /// For people; lines, without the last line's end.
     pub text: String,
-    /// Why it is only a part of what was asked, if it is.
+    /// Why the answer is incomplete, if it is.
     pub incomplete: Option<String>,
-    /// What a person should know beside it, and no program needs.
+    /// A remark for people only.
     pub note: Option<String>,
 }
 
-/// What programs get.
-#[derive(Clone, Debug, PartialEq)]
+/// What programs get, as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Data {
-    /// One JSON value.
-    Value(Value),
-    /// The text is JSON lines already.
+    /// Nothing beyond the text.
+    #[default]
+    None,
+    /// One document.
+    Document(String),
+    /// A list as one document, and each of its items as a document.
+    List {
+        /// The list.
+        document: String,
+        /// The items.
+        items: Vec<String>,
+    },
+    /// The text itself, which is lines of JSON.
     Lines,
 }
 
-impl Default for Data {
-    fn default() -> Self {
-        Self::Value(Value::Null)
-    }
-}
-
 impl Answer {
-    /// A whole answer.
-    pub fn new(data: Value, text: impl Into<String>) -> Self {
-        Self { data: Data::Value(data), text: text.into(), ..Self::default() }
+    /// An answer that is one document.
+    pub fn new(document: &impl Document, text: impl Into<String>) -> Self {
+        Self { data: Data::Document(to_json(document)), text: text.into(), ..Self::default() }
     }
 
-    /// The same answer, said to be a part.
+    /// An answer that is a list of documents.
+    pub fn list<T: Listed>(items: Vec<T>, text: impl Into<String>) -> Self {
+        let lines = items.iter().map(to_json).collect();
+        let data = Data::List { document: to_json(&List { items }), items: lines };
+        Self { data, text: text.into(), ..Self::default() }
+    }
+
+    /// An answer for people only.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// The same answer, marked incomplete.
     #[must_use]
     pub fn incomplete(mut self, why: impl Into<String>) -> Self {
         self.incomplete = Some(why.into());
         self
     }
 
-    /// The same answer with a note beside it.
+    /// The same answer with a remark.
     #[must_use]
     pub fn noted(mut self, note: Option<String>) -> Self {
         self.note = note;
         self
     }
 
-    /// What it puts on stdout.
+    /// What is written to stdout.
     pub fn rendered(&self, output: Output) -> String {
         match (&self.data, output) {
-            (Data::Value(Value::Array(rows)), Output::Jsonl) => {
-                rows.iter().map(Value::to_string).flat_map(|row| [row, String::from("\n")]).collect()
+            (Data::Document(document) | Data::List { document, .. }, Output::Json)
+            | (Data::Document(document), Output::Jsonl) => format!("{document}\n"),
+            (Data::List { items, .. }, Output::Jsonl) => {
+                items.iter().flat_map(|item| [item.as_str(), "\n"]).collect()
             }
-            (Data::Value(value), Output::Json | Output::Jsonl) => format!("{value}\n"),
-            (Data::Lines, Output::Json | Output::Jsonl) | (_, Output::Table) if self.text.is_empty() => {
-                String::new()
-            }
-            _ => format!("{}\n", self.text),
+            (Data::None | Data::Lines, _) | (_, Output::Table) if self.text.is_empty() => String::new(),
+            (Data::None | Data::Lines, _) | (_, Output::Table) => format!("{}\n", self.text),
         }
     }
 }

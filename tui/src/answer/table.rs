@@ -1,53 +1,44 @@
-//! Aligned columns.
+//! Aligned columns without lines between them, for terminals and pipes alike.
 
-use ratatui::text::Span;
+use comfy_table::{CellAlignment, Table as Columns, presets};
+
+/// Blanks between two columns.
+const GAP: u16 = 2;
 
 /// A table of text. A column whose title starts with `>` is right-aligned.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Table {
-    right: Vec<bool>,
-    rows: Vec<Vec<String>>,
+    columns: Columns,
 }
 
 impl Table {
     /// A table without rows; titles separated by blanks.
     pub fn new(titles: &str) -> Self {
-        let right = titles.split(' ').map(|title| title.starts_with('>')).collect();
-        let header = titles.split(' ').map(|title| title.trim_start_matches('>').to_owned()).collect();
-        Self { right, rows: vec![header] }
+        let mut columns = Columns::new();
+        columns.load_style(presets::NOTHING);
+        columns.set_header(titles.split(' ').map(|title| title.trim_start_matches('>')));
+        for (column, title) in columns.column_iter_mut().zip(titles.split(' ')) {
+            column.set_padding((0, GAP));
+            if title.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Self { columns }
     }
 
     /// Appends a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.push(cells.into());
+        self.columns.add_row(cells);
     }
 
     /// Appends a row of as many cells as there are titles.
     pub fn push(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.columns.add_row(cells);
     }
 
     /// The lines, without the last one's end.
     pub fn render(&self) -> String {
-        let width_of = |cell: &String| Span::raw(cell.as_str()).width();
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(width_of).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
-        let mut lines = Vec::with_capacity(self.rows.len());
-        for row in &self.rows {
-            let mut line = String::new();
-            for ((cell, width), right) in row.iter().zip(&widths).zip(&self.right) {
-                let padding = " ".repeat(width.saturating_sub(width_of(cell)));
-                let (before, behind) = if *right { (padding.as_str(), "") } else { ("", padding.as_str()) };
-                line.push_str(before);
-                line.push_str(cell);
-                line.push_str(behind);
-                line.push_str("  ");
-            }
-            lines.push(line.trim_end().to_owned());
-        }
-        lines.join("\n")
+        self.columns.trim_fmt()
     }
 }
 
@@ -61,5 +52,14 @@ mod tests {
         table.row(["a".into(), "1".into()]);
         table.row(["naïve".into(), "12345".into()]);
         assert_eq!(table.render(), "NAME    SIZE\na          1\nnaïve  12345");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_nothing_is_cut_or_trails() {
+        let mut table = Table::new("NAME >SIZE NOTE");
+        let long = "x".repeat(300);
+        table.row(["文件".into(), "1".into(), String::new()]);
+        table.row(["a".into(), String::new(), long.clone()]);
+        assert_eq!(table.render(), format!("NAME  SIZE  NOTE\n文件     1\na           {long}"));
     }
 }

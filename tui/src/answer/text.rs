@@ -1,4 +1,4 @@
-//! Figures and states in words.
+//! Figures and states as people read them.
 
 use idunno_shared::client::files::get::utc;
 use idunno_shared::ids::Digest;
@@ -22,8 +22,11 @@ pub fn bytes(count: u64) -> String {
 
 /// A span of time: `7 s`, `1 min 12 s`, `2 h 5 min`.
 pub fn seconds(span: f64) -> String {
-    // Saturates: a negative or absurd span is shown as 0 or as very long.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates: a negative span is shown as 0"
+    )]
     let whole = span.round() as u64;
     match whole {
         0..60 => format!("{whole} s"),
@@ -68,7 +71,7 @@ pub const fn liveness(state: Liveness) -> &'static str {
     }
 }
 
-/// A member's part in the log in a word.
+/// A member's role in the metadata log in a word.
 pub const fn role(role: LogRole) -> &'static str {
     match role {
         LogRole::Coordinator => "coordinator",
@@ -78,7 +81,7 @@ pub const fn role(role: LogRole) -> &'static str {
     }
 }
 
-/// A job's batch size; where it is auto, with what it is now.
+/// A job's batch size; `auto` with the size last used.
 pub fn batch_size(job: &JobView) -> String {
     match job.batch_size {
         BatchSize::Auto if job.batch_now > 0 => format!("auto {}", job.batch_now),
@@ -86,7 +89,7 @@ pub fn batch_size(job: &JobView) -> String {
     }
 }
 
-/// A job's state in a word, and why it is paused.
+/// A job's state in a word, and why the cluster paused it.
 pub fn job_state(state: &JobState) -> (&'static str, Option<&str>) {
     match state {
         JobState::Added => ("added", None),
@@ -98,16 +101,16 @@ pub fn job_state(state: &JobState) -> (&'static str, Option<&str>) {
     }
 }
 
-/// A policy in a word, and what it means.
+/// A policy in a word, and its meaning.
 pub const fn policy(policy: Policy) -> (&'static str, &'static str) {
     match policy {
-        Policy::Rate => ("rate", "jobs are equal in answers per second"),
-        Policy::Time => ("time", "jobs are equal in the workers' time"),
-        Policy::Fifo => ("fifo", "the oldest job has all workers that can serve it"),
+        Policy::Rate => ("rate", "every job answers equally many queries per second"),
+        Policy::Time => ("time", "every job gets an equal share of the workers' time"),
+        Policy::Fifo => ("fifo", "the oldest job gets all workers that can serve it"),
     }
 }
 
-/// How far a training is: `training 40 %, 2 of 5, loss 0.31`.
+/// A training's progress: `training 40 %, 2 of 5, loss 0.31`.
 pub fn training(progress: &TrainingProgress) -> String {
     let TrainingProgress { permille, step, steps, metrics } = progress;
     let mut parts = vec![format!("training {} %", permille / 10)];
@@ -118,7 +121,7 @@ pub fn training(progress: &TrainingProgress) -> String {
     parts.join(", ")
 }
 
-/// A model server's state.
+/// A model server's state in a word, and why it is down.
 pub fn server_state(state: &ServerState) -> (&'static str, Option<&str>) {
     match state {
         ServerState::Starting => ("starting", None),
@@ -127,7 +130,7 @@ pub fn server_state(state: &ServerState) -> (&'static str, Option<&str>) {
     }
 }
 
-/// A model's state at a worker.
+/// A model's state at a member in a word, and why it could not be loaded.
 pub fn model_state(state: &ModelState) -> (&'static str, Option<&str>) {
     match state {
         ModelState::Training => ("training", None),

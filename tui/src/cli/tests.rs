@@ -3,9 +3,11 @@ use std::time::Duration;
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::GetError;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::wants_json;
+use crate::answer::jobs::CancelledJob;
+use crate::answer::results::DeadLetter;
 use crate::answer::{Answer, Data, Exit, Failure};
 use crate::command::Output;
 
@@ -32,8 +34,9 @@ fn refusals_become_exit_codes() {
 fn failures_are_json_where_json_is_asked_for() {
     let failure = Failure::new(Exit::NotFound, "there is no job-9");
     assert_eq!(
-        failure.json(),
-        json!({"error": {"code": 3, "kind": "not-found", "message": "there is no job-9"}})
+        serde_json::from_str::<Value>(&failure.json()).unwrap(),
+        json!({"apiVersion": "idunno/v1", "kind": "Error",
+            "error": {"code": 3, "kind": "not-found", "message": "there is no job-9"}})
     );
     let words = |text: &str| text.split(' ').map(Into::into).collect::<Vec<_>>();
     assert!(wants_json(&words("idunno --output json put")));
@@ -43,13 +46,28 @@ fn failures_are_json_where_json_is_asked_for() {
 
 #[test]
 fn stdout_carries_data_and_nothing_else() {
-    let answer = Answer::new(json!([1]), "one");
-    assert_eq!(answer.rendered(Output::Json), "[1]\n");
+    let answer = Answer::new(&CancelledJob { job: "job-1".into() }, "one");
+    let document = "{\"apiVersion\":\"idunno/v1\",\"kind\":\"CancelledJob\",\"job\":\"job-1\"}\n";
+    assert_eq!(answer.rendered(Output::Json), document);
+    assert_eq!(answer.rendered(Output::Jsonl), document);
     assert_eq!(answer.rendered(Output::Table), "one\n");
     let rows = Answer { data: Data::Lines, text: "{\"query\":0}".into(), ..Answer::default() };
     assert_eq!(rows.rendered(Output::Json), "{\"query\":0}\n");
-    let rows_of_two = Answer::new(json!([{"a": 1}, {"a": 2}]), "two");
-    assert_eq!(rows_of_two.rendered(Output::Jsonl), "{\"a\":1}\n{\"a\":2}\n");
+    let dead_letter = |query| DeadLetter {
+        query,
+        name: "d/a".into(),
+        error: "no image".into(),
+        member: "m1".into(),
+        attempts: 3,
+        dropped: false,
+    };
+    let two = Answer::list(vec![dead_letter(0), dead_letter(1)], "two");
+    let lines = two.rendered(Output::Jsonl);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<(&Value, &Value)> = lines.iter().map(|line| (&line["kind"], &line["query"])).collect();
+    assert_eq!(kinds, [(&json!("DeadLetter"), &json!(0)), (&json!("DeadLetter"), &json!(1))]);
+    let list: Value = serde_json::from_str(&two.rendered(Output::Json)).unwrap();
+    assert_eq!((&list["kind"], &list["items"][1]["query"]), (&json!("DeadLetterList"), &json!(1)));
     let none = Answer { data: Data::Lines, ..Answer::default() };
     assert_eq!(none.rendered(Output::Json), "");
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::LogSearch;
-use serde_json::json;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::channel;
 use tokio::time::sleep;
 
 use super::{note, write};
+use crate::answer::cluster::Event as EventJson;
+use crate::answer::document::to_json;
 use crate::answer::{Exit, Failure, text};
 use crate::command::{Output, Verb};
 use crate::console::connection::follow;
@@ -81,9 +82,7 @@ pub(super) async fn logs(
         text = match (form, found.as_slice()) {
             (_, []) => String::new(),
             (Output::Table, found) => logs::text(found) + "\n",
-            (_, found) => {
-                found.iter().flat_map(|line| [logs::row(line).to_string(), String::from("\n")]).collect()
-            }
+            (_, found) => found.iter().flat_map(|line| [logs::row(line), String::from("\n")]).collect(),
         };
     }
 }
@@ -116,7 +115,8 @@ fn line(event: &Event, output: Output) -> String {
         Output::Table => format!("{}  {:<9} {}\n", text::moment(event.at_ms), event.kind, event.text),
         // A stream has no end, so both JSON formats print one event per line.
         Output::Json | Output::Jsonl => {
-            format!("{}\n", json!({"at_ms": event.at_ms, "kind": event.kind, "text": event.text}))
+            let (at_ms, subject, text) = (event.at_ms, event.kind.to_owned(), event.text.clone());
+            to_json(&EventJson { at_ms, subject, text }) + "\n"
         }
     }
 }

@@ -272,7 +272,7 @@ fn carry_out(state: &mut State, action: ConfirmAction, now_ms: u64) -> Vec<Effec
 /// Shows a text as the result of an operation.
 fn show_text(state: &mut State, title: String, text: &str, now_ms: u64) {
     let id = open(state, title, false, Output::Table, now_ms);
-    finish(state, id, Ok(Answer::new(serde_json::Value::Null, text)), now_ms);
+    finish(state, id, Ok(Answer::text(text)), now_ms);
 }
 
 /// Adds an operation and shows its pane. Of the old ones, the finished go first.

@@ -1,11 +1,11 @@
-//! `backup`: all metadata into a file on this machine, and what such a file holds.
+//! `backup`: the cluster's metadata in a local file, and what such a file contains.
 
 use std::path::{Path, PathBuf};
 
 use idunno_shared::backup::{self, BackupError, BackupInfo};
-use serde_json::json;
 use tokio::task::spawn_blocking;
 
+use crate::answer::cluster::Backup;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::session::Session;
 
@@ -15,7 +15,7 @@ pub async fn make(session: &Session, path: PathBuf, force: bool) -> Result<Answe
     idunno_shared::client::files::atomic_file::regular(&path)
         .map_err(|error| Failure::target(&path, &error))?;
     if path.exists() && !force {
-        let text = format!("{} exists: name another file, or replace it with --force", path.display());
+        let text = format!("{} exists: choose another file, or pass --force to replace it", path.display());
         return Err(Failure::new(Exit::Refused, text));
     }
     let bytes = session.cluster().backup().await?;
@@ -26,7 +26,7 @@ pub async fn make(session: &Session, path: PathBuf, force: bool) -> Result<Answe
     spawn_blocking(write).await.unwrap_or_else(|error| Err(Failure::error(error.to_string())))
 }
 
-/// Verifies the backup at `path` and tells what it holds.
+/// Verifies the backup at `path` and summarises it.
 pub async fn show(path: PathBuf) -> Result<Answer, Failure> {
     let read = move || match backup::read(&path) {
         Ok((about, _)) => Ok(answer(&path, &about)),
@@ -39,8 +39,8 @@ pub async fn show(path: PathBuf) -> Result<Answer, Failure> {
 fn answer(path: &Path, about: &BackupInfo) -> Answer {
     let founder = about.founder.map(|founder| founder.to_string());
     let lines = format!(
-        "{}: whole\ncluster  founded by {}, IDunno {}\nmade     {} UTC\nup to    (term, index) = ({}, {})\n\
-         holds    {}, {}; the metadata only: the files' bytes are the members'",
+        "{}: intact\ncluster   founded by {}, IDunno {}\nmade      {} UTC\nup to     term {}, index {}\n\
+         contains  the metadata of {} and {}; the files' contents stay on the members",
         path.display(),
         founder.as_deref().unwrap_or("unknown"),
         about.program_version,
@@ -50,8 +50,5 @@ fn answer(path: &Path, about: &BackupInfo) -> Answer {
         text::count(about.files, "file"),
         text::count(about.jobs, "job"),
     );
-    let data = json!({"path": path, "founder": founder, "program_version": about.program_version,
-        "term": about.term, "index": about.index, "made_ms": about.made_ms,
-        "files": about.files, "jobs": about.jobs});
-    Answer::new(data, lines)
+    Answer::new(&Backup::new(path.display().to_string(), about), lines)
 }

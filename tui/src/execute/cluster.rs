@@ -1,4 +1,4 @@
-//! `cluster`: a cluster's secret and people's identities, as files on this machine. No member is asked.
+//! `cluster`: a cluster's secret and people's identities, as local files. No member is asked.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use idunno_shared::security::secret::{KeyRotation, Secret};
 use idunno_shared::security::subject::SubjectName;
 use idunno_shared::security::{Role, SecurityError, private_file};
-use serde_json::json;
 
+use crate::answer::program::{ClusterSecret, IssuedIdentity};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::ClusterVerb;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Carries a `cluster` command out.
+/// Runs a `cluster` command.
 pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
     let done = match verb {
         ClusterVerb::Init { out } => init(&out),
@@ -39,11 +39,11 @@ fn init(out: &Path) -> Result<Answer, SecurityError> {
     private_file::create(out, &secret.render())?;
     let keys = secret.fingerprints();
     let text = format!(
-        "{} is the secret of a new cluster, key {}.\nCopy it to each of the cluster's machines, and to nobody else.",
+        "{} is the secret of a new cluster, with key {}.\nCopy it to each machine of the cluster and to nobody else.",
         out.display(),
         keys.join(", ")
     );
-    Ok(Answer::new(json!({"file": out, "keys": keys}), text))
+    Ok(Answer::new(&ClusterSecret { path: out.display().to_string(), keys }, text))
 }
 
 fn issue(
@@ -56,17 +56,20 @@ fn issue(
     let identity = Secret::load(secret)?.mint_lasting(role, name, DAY * valid_days)?;
     private_file::create(out, &identity.render())?;
     let text = format!(
-        "{} makes its holder {} of the cluster for {valid_days} days: use it with --identity, or IDUNNO_IDENTITY.",
+        "{} makes its holder {} of the cluster for {valid_days} days: pass it with --identity or IDUNNO_IDENTITY.",
         out.display(),
         match role {
             Role::Viewer => "a viewer",
             Role::Operator | Role::Member => "an operator",
         }
     );
-    Ok(Answer::new(
-        json!({"file": out, "role": role.name(), "name": name.map(ToString::to_string), "valid_days": valid_days}),
-        text,
-    ))
+    let issued = IssuedIdentity {
+        path: out.display().to_string(),
+        role: role.name().to_string(),
+        name: name.map(ToString::to_string),
+        valid_days,
+    };
+    Ok(Answer::new(&issued, text))
 }
 
 fn rotate(step: KeyRotation, path: &Path) -> Result<Answer, SecurityError> {
@@ -76,17 +79,17 @@ fn rotate(step: KeyRotation, path: &Path) -> Result<Answer, SecurityError> {
     let keys = secret.fingerprints();
     let next = match step {
         KeyRotation::Add => {
-            "It is trusted and does not sign yet. Copy the file to all machines, make people new identities, then: rotate sign."
+            "The new key is trusted and does not sign yet. Copy the file to all machines, issue people new identities, then run rotate sign."
         }
         KeyRotation::Sign => {
-            "It signs, and the old one is trusted still. Copy the file to all machines, then: rotate drop."
+            "The new key signs; the old one is still trusted. Copy the file to all machines, then run rotate drop."
         }
         KeyRotation::Drop => {
-            "The old one is gone. Copy the file to all machines: what it signed counts no more."
+            "The old key is removed. Copy the file to all machines: they then reject what the old key signed."
         }
     };
     let text = format!("{} has the keys {}.\n{next}", path.display(), keys.join(" (signs), "));
-    Ok(Answer::new(json!({"file": path, "keys": keys}), text))
+    Ok(Answer::new(&ClusterSecret { path: path.display().to_string(), keys }, text))
 }
 
 #[cfg(test)]

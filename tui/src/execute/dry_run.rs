@@ -1,32 +1,29 @@
-//! What a command would change, said without changing anything: what it names is looked up, so that a wrong name is
-//! told as it would be.
+//! `--dry-run`: what a command would change. What it names is looked up, so that a wrong name fails as it would without.
 
 use std::path::Path;
 
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VERSIONS_KEPT};
-use serde_json::json;
 
 use super::job_ref::Scope;
 use super::{dead_letters, files, jobs, members};
+use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
 use crate::local::record::Record;
 use crate::session::Session;
 
-/// Says what a command would do, a line each.
+/// What a command would do, one line per change.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
     let would = match verb {
         Verb::PopulateTestData { directory, dataset } => {
-            let (items, bytes) = files::walk(directory, dataset)?;
-            let count = text::count(items.len() as u64, "file");
-            vec![format!(
-                "put {count} ({}) into {dataset}, but for those that are there already",
-                text::bytes(bytes)
-            )]
+            let found = files::upload::walk(directory, dataset)?;
+            let count = text::count(found.items.len() as u64, "file");
+            let size = text::bytes(found.size_bytes);
+            vec![format!("put {count} ({size}) into {dataset}, except those that are already there")]
         }
         Verb::Put { local, name } => {
-            let size = files::local_file(local)?;
+            let size = files::upload::local_size(local)?;
             let newest = versions(session, name).await?.first().map_or(0, |version| version.version);
             vec![format!("put {} ({}) as {name} version {}", local.display(), text::bytes(size), newest + 1)]
         }
@@ -36,7 +33,7 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
                 return Err(Failure::new(Exit::NotFound, format!("there is no file '{name}'")));
             };
             let (count, size) = (text::count(versions.len() as u64, "version"), text::bytes(newest.size));
-            vec![format!("delete {name} for good: {count}, the newest of {size}")]
+            vec![format!("permanently delete {name}: {count}, the newest of {size}")]
         }
         Verb::AddJob { model, dataset, batch_size, .. } => {
             vec![format!("add a job: {model} over {dataset}, batch size {batch_size}")]
@@ -61,24 +58,24 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         }
         Verb::StartJob { jobs, .. } => of_jobs(session, "start", jobs).await?,
         Verb::StopJob { jobs } => of_jobs(session, "stop", jobs).await?,
-        Verb::CancelJob { job } => vec![of_job(session, "end for good", job, Scope::Unfinished).await?],
+        Verb::CancelJob { job } => vec![of_job(session, "cancel", job, Scope::Unfinished).await?],
         Verb::DeleteJob { job, .. } => {
-            vec![of_job(session, "delete for good, with its results,", job, Scope::Any).await?]
+            vec![of_job(session, "permanently delete, with its results,", job, Scope::Any).await?]
         }
         Verb::DeadLetters(DeadLettersVerb::Retry { job, queries }) => {
-            vec![of_letters(session, "run again", job, queries).await?]
+            vec![of_dead_letters(session, "run again", job, queries).await?]
         }
         Verb::DeadLetters(DeadLettersVerb::Drop { job, queries }) => {
-            vec![of_letters(session, "give up for good", job, queries).await?]
+            vec![of_dead_letters(session, "permanently drop", job, queries).await?]
         }
-        Verb::Join(to) => vec![of_member(session, to, "joins again").await?],
+        Verb::Join(to) => vec![of_member(session, to, "joins the cluster again").await?],
         Verb::Leave(to) => vec![of_member(session, to, "leaves the cluster").await?],
         Verb::Local(verb) => local(&session.dir, verb)?,
-        // What changes nothing does not come here.
+        // Commands that change nothing do not come here.
         _ => Vec::new(),
     };
     let lines: Vec<String> = would.iter().map(|line| format!("would: {line}")).collect();
-    Ok(Answer::new(json!({"dry_run": true, "would": would}), lines.join("\n")))
+    Ok(Answer::new(&DryRun { would }, lines.join("\n")))
 }
 
 async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>, Failure> {
@@ -107,12 +104,17 @@ async fn of_job(session: &Session, what: &str, job: &JobRef, scope: Scope) -> Re
     let view = views.first().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no {id}")))?;
     let (word, over) = (text::job_state(&view.state).0, view.done + view.dead);
     Ok(format!(
-        "{what} {id}: {} over {}, {word}, {over} of {} queries over",
+        "{what} {id}: {} over {}, {word}, {over} of {} queries finished",
         view.model, view.dataset, view.submitted
     ))
 }
 
-async fn of_letters(session: &Session, what: &str, job: &JobRef, queries: &[u64]) -> Result<String, Failure> {
+async fn of_dead_letters(
+    session: &Session,
+    what: &str,
+    job: &JobRef,
+    queries: &[u64],
+) -> Result<String, Failure> {
     let id = jobs::resolve(session, job).await?.id;
     let mut found = dead_letters::all(session, id).await?;
     found.retain(|dead_letter| {
@@ -123,10 +125,10 @@ async fn of_letters(session: &Session, what: &str, job: &JobRef, queries: &[u64]
 
 async fn of_member(session: &Session, to: &OneMember, what: &str) -> Result<String, Failure> {
     let view = members::find(session, &members::one(session, to.clone())?).await?;
-    Ok(format!("{} at {} {what}; it is {} now", view.name, view.address, text::liveness(view.liveness)))
+    Ok(format!("{} at {} {what}; it is now {}", view.name, view.address, text::liveness(view.liveness)))
 }
 
-/// Of processes on this machine.
+/// The same for processes on this machine.
 fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
     let named =
         |what: &str, names: Vec<String>| names.into_iter().map(|name| format!("{what} {name}")).collect();
@@ -139,7 +141,7 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             let count = members.map(|count| count as usize).or(known);
             let count = count.map_or_else(|| String::from("7"), |count| count.to_string());
             vec![format!(
-                "start an introducer and {count} members in {}, but for those that run",
+                "start an introducer and {count} members in {}, except those that are running",
                 dir.display()
             )]
         }
@@ -150,7 +152,7 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             let given = names.iter().map(ToString::to_string);
             let names: Vec<String> = if names.is_empty() { stopped.collect() } else { given.collect() };
             if names.is_empty() {
-                vec![String::from("start nothing: all run already")]
+                vec![String::from("start nothing: all are running")]
             } else {
                 named("start", names)
             }
@@ -159,7 +161,7 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             let record = Record::require(dir)?;
             names.iter().try_for_each(|name| record.position(name.as_str()).map(|_| ()))?;
             let mut what: Vec<String> = names.iter().map(ToString::to_string).collect();
-            what.extend(coordinator.then(|| String::from("the member that coordinates")));
+            what.extend(coordinator.then(|| String::from("the coordinator")));
             what.extend(
                 random.map(|it| format!("{}, chosen at random", text::count(it.into(), "other member"))),
             );
@@ -170,10 +172,10 @@ fn local(dir: &Path, verb: &LocalVerb) -> Result<Vec<String>, Failure> {
             let mut lines: Vec<String> = named("stop", living(&record));
             if *purge {
                 let dirs = record.processes.iter().map(|it| it.data_dir.display().to_string());
-                lines.extend(dirs.map(|dir| format!("delete {dir} for good")));
+                lines.extend(dirs.map(|dir| format!("permanently delete {dir}")));
             }
             if lines.is_empty() {
-                lines.push(String::from("stop nothing: no process runs"));
+                lines.push(String::from("stop nothing: no process is running"));
             }
             lines
         }
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_said_of_a_cluster_that_is_not_there() {
+    fn a_cluster_that_does_not_exist_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let failure = local(dir.path(), &LocalVerb::Down { purge: true }).unwrap_err();
         assert!(failure.message.contains(&dir.path().display().to_string()), "{failure}");

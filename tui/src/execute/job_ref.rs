@@ -1,7 +1,7 @@
-//! Which job a person means: by its number, its own name, or its model's name, in this order.
+//! Which job a person means: by number, by the job's name, or by its model's name, in this order.
 //!
-//! A model's name stands for its job that is not over. Where there are several, none is guessed. Where all are over, the
-//! newest counts for commands that only look or delete; a command that steers a job is refused.
+//! A model's name stands for its job that is not over. Of several, none is guessed. Where all are over, it stands for the
+//! newest in commands that only look or delete; a command that changes a job is refused.
 
 use std::fmt;
 
@@ -13,21 +13,21 @@ use thiserror::Error;
 use crate::answer::{Exit, Failure, text};
 use crate::command::JobRef;
 
-/// Which jobs of a model its name may stand for.
+/// Which jobs a model's name may stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Only one that is not over.
     Unfinished,
-    /// The newest that is over too, if all are.
+    /// That, or the newest if all are over.
     Any,
 }
 
-/// The job that is meant.
+/// The job that a person means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// Its number.
     pub id: JobId,
-    /// What a person should know where a model's name was given.
+    /// Which job a model's name stood for.
     pub note: Option<String>,
 }
 

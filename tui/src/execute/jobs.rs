@@ -1,19 +1,21 @@
-//! Jobs: added, started, stopped, looked at.
+//! Commands that change jobs, and how a job is named.
 
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, JobOptions, JobState, JobView,
 };
-use idunno_shared::wire::jobs::{BatchSize, Parameters};
-use serde_json::{Value, json};
+use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy};
 use tokio::time::Instant;
 
 use super::job_ref::{self, JobRefError, Resolved, Scope};
-use super::members;
-use super::wait::{answered, pause};
-use crate::answer::table::Table;
-use crate::answer::{Answer, Exit, Failure, text};
+use super::job_stats;
+use super::wait::{Look, look, pause};
+use crate::answer::jobs::{
+    AddedJob, CancelledJob, DeletedJob, JobBatchSize, JobWeight, SharingPolicy, StartedJob, StoppedJobs,
+};
+pub use crate::answer::jobs::{accuracy, pending};
+use crate::answer::{self, Answer, Exit, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::Parameter;
 use crate::session::Session;
@@ -26,15 +28,23 @@ pub async fn add(
     batch_size: BatchSize,
     options: JobOptions,
 ) -> Result<Answer, Failure> {
-    let (name, parameters) = (options.name.clone(), options.parameters.clone());
+    let name = options.name.clone();
+    let parameters = answer::jobs::parameters(&options.parameters);
     let change = Change::AddJob { model: model.clone(), dataset: dataset.clone(), batch_size, options };
     let Changed::JobAdded(job) = session.cluster().change(change).await? else {
         return Err(Failure::unexpected());
     };
-    let data = json!({"job": job.to_string(), "name": name, "model": model, "dataset": dataset,
-        "batch_size": size_json(batch_size), "parameters": parameters});
-    let called = name.map(|name| format!(", called {name}")).unwrap_or_default();
-    Ok(Answer::new(data, format!("{job} added{called}: {model} over {dataset}, batch size {batch_size}")))
+    let named = name.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
+    let text = format!("{job} added{named}: {model} over {dataset}, batch size {batch_size}");
+    let added = AddedJob {
+        job: job.to_string(),
+        name: name.map(|name| name.to_string()),
+        model: model.to_string(),
+        dataset: dataset.to_string(),
+        batch_size: batch_size.into(),
+        parameters,
+    };
+    Ok(Answer::new(&added, text))
 }
 
 /// The parameters as the cluster takes them; refused where one is given twice.
@@ -49,14 +59,6 @@ pub fn parameters(given: Vec<Parameter>) -> Result<Parameters, Failure> {
     Ok(parameters)
 }
 
-/// A batch size for programs: a number, or "auto".
-fn size_json(size: BatchSize) -> Value {
-    match size {
-        BatchSize::Fixed(queries) => json!(queries),
-        BatchSize::Auto => json!("auto"),
-    }
-}
-
 /// `set-batch-size`.
 pub async fn set_batch_size(
     session: &Session,
@@ -65,35 +67,81 @@ pub async fn set_batch_size(
 ) -> Result<Answer, Failure> {
     let job = resolve_unfinished(session, job).await?;
     session.cluster().change(Change::SetBatchSize { job, batch_size }).await?;
-    let data = json!({"job": job.to_string(), "batch_size": size_json(batch_size)});
-    Ok(Answer::new(data, format!("{job} has batch size {batch_size}")))
+    let changed = JobBatchSize { job: job.to_string(), batch_size: batch_size.into() };
+    Ok(Answer::new(&changed, format!("{job} has batch size {batch_size}")))
+}
+
+/// `set-weight`.
+pub async fn set_weight(session: &Session, job: &JobRef, weight: u32) -> Result<Answer, Failure> {
+    let job = resolve_unfinished(session, job).await?;
+    session.cluster().change(Change::SetWeight { job, weight }).await?;
+    let changed = JobWeight { job: job.to_string(), weight };
+    Ok(Answer::new(&changed, format!("{job} has weight {weight}")))
+}
+
+/// `set-policy`.
+pub async fn set_policy(session: &Session, policy: Policy) -> Result<Answer, Failure> {
+    session.cluster().change(Change::SetPolicy(policy)).await?;
+    let (word, meaning) = text::policy(policy);
+    Ok(Answer::new(&SharingPolicy { policy: policy.into() }, format!("policy {word}: {meaning}")))
 }
 
 /// `start-job`.
 pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Answer, Failure> {
-    let jobs = known(session, jobs).await?;
+    let jobs = resolve_existing(session, jobs).await?;
     let mut lines = Vec::new();
-    let mut rows = Vec::new();
+    let mut started = Vec::new();
     for &job in &jobs {
-        let changed =
-            session.cluster().change(Change::StartJob { job }).await.map_err(|e| after(e.into(), &lines))?;
-        let (submitted, before) = match changed {
+        let changed = session.cluster().change(Change::StartJob { job }).await;
+        let (submitted, state_before) = match changed.map_err(|error| after(error.into(), &lines))? {
             Changed::JobStarted { submitted } => (submitted, None),
             Changed::StartedBefore { submitted, state } => (submitted, Some(state)),
             _ => return Err(Failure::unexpected()),
         };
-        lines.push(match &before {
+        lines.push(match &state_before {
             None => format!("{job} started: {}", text::queries(submitted)),
-            Some(JobState::Done) => format!("{job} is done already: nothing to start"),
-            Some(_) => format!("{job} runs already: nothing to start"),
+            Some(JobState::Done) => format!("{job} is already done"),
+            Some(_) => format!("{job} is already running"),
         });
-        rows.push(json!({"job": job.to_string(), "submitted": submitted, "started": before.is_none()}));
+        started.push(StartedJob { job: job.to_string(), submitted, started: state_before.is_none() });
     }
-    if !wait {
-        return Ok(Answer::new(Value::Array(rows), lines.join("\n")));
+    if wait {
+        return Ok(job_stats::answer(&await_jobs(session, &jobs).await?));
     }
-    let views = await_jobs(session, &jobs).await?;
-    Ok(stats_answer(&views))
+    Ok(Answer::list(started, lines.join("\n")))
+}
+
+/// `stop-job`.
+pub async fn stop(session: &Session, jobs: &[JobRef]) -> Result<Answer, Failure> {
+    let jobs = resolve_existing(session, jobs).await?;
+    let mut lines = Vec::new();
+    for &job in &jobs {
+        let changed = session.cluster().change(Change::StopJob { job }).await;
+        changed.map_err(|error| after(error.into(), &lines))?;
+        lines.push(format!("{job} stopped"));
+    }
+    let stopped = StoppedJobs { jobs: jobs.iter().map(ToString::to_string).collect() };
+    Ok(Answer::new(&stopped, lines.join("\n")))
+}
+
+/// `cancel-job`.
+pub async fn cancel(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
+    let job = resolve_unfinished(session, job).await?;
+    session.cluster().change(Change::CancelJob { job }).await?;
+    let text = format!("{job} cancelled; its results so far are kept");
+    Ok(Answer::new(&CancelledJob { job: job.to_string() }, text))
+}
+
+/// `delete-job`.
+pub async fn delete(session: &Session, job: &JobRef, yes: bool) -> Result<Answer, Failure> {
+    let job = resolve(session, job).await?.id;
+    if !yes {
+        let text = format!("this permanently deletes {job} and its results; pass --yes to confirm");
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    session.cluster().change(Change::DeleteJob { job }).await?;
+    let text = format!("{job} and its results deleted");
+    Ok(Answer::new(&DeletedJob { job: job.to_string() }, text))
 }
 
 /// The job that a person means, over or not.
@@ -101,12 +149,12 @@ pub async fn resolve(session: &Session, job: &JobRef) -> Result<Resolved, Failur
     resolve_in(session, job, Scope::Any).await
 }
 
-/// The same, for a command that steers a job.
+/// The job that a person means, for a command that only unfinished jobs allow.
 pub async fn resolve_unfinished(session: &Session, job: &JobRef) -> Result<JobId, Failure> {
     resolve_in(session, job, Scope::Unfinished).await.map(|found| found.id)
 }
 
-/// The same, over or not as `scope` says.
+/// The job that a person means among those in `scope`.
 pub async fn resolve_in(session: &Session, job: &JobRef, scope: Scope) -> Result<Resolved, Failure> {
     let views = match job {
         JobRef::Id(_) => Vec::new(),
@@ -115,7 +163,7 @@ pub async fn resolve_in(session: &Session, job: &JobRef, scope: Scope) -> Result
     Ok(job_ref::find(&views, job, scope)?)
 }
 
-/// The same where there may be no job to speak of.
+/// The job that a person means, if one is named.
 pub async fn resolve_any(session: &Session, job: Option<&JobRef>) -> Result<Option<JobId>, Failure> {
     match job {
         None => Ok(None),
@@ -123,10 +171,11 @@ pub async fn resolve_any(session: &Session, job: Option<&JobRef>) -> Result<Opti
     }
 }
 
-/// Each job once, in the order given; refused, before anything changes, if there is no such job.
-async fn known(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure> {
+/// Each job once, in the given order; refused, before anything changes, if one of them does not exist.
+async fn resolve_existing(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure> {
     let views = job_views(session, None).await?;
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
     for job in jobs {
         match job_ref::find(&views, job, Scope::Unfinished) {
             Ok(Resolved { id, .. }) if found.contains(&id) => {}
@@ -155,9 +204,9 @@ async fn await_jobs(session: &Session, jobs: &[JobId]) -> Result<Vec<JobView>, F
     let mut progress = None;
     let mut shown = 0;
     loop {
-        let late = match answered(job_views(session, None).await)? {
-            Err(unreachable) => unreachable,
-            Ok(mut views) => {
+        let late = match look(job_views(session, None).await)? {
+            Look::Unreachable(reason) => reason,
+            Look::Found(mut views) => {
                 views.retain(|view| jobs.contains(&view.id));
                 if let Some(halted) = views.iter().find_map(halted) {
                     return Err(halted);
@@ -177,7 +226,7 @@ async fn await_jobs(session: &Session, jobs: &[JobId]) -> Result<Vec<JobView>, F
     }
 }
 
-/// Why a job that is waited for does not go on by itself, if it does not.
+/// Why a job that a command waits for will not end without a person, if so.
 pub fn halted(view: &JobView) -> Option<Failure> {
     if !matches!(view.state, JobState::Stopped | JobState::Paused(_) | JobState::Cancelled) {
         return None;
@@ -185,18 +234,6 @@ pub fn halted(view: &JobView) -> Option<Failure> {
     let (state, reason) = text::job_state(&view.state);
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     Some(Failure::new(Exit::Partial, format!("{} is {state}{reason}", view.id)))
-}
-
-/// `stop-job`.
-pub async fn stop(session: &Session, jobs: &[JobRef]) -> Result<Answer, Failure> {
-    let jobs = known(session, jobs).await?;
-    let mut lines = Vec::new();
-    for &job in &jobs {
-        session.cluster().change(Change::StopJob { job }).await.map_err(|e| after(e.into(), &lines))?;
-        lines.push(format!("{job} stopped"));
-    }
-    let names: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-    Ok(Answer::new(json!({"stopped": names}), lines.join("\n")))
 }
 
 /// Figures of one job, or of all.
@@ -207,150 +244,9 @@ pub async fn job_views(session: &Session, job: Option<JobId>) -> Result<Vec<JobV
     }
 }
 
-/// `get-job-stats`.
-pub async fn stats(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
-    let job = resolve_any(session, job).await?;
-    let views = job_views(session, job).await?;
-    if views.is_empty() {
-        return Ok(Answer::new(json!([]), "no jobs: add-job makes one"));
-    }
-    Ok(stats_answer(&views))
-}
-
-fn stats_answer(views: &[JobView]) -> Answer {
-    let mut table = Table::new(
-        "JOB NAME MODEL STATE >WEIGHT >DONE >DEAD >PENDING >TOTAL >QPS_10S >QPS >MEAN_MS >STD >P50 >P90 >P95 >P99 ETA >TOP-1 >BATCH >LOCAL",
-    );
-    let mut reasons = Vec::new();
-    for view in views {
-        let (state, reason) = text::job_state(&view.state);
-        reasons.extend(reason.map(|reason| format!("{} is paused: {reason}", view.id)));
-        let p = &view.processing_ms;
-        let ms = |value: f64| if view.done == 0 { String::from("-") } else { format!("{value:.2}") };
-        table.row([
-            view.id.to_string(),
-            name(view),
-            view.model.to_string(),
-            state.to_owned(),
-            view.details.weight.to_string(),
-            view.done.to_string(),
-            view.dead.to_string(),
-            pending(view).to_string(),
-            view.submitted.to_string(),
-            format!("{:.1}", view.rate_10s_qps),
-            format!("{:.1}", view.rate_qps),
-            ms(p.mean),
-            ms(p.std_dev),
-            ms(p.median),
-            ms(p.p90),
-            ms(p.p95),
-            ms(p.p99),
-            view.eta_s.map_or_else(|| String::from("-"), text::seconds),
-            accuracy(view).map_or_else(|| String::from("-"), |share| format!("{:.1} %", share * 100.0)),
-            text::batch_size(view),
-            format!("{:.0} %", view.local_share * 100.0),
-        ]);
-    }
-    let mut text = table.render();
-    for reason in reasons {
-        text.push('\n');
-        text.push_str(&reason);
-    }
-    Answer::new(views.iter().map(job_json).collect(), text)
-}
-
 /// A job's name, or a dash.
 pub fn name(view: &JobView) -> String {
     view.details.name.as_ref().map_or_else(|| String::from("-"), ToString::to_string)
-}
-
-/// Queries neither answered nor dead.
-pub fn pending(view: &JobView) -> u64 {
-    view.submitted.saturating_sub(view.done).saturating_sub(view.dead)
-}
-
-/// The share of labelled answers that were right.
-pub fn accuracy(view: &JobView) -> Option<f64> {
-    (view.labelled > 0).then(|| view.correct as f64 / view.labelled as f64)
-}
-
-/// A job for programs.
-pub fn job_json(view: &JobView) -> Value {
-    let (state, reason) = text::job_state(&view.state);
-    json!({
-        "job": view.id.to_string(),
-        "name": view.details.name,
-        "model": view.model,
-        "version": view.version.map(|digest| digest.to_string()),
-        "dataset": view.dataset,
-        "batch_size": size_json(view.batch_size),
-        "batch_now": view.batch_now,
-        "state": state,
-        "reason": reason,
-        "submitted": view.submitted,
-        "done": view.done,
-        "dead": view.dead,
-        "pending": pending(view),
-        "leased": view.leased,
-        "rate_10s_qps": view.rate_10s_qps,
-        "rate_qps": view.rate_qps,
-        "running_s": view.running_s,
-        "processing_ms": view.processing_ms,
-        "eta_s": view.eta_s,
-        "labelled": view.labelled,
-        "correct": view.correct,
-        "accuracy_top1": accuracy(view),
-        "duplicates_dropped": view.duplicates_dropped,
-        "weight": view.details.weight,
-        "parameters": view.details.parameters,
-        "dropped": view.details.dropped,
-        "created_ms": view.details.created_ms,
-        "started_ms": view.details.started_ms,
-        "finished_ms": view.details.finished_ms,
-        "results": view.details.results,
-        "local_share": view.local_share,
-    })
-}
-
-/// `get-job-assigned-VMs`.
-pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
-    let job = resolve_any(session, job).await?;
-    let ControlReply::Assignments(mut views) =
-        session.cluster().control(ControlRequest::Assignments(job)).await?
-    else {
-        return Err(Failure::unexpected());
-    };
-    views.sort_by(|a, b| members::natural(&a.name).cmp(&members::natural(&b.name)));
-    let mut table = Table::new("VM JOB >DUE >SHARE NOW");
-    let mut rows = Vec::new();
-    for view in &views {
-        let mut jobs: Vec<(JobId, f64)> = view.shares.clone();
-        for job in view.target_shares.iter().map(|(job, _)| job).chain(&view.current) {
-            if !jobs.iter().any(|(shown, _)| shown == job) {
-                jobs.push((*job, 0.0));
-            }
-        }
-        jobs.retain(|(id, _)| job.is_none_or(|job| job == *id));
-        for (id, share) in &jobs {
-            let now = if view.current.contains(id) { "works on it" } else { "" };
-            let due = view.target_shares.iter().find(|(job, _)| job == id).map_or(0.0, |(_, due)| *due);
-            let percent = |share: f64| format!("{:.0} %", share * 100.0);
-            table.row([view.name.clone(), id.to_string(), percent(due), percent(*share), now.to_owned()]);
-        }
-        if jobs.is_empty() && job.is_none() {
-            let none = String::new();
-            table.row([view.name.clone(), String::from("-"), none.clone(), none, String::from("idle")]);
-        }
-        let shares_json = |shares: &[(JobId, f64)]| -> Vec<Value> {
-            shares.iter().map(|(id, share)| json!({"job": id.to_string(), "share": share})).collect()
-        };
-        let (shares, due) = (shares_json(&jobs), shares_json(&view.target_shares));
-        let current: Vec<String> = view.current.iter().map(ToString::to_string).collect();
-        rows.push(
-            json!({"vm": view.name, "node": view.node.to_string(), "shares": shares, "due": due, "current": current}),
-        );
-    }
-    Ok(Answer::new(Value::Array(rows), table.render()))
 }
 
 /// The largest page.

@@ -1,16 +1,69 @@
-//! `get-job-leases`: the batches in workers' hands.
+//! `get-job-assigned-VMs`, `get-job-leases`: what members work on, and the batches that they hold.
 
-use idunno_shared::wire::control::{ControlReply, ControlRequest, LeaseStage, LeaseView};
-use serde_json::{Value, json};
+use idunno_shared::ids::JobId;
+use idunno_shared::wire::control::{AssignmentView, ControlReply, ControlRequest, LeaseStage, LeaseView};
 
 use super::jobs::resolve_any;
 use super::members::natural;
+use crate::answer::jobs::{JobAssignment, JobShare, Lease};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure};
 use crate::command::JobRef;
 use crate::session::Session;
 
-const LEFT_OUT: &str = "those that await their commit are left out: there are too many";
+const TRUNCATED: &str = "batches that await their commit are omitted: there are too many";
+
+/// `get-job-assigned-VMs`.
+pub async fn assignments(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
+    let job = resolve_any(session, job).await?;
+    let request = ControlRequest::Assignments(job);
+    let ControlReply::Assignments(mut views) = session.cluster().control(request).await? else {
+        return Err(Failure::unexpected());
+    };
+    views.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+    let mut table = Table::new("VM JOB >DUE >SHARE NOW");
+    let mut rows = Vec::new();
+    for view in &views {
+        let jobs = jobs_of(view, job);
+        for (id, share) in &jobs {
+            let now = if view.current.contains(id) { "works on it" } else { "" };
+            let due = view.target_shares.iter().find(|(job, _)| job == id).map_or(0.0, |(_, due)| *due);
+            table.row([view.name.clone(), id.to_string(), percent(due), percent(*share), now.to_owned()]);
+        }
+        if jobs.is_empty() && job.is_none() {
+            let dash = String::from("-");
+            table.row([view.name.clone(), dash, String::new(), String::new(), String::from("idle")]);
+        }
+        rows.push(JobAssignment {
+            member: view.name.clone(),
+            node_id: view.node.to_string(),
+            shares: shares(&jobs),
+            due: shares(&view.target_shares),
+            current_jobs: view.current.iter().map(ToString::to_string).collect(),
+        });
+    }
+    Ok(Answer::list(rows, table.render()))
+}
+
+/// The jobs that a member worked on lately, is assigned to or holds batches of; only `job`, if one is asked for.
+fn jobs_of(view: &AssignmentView, job: Option<JobId>) -> Vec<(JobId, f64)> {
+    let mut jobs: Vec<(JobId, f64)> = view.shares.clone();
+    for id in view.target_shares.iter().map(|(id, _)| id).chain(&view.current) {
+        if !jobs.iter().any(|(known, _)| known == id) {
+            jobs.push((*id, 0.0));
+        }
+    }
+    jobs.retain(|(id, _)| job.is_none_or(|job| job == *id));
+    jobs
+}
+
+fn shares(jobs: &[(JobId, f64)]) -> Vec<JobShare> {
+    jobs.iter().map(|&(job, share)| JobShare { job: job.to_string(), share }).collect()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
 
 /// `get-job-leases`.
 pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
@@ -18,12 +71,12 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
     let request = ControlRequest::Leases { job, worker: None };
     let reply = session.cluster().control(request).await?;
     let ControlReply::Leases { leases: mut views, more } = reply else { return Err(Failure::unexpected()) };
-    // A worker's stay in the order in which it runs them.
+    // A stable sort: each member's batches stay in the order in which it runs them.
     views.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
     if views.is_empty() {
-        return Ok(Answer::new(json!([]), String::from("no batch is in a worker's hands")));
+        return Ok(Answer::list::<Lease>(Vec::new(), "no member holds a batch"));
     }
-    let mut table = Table::new("VM JOB QUERIES >COUNT >TRY >TERM NOW");
+    let mut table = Table::new("MEMBER JOB QUERIES >COUNT >TRY >TERM NOW");
     for view in &views {
         table.row([
             view.name.clone(),
@@ -35,8 +88,8 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
             stage(view.stage),
         ]);
     }
-    let answer = Answer::new(Value::Array(views.iter().map(row_json).collect()), table.render());
-    Ok(if more { answer.incomplete(LEFT_OUT) } else { answer })
+    let answer = Answer::list(views.iter().map(Lease::from).collect(), table.render());
+    Ok(if more { answer.incomplete(TRUNCATED) } else { answer })
 }
 
 /// The first and the last query of a batch: `64-95`.
@@ -52,15 +105,4 @@ pub fn stage(stage: LeaseStage) -> String {
         LeaseStage::Running { ms } => format!("runs, {:.1} s", f64::from(ms) / 1000.0),
         LeaseStage::AwaitingCommit => String::from("awaits its commit"),
     }
-}
-
-fn row_json(view: &LeaseView) -> Value {
-    let (word, running_ms) = match view.stage {
-        LeaseStage::Waiting => ("waits", None),
-        LeaseStage::Running { ms } => ("runs", Some(ms)),
-        LeaseStage::AwaitingCommit => ("ran", None),
-    };
-    json!({"vm": view.name, "node": view.node.to_string(), "job": view.lease.job.to_string(),
-        "first": view.lease.range.first, "count": view.lease.range.count, "attempt": view.lease.attempt,
-        "term": view.lease.term.0, "stage": word, "running_ms": running_ms})
 }

@@ -1,4 +1,4 @@
-//! `logs`: members' logs, as they tell them themselves, merged by time; searched at each member.
+//! `logs`: members' logs, merged by time. Each member searches its own.
 
 use std::collections::VecDeque;
 
@@ -7,20 +7,21 @@ use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::{
     ControlReply, ControlRequest, Liveness, LogCursor, LogMatches, LogSearch, MemberView,
 };
-use serde_json::{Value, json};
 
 use super::members;
+use crate::answer::cluster::LogLine as LogLineJson;
+use crate::answer::document::to_json;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::{MinLevel, Since};
 use crate::session::Session;
 use crate::tail::{Lines, LogLine, merged};
 
-/// What is wanted of the logs.
+/// Which lines are wanted.
 pub fn search(pattern: Option<String>, level: MinLevel, since: Option<Since>) -> LogSearch {
     LogSearch { pattern, level: level.into(), since: since.map(|since| since.0), after: None }
 }
 
-/// `logs`: the newest `count` lines of those that are wanted.
+/// `logs`: the newest `count` of the wanted lines.
 pub async fn run(
     session: &Session,
     names: &[MemberName],
@@ -29,7 +30,8 @@ pub async fn run(
 ) -> Result<Answer, Failure> {
     let wanted = sources(session, names).await?;
     let found = join_all(wanted.iter().map(|member| newest(session, member, search, count))).await;
-    let (mut lines, mut silent) = (Vec::new(), Vec::new());
+    let mut lines = Vec::new();
+    let mut silent = Vec::new();
     for (found, member) in found.into_iter().zip(&wanted) {
         match found {
             Ok(found) => lines.extend(found),
@@ -39,43 +41,43 @@ pub async fn run(
     }
     let mut lines = merged(lines);
     lines.drain(..lines.len().saturating_sub(count));
-    let answer = Answer::new(lines.iter().map(row).collect(), text(&lines));
+    let answer = Answer::list(lines.iter().map(document).collect(), text(&lines));
     Ok(if silent.is_empty() { answer } else { answer.incomplete(silent.join("; ")) })
 }
 
-/// Logs that are read on: each member's place.
+/// Logs that are followed, with the position in each.
 pub struct Follow {
     search: LogSearch,
-    places: Vec<(MemberView, Option<LogCursor>)>,
+    positions: Vec<(MemberView, Option<LogCursor>)>,
 }
 
 impl Follow {
-    /// From now on.
+    /// Follows from now on.
     pub async fn start(session: &Session, names: &[MemberName], search: &LogSearch) -> Result<Self, Failure> {
-        let mut places = Vec::new();
+        let mut positions = Vec::new();
         for member in sources(session, names).await? {
-            // A search from the end of the newest page, so that nothing is told twice.
+            // From the end of the newest page, so that no line is printed twice.
             let end = match page(session, &member).await {
                 Ok((_, end)) => Some(end),
                 Err(_) => None,
             };
-            places.push((member, end));
+            positions.push((member, end));
         }
-        Ok(Self { search: search.clone(), places })
+        Ok(Self { search: search.clone(), positions })
     }
 
-    /// What has come since, merged by time. A member that does not answer is asked again the next time.
+    /// The lines since the last call, merged by time. A member that does not answer is asked again by the next call.
     pub async fn next(&mut self, session: &Session) -> Result<Vec<LogLine>, Failure> {
-        let asked = self.places.iter().map(|(member, after)| {
+        let asked = self.positions.iter().map(|(member, after)| {
             let search = LogSearch { after: after.clone(), ..self.search.clone() };
             ask(session, member, search)
         });
         let mut lines = Vec::new();
-        for (answer, (member, place)) in join_all(asked).await.into_iter().zip(&mut self.places) {
+        for (answer, (member, position)) in join_all(asked).await.into_iter().zip(&mut self.positions) {
             match answer {
                 Ok(found) => {
                     lines.extend(lines_of(member, &found.lines));
-                    *place = Some(found.end);
+                    *position = Some(found.end);
                 }
                 Err(failure) if failure.exit == Exit::Refused => return Err(failure),
                 Err(_) => {}
@@ -85,12 +87,16 @@ impl Follow {
     }
 }
 
-/// For programs.
-pub fn row(line: &LogLine) -> Value {
-    json!({"member": line.source, "line": line.text})
+/// A line as a line of JSON.
+pub fn row(line: &LogLine) -> String {
+    to_json(&document(line))
 }
 
-/// For people: who said it, and what.
+fn document(line: &LogLine) -> LogLineJson {
+    LogLineJson { member: line.source.clone(), line: line.text.clone() }
+}
+
+/// The lines for people, each after its member's name.
 pub fn text(lines: &[LogLine]) -> String {
     let widest = lines.iter().map(|line| line.source.len()).max().unwrap_or(0);
     let rows: Vec<String> =
@@ -98,11 +104,11 @@ pub fn text(lines: &[LogLine]) -> String {
     rows.join("\n")
 }
 
-/// The members whose logs are meant: those named, or all that are up.
+/// The members whose logs are wanted: those named, or all that are up.
 async fn sources(session: &Session, names: &[MemberName]) -> Result<Vec<MemberView>, Failure> {
     let all = members::any_list(session).await?;
     if let Some(name) = names.iter().find(|name| !all.iter().any(|member| member.name == **name)) {
-        let text = format!("there is no member '{name}': list_mem shows those there are");
+        let text = format!("there is no member '{name}': list_mem lists the members");
         return Err(Failure::new(Exit::NotFound, text));
     }
     let is_meant = |member: &MemberView| match names {
@@ -112,7 +118,7 @@ async fn sources(session: &Session, names: &[MemberName]) -> Result<Vec<MemberVi
     Ok(all.into_iter().filter(is_meant).collect())
 }
 
-/// A member's newest lines of those that are wanted.
+/// The newest of the wanted lines of one member.
 async fn newest(
     session: &Session,
     member: &MemberView,
@@ -122,7 +128,8 @@ async fn newest(
     if *search == LogSearch::default() {
         return page(session, member).await.map(|(lines, _)| lines);
     }
-    let (mut kept, mut search) = (VecDeque::new(), search.clone());
+    let mut kept = VecDeque::new();
+    let mut search = search.clone();
     loop {
         let LogMatches { lines, end, more } = ask(session, member, search.clone()).await?;
         kept.extend(lines_of(member, &lines));
@@ -141,7 +148,7 @@ async fn ask(session: &Session, member: &MemberView, search: LogSearch) -> Resul
     }
 }
 
-/// The end of a member's log, and where that is.
+/// The end of a member's log, and its position.
 async fn page(session: &Session, member: &MemberView) -> Result<(Vec<LogLine>, LogCursor), Failure> {
     let request = ControlRequest::Log { after: None };
     let ControlReply::Log(page) = session.cluster().ask_member(member.address, request).await? else {

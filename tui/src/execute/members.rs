@@ -1,20 +1,20 @@
-//! `list_mem`, `list_self`, `join`, `leave`: what one member says of itself.
+//! `list_mem`, `list_self`, `join`, `leave`: requests that one member answers by itself.
 
 use std::net::SocketAddr;
 
 use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, MemberView};
-use serde_json::json;
 
+use crate::answer::cluster::{Member, MemberIdentity, MemberList, Membership, MembershipChange};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::values::MemberRef;
 use crate::command::{MemberOf, OneMember};
 use crate::session::Session;
 
-/// To `join` and `leave`, which nobody wants to go to just any member.
+/// The error of `join` and `leave` without a member: these never go to an arbitrary one.
 pub const NAME_THE_MEMBER: &str = "name the member: --member NAME or --member IP:PORT, or set IDUNNO_MEMBER";
 
-/// The membership list as the first member that answers has it.
+/// The membership list of the first member that answers.
 pub async fn any_list(session: &Session) -> Result<Vec<MemberView>, Failure> {
     let cluster = session.cluster();
     match cluster.ask_any(ControlRequest::Members).await? {
@@ -34,11 +34,11 @@ pub async fn find(session: &Session, member: &MemberRef) -> Result<MemberView, F
         MemberRef::Name(name) => view.name == *name,
     };
     members.into_iter().find(|view| matches(&view)).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("there is no member '{member}': list_mem shows those there are"))
+        Failure::new(Exit::NotFound, format!("there is no member '{member}': list_mem lists the members"))
     })
 }
 
-/// A question, which any member may answer if none is named.
+/// A request to the named member, or to any if none is named.
 async fn ask(
     session: &Session,
     of: MemberOf,
@@ -56,7 +56,7 @@ async fn ask_one(
     request: ControlRequest,
 ) -> Result<(SocketAddr, ControlReply), Failure> {
     let address = match member {
-        // An address is asked as it is: the member there may be in no list.
+        // The member at an address may be in nobody's list.
         MemberRef::Address(address) => *address,
         MemberRef::Name(_) => find(session, member).await?.address,
     };
@@ -82,30 +82,15 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
             member.id.to_string(),
         ]);
     }
-    let rows: Vec<_> = members.iter().map(member_json).collect();
-    Ok(Answer::new(json!({"asked": address, "members": rows}), table.render()))
+    let items = members.iter().map(Member::from).collect();
+    Ok(Answer::new(&MemberList { answered_by: address.to_string(), items }, table.render()))
 }
 
-/// A name with its number apart, so that m2 comes before m10.
+/// A sort key that splits off a name's number, so that m2 comes before m10.
 pub fn natural(name: &str) -> (&str, u64, &str) {
     let head = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = name[head.len()..].parse().unwrap_or(0);
     (head, number, name)
-}
-
-/// A member for programs.
-pub fn member_json(member: &MemberView) -> serde_json::Value {
-    json!({
-        "id": member.id.to_string(),
-        "name": member.name,
-        "address": member.address,
-        "state": text::liveness(member.liveness),
-        "since_ms": member.since_ms,
-        "role": text::role(member.role),
-        "udp_blocked": member.udp_blocked,
-        "incarnation": member.incarnation,
-        "generation": member.generation,
-    })
 }
 
 /// `list_self`.
@@ -126,24 +111,18 @@ pub async fn identity(session: &Session, of: MemberOf) -> Result<Answer, Failure
         ("version", program_version.clone()),
     ];
     let lines: Vec<String> = shown.iter().map(|(key, value)| format!("{key:<15} {value}")).collect();
-    let mut data = member_json(&member);
-    if let Some(fields) = data.as_object_mut() {
-        fields.insert("joined".into(), joined.into());
-        fields.insert("data_dir".into(), data_dir.into());
-        fields.insert("pid".into(), pid.into());
-        fields.insert("program_version".into(), program_version.into());
-    }
-    Ok(Answer::new(data, lines.join("\n")))
+    let identity = MemberIdentity { member: Member::from(&member), joined, data_dir, pid, program_version };
+    Ok(Answer::new(&identity, lines.join("\n")))
 }
 
 /// `join`.
 pub async fn join(session: &Session, to: OneMember) -> Result<Answer, Failure> {
-    order(session, to, ControlRequest::Join, "joined").await
+    change(session, to, ControlRequest::Join, Membership::Joined).await
 }
 
 /// `leave`.
 pub async fn leave(session: &Session, to: OneMember) -> Result<Answer, Failure> {
-    order(session, to, ControlRequest::Leave, "left").await
+    change(session, to, ControlRequest::Leave, Membership::Left).await
 }
 
 /// The member that is meant.
@@ -152,15 +131,16 @@ pub fn one(session: &Session, to: OneMember) -> Result<MemberRef, Failure> {
     member.ok_or_else(|| Failure::new(Exit::Usage, NAME_THE_MEMBER))
 }
 
-async fn order(
+async fn change(
     session: &Session,
     to: OneMember,
     request: ControlRequest,
-    done: &str,
+    change: Membership,
 ) -> Result<Answer, Failure> {
     match ask_one(session, &one(session, to)?, request).await? {
         (address, ControlReply::Done) => {
-            Ok(Answer::new(json!({"member": address, "done": done}), format!("{address} {done}")))
+            let text = format!("{address} {}", change.word());
+            Ok(Answer::new(&MembershipChange { address: address.to_string(), change }, text))
         }
         _ => Err(Failure::unexpected()),
     }

@@ -1,14 +1,14 @@
-//! Carries commands out. The command line and the console both call [`run`]; neither decides anything itself.
+//! Runs commands. The command line and the console both call [`run`]; neither decides anything itself.
 //!
 //! Every command gives an [`Answer`] (the same facts as JSON and as text) or a [`Failure`] with its exit code.
 
 pub mod backup;
 pub mod cluster;
-pub mod control;
 pub mod dead_letters;
 pub mod dry_run;
 pub mod files;
 pub mod job_ref;
+pub mod job_stats;
 pub mod jobs;
 pub mod leases;
 pub mod logs;
@@ -29,21 +29,25 @@ use crate::command::Verb;
 use crate::local;
 use crate::session::Session;
 
-/// Carries a command out.
+/// Runs a command.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     if session.dry_run && verb.changes() {
         return dry_run::run(session, &verb).await;
     }
     if session.read_only && verb.changes() {
         let why = match session.role {
-            Role::Viewer => "refused: this identity is a viewer's, who may look and not change anything",
+            Role::Viewer => "refused: this identity is a viewer's and may not change anything",
             Role::Operator | Role::Member => "refused: read-only is set, by --read-only or in the settings",
         };
         return Err(Failure::new(Exit::Refused, why));
     }
     match verb {
-        Verb::PopulateTestData { directory, dataset } => files::populate(session, &directory, &dataset).await,
-        Verb::GetDataset { dataset, directory } => files::get_dataset(session, &dataset, &directory).await,
+        Verb::PopulateTestData { directory, dataset } => {
+            files::upload::populate(session, &directory, &dataset).await
+        }
+        Verb::GetDataset { dataset, directory } => {
+            files::download::get_dataset(session, &dataset, &directory).await
+        }
         Verb::TrainStart { models, seed, dataset, wait } => {
             models::train(session, models, Training { seed, dataset }, wait).await
         }
@@ -53,17 +57,17 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
             jobs::add(session, model, dataset, batch_size, options).await
         }
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
-        Verb::SetWeight { job, weight } => control::set_weight(session, &job, weight).await,
-        Verb::SetPolicy { policy } => control::set_policy(session, policy.into()).await,
+        Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
+        Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
         Verb::StartJob { jobs, wait } => jobs::start(session, &jobs, wait).await,
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
-        Verb::CancelJob { job } => control::cancel(session, &job).await,
-        Verb::DeleteJob { job, yes } => control::delete(session, &job, yes).await,
-        Verb::GetJobStats { job } => jobs::stats(session, job.as_ref()).await,
-        Verb::GetJobHistory => control::history(session).await,
-        Verb::GetJobAssignedVms { job } => jobs::assignments(session, job.as_ref()).await,
+        Verb::CancelJob { job } => jobs::cancel(session, &job).await,
+        Verb::DeleteJob { job, yes } => jobs::delete(session, &job, yes).await,
+        Verb::GetJobStats { job } => job_stats::stats(session, job.as_ref()).await,
+        Verb::GetJobHistory => job_stats::history(session).await,
+        Verb::GetJobAssignedVms { job } => leases::assignments(session, job.as_ref()).await,
         Verb::GetJobLeases { job } => leases::leases(session, job.as_ref()).await,
-        Verb::GetJobResults { follow: true, .. } => Err(only_there("rows are followed")),
+        Verb::GetJobResults { follow: true, .. } => Err(only_on_command_line("rows are followed")),
         Verb::GetJobResults { job, local, raw, failed, format, .. } => {
             let wanted = results::fetch::Wanted { raw, failed, format };
             results::fetch::get(session, &job, local, wanted).await
@@ -75,36 +79,36 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Leave(to) => members::leave(session, to).await,
         Verb::ListMem(of) => members::list(session, of).await,
         Verb::ListSelf(of) => members::identity(session, of).await,
-        Verb::Put { local, name } => files::put(session, local, name).await,
-        Verb::Get { name, local, version } => files::get(session, &name, &local, version).await,
+        Verb::Put { local, name } => files::upload::put(session, local, name).await,
+        Verb::Get { name, local, version } => files::download::get(session, &name, &local, version).await,
         Verb::Delete { name } => files::delete(session, name).await,
         Verb::Ls { prefix, all } => files::list(session, prefix.unwrap_or_default(), all).await,
         Verb::Store { member, all } => files::stored(session, member, all).await,
         Verb::GetVersions { name, versions, local } => {
-            files::versions(session, &name, versions, &local).await
+            files::download::versions(session, &name, versions, &local).await
         }
         Verb::Status => status::run(session).await,
         Verb::Backup { file, show: true, .. } => backup::show(file).await,
         Verb::Backup { file, force, show: false } => backup::make(session, file, force).await,
-        Verb::Events => Err(only_there("events are told")),
-        Verb::Logs { follow: true, .. } => Err(only_there("logs are followed")),
+        Verb::Events => Err(only_on_command_line("events are printed")),
+        Verb::Logs { follow: true, .. } => Err(only_on_command_line("logs are followed")),
         Verb::Logs { members, lines, grep, level, since, follow: false } => {
             logs::run(session, &members, &logs::search(grep, level, since), lines).await
         }
         Verb::Shell { .. } => {
-            Err(Failure::new(Exit::Usage, "a shell within a shell does nothing: give the command itself"))
+            Err(Failure::new(Exit::Usage, "this already is a shell: type the command itself"))
         }
         Verb::Info => self_info::info(session),
         Verb::Keys => self_info::keys(),
         Verb::GenConfig { keymap, write } => template::run(keymap, write),
         Verb::Completions { shell } => self_info::completions(shell),
         Verb::Man { directory } => self_info::man(&directory),
-        Verb::Cluster(_) => Err(only_there("secrets are made")),
+        Verb::Cluster(_) => Err(only_on_command_line("secrets are created")),
         Verb::Local(verb) => local::run(session, verb).await,
     }
 }
 
-/// What goes on without an end is printed by the command line itself.
-fn only_there(what: &str) -> Failure {
-    Failure::new(Exit::Usage, format!("{what} on the command line; the console has a page of it"))
+/// The command line itself prints answers without an end.
+fn only_on_command_line(what: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("{what} on the command line only; the console has a page for it"))
 }

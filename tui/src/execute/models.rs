@@ -1,18 +1,18 @@
-//! Models.
+//! `train-start`, `train-stop`, `get-models`.
 
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, ModelView};
-use idunno_shared::wire::jobs::Training;
-use serde_json::{Value, json};
+use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, MemberView, ModelView};
+use idunno_shared::wire::jobs::{ModelState, Training};
 use tokio::time::Instant;
 
 use super::members;
-use super::wait::{answered, pause};
+use super::wait::{Look, look, pause};
+use crate::answer::models::{Model, ModelAtMember, StoppedTraining, TrainedModels};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, text};
 use crate::session::Session;
 
-/// Figures of a training that stand beside its model's state.
+/// Metrics of a training that are shown beside its model's state.
 const METRICS_SHOWN: usize = 2;
 
 /// `train-start`.
@@ -26,7 +26,7 @@ pub async fn train(
     let Changed::Training(training) = session.cluster().change(change).await? else {
         return Err(Failure::unexpected());
     };
-    let names: Vec<&str> = training.iter().map(ModelName::as_str).collect();
+    let names: Vec<String> = training.iter().map(ToString::to_string).collect();
     let text = if wait {
         let trained = await_training(session, &training).await?;
         let lines: Vec<String> =
@@ -35,24 +35,26 @@ pub async fn train(
     } else {
         format!("training started: {}", names.join(", "))
     };
-    Ok(Answer::new(json!({"models": names, "trained": wait}), text))
+    Ok(Answer::new(&TrainedModels { models: names, trained: wait }, text))
 }
 
 /// `train-stop`.
 pub async fn stop(session: &Session, models: Vec<ModelName>) -> Result<Answer, Failure> {
     let names: Vec<String> = models.iter().map(ToString::to_string).collect();
     session.cluster().change(Change::TrainStop { models }).await?;
-    Ok(Answer::new(json!({"stopped": names}), format!("training stopped: {}", names.join(", "))))
+    let text = format!("training stopped: {}", names.join(", "));
+    Ok(Answer::new(&StoppedTraining { models: names }, text))
 }
 
 /// The models, once all of them are trained.
 async fn await_training(session: &Session, training: &[ModelName]) -> Result<Vec<ModelView>, Failure> {
     let started = Instant::now();
-    let (mut _display, mut told) = (None, String::new());
+    let mut _display = None;
+    let mut shown = String::new();
     loop {
-        let late = match answered(model_views(session).await)? {
-            Err(unreachable) => unreachable,
-            Ok(models) => {
+        let late = match look(model_views(session).await)? {
+            Look::Unreachable(reason) => reason,
+            Look::Found(models) => {
                 let asked: Vec<&ModelView> =
                     models.iter().filter(|view| training.contains(&view.model)).collect();
                 let running: Vec<&str> =
@@ -63,10 +65,10 @@ async fn await_training(session: &Session, training: &[ModelName]) -> Result<Vec
                 }
                 let steps: Vec<String> = asked.iter().copied().filter_map(training_steps).collect();
                 let text = if steps.is_empty() { running.join(", ") } else { steps.join("; ") };
-                if told != text {
-                    // The one before ends when this takes its place.
+                if shown != text {
+                    // Dropping the display before ends it.
                     _display = Some(session.reporter.start(&format!("training {text}"), 0, 0));
-                    told = text;
+                    shown = text;
                 }
                 format!("still training: {}", running.join(", "))
             }
@@ -75,7 +77,7 @@ async fn await_training(session: &Session, training: &[ModelName]) -> Result<Vec
     }
 }
 
-/// How far a model's training is and where, if that is known.
+/// How far a model's training is, if that is known.
 fn training_steps(model: &ModelView) -> Option<String> {
     let (_, progress) = model.progress.first()?;
     Some(format!("{}: {}", model.model, text::training(progress).trim_start_matches("training ")))
@@ -103,30 +105,30 @@ pub async fn models(session: &Session) -> Result<Answer, Failure> {
     let mut table = Table::new("MODEL VERSION STATE MEMBERS");
     let mut rows = Vec::new();
     for model in &models {
-        let mut workers: Vec<_> = model
-            .workers
-            .iter()
-            .map(|(node, state)| (text::member_name(&members, *node), text::model_state(state)))
-            .collect();
-        workers.sort_by(|(a, _), (b, _)| members::natural(a).cmp(&members::natural(b)));
-        let shown: Vec<String> = workers.iter().map(|(name, (state, _))| format!("{name}:{state}")).collect();
+        let mut at_members: Vec<ModelAtMember> = Vec::new();
+        let mut shown = Vec::new();
+        for (member, state) in by_name(model, &members) {
+            let (word, reason) = text::model_state(state);
+            shown.push(format!("{member}:{word}"));
+            at_members.push(ModelAtMember { member, state: state.into(), reason: reason.map(str::to_owned) });
+        }
         table.row([
             model.model.to_string(),
             model.version.as_ref().map_or_else(|| String::from("-"), text::short),
             model_summary(model),
             shown.join(" "),
         ]);
-        let workers: Vec<Value> = workers
-            .iter()
-            .map(|(name, (state, reason))| json!({"member": name, "state": state, "reason": reason}))
-            .collect();
-        let metrics: serde_json::Map<String, Value> =
-            model.metrics.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-        rows.push(json!({"model": model.model, "version": model.version.map(|digest| digest.to_string()),
-            "training": model.training, "failure": model.failure, "workers": workers,
-            "progress": model.progress.first().map(|(_, progress)| progress), "metrics": metrics}));
+        rows.push(Model::new(model, at_members));
     }
-    Ok(Answer::new(Value::Array(rows), table.render()))
+    Ok(Answer::list(rows, table.render()))
+}
+
+/// A model's states with the names of the members that reported them, in natural order.
+fn by_name<'a>(model: &'a ModelView, members: &[MemberView]) -> Vec<(String, &'a ModelState)> {
+    let named = model.workers.iter().map(|(node, state)| (text::member_name(members, *node), state));
+    let mut named: Vec<_> = named.collect();
+    named.sort_by(|(a, _), (b, _)| members::natural(a).cmp(&members::natural(b)));
+    named
 }
 
 /// A model's state in the cluster.

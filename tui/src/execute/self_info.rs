@@ -1,11 +1,11 @@
-//! What the program says of itself: settings, keys, completions, manual pages.
+//! `info`, `keys`, `completions`, `man`: commands on the program itself.
 
 use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::env::Shells;
-use serde_json::{Value, json};
 
+use crate::answer::program::{CompletionScript, Context, Info, KeyBinding, ManualPages, SettingsPath};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::Arguments;
@@ -18,50 +18,66 @@ fn settings() -> Settings {
     Settings::load(&directory(|name| std::env::var(name).ok()))
 }
 
+/// Environment variables that change what commands do.
+const VARIABLES: [&str; 7] = [
+    "IDUNNO_CLUSTER",
+    "IDUNNO_CONTEXT",
+    "IDUNNO_MEMBER",
+    "IDUNNO_READ_ONLY",
+    "IDUNNO_THEME",
+    "IDUNNO_CONFIG_DIR",
+    "NO_COLOR",
+];
+
 /// `info`.
 pub fn info(session: &Session) -> Result<Answer, Failure> {
     let settings = settings();
-    let mut rows = vec![
-        (String::from("version"), env!("CARGO_PKG_VERSION").to_owned()),
-        (String::from("cluster"), session.label()),
-        (String::from("directory of the local cluster"), session.dir.display().to_string()),
-        (String::from("read-only"), session.read_only.to_string()),
-        (
-            String::from("time limit"),
-            session
-                .timeout
-                .map_or_else(|| String::from("the commands' own"), |it| text::seconds(it.as_secs_f64())),
-        ),
-    ];
-    for (name, path, exists) in settings.files() {
-        let state = if exists { "" } else { " (not there)" };
-        rows.push((name.to_owned(), format!("{}{state}", path.display())));
-    }
-    for name in [
-        "IDUNNO_CLUSTER",
-        "IDUNNO_CONTEXT",
-        "IDUNNO_MEMBER",
-        "IDUNNO_READ_ONLY",
-        "IDUNNO_THEME",
-        "IDUNNO_CONFIG_DIR",
-        "NO_COLOR",
-    ] {
-        if let Ok(value) = std::env::var(name) {
-            rows.push((format!("${name}"), value));
-        }
-    }
-    for (name, context) in &settings.config.contexts {
-        let read_only = if context.read_only { ", read-only" } else { "" };
-        rows.push((format!("context {name}"), format!("{}{read_only}", context.cluster)));
-    }
-    let mut table = Table::new("WHAT VALUE");
-    rows.iter().for_each(|(what, value)| table.row([what.clone(), value.clone()]));
-    let fields: serde_json::Map<String, Value> =
-        rows.into_iter().map(|(what, value)| (what, Value::String(value))).collect();
     let problems = settings.all_problems();
-    let data = json!({"settings": fields, "problems": problems});
-    let answer = Answer::new(data, table.render());
+    let files = settings.files().into_iter().map(|(name, path, exists)| SettingsPath {
+        name: name.to_owned(),
+        path: path.display().to_string(),
+        exists,
+    });
+    let environment =
+        VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let contexts = settings.config.contexts.iter().map(|(name, context)| {
+        (name.clone(), Context { cluster: context.cluster.clone(), read_only: context.read_only })
+    });
+    let info = Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: session.label(),
+        directory: session.dir.display().to_string(),
+        read_only: session.read_only,
+        timeout_s: session.timeout.map(|limit| limit.as_secs_f64()),
+        files: files.collect(),
+        environment: environment.collect(),
+        contexts: contexts.collect(),
+        problems: problems.clone(),
+    };
+    let answer = Answer::new(&info, info_table(&info));
     Ok(if problems.is_empty() { answer } else { answer.incomplete(problems.join("; ")) })
+}
+
+fn info_table(info: &Info) -> String {
+    let limit = info.timeout_s.map_or_else(|| String::from("the commands' own"), text::seconds);
+    let mut table = Table::new("WHAT VALUE");
+    table.row(["version".into(), info.version.clone()]);
+    table.row(["cluster".into(), info.cluster.clone()]);
+    table.row(["directory of the local cluster".into(), info.directory.clone()]);
+    table.row(["read-only".into(), info.read_only.to_string()]);
+    table.row(["time limit".into(), limit]);
+    for file in &info.files {
+        let state = if file.exists { "" } else { " (does not exist)" };
+        table.row([file.name.clone(), format!("{}{state}", file.path)]);
+    }
+    for (name, value) in &info.environment {
+        table.row([format!("${name}"), value.clone()]);
+    }
+    for (name, context) in &info.contexts {
+        let read_only = if context.read_only { ", read-only" } else { "" };
+        table.row([format!("context {name}"), format!("{}{read_only}", context.cluster)]);
+    }
+    table.render()
 }
 
 /// `keys`.
@@ -76,9 +92,14 @@ pub fn keys() -> Result<Answer, Failure> {
             Scope::On(page) => page.title(),
         };
         table.row([item.name.clone(), keys.join(", "), page.to_owned(), item.help.clone()]);
-        rows.push(json!({"action": item.name, "keys": keys, "page": page, "meaning": item.help}));
+        rows.push(KeyBinding {
+            action: item.name.clone(),
+            keys: keys.clone(),
+            page: page.to_owned(),
+            meaning: item.help.clone(),
+        });
     }
-    let answer = Answer::new(Value::Array(rows), table.render());
+    let answer = Answer::list(rows, table.render());
     let problems = settings.all_problems();
     Ok(if problems.is_empty() { answer } else { answer.incomplete(problems.join("; ")) })
 }
@@ -100,7 +121,8 @@ pub fn completions(shell: Shell) -> Result<Answer, Failure> {
         .write_registration("COMPLETE", "idunno", "idunno", "idunno", &mut script)
         .map_err(|error| Failure::error(error.to_string()))?;
     let script = String::from_utf8_lossy(&script).trim_end().to_owned();
-    Ok(Answer::new(json!({"shell": name, "script": script}), script))
+    let document = CompletionScript { shell: name.to_owned(), script: script.clone() };
+    Ok(Answer::new(&document, script))
 }
 
 /// `man`.
@@ -110,8 +132,12 @@ pub fn man(directory: &Path) -> Result<Answer, Failure> {
     clap_mangen::generate_to(Arguments::command(), directory).map_err(wrong)?;
     let pages = directory.read_dir().map_err(wrong)?.count();
     if pages == 0 {
-        return Err(Failure::new(Exit::Error, format!("nothing was written to {}", directory.display())));
+        return Err(Failure::new(
+            Exit::Error,
+            format!("no manual pages were written to {}", directory.display()),
+        ));
     }
     let text = format!("{} in {}", text::count(pages as u64, "page"), directory.display());
-    Ok(Answer::new(json!({"directory": directory, "pages": pages}), text))
+    let document = ManualPages { directory: directory.display().to_string(), pages: pages as u64 };
+    Ok(Answer::new(&document, text))
 }

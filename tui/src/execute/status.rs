@@ -3,9 +3,9 @@
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::wire::control::{ClusterView, Liveness};
 use idunno_shared::wire::jobs::ServerState;
-use serde_json::{Value, json};
 
-use super::{jobs, members, models};
+use super::models;
+use crate::answer::cluster::ClusterStatus;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::session::Session;
@@ -14,14 +14,14 @@ use crate::session::Session;
 pub async fn first_view(session: &Session) -> Result<ClusterView, Failure> {
     let mut views = session.cluster().watch().await?;
     let reply = views.recv().await;
-    let gone = || Failure::new(Exit::Unreachable, "the coordinator went away while it was asked: try again");
+    let gone = || Failure::new(Exit::Unreachable, "lost the connection to the coordinator: try again");
     reply.and_then(Cluster::view).ok_or_else(gone)
 }
 
 /// `status`.
 pub async fn run(session: &Session) -> Result<Answer, Failure> {
     let view = first_view(session).await?;
-    Ok(Answer::new(to_json(&view), summary(&view)))
+    Ok(Answer::new(&ClusterStatus::from(&view), summary(&view)))
 }
 
 /// Members by liveness: up, suspect, dead, left.
@@ -78,30 +78,4 @@ pub fn summary(view: &ClusterView) -> String {
         lines.push(table.render());
     }
     lines.join("\n")
-}
-
-fn to_json(view: &ClusterView) -> Value {
-    let workers: Vec<Value> = view
-        .workers
-        .iter()
-        .map(|worker| {
-            let (state, reason) = text::server_state(&worker.server);
-            let name = text::member_name(&view.members, worker.node);
-            json!({"member": name, "server": state, "reason": reason})
-        })
-        .collect();
-    let store = &view.store;
-    json!({
-        "coordinator": text::member_name(&view.members, view.coordinator),
-        "term": view.term.0,
-        "at_ms": view.at_ms,
-        "revision": view.revision,
-        "policy": text::policy(view.policy).0,
-        "members": view.members.iter().map(members::member_json).collect::<Vec<_>>(),
-        "workers": workers,
-        "jobs": view.jobs.iter().map(jobs::job_json).collect::<Vec<_>>(),
-        "store": {"files": store.files, "blobs": store.blobs, "bytes": store.bytes,
-            "under_replicated": store.under_replicated, "copying": store.copying,
-            "unavailable": store.unavailable},
-    })
 }

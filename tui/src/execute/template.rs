@@ -1,44 +1,44 @@
-//! The files of settings with everything that may stand in them, commented: each line says what holds without it.
+//! `gen-config`: settings files in which every setting is commented out and shows its default.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use serde_json::json;
-
+use crate::answer::program::SettingsFile;
 use crate::answer::{Answer, Exit, Failure};
 use crate::console::registry::{Scope, items};
 use crate::settings::directory;
 
-/// `config.toml`. Settings bear their `#` without a blank, so that taking it away is all there is to do.
-const CONFIG: &str = r#"# Settings of idunno and its console. Take the '#' before a line away to change what it says.
-# The command line outweighs the environment, that a context, that this file. 'idunno info' shows what holds.
+/// `config.toml`. A setting follows its `#` without a blank, so that deleting the `#` puts it in force.
+const CONFIG: &str = r#"# Settings of idunno and its console. Delete the '#' before a setting to change it.
+# The command line overrides the environment, which overrides a context, which overrides this file. 'idunno info' shows
+# the settings in force.
 
-# The console's colours: dark, light, colour-blind or mono. NO_COLOR outweighs it.
+# The console's colours: dark, light, colour-blind or mono. NO_COLOR overrides it.
 #theme = "dark"
 
-# Its characters: auto (as the locale says), unicode or ascii.
+# The console's characters: auto (by the locale), unicode or ascii.
 #symbols = "auto"
 
-# Whether the mouse is the console's from the start. Hold Shift to select text then.
+# Whether the console handles the mouse from the start. Hold Shift to select text.
 #mouse = false
 
-# Refuse whatever changes a cluster.
+# Refuse commands that change a cluster.
 #read_only = false
 
-# The cluster to go to where none is named: one of the contexts below.
+# The default cluster: one of the contexts below.
 #context = "lab"
 
-# Short names for commands: 'idunno st job-1' and ':st job-1' are get-job-stats job-1 then.
+# Short names for commands: with 'st', both 'idunno st job-1' and ':st job-1' run get-job-stats job-1.
 #[aliases]
 #st = "get-job-stats"
 #dead = "dead-letters list"
 
-# Clusters by name, for --context and the console's :context. Addresses of members, separated by commas; a theme of its
-# own shows where one is.
+# Clusters by name, for --context and the console's :context. 'cluster' takes addresses of members, separated by commas;
+# a theme of its own tells the clusters apart.
 #[contexts.lab]
 #cluster = "127.0.0.1:7401"
-#member = "m1"   # the one that commands without --member mean
+#member = "m1"   # the member that commands without --member go to
 #read_only = false
 #theme = "light"
 "#;
@@ -47,14 +47,17 @@ const CONFIG: &str = r#"# Settings of idunno and its console. Take the '#' befor
 pub fn run(keymap: bool, write: bool) -> Result<Answer, Failure> {
     let (file, text) = if keymap { ("keymap.toml", keys()) } else { ("config.toml", CONFIG.to_owned()) };
     if !write {
-        return Ok(Answer::new(json!({"file": file, "text": text}), text.trim_end()));
+        let shown = text.trim_end().to_owned();
+        return Ok(Answer::new(&SettingsFile { path: file.to_owned(), text }, shown));
     }
     let path = directory(|name| std::env::var(name).ok()).join(file);
     create(&path, &text)?;
-    Ok(Answer::new(json!({"file": path, "text": text}), format!("{} written", path.display())))
+    let path = path.display().to_string();
+    let written = format!("{path} written");
+    Ok(Answer::new(&SettingsFile { path, text }, written))
 }
 
-/// Writes a file that is not there yet: people's settings are not replaced.
+/// Creates a file; people's settings are never replaced.
 fn create(path: &Path, text: &str) -> Result<(), Failure> {
     let wrong = |error: std::io::Error| Failure::target(path, &error);
     if let Some(dir) = path.parent() {
@@ -62,7 +65,7 @@ fn create(path: &Path, text: &str) -> Result<(), Failure> {
     }
     let mut file = fs::File::create_new(path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
-            Failure::new(Exit::Refused, format!("{} is there and stays as it is", path.display()))
+            Failure::new(Exit::Refused, format!("{} exists and was not changed", path.display()))
         }
         _ => wrong(error),
     })?;
@@ -72,10 +75,10 @@ fn create(path: &Path, text: &str) -> Result<(), Failure> {
 /// `keymap.toml`: every action and command with its keys.
 fn keys() -> String {
     let mut text = String::from(
-        "# The console's keys. Take the '#' before a line away to change it; 'idunno keys' shows what holds, and conflicts.\n\
+        "# The console's keys. Delete the '#' before a line to change it; 'idunno keys' shows the keys in force and conflicts.\n\
          # A key is a character, f1 to f12, or enter, esc, space, tab, shift-tab, backspace, delete, up, down, left, right,\n\
-         # home, end, pageup, pagedown; ctrl- or alt- may stand before it. Keys to be pressed one after the other are\n\
-         # separated by blanks. A list gives an action several keys, an empty one takes them away.\n",
+         # home, end, pageup, pagedown; ctrl- or alt- may precede it. Keys to be pressed one after the other are\n\
+         # separated by blanks. A list gives an action several keys; an empty list gives it none.\n",
     );
     for item in items() {
         let page = match item.scope {
@@ -98,7 +101,7 @@ mod tests {
     use crate::console::keymap::Keymap;
     use crate::settings::{ConfigFile, Settings};
 
-    /// The text with every setting in force.
+    /// The text with every setting uncommented.
     fn in_force(text: &str) -> String {
         let line =
             |line: &str| line.strip_prefix('#').filter(|it| !it.starts_with(' ')).unwrap_or(line).to_owned();
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_there_stays() {
+    fn an_existing_file_is_not_changed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new").join("config.toml");
         create(&path, "one").unwrap();

@@ -1,4 +1,4 @@
-//! Waiting for the cluster to get something done, for as long as the user wants.
+//! Waiting until the cluster has done something, for as long as the user allows.
 
 use std::time::Duration;
 
@@ -9,16 +9,25 @@ use crate::session::Session;
 
 const POLL_PERIOD: Duration = Duration::from_millis(250);
 
-/// Takes a look at the cluster: that nobody coordinates for a while, the inner error, is no reason to give up.
-pub fn answered<T>(look: Result<T, Failure>) -> Result<Result<T, String>, Failure> {
-    match look {
-        Ok(found) => Ok(Ok(found)),
-        Err(failure) if failure.exit == Exit::Unreachable => Ok(Err(failure.message)),
+/// What a look at the cluster found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look<T> {
+    /// The answer.
+    Found(T),
+    /// No coordinator answers, which passes: why.
+    Unreachable(String),
+}
+
+/// Tells a cluster without a coordinator, which a command waits out, from failures that end it.
+pub fn look<T>(answered: Result<T, Failure>) -> Result<Look<T>, Failure> {
+    match answered {
+        Ok(found) => Ok(Look::Found(found)),
+        Err(failure) if failure.exit == Exit::Unreachable => Ok(Look::Unreachable(failure.message)),
         Err(failure) => Err(failure),
     }
 }
 
-/// Sleeps between two looks, up to the limit that was asked for; `late` is what to say then.
+/// Sleeps until the next look; fails with `late` once the user's time limit is over.
 pub async fn pause(session: &Session, started: Instant, late: &str) -> Result<(), Failure> {
     if session.timeout.is_some_and(|limit| started.elapsed() >= limit) {
         return Err(Failure::new(Exit::Timeout, late));
@@ -32,11 +41,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_that_nobody_coordinates_is_waited_out() {
-        let look = |exit| answered::<()>(Err(Failure::new(exit, "why")));
-        assert_eq!(look(Exit::Unreachable), Ok(Err(String::from("why"))));
+    fn only_a_missing_coordinator_is_waited_out() {
+        let failed = |exit| look::<()>(Err(Failure::new(exit, "why")));
+        assert_eq!(failed(Exit::Unreachable), Ok(Look::Unreachable(String::from("why"))));
         for exit in [Exit::NotFound, Exit::Refused, Exit::Error] {
-            assert_eq!(look(exit).unwrap_err().exit, exit);
+            assert_eq!(failed(exit).unwrap_err().exit, exit);
         }
     }
 }

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, MemberView};
-use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::answer::local::LocalProcess;
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::command::LocalVerb;
@@ -89,18 +89,25 @@ async fn status(session: &Session) -> Result<Answer, Failure> {
         let alive = process.is_alive();
         let pid = process.running.as_ref().map(|identity| identity.pid);
         let address = process.address.map(|address| address.to_string());
-        let state = seen.map(|member| text::liveness(member.liveness));
-        let role = seen.filter(|_| alive).map(|member| text::role(member.role));
+        let state = seen.map(|member| member.liveness);
+        let role = seen.filter(|_| alive).map(|member| member.role);
         table.row([
             process.name.clone(),
             String::from(if alive { "running" } else { "not running" }),
             pid.filter(|_| alive).map_or_else(|| String::from("-"), |pid| pid.to_string()),
             address.clone().unwrap_or_else(|| String::from("-")),
-            state.unwrap_or("-").to_owned(),
-            if process.is_introducer() { "introducer" } else { role.unwrap_or("-") }.to_owned(),
+            state.map_or("-", text::liveness).to_owned(),
+            if process.is_introducer() { "introducer" } else { role.map_or("-", text::role) }.to_owned(),
         ]);
-        rows.push(json!({"name": process.name, "running": alive, "pid": pid.filter(|_| alive),
-            "address": address, "state": state, "role": role, "data_dir": process.data_dir}));
+        rows.push(LocalProcess {
+            name: process.name.clone(),
+            running: alive,
+            pid: pid.filter(|_| alive),
+            address,
+            state: state.map(Into::into),
+            role: role.map(Into::into),
+            data_dir: process.data_dir.display().to_string(),
+        });
     }
-    Ok(Answer::new(Value::Array(rows), table.render()))
+    Ok(Answer::list(rows, table.render()))
 }

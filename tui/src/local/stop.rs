@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fastrand::Rng;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::control::LogRole;
-use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::process::Signal;
 use super::record::{self, Process, Record};
 use super::{lock, members_of};
+use crate::answer::local::{KilledMember, KilledMembers, StoppedCluster};
 use crate::answer::{Answer, Exit, Failure};
 use crate::session::Session;
 
@@ -70,16 +70,19 @@ pub(crate) async fn kill(
             format!("{}{suffix}", record.processes[position].name)
         })
         .collect();
-    let rows: Vec<Value> = killed
+    let rows: Vec<KilledMember> = killed
         .iter()
         .map(|&position| {
             let process = &record.processes[position];
-            json!({"name": process.name, "pid": process.running.as_ref().map(|it| it.pid),
-                "coordinator": Some(position) == leader})
+            KilledMember {
+                name: process.name.clone(),
+                pid: process.running.as_ref().map(|it| it.pid),
+                coordinator: Some(position) == leader,
+            }
         })
         .collect();
-    let answer =
-        Answer::new(json!({"killed": rows, "at_ms": at_ms}), format!("killed: {}", shown.join(", ")));
+    let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
+    let answer = Answer::new(&KilledMembers { killed: rows, at_ms }, format!("killed: {}", shown.join(", ")));
     if missed.is_empty() {
         return Ok(answer);
     }
@@ -140,7 +143,8 @@ pub(crate) async fn down(session: &Session, purge: bool) -> Result<Answer, Failu
     let deleted = if purge { "; data deleted" } else { "" };
     let noun = if running == 1 { "process" } else { "processes" };
     let text = format!("{running} {noun} stopped{forced}{deleted}");
-    Ok(Answer::new(json!({"stopped": running, "forced": stubborn, "purged": purge}), text))
+    let stopped = StoppedCluster { stopped: running as u64, forced: stubborn as u64, purged: purge };
+    Ok(Answer::new(&stopped, text))
 }
 
 fn alive(record: &Record) -> impl Iterator<Item = &Process> {

@@ -10,13 +10,13 @@ use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::names::MemberName;
 use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, private_file};
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::launch::{Launched, await_addresses, launch, log_tail};
 use super::ready::{self, NotReady, ReadyCondition};
 use super::record::{INTRODUCER, Process, Record};
 use super::{STILL_RUN, lock};
+use crate::answer::local::{LocalCluster, LocalMember, StartedProcesses};
 use crate::answer::{Answer, Exit, Failure};
 use crate::session::Session;
 
@@ -43,7 +43,11 @@ pub(crate) async fn up(session: &Session, options: UpOptions) -> Result<Answer, 
     run_all(session, &dir, &mut record, &all, deadline).await?;
     let members: Vec<_> = record
         .members()
-        .map(|member| json!({"name": member.name, "address": member.address, "data_dir": member.data_dir}))
+        .map(|member| LocalMember {
+            name: member.name.clone(),
+            address: member.address.map(|address| address.to_string()),
+            data_dir: member.data_dir.display().to_string(),
+        })
         .collect();
     let seconds = started.elapsed().as_secs_f64();
     let servers = record.python.is_some();
@@ -51,8 +55,9 @@ pub(crate) async fn up(session: &Session, options: UpOptions) -> Result<Answer, 
     if !servers {
         text.push_str("\nno model servers: --model-server-python starts one for each member");
     }
-    let data = json!({"members": members, "seconds": seconds, "dir": dir, "model_servers": servers});
-    Ok(Answer::new(data, text))
+    let directory = dir.display().to_string();
+    let cluster = LocalCluster { directory, members, model_servers: servers, ready_s: seconds };
+    Ok(Answer::new(&cluster, text))
 }
 
 /// Starts processes and waits until they are part of the cluster. A failure mentions processes that are still running.
@@ -230,10 +235,11 @@ pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Ans
     let positions = if names.is_empty() { record.stopped() } else { named(&record, names)? };
     let shown: Vec<String> = positions.iter().map(|&at| record.processes[at].name.clone()).collect();
     if shown.is_empty() {
-        return Ok(Answer::new(json!({"started": shown}), "all processes are already running"));
+        return Ok(Answer::new(&StartedProcesses { started: shown }, "all processes are already running"));
     }
     run_all(session, &dir, &mut record, &positions, deadline).await?;
-    Ok(Answer::new(json!({"started": shown}), format!("started: {}", shown.join(", "))))
+    let text = format!("started: {}", shown.join(", "));
+    Ok(Answer::new(&StartedProcesses { started: shown }, text))
 }
 
 /// The positions of the named processes, each once. Fails if one of them is running.

@@ -47,7 +47,7 @@ fn long_results_and_help_scroll_to_their_last_line_and_back() {
         press(&mut state, KeyCode::Char(':'));
         enter(&mut state, "status");
         let lines: Vec<String> = (1..=500).map(|number| format!("line-{number}.")).collect();
-        update(&mut state, Msg::Finished(1, Ok(Answer::new(true.into(), lines.join("\n")))), 3000);
+        update(&mut state, Msg::Finished(1, Ok(Answer::text(lines.join("\n")))), 3000);
         press(&mut state, KeyCode::End);
         shows(&see(&state), &["line-500."]);
         press(&mut state, KeyCode::Up);

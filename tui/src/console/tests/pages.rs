@@ -106,7 +106,7 @@ fn every_page_and_overlay_is_drawn_at_every_size_without_a_panic() {
     press(&mut pane, KeyCode::Char(':'));
     enter(&mut pane, "status");
     let mut result = pane.clone();
-    update(&mut result, Msg::Finished(1, Ok(Answer::new(true.into(), "a\nb\n".repeat(500)))), 3000);
+    update(&mut result, Msg::Finished(1, Ok(Answer::text("a\nb\n".repeat(500)))), 3000);
     press(&mut result, KeyCode::End);
     let mut waiting = State::new("x".into());
     let event =

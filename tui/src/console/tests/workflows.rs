@@ -263,7 +263,7 @@ fn the_line_shows_its_arguments_and_a_short_result_leaves_the_page_visible() {
     let effects = enter(&mut state, "st job-1");
     let verb = Verb::GetJobStats { job: Some(JobRef::Id(JobId(1))) };
     assert_eq!(effects, [Effect::Run(1, Box::new(verb))]);
-    update(&mut state, Msg::Finished(1, Ok(Answer::new(serde_json::Value::Null, "two\nlines"))), 2000);
+    update(&mut state, Msg::Finished(1, Ok(Answer::text("two\nlines"))), 2000);
     shows(&screen(&state, 100, 24, 2000), &["done: get-job-stats job-1", "two", "MODEL SERVER", "✖ dead"]);
 }
 

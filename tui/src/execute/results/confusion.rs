@@ -1,26 +1,27 @@
-//! Which labels were answered with which: counted from the rows, which bear the true label where there is one.
+//! `get-job-confusion`: how often each label was answered with which, counted from the rows.
 //!
-//! A number that is a true label is compared with the answer's number, any other with its name. Bounds: of more than
+//! A label that is a number is compared with the answer's number, any other with its name. Bounds: of more than
 //! [`MATRIX_MAX`] labels only the most frequent mistakes are printed; programs get all pairs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::client::results::Answer as Answered;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fetch;
+use crate::answer::results::{ConfusionPair, JobConfusion};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::JobRef;
 use crate::execute::jobs::resolve;
 use crate::session::Session;
 
-/// Labels that have a column each.
+/// Labels that get a column each.
 const MATRIX_MAX: usize = 12;
-/// Mistakes that are printed of more labels.
+/// Mistakes that are printed where there are more labels.
 const MISTAKES_MAX: usize = 30;
-/// What stands for an answer that is not understood.
+/// Stands for an output that names no label.
 const NOTHING: &str = "-";
 
 /// Counts by true label and answer.
@@ -75,8 +76,11 @@ impl Confusion {
             table.row([truth.clone(), answer.clone(), times.to_string()]);
         }
         let rest = wrong.len().saturating_sub(MISTAKES_MAX);
-        let more =
-            if rest > 0 { format!("\nand {rest} rarer ones: --output json has all") } else { String::new() };
+        let more = if rest > 0 {
+            format!("\nand {rest} less frequent ones: --output json has all")
+        } else {
+            String::new()
+        };
         format!("{}{more}", table.render())
     }
 }
@@ -88,32 +92,31 @@ fn share(part: u64, total: u64) -> String {
 /// `get-job-confusion`.
 pub async fn confusion(session: &Session, job: &JobRef) -> Result<Answer, Failure> {
     let job = resolve(session, job).await?.id;
-    let (_, rows) = fetch::collect(session, job).await?;
+    let rows = fetch::collect(session, job).await?.rows;
     let mut confusion = Confusion::default();
     for row in &rows {
-        confusion.add(row).map_err(|error| Failure::error(format!("a row of {job} is no JSON: {error}")))?;
+        confusion.add(row).map_err(|error| Failure::error(format!("a row of {job} is not JSON: {error}")))?;
     }
     let labelled: u64 = confusion.pairs.values().sum();
     if labelled == 0 {
-        let text =
-            format!("{job} has no answers with a true label: give the data set labels before it starts");
+        let text = format!("{job} has no labelled answers: add labels to the data set before the job starts");
         return Err(Failure::new(Exit::NotFound, text));
     }
     let right: u64 =
         confusion.pairs.iter().filter(|((truth, answer), _)| truth == answer).map(|(_, n)| n).sum();
-    let pairs: Vec<Value> = confusion
-        .pairs
-        .iter()
-        .map(|((truth, answer), times)| json!({"label": truth, "answer": answer, "times": times}))
-        .collect();
-    let data = json!({"job": job.to_string(), "labelled": labelled, "correct": right, "pairs": pairs});
+    let pairs = confusion.pairs.iter().map(|((label, answer), &count)| ConfusionPair {
+        label: label.clone(),
+        answer: answer.clone(),
+        count,
+    });
+    let document = JobConfusion { job: job.to_string(), labelled, correct: right, pairs: pairs.collect() };
     let labels = confusion.labels();
     let table = if labels.len() <= MATRIX_MAX { confusion.matrix(&labels) } else { confusion.mistakes() };
     let text = format!(
-        "{job}: {right} of {labelled} labelled answers are right, {}\n{table}",
+        "{job}: {right} of {labelled} labelled answers are correct, {}\n{table}",
         share(right, labelled)
     );
-    Ok(Answer::new(data, text))
+    Ok(Answer::new(&document, text))
 }
 
 #[cfg(test)]

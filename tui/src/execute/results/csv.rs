@@ -1,15 +1,15 @@
-//! Rows as CSV: one line a row, its answer in a column of its own and the whole output as JSON beside it.
+//! Rows as CSV: the answer in a column of its own, and the whole output as JSON beside it.
 
 use idunno_shared::client::results::Answer;
 use serde_json::Value;
 
 use crate::answer::Failure;
 
-/// The headline. `answer` is the label that the output puts first, where that is understood.
+/// The header. `answer` is the first label of the output, if it names one.
 const COLUMNS: [&str; 11] =
     ["query", "name", "id", "label", "answer", "output", "error", "model", "version", "worker", "attempt"];
 
-/// Rows that are JSON as CSV with a headline, without the last line's end.
+/// Rows of JSON as CSV with a header, without the last line's end.
 pub fn table(rows: &[String]) -> Result<String, Failure> {
     let mut text = line(&COLUMNS.map(String::from))?;
     for row in rows {
@@ -19,15 +19,15 @@ pub fn table(rows: &[String]) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The headline alone.
-pub fn headline() -> Result<String, Failure> {
+/// The header alone.
+pub fn header() -> Result<String, Failure> {
     line(&COLUMNS.map(String::from))
 }
 
 /// One row.
 pub fn row(row: &str) -> Result<String, Failure> {
     let row: Value =
-        serde_json::from_str(row).map_err(|error| Failure::error(format!("a row is no JSON: {error}")))?;
+        serde_json::from_str(row).map_err(|error| Failure::error(format!("a row is not JSON: {error}")))?;
     let field = |name: &str| match (name, row.get(name)) {
         ("answer", _) => row.get("output").and_then(|output| Answer::of(output).shown()).unwrap_or_default(),
         (_, None | Some(Value::Null)) => String::new(),

@@ -1,4 +1,4 @@
-//! `get-job-results`: fetches segments, verified, and writes the rows.
+//! `get-job-results`: fetches and verifies segments, and writes their rows.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState, JobView, SegmentView};
-use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::{Merge, ResultsError, csv};
+use crate::answer::jobs::pending;
+use crate::answer::results::ResultsFile;
 use crate::answer::{Answer, Data, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::RowFormat;
@@ -20,11 +21,11 @@ use crate::execute::dead_letters;
 use crate::execute::jobs::{job_views, page_limit, resolve};
 use crate::session::Session;
 
-/// How often the rows of a job that changes meanwhile are read before the difference is called a fault.
+/// Attempts to read the rows of a job that changes meanwhile, before a difference counts as an error.
 const ATTEMPTS_MAX: u32 = 5;
-/// Segments that are fetched at once.
+/// Segments that are fetched concurrently.
 const SEGMENTS_IN_FLIGHT: usize = 16;
-/// Before a segment that no holder gave is located again.
+/// The pause before a segment that no holder sent is located again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is wanted of a job's results.
@@ -34,7 +35,7 @@ pub struct Wanted {
     pub raw: bool,
     /// Only those of queries that failed for good.
     pub failed: bool,
-    /// How they are written.
+    /// The format of the rows.
     pub format: RowFormat,
 }
 
@@ -51,15 +52,14 @@ pub async fn get(
     if let Some(path) = &local {
         atomic_file::regular(path).map_err(|error| Failure::target(path, &error))?;
     }
-    let (view, rows) = match wanted {
+    let Fetched { view, rows } = match wanted {
         Wanted { failed: true, .. } => failed(session, job).await?,
         Wanted { raw: true, .. } => {
             let (view, merge) = read(session, &session.files(), job).await?;
-            (view, merge.raw())
+            Fetched { view, rows: merge.raw() }
         }
         _ => collect(session, job).await?,
     };
-    let pending = view.submitted.saturating_sub(view.done).saturating_sub(view.dead);
     let (state, _) = text::job_state(&view.state);
     let note = format!("{job} is {state}: {} of {} rows", rows.len(), view.submitted);
     let written = match wanted.format {
@@ -70,31 +70,42 @@ pub async fn get(
         None => Answer { data: Data::Lines, text: written, ..Answer::default() }.noted(found.note),
         Some(path) => {
             let text = format!("{job}: {} rows ({} dead) in {}", rows.len(), view.dead, path.display());
-            let data = json!({"job": job.to_string(), "rows": rows.len(), "dead": view.dead,
-                "pending": pending, "file": path});
+            let document = ResultsFile {
+                job: job.to_string(),
+                path: path.display().to_string(),
+                rows: rows.len() as u64,
+                dead_letters: view.dead,
+                pending: pending(&view),
+            };
             write(path, written).await?;
-            Answer::new(data, text)
+            Answer::new(&document, text)
         }
     };
     Ok(if view.state == JobState::Done { answer } else { answer.incomplete(note) })
 }
 
-/// The rows of the queries that failed for good.
-async fn failed(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
-    let rows = dead_letters::all(session, job).await?.iter().map(dead_row).collect();
-    let view = job_views(session, Some(job)).await?.pop().ok_or_else(Failure::unexpected)?;
-    Ok((view, rows))
+/// A job's rows.
+pub(super) struct Fetched {
+    view: JobView,
+    pub(super) rows: Vec<String>,
 }
 
-/// The rows, read again while the job's figures move under the reading.
-pub(super) async fn collect(session: &Session, job: JobId) -> Result<(JobView, Vec<String>), Failure> {
+/// The rows of the queries that failed for good.
+async fn failed(session: &Session, job: JobId) -> Result<Fetched, Failure> {
+    let rows = dead_letters::all(session, job).await?.iter().map(dead_row).collect();
+    let view = job_views(session, Some(job)).await?.pop().ok_or_else(Failure::unexpected)?;
+    Ok(Fetched { view, rows })
+}
+
+/// The rows, read again while the job changes.
+pub(super) async fn collect(session: &Session, job: JobId) -> Result<Fetched, Failure> {
     let files = session.files();
     let mut attempt = 1;
     loop {
         let (view, merge) = read(session, &files, job).await?;
         match merge.finish(&view) {
-            Ok(rows) => return Ok((view, rows)),
-            // Dead letters and segments are two readings: between them a query may have died or been retried.
+            Ok(rows) => return Ok(Fetched { view, rows }),
+            // Dead letters and segments are read one after the other: a query may fail or be retried in between.
             Err(
                 ResultsError::Figures { .. } | ResultsError::Repeated { .. } | ResultsError::Missing { .. },
             ) if attempt < ATTEMPTS_MAX && !settled(session, &view).await? => {
@@ -111,15 +122,16 @@ async fn settled(session: &Session, view: &JobView) -> Result<bool, Failure> {
     Ok(now.iter().any(|job| job.done == view.done && job.dead == view.dead && job.state == view.state))
 }
 
-/// Reads everything. A segment that no holder gives is located again, for it may have been copied elsewhere meanwhile,
-/// until so long has passed without any segment as a file's get waits.
+/// Reads all segments and dead letters. A segment that no holder sends is located again, because it may have been
+/// copied elsewhere meanwhile. Fails once no segment has arrived for as long as a file's get waits.
 async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, Merge), Failure> {
     let patience = session.timeout.unwrap_or(get::DEADLINE);
     let mut merge = Merge::default();
     for dead_letter in dead_letters::all(session, job).await? {
         merge.dead_letter(&dead_letter);
     }
-    let (mut skip, mut came) = (0, Instant::now());
+    let mut skip = 0;
+    let mut last_arrival = Instant::now();
     let mut progress = None;
     loop {
         let request = ControlRequest::Results { job, skip, limit: page_limit() };
@@ -128,34 +140,40 @@ async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, 
             return Err(Failure::unexpected());
         };
         let display = progress.get_or_insert_with(|| session.reporter.start("rows", view.done, 0));
-        let (taken, missing) = take(files, &segments, &mut merge, display.as_ref()).await?;
+        let Taken { segments: taken, missing } = take(files, &segments, &mut merge, display.as_ref()).await?;
         skip += taken;
         if taken > 0 {
-            came = Instant::now();
+            last_arrival = Instant::now();
         }
         match missing {
             None if !more || segments.is_empty() => return Ok((view, merge)),
             None => {}
-            Some(missing) if came.elapsed() >= patience => return Err(missing),
+            Some(missing) if last_arrival.elapsed() >= patience => return Err(missing),
             Some(_) => sleep(PAUSE).await,
         }
     }
 }
 
-/// Takes segments in order, up to the first that nobody gives: how many, and why there are no more.
+struct Taken {
+    segments: u64,
+    /// Why the next segment could not be fetched.
+    missing: Option<Failure>,
+}
+
+/// Fetches segments in order, up to the first that no holder sends.
 async fn take(
     files: &Files,
     segments: &[SegmentView],
     merge: &mut Merge,
     display: &dyn Progress,
-) -> Result<(u64, Option<Failure>), Failure> {
+) -> Result<Taken, Failure> {
     let mut taken = 0;
     for group in segments.chunks(SEGMENTS_IN_FLIGHT) {
         let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
         for (bytes, segment) in files.fetch_blobs(&placed).await.into_iter().zip(group) {
             let bytes = match bytes {
                 Ok(bytes) => bytes,
-                Err(missing) => return Ok((taken, Some(missing.into()))),
+                Err(missing) => return Ok(Taken { segments: taken, missing: Some(missing.into()) }),
             };
             merge.segment(&bytes, &segment.ranges).map_err(|error| {
                 Failure::error(format!("segment {}: {error}", segment.segment.blob.digest))
@@ -165,7 +183,7 @@ async fn take(
             taken += 1;
         }
     }
-    Ok((taken, None))
+    Ok(Taken { segments: taken, missing: None })
 }
 
 /// Writes the rows beside the target, then renames: the target is whole or as before.

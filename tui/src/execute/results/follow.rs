@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use idunno_shared::client::results::{dead_row, query_of};
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, JobView, SegmentView};
+use idunno_shared::wire::control::{ControlReply, ControlRequest, DeadLetter, JobView, SegmentView};
 use tokio::time::Instant;
 
 use super::csv;
@@ -17,10 +17,10 @@ use crate::command::JobRef;
 use crate::command::values::RowFormat;
 use crate::execute::dead_letters;
 use crate::execute::jobs::{halted, page_limit, resolve};
-use crate::execute::wait::{answered, pause};
+use crate::execute::wait::{Look, look, pause};
 use crate::session::Session;
 
-/// Gives rows to `print`, lines with their ends. The answer has only what a person should know beside them.
+/// Passes rows to `print`, with their line ends. The answer has only remarks.
 pub async fn follow(
     session: &Session,
     job: &JobRef,
@@ -30,26 +30,29 @@ pub async fn follow(
     let found = resolve(session, job).await?;
     let job = found.id;
     if wanted.format == RowFormat::Csv {
-        print(&format!("{}\n", csv::headline()?))?;
+        print(&format!("{}\n", csv::header()?))?;
     }
     let give = |row: &str| match wanted.format {
         RowFormat::Jsonl => print(&format!("{row}\n")),
         RowFormat::Csv => print(&format!("{}\n", csv::row(row)?)),
     };
-    let (mut skip, mut dead, mut started) = (0, BTreeSet::new(), Instant::now());
+    let mut skip = 0;
+    let mut seen = BTreeSet::new();
+    let mut started = Instant::now();
     loop {
-        let late = match answered(look(session, job, skip).await)? {
-            Err(unreachable) => unreachable,
-            Ok((segments, more, view)) => {
-                for dead_letter in letters_since(session, &view, &dead).await? {
-                    dead.insert(dead_letter.0);
-                    give(&dead_letter.1)?;
+        let late = match look(page(session, job, skip).await)? {
+            Look::Unreachable(reason) => reason,
+            Look::Found(Page { segments, more, view }) => {
+                for dead_letter in new_dead_letters(session, &view, &seen).await? {
+                    seen.insert(dead_letter.index);
+                    give(&dead_row(&dead_letter))?;
                 }
                 for segment in &segments {
                     if !wanted.failed {
                         rows(session, segment).await?.iter().try_for_each(|row| give(row))?;
                     }
-                    (skip, started) = (skip + 1, Instant::now());
+                    skip += 1;
+                    started = Instant::now();
                 }
                 if more {
                     continue;
@@ -60,40 +63,44 @@ pub async fn follow(
                 if let Some(halted) = halted(&view) {
                     return Err(halted);
                 }
-                format!("{job} gave no further row")
+                format!("{job} committed no further rows")
             }
         };
         pause(session, started, &late).await?;
     }
 }
 
-async fn look(
-    session: &Session,
-    job: JobId,
-    skip: u64,
-) -> Result<(Vec<SegmentView>, bool, JobView), Failure> {
+struct Page {
+    segments: Vec<SegmentView>,
+    /// Whether segments follow.
+    more: bool,
+    view: JobView,
+}
+
+/// The job's segments after the first `skip`.
+async fn page(session: &Session, job: JobId, skip: u64) -> Result<Page, Failure> {
     let request = ControlRequest::Results { job, skip, limit: page_limit() };
     match session.cluster().control(request).await? {
-        ControlReply::Results { segments, more, job } => Ok((segments, more, job)),
+        ControlReply::Results { segments, more, job: view } => Ok(Page { segments, more, view }),
         _ => Err(Failure::unexpected()),
     }
 }
 
-/// Dead letters that were not seen yet, with their rows.
-async fn letters_since(
+/// Dead letters that were not printed yet.
+async fn new_dead_letters(
     session: &Session,
     view: &JobView,
     seen: &BTreeSet<u64>,
-) -> Result<Vec<(u64, String)>, Failure> {
+) -> Result<Vec<DeadLetter>, Failure> {
     if view.dead == seen.len() as u64 {
         return Ok(Vec::new());
     }
-    let dead_letters = dead_letters::all(session, view.id).await?;
-    let new = dead_letters.iter().filter(|dead_letter| !seen.contains(&dead_letter.index));
-    Ok(new.map(|dead_letter| (dead_letter.index, dead_row(dead_letter))).collect())
+    let mut dead_letters = dead_letters::all(session, view.id).await?;
+    dead_letters.retain(|dead_letter| !seen.contains(&dead_letter.index));
+    Ok(dead_letters)
 }
 
-/// A segment's rows that count.
+/// The rows of a segment that lie within its ranges.
 async fn rows(session: &Session, segment: &SegmentView) -> Result<Vec<String>, Failure> {
     let bytes = session.files().fetch_blob(&segment.segment).await?;
     let counts = |query: u64| segment.ranges.iter().any(|range| (range.first..range.end()).contains(&query));

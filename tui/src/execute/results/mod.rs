@@ -1,9 +1,8 @@
-//! The rows of a job's results, put together from segments and dead letters.
+//! The rows of a job's results, merged from segments and dead letters.
 //!
-//! Decides which rows count. Invariants, checked at the end: one row a query of the manifest, from exactly one segment
-//! or one dead letter; as many rows as the job says are done and dead. Bounds: all rows are held in memory.
-//! It fetches nothing: [`fetch`] does, and [`follow`] while a job runs. [`csv`] writes rows in another form, [`confusion`]
-//! counts them.
+//! Decides which rows count. Invariants, checked at the end: one row per query of the manifest, from exactly one segment
+//! or one dead letter; as many rows as the job counts done and dead. Bounds: all rows are held in memory.
+//! [`fetch`] reads a job's rows, [`follow`] those of a running job; [`csv`] formats them, [`confusion`] counts them.
 
 pub mod confusion;
 pub mod csv;
@@ -22,15 +21,15 @@ use thiserror::Error;
 /// How many queries an error names.
 const NAMED_MAX: usize = 10;
 
-/// Why the results are not what the cluster promised.
+/// Why a job's rows are not one per query.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum ResultsError {
-    /// A line of a segment is no row.
+    /// A line of a segment is not a result row.
     #[error("line {line} of a segment is not a result row: {reason}")]
     Row {
         /// The line, from 1.
         line: usize,
-        /// Why.
+        /// What is wrong with it.
         reason: String,
     },
     /// Two rows for one query.
@@ -49,8 +48,8 @@ pub enum ResultsError {
         /// The first of them.
         named: String,
     },
-    /// The job's figures and its rows differ.
-    #[error("{job} counts {done} done and {dead} dead, there are {rows} rows")]
+    /// The job counts more or fewer outcomes than there are rows.
+    #[error("{job} counts {done} done and {dead} dead, but there are {rows} rows")]
     Figures {
         /// The job.
         job: String,
@@ -63,10 +62,10 @@ pub enum ResultsError {
     },
 }
 
-/// Rows as they come in.
+/// Rows as they arrive.
 #[derive(Debug, Default)]
 pub struct Merge {
-    /// One a query, unless something is wrong.
+    /// One per query, unless the results are wrong.
     rows: BTreeMap<u64, Vec<String>>,
     missing: BTreeSet<u64>,
 }

@@ -1,0 +1,244 @@
+//! JSON of commands on members and the cluster as a whole.
+
+use idunno_shared::backup::BackupInfo;
+use idunno_shared::wire::control::{ClusterView, MemberView};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::document::documents;
+use super::jobs::JobStats;
+use super::text;
+use super::words::{LogRole, MemberState, Policy, ServerState};
+
+documents!(MemberList, MemberIdentity, MembershipChange, ClusterStatus, Backup, Event);
+documents!(listed LogLine);
+
+/// `list_mem`: the membership list of one member. With `--output jsonl` this, too, is one line.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct MemberList {
+    /// The address of the member that was asked.
+    pub answered_by: String,
+    /// The members, in natural order of their names.
+    pub items: Vec<Member>,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Member {
+    /// The member's name.
+    pub name: String,
+    /// The member's id, which it keeps for life.
+    pub node_id: String,
+    /// Where it listens.
+    pub address: String,
+    /// Whether it is reachable.
+    pub state: MemberState,
+    /// Since when it is in this state, in milliseconds since the epoch, by the clock of the member that was asked.
+    pub since_ms: u64,
+    /// Its role in the metadata log, as far as the member that was asked knows.
+    pub role: LogRole,
+    /// Whether it receives no UDP: it is then reached by TCP alone.
+    pub udp_blocked: bool,
+    /// Its SWIM incarnation.
+    pub incarnation: u64,
+    /// How often it has been started.
+    pub generation: u64,
+}
+
+impl From<&MemberView> for Member {
+    fn from(member: &MemberView) -> Self {
+        Self {
+            name: member.name.to_string(),
+            node_id: member.id.to_string(),
+            address: member.address.to_string(),
+            state: member.liveness.into(),
+            since_ms: member.since_ms,
+            role: member.role.into(),
+            udp_blocked: member.udp_blocked,
+            incarnation: member.incarnation,
+            generation: member.generation,
+        }
+    }
+}
+
+/// `list_self`: what a member says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct MemberIdentity {
+    /// The member.
+    #[serde(flatten)]
+    pub member: Member,
+    /// Whether it has joined the cluster.
+    pub joined: bool,
+    /// Its data directory.
+    pub data_dir: String,
+    /// Its process.
+    pub pid: u32,
+    /// The version of its program.
+    pub program_version: String,
+}
+
+/// `join`, `leave`: the member that joined or left.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct MembershipChange {
+    /// The member's address.
+    pub address: String,
+    /// What it did.
+    pub change: Membership,
+}
+
+/// What a member did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Membership {
+    /// It joined the cluster.
+    Joined,
+    /// It left the cluster.
+    Left,
+}
+
+impl Membership {
+    /// As it is serialised.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Joined => "joined",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// `status`: the whole cluster, as its coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ClusterStatus {
+    /// The name of the coordinator.
+    pub coordinator: String,
+    /// The coordinator's term.
+    pub term: u64,
+    /// When the coordinator took this, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// The metadata's revision, which rises with every change.
+    pub revision: u64,
+    /// How workers are shared between running jobs.
+    pub policy: Policy,
+    /// The members.
+    pub members: Vec<Member>,
+    /// The model servers of the members that have one.
+    pub model_servers: Vec<ModelServer>,
+    /// The jobs, by number.
+    pub jobs: Vec<JobStats>,
+    /// The file store.
+    pub store: Store,
+}
+
+/// A member's model server.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ModelServer {
+    /// The member's name.
+    pub member: String,
+    /// The state.
+    pub state: ServerState,
+    /// Why it is down.
+    pub reason: Option<String>,
+}
+
+/// The file store in figures.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Store {
+    /// Files.
+    pub files: u64,
+    /// Blobs that files and results consist of.
+    pub blobs: u64,
+    /// Bytes of the blobs, each counted once.
+    pub size_bytes: u64,
+    /// Blobs with fewer live copies than they should have.
+    pub under_replicated: u64,
+    /// Copies under way.
+    pub copying: u64,
+    /// Blobs without a live copy.
+    pub unavailable: u64,
+}
+
+impl From<&ClusterView> for ClusterStatus {
+    fn from(view: &ClusterView) -> Self {
+        let model_servers = view.workers.iter().map(|worker| ModelServer {
+            member: text::member_name(&view.members, worker.node),
+            state: ServerState::from(&worker.server),
+            reason: text::server_state(&worker.server).1.map(str::to_owned),
+        });
+        let store = &view.store;
+        Self {
+            coordinator: text::member_name(&view.members, view.coordinator),
+            term: view.term.0,
+            at_ms: view.at_ms,
+            revision: view.revision,
+            policy: view.policy.into(),
+            members: view.members.iter().map(Member::from).collect(),
+            model_servers: model_servers.collect(),
+            jobs: view.jobs.iter().map(JobStats::from).collect(),
+            store: Store {
+                files: store.files,
+                blobs: store.blobs,
+                size_bytes: store.bytes,
+                under_replicated: store.under_replicated,
+                copying: store.copying,
+                unavailable: store.unavailable,
+            },
+        }
+    }
+}
+
+/// `backup`: a backup of the metadata.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Backup {
+    /// The local file.
+    pub path: String,
+    /// The id of the member that founded the cluster, if that is known.
+    pub founder_node_id: Option<String>,
+    /// The version of the program that made it.
+    pub program_version: String,
+    /// The coordinator's term in which it was made.
+    pub term: u64,
+    /// The last entry of the log that it contains.
+    pub index: u64,
+    /// When it was made, in milliseconds since the epoch, by the coordinator's clock.
+    pub created_ms: u64,
+    /// Files of the store.
+    pub files: u64,
+    /// Jobs.
+    pub jobs: u64,
+}
+
+impl Backup {
+    /// The backup at `path`.
+    pub fn new(path: String, about: &BackupInfo) -> Self {
+        Self {
+            path,
+            founder_node_id: about.founder.map(|founder| founder.to_string()),
+            program_version: about.program_version.clone(),
+            term: about.term,
+            index: about.index,
+            created_ms: about.made_ms,
+            files: about.files,
+            jobs: about.jobs,
+        }
+    }
+}
+
+/// `logs`: a line of a member's log.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct LogLine {
+    /// The member's name.
+    pub member: String,
+    /// The line.
+    pub line: String,
+}
+
+/// `events`: something that happened in the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Event {
+    /// When, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// What it concerns: election, member, worker, job, sharing, model or store.
+    pub subject: String,
+    /// What happened.
+    pub text: String,
+}

@@ -1,0 +1,153 @@
+//! JSON of commands on files of the store.
+
+use idunno_shared::wire::control::{FileSummary, FileVersion as WireVersion};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::document::documents;
+
+documents!(UploadedFile, UploadedDataset, DownloadedFile, DownloadedDataset, FileVersions, DeletedFile);
+documents!(FileList);
+
+/// `put`: the version that was written.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct UploadedFile {
+    /// The file's name in the store.
+    pub name: String,
+    /// The new version.
+    pub version: u64,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// Durable copies of the blob with the fewest; null for an empty file, which has none.
+    pub copies: Option<u32>,
+    /// Copies that each blob should have; null for an empty file.
+    pub copies_wanted: Option<u32>,
+}
+
+/// `populate-test-data`: what was put into the data set.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct UploadedDataset {
+    /// The data set.
+    pub dataset: String,
+    /// Files that were sent.
+    pub files: u64,
+    /// Bytes of the files that were sent.
+    pub size_bytes: u64,
+    /// Files that the store held already.
+    pub files_skipped: u64,
+    /// Durable copies of the blob with the fewest; 0 if nothing was sent.
+    pub copies: u32,
+    /// Copies that each blob should have; 0 if nothing was sent.
+    pub copies_wanted: u32,
+}
+
+/// `get`: the version that was fetched.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct DownloadedFile {
+    /// The local file that was written.
+    pub path: String,
+    /// The version.
+    #[serde(flatten)]
+    pub version: FileVersion,
+}
+
+/// `get-dataset`: the data set that was fetched.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct DownloadedDataset {
+    /// The data set.
+    pub dataset: String,
+    /// The local directory that was written.
+    pub directory: String,
+    /// Files that were fetched.
+    pub files: u64,
+    /// Their bytes.
+    pub size_bytes: u64,
+}
+
+/// `get-versions`: the versions that were written into one local file.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct FileVersions {
+    /// The local file that was written.
+    pub path: String,
+    /// The versions in it, newest first.
+    pub versions: Vec<FileVersion>,
+}
+
+/// A version of a file.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct FileVersion {
+    /// The file's name in the store.
+    pub name: String,
+    /// The version, from 1.
+    pub version: u64,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// Its BLAKE3 digest.
+    pub digest: String,
+    /// When it was committed, in milliseconds since the epoch.
+    pub created_ms: u64,
+}
+
+impl From<&WireVersion> for FileVersion {
+    fn from(version: &WireVersion) -> Self {
+        Self {
+            name: version.name.to_string(),
+            version: version.version,
+            size_bytes: version.size,
+            digest: version.digest.to_string(),
+            created_ms: version.created_ms,
+        }
+    }
+}
+
+/// `delete`: the file that was deleted with all its versions.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct DeletedFile {
+    /// The file's name in the store.
+    pub name: String,
+    /// Versions that were deleted.
+    pub versions: u32,
+}
+
+/// `ls`, `store`: files in name order. With `--output jsonl` this, too, is one line.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct FileList {
+    /// The files.
+    pub items: Vec<File>,
+    /// Whether files follow that are not listed; `--all` lists them.
+    pub more: bool,
+}
+
+/// A file of the store.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct File {
+    /// The file's name.
+    pub name: String,
+    /// The newest version.
+    pub version: u64,
+    /// Versions that are kept.
+    pub versions: u32,
+    /// Bytes of the newest version.
+    pub size_bytes: u64,
+    /// The BLAKE3 digest of the newest version.
+    pub digest: String,
+    /// When the newest version was committed, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// The members that hold all of the newest version, by name.
+    pub holders: Vec<String>,
+}
+
+impl File {
+    /// A file whose holders have these names.
+    pub fn new(file: &FileSummary, holders: Vec<String>) -> Self {
+        Self {
+            name: file.name.to_string(),
+            version: file.version,
+            versions: file.versions,
+            size_bytes: file.size,
+            digest: file.digest.to_string(),
+            created_ms: file.created_ms,
+            holders,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `get`, `get-versions`, `get-dataset`: files of the store into local files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use idunno_shared::client::files::{GetItem, atomic_file};
+use idunno_shared::names::{DatasetName, FileName};
+use idunno_shared::wire::control::ControlRequest;
+
+use super::pages;
+use crate::answer::files::{DownloadedDataset, DownloadedFile, FileVersion, FileVersions};
+use crate::answer::table::Table;
+use crate::answer::{Answer, Exit, Failure, text};
+use crate::execute::jobs::page_limit;
+use crate::session::Session;
+
+/// `get`.
+pub async fn get(
+    session: &Session,
+    name: &FileName,
+    local: &Path,
+    version: Option<u64>,
+) -> Result<Answer, Failure> {
+    refuse_special(local)?;
+    let progress = session.reporter.start(name.as_str(), 0, 0);
+    let got = session.files().get_file(name, version, local, progress.as_ref()).await?;
+    let path = local.display().to_string();
+    let text = format!("{name} version {}, {} bytes, in {path}", got.version, got.size);
+    Ok(Answer::new(&DownloadedFile { path, version: FileVersion::from(&got) }, text))
+}
+
+/// `get-versions`.
+pub async fn versions(
+    session: &Session,
+    name: &FileName,
+    count: u32,
+    local: &Path,
+) -> Result<Answer, Failure> {
+    refuse_special(local)?;
+    let progress = session.reporter.start(name.as_str(), 0, 0);
+    let got = session.files().get_versions(name, count, local, progress.as_ref()).await?;
+    let mut table = Table::new(">VERSION >SIZE CREATED DIGEST");
+    for version in &got {
+        table.row([
+            version.version.to_string(),
+            version.size.to_string(),
+            text::moment(version.created_ms),
+            text::short(&version.digest),
+        ]);
+    }
+    let path = local.display().to_string();
+    let text = format!("{}\n{} in {path}", table.render(), text::count(got.len() as u64, "version"));
+    let versions = got.iter().map(FileVersion::from).collect();
+    Ok(Answer::new(&FileVersions { path, versions }, text))
+}
+
+/// `get-dataset`.
+pub async fn get_dataset(
+    session: &Session,
+    dataset: &DatasetName,
+    directory: &Path,
+) -> Result<Answer, Failure> {
+    let request = |after| ControlRequest::List { prefix: format!("{dataset}/"), after, limit: page_limit() };
+    let found = pages(session, request, true).await?.files;
+    if found.is_empty() {
+        return Err(Failure::new(Exit::NotFound, format!("there is no data set '{dataset}'")));
+    }
+    let size_bytes = found.iter().map(|file| file.size).sum();
+    let items: Vec<GetItem> =
+        found.into_iter().map(|file| local_item(dataset, directory, file.name)).collect();
+    make_directories(directory, &items)?;
+    let progress = session.reporter.start(dataset.as_str(), items.len() as u64, size_bytes);
+    let report = session.files().get_files(items, progress.as_ref()).await?;
+    let text = format!(
+        "{dataset}: {} ({}) in {}",
+        text::count(report.files, "file"),
+        text::bytes(report.bytes),
+        directory.display()
+    );
+    let downloaded = DownloadedDataset {
+        dataset: dataset.to_string(),
+        directory: directory.display().to_string(),
+        files: report.files,
+        size_bytes: report.bytes,
+    };
+    Ok(Answer::new(&downloaded, text))
+}
+
+/// Where a data set's file goes: a name in the store has no `..` and does not start with a slash.
+fn local_item(dataset: &DatasetName, directory: &Path, name: FileName) -> GetItem {
+    let rest = name.as_str().strip_prefix(dataset.as_str()).unwrap_or(name.as_str());
+    let target = directory.join(rest.trim_start_matches('/'));
+    GetItem { name, target }
+}
+
+fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> {
+    let mut wanted: BTreeSet<&Path> = items.iter().filter_map(|item| item.target.parent()).collect();
+    wanted.insert(directory);
+    for path in wanted {
+        std::fs::create_dir_all(path)
+            .map_err(|error| Failure::error(format!("cannot create {}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Refuses to replace what is not a regular file, before the network is asked.
+fn refuse_special(path: &Path) -> Result<(), Failure> {
+    atomic_file::regular(path).map(drop).map_err(|error| Failure::target(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_set_goes_into_a_directory_under_its_own_names() {
+        let root = tempfile::tempdir().unwrap();
+        let set = "photos/cats".parse().unwrap();
+        let items: Vec<GetItem> = ["photos/cats/a.jpg", "photos/cats/sub/photos/b.jpg"]
+            .map(|name| local_item(&set, root.path(), name.parse().unwrap()))
+            .into();
+        assert_eq!(items[0].target, root.path().join("a.jpg"));
+        assert_eq!(items[1].target, root.path().join("sub/photos/b.jpg"));
+        make_directories(root.path(), &items).unwrap();
+        assert!(root.path().join("sub/photos").is_dir());
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let error = make_directories(&root.path().join("file"), &items).unwrap_err();
+        assert!(error.message.contains("cannot create"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(refuse_special(&root.path().join("new")).is_ok());
+        for special in [Path::new("/dev/null"), root.path()] {
+            assert_eq!(refuse_special(special).unwrap_err().exit, Exit::Refused, "{}", special.display());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `get-job-stats`, `get-job-history`: jobs in figures.
+
+use std::cmp::Reverse;
+
+use idunno_shared::wire::control::JobView;
+
+use super::jobs::{accuracy, job_views, name, pending, resolve_any};
+use crate::answer::jobs::JobStats;
+use crate::answer::table::Table;
+use crate::answer::{Answer, Failure, text};
+use crate::command::JobRef;
+use crate::session::Session;
+
+const STATS_COLUMNS: &str = "JOB NAME MODEL STATE >WEIGHT >DONE >DEAD >PENDING >TOTAL >QPS_10S >QPS >MEAN_MS \
+    >STD >P50 >P90 >P95 >P99 ETA >TOP-1 >BATCH >LOCAL";
+const HISTORY_COLUMNS: &str =
+    "JOB NAME MODEL DATASET STATE ENDED >RAN >DONE >DEAD >TOTAL >QPS >P50 >P99 >TOP-1 RESULTS";
+
+/// `get-job-stats`.
+pub async fn stats(session: &Session, job: Option<&JobRef>) -> Result<Answer, Failure> {
+    let job = resolve_any(session, job).await?;
+    let views = job_views(session, job).await?;
+    if views.is_empty() {
+        return Ok(Answer::list::<JobStats>(Vec::new(), "no jobs: add-job adds one"));
+    }
+    Ok(answer(&views))
+}
+
+/// Figures of jobs, and why those that the cluster paused are paused.
+pub fn answer(views: &[JobView]) -> Answer {
+    let mut table = Table::new(STATS_COLUMNS);
+    let mut reasons = Vec::new();
+    for view in views {
+        let (state, reason) = text::job_state(&view.state);
+        reasons.extend(reason.map(|reason| format!("{} is paused: {reason}", view.id)));
+        let times = &view.processing_ms;
+        let ms = |value: f64| if view.done == 0 { String::from("-") } else { format!("{value:.2}") };
+        table.row([
+            view.id.to_string(),
+            name(view),
+            view.model.to_string(),
+            state.to_owned(),
+            view.details.weight.to_string(),
+            view.done.to_string(),
+            view.dead.to_string(),
+            pending(view).to_string(),
+            view.submitted.to_string(),
+            format!("{:.1}", view.rate_10s_qps),
+            format!("{:.1}", view.rate_qps),
+            ms(times.mean),
+            ms(times.std_dev),
+            ms(times.median),
+            ms(times.p90),
+            ms(times.p95),
+            ms(times.p99),
+            view.eta_s.map_or_else(|| String::from("-"), text::seconds),
+            top1(view),
+            text::batch_size(view),
+            format!("{:.0} %", view.local_share * 100.0),
+        ]);
+    }
+    let mut lines = vec![table.render()];
+    lines.extend(reasons);
+    Answer::list(views.iter().map(JobStats::from).collect(), lines.join("\n"))
+}
+
+/// `get-job-history`.
+pub async fn history(session: &Session) -> Result<Answer, Failure> {
+    let mut views: Vec<JobView> = job_views(session, None).await?;
+    views.retain(|view| view.state.is_over());
+    views.sort_by_key(|view| Reverse((view.details.finished_ms, view.id)));
+    if views.is_empty() {
+        return Ok(Answer::list::<JobStats>(Vec::new(), "no job has ended yet"));
+    }
+    let mut table = Table::new(HISTORY_COLUMNS);
+    for view in &views {
+        let about = &view.details;
+        table.row([
+            view.id.to_string(),
+            name(view),
+            view.model.to_string(),
+            view.dataset.to_string(),
+            text::job_state(&view.state).0.to_owned(),
+            about.finished_ms.map_or_else(|| String::from("-"), text::moment),
+            text::seconds(view.running_s),
+            view.done.to_string(),
+            view.dead.to_string(),
+            view.submitted.to_string(),
+            format!("{:.1}", view.rate_qps),
+            format!("{:.2}", view.processing_ms.median),
+            format!("{:.2}", view.processing_ms.p99),
+            top1(view),
+            about.results.as_ref().map_or_else(|| String::from("-"), ToString::to_string),
+        ]);
+    }
+    Ok(Answer::list(views.iter().map(JobStats::from).collect(), table.render()))
+}
+
+/// The share of labelled answers that equal the label, or a dash.
+fn top1(view: &JobView) -> String {
+    accuracy(view).map_or_else(|| String::from("-"), |share| format!("{:.1} %", share * 100.0))
+}

@@ -1,0 +1,140 @@
+//! Examples of the JSON of commands on members, models and the cluster as a whole.
+
+use idunno_console::answer::cluster::{
+    Backup, ClusterStatus, Event, LogLine, Member, MemberIdentity, MemberList, Membership, MembershipChange,
+    ModelServer, Store,
+};
+use idunno_console::answer::document::List;
+use idunno_console::answer::models::{
+    Model, ModelAtMember, StoppedTraining, TrainedModels, TrainingProgress,
+};
+use idunno_console::answer::words::{LogRole, MemberState, ModelState, Policy, ServerState};
+
+use super::examples::{CREATED_MS, DIGEST, Examples, words};
+use super::jobs::running_job;
+
+pub(super) fn member() -> Member {
+    Member {
+        name: "m1".into(),
+        node_id: "00000000000000a1".into(),
+        address: "127.0.0.1:7401".into(),
+        state: MemberState::Up,
+        since_ms: CREATED_MS,
+        role: LogRole::Coordinator,
+        udp_blocked: false,
+        incarnation: 2,
+        generation: 1,
+    }
+}
+
+fn status() -> ClusterStatus {
+    let server = |member: &str, state, reason: Option<&str>| ModelServer {
+        member: member.into(),
+        state,
+        reason: reason.map(Into::into),
+    };
+    ClusterStatus {
+        coordinator: "m1".into(),
+        term: 4,
+        at_ms: CREATED_MS,
+        revision: 1234,
+        policy: Policy::Rate,
+        members: vec![member()],
+        model_servers: vec![
+            server("m1", ServerState::Ready, None),
+            server("m2", ServerState::Down, Some("it does not start")),
+        ],
+        jobs: vec![running_job()],
+        store: Store {
+            files: 1000,
+            blobs: 1003,
+            size_bytes: 52_012_345,
+            under_replicated: 12,
+            copying: 4,
+            unavailable: 0,
+        },
+    }
+}
+
+fn models() -> Vec<Model> {
+    let at = |member: &str, state, reason: Option<&str>| ModelAtMember {
+        member: member.into(),
+        state,
+        reason: reason.map(Into::into),
+    };
+    let trained = Model {
+        model: "squeezenet1.1".into(),
+        version: Some(DIGEST.into()),
+        training: false,
+        progress: None,
+        failure: None,
+        metrics: [("accuracy".into(), "0.58".into())].into(),
+        members: vec![
+            at("m1", ModelState::Ready, None),
+            at("m2", ModelState::Failed, Some("not enough memory")),
+        ],
+    };
+    let progress = TrainingProgress {
+        permille: 400,
+        step: 2,
+        steps: 5,
+        metrics: [("loss".into(), "0.31".into())].into(),
+    };
+    let in_training = Model {
+        model: "mnist-mlp".into(),
+        version: None,
+        training: true,
+        progress: Some(progress),
+        failure: Some("interrupted".into()),
+        metrics: [].into(),
+        members: vec![at("m3", ModelState::Training, None)],
+    };
+    vec![trained, in_training]
+}
+
+fn log_line() -> LogLine {
+    LogLine { member: "m1".into(), line: "2026-11-23T01:50:00Z INFO joined".into() }
+}
+
+pub(super) fn cluster(command: &str) -> Option<Examples> {
+    let change = |change| Examples::of(&MembershipChange { address: member().address, change });
+    Some(match command {
+        "train-start" => {
+            Examples::of(&TrainedModels { models: words(&["squeezenet1.1", "mnist-mlp"]), trained: true })
+        }
+        "train-stop" => Examples::of(&StoppedTraining { models: words(&["mnist-mlp"]) }),
+        "get-models" => Examples::of(&List { items: models() }),
+        "join" => change(Membership::Joined),
+        "leave" => change(Membership::Left),
+        "list_mem" => Examples::of(&MemberList { answered_by: member().address, items: vec![member()] }),
+        "list_self" => Examples::of(&MemberIdentity {
+            member: member(),
+            joined: true,
+            data_dir: "/var/lib/idunno".into(),
+            pid: 4242,
+            program_version: "0.1.0".into(),
+        }),
+        "status" => Examples::of(&status()),
+        "backup" => {
+            let backup = |founder_node_id| Backup {
+                path: "idunno.backup".into(),
+                founder_node_id,
+                program_version: "0.1.0".into(),
+                term: 4,
+                index: 5678,
+                created_ms: CREATED_MS,
+                files: 1000,
+                jobs: 2,
+            };
+            Examples::of(&backup(Some(member().node_id))).and(&backup(None))
+        }
+        "events" => Examples::of(&Event {
+            at_ms: CREATED_MS,
+            subject: "election".into(),
+            text: "m2 coordinates in term 5".into(),
+        }),
+        "logs" => Examples::of(&List { items: vec![log_line()] }),
+        "logs --follow" => Examples::of(&log_line()),
+        _ => return None,
+    })
+}

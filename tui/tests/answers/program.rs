@@ -1,0 +1,122 @@
+//! Examples of the JSON of commands on the program and on a cluster of this machine.
+
+use idunno_console::answer::document::List;
+use idunno_console::answer::local::{
+    KilledMember, KilledMembers, LocalCluster, LocalMember, LocalProcess, StartedProcesses, StoppedCluster,
+};
+use idunno_console::answer::program::{
+    ClusterSecret, CompletionScript, Context, DryRun, Error, ErrorDetail, Info, IssuedIdentity, KeyBinding,
+    ManualPages, SettingsFile, SettingsPath,
+};
+use idunno_console::answer::words::{LogRole, MemberState};
+
+use super::cluster::member;
+use super::examples::{CREATED_MS, Examples, words};
+
+fn secret() -> ClusterSecret {
+    ClusterSecret { path: "secret.pem".into(), keys: words(&["3f5a", "90b1"]) }
+}
+
+pub(super) fn program(command: &str) -> Option<Examples> {
+    Some(match command {
+        "info" => {
+            let file = |name: &str, exists| SettingsPath {
+                name: name.into(),
+                path: format!("/home/ada/.config/idunno/{name}"),
+                exists,
+            };
+            let lab = Context { cluster: "127.0.0.1:7401".into(), read_only: false };
+            let info = Info {
+                version: "0.1.0".into(),
+                cluster: "127.0.0.1:7401".into(),
+                directory: ".idunno".into(),
+                read_only: false,
+                timeout_s: Some(30.0),
+                files: vec![file("config.toml", true), file("keymap.toml", false)],
+                environment: [("IDUNNO_MEMBER".into(), "m1".into())].into(),
+                contexts: [("lab".into(), lab)].into(),
+                problems: words(&["config.toml: unknown field 'thema'"]),
+            };
+            Examples::of(&info).and(&Info { timeout_s: None, ..info })
+        }
+        "keys" => Examples::of(&List {
+            items: vec![KeyBinding {
+                action: "freeze".into(),
+                keys: words(&["f9"]),
+                page: "all".into(),
+                meaning: "Freeze the screen".into(),
+            }],
+        }),
+        "gen-config" => {
+            Examples::of(&SettingsFile { path: "config.toml".into(), text: "#theme = \"dark\"\n".into() })
+        }
+        "completions" => {
+            Examples::of(&CompletionScript { shell: "bash".into(), script: "complete -F _idunno".into() })
+        }
+        "man" => Examples::of(&ManualPages { directory: "man".into(), pages: 52 }),
+        "cluster init" | "cluster rotate" => Examples::of(&secret()),
+        "cluster issue" => {
+            let issued = |name| IssuedIdentity {
+                path: "ada.pem".into(),
+                role: "operator".into(),
+                name,
+                valid_days: 90,
+            };
+            Examples::of(&issued(Some("ada".into()))).and(&issued(None))
+        }
+        "--dry-run" => Examples::of(&DryRun { would: words(&["start m2", "start m3"]) }),
+        "error" => Examples::of(&Error {
+            error: ErrorDetail {
+                code: 3,
+                kind: "not-found".into(),
+                message: "no file matches 'docs/'".into(),
+            },
+        }),
+        _ => return None,
+    })
+}
+
+pub(super) fn local(command: &str) -> Option<Examples> {
+    let name = || String::from("m1");
+    let data_dir = || String::from("/tmp/idunno/m1");
+    Some(match command {
+        "local up" => Examples::of(&LocalCluster {
+            directory: "/tmp/idunno".into(),
+            members: vec![LocalMember {
+                name: name(),
+                address: Some(member().address),
+                data_dir: data_dir(),
+            }],
+            model_servers: true,
+            ready_s: 1.5,
+        }),
+        "local start" => Examples::of(&StartedProcesses { started: words(&["m1", "m2"]) }),
+        "local kill" => Examples::of(&KilledMembers {
+            killed: vec![KilledMember { name: name(), pid: Some(4242), coordinator: true }],
+            at_ms: CREATED_MS,
+        }),
+        "local down" => Examples::of(&StoppedCluster { stopped: 8, forced: 1, purged: true }),
+        "local status" => {
+            let running = LocalProcess {
+                name: name(),
+                running: true,
+                pid: Some(4242),
+                address: Some(member().address),
+                state: Some(MemberState::Up),
+                role: Some(LogRole::Voter),
+                data_dir: data_dir(),
+            };
+            let stopped = LocalProcess {
+                name: "introducer".into(),
+                running: false,
+                pid: None,
+                address: None,
+                state: None,
+                role: None,
+                data_dir: "/tmp/idunno/introducer".into(),
+            };
+            Examples::of(&List { items: vec![running, stopped] })
+        }
+        _ => return None,
+    })
+}
