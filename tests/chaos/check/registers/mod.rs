@@ -100,7 +100,7 @@ struct Entry<'a> {
 
 /// What an operation does to a state in which it can take effect.
 enum Effect {
-    Normal,
+    Nothing,
     Becomes(State),
 }
 
