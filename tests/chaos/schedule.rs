@@ -1,8 +1,8 @@
-//! Which faults come in which order: a pure function of the seed.
+//! The order of faults: a pure function of the seed.
 //!
-//! Kinds are drawn from a bag that holds each of them once, and is filled again when it is empty, so that a short run
-//! sees most of them. What is promised is respected: at most [`Schedule::budget`] members are struck at the same time,
-//! and a wipe, which destroys copies for good, comes alone, to a cluster that has all its copies.
+//! Kinds of faults are drawn from a bag that holds each kind once and is refilled when empty, so that a short run has most
+//! of them. The schedule stays within the cluster's promises: at most [`Schedule::budget`] members are affected at once, and
+//! a wipe, which destroys copies permanently, occurs alone, in a cluster that has all its copies.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::sandbox::links::Direction;
 /// Most faults in one round.
 const FAULTS_MAX: usize = 3;
 
-/// What can be done to the cluster here.
+/// Which faults are possible in this environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abilities {
     /// Links can be cut and made lossy, and disks filled.
@@ -54,7 +54,7 @@ const IN_NAMESPACES: [Kind; 7] = [
     Kind::BlockUdp,
 ];
 
-/// The rounds of a run, without end.
+/// The rounds of a run, an endless iterator.
 pub(crate) struct Schedule {
     rng: ChaCha8Rng,
     members: usize,
@@ -74,7 +74,7 @@ impl Schedule {
         Self { rng: ChaCha8Rng::seed_from_u64(seed), members, kinds, bag: Vec::new() }
     }
 
-    /// Members that may be struck at the same time: a majority is left, and one copy of what has four.
+    /// Most members affected at the same time: a majority remains, and one of four copies.
     pub(crate) fn budget(&self) -> usize {
         (self.members.saturating_sub(1) / 2).min(3)
     }
@@ -97,7 +97,7 @@ impl Schedule {
         while faults.len() < FAULTS_MAX && self.rng.random_bool(0.35) {
             let kind = self.draw();
             let Some(fault) = self.fault(kind, &mut free, &mut budget) else {
-                // It does not go with the others: its turn comes in another round.
+                // It exceeds the budget of this round: keep it for another one.
                 self.bag.push(kind);
                 break;
             };
@@ -116,7 +116,7 @@ impl Schedule {
         Round { faults: vec![planned], hold, before: Settle::Healed, after: Settle::Healed }
     }
 
-    /// A fault of this kind among the members that are `free`; none if it would strike too many.
+    /// A fault of this kind among the `free` members; `None` if it would exceed the budget.
     fn fault(&mut self, kind: Kind, free: &mut Vec<usize>, budget: &mut usize) -> Option<Planned> {
         let least = if kind == Kind::CutLink { 2 } else { 1 };
         let strikes = !matches!(
@@ -164,7 +164,7 @@ impl Schedule {
         Some(Planned { fault, at_coordinator: strikes && self.rng.random_bool(aim) })
     }
 
-    /// So many of those that are free, which they are no longer.
+    /// Takes `count` of the free members.
     fn take(&mut self, count: usize, free: &mut Vec<usize>) -> Vec<usize> {
         let mut taken: Vec<usize> =
             (0..count).map(|_| free.swap_remove(self.rng.random_range(0..free.len()))).collect();
@@ -177,7 +177,7 @@ impl Schedule {
         self.take(count, free)
     }
 
-    /// Any number of members, for what strikes nobody down.
+    /// Any number of members, for faults that have no victims.
     fn many(&mut self) -> Vec<usize> {
         let mut all = (0..self.members).collect();
         self.some(self.members, &mut all)
@@ -191,7 +191,7 @@ impl Schedule {
         }
     }
 
-    /// Shorter than what failure detection takes, about as long, or longer than anything is remembered for.
+    /// A duration shorter than failure detection, about as long, or longer than any time limit of the cluster.
     fn hold(&mut self) -> Duration {
         let ms = match self.rng.random_range(0..20) {
             0..4 => self.rng.random_range(100..1_000),

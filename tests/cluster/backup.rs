@@ -40,8 +40,8 @@ async fn back_up_and_lose(cluster: &mut LocalCluster, file: &str) {
     assert_eq!(view.state, JobState::Running, "the backup came too late");
     let refused = idunno(cluster, &["backup", file]).unwrap_err();
     assert!(refused.contains("--force"), "{refused}");
-    let told = idunno(cluster, &["backup", "--show", file]).unwrap();
-    assert!(told.contains("whole") && told.contains("1 job"), "{told}");
+    let shown = idunno(cluster, &["backup", "--show", file]).unwrap();
+    assert!(shown.contains("whole") && shown.contains("1 job"), "{shown}");
     Expected::small("late", 500..510).put(cluster).await;
     cluster.finished(job, JOB_LIMIT).await;
     cluster.all_results(job, QUERIES).await;

@@ -62,7 +62,7 @@ fn first_after(cluster: &LocalCluster, line: &str, since: SystemTime) -> Option<
     });
     const DAY: u64 = 86_400;
     let begun = Duration::new(since.as_secs() % DAY, since.subsec_nanos());
-    // The clock of a day begins anew at midnight.
+    // The time of day wraps at midnight.
     let day = Duration::from_secs(DAY);
     let waits = lines.map(|at| if at < begun { at + day } else { at }.saturating_sub(begun));
     waits.filter(|wait| *wait < day / 2).min()

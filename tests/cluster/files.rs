@@ -70,7 +70,7 @@ async fn files_of_all_sizes_come_back_and_have_four_copies() {
         let wanted: BTreeSet<String> =
             located.iter().filter(holds).map(|version| version.name.to_string()).collect();
         let mut stored = stored(&cluster, index).await;
-        // An empty file has no bytes, so that everybody or nobody holds it.
+        // An empty file has no bytes, so holders are undefined.
         stored.remove("sizes/empty");
         assert_eq!(stored, wanted, "stored at {}", cluster.members[index].name);
     }
@@ -192,6 +192,6 @@ async fn files_acknowledged_while_members_are_killed_stay_readable() {
     // What a put sends again after a failover is not committed again.
     let versions = expected.located(&cluster).await.unwrap_or_else(|why| cluster.fail(&why));
     let twice = versions.iter().filter(|version| version.version != 1).count();
-    assert_eq!(twice, 0, "of {} files so many have a second version", versions.len());
+    assert_eq!(twice, 0, "files with a second version, of {}", versions.len());
     outcome.unwrap_or_else(|error| cluster.fail(&format!("the put did not survive the deaths: {error}")));
 }

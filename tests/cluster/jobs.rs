@@ -79,7 +79,7 @@ async fn inputs_that_cannot_be_answered_are_dead_letters() {
     assert_eq!(cluster.start_job(job).await, 69);
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.done, view.dead), (58, 11), "{view:?}");
-    // The probe's batch of a model that nobody has measured is smaller. Ten in one batch cost as little as one.
+    // Before a model is measured, its first batch is smaller. Ten bad inputs in one batch cost as little as one.
     let (batches, extra_max) = (4, 3 * 5 + 3);
     let calls = cluster.infer_calls("mnist-mlp").await - calls_before;
     println!("{calls} infer calls");

@@ -75,8 +75,8 @@ async fn the_deciding_member_audits_a_change_once_under_its_operation_id() {
     let coordinator = cluster.coordinator().await.0;
     let (secret, anna) = (Secret::load(&cluster.secret()).unwrap(), "anna".parse().unwrap());
     let anna = secret.mint_lasting(Role::Operator, Some(&anna), DAY).unwrap();
-    let door = Arc::new(TcpConnector::new(Credentials::of(&anna).unwrap()));
-    let client = Cluster::new(door, cluster.addresses());
+    let connector = Arc::new(TcpConnector::new(Credentials::of(&anna).unwrap()));
+    let client = Cluster::new(connector, cluster.addresses());
 
     // A command that fails names its operation.
     let failed = client.change(Change::Delete { name: name("nothing") }).await.unwrap_err().to_string();

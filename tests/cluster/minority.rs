@@ -24,7 +24,7 @@ async fn a_minority_refuses_changes_and_says_why() {
     cluster.kill(&killed);
     let left = cluster.up();
     cluster
-        .eventually("nobody coordinates", SOON, async || match cluster.who_coordinates(&left).await[..] {
+        .eventually("no member coordinates", SOON, async || match cluster.who_coordinates(&left).await[..] {
             [] => Ok(()),
             ref some => Err(format!("{some:?}")),
         })

@@ -33,8 +33,8 @@ fn last_entry(data_dir: &Path) -> (u64, u64) {
     (term.parse().unwrap(), index.parse().unwrap())
 }
 
-/// Five members of whom three are lost for ever, and the other two stopped. What the first of the lost had is kept aside,
-/// the second only hangs, and the third is gone.
+/// Loses three of five members and stops the other two. Of the lost ones, the first one's data is moved aside, the second
+/// only hangs, and the third one's data is deleted.
 async fn lose_three(cluster: &mut LocalCluster) -> ([usize; 3], [usize; 2]) {
     let (coordinator, _) = cluster.coordinator().await;
     let after = |step: usize| (coordinator + step) % 5;

@@ -40,7 +40,7 @@ async fn bad_requests_are_refused_and_change_nothing() {
     let job = cluster.add_job("mnist-mlp", "kept", 8).await;
     let empty = cluster.add_job("mnist-mlp", "nothing-here", 8).await;
     let revision = cluster.revision().await;
-    let nobody = JobId(77);
+    let unknown = JobId(77);
 
     let upload = UploadId { term: Term(1), number: 999 };
     let digest = idunno_shared::ids::Digest::default();
@@ -51,10 +51,10 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (train(&["mnist-mlp", "no-such-model"]), NotFound, "no-such-model"),
         (add_job("mnist-mlp", "kept", 5000), Invalid, "5000"),
         (Change::SetBatchSize { job, batch_size: 5000.into() }, Invalid, "5000"),
-        (Change::SetBatchSize { job: nobody, batch_size: 5.into() }, NotFound, "job-77"),
-        (Change::StartJob { job: nobody }, NotFound, "job-77"),
-        (Change::StopJob { job: nobody }, NotFound, "job-77"),
-        (Change::RetryDeadLetters { job: nobody, queries: vec![] }, NotFound, "job-77"),
+        (Change::SetBatchSize { job: unknown, batch_size: 5.into() }, NotFound, "job-77"),
+        (Change::StartJob { job: unknown }, NotFound, "job-77"),
+        (Change::StopJob { job: unknown }, NotFound, "job-77"),
+        (Change::RetryDeadLetters { job: unknown, queries: vec![] }, NotFound, "job-77"),
         (Change::StartJob { job }, Conflict, "mnist-mlp"),
         (Change::StartJob { job: empty }, Conflict, "mnist-mlp"),
         (Change::StopJob { job }, Conflict, "not started"),
@@ -66,10 +66,10 @@ async fn bad_requests_are_refused_and_change_nothing() {
         assert_refused(client.change(change).await, &code, named);
     }
     for (request, named) in [
-        (ControlRequest::Jobs(Some(nobody)), "job-77"),
-        (ControlRequest::Assignments(Some(nobody)), "job-77"),
-        (ControlRequest::Results { job: nobody, skip: 0, limit: 10 }, "job-77"),
-        (ControlRequest::DeadLetters { job: nobody, from: 0, limit: 10 }, "job-77"),
+        (ControlRequest::Jobs(Some(unknown)), "job-77"),
+        (ControlRequest::Assignments(Some(unknown)), "job-77"),
+        (ControlRequest::Results { job: unknown, skip: 0, limit: 10 }, "job-77"),
+        (ControlRequest::DeadLetters { job: unknown, from: 0, limit: 10 }, "job-77"),
         (ControlRequest::Versions { name: name("kept/none"), limit: 5 }, "kept/none"),
     ] {
         println!("{request:?}");
@@ -126,7 +126,7 @@ async fn a_job_is_started_and_stopped_once() {
     cluster.all_results(job, 2000).await;
 }
 
-/// The wire's messages as far as a `Delete` needs them, with a name that nobody checked.
+/// The wire's messages as far as a `Delete` needs them, with an unchecked name.
 #[derive(serde::Serialize)]
 struct RawCall<'a> {
     id: u64,

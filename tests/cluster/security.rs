@@ -144,8 +144,8 @@ async fn a_viewer_can_read_and_not_change_anything() {
 
     assert_eq!(cluster.revision().await, revision, "something changed");
     kept.verify(&cluster).await;
-    let told = cluster.members[0].log().matches("it asks for more than its role allows").count();
-    assert_eq!(told, 1, "it is logged once");
+    let logged = cluster.members[0].log().matches("it asks for more than its role allows").count();
+    assert_eq!(logged, 1, "it is logged once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,11 +154,11 @@ async fn a_console_identity_cannot_act_as_a_member() {
     let cluster = LocalCluster::start(1, false).await;
     let (member, introducer) = (cluster.members[0].address(), cluster.introducer.address());
     for role in [Role::Viewer, Role::Operator] {
-        let door = TcpConnector::of_member(NodeId(9), person(&cluster, role));
+        let connector = TcpConnector::of_member(NodeId(9), person(&cluster, role));
         for (address, purpose) in
             [(member, Purpose::Calls), (member, Purpose::Blobs), (introducer, Purpose::Calls)]
         {
-            match door.dial(address, purpose).await {
+            match connector.dial(address, purpose).await {
                 Err(DialError::Rejected { reason, .. }) => assert!(reason.contains(role.name()), "{reason}"),
                 other => panic!("{:?}", other.err()),
             }
@@ -269,12 +269,12 @@ async fn unauthenticated_peers_are_refused_and_logged_once() {
         "its datagram is sealed with another cluster's secret",
         "its datagram was tampered with",
     ] {
-        let told = |log: &str| {
+        let count = |log: &str| {
             log.lines().filter(|entry| entry.contains(line) && entry.contains("127.0.0.1:")).count()
         };
-        let is_told = async || if told(&member.log()) > 0 { Ok(()) } else { Err(String::from("not yet")) };
-        cluster.eventually(&format!("the log says: {line}"), SOON, is_told).await;
-        assert_eq!(told(&member.log()), 1, "logged more than once: {line}\n{}", member.log());
+        let is_logged = async || if count(&member.log()) > 0 { Ok(()) } else { Err(String::from("not yet")) };
+        cluster.eventually(&format!("the log says: {line}"), SOON, is_logged).await;
+        assert_eq!(count(&member.log()), 1, "logged more than once: {line}\n{}", member.log());
     }
     cluster.ready().await;
     assert_eq!(

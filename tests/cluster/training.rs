@@ -128,7 +128,7 @@ async fn a_custom_model_is_trained_on_a_data_set_in_the_store() {
     trainer(&cluster, Some(died)).await;
     cluster.change(Change::TrainStop { models: vec![words()] }).await;
     cluster
-        .eventually("nobody trains any more", LIMIT, async || {
+        .eventually("no worker trains", LIMIT, async || {
             let view = view(&cluster).await?;
             let is_over = !view.training && view.progress.is_empty() && view.version == first.version;
             if is_over { Ok(()) } else { Err(format!("{view:?}")) }

@@ -1,7 +1,7 @@
 //! Every decoder of what comes from outside, against made-up, damaged and hostile bytes.
 //!
 //! Each type of message is drawn at random ([`generate`]), must come back from its encoding as it was, and its encoding
-//! is then damaged in every way that [`idunno_tests::damage`] knows: what decodes all the same must encode and decode again, nothing may
+//! is then damaged in every way that [`idunno_tests::damage`] knows: what still decodes must encode and decode again, nothing may
 //! panic, and no decoder may take more memory than a small multiple of the bytes it was given. `IDUNNO_SIM_SEED` replays
 //! a seed, `IDUNNO_SIM_SEEDS` widens.
 //!

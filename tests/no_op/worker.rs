@@ -131,7 +131,7 @@ async fn commit(files: Files, worker: NodeId, job: JobId, leases: Vec<Lease>) ->
     }
 }
 
-/// Has the model trained by whichever worker is told to, with a few bytes for its artefact.
+/// Trains the model at the worker that the coordinator chooses, with a few bytes as the artefact.
 pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyhow::Result<()> {
     for worker in workers.iter_mut() {
         worker.pull(Vec::new(), 0).await?;

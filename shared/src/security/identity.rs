@@ -46,11 +46,11 @@ impl Identity {
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
         let bytes = private_file::read(path)?;
         let identity = Self::parse(&bytes)
-            .map_err(|source| SecurityError::Identity { path: path.to_owned(), source })?;
+            .map_err(|reason| SecurityError::Identity { path: path.to_owned(), reason })?;
         match identity.check(SystemTime::now())? {
             None => Ok(identity),
             Some(TrustError::Expired(date)) => Err(SecurityError::Expired { path: path.to_owned(), date }),
-            Some(source) => Err(SecurityError::Untrusted { path: path.to_owned(), source }),
+            Some(reason) => Err(SecurityError::Untrusted { path: path.to_owned(), reason }),
         }
     }
 

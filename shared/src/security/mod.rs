@@ -54,28 +54,28 @@ pub enum SecurityError {
         mode: u32,
     },
     /// The file is not a secret.
-    #[error("cannot use {path}: {source}")]
+    #[error("cannot use {path}: {reason}")]
     Secret {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: SecretFormatError,
+        reason: SecretFormatError,
     },
     /// The file is not an identity.
-    #[error("cannot use {path}: {source}")]
+    #[error("cannot use {path}: {reason}")]
     Identity {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: IdentityFormatError,
+        reason: IdentityFormatError,
     },
     /// Members would not trust the identity in the file.
-    #[error("cannot use {path}: it {source}")]
+    #[error("cannot use {path}: it {reason}")]
     Untrusted {
         /// The file.
         path: PathBuf,
         /// Why they would not.
-        source: TrustError,
+        reason: TrustError,
     },
     /// The identity has expired.
     #[error("the identity in {path} expired on {date}: have a new one issued with 'idunno cluster issue'")]

@@ -98,7 +98,7 @@ impl Secret {
     /// Reads a file. The file must be private.
     pub fn load(path: &Path) -> Result<Self, SecurityError> {
         let bytes = private_file::read(path)?;
-        Self::parse(&bytes).map_err(|source| SecurityError::Secret { path: path.to_owned(), source })
+        Self::parse(&bytes).map_err(|reason| SecurityError::Secret { path: path.to_owned(), reason })
     }
 
     /// Parses a file.

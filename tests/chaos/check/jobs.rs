@@ -45,9 +45,9 @@ pub(crate) struct Finished {
 pub(crate) enum Observation {
     /// Added under this number.
     Added(u64),
-    /// Started with so many queries.
+    /// Started with this many queries.
     Started { job: u64, submitted: u64 },
-    /// So many are answered.
+    /// This many queries are answered.
     Progress { job: u64, done: u64 },
 }
 

@@ -26,7 +26,7 @@ pub(crate) const CLIENTS: u64 = 6;
 /// Clients that only read. A client that puts soon leaves a coordinator that was cut off, because it accepts no changes;
 /// a reader stays, and must not be given stale answers.
 const READERS: u64 = 2;
-/// The last one is hasty: it gives up so early that many of its changes are under way or done all the same.
+/// Time limit of the last client, in milliseconds: so short that many of its changes are made after it gave up.
 const HASTE_MS: std::ops::Range<u64> = 5..500;
 /// Of 100 choices, the first that changes nothing.
 const READS: u32 = 54;
@@ -109,7 +109,7 @@ impl Client {
         };
         let mut bytes = vec![0; length];
         self.rng.fill(&mut bytes[..]);
-        // However short, nobody else has the same.
+        // Makes even the shortest content unique.
         bytes.extend_from_slice(format!("{} {}", self.name, self.puts).as_bytes());
         bytes
     }

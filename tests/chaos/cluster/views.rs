@@ -20,7 +20,7 @@ use idunno_shared::wire::control::{
 use super::World;
 use crate::check::disks::{Disk, Recorded};
 
-/// How long the driver asks before it says that nobody answered.
+/// How long the driver retries a request.
 const DEADLINE: Duration = Duration::from_secs(5);
 const PAGE: u32 = 1024;
 const VERSIONS: u32 = 5;
@@ -37,7 +37,7 @@ impl World {
         client(&self.credentials, self.addresses())
     }
 
-    /// Whether all members list each other as alive and nobody as suspect, know one coordinator that answers, and vote.
+    /// Checks that all members list each other as alive and none as suspect, vote, and agree on a coordinator that answers.
     pub(crate) async fn ready(&self) -> Result<(), String> {
         let wanted: BTreeSet<NodeId> = self.members.iter().filter_map(|member| member.node).collect();
         let (client, mut coordinators) = (self.client(), BTreeSet::new());
@@ -70,7 +70,7 @@ impl World {
         self.coordinator().await.map(drop)
     }
 
-    /// Whether beyond that every blob has all its copies.
+    /// Checks [`Self::ready`], and that every blob has all its copies.
     pub(crate) async fn healed(&self) -> Result<(), String> {
         self.ready().await?;
         let store = self.view().await?.store;

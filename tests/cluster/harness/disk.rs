@@ -58,7 +58,7 @@ impl Disk {
         run("mount", &["-o", "remount,abort", self.mounted_at.to_str().unwrap()]);
     }
 
-    /// Checks and mounts it anew. Whoever used it must be dead.
+    /// Checks the file system and mounts it again. No process may use it.
     pub(crate) fn repair(&self) {
         self.detach();
         // It exits with 1 after it has repaired something.
@@ -71,7 +71,7 @@ impl Disk {
         run("umount", &[self.mounted_at.to_str().unwrap()]);
     }
 
-    /// Drops everything that did not reach the image. Whoever wrote must be dead.
+    /// Drops everything that did not reach the image. No process may use it.
     pub(crate) fn cut(&self) {
         let left = self.image.with_extension("cut");
         run("cp", &["--sparse=always", self.image.to_str().unwrap(), left.to_str().unwrap()]);

@@ -21,10 +21,10 @@ impl LocalCluster {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, String> {
-        let told = |error: std::io::Error| format!("{path} at {}: {error}", self.members[index].name);
+        let described = |error: std::io::Error| format!("{path} at {}: {error}", self.members[index].name);
         let address = SocketAddr::from(([127, 0, 0, 1], self.model_server_port(index)));
         let body = body.map(Value::to_string);
-        let (_, answer) = http(address, path, body.as_deref()).await.map_err(told)?;
+        let (_, answer) = http(address, path, body.as_deref()).await.map_err(described)?;
         serde_json::from_str(&answer).map_err(|error| format!("{path}: {error}: {answer}"))
     }
 

@@ -102,7 +102,7 @@ impl Daemon {
         *self.child.get_mut() = Some(child);
     }
 
-    /// Waits until it listens. A port that somebody took while this daemon was down may come free again.
+    /// Waits until it listens. Retries if another process has taken the port meanwhile.
     pub(crate) async fn started(&mut self) {
         let limit = Instant::now() + START_LIMIT;
         loop {
@@ -194,7 +194,7 @@ impl Daemon {
         }
     }
 
-    /// Waits for the end of a process that was told to end.
+    /// Waits for the end of a process that was asked to stop.
     pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {

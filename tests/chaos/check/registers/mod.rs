@@ -71,7 +71,7 @@ fn seen_bytes(operations: &[&Operation]) -> HashSet<Digest> {
     seen.collect()
 }
 
-/// An answer with bytes that nobody put under this name.
+/// A reply with bytes that no client put under this name.
 fn foreign_bytes(operations: &[&Operation]) -> Option<String> {
     let put: HashSet<Digest> = operations
         .iter()

@@ -1,4 +1,4 @@
-//! Histories by hand: each of the bad ones breaks one promise and must be caught.
+//! Hand-written histories. Each invalid one violates one promise and must be rejected.
 
 use idunno_shared::ids::Digest;
 
@@ -82,7 +82,7 @@ fn an_operation_without_a_reply_may_take_effect_at_once_later_or_never() {
     assert_good(&[under_way, get(1, 2, 1, 1)]);
 }
 
-/// Seed 7 of the suite had so many puts without an answer on one file that their orders could not all be tried.
+/// Seed 7 of the suite had too many puts without a reply on one file for all their orders to be tried.
 #[test]
 fn many_operations_without_a_reply_can_be_judged() {
     let lost: Vec<Operation> = (1..=20).map(|n| unknown(put(u64::from(n), 0, n, 0))).collect();
@@ -118,7 +118,7 @@ fn a_lost_put_is_caught() {
 
 #[test]
 fn a_stale_answer_is_caught() {
-    // Once somebody saw the new version, nobody may see the old one.
+    // Once a client has read the new version, no client may read the old one.
     assert_caught(&[put(0, 1, 1, 1), put(2, 90, 2, 2), get(3, 4, 2, 2), get(5, 6, 1, 1)]);
     // A deposed coordinator answers from what it knew.
     assert_caught(&[put(0, 1, 1, 1), delete(2, 3, 1), get(4, 5, 1, 1)]);
