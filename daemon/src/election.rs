@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
 use idunno_core::voters::VOTERS_MAX;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::election::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
@@ -21,7 +22,6 @@ use tracing::{debug, info};
 
 use crate::coordinator::Deps;
 use crate::membership::{Membership, MembershipView};
-use crate::net::peers::Peers;
 use crate::runtime::clock::Clock;
 use idunno_consensus::{Consensus, Leadership};
 
@@ -91,7 +91,7 @@ struct Driver {
     clock: Clock,
     membership: Membership,
     consensus: Consensus,
-    peers: Peers,
+    peers: Connections,
     lease: Duration,
     /// Who led last, and since when that is known.
     led: (Option<NodeId>, Term, Instant),

@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use idunno_core::membership::{AdmissionError, Swim, SwimConfig, SwimEffect, SwimEvent, TcpPingOutcome};
 use idunno_core::time::Instant;
-use idunno_shared::client::link::DialError;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::frame::{Reply, Request};
-use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing, TcpPong};
+use idunno_shared::wire::membership::{Datagram, MemberRecord, PushPull, TcpPing, TcpPong};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::discovery::cluster_id::{ClusterId, ClusterMismatch};
-use crate::net::peers::{PeerError, Peers};
 use crate::net::transport::{DATAGRAM_BYTES_MAX, Datagrams};
 use crate::runtime::clock::Clock;
 
@@ -94,7 +93,7 @@ pub struct MembershipDeps {
     /// Datagrams, both ways.
     pub datagrams: Datagrams,
     /// Calls.
-    pub peers: Peers,
+    pub peers: Connections,
     /// Whose lists it may take and give.
     pub cluster_id: ClusterId,
 }
@@ -312,10 +311,6 @@ impl Driver {
                 SwimEffect::Changed(change) => {
                     let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
                     info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
-                    if now.state == MemberState::Alive && now.id != self.swim.self_record().id {
-                        let (peers, address) = (self.deps.peers.clone(), now.address);
-                        tokio::spawn(async move { peers.meet(address).await });
-                    }
                 }
                 SwimEffect::Conflict(record) => {
                     error!(id = %record.id, address = %record.address, "another process has this member's identity: was the data directory copied?");
@@ -385,7 +380,7 @@ impl Driver {
                     TcpPingOutcome::TimedOut
                 }
                 Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },
-                Err(PeerError::Dial(DialError::Refused { .. })) => TcpPingOutcome::Refused,
+                Err(error) if error.is_refused() => TcpPingOutcome::Refused,
                 Ok(_) | Err(_) => TcpPingOutcome::TimedOut,
             };
             let result = SwimEvent::TcpPingResult { seq, target, outcome };

@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
 use idunno_shared::ids::{NodeId, OpId, Term};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
@@ -48,7 +49,6 @@ use self::rates::Rates;
 use self::scheduling::SchedulerHandle;
 use self::uploads::Uploads;
 use crate::membership::Membership;
-use crate::net::peers::Peers;
 use crate::runtime::clock::{Clock, wall_ms};
 use crate::runtime::task_monitor::TaskMonitor;
 use idunno_consensus::{BarrierError, Consensus, ProposeError};
@@ -69,7 +69,7 @@ pub struct Deps {
     /// The failure detector.
     pub membership: Membership,
     /// Calls to other members.
-    pub peers: Peers,
+    pub peers: Connections,
     /// The file store, for data sets that are one file.
     pub files: Files,
     /// Tasks whose early end is this member's.

@@ -12,6 +12,7 @@ use idunno_core::placement::{
     Candidate, CopyTask, Holdings, Members, Page, ReplicationConfig, ReplicationPlanner,
 };
 use idunno_core::time::Instant;
+use idunno_shared::client::connections::PeerError;
 use idunno_shared::ids::{Digest, NodeId, Term};
 use idunno_shared::wire::blobs::{FileOrder, FileReply, FileRequest};
 use idunno_shared::wire::control::StoreView;
@@ -23,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Deps, LeaderTerm};
-use crate::net::peers::PeerError;
 use crate::runtime::clock::wall_ms;
 
 /// What a member is taken to have free until it says so.

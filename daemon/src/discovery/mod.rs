@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Reply, Request};
@@ -19,7 +20,6 @@ use tracing::{debug, info, warn};
 
 use crate::discovery::cluster_id::ClusterId;
 use crate::membership::{Membership, MembershipView};
-use crate::net::peers::Peers;
 use crate::runtime::data_dir::DataDir;
 use idunno_consensus::Consensus;
 
@@ -48,7 +48,7 @@ pub struct Discovery {
     /// Where peers are remembered.
     pub data_dir: Arc<DataDir>,
     /// Calls.
-    pub peers: Peers,
+    pub peers: Connections,
     /// The failure detector, which joins.
     pub membership: Membership,
     /// The metadata log, which the first member founds.

@@ -85,15 +85,12 @@ impl Listener {
     }
 
     /// The two halves: connections and datagrams.
-    pub fn split(self) -> io::Result<(Connections, Datagrams)> {
+    pub fn split(self) -> io::Result<(Acceptor, Datagrams)> {
         let seal = Seal::new(self.credentials.clone()).map_err(io::Error::other)?;
         let refusal_log = Arc::new(RefusalLog::default());
-        let connections = Connections {
-            tcp: self.tcp,
-            credentials: self.credentials,
-            refusal_log: Arc::clone(&refusal_log),
-        };
-        Ok((connections, Datagrams { udp: self.udp, seal, refusal_log }))
+        let acceptor =
+            Acceptor { tcp: self.tcp, credentials: self.credentials, refusal_log: Arc::clone(&refusal_log) };
+        Ok((acceptor, Datagrams { udp: self.udp, seal, refusal_log }))
     }
 }
 
@@ -105,13 +102,13 @@ async fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket, S
 }
 
 /// Accepts connections.
-pub struct Connections {
+pub struct Acceptor {
     tcp: TcpListener,
     credentials: Credentials,
     refusal_log: Arc<RefusalLog>,
 }
 
-impl Connections {
+impl Acceptor {
     /// The next connection. Who it is from is still to be proven.
     pub async fn accept(&self) -> io::Result<Incoming> {
         let (stream, from) = self.tcp.accept().await?;

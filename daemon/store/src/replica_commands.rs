@@ -5,12 +5,9 @@
 //! Bounds: [`COPIES_AT_ONCE`] copies at once, further ones wait; an inventory has at most
 //! [`INVENTORY_DIGESTS_MAX`] digests.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
+use idunno_shared::client::connections::{BlobLane, Connections};
 use idunno_shared::client::files::connection::BlobStream;
-use idunno_shared::client::files::pool::{BlobPool, Lane};
-use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX,
@@ -28,16 +25,16 @@ pub const COPIES_AT_ONCE: usize = 16;
 pub struct ReplicaCommands {
     node: NodeId,
     store: BlobStore,
-    sources: BlobPool,
+    connections: Connections,
     generation: u64,
     turns: Semaphore,
 }
 
 impl ReplicaCommands {
     /// ReplicaCommands for the member `node` and its `store`, in a process of boot count `generation`.
-    pub fn new(node: NodeId, store: BlobStore, dialer: Arc<dyn Dial>, generation: u64) -> Self {
+    pub fn new(node: NodeId, store: BlobStore, connections: Connections, generation: u64) -> Self {
         let turns = Semaphore::new(COPIES_AT_ONCE);
-        Self { node, store, sources: BlobPool::new(dialer), generation, turns }
+        Self { node, store, connections, generation, turns }
     }
 
     /// Does as ordered.
@@ -93,8 +90,8 @@ impl ReplicaCommands {
 
     async fn copy_from(&self, blob: BlobRef, source: &Holder) -> Result<(), String> {
         let small = blob.size <= SMALL_BYTES_MAX;
-        let lane = if small { Lane::Gets } else { Lane::Large(0) };
-        let connection = self.sources.connection(source.address, lane).await?;
+        let lane = if small { BlobLane::RepairGets } else { BlobLane::RepairLarge };
+        let connection = self.connections.blobs(*source, lane).await.map_err(|error| error.to_string())?;
         let mut stream = connection.get(blob, 0).await.map_err(|error| error.to_string())?;
         let stored = if small {
             let bytes = gather(&mut stream, blob.size).await?;

@@ -11,17 +11,17 @@
 //! waiting (`replies.rs` says how many are opened); one connection to each next holder. Small blobs in memory are bounded
 //! by the store, large ones to a few chunks each, [`LARGE_PUTS_MAX`] at once in the whole process.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::client::files::connection::{
     BlobConnection, CHUNK_BYTES_MAX, GETS_IN_FLIGHT_MAX, PendingPut, PutStream, read_chunk,
 };
-use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::frames::{FrameIoError, read_frame_within};
-use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
@@ -47,17 +47,17 @@ pub struct BlobServer {
     node: NodeId,
     store: BlobStore,
     scrub: Scrub,
-    dialer: Arc<dyn Dial>,
+    connections: Connections,
     large: Arc<Semaphore>,
     /// [`DISK_PATIENCE`], unless a test has less.
     pub(super) patience: Duration,
 }
 
 impl BlobServer {
-    /// The server of the member `node`, that reaches other holders through `dialer`.
-    pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, dialer: Arc<dyn Dial>) -> Self {
+    /// The server of the member `node`, that reaches other holders through `connections`.
+    pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, connections: Connections) -> Self {
         let large = Arc::new(Semaphore::new(LARGE_PUTS_MAX));
-        Self { node, store, scrub, dialer, large, patience: DISK_PATIENCE }
+        Self { node, store, scrub, connections, large, patience: DISK_PATIENCE }
     }
 
     /// Serves a connection behind its hello, until the caller closes it. Puts that were received whole are finished
@@ -72,7 +72,7 @@ impl BlobServer {
         let session = Session {
             server: self,
             may_store,
-            next: BlobPool::new(Arc::clone(&self.dialer)),
+            next: Mutex::default(),
             replies,
             turns: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
             waits: Arc::new(Waits::new(self.patience)),
@@ -104,7 +104,8 @@ struct Put {
 struct Session<'a> {
     server: &'a BlobServer,
     may_store: bool,
-    next: BlobPool,
+    /// Connections to next holders on which puts of this one wait.
+    next: Mutex<BTreeMap<NodeId, Weak<BlobConnection>>>,
     replies: mpsc::Sender<BlobReply>,
     turns: Arc<Semaphore>,
     waits: Arc<Waits>,
@@ -173,7 +174,7 @@ impl Session<'_> {
     {
         let bytes = read_within(reader, usize::try_from(put.blob.size).unwrap_or(usize::MAX)).await?;
         let mut forward = self.forward(&put.chain).await;
-        if let Some(connection) = forward.connection.take() {
+        if let Some(connection) = forward.connection.clone() {
             let behind = &forward.chain[1..];
             match connection.start_put(put.blob, put.upload, behind, bytes.clone()).await {
                 Ok(pending) => forward.pending = Some(pending),
@@ -223,18 +224,36 @@ impl Session<'_> {
     async fn forward(&self, chain: &[Holder]) -> Forward {
         let mut forward = Forward { chain: chain.to_vec(), ..Forward::default() };
         while let Some(&next) = forward.chain.first() {
-            match self.next.connection(next.address, Lane::Puts).await {
+            match self.next(next).await {
                 Ok(connection) => {
                     forward.connection = Some(connection);
                     break;
                 }
-                Err(reason) => {
-                    forward.failed.push((next.node, reason));
+                Err(error) => {
+                    forward.failed.push((next.node, error.to_string()));
                     forward.chain.remove(0);
                 }
             }
         }
         forward
+    }
+
+    /// The connection to the next holder: that on which puts wait, or else one that nobody uses.
+    async fn next(&self, holder: Holder) -> Result<Arc<BlobConnection>, PeerError> {
+        let open = |connection: &Arc<BlobConnection>| !connection.is_closed();
+        let lent = self.lent().get(&holder.node).and_then(Weak::upgrade).filter(open);
+        if let Some(connection) = lent {
+            return Ok(connection);
+        }
+        let connection = Arc::new(self.server.connections.chain(holder).await?);
+        let mut lent = self.lent();
+        lent.retain(|_, connection| connection.strong_count() > 0);
+        lent.insert(holder.node, Arc::downgrade(&connection));
+        Ok(connection)
+    }
+
+    fn lent(&self) -> MutexGuard<'_, BTreeMap<NodeId, Weak<BlobConnection>>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers when the local copy and those behind are decided.
@@ -265,14 +284,15 @@ impl Session<'_> {
 #[derive(Default)]
 struct Forward {
     chain: Vec<Holder>,
-    connection: Option<BlobConnection>,
+    /// Held until the put is answered: nobody else is lent it before.
+    connection: Option<Arc<BlobConnection>>,
     pending: Option<PendingPut>,
     failed: Vec<(NodeId, String)>,
 }
 
 impl Forward {
     async fn stream(&mut self, put: &Put) -> Option<PutStream> {
-        let connection = self.connection.take()?;
+        let connection = self.connection.clone()?;
         match connection.stream_put(put.blob, put.upload, &self.chain[1..]).await {
             Ok((stream, pending)) => {
                 self.pending = Some(pending);

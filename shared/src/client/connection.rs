@@ -93,6 +93,11 @@ impl Connection {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// Whether there is another clone than this one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// Who is at the other end; an introducer has no id.
     pub fn node(&self) -> Option<NodeId> {
         self.shared.node

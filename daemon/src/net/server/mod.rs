@@ -34,7 +34,7 @@ use tracing::{debug, warn};
 
 use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits};
 use super::roles;
-use super::transport::{Accepted, Connections, Incoming, Peer};
+use super::transport::{Accepted, Acceptor, Incoming, Peer};
 
 /// Requests of one connection at work at once.
 pub const CALLS_MAX: usize = 256;
@@ -68,24 +68,24 @@ pub trait Service: Send + Sync + 'static {
     fn node(&self) -> Option<NodeId>;
     /// Takes one request.
     fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
+    /// A member's connection for calls ended; the process may be gone.
+    fn hung_up(&self, member: NodeId) -> impl Future<Output = ()> + Send {
+        let _ = member;
+        std::future::ready(())
+    }
     /// Serves one connection for blobs until it ends; puts only of those that may store.
     fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
 }
 
 /// Serves until told to stop. Connections end with it.
-pub async fn serve<S: Service>(
-    connections: Connections,
-    service: Arc<S>,
-    limits: Limits,
-    stop: CancellationToken,
-) {
+pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limits, stop: CancellationToken) {
     let greetings = Arc::new(Semaphore::new(limits.greetings));
     let rooms = Arc::new(ConnectionLimits::new(limits));
     let mut tasks = JoinSet::new();
     loop {
         let next = async {
             let turn = Arc::clone(&greetings).acquire_owned().await;
-            (turn, connections.accept().await)
+            (turn, acceptor.accept().await)
         };
         let (turn, accepted) = tokio::select! {
             next = next => next,
@@ -141,7 +141,12 @@ async fn serve_connection<S: Service, T>(
         match hello.purpose {
             Purpose::Calls => {
                 let caller = Caller { node: hello.from, role, peer: peer.clone() };
-                serve_calls(service, reader, writer, Arc::new(caller), &permit).await
+                let served =
+                    serve_calls(Arc::clone(&service), reader, writer, Arc::new(caller), &permit).await;
+                if let Some(member) = hello.from {
+                    service.hung_up(member).await;
+                }
+                served
             }
             Purpose::Blobs => {
                 let link = Link { reader, writer, node: hello.from };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::connection::{BlobError, STALL_TIMEOUT, Stored};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileOrder, FileReply, FileRequest};
@@ -69,6 +70,7 @@ async fn a_holder_that_dies_midway_costs_only_what_lies_behind_it() {
     assert_eq!(stored.failed.iter().map(|(node, _)| *node).collect::<Vec<_>>(), ids(&[3]), "4 did not fail");
     assert!(!world.store(2).contains(Digest::of(&bytes)) && !world.store(3).contains(Digest::of(&bytes)));
     // One that refuses connections is skipped, those behind it are not.
+    let world = World::new(4);
     world.set_down(1, true);
     let bytes = Bytes::from(noise(20_000, 3));
     let first = world.connect(0).await;
@@ -122,7 +124,7 @@ async fn orders_are_obeyed_unless_their_term_is_over() {
         blobs.push(blob_of(&bytes));
     }
     let store = world.store(2);
-    let orders = ReplicaCommands::new(NodeId(3), store.clone(), world.door(), 7);
+    let orders = ReplicaCommands::new(NodeId(3), store.clone(), Connections::new(world.door()), 7);
     let order = |term, request| orders.handle(FileOrder { term: Term(term), to: NodeId(3), request });
     for &blob in &blobs {
         // The first source does not have it.
@@ -167,7 +169,7 @@ async fn a_copy_that_is_here_damaged_is_fetched_anew() {
         let blob = blob_of(&bytes);
         first.put(blob, UPLOAD, &world.holders()[1..], bytes).await.unwrap();
         assert!(world.damage(1, blob.digest));
-        let orders = ReplicaCommands::new(NodeId(2), world.store(1), world.door(), 1);
+        let orders = ReplicaCommands::new(NodeId(2), world.store(1), Connections::new(world.door()), 1);
         let request = FileRequest::Copy { blob, sources: world.holders()[..1].to_vec() };
         let order = FileOrder { term: Term(2), to: NodeId(2), request };
         assert_eq!(orders.handle(order).await, Ok(FileReply::Copied));

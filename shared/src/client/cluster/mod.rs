@@ -25,10 +25,11 @@ pub use self::error::ClusterError;
 use self::repeat::Unanswered;
 use self::route_cache::{Heard, RouteCache};
 use super::connection::Connection;
-use super::link::{Dial, DialError};
+use super::connections::Connections;
+use super::link::Dial;
 use crate::ids::{OpId, Term};
 use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView};
-use crate::wire::frame::{Purpose, Reply, Request};
+use crate::wire::frame::{Reply, Request};
 use crate::wire::introduction::IntroductionRequest;
 use crate::wire::jobs::{JobReply, JobRequest};
 use crate::wire::refusal::Refusal;
@@ -49,7 +50,7 @@ pub struct Cluster {
 }
 
 struct Shared {
-    dialer: Arc<dyn Dial>,
+    connections: Connections,
     seeds: Vec<SocketAddr>,
     routes: Mutex<RouteCache>,
 }
@@ -57,7 +58,12 @@ struct Shared {
 impl Cluster {
     /// A cluster that is found through `seeds`: members, or the introducer.
     pub fn new(dialer: Arc<dyn Dial>, seeds: Vec<SocketAddr>) -> Self {
-        let shared = Shared { dialer, seeds, routes: Mutex::new(RouteCache::default()) };
+        Self::over(Connections::new(dialer), seeds)
+    }
+
+    /// The same over connections that others use too.
+    pub fn over(connections: Connections, seeds: Vec<SocketAddr>) -> Self {
+        let shared = Shared { connections, seeds, routes: Mutex::new(RouteCache::default()) };
         Self { shared: Arc::new(shared), deadline: DEADLINE_DEFAULT }
     }
 
@@ -67,9 +73,9 @@ impl Cluster {
         Self { shared: Arc::clone(&self.shared), deadline }
     }
 
-    /// Who opens connections.
-    pub fn dialer(&self) -> &Arc<dyn Dial> {
-        &self.shared.dialer
+    /// Its connections.
+    pub fn connections(&self) -> &Connections {
+        &self.shared.connections
     }
 
     /// Asks the coordinator.
@@ -184,9 +190,7 @@ impl Cluster {
 
     /// Watches over a connection of its own, so that a slow reader holds up no calls, and returns when it pushes.
     async fn watch_at(&self, address: SocketAddr) -> Result<mpsc::Receiver<Reply>, String> {
-        let link =
-            self.shared.dialer.dial(address, Purpose::Calls).await.map_err(|error| error.to_string())?;
-        let connection = Connection::new(link);
+        let connection = self.connections().dedicated(address).await.map_err(|error| error.to_string())?;
         let pushed = connection.watch(Request::Control(ControlRequest::Watch)).await;
         let mut pushed = pushed.map_err(|error| error.to_string())?;
         let mut next = match pushed.recv().await {
@@ -255,18 +259,6 @@ impl Cluster {
             Ok(Err(reason)) => Err(ClusterError::Untrusted(reason)),
             Err(_) => Err(self.unreachable(heard.last())),
         }
-    }
-
-    async fn connection(&self, address: SocketAddr) -> Result<Connection, DialError> {
-        let open = self.routes().connections.get(&address).filter(|c| !c.is_closed()).cloned();
-        if let Some(connection) = open {
-            return Ok(connection);
-        }
-        let connection = Connection::new(self.shared.dialer.dial(address, Purpose::Calls).await?);
-        let mut routes = self.routes();
-        routes.connections.retain(|_, connection| !connection.is_closed());
-        routes.connections.insert(address, connection.clone());
-        Ok(connection)
     }
 
     async fn learn_from_introducer(&self, introducer: &Connection) {

@@ -1,9 +1,8 @@
 //! What a client has learnt of its cluster. Bound: [`KNOWN_MAX`] members.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::super::connection::Connection;
 use crate::ids::Term;
 
 const KNOWN_MAX: usize = 256;
@@ -14,7 +13,6 @@ pub(super) struct RouteCache {
     /// The highest term in which a coordinator was named: who names one of an older term is behind.
     term: Term,
     members: BTreeSet<SocketAddr>,
-    pub(super) connections: BTreeMap<SocketAddr, Connection>,
 }
 
 impl RouteCache {

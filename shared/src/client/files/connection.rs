@@ -183,6 +183,11 @@ impl BlobConnection {
         self.shared.state.waiting().is_none()
     }
 
+    /// Whether there is another clone than this one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// Stores a blob whose bytes are at hand.
     pub async fn put(
         &self,
