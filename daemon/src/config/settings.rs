@@ -80,7 +80,7 @@ pub struct Settings {
     /// Connections that have not said hello at once, 1 to 4,096: further ones wait [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
-    /// Connections of other members at once, 64 to 4,096 [default: 1024]
+    /// Connections of other members at once, 64 to 4,096 [default: 4096]
     #[arg(long, env = "IDUNNO_LIMIT_MEMBERS", value_name = "N")]
     pub limit_members: Option<usize>,
     /// Connections of people's programs at once, 1 to 4,096 [default: 1024]

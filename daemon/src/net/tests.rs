@@ -1,4 +1,4 @@
-//! RefusalLog at the door: who proves nothing, or something else than is claimed, gets no further, and learns why.
+//! Peers that prove nothing, or something else than they claim, are refused and learn why.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -86,7 +86,7 @@ impl Cluster {
         }
     }
 
-    /// Has the coordinator make a change, once. An error names the operation, as the members' logs do.
+    /// Has the coordinator make a change, exactly once. An error names the operation, as the members' logs do.
     pub async fn change(&self, change: Change) -> Result<Changed, ClusterError> {
         let op = OpId::random();
         let asked = self.control(ControlRequest::Change { op, change }).await;
@@ -135,7 +135,7 @@ impl Cluster {
         })
     }
 
-    /// `None` when all that are known were asked in vain; `last` is what happened last.
+    /// `None` when all known members were asked without an answer; `last` is the last failure.
     async fn ask_side_by_side(
         &self,
         request: &ControlRequest,
@@ -144,7 +144,7 @@ impl Cluster {
         let mut asked = BTreeSet::new();
         let mut answers = FuturesUnordered::new();
         loop {
-            // Looked up anew each time: an introducer among them names others.
+            // Looked up again each time: an introducer among them names others.
             let next = self.candidates().into_iter().find(|address| !asked.contains(address));
             if let Some(address) = next {
                 asked.insert(address);
@@ -239,7 +239,7 @@ impl Cluster {
         self.routes().learn(members.iter().map(|member| member.address));
     }
 
-    /// Takes it from one who learns it sooner than any member could be asked: who coordinates in `term`.
+    /// Sets the coordinator of `term`, for callers that learn of it sooner than any member could be asked.
     pub fn follow(&self, term: Term, coordinator: SocketAddr) {
         let mut routes = self.routes();
         if routes.is_news(term) {
@@ -268,7 +268,7 @@ impl Cluster {
         }
     }
 
-    /// Whom to ask, best first.
+    /// Members to ask, best first.
     fn candidates(&self) -> Vec<SocketAddr> {
         self.routes().candidates(&self.shared.seeds)
     }

@@ -1,4 +1,4 @@
-//! How one request is repeated until the coordinator, whoever that is by then, has answered it.
+//! Repeats a request until the current coordinator has answered it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const JOBS_BACK_OFF_MAX: Duration = Duration::from_millis(50);
 /// What became of asking one member.
 enum Attempt {
     Answered(Reply),
-    /// It does not coordinate, or cannot now: whom to ask instead, if it knows, and what it said.
+    /// It does not coordinate, or cannot now: the member to ask instead, if it knows one, and its reason.
     Moved(Option<SocketAddr>, String),
     Failed(Unanswered),
 }
@@ -53,7 +53,7 @@ impl From<PeerError> for Unanswered {
 }
 
 impl Cluster {
-    /// The answer; or, when nobody that was asked is trusted or trusts this side, why.
+    /// The answer; or, when none of the members asked is trusted or trusts this side, why.
     pub(super) async fn repeat(
         &self,
         request: &Request,
@@ -158,7 +158,7 @@ impl Cluster {
         }
     }
 
-    /// Whom a member takes for the coordinator, unless its news are old.
+    /// The coordinator that a member names, unless its term is outdated.
     async fn named_by(self, address: SocketAddr) -> Option<SocketAddr> {
         let ask = async {
             let connection = self.connections().connection(address).await.ok()?;

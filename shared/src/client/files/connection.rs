@@ -145,7 +145,7 @@ impl State {
             let active = self.opened + Duration::from_millis(self.active_ms.load(Ordering::Relaxed));
             let silent = active.max(begun).elapsed();
             if silent >= limit {
-                // Whoever is silent so long is given up by all its callers, and dialled anew.
+                // All callers give up a connection that is silent for so long, and the peer is dialled again.
                 self.close();
                 return Err(BlobError::Stalled(limit));
             }

@@ -1,8 +1,8 @@
 //! Blobs from their holders, verified, falling over from one holder to the next.
 //!
-//! Decides whom to ask in which order: the near member first, the others in an order that differs from blob to blob,
+//! Decides the order of holders: the near member first, the others in an order that differs from blob to blob,
 //! so that they share the work. A holder that fails midway is replaced from the byte that was reached; bytes with a
-//! wrong digest are all read again from the next holder, and the one that sent them is told.
+//! wrong digest are all read again from the next holder, and the sender is told to check its copy.
 //!
 //! Bounds: every holder is asked at most twice for a blob; [`BLOBS_IN_FLIGHT`] blobs at once.
 
@@ -153,7 +153,7 @@ impl Files {
         }
     }
 
-    /// Whom to ask, best first.
+    /// Holders to ask, best first.
     fn order(&self, placed: &PlacedBlob, turn: usize) -> Vec<Holder> {
         let mut holders = placed.holders.clone();
         if holders.is_empty() {

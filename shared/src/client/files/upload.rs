@@ -290,7 +290,7 @@ impl<'a> Placement<'a> {
     }
 }
 
-/// Who was tried and why in vain; members with the same reason together.
+/// The members tried and why each failed, grouped by reason.
 fn tried<'a>(failed: impl Iterator<Item = &'a (SocketAddr, String)>) -> String {
     let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (address, reason) in failed.take(TRIED_SHOWN_MAX) {

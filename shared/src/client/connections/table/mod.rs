@@ -14,6 +14,12 @@
 //! connection is put off, so that the many who lost one peer do not dial it in one moment.
 //!
 //! It opens nothing itself, and it does not judge who is alive.
+//!
+//! `event.rs` has its events and effects, `membership.rs` what membership's news does, `room.rs` limits and idle connections.
+
+mod event;
+mod membership;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -22,6 +28,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use self::event::{Effect, Event, Limits, LiveMember, Members, Reason, Usage};
 use super::slot::{Lane, Slot, Target};
 use crate::ids::NodeId;
 
@@ -50,151 +57,6 @@ const SPREAD_MAX: Duration = Duration::from_secs(2);
 /// How long a redial of a kept connection is put off at most, in a cluster of so many members.
 pub fn spread(members: usize) -> Duration {
     SPREAD_PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(SPREAD_MAX)
-}
-
-/// How many connections there may be, open or being opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Of consensus: one to each voter, twice during a change of voters.
-    pub consensus: usize,
-    /// Of calls: the coordinator calls every member.
-    pub calls: usize,
-    /// Of blobs, all their lanes together.
-    pub blobs: usize,
-    /// Dials at work at once; further ones wait, consensus first.
-    pub dials: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { consensus: 32, calls: 2_048, blobs: 2_048, dials: 64 }
-    }
-}
-
-/// A live member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveMember {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its boot count: a new one is a new process, of which no dial has failed.
-    pub generation: u64,
-}
-
-/// What membership says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    /// The other members that are live.
-    pub live: BTreeMap<NodeId, LiveMember>,
-    /// Connections to keep open.
-    pub kept: BTreeSet<(NodeId, Lane)>,
-    /// Whether this process dials a member whose connection ended, to prove its death.
-    pub proves_deaths: bool,
-}
-
-/// How a connection is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Which.
-    pub slot: Slot,
-    /// When it was asked for last.
-    pub used_at: Duration,
-    /// Whether somebody holds it now.
-    pub in_use: bool,
-}
-
-/// What happens to the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A caller waits for a connection that is not open.
-    Asked {
-        /// Which.
-        slot: Slot,
-        /// Where the caller takes the peer to listen.
-        address: SocketAddr,
-    },
-    /// A dial succeeded.
-    Dialled {
-        /// Which.
-        slot: Slot,
-        /// Who answered; an introducer has no id.
-        node: Option<NodeId>,
-    },
-    /// A dial failed.
-    DialFailed {
-        /// Which.
-        slot: Slot,
-        /// Whether nothing listens there.
-        refused: bool,
-    },
-    /// A connection ended, or was given up.
-    Ended {
-        /// Which.
-        slot: Slot,
-    },
-    /// A connection that this member had opened to us ended.
-    HungUp {
-        /// The member.
-        node: NodeId,
-    },
-    /// How all open connections are used.
-    Usage(Vec<Usage>),
-    /// Membership has news.
-    Members(Members),
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Dial; the outcome comes back as an event.
-    Dial {
-        /// For which.
-        slot: Slot,
-        /// Where.
-        address: SocketAddr,
-    },
-    /// Publish the connection that was dialled for `slot` under `under`, and give it to those who wait for `slot`.
-    Adopt {
-        /// For which it was dialled.
-        slot: Slot,
-        /// Under which it is kept.
-        under: Slot,
-        /// Where it leads.
-        address: SocketAddr,
-    },
-    /// Drop what was dialled for `slot`: `open` leads to the same process, and is for those who wait.
-    Reuse {
-        /// For which it was dialled.
-        slot: Slot,
-        /// Which is open already.
-        open: Slot,
-    },
-    /// Forget a connection; it closes when its last user is done.
-    Close {
-        /// Which.
-        slot: Slot,
-    },
-    /// Tell those who wait for `slot` why they get nothing.
-    Refuse {
-        /// Which.
-        slot: Slot,
-        /// Why.
-        reason: Reason,
-    },
-}
-
-/// Why callers get no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The dial failed just now.
-    Failed,
-    /// A dial failed a moment ago.
-    BackOff,
-    /// Another process listens there than the member that was meant.
-    Stranger,
-    /// There is no room.
-    Full,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -525,89 +387,9 @@ impl ConnectionTable {
         Duration::from_micros(self.rng.random_range(0..=micros))
     }
 
-    fn take_members(&mut self, members: Members, now: Duration) {
-        let before = std::mem::replace(&mut self.members, members);
-        for (&node, was) in &before.live {
-            if self.members.live.get(&node).is_none_or(|is| is.address != was.address) {
-                self.close_all(node);
-            }
-        }
-        let changed =
-            |(node, is): (&NodeId, &LiveMember)| (before.live.get(node) != Some(is)).then_some((*node, *is));
-        let changed: Vec<_> = self.members.live.iter().filter_map(changed).collect();
-        let left = before.live.iter().filter(|(node, _)| !self.members.live.contains_key(node));
-        let left: Vec<_> = left.map(|(&node, &was)| (node, was)).collect();
-        for (node, member) in changed.into_iter().chain(left) {
-            self.forget_failures(node, member.address);
-        }
-        for (node, lane) in before.kept.difference(&self.members.kept).copied().collect::<Vec<_>>() {
-            let slot = Slot::of_member(node, lane);
-            if matches!(self.states.get(&slot), Some(State::Due(_))) {
-                self.clear(&slot);
-            }
-        }
-        for (node, lane) in self.members.kept.iter().copied().collect::<Vec<_>>() {
-            let slot = Slot::of_member(node, lane);
-            let jitter = self.redial_jitter(lane);
-            let not_before = self.failures.get(&slot.target).map_or(now, |failure| failure.ends(lane));
-            if self.members.live.contains_key(&node) && !self.states.contains_key(&slot) {
-                self.set(slot, State::Due(not_before.max(now) + jitter));
-            }
-        }
-    }
-
-    /// Dials to it are not put off any more.
-    fn forget_failures(&mut self, node: NodeId, address: SocketAddr) {
-        self.failures.remove(&Target::Member(node));
-        self.failures.remove(&Target::Address(address));
-        self.probes.remove(&node);
-        for slot in self.slots_of(node) {
-            if matches!(self.states.get(&slot), Some(State::Due(_))) {
-                self.clear(&slot);
-            }
-        }
-    }
-
-    fn close_all(&mut self, node: NodeId) {
-        for slot in self.slots_of(node) {
-            if matches!(self.states.get(&slot), Some(State::Open { .. })) {
-                self.close(slot);
-            }
-        }
-    }
-
-    fn slots_of(&self, node: NodeId) -> Vec<Slot> {
-        let slots = Slot::of_member(node, Lane::Consensus)
-            ..Slot::of_member(NodeId(node.0.saturating_add(1)), Lane::Consensus);
-        self.states.range(slots).map(|(&slot, _)| slot).collect()
-    }
-
     fn close(&mut self, slot: Slot) {
         self.clear(&slot);
         self.effects.push_back(Effect::Close { slot });
-    }
-
-    fn swept(&mut self, usage: &[Usage], now: Duration) {
-        for used in usage {
-            if let Some(State::Open { used_at, in_use, .. }) = self.states.get_mut(&used.slot) {
-                *used_at = used.used_at;
-                *in_use = used.in_use;
-            }
-        }
-        for slot in self.open().collect::<Vec<_>>() {
-            let idle = matches!(self.states.get(&slot), Some(State::Open { used_at, in_use: false, .. }) if *used_at + IDLE_MAX <= now);
-            if idle && !self.is_kept(slot) {
-                self.close(slot);
-            }
-        }
-        self.failures.retain(|_, failure| now < failure.at + 2 * BLOB_BACK_OFF);
-        // One whose connection lasts lives; one that is not dialled any more has used its dials up.
-        let is_probed = |node: &NodeId| match self.states.get(&Slot::of_member(*node, Lane::Calls)) {
-            Some(State::Open { .. }) | None => false,
-            Some(State::Due(_) | State::Queued(_) | State::Dialling(_)) => true,
-        };
-        self.probes.retain(|node, _| is_probed(node));
-        self.sweep_at = now + SWEEP_PERIOD;
     }
 
     fn dial_what_is_due(&mut self, now: Duration) {
@@ -623,59 +405,6 @@ impl ConnectionTable {
             } else if self.is_kept(slot) {
                 self.set(slot, State::Due(now + BACK_OFF_MAX));
             }
-        }
-    }
-
-    fn has_room(&self, lane: Lane) -> bool {
-        let class = Class::of(lane);
-        let taken = self
-            .states
-            .iter()
-            .filter(|(slot, state)| Class::of(slot.lane) == class && !matches!(state, State::Due(_)));
-        taken.count() < class.limit(&self.limits)
-    }
-
-    /// Room for one more connection: that which was not used for longest goes, unless it is kept or in use.
-    fn make_room(&mut self, lane: Lane) -> bool {
-        if self.has_room(lane) {
-            return true;
-        }
-        let idle = self.states.iter().filter_map(|(&slot, state)| match state {
-            State::Open { used_at, in_use: false, .. }
-                if Class::of(slot.lane) == Class::of(lane) && !self.is_kept(slot) =>
-            {
-                Some((*used_at, slot))
-            }
-            _ => None,
-        });
-        let Some((_, slot)) = idle.min() else { return false };
-        self.close(slot);
-        true
-    }
-}
-
-/// Lanes that share a limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Consensus,
-    Calls,
-    Blobs,
-}
-
-impl Class {
-    const fn of(lane: Lane) -> Self {
-        match lane {
-            Lane::Consensus => Self::Consensus,
-            Lane::Calls => Self::Calls,
-            Lane::Blobs(_) => Self::Blobs,
-        }
-    }
-
-    const fn limit(self, limits: &Limits) -> usize {
-        match self {
-            Self::Consensus => limits.consensus,
-            Self::Calls => limits.calls,
-            Self::Blobs => limits.blobs,
         }
     }
 }
