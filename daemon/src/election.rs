@@ -12,6 +12,7 @@ use std::time::Duration;
 use idunno_consensus::{Consensus, Leadership};
 use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
 use idunno_core::voters::VOTERS_MAX;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
@@ -22,7 +23,6 @@ use tracing::{debug, info};
 
 use crate::coordinator::Deps;
 use crate::membership::{MembershipHandle, MembershipView};
-use crate::net::peers::Peers;
 use crate::runtime::driver::{Driver, Shell, Turn};
 
 /// Inputs that may wait for the task.
@@ -68,7 +68,7 @@ pub(crate) struct ElectionTask {
     me: NodeId,
     membership: MembershipHandle,
     consensus: Consensus,
-    peers: Peers,
+    peers: Connections,
     lease: Duration,
     view: watch::Receiver<Arc<MembershipView>>,
     leadership: watch::Receiver<Leadership>,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
-use idunno_shared::client::link::{Dial, Link};
+use idunno_shared::client::link::Link;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
 use idunno_shared::wire::frame::{Reply, Request};
@@ -25,8 +26,8 @@ use crate::election::{ElectionHandle, ElectionTask, Timing};
 use crate::local_store::LocalStore;
 use crate::membership::{MembershipDeps, MembershipHandle, MembershipTask, MembershipView};
 use crate::metrics::{self, Metrics};
-use crate::net::peers::Peers;
 use crate::net::server::{Caller, Response, Service, serve};
+use crate::net::standing;
 use crate::net::transport::MemberConnector;
 use crate::recovery::check_finished;
 use crate::runtime::clock::Clock;
@@ -64,8 +65,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
 
     let door = MemberConnector::new(me, context.credentials.clone());
     let refusals = door.refusals();
-    let dialer: Arc<dyn Dial> = Arc::new(door);
-    let peers = Peers::new(Arc::clone(&dialer));
+    let peers = Connections::new(Arc::new(door));
     let record = MemberRecord {
         id: me,
         name: config.name.clone(),
@@ -85,7 +85,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let settings = log_settings(config.heartbeat);
     let consensus = Consensus::open(context.data_dir.path(), me, settings, transport).await?;
     // The member itself knows best who coordinates.
-    let cluster = Cluster::new(Arc::clone(&dialer), vec![address]).with_deadline(WORKER_DEADLINE);
+    let cluster = Cluster::over(peers.clone(), vec![address]).with_deadline(WORKER_DEADLINE);
     let files = Files::new(cluster.clone()).near(me);
     let deps = Deps {
         me,
@@ -100,6 +100,8 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         Timing { heartbeat: config.heartbeat, lease: Duration::from_millis(settings.election_max_ms) };
     let election = ElectionTask::spawn(deps.clone(), seed, timing, &stop);
     let coordinator = Coordinator::start(deps.clone(), stop.clone());
+    let standing = standing::maintain(peers.clone(), membership.view(), consensus.leadership());
+    monitor.spawn("standing connections", stop.clone(), standing);
     monitor.spawn("the watch for terms", stop.clone(), follow_term(store.clone(), consensus.clone()));
     let proposing = consensus.clone();
     monitor.spawn("the proposer", stop.clone(), async move { proposing.proposer_ended().await });
@@ -118,9 +120,10 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         membership: membership.clone(),
         election,
         consensus: consensus.clone(),
-        blobs: BlobServer::new(me, store.clone(), scrub, Arc::clone(&dialer)),
-        replica_commands: ReplicaCommands::new(me, store, Arc::clone(&dialer), identity.generation),
+        blobs: BlobServer::new(me, store.clone(), scrub, peers.clone()),
+        replica_commands: ReplicaCommands::new(me, store, peers.clone(), identity.generation),
         requests: CoordinatorRequests { status: server, files: files.clone() },
+        peers: peers.clone(),
     });
     if let Some(metrics) = figures {
         let stopped = stop.clone();
@@ -307,6 +310,7 @@ struct Member {
     blobs: BlobServer,
     replica_commands: ReplicaCommands,
     requests: CoordinatorRequests,
+    peers: Connections,
 }
 
 impl Service for Member {
@@ -344,6 +348,10 @@ impl Service for Member {
         reply.into()
     }
 
+    async fn hung_up(&self, member: NodeId) {
+        self.peers.hung_up(member).await;
+    }
+
     async fn blobs(&self, link: Link, may_store: bool) {
         if let Err(error) = self.blobs.serve(link.reader, link.writer, may_store).await {
             info!(%error, from = ?link.node, "a connection for blobs ended");
@@ -358,7 +366,7 @@ fn unsupported(message: &str) -> Reply {
 /// Carries the log's calls, by the failure detector's addresses.
 #[derive(Clone)]
 struct LogTransport {
-    peers: Peers,
+    peers: Connections,
     view: watch::Receiver<Arc<MembershipView>>,
 }
 

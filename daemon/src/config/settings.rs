@@ -80,7 +80,7 @@ pub struct Settings {
     /// Limit on connections that are still in their handshake, 1 to 4,096: further ones wait [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
-    /// Limit on connections of other members, 64 to 4,096 [default: 1024]
+    /// Limit on connections of other members, 64 to 4,096 [default: 4096]
     #[arg(long, env = "IDUNNO_LIMIT_MEMBERS", value_name = "N")]
     pub limit_members: Option<usize>,
     /// Limit on connections of clients, 1 to 4,096 [default: 1024]

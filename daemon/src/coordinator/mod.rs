@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
 use idunno_shared::ids::{NodeId, OpId, Term};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
@@ -55,7 +56,6 @@ use self::scheduling::{SchedulerHandle, SchedulerTask};
 use self::uploads::{UploadsHandle, UploadsTask};
 use self::voters::VoterTask;
 use crate::membership::MembershipHandle;
-use crate::net::peers::Peers;
 use crate::runtime::clock::{Clock, wall_ms};
 use crate::runtime::task_monitor::TaskMonitor;
 use idunno_consensus::{BarrierError, Consensus, ProposeError};
@@ -76,7 +76,7 @@ pub struct Deps {
     /// The failure detector.
     pub membership: MembershipHandle,
     /// Calls to other members.
-    pub peers: Peers,
+    pub peers: Connections,
     /// The file store, for data sets that are one file.
     pub files: Files,
     /// Reports tasks that end early.

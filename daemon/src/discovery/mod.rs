@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Reply, Request};
@@ -19,7 +20,6 @@ use tracing::{debug, info, warn};
 
 use crate::discovery::cluster_id::ClusterId;
 use crate::membership::{MembershipHandle, MembershipView};
-use crate::net::peers::Peers;
 use crate::runtime::data_dir::DataDir;
 use idunno_consensus::Consensus;
 
@@ -43,7 +43,7 @@ pub struct Discovery {
     /// The introducer's `HOST:PORT`, as configured.
     pub introducer: String,
     pub data_dir: Arc<DataDir>,
-    pub peers: Peers,
+    pub peers: Connections,
     pub membership: MembershipHandle,
     pub consensus: Consensus,
     pub cluster_id: ClusterId,

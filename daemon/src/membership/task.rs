@@ -9,10 +9,10 @@ use idunno_core::membership::{
     AdmissionError, MemberChange, Swim, SwimConfig, SwimEffect, SwimEvent, TcpPingOutcome,
 };
 use idunno_core::time::Instant;
-use idunno_shared::client::link::DialError;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::frame::{Reply, Request};
-use idunno_shared::wire::membership::{Datagram, MemberRecord, MemberState, PushPull, TcpPing, TcpPong};
+use idunno_shared::wire::membership::{Datagram, MemberRecord, PushPull, TcpPing, TcpPong};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,6 @@ use tracing::{debug, error, info, warn};
 
 use super::{INPUTS_MAX, Input, ListedMember, MembershipHandle, MembershipView};
 use crate::discovery::cluster_id::{ClusterId, ClusterMismatch};
-use crate::net::peers::{PeerError, Peers};
 use crate::net::transport::{DATAGRAM_BYTES_MAX, Datagrams};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Shell, Turn, Waiting};
@@ -35,7 +34,7 @@ pub struct MembershipDeps {
     /// Datagrams, both ways.
     pub datagrams: Datagrams,
     /// Calls.
-    pub peers: Peers,
+    pub peers: Connections,
     /// Addresses whose host has just refused a connection.
     pub refusals: broadcast::Receiver<SocketAddr>,
     /// The cluster whose lists it takes and gives.
@@ -138,7 +137,7 @@ impl Shell for MembershipTask {
         }
     }
 
-    async fn carry_out(&mut self, effect: SwimEffect, turn: &mut Turn<Self>) {
+    async fn carry_out(&mut self, effect: SwimEffect, _turn: &mut Turn<Self>) {
         match effect {
             SwimEffect::SendDatagram { to, message } => self.send(to, &message),
             SwimEffect::StartPushPull { to, message, .. } => self.start_push_pull(to, self.ours(message)),
@@ -155,7 +154,7 @@ impl Shell for MembershipTask {
                 let founder = self.deps.cluster_id.founder();
                 self.exchanges.answer(exchange, Reply::Pong(TcpPong { founder, ..message }));
             }
-            SwimEffect::Changed(change) => self.note_change(&change, turn.machine.self_record().id),
+            SwimEffect::Changed(change) => Self::log_change(&change),
             SwimEffect::Conflict(record) => {
                 error!(id = %record.id, address = %record.address, "another process has this member's identity: was the data directory copied?");
             }
@@ -190,13 +189,9 @@ impl MembershipTask {
         checked
     }
 
-    fn note_change(&self, change: &MemberChange, me: NodeId) {
+    fn log_change(change: &MemberChange) {
         let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
         info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
-        if now.state == MemberState::Alive && now.id != me {
-            let (peers, address) = (self.deps.peers.clone(), now.address);
-            tokio::spawn(async move { peers.meet(address).await });
-        }
     }
 
     fn send(&mut self, to: SocketAddr, message: &Datagram) {
@@ -246,7 +241,7 @@ impl MembershipTask {
                     TcpPingOutcome::TimedOut
                 }
                 Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },
-                Err(PeerError::Dial(DialError::Refused { .. })) => TcpPingOutcome::Refused,
+                Err(error) if error.is_refused() => TcpPingOutcome::Refused,
                 Ok(_) | Err(_) => TcpPingOutcome::TimedOut,
             };
             let result = SwimEvent::TcpPingResult { seq, target, outcome };

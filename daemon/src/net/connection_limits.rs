@@ -1,9 +1,10 @@
-//! Room for connections and requests: of all refusal_log, of all clients, of all members, and of each client's identity, so
-//! that none keeps the others out. Members have no identity here: what they do has bounds of its own.
+//! Limits on accepted connections and their requests: of all clients, of all members, and of each client's identity, so that
+//! none keeps the others out. Members have no quota of their own here: what they do is bounded elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::transport::Peer;
@@ -15,7 +16,7 @@ pub struct Limits {
     pub greetings: usize,
     /// Connections of clients: further ones are refused, as are those below.
     pub clients: usize,
-    /// Connections of members.
+    /// Connections of members. A voter has two or three from each member: calls, and blobs on demand.
     pub members: usize,
     /// Connections of one client's identity.
     pub identity_connections: usize,
@@ -28,14 +29,31 @@ impl Default for Limits {
         Self {
             greetings: 1_024,
             clients: 1_024,
-            members: 1_024,
+            members: 4_096,
             identity_connections: 256,
             identity_requests: 512,
         }
     }
 }
 
-/// The room that there is.
+/// A limit is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum LimitError {
+    /// Of connections of all members together.
+    #[error("too many connections of members are open here: close some, or ask another member")]
+    Members,
+    /// Of connections of all clients together.
+    #[error("too many connections of clients are open here: close some, or ask another member")]
+    Clients,
+    /// Of one identity's connections.
+    #[error("{identity} has {limit} connections open here, as many as one identity may: close some")]
+    IdentityConnections { identity: Arc<str>, limit: usize },
+    /// Of one identity's requests.
+    #[error("{identity} has as many requests at work here as one identity may: let some end first")]
+    IdentityRequests { identity: Arc<str> },
+}
+
+/// What is left of the limits.
 pub(super) struct ConnectionLimits {
     limits: Limits,
     clients: Arc<Semaphore>,
@@ -52,68 +70,69 @@ struct IdentityQuota {
 
 /// A connection's permit, until it is dropped.
 pub(super) struct ConnectionPermit {
-    _room: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
     /// None for a member.
-    share: Option<(Arc<IdentityQuota>, OwnedSemaphorePermit)>,
+    identity: Option<IdentityPermit>,
 }
 
-/// A request's permit, until it is dropped.
+/// A connection's part of its identity's quota.
+struct IdentityPermit {
+    quota: Arc<IdentityQuota>,
+    _connection: OwnedSemaphorePermit,
+}
+
+/// A request's permit, until it is dropped; none for a member's.
 pub(super) type RequestPermit = Option<OwnedSemaphorePermit>;
 
 impl ConnectionLimits {
     pub(super) fn new(limits: Limits) -> Self {
-        let room = |places| Arc::new(Semaphore::new(places));
-        let (clients, members) = (room(limits.clients), room(limits.members));
+        let clients = Arc::new(Semaphore::new(limits.clients));
+        let members = Arc::new(Semaphore::new(limits.members));
         Self { limits, clients, members, identities: Mutex::default() }
     }
 
-    /// A permit for a connection, or why there is none.
-    pub(super) fn enter(&self, is_member: bool, peer: &Peer) -> Result<ConnectionPermit, String> {
-        let (room, whose) = if is_member { (&self.members, "members") } else { (&self.clients, "clients") };
-        let full =
-            |_| format!("too many connections of {whose} are open here: close some, or ask another member");
-        let room = Arc::clone(room).try_acquire_owned().map_err(full)?;
-        let share = if is_member { None } else { Some(self.share(peer)?) };
-        Ok(ConnectionPermit { _room: room, share })
+    /// Admits a connection.
+    pub(super) fn enter(&self, is_member: bool, peer: &Peer) -> Result<ConnectionPermit, LimitError> {
+        if is_member {
+            let of_all = Arc::clone(&self.members).try_acquire_owned().map_err(|_| LimitError::Members)?;
+            return Ok(ConnectionPermit { _of_all: of_all, identity: None });
+        }
+        let of_all = Arc::clone(&self.clients).try_acquire_owned().map_err(|_| LimitError::Clients)?;
+        Ok(ConnectionPermit { _of_all: of_all, identity: Some(self.enter_identity(peer)?) })
     }
 
-    fn share(&self, peer: &Peer) -> Result<(Arc<IdentityQuota>, OwnedSemaphorePermit), String> {
-        let share = {
-            let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that are gone have nobody else who holds their share.
-            if identities.len() >= self.limits.clients {
-                identities.retain(|_, share| Arc::strong_count(share) > 1);
-            }
-            let new = || {
-                let connections = Arc::new(Semaphore::new(self.limits.identity_connections));
-                Arc::new(IdentityQuota {
-                    connections,
-                    requests: Arc::new(Semaphore::new(self.limits.identity_requests)),
-                })
-            };
-            Arc::clone(identities.entry(Arc::clone(peer.identity())).or_insert_with(new))
-        };
-        let Ok(permit) = Arc::clone(&share.connections).try_acquire_owned() else {
+    fn enter_identity(&self, peer: &Peer) -> Result<IdentityPermit, LimitError> {
+        let quota = self.quota(peer.identity());
+        let Ok(connection) = Arc::clone(&quota.connections).try_acquire_owned() else {
             peer.note_refusal("it has as many connections as one identity may");
-            let (limit, identity) = (self.limits.identity_connections, peer.identity());
-            return Err(format!(
-                "{identity} has {limit} connections open here, as many as one identity may: close some"
-            ));
+            let (identity, limit) = (Arc::clone(peer.identity()), self.limits.identity_connections);
+            return Err(LimitError::IdentityConnections { identity, limit });
         };
-        Ok((share, permit))
+        Ok(IdentityPermit { quota, _connection: connection })
+    }
+
+    fn quota(&self, identity: &Arc<str>) -> Arc<IdentityQuota> {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else holds the quota of an identity without connections.
+        if identities.len() >= self.limits.clients {
+            identities.retain(|_, quota| Arc::strong_count(quota) > 1);
+        }
+        let quota = identities.entry(Arc::clone(identity)).or_insert_with(|| {
+            let connections = Arc::new(Semaphore::new(self.limits.identity_connections));
+            let requests = Arc::new(Semaphore::new(self.limits.identity_requests));
+            Arc::new(IdentityQuota { connections, requests })
+        });
+        Arc::clone(quota)
     }
 }
 
 impl ConnectionPermit {
-    /// A permit for a request, or why there is none.
-    pub(super) fn turn(&self, peer: &Peer) -> Result<RequestPermit, String> {
-        let Some((share, _)) = &self.share else { return Ok(None) };
-        Arc::clone(&share.requests).try_acquire_owned().map(Some).map_err(|_| {
+    /// Admits a request.
+    pub(super) fn turn(&self, peer: &Peer) -> Result<RequestPermit, LimitError> {
+        let Some(IdentityPermit { quota, .. }) = &self.identity else { return Ok(None) };
+        Arc::clone(&quota.requests).try_acquire_owned().map(Some).map_err(|_| {
             peer.note_refusal("it has as many requests at work as one identity may");
-            format!(
-                "{} has as many requests at work here as one identity may: let some end first",
-                peer.identity()
-            )
+            LimitError::IdentityRequests { identity: Arc::clone(peer.identity()) }
         })
     }
 }

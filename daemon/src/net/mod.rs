@@ -1,13 +1,14 @@
 //! The network, as the rest of the daemon sees it.
 //!
-//! [`door`] alone opens and accepts connections and datagrams; [`peers`] keeps one connection of calls to each
-//! member; [`server`] accepts, checks hellos and hands requests on.
+//! [`transport`] alone opens and accepts connections and datagrams; [`server`] accepts, checks hellos and hands requests on;
+//! [`standing`] tells the connection manager ([`idunno_shared::client::connections`]) which members there are and which
+//! connections to keep open.
 
 pub mod connection_limits;
-pub mod peers;
 pub mod refusal_log;
 pub mod roles;
 pub mod server;
+pub mod standing;
 #[cfg(test)]
 mod tests;
 pub mod transport;

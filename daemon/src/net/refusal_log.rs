@@ -1,7 +1,6 @@
-//! Who was refused: told in the log once, so that nobody can fill it.
+//! Logs refused peers once each, so that nobody can fill the log.
 //!
-//! Bound: [`PLACES_MAX`] pairs of an address and a reason are remembered for [`SILENCE`], and only such as have a
-//! place are told.
+//! Bound: [`ENTRIES_MAX`] pairs of an address and a reason are remembered for [`SILENCE`]; beyond it nothing is logged.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -12,19 +11,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-/// Pairs that are remembered.
-pub const PLACES_MAX: usize = 1_024;
-/// For how long nothing more is said of an address.
+/// Pairs of an address and a reason that are remembered.
+pub const ENTRIES_MAX: usize = 1_024;
+/// How long a pair is not logged again.
 pub const SILENCE: Duration = Duration::from_secs(3_600);
 
-/// Addresses and why they were refused. A port is one connection's only, so it does not count.
+/// The refusals logged lately. Ports are left out: each connection has another.
 #[derive(Default)]
 pub struct RefusalLog {
-    told: Mutex<BTreeMap<(IpAddr, String), Instant>>,
+    logged: Mutex<BTreeMap<(IpAddr, String), Instant>>,
 }
 
 impl RefusalLog {
-    /// This address was refused something: why, as a sentence about it.
+    /// An address was refused something; `why` is a sentence about it.
     pub fn note(&self, from: SocketAddr, why: impl Display) {
         let why = why.to_string();
         if self.is_news((from.ip(), why.clone()), Instant::now()) {
@@ -32,16 +31,16 @@ impl RefusalLog {
         }
     }
 
-    fn is_news(&self, place: (IpAddr, String), now: Instant) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= PLACES_MAX {
-            told.retain(|_, since| now.duration_since(*since) < SILENCE);
+    fn is_news(&self, entry: (IpAddr, String), now: Instant) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() >= ENTRIES_MAX {
+            logged.retain(|_, since| now.duration_since(*since) < SILENCE);
         }
-        let is_told = told.get(&place).is_some_and(|since| now.duration_since(*since) < SILENCE);
-        if is_told || told.len() >= PLACES_MAX {
+        let is_logged = logged.get(&entry).is_some_and(|since| now.duration_since(*since) < SILENCE);
+        if is_logged || logged.len() >= ENTRIES_MAX {
             return false;
         }
-        told.insert(place, now);
+        logged.insert(entry, now);
         true
     }
 }
@@ -50,17 +49,17 @@ impl RefusalLog {
 mod tests {
     use super::*;
 
-    fn place(number: u32) -> (IpAddr, String) {
+    fn entry(number: u32) -> (IpAddr, String) {
         (IpAddr::from(number.to_be_bytes()), String::from("connection"))
     }
 
     #[test]
-    fn each_is_told_once_an_hour_and_a_flood_has_an_end() {
+    fn each_refusal_is_logged_once_an_hour_and_a_flood_is_bounded() {
         let (refusal_log, now) = (RefusalLog::default(), Instant::now());
-        let told = (0..100_000).filter(|number| refusal_log.is_news(place(number % 5_000), now)).count();
-        assert_eq!(told, PLACES_MAX);
-        assert!(!refusal_log.is_news(place(1), now + SILENCE / 2));
-        assert!(refusal_log.is_news(place(1), now + SILENCE));
-        assert!(refusal_log.is_news(place(4_999), now + SILENCE), "old ones made room");
+        let logged = (0..100_000).filter(|number| refusal_log.is_news(entry(number % 5_000), now)).count();
+        assert_eq!(logged, ENTRIES_MAX);
+        assert!(!refusal_log.is_news(entry(1), now + SILENCE / 2));
+        assert!(refusal_log.is_news(entry(1), now + SILENCE));
+        assert!(refusal_log.is_news(entry(4_999), now + SILENCE), "old ones made room");
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask what: the one table. It names every request, so that a new one does not compile before it has its place.
+//! Which role may ask what. The match names every request, so that a new one does not compile until it has a role.
 
 use idunno_shared::security::Role;
 use idunno_shared::wire::control::ControlRequest;

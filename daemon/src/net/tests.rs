@@ -1,10 +1,11 @@
-//! RefusalLog at the door: who proves nothing, or something else than is claimed, gets no further, and learns why.
+//! Peers that prove nothing, or something else than they claim, are refused and learn why.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::connection::Connection;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::connection::{BlobConnection, verify};
 use idunno_shared::client::frames::write_frame;
 use idunno_shared::client::link::{Dial, DialError, Link};
@@ -324,8 +325,8 @@ async fn a_refused_put_is_answered_and_the_connection_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = BlobStore::open(dir.path(), 0).unwrap();
     let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
-    let dialer = Arc::new(TcpConnector::new(Credentials::insecure()));
-    let server = BlobServer::new(NodeId(1), store, scrub, dialer);
+    let connections = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
+    let server = BlobServer::new(NodeId(1), store, scrub, connections);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
         let (reader, writer) = tokio::io::split(theirs);

@@ -1,5 +1,5 @@
-//! The daemon's one door to the network: every connection and datagram is opened and accepted here. TCP and UDP share
-//! one port. Connections are mutual TLS and datagrams are sealed, unless this process was told to do without on loopback.
+//! Opens and accepts every connection and datagram of the daemon. TCP and UDP share one port. Connections are mutual TLS and
+//! datagrams are sealed, except on loopback with `--insecure`.
 
 use std::borrow::Cow;
 use std::io;
@@ -28,7 +28,8 @@ use super::refusal_log::RefusalLog;
 /// Largest datagram that is read; membership's are smaller.
 pub const DATAGRAM_BYTES_MAX: usize = 2_048;
 const PORT_TRIES: usize = 32;
-const REFUSALS_QUEUED_MAX: usize = 64;
+/// Hundreds of members may die at one moment; one whose refusal is lost is found by SWIM, minutes later among so many.
+const REFUSALS_QUEUED_MAX: usize = 2_048;
 /// What a peer that proved nothing may still send while its connection is being closed.
 const UNREAD_BYTES_MAX: u64 = 64 << 10;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why there is no listening port.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error("port {} of {} is in use: stop what listens there, or give another --listen", address.port(), address.ip())]
     InUse {
         /// Where.
@@ -85,15 +86,12 @@ impl Listener {
     }
 
     /// The two halves: connections and datagrams.
-    pub fn split(self) -> io::Result<(Connections, Datagrams)> {
+    pub fn split(self) -> io::Result<(Acceptor, Datagrams)> {
         let seal = Seal::new(self.credentials.clone()).map_err(io::Error::other)?;
         let refusal_log = Arc::new(RefusalLog::default());
-        let connections = Connections {
-            tcp: self.tcp,
-            credentials: self.credentials,
-            refusal_log: Arc::clone(&refusal_log),
-        };
-        Ok((connections, Datagrams { udp: self.udp, seal, refusal_log }))
+        let acceptor =
+            Acceptor { tcp: self.tcp, credentials: self.credentials, refusal_log: Arc::clone(&refusal_log) };
+        Ok((acceptor, Datagrams { udp: self.udp, seal, refusal_log }))
     }
 }
 
@@ -104,15 +102,15 @@ async fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket, S
     Ok((tcp, udp, address))
 }
 
-/// Accepts connections.
-pub struct Connections {
+/// Accepts TCP connections.
+pub struct Acceptor {
     tcp: TcpListener,
     credentials: Credentials,
     refusal_log: Arc<RefusalLog>,
 }
 
-impl Connections {
-    /// The next connection. Who it is from is still to be proven.
+impl Acceptor {
+    /// The next connection; its peer has proven nothing yet.
     pub async fn accept(&self) -> io::Result<Incoming> {
         let (stream, from) = self.tcp.accept().await?;
         stream.set_nodelay(true)?;
@@ -154,12 +152,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whose certificate it has, as people tell; its address, where nothing is proven.
+    /// The subject of its certificate in readable form; its address, where nothing is proven.
     pub fn identity(&self) -> &Arc<str> {
         &self.identity
     }
 
-    /// Returns when it is not to be believed any more.
+    /// Returns when it is no longer trusted.
     pub async fn is_distrusted(&self) {
         match &self.certificate {
             Some(certificate) => self.credentials.distrusts(certificate, self.role).await,
@@ -167,15 +165,15 @@ impl Peer {
         }
     }
 
-    /// It was refused something: told once.
+    /// Logs once that it was refused something.
     pub fn note_refusal(&self, why: &'static str) {
         self.refusal_log.note(self.address, why);
     }
 }
 
 impl Incoming {
-    /// Has the peer prove who it is. `None` if it does not: the connection is closed then, and the peer told why, as far
-    /// as TLS tells. The caller limits how long it may take.
+    /// Has the peer prove its identity. `None` if it does not: the connection is closed then, and the peer is told why, as far
+    /// as TLS allows. The caller limits how long it may take.
     pub async fn prove(self) -> Option<Accepted> {
         let Self { stream, from, credentials, refusal_log } = self;
         let Some(acceptor) = credentials.acceptor() else {
@@ -217,7 +215,7 @@ impl Incoming {
     }
 }
 
-/// Lets a peer read what it was told last: what it sent meanwhile must be taken in, or closing would take its answer away.
+/// Lets a peer read the last answer: closing a socket with unread bytes would discard it.
 async fn let_read(mut stream: BufReader<TcpStream>) {
     // It is being closed: that it fails is no news.
     let _ = stream.shutdown().await;
@@ -266,18 +264,18 @@ impl Datagrams {
 /// Opens connections as a member.
 #[derive(Clone, Debug)]
 pub struct MemberConnector {
-    door: TcpConnector,
+    connector: TcpConnector,
     refusals: broadcast::Sender<SocketAddr>,
 }
 
 impl MemberConnector {
-    /// The door of the member `node`.
+    /// Connects as the member `node`.
     pub fn new(node: NodeId, credentials: Credentials) -> Self {
-        let door = TcpConnector::of_member(node, credentials);
-        Self { door, refusals: broadcast::channel(REFUSALS_QUEUED_MAX).0 }
+        let connector = TcpConnector::of_member(node, credentials);
+        Self { connector, refusals: broadcast::channel(REFUSALS_QUEUED_MAX).0 }
     }
 
-    /// Addresses at which nothing listens, as they are found out: proof that the process there is gone.
+    /// Addresses that refused a connection, as it happens: proof that the process there is gone.
     pub fn refusals(&self) -> broadcast::Receiver<SocketAddr> {
         self.refusals.subscribe()
     }
@@ -286,7 +284,7 @@ impl MemberConnector {
 impl Dial for MemberConnector {
     fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
         Box::pin(async move {
-            let dialled = self.door.dial(address, purpose).await;
+            let dialled = self.connector.dial(address, purpose).await;
             if matches!(dialled, Err(DialError::Refused { .. })) {
                 // Nobody listening to refusals is no fault.
                 let _ = self.refusals.send(address);

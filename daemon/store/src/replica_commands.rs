@@ -4,12 +4,9 @@
 //! copy is acknowledged once it is durable and verified on this member, even if it was stored before.
 //! Bounds: [`COPIES_AT_ONCE`] concurrent copies, further ones wait; [`INVENTORY_DIGESTS_MAX`] digests in an inventory.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
+use idunno_shared::client::connections::{BlobLane, Connections, PeerError};
 use idunno_shared::client::files::connection::{BlobError, BlobStream};
-use idunno_shared::client::files::pool::{BlobPool, Lane};
-use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, Holder, INVENTORY_DIGESTS_MAX, ReplicaCommand,
@@ -27,33 +24,27 @@ pub const COPIES_AT_ONCE: usize = 16;
 /// A blob was not copied from one of its sources.
 #[derive(Debug, Error)]
 enum CopyError {
-    #[error("{0}")]
-    Connect(String),
+    #[error(transparent)]
+    Connect(#[from] PeerError),
     #[error(transparent)]
     Read(#[from] BlobError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-impl From<String> for CopyError {
-    fn from(reason: String) -> Self {
-        Self::Connect(reason)
-    }
-}
-
 pub struct ReplicaCommands {
     node: NodeId,
     store: BlobStore,
-    sources: BlobPool,
+    connections: Connections,
     generation: u64,
     copy_permits: Semaphore,
 }
 
 impl ReplicaCommands {
     /// `generation` is the boot count of the member `node`.
-    pub fn new(node: NodeId, store: BlobStore, dialer: Arc<dyn Dial>, generation: u64) -> Self {
+    pub fn new(node: NodeId, store: BlobStore, connections: Connections, generation: u64) -> Self {
         let copy_permits = Semaphore::new(COPIES_AT_ONCE);
-        Self { node, store, sources: BlobPool::new(dialer), generation, copy_permits }
+        Self { node, store, connections, generation, copy_permits }
     }
 
     pub async fn handle(&self, order: ReplicaCommand) -> Result<FileReply, Refusal> {
@@ -116,8 +107,8 @@ impl ReplicaCommands {
 
     async fn copy_from(&self, blob: BlobRef, source: &Holder) -> Result<(), CopyError> {
         let small = blob.size <= SMALL_BYTES_MAX;
-        let lane = if small { Lane::Gets } else { Lane::Large(0) };
-        let connection = self.sources.connection(source.address, lane).await?;
+        let lane = if small { BlobLane::RepairGets } else { BlobLane::RepairLarge };
+        let connection = self.connections.blobs(*source, lane).await?;
         let mut stream = connection.get(blob, 0).await?;
         let stored = if small {
             let bytes = read_whole(&mut stream, blob.size).await?;

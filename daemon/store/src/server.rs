@@ -11,17 +11,17 @@
 //! gets (`replies` bounds how many are opened); one connection to each next holder. The store bounds the memory for small
 //! blobs; a large blob buffers a few chunks, and at most [`LARGE_PUTS_MAX`] are received at once in the whole process.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::client::files::connection::{
     BlobConnection, CHUNK_BYTES_MAX, GETS_IN_FLIGHT_MAX, PendingPut, PutStream, read_chunk,
 };
-use idunno_shared::client::files::pool::{BlobPool, Lane};
 use idunno_shared::client::frames::{FrameIoError, read_frame_within};
-use idunno_shared::client::link::Dial;
 use idunno_shared::ids::{Digest, NodeId, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
@@ -79,16 +79,16 @@ pub struct BlobServer {
     node: NodeId,
     store: BlobStore,
     scrub: Scrub,
-    dialer: Arc<dyn Dial>,
+    connections: Connections,
     large_puts: Arc<Semaphore>,
     /// [`DISK_TIMEOUT`], unless a test shortens it.
     pub(super) disk_timeout: Duration,
 }
 
 impl BlobServer {
-    pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, dialer: Arc<dyn Dial>) -> Self {
+    pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, connections: Connections) -> Self {
         let large_puts = Arc::new(Semaphore::new(LARGE_PUTS_MAX));
-        Self { node, store, scrub, dialer, large_puts, disk_timeout: DISK_TIMEOUT }
+        Self { node, store, scrub, connections, large_puts, disk_timeout: DISK_TIMEOUT }
     }
 
     /// Serves a connection after its hello, until the caller closes it. Puts that were received completely are finished in
@@ -103,7 +103,7 @@ impl BlobServer {
         let session = BlobSession {
             server: self,
             may_store,
-            next: BlobPool::new(Arc::clone(&self.dialer)),
+            next: Mutex::default(),
             replies,
             put_permits: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
             disk_waits: Arc::new(DiskWaits::new(self.disk_timeout)),
@@ -135,7 +135,8 @@ struct PutRequest {
 struct BlobSession<'a> {
     server: &'a BlobServer,
     may_store: bool,
-    next: BlobPool,
+    /// Connections to next holders on which puts of this one wait.
+    next: Mutex<BTreeMap<NodeId, Weak<BlobConnection>>>,
     replies: mpsc::Sender<BlobReply>,
     put_permits: Arc<Semaphore>,
     disk_waits: Arc<DiskWaits>,
@@ -206,7 +207,7 @@ impl BlobSession<'_> {
     {
         let bytes = read_within(reader, usize::try_from(put.blob.size).unwrap_or(usize::MAX)).await?;
         let mut forward = self.forward(&put.chain).await;
-        if let Some(connection) = forward.connection.take() {
+        if let Some(connection) = forward.connection.clone() {
             let behind = &forward.chain[1..];
             match connection.start_put(put.blob, put.upload, behind, bytes.clone()).await {
                 Ok(pending) => forward.pending = Some(pending),
@@ -256,18 +257,36 @@ impl BlobSession<'_> {
     async fn forward(&self, chain: &[Holder]) -> ForwardedPut {
         let mut forward = ForwardedPut { chain: chain.to_vec(), ..ForwardedPut::default() };
         while let Some(&next) = forward.chain.first() {
-            match self.next.connection(next.address, Lane::Puts).await {
+            match self.next(next).await {
                 Ok(connection) => {
                     forward.connection = Some(connection);
                     break;
                 }
-                Err(reason) => {
-                    forward.failed.push((next.node, reason));
+                Err(error) => {
+                    forward.failed.push((next.node, error.to_string()));
                     forward.chain.remove(0);
                 }
             }
         }
         forward
+    }
+
+    /// The connection to the next holder: the one on which puts of this session wait, otherwise an unused one.
+    async fn next(&self, holder: Holder) -> Result<Arc<BlobConnection>, PeerError> {
+        let open = |connection: &Arc<BlobConnection>| !connection.is_closed();
+        let lent = self.lent().get(&holder.node).and_then(Weak::upgrade).filter(open);
+        if let Some(connection) = lent {
+            return Ok(connection);
+        }
+        let connection = Arc::new(self.server.connections.chain(holder).await?);
+        let mut lent = self.lent();
+        lent.retain(|_, connection| connection.strong_count() > 0);
+        lent.insert(holder.node, Arc::downgrade(&connection));
+        Ok(connection)
+    }
+
+    fn lent(&self) -> MutexGuard<'_, BTreeMap<NodeId, Weak<BlobConnection>>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replies once the local copy and those behind it are durable or have failed.
@@ -301,7 +320,8 @@ impl BlobSession<'_> {
 #[derive(Default)]
 struct ForwardedPut {
     chain: Vec<Holder>,
-    connection: Option<BlobConnection>,
+    /// Held until the put is answered: nobody else is lent it before.
+    connection: Option<Arc<BlobConnection>>,
     pending: Option<PendingPut>,
     failed: Vec<(NodeId, String)>,
 }
@@ -314,7 +334,7 @@ struct ForwardOutcome {
 
 impl ForwardedPut {
     async fn stream(&mut self, put: &PutRequest) -> Option<PutStream> {
-        let connection = self.connection.take()?;
+        let connection = self.connection.clone()?;
         match connection.stream_put(put.blob, put.upload, &self.chain[1..]).await {
             Ok((stream, pending)) => {
                 self.pending = Some(pending);

@@ -1,7 +1,7 @@
 //! Many calls at once over one link.
 //!
-//! Bounds: [`CALLS_MAX`] calls may wait for an answer; further ones wait for their turn. A call is forgotten as soon as
-//! its caller has its answer, has given up or is gone. When the link ends, every waiting call ends with
+//! Bounds: [`CALLS_MAX`] calls may wait for an answer; further ones queue. A call is forgotten as soon as
+//! its caller has the answer, gives up or is dropped. When the link ends, every waiting call ends with
 //! [`CallError::Closed`].
 
 use std::collections::BTreeMap;
@@ -93,6 +93,11 @@ impl Connection {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// Whether there is another clone than this one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// Who is at the other end; an introducer has no id.
     pub fn node(&self) -> Option<NodeId> {
         self.shared.node
@@ -134,7 +139,7 @@ impl Connection {
         Ok(answers)
     }
 
-    /// Notes that somebody waits for answers, before the first can come.
+    /// Registers a call before it is sent, so that no answer can come too early.
     fn open(&self, queued_max: usize) -> Result<(u64, mpsc::Receiver<Reply>), CallError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::channel(queued_max);
@@ -149,7 +154,7 @@ impl Connection {
     }
 }
 
-/// A call on its way; when it is dropped, however that comes, its answer is not waited for any more.
+/// A call in flight; dropping it forgets the call.
 struct Asked<'a> {
     shared: &'a Shared,
     id: u64,
@@ -168,7 +173,7 @@ fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, Option<Calls>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Both directions: the end of one is the end of the link.
+/// Runs both directions; when one ends, the link has ended.
 async fn run(reader: LinkReader, writer: LinkWriter, queued: mpsc::Receiver<Vec<u8>>, waiting: Waiting) {
     tokio::select! {
         () = read_answers(reader, &waiting) => {}

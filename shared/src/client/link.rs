@@ -1,5 +1,5 @@
-//! A connection whose hello is done, and who makes one. All else is written against these two, so that what lies
-//! beneath (TLS, or plain TCP where that was asked for) is one place's business.
+//! A connection whose hello is done ([`Link`]), and what opens one ([`Dial`]). All other code is written against these two, so
+//! that only one module knows whether TLS or plain TCP lies beneath.
 
 use std::future::Future;
 use std::io;
@@ -34,49 +34,49 @@ pub struct Link {
     pub node: Option<NodeId>,
 }
 
-/// Why there is no connection.
+/// Why no connection was opened.
 #[derive(Debug, Error)]
 pub enum DialError {
     /// Nobody listens there: the process is gone while its host lives.
     #[error("nothing listens at {address}: is the member running there?")]
     Refused {
-        /// Whom.
+        /// The peer.
         address: SocketAddr,
     },
     /// No answer in time.
     #[error("no answer from {address} within {} s", DIAL_TIMEOUT.as_secs())]
     TimedOut {
-        /// Whom.
+        /// The peer.
         address: SocketAddr,
     },
     /// The peer answered, and does not want this connection.
     #[error("{address} refused the connection: {reason}")]
     Rejected {
-        /// Whom.
+        /// The peer.
         address: SocketAddr,
-        /// Its words.
+        /// The reason it gave.
         reason: String,
     },
     /// The peer, or this side in the peer's eyes, is not who it must be.
     #[error("{address} {doubt}")]
     Doubtful {
-        /// Whom.
+        /// The peer.
         address: SocketAddr,
         /// What is wrong, and what to do.
         doubt: TrustError,
     },
-    /// The peer wants proof, and this side has none.
+    /// The peer asks for a certificate, and this side has none.
     #[error(
-        "{address} wants to know who asks: give --identity FILE (or IDUNNO_IDENTITY, or 'identity' in a context)"
+        "{address} asks for an identity: give --identity FILE (or IDUNNO_IDENTITY, or 'identity' in a context)"
     )]
     NeedsIdentity {
-        /// Whom.
+        /// The peer.
         address: SocketAddr,
     },
     /// Any other fault of the network.
     #[error("cannot connect to {address}: {source}")]
     Io {
-        /// Whom.
+        /// The peer.
         address: SocketAddr,
         /// The fault.
         source: FrameIoError,
@@ -84,7 +84,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Whether it will be the same the next time, unless somebody gives one of both sides another identity.
+    /// Whether repeating is pointless until one of both sides has another identity.
     pub const fn is_about_identity(&self) -> bool {
         matches!(self, Self::Doubtful { .. } | Self::NeedsIdentity { .. })
     }
@@ -117,7 +117,7 @@ const fn is_alert(length: usize) -> bool {
 /// A boxed future, so that [`Dial`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Who opens connections.
+/// Opens connections.
 pub trait Dial: Send + Sync {
     /// Opens a connection to `address`, hello included, within [`DIAL_TIMEOUT`].
     fn dial(&self, address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>>;
@@ -132,7 +132,7 @@ pub async fn greet(
     mut writer: LinkWriter,
 ) -> Result<Link, DialError> {
     let hello = Hello::new(purpose, from);
-    // Whoever closes the connection says why before it does, and that is heard also when the hello comes too late.
+    // A peer that refuses says why before it closes, so the reply is read even when the hello could not be sent.
     let _ = write_greeting(&mut writer, &hello).await;
     let heard = read_frame(&mut reader).await;
     match heard.map_err(|error| DialError::of_frame(address, error))? {

@@ -1,4 +1,4 @@
-//! A half of a connection that ends as soon as its other end is not to be believed any more.
+//! A half of a connection that ends as soon as its peer's certificate is no longer trusted.
 
 use std::io;
 use std::pin::Pin;
@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::link::BoxFuture;
 use crate::security::{CertificateDer, Credentials, Role};
 
-/// What it reads or writes through fails once its peer is distrusted.
+/// Reads and writes fail once the peer is distrusted.
 pub(super) struct Revocable<T> {
     inner: T,
-    /// None once it has come to that.
+    /// None once it is distrusted.
     distrusted: Option<BoxFuture<'static, ()>>,
 }
 
@@ -30,7 +30,7 @@ impl<T> Revocable<T> {
             return Ok(());
         }
         self.distrusted = None;
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer's certificate counts no more"))
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer's certificate is no longer trusted"))
     }
 }
 

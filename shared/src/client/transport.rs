@@ -1,4 +1,4 @@
-//! The client's one door to the network: every connection of the console and the command line is opened here.
+//! Opens TCP connections: the only place in clients and members that does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::security::Credentials;
 use crate::security::tls::READ_BYTES;
 use crate::wire::frame::Purpose;
 
-/// Opens connections: by TLS, to members only, unless it was asked for the opposite.
+/// Opens connections by TLS, to members only; in the clear only with insecure credentials.
 #[derive(Clone, Debug)]
 pub struct TcpConnector {
     /// The member that calls; a client has none.
@@ -23,12 +23,12 @@ pub struct TcpConnector {
 }
 
 impl TcpConnector {
-    /// A client's door.
+    /// Connects as a client.
     pub const fn new(credentials: Credentials) -> Self {
         Self { from: None, credentials }
     }
 
-    /// The door of the member `node`.
+    /// Connects as the member `node`.
     pub const fn of_member(node: NodeId, credentials: Credentials) -> Self {
         Self { from: Some(node), credentials }
     }
@@ -68,7 +68,7 @@ impl Dial for TcpConnector {
     }
 }
 
-/// The end of a handshake by the other side, without a word, says more than the library's error.
+/// A handshake that the other side ends without an alert has a likely cause, which the library's error does not name.
 fn in_handshake(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return io::Error::new(

@@ -245,9 +245,14 @@ impl LocalCluster {
 
     /// The same for some members only.
     pub(crate) async fn ready_with(&self, members: &[usize]) {
+        self.ready_within(members, SOON).await;
+    }
+
+    /// The same, and how long it may take.
+    pub(crate) async fn ready_within(&self, members: &[usize], limit: Duration) {
         let wanted: BTreeSet<NodeId> = members.iter().map(|&index| self.node(index)).collect();
         let voters = members.len().min(7);
-        self.eventually(&format!("{} members form a cluster", members.len()), SOON, async || {
+        self.eventually(&format!("{} members form a cluster", members.len()), limit, async || {
             let mut coordinators = BTreeSet::new();
             for &index in members {
                 let list = self.list_of(index).await?;

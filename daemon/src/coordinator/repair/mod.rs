@@ -15,6 +15,7 @@ use idunno_core::placement::{
     ReplicationEvent, ReplicationPlanner, StoreSnapshot,
 };
 use idunno_core::uploads::DeletionPermit;
+use idunno_shared::client::connections::PeerError;
 use idunno_shared::ids::{Digest, NodeId, Term};
 use idunno_shared::wire::blobs::{FileReply, FileRequest, ReplicaCommand};
 use idunno_shared::wire::control::StoreView;
@@ -28,7 +29,6 @@ use self::disks::{Disks, InventoryPage, LAST_DIGEST};
 use super::uploads::UploadsHandle;
 use super::{Deps, LeaderTerm};
 use crate::membership::MembershipView;
-use crate::net::peers::PeerError;
 use crate::runtime::clock::wall_ms;
 use crate::runtime::driver::{Driver, Shell, Turn};
 

@@ -2,7 +2,7 @@
 //! ask ([`super::roles`]), and hands every request to the part that takes it.
 //!
 //! Bounds: those of [`Limits`] on connections that say hello (further ones wait in the system's queue), on clients, on
-//! each client's identity and on members (further ones are refused), each for itself, so that refusal_log cannot keep
+//! each client's identity and on members (further ones are refused), each for itself, so that strangers cannot keep
 //! members out, nor one client the others; [`CALLS_MAX`] requests
 //! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for the proof and the hello, [`WRITE_TIMEOUT`] for a
 //! peer to take what it asked for, [`CLIENT_IDLE_MAX`] for a client to ask anything. Together they are well below
@@ -22,9 +22,10 @@ use idunno_shared::wire::frame::{
     Request, decode_body, encode_frame,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
-use idunno_shared::wire::version::SPOKEN;
+use idunno_shared::wire::version::{SPOKEN, Versions};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use thiserror::Error;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -34,7 +35,7 @@ use tracing::{debug, warn};
 
 use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits};
 use super::roles;
-use super::transport::{Accepted, Connections, Incoming, Peer};
+use super::transport::{Accepted, Acceptor, Incoming, Peer};
 
 /// Requests of one connection at work at once.
 pub const CALLS_MAX: usize = 256;
@@ -62,30 +63,30 @@ impl From<Reply> for Response {
     }
 }
 
-/// Who takes what comes in.
+/// Handles what comes in.
 pub trait Service: Send + Sync + 'static {
     /// The id that hellos are answered with.
     fn node(&self) -> Option<NodeId>;
     /// Takes one request.
     fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
+    /// A member's connection for calls ended; the process may be gone.
+    fn hung_up(&self, member: NodeId) -> impl Future<Output = ()> + Send {
+        let _ = member;
+        std::future::ready(())
+    }
     /// Serves one connection for blobs until it ends; puts only of those that may store.
     fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
 }
 
 /// Serves until told to stop. Connections end with it.
-pub async fn serve<S: Service>(
-    connections: Connections,
-    service: Arc<S>,
-    limits: Limits,
-    stop: CancellationToken,
-) {
+pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limits, stop: CancellationToken) {
     let greetings = Arc::new(Semaphore::new(limits.greetings));
-    let rooms = Arc::new(ConnectionLimits::new(limits));
+    let limits = Arc::new(ConnectionLimits::new(limits));
     let mut tasks = JoinSet::new();
     loop {
         let next = async {
             let turn = Arc::clone(&greetings).acquire_owned().await;
-            (turn, connections.accept().await)
+            (turn, acceptor.accept().await)
         };
         let (turn, accepted) = tokio::select! {
             next = next => next,
@@ -94,9 +95,9 @@ pub async fn serve<S: Service>(
         while tasks.try_join_next().is_some() {}
         match accepted {
             Ok(incoming) => {
-                let (service, rooms, from) = (Arc::clone(&service), Arc::clone(&rooms), incoming.from);
+                let (service, limits, from) = (Arc::clone(&service), Arc::clone(&limits), incoming.from);
                 tasks.spawn(async move {
-                    if let Err(error) = serve_connection(service, &rooms, turn, incoming).await {
+                    if let Err(error) = serve_connection(service, &limits, turn, incoming).await {
                         debug!(%from, %error, "connection ended");
                     }
                 });
@@ -112,7 +113,7 @@ pub async fn serve<S: Service>(
 
 async fn serve_connection<S: Service, T>(
     service: Arc<S>,
-    rooms: &ConnectionLimits,
+    limits: &ConnectionLimits,
     greeting: T,
     incoming: Incoming,
 ) -> Result<(), FrameIoError> {
@@ -127,10 +128,15 @@ async fn serve_connection<S: Service, T>(
         return Ok(());
     };
     let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
-    let entered =
-        agree(&hello, &peer).and_then(|version| Ok((version, rooms.enter(hello.from.is_some(), &peer)?)));
-    let (version, permit) = match entered {
-        Ok(entered) => entered,
+    let admitted = match agree(&hello, &peer) {
+        Ok(version) => match limits.enter(hello.from.is_some(), &peer) {
+            Ok(permit) => Ok((version, permit)),
+            Err(limit) => Err(limit.to_string()),
+        },
+        Err(disagreement) => Err(disagreement.to_string()),
+    };
+    let (version, permit) = match admitted {
+        Ok(admitted) => admitted,
         Err(reason) => return write_greeting(&mut writer, &HelloReply::Refused { reason }).await,
     };
     drop(greeting);
@@ -141,7 +147,12 @@ async fn serve_connection<S: Service, T>(
         match hello.purpose {
             Purpose::Calls => {
                 let caller = Caller { node: hello.from, role, peer: peer.clone() };
-                serve_calls(service, reader, writer, Arc::new(caller), &permit).await
+                let served =
+                    serve_calls(Arc::clone(&service), reader, writer, Arc::new(caller), &permit).await;
+                if let Some(member) = hello.from {
+                    service.hung_up(member).await;
+                }
+                served
             }
             Purpose::Blobs => {
                 let link = Link { reader, writer, node: hello.from };
@@ -159,7 +170,7 @@ async fn serve_connection<S: Service, T>(
     }
 }
 
-/// Who asks.
+/// The peer that asks.
 pub struct Caller {
     /// The member that it is, if it is one.
     pub node: Option<NodeId>,
@@ -176,25 +187,31 @@ impl fmt::Display for Caller {
     }
 }
 
-/// The protocol version that both speak, or why there will be no connection.
-fn agree(hello: &Hello, peer: &Peer) -> Result<u16, String> {
+/// Why a hello is refused.
+#[derive(Debug, Error)]
+enum HelloError {
+    #[error("this is an IDunno member, and the caller speaks something else")]
+    OtherProgram,
+    #[error("the caller says that it is a member, and its certificate is that of a console ({0})")]
+    NoMember(Role),
+    #[error(
+        "the caller speaks {theirs} of the protocol, this member {SPOKEN}: releases that are not neighbours cannot talk, \
+         upgrade one by one"
+    )]
+    OtherVersion { theirs: Versions },
+}
+
+/// The protocol version that both speak.
+fn agree(hello: &Hello, peer: &Peer) -> Result<u16, HelloError> {
     if hello.magic != MAGIC {
-        return Err(String::from("this is an IDunno member, and the caller speaks something else"));
+        return Err(HelloError::OtherProgram);
     }
     if hello.from.is_some() && peer.role < Role::Member {
         peer.note_refusal("it is a console and says that it is a member");
-        return Err(format!(
-            "the caller says that it is a member, and its certificate is that of a console ({})",
-            peer.role
-        ));
+        return Err(HelloError::NoMember(peer.role));
     }
-    let versions = hello.versions();
-    SPOKEN.common(versions).ok_or_else(|| {
-        format!(
-            "the caller speaks {versions} of the protocol, this member {SPOKEN}: releases that are not neighbours cannot \
-             talk, upgrade one by one"
-        )
-    })
+    let theirs = hello.versions();
+    SPOKEN.common(theirs).ok_or(HelloError::OtherVersion { theirs })
 }
 
 async fn serve_calls<S: Service>(
@@ -219,14 +236,16 @@ async fn serve_calls<S: Service>(
         let (turn, body) = tokio::select! {
             next = next => next,
             () = idle(&turns), if is_client => return Ok(()),
-            // Nobody would hear the answers.
+            // Nobody would receive the answers.
             _ = writing.join_next() => return Ok(()),
         };
         let (id, request) = decode_call(&body?)?;
         let request = request.and_then(|request| {
             roles::check(caller.role, &request)
                 .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
-            let share = permit.turn(&caller.peer).map_err(|why| Refusal::new(RefusalCode::Busy, why))?;
+            let share = permit
+                .turn(&caller.peer)
+                .map_err(|limit| Refusal::new(RefusalCode::Busy, limit.to_string()))?;
             Ok((request, share))
         });
         while tasks.try_join_next().is_some() {}
@@ -268,8 +287,8 @@ async fn idle(turns: &Semaphore) {
     }
 }
 
-/// A call's number and its request. That a request has no sense (a name that is none, say) is answered; what is not
-/// even a call ends the connection.
+/// A call's number and its request. A request that does not decode (an invalid name, say) is answered; a frame that is no
+/// call ends the connection.
 fn decode_call(body: &[u8]) -> Result<(u64, Result<Request, Refusal>), FrameError> {
     #[derive(Deserialize)]
     struct Numbered {

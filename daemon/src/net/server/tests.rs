@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use idunno_shared::client::connection::{CallError, Connection};
+use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::client::link::{Dial, DialError};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::Credentials;
@@ -10,7 +11,6 @@ use idunno_shared::wire::version::SPOKEN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::peers::{PeerError, Peers};
 use super::super::transport::{Listener, MemberConnector};
 use super::*;
 use idunno_shared::client::frames::read_frame;
@@ -259,7 +259,7 @@ async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
 async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
     let stop = CancellationToken::new();
     let (address, _serving) = server(&stop).await;
-    let peers = Peers::new(Arc::new(TcpConnector::new(Credentials::insecure())));
+    let peers = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
     let ask = |member| {
         let request = Request::Control(ControlRequest::Leave);
         peers.call_member(member, address, request, Duration::from_secs(10))
@@ -273,7 +273,7 @@ async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
 #[tokio::test]
 async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peers = Peers::new(Arc::new(TcpConnector::new(Credentials::insecure())));
+    let peers = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
     let limit = Duration::from_millis(100);
     let started = tokio::time::Instant::now();
     let request = Request::Control(ControlRequest::Members);

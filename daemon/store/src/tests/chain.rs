@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::connection::{BlobError, STALL_TIMEOUT, Stored};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, ReplicaCommand};
@@ -126,7 +127,7 @@ async fn orders_are_carried_out_unless_their_term_is_over() {
         blobs.push(blob_of(&bytes));
     }
     let store = cluster.store(2);
-    let orders = ReplicaCommands::new(NodeId(3), store.clone(), cluster.connector(), 7);
+    let orders = ReplicaCommands::new(NodeId(3), store.clone(), Connections::new(cluster.connector()), 7);
     let order = |term, request| orders.handle(ReplicaCommand { term: Term(term), to: NodeId(3), request });
     for &blob in &blobs {
         // The first source does not have it.
@@ -171,7 +172,8 @@ async fn a_damaged_copy_is_fetched_again() {
         let blob = blob_of(&bytes);
         first.put(blob, UPLOAD, &cluster.holders()[1..], bytes).await.unwrap();
         assert!(cluster.damage(1, blob.digest));
-        let orders = ReplicaCommands::new(NodeId(2), cluster.store(1), cluster.connector(), 1);
+        let orders =
+            ReplicaCommands::new(NodeId(2), cluster.store(1), Connections::new(cluster.connector()), 1);
         let request = FileRequest::Copy { blob, sources: cluster.holders()[..1].to_vec() };
         let order = ReplicaCommand { term: Term(2), to: NodeId(2), request };
         assert_eq!(orders.handle(order).await, Ok(FileReply::Copied));

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
 use idunno_shared::client::files::connection::BlobConnection;
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link};
@@ -96,7 +97,8 @@ impl TestCluster {
         let mut nodes = self.nodes.lock().unwrap();
         let holder = Holder { node: NodeId(nodes.len() as u64 + 1), address: address(nodes.len()) };
         let scrub = Scrub::start(store.clone(), scrub::PERIOD, CancellationToken::new());
-        let mut server = BlobServer::new(holder.node, store.clone(), scrub, self.connector());
+        let mut server =
+            BlobServer::new(holder.node, store.clone(), scrub, Connections::new(self.connector()));
         server.disk_timeout = disk_timeout;
         let server = Arc::new(server);
         nodes.insert(holder.address, TestNode { store, server, directory, down: false, fault: None });
@@ -161,11 +163,13 @@ impl Dial for TestConnector {
             if purpose == Purpose::Calls {
                 return Ok(coordinator::serve(&self.0));
             }
-            let (server, fault) = {
+            let (node, server, fault) = {
                 let mut nodes = self.0.nodes.lock().unwrap();
                 let node = nodes.get_mut(&address).filter(|node| !node.down);
                 let node = node.ok_or(DialError::Refused { address })?;
-                (Arc::clone(&node.server), node.fault.take())
+                let (server, fault) = (Arc::clone(&node.server), node.fault.take());
+                let number = nodes.keys().position(|known| *known == address).unwrap_or_default();
+                (NodeId(number as u64 + 1), server, fault)
             };
             let (near, far) = duplex(PIPE_BYTES);
             let far = match fault {
@@ -177,7 +181,7 @@ impl Dial for TestConnector {
                 // Injected faults end connections; the tests assert what callers see.
                 let _ = server.serve(reader, writer, true).await;
             });
-            Ok(link(near))
+            Ok(Link { node: Some(node), ..link(near) })
         })
     }
 }

@@ -6,10 +6,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{BACK_OFF_MAX, Cluster, ClusterError};
 use crate::backup::{HEADER_BYTES_MAX, STATE_BYTES_MAX};
-use crate::client::connection::Connection;
 use crate::ids::Digest;
 use crate::wire::control::{ControlReply, ControlRequest};
-use crate::wire::frame::{Purpose, Reply, Request};
+use crate::wire::frame::{Reply, Request};
 use crate::wire::refusal::{Refusal, RefusalCode};
 
 /// Coordinators that are asked before it is given up.
@@ -46,9 +45,8 @@ impl Cluster {
 
     async fn backup_of(&self, address: std::net::SocketAddr) -> Result<Vec<u8>, Broken> {
         let moved = |error: &dyn std::fmt::Display| Broken::Moved(format!("{address}: {error}"));
-        let link = self.shared.dialer.dial(address, Purpose::Calls).await.map_err(|error| moved(&error))?;
-        // Of its own: a slow disk here must hold up no other call.
-        let connection = Connection::new(link);
+        // A slow disk here must hold up no other call.
+        let connection = self.connections().dedicated(address).await.map_err(|error| moved(&error))?;
         let pieces = connection.watch(Request::Control(ControlRequest::Backup)).await;
         let mut pieces = pieces.map_err(|error| moved(&error))?;
         let mut bytes = Vec::new();

@@ -11,10 +11,10 @@ use crate::wire::refusal::{Refusal, RefusalCode};
 /// Why a request to the cluster has no result.
 #[derive(Debug, Error)]
 pub enum ClusterError {
-    /// The cluster answered: no.
+    /// The cluster refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Nobody could be reached, or nobody coordinates.
+    /// No member could be reached, or there is no coordinator.
     #[error("no answer{} (asked {asked}): {last}", within(*waited))]
     Unreachable {
         /// How long it was tried.
@@ -24,18 +24,18 @@ pub enum ClusterError {
         /// What happened last.
         last: String,
     },
-    /// Whoever was reached is of another cluster, or does not know this side: asking again would not help.
+    /// The members reached belong to another cluster or do not trust this side: asking again would not help.
     #[error("{0}")]
     Untrusted(String),
     /// A member answered with something else than was asked for.
-    #[error("{address} answered out of turn: it may run another version")]
+    #[error("unexpected reply from {address}: it may run another version")]
     Unexpected {
-        /// Who.
+        /// The member.
         address: SocketAddr,
     },
 }
 
-/// How long somebody waited, where that was long enough to be felt.
+/// How long the caller waited, if that was at least a second.
 fn within(waited: Duration) -> String {
     if waited.as_secs() == 0 { String::new() } else { format!(" within {} s", waited.as_secs()) }
 }

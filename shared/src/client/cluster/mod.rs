@@ -25,10 +25,11 @@ pub use self::error::ClusterError;
 use self::repeat::Unanswered;
 use self::route_cache::{Heard, RouteCache};
 use super::connection::Connection;
-use super::link::{Dial, DialError};
+use super::connections::Connections;
+use super::link::Dial;
 use crate::ids::{OpId, Term};
 use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView};
-use crate::wire::frame::{Purpose, Reply, Request};
+use crate::wire::frame::{Reply, Request};
 use crate::wire::jobs::{JobReply, JobRequest};
 use crate::wire::membership::IntroductionRequest;
 use crate::wire::refusal::Refusal;
@@ -49,7 +50,7 @@ pub struct Cluster {
 }
 
 struct Shared {
-    dialer: Arc<dyn Dial>,
+    connections: Connections,
     seeds: Vec<SocketAddr>,
     routes: Mutex<RouteCache>,
 }
@@ -57,7 +58,12 @@ struct Shared {
 impl Cluster {
     /// A cluster that is found through `seeds`: members, or the introducer.
     pub fn new(dialer: Arc<dyn Dial>, seeds: Vec<SocketAddr>) -> Self {
-        let shared = Shared { dialer, seeds, routes: Mutex::new(RouteCache::default()) };
+        Self::over(Connections::new(dialer), seeds)
+    }
+
+    /// The same over connections that others use too.
+    pub fn over(connections: Connections, seeds: Vec<SocketAddr>) -> Self {
+        let shared = Shared { connections, seeds, routes: Mutex::new(RouteCache::default()) };
         Self { shared: Arc::new(shared), deadline: DEADLINE_DEFAULT }
     }
 
@@ -67,9 +73,9 @@ impl Cluster {
         Self { shared: Arc::clone(&self.shared), deadline }
     }
 
-    /// Who opens connections.
-    pub fn dialer(&self) -> &Arc<dyn Dial> {
-        &self.shared.dialer
+    /// Its connections.
+    pub fn connections(&self) -> &Connections {
+        &self.shared.connections
     }
 
     /// Asks the coordinator.
@@ -80,7 +86,7 @@ impl Cluster {
         }
     }
 
-    /// Has the coordinator make a change, once. An error names the operation, as the members' logs do.
+    /// Has the coordinator make a change, exactly once. An error names the operation, as the members' logs do.
     pub async fn change(&self, change: Change) -> Result<Changed, ClusterError> {
         let op = OpId::random();
         let asked = self.control(ControlRequest::Change { op, change }).await;
@@ -129,7 +135,7 @@ impl Cluster {
         })
     }
 
-    /// `None` when all that are known were asked in vain; `last` is what happened last.
+    /// `None` when all known members were asked without an answer; `last` is the last failure.
     async fn ask_side_by_side(
         &self,
         request: &ControlRequest,
@@ -138,7 +144,7 @@ impl Cluster {
         let mut asked = BTreeSet::new();
         let mut answers = FuturesUnordered::new();
         loop {
-            // Looked up anew each time: an introducer among them names others.
+            // Looked up again each time: an introducer among them names others.
             let next = self.candidates().into_iter().find(|address| !asked.contains(address));
             if let Some(address) = next {
                 asked.insert(address);
@@ -184,9 +190,7 @@ impl Cluster {
 
     /// Watches over a connection of its own, so that a slow reader holds up no calls, and returns when it pushes.
     async fn watch_at(&self, address: SocketAddr) -> Result<mpsc::Receiver<Reply>, String> {
-        let link =
-            self.shared.dialer.dial(address, Purpose::Calls).await.map_err(|error| error.to_string())?;
-        let connection = Connection::new(link);
+        let connection = self.connections().dedicated(address).await.map_err(|error| error.to_string())?;
         let pushed = connection.watch(Request::Control(ControlRequest::Watch)).await;
         let mut pushed = pushed.map_err(|error| error.to_string())?;
         let mut next = match pushed.recv().await {
@@ -235,7 +239,7 @@ impl Cluster {
         self.routes().learn(members.iter().map(|member| member.address));
     }
 
-    /// Takes it from one who learns it sooner than any member could be asked: who coordinates in `term`.
+    /// Sets the coordinator of `term`, for callers that learn of it sooner than any member could be asked.
     pub fn follow(&self, term: Term, coordinator: SocketAddr) {
         let mut routes = self.routes();
         if routes.is_news(term) {
@@ -257,18 +261,6 @@ impl Cluster {
         }
     }
 
-    async fn connection(&self, address: SocketAddr) -> Result<Connection, DialError> {
-        let open = self.routes().connections.get(&address).filter(|c| !c.is_closed()).cloned();
-        if let Some(connection) = open {
-            return Ok(connection);
-        }
-        let connection = Connection::new(self.shared.dialer.dial(address, Purpose::Calls).await?);
-        let mut routes = self.routes();
-        routes.connections.retain(|_, connection| !connection.is_closed());
-        routes.connections.insert(address, connection.clone());
-        Ok(connection)
-    }
-
     async fn learn_from_introducer(&self, introducer: &Connection) {
         let request = Request::Introduction(IntroductionRequest::ListMembers);
         if let Ok(Reply::Introduction(reply)) = introducer.call(request, ASK_TIMEOUT).await {
@@ -276,7 +268,7 @@ impl Cluster {
         }
     }
 
-    /// Whom to ask, best first.
+    /// Members to ask, best first.
     fn candidates(&self) -> Vec<SocketAddr> {
         self.routes().candidates(&self.shared.seeds)
     }

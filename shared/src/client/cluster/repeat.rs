@@ -1,4 +1,4 @@
-//! How one request is repeated until the coordinator, whoever that is by then, has answered it.
+//! Repeats a request until the current coordinator has answered it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::route_cache::Heard;
 use super::{ASK_TIMEOUT, BACK_OFF_MAX, Cluster, PATIENCE};
 use crate::client::connection::CallError;
-use crate::client::link::DialError;
+use crate::client::connections::PeerError;
 use crate::wire::control::{ControlReply, ControlRequest};
 use crate::wire::frame::{Reply, Request};
 use crate::wire::jobs::JobRequest;
@@ -28,7 +28,7 @@ const JOBS_BACK_OFF_MAX: Duration = Duration::from_millis(50);
 /// What became of asking one member.
 enum Attempt {
     Answered(Reply),
-    /// It does not coordinate, or cannot now: whom to ask instead, if it knows, and what it said.
+    /// It does not coordinate, or cannot now: the member to ask instead, if it knows one, and its reason.
     Moved(Option<SocketAddr>, String),
     Failed(Unanswered),
 }
@@ -46,14 +46,14 @@ impl From<String> for Unanswered {
     }
 }
 
-impl From<DialError> for Unanswered {
-    fn from(error: DialError) -> Self {
+impl From<PeerError> for Unanswered {
+    fn from(error: PeerError) -> Self {
         Self { reason: error.to_string(), is_about_identity: error.is_about_identity() }
     }
 }
 
 impl Cluster {
-    /// The answer; or, when nobody that was asked is trusted or trusts this side, why.
+    /// The answer; or, when none of the members asked is trusted or trusts this side, why.
     pub(super) async fn repeat(
         &self,
         request: &Request,
@@ -125,7 +125,7 @@ impl Cluster {
 
     /// Asks one member once.
     pub(super) async fn ask(&self, address: SocketAddr, request: Request) -> Result<Reply, Unanswered> {
-        let connection = self.connection(address).await?;
+        let connection = self.connections().connection(address).await?;
         if connection.node().is_none() {
             self.learn_from_introducer(&connection).await;
             return Err(format!("{address} is an introducer, whose members do not answer").into());
@@ -135,12 +135,10 @@ impl Cluster {
             _ => CALL_TIMEOUT,
         };
         let answer = connection.call(request, limit).await;
-        answer.map_err(|error| {
-            if !matches!(error, CallError::Frame(_)) {
-                self.routes().connections.remove(&address);
-            }
-            format!("{address}: {error}").into()
-        })
+        if let Err(CallError::TimedOut(_)) = &answer {
+            self.connections().give_up_if_silent(&connection).await;
+        }
+        answer.map_err(|error| format!("{address}: {error}").into())
     }
 
     /// Waits until a member names another coordinator than the one whose answer is late.
@@ -160,10 +158,10 @@ impl Cluster {
         }
     }
 
-    /// Whom a member takes for the coordinator, unless its news are old.
+    /// The coordinator that a member names, unless its term is outdated.
     async fn named_by(self, address: SocketAddr) -> Option<SocketAddr> {
         let ask = async {
-            let connection = self.connection(address).await.ok()?;
+            let connection = self.connections().connection(address).await.ok()?;
             connection.call(Request::Control(ControlRequest::Coordinator), ASK_TIMEOUT).await.ok()
         };
         let (term, coordinator) = match timeout(ASK_TIMEOUT, ask).await.ok()?? {

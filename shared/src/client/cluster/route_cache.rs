@@ -1,9 +1,8 @@
 //! What a client has learnt of its cluster. Bound: [`KNOWN_MAX`] members.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::super::connection::Connection;
 use crate::ids::Term;
 
 const KNOWN_MAX: usize = 256;
@@ -11,10 +10,9 @@ const KNOWN_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct RouteCache {
     pub(super) coordinator: Option<SocketAddr>,
-    /// The highest term in which a coordinator was named: who names one of an older term is behind.
+    /// The highest term in which a coordinator was named: a member that names one of an older term is behind.
     term: Term,
     members: BTreeSet<SocketAddr>,
-    pub(super) connections: BTreeMap<SocketAddr, Connection>,
 }
 
 impl RouteCache {
@@ -32,7 +30,7 @@ impl RouteCache {
         is_news
     }
 
-    /// Whom to ask, best first.
+    /// Members to ask, best first.
     pub(super) fn candidates(&self, seeds: &[SocketAddr]) -> Vec<SocketAddr> {
         let mut candidates = Vec::with_capacity(1 + seeds.len() + self.members.len());
         candidates.extend(self.coordinator);
@@ -44,8 +42,8 @@ impl RouteCache {
     }
 }
 
-/// Why a request is not answered yet, to tell it at the deadline. What a member says about the lack of a coordinator
-/// tells more than that others cannot be reached.
+/// Why a request is not answered yet, for the error at the deadline. A member's reason for having no coordinator says more than
+/// that others cannot be reached.
 #[derive(Default)]
 pub(super) struct Heard {
     pub(super) told: Option<String>,

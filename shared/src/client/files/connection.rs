@@ -145,7 +145,7 @@ impl State {
             let active = self.opened + Duration::from_millis(self.active_ms.load(Ordering::Relaxed));
             let silent = active.max(begun).elapsed();
             if silent >= limit {
-                // Whoever is silent so long is given up by all its callers, and dialled anew.
+                // All callers give up a connection that is silent for so long, and the peer is dialled again.
                 self.close();
                 return Err(BlobError::Stalled(limit));
             }
@@ -181,6 +181,11 @@ impl BlobConnection {
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.shared.state.waiting().is_none()
+    }
+
+    /// Whether there is another clone than this one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
     }
 
     /// Stores a blob whose bytes are at hand.

@@ -1,8 +1,8 @@
 //! Blobs from their holders, verified, falling over from one holder to the next.
 //!
-//! Decides whom to ask in which order: the near member first, the others in an order that differs from blob to blob,
+//! Decides the order of holders: the near member first, the others in an order that differs from blob to blob,
 //! so that they share the work. A holder that fails midway is replaced from the byte that was reached; bytes with a
-//! wrong digest are all read again from the next holder, and the one that sent them is told.
+//! wrong digest are all read again from the next holder, and the sender is told to check its copy.
 //!
 //! Bounds: every holder is asked at most twice for a blob; [`BLOBS_IN_FLIGHT`] blobs at once.
 
@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::Files;
 use super::connection::BlobError;
-use super::pool::Lane;
+use crate::client::connections::BlobLane;
 use crate::ids::Digest;
 use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder, PlacedBlob};
 
@@ -93,7 +93,8 @@ impl Files {
                 blob.size
             )));
         }
-        let lane = if blob.size <= SMALL_BYTES_MAX { Lane::Gets } else { Lane::Large(lane_number(turn)) };
+        let lane =
+            if blob.size <= SMALL_BYTES_MAX { BlobLane::Gets } else { BlobLane::Large(lane_number(turn)) };
         let mut left: VecDeque<Holder> = self.order(placed, turn).into();
         let mut tried = Vec::new();
         // A second time is only given to a holder whose bytes came behind another one's, and did not fit.
@@ -108,7 +109,7 @@ impl Files {
                         again -= 1;
                         left.push_front(holder);
                     } else {
-                        if let Ok(connection) = self.pool.connection(holder.address, lane).await {
+                        if let Ok(connection) = self.cluster.connections().blobs(holder, lane).await {
                             connection.doubt(blob.digest);
                         }
                         tried.push(format!("{}: its bytes have another digest", holder.address));
@@ -127,12 +128,12 @@ impl Files {
         &self,
         holder: Holder,
         blob: BlobRef,
-        lane: Lane,
+        lane: BlobLane,
         sink: &mut impl Sink,
     ) -> Result<Result<(), String>, FetchError> {
-        let connection = match self.pool.connection(holder.address, lane).await {
+        let connection = match self.cluster.connections().blobs(holder, lane).await {
             Ok(connection) => connection,
-            Err(reason) => return Ok(Err(reason)),
+            Err(error) => return Ok(Err(error.to_string())),
         };
         let mut stream = match connection.get(blob, sink.taken()).await {
             Ok(stream) => stream,
@@ -152,7 +153,7 @@ impl Files {
         }
     }
 
-    /// Whom to ask, best first.
+    /// Holders to ask, best first.
     fn order(&self, placed: &PlacedBlob, turn: usize) -> Vec<Holder> {
         let mut holders = placed.holders.clone();
         if holders.is_empty() {

@@ -3,9 +3,9 @@
 //! Decides how a file is cut, hashed, sent, committed and read back. Source: the design, section 7 (SDFS): a chain of
 //! holders as in HDFS and GFS, content-addressed extents as in Garage.
 //!
-//! Layers, each on the one below: [`connection`] (many puts and gets on one link), [`pool`] (a connection a holder
-//! and lane), [`upload`] (blobs to as many holders as planned), [`source`] (local files, hashed), [`put`], and
-//! [`fetch`] (blobs, falling over from holder to holder), [`target`] (local files, written aside and renamed), [`get`].
+//! Layers, each on the one below: [`connection`] (many puts and gets on one link), [`upload`] (blobs to as many holders as
+//! planned), [`source`] (local files, hashed), [`put`], and [`fetch`] (blobs, falling over from holder to holder),
+//! [`atomic_file`] (local files, written aside and renamed), [`get`].
 //!
 //! Invariants: a version is committed only when every extent of it is durable on at least one holder, and with fewer
 //! copies than planned only after [`upload::PLANS_MAX`] plans; a local file is replaced only by bytes whose digest was
@@ -21,12 +21,10 @@ pub mod connection;
 pub mod direct_io;
 pub mod fetch;
 pub mod get;
-pub mod pool;
 pub mod put;
 pub mod source;
 pub mod upload;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use fetch::Unavailable;
@@ -34,7 +32,6 @@ pub use get::{GetError, GetItem, GetReport};
 pub use put::{PutError, PutItem, PutOptions, PutReport};
 pub use upload::StoredBlobs;
 
-use self::pool::BlobPool;
 use super::cluster::Cluster;
 use crate::ids::NodeId;
 
@@ -57,21 +54,19 @@ impl Progress for NoProgress {
     fn file(&self) {}
 }
 
-/// The files of a cluster. Cheap to clone; the clones share their connections to holders.
+/// The files of a cluster. Cheap to clone; connections to holders are the cluster's.
 #[derive(Clone)]
 pub struct Files {
     cluster: Cluster,
-    pool: Arc<BlobPool>,
     near: Option<NodeId>,
     /// How long a get goes on without any extent coming.
     patience: Duration,
 }
 
 impl Files {
-    /// The files of `cluster`, with connections of their own.
+    /// The files of `cluster`.
     pub fn new(cluster: Cluster) -> Self {
-        let pool = Arc::new(BlobPool::new(Arc::clone(cluster.dialer())));
-        Self { cluster, pool, near: None, patience: get::DEADLINE }
+        Self { cluster, near: None, patience: get::DEADLINE }
     }
 
     /// The same files, read from `node` first where it holds them.

@@ -15,9 +15,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::sleep;
 
 use super::connection::Stored;
-use super::pool::Lane;
 use super::{Files, PutError};
 use crate::client::cluster::ClusterError;
+use crate::client::connections::BlobLane;
 use crate::ids::{Digest, NodeId, UploadId};
 use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder, PlacedBlob};
 use crate::wire::control::{Chain, ControlReply, ControlRequest};
@@ -221,10 +221,10 @@ impl Files {
         let mut rest = chain;
         while let [first, behind @ ..] = rest {
             rest = behind;
-            let connection = match self.pool.connection(first.address, Lane::Puts).await {
+            let connection = match self.cluster.connections().blobs(*first, BlobLane::Puts).await {
                 Ok(connection) => connection,
-                Err(reason) => {
-                    failed.push((first.node, reason));
+                Err(error) => {
+                    failed.push((first.node, error.to_string()));
                     continue;
                 }
             };
@@ -290,7 +290,7 @@ impl<'a> Placement<'a> {
     }
 }
 
-/// Who was tried and why in vain; members with the same reason together.
+/// The members tried and why each failed, grouped by reason.
 fn tried<'a>(failed: impl Iterator<Item = &'a (SocketAddr, String)>) -> String {
     let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (address, reason) in failed.take(TRIED_SHOWN_MAX) {

@@ -1,0 +1,83 @@
+//! What a connection is kept under: who is at its other end, and what it carries.
+
+use std::net::SocketAddr;
+
+use crate::ids::NodeId;
+use crate::wire::frame::{Purpose, Request};
+
+/// What a connection carries. Each lane is a connection of its own, so that bulk in one never delays another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Raft and election messages: small, and late ones cost a failover.
+    Consensus,
+    /// All other calls; an answer may have megabytes.
+    Calls,
+    /// Bytes of files.
+    Blobs(BlobLane),
+}
+
+/// Which bytes. Gets are answered in order, so small ones must not share a lane with large ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BlobLane {
+    /// Puts of this process's own.
+    Puts,
+    /// Gets of small blobs.
+    Gets,
+    /// Gets of large blobs, one of several side by side.
+    Large(u8),
+    /// Small copies that repair orders.
+    RepairGets,
+    /// Large copies that repair orders.
+    RepairLarge,
+    /// Puts passed down a chain. Such a connection serves one incoming connection at a time: if chains shared it, each
+    /// could wait for the next one round a circle of holders.
+    Chain(u16),
+}
+
+impl Lane {
+    /// The lane of a request.
+    pub const fn of(request: &Request) -> Self {
+        match request {
+            Request::Consensus(_) | Request::Election(_) => Self::Consensus,
+            _ => Self::Calls,
+        }
+    }
+
+    /// What its connections say in their hello.
+    pub const fn purpose(self) -> Purpose {
+        match self {
+            Self::Consensus | Self::Calls => Purpose::Calls,
+            Self::Blobs(_) => Purpose::Blobs,
+        }
+    }
+}
+
+/// Who is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// This member, wherever it listens.
+    Member(NodeId),
+    /// Whoever listens there: a seed, an introducer, a newcomer.
+    Address(SocketAddr),
+}
+
+/// One connection's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// Who is called.
+    pub target: Target,
+    /// What is carried.
+    pub lane: Lane,
+}
+
+impl Slot {
+    /// The connection to a member.
+    pub const fn of_member(node: NodeId, lane: Lane) -> Self {
+        Self { target: Target::Member(node), lane }
+    }
+
+    /// The connection to an address.
+    pub const fn of_address(address: SocketAddr, lane: Lane) -> Self {
+        Self { target: Target::Address(address), lane }
+    }
+}

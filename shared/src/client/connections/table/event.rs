@@ -1,0 +1,153 @@
+//! What goes into the table and what comes out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::slot::{Lane, Slot};
+use crate::ids::NodeId;
+
+/// How many connections there may be, open or being opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of consensus: one to each voter, twice during a change of voters.
+    pub consensus: usize,
+    /// Of calls: the coordinator calls every member.
+    pub calls: usize,
+    /// Of blobs, all their lanes together.
+    pub blobs: usize,
+    /// Dials at work at once; further ones wait, consensus first.
+    pub dials: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { consensus: 32, calls: 2_048, blobs: 1_024, dials: 64 }
+    }
+}
+
+/// A live member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveMember {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its boot count: a new one is a new process, of which no dial has failed.
+    pub generation: u64,
+}
+
+/// What membership says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// The other members that are live.
+    pub live: BTreeMap<NodeId, LiveMember>,
+    /// Connections to keep open.
+    pub kept: BTreeSet<(NodeId, Lane)>,
+    /// Whether this process dials a member whose connection ended, to prove its death.
+    pub proves_deaths: bool,
+}
+
+/// How a connection is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Which.
+    pub slot: Slot,
+    /// When it was asked for last.
+    pub used_at: Duration,
+    /// Whether somebody holds it now.
+    pub in_use: bool,
+}
+
+/// What happens to the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A caller waits for a connection that is not open.
+    Asked {
+        /// Which.
+        slot: Slot,
+        /// Where the caller takes the peer to listen.
+        address: SocketAddr,
+    },
+    /// A dial succeeded.
+    Dialled {
+        /// Which.
+        slot: Slot,
+        /// Who answered; an introducer has no id.
+        node: Option<NodeId>,
+    },
+    /// A dial failed.
+    DialFailed {
+        /// Which.
+        slot: Slot,
+        /// Whether nothing listens there.
+        refused: bool,
+    },
+    /// A connection ended, or was given up.
+    Ended {
+        /// Which.
+        slot: Slot,
+    },
+    /// A connection that this member had opened to us ended.
+    HungUp {
+        /// The member.
+        node: NodeId,
+    },
+    /// How all open connections are used.
+    Usage(Vec<Usage>),
+    /// Membership has news.
+    Members(Members),
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Dial; the outcome comes back as an event.
+    Dial {
+        /// For which.
+        slot: Slot,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Publish the connection that was dialled for `slot` under `under`, and give it to those who wait for `slot`.
+    Adopt {
+        /// For which it was dialled.
+        slot: Slot,
+        /// Under which it is kept.
+        under: Slot,
+        /// Where it leads.
+        address: SocketAddr,
+    },
+    /// Drop what was dialled for `slot`: `open` leads to the same process, and is for those who wait.
+    Reuse {
+        /// For which it was dialled.
+        slot: Slot,
+        /// Which is open already.
+        open: Slot,
+    },
+    /// Forget a connection; it closes when its last user is done.
+    Close {
+        /// Which.
+        slot: Slot,
+    },
+    /// Tell those who wait for `slot` why they get nothing.
+    Refuse {
+        /// Which.
+        slot: Slot,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Why callers get no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The dial failed just now.
+    Failed,
+    /// A dial failed a moment ago.
+    BackOff,
+    /// Another process listens there than the member that was meant.
+    Stranger,
+    /// There is no room.
+    Full,
+}

@@ -1,0 +1,2 @@
+mod manager;
+mod table;

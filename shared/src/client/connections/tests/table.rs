@@ -1,0 +1,335 @@
+use super::super::table::{
+    BACK_OFF_MAX, BACK_OFF_MIN, BLOB_BACK_OFF, ConnectionTable, Effect, Event, IDLE_MAX, PROBES_MAX,
+    REFUSED_PAUSE, REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
+};
+use super::super::{BlobLane, Lane, Limits, LiveMember, Members, Slot};
+use crate::ids::NodeId;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn address(number: u64) -> SocketAddr {
+    ([127, 0, 0, 1], 7_000 + u16::try_from(number).unwrap()).into()
+}
+
+fn calls(number: u64) -> Slot {
+    Slot::of_member(NodeId(number), Lane::Calls)
+}
+
+fn members(numbers: impl IntoIterator<Item = u64>, kept: &[(u64, Lane)], proves_deaths: bool) -> Event {
+    let live = numbers
+        .into_iter()
+        .map(|number| (NodeId(number), LiveMember { address: address(number), generation: 1 }));
+    let kept = kept.iter().map(|&(number, lane)| (NodeId(number), lane)).collect();
+    Event::Members(Members { live: live.collect(), kept, proves_deaths })
+}
+
+/// A table and its clock.
+struct Test {
+    table: ConnectionTable,
+    now: Duration,
+}
+
+impl Test {
+    fn new(limits: Limits, seed: u64) -> Self {
+        Self { table: ConnectionTable::new(limits, seed, Duration::ZERO), now: Duration::ZERO }
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Effect> {
+        self.table.handle(event, self.now);
+        std::iter::from_fn(|| self.table.poll_effect()).collect()
+    }
+
+    /// Lets time pass; returns what happened when. Idle connections are not looked for.
+    fn pass(&mut self, span: Duration) -> Vec<(Duration, Effect)> {
+        let (end, mut happened) = (self.now + span, Vec::new());
+        while self.table.next_deadline() <= end {
+            self.now = self.now.max(self.table.next_deadline());
+            if self.table.needs_usage(None, self.now) {
+                let all = self.table.open().map(|slot| Usage { slot, used_at: self.now, in_use: true });
+                let all = all.collect();
+                self.handle(Event::Usage(all));
+            }
+            let now = self.now;
+            happened.extend(self.handle(Event::Tick).into_iter().map(|effect| (now, effect)));
+        }
+        self.now = end;
+        happened
+    }
+
+    fn ask(&mut self, slot: Slot, number: u64) -> Vec<Effect> {
+        self.handle(Event::Asked { slot, address: address(number) })
+    }
+
+    fn open(&mut self, number: u64) {
+        let slot = calls(number);
+        assert_eq!(self.ask(slot, number), [Effect::Dial { slot, address: address(number) }]);
+        let adopted = self.handle(Event::Dialled { slot, node: Some(NodeId(number)) });
+        assert_eq!(adopted, [Effect::Adopt { slot, under: slot, address: address(number) }]);
+    }
+
+    fn use_all(&mut self, used_at: Duration, in_use: bool) -> Vec<Effect> {
+        let all = self.table.open().map(|slot| Usage { slot, used_at, in_use }).collect();
+        self.handle(Event::Usage(all))
+    }
+}
+
+#[test]
+fn what_lies_idle_is_closed_and_what_is_kept_or_in_use_is_not() {
+    let mut test = Test::new(Limits::default(), 1);
+    test.handle(members([1, 2], &[(2, Lane::Calls)], false));
+    test.open(1);
+    test.open(2);
+    test.now = IDLE_MAX;
+    assert_eq!(test.use_all(Duration::ZERO, true), []);
+    assert_eq!(test.use_all(SECOND, false), []);
+    assert_eq!(test.use_all(Duration::ZERO, false), [Effect::Close { slot: calls(1) }]);
+    assert!(test.table.is_open(&calls(2)), "it is kept");
+}
+
+#[test]
+fn room_is_made_by_what_was_not_used_for_longest() {
+    let mut test = Test::new(Limits { calls: 3, ..Limits::default() }, 1);
+    test.handle(members([1, 2, 3, 4], &[(1, Lane::Calls)], false));
+    for number in [1, 2, 3] {
+        test.open(number);
+    }
+    assert!(test.table.needs_usage(Some(calls(4)), test.now));
+    let usage = |number, used_at, in_use| Usage { slot: calls(number), used_at, in_use };
+    let all = |in_use| {
+        vec![usage(1, Duration::ZERO, false), usage(2, Duration::ZERO, true), usage(3, SECOND, in_use)]
+    };
+    test.now = SECOND;
+    test.handle(Event::Usage(all(true)));
+    assert_eq!(test.ask(calls(4), 4), [Effect::Refuse { slot: calls(4), reason: Reason::Full }]);
+    test.handle(Event::Usage(all(false)));
+    let dial = Effect::Dial { slot: calls(4), address: address(4) };
+    assert_eq!(test.ask(calls(4), 4), [Effect::Close { slot: calls(3) }, dial]);
+    // Another lane has a limit of its own.
+    let puts = Slot::of_member(NodeId(4), Lane::Blobs(BlobLane::Puts));
+    assert_eq!(test.ask(puts, 4), [Effect::Dial { slot: puts, address: address(4) }]);
+}
+
+#[test]
+fn dials_at_work_are_bounded_and_consensus_goes_first() {
+    let mut test = Test::new(Limits { dials: 2, ..Limits::default() }, 1);
+    assert_eq!(test.ask(calls(1), 1).len(), 1);
+    assert_eq!(test.ask(calls(2), 2).len(), 1);
+    let consensus = Slot::of_member(NodeId(4), Lane::Consensus);
+    assert_eq!(test.ask(calls(3), 3), []);
+    assert_eq!(test.ask(consensus, 4), []);
+    let next = test.handle(Event::DialFailed { slot: calls(1), refused: true });
+    let failed = Effect::Refuse { slot: calls(1), reason: Reason::Failed };
+    assert_eq!(next, [failed, Effect::Dial { slot: consensus, address: address(4) }]);
+    let next = test.handle(Event::Dialled { slot: calls(2), node: Some(NodeId(2)) });
+    assert_eq!(next[1], Effect::Dial { slot: calls(3), address: address(3) });
+}
+
+#[test]
+fn pauses_between_dials_grow_within_bounds_and_end_with_news() {
+    let mut test = Test::new(Limits::default(), 1);
+    test.handle(members([1], &[], false));
+    let mut pauses = Vec::new();
+    for _ in 0..50 {
+        assert_eq!(test.ask(calls(1), 1).len(), 1);
+        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        let failed = test.now;
+        while test.ask(calls(1), 1) == [Effect::Refuse { slot: calls(1), reason: Reason::BackOff }] {
+            test.now += Duration::from_millis(1);
+        }
+        // That ask started a dial.
+        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        pauses.push(test.now.abs_diff(failed));
+        test.now += BACK_OFF_MAX;
+    }
+    let slack = Duration::from_millis(1);
+    assert!(pauses.iter().all(|&pause| BACK_OFF_MIN <= pause && pause <= BACK_OFF_MAX + slack), "{pauses:?}");
+    assert!(pauses[0] <= 3 * BACK_OFF_MIN + slack && pauses.iter().any(|&pause| pause > BACK_OFF_MAX / 2));
+
+    let blobs = Slot::of_member(NodeId(1), Lane::Blobs(BlobLane::Gets));
+    assert_eq!(
+        test.ask(blobs, 1),
+        [Effect::Refuse { slot: blobs, reason: Reason::BackOff }],
+        "{BLOB_BACK_OFF:?}"
+    );
+    // The member was started again.
+    let live = [(NodeId(1), LiveMember { address: address(1), generation: 2 })].into();
+    test.handle(Event::Members(Members { live, ..Members::default() }));
+    assert_eq!(test.ask(blobs, 1), [Effect::Dial { slot: blobs, address: address(1) }]);
+}
+
+#[test]
+fn an_address_is_known_by_its_member_after_the_hello() {
+    let mut test = Test::new(Limits::default(), 1);
+    let seed = Slot::of_address(address(1), Lane::Calls);
+    test.ask(seed, 1);
+    let adopted = test.handle(Event::Dialled { slot: seed, node: Some(NodeId(1)) });
+    assert_eq!(adopted, [Effect::Adopt { slot: seed, under: calls(1), address: address(1) }]);
+    // Whoever asks for the address meanwhile is given the same.
+    test.ask(seed, 1);
+    let reused = test.handle(Event::Dialled { slot: seed, node: Some(NodeId(1)) });
+    assert_eq!(reused, [Effect::Reuse { slot: seed, open: calls(1) }]);
+    // An introducer stays under its address.
+    let introducer = Slot::of_address(address(9), Lane::Calls);
+    test.ask(introducer, 9);
+    let adopted = test.handle(Event::Dialled { slot: introducer, node: None });
+    assert_eq!(adopted, [Effect::Adopt { slot: introducer, under: introducer, address: address(9) }]);
+}
+
+#[test]
+fn another_process_at_a_members_address_is_not_the_member() {
+    let mut test = Test::new(Limits::default(), 1);
+    test.ask(calls(1), 1);
+    let refused = test.handle(Event::Dialled { slot: calls(1), node: Some(NodeId(2)) });
+    assert_eq!(refused, [Effect::Refuse { slot: calls(1), reason: Reason::Stranger }]);
+    assert!(!test.table.is_taken(&calls(1)) && !test.table.is_taken(&calls(2)));
+}
+
+#[test]
+fn members_that_leave_or_move_lose_their_connections() {
+    let mut test = Test::new(Limits::default(), 1);
+    let kept = [(1, Lane::Calls), (2, Lane::Calls)];
+    test.handle(members([1, 2, 3], &kept, false));
+    let opened = test.pass(SECOND);
+    assert_eq!(opened.len(), 2, "those that are kept, unasked");
+    for number in [1, 2] {
+        test.handle(Event::Dialled { slot: calls(number), node: Some(NodeId(number)) });
+    }
+    test.open(3);
+    let moved = LiveMember { address: address(20), generation: 1 };
+    let live = [(NodeId(2), moved), (NodeId(3), LiveMember { address: address(3), generation: 1 })].into();
+    let closed = test.handle(Event::Members(Members {
+        live,
+        kept: [(NodeId(2), Lane::Calls)].into(),
+        proves_deaths: false,
+    }));
+    assert_eq!(closed, [Effect::Close { slot: calls(1) }, Effect::Close { slot: calls(2) }]);
+    let opened: Vec<_> = test.pass(SECOND).into_iter().map(|(_, effect)| effect).collect();
+    assert_eq!(opened, [Effect::Dial { slot: calls(2), address: address(20) }]);
+    assert!(test.table.is_open(&calls(3)));
+}
+
+#[test]
+fn what_is_kept_is_opened_again_until_a_refusal_proves_a_death() {
+    let mut test = Test::new(Limits::default(), 1);
+    test.handle(members([1], &[(1, Lane::Calls)], true));
+    assert_eq!(test.pass(SECOND).len(), 1);
+    test.handle(Event::Dialled { slot: calls(1), node: Some(NodeId(1)) });
+    let opened = test.now;
+    test.handle(Event::Ended { slot: calls(1) });
+    let again = test.pass(SECOND);
+    assert!(again.len() == 1 && again[0].0 >= opened + REOPEN_MIN, "{again:?}");
+    // A dying process's host may still take a connection: that proves nothing.
+    test.handle(Event::DialFailed { slot: calls(1), refused: false });
+    assert_eq!(test.pass(2 * BACK_OFF_MAX).len(), 1);
+    test.handle(Event::DialFailed { slot: calls(1), refused: true });
+    assert_eq!(test.pass(REFUSED_PAUSE), [], "it is membership's turn");
+    assert_eq!(test.handle(members([], &[], true)), []);
+    assert_eq!(test.pass(10 * REFUSED_PAUSE), []);
+}
+
+#[test]
+fn a_voter_looks_when_a_member_hangs_up_and_others_do_not() {
+    for proves_deaths in [false, true] {
+        let mut test = Test::new(Limits::default(), 1);
+        test.handle(members([1, 2], &[], proves_deaths));
+        // One that is not listed is nobody's business.
+        test.handle(Event::HungUp { node: NodeId(7) });
+        test.handle(Event::HungUp { node: NodeId(1) });
+        test.open(2);
+        test.handle(Event::Ended { slot: calls(2) });
+        let mut dials = 0;
+        for _ in 0..20 {
+            for (_, effect) in test.pass(SECOND) {
+                if let Effect::Dial { slot, .. } = effect {
+                    dials += 1;
+                    test.handle(Event::DialFailed { slot, refused: false });
+                }
+            }
+        }
+        assert_eq!(dials, if proves_deaths { 2 * u32::from(PROBES_MAX) } else { 0 });
+    }
+}
+
+/// When each of `count` members dials again after the same voter's death.
+fn redials(count: u64) -> Vec<Duration> {
+    let mut redials = Vec::new();
+    for seed in 0..count {
+        let mut test = Test::new(Limits::default(), seed);
+        test.handle(members(0..count, &[(1, Lane::Calls)], false));
+        let opened = test.pass(3 * SECOND);
+        assert_eq!(opened.len(), 1);
+        test.handle(Event::Dialled { slot: calls(1), node: Some(NodeId(1)) });
+        test.pass(SECOND);
+        let died = test.now;
+        test.handle(Event::Ended { slot: calls(1) });
+        let again = test.pass(REFUSED_PAUSE / 2);
+        assert_eq!(again.len(), 1);
+        redials.push(again[0].0.abs_diff(died));
+        test.handle(Event::DialFailed { slot: calls(1), refused: true });
+        assert_eq!(test.pass(REFUSED_PAUSE / 2), [], "one dial a member, for seconds");
+    }
+    redials.sort();
+    redials
+}
+
+#[test]
+fn many_members_that_lose_one_voter_do_not_dial_it_in_one_moment() {
+    let redials = redials(600);
+    let busiest = redials.iter().map(|&start| {
+        redials.iter().filter(|&&at| at >= start && at < start + Duration::from_millis(100)).count()
+    });
+    assert!(busiest.max().unwrap() <= 100, "{redials:?}");
+    assert!(redials.iter().all(|&at| at <= spread(600)));
+    assert!(spread(7) < Duration::from_millis(20), "a small cluster waits for nothing");
+}
+
+#[test]
+fn no_sequence_of_events_breaks_the_table() {
+    for seed in 0..200 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let limits = Limits { consensus: 2, calls: 3, blobs: 2, dials: 2 };
+        let (mut test, mut dials) = (Test::new(limits, seed), Vec::new());
+        let lanes = [Lane::Calls, Lane::Consensus, Lane::Blobs(BlobLane::Gets)];
+        for _ in 0..300 {
+            let number = random.random_range(1..6);
+            let lane = lanes[random.random_range(0..lanes.len())];
+            let slot = if random.random_range(0..2) == 0 {
+                Slot::of_member(NodeId(number), lane)
+            } else {
+                Slot::of_address(address(number), lane)
+            };
+            let event = match random.random_range(0..8) {
+                0 | 1 => Event::Asked { slot, address: address(number) },
+                2 | 3 if !dials.is_empty() => {
+                    let slot = dials.swap_remove(random.random_range(0..dials.len()));
+                    Event::Dialled { slot, node: (number > 1).then_some(NodeId(number)) }
+                }
+                4 if !dials.is_empty() => {
+                    Event::DialFailed { slot: dials.swap_remove(0), refused: number == 1 }
+                }
+                5 => Event::Ended { slot },
+                6 => members(1..number, &[(number, lane), (1, lane)], number > 2),
+                _ => Event::HungUp { node: NodeId(number) },
+            };
+            test.now += Duration::from_millis(random.random_range(0..500));
+            let mut effects = test.handle(event);
+            if random.random_range(0..10) == 0 {
+                effects.extend(test.use_all(Duration::ZERO, number == 2));
+            }
+            dials.extend(effects.iter().filter_map(|effect| match effect {
+                Effect::Dial { slot, .. } => Some(*slot),
+                _ => None,
+            }));
+            test.table.check().unwrap();
+            assert!(test.table.next_deadline() <= test.now + SWEEP_PERIOD.max(REFUSED_PAUSE) + 3 * SECOND);
+            let count = |lane| test.table.open().filter(|slot| slot.lane == lane).count();
+            assert!(count(Lane::Calls) <= limits.calls && count(Lane::Consensus) <= limits.consensus);
+        }
+    }
+}

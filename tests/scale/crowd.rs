@@ -1,0 +1,134 @@
+//! A few real members among hundreds that only look so: connections stay few, nothing is dialled over and over, and
+//! deaths are noticed, whoever dies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use idunno_shared::ids::NodeId;
+use idunno_shared::security::Credentials;
+use idunno_shared::security::secret::Secret;
+use idunno_shared::wire::control::{Liveness, LogRole};
+use tokio::time::sleep;
+
+use crate::fake_member::{Crowd, FakeMember};
+use crate::harness::{LocalCluster, heavy, with_liveness};
+use crate::process_figures::{ProcessFigures, failed_dials};
+
+const FAKES: usize = 600;
+/// Seven voters and two spares: no fake is needed as a voter.
+const MEMBERS: usize = 9;
+const VOTERS: usize = 7;
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_secs(15);
+/// Sockets of a member that is no voter: to the voters, from the coordinator, for lists and blobs, and what listens.
+const SPARE_SOCKETS_MAX: usize = 60;
+/// Beyond one from each member, sockets of a voter: consensus, calls, lists and blobs.
+const VOTER_SOCKETS_MAX: usize = 100;
+/// Connections that the crowd may be asked for each second when nothing happens: lists are compared now and then.
+const STEADY_DIALS_PER_SECOND_MAX: usize = 10;
+/// Failed dials to each of the dead: each voter looks up to three times, and there are callers beside.
+const DIALS_PER_DEATH_MAX: u64 = 40;
+/// Of one core, of a debug build.
+const CPU_PERCENT_MAX: f64 = 60.0;
+
+/// Waits until every real member lists exactly these fakes as alive, and returns how long it took.
+async fn listed(cluster: &LocalCluster, fakes: &[FakeMember]) -> Duration {
+    let wanted: BTreeSet<NodeId> = fakes.iter().map(|fake| fake.record().id).collect();
+    let real: BTreeSet<NodeId> = cluster.up().into_iter().map(|index| cluster.node(index)).collect();
+    let started = Instant::now();
+    cluster
+        .eventually("every member lists the fakes that live", LISTED_WITHIN, async || {
+            for index in cluster.up() {
+                let list = cluster.list_of(index).await?;
+                let alive: BTreeSet<NodeId> =
+                    with_liveness(&list, Liveness::Alive).filter(|id| !real.contains(id)).collect();
+                if alive != wanted {
+                    let name = &cluster.members[index].name;
+                    return Err(format!("{name} lists {} of {} fakes", alive.len(), wanted.len()));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    started.elapsed()
+}
+
+/// Measures for a while, prints, and checks the bounds of a cluster in which nothing happens.
+async fn steady(cluster: &LocalCluster, crowd: &Crowd, fakes: usize, voters: &BTreeSet<usize>) {
+    let before: Vec<_> = cluster.members.iter().map(ProcessFigures::of).collect();
+    let accepted = crowd.accepted.load(Ordering::Relaxed);
+    sleep(STEADY).await;
+    let accepted = crowd.accepted.load(Ordering::Relaxed) - accepted;
+    let per_second = accepted as f64 / STEADY.as_secs_f64();
+    println!("{fakes} fakes accepted {accepted} connections in {STEADY:?} ({per_second:.1} a second)");
+    let (coordinator, _) = cluster.coordinator().await;
+    for (index, before) in before.iter().enumerate() {
+        let now = ProcessFigures::of(&cluster.members[index]);
+        let cpu = now.cpu_percent_since(before);
+        let (role, sockets_max) = match (index == coordinator, voters.contains(&index)) {
+            // It calls every member too.
+            (true, _) => ("coordinator", 2 * fakes + VOTER_SOCKETS_MAX),
+            (false, true) => ("voter", fakes + VOTER_SOCKETS_MAX),
+            (false, false) => ("spare", SPARE_SOCKETS_MAX),
+        };
+        let (name, ProcessFigures { sockets, resident_mib, .. }) = (&cluster.members[index].name, now);
+        println!("{name} ({role}): {sockets} sockets, {cpu:.1} % of a core, {resident_mib} MiB resident");
+        assert!(sockets <= sockets_max, "{name}: {sockets} sockets, {sockets_max} at most");
+        assert!(cpu <= CPU_PERCENT_MAX, "{name} uses {cpu:.1} % of a core");
+    }
+    assert!(
+        accepted <= STEADY_DIALS_PER_SECOND_MAX * usize::try_from(STEADY.as_secs()).unwrap(),
+        "{accepted} connections in {STEADY:?} though nothing happens"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_hundred_members_are_dialled_no_more_than_needed_alive_or_dead() {
+    let _turn = heavy().await;
+    let cluster = LocalCluster::start(MEMBERS, false).await;
+    let voting = cluster.list_of(0).await.unwrap();
+    let voting = voting.iter().filter(|member| matches!(member.role, LogRole::Voter | LogRole::Coordinator));
+    let voters: BTreeSet<usize> = voting.map(|member| cluster.index_of(member.id)).collect();
+    assert_eq!(voters.len(), VOTERS);
+    let voter_addresses: Vec<_> = voters.iter().map(|&index| cluster.members[index].address()).collect();
+
+    let credentials = Credentials::of_member(Secret::load(&cluster.secret()).unwrap()).unwrap();
+    let (listed_fakes, none) = (std::sync::Mutex::default(), || std::sync::atomic::AtomicUsize::new(0));
+    let crowd = Arc::new(Crowd { credentials, listed: listed_fakes, accepted: none(), contradicted: none() });
+    let mut fakes = Vec::new();
+    for number in 0..FAKES {
+        fakes.push(FakeMember::start(&crowd, number).await);
+    }
+    *crowd.listed.lock().unwrap() = fakes.iter().map(FakeMember::record).collect();
+    // Fakes pass no rumours on, so each member is given the list once.
+    for (fake, member) in fakes.iter().zip(&cluster.members) {
+        fake.join(member.address()).await.unwrap_or_else(|error| cluster.fail(&error));
+    }
+    println!("{FAKES} fakes were listed by all after {:?}", listed(&cluster, &fakes).await);
+    let keeping = Instant::now();
+    for fake in &mut fakes {
+        fake.keep(&voter_addresses).await;
+    }
+    println!("each kept a connection to {VOTERS} voters after {:?}", keeping.elapsed());
+    // What was opened on demand while they joined is idle by then.
+    sleep(Duration::from_secs(10)).await;
+    steady(&cluster, &crowd, FAKES, &voters).await;
+
+    let (failed, accepted) = (failed_dials(), crowd.accepted.load(Ordering::Relaxed));
+    let dead = fakes.split_off(FAKES - FAKES / 3);
+    *crowd.listed.lock().unwrap() = fakes.iter().map(FakeMember::record).collect();
+    let deaths = dead.len() as u64;
+    drop(dead);
+    println!("{deaths} deaths were known to all after {:?}", listed(&cluster, &fakes).await);
+    sleep(Duration::from_secs(5)).await;
+    let failed = failed_dials() - failed;
+    let dialled = crowd.accepted.load(Ordering::Relaxed) - accepted;
+    println!("{failed} dials were refused meanwhile, and those alive accepted {dialled} connections");
+    assert!(failed <= DIALS_PER_DEATH_MAX * deaths, "{failed} dials to {deaths} dead members");
+    assert!(dialled <= FAKES, "{dialled} connections to members of which nothing was heard");
+    steady(&cluster, &crowd, fakes.len(), &voters).await;
+    println!("{} suspicions were contradicted", crowd.contradicted.load(Ordering::Relaxed));
+    assert_eq!(cluster.who_coordinates(&cluster.up()).await.len(), 1);
+}
