@@ -98,7 +98,7 @@ fn completions_and_manual_pages_are_written() {
     let done = idunno(config.path(), &["man", pages.to_str().unwrap()]);
     assert_eq!(code(&done), 0, "{}", err(&done));
     let page = fs::read_to_string(pages.join("idunno-start-job.1")).unwrap();
-    assert!(page.contains("Start jobs"), "{page}");
+    assert!(page.contains("Start or resume jobs"), "{page}");
 }
 
 #[test]
