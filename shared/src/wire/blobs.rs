@@ -70,7 +70,7 @@ pub enum BlobRequest {
         offset: u64,
     },
     /// The bytes received do not match the blob's digest: verify the copy on disk. Not answered.
-    #[serde(rename = "TrustError")]
+    #[serde(rename = "Doubt")]
     ReportCorrupt {
         /// The blob to verify.
         digest: Digest,

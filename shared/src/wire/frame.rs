@@ -118,7 +118,7 @@ pub enum Request {
     /// Introducer.
     Introduction(IntroductionRequest),
     /// From the coordinator to members that receive no entries of the log.
-    #[serde(rename = "LeaderAnnouncement")]
+    #[serde(rename = "Coordinates")]
     LeaderAnnouncement(LeaderAnnouncement),
     /// Worker, from the coordinator.
     Work(WorkRequest),

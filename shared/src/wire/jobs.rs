@@ -273,7 +273,7 @@ pub enum JobRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobReply {
     /// To a report.
-    #[serde(rename = "ReportReply")]
+    #[serde(rename = "Orders")]
     Report(ReportReply),
     /// To a commit.
     Committed {
