@@ -23,9 +23,9 @@ const VOTERS: usize = 7;
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 const STEADY: Duration = Duration::from_secs(15);
 /// Sockets of a member that is no voter: to the voters, from the coordinator, for lists and blobs, and what listens.
-const SPARE_SOCKETS_MAX: usize = 60;
+const SPARE_SOCKETS_MAX: usize = 40;
 /// Beyond one from each member, sockets of a voter: consensus, calls, lists and blobs.
-const VOTER_SOCKETS_MAX: usize = 100;
+const VOTER_SOCKETS_MAX: usize = 80;
 /// Connections that the crowd may be asked for each second when nothing happens: lists are compared now and then.
 const STEADY_DIALS_PER_SECOND_MAX: usize = 10;
 /// Failed dials to each of the dead: each voter looks up to three times, and there are callers beside.

@@ -45,9 +45,9 @@ pub const REOPEN_MIN: Duration = Duration::from_millis(100);
 /// After a refusal, which proves the process gone, a kept connection waits this long, unless membership has news.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that is not kept closes when it was not used for so long.
-pub const IDLE_MAX: Duration = Duration::from_secs(60);
+pub const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Between two looks for idle connections.
-pub const SWEEP_PERIOD: Duration = Duration::from_secs(15);
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// A member whose connection ended is dialled by this many dials at most to find out whether its process is gone.
 pub const PROBES_MAX: u8 = 3;
 const PROBE_SPREAD: Duration = Duration::from_millis(20);
