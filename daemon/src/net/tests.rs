@@ -342,7 +342,7 @@ async fn a_refused_put_is_answered_and_the_connection_goes_on() {
         let upload = UploadId { term: Term(1), number: 1 };
         let stored = connection.put(blob, upload, &[], bytes.into()).await.unwrap();
         assert_eq!(stored.holders, []);
-        assert!(stored.failed[0].1.contains("not store"), "{:?}", stored.failed);
+        assert!(stored.failed[0].1.contains("read-only"), "{:?}", stored.failed);
         assert!(connection.get(blob, 0).await.unwrap().next().await.is_err(), "nothing is there");
     }
 }

@@ -33,7 +33,7 @@ fn dropping_the_log_also_drops_the_identity_and_the_votes() {
     let dir = tempfile::tempdir().unwrap();
     let before = member(dir.path());
     let text = said(&arguments(dir.path(), true, false));
-    assert!(text.contains("with --yes") && dir.path().join(STORE_FILE).exists(), "{text}");
+    assert!(text.contains("With --yes") && dir.path().join(STORE_FILE).exists(), "{text}");
 
     said(&arguments(dir.path(), true, true));
     let after = DataDir::open(dir.path()).unwrap().identity().unwrap();

@@ -344,11 +344,11 @@ mod tests {
     async fn a_source_that_ends_and_a_broken_invariant_are_faults() {
         let bench = start(None);
         bench.inputs.send(vec![60]).await.unwrap();
-        assert_eq!(bench.monitor.fault().await, "the echo has ended early");
+        assert_eq!(bench.monitor.fault().await, "the echo ended early");
         let mut bench = start(None);
         bench.source.send(Some(vec![2])).await.unwrap();
         assert_eq!(bench.next(6).await[2..], ["input [2]", "effect 2", "effect 2", "published"]);
         bench.source.send(None).await.unwrap();
-        assert_eq!(bench.monitor.fault().await, "the echo has ended early");
+        assert_eq!(bench.monitor.fault().await, "the echo ended early");
     }
 }

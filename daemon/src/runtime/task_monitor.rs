@@ -34,7 +34,7 @@ impl TaskMonitor {
                 error!(%error, task = name, "task failed");
             }
             if ended.is_err() || !stop.is_cancelled() {
-                fault.send_replace(Some(format!("the task '{name}' ended early")));
+                fault.send_replace(Some(format!("{name} ended early")));
             }
         });
     }
@@ -96,7 +96,7 @@ mod tests {
         for (name, work) in [("the first", panics), ("the second", returns)] {
             let monitor = TaskMonitor::default();
             monitor.spawn(name, CancellationToken::new(), async move { work() });
-            assert_eq!(monitor.fault().await, format!("the task '{name}' ended early"));
+            assert_eq!(monitor.fault().await, format!("{name} ended early"));
         }
         let (monitor, stop) = (TaskMonitor::default(), CancellationToken::new());
         let stopped = stop.clone();

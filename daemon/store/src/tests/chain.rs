@@ -74,6 +74,7 @@ async fn a_holder_that_dies_midway_loses_only_the_copies_behind_it() {
     );
     assert!(!cluster.store(2).contains(Digest::of(&bytes)) && !cluster.store(3).contains(Digest::of(&bytes)));
     // A holder that refuses connections is skipped; those behind it are not.
+    let cluster = TestCluster::new(4);
     cluster.set_down(1, true);
     let bytes = Bytes::from(noise(20_000, 3));
     let first = cluster.connect(0).await;

@@ -257,7 +257,7 @@ fn the_line_shows_its_arguments_and_a_short_result_leaves_the_page_visible() {
     "get".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
     shows(&screen(&state, 100, 24, 2000), &["get-dataset", "get-job-stats", "Fetch and verify a file"]);
     "-job-stats ".chars().for_each(|c| _ = press(&mut state, KeyCode::Char(c)));
-    shows(&screen(&state, 100, 24, 2000), &["get-job-stats [JOB]", "Figures of one job"]);
+    shows(&screen(&state, 100, 24, 2000), &["get-job-stats [JOB]", "Show statistics of one job"]);
     press(&mut state, KeyCode::Esc);
     press(&mut state, KeyCode::Char(':'));
     let effects = enter(&mut state, "st job-1");
