@@ -57,7 +57,7 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (Change::RetryDeadLetters { job: unknown, queries: vec![] }, NotFound, "job-77"),
         (Change::StartJob { job }, Conflict, "mnist-mlp"),
         (Change::StartJob { job: empty }, Conflict, "mnist-mlp"),
-        (Change::StopJob { job }, Conflict, "not started"),
+        (Change::StopJob { job }, Conflict, "has not been started"),
         (Change::RetryDeadLetters { job, queries: vec![] }, Conflict, "no dead letters"),
         (Change::Delete { name: name("kept/none") }, NotFound, "kept/none"),
         (Change::CommitFiles { upload, files: vec![lost] }, UploadOver, "upload"),
