@@ -6,11 +6,12 @@ use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::control::ControlReply;
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::refusal::Refusal;
+use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::coordinator::LeaderTerm;
 use crate::runtime::clock::wall_ms;
-use idunno_consensus::encode_state;
+use idunno_consensus::{InitialStateError, encode_state};
 
 /// Pieces queued for the caller; the stream waits when the queue is full.
 const PIECES_QUEUED_MAX: usize = 1;
@@ -37,7 +38,7 @@ pub(super) async fn send(
             return;
         }
         let encoded = tokio::task::spawn_blocking(move || encode(about, &state)).await;
-        let (bytes, digest) = match encoded.map_err(|error| error.to_string()).and_then(|encoded| encoded) {
+        let (bytes, digest) = match encoded.map_err(EncodeError::Aborted).flatten() {
             Ok(encoded) => encoded,
             Err(error) => {
                 let refusal = Refusal::internal(format!("the metadata cannot be encoded: {error}"));
@@ -56,9 +57,19 @@ pub(super) async fn send(
     Ok(queued)
 }
 
-fn encode(about: BackupInfo, state: &State) -> Result<(Vec<u8>, Digest), String> {
-    let state = encode_state(state.clone()).map_err(|error| error.to_string())?;
-    let bytes = backup::encode(about, &state).map_err(|error| error.to_string())?;
+#[derive(Debug, Error)]
+enum EncodeError {
+    #[error(transparent)]
+    State(#[from] InitialStateError),
+    #[error("the header cannot be encoded: {0}")]
+    Header(#[from] serde_json::Error),
+    #[error("encoding was aborted: {0}")]
+    Aborted(tokio::task::JoinError),
+}
+
+fn encode(about: BackupInfo, state: &State) -> Result<(Vec<u8>, Digest), EncodeError> {
+    let state = encode_state(state.clone())?;
+    let bytes = backup::encode(about, &state)?;
     let digest = Digest::of(&bytes);
     Ok((bytes, digest))
 }

@@ -6,12 +6,15 @@
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, FileKind, Inputs, JobRecord, State, VersionRecord};
+use idunno_shared::client::connections::PeerError;
+use idunno_shared::client::files::Unavailable;
 use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobState};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::jobs::{ModelState, ServerState, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::Refusal;
+use thiserror::Error;
 use tracing::info;
 
 use super::LeaderTerm;
@@ -52,16 +55,16 @@ impl LeaderTerm {
         state: &State,
         kind: FileKind,
         version: &VersionRecord,
-    ) -> Result<Inputs, String> {
+    ) -> Result<Inputs, IndexError> {
         if version.size > DATASET_FILE_BYTES_MAX {
-            return Err(format!("it has {} bytes: {DATASET_FILE_BYTES_MAX} are allowed", version.size));
+            return Err(IndexError::TooLarge { size_bytes: version.size });
         }
         let _one_at_a_time = self.reading.lock().await;
         let mut index = RecordIndex::new(kind);
         for &extent in &*version.extents {
             index = self.index_extent(state, index, extent).await?;
         }
-        let inputs = index.finish(version.digest).map_err(|error| error.to_string())?;
+        let inputs = index.finish(version.digest)?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
             info!(records = count, blocks = blocks.len(), "a data set was read");
         }
@@ -73,13 +76,11 @@ impl LeaderTerm {
         state: &State,
         mut index: RecordIndex,
         extent: BlobRef,
-    ) -> Result<RecordIndex, String> {
+    ) -> Result<RecordIndex, IndexError> {
         let placed = placed(state, &self.deps.membership.current(), extent);
-        let bytes = self.deps.files.fetch_blob(&placed).await.map_err(|error| error.to_string())?;
-        let read = move || index.take(&bytes).map(|()| index);
-        let read: Result<RecordIndex, RecordIndexError> =
-            tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
-        read.map_err(|error| error.to_string())
+        let bytes = self.deps.files.fetch_blob(&placed).await?;
+        let index = tokio::task::spawn_blocking(move || index.take(&bytes).map(|()| index)).await??;
+        Ok(index)
     }
 
     /// Has a worker's model server check a job's parameters.
@@ -97,7 +98,7 @@ impl LeaderTerm {
                     return Err(Refusal::invalid(format!("{} cannot start: {why}", job.id)));
                 }
                 Ok(WorkReply::ResultsMerged(_)) => last = String::from("unexpected reply"),
-                Err(why) => last = why,
+                Err(error) => last = error.to_string(),
             }
         }
         let message = format!(
@@ -125,15 +126,42 @@ impl LeaderTerm {
         worker: NodeId,
         request: WorkRequest,
         limit: Duration,
-    ) -> Result<WorkReply, String> {
+    ) -> Result<WorkReply, WorkerCallError> {
         let view = self.deps.membership.current();
-        let name = view.name(worker);
-        let address = view.address(worker).ok_or_else(|| format!("{name} is gone"))?;
-        match self.deps.peers.call_member(worker, address, Request::Work(request), limit).await {
-            Ok(Reply::Work(reply)) => Ok(reply),
-            Ok(Reply::Refused(refusal)) => Err(format!("{name}: {}", refusal.message)),
-            Ok(_) => Err(format!("{name}: unexpected reply")),
-            Err(error) => Err(error.to_string()),
+        let worker_name = view.name(worker);
+        let Some(address) = view.address(worker) else {
+            return Err(WorkerCallError::Gone { worker: worker_name });
+        };
+        match self.deps.peers.call_member(worker, address, Request::Work(request), limit).await? {
+            Reply::Work(reply) => Ok(reply),
+            Reply::Refused(source) => Err(WorkerCallError::Refused { worker: worker_name, source }),
+            _ => Err(WorkerCallError::UnexpectedReply { worker: worker_name }),
         }
     }
+}
+
+/// A file cannot be read as a dataset.
+#[derive(Debug, Error)]
+enum IndexError {
+    #[error("it has {size_bytes} bytes; at most {DATASET_FILE_BYTES_MAX} are allowed")]
+    TooLarge { size_bytes: u64 },
+    #[error(transparent)]
+    Fetch(#[from] Unavailable),
+    #[error(transparent)]
+    Records(#[from] RecordIndexError),
+    #[error("reading was aborted: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
+}
+
+/// A worker did not carry out a request.
+#[derive(Debug, Error)]
+pub(super) enum WorkerCallError {
+    #[error("{worker} is gone")]
+    Gone { worker: String },
+    #[error("{worker}: {source}")]
+    Refused { worker: String, source: Refusal },
+    #[error("{worker}: unexpected reply")]
+    UnexpectedReply { worker: String },
+    #[error(transparent)]
+    Call(#[from] PeerError),
 }

@@ -13,6 +13,8 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{MergedResults, WorkReply, WorkRequest};
+use idunno_shared::wire::refusal::Refusal;
+use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -79,8 +81,8 @@ impl Shell for ResultMergeTask {
                 (job, merged.map(|()| ResultMergeEvent::Merged(job)))
             }
         };
-        let event = outcome.unwrap_or_else(|reason| {
-            warn!(%job, %reason, "the results are not merged yet");
+        let event = outcome.unwrap_or_else(|error| {
+            warn!(%job, %error, "the results are not merged yet");
             ResultMergeEvent::Failed(job)
         });
         let has_ended = !matches!(event, ResultMergeEvent::Workers { .. });
@@ -93,31 +95,42 @@ impl Shell for ResultMergeTask {
 
 impl LeaderTerm {
     /// Has a worker merge a job's results into a file, and enters it into the log.
-    async fn merge_results(&self, job: JobId, worker: NodeId) -> Result<(), String> {
+    async fn merge_results(&self, job: JobId, worker: NodeId) -> Result<(), MergeError> {
         let reply = self.ask_worker(worker, WorkRequest::MergeResults { job }, MERGE_TIMEOUT).await?;
-        let WorkReply::ResultsMerged(results) = reply else {
-            return Err(String::from("unexpected reply"));
-        };
+        let WorkReply::ResultsMerged(results) = reply else { return Err(MergeError::UnexpectedReply) };
         let MergedResults { upload, size, digest, extents, finished_ms } = results;
-        self.uploads.touch(upload).await.map_err(|refusal| refusal.message)?;
+        self.uploads.touch(upload).await?;
         let holders =
             |placed: PlacedBlob| (placed.blob, placed.holders.iter().map(|holder| holder.node).collect());
         let extents = extents.into_iter().map(holders).collect();
         let action = Action::FileResults { job, finished_ms, size, digest, extents };
         let filed = self.propose(None, action).await;
         self.uploads.end(upload).await;
-        filed.map_err(|refusal| refusal.message)?;
+        filed?;
         info!(%job, size, "the results are merged into a file");
         Ok(())
     }
 
     /// The leases of each live member that has reported, while a majority lets this coordinator decide.
-    async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, String> {
-        self.may_decide().map_err(|refusal| refusal.message)?;
+    async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, MergeError> {
+        self.may_decide()?;
         let view = self.deps.membership.current();
-        let reports = self.scheduler.view().await.map_err(|refusal| refusal.message)?.reports;
+        let reports = self.scheduler.view().await?.reports;
         let live = reports.into_iter().filter(|(worker, report)| view.is_live(*worker) && !report.draining);
         let leases: BTreeMap<_, _> = live.map(|(worker, report)| (worker, report.leases.len())).collect();
-        if leases.is_empty() { Err(String::from("there is no worker")) } else { Ok(leases) }
+        if leases.is_empty() { Err(MergeError::NoWorker) } else { Ok(leases) }
     }
+}
+
+/// A job's results were not merged; the merge is tried again.
+#[derive(Debug, Error)]
+enum MergeError {
+    #[error("no worker is available")]
+    NoWorker,
+    #[error("unexpected reply of the worker")]
+    UnexpectedReply,
+    #[error(transparent)]
+    Worker(#[from] WorkerCallError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }

@@ -3,22 +3,25 @@
 pub mod cluster_id;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::client::connections::Connections;
+use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::membership::{IntroductionReply, IntroductionRequest};
+use idunno_shared::wire::refusal::Refusal;
+use thiserror::Error;
 use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::discovery::cluster_id::ClusterId;
+use crate::discovery::cluster_id::{ClusterId, ClusterMismatch};
 use crate::membership::{MembershipHandle, MembershipView};
 use crate::runtime::data_dir::DataDir;
 use idunno_consensus::Consensus;
@@ -34,6 +37,28 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Addresses are written at most this often.
 const REMEMBER_PERIOD: Duration = Duration::from_secs(1);
+
+/// The introducer did not introduce this member.
+#[derive(Debug, Error)]
+enum IntroduceError {
+    #[error("cannot resolve the introducer's name: {0}")]
+    Resolve(io::Error),
+    #[error("the introducer's name has no address")]
+    NoAddress,
+    #[error(
+        "{introducer} made this member the founder, but it has dropped its log and must not found a cluster: stop it and \
+         the introducer, delete introducer.json, and first start the member that was recovered or restored"
+    )]
+    MustNotFound { introducer: String },
+    #[error("{address} is not an introducer")]
+    NotIntroducer { address: SocketAddr },
+    #[error(transparent)]
+    OtherCluster(#[from] ClusterMismatch),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Call(#[from] PeerError),
+}
 
 /// Finds the cluster and joins it.
 pub struct Discovery {
@@ -91,12 +116,12 @@ impl Discovery {
                     self.membership.introduced(reply.members.iter().map(|(_, at)| *at).collect()).await;
                     is_introduced |= self.bootstrap_if_founder(&reply).await;
                 }
-                Err(reason) if logged.as_ref() == Some(&reason) => {
-                    debug!(introducer = %self.introducer, %reason, "not introduced");
+                Err(error) if logged.as_deref() == Some(error.to_string().as_str()) => {
+                    debug!(introducer = %self.introducer, %error, "not introduced");
                 }
-                Err(reason) => {
-                    warn!(introducer = %self.introducer, %reason, "not introduced, retrying");
-                    logged = Some(reason);
+                Err(error) => {
+                    warn!(introducer = %self.introducer, %error, "not introduced, retrying");
+                    logged = Some(error.to_string());
                 }
             }
             sleep(pause).await;
@@ -131,29 +156,24 @@ impl Discovery {
         founded.is_ok()
     }
 
-    async fn introduce(&self) -> Result<IntroductionReply, String> {
-        let mut addresses = lookup_host(&self.introducer).await.map_err(|error| error.to_string())?;
-        let address = addresses.next().ok_or("the introducer's name has no address")?;
+    async fn introduce(&self) -> Result<IntroductionReply, IntroduceError> {
+        let mut addresses = lookup_host(&self.introducer).await.map_err(IntroduceError::Resolve)?;
+        let address = addresses.next().ok_or(IntroduceError::NoAddress)?;
         let (name, founder) = (self.name.clone(), self.cluster_id.founder());
         let must_join = self.cluster_id.must_join();
         let request =
             IntroductionRequest::Introduce { id: self.me, name, address: self.address, founder, must_join };
-        match self.peers.call(address, Request::Introduction(request), INTRODUCE_TIMEOUT).await {
+        match self.peers.call(address, Request::Introduction(request), INTRODUCE_TIMEOUT).await? {
             // An introducer of an older release does not check `must_join`.
-            Ok(Reply::Introduction(reply)) if must_join && reply.founder == Some(self.me) => Err(format!(
-                "{} made this member the founder, but it has dropped its log and must not found a cluster: stop it and the \
-                 introducer, delete introducer.json, and first start the member that was recovered or restored",
-                self.introducer
-            )),
-            Ok(Reply::Introduction(reply)) => {
-                match reply.founder.map(|founder| self.cluster_id.adopt(founder)) {
-                    Some(Err(error)) => Err(error.to_string()),
-                    Some(Ok(())) | None => Ok(reply),
-                }
+            Reply::Introduction(reply) if must_join && reply.founder == Some(self.me) => {
+                Err(IntroduceError::MustNotFound { introducer: self.introducer.clone() })
             }
-            Ok(Reply::Refused(refusal)) => Err(refusal.message),
-            Ok(_) => Err(format!("{address} is not an introducer")),
-            Err(error) => Err(error.to_string()),
+            Reply::Introduction(reply) => {
+                reply.founder.map_or(Ok(()), |founder| self.cluster_id.adopt(founder))?;
+                Ok(reply)
+            }
+            Reply::Refused(refusal) => Err(refusal.into()),
+            _ => Err(IntroduceError::NotIntroducer { address }),
         }
     }
 

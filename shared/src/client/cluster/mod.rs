@@ -18,15 +18,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::error::ClusterError;
 use self::repeat::Unanswered;
 use self::route_cache::{Heard, RouteCache};
-use super::connection::Connection;
+use super::connection::{CallError, Connection};
 use super::connections::Connections;
-use super::link::Dial;
+use super::link::{Dial, DialError};
 use crate::ids::{OpId, Term};
 use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRequest, MemberView};
 use crate::wire::frame::{Reply, Request};
@@ -177,7 +178,7 @@ impl Cluster {
             let address = self.coordinator().await?;
             let last = match timeout(FIRST_VIEW_TIMEOUT, self.watch_at(address)).await {
                 Ok(Ok(views)) => return Ok(views),
-                Ok(Err(reason)) => reason,
+                Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("{address} pushed nothing within {} s", FIRST_VIEW_TIMEOUT.as_secs()),
             };
             self.routes().coordinator = None;
@@ -189,14 +190,13 @@ impl Cluster {
     }
 
     /// Watches over a connection of its own, so that a slow reader holds up no calls, and returns when it pushes.
-    async fn watch_at(&self, address: SocketAddr) -> Result<mpsc::Receiver<Reply>, String> {
-        let connection = self.connections().dedicated(address).await.map_err(|error| error.to_string())?;
-        let pushed = connection.watch(Request::Control(ControlRequest::Watch)).await;
-        let mut pushed = pushed.map_err(|error| error.to_string())?;
+    async fn watch_at(&self, address: SocketAddr) -> Result<mpsc::Receiver<Reply>, WatchError> {
+        let connection = self.connections().dedicated(address).await?;
+        let mut pushed = connection.watch(Request::Control(ControlRequest::Watch)).await?;
         let mut next = match pushed.recv().await {
-            Some(Reply::Refused(refusal)) => return Err(refusal.message),
+            Some(Reply::Refused(refusal)) => return Err(refusal.into()),
             Some(first) => first,
-            None => return Err(format!("{address} went away")),
+            None => return Err(WatchError::Closed { address }),
         };
         let (sender, views) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -285,4 +285,20 @@ impl Cluster {
     fn routes(&self) -> std::sync::MutexGuard<'_, RouteCache> {
         self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A coordinator's pushes could not be received.
+#[derive(Debug, Error)]
+enum WatchError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{address} closed the connection")]
+    Closed {
+        /// The coordinator's address.
+        address: SocketAddr,
+    },
 }
