@@ -41,7 +41,7 @@ async fn back_up_and_lose(cluster: &mut LocalCluster, file: &str) {
     let refused = idunno(cluster, &["backup", file]).unwrap_err();
     assert!(refused.contains("--force"), "{refused}");
     let shown = idunno(cluster, &["backup", "--show", file]).unwrap();
-    assert!(shown.contains("whole") && shown.contains("1 job"), "{shown}");
+    assert!(shown.contains("intact") && shown.contains("1 job"), "{shown}");
     Expected::small("late", 500..510).put(cluster).await;
     cluster.finished(job, JOB_LIMIT).await;
     cluster.all_results(job, QUERIES).await;

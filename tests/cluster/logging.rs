@@ -71,7 +71,7 @@ async fn audited(cluster: &LocalCluster, index: usize, pattern: &str) -> String 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deciding_member_audits_a_change_once_under_its_operation_id() {
     let _turn = light().await;
-    let cluster = LocalCluster::start_with(3, &["--log", "info,idunno_daemon=debug"]).await;
+    let cluster = LocalCluster::start_with(3, &["--log", "info,idunno=debug"]).await;
     let coordinator = cluster.coordinator().await.0;
     let (secret, anna) = (Secret::load(&cluster.secret()).unwrap(), "anna".parse().unwrap());
     let anna = secret.mint_lasting(Role::Operator, Some(&anna), DAY).unwrap();

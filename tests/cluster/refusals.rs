@@ -57,7 +57,7 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (Change::RetryDeadLetters { job: unknown, queries: vec![] }, NotFound, "job-77"),
         (Change::StartJob { job }, Conflict, "mnist-mlp"),
         (Change::StartJob { job: empty }, Conflict, "mnist-mlp"),
-        (Change::StopJob { job }, Conflict, "not started"),
+        (Change::StopJob { job }, Conflict, "has not been started"),
         (Change::RetryDeadLetters { job, queries: vec![] }, Conflict, "no dead letters"),
         (Change::Delete { name: name("kept/none") }, NotFound, "kept/none"),
         (Change::CommitFiles { upload, files: vec![lost] }, UploadOver, "upload"),
@@ -118,7 +118,7 @@ async fn a_job_is_started_and_stopped_once() {
     let before = |state| Changed::StartedBefore { submitted: 2000, state };
     assert_eq!(cluster.change(Change::StartJob { job }).await, before(JobState::Running));
     cluster.change(Change::StopJob { job }).await;
-    assert_refused(client.change(Change::StopJob { job }).await, &Conflict, "job-2 is stopped");
+    assert_refused(client.change(Change::StopJob { job }).await, &Conflict, "job-2 is already stopped");
     assert_eq!(cluster.start_job(job).await, 2000);
     cluster.change(Change::SetBatchSize { job, batch_size: 64.into() }).await;
     cluster.finished(job, Duration::from_secs(60)).await;

@@ -139,7 +139,7 @@ async fn a_viewer_can_read_and_not_change_anything() {
     let chain = [Holder { node: cluster.node((coordinator + 1) % 3), address: next }];
     let upload = UploadId { term: Term(1), number: 1 };
     let stored = blobs.put(blob, upload, &chain, bytes.into()).await.unwrap();
-    assert!(stored.holders.is_empty() && stored.failed[0].1.contains("may look"), "{:?}", stored.failed);
+    assert!(stored.holders.is_empty() && stored.failed[0].1.contains("read-only"), "{:?}", stored.failed);
     assert!(blobs.get(blob, 0).await.unwrap().next().await.is_err(), "the blob was stored");
 
     assert_eq!(cluster.revision().await, revision, "something changed");

@@ -150,7 +150,7 @@ impl FakeMember {
             let link = connector.dial(voter, Purpose::Calls).await.unwrap();
             self.tasks.spawn(async move {
                 let _open = link;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
         }
     }

@@ -82,7 +82,7 @@ fn keys_and_info_tell_what_holds_and_what_is_wrong() {
     let keys = idunno(config.path(), &["--output", "jsonl", "keys"]);
     assert_eq!(code(&keys), 7);
     assert!(out(&keys).contains(r#""kind":"KeyBinding","action":"freeze","keys":["f9"]"#), "{}", out(&keys));
-    assert!(err(&keys).contains("keymap.toml: mouse = \\\"f9\\\" is in conflict"), "{}", err(&keys));
+    assert!(err(&keys).contains("keymap.toml: mouse = \\\"f9\\\" conflicts with freeze"), "{}", err(&keys));
     let info = idunno(config.path(), &["info"]);
     assert!(out(&info).contains("keymap.toml") && out(&info).contains("config.toml"), "{}", out(&info));
 }

@@ -231,7 +231,7 @@ fn bad_input_is_refused_before_the_network_with_the_reason() {
         ("add-job 'no model'", "only letters"),
         ("add-job m --batch-size 0", "0"),
         ("set-batch-size job-1 5000", "5000"),
-        ("start-job 'a b'", "write job-N"),
+        ("start-job 'a b'", "give its id as job-N"),
         ("add-job m --name job-7", "job's id"),
         ("add-job m --param labels", "write NAME=VALUE"),
         ("set-weight job-1 0", "0"),

@@ -60,7 +60,7 @@ pub(super) enum Outcome {
 pub(super) enum Input {
     /// The metadata or the members have changed.
     Observe,
-    /// ReportReply have ended.
+    /// Orders to holders have ended.
     Record(Vec<Outcome>),
     /// An order has ended, and that is in the log.
     Settle(Outcome, bool),

@@ -1,0 +1,231 @@
+//! The parts of a member and the order in which they start: storage, failure detector, metadata log, election, coordinator,
+//! then what serves others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use idunno_consensus::{Consensus, ConsensusConfig};
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::client::connections::Connections;
+use idunno_shared::client::files::Files;
+use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState};
+use idunno_store::blobs::BlobStore;
+use idunno_store::replica_commands::ReplicaCommands;
+use idunno_store::scrub::Scrub;
+use idunno_store::server::BlobServer;
+use idunno_worker::coordinator_requests::CoordinatorRequests;
+use idunno_worker::supervisor::ServerStatus;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::service::{LogTransport, MemberService};
+use crate::config::MemberConfig;
+use crate::control::Control;
+use crate::coordinator::{Coordinator, Deps};
+use crate::discovery::Discovery;
+use crate::discovery::cluster_id::ClusterId;
+use crate::election::{ElectionHandle, ElectionTask, Timing};
+use crate::membership::{MembershipDeps, MembershipTask};
+use crate::metrics::{Metrics, Sources};
+use crate::net::server::serve;
+use crate::net::standing;
+use crate::net::transport::{self, Datagrams, MemberConnector};
+use crate::runtime::clock::Clock;
+use crate::runtime::process::{self, ProcessContext};
+use crate::runtime::task_monitor::{self, TaskMonitor};
+
+/// How long the worker's client looks for the coordinator before the worker hears of a failure.
+const WORKER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Everything that a running member consists of, except its worker.
+pub(super) struct Parts {
+    pub(super) config: MemberConfig,
+    pub(super) deps: Deps,
+    pub(super) store: BlobStore,
+    /// The client through which this member's own worker reaches the coordinator.
+    pub(super) cluster: Cluster,
+    pub(super) generation: u64,
+    pub(super) stop: CancellationToken,
+    scrub: Scrub,
+    cluster_id: ClusterId,
+    election: ElectionHandle,
+    coordinator: Coordinator,
+    process_data: Arc<crate::runtime::data_dir::DataDir>,
+    address: std::net::SocketAddr,
+}
+
+impl Parts {
+    /// Starts the parts. Nothing is served to others before [`Parts::serve`].
+    pub(super) async fn start(
+        config: &MemberConfig,
+        process: &ProcessContext,
+        datagrams: Datagrams,
+    ) -> anyhow::Result<Self> {
+        let identity = process.data_dir.identity()?;
+        let (me, address, clock) = (identity.id, process.address, Clock::start());
+        let seed = getrandom::u64()?;
+        let (stop, monitor) = (CancellationToken::new(), TaskMonitor::default());
+        let connector = MemberConnector::new(me, process.credentials.clone());
+        let refusals = connector.refusals();
+        let peers = Connections::new(Arc::new(connector));
+        let store = BlobStore::open(process.data_dir.path(), config.reserve_bytes)?;
+        let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
+        let cluster_id = ClusterId::open(Arc::clone(&process.data_dir))?;
+        let record = MemberRecord {
+            id: me,
+            name: config.name.clone(),
+            address,
+            generation: Generation(identity.generation),
+            incarnation: Incarnation(0),
+            state: MemberState::Alive,
+        };
+        let membership_deps = MembershipDeps {
+            clock,
+            datagrams,
+            peers: peers.clone(),
+            refusals,
+            cluster_id: cluster_id.clone(),
+        };
+        let membership = MembershipTask::spawn(record, seed, membership_deps, &monitor, &stop);
+        let transport = LogTransport { peers: peers.clone(), view: membership.view() };
+        let log = log_config(config.heartbeat);
+        let consensus = Consensus::open(process.data_dir.path(), me, log, transport).await?;
+        // This member itself is the first to know who coordinates.
+        let cluster = Cluster::over(peers.clone(), vec![address]).with_deadline(WORKER_DEADLINE);
+        let files = Files::new(cluster.clone()).near(me);
+        let deps = Deps { me, clock, consensus, membership, peers, files, monitor };
+        let lease = Duration::from_millis(log.election_max_ms);
+        let timing = Timing { heartbeat: config.heartbeat, lease };
+        let election = ElectionTask::spawn(deps.clone(), seed, timing, &stop);
+        let coordinator = Coordinator::start(deps.clone(), stop.clone());
+        let parts = Self {
+            config: config.clone(),
+            deps,
+            store,
+            cluster,
+            generation: identity.generation,
+            stop,
+            scrub,
+            cluster_id,
+            election,
+            coordinator,
+            process_data: Arc::clone(&process.data_dir),
+            address,
+        };
+        parts.spawn_followers();
+        Ok(parts)
+    }
+
+    /// Spawns a task whose early end stops the member.
+    pub(super) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.deps.monitor.spawn(name, self.stop.clone(), task);
+    }
+
+    fn spawn_followers(&self) {
+        let Deps { peers, membership, consensus, .. } = &self.deps;
+        let standing = standing::maintain(peers.clone(), membership.view(), consensus.leadership());
+        self.spawn("standing connections", standing);
+        self.spawn("term follower", follow_term(self.store.clone(), consensus.clone()));
+        let consensus = consensus.clone();
+        self.spawn("proposer", async move { consensus.proposer_ended().await });
+    }
+
+    /// Serves metrics. A member without metrics is still a member, so the task is not monitored.
+    pub(super) fn serve_metrics(&self, metrics: Metrics, server: watch::Receiver<ServerStatus>) {
+        let sources = Sources {
+            deps: self.deps.clone(),
+            coordinator: self.coordinator.clone(),
+            store: self.store.clone(),
+            server,
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(metrics.serve(sources)).await });
+    }
+
+    /// Serves other members and clients. The returned token is cancelled once the last request has ended.
+    pub(super) fn serve(
+        &self,
+        acceptor: transport::Acceptor,
+        server: watch::Receiver<ServerStatus>,
+        rejoin: mpsc::Sender<()>,
+    ) -> CancellationToken {
+        let Deps { me, membership, consensus, peers, files, .. } = self.deps.clone();
+        let (common, cluster_id) = (self.config.common.clone(), self.cluster_id.clone());
+        let service = Arc::new(MemberService {
+            me,
+            control: Control::new(self.deps.clone(), self.coordinator.clone(), common, cluster_id, rejoin),
+            membership,
+            election: self.election.clone(),
+            consensus,
+            blobs: BlobServer::new(me, self.store.clone(), self.scrub.clone(), peers.clone()),
+            replica_commands: ReplicaCommands::new(me, self.store.clone(), peers.clone(), self.generation),
+            requests: CoordinatorRequests { status: server, files },
+            peers,
+        });
+        let served = CancellationToken::new();
+        let ended: DropGuard = served.clone().drop_guard();
+        let serve = serve(acceptor, service, self.config.common.limits, self.stop.clone());
+        self.spawn("service", async move {
+            let _ended = ended;
+            serve.await;
+        });
+        served
+    }
+
+    /// Finds the cluster and joins it, now and whenever it is asked to.
+    pub(super) fn join_cluster(&self, rejoin_requests: mpsc::Receiver<()>) {
+        let Deps { me, membership, consensus, peers, .. } = self.deps.clone();
+        let discovery = Discovery {
+            me,
+            name: self.config.name.clone(),
+            address: self.address,
+            introducer: self.config.introducer.clone(),
+            data_dir: Arc::clone(&self.process_data),
+            peers,
+            membership,
+            consensus,
+            cluster_id: self.cluster_id.clone(),
+        };
+        self.spawn("discovery", discovery.run(rejoin_requests, self.stop.clone()));
+    }
+
+    /// Feeds the service manager's watchdog for as long as the failure detector and the log make progress.
+    pub(super) fn feed_watchdog(&self) {
+        let Deps { membership, consensus, .. } = self.deps.clone();
+        let stop = self.stop.clone();
+        self.spawn("watchdog feeder", async move {
+            let progress = || async {
+                membership.turn().await;
+                consensus.check_responsive().await;
+            };
+            let feed = task_monitor::feed_while_progressing(
+                process::watchdog_limit(),
+                progress,
+                process::feed_watchdog,
+            );
+            stop.run_until_cancelled(feed).await;
+        });
+    }
+}
+
+/// The log's configuration: election time-outs grow with the heartbeat.
+fn log_config(heartbeat: Duration) -> ConsensusConfig {
+    let heartbeat_ms = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
+    ConsensusConfig {
+        heartbeat_ms,
+        election_min_ms: heartbeat_ms.saturating_mul(5) / 2,
+        election_max_ms: heartbeat_ms.saturating_mul(4),
+        ..ConsensusConfig::default()
+    }
+}
+
+/// Tells the blob store the log's term: it refuses replica commands of older terms.
+async fn follow_term(store: BlobStore, consensus: Consensus) {
+    let mut leadership = consensus.leadership();
+    loop {
+        store.observe_term(leadership.borrow_and_update().term);
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The member's worker: how it is started, and how it learns of a new coordinator.
+
+use std::sync::Arc;
+
+use idunno_consensus::Consensus;
+use idunno_shared::client::cluster::Cluster;
+use idunno_shared::ids::Term;
+use idunno_worker::WorkerConfig;
+use idunno_worker::supervisor::{ServerConfig, ServerStatus};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use crate::config::{MemberConfig, ModelServer};
+use crate::local_store::LocalStore;
+use crate::membership::MembershipHandle;
+
+/// The running worker.
+pub(super) struct Worker {
+    pub(super) task: JoinHandle<()>,
+    /// Makes the worker finish what it runs, return the rest and end.
+    pub(super) drain: CancellationToken,
+}
+
+impl Worker {
+    pub(super) fn start(
+        config: &MemberConfig,
+        parts: &Parts,
+        server_status: watch::Sender<ServerStatus>,
+    ) -> Self {
+        let (announce, coordinator_term) = watch::channel(Term(0));
+        let (membership, consensus) = (parts.deps.membership.clone(), parts.deps.consensus.clone());
+        let follow = follow_coordinator(parts.cluster.clone(), membership, consensus, announce);
+        parts.spawn("coordinator follower", follow);
+        let server = server_config(&config.model_server);
+        let (me, data_dir) = (parts.deps.me, config.common.data_dir.clone());
+        let worker = WorkerConfig::new(me, config.name.clone(), parts.generation, server, data_dir);
+        let coordinator = Arc::new(parts.cluster.clone());
+        let store = Arc::new(LocalStore::new(parts.store.clone(), parts.deps.files.clone()));
+        let (view, watched) = watch::channel(idunno_worker::first_view(me));
+        let drain = CancellationToken::new();
+        let shutdown = drain.clone();
+        let task = tokio::spawn(async move {
+            // The coordinator reads the worker's state from its reports; nobody watches it here.
+            let _watched = watched;
+            idunno_worker::run(worker, coordinator, store, coordinator_term, view, server_status, shutdown)
+                .await;
+        });
+        Self { task, drain }
+    }
+}
+
+fn server_config(model_server: &ModelServer) -> ServerConfig {
+    match model_server {
+        ModelServer::None => ServerConfig::None,
+        ModelServer::Url(url) => ServerConfig::Elsewhere { url: url.clone() },
+        ModelServer::Python { python, threads } => {
+            ServerConfig::Supervised { python: python.clone(), threads: u32::try_from(*threads).ok() }
+        }
+    }
+}
+
+/// Points the worker's client to each new coordinator as soon as this member knows it, and announces the new term.
+async fn follow_coordinator(
+    cluster: Cluster,
+    membership: MembershipHandle,
+    consensus: Consensus,
+    announce: watch::Sender<Term>,
+) {
+    let (mut view, mut leadership) = (membership.view(), consensus.leadership());
+    loop {
+        let (view_now, leadership_now) =
+            (view.borrow_and_update().clone(), leadership.borrow_and_update().clone());
+        if let Some(address) = leadership_now.leader.and_then(|leader| view_now.address(leader)) {
+            announce.send_if_modified(|term| {
+                let is_news = *term < leadership_now.term;
+                if is_news {
+                    cluster.follow(leadership_now.term, address);
+                    *term = leadership_now.term;
+                }
+                is_news
+            });
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
+}
