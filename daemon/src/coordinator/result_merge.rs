@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::dataset_freeze::WorkerCallError;
 use super::{Deps, LeaderTerm};
 use crate::runtime::driver::{Driver, Shell, Turn};
 
@@ -95,9 +96,9 @@ impl Shell for ResultMergeTask {
 
 impl LeaderTerm {
     /// Has a worker merge a job's results into a file, and enters it into the log.
-    async fn merge_results(&self, job: JobId, worker: NodeId) -> Result<(), MergeError> {
+    async fn merge_results(&self, job: JobId, worker: NodeId) -> Result<(), ResultMergeError> {
         let reply = self.ask_worker(worker, WorkRequest::MergeResults { job }, MERGE_TIMEOUT).await?;
-        let WorkReply::ResultsMerged(results) = reply else { return Err(MergeError::UnexpectedReply) };
+        let WorkReply::ResultsMerged(results) = reply else { return Err(ResultMergeError::UnexpectedReply) };
         let MergedResults { upload, size, digest, extents, finished_ms } = results;
         self.uploads.touch(upload).await?;
         let holders =
@@ -112,19 +113,19 @@ impl LeaderTerm {
     }
 
     /// The leases of each live member that has reported, while a majority lets this coordinator decide.
-    async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, MergeError> {
+    async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, ResultMergeError> {
         self.may_decide()?;
         let view = self.deps.membership.current();
         let reports = self.scheduler.view().await?.reports;
         let live = reports.into_iter().filter(|(worker, report)| view.is_live(*worker) && !report.draining);
         let leases: BTreeMap<_, _> = live.map(|(worker, report)| (worker, report.leases.len())).collect();
-        if leases.is_empty() { Err(MergeError::NoWorker) } else { Ok(leases) }
+        if leases.is_empty() { Err(ResultMergeError::NoWorker) } else { Ok(leases) }
     }
 }
 
 /// A job's results were not merged; the merge is tried again.
 #[derive(Debug, Error)]
-enum MergeError {
+enum ResultMergeError {
     #[error("no worker is available")]
     NoWorker,
     #[error("unexpected reply of the worker")]

@@ -45,11 +45,11 @@ const SALT_BYTES: usize = 16;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + SALT_BYTES + 8;
 const TAG_BYTES: usize = 16;
 /// Bytes that sealing adds to a datagram.
-pub const OVERHEADER_BYTES: usize = HEADER_BYTES + TAG_BYTES;
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 /// Senders whose sequence numbers a receiver remembers.
 pub const SENDERS_MAX: usize = 4_096;
 
-const _: () = assert!(OVERHEADER_BYTES <= ENVELOPE_RESERVE_BYTES);
+const _: () = assert!(OVERHEAD_BYTES <= ENVELOPE_RESERVE_BYTES);
 
 /// Why a datagram was dropped unread. The text follows "datagram" in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -146,7 +146,7 @@ impl Seal {
         }
         let (id, own) = self.own.as_ref()?;
         self.number = self.number.checked_add(1)?;
-        let mut datagram = Vec::with_capacity(bytes.len() + OVERHEADER_BYTES);
+        let mut datagram = Vec::with_capacity(bytes.len() + OVERHEAD_BYTES);
         datagram.push(FORMAT);
         datagram.extend_from_slice(id);
         datagram.extend_from_slice(&self.salt);
@@ -267,7 +267,7 @@ mod tests {
         let cluster = member();
         let (mut sender, mut receivers) = (seal(&cluster), [seal(&cluster), seal(&cluster)]);
         let sealed: Vec<Vec<u8>> = (0..100_u8).map(|byte| sender.seal(&[byte; 30]).unwrap()).collect();
-        assert!(sealed.iter().all(|datagram| datagram.len() == 30 + OVERHEADER_BYTES));
+        assert!(sealed.iter().all(|datagram| datagram.len() == 30 + OVERHEAD_BYTES));
         for receiver in &mut receivers {
             for (byte, datagram) in (0..100_u8).zip(&sealed) {
                 let mut received = datagram.clone();

@@ -76,7 +76,7 @@ pub async fn leases(session: &Session, job: Option<&JobRef>) -> Result<Answer, F
     if views.is_empty() {
         return Ok(Answer::list::<Lease>(Vec::new(), "no member holds a batch"));
     }
-    let mut table = Table::new("MEMBER JOB QUERIES >COUNT >TRY >TERM NOW");
+    let mut table = Table::new("MEMBER JOB QUERIES >COUNT >ATTEMPT >TERM STAGE");
     for view in &views {
         table.row([
             view.name.clone(),

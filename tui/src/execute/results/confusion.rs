@@ -69,7 +69,7 @@ impl Confusion {
     }
 
     fn mistakes(&self) -> String {
-        let mut table = Table::new("TRUE ANSWERED >TIMES");
+        let mut table = Table::new("TRUE ANSWERED >COUNT");
         let mut wrong: Vec<_> = self.pairs.iter().filter(|((truth, answer), _)| truth != answer).collect();
         wrong.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
         for ((truth, answer), times) in wrong.iter().take(MISTAKES_MAX) {
