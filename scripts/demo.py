@@ -98,7 +98,10 @@ class Watch:
         for view in views:
             if view["state"] in ("paused", "stopped"):
                 raise Failed(f"{view['job']} is {view['state']}: {view['reason'] or 'no reason given'}")
-        done, total = sum(view["done"] + view["dead_letters"] for view in views), sum(view["submitted"] for view in views)
+        done, total = (
+            sum(view["done"] + view["dead_letters"] for view in views),
+            sum(view["submitted"] for view in views),
+        )
         self._note_failover(done, total)
         self._show(views, done, total)
         if self.kill and not self.killed and done * 3 >= total:

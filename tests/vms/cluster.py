@@ -58,7 +58,9 @@ class Cluster:
         # Not by name or address: another member may have taken those of a lost one.
         identity = identity or machine.identity()
         state = next((member["state"] for member in status["members"] if member["node_id"] == identity), "unknown")
-        ready = any(server["member"] == machine.name and server["state"] == "ready" for server in status["model_servers"])
+        ready = any(
+            server["member"] == machine.name and server["state"] == "ready" for server in status["model_servers"]
+        )
         return state, ready
 
     def coordinator(self):
@@ -68,6 +70,7 @@ class Cluster:
 
     def wait_state(self, machine, wanted, deadline_s=READY_DEADLINE_S, identity=None):
         """Waits until the cluster sees a member in one of these states; one that is up must also be ready to work."""
+
         def is_so():
             state, ready = self.state(machine, identity)
             if state not in wanted or (state == "up" and not ready):
@@ -82,6 +85,7 @@ class Cluster:
 
     def wait_copies(self, deadline_s=READY_DEADLINE_S):
         """Waits until every blob has all its copies."""
+
         def are_there():
             store = self.status()["store"]
             if store["under_replicated"] or store["unavailable"]:
@@ -99,6 +103,7 @@ class Cluster:
 
     def wait_done(self, job, pace=None, deadline_s=JOB_DEADLINE_S):
         """Waits until all its queries have an outcome; `pace` records each poll."""
+
         def is_done():
             view = self.job(job)
             outcomes = view["done"] + view["dead_letters"]

@@ -144,10 +144,13 @@ class Machine:
             (self.folder / folder).mkdir(parents=True)
         overlay(self.disk, self.lab.layers, self.folder / "upper", self.folder / "work")
         self.write("/etc/hostname", f"{self.name}\n")
-        self.write("/etc/systemd/network/10-lab.network", (
-            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={NETWORK}.1\n"
-            "LinkLocalAddressing=no\n"
-        ))
+        self.write(
+            "/etc/systemd/network/10-lab.network",
+            (
+                f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={NETWORK}.1\n"
+                "LinkLocalAddressing=no\n"
+            ),
+        )
 
     def write(self, path, text):
         """Writes a file on its disk."""

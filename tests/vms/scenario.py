@@ -184,8 +184,10 @@ class Scenario:
         self.figures[f"{name}_longest_standstill_s"] = round(pace.longest_s, 1)
         if pace.longest_s > STANDSTILL_S:
             raise Failed(f"{name}: no answer for {pace.longest_s:.0f} s")
-        say(f"{name}: {self.jobs - before} jobs meanwhile, {self.queries} rows each, none lost, repeated or different; "
-            f"no standstill above {pace.longest_s:.1f} s")
+        say(
+            f"{name}: {self.jobs - before} jobs meanwhile, {self.queries} rows each, none lost, repeated or different; "
+            f"no standstill above {pace.longest_s:.1f} s"
+        )
 
     def unit_of(self, machine):
         """The main unit of a machine."""
