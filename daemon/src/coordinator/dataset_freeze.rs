@@ -54,7 +54,10 @@ impl LeaderTerm {
         version: &VersionRecord,
     ) -> Result<Inputs, String> {
         if version.size > DATASET_FILE_BYTES_MAX {
-            return Err(format!("it has {} bytes: {DATASET_FILE_BYTES_MAX} are allowed", version.size));
+            return Err(format!(
+                "it has {} bytes; at most {DATASET_FILE_BYTES_MAX} are allowed",
+                version.size
+            ));
         }
         let _one_at_a_time = self.reading.lock().await;
         let mut index = RecordIndex::new(kind);
@@ -63,7 +66,7 @@ impl LeaderTerm {
         }
         let inputs = index.finish(version.digest).map_err(|error| error.to_string())?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
-            info!(records = count, blocks = blocks.len(), "a data set was read");
+            info!(records = count, blocks = blocks.len(), "indexed a data set");
         }
         Ok(inputs)
     }
@@ -128,7 +131,7 @@ impl LeaderTerm {
     ) -> Result<WorkReply, String> {
         let view = self.deps.membership.current();
         let name = view.name(worker);
-        let address = view.address(worker).ok_or_else(|| format!("{name} is gone"))?;
+        let address = view.address(worker).ok_or_else(|| format!("the address of {name} is unknown"))?;
         match self.deps.peers.call_member(worker, address, Request::Work(request), limit).await {
             Ok(Reply::Work(reply)) => Ok(reply),
             Ok(Reply::Refused(refusal)) => Err(format!("{name}: {}", refusal.message)),

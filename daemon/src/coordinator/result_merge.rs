@@ -1,4 +1,4 @@
-//! The task that has the results of finished jobs merged into one file each, by workers. Their bytes do not come here.
+//! The task that has the results of finished jobs merged into one file each, by workers. The bytes do not pass through here.
 //!
 //! One job at a time. `core::result_merge` decides which job and which worker; a worker that dies, or whose file is refused,
 //! costs a pause and then another worker's try.
@@ -40,7 +40,7 @@ impl ResultMergeTask {
         let shell = Self { leader_term, state: deps.consensus.state().clone() };
         let (_, inputs) = mpsc::channel(1);
         let driver = Driver { machine: ResultMerge::default(), shell, clock: deps.clock, inputs };
-        driver.spawn("the merging of results", &deps.monitor, closed);
+        driver.spawn("result merge", &deps.monitor, closed);
     }
 }
 
@@ -80,7 +80,7 @@ impl Shell for ResultMergeTask {
             }
         };
         let event = outcome.unwrap_or_else(|reason| {
-            warn!(%job, %reason, "the results are not merged yet");
+            warn!(%job, %reason, "cannot merge the results of a job, retrying");
             ResultMergeEvent::Failed(job)
         });
         let has_ended = !matches!(event, ResultMergeEvent::Workers { .. });
@@ -107,17 +107,17 @@ impl LeaderTerm {
         let filed = self.propose(None, action).await;
         self.uploads.end(upload).await;
         filed.map_err(|refusal| refusal.message)?;
-        info!(%job, size, "the results are merged into a file");
+        info!(%job, size, "merged the results of a job into a file");
         Ok(())
     }
 
-    /// The leases of each live member that has reported, while a majority lets this coordinator decide.
+    /// The number of leases of each live worker that has reported. Fails without a majority.
     async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, String> {
         self.may_decide().map_err(|refusal| refusal.message)?;
         let view = self.deps.membership.current();
         let reports = self.scheduler.view().await.map_err(|refusal| refusal.message)?.reports;
         let live = reports.into_iter().filter(|(worker, report)| view.is_live(*worker) && !report.draining);
         let leases: BTreeMap<_, _> = live.map(|(worker, report)| (worker, report.leases.len())).collect();
-        if leases.is_empty() { Err(String::from("there is no worker")) } else { Ok(leases) }
+        if leases.is_empty() { Err(String::from("no worker is live")) } else { Ok(leases) }
     }
 }
