@@ -1,4 +1,4 @@
-//! The ring election's task: it owns the ring, tells it who votes, who leads and how long the log is, carries its
+//! The ring election's task: it owns the ring, reports the voters, the leader and the log's length to it, carries its
 //! messages, and lets this member's log stand for election or not.
 //!
 //! The coordinator counts as missing when membership says that it is gone, and also when its log has been silent for
@@ -28,7 +28,7 @@ use crate::runtime::driver::{Driver, Shell, Turn};
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 256;
 const HOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// A leader that has been silent for so many leases counts as missing.
+/// A leader that has been silent for this many leases counts as missing.
 pub const SILENCE_LEASES: u32 = 4;
 /// A round waits for its winner's lease, timeout and votes.
 const ROUND_HEARTBEATS: u32 = 15;
@@ -48,12 +48,12 @@ impl ElectionHandle {
     }
 }
 
-/// The log's intervals, by which the ring's go.
+/// The log's intervals, from which the ring's own are derived.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Between two signs of the leader.
+    /// Between two heartbeats of the leader.
     pub heartbeat: Duration,
-    /// How long one of them holds.
+    /// How long a heartbeat keeps the leader's lease.
     pub lease: Duration,
 }
 
@@ -106,7 +106,7 @@ impl ElectionTask {
             missing_at: now,
             inputs: inputs.clone(),
         };
-        Driver { machine, shell, clock, inputs: queued }.spawn("the election", &monitor, stop);
+        Driver { machine, shell, clock, inputs: queued }.spawn("election", &monitor, stop);
         ElectionHandle { inputs }
     }
 }
@@ -135,7 +135,8 @@ impl Shell for ElectionTask {
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         self.observe(turn);
         if let Input::Event(event) = input {
-            // What it does depends on whether the leader is heard now; what it did may have changed when that is due.
+            // The ring's reaction depends on whether the leader is reachable now, and may change its next deadline:
+            // observe before and after.
             turn.event(event);
             turn.input(Input::Observe);
         }
@@ -145,7 +146,7 @@ impl Shell for ElectionTask {
         match effect {
             RingEffect::Send { to, message } => self.send(to, message),
             RingEffect::MayStand(allowed) => {
-                info!(me = %self.me, allowed, "standing for election");
+                info!(me = %self.me, allowed, "the ring decided whether this member may stand for election");
                 self.consensus.may_stand(allowed);
             }
         }
@@ -153,19 +154,19 @@ impl Shell for ElectionTask {
 }
 
 impl ElectionTask {
-    /// Tells the ring what membership and the log say now.
+    /// Reports the present state of membership and the log to the ring.
     fn observe(&mut self, turn: &mut Turn<Self>) {
         let view = Arc::clone(&self.view.borrow_and_update());
         let leadership = self.leadership.borrow_and_update().clone();
-        // A member that left goes on running: without this its heartbeats would keep the others from electing anybody.
+        // A member that left keeps running: without this its heartbeats would keep the others from electing a leader.
         self.consensus.may_lead(view.joined);
         let is_live = |id: &NodeId| view.is_live(*id) && view.joined;
         let now = Instant::now();
         if (self.last_led.leader, self.last_led.term) != (leadership.leader, leadership.term) {
             self.last_led = LastLed { leader: leadership.leader, term: leadership.term, since: now };
         }
-        let heard = self.consensus.last_leader_contact().max(self.last_led.since);
-        let missing_at = heard + self.lease * SILENCE_LEASES;
+        let last_contact = self.consensus.last_leader_contact().max(self.last_led.since);
+        let missing_at = last_contact + self.lease * SILENCE_LEASES;
         let live_leader = leadership.leader.filter(is_live);
         let coordinator = live_leader.filter(|_| now < missing_at);
         // Once it is missing, the ring's own deadlines lead back here.
@@ -173,14 +174,14 @@ impl ElectionTask {
         if let Some(id) = coordinator {
             turn.event(RingEvent::LeaderObserved { term: leadership.term, id });
         }
-        // A leader without a quorum has entries that nobody else has, and would be the fittest to succeed itself.
+        // A leader without a quorum has entries that no other voter has, and would win the next round by its longer log.
         let is_cut_off = leadership.is_leader && !leadership.holds_lease();
         let (term, index) = if is_cut_off { (Term(0), 0) } else { leadership.last_log };
         turn.event(RingEvent::RingView(RingView {
             live_voters: leadership.voters.iter().copied().filter(is_live).take(VOTERS_MAX).collect(),
             voter_count: leadership.voters.len(),
             coordinator,
-            hears_leader: now < heard + self.lease,
+            hears_leader: now < last_contact + self.lease,
             is_silent: live_leader.is_some() && coordinator.is_none(),
             log: LogPosition { term, index },
         }));
@@ -195,7 +196,7 @@ impl ElectionTask {
                     Ok(Reply::Election) => true,
                     Ok(_) => false,
                     Err(error) => {
-                        debug!(%error, "a hop of the ring failed");
+                        debug!(%error, "cannot deliver an election message");
                         false
                     }
                 },

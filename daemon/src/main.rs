@@ -29,7 +29,7 @@ enum Program {
     CheckConfig(Checked),
     /// Print a configuration file that explains every setting and sets none
     PrintReference,
-    /// Recover after a majority of the voters is lost for good, from the data directory of a stopped member
+    /// Recover after a majority of the voters is lost permanently, from the data directory of a stopped member
     Recover(recovery::Arguments),
 }
 

@@ -42,7 +42,7 @@ async fn a_member_keeps_running_when_its_log_cannot_be_written() {
     assert!(cluster.members[0].ended(SOON).await.success());
     // Standard error, which a service manager writes to its journal.
     let errors = cluster.members[0].errors();
-    for word in ["ready", "cannot write the log", "asked to stop", "stopped"] {
+    for word in ["ready", "cannot write the log", "received a stop signal", "stopped"] {
         assert_eq!(errors.matches(word).count(), 1, "'{word}' does not occur exactly once in: {errors}");
     }
 }

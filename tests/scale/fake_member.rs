@@ -1,5 +1,5 @@
-//! A member as far as others can tell from outside: it listens, answers probes, lists and orders, contradicts suspicions,
-//! and keeps a connection to each voter. There is no cluster state behind it.
+//! A fake member that looks like a real one from outside: it listens, answers probes, lists and orders, refutes suspicions,
+//! and keeps a connection to each voter. It has no cluster state.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,10 +29,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const DATAGRAM_BYTES_MAX: usize = 2_048;
 const FREE_BYTES: u64 = 1 << 30;
 
-/// What all fakes of a crowd share.
+/// State shared by all fakes of a crowd.
 pub(crate) struct Crowd {
     pub(crate) credentials: Credentials,
-    /// All fakes that live: what each answers when it is asked for its list.
+    /// All live fakes: the list with which each answers.
     pub(crate) listed: Mutex<Vec<MemberRecord>>,
     /// Connections that fakes accepted.
     pub(crate) accepted: AtomicUsize,
@@ -74,8 +74,8 @@ impl Shared {
         PushPull { from: self.record(), members: Bounded::first_of(members), founder: None }
     }
 
-    /// Contradicts whoever believes it to be down.
-    fn hear(&self, record: &MemberRecord) {
+    /// Refutes a record that declares this fake suspect or dead.
+    fn refute(&self, record: &MemberRecord) {
         let incarnation = self.incarnation.load(Ordering::Relaxed);
         if record.id == self.id && record.state != MemberState::Alive && record.incarnation.0 >= incarnation {
             self.incarnation.store(record.incarnation.0 + 1, Ordering::Relaxed);
@@ -86,11 +86,11 @@ impl Shared {
     fn answer(&self, request: Request) -> Reply {
         match request {
             Request::PushPull(theirs) => {
-                theirs.members.as_slice().iter().for_each(|listed| self.hear(&listed.record));
+                theirs.members.as_slice().iter().for_each(|listed| self.refute(&listed.record));
                 Reply::PushPull(self.list())
             }
             Request::Ping(ping) => {
-                ping.believed.iter().for_each(|record| self.hear(record));
+                ping.believed.iter().for_each(|record| self.refute(record));
                 Reply::Pong(TcpPong { record: self.record(), founder: None })
             }
             Request::LeaderAnnouncement(_) => Reply::LeaderNoted,
@@ -105,7 +105,7 @@ impl Shared {
                     damaged: 0,
                 },
             }),
-            _ => Reply::Refused(Refusal::internal("a fake does not do this")),
+            _ => Reply::Refused(Refusal::internal("a fake member does not answer this request")),
         }
     }
 }
@@ -129,7 +129,7 @@ impl FakeMember {
         self.shared.record()
     }
 
-    /// Gives its list, with all fakes that live, to a member: twice, for what a stranger says of others does not count.
+    /// Sends its list of all live fakes to a member: twice, because the list of an unknown sender is not merged.
     pub(crate) async fn join(&self, at: SocketAddr) -> Result<(), String> {
         let connector = TcpConnector::of_member(self.shared.id, self.shared.crowd.credentials.clone());
         let link = connector.dial(at, Purpose::Calls).await.map_err(|error| error.to_string())?;
@@ -188,17 +188,17 @@ async fn receive(udp: UdpSocket, shared: Arc<Shared>) {
     while let Ok((length, from)) = udp.recv_from(&mut buffer).await {
         let Ok(place) = seal.open(&mut buffer[..length]) else { continue };
         let Ok(datagram) = rmp_serde::from_slice::<Datagram>(&buffer[place]) else { continue };
-        datagram.rumours.as_slice().iter().for_each(|rumour| shared.hear(&rumour.record));
+        datagram.rumours.as_slice().iter().for_each(|rumour| shared.refute(&rumour.record));
         let body = match datagram.body {
             DatagramBody::Ping { seq, target } if target == shared.id => DatagramBody::Ack { seq },
-            // It looks after nobody else.
+            // It probes no other member.
             DatagramBody::PingRequest { seq, .. } => DatagramBody::Nack { seq },
             _ => continue,
         };
         let rumours = Bounded::first_of([Rumour { record: shared.record(), witnesses: Bounded::default() }]);
         let bytes = rmp_serde::to_vec(&Datagram { from: shared.id, body, rumours }).unwrap();
         let sealed = seal.seal(&bytes).unwrap();
-        // What is lost is asked again.
+        // A lost answer is asked for again.
         let _ = udp.send_to(&sealed, from).await;
     }
 }

@@ -1,4 +1,4 @@
-//! How far a cluster goes: how many connections, how much work and how long to notice deaths when members are many.
+//! Scale: the number of connections, the work and the time to detect deaths in clusters of many members.
 //!
 //! The figures are printed (`--nocapture`); the tests fail beyond bounds that are wide enough for a busy machine.
 

@@ -1,4 +1,4 @@
-//! Sixty real members on one machine: they join, lose a third at one moment, and are one cluster again.
+//! Sixty real members on one machine: they join, lose a third at one moment, and form one cluster again.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ const MEMBERS: usize = 60;
 const KILLED: usize = 20;
 const VOTERS: usize = 7;
 const READY_WITHIN: Duration = Duration::from_secs(90);
-/// What was opened on demand, to join and to compare lists, closes when it has been idle for a while.
+/// Connections opened on demand, to join and to compare lists, are idle and closed by then.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
-/// Sockets of a member that is no voter, once that has closed.
+/// Sockets of a member that is not a voter, once those have closed.
 const SPARE_SOCKETS_MAX: usize = 40;
-/// Sockets of a voter: from and, at the coordinator, to each member, and those beside.
+/// Sockets of a voter: from each member, to each member at the coordinator, and a few others.
 const VOTER_SOCKETS_MAX: usize = 2 * MEMBERS + 60;
 
 /// Counts and prints the sockets of voters and of others; an error if one has too many.

@@ -1,11 +1,11 @@
-//! What a daemon's process uses, as the kernel tells.
+//! The resources that a daemon's process uses, as the kernel reports them.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::harness::Daemon;
 
-/// Ticks of CPU time a second, on every Linux.
+/// Ticks of CPU time per second, on every Linux.
 const TICKS_PER_SECOND: u32 = 100;
 
 /// One process at one moment.
@@ -20,18 +20,18 @@ pub(crate) struct ProcessFigures {
 }
 
 impl ProcessFigures {
-    /// Of a daemon that runs.
+    /// The figures of a running daemon.
     pub(crate) fn of(daemon: &Daemon) -> Self {
         let proc = format!("/proc/{}", daemon.pid().unwrap());
         let files = fs::read_dir(format!("{proc}/fd")).unwrap();
-        // A file may be closed between the listing and the look at it.
+        // A file may be closed after it was listed.
         let targets = files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
         let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count();
         let status = fs::read_to_string(format!("{proc}/status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let resident_kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
         let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
-        // Behind the name, which is in brackets: the state is field 3, user and system time are 14 and 15.
+        // After the name, which is in brackets: the state is field 3, user and system time are 14 and 15.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks: u32 = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
         let cpu = Duration::from_secs(ticks.into()) / TICKS_PER_SECOND;

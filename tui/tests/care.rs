@@ -171,7 +171,7 @@ fn a_segment_that_nobody_gives_is_located_again() {
         Reply::Control(Box::new(reply))
     });
     let output = idunno(&["--cluster", &address.to_string(), "--timeout", "1", "get-job-results", "job-1"]);
-    assert!(code(&output) == 1 && err(&output).contains("no holder gave"), "{}", err(&output));
+    assert!(code(&output) == 1 && err(&output).contains("no holder returned"), "{}", err(&output));
     assert!(ASKED.load(Ordering::Relaxed) > 1, "it was given up at once");
 }
 

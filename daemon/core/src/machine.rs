@@ -22,13 +22,13 @@ pub trait Machine {
     fn handle(&mut self, event: Self::Event, now: Instant);
 
     /// When the machine needs its next event, at the latest. A machine that returns a deadline documents which event
-    /// it expects then, mostly a `Tick`.
+    /// it expects then, usually a `Tick`.
     fn next_deadline(&self) -> Option<Instant>;
 
     /// The next effect to carry out.
     fn poll_effect(&mut self) -> Option<Self::Effect>;
 
-    /// Whether the invariants and bounds of the machine's documentation hold. To be called between events.
+    /// Checks the invariants and bounds that the machine documents. Called between events.
     fn check(&self) -> Result<(), InvariantViolation>;
 }
 

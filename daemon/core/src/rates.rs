@@ -41,7 +41,7 @@ pub enum RatesEvent {
         /// When.
         at_ms: u64,
     },
-    /// Somebody asks for the rates: answered by one [`RatesEffect::Answer`].
+    /// A console asks for the rates: answered by one [`RatesEffect::Answer`].
     Asked {
         /// The driver's number for the request.
         request: u64,
@@ -52,12 +52,12 @@ pub enum RatesEvent {
     },
 }
 
-/// The driver's next duty.
+/// What the driver is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RatesEffect {
     /// Answer a [`RatesEvent::Asked`].
     Answer {
-        /// The event's.
+        /// The number from the event.
         request: u64,
         /// None, if the asker has it already.
         rates: Option<Rates>,
@@ -109,7 +109,7 @@ impl Machine for RateCounter {
         }
     }
 
-    /// Never: steps are counted by the events' times.
+    /// None: steps are counted by the events' times.
     fn next_deadline(&self) -> Option<Instant> {
         None
     }
@@ -173,7 +173,7 @@ const fn number(now_ms: u64) -> u64 {
     now_ms / STEP_MS as u64
 }
 
-/// One series of counts a key. Leading zeros are left out.
+/// One series of counts per key. Leading zeros are left out.
 fn series<'a, K: Ord + Copy + 'a>(
     steps: impl ExactSizeIterator<Item = &'a BTreeMap<K, u32>>,
 ) -> Vec<(K, Vec<u32>)> {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn only_complete_steps_are_shown_and_none_of_before() {
+    fn only_complete_steps_since_the_start_are_shown() {
         let mut rates = RateCounter::new(START + 100);
         answer(&mut rates, 1, 7, 32, START + 200);
         let first = view(&mut rates, START + 200);

@@ -7,7 +7,7 @@
 //!
 //! Invariants: one job is merged at a time; a job that failed is not tried again before its pause is over.
 //!
-//! Bounds: one entry a job that failed; the pause doubles from [`PAUSE_MIN`] to [`PAUSE_MAX`].
+//! Bounds: one entry per job that failed; the pause doubles from [`PAUSE_MIN`] to [`PAUSE_MAX`].
 //!
 //! Does not do: the merging, which workers do, and the entry into the log.
 
@@ -28,23 +28,23 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultMergeEvent {
-    /// Of these jobs the results are to be merged, the oldest first. To be handed in whenever that may have changed, when
-    /// a job was merged or failed, and when [`Machine::next_deadline`] is due.
+    /// The jobs whose results are to be merged, the oldest first. Handed in whenever they may have changed, when a job was
+    /// merged or failed, and when [`Machine::next_deadline`] is due.
     Due(Vec<JobId>),
     /// The answer to [`ResultMergeEffect::FindWorkers`]: the workers that are up, with the number of their leases.
     Workers {
-        /// The effect's.
+        /// The job of the effect.
         job: JobId,
         /// Leases by worker.
         leases: BTreeMap<NodeId, usize>,
     },
     /// The job's results are merged, and that is in the log.
     Merged(JobId),
-    /// They are not, for whatever reason.
+    /// The job's results could not be merged, for whatever reason.
     Failed(JobId),
 }
 
-/// The driver's next duty, in order.
+/// What the driver is to do; effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultMergeEffect {
     /// Find out which workers there are: answered by [`ResultMergeEvent::Workers`] or [`ResultMergeEvent::Failed`].
@@ -147,7 +147,7 @@ impl ResultMerge {
         self.end(job);
     }
 
-    /// The job is not due any more, as far as is known: the next [`ResultMergeEvent::Due`] says.
+    /// No job is being merged any more; the next [`ResultMergeEvent::Due`] shows whether this one is still due.
     fn end(&mut self, job: JobId) {
         if self.current == Some(job) {
             self.current = None;
@@ -162,7 +162,7 @@ mod tests {
     const JOBS: [JobId; 2] = [JobId(1), JobId(2)];
 
     /// Hands in an event, and returns the only effect that may follow.
-    fn tell(merge: &mut ResultMerge, event: ResultMergeEvent, now: Instant) -> Option<ResultMergeEffect> {
+    fn handle(merge: &mut ResultMerge, event: ResultMergeEvent, now: Instant) -> Option<ResultMergeEffect> {
         merge.handle(event, now);
         merge.check().unwrap();
         let effect = merge.poll_effect();
@@ -173,33 +173,33 @@ mod tests {
     /// The job that is begun at `now`, and its worker.
     fn begin(merge: &mut ResultMerge, due: &[JobId], now: Instant) -> Option<(JobId, NodeId)> {
         let leases = BTreeMap::from([(NodeId(1), 2), (NodeId(2), 0), (NodeId(3), 1)]);
-        let begun = tell(merge, ResultMergeEvent::Due(due.to_vec()), now)?;
+        let begun = handle(merge, ResultMergeEvent::Due(due.to_vec()), now)?;
         let ResultMergeEffect::FindWorkers(job) = begun else { panic!("{begun:?}") };
-        match tell(merge, ResultMergeEvent::Workers { job, leases }, now) {
+        match handle(merge, ResultMergeEvent::Workers { job, leases }, now) {
             Some(ResultMergeEffect::Merge { job: merged, worker }) if merged == job => Some((job, worker)),
             effect => panic!("{effect:?}"),
         }
     }
 
     #[test]
-    fn a_job_that_failed_lets_others_pass_and_goes_to_another_worker() {
+    fn a_failed_job_lets_others_go_first_and_is_retried_at_another_worker() {
         let mut merge = ResultMerge::default();
         let now = Instant::START;
         assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(1), NodeId(2))), "the oldest, at the idlest");
-        assert_eq!(tell(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now), None, "one at a time");
-        assert_eq!(tell(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None);
+        assert_eq!(handle(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now), None, "one at a time");
+        assert_eq!(handle(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None);
         assert_eq!(merge.next_deadline(), Some(now + PAUSE_MIN));
         assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(2), NodeId(2))));
-        assert_eq!(tell(&mut merge, ResultMergeEvent::Merged(JobId(2)), now), None);
+        assert_eq!(handle(&mut merge, ResultMergeEvent::Merged(JobId(2)), now), None);
         assert_eq!(begin(&mut merge, &JOBS[..1], now), None);
         assert_eq!(
             begin(&mut merge, &JOBS[..1], now + PAUSE_MIN),
             Some((JobId(1), NodeId(3))),
             "the next idlest"
         );
-        (0..40).for_each(|_| assert_eq!(tell(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None));
+        (0..40).for_each(|_| assert_eq!(handle(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None));
         assert_eq!(merge.next_deadline(), Some(now + PAUSE_MAX));
-        tell(&mut merge, ResultMergeEvent::Merged(JobId(1)), now);
+        handle(&mut merge, ResultMergeEvent::Merged(JobId(1)), now);
         assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(1), NodeId(2))), "if it is run again");
     }
 
@@ -207,9 +207,9 @@ mod tests {
     fn a_job_waits_for_the_first_worker() {
         let mut merge = ResultMerge::default();
         let now = Instant::START;
-        tell(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now);
-        let nobody = ResultMergeEvent::Workers { job: JobId(1), leases: BTreeMap::new() };
-        assert_eq!(tell(&mut merge, nobody, now), None);
+        handle(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now);
+        let no_workers = ResultMergeEvent::Workers { job: JobId(1), leases: BTreeMap::new() };
+        assert_eq!(handle(&mut merge, no_workers, now), None);
         assert_eq!(merge.next_deadline(), Some(now + PAUSE_MIN));
     }
 }

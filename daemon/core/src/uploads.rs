@@ -1,6 +1,6 @@
 //! Uploads in progress, in one coordinator's term: what keeps a blob from being deleted before it is committed.
 //!
-//! Decides: which uploads are alive, the watermark below which none is, and whether a member may be told to delete
+//! Decides: which uploads are alive, the watermark below which none is, and whether a member may be ordered to delete
 //! blobs. An upload lives until it is ended, or has been idle for [`IDLE_MAX`]. A holder keeps what an upload at or above
 //! the watermark has touched ([`Pins`](crate::placement::Pins)). A member that restarts forgets what was touched, so it may
 //! delete nothing while an upload lives that is older than what is known of its restart.
@@ -11,7 +11,7 @@
 //! [`DeletionPermit`] is given only for the boot that is known, and only when every live upload began after that boot was
 //! known.
 //!
-//! Bounds: [`UPLOADS_MAX`] uploads alive; one entry a member.
+//! Bounds: [`UPLOADS_MAX`] uploads alive; one entry per member.
 //!
 //! Does not do: keep the bytes, or check at commit: the coordinator asks here first.
 
@@ -43,7 +43,7 @@ pub enum UploadsEvent {
     },
     /// An upload is over: all is committed, or it was given up.
     End(UploadId),
-    /// A member said at which boot it is.
+    /// A member reported its boot count.
     Booted {
         /// The member.
         node: NodeId,
@@ -51,7 +51,7 @@ pub enum UploadsEvent {
         generation: u64,
     },
     /// A member is to delete blobs: answered by one [`UploadsEffect::Permit`].
-    RequestPermit {
+    PermitRequested {
         /// The driver's number for the request.
         request: u64,
         /// The member.
@@ -61,21 +61,21 @@ pub enum UploadsEvent {
     },
 }
 
-/// The driver's next duty, in order.
+/// What the driver is to do; effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UploadsEffect {
     /// Answer a [`UploadsEvent::Use`].
     Answer {
-        /// The event's.
+        /// The number from the event.
         request: u64,
         /// The upload, which is alive for [`IDLE_MAX`] from now.
         outcome: Result<UploadId, UploadError>,
     },
-    /// Answer a [`UploadsEvent::RequestPermit`].
+    /// Answer a [`UploadsEvent::PermitRequested`].
     Permit {
-        /// The event's.
+        /// The number from the event.
         request: u64,
-        /// None while an upload may count on what the member forgot.
+        /// None while an upload may depend on blobs whose pins the member forgot.
         permit: Option<DeletionPermit>,
     },
 }
@@ -152,14 +152,14 @@ impl Machine for Uploads {
                     *boot = known;
                 }
             }
-            UploadsEvent::RequestPermit { request, node, generation } => {
+            UploadsEvent::PermitRequested { request, node, generation } => {
                 let permit = self.permit(node, generation);
                 self.effects.push_back(UploadsEffect::Permit { request, permit });
             }
         }
     }
 
-    /// Never: uploads that idle expire with the next event, and nothing is to be done when they do.
+    /// None: idle uploads expire with the next event, and nothing needs to be done when they do.
     fn next_deadline(&self) -> Option<Instant> {
         None
     }
@@ -241,7 +241,7 @@ mod tests {
         Instant::from_micros(seconds * 1_000_000)
     }
 
-    fn tell(uploads: &mut Uploads, event: UploadsEvent, now: Instant) -> Option<UploadsEffect> {
+    fn handle(uploads: &mut Uploads, event: UploadsEvent, now: Instant) -> Option<UploadsEffect> {
         uploads.handle(event, now);
         uploads.check().unwrap();
         uploads.poll_effect()
@@ -252,22 +252,22 @@ mod tests {
         upload: Option<UploadId>,
         now: Instant,
     ) -> Result<UploadId, UploadError> {
-        match tell(uploads, UploadsEvent::Use { request: 7, upload }, now) {
+        match handle(uploads, UploadsEvent::Use { request: 7, upload }, now) {
             Some(UploadsEffect::Answer { request: 7, outcome }) => outcome,
             effect => panic!("{effect:?}"),
         }
     }
 
     fn end(uploads: &mut Uploads, upload: UploadId) {
-        assert_eq!(tell(uploads, UploadsEvent::End(upload), at(0)), None);
+        assert_eq!(handle(uploads, UploadsEvent::End(upload), at(0)), None);
     }
 
     fn boot(uploads: &mut Uploads, generation: u64) {
-        assert_eq!(tell(uploads, UploadsEvent::Booted { node: NODE, generation }, at(0)), None);
+        assert_eq!(handle(uploads, UploadsEvent::Booted { node: NODE, generation }, at(0)), None);
     }
 
     fn watermark(uploads: &mut Uploads, generation: u64, now: Instant) -> Option<UploadId> {
-        match tell(uploads, UploadsEvent::RequestPermit { request: 8, node: NODE, generation }, now) {
+        match handle(uploads, UploadsEvent::PermitRequested { request: 8, node: NODE, generation }, now) {
             Some(UploadsEffect::Permit { request: 8, permit }) => permit.map(|permit| permit.watermark),
             effect => panic!("{effect:?}"),
         }

@@ -57,7 +57,7 @@ impl Default for VoterConfig {
 pub enum Standing {
     /// Up, as far as is known.
     Live,
-    /// Held dead.
+    /// Declared dead.
     Dead,
     /// Left in good order.
     Left,
@@ -68,7 +68,7 @@ pub enum Standing {
 pub struct VoterView {
     /// The coordinator, which always stays a voter.
     pub me: NodeId,
-    /// Every member known; one that is not there counts as dead.
+    /// Every known member; one that is missing here counts as dead.
     pub standings: BTreeMap<NodeId, Standing>,
     /// The log's configuration.
     pub log: Configuration,
@@ -81,7 +81,7 @@ pub struct VoterView {
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VoterEvent {
-    /// The members or the configuration may have changed. Also to be handed in when a step has succeeded or failed, and
+    /// The members or the configuration may have changed. Also handed in when a step has succeeded or failed, and
     /// when [`Machine::next_deadline`] is due.
     Observed(VoterView),
 }
@@ -93,7 +93,7 @@ pub enum VoterStep {
     AddLearner(NodeId),
     /// Make these, and only these, the voters.
     SetVoters(BTreeSet<NodeId>),
-    /// Send this member the log no longer.
+    /// Stop sending the log to this member.
     RemoveLearner(NodeId),
 }
 
@@ -124,10 +124,10 @@ impl Machine for VoterPlanner {
         self.view = view;
     }
 
-    /// When a voter that is gone now will have been gone long enough.
+    /// When the voter or learner that has been gone the longest may be removed.
     fn next_deadline(&self) -> Option<Instant> {
-        let waits = self.view.has_quorum && !self.view.is_joint;
-        let earliest = self.gone_since.values().min().filter(|_| waits);
+        let may_change = self.view.has_quorum && !self.view.is_joint;
+        let earliest = self.gone_since.values().min().filter(|_| may_change);
         earliest.map(|&since| since + self.config.stabilisation)
     }
 
@@ -176,13 +176,15 @@ impl VoterPlanner {
         for &gone in voters.union(learners).filter(|&&id| standing(id) != Standing::Live) {
             self.gone_since.entry(gone).or_insert(now);
         }
-        let gone_for_good = |id: &NodeId| {
+        let is_gone_long_enough = |id: &NodeId| {
             let since = self.gone_since.get(id);
             standing(*id) == Standing::Left
                 || since.is_some_and(|&since| now.since(since) >= self.config.stabilisation)
         };
-        let gone = voters.iter().copied().find(|id| standing(*id) != Standing::Live && gone_for_good(id));
-        let lost = learners.iter().copied().find(|id| standing(*id) != Standing::Live && gone_for_good(id));
+        let gone =
+            voters.iter().copied().find(|id| standing(*id) != Standing::Live && is_gone_long_enough(id));
+        let lost =
+            learners.iter().copied().find(|id| standing(*id) != Standing::Live && is_gone_long_enough(id));
         if let Some(lost) = lost {
             return Some(VoterStep::RemoveLearner(lost));
         }
@@ -199,7 +201,7 @@ impl VoterPlanner {
         {
             return Some(VoterStep::AddLearner(*spare));
         }
-        // Without a replacement the dead are left out all the same: fewer voters need a smaller majority.
+        // A dead voter without a replacement is removed too: fewer voters need a smaller majority.
         (ready.is_some() || gone.is_some()).then(|| {
             let kept = voters.iter().copied().filter(|&voter| Some(voter) != gone);
             VoterStep::SetVoters(kept.chain(ready).collect())
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_voters_are_replaced_by_spares_and_removed_without() {
+    fn dead_voters_are_replaced_by_spares_or_removed_where_there_are_none() {
         let planner = &mut VoterPlanner::default();
         let live: BTreeSet<_> = ids(4..=10);
         assert_eq!(settle(planner, ids(1..=7), &live, 10), live);
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_is_half_done_is_completed_and_nothing_is_changed_without_a_quorum() {
+    fn a_half_done_change_is_completed_and_nothing_is_changed_without_a_quorum() {
         let mut planner = VoterPlanner::default();
         let standings = standings(&ids(1..=2), 3);
         let view = VoterView { me: NodeId(1), standings, log: voting(ids(1..=3)), ..VoterView::default() };
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_voter_that_left_goes_at_once() {
+    fn a_voter_that_left_is_removed_at_once() {
         let mut planner = VoterPlanner::default();
         let mut known = standings(&ids(1..=3), 3);
         known.insert(NodeId(3), Standing::Left);

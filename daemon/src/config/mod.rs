@@ -24,7 +24,7 @@ use idunno_store::scrub;
 pub const INTRODUCER_PORT: u16 = 7400;
 /// A member's port in a real deployment.
 pub const MEMBER_PORT: u16 = 7401;
-/// The address of a model server that somebody else runs, unless configured.
+/// The default URL of a model server that is not run by this process.
 pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
 /// The failure detector logs a dead member once; openraft would log it ten times a second.
 const LOG_FILTER: &str = "info,openraft::replication=off";
@@ -41,7 +41,7 @@ pub const NO_MODEL_SERVER: &str = "none";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelServer {
     None,
-    /// Somebody else runs it, at this URL.
+    /// It runs outside this process, at this URL.
     Url(String),
     /// This process runs and supervises it.
     Python {
@@ -326,7 +326,7 @@ mod tests {
         }
         let neither = Settings { secret: None, ..settings() };
         assert!(neither.introducer().unwrap_err().to_string().contains("idunno cluster init"));
-        assert!(toml::from_str::<Settings>("insecure_network = true").is_err(), "it is gone");
+        assert!(toml::from_str::<Settings>("insecure_network = true").is_err(), "the setting was removed");
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub(super) fn page(dir: &Path, after: Option<LogCursor>) -> Result<LogPage, Refu
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let names = names(dir).map_err(unreadable)?;
     let Some(newest) = names.last() else { return Err(Refusal::not_found("this member has no log yet")) };
-    let place = after.filter(|place| place.file.starts_with(LOG_PREFIX));
-    let Some(LogCursor { file, offset }) = place else {
+    let cursor = after.filter(|cursor| cursor.file.starts_with(LOG_PREFIX));
+    let Some(LogCursor { file, offset }) = cursor else {
         let length = dir.join(newest).metadata().map_err(unreadable)?.len();
         let start = length.saturating_sub(LOG_PAGE_BYTES_MAX);
         return read(dir, newest, start, start > 0).map_err(unreadable);
@@ -90,8 +90,8 @@ mod tests {
         let long = vec![b'x'; 2 * usize::try_from(LOG_PAGE_BYTES_MAX).unwrap()];
         fs::write(dir.path().join("idunnod.2026-01-01"), &long).unwrap();
         fs::write(dir.path().join("secret"), "secret").unwrap();
-        let place = LogCursor { file: String::from("../logs/secret"), offset: 0 };
-        let page = page(dir.path(), Some(place)).unwrap();
+        let cursor = LogCursor { file: String::from("../logs/secret"), offset: 0 };
+        let page = page(dir.path(), Some(cursor)).unwrap();
         assert!(
             page.cut
                 && page.bytes.len() as u64 == LOG_PAGE_BYTES_MAX

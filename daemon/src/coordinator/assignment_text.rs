@@ -4,7 +4,7 @@ use idunno_core::scheduler::RebalanceReason;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::jobs::Policy;
 
-/// Workers that are named one by one; the others are counted.
+/// Workers that are named; the others are counted.
 const NAMED_MAX: usize = 8;
 
 /// One line: the reason, each job's share of the workers, and the workers that now serve other jobs.

@@ -1,4 +1,4 @@
-//! Changes that clients and workers ask for: checked against the uploads, put into the log, passed on to the scheduler.
+//! Changes requested by clients and workers: checked against the uploads, put into the log, passed on to the scheduler.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ impl LeaderTerm {
         self.may_decide()?;
         if blobs.len().max(exclude.len()) > ITEMS_PER_REQUEST_MAX {
             return Err(Refusal::invalid(format!(
-                "{} blobs in one plan, {ITEMS_PER_REQUEST_MAX} are allowed",
+                "the plan has {} blobs; at most {ITEMS_PER_REQUEST_MAX} are allowed",
                 blobs.len()
             )));
         }
         if let Some(blob) = blobs.iter().find(|blob| blob.size > EXTENT_BYTES_MAX) {
             return Err(Refusal::invalid(format!(
-                "a blob of {} bytes, {EXTENT_BYTES_MAX} are allowed",
+                "a blob has {} bytes; at most {EXTENT_BYTES_MAX} are allowed",
                 blob.size
             )));
         }
@@ -40,12 +40,12 @@ impl LeaderTerm {
             self.uploads.touch(upload).await.map(|()| upload)?
         } else {
             let upload = self.uploads.open().await?;
-            debug!(%upload, "an upload begins");
+            debug!(%upload, "opened an upload");
             upload
         };
         let view = self.deps.membership.current();
         let mut candidates = self.repairs.borrow().candidates.clone();
-        // Repair's list may be a moment old: no dead member belongs in a chain.
+        // Repair's list may be slightly outdated: leave out members that died since.
         candidates.retain(|candidate| view.holder(candidate.node).is_some());
         let chain = |blob: &BlobRef| {
             let mut roomy = candidates.clone();
@@ -65,7 +65,7 @@ impl LeaderTerm {
 
     /// Makes a change, once.
     pub(super) async fn change(&self, op: OpId, change: Change) -> Result<ControlReply, Refusal> {
-        // A change that was made already is only answered again, whatever became of its upload.
+        // A change that was made already is only answered again, even if its upload has ended since.
         let made = self.has_made(op);
         if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
             self.uploads.touch(*upload).await?;
@@ -87,11 +87,11 @@ impl LeaderTerm {
         }
     }
 
-    /// Refuses models that no worker has: once in the log they would stay there, and fail forever.
+    /// Refuses models that no worker offers: once in the log they would stay there and fail forever.
     async fn check_trainable(&self, models: &[ModelName]) -> Result<(), Refusal> {
         let reports = self.scheduler.view().await?.reports;
         if reports.values().any(|report| report.offers.is_none()) {
-            // That worker cannot list its models: it fails when it is to train one that it does not have.
+            // That worker cannot list its models; training one that it does not have fails there.
             return Ok(());
         }
         let offered =
@@ -100,7 +100,7 @@ impl LeaderTerm {
         models.iter().try_for_each(|model| state.check_model(model, &offered))
     }
 
-    /// Serves a worker.
+    /// Answers a worker's request.
     pub async fn jobs(self: Arc<Self>, request: JobRequest) -> Result<JobReply, Refusal> {
         match request {
             JobRequest::Report(report) => self.scheduler.report(report).await.map(JobReply::Report),
@@ -133,7 +133,7 @@ impl LeaderTerm {
     }
 }
 
-/// A training's figures, cut to the bounds of what is kept.
+/// A training's metrics, cut to the bounds of what is kept.
 fn checked(mut metrics: Vec<(String, String)>) -> Vec<(String, String)> {
     metrics.retain(|(name, value)| name.len().max(value.len()) <= METRIC_BYTES_MAX);
     metrics.truncate(METRICS_MAX);

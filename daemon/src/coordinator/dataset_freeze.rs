@@ -66,7 +66,7 @@ impl LeaderTerm {
         }
         let inputs = index.finish(version.digest)?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
-            info!(records = count, blocks = blocks.len(), "a data set was read");
+            info!(records = count, blocks = blocks.len(), "indexed a data set");
         }
         Ok(inputs)
     }

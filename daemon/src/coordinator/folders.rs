@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    fn holding(names: &[String]) -> State {
+    fn state_with(names: &[String]) -> State {
         let file = |name: &String| {
             let digest = Digest::of(name.as_bytes());
             let extents = vec![(BlobRef { digest, size: 1 }, vec![NodeId(1)])];
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_level_lists_its_files_and_each_folder_once() {
         let names = ["a", "b/c/d", "b/c/e", "b/f", "b0", "c/g"].map(String::from);
-        let state = holding(&names);
+        let state = state_with(&names);
         for limit in [1, 2, 100] {
             assert_eq!(read(&state, "", limit), ["a", "b/", "b0", "c/"], "{limit} at a time");
             assert_eq!(read(&state, "b/", limit), ["b/c/", "b/f"]);
@@ -101,7 +101,7 @@ mod tests {
         for room in 1..=5 {
             let folder = "f".repeat(FILE_NAME_BYTES_MAX - room - 1) + "/";
             let inside = format!("{folder}{}", "~".repeat(room));
-            let state = holding(&[format!("{folder}a"), inside, String::from("z")]);
+            let state = state_with(&[format!("{folder}a"), inside, String::from("z")]);
             assert_eq!(read(&state, "", 100), [folder, String::from("z")], "room for {room} bytes");
         }
     }

@@ -151,11 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_granted_at_once_fits_into_a_frame() {
+    fn the_grants_of_one_answer_fit_into_a_frame() {
         let both = vec![lease(0, 100), lease(100, 100)];
         assert_eq!(fitted(both.clone(), 1), [(0, 100), (100, 100)]);
         assert_eq!(fitted(both.clone(), EXTENTS_MAX / 150), [(0, 100), (100, 50)]);
         assert_eq!(fitted(both.clone(), EXTENTS_MAX / 50), [(0, 50)]);
-        assert_eq!(fitted(both, EXTENTS_MAX + 1), [(0, 1)], "one goes whatever its size");
+        assert_eq!(fitted(both, EXTENTS_MAX + 1), [(0, 1)], "one input is granted whatever its size");
     }
 }

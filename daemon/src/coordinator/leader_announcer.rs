@@ -52,14 +52,14 @@ async fn announce(deps: Deps, term: Term) {
                 deps.peers.call(address, Request::LeaderAnnouncement(announcement.clone()), CALL_TIMEOUT);
             Some(async move { (id, generation, matches!(call.await, Ok(Reply::LeaderNoted))) })
         });
-        let heard = join_all(calls).await;
-        let all_heard = heard.iter().all(|(_, _, has_heard)| *has_heard);
-        announced
-            .extend(heard.into_iter().filter(|(_, _, has)| *has).map(|(id, generation, _)| (id, generation)));
+        let called = join_all(calls).await;
+        let is_complete = called.iter().all(|(_, _, has_acknowledged)| *has_acknowledged);
+        let acknowledged = called.into_iter().filter(|(_, _, has_acknowledged)| *has_acknowledged);
+        announced.extend(acknowledged.map(|(id, generation, _)| (id, generation)));
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             changed = leadership.changed() => if changed.is_err() { return },
-            () = sleep(RETRY_PERIOD), if !all_heard => {}
+            () = sleep(RETRY_PERIOD), if !is_complete => {}
         }
     }
 }

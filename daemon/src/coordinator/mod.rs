@@ -17,7 +17,7 @@
 //! | [`voters`]: the log's voters | `core::voters` |
 //! | [`result_merge`]: finished jobs' results into files | `core::result_merge` |
 //! | [`rates`]: queries answered lately | `core::rates` |
-//! | [`leader_announcer`]: tells all members who coordinates | itself |
+//! | [`leader_announcer`]: announces the coordinator to all members | itself |
 //! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
 //! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
 //! | [`reads`], [`folders`], [`views`], [`assignment_text`]: what people see | the log's state |
@@ -69,7 +69,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub struct Deps {
     /// This member.
     pub me: NodeId,
-    /// Time.
     pub clock: Clock,
     /// The metadata log.
     pub consensus: Consensus,
@@ -108,7 +107,7 @@ impl LeaderTerm {
             VoterTask::spawn(deps.clone(), &closed);
             ResultMergeTask::spawn(leader_term.clone(), &deps, &closed);
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
-            deps.monitor.spawn("the leader announcer", closed.clone(), announcer);
+            deps.monitor.spawn("leader announcer", closed.clone(), announcer);
             let reading = tokio::sync::Mutex::default();
             Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
         })
@@ -124,7 +123,8 @@ impl LeaderTerm {
         Arc::clone(&self.deps.consensus.state().borrow())
     }
 
-    /// Whether a majority has acknowledged this coordinator lately. Without that it decides nothing: another may.
+    /// Whether a majority has acknowledged this coordinator lately. Without that it decides nothing, because another
+    /// coordinator may have been elected.
     pub fn may_decide(&self) -> Result<(), Refusal> {
         if self.closed.is_cancelled() {
             return Err(self.not_coordinator());
@@ -150,7 +150,7 @@ impl LeaderTerm {
         loop {
             match self.propose(None, action.clone()).await {
                 Err(Refusal { code: RefusalCode::NoQuorum | RefusalCode::Unknown, message }) => {
-                    warn!(%message, "proposing again");
+                    warn!(%message, "a proposal may have failed, repeating it");
                     tokio::select! {
                         () = tokio::time::sleep(RETRY_PAUSE) => {}
                         () = self.closed.cancelled() => return Err(self.not_coordinator()),
@@ -166,7 +166,7 @@ impl LeaderTerm {
         self.confirmed().await.map(|(state, _)| state)
     }
 
-    /// The same, and term and index of an entry up to which the state holds everything.
+    /// Like [`Self::barrier`]; also returns the term and index of an entry up to which the state is complete.
     pub async fn confirmed(&self) -> Result<(Arc<State>, (u64, u64)), Refusal> {
         // Where the majority was out of reach just now it most likely still is: fail soon.
         let limit = if self.may_decide().is_ok() { BARRIER_TIMEOUT } else { BARRIER_TIMEOUT_CUT_OFF };
@@ -235,7 +235,7 @@ impl Coordinator {
     pub fn start(deps: Deps, stop: CancellationToken) -> Self {
         let (publish, leader_term) = watch::channel(None);
         let monitor = deps.monitor.clone();
-        monitor.spawn("the coordinator", stop.clone(), supervise(deps, publish, stop));
+        monitor.spawn("coordinator", stop.clone(), supervise(deps, publish, stop));
         Self { leader_term }
     }
 
@@ -264,7 +264,7 @@ async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, 
         if open != term {
             if let Some(leader_term) = publish.send_replace(None) {
                 leader_term.closed.cancel();
-                info!(term = %leader_term.term, "the term is closed");
+                info!(term = %leader_term.term, "closed the coordinator's term");
             }
             if let Some(term) = term {
                 // Garbage collection must know of every entry that may ever count.
@@ -274,7 +274,7 @@ async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, 
                         publish.send_replace(Some(LeaderTerm::open(deps.clone(), term, stop.child_token())));
                     }
                     Err(error) => {
-                        info!(%term, %error, "not coordinating yet");
+                        info!(%term, %error, "cannot take over the term yet, retrying");
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                 }

@@ -26,14 +26,14 @@ pub struct RatesHandle {
 }
 
 impl RatesHandle {
-    /// A member answered queries of a job just now.
+    /// Counts queries of a job that a member has just answered.
     pub async fn answered(&self, job: JobId, member: NodeId, queries: u64) {
         let event = RatesEvent::Answered { job, member, queries, at_ms: wall_ms() };
-        // With the term its figures end.
+        // The figures end with the term.
         let _ = self.inputs.send(Input::Event(event)).await;
     }
 
-    /// All complete steps, unless the asker has them: `known` is the step that came with the newest it has.
+    /// All complete steps, unless the caller has them: `known` is the step that came with the newest rates it has.
     pub async fn since(&self, known: Option<u64>, at_ms: u64) -> Option<Rates> {
         let (reply, answer) = oneshot::channel();
         self.inputs.send(Input::Ask { known, at_ms, reply }).await.ok()?;
@@ -53,7 +53,7 @@ impl RatesTask {
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
         let machine = RateCounter::new(wall_ms());
         let driver = Driver { machine, shell: Self::default(), clock: deps.clock, inputs: queued };
-        driver.spawn("the rates", &deps.monitor, closed);
+        driver.spawn("rate counter", &deps.monitor, closed);
         RatesHandle { inputs }
     }
 }

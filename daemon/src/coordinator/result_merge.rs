@@ -1,4 +1,4 @@
-//! The task that has the results of finished jobs merged into one file each, by workers. Their bytes do not come here.
+//! The task that has the results of finished jobs merged into one file each, by workers. The bytes do not pass through here.
 //!
 //! One job at a time. `core::result_merge` decides which job and which worker; a worker that dies, or whose file is refused,
 //! costs a pause and then another worker's try.
@@ -43,7 +43,7 @@ impl ResultMergeTask {
         let shell = Self { leader_term, state: deps.consensus.state().clone() };
         let (_, inputs) = mpsc::channel(1);
         let driver = Driver { machine: ResultMerge::default(), shell, clock: deps.clock, inputs };
-        driver.spawn("the merging of results", &deps.monitor, closed);
+        driver.spawn("result merge", &deps.monitor, closed);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The task of the uploads in progress: clients' requests and repair ask it, `core::uploads` decides.
+//! The task that tracks uploads in progress for clients and repair; `core::uploads` decides.
 //!
 //! Bounds: [`INPUTS_MAX`] requests queue up, then callers wait.
 
@@ -19,7 +19,7 @@ pub(super) enum Input {
     Use(Option<UploadId>, oneshot::Sender<Result<UploadId, UploadError>>),
     End(UploadId),
     Booted { node: NodeId, generation: u64 },
-    RequestPermit { node: NodeId, generation: u64, reply: oneshot::Sender<Option<DeletionPermit>> },
+    PermitRequested { node: NodeId, generation: u64, reply: oneshot::Sender<Option<DeletionPermit>> },
 }
 
 /// The uploads of one term. Cheap to clone.
@@ -47,19 +47,19 @@ impl UploadsHandle {
 
     /// Ends an upload.
     pub async fn end(&self, upload: UploadId) {
-        // With the term all its uploads end.
+        // All uploads end with the term.
         let _ = self.inputs.send(Input::End(upload)).await;
     }
 
-    /// Notes a member's boot count, as the member itself says.
+    /// Notes a member's boot count, as the member itself reports it.
     pub async fn booted(&self, node: NodeId, generation: u64) {
         // The next term asks again.
         let _ = self.inputs.send(Input::Booted { node, generation }).await;
     }
 
-    /// Whether the member, at this boot, may delete what nothing refers to, and up to which upload.
+    /// The permit for the member, at this boot, to delete blobs that nothing refers to.
     pub async fn permit(&self, node: NodeId, generation: u64) -> Option<DeletionPermit> {
-        self.ask(|reply| Input::RequestPermit { node, generation, reply }).await.flatten()
+        self.ask(|reply| Input::PermitRequested { node, generation, reply }).await.flatten()
     }
 
     /// The task's answer; `None` when the term is over.
@@ -92,7 +92,7 @@ impl UploadsTask {
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
         let machine = Uploads::new(term, wall_ms());
         let driver = Driver { machine, shell: Self::default(), clock, inputs: queued };
-        driver.spawn("the uploads", &monitor, closed);
+        driver.spawn("upload tracker", &monitor, closed);
         UploadsHandle { deps, inputs }
     }
 }
@@ -108,8 +108,8 @@ impl Shell for UploadsTask {
             Input::Use(upload, reply) => UploadsEvent::Use { request: self.users.add(reply), upload },
             Input::End(upload) => UploadsEvent::End(upload),
             Input::Booted { node, generation } => UploadsEvent::Booted { node, generation },
-            Input::RequestPermit { node, generation, reply } => {
-                UploadsEvent::RequestPermit { request: self.permits.add(reply), node, generation }
+            Input::PermitRequested { node, generation, reply } => {
+                UploadsEvent::PermitRequested { request: self.permits.add(reply), node, generation }
             }
         });
     }

@@ -25,7 +25,7 @@ use idunno_consensus::Leadership;
 
 /// The least time between two pushes to a watcher.
 const PUSH_PERIOD: Duration = Duration::from_millis(200);
-/// After so many skipped pushes an unchanged view is sent all the same, so that a watcher sees that the connection lives.
+/// An unchanged view is sent after this many skipped pushes, so that a watcher knows that the connection is alive.
 const PUSHES_SKIPPED_MAX: u32 = 5;
 
 /// Views of all jobs.
@@ -57,11 +57,11 @@ pub fn assignments(view: &MembershipView, scheduler: &SchedulerView) -> Vec<Assi
 pub fn leases(view: &MembershipView, scheduler: &SchedulerView) -> Vec<LeaseView> {
     let mut rows = Vec::new();
     for (&node, report) in scheduler.reports.iter().filter(|(node, _)| view.is_live(**node)) {
-        let (name, ran) = (view.name(node), usize::from(report.awaiting_commit));
+        let (name, finished) = (view.name(node), usize::from(report.awaiting_commit));
         rows.extend(report.leases.iter().enumerate().map(|(index, &lease)| {
             let stage = match report.running_ms {
-                _ if index < ran => LeaseStage::AwaitingCommit,
-                Some(ms) if index == ran => LeaseStage::Running { ms },
+                _ if index < finished => LeaseStage::AwaitingCommit,
+                Some(ms) if index == finished => LeaseStage::Running { ms },
                 _ => LeaseStage::Waiting,
             };
             LeaseView { node, name: name.clone(), lease, stage }
@@ -98,11 +98,11 @@ pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
             Some((worker, state.clone()))
         });
         model.workers = states.collect();
-        let trains = scheduler.reports.iter().filter_map(|(&worker, report)| {
+        let trainings = scheduler.reports.iter().filter_map(|(&worker, report)| {
             let (_, progress) = report.trainings.iter().find(|(name, _)| *name == model.model)?;
             Some((worker, progress.clone()))
         });
-        model.progress = trains.collect();
+        model.progress = trainings.collect();
     }
     models
 }

@@ -37,7 +37,7 @@ impl VoterTask {
         let shell = Self { view: deps.membership.view(), leadership: deps.consensus.leadership(), deps };
         let machine = VoterPlanner::new(VoterConfig::default());
         let (_, inputs) = mpsc::channel(1);
-        Driver { machine, shell, clock, inputs }.spawn("the voters", &monitor, closed);
+        Driver { machine, shell, clock, inputs }.spawn("voter planner", &monitor, closed);
     }
 }
 
@@ -81,7 +81,7 @@ impl Shell for VoterTask {
             VoterStep::RemoveLearner(node) => self.deps.consensus.remove_learner(node).await,
         };
         if let Err(error) = done {
-            warn!(%error, "the voters are unchanged");
+            warn!(%error, "cannot change the voters, retrying");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
         turn.input(Observe);

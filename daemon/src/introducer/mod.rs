@@ -6,8 +6,8 @@
 //! members that know each other do not need it. An introducer that lost its file learns its cluster from the next member
 //! that asks.
 //!
-//! Dials unknown members back before introducing them: a member that nobody can reach must not be named to others, and must
-//! not become the founder.
+//! Dials unknown members back before introducing them: an unreachable member must not be named to others, and must not
+//! become the founder.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

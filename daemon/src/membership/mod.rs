@@ -1,6 +1,6 @@
 //! The failure detector's task: it owns the membership machine, and feeds it datagrams, requests and time.
 //!
-//! Everyone else sees the list through a watch, and talks to the task through [`MembershipHandle`]. Bounds: inputs queue up
+//! Other tasks see the list through a watch, and talk to the task through [`MembershipHandle`]. Bounds: inputs queue up
 //! to [`INPUTS_MAX`], then callers wait.
 
 mod task;
@@ -26,7 +26,7 @@ pub const INPUTS_MAX: usize = 256;
 /// A member, as this one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedMember {
-    /// What is believed of it.
+    /// Its record, as this member believes it.
     pub record: MemberRecord,
     /// Whether only TCP reaches it.
     pub udp_blocked: bool,
@@ -41,12 +41,12 @@ pub struct MembershipView {
     pub me: NodeId,
     /// All members known, this one included.
     pub members: BTreeMap<NodeId, ListedMember>,
-    /// Whether this member takes part.
+    /// Whether this member is in the cluster.
     pub joined: bool,
 }
 
 impl MembershipView {
-    /// Whether a member is up, as far as is known. A suspect is.
+    /// Whether a member is up, as far as is known. A suspect counts as up.
     pub fn is_live(&self, id: NodeId) -> bool {
         self.members.get(&id).is_some_and(|peer| peer.record.state.is_live())
     }
@@ -120,19 +120,19 @@ impl MembershipHandle {
         }
     }
 
-    /// Looks for the cluster at these addresses.
+    /// Joins the cluster through these addresses.
     pub async fn join(&self, seeds: Vec<SocketAddr>) {
         // The task ends only with the process.
         let _ = self.inputs.send(Input::Event(SwimEvent::Join { seeds })).await;
     }
 
-    /// The introducer names these: lists are exchanged with those that are not known to be live.
+    /// Takes the addresses that the introducer named: lists are exchanged with those that are not known to be live.
     pub async fn introduced(&self, addresses: Vec<SocketAddr>) {
         // The task ends only with the process.
         let _ = self.inputs.send(Input::Event(SwimEvent::Introduced { addresses })).await;
     }
 
-    /// Returns when the task has taken its next turn; never, if it is stuck.
+    /// Returns when the task has taken its next turn. Never returns if the task is stuck.
     pub async fn turn(&self) {
         let (done, taken) = oneshot::channel();
         if self.inputs.send(Input::Turn(done)).await.is_ok() {

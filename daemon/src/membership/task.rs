@@ -29,15 +29,12 @@ const PUSH_PULL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the failure detector works with.
 pub struct MembershipDeps {
-    /// Time.
     pub clock: Clock,
-    /// Datagrams, both ways.
     pub datagrams: Datagrams,
-    /// Calls.
     pub peers: Connections,
     /// Addresses whose host has just refused a connection.
     pub refusals: broadcast::Receiver<SocketAddr>,
-    /// The cluster whose lists it takes and gives.
+    /// The cluster whose lists it exchanges.
     pub cluster_id: ClusterId,
 }
 
@@ -73,7 +70,7 @@ impl MembershipTask {
             published,
             buffer: [0; DATAGRAM_BYTES_MAX],
         };
-        Driver { machine, shell, clock, inputs: queued }.spawn("the failure detector", monitor, stop);
+        Driver { machine, shell, clock, inputs: queued }.spawn("failure detector", monitor, stop);
         handle
     }
 }
@@ -89,9 +86,9 @@ impl Shell for MembershipTask {
                 received = datagrams.receive(buffer) => match received {
                     Ok((bytes, from)) => match rmp_serde::from_slice::<Datagram>(bytes) {
                         Ok(message) => return Some(Input::Event(SwimEvent::Datagram { from, message })),
-                        Err(error) => debug!(%from, %error, "a datagram does not decode"),
+                        Err(error) => debug!(%from, %error, "cannot decode a datagram"),
                     },
-                    Err(error) => debug!(%error, "receiving a datagram"),
+                    Err(error) => debug!(%error, "cannot receive a datagram"),
                 },
                 refused = refusals.recv() => if let Ok(address) = refused {
                     return Some(Input::ConnectionRefused(address));
@@ -146,7 +143,7 @@ impl Shell for MembershipTask {
                 self.exchanges.answer(exchange, Reply::PushPull(message));
             }
             SwimEffect::RefusePushPull { exchange, error } => {
-                info!(%error, "not admitted");
+                info!(%error, "refused a newcomer");
                 self.exchanges.answer(exchange, Reply::Refused(refusal(&error)));
             }
             SwimEffect::TcpPing { seq, to, message, timeout } => self.ping(seq, to, message, timeout),
@@ -184,24 +181,24 @@ impl MembershipTask {
     fn check_cluster(&self, list: &PushPull) -> Result<(), ClusterMismatch> {
         let checked = self.deps.cluster_id.check(list.founder);
         if let Err(error) = &checked {
-            info!(from = %list.from.address, %error, "a list was refused");
+            info!(from = %list.from.address, %error, "refused a membership list of another cluster");
         }
         checked
     }
 
     fn log_change(change: &MemberChange) {
         let (now, before) = (&change.record, change.previous.as_ref().map(|record| record.state));
-        info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "member");
+        info!(member = %now.name, id = %now.id, address = %now.address, state = ?now.state, ?before, "a member changed");
     }
 
     fn send(&mut self, to: SocketAddr, message: &Datagram) {
         match rmp_serde::to_vec(message) {
             Ok(bytes) => {
                 if let Err(error) = self.deps.datagrams.send(&bytes, to) {
-                    debug!(%to, %error, "sending a datagram");
+                    debug!(%to, %error, "cannot send a datagram");
                 }
             }
-            Err(error) => warn!(%error, "a datagram does not encode"),
+            Err(error) => warn!(%error, "cannot encode a datagram"),
         }
     }
 
@@ -215,16 +212,18 @@ impl MembershipTask {
         tokio::spawn(async move {
             match peers.call(to, Request::PushPull(message), PUSH_PULL_TIMEOUT).await {
                 Ok(Reply::PushPull(message)) if cluster_id.check(message.founder).is_err() => {
-                    info!(%to, "a list was refused: it is of another cluster");
+                    info!(%to, "ignored a membership list of another cluster");
                 }
                 Ok(Reply::PushPull(message)) => {
                     let event = SwimEvent::PushPullReply { from: to, message };
                     // The task ends only with the process.
                     let _ = inputs.send(Input::Event(event)).await;
                 }
-                Ok(Reply::Refused(refusal)) => warn!(%to, %refusal, "refused"),
-                Ok(_) => debug!(%to, "unexpected reply to a list"),
-                Err(error) => debug!(%error, "exchanging lists"),
+                Ok(Reply::Refused(refusal)) => {
+                    warn!(%to, %refusal, "a member refused to exchange membership lists")
+                }
+                Ok(_) => debug!(%to, "unexpected reply to a membership list"),
+                Err(error) => debug!(%error, "cannot exchange membership lists"),
             }
         });
     }
@@ -234,10 +233,10 @@ impl MembershipTask {
         let cluster_id = self.deps.cluster_id.clone();
         tokio::spawn(async move {
             let outcome = match peers.call(to, Request::Ping(message), limit).await {
-                // A datagram does not say which cluster it is of: a newcomer that is known by datagrams alone is asked
-                // here before it is listed.
+                // A datagram does not name its cluster: a newcomer known only from datagrams is asked here before it is
+                // listed.
                 Ok(Reply::Pong(pong)) if cluster_id.check(pong.founder).is_err() => {
-                    info!(%to, "not listed: it belongs to another cluster");
+                    info!(%to, "not listing a member of another cluster");
                     TcpPingOutcome::TimedOut
                 }
                 Ok(Reply::Pong(pong)) => TcpPingOutcome::Answered { record: pong.record },
@@ -252,8 +251,8 @@ impl MembershipTask {
 }
 
 fn live_member_at(swim: &Swim, address: SocketAddr) -> Option<NodeId> {
-    let is_there = |record: &MemberRecord| record.state.is_live() && record.address == address;
-    swim.members().find(|member| is_there(&member.record)).map(|member| member.record.id)
+    let is_match = |record: &MemberRecord| record.state.is_live() && record.address == address;
+    swim.members().find(|member| is_match(&member.record)).map(|member| member.record.id)
 }
 
 fn refusal(error: &AdmissionError) -> Refusal {

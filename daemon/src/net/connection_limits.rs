@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::transport::Peer;
 
-/// How many there may be at once, each at least 1.
+/// The most there may be at once of each, at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that have not said hello yet: further ones wait.
@@ -20,7 +20,7 @@ pub struct Limits {
     pub members: usize,
     /// Connections of one client's identity.
     pub identity_connections: usize,
-    /// Requests at work of one client's identity, over all its connections.
+    /// Requests in progress of one client's identity, over all its connections.
     pub identity_requests: usize,
 }
 
@@ -46,23 +46,23 @@ pub(super) enum LimitError {
     #[error("too many connections of clients are open here: close some, or ask another member")]
     Clients,
     /// Of one identity's connections.
-    #[error("{identity} has {limit} connections open here, as many as one identity may: close some")]
+    #[error("{identity} has {limit} connections open here, as many as one identity may have: close some")]
     IdentityConnections { identity: Arc<str>, limit: usize },
     /// Of one identity's requests.
-    #[error("{identity} has as many requests at work here as one identity may: let some end first")]
+    #[error("{identity} has as many requests in progress here as one identity may have: wait until some end")]
     IdentityRequests { identity: Arc<str> },
 }
 
-/// What is left of the limits.
+/// The remaining capacity under the limits.
 pub(super) struct ConnectionLimits {
     limits: Limits,
     clients: Arc<Semaphore>,
     members: Arc<Semaphore>,
-    /// Of those that have a connection, and some that had.
+    /// The quotas of identities that have a connection, and of some that had one.
     identities: Mutex<BTreeMap<Arc<str>, Arc<IdentityQuota>>>,
 }
 
-/// What one identity may take.
+/// The remaining capacity of one identity.
 struct IdentityQuota {
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -104,7 +104,7 @@ impl ConnectionLimits {
     fn enter_identity(&self, peer: &Peer) -> Result<IdentityPermit, LimitError> {
         let quota = self.quota(peer.identity());
         let Ok(connection) = Arc::clone(&quota.connections).try_acquire_owned() else {
-            peer.note_refusal("it has as many connections as one identity may");
+            peer.note_refusal("it has as many connections as one identity may have");
             let (identity, limit) = (Arc::clone(peer.identity()), self.limits.identity_connections);
             return Err(LimitError::IdentityConnections { identity, limit });
         };
@@ -113,7 +113,7 @@ impl ConnectionLimits {
 
     fn quota(&self, identity: &Arc<str>) -> Arc<IdentityQuota> {
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else holds the quota of an identity without connections.
+        // The quota of an identity without connections is referenced here only.
         if identities.len() >= self.limits.clients {
             identities.retain(|_, quota| Arc::strong_count(quota) > 1);
         }
@@ -128,10 +128,10 @@ impl ConnectionLimits {
 
 impl ConnectionPermit {
     /// Admits a request.
-    pub(super) fn turn(&self, peer: &Peer) -> Result<RequestPermit, LimitError> {
+    pub(super) fn admit_request(&self, peer: &Peer) -> Result<RequestPermit, LimitError> {
         let Some(IdentityPermit { quota, .. }) = &self.identity else { return Ok(None) };
         Arc::clone(&quota.requests).try_acquire_owned().map(Some).map_err(|_| {
-            peer.note_refusal("it has as many requests at work as one identity may");
+            peer.note_refusal("it has as many requests in progress as one identity may have");
             LimitError::IdentityRequests { identity: Arc::clone(peer.identity()) }
         })
     }

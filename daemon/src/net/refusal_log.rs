@@ -1,4 +1,4 @@
-//! Logs refused peers once each, so that nobody can fill the log.
+//! Logs each refused peer once, so that none can flood the log.
 //!
 //! Bound: [`ENTRIES_MAX`] pairs of an address and a reason are remembered for [`SILENCE`]; beyond it nothing is logged.
 
@@ -23,7 +23,7 @@ pub struct RefusalLog {
 }
 
 impl RefusalLog {
-    /// An address was refused something; `why` is a sentence about it.
+    /// Notes that an address was refused; `why` is a clause about it ("it has ...").
     pub fn note(&self, from: SocketAddr, why: impl Display) {
         let why = why.to_string();
         if self.is_news((from.ip(), why.clone()), Instant::now()) {
@@ -60,6 +60,6 @@ mod tests {
         assert_eq!(logged, ENTRIES_MAX);
         assert!(!refusal_log.is_news(entry(1), now + SILENCE / 2));
         assert!(refusal_log.is_news(entry(1), now + SILENCE));
-        assert!(refusal_log.is_news(entry(4_999), now + SILENCE), "old ones made room");
+        assert!(refusal_log.is_news(entry(4_999), now + SILENCE), "expired entries made room");
     }
 }

@@ -1,4 +1,4 @@
-//! Which role may ask what. The match names every request, so that a new one does not compile until it has a role.
+//! Which role may send which request. The match names every request, so that a new one does not compile until it has a role.
 
 use idunno_shared::security::Role;
 use idunno_shared::wire::control::ControlRequest;
@@ -6,16 +6,16 @@ use idunno_shared::wire::frame::Request;
 use idunno_shared::wire::membership::IntroductionRequest;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
-/// Refuses what is beyond a role.
+/// Refuses a request that the role does not permit.
 pub fn check(role: Role, request: &Request) -> Result<(), Refusal> {
     let needed = needed(request);
     if role >= needed {
         return Ok(());
     }
     let why = match needed {
-        Role::Member => "only members may ask this".to_owned(),
+        Role::Member => "only members may send this request".to_owned(),
         Role::Operator | Role::Viewer => format!(
-            "a {role}'s identity may look and not change anything: have an operator's made with 'idunno cluster issue'"
+            "a {role}'s identity may read but not change anything: use an operator's, made with 'idunno cluster issue'"
         ),
     };
     Err(Refusal::new(RefusalCode::Forbidden, why))
@@ -26,7 +26,7 @@ pub fn may_store(role: Role) -> bool {
     role >= Role::Operator
 }
 
-/// The least role that may ask this.
+/// The least role that may send the request.
 pub fn needed(request: &Request) -> Role {
     match request {
         Request::PushPull(_)
@@ -50,7 +50,7 @@ fn needed_to_control(request: &ControlRequest) -> Role {
         | ControlRequest::Plan { .. }
         | ControlRequest::EndUpload(_)
         | ControlRequest::Change { .. }
-        // It changes nothing, but is all metadata at once, on somebody's disk: who looks must not carry that away.
+        // It changes nothing, but copies all metadata at once, which a viewer must not carry away.
         | ControlRequest::Backup => Role::Operator,
         ControlRequest::Members
         | ControlRequest::Identity

@@ -1,11 +1,11 @@
-//! Which connections a member keeps open whether anybody asks or not, by membership and the log's voters.
+//! Which connections a member keeps open even while they are unused, by membership and the log's voters.
 //!
 //! Voters keep consensus and calls to each other, every other member keeps calls to each voter, the coordinator among
-//! them. So a member of a large cluster has a handful of connections, a voter one from each member, and nobody a full mesh
+//! them. So a member of a large cluster has a handful of connections, a voter one from each member, and no member a full mesh
 //! (design, section 14); all others are opened on demand and closed when idle.
 //!
-//! These connections carry the fast path of failure detection too: when a process dies its connections end, and whoever
-//! is then refused at its port has the proof. Each voter has a connection from every member, and looks
+//! These connections carry the fast path of failure detection too: when a process dies its connections end, and a peer that
+//! is then refused at its port has the proof. Each voter has a connection from every member, and checks
 //! ([`Members::proves_deaths`]): a death is found by at most 7 voters at once, whatever the cluster's size. Where no
 //! connection ends (a frozen process, a host without power, a cut) SWIM alone finds it.
 
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::membership::MembershipView;
 
-/// Tells the connection manager what it must know, now and whenever it changes.
+/// Keeps the connection manager informed of the live members and the connections to keep.
 pub async fn maintain(
     connections: Connections,
     mut view: watch::Receiver<Arc<MembershipView>>,
@@ -44,7 +44,6 @@ pub async fn maintain(
     }
 }
 
-/// What the manager must know.
 fn members(view: &MembershipView, voters: &BTreeSet<NodeId>, leader: Option<NodeId>) -> Members {
     let others = view.members.values().map(|peer| &peer.record).filter(|record| record.id != view.me);
     let live: BTreeMap<NodeId, LiveMember> = others
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn voters_keep_each_other_and_nobody_else() {
+    fn voters_keep_connections_to_each_other_only() {
         let members = members(&view(1, 600, 3), &voters(), Some(NodeId(2)));
         assert_eq!(members.live.len(), 598, "neither itself nor the dead one");
         let voters = [2, 4, 5, 6, 7].map(NodeId);

@@ -1,4 +1,4 @@
-//! Peers that prove nothing, or something else than they claim, are refused and learn why.
+//! Peers without a valid certificate, or with one that does not match their claim, are refused and learn why.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Service for Echo {
         Reply::Control(Box::new(ControlReply::Done)).into()
     }
 
-    /// Says whether the caller may store.
+    /// Answers whether the caller may store.
     async fn blobs(&self, mut link: Link, may_store: bool) {
         link.writer.write_all(&[u8::from(may_store)]).await.unwrap();
         link.writer.flush().await.unwrap();
@@ -70,7 +70,7 @@ fn copy(secret: &Secret, dir: &tempfile::TempDir) -> Secret {
     Secret::load(&path).unwrap()
 }
 
-/// A server, and the secret that it has.
+/// A server and its secret.
 async fn secure() -> (Server, Secret) {
     let (secret, dir) = (Secret::generate().unwrap(), tempfile::tempdir().unwrap());
     (server(Credentials::of_member(copy(&secret, &dir)).unwrap()).await, secret)
@@ -92,7 +92,7 @@ async fn doubt(server: &Server, credentials: Credentials) -> TrustError {
 }
 
 #[tokio::test]
-async fn who_has_the_secret_or_an_identity_comes_in() {
+async fn peers_with_the_secret_or_an_identity_are_admitted() {
     let (server, secret) = secure().await;
     for role in Role::ALL {
         let connection = Connection::new(dial(&server, person(&secret, role, DAY)).await.unwrap());
@@ -112,19 +112,19 @@ fn introduce() -> IntroductionRequest {
 }
 
 #[tokio::test]
-async fn who_proves_nothing_or_the_wrong_thing_learns_what_is_wrong() {
+async fn peers_without_a_valid_certificate_learn_what_is_wrong() {
     let (server, secret) = secure().await;
     let other = Secret::generate().unwrap();
     assert_eq!(doubt(&server, person(&other, Role::Operator, DAY)).await, TrustError::OtherCluster);
     assert_eq!(doubt(&server, Credentials::of_member(other).unwrap()).await, TrustError::OtherCluster);
-    // It trusts this cluster, and its certificate is home-made.
+    // A file that trusts this cluster, but holds another cluster's certificate.
     let (ours, dir) = (secret.mint(Role::Operator, DAY).unwrap(), tempfile::tempdir().unwrap());
     let theirs = Secret::generate().unwrap().mint(Role::Operator, DAY).unwrap();
     let own = theirs.render().split_inclusive("KEY-----\n").take(2).collect::<String>();
     let trusted = ours.render().split_inclusive("KEY-----\n").nth(2).unwrap().to_owned();
     let path = dir.path().join("mixed.pem");
     idunno_shared::security::private_file::create(&path, &(own + &trusted)).unwrap();
-    assert!(Credentials::load(&path).is_err(), "it is found out before it is used");
+    assert!(Credentials::load(&path).is_err(), "the mismatch is found when the file is loaded");
     let expired = person(&secret, Role::Operator, Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     match doubt(&server, expired).await {
@@ -161,14 +161,14 @@ async fn a_console_is_no_member_in_either_direction() {
 async fn a_viewer_stores_nothing() {
     let (server, secret) = secure().await;
     for (role, may_store) in [(Role::Viewer, 0), (Role::Operator, 1)] {
-        let door = TcpConnector::new(person(&secret, role, DAY));
-        let mut link = door.dial(server.address, Purpose::Blobs).await.unwrap();
+        let connector = TcpConnector::new(person(&secret, role, DAY));
+        let mut link = connector.dial(server.address, Purpose::Blobs).await.unwrap();
         assert_eq!(link.reader.read_u8().await.unwrap(), may_store, "{role}");
     }
 }
 
 #[tokio::test]
-async fn other_protocols_and_silence_do_not_hold_the_door() {
+async fn other_protocols_and_silent_connections_do_not_block_the_listener() {
     let (server, secret) = secure().await;
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -180,14 +180,15 @@ async fn other_protocols_and_silence_do_not_hold_the_door() {
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        // By an end or by a reset, behind an alert at most.
+        // The connection ends or is reset, after a TLS alert at most.
         let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("it stays open");
         assert!(answer.len() <= 7, "{garbage:?}: {answer:?}");
     }
     let dialled = timeout(Duration::from_secs(1), dial(&server, person(&secret, Role::Viewer, DAY))).await;
-    assert!(dialled.expect("those that say nothing are in the way").is_ok());
+    assert!(dialled.expect("silent connections block the listener").is_ok());
     for mut stream in silent {
-        let _ = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("a silent one stays");
+        let _ =
+            timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("a silent connection stays open");
     }
 }
 
@@ -203,28 +204,30 @@ async fn a_frame_beyond_the_limit_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn sides_that_differ_about_tls_tell_so() {
+async fn peers_that_differ_about_tls_report_it() {
     let plain = server(Credentials::insecure()).await;
     let error =
         dial(&plain, Credentials::of_member(Secret::generate().unwrap()).unwrap()).await.err().unwrap();
     assert!(error.to_string().contains("--insecure"), "{error}");
-    // Somebody who welcomes everybody is no member.
-    let anybody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = anybody.local_addr().unwrap();
+    // A server that answers without TLS is not a member.
+    let plain_text = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = plain_text.local_addr().unwrap();
     tokio::spawn(async move {
-        let (mut stream, _) = anybody.accept().await.unwrap();
-        write_frame(&mut stream, &"welcome, whoever you are, to this place").await.unwrap();
+        let (mut stream, _) = plain_text.accept().await.unwrap();
+        write_frame(&mut stream, &"a greeting in plain text, longer than the header of a frame")
+            .await
+            .unwrap();
         stream.read_to_end(&mut Vec::new()).await.unwrap();
     });
-    let door = TcpConnector::new(Credentials::of_member(Secret::generate().unwrap()).unwrap());
-    match door.dial(address, Purpose::Calls).await {
+    let connector = TcpConnector::new(Credentials::of_member(Secret::generate().unwrap()).unwrap());
+    match connector.dial(address, Purpose::Calls).await {
         Err(DialError::Doubtful { doubt: TrustError::NoTls, .. }) => {}
         other => panic!("{:?}", other.err()),
     }
 }
 
 #[tokio::test]
-async fn who_is_not_believed_any_more_is_hung_up_on() {
+async fn a_caller_that_is_no_longer_trusted_is_disconnected() {
     let (server, mut secret) = secure().await;
     let dir = tempfile::tempdir().unwrap();
     let old = Connection::new(dial(&server, person(&secret, Role::Operator, DAY)).await.unwrap());
@@ -239,33 +242,33 @@ async fn who_is_not_believed_any_more_is_hung_up_on() {
     assert!(call(&old).await && call(&new).await);
     secret.rotate(KeyRotation::Drop).unwrap();
     server.credentials.replace(copy(&secret, &dir)).unwrap();
-    timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
+    timeout(SOON, old.closed()).await.expect("the dropped key's connection stays open");
     assert!(call(&new).await);
 }
 
 #[tokio::test]
-async fn who_was_called_and_is_not_believed_any_more_is_hung_up_on() {
-    // It goes on with the old key, and does not hang up itself.
-    let (stays, mut secret) = secure().await;
+async fn a_server_that_is_no_longer_trusted_is_disconnected() {
+    // This server keeps the old key, and does not close the connection itself.
+    let (outdated, mut secret) = secure().await;
     let dir = tempfile::tempdir().unwrap();
     let ours = Credentials::of_member(copy(&secret, &dir)).unwrap();
-    let door = MemberConnector::new(NodeId(8), ours.clone());
-    let old = Connection::new(door.dial(stays.address, Purpose::Calls).await.unwrap());
-    let mut idle = door.dial(stays.address, Purpose::Blobs).await.unwrap();
+    let connector = MemberConnector::new(NodeId(8), ours.clone());
+    let old = Connection::new(connector.dial(outdated.address, Purpose::Calls).await.unwrap());
+    let mut idle = connector.dial(outdated.address, Purpose::Blobs).await.unwrap();
     for step in [KeyRotation::Add, KeyRotation::Sign] {
         secret.rotate(step).unwrap();
         ours.replace(copy(&secret, &dir)).unwrap();
     }
     let rotated = server(Credentials::of_member(copy(&secret, &dir)).unwrap()).await;
-    let new = Connection::new(door.dial(rotated.address, Purpose::Calls).await.unwrap());
+    let new = Connection::new(connector.dial(rotated.address, Purpose::Calls).await.unwrap());
     let call = async |connection: &Connection| {
         connection.call(Request::Control(ControlRequest::Members), SOON).await.is_ok()
     };
     assert!(call(&old).await && call(&new).await);
     secret.rotate(KeyRotation::Drop).unwrap();
     ours.replace(copy(&secret, &dir)).unwrap();
-    timeout(SOON, old.closed()).await.expect("the dropped key's connection goes on");
-    assert!(idle.writer.write_all(b"bytes").await.is_err(), "bytes go to one who is not believed");
+    timeout(SOON, old.closed()).await.expect("the dropped key's connection stays open");
+    assert!(idle.writer.write_all(b"bytes").await.is_err(), "bytes are sent to a peer that is not trusted");
     assert!(call(&new).await);
 }
 
@@ -274,7 +277,7 @@ async fn datagrams(credentials: &Credentials) -> (SocketAddr, Datagrams) {
     (listening.address(), listening.split().unwrap().1)
 }
 
-/// Sends until it arrives: a socket whose readiness is not known yet drops what it is given.
+/// Sends until the tap receives it: a socket whose readiness is not known yet drops datagrams.
 async fn tapped(
     from: &mut Datagrams,
     bytes: &[u8],
@@ -295,16 +298,16 @@ async fn only_members_datagrams_arrive_and_each_once() {
     let ours = Credentials::of_member(Secret::generate().unwrap()).unwrap();
     let ((address, mut receiver), (_, mut sender)) = (datagrams(&ours).await, datagrams(&ours).await);
     let theirs = Credentials::of_member(Secret::generate().unwrap()).unwrap();
-    let (_, mut stranger) = datagrams(&theirs).await;
-    // Somebody on the way sees what goes by, sends it again, and changes it.
+    let (_, mut foreign) = datagrams(&theirs).await;
+    // An attacker on the path sees the datagrams, replays them, and changes them.
     let tap = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (mut seen, at) = ([0; DATAGRAM_BYTES_MAX], tap.local_addr().unwrap());
-    tapped(&mut stranger, b"another cluster's", at, &tap, &mut seen).await;
+    tapped(&mut foreign, b"another cluster's", at, &tap, &mut seen).await;
     let length = tapped(&mut sender, b"first", at, &tap, &mut seen).await;
     let mut changed = seen[..length].to_vec();
     changed[length - 1] ^= 1;
 
-    stranger.send(b"another cluster's", address).unwrap();
+    foreign.send(b"another cluster's", address).unwrap();
     for datagram in [&b"plain"[..], &changed, &seen[..length], &seen[..length], &seen[..length]] {
         tap.send_to(datagram, address).await.unwrap();
     }
@@ -343,6 +346,6 @@ async fn a_refused_put_is_answered_and_the_connection_goes_on() {
         let stored = connection.put(blob, upload, &[], bytes.into()).await.unwrap();
         assert_eq!(stored.holders, []);
         assert!(stored.failed[0].1.contains("read-only"), "{:?}", stored.failed);
-        assert!(connection.get(blob, 0).await.unwrap().next().await.is_err(), "nothing is there");
+        assert!(connection.get(blob, 0).await.unwrap().next().await.is_err(), "nothing was stored");
     }
 }

@@ -28,9 +28,10 @@ use super::refusal_log::RefusalLog;
 /// Largest datagram that is read; membership's are smaller.
 pub const DATAGRAM_BYTES_MAX: usize = 2_048;
 const PORT_TRIES: usize = 32;
-/// Hundreds of members may die at one moment; one whose refusal is lost is found by SWIM, minutes later among so many.
+/// Hundreds of members may die at one moment. One whose refusal is lost is found by SWIM only, which takes minutes in a
+/// large cluster.
 const REFUSALS_QUEUED_MAX: usize = 2_048;
-/// What a peer that proved nothing may still send while its connection is being closed.
+/// What an unauthenticated peer may still send while its connection is being closed.
 const UNREAD_BYTES_MAX: u64 = 64 << 10;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -39,18 +40,10 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum ListenError {
     /// Another process listens there.
     #[error("port {} of {} is in use: stop what listens there, or give another --listen", address.port(), address.ip())]
-    InUse {
-        /// Where.
-        address: SocketAddr,
-    },
+    InUse { address: SocketAddr },
     /// Any other fault.
     #[error("cannot listen on {address}: {source}")]
-    Io {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+    Io { address: SocketAddr, source: io::Error },
 }
 
 /// The listening side: one port, TCP and UDP.
@@ -110,7 +103,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// The next connection; its peer has proven nothing yet.
+    /// The next connection; its peer is not authenticated yet.
     pub async fn accept(&self) -> io::Result<Incoming> {
         let (stream, from) = self.tcp.accept().await?;
         stream.set_nodelay(true)?;
@@ -119,7 +112,7 @@ impl Acceptor {
     }
 }
 
-/// A connection that proved nothing yet.
+/// A connection whose peer is not authenticated yet.
 pub struct Incoming {
     stream: TcpStream,
     /// Where it comes from.
@@ -128,22 +121,18 @@ pub struct Incoming {
     refusal_log: Arc<RefusalLog>,
 }
 
-/// A connection, and what its other end proved to be; its hello is still to come.
+/// A connection with an authenticated peer that has not sent its hello yet.
 pub struct Accepted {
-    /// Bytes from the peer.
     pub reader: LinkReader,
-    /// Bytes to the peer.
     pub writer: LinkWriter,
-    /// Who it is.
     pub peer: Peer,
 }
 
-/// Who is at the other end of a connection that was accepted.
+/// The peer of an accepted connection.
 #[derive(Clone)]
 pub struct Peer {
-    /// Where it is.
     pub address: SocketAddr,
-    /// What its certificate lets it be; everything, where nothing is proven.
+    /// The role of its certificate; [`Role::Member`] in insecure mode.
     pub role: Role,
     identity: Arc<str>,
     certificate: Option<CertificateDer<'static>>,
@@ -152,12 +141,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The subject of its certificate in readable form; its address, where nothing is proven.
+    /// The subject of its certificate in readable form; its address in insecure mode.
     pub fn identity(&self) -> &Arc<str> {
         &self.identity
     }
 
-    /// Returns when it is no longer trusted.
+    /// Returns when its certificate is no longer trusted.
     pub async fn is_distrusted(&self) {
         match &self.certificate {
             Some(certificate) => self.credentials.distrusts(certificate, self.role).await,
@@ -165,15 +154,15 @@ impl Peer {
         }
     }
 
-    /// Logs once that it was refused something.
+    /// Logs once that it was refused.
     pub fn note_refusal(&self, why: &'static str) {
         self.refusal_log.note(self.address, why);
     }
 }
 
 impl Incoming {
-    /// Has the peer prove its identity. `None` if it does not: the connection is closed then, and the peer is told why, as far
-    /// as TLS allows. The caller limits how long it may take.
+    /// Authenticates the peer. Returns `None` if that fails: the connection is closed then, and the peer gets the reason as
+    /// far as TLS allows. The caller limits how long it may take.
     pub async fn prove(self) -> Option<Accepted> {
         let Self { stream, from, credentials, refusal_log } = self;
         let Some(acceptor) = credentials.acceptor() else {
@@ -217,7 +206,7 @@ impl Incoming {
 
 /// Lets a peer read the last answer: closing a socket with unread bytes would discard it.
 async fn let_read(mut stream: BufReader<TcpStream>) {
-    // It is being closed: that it fails is no news.
+    // The connection is being closed anyway.
     let _ = stream.shutdown().await;
     let mut unread = stream.take(UNREAD_BYTES_MAX);
     let _ = timeout(UNREAD_TIMEOUT, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
@@ -231,7 +220,7 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// The next datagram of a member, its bytes in `buffer`. An error may tell that an earlier one was refused.
+    /// The next datagram of a member, its bytes in `buffer`. An error may report that an earlier one was refused.
     pub async fn receive<'a>(
         &mut self,
         buffer: &'a mut [u8; DATAGRAM_BYTES_MAX],
@@ -240,9 +229,9 @@ impl Datagrams {
             let (length, from) = self.udp.recv_from(buffer).await?;
             let Some(seal) = &mut self.seal else { return Ok((&buffer[..length], from)) };
             match seal.open(&mut buffer[..length]) {
-                Ok(place) => return Ok((&buffer[place], from)),
-                // The network may double a datagram.
-                Err(UnsealError::Replayed) => debug!(%from, "a datagram came twice"),
+                Ok(range) => return Ok((&buffer[range], from)),
+                // The network may duplicate a datagram.
+                Err(UnsealError::Replayed) => debug!(%from, "ignoring a datagram that arrived before"),
                 Err(unopened) => self.refusal_log.note(from, format_args!("its datagram {unopened}")),
             }
         }
@@ -286,7 +275,7 @@ impl Dial for MemberConnector {
         Box::pin(async move {
             let dialled = self.connector.dial(address, purpose).await;
             if matches!(dialled, Err(DialError::Refused { .. })) {
-                // Nobody listening to refusals is no fault.
+                // There may be no receiver.
                 let _ = self.refusals.send(address);
             }
             dialled

@@ -1,4 +1,4 @@
-//! `idunnod recover`: recovery after a majority of the voters is lost for good. It works offline, on the data directory of a
+//! `idunnod recover`: recovery after a majority of the voters is lost permanently. It works offline, on the data directory of a
 //! stopped member.
 //!
 //! One survivor becomes the only voter of a new cluster that starts from its metadata. All others drop their logs, keep
@@ -10,8 +10,8 @@
 //!
 //! With `--backup` the new cluster starts from a backup's metadata instead; the directory may then be empty.
 //!
-//! Order of writes: the new store is complete beside the old one before the identity changes, and replaces it last. While
-//! it lies beside, no member starts ([`check_finished`]) and the command can be repeated. The identity changes durably
+//! Order of writes: the new store is complete beside the old one before the identity changes, and replaces it last. Until
+//! then no member starts ([`check_finished`]) and the command can be repeated. The identity changes durably
 //! before the log does: in the opposite order a member could vote twice.
 
 use std::io::{self, Write};

@@ -22,7 +22,7 @@ fn member(path: &Path) -> Identity {
     data_dir.identity().unwrap()
 }
 
-fn said(arguments: &Arguments) -> String {
+fn output(arguments: &Arguments) -> String {
     let mut out = Vec::new();
     run(arguments, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -32,10 +32,10 @@ fn said(arguments: &Arguments) -> String {
 fn dropping_the_log_also_drops_the_identity_and_the_votes() {
     let dir = tempfile::tempdir().unwrap();
     let before = member(dir.path());
-    let text = said(&arguments(dir.path(), true, false));
+    let text = output(&arguments(dir.path(), true, false));
     assert!(text.contains("With --yes") && dir.path().join(STORE_FILE).exists(), "{text}");
 
-    said(&arguments(dir.path(), true, true));
+    output(&arguments(dir.path(), true, true));
     let after = DataDir::open(dir.path()).unwrap().identity().unwrap();
     assert_ne!(before.id, after.id, "it might vote twice");
     for file in [STORE_FILE, CLUSTER_FILE, PEERS_FILE] {
@@ -45,12 +45,12 @@ fn dropping_the_log_also_drops_the_identity_and_the_votes() {
 }
 
 #[test]
-fn what_cannot_be_recovered_is_left_as_it_is() {
+fn a_directory_that_cannot_be_recovered_is_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
-    let nobody = dir.path().join("nobody");
-    let error = run(&arguments(&nobody, true, true), &mut Vec::new()).unwrap_err();
+    let no_member = dir.path().join("no_member");
+    let error = run(&arguments(&no_member, true, true), &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("not the data directory of a member"), "{error}");
-    assert!(!nobody.exists());
+    assert!(!no_member.exists());
 
     let before = member(dir.path());
     let error = run(&arguments(dir.path(), false, true), &mut Vec::new()).unwrap_err();
@@ -61,7 +61,7 @@ fn what_cannot_be_recovered_is_left_as_it_is() {
     assert!(error.to_string().contains("in use by another daemon"), "{error}");
 }
 
-/// What decides how a member starts in a directory: its id, its cluster, whose log it has, and whether it must join.
+/// What determines how a member starts in a directory: its id, its cluster, the owner of its log, and whether it must join.
 #[derive(Debug, PartialEq)]
 struct Start {
     identity: Option<NodeId>,
@@ -119,11 +119,12 @@ fn backup_file(path: &Path) {
     backup::write(path, &bytes).unwrap();
 }
 
-/// Stops `work` after each of its durable steps in turn, in a new directory each time, looks, and has it done again.
+/// Interrupts `work` after each of its durable steps in turn, in a new directory each time, calls `check`, then repeats
+/// `work` to its end and calls `check` again. Returns the number of steps.
 fn interrupted(
     prepare: impl Fn(&Path),
     work: impl Fn(&Path, StepHook<'_>) -> Result<(), CannotRecover>,
-    look: impl Fn(&Path, Option<Start>),
+    check: impl Fn(&Path, Option<Start>),
 ) -> usize {
     for steps in 1.. {
         let dir = tempfile::tempdir().unwrap();
@@ -136,15 +137,15 @@ fn interrupted(
         if stopped.is_ok() {
             return steps;
         }
-        look(dir.path(), Start::of(dir.path()));
+        check(dir.path(), Start::of(dir.path()));
         work(dir.path(), &mut || Ok(())).unwrap();
-        look(dir.path(), Start::of(dir.path()));
+        check(dir.path(), Start::of(dir.path()));
     }
     unreachable!()
 }
 
 #[test]
-fn a_recovery_that_is_killed_anywhere_starts_no_mixture_and_can_be_given_again() {
+fn a_recovery_that_is_killed_at_any_step_leaves_no_mixture_and_can_be_repeated() {
     let old = std::cell::Cell::new(NodeId(0));
     let steps = interrupted(
         |path| old.set(with_log(path)),
@@ -161,7 +162,7 @@ fn a_recovery_that_is_killed_anywhere_starts_no_mixture_and_can_be_given_again()
 }
 
 #[test]
-fn a_restore_that_is_killed_anywhere_founds_no_empty_cluster_over_blobs() {
+fn a_restore_that_is_killed_at_any_step_founds_no_empty_cluster_over_blobs() {
     let files = tempfile::tempdir().unwrap();
     let file = files.path().join("backup");
     backup_file(&file);
@@ -170,17 +171,17 @@ fn a_restore_that_is_killed_anywhere_founds_no_empty_cluster_over_blobs() {
         with_log(path);
         forget_log(&open(path).unwrap(), &mut Vec::new(), &mut || Ok(())).unwrap();
     };
-    let look = |path: &Path, start: Option<Start>| {
+    let check = |path: &Path, start: Option<Start>| {
         assert!(path.join("blobs/ab/cd").exists());
         let Some(start) = start else { return };
         assert!(start.is_founder() || (start.must_join && start.cluster.is_none()), "{start:?}");
     };
-    assert_eq!(interrupted(forgetful, work, look), 8);
-    let look = |_: &Path, start: Option<Start>| {
+    assert_eq!(interrupted(forgetful, work, check), 8);
+    let check = |_: &Path, start: Option<Start>| {
         let Some(start) = start else { return };
         assert!(start.is_founder() || (start.identity.is_none() && start.cluster.is_none()), "{start:?}");
     };
-    assert_eq!(interrupted(|_| {}, work, look), 8);
+    assert_eq!(interrupted(|_| {}, work, check), 8);
 }
 
 #[test]
@@ -220,9 +221,9 @@ fn a_damaged_cut_or_foreign_backup_changes_nothing() {
         assert!(error.contains(words) && error.contains("nothing was changed"), "{error}");
         assert!(error.contains(&file.display().to_string()), "{error}");
         assert_eq!(Start::of(&path), before);
-        let nobody = dir.path().join("nobody");
-        restore(&file, &nobody, true, &mut Vec::new(), &mut || Ok(())).unwrap_err();
-        assert!(!nobody.exists());
+        let no_member = dir.path().join("no_member");
+        restore(&file, &no_member, true, &mut Vec::new(), &mut || Ok(())).unwrap_err();
+        assert!(!no_member.exists());
     }
     fs::write(&file, &whole).unwrap();
     let other = dir.path().join("other");

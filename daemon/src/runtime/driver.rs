@@ -1,11 +1,11 @@
 //! Runs any machine of `idunno-core`: one task owns it, feeds it, and carries out its effects in order.
 //!
-//! What differs from machine to machine is a [`Shell`]: where inputs come from, which events they mean, what an effect
-//! does, who sees the result. Everyone else talks to the task through a bounded queue (`XTask` is the shell, `XHandle` the
-//! queue's sender).
+//! What differs from machine to machine is a [`Shell`]: where inputs come from, which events they become, what an effect
+//! does, where the result is published. Other tasks send inputs through a bounded queue (`XTask` is the shell, `XHandle`
+//! the queue's sender).
 //!
 //! Order: an input's events are handled one after another, and the effects of each are carried out before the next event.
-//! What an effect adds (its own events, or further inputs) comes before what was there. The next input waits for all of it.
+//! Events and inputs that an effect adds come before those that were queued. The next input waits for all of them.
 //!
 //! In debug builds the machine's invariants are checked after each event; a broken one ends the task, which the
 //! [`TaskMonitor`] reports. Cancelling `stop` ends the task wherever it waits.
@@ -22,16 +22,15 @@ use crate::runtime::task_monitor::TaskMonitor;
 
 /// What connects a machine to the rest of the process.
 pub trait Shell: Sized + Send + 'static {
-    /// The machine.
     type Machine: Machine<Event: Send, Effect: Send> + Send;
-    /// What comes in, before it is known what it means to the machine.
+    /// What comes in, before it is translated into events of the machine.
     type Input: Send;
 
     /// Runs once, before the first input.
     fn begin(&mut self, _turn: &mut Turn<Self>) {}
 
     /// The next input that does not come through the queue: a socket's, a watch's, a timer's. `None` ends the task. It is
-    /// cancelled and called again whenever another source is faster, so it must lose nothing by that.
+    /// cancelled and called again whenever another source is faster, so it must be cancel-safe.
     fn next_input(&mut self) -> impl Future<Output = Option<Self::Input>> + Send {
         pending()
     }
@@ -39,23 +38,22 @@ pub trait Shell: Sized + Send + 'static {
     /// The machine's deadline is due.
     fn on_deadline(&mut self, turn: &mut Turn<Self>);
 
-    /// Adds to the turn what an input means to the machine.
+    /// Translates an input into events, which it adds to the turn.
     fn translate(&mut self, input: Self::Input, turn: &mut Turn<Self>) -> impl Future<Output = ()> + Send;
 
-    /// Carries out an effect. What takes long runs beside the task and comes back as an input.
+    /// Carries out an effect. Long work runs in a task of its own, whose outcome comes back as an input.
     fn carry_out(
         &mut self,
         effect: <Self::Machine as Machine>::Effect,
         turn: &mut Turn<Self>,
     ) -> impl Future<Output = ()> + Send;
 
-    /// All that an input led to is done.
+    /// Publishes the machine's state, after everything that an input led to is done.
     fn publish(&mut self, _machine: &Self::Machine) {}
 }
 
-/// What a shell may touch while its task is at work: the machine's getters, and what is to follow.
+/// What a shell may use during its task's turn: the machine's getters, and the queue of further events and inputs.
 pub struct Turn<S: Shell> {
-    /// The machine.
     pub machine: S::Machine,
     added: Vec<Step<S>>,
 }
@@ -71,7 +69,7 @@ impl<S: Shell> Turn<S> {
         self.added.push(Step::Event(event));
     }
 
-    /// Translates an input next, when the effects of what was added before are carried out.
+    /// Translates an input next, after the effects of everything added before it are carried out.
     pub fn input(&mut self, input: S::Input) {
         self.added.push(Step::Input(input));
     }
@@ -79,11 +77,8 @@ impl<S: Shell> Turn<S> {
 
 /// A task that owns a machine, before it runs.
 pub struct Driver<S: Shell> {
-    /// The machine.
     pub machine: S::Machine,
-    /// What connects it.
     pub shell: S,
-    /// Its time.
     pub clock: Clock,
     /// Inputs from other tasks. The bound of the queue is its documented limit.
     pub inputs: mpsc::Receiver<S::Input>,
@@ -139,7 +134,7 @@ async fn take_turn<S: Shell>(shell: &mut S, turn: &mut Turn<S>, clock: Clock) {
     shell.publish(&turn.machine);
 }
 
-/// Callers that wait for a machine's answer, by the number under which the machine knows their request.
+/// Callers that wait for a machine's answer, by the number of their request.
 pub struct Waiting<T> {
     next: u64,
     callers: BTreeMap<u64, oneshot::Sender<T>>,
@@ -152,7 +147,7 @@ impl<T> Default for Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// Enters a caller: its number.
+    /// Adds a caller and returns its number.
     pub fn add(&mut self, caller: oneshot::Sender<T>) -> u64 {
         self.next += 1;
         self.callers.insert(self.next, caller);
@@ -162,7 +157,7 @@ impl<T> Waiting<T> {
     /// Answers a caller, once.
     pub fn answer(&mut self, number: u64, answer: T) {
         if let Some(caller) = self.callers.remove(&number) {
-            // It may have given up.
+            // The caller may have given up.
             let _ = caller.send(answer);
         }
     }
@@ -177,16 +172,16 @@ mod tests {
 
     use super::*;
 
-    /// Asks for each number's effect as often as its last digit says, and is due `due_in` after its last event.
+    /// Returns each event as an effect, as many times as its last digit says; its deadline is `due_in` after the last event.
     #[derive(Default)]
-    struct Echo {
+    struct RepeatMachine {
         effects: VecDeque<u32>,
         due_in: Option<Duration>,
         due_at: Option<Instant>,
         is_broken: bool,
     }
 
-    impl Machine for Echo {
+    impl Machine for RepeatMachine {
         type Event = u32;
         type Effect = u32;
 
@@ -209,7 +204,8 @@ mod tests {
         }
     }
 
-    /// Writes down what it is asked for. An input is the numbers of its events; 12 is answered by an event 21.
+    /// Records every call. An input is a list of events; 5 stands for an input `[11]`, 99 blocks, and effect 12 adds an
+    /// event 21.
     struct Recorder {
         seen: mpsc::Sender<String>,
         gate: mpsc::Receiver<Option<Vec<u32>>>,
@@ -222,7 +218,7 @@ mod tests {
     }
 
     impl Shell for Recorder {
-        type Machine = Echo;
+        type Machine = RepeatMachine;
         type Input = Vec<u32>;
 
         fn begin(&mut self, turn: &mut Turn<Self>) {
@@ -255,12 +251,12 @@ mod tests {
             }
         }
 
-        fn publish(&mut self, _machine: &Echo) {
+        fn publish(&mut self, _machine: &RepeatMachine) {
             self.note(String::from("published"));
         }
     }
 
-    struct Bench {
+    struct Fixture {
         inputs: mpsc::Sender<Vec<u32>>,
         source: mpsc::Sender<Option<Vec<u32>>>,
         seen: mpsc::Receiver<String>,
@@ -268,7 +264,7 @@ mod tests {
         stop: CancellationToken,
     }
 
-    impl Bench {
+    impl Fixture {
         async fn next(&mut self, lines: usize) -> Vec<String> {
             let mut next = Vec::new();
             for _ in 0..lines {
@@ -279,76 +275,76 @@ mod tests {
         }
     }
 
-    fn start(due_in: Option<Duration>) -> Bench {
+    fn start(due_in: Option<Duration>) -> Fixture {
         let (monitor, stop) = (TaskMonitor::default(), CancellationToken::new());
         let (inputs, queued) = mpsc::channel(1);
         let ((source, gate), (note, seen)) = (mpsc::channel(1), mpsc::channel(64));
         let driver = Driver {
-            machine: Echo { due_in, ..Echo::default() },
+            machine: RepeatMachine { due_in, ..RepeatMachine::default() },
             shell: Recorder { seen: note, gate },
             clock: Clock::start(),
             inputs: queued,
         };
-        driver.spawn("the echo", &monitor, &stop);
-        Bench { inputs, source, seen, monitor, stop }
+        driver.spawn("repeat machine", &monitor, &stop);
+        Fixture { inputs, source, seen, monitor, stop }
     }
 
     #[tokio::test]
-    async fn effects_are_carried_out_in_order_and_what_they_add_comes_next() {
-        let mut bench = start(None);
-        assert_eq!(bench.next(2).await, ["effect 1", "published"]);
-        bench.inputs.send(vec![12, 5, 1]).await.unwrap();
-        let lines = bench.next(8).await;
+    async fn effects_are_carried_out_in_order_and_their_additions_come_next() {
+        let mut fixture = start(None);
+        assert_eq!(fixture.next(2).await, ["effect 1", "published"]);
+        fixture.inputs.send(vec![12, 5, 1]).await.unwrap();
+        let lines = fixture.next(8).await;
         // Both effects of 12 come before the two events 21 that they add, and these before the input that followed 12.
         let wanted = ["input [12, 5, 1]", "effect 12", "effect 12", "effect 21", "effect 21", "input [11]"];
         assert_eq!(lines[..6], wanted);
         assert_eq!(lines[6..], ["effect 11", "effect 1"]);
-        assert_eq!(bench.next(1).await, ["published"], "once an input");
+        assert_eq!(fixture.next(1).await, ["published"], "once per input");
     }
 
     #[tokio::test]
     async fn a_deadline_is_kept_and_moves_with_each_event() {
-        let mut bench = start(Some(Duration::from_millis(20)));
+        let mut fixture = start(Some(Duration::from_millis(20)));
         let began = std::time::Instant::now();
-        assert_eq!(bench.next(6).await, ["effect 1", "published", "due", "published", "due", "published"]);
+        assert_eq!(fixture.next(6).await, ["effect 1", "published", "due", "published", "due", "published"]);
         assert!(began.elapsed() >= Duration::from_millis(40), "{:?}", began.elapsed());
     }
 
     #[tokio::test]
-    async fn a_task_stops_wherever_it_waits_and_that_is_no_fault() {
+    async fn a_task_stops_wherever_it_waits_and_reports_no_fault() {
         for busy in [false, true] {
-            let mut bench = start(None);
-            bench.next(2).await;
+            let mut fixture = start(None);
+            fixture.next(2).await;
             if busy {
-                bench.inputs.send(vec![99]).await.unwrap();
-                assert_eq!(bench.next(1).await, ["input [99]"]);
+                fixture.inputs.send(vec![99]).await.unwrap();
+                assert_eq!(fixture.next(1).await, ["input [99]"]);
             }
-            bench.stop.cancel();
-            assert_eq!(bench.seen.recv().await, None, "the shell is gone");
-            let fault = tokio::time::timeout(Duration::from_millis(20), bench.monitor.fault()).await;
+            fixture.stop.cancel();
+            assert_eq!(fixture.seen.recv().await, None, "the shell is gone");
+            let fault = tokio::time::timeout(Duration::from_millis(20), fixture.monitor.fault()).await;
             assert!(fault.is_err(), "{fault:?}");
         }
     }
 
     #[tokio::test]
     async fn callers_wait_while_the_queue_is_full() {
-        let mut bench = start(None);
-        bench.next(2).await;
-        bench.inputs.send(vec![99]).await.unwrap();
-        bench.next(1).await;
-        bench.inputs.try_send(vec![1]).unwrap();
-        assert!(bench.inputs.try_send(vec![2]).is_err(), "one waits, as many as the queue holds");
+        let mut fixture = start(None);
+        fixture.next(2).await;
+        fixture.inputs.send(vec![99]).await.unwrap();
+        fixture.next(1).await;
+        fixture.inputs.try_send(vec![1]).unwrap();
+        assert!(fixture.inputs.try_send(vec![2]).is_err(), "the queue holds one input");
     }
 
     #[tokio::test]
     async fn a_source_that_ends_and_a_broken_invariant_are_faults() {
-        let bench = start(None);
-        bench.inputs.send(vec![60]).await.unwrap();
-        assert_eq!(bench.monitor.fault().await, "the echo ended early");
-        let mut bench = start(None);
-        bench.source.send(Some(vec![2])).await.unwrap();
-        assert_eq!(bench.next(6).await[2..], ["input [2]", "effect 2", "effect 2", "published"]);
-        bench.source.send(None).await.unwrap();
-        assert_eq!(bench.monitor.fault().await, "the echo ended early");
+        let fixture = start(None);
+        fixture.inputs.send(vec![60]).await.unwrap();
+        assert_eq!(fixture.monitor.fault().await, "repeat machine ended early");
+        let mut fixture = start(None);
+        fixture.source.send(Some(vec![2])).await.unwrap();
+        assert_eq!(fixture.next(6).await[2..], ["input [2]", "effect 2", "effect 2", "published"]);
+        fixture.source.send(None).await.unwrap();
+        assert_eq!(fixture.monitor.fault().await, "repeat machine ended early");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A day starts with the file `idunnod.2026-11-26`. When a file reaches half of the day's limit, the next one is
 //! `idunnod.2026-11-26.000001`, and so on. Names never change and sort by age, so that a position in a log stays valid
-//! while somebody reads it. The newest [`PARTS_MAX`] files of each day are kept, and the newest days: a flood of lines
+//! while it is being read. The newest [`PARTS_MAX`] files of each day are kept, and the newest days: a flood of lines
 //! replaces older lines of its own day and of no other. Files from earlier processes count.
 //!
 //! Bounds: the number of days times the bytes of a day. A single line longer than a file's limit is still written. A line

@@ -1,4 +1,4 @@
-//! What every daemon process stands on, whatever its role: its clock, data directory, logs, secret and start-up.
+//! What every daemon process uses, whatever its role: its clock, data directory, logs, secret and start-up.
 
 pub mod clock;
 pub mod data_dir;

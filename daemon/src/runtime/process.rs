@@ -121,7 +121,7 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-        info!("asked to stop");
+        info!("received a stop signal");
         notify(&[NotifyState::Stopping]);
     }
 }

@@ -31,7 +31,7 @@ impl TaskMonitor {
         tokio::spawn(async move {
             let ended = task.await;
             if let Err(error) = &ended {
-                error!(%error, task = name, "task failed");
+                error!(%error, task = name, "a task panicked or was cancelled");
             }
             if ended.is_err() || !stop.is_cancelled() {
                 fault.send_replace(Some(format!("{name} ended early")));
@@ -39,7 +39,7 @@ impl TaskMonitor {
         });
     }
 
-    /// Waits until a task ends early, and says which.
+    /// Waits until a task ends early, and returns a sentence that names it.
     pub async fn fault(&self) -> String {
         let mut fault = self.fault.subscribe();
         match fault.wait_for(Option::is_some).await {
@@ -93,14 +93,14 @@ mod tests {
     async fn a_task_that_panics_or_returns_early_is_a_fault_and_a_stopped_one_is_not() {
         let panics: fn() = || panic!("on purpose");
         let returns: fn() = || {};
-        for (name, work) in [("the first", panics), ("the second", returns)] {
+        for (name, work) in [("panicking task", panics), ("returning task", returns)] {
             let monitor = TaskMonitor::default();
             monitor.spawn(name, CancellationToken::new(), async move { work() });
             assert_eq!(monitor.fault().await, format!("{name} ended early"));
         }
         let (monitor, stop) = (TaskMonitor::default(), CancellationToken::new());
         let stopped = stop.clone();
-        monitor.spawn("the third", stop.clone(), async move { stopped.cancelled().await });
+        monitor.spawn("stopped task", stop.clone(), async move { stopped.cancelled().await });
         stop.cancel();
         let fault = tokio::time::timeout(Duration::from_millis(50), monitor.fault()).await;
         assert!(fault.is_err(), "{fault:?}");

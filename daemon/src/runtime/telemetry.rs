@@ -52,7 +52,7 @@ pub fn start(config: &Common) -> Result<WorkerGuard, TelemetryError> {
         LogFormat::Json => file.json().boxed(),
     };
     let stderr = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
-    // Without openraft here too: much of what it logs as an error is none.
+    // Without openraft here too: many lines that it logs as errors are none.
     let important = Targets::new()
         .with_default(LevelFilter::ERROR)
         .with_target(LIFECYCLE, LevelFilter::INFO)
@@ -63,7 +63,7 @@ pub fn start(config: &Common) -> Result<WorkerGuard, TelemetryError> {
     Ok(guard)
 }
 
-/// Logs panics of all tasks: standard error may be a terminal that nobody watches.
+/// Logs panics of all tasks: standard error may not be kept.
 fn log_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -2,8 +2,8 @@
 //!
 //! Source: the design, section 7; chains as in HDFS.
 //!
-//! Invariants: a put is answered once this member and all holders behind it are durable or have failed; bytes with a wrong
-//! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders behind them. While puts
+//! Invariants: a put is answered once this member and all later holders are durable or have failed; bytes with a wrong
+//! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders after them. While puts
 //! wait for the disk, the caller receives a keep-alive every `KEEP_ALIVE_PERIOD`, until one has waited for
 //! [`DISK_TIMEOUT`]: a disk that hangs must look like a dead one.
 //!
@@ -208,8 +208,8 @@ impl BlobSession<'_> {
         let bytes = read_within(reader, usize::try_from(put.blob.size).unwrap_or(usize::MAX)).await?;
         let mut forward = self.forward(&put.chain).await;
         if let Some(connection) = forward.connection.clone() {
-            let behind = &forward.chain[1..];
-            match connection.start_put(put.blob, put.upload, behind, bytes.clone()).await {
+            let rest = &forward.chain[1..];
+            match connection.start_put(put.blob, put.upload, rest, bytes.clone()).await {
                 Ok(pending) => forward.pending = Some(pending),
                 Err(error) => forward.abandon(&error.to_string()),
             }
@@ -289,7 +289,7 @@ impl BlobSession<'_> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replies once the local copy and those behind it are durable or have failed.
+    /// Replies once the local copy and those of later holders are durable or have failed.
     fn reply_when_stored(
         &self,
         id: u64,
@@ -302,8 +302,8 @@ impl BlobSession<'_> {
         let disk_waits = Arc::clone(&self.disk_waits);
         let wait = disk_waits.begin();
         tokio::spawn(async move {
-            let (local, behind) = tokio::join!(local, forward.outcome());
-            let ForwardOutcome { mut holders, mut failed } = behind;
+            let (local, forwarded) = tokio::join!(local, forward.outcome());
+            let ForwardOutcome { mut holders, mut failed } = forwarded;
             disk_waits.end(wait);
             match local {
                 Ok(()) => holders.insert(0, node),
@@ -320,13 +320,13 @@ impl BlobSession<'_> {
 #[derive(Default)]
 struct ForwardedPut {
     chain: Vec<Holder>,
-    /// Held until the put is answered: nobody else is lent it before.
+    /// Held until the put is answered: until then no other session gets this connection.
     connection: Option<Arc<BlobConnection>>,
     pending: Option<PendingPut>,
     failed: Vec<(NodeId, String)>,
 }
 
-/// The holders behind this member that stored the blob, and those that failed, with the reason.
+/// The later holders of the chain that stored the blob, and those that failed, with the reason.
 struct ForwardOutcome {
     holders: Vec<NodeId>,
     failed: Vec<(NodeId, String)>,
@@ -347,7 +347,7 @@ impl ForwardedPut {
         }
     }
 
-    /// Records the failure of the next holder. The holders behind it have not failed: they are merely unreached.
+    /// Records the failure of the next holder. Holders after it have not failed: they are merely unreached.
     fn abandon(&mut self, reason: &str) {
         self.pending = None;
         let next = std::mem::take(&mut self.chain).into_iter().next();

@@ -45,8 +45,8 @@ type Waiting = Arc<Mutex<Option<Calls>>>;
 
 struct Calls {
     senders: BTreeMap<u64, mpsc::Sender<Reply>>,
-    /// When the peer answered last, whatever it was; at first, when the link was opened.
-    heard: Instant,
+    /// When the peer last answered anything; at first, when the link was opened.
+    last_answer: Instant,
 }
 
 /// One connection, shared by many callers. Cheap to clone; closes when the last clone is dropped.
@@ -59,7 +59,7 @@ struct Shared {
     node: Option<NodeId>,
     next_id: AtomicU64,
     waiting: Waiting,
-    turns: Semaphore,
+    slots: Semaphore,
     writes: mpsc::Sender<Vec<u8>>,
     task: AbortHandle,
 }
@@ -73,7 +73,7 @@ impl Drop for Shared {
 impl Connection {
     /// Takes a link over. Must be called within a runtime.
     pub fn new(link: Link) -> Self {
-        let calls = Calls { senders: BTreeMap::new(), heard: Instant::now() };
+        let calls = Calls { senders: BTreeMap::new(), last_answer: Instant::now() };
         let waiting: Waiting = Arc::new(Mutex::new(Some(calls)));
         let (writes, queued) = mpsc::channel(WRITES_QUEUED_MAX);
         let task = tokio::spawn(run(link.reader, link.writer, queued, Arc::clone(&waiting)));
@@ -81,7 +81,7 @@ impl Connection {
             node: link.node,
             next_id: AtomicU64::new(1),
             waiting,
-            turns: Semaphore::new(CALLS_MAX),
+            slots: Semaphore::new(CALLS_MAX),
             writes,
             task: task.abort_handle(),
         };
@@ -98,7 +98,7 @@ impl Connection {
         Arc::strong_count(&self.shared) > 1
     }
 
-    /// Who is at the other end; an introducer has no id.
+    /// The peer's id; an introducer has none.
     pub fn node(&self) -> Option<NodeId> {
         self.shared.node
     }
@@ -108,9 +108,9 @@ impl Connection {
         lock(&self.shared.waiting).is_none()
     }
 
-    /// For how long the peer has answered nothing.
+    /// How long ago the peer last answered anything.
     pub fn silence(&self) -> Duration {
-        lock(&self.shared.waiting).as_ref().map_or(Duration::MAX, |calls| calls.heard.elapsed())
+        lock(&self.shared.waiting).as_ref().map_or(Duration::MAX, |calls| calls.last_answer.elapsed())
     }
 
     /// Ends when the link has ended. It does not keep the connection open.
@@ -119,20 +119,20 @@ impl Connection {
         async move { writes.closed().await }
     }
 
-    /// Asks, and waits for the one answer.
+    /// Sends a request, and waits for its one answer.
     pub async fn call(&self, request: Request, limit: Duration) -> Result<Reply, CallError> {
         let ask = async {
-            let turn = self.shared.turns.acquire().await.map_err(|_| CallError::Closed)?;
+            let slot = self.shared.slots.acquire().await.map_err(|_| CallError::Closed)?;
             let (id, mut answers) = self.open(1)?;
-            let _asked = Asked { shared: &self.shared, id, _turn: turn };
+            let _pending = PendingCall { shared: &self.shared, id, _slot: slot };
             self.send(id, request).await?;
             answers.recv().await.ok_or(CallError::Closed)
         };
         timeout(limit, ask).await.unwrap_or(Err(CallError::TimedOut(limit)))
     }
 
-    /// Asks for what is answered again and again. The receiver ends with the connection; a slow one holds it up, so
-    /// that a watch wants a connection of its own.
+    /// Sends a request that is answered repeatedly. The receiver ends with the connection. A slow receiver delays the other
+    /// calls on it, so a watch should have a connection of its own.
     pub async fn watch(&self, request: Request) -> Result<mpsc::Receiver<Reply>, CallError> {
         let (id, answers) = self.open(PUSHES_QUEUED_MAX)?;
         self.send(id, request).await?;
@@ -155,13 +155,13 @@ impl Connection {
 }
 
 /// A call in flight; dropping it forgets the call.
-struct Asked<'a> {
+struct PendingCall<'a> {
     shared: &'a Shared,
     id: u64,
-    _turn: SemaphorePermit<'a>,
+    _slot: SemaphorePermit<'a>,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         if let Some(calls) = lock(&self.shared.waiting).as_mut() {
             calls.senders.remove(&self.id);
@@ -188,10 +188,10 @@ async fn read_answers(reader: LinkReader, waiting: &Waiting) {
         let sender = {
             let mut guard = lock(waiting);
             let Some(calls) = guard.as_mut() else { return };
-            calls.heard = Instant::now();
+            calls.last_answer = Instant::now();
             if more { calls.senders.get(&id).cloned() } else { calls.senders.remove(&id) }
         };
-        // Nobody waits for the answer to a call that was given up.
+        // The caller may have given up.
         let Some(sender) = sender else { continue };
         if sender.send(reply).await.is_err()
             && let Some(calls) = lock(waiting).as_mut()
@@ -203,7 +203,7 @@ async fn read_answers(reader: LinkReader, waiting: &Waiting) {
 
 async fn write_calls(mut writer: LinkWriter, mut queued: mpsc::Receiver<Vec<u8>>) {
     while let Some(mut frame) = queued.recv().await {
-        // What queued up meanwhile goes out in the same write.
+        // Calls that queued up meanwhile go out in the same write.
         while let Ok(next) = queued.try_recv() {
             frame.extend_from_slice(&next);
         }
@@ -248,12 +248,12 @@ mod tests {
             assert!(matches!(error, CallError::TimedOut(_)), "{error}");
         }
         assert_eq!(waiting(&connection), 0);
-        assert_eq!(connection.shared.turns.available_permits(), CALLS_MAX);
+        assert_eq!(connection.shared.slots.available_permits(), CALLS_MAX);
         assert!(connection.silence() >= Duration::from_millis(50));
     }
 
     #[tokio::test]
-    async fn answers_find_their_calls_in_any_order_and_late_ones_nobody() {
+    async fn answers_find_their_calls_in_any_order_and_late_ones_are_dropped() {
         let (connection, mut peer) = pair();
         let given_up = connection.call(request(), Duration::from_millis(1)).await;
         assert!(given_up.is_err());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_goes_away_ends_every_call() {
+    async fn a_peer_that_disconnects_ends_every_call() {
         let (connection, mut peer) = pair();
         let call = {
             let connection = connection.clone();

@@ -1,7 +1,7 @@
 //! Frames on asynchronous byte streams.
 //!
-//! Bounds: memory is taken as bytes come, not as they are announced; a frame that was begun is whole within
-//! [`FRAME_TIMEOUT`], or the connection has failed. A pause between frames is no fault.
+//! Bounds: memory is allocated as bytes arrive, not as they are announced; a frame that was begun is complete within
+//! [`FRAME_TIMEOUT`], or the connection has failed. Pauses between frames are not limited.
 
 use std::io;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use crate::wire::frame::{
 
 /// How long the bytes of one frame may take.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is allocated for a frame before its bytes come, at most.
+/// Most bytes that are allocated for a frame before its bytes arrive.
 const ALLOCATED_BYTES_MAX: usize = 64 << 10;
 
-/// Why a message did not get through.
+/// Why a message could not be read or written.
 #[derive(Debug, Error)]
 pub enum FrameIoError {
     /// The connection failed or ended.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What came, or was to go, is not a frame.
+    /// The bytes received are not a frame, or the message cannot be one.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -50,7 +50,7 @@ where
     Ok(decode_body(&read_body_within(reader, bytes_max).await?)?)
 }
 
-/// Reads one frame's bytes, behind its length: at most `bytes_max`.
+/// Reads one frame's bytes, after its length: at most `bytes_max`.
 pub async fn read_body_within<R>(reader: &mut R, bytes_max: usize) -> Result<Vec<u8>, FrameIoError>
 where
     R: AsyncRead + Unpin + ?Sized,

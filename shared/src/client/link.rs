@@ -1,5 +1,5 @@
 //! A connection whose hello is done ([`Link`]), and what opens one ([`Dial`]). All other code is written against these two, so
-//! that only one module knows whether TLS or plain TCP lies beneath.
+//! that only one module knows whether they run over TLS or plain TCP.
 
 use std::future::Future;
 use std::io;
@@ -24,20 +24,20 @@ pub type LinkReader = Box<dyn AsyncRead + Send + Unpin>;
 /// The writing half of a link.
 pub type LinkWriter = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// An open connection behind its hello.
+/// An open connection whose hello is done.
 pub struct Link {
     /// Bytes from the peer.
     pub reader: LinkReader,
     /// Bytes to the peer.
     pub writer: LinkWriter,
-    /// Who answered; an introducer has no id.
+    /// The peer's id; an introducer has none.
     pub node: Option<NodeId>,
 }
 
 /// Why no connection was opened.
 #[derive(Debug, Error)]
 pub enum DialError {
-    /// Nobody listens there: the process is gone while its host lives.
+    /// Nothing listens there: the process is gone, but its host is up.
     #[error("nothing listens at {address}: is the member running there?")]
     Refused {
         /// The peer.
@@ -49,7 +49,7 @@ pub enum DialError {
         /// The peer.
         address: SocketAddr,
     },
-    /// The peer answered, and does not want this connection.
+    /// The peer refused this connection.
     #[error("{address} refused the connection: {reason}")]
     Rejected {
         /// The peer.
@@ -89,7 +89,7 @@ impl DialError {
         matches!(self, Self::Doubtful { .. } | Self::NeedsIdentity { .. })
     }
 
-    /// What a failed read, write or handshake means.
+    /// The error for a failed read, write or handshake.
     pub(super) fn of_io(address: SocketAddr, error: io::Error) -> Self {
         match TrustError::of_io(&error) {
             Some(doubt) => Self::Doubtful { address, doubt },
@@ -109,7 +109,7 @@ impl DialError {
     }
 }
 
-/// Whether what was taken for a frame's length is the beginning of an alert of TLS: the peer speaks that.
+/// Whether the bytes read as a frame's length are the beginning of a TLS alert: the peer speaks TLS.
 const fn is_alert(length: usize) -> bool {
     length >> 8 == 0x15_03_03
 }
@@ -134,14 +134,13 @@ pub async fn greet(
     let hello = Hello::new(purpose, from);
     // A peer that refuses says why before it closes, so the reply is read even when the hello could not be sent.
     let _ = write_greeting(&mut writer, &hello).await;
-    let heard = read_frame(&mut reader).await;
-    match heard.map_err(|error| DialError::of_frame(address, error))? {
+    let reply = read_frame(&mut reader).await;
+    match reply.map_err(|error| DialError::of_frame(address, error))? {
         HelloReply::Welcome { node, version } if SPOKEN.contains(version) => {
             Ok(Link { reader, writer, node })
         }
         HelloReply::Welcome { version, .. } => {
-            let reason =
-                format!("it wants to speak protocol version {version}, and this side speaks {SPOKEN}");
+            let reason = format!("it chose protocol version {version}, but this side speaks {SPOKEN}");
             Err(DialError::Rejected { address, reason })
         }
         HelloReply::Refused { reason } => Err(DialError::Rejected { address, reason }),

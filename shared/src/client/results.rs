@@ -1,4 +1,4 @@
-//! The rows of a job's results, as worker and console both read and write them: one JSON object a line.
+//! The rows of a job's results, as both worker and console read and write them: one JSON object per line.
 //!
 //! An answered query's row has `query`, `name`, the record's `id` and the true `label` where there are such, `model`,
 //! `version`, `output`, `worker` and `attempt`; a dead one's has `query`, `name` and `error`.
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use crate::wire::control::DeadLetter;
 
-/// What a model's answer comes to.
+/// A model's answer, reduced to the class that it ranks first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// The number of the class that it puts first.
+    /// The number of the class that it ranks first.
     pub index: Option<u64>,
-    /// The label that it puts first.
+    /// The label that it ranks first.
     pub label: Option<String>,
 }
 
 impl Answer {
-    /// What an output comes to: `{"top5":[{"index","label"},...]}`, `{"index","label"}` with either left out, or a mere
-    /// text or number. Of other outputs nothing is known.
+    /// Reads an output: `{"top5":[{"index","label"},...]}`, `{"index","label"}` with either left out, or a plain text or
+    /// number. Any other output gives an empty answer.
     pub fn of(output: &Value) -> Self {
         let first = output.get("top5").and_then(|top| top.get(0)).unwrap_or(output);
         let text = |value: &Value| match value {
@@ -55,7 +55,7 @@ pub fn query_of(row: &[u8]) -> Result<u64, serde_json::Error> {
     serde_json::from_slice::<Head>(row).map(|head| head.query)
 }
 
-/// The row of a query that failed for good, without its line's end.
+/// The row of a query that failed permanently, without its line end.
 pub fn dead_row(dead_letter: &DeadLetter) -> String {
     json!({"query": dead_letter.index, "name": dead_letter.name, "error": dead_letter.reason}).to_string()
 }

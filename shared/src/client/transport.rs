@@ -17,7 +17,7 @@ use crate::wire::frame::Purpose;
 /// Opens connections by TLS, to members only; in the clear only with insecure credentials.
 #[derive(Clone, Debug)]
 pub struct TcpConnector {
-    /// The member that calls; a client has none.
+    /// The id of the member that connects; a client has none.
     from: Option<NodeId>,
     credentials: Credentials,
 }
@@ -73,7 +73,7 @@ fn in_handshake(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return io::Error::new(
             error.kind(),
-            "it closed the connection in the handshake: does it run with --insecure?",
+            "it closed the connection during the handshake: does it run with --insecure?",
         );
     }
     error

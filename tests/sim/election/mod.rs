@@ -12,7 +12,7 @@ use rand::RngExt;
 use self::world::{World, add};
 use crate::network::{Quality, Trace};
 
-/// With a majority that hears each other, there is a leader within this time.
+/// With a connected majority there is a leader within this time.
 const LEADER_BOUND: Duration = Duration::from_secs(15);
 
 struct Life {
@@ -22,7 +22,7 @@ struct Life {
     failover: Option<Duration>,
 }
 
-/// One random life of the voters, ended by a failover in peace.
+/// One random life of the voters, ended by a failover on a quiet network.
 fn live(seed: u64) -> Life {
     let voters = 1 + usize::try_from(seed % 7).unwrap_or(0);
     let mut world = World::new(seed, voters, Quality::LAN);
@@ -41,14 +41,14 @@ fn live(seed: u64) -> Life {
     world.noticed_soon();
     world.run_for(Duration::from_secs(1));
     world.run_until_led(LEADER_BOUND);
-    // What is left of earlier rounds runs out, and followers catch up.
+    // Earlier rounds time out, and followers catch up.
     world.run_for(Duration::from_secs(5));
     let leader = world.run_until_led(LEADER_BOUND);
     let failover = fail_over(&mut world, leader);
     Life { trace: world.trace, counters: world.all_counters(), failover }
 }
 
-/// Kills the leader on a quiet network: one voter stands, the fittest, and leads.
+/// Kills the leader on a quiet network: only the voter with the longest log stands, and leads.
 fn fail_over(world: &mut World, leader: usize) -> Option<Duration> {
     let entries = world.network.rng.random_range(1..10);
     for _ in 0..entries {
@@ -66,7 +66,7 @@ fn fail_over(world: &mut World, leader: usize) -> Option<Duration> {
     world.stood.clear();
     let (killed_at, before) = (world.now, world.all_counters());
     let next = world.run_until_led(LEADER_BOUND);
-    assert_eq!(Some(next), fittest, "the fittest leads");
+    assert_eq!(Some(next), fittest, "the voter with the longest log leads");
     assert_eq!(world.stood, BTreeSet::from([next]), "and only it stood");
     assert_eq!(world.all_counters().fallbacks, before.fallbacks);
     Some(world.now.since(killed_at))
@@ -162,33 +162,37 @@ fn unnoticed_dead_successors_are_skipped() {
         world.run_until_led(Duration::from_secs(4));
         let after = world.all_counters();
         assert!(after.skipped > before.skipped);
-        assert_eq!(after.failed, before.failed, "no round was lost to the dead");
+        assert_eq!(after.failed, before.failed, "no round failed because of the dead voters");
     });
 }
 
 #[test]
-fn a_leader_that_membership_sees_but_no_log_hears_is_succeeded() {
-    for_each_seed("election::a_leader_that_membership_sees_but_no_log_hears_is_succeeded", 100, |seed| {
-        let mut world = World::new(seed, 7, Quality::LAN);
-        let leader = world.run_until_led(LEADER_BOUND);
-        world.run_for(Duration::from_secs(3));
-        let term = world.term();
-        world.deaf = (0..7).collect();
-        world.look();
-        world.run_until_term_above(term, Duration::from_secs(4));
-        assert_ne!(world.leader(), Some(leader));
-    });
+fn a_leader_that_is_alive_for_membership_but_silent_in_the_log_is_succeeded() {
+    for_each_seed(
+        "election::a_leader_that_is_alive_for_membership_but_silent_in_the_log_is_succeeded",
+        100,
+        |seed| {
+            let mut world = World::new(seed, 7, Quality::LAN);
+            let leader = world.run_until_led(LEADER_BOUND);
+            world.run_for(Duration::from_secs(3));
+            let term = world.term();
+            world.deaf = (0..7).collect();
+            world.update_views();
+            world.run_until_term_above(term, Duration::from_secs(4));
+            assert_ne!(world.leader(), Some(leader));
+        },
+    );
 }
 
 #[test]
-fn one_that_alone_does_not_hear_the_leader_never_stands() {
-    for_each_seed("election::one_that_alone_does_not_hear_the_leader_never_stands", 100, |seed| {
+fn a_voter_that_alone_does_not_hear_the_leader_never_stands() {
+    for_each_seed("election::a_voter_that_alone_does_not_hear_the_leader_never_stands", 100, |seed| {
         let mut world = World::new(seed, 7, Quality::LAN);
         let leader = world.run_until_led(LEADER_BOUND);
         world.run_for(Duration::from_secs(5));
         let deaf = (leader + 1 + usize::try_from(seed % 6).unwrap_or(0)) % 7;
         world.deaf.insert(deaf);
-        world.look();
+        world.update_views();
         world.stood.clear();
         let before = world.all_counters();
         world.run_for(Duration::from_secs(60));

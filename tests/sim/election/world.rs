@@ -26,7 +26,7 @@ pub(crate) struct Voter {
     term: Term,
     /// The leader that its log follows.
     pub(crate) leader: Option<usize>,
-    /// The voters that its membership holds live.
+    /// The voters that its membership lists as live.
     live: BTreeSet<usize>,
     view: RingView,
     standing: bool,
@@ -55,7 +55,7 @@ pub(crate) enum What {
     },
 }
 
-/// What became of one round.
+/// The outcome of one round.
 #[derive(Default)]
 struct Heard {
     visited: BTreeSet<NodeId>,
@@ -70,14 +70,14 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) trace: Trace,
     pub(crate) counters: RingCounters,
-    /// Who was allowed to stand, since the last reset.
+    /// The voters that were allowed to stand, since the last reset.
     pub(crate) stood: BTreeSet<usize>,
     rounds: BTreeMap<ElectionId, Heard>,
-    /// Voters that membership still holds live, whatever happened to them.
+    /// Voters that membership lists as live, even if they are not.
     pub(crate) unnoticed: BTreeSet<usize>,
     /// Voters whose log does not hear its leader, though membership sees it.
     pub(crate) deaf: BTreeSet<usize>,
-    /// Who led each term.
+    /// The leader of each term.
     led: BTreeMap<Term, usize>,
 }
 
@@ -147,7 +147,7 @@ impl World {
         self.noticed_soon();
     }
 
-    /// Every voter's membership notices the present state, each at its own time, and once more for good.
+    /// Every voter's membership notices the present state, each at its own time, and once more after all of them.
     pub(crate) fn noticed_soon(&mut self) {
         for voter in 0..self.voters.len() {
             for delay_ms in [self.network.rng.random_range(1..NOTICE_MAX_MS), NOTICE_MAX_MS] {
@@ -164,7 +164,7 @@ impl World {
             // A log that has diverged is truncated to the leader's.
             if self.voters[voter].leader == Some(leader) && self.network.chance(900) || voter == leader {
                 self.voters[voter].log = log;
-                self.tell(voter);
+                self.update_view(voter);
             }
         }
     }
@@ -184,7 +184,7 @@ impl World {
         self.now = until;
     }
 
-    /// The one that all who are up follow, if there is one.
+    /// The leader that all running voters follow, if there is one.
     pub(crate) fn leader(&self) -> Option<usize> {
         let mut leaders = self.up().into_iter().map(|voter| self.voters[voter].leader);
         let first = leaders.next()??;
@@ -207,7 +207,7 @@ impl World {
         self.voters.iter().map(|voter| voter.term).max().unwrap_or_default()
     }
 
-    /// A voter wins a later term; from then on it is heard.
+    /// Runs until a voter has won a later term.
     pub(crate) fn run_until_term_above(&mut self, term: Term, bound: Duration) {
         let started = self.now;
         while self.term() <= term {
@@ -222,7 +222,7 @@ impl World {
             What::Message { from, to, message } => {
                 let from_id = self.voters[from].id;
                 if self.is_up(to) {
-                    self.tell(to);
+                    self.update_view(to);
                     self.handle(to, RingEvent::Message { from: from_id, message });
                 } else if !self.voters[to].powered_off && self.network.reaches_both_ways(from, to) {
                     self.handle(from, RingEvent::HopFailed { to: self.voters[to].id, hop: message.hop });
@@ -254,7 +254,7 @@ impl World {
         {
             self.voters[voter].leader = None;
         }
-        // A leader that is reached again makes itself known.
+        // A leader that is reachable again sends heartbeats.
         let newest = self.voters[voter]
             .live
             .iter()
@@ -263,7 +263,7 @@ impl World {
         if let Some(&leader) = newest {
             self.follow(voter, leader);
         }
-        self.tell(voter);
+        self.update_view(voter);
     }
 
     fn follow(&mut self, voter: usize, leader: usize) {
@@ -275,7 +275,7 @@ impl World {
         (state.term, state.leader) = (term, Some(leader));
         self.voters[voter].log = self.voters[leader].log;
         self.handle(voter, RingEvent::LeaderObserved { term, id });
-        self.tell(voter);
+        self.update_view(voter);
     }
 
     /// Whether the leader that this voter follows reaches it.
@@ -285,13 +285,13 @@ impl World {
         leader.is_some_and(|leader| is_leading(leader) && self.reachable(voter).contains(&leader))
     }
 
-    /// Hands the ring its view, if it changed.
-    pub(crate) fn look(&mut self) {
-        self.up().into_iter().for_each(|voter| self.tell(voter));
+    /// Hands each ring its view, if it changed.
+    pub(crate) fn update_views(&mut self) {
+        self.up().into_iter().for_each(|voter| self.update_view(voter));
     }
 
     /// The same for one voter.
-    fn tell(&mut self, voter: usize) {
+    fn update_view(&mut self, voter: usize) {
         let state = &self.voters[voter];
         let is_deaf = self.deaf.contains(&voter);
         let view = RingView {
@@ -375,16 +375,16 @@ impl World {
         if ring.is_fallback() {
             return;
         }
-        let Some(round) = ring.round() else { panic!("{voter} may stand, but for no round") };
-        let heard = self.rounds.entry(round).or_default();
-        heard.stood.insert(voter);
-        assert_eq!(heard.stood.len(), 1, "{:?} stand for {round:?}", heard.stood);
+        let Some(round) = ring.round() else { panic!("{voter} may stand outside of any round") };
+        let record = self.rounds.entry(round).or_default();
+        record.stood.insert(voter);
+        assert_eq!(record.stood.len(), 1, "{:?} stand for {round:?}", record.stood);
     }
 
     fn send(&mut self, from: usize, to: NodeId, message: RingMessage) {
         self.check_message(from, &message);
         let Some(to) = self.voters.iter().position(|voter| voter.id == to) else {
-            panic!("{to} is no voter")
+            panic!("{to} is not a voter")
         };
         self.network.send(from, to, self.now, What::Message { from, to, message });
     }
@@ -395,18 +395,18 @@ impl World {
             RingBody::Nominate { round, .. } | RingBody::Elected { round, .. } => round,
             RingBody::Ack => return,
         };
-        let heard = self.rounds.entry(round).or_default();
-        heard.messages += 1;
+        let record = self.rounds.entry(round).or_default();
+        record.messages += 1;
         let bound = 2 * self.voters.len().pow(2) * 2;
-        assert!(heard.messages <= bound, "{} messages of {round:?}", heard.messages);
+        assert!(record.messages <= bound, "{} messages of {round:?}", record.messages);
         match &message.body {
             RingBody::Nominate { best, visited, .. } => {
-                heard.visited.extend(visited.as_slice());
+                record.visited.extend(visited.as_slice());
                 assert!(visited.as_slice().contains(&from_id) && visited.as_slice().contains(&best.id));
             }
             RingBody::Elected { winner, .. } => {
-                assert_eq!(*heard.winner.get_or_insert(*winner), *winner, "two winners of {round:?}");
-                assert!(heard.visited.contains(&winner.id), "{round:?} names a voter that it did not visit");
+                assert_eq!(*record.winner.get_or_insert(*winner), *winner, "two winners of {round:?}");
+                assert!(record.visited.contains(&winner.id), "{round:?} names a voter that it did not visit");
             }
             RingBody::Ack => {}
         }

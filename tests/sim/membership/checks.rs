@@ -1,4 +1,4 @@
-//! What must hold at every step, and what all must agree on once the faults are over.
+//! Invariants of every step, and the agreement of all members once the faults are over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,39 +24,43 @@ impl World {
         encoded.len() as u64
     }
 
-    /// What `host` says of itself, after a step: its generation and incarnation only rise.
+    /// Checks the record that `host` publishes of itself: its generation and incarnation only rise.
     pub(crate) fn check_self(&mut self, host: usize) {
         let Some(swim) = &self.hosts[host].swim else { return };
         let me = swim.self_record();
         let own = self.truth.own.entry(me.id).or_default();
-        assert!(*own <= (me.generation, me.incarnation), "{host} went back behind {own:?} at {}", self.now);
+        assert!(
+            *own <= (me.generation, me.incarnation),
+            "{host} published an older record than {own:?} at {}",
+            self.now
+        );
         *own = (me.generation, me.incarnation);
     }
 
-    /// What `host` believes of others. The machine checks its own invariants itself, in `handle`.
+    /// Checks what `host` believes of others. `handle` checks the machine's own invariants.
     pub(crate) fn check_others(&mut self, host: usize) {
         let now = self.now;
         let state = &mut self.hosts[host];
         let Some(swim) = &state.swim else { return };
-        // A forgotten member may be learned again.
+        // A forgotten member may be added again.
         state.seen.retain(|&id, _| swim.member(id).is_some());
         for member in swim.members() {
             let (id, precedence) = (member.record.id, member.record.precedence());
             let before = state.seen.insert(id, precedence).unwrap_or(precedence);
-            // So a dead member comes back only by a newer record of its own.
+            // Therefore a dead member comes back only with a newer record of its own.
             assert!(
                 before <= precedence,
                 "{host} went back from {before:?} to {precedence:?} of {id} at {now}"
             );
-            let said = self.truth.own.get(&id).copied().unwrap_or_default();
+            let published = self.truth.own.get(&id).copied().unwrap_or_default();
             assert!(
-                (precedence.0, precedence.1) <= said,
-                "{host} believes {precedence:?} of {id}, which said {said:?} at {now}"
+                (precedence.0, precedence.1) <= published,
+                "{host} believes {precedence:?} of {id}, which published {published:?} at {now}"
             );
         }
     }
 
-    /// Whether every member lists exactly the others that are up, and none that is not; else who does not.
+    /// Whether every member lists exactly the members that are up; otherwise an error that names one that does not.
     pub(crate) fn converged(&self) -> Result<(), String> {
         let up: BTreeSet<_> = self.up().into_iter().map(|host| self.hosts[host].id).collect();
         for host in self.up() {

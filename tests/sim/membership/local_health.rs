@@ -10,8 +10,8 @@ use super::world::{World, address};
 use crate::network::Quality;
 
 #[test]
-fn a_member_with_pauses_is_not_held_dead() {
-    for_each_seed("membership::local_health::a_member_with_pauses_is_not_held_dead", 20, |seed| {
+fn a_member_with_pauses_is_not_declared_dead() {
+    for_each_seed("membership::local_health::a_member_with_pauses_is_not_declared_dead", 20, |seed| {
         let mut world = World::started(seed, 7, Quality::LAN);
         for _ in 0..20 {
             world.freeze(2, Duration::from_secs(1));
@@ -23,9 +23,9 @@ fn a_member_with_pauses_is_not_held_dead() {
     });
 }
 
-/// One of `hosts` is starved for two minutes: how often others were held dead, and its greatest health score.
+/// Starves one of `hosts` for two minutes. Returns how often others were declared dead, and its worst health score.
 fn starve(seed: u64, hosts: usize, config: SwimConfig) -> (usize, u32) {
-    // Enough loss that its few probes fail, so that it blames others.
+    // Enough loss that its few probes fail, so that it suspects others.
     let quality = Quality { loss_per_mille: 150, ..Quality::LAN };
     let mut world = World::started_with(seed, hosts, config, quality);
     let starved = world.hosts[0].id;
@@ -49,7 +49,7 @@ fn a_starved_member_causes_no_false_deaths_of_healthy_ones() {
         for_each_seed(name, 20, |seed| {
             let (false_deaths, health) = starve(seed, hosts, SwimConfig::default());
             assert_eq!(false_deaths, 0, "{hosts} members");
-            assert!(health >= 2, "it noticed: {health}");
+            assert!(health >= 2, "its health score rose to only {health}");
         });
     }
 }
@@ -62,7 +62,7 @@ fn an_unreachable_newcomer_is_refused_with_the_reason() {
         world.wipe(5);
         world.run_until_converged(Duration::from_secs(10));
         let (id, refused_before) = (world.hosts[5].id, world.refusals.len());
-        // At an unused address; then at another member's.
+        // First at an unused address, then at another member's.
         for wrong in [90, 2] {
             world.hosts[5].advertises = Some(address(wrong));
             world.start(5, &[0, 1]);
@@ -74,8 +74,8 @@ fn an_unreachable_newcomer_is_refused_with_the_reason() {
             let (newcomer, _, error) = world.refusals.last().unwrap();
             assert_eq!(*newcomer, 5);
             let expected = match error {
-                AdmissionError::NoAnswer { address: told, .. } => wrong == 90 && *told == address(90),
-                AdmissionError::NotListening { address: told, .. } => wrong == 2 && *told == address(2),
+                AdmissionError::NoAnswer { address: named, .. } => wrong == 90 && *named == address(90),
+                AdmissionError::NotListening { address: named, .. } => wrong == 2 && *named == address(2),
                 AdmissionError::Busy => false,
             };
             assert!(expected, "{error}");

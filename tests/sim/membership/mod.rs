@@ -18,7 +18,7 @@ use crate::network::{Quality, Trace};
 /// After the faults, all agree within this time.
 const AGREEMENT_BOUND: Duration = Duration::from_secs(60);
 
-/// Mostly small clusters, now and then a large one.
+/// Mostly small clusters, sometimes a large one.
 fn size_for(seed: u64, world_seed: u64) -> usize {
     match seed % 100 {
         0 => 100,
@@ -27,7 +27,7 @@ fn size_for(seed: u64, world_seed: u64) -> usize {
     }
 }
 
-/// One random life of a cluster; returns its trace and what fired.
+/// One random life of a cluster; returns its trace and its counters.
 fn live(seed: u64) -> (Trace, SwimCounters) {
     let hosts = size_for(seed, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
     let mut config = SwimConfig::default();
@@ -54,10 +54,10 @@ fn live(seed: u64) -> (Trace, SwimCounters) {
         }
     }
     world.run_until_converged(AGREEMENT_BOUND);
-    // Suspicions that the last faults left behind run out.
+    // The suspicions of the last faults expire.
     world.run_for(Duration::from_secs(8));
     world.run_until_converged(AGREEMENT_BOUND);
-    // Then it lasts: on a quiet network no member is suspected.
+    // The agreement lasts: on a quiet network no member is suspected.
     let before = world.all_counters().suspicions;
     world.run_for(Duration::from_secs(8));
     assert_eq!(world.converged(), Ok(()));
@@ -80,7 +80,7 @@ fn disturb(world: &mut World) {
         5 => {
             let border = world.network.rng.random_range(1..hosts);
             let turn = world.network.rng.random_range(0..hosts);
-            // The introducer, behind the last host, falls on one side too.
+            // The introducer, the host after the last one, falls on one side too.
             world.network.partition(hosts + 1, |host| (host + turn) % hosts < border);
         }
         6 | 7 => world.network.heal(),
@@ -103,7 +103,7 @@ fn disturb(world: &mut World) {
         13 => world.hosts[host].udp_out_blocked ^= true,
         14 => {
             world.crash(host, false);
-            // At an address where no member is, or another one.
+            // At an unused address, or at another member's.
             let wrong = if world.network.chance(500) { hosts + 9 } else { other };
             world.hosts[host].advertises = Some(world::address(wrong));
             restart(world, host);
@@ -112,7 +112,7 @@ fn disturb(world: &mut World) {
     }
 }
 
-/// Starts a process where there is none, or makes one that has left join again.
+/// Starts a process on a host without one, or makes a member that has left join again.
 fn restart(world: &mut World, host: usize) {
     let seeds: Vec<_> = (0..2).map(|_| world.network.rng.random_range(0..world.hosts.len())).collect();
     if world.hosts[host].swim.is_some() {
@@ -149,7 +149,7 @@ fn random_faults() {
         ("expired suspicions", all.suspicions_expired),
         ("refused connections", all.refused),
         ("refutations", all.refutations),
-        ("offers to the dead", all.reconnects),
+        ("reconnects to the dead", all.reconnects),
         ("push-pulls", all.push_pulls),
         ("stalls", all.stalls),
     ] {

@@ -1,4 +1,4 @@
-//! What cuts do to a cluster, and that it heals by itself.
+//! Partitions and blocked datagrams: their effects on a cluster, and its recovery.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn the_halves_of_a_long_partition_find_each_other() {
         let mut world = World::started(seed, 8, Quality::LAN);
         world.network.partition(8, |host| host < 4);
         world.run_for(Duration::from_secs(60));
-        assert_eq!(world.deaths.len(), 2 * 4 * 4, "each half holds the other dead");
+        assert_eq!(world.deaths.len(), 2 * 4 * 4, "each half declares the other dead");
         world.network.heal();
         world.deaths.clear();
         let time = world.run_until_converged(Duration::from_secs(30));
@@ -34,13 +34,13 @@ fn a_partition_longer_than_memory_heals_through_the_introducer() {
     let times = for_each_seed(name, 20, |seed| {
         let config = SwimConfig { forget_after: Duration::from_secs(20), ..SwimConfig::default() };
         let mut world = World::started_with(seed, 8, config, Quality::LAN);
-        // All were started with seeds of the first half, so its members know of the second by nothing but memory.
+        // All were started with seeds of the first half, so its members know the second half only from their lists.
         world.network.partition(9, |host| host < 4);
         world.run_for(Duration::from_secs(120));
         for host in 0..8 {
             let Some(swim) = &world.hosts[host].swim else { panic!("{host} is up") };
             assert_eq!(swim.members().count(), 3, "host {host} has forgotten the other half");
-            // The second half's seeds, too, lead nowhere: as after restarts, from lists of its own members.
+            // The second half's seeds are its own members only, as after restarts with remembered addresses.
             let seeds = (4..8).map(super::world::address).collect();
             world.handle(host, idunno_core::membership::SwimEvent::Join { seeds });
         }
@@ -84,12 +84,12 @@ fn blocked(seed: u64, inward: bool, outward: bool) {
         assert!(named(&world, 3, other), "it names {other}");
         assert!(!named(&world, other, 1));
     }
-    // Its view goes on: a death among the others is known to it too.
+    // It still learns of a death among the others.
     let dead = world.hosts[5].id;
     world.crash(5, true);
     world.run_for(Duration::from_secs(40));
     assert!(world.deaths.contains_key(&(3, dead)));
-    assert!(world.deaths.keys().all(|&(_, id)| id == dead), "and nobody else is held dead");
+    assert!(world.deaths.keys().all(|&(_, id)| id == dead), "no other member is declared dead");
     world.hosts[3].udp_in_blocked = false;
     world.hosts[3].udp_out_blocked = false;
     world.run_for(Duration::from_secs(20));

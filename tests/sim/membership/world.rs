@@ -22,7 +22,7 @@ use crate::network::{Network, Quality, Trace};
 const SOCKET_BACKLOG: usize = 256;
 /// A connection over TCP takes this many one-way latencies to bring its first message.
 const TCP_LATENCIES: u32 = 3;
-/// How often a member that knows others asks the introducer, and one that is alone.
+/// How often a member asks the introducer: one that knows others, and one that is alone.
 const INTRODUCE_PERIOD: Duration = Duration::from_secs(30);
 const INTRODUCE_ALONE_PERIOD: Duration = Duration::from_secs(5);
 
@@ -44,7 +44,7 @@ pub(crate) struct Host {
     frozen: bool,
     backlog: VecDeque<SwimEvent>,
     tick_at: Option<Instant>,
-    /// What it last believed of each member, for the checks.
+    /// Its last record of each member, for the checks.
     pub(crate) seen: BTreeMap<NodeId, (Generation, Incarnation, MemberState)>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) enum What {
 struct Call {
     from: usize,
     boot: u64,
-    /// Of a ping: its number and target.
+    /// The number and target of a ping.
     ping: Option<(u64, NodeId)>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) counters: SwimCounters,
     pub(crate) truth: Truth,
-    /// When each observer first held each subject dead: (observer, subject) by host, since the last reset.
+    /// When each observer first declared each subject dead: (observer, subject) by host, since the last reset.
     pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
     /// Refusals with their reasons: (newcomer, member) by host.
     pub(crate) refusals: Vec<(usize, usize, AdmissionError)>,
@@ -163,12 +163,12 @@ impl World {
         world
     }
 
-    /// All hosts started within half a second, joining through the first, and a while to find each other.
+    /// Starts all hosts within half a second, joining through the first, and lets them find each other.
     pub(crate) fn started(seed: u64, hosts: usize, quality: Quality) -> Self {
         Self::started_with(seed, hosts, SwimConfig::default(), quality)
     }
 
-    /// As [`Self::started`], with other times.
+    /// Like [`Self::started`], with another configuration.
     pub(crate) fn started_with(seed: u64, hosts: usize, config: SwimConfig, quality: Quality) -> Self {
         let mut world = Self::new(seed, hosts, config, quality);
         for host in 0..hosts {
@@ -204,7 +204,7 @@ impl World {
         state.powered_off = false;
         state.frozen = false;
         state.seen.clear();
-        let Ok(name) = format!("vm{host}").parse() else { panic!("a host's name is a member's name") };
+        let Ok(name) = format!("vm{host}").parse() else { panic!("a host's name is a valid member name") };
         let me = MemberRecord {
             id: state.id,
             name,
@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    /// Asks the introducer: as the host after the last, it may be cut off too.
+    /// Asks the introducer, which is the host after the last one and may be cut off too.
     fn introduce(&mut self, host: usize, boot: u64) {
         let introducer = self.hosts.len();
         let state = &self.hosts[host];
@@ -327,7 +327,7 @@ impl World {
         self.deliver(host, event);
     }
 
-    /// Opens a connection that will be answered by [`What::CallOver`]; none if nothing gets through.
+    /// Opens a connection; its outcome is [`What::CallOver`].
     fn call(&mut self, from: usize, ping: Option<(u64, NodeId)>) -> u64 {
         self.next_call += 1;
         let boot = self.hosts[from].boot;
@@ -335,7 +335,7 @@ impl World {
         self.next_call
     }
 
-    /// When a first message over TCP arrives; never, if the hosts do not reach each other.
+    /// When a first message over TCP arrives. `None` if the hosts do not reach each other.
     fn arrival(&mut self, from: usize, to: usize) -> Option<Instant> {
         let reachable = to < self.hosts.len() && self.network.reaches_both_ways(from, to);
         let first = self.network.latency() * (TCP_LATENCIES - 1);
@@ -358,7 +358,7 @@ impl World {
         self.calls.get(&call).is_some_and(|call| self.network.reaches_both_ways(host, call.from))
     }
 
-    /// No process listens; the host refuses the connection.
+    /// Whether no process listens, so that the host refuses connections.
     fn refuses(&self, host: usize) -> bool {
         !self.is_listening(host) && !self.hosts[host].powered_off
     }
@@ -395,7 +395,7 @@ impl World {
         }
     }
 
-    /// Hands `event` to the machine, carries out its effects, checks, and sees to its next tick.
+    /// Hands `event` to the machine, carries out its effects, checks it, and schedules its next tick.
     pub(crate) fn handle(&mut self, host: usize, event: SwimEvent) {
         self.steps += 1;
         self.trace.add(format!("{} {host} {event:?}", self.now).as_bytes());
@@ -406,7 +406,7 @@ impl World {
             self.carry_out(host, effect);
         }
         self.check_self(host);
-        // A member that is forgotten and learned again between two checks would seem to have gone back.
+        // A member that is forgotten and added again between two checks would seem to have an older record.
         let forgets = self.config.forget_after < SwimConfig::default().forget_after;
         if self.hosts.len() <= 15 || forgets || self.steps.is_multiple_of(16) {
             self.check_others(host);

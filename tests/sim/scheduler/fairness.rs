@@ -27,7 +27,7 @@ struct Rates {
 }
 
 impl Rates {
-    /// Runs for so many seconds, and adds the jobs of `joins` at their seconds.
+    /// Runs for `seconds`, and adds the jobs of `joins` at their seconds.
     fn measure(world: &mut World, seconds: u64, joins: &[(u64, Load)]) -> Self {
         let mut samples = Vec::new();
         for second in 0..=seconds {
@@ -186,7 +186,7 @@ fn answers_under(policy: Policy, weight: u32) -> [f64; 2] {
 }
 
 #[test]
-fn each_policy_equalises_what_it_names() {
+fn each_policy_equalises_its_own_measure() {
     let [cheap, expensive] = answers_under(Policy::Rate, 1);
     assert!((cheap / expensive - 1.0).abs() < 0.05, "rate: {cheap} and {expensive}");
     let [cheap, expensive] = answers_under(Policy::Rate, 2);

@@ -35,9 +35,9 @@ pub(crate) struct Load {
     pub(crate) bad: BTreeSet<u64>,
     /// Fail every batch that contains them.
     pub(crate) poison: BTreeSet<u64>,
-    /// Fail so many of the batches that contain them.
+    /// The queries that fail their batches, with the number of batches that each still fails.
     pub(crate) flaky: BTreeMap<u64, u32>,
-    /// Cannot be read so many times, then can.
+    /// The queries that cannot be read at first, with the number of failed reads.
     pub(crate) unreadable: BTreeMap<u64, u32>,
 }
 

@@ -9,8 +9,8 @@ use imbl::ordmap::DiffItem;
 use super::Members;
 use crate::metadata::{Blob, BlobTable, State};
 
-/// More records than this of a blob that has all its copies are trimmed too, however dead their members are: each
-/// member that is lost for good would leave one behind.
+/// Most records of a blob that has all its copies. Records of dead members beyond this are trimmed, because every member
+/// that is lost permanently would otherwise leave one.
 pub(super) const RECORDS_KEPT: usize = 2 * COPIES;
 
 /// The store in figures.
@@ -35,7 +35,7 @@ pub struct Holdings {
     pub bytes: u64,
 }
 
-/// What was seen last.
+/// An index of the blobs that need something, as of the state and the members observed last.
 #[derive(Debug, Default)]
 pub(super) struct BlobIndex {
     seen: BlobTable,
@@ -61,7 +61,7 @@ impl BlobIndex {
         self.figures
     }
 
-    /// Takes note of what changed in the metadata and among the members.
+    /// Brings the index up to date with the metadata and the members.
     pub(super) fn observe(&mut self, state: &State, members: &Members) {
         if !self.live.iter().eq(members.live.keys()) {
             *self = Self { live: members.live.keys().copied().collect(), ..Self::default() };
@@ -79,7 +79,7 @@ impl BlobIndex {
         }
     }
 
-    /// Enters a blob into the lists and figures where it belongs, or takes it out of the same.
+    /// Adds a blob to the lists and totals in which it counts, or removes it from them.
     fn count(&mut self, digest: &Digest, blob: &Blob, enter: bool) {
         fn put<T: Ord>(list: &mut BTreeSet<T>, item: T, enter: bool) {
             if enter {

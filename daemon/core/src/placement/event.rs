@@ -1,4 +1,4 @@
-//! What the driver tells the replication planner, and what the planner asks for.
+//! The events that the driver hands to the replication planner, and the effects that the planner asks for.
 
 use std::sync::Arc;
 
@@ -47,11 +47,11 @@ pub enum ReplicationEvent {
     },
     /// A page of a member's inventory came: answered by [`ReplicationEffect::Reconcile`].
     InventoryRead {
-        /// When it came.
+        /// The metadata and the members when the page arrived.
         snapshot: StoreSnapshot,
         /// The member.
         node: NodeId,
-        /// What it holds behind `after`, up to the last one here.
+        /// The blobs that it holds after `after`, up to the last one here.
         digests: Vec<Digest>,
         /// Where the page before ended.
         after: Option<Digest>,
@@ -65,15 +65,15 @@ pub enum ReplicationEvent {
     /// A member is to delete blobs whose records are gone: answered by [`ReplicationEffect::Delete`] if any of them
     /// still may go. The snapshot is newer than the permit.
     DeletionDue {
-        /// After the permit was given.
+        /// Taken after the permit was given.
         snapshot: StoreSnapshot,
         /// The member, and its permit.
         permit: DeletionPermit,
         /// The blobs.
         digests: Vec<Digest>,
     },
-    /// An order to delete was answered, done or not. Not to be reported where no answer came: it may still be
-    /// carried out.
+    /// A deletion order was answered, whether it was carried out or not. Not reported while no answer came, because the
+    /// order may still be carried out.
     DeletionEnded {
         /// The member.
         node: NodeId,
@@ -84,18 +84,18 @@ pub enum ReplicationEvent {
     },
 }
 
-/// The driver's next duty, in order.
+/// What the driver is to do; effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicationEffect {
     /// Have a member copy a blob, and report [`ReplicationEvent::CopyEnded`].
     Copy(CopyTask),
-    /// Ask a member for a page of its inventory. It is to make orders to delete below the number void first.
+    /// Ask a member for a page of its inventory. The member first voids the deletion orders below `void_below`.
     AskInventory {
         /// The member.
         node: NodeId,
         /// Where the page before ended.
         after: Option<Digest>,
-        /// Orders below are void from then on.
+        /// Deletion orders with lower numbers are void from then on.
         void_below: u64,
     },
     /// Put into the metadata what a page of an inventory showed, before the next page is asked for.
@@ -164,7 +164,7 @@ impl Machine for ReplicationPlanner {
         }
     }
 
-    /// Never: what waits for time (the grace of an absent holder, a failed copy's pause) is found by the next
+    /// None: whatever waits for time (an absent holder's grace, a failed copy's pause) is found by the next
     /// [`ReplicationEvent::Observed`], which the driver hands in regularly.
     fn next_deadline(&self) -> Option<Instant> {
         None

@@ -20,14 +20,14 @@ pub struct Reconciled {
     pub collect: Vec<Digest>,
 }
 
-/// A page that was asked for.
+/// A page that was requested.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// The blobs as they were recorded then.
+    /// The blobs as recorded when the page was requested.
     before: BlobTable,
-    /// What was deleted at the member since then.
+    /// The blobs deleted at the member since then.
     pub(super) collected: BTreeSet<Digest>,
-    /// Orders to delete below were void before the page was made.
+    /// Deletion orders with lower numbers were void before the member made the page.
     void_below: u64,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Asked {
 pub struct Page<'a> {
     /// The member.
     pub node: NodeId,
-    /// What it holds, in digest order: all of it behind `after`, up to the last one here.
+    /// All blobs that it holds after `after`, up to the last one here, in digest order.
     pub digests: &'a [Digest],
     /// Where the page before ended.
     pub after: Option<Digest>,
@@ -45,8 +45,8 @@ pub struct Page<'a> {
 }
 
 impl ReplicationPlanner {
-    /// A page of a member's inventory is about to be asked for; at most one a member at a time. Orders to delete below
-    /// the number that comes out are to be void there before the page is made.
+    /// A page of a member's inventory is about to be requested, at most one per member at a time. The member must void
+    /// deletion orders below the returned number before it makes the page.
     pub fn ask_inventory(&mut self, state: &State, node: NodeId) -> u64 {
         let void_below = self.next_order;
         self.asked
@@ -54,20 +54,20 @@ impl ReplicationPlanner {
         void_below
     }
 
-    /// Compares a page of an inventory with the metadata; nothing comes out of a page that was not asked for.
+    /// Compares a page of an inventory with the metadata. A page that was not requested yields nothing.
     ///
-    /// The page shows the disk at some moment since [`ReplicationPlanner::ask_inventory`]: what was recorded only since may be
-    /// missing from it and there all the same, what was deleted since may be in it and gone. What comes out is to be
-    /// in the metadata before the member's next page is asked for.
+    /// The page shows the disk at some moment since [`ReplicationPlanner::ask_inventory`]: a blob recorded since then may be
+    /// on the disk but not in the page, and one deleted since then may be in the page but not on the disk. The result must
+    /// be in the metadata before the member's next page is requested.
     pub fn reconcile(&mut self, state: &State, members: &Members, page: Page<'_>) -> Reconciled {
         let Page { node, digests, after, last } = page;
         let Some(Asked { before, collected, void_below }) = self.asked.remove(&node) else {
             return Reconciled::default();
         };
-        // Whatever became of older orders shows in the page, and they do nothing any more.
+        // The page shows the outcome of the orders below `void_below`, and they have no effect any more.
         self.collecting.retain(|&(at, _, order)| at != node || order >= void_below);
         let mut reconciled = Reconciled::default();
-        // What the page says of these may be true no more: a blob may even be deleted, stored again and recorded since.
+        // The page may be outdated for these: a blob may even have been deleted, stored again and recorded since.
         let in_motion = |digest: &Digest| {
             let deleted = self.is_collecting(*digest, node) || collected.contains(digest);
             deleted || self.is_copying(*digest, node)

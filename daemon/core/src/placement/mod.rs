@@ -8,7 +8,7 @@
 //! Sources: rendezvous hashing (Thaler and Ravishankar 1998) with weights (Schindelhauer and Schomaker 2005).
 //!
 //! Invariants:
-//! - a copy is planned only of what is referred to, from a live recorded holder to a live member that is none;
+//! - a copy is planned only of a blob that is referred to, from a live recorded holder to a live member that is not one;
 //! - a copy of something referred to is given up only while [`COPIES`](idunno_shared::wire::blobs::COPIES) other live
 //!   members are recorded to hold it, and its record goes before its bytes do: nothing counts on what is being deleted;
 //! - at most [`ReplicationConfig::copies_per_member`] copies are under way to, and as many from, each member.

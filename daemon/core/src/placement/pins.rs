@@ -9,7 +9,7 @@
 //! touched. Orders to delete may arrive in any order: one whose watermark is below another's that was seen deletes
 //! nothing, because the pins that would hold against it may be forgotten.
 //!
-//! Bounds: one pin a blob touched by an upload that is not known to be over, one count a blob being stored.
+//! Bounds: one pin per blob touched by an upload that is not known to be over, one count per blob being stored.
 //!
 //! Does not do: survive a restart. The coordinator sends no order to delete while an upload from before it is alive.
 
@@ -55,7 +55,7 @@ impl Pins {
         self.newest.remove(&digest);
     }
 
-    /// Uploads below the watermark are over: their pins say nothing any more.
+    /// Forgets the pins of uploads below the watermark, because those uploads are over.
     pub fn forget_below(&mut self, watermark: UploadId) {
         self.newest.retain(|_, upload| *upload >= watermark);
         self.forgotten_below = watermark.max(self.forgotten_below);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     /// Found by the simulator: the blob was unreferenced when the first order was given, and is committed by upload 7 when
-    /// that order arrives, behind one that was given later.
+    /// that order arrives, after one that was given later.
     #[test]
     fn an_order_that_arrives_late_deletes_nothing_that_was_committed_meanwhile() {
         let (mut pins, blob) = (Pins::default(), Digest::of(b"blob"));

@@ -1,4 +1,4 @@
-//! Plans for copies, trims and garbage, and what of them is under way.
+//! Plans copies, trims and garbage collection, and tracks the copies and deletions under way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,7 +25,7 @@ const EXAMINED_PER_PLAN_MAX: usize = 4096;
 const COPIES_TO_WAIT: usize = 3;
 /// Most failed copies that are remembered.
 const FAILED_MAX: usize = 4096;
-/// Copies in a row that fail at a member before it is left alone for a while, whatever the blob.
+/// Consecutive failed copies, of whatever blobs, after which a member gets no copies for a while.
 const FAILURES_IN_A_ROW_MAX: u32 = 8;
 
 /// How copies are paced.
@@ -75,7 +75,7 @@ pub struct ReplicationPlanner {
     copies_to: BTreeMap<NodeId, usize>,
     copies_from: BTreeMap<NodeId, usize>,
     failed: BTreeMap<(Digest, NodeId), Instant>,
-    /// Failures in a row at a member, and until when it is left alone.
+    /// Consecutive failures at a member, and until when it gets no copies.
     failing: BTreeMap<NodeId, (u32, Option<Instant>)>,
     /// Deletions ordered that may still be carried out, with the order's number: one blob may be in several.
     pub(super) collecting: BTreeSet<(NodeId, Digest, u64)>,
@@ -87,8 +87,8 @@ pub struct ReplicationPlanner {
 }
 
 impl ReplicationPlanner {
-    /// Nothing under way. `first_order` is above the number of every order to delete that was given in this term: a
-    /// coordinator that restarts quickly leads the same term again.
+    /// A planner with nothing under way. `first_order` is above the number of every deletion order given in this term,
+    /// because a coordinator that restarts quickly leads the same term again.
     pub fn new(config: ReplicationConfig, first_order: u64) -> Self {
         Self { config, next_order: first_order, ..Self::default() }
     }
@@ -108,7 +108,7 @@ impl ReplicationPlanner {
         self.copying.len()
     }
 
-    /// The copies to be started now. Each is under way until [`ReplicationPlanner::finished`], to be called for every one of them.
+    /// The copies to be started now. Each is under way until [`ReplicationPlanner::finished`] is called for it.
     pub fn plan(&mut self, state: &State, members: &Members, now: Instant) -> Vec<CopyTask> {
         self.index.observe(state, members);
         self.failed.retain(|_, until| *until > now);
@@ -133,8 +133,9 @@ impl ReplicationPlanner {
     }
 
     fn may_take_copy(&self, node: NodeId, now: Instant) -> bool {
-        let rests = self.failing.get(&node).is_some_and(|(_, until)| until.is_some_and(|until| until > now));
-        !rests && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
+        let is_paused =
+            self.failing.get(&node).is_some_and(|(_, until)| until.is_some_and(|until| until > now));
+        !is_paused && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
     }
 
     fn plan_blob(
@@ -191,8 +192,8 @@ impl ReplicationPlanner {
         self.copying.range(all).map(|((_, target), _)| target)
     }
 
-    /// A copy is over, also where its target died. A successful one is to be in the metadata before this is called:
-    /// until then its blob is not collected there.
+    /// A copy is over, also if its target died. A successful one must be in the metadata before this is called: until then
+    /// its blob is not collected at the target.
     pub fn finished(&mut self, digest: Digest, target: NodeId, ok: bool, now: Instant) {
         if !self.end_copy(digest, target) {
             return;
@@ -205,9 +206,9 @@ impl ReplicationPlanner {
         if self.failed.len() < FAILED_MAX {
             self.failed.insert((digest, target), until);
         }
-        let (count, rests_until) = self.failing.entry(target).or_default();
+        let (count, paused_until) = self.failing.entry(target).or_default();
         *count = count.saturating_add(1);
-        *rests_until = (*count >= FAILURES_IN_A_ROW_MAX).then_some(until);
+        *paused_until = (*count >= FAILURES_IN_A_ROW_MAX).then_some(until);
     }
 
     fn end_copy(&mut self, digest: Digest, target: NodeId) -> bool {
@@ -225,7 +226,8 @@ impl ReplicationPlanner {
 
     /// Whether an order to delete a blob at a member may still be sent.
     ///
-    /// To be asked right before it is sent: the order was planned from an older state. What is being copied there stays.
+    /// Called right before the order is sent, because it was planned from an older state. A blob being copied to the member
+    /// stays.
     pub fn may_collect(&self, state: &State, members: &Members, node: NodeId, digest: &Digest) -> bool {
         if self.copying.contains_key(&(*digest, node)) {
             return false;
@@ -236,9 +238,9 @@ impl ReplicationPlanner {
         })
     }
 
-    /// Records to be dropped, because more members hold a blob than should, or are said to that are long gone. Their
-    /// bytes go later: the next inventory finds them unrecorded, or the driver orders their deletion once the change is
-    /// in the metadata.
+    /// The records to be dropped: those of surplus copies, and those of members that are long gone. The bytes are deleted
+    /// later: the next inventory finds them unrecorded, or the driver orders their deletion once the change is in the
+    /// metadata.
     pub fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
         self.index.observe(state, members);
         let trim = |digest: &Digest| {
@@ -260,9 +262,9 @@ impl ReplicationPlanner {
         self.index.excess.iter().filter_map(trim).take(TRIMS_PER_PLAN_MAX).collect()
     }
 
-    /// What nothing refers to. The entries go first, by [`crate::metadata::Action::Forget`]; the orders to delete follow
-    /// once that is in the metadata, each after [`ReplicationPlanner::may_collect`]. What no order reaches is found by the member's
-    /// next inventory.
+    /// The blobs that nothing refers to. Their entries go first, by [`crate::metadata::Action::Forget`]; the deletion orders
+    /// follow once that is in the metadata, each after [`ReplicationPlanner::may_collect`]. A blob that no order reaches is
+    /// found by the member's next inventory.
     pub fn garbage(&mut self, state: &State, members: &Members) -> Garbage {
         self.index.observe(state, members);
         let mut garbage = Garbage::default();
@@ -277,8 +279,8 @@ impl ReplicationPlanner {
         garbage
     }
 
-    /// An order to delete is about to be sent, under the number that comes out. Nothing is recorded of these blobs there
-    /// until it is [`ReplicationPlanner::collected`], or the member's next inventory has made it void.
+    /// A deletion order is about to be sent, under the returned number. The member is not recorded as a holder of these
+    /// blobs until [`ReplicationPlanner::collected`], or until its next inventory has voided the order.
     pub fn collecting(&mut self, node: NodeId, digests: &[Digest]) -> u64 {
         let order = self.next_order;
         self.next_order += 1;
@@ -286,9 +288,9 @@ impl ReplicationPlanner {
         order
     }
 
-    /// An order to delete was answered, done or not. Nothing is to be recorded: the records went first.
+    /// A deletion order was answered, whether it was carried out or not. The records were dropped before it was sent.
     ///
-    /// Not to be called where no answer came, for it may still be carried out.
+    /// Not called while no answer came, because the order may still be carried out.
     pub fn collected(&mut self, node: NodeId, order: u64, digests: &[Digest]) {
         for digest in digests {
             self.collecting.remove(&(node, *digest, order));

@@ -90,147 +90,150 @@ fn free_space_is_weighed_coarsely_and_full_members_come_last() {
 }
 
 #[test]
-fn the_fewest_copies_go_first_and_three_wait_for_the_absent() {
+fn blobs_with_the_fewest_copies_go_first_and_three_copies_wait_for_absent_holders() {
     let mut state = State::new();
-    let waits = put(&mut state, "waits", &[1, 2, 3, 4]);
-    let hurries = put(&mut state, "hurries", &[1, 4, 5, 6]);
+    let patient = put(&mut state, "patient", &[1, 2, 3, 4]);
+    let urgent = put(&mut state, "urgent", &[1, 4, 5, 6]);
     put(&mut state, "lost", &[4, 5, 6]);
-    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
+    let mut planner = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     let members = members(&[1, 2, 3, 7], &[4, 5, 6]);
-    let tasks = upkeep.plan(&state, &members, later(1));
-    assert!(tasks.iter().all(|task| task.blob.digest == hurries && task.sources == [node(1)]), "{tasks:?}");
+    let tasks = planner.plan(&state, &members, later(1));
+    assert!(tasks.iter().all(|task| task.blob.digest == urgent && task.sources == [node(1)]), "{tasks:?}");
     assert_eq!(tasks.len(), 3);
-    let figures = upkeep.figures();
+    let figures = planner.figures();
     assert_eq!((figures.under_replicated, figures.unavailable, figures.bytes), (3, 1, 30));
-    let tasks = upkeep.plan(&state, &members, later(11));
+    let tasks = planner.plan(&state, &members, later(11));
     assert_eq!(tasks.len(), 1);
-    assert_eq!((tasks[0].blob.digest, tasks[0].target, tasks[0].sources.len()), (waits, node(7), 3));
+    assert_eq!((tasks[0].blob.digest, tasks[0].target, tasks[0].sources.len()), (patient, node(7), 3));
     assert_eq!(tasks[0].sources.last(), Some(&node(1)), "the busy source comes last");
 }
 
 #[test]
-fn copies_are_bounded_by_target_and_source_and_failures_wait() {
+fn copies_are_bounded_by_target_and_source_and_failed_ones_are_retried_later() {
     let mut state = State::new();
     for number in 0..50 {
         put(&mut state, &format!("f{number}"), &[1]);
     }
-    let mut upkeep = ReplicationPlanner::new(
+    let mut planner = ReplicationPlanner::new(
         ReplicationConfig { copies_per_member: 3, ..ReplicationConfig::default() },
         1,
     );
     let members = members(&[1, 2], &[]);
-    let tasks = upkeep.plan(&state, &members, later(0));
+    let tasks = planner.plan(&state, &members, later(0));
     assert_eq!(tasks.len(), 3);
-    assert!(upkeep.plan(&state, &members, later(0)).is_empty());
+    assert!(planner.plan(&state, &members, later(0)).is_empty());
     let failed = tasks[0].blob.digest;
-    upkeep.finished(failed, node(2), false, later(0));
-    let next = upkeep.plan(&state, &members, later(0));
+    planner.finished(failed, node(2), false, later(0));
+    let next = planner.plan(&state, &members, later(0));
     assert!(next.len() == 1 && next[0].blob.digest != failed, "{next:?}");
     for task in tasks[1..].iter().chain(&next) {
         let change = HolderChange { digest: task.blob.digest, add: vec![task.target], remove: vec![] };
         apply(&mut state, Action::Holders(vec![change]));
-        upkeep.finished(task.blob.digest, task.target, true, later(1));
+        planner.finished(task.blob.digest, task.target, true, later(1));
     }
-    assert_eq!(upkeep.copies_under_way(), 0);
-    assert_eq!(upkeep.figures().under_replicated, 50);
-    assert!(upkeep.plan(&state, &members, later(9)).iter().any(|task| task.blob.digest == failed));
-    assert_eq!(upkeep.figures().under_replicated, 47);
+    assert_eq!(planner.copies_under_way(), 0);
+    assert_eq!(planner.figures().under_replicated, 50);
+    assert!(planner.plan(&state, &members, later(9)).iter().any(|task| task.blob.digest == failed));
+    assert_eq!(planner.figures().under_replicated, 47);
 }
 
 #[test]
-fn surplus_goes_only_while_four_others_answer() {
+fn surplus_copies_are_trimmed_only_while_four_others_are_live() {
     let mut state = State::new();
     let digest = put(&mut state, "f", &[1, 2, 3, 4, 5]);
-    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
-    assert!(upkeep.trim(&state, &members(&[1, 2, 3, 4], &[5])).is_empty());
+    let mut planner = ReplicationPlanner::new(ReplicationConfig::default(), 1);
+    assert!(planner.trim(&state, &members(&[1, 2, 3, 4], &[5])).is_empty());
     let all = members(&[1, 2, 3, 4, 5], &[]);
-    let trims = upkeep.trim(&state, &all);
+    let trims = planner.trim(&state, &all);
     assert_eq!((trims.len(), trims[0].remove.len()), (1, 1));
-    let loser = trims[0].remove[0];
-    assert!(!upkeep.may_collect(&state, &all, loser, &digest), "not before the record is gone");
+    let surplus_holder = trims[0].remove[0];
+    assert!(!planner.may_collect(&state, &all, surplus_holder, &digest), "not before the record is gone");
     apply(&mut state, Action::Holders(trims));
-    assert!(upkeep.may_collect(&state, &all, loser, &digest));
-    assert!(upkeep.trim(&state, &all).is_empty());
+    assert!(planner.may_collect(&state, &all, surplus_holder, &digest));
+    assert!(planner.trim(&state, &all).is_empty());
     let mut fewer = all.clone();
-    fewer.live.retain(|id, _| *id == loser || !state.holders(&digest)[..1].contains(id));
-    assert!(!upkeep.may_collect(&state, &fewer, loser, &digest), "one that it counts on is missing");
+    fewer.live.retain(|id, _| *id == surplus_holder || !state.holders(&digest)[..1].contains(id));
+    assert!(
+        !planner.may_collect(&state, &fewer, surplus_holder, &digest),
+        "one of the four others is missing"
+    );
 }
 
 #[test]
-fn garbage_is_forgotten_and_then_collected_at_the_living() {
+fn garbage_is_forgotten_and_then_collected_at_live_members() {
     let mut state = State::new();
     let digest = put(&mut state, "f", &[1, 2]);
     put(&mut state, "kept", &[1, 2]);
     delete(&mut state, "f");
-    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
+    let mut planner = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     let members = members(&[1], &[2]);
-    let garbage = upkeep.garbage(&state, &members);
+    let garbage = planner.garbage(&state, &members);
     assert_eq!(garbage, Garbage { collect: BTreeMap::from([(node(1), vec![digest])]), forget: vec![digest] });
-    upkeep.collecting(node(1), &[digest]);
-    assert!(upkeep.garbage(&state, &members).collect.is_empty(), "ordered once");
+    planner.collecting(node(1), &[digest]);
+    assert!(planner.garbage(&state, &members).collect.is_empty(), "ordered once");
     apply(&mut state, Action::Forget(garbage.forget));
-    assert!(state.blob(&digest).is_none() && upkeep.may_collect(&state, &members, node(1), &digest));
+    assert!(state.blob(&digest).is_none() && planner.may_collect(&state, &members, node(1), &digest));
     put(&mut state, "f", &[1]);
-    assert!(!upkeep.may_collect(&state, &members, node(1), &digest), "it came back");
+    assert!(!planner.may_collect(&state, &members, node(1), &digest), "it was stored again");
 }
 
 #[test]
-fn an_inventory_sets_the_records_right() {
+fn an_inventory_corrects_the_records() {
     let mut state = State::new();
     let lost = put(&mut state, "lost", &[1, 2]);
     let short = put(&mut state, "short", &[2]);
     let surplus = put(&mut state, "surplus", &[2, 3, 4, 5]);
-    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
-    upkeep.ask_inventory(&state, node(1));
+    let mut planner = ReplicationPlanner::new(ReplicationConfig::default(), 1);
+    planner.ask_inventory(&state, node(1));
     let fresh = put(&mut state, "fresh", &[1, 2]);
     let unknown = Digest::of(b"unknown");
     let mut digests = [short, surplus, unknown];
     digests.sort_unstable();
     let members = members(&[1, 2, 3, 4, 5], &[]);
     let page = Page { node: node(1), digests: &digests, after: None, last: true };
-    let mut reconciled = upkeep.reconcile(&state, &members, page);
+    let mut reconciled = planner.reconcile(&state, &members, page);
     reconciled.collect.sort_unstable();
     let mut unwanted = vec![surplus, unknown];
     unwanted.sort_unstable();
     assert_eq!(reconciled, Reconciled { add: vec![short], remove: vec![lost], collect: unwanted });
-    assert_eq!(upkeep.reconcile(&state, &members, page), Reconciled::default(), "it was asked for once");
+    assert_eq!(planner.reconcile(&state, &members, page), Reconciled::default(), "it was asked for once");
 
-    upkeep.ask_inventory(&state, node(1));
-    let order = upkeep.collecting(node(1), &[short]);
-    assert!(upkeep.reconcile(&state, &members, page).add.is_empty(), "it is being deleted there");
-    upkeep.ask_inventory(&state, node(1));
-    upkeep.collected(node(1), order, &[short]);
-    assert!(upkeep.reconcile(&state, &members, page).add.is_empty(), "it was deleted since");
-    upkeep.ask_inventory(&state, node(1));
+    planner.ask_inventory(&state, node(1));
+    let order = planner.collecting(node(1), &[short]);
+    assert!(planner.reconcile(&state, &members, page).add.is_empty(), "it is being deleted there");
+    planner.ask_inventory(&state, node(1));
+    planner.collected(node(1), order, &[short]);
+    assert!(planner.reconcile(&state, &members, page).add.is_empty(), "it was deleted since");
+    planner.ask_inventory(&state, node(1));
     let empty = Page { digests: &[], last: false, ..page };
-    assert_eq!(upkeep.reconcile(&state, &members, empty), Reconciled::default());
-    upkeep.ask_inventory(&state, node(1));
-    let behind = Page { digests: &[], after: Some(lost.max(fresh)), ..page };
-    assert!(!upkeep.reconcile(&state, &members, behind).remove.contains(&lost), "not of this page");
+    assert_eq!(planner.reconcile(&state, &members, empty), Reconciled::default());
+    planner.ask_inventory(&state, node(1));
+    let later_page = Page { digests: &[], after: Some(lost.max(fresh)), ..page };
+    assert!(!planner.reconcile(&state, &members, later_page).remove.contains(&lost), "not of this page");
 }
 
 #[test]
-fn a_member_whose_copies_all_fail_is_left_alone_for_a_while() {
+fn a_member_whose_copies_all_fail_gets_none_for_a_while() {
     let mut state = State::new();
     for number in 0..500 {
         put(&mut state, &format!("f{number}"), &[1]);
     }
-    let mut upkeep = ReplicationPlanner::new(ReplicationConfig::default(), 1);
+    let mut planner = ReplicationPlanner::new(ReplicationConfig::default(), 1);
     let (members, mut tried) = (members(&[1, 2, 3], &[]), 0);
     for step in 0..100 {
         let now = Instant::START + Duration::from_millis(step);
-        for task in upkeep.plan(&state, &members, now) {
+        for task in planner.plan(&state, &members, now) {
             tried += usize::from(task.target == node(2));
-            upkeep.finished(task.blob.digest, task.target, task.target == node(3), now);
+            planner.finished(task.blob.digest, task.target, task.target == node(3), now);
         }
     }
-    assert!(tried <= 16, "{tried} copies were tried at a member that takes none");
-    let again = upkeep.plan(&state, &members, later(6));
-    assert!(again.iter().any(|task| task.target == node(2)), "it is given another chance");
+    assert!(tried <= 16, "{tried} copies were tried at a member whose copies fail");
+    let again = planner.plan(&state, &members, later(6));
+    assert!(again.iter().any(|task| task.target == node(2)), "it is tried again after the pause");
 }
 
 #[test]
-fn a_full_member_is_asked_for_no_copy() {
+fn a_full_member_gets_no_copy() {
     let mut state = State::new();
     put(&mut state, "f", &[1]);
     let mut members = members(&[1, 2, 3], &[]);
@@ -240,7 +243,7 @@ fn a_full_member_is_asked_for_no_copy() {
 }
 
 #[test]
-fn records_of_members_long_gone_are_dropped_once_all_copies_are_there() {
+fn records_of_members_long_gone_are_dropped_once_all_copies_exist() {
     let mut state = State::new();
     let gone: Vec<u64> = (100..100 + HOLDERS_PER_BLOB_MAX as u64).collect();
     let digest = put(&mut state, "f", &gone);
@@ -249,11 +252,11 @@ fn records_of_members_long_gone_are_dropped_once_all_copies_are_there() {
         apply(&mut state, Action::Holders(vec![add]));
         assert!(state.holders(&digest).contains(&node(live)), "a new copy is always recorded");
     }
-    let (mut upkeep, members) =
+    let (mut planner, members) =
         (ReplicationPlanner::new(ReplicationConfig::default(), 1), members(&[1, 2, 3, 4], &[]));
-    let trims = upkeep.trim(&state, &members);
+    let trims = planner.trim(&state, &members);
     apply(&mut state, Action::Holders(trims));
     assert_eq!(state.holders(&digest), [node(1), node(2), node(3), node(4)]);
     let few = put(&mut state, "g", &[1, 2, 3, 4, 100]);
-    assert!(upkeep.trim(&state, &members).is_empty(), "{:?} may still come back", state.holders(&few));
+    assert!(planner.trim(&state, &members).is_empty(), "{:?} may still come back", state.holders(&few));
 }

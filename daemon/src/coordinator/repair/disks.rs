@@ -20,7 +20,7 @@ const INVENTORY_PERIOD_MIN: Duration = Duration::from_secs(10);
 const INVENTORY_PERIOD_MAX: Duration = Duration::from_secs(600);
 /// A period grows by this for each blob at the member, so that inventories cost 32 KB a second at most.
 const INVENTORY_PERIOD_PER_BLOB: Duration = Duration::from_millis(1);
-/// After every other digest: an inventory from here on tells the free space and nothing else.
+/// Sorts after every other digest: an inventory from here on reports the free space and nothing else.
 pub(super) const LAST_DIGEST: Digest = Digest([0xff; 32]);
 
 /// A member's answer to a request for its inventory.
@@ -113,7 +113,7 @@ impl Disks {
         }
     }
 
-    /// Takes an answer in; returns it if it came and is of the member's current process.
+    /// Processes an answer; returns it if it arrived and comes from the member's current process.
     pub(super) fn take_page(
         &mut self,
         node: NodeId,
@@ -131,7 +131,7 @@ impl Disks {
         disk.free_space_at = now + FREE_SPACE_PERIOD;
         disk.free_bytes = page.free_bytes;
         if page.damaged != disk.damaged && after.is_some() {
-            // What it lost is still on record: find out at once.
+            // Its lost blobs are still recorded: ask for the inventory at once.
             disk.inventory_at = now;
         }
         if after == Some(LAST_DIGEST) {
@@ -149,7 +149,7 @@ impl Disks {
         Some(page)
     }
 
-    /// The page is in the log: returns where the next one begins, if one follows.
+    /// The page is in the log. Returns where the next one begins, if there is one.
     pub(super) fn end_page(&mut self, node: NodeId, now: Instant) -> Option<Digest> {
         let disk = self.live.get_mut(&node)?;
         let page = disk.page.take()?;

@@ -60,9 +60,9 @@ pub(super) enum Outcome {
 pub(super) enum Input {
     /// The metadata or the members have changed.
     Observe,
-    /// Orders to holders have ended.
+    /// Commands to file servers have ended.
     Record(Vec<Outcome>),
-    /// An order has ended, and that is in the log.
+    /// A command has ended, and its outcome is in the log if the flag is set.
     Settle(Outcome, bool),
     /// An inventory's page is in the log.
     EndPage(NodeId),
@@ -116,7 +116,7 @@ impl RepairTask {
         };
         shell.publish(&machine);
         let (_, inputs) = mpsc::channel(1);
-        Driver { machine, shell, clock, inputs }.spawn("the repair", &monitor, closed);
+        Driver { machine, shell, clock, inputs }.spawn("repair", &monitor, closed);
         repairs
     }
 }
@@ -222,7 +222,7 @@ impl RepairTask {
         turn.event(ReplicationEvent::Observed(snapshot));
     }
 
-    /// Has a file server do something, beside the task; what `then` makes of the answer comes back as an outcome.
+    /// Sends a command to a file server without blocking the task; `then` turns the answer into an outcome.
     fn order(
         &self,
         node: NodeId,
@@ -243,7 +243,7 @@ impl RepairTask {
                 },
                 None => Err(String::from("its address is unknown")),
             };
-            // When the term is over nobody waits.
+            // The receiver is gone once the term is over.
             let _ = outcomes.send(then(answer)).await;
         });
     }
@@ -274,7 +274,7 @@ impl RepairTask {
         });
     }
 
-    /// Puts the copies that were made into the log; says whether that succeeded.
+    /// Records the successful copies in the log. Returns whether that succeeded.
     async fn record_copies(&self, outcomes: &[Outcome]) -> bool {
         let mut changes = Vec::new();
         for outcome in outcomes {
@@ -282,7 +282,7 @@ impl RepairTask {
             match outcome {
                 Ok(()) => changes.push(added(task.blob.digest, task.target)),
                 Err(reason) => {
-                    warn!(blob = %task.blob.digest, target = %task.target, %reason, "a copy failed");
+                    warn!(blob = %task.blob.digest, target = %task.target, %reason, "cannot copy a blob");
                 }
             }
         }
@@ -294,7 +294,7 @@ impl RepairTask {
         // A member that lost its disk loses every record: more than one command holds.
         for part in changes.chunks(HOLDERS_PER_COMMAND_MAX) {
             if let Err(refusal) = leader_term.propose_surely(Action::Holders(part.to_vec())).await {
-                warn!(%refusal, "holders cannot be recorded");
+                warn!(%refusal, "cannot record the holders of blobs");
                 return false;
             }
         }
@@ -306,7 +306,7 @@ impl RepairTask {
             Outcome::Copied { task: CopyTask { blob, target, .. }, outcome } => {
                 let ok = outcome.is_ok() && is_recorded;
                 turn.event(ReplicationEvent::CopyEnded { digest: blob.digest, target, ok });
-                // Its disk may be full, or worse: until that is known it would be asked again and again.
+                // Its disk may be full or broken. Until that is known, it would be chosen again and again.
                 if outcome.is_err() {
                     self.disks.ask_soon(target, self.deps.clock.now());
                 }
@@ -334,7 +334,7 @@ impl RepairTask {
         let Reconciled { add, remove, collect } = reconciled;
         let (gained, lost, surplus) = (add.len(), remove.len(), collect.len());
         if gained + lost + surplus > 0 {
-            info!(%node, added = gained, removed = lost, surplus, "an inventory differs from the record");
+            info!(%node, added = gained, removed = lost, surplus, "a member's inventory differs from the records, correcting them");
         }
         let added = add.into_iter().map(|digest| added(digest, node));
         let removed =
@@ -345,7 +345,7 @@ impl RepairTask {
         }
     }
 
-    /// Gives up surplus copies: the records first, then the bytes, so that nothing ever counts on what is being deleted.
+    /// Drops surplus copies: the records first, then the bytes, so that nothing ever relies on a copy that is being deleted.
     async fn trim(&self, trims: Vec<HolderChange>, turn: &mut Turn<Self>) {
         let mut surplus: BTreeMap<NodeId, Vec<Digest>> = BTreeMap::new();
         for trim in &trims {
@@ -358,12 +358,12 @@ impl RepairTask {
         }
     }
 
-    /// The same for what nothing refers to.
+    /// Drops the blobs that nothing refers to: the records first, then the bytes.
     async fn forget(&self, garbage: Garbage, turn: &mut Turn<Self>) {
         let Some(leader_term) = self.leader_term.upgrade() else { return };
-        debug!(blobs = garbage.forget.len(), "garbage");
+        debug!(blobs = garbage.forget.len(), "dropping blobs that nothing refers to");
         if let Err(refusal) = leader_term.propose_surely(Action::Forget(garbage.forget)).await {
-            warn!(%refusal, "garbage stays");
+            warn!(%refusal, "cannot drop the blobs that nothing refers to");
             return;
         }
         for (node, digests) in garbage.collect {
@@ -371,13 +371,13 @@ impl RepairTask {
         }
     }
 
-    /// Has a member delete blobs, unless an upload from before its restart may still count on what it forgot.
-    /// What is spared is found again by the next inventory.
+    /// Has a member delete blobs, unless an upload from before its restart may still depend on pins that it forgot. Blobs
+    /// that are kept are found again by the next inventory.
     async fn delete(&mut self, node: NodeId, digests: Vec<Digest>, turn: &mut Turn<Self>) {
-        // The disks are up to date with the members.
+        // Brings the disks up to date with the members.
         self.snapshot();
         let Some(permit) = self.uploads.permit(node, self.disks.generation(node)).await else { return };
-        // After the permit: what an upload below its watermark has committed is in the state.
+        // Taken after the permit: whatever an upload below its watermark has committed is in the state.
         let snapshot = self.snapshot();
         turn.event(ReplicationEvent::DeletionDue { snapshot, permit, digests });
     }
@@ -398,7 +398,7 @@ impl RepairTask {
                 }
                 _ => false,
             };
-            // When the term is over nobody waits.
+            // The receiver is gone once the term is over.
             let _ = outcomes.send(Outcome::Deleted { node, order, digests, unanswered }).await;
         });
     }

@@ -30,7 +30,7 @@ use super::{Deps, not_coordinator};
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 1_024;
-/// How often jobs and models are compared with the log, whatever was heard.
+/// How often jobs and models are compared with the log, even if no change was reported.
 pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
 
 /// What the scheduler knows that the log does not.
@@ -38,7 +38,7 @@ pub const RECONCILE_PERIOD: Duration = Duration::from_secs(2);
 pub struct SchedulerView {
     /// The newest report of each worker.
     pub reports: BTreeMap<NodeId, Arc<WorkerReport>>,
-    /// Who works for which job.
+    /// The workers assigned to each job.
     pub assignments: Vec<Assignment>,
     /// Queries leased, by job.
     pub leased: BTreeMap<JobId, u64>,
@@ -102,7 +102,7 @@ impl SchedulerHandle {
         self.ask(|reply| Input::Commit(commit, reply)).await?
     }
 
-    /// Notes what a worker could not answer.
+    /// Notes the queries that a worker could not answer.
     pub async fn failed(&self, worker: NodeId, lease: Lease, faults: Vec<Fault>) -> Result<(), Refusal> {
         let sent = self.inputs.send(Input::Failed(worker, lease, faults)).await;
         sent.map_err(|_| not_coordinator(&self.deps))

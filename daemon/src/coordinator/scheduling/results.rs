@@ -1,4 +1,4 @@
-//! What workers and the scheduler bring into the log: rows, models, dead letters, pauses.
+//! Proposals of workers and the scheduler to the log: rows, models, dead letters, pauses.
 //!
 //! Proposals run beside the task and come back to it as inputs, so that a slow log does not hold up reports. Those of the
 //! scheduler are repeated; those of workers are not, because the worker repeats them.
@@ -46,13 +46,13 @@ impl SchedulerTask {
             let state = self.state();
             let job = state.job(commit.job);
             if let Some(job) = job {
-                // Those were dead letters before, and are to be tried again since: this commit has not answered them.
+                // Queries that are pending now were dead letters and are to be retried: this commit did not answer them.
                 answered.subtract(&job.pending());
             }
             turn.event(SchedulerEvent::Committed(Committed {
                 worker: commit.worker,
                 job: commit.job,
-                batches: commit.batches.iter().map(ran).collect(),
+                batches: commit.batches.iter().map(completed).collect(),
                 ranges: answered.queries().collect(),
             }));
             if job.is_some_and(|job| job.state == JobState::Done) {
@@ -77,11 +77,11 @@ impl SchedulerTask {
         reply: Answer<()>,
     ) {
         if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
-            // Another worker was faster.
+            // Another worker has trained it already.
             let _ = reply.send(Ok(()));
             return;
         }
-        info!(%worker, %model, version = %artefact.version, "trained");
+        info!(%worker, %model, version = %artefact.version, "a model was trained");
         let held = |placed: &PlacedBlob| {
             (placed.blob, placed.holders.iter().map(|holder| holder.node).collect::<Vec<_>>())
         };
@@ -101,9 +101,9 @@ impl SchedulerTask {
         });
     }
 
-    /// Runs a worker's proposal beside the task; what `then` makes of its outcome comes back as an input.
+    /// Runs a worker's proposal in the background; `then` turns its outcome into an input.
     fn propose(&self, action: Action, then: impl FnOnce(Result<Applied, Refusal>) -> Input + Send + 'static) {
-        self.beside(|leader_term| async move { then(leader_term.propose(None, action).await) });
+        self.in_background(|leader_term| async move { then(leader_term.propose(None, action).await) });
     }
 
     /// The same for a proposal of the scheduler, which is repeated as long as its outcome is unknown.
@@ -112,16 +112,16 @@ impl SchedulerTask {
         action: Action,
         then: impl FnOnce(Result<(), Refusal>) -> Input + Send + 'static,
     ) {
-        self.beside(|leader_term| async move {
+        self.in_background(|leader_term| async move {
             let outcome = leader_term.propose_surely(action).await.map(drop);
             if let Err(refusal) = &outcome {
-                warn!(%refusal, "the log does not take a decision of the scheduler");
+                warn!(%refusal, "the log refused a decision of the scheduler");
             }
             then(outcome)
         });
     }
 
-    fn beside<F>(&self, work: impl FnOnce(Arc<LeaderTerm>) -> F)
+    fn in_background<F>(&self, work: impl FnOnce(Arc<LeaderTerm>) -> F)
     where
         F: Future<Output = Input> + Send + 'static,
     {
@@ -136,7 +136,7 @@ impl SchedulerTask {
     pub(super) fn mark_dead(&self, job: JobId, dead: Vec<DeadQuery>) {
         let mut queries = RangeSet::new();
         for dead_letter in &dead {
-            warn!(%job, query = dead_letter.index, reason = %dead_letter.reason, "failed for good");
+            warn!(%job, query = dead_letter.index, reason = %dead_letter.reason, "a query failed permanently and is a dead letter");
             queries.insert(dead_letter.index..dead_letter.index + 1);
         }
         let dead_letter = |dead: DeadQuery| DeadLetterRecord {
@@ -153,6 +153,6 @@ impl SchedulerTask {
     }
 }
 
-fn ran(batch: &BatchOutcome) -> CompletedBatch {
+fn completed(batch: &BatchOutcome) -> CompletedBatch {
     CompletedBatch { lease: batch.lease, inference_us: batch.inference_us, refused: batch.refused }
 }

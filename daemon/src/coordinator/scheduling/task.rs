@@ -1,4 +1,4 @@
-//! The scheduler's shell: reports, their answers, and the log's jobs.
+//! The scheduler's shell: passes reports and the log's jobs to it, and its plans to workers and the log.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,7 +25,7 @@ use crate::membership::MembershipView;
 use crate::runtime::clock::wall_ms;
 use crate::runtime::driver::{Driver, Shell, Turn};
 
-/// Reassignments that are remembered for those who look later.
+/// Reassignments kept for consoles that connect later.
 const REBALANCES_KEPT: usize = 32;
 
 /// Translates reports and log entries for the scheduler, and its plans for workers and the log.
@@ -40,7 +40,7 @@ pub(in super::super) struct SchedulerTask {
     reports: BTreeMap<NodeId, Arc<WorkerReport>>,
     live: BTreeSet<NodeId>,
     has_leased: bool,
-    /// Each job as the scheduler was last told of it, but for its pending queries.
+    /// Each job as last announced to the scheduler, without its pending queries.
     announced: BTreeMap<JobId, JobSpec>,
     rebalances: VecDeque<RebalanceView>,
 }
@@ -73,7 +73,7 @@ impl SchedulerTask {
             announced: BTreeMap::new(),
             rebalances: VecDeque::new(),
         };
-        Driver { machine, shell, clock, inputs: queued }.spawn("the scheduler", &monitor, closed);
+        Driver { machine, shell, clock, inputs: queued }.spawn("scheduler", &monitor, closed);
         handle
     }
 }
@@ -107,7 +107,7 @@ impl Shell for SchedulerTask {
             Input::Committed(commit, outcome, reply) => self.committed(&commit, outcome, reply, turn),
             Input::Failed(worker, lease, faults) => {
                 for fault in &faults {
-                    info!(%worker, job = %lease.job, kind = ?fault.kind, ranges = ?fault.ranges, reason = %fault.reason, "failed");
+                    info!(%worker, job = %lease.job, kind = ?fault.kind, ranges = ?fault.ranges, reason = %fault.reason, "a worker could not answer queries");
                 }
                 turn.event(SchedulerEvent::Failed { worker, lease, faults });
             }
@@ -128,7 +128,7 @@ impl Shell for SchedulerTask {
                 turn.input(Input::Refresh);
             }
             Input::Paused(job) => {
-                // The scheduler leases nothing of a paused job until it is told of the job again.
+                // The scheduler leases nothing of a paused job until the job is announced to it again.
                 if let Some(announced) = self.announced.get_mut(&job) {
                     announced.running = false;
                 }
@@ -148,7 +148,7 @@ impl Shell for SchedulerTask {
             SchedulerEffect::Answer { worker, reply: plan } => self.answer(worker, plan, &mut turn.machine),
             SchedulerEffect::DeadLetter { job, dead_letters } => self.mark_dead(job, dead_letters),
             SchedulerEffect::PauseJob { job, reason } => {
-                warn!(%job, %reason, "paused");
+                warn!(%job, %reason, "pausing a job");
                 self.propose_surely(Action::PauseJob { job, reason }, move |_| Input::Paused(job));
             }
             SchedulerEffect::Rebalanced { reason, shares, reassigned } => {
@@ -190,12 +190,12 @@ impl SchedulerTask {
         self.live.insert(worker);
         let newest = self.reports.get(&worker).map(|newest| (newest.generation, newest.number));
         if newest.is_some_and(|newest| (report.generation, report.number) < newest) {
-            // It was overtaken: its asker has given up.
+            // A newer report has overtaken this one, whose sender no longer waits.
             let _ = reply.send(Ok(ReportReply { term: self.term, ..ReportReply::default() }));
             return;
         }
         if let Some(older) = self.waiting.insert(worker, reply) {
-            // Its asker has given up, or is about to read this.
+            // The sender of the older report has given up, or is about to read this.
             let _ = older.send(Ok(ReportReply { term: self.term, ..ReportReply::default() }));
         }
         let report = Arc::new(report);
@@ -206,12 +206,12 @@ impl SchedulerTask {
     fn answer(&mut self, worker: NodeId, mut plan: ReplyPlan, scheduler: &mut Scheduler) {
         let Some(reply) = self.waiting.remove(&worker) else { return };
         if let Err(refusal) = may_decide(&self.deps) {
-            // The grants return, for the worker's next reports do not list them.
+            // The grants return to the queue, because the worker's next reports do not list them.
             let _ = reply.send(Err(refusal));
             return;
         }
         if let Some(reason) = &plan.restart {
-            warn!(%worker, %reason, "a model server is to be restarted");
+            warn!(%worker, %reason, "ordering a worker to restart its model server");
         }
         let state = self.state();
         if self.live.len() > COPIES {
@@ -223,11 +223,11 @@ impl SchedulerTask {
         let orders =
             grants::orders(&state, &view, self.term, &plan, self.reports.get(&worker).map(Arc::as_ref));
         self.note_grants(worker, &orders);
-        // A worker that has gone does not list the leases in its next report, so they return.
+        // If the worker has gone, its next report does not list the leases, so they return to the queue.
         let _ = reply.send(Ok(orders));
     }
 
-    /// These lines show how long a failover, or a worker's death, held its work up.
+    /// These lines show for how long a failover or a worker's death interrupted its work.
     fn note_grants(&mut self, worker: NodeId, orders: &ReportReply) {
         if !self.has_leased && !orders.grants.is_empty() {
             info!(term = %self.term, %worker, "the first lease of the term");
@@ -242,9 +242,9 @@ impl SchedulerTask {
         }
     }
 
-    /// Tells the scheduler of jobs and models as the log has them now. Outcomes of older entries may still be on their
-    /// way here: what they say of a query that is pending in the log does not count (`committed`), or is corrected by
-    /// the refresh that follows them (`MarkedDead`).
+    /// Announces jobs and models to the scheduler as the log has them now. Outcomes of older entries may still be on their
+    /// way here. What they say about a query that is pending in the log is ignored (`committed`), or corrected by the
+    /// refresh that follows them (`MarkedDead`).
     fn refresh(&mut self, turn: &mut Turn<Self>) {
         let state = self.state();
         turn.event(SchedulerEvent::Policy(state.policy()));
@@ -312,7 +312,7 @@ impl SchedulerTask {
     }
 }
 
-/// Moves a batch that was just granted to the inputs that its worker has most of, among the next that wait.
+/// Moves a batch that was just granted to those of the next waiting inputs of which its worker holds the most bytes.
 fn nearest(scheduler: &mut Scheduler, state: &State, worker: NodeId, lease: Lease) -> Lease {
     let local = |lease: &Lease| grants::local_bytes(state, worker, *lease);
     let others = scheduler.alternatives(lease);

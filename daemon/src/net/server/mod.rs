@@ -1,11 +1,11 @@
-//! Accepts connections, has their other ends prove who they are, checks their hellos and whether they may ask what they
-//! ask ([`super::roles`]), and hands every request to the part that takes it.
+//! Accepts connections, authenticates their peers, checks their hellos and the role that each request needs
+//! ([`super::roles`]), and hands the requests to the [`Service`].
 //!
 //! Bounds: those of [`Limits`] on connections that say hello (further ones wait in the system's queue), on clients, on
-//! each client's identity and on members (further ones are refused), each for itself, so that strangers cannot keep
-//! members out, nor one client the others; [`CALLS_MAX`] requests
-//! of one connection at work at once (its reader pauses beyond), [`HELLO_TIMEOUT`] for the proof and the hello, [`WRITE_TIMEOUT`] for a
-//! peer to take what it asked for, [`CLIENT_IDLE_MAX`] for a client to ask anything. Together they are well below
+//! each client's identity and on members (further ones are refused), each counted separately, so that clients cannot keep
+//! members out, nor one client the others; [`CALLS_MAX`] requests of one connection in progress at once (its reader pauses
+//! beyond), [`HELLO_TIMEOUT`] for the handshake and the hello, [`WRITE_TIMEOUT`] for a peer to read its answers,
+//! [`CLIENT_IDLE_MAX`] for a client without requests. Together they are well below
 //! [`crate::runtime::process::FILES_MAX`].
 
 use std::fmt;
@@ -37,19 +37,19 @@ use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits};
 use super::roles;
 use super::transport::{Accepted, Acceptor, Incoming, Peer};
 
-/// Requests of one connection at work at once.
+/// Requests of one connection in progress at once.
 pub const CALLS_MAX: usize = 256;
-/// How long a new connection may take to prove who it is and to say hello.
+/// How long a new connection may take for its handshake and its hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it what is at work.
+/// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it its requests.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client's connection for calls may lie idle.
+/// How long a client's connection for calls may be idle.
 pub const CLIENT_IDLE_MAX: Duration = Duration::from_secs(300);
 const ANSWERS_QUEUED_MAX: usize = 64;
-/// One write takes no further answer from this many bytes on.
+/// A write that has this many bytes takes no further answer.
 const WRITE_BYTES_SOFT_MAX: usize = 256 << 10;
 
-/// What a request is answered with.
+/// The answer to a request.
 pub enum Response {
     /// Once.
     One(Reply),
@@ -63,32 +63,32 @@ impl From<Reply> for Response {
     }
 }
 
-/// Handles what comes in.
+/// Handles the requests and connections that a server accepts.
 pub trait Service: Send + Sync + 'static {
-    /// The id that hellos are answered with.
+    /// The id that answers to hellos name.
     fn node(&self) -> Option<NodeId>;
-    /// Takes one request.
+    /// Answers one request.
     fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
     /// A member's connection for calls ended; the process may be gone.
     fn hung_up(&self, member: NodeId) -> impl Future<Output = ()> + Send {
         let _ = member;
         std::future::ready(())
     }
-    /// Serves one connection for blobs until it ends; puts only of those that may store.
+    /// Serves one connection for blobs until it ends; accepts puts only if `may_store`.
     fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves until told to stop. Connections end with it.
+/// Serves until `stop` is cancelled, which ends all connections.
 pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limits, stop: CancellationToken) {
     let greetings = Arc::new(Semaphore::new(limits.greetings));
     let limits = Arc::new(ConnectionLimits::new(limits));
     let mut tasks = JoinSet::new();
     loop {
         let next = async {
-            let turn = Arc::clone(&greetings).acquire_owned().await;
-            (turn, acceptor.accept().await)
+            let greeting = Arc::clone(&greetings).acquire_owned().await;
+            (greeting, acceptor.accept().await)
         };
-        let (turn, accepted) = tokio::select! {
+        let (greeting, accepted) = tokio::select! {
             next = next => next,
             () = stop.cancelled() => return,
         };
@@ -97,13 +97,13 @@ pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limi
             Ok(incoming) => {
                 let (service, limits, from) = (Arc::clone(&service), Arc::clone(&limits), incoming.from);
                 tasks.spawn(async move {
-                    if let Err(error) = serve_connection(service, &limits, turn, incoming).await {
+                    if let Err(error) = serve_connection(service, &limits, greeting, incoming).await {
                         debug!(%from, %error, "connection ended");
                     }
                 });
             }
             Err(error) => {
-                // Out of file descriptors, most likely: others must end first.
+                // Most likely the process is out of file descriptors: other connections must end first.
                 warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -124,7 +124,7 @@ async fn serve_connection<S: Service, T>(
         Ok::<_, FrameIoError>(Some((accepted, hello)))
     };
     let Ok(greeted) = timeout(HELLO_TIMEOUT, greet).await else {
-        debug!(%from, "no hello in time");
+        debug!(%from, "closing a connection that sent no hello in time");
         return Ok(());
     };
     let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
@@ -141,7 +141,7 @@ async fn serve_connection<S: Service, T>(
     };
     drop(greeting);
     write_greeting(&mut writer, &HelloReply::Welcome { node: service.node(), version }).await?;
-    // A member that does not say which is somebody who has the secret.
+    // A peer that has the cluster's secret but names no member is an operator.
     let role = if hello.from.is_some() { Role::Member } else { peer.role.min(Role::Operator) };
     let served = async {
         match hello.purpose {
@@ -164,15 +164,15 @@ async fn serve_connection<S: Service, T>(
     tokio::select! {
         ended = served => ended,
         () = peer.is_distrusted() => {
-            peer.note_refusal("its certificate counts no more");
+            peer.note_refusal("its certificate is no longer trusted");
             Ok(())
         }
     }
 }
 
-/// The peer that asks.
+/// The peer that sent a request.
 pub struct Caller {
-    /// The member that it is, if it is one.
+    /// Its id, if it is a member.
     pub node: Option<NodeId>,
     role: Role,
     peer: Peer,
@@ -192,7 +192,7 @@ impl fmt::Display for Caller {
 enum HelloError {
     #[error("this is an IDunno member, and the caller speaks something else")]
     OtherProgram,
-    #[error("the caller says that it is a member, and its certificate is that of a console ({0})")]
+    #[error("the caller claims to be a member, but its certificate is that of a console ({0})")]
     NoMember(Role),
     #[error(
         "the caller speaks {theirs} of the protocol, this member {SPOKEN}: releases that are not neighbours cannot talk, \
@@ -207,7 +207,7 @@ fn agree(hello: &Hello, peer: &Peer) -> Result<u16, HelloError> {
         return Err(HelloError::OtherProgram);
     }
     if hello.from.is_some() && peer.role < Role::Member {
-        peer.note_refusal("it is a console and says that it is a member");
+        peer.note_refusal("it claims to be a member, but has a console's certificate");
         return Err(HelloError::NoMember(peer.role));
     }
     let theirs = hello.versions();
@@ -223,41 +223,41 @@ async fn serve_calls<S: Service>(
 ) -> Result<(), FrameIoError> {
     let is_client = caller.node.is_none();
     let (answers, queued) = mpsc::channel(ANSWERS_QUEUED_MAX);
-    let turns = Arc::new(Semaphore::new(CALLS_MAX));
+    let slots = Arc::new(Semaphore::new(CALLS_MAX));
     let mut tasks = JoinSet::new();
     let mut writing = JoinSet::new();
     writing.spawn(write_answers(writer, queued));
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     loop {
         let next = async {
-            let turn = Arc::clone(&turns).acquire_owned().await;
-            (turn, read_body_within(&mut reader, FRAME_BYTES_MAX).await)
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, read_body_within(&mut reader, FRAME_BYTES_MAX).await)
         };
-        let (turn, body) = tokio::select! {
+        let (slot, body) = tokio::select! {
             next = next => next,
-            () = idle(&turns), if is_client => return Ok(()),
-            // Nobody would receive the answers.
+            () = idle(&slots), if is_client => return Ok(()),
+            // The peer would not receive the answers.
             _ = writing.join_next() => return Ok(()),
         };
         let (id, request) = decode_call(&body?)?;
         let request = request.and_then(|request| {
             roles::check(caller.role, &request)
                 .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
-            let share = permit
-                .turn(&caller.peer)
+            let request_permit = permit
+                .admit_request(&caller.peer)
                 .map_err(|limit| Refusal::new(RefusalCode::Busy, limit.to_string()))?;
-            Ok((request, share))
+            Ok((request, request_permit))
         });
         while tasks.try_join_next().is_some() {}
         let (service, answers, caller) = (Arc::clone(&service), answers.clone(), Arc::clone(&caller));
         tasks.spawn(async move {
-            let (response, share) = match request {
-                Ok((request, share)) => (service.request(request, &caller).await, share),
+            let (response, request_permit) = match request {
+                Ok((request, request_permit)) => (service.request(request, &caller).await, request_permit),
                 Err(refusal) => (Reply::Refused(refusal).into(), None),
             };
             match response {
                 Response::One(reply) => {
-                    // The connection may have ended meanwhile; then nobody waits.
+                    // The connection may have ended meanwhile.
                     let _ = answers.send(Answer { id, more: false, reply }).await;
                 }
                 Response::Many(mut replies) => {
@@ -266,29 +266,29 @@ async fn serve_calls<S: Service>(
                             break;
                         }
                     }
-                    // The caller must learn that no more will come: the connection may stay open for long.
-                    let reply = Reply::Refused(Refusal::conflict("there is no more to watch here"));
+                    // The caller must learn that no more will come: the connection may stay open for a long time.
+                    let reply = Reply::Refused(Refusal::conflict("the stream has ended at this member"));
                     let _ = answers.send(Answer { id, more: false, reply }).await;
                 }
             }
-            drop((turn, share));
+            drop((slot, request_permit));
         });
     }
 }
 
-/// Returns when a connection has lain idle for long, with nothing at work.
-async fn idle(turns: &Semaphore) {
+/// Returns when a connection has been idle for [`CLIENT_IDLE_MAX`], with no request in progress.
+async fn idle(slots: &Semaphore) {
     loop {
         sleep(CLIENT_IDLE_MAX).await;
-        // The reader has a turn of its own.
-        if turns.available_permits() >= CALLS_MAX - 1 {
+        // The reader holds a slot of its own.
+        if slots.available_permits() >= CALLS_MAX - 1 {
             return;
         }
     }
 }
 
-/// A call's number and its request. A request that does not decode (an invalid name, say) is answered; a frame that is no
-/// call ends the connection.
+/// Decodes a call's number and its request. A request that does not decode (an invalid name, say) is answered; a frame that
+/// is not a call ends the connection.
 fn decode_call(body: &[u8]) -> Result<(u64, Result<Request, Refusal>), FrameError> {
     #[derive(Deserialize)]
     struct Numbered {
@@ -310,10 +310,10 @@ async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer
     while let Some(answer) = queued.recv().await {
         buffer.clear();
         let mut next = Some(answer);
-        // What queued up meanwhile goes out in the same write.
+        // Answers that queued up meanwhile go out in the same write.
         while let Some(answer) = next {
             if let Err(error) = encode_frame(&answer, &mut buffer) {
-                warn!(%error, "an answer cannot be sent");
+                warn!(%error, "cannot encode an answer, sending a refusal instead");
                 let reply = Reply::Refused(Refusal::internal(format!("the answer cannot be sent: {error}")));
                 let instead = Answer { id: answer.id, more: false, reply };
                 if encode_frame(&instead, &mut buffer).is_err() {

@@ -67,19 +67,19 @@ async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoE
 }
 
 #[tokio::test]
-async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
+async fn incompatible_peers_are_refused_with_a_reason_or_disconnected() {
     let stop = CancellationToken::new();
     let (address, serving) = server(&stop).await;
     let good = Hello::new(Purpose::Calls, None);
-    let (before, behind) = (SPOKEN.oldest - 1, SPOKEN.newest + 1);
-    for (oldest, version) in [(behind, behind), (before, before), (behind, before)] {
+    let (older, newer) = (SPOKEN.oldest - 1, SPOKEN.newest + 1);
+    for (oldest, version) in [(newer, newer), (older, older), (newer, older)] {
         let other_version = Hello { version, oldest, ..good.clone() };
         let Ok(HelloReply::Refused { reason }) = hello(address, other_version).await else { panic!() };
         assert!(reason.contains("of the protocol"), "{reason}");
     }
-    // A neighbour, who speaks a version of our own as well.
+    // A neighbouring release, which also speaks one of our versions.
     for (oldest, version, spoken) in
-        [(SPOKEN.newest, behind, SPOKEN.newest), (before, SPOKEN.oldest, SPOKEN.oldest)]
+        [(SPOKEN.newest, newer, SPOKEN.newest), (older, SPOKEN.oldest, SPOKEN.oldest)]
     {
         match hello(address, Hello { version, oldest, ..good.clone() }).await {
             Ok(HelloReply::Welcome { version, .. }) => assert_eq!(version, spoken),
@@ -93,7 +93,7 @@ async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         let mut answer = Vec::new();
-        // Whether by an end or by a reset.
+        // The connection ends or is reset.
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.is_empty(), "{garbage:?}");
     }
@@ -103,7 +103,7 @@ async fn strangers_are_refused_with_a_reason_or_hung_up_on() {
 }
 
 #[test]
-fn a_call_without_sense_keeps_its_number() {
+fn a_request_that_does_not_decode_keeps_its_number() {
     #[derive(serde::Serialize)]
     struct Odd {
         id: u64,
@@ -154,7 +154,7 @@ async fn an_identity_locks_neither_others_nor_members_out() {
         let name = name.parse().unwrap();
         Credentials::of(&secret.mint_lasting(Role::Operator, Some(&name), DAY).unwrap()).unwrap()
     };
-    // Two certificates of one holder are one identity.
+    // Two certificates of one subject are one identity.
     let (anna, again, bert) = (person("anna"), person("anna"), person("bert"));
     let members = Credentials::of(&secret.mint(Role::Member, DAY).unwrap()).unwrap();
     let limits = Limits { identity_connections: 2, identity_requests: 3, ..Limits::default() };
@@ -181,7 +181,7 @@ async fn an_identity_locks_neither_others_nor_members_out() {
         let connection = connection.clone();
         tokio::spawn(async move {
             loop {
-                // Again, if what is asked beside it was first.
+                // Repeated if a concurrent request took the last permit.
                 match connection.call(Request::Control(ControlRequest::Join), limit).await {
                     Ok(Reply::Refused(_)) => {}
                     ended => return ended,
@@ -209,9 +209,9 @@ async fn an_identity_locks_neither_others_nor_members_out() {
     let refusal = timeout(limit, refused).await.unwrap();
     assert_eq!(refusal.code, RefusalCode::Busy);
     assert!(refusal.message.contains("operator anna"), "{}", refusal.message);
-    assert!(ask(&other).await.is_some(), "it is the identity's, not the connection's");
+    assert!(ask(&other).await.is_some(), "the limit is the identity's, not the connection's");
     assert_eq!((ask(&berts).await, ask(&of_members[0]).await), (None, None));
-    // A connection that ends gives back what it had.
+    // A connection that ends returns its permits.
     held.iter().for_each(tokio::task::JoinHandle::abort);
     drop(one);
     let freed = async { while ask(&other).await.is_some() {} };
@@ -221,7 +221,7 @@ async fn an_identity_locks_neither_others_nor_members_out() {
 }
 
 #[tokio::test]
-async fn a_watcher_learns_that_there_is_no_more() {
+async fn a_watcher_learns_that_the_stream_has_ended() {
     let stop = CancellationToken::new();
     let (address, _serving) = server(&stop).await;
     let connection = Connection::new(
@@ -237,7 +237,7 @@ async fn a_watcher_learns_that_there_is_no_more() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
+async fn a_stopping_server_ends_its_connections_and_their_requests() {
     let stop = CancellationToken::new();
     let (address, serving) = server(&stop).await;
     let connection = Connection::new(
@@ -249,14 +249,14 @@ async fn a_stopping_server_ends_its_connections_and_what_is_at_work() {
         tokio::spawn(async move { connection.call(request, Duration::from_secs(30)).await })
     };
     let done = connection.call(Request::Control(ControlRequest::Leave), Duration::from_secs(30)).await;
-    assert!(matches!(done, Ok(Reply::Control(_))), "a call that is held holds up no other");
+    assert!(matches!(done, Ok(Reply::Control(_))), "a pending call does not block others");
     stop.cancel();
     serving.await.unwrap();
     assert!(matches!(hold.await.unwrap(), Err(CallError::Closed)));
 }
 
 #[tokio::test]
-async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
+async fn a_member_at_another_members_old_address_does_not_answer_for_it() {
     let stop = CancellationToken::new();
     let (address, _serving) = server(&stop).await;
     let peers = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
@@ -265,8 +265,8 @@ async fn who_took_over_an_address_does_not_answer_for_the_one_before() {
         peers.call_member(member, address, request, Duration::from_secs(10))
     };
     assert!(matches!(ask(NodeId(7)).await, Ok(Reply::Control(_))));
-    let before = ask(NodeId(6)).await;
-    assert!(matches!(before, Err(PeerError::Stranger { wanted: NodeId(6), .. })), "{before:?}");
+    let other = ask(NodeId(6)).await;
+    assert!(matches!(other, Err(PeerError::Stranger { wanted: NodeId(6), .. })), "{other:?}");
     stop.cancel();
 }
 

@@ -1,6 +1,7 @@
-//! What is stored and what may be deleted: the store's memory, pure. What uploads protect is [`Pins`].
+//! The store's in-memory index, without I/O: which blobs are stored, and which may be deleted. [`Pins`] holds the blobs that
+//! uploads protect.
 //!
-//! Invariants: the byte total is the sum of the sizes. Bounds: one entry a blob, and those of [`Pins`].
+//! Invariants: the byte total is the sum of the sizes. Bounds: one entry per blob, and those of [`Pins`].
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -16,7 +17,7 @@ pub(super) struct Index {
     sizes: BTreeMap<Digest, u64>,
     bytes: u64,
     pins: Pins,
-    /// In the highest term seen: orders to delete below are void.
+    /// Of the highest term seen: deletion orders with lower numbers are void.
     void_below: OrderNumber,
 }
 
@@ -33,7 +34,7 @@ impl Index {
         self.pins.deleted(digest);
     }
 
-    /// The blob was damaged. Its pin stays: it may be stored anew under the same upload.
+    /// The blob was damaged. Its pin stays: it may be stored again under the same upload.
     pub(super) fn give_up(&mut self, digest: Digest) {
         self.remove_size(digest);
     }
@@ -68,7 +69,7 @@ impl Index {
         self.make_void(OrderNumber { term, number: 0 })
     }
 
-    /// Orders to delete below this one are void, as are all of older terms.
+    /// Voids deletion orders below this one, and all of older terms.
     pub(super) fn make_void(&mut self, below: OrderNumber) -> Result<(), StaleTerm> {
         if below.term < self.void_below.term {
             return Err(StaleTerm { ordered: below.term, seen: self.void_below.term });

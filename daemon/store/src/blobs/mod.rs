@@ -350,8 +350,8 @@ impl BlobStore {
         }
     }
 
-    /// At most `limit` digests after `after` in order, and whether more follow. ReportReply below `void_below` delete nothing
-    /// from then on.
+    /// At most `limit` digests after `after` in order, and whether more follow. Deletion orders below `void_below` have
+    /// no effect from then on.
     pub fn inventory(
         &self,
         void_below: OrderNumber,

@@ -60,7 +60,7 @@ async fn a_thousand_small_blobs_share_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_dies_midway_loses_only_the_copies_behind_it() {
+async fn a_holder_that_dies_midway_loses_only_its_own_and_later_copies() {
     let cluster = TestCluster::new(4);
     cluster.inject(2, Fault::CutTowards(3 << 20));
     let bytes = Bytes::from(noise(8 << 20, 2));
@@ -73,7 +73,7 @@ async fn a_holder_that_dies_midway_loses_only_the_copies_behind_it() {
         "4 was not reached, so it did not fail"
     );
     assert!(!cluster.store(2).contains(Digest::of(&bytes)) && !cluster.store(3).contains(Digest::of(&bytes)));
-    // A holder that refuses connections is skipped; those behind it are not.
+    // A holder that refuses connections is skipped; later ones are not.
     let cluster = TestCluster::new(4);
     cluster.set_down(1, true);
     let bytes = Bytes::from(noise(20_000, 3));
@@ -137,7 +137,7 @@ async fn orders_are_carried_out_unless_their_term_is_over() {
         assert_eq!(reply, Ok(FileReply::Copied));
         assert!(store.read(blob.digest).is_ok());
     }
-    let unknown = BlobRef { digest: Digest::of(b"nobody's"), size: 8 };
+    let unknown = BlobRef { digest: Digest::of(b"unknown!"), size: 8 };
     let copy = FileRequest::Copy { blob: unknown, sources: holders[..2].to_vec() };
     assert!(order(2, copy).await.unwrap_err().message.contains("is not stored on this member"));
     let Ok(FileReply::Inventory { generation: 7, digests, more: false, free_bytes, damaged: 0 }) =
@@ -182,7 +182,7 @@ async fn a_damaged_copy_is_fetched_again() {
     }
 }
 
-/// Stores a blob on a healthy holder and, behind it, on one whose flush waits for `opened`.
+/// Stores a blob on a healthy holder and, next in the chain, on one whose flush waits for `opened`.
 async fn put_on_a_slow_disk(disk_timeout: Duration, opened: impl Future<Output = ()>) -> Stored {
     let (cluster, disk) = (TestCluster::new(1), TestDisk::default());
     let slow = cluster.add_on(Box::new(disk.clone()), disk_timeout);

@@ -185,7 +185,7 @@ impl State {
             assert_eq!(file.size, file.extents.iter().map(|(blob, _)| blob.size).sum::<u64>());
             let members = &self.members;
             let placed = |(blob, nodes): (BlobRef, Vec<NodeId>)| {
-                assert!(!nodes.is_empty(), "a version is committed with a copy of all it is made of");
+                assert!(!nodes.is_empty(), "every extent of a committed version has a copy");
                 let holders = members.iter().filter(|member| nodes.contains(&member.node)).copied().collect();
                 PlacedBlob { blob, holders }
             };

@@ -123,8 +123,8 @@ async fn a_lost_holder_is_replaced_and_missing_copies_are_reported() {
     }
     // A new client has no open connections.
     let files = cluster.files();
-    let nobody = files.put_files(vec![item(&local, "none", b"x")], PutOptions::default(), &NoProgress).await;
-    assert!(matches!(nobody, Err(PutError::NoHolder { .. })), "{nobody:?}");
+    let refused = files.put_files(vec![item(&local, "none", b"x")], PutOptions::default(), &NoProgress).await;
+    assert!(matches!(refused, Err(PutError::NoHolder { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,7 +39,7 @@ pub(super) enum Fault {
     CutFrom(u64),
     /// A bit of this byte towards the holder is flipped.
     Flip(u64),
-    /// It stays open, but nobody reads or replies.
+    /// It stays open, but the holder neither reads nor replies.
     Freeze,
 }
 

@@ -11,7 +11,7 @@ use crate::wire::control::{ControlReply, ControlRequest};
 use crate::wire::frame::{Reply, Request};
 use crate::wire::refusal::{Refusal, RefusalCode};
 
-/// Coordinators that are asked before it is given up.
+/// Attempts to fetch a backup before giving up.
 const TRIES: usize = 5;
 /// The longest wait for a piece: the first comes at once, the second when the whole state is encoded.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,15 +19,15 @@ const BYTES_MAX: u64 = STATE_BYTES_MAX + HEADER_BYTES_MAX + 32;
 
 /// Why one coordinator's backup did not arrive.
 enum Broken {
-    /// It would be refused again.
+    /// The request was refused, and would be refused again.
     Refused(Refusal),
-    /// It went away, or is not the coordinator any more.
+    /// The member disconnected, or is no longer the coordinator.
     Moved(String),
 }
 
 impl Cluster {
-    /// The metadata at one moment, as [`crate::backup`] lays them in a file, and held in memory: up to 2 GiB. If the
-    /// coordinator changes meanwhile it is begun again, five times at most.
+    /// The metadata at one moment, in the file format of [`crate::backup`], held in memory: up to 2 GiB. If the
+    /// coordinator changes meanwhile, the backup starts over, at most five times.
     pub async fn backup(&self) -> Result<Vec<u8>, ClusterError> {
         let mut last = String::new();
         for _ in 0..TRIES {
@@ -45,7 +45,7 @@ impl Cluster {
 
     async fn backup_of(&self, address: std::net::SocketAddr) -> Result<Vec<u8>, Broken> {
         let moved = |error: &dyn std::fmt::Display| Broken::Moved(format!("{address}: {error}"));
-        // A slow disk here must hold up no other call.
+        // A slow disk at the client must not delay other calls.
         let connection = self.connections().dedicated(address).await.map_err(|error| moved(&error))?;
         let pieces = connection.watch(Request::Control(ControlRequest::Backup)).await;
         let mut pieces = pieces.map_err(|error| moved(&error))?;
@@ -56,11 +56,11 @@ impl Cluster {
             let (piece, digest) = match piece {
                 Some(Reply::Control(reply)) => match *reply {
                     ControlReply::Backup { bytes, digest } => (bytes, digest),
-                    _ => return Err(moved(&"it answered with something else than a backup")),
+                    _ => return Err(moved(&"unexpected reply to a backup request")),
                 },
                 Some(Reply::Refused(refusal)) => return Err(refused(refusal)),
-                Some(_) => return Err(moved(&"it answered with something else than a backup")),
-                None => return Err(moved(&"it went away")),
+                Some(_) => return Err(moved(&"unexpected reply to a backup request")),
+                None => return Err(moved(&"the connection ended before the backup was complete")),
             };
             bytes.extend_from_slice(&piece);
             if bytes.len() as u64 > BYTES_MAX {
@@ -70,7 +70,7 @@ impl Cluster {
             match digest {
                 None => {}
                 Some(digest) if digest == Digest::of(&bytes) => return Ok(bytes),
-                Some(_) => return Err(moved(&"the backup was damaged on its way")),
+                Some(_) => return Err(moved(&"the backup was damaged in transit")),
             }
         }
     }

@@ -27,7 +27,7 @@ pub enum ClusterError {
     /// The members reached belong to another cluster or do not trust this side: asking again would not help.
     #[error("{0}")]
     Untrusted(String),
-    /// A member answered with something else than was asked for.
+    /// A member's reply does not fit the request.
     #[error("unexpected reply from {address}: it may run another version")]
     Unexpected {
         /// The member.
@@ -43,12 +43,12 @@ fn within(waited: Duration) -> String {
 impl ClusterError {
     /// The same, with the operation's id where members may have noted it.
     pub(super) fn of_operation(mut self, op: OpId) -> Self {
-        let told = match &mut self {
+        let text = match &mut self {
             Self::Refused(refusal) if refusal.code != RefusalCode::Forbidden => &mut refusal.message,
             Self::Unreachable { last, .. } => last,
             _ => return self,
         };
-        *told = format!("{told} (operation {op}; see 'idunno logs --grep {op}')");
+        *text = format!("{text} (operation {op}; see 'idunno logs --grep {op}')");
         self
     }
 }
@@ -58,12 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_told_if_it_was_one() {
+    fn a_wait_of_a_second_or_more_is_reported() {
         let unreachable = |waited| {
-            let (asked, last) = (String::from("m1"), String::from("nobody"));
+            let (asked, last) = (String::from("m1"), String::from("refused"));
             ClusterError::Unreachable { waited, asked, last }.to_string()
         };
-        assert_eq!(unreachable(Duration::from_millis(999)), "no answer (asked m1): nobody");
-        assert_eq!(unreachable(Duration::from_secs(30)), "no answer within 30 s (asked m1): nobody");
+        assert_eq!(unreachable(Duration::from_millis(999)), "no answer (asked m1): refused");
+        assert_eq!(unreachable(Duration::from_secs(30)), "no answer within 30 s (asked m1): refused");
     }
 }

@@ -1,9 +1,9 @@
-//! A cluster as a client sees it: finds the coordinator through any member, follows it when it moves, and repeats what may
-//! be repeated (`repeat.rs`).
+//! A cluster as a client sees it: finds the coordinator through any member, follows it when it changes, and repeats requests
+//! (`repeat.rs`).
 //!
-//! Reads, worker reports and changes under an operation id can all be asked twice; therefore every request here is
-//! repeated until it is answered or its deadline passes. While an answer is late, other members are asked who
-//! coordinates: a frozen coordinator holds nobody up for longer than its successor's election.
+//! Reads, worker reports and changes under an operation id can all be sent twice; therefore every request here is
+//! repeated until it is answered or its deadline passes. While an answer is late, other members are asked for the
+//! coordinator: a frozen coordinator delays a client no longer than the election of its successor takes.
 
 mod backup;
 mod error;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use self::error::ClusterError;
 use self::repeat::Unanswered;
-use self::route_cache::{Heard, RouteCache};
+use self::route_cache::{FailureReasons, RouteCache};
 use super::connection::{CallError, Connection};
 use super::connections::Connections;
 use super::link::{Dial, DialError};
@@ -37,7 +37,7 @@ use crate::wire::refusal::Refusal;
 
 /// How long a request is repeated before it is given up: longer than any failover.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
-/// How late an answer is before others are asked, and between two such rounds.
+/// How late an answer is before other members are asked, and the pause between two such rounds.
 const PATIENCE: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_VIEW_TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,7 +62,7 @@ impl Cluster {
         Self::over(Connections::new(dialer), seeds)
     }
 
-    /// The same over connections that others use too.
+    /// The same, over connections that are used elsewhere too.
     pub fn over(connections: Connections, seeds: Vec<SocketAddr>) -> Self {
         let shared = Shared { connections, seeds, routes: Mutex::new(RouteCache::default()) };
         Self { shared: Arc::new(shared), deadline: DEADLINE_DEFAULT }
@@ -93,7 +93,7 @@ impl Cluster {
         let asked = self.control(ControlRequest::Change { op, change }).await;
         match asked.map_err(|error| error.of_operation(op))? {
             ControlReply::Changed(changed) => Ok(changed),
-            _ => Err(Refusal::internal("the coordinator answered a change with something else").into()),
+            _ => Err(Refusal::internal("unexpected reply of the coordinator to a change").into()),
         }
     }
 
@@ -125,8 +125,8 @@ impl Cluster {
         }
     }
 
-    /// Asks the members known until one answers, be it by a refusal; with its address. The next one is asked as soon
-    /// as one fails or its answer is late, so only what may be asked of several belongs here.
+    /// Asks the known members until one answers, even by a refusal, and returns its address too. The next one is asked as
+    /// soon as one fails or its answer is late, so the request must be one that several members may receive.
     pub async fn ask_any(&self, request: ControlRequest) -> Result<(SocketAddr, ControlReply), ClusterError> {
         let started = Instant::now();
         let mut last = String::from("no address is known");
@@ -170,8 +170,8 @@ impl Cluster {
         }
     }
 
-    /// Everything a console shows, pushed by the coordinator until it is gone: then watch again. Dropping the receiver
-    /// ends the watch.
+    /// Everything a console shows, pushed by the coordinator. When the receiver ends, the coordinator is gone: watch again.
+    /// Dropping the receiver ends the watch.
     pub async fn watch(&self) -> Result<mpsc::Receiver<Reply>, ClusterError> {
         let started = Instant::now();
         loop {
@@ -200,7 +200,7 @@ impl Cluster {
         };
         let (sender, views) = mpsc::channel(1);
         tokio::spawn(async move {
-            // Without it the connection would end here.
+            // Keeps the connection open.
             let _open = connection;
             while sender.send(next).await.is_ok() {
                 next = tokio::select! {
@@ -230,7 +230,9 @@ impl Cluster {
     pub async fn coordinator(&self) -> Result<SocketAddr, ClusterError> {
         match self.control(ControlRequest::Coordinator).await? {
             ControlReply::Coordinator { coordinator, .. } => Ok(coordinator.address),
-            _ => Err(Refusal::internal("a member answered with something else than the coordinator").into()),
+            _ => {
+                Err(Refusal::internal("unexpected reply of a member to a request for the coordinator").into())
+            }
         }
     }
 
@@ -247,17 +249,17 @@ impl Cluster {
         }
     }
 
-    /// Repeats `request` at whoever is said to coordinate, until it is answered or the deadline passes.
+    /// Repeats `request` at the member that coordinates, as far as is known, until it is answered or the deadline passes.
     async fn request(&self, request: Request) -> Result<(SocketAddr, Reply), ClusterError> {
-        let mut heard = Heard::default();
-        match timeout(self.deadline, self.repeat(&request, &mut heard)).await {
+        let mut reasons = FailureReasons::default();
+        match timeout(self.deadline, self.repeat(&request, &mut reasons)).await {
             Ok(Ok((_, Reply::Refused(refusal)))) => Err(refusal.into()),
             Ok(Ok((address, reply))) => {
                 self.routes().coordinator = Some(address);
                 Ok((address, reply))
             }
             Ok(Err(reason)) => Err(ClusterError::Untrusted(reason)),
-            Err(_) => Err(self.unreachable(heard.last())),
+            Err(_) => Err(self.unreachable(reasons.last())),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{sleep, timeout};
 
-use super::route_cache::Heard;
+use super::route_cache::FailureReasons;
 use super::{ASK_TIMEOUT, BACK_OFF_MAX, Cluster, PATIENCE};
 use crate::client::connection::CallError;
 use crate::client::connections::PeerError;
@@ -16,19 +16,19 @@ use crate::wire::frame::{Reply, Request};
 use crate::wire::jobs::JobRequest;
 use crate::wire::refusal::{Refusal, RefusalCode};
 
-/// How long one member may take to answer, beyond what the request itself lets it wait: longer than the log may.
+/// How long one member may take to answer, beyond what the request itself lets it wait: longer than the log may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Members asked in one round while an answer is late.
 const ASKED_MAX: usize = 8;
 const BACK_OFF_MIN: Duration = Duration::from_millis(25);
-/// The longest pause of workers: what they pause after a coordinator's death, the whole cluster's work does.
+/// The longest pause of workers: while they pause after a coordinator's death, the whole cluster's work pauses.
 const JOBS_BACK_OFF_MAX: Duration = Duration::from_millis(50);
 
-/// What became of asking one member.
+/// The outcome of asking one member.
 enum Attempt {
     Answered(Reply),
-    /// It does not coordinate, or cannot now: the member to ask instead, if it knows one, and its reason.
+    /// The member does not coordinate, or cannot now: the member to ask instead, if it knows one, and its reason.
     Moved(Option<SocketAddr>, String),
     Failed(Unanswered),
 }
@@ -36,7 +36,7 @@ enum Attempt {
 /// Why one member gave no answer.
 pub(super) struct Unanswered {
     pub(super) reason: String,
-    /// It will be the same the next time.
+    /// Repeating is pointless: one side does not trust the other.
     pub(super) is_about_identity: bool,
 }
 
@@ -53,11 +53,11 @@ impl From<PeerError> for Unanswered {
 }
 
 impl Cluster {
-    /// The answer; or, when none of the members asked is trusted or trusts this side, why.
+    /// Returns the answer. Fails, with the reason, if none of the members asked is trusted or trusts this side.
     pub(super) async fn repeat(
         &self,
         request: &Request,
-        heard: &mut Heard,
+        reasons: &mut FailureReasons,
     ) -> Result<(SocketAddr, Reply), String> {
         let mut back_off = BACK_OFF_MIN;
         let back_off_max = if matches!(request, Request::Jobs(_)) { JOBS_BACK_OFF_MAX } else { BACK_OFF_MAX };
@@ -73,19 +73,19 @@ impl Cluster {
                 match self.attempt(address, request.clone()).await {
                     Attempt::Answered(reply) => return Ok((address, reply)),
                     Attempt::Moved(hint, reason) => {
-                        if hint.is_none() || heard.told.is_none() {
-                            heard.told = Some(reason);
+                        if hint.is_none() || reasons.refused.is_none() {
+                            reasons.refused = Some(reason);
                         }
                         next.extend(hint);
                     }
                     Attempt::Failed(Unanswered { reason, is_about_identity }) => {
                         untrusted += usize::from(is_about_identity);
-                        heard.failed = Some(reason);
+                        reasons.failed = Some(reason);
                     }
                 }
             }
             if untrusted > 0 && untrusted == asked.len() {
-                return Err(std::mem::take(heard).last());
+                return Err(std::mem::take(reasons).last());
             }
             self.routes().coordinator = None;
             sleep(back_off).await;
@@ -110,11 +110,11 @@ impl Cluster {
                 let named = coordinator.filter(|_| self.routes().is_news(term));
                 Attempt::Moved(named.map(|(_, address)| address), message)
             }
-            // It may be cut off from a majority that has another coordinator, or will.
+            // It may be cut off from a majority that has another coordinator, or will have one.
             Ok(Reply::Refused(Refusal { code: RefusalCode::NoQuorum, message })) => {
                 Attempt::Moved(None, message)
             }
-            // The same request, asked again, finds out.
+            // Repeating the same request shows the outcome.
             Ok(Reply::Refused(Refusal { code: RefusalCode::Unknown | RefusalCode::Busy, message })) => {
                 Attempt::Failed(message.into())
             }
@@ -128,7 +128,9 @@ impl Cluster {
         let connection = self.connections().connection(address).await?;
         if connection.node().is_none() {
             self.learn_from_introducer(&connection).await;
-            return Err(format!("{address} is an introducer, whose members do not answer").into());
+            return Err(
+                format!("{address} is an introducer, and none of the members that it names answers").into()
+            );
         }
         let limit = match &request {
             Request::Jobs(JobRequest::Report(_)) => waits(&request) + REPORT_TIMEOUT,

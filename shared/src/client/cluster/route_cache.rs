@@ -1,4 +1,4 @@
-//! What a client has learnt of its cluster. Bound: [`KNOWN_MAX`] members.
+//! The members and the coordinator that a client knows. Bound: [`KNOWN_MAX`] members.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ const KNOWN_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct RouteCache {
     pub(super) coordinator: Option<SocketAddr>,
-    /// The highest term in which a coordinator was named: a member that names one of an older term is behind.
+    /// The highest term in which a coordinator was named: a member that names one of an older term is outdated.
     term: Term,
     members: BTreeSet<SocketAddr>,
 }
@@ -42,16 +42,16 @@ impl RouteCache {
     }
 }
 
-/// Why a request is not answered yet, for the error at the deadline. A member's reason for having no coordinator says more than
-/// that others cannot be reached.
+/// Why a request is not answered yet, for the error at the deadline. A member's reason for having no coordinator is more
+/// useful than the failure to reach others.
 #[derive(Default)]
-pub(super) struct Heard {
-    pub(super) told: Option<String>,
+pub(super) struct FailureReasons {
+    pub(super) refused: Option<String>,
     pub(super) failed: Option<String>,
 }
 
-impl Heard {
+impl FailureReasons {
     pub(super) fn last(self) -> String {
-        self.told.or(self.failed).unwrap_or_else(|| String::from("no address is known"))
+        self.refused.or(self.failed).unwrap_or_else(|| String::from("no address is known"))
     }
 }

@@ -41,7 +41,7 @@ async fn member(answer: impl Fn(SocketAddr, Request) -> Option<Reply> + Send + S
     address
 }
 
-/// One whose host takes connections, and which answers none of them: stopped.
+/// A suspended member: its host accepts connections, but it answers none of them.
 async fn frozen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -96,7 +96,7 @@ async fn any_member_leads_to_the_coordinator() {
 }
 
 #[tokio::test]
-async fn who_is_told_of_a_coordinator_asks_nobody_else_first() {
+async fn a_client_that_follows_a_coordinator_asks_it_first() {
     let (_held, frozen) = frozen().await;
     let cluster = cluster(vec![frozen], DEADLINE);
     let coordinator = coordinator(4).await;
@@ -116,7 +116,7 @@ async fn a_frozen_coordinator_is_left_for_its_successor() {
 }
 
 #[tokio::test]
-async fn one_that_stops_in_the_middle_of_a_request_is_left_too() {
+async fn a_coordinator_that_freezes_during_a_request_is_left_for_its_successor() {
     let mute = member(|_, _| None).await;
     let successor = coordinator(4).await;
     let cluster = cluster(vec![mute, successor], DEADLINE);
@@ -143,7 +143,7 @@ async fn a_slow_coordinator_is_not_left_for_one_of_an_older_term() {
 }
 
 #[tokio::test]
-async fn without_a_majority_others_are_asked_and_the_reason_is_told() {
+async fn without_a_majority_others_are_asked_and_the_reason_is_reported() {
     let cut_off = refusing(RefusalCode::NoQuorum).await;
     let coordinator = coordinator(3).await;
     is_done(&cluster(vec![cut_off, coordinator], DEADLINE)).await;
@@ -156,7 +156,7 @@ async fn without_a_majority_others_are_asked_and_the_reason_is_told() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
+async fn a_refusal_is_an_answer_and_no_other_member_is_asked() {
     let refusing = refusing(RefusalCode::Conflict).await;
     let cluster = cluster(vec![refusing, coordinator(3).await], DEADLINE);
     let error = cluster.ask_any(ControlRequest::Leave).await.unwrap_err();
@@ -164,7 +164,7 @@ async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
 }
 
 #[tokio::test]
-async fn a_frozen_member_holds_no_question_up() {
+async fn a_frozen_member_does_not_delay_an_answer() {
     let (_held, frozen) = frozen().await;
     let mute = member(|_, _| None).await;
     let started = Instant::now();
@@ -174,7 +174,7 @@ async fn a_frozen_member_holds_no_question_up() {
 }
 
 #[tokio::test]
-async fn questions_to_any_and_to_one_member_keep_the_deadline() {
+async fn requests_to_any_and_to_one_member_keep_the_deadline() {
     let (_held, frozen) = frozen().await;
     let mute = member(|_, _| None).await;
     let cluster = cluster(vec![frozen, mute], Duration::from_millis(300));
@@ -224,7 +224,7 @@ async fn a_backup_that_breaks_off_or_is_damaged_is_begun_again_within_a_bound() 
 
     let address = backing_up(usize::MAX, Arc::clone(&tries)).await;
     let error = cluster(vec![address], DEADLINE).backup().await.unwrap_err();
-    assert!(error.to_string().contains("damaged on its way"), "{error}");
+    assert!(error.to_string().contains("damaged in transit"), "{error}");
     assert_eq!(tries.load(Ordering::Relaxed), 5);
 
     let refused = refusing(RefusalCode::Forbidden).await;

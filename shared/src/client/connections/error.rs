@@ -24,7 +24,7 @@ pub enum PeerError {
         source: CallError,
     },
     /// Another process listens there now: the member was replaced.
-    #[error("{address} is not member {wanted} any more")]
+    #[error("{address} is no longer the address of member {wanted}")]
     Stranger {
         /// The address dialled.
         address: SocketAddr,
@@ -35,7 +35,9 @@ pub enum PeerError {
     #[error(transparent)]
     BackOff(Arc<DialError>),
     /// As many connections are open as may be, and all are in use.
-    #[error("cannot connect to {address}: this process has as many connections open as it may")]
+    #[error(
+        "cannot connect to {address}: this process has the most connections open that it may have, and all are in use"
+    )]
     Full {
         /// The peer.
         address: SocketAddr,

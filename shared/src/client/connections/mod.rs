@@ -1,16 +1,16 @@
-//! All connections of a process: one manager, a connection a peer and lane.
+//! All connections of a process: one manager, one connection per peer and lane.
 //!
 //! [`table`] decides which are opened, kept and closed; one task owns it, dials, and watches for ends; [`Connections`] is
-//! the handle. A connection that is open is found without a turn of the task.
+//! the handle. An open connection is found without the task.
 //!
-//! A client's manager opens what is asked for and closes what lies idle. A member's is driven by membership too
+//! A client's manager opens connections on demand and closes idle ones. A member's is driven by membership too
 //! ([`Connections::set_members`]): it keeps the connections that failure detection and consensus need, and drops those to
 //! members that died, left or moved.
 //!
-//! Opening goes on when the caller who asked gives up, for the next one needs it too. A connection on which a call times
-//! out, and nothing else has come for [`SILENCE_MAX`], is given up: the path to the peer may be gone.
+//! Opening continues when the caller gives up, because the next caller needs the connection too. A connection on which a
+//! call times out, and on which nothing else has arrived for [`SILENCE_MAX`], is dropped: the path to the peer may be gone.
 //!
-//! Bounds: [`table`]; [`INPUTS_MAX`] asks queue for the task, then callers wait.
+//! Bounds: [`table`]; [`INPUTS_MAX`] requests queue for the task, then callers wait.
 
 mod error;
 mod open;
@@ -40,9 +40,9 @@ use crate::ids::NodeId;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Purpose, Reply, Request};
 
-/// Asks that may queue for the task.
+/// Requests that may queue for the task.
 pub const INPUTS_MAX: usize = 256;
-/// A connection on which a call timed out is given up after so much silence.
+/// A connection on which a call timed out is dropped after this much silence.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// The manager's handle. Cheap to clone; when the last clone is gone the connections close as their users end.
@@ -55,7 +55,7 @@ struct Shared {
     dialer: Arc<dyn Dial>,
     limits: Limits,
     open: Arc<OpenConnections>,
-    /// Started with the first ask, which comes from within a runtime.
+    /// The task is started with the first request, which comes from within a runtime.
     inputs: OnceLock<mpsc::Sender<Input>>,
 }
 
@@ -71,7 +71,7 @@ impl Connections {
         Self { shared: Arc::new(Shared { dialer, limits, open, inputs }) }
     }
 
-    /// Asks a peer, whoever listens there. The limit holds for opening the connection too.
+    /// Calls the peer at an address, whichever member it is. The limit includes opening the connection.
     pub async fn call(
         &self,
         address: SocketAddr,
@@ -81,8 +81,8 @@ impl Connections {
         self.call_slot(Slot::of_address(address, Lane::of(&request)), address, request, limit).await
     }
 
-    /// Asks a peer that must be this very member. A member whose data was lost comes back at the old address with a
-    /// new id: it must not answer for the one that was, whose votes and acknowledgements it does not know.
+    /// Calls a member, and fails if another process listens at its address. A member that lost its data comes back at the
+    /// old address with a new id: it must not answer for the old member, whose votes and acknowledgements it does not know.
     pub async fn call_member(
         &self,
         member: NodeId,
@@ -110,13 +110,13 @@ impl Connections {
         answer.map_err(|source| PeerError::of_call(address, source))
     }
 
-    /// A connection for calls to whoever listens there, opened if need be.
+    /// A connection for calls to the peer at an address, whichever member it is, opened if need be.
     pub async fn connection(&self, address: SocketAddr) -> Result<Connection, PeerError> {
         self.calls(Slot::of_address(address, Lane::Calls), address).await
     }
 
-    /// A connection for calls that nobody else uses and nothing closes but its owner: for a long answer, whose slow
-    /// reader must not hold up other calls.
+    /// A connection for calls that is not shared, and that only its owner closes: for a long answer, whose slow reader
+    /// must not delay other calls.
     pub async fn dedicated(&self, address: SocketAddr) -> Result<Connection, DialError> {
         Ok(Connection::new(self.shared.dialer.dial(address, Purpose::Calls).await?))
     }
@@ -128,30 +128,30 @@ impl Connections {
         blobs_of(self.link(slot, address).await?, address)
     }
 
-    /// A connection for blobs to the next holder of a chain, which serves nobody else until all clones are dropped.
+    /// A connection for blobs to the next holder of a chain, which is not shared until all clones are dropped.
     pub async fn chain(&self, next: Holder) -> Result<BlobConnection, PeerError> {
         let target = Target::Member(next.node);
         let ask = |answer| Input::AskChain { target, address: next.address, answer };
         blobs_of(self.ask(next.address, ask).await?, next.address)
     }
 
-    /// Gives a connection up on which a call has timed out, if the peer has been silent on it altogether.
+    /// Drops a connection on which a call has timed out, if nothing at all has arrived on it for [`SILENCE_MAX`].
     pub async fn give_up_if_silent(&self, connection: &Connection) -> bool {
         let is_silent = connection.silence() >= SILENCE_MAX;
         if is_silent {
-            self.tell(Input::GiveUp(connection.clone())).await;
+            self.send(Input::GiveUp(connection.clone())).await;
         }
         is_silent
     }
 
-    /// Membership has news.
+    /// Sets the live members and the connections to keep.
     pub async fn set_members(&self, members: Members) {
-        self.tell(Input::Members(members)).await;
+        self.send(Input::Members(members)).await;
     }
 
-    /// A connection that a member had opened to this process ended: it may be gone.
+    /// Reports that a connection that a member had opened to this process ended: the member may be gone.
     pub async fn hung_up(&self, member: NodeId) {
-        self.tell(Input::HungUp(member)).await;
+        self.send(Input::HungUp(member)).await;
     }
 
     async fn calls(&self, slot: Slot, address: SocketAddr) -> Result<Connection, PeerError> {
@@ -174,12 +174,12 @@ impl Connections {
         input: impl FnOnce(task::Answer) -> Input,
     ) -> Result<OpenLink, PeerError> {
         let (answer, asked) = oneshot::channel();
-        self.tell(input(answer)).await;
+        self.send(input(answer)).await;
         asked.await.unwrap_or(Err(PeerError::Stopped { address }))
     }
 
-    async fn tell(&self, input: Input) {
-        // The task ends only with its runtime; those who ask learn of it.
+    async fn send(&self, input: Input) {
+        // The task ends only with its runtime; callers then get an error instead of an answer.
         let _ = self.inputs().send(input).await;
     }
 

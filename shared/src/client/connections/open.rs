@@ -1,4 +1,4 @@
-//! The open connections, as the task publishes them: looking one up takes no turn of the task.
+//! The open connections, as the task publishes them: looking one up does not involve the task.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ impl Opened {
         }
     }
 
-    /// Whether anybody but the manager holds it.
+    /// Whether anything but the manager holds it.
     pub(super) fn is_in_use(&self) -> bool {
         match &self.link {
             OpenLink::Calls(connection) => connection.is_shared(),
@@ -75,7 +75,7 @@ impl OpenConnections {
         Some(found.link.clone())
     }
 
-    /// What is published under a key, open or ended.
+    /// The connection that is published under a key, open or ended.
     pub(super) fn get(&self, slot: &Slot) -> Option<Arc<Opened>> {
         self.read().get(slot).cloned()
     }

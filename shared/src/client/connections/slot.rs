@@ -1,4 +1,4 @@
-//! What a connection is kept under: who is at its other end, and what it carries.
+//! The key of a connection: its peer, and what it carries.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::wire::frame::{Purpose, Request};
 /// What a connection carries. Each lane is a connection of its own, so that bulk in one never delays another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Raft and election messages: small, and late ones cost a failover.
+    /// Raft and election messages: they are small, and late ones cause a failover.
     Consensus,
     /// All other calls; an answer may have megabytes.
     Calls,
@@ -43,7 +43,7 @@ impl Lane {
         }
     }
 
-    /// What its connections say in their hello.
+    /// The purpose that its connections name in their hello.
     pub const fn purpose(self) -> Purpose {
         match self {
             Self::Consensus | Self::Calls => Purpose::Calls,
@@ -52,19 +52,19 @@ impl Lane {
     }
 }
 
-/// Who is called.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// This member, wherever it listens.
     Member(NodeId),
-    /// Whoever listens there: a seed, an introducer, a newcomer.
+    /// The process that listens there: a seed, an introducer, a newcomer.
     Address(SocketAddr),
 }
 
 /// One connection's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
-    /// Who is called.
+    /// The peer.
     pub target: Target,
     /// What is carried.
     pub lane: Lane,

@@ -20,14 +20,14 @@ use crate::ids::NodeId;
 
 pub(super) type Answer = oneshot::Sender<Result<OpenLink, PeerError>>;
 
-/// What the handles tell the task.
+/// Requests of the handles to the task.
 pub(super) enum Input {
     Ask {
         slot: Slot,
         address: SocketAddr,
         answer: Answer,
     },
-    /// Any connection of the chain lane to that target that nobody uses.
+    /// Any unused connection of the chain lane to that target.
     AskChain {
         target: Target,
         address: SocketAddr,
@@ -75,7 +75,7 @@ impl ConnectionTask {
                     None => return,
                 },
                 Some(dialled) = self.dials.join_next() => {
-                    // It can only fail by a panic, which the log has; the slot's callers time out.
+                    // Joining fails only if the dial panicked, which is logged; the slot's callers time out.
                     if let Ok((slot, dialled)) = dialled {
                         self.finish_dial(slot, dialled);
                     }
@@ -124,7 +124,7 @@ impl ConnectionTask {
     }
 
     fn ask(&mut self, slot: Slot, address: SocketAddr, answer: Answer) {
-        // Another caller's ask may have been first; and the end of what was open may not have been seen yet.
+        // Another caller may have asked first, and the end of an earlier connection may not have been seen yet.
         if let Some(link) = self.open.find(&slot) {
             // The caller may have given up.
             let _ = answer.send(Ok(link));
@@ -138,7 +138,7 @@ impl ConnectionTask {
         self.handle(Event::Asked { slot, address });
     }
 
-    /// A connection may have ended.
+    /// Handles the end of a connection, if it has ended.
     fn note_end(&mut self, slot: Slot) {
         if self.table.is_open(&slot) && self.open.get(&slot).is_none_or(|opened| opened.is_closed()) {
             self.open.remove(&slot);
@@ -162,7 +162,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Ends that nobody watches for are found out here: those of connections for blobs.
+    /// Reports the usage of all connections. Also detects the ends of connections for blobs, which are not watched.
     fn report_usage(&mut self) {
         for slot in self.table.open().collect::<Vec<_>>() {
             self.note_end(slot);
@@ -184,11 +184,11 @@ impl ConnectionTask {
     fn handle(&mut self, event: Event) {
         self.table.handle(event, self.open.now());
         while let Some(effect) = self.table.poll_effect() {
-            self.obey(effect);
+            self.carry_out(effect);
         }
     }
 
-    fn obey(&mut self, effect: Effect) {
+    fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Dial { slot, address } => {
                 let dialer = Arc::clone(&self.dialer);

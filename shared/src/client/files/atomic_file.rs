@@ -1,4 +1,4 @@
-//! Local files written aside and renamed into place, so that nobody sees half a file.
+//! Local files written aside and renamed into place, so that no reader sees half a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -25,7 +25,7 @@ pub fn regular(path: &Path) -> io::Result<PathBuf> {
         Ok(found) if !found.is_file() => refused(io::ErrorKind::InvalidInput, "it is not a regular file"),
         Ok(_) if path.is_symlink() => std::fs::canonicalize(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
-            refused(io::ErrorKind::InvalidInput, "it is a link to nothing")
+            refused(io::ErrorKind::InvalidInput, "it is a dangling link")
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(path.to_owned()),
@@ -97,7 +97,7 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if let Some(temp) = &self.temp {
-            // It bears a name that says what it is.
+            // A leftover is harmless: its name says what it is.
             let _ = std::fs::remove_file(temp);
         }
     }
@@ -140,7 +140,7 @@ impl ExtentWriter {
         }
     }
 
-    /// Writes what is left. Its end is not aligned, and what comes behind it is another extent's.
+    /// Writes what is left. Its end is not aligned, and the bytes after it belong to another extent.
     fn finish(&mut self) -> io::Result<()> {
         let Some(aligner) = &mut self.aligner else { return Ok(()) };
         let (whole, rest) = aligner.finish();

@@ -2,7 +2,7 @@
 //!
 //! Used by clients towards the first holder of a chain and by holders towards the next one.
 //!
-//! Invariants: the bytes behind a put's header are exactly as many as the header says, or the connection ends; every
+//! Invariants: the bytes after a put's header are exactly as many as the header says, or the connection ends; every
 //! put and get ends with an answer or an error, at the latest when the connection has been silent for its limit.
 //!
 //! Bounds: [`PUTS_IN_FLIGHT_MAX`] unanswered puts, [`GETS_IN_FLIGHT_MAX`] unanswered gets, [`WRITES_QUEUED_MAX`]
@@ -57,7 +57,7 @@ pub enum BlobError {
     Corrupt(String),
 }
 
-/// What became of a put.
+/// The outcome of a put.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Where the blob is durable.
@@ -145,7 +145,7 @@ impl State {
             let active = self.opened + Duration::from_millis(self.active_ms.load(Ordering::Relaxed));
             let silent = active.max(begun).elapsed();
             if silent >= limit {
-                // All callers give up a connection that is silent for so long, and the peer is dialled again.
+                // All callers give up a connection that is silent for this long, and the peer is dialled again.
                 self.close();
                 return Err(BlobError::Stalled(limit));
             }
@@ -188,7 +188,7 @@ impl BlobConnection {
         Arc::strong_count(&self.shared) > 1
     }
 
-    /// Stores a blob whose bytes are at hand.
+    /// Stores a blob whose bytes are in memory.
     pub async fn put(
         &self,
         blob: BlobRef,
@@ -199,7 +199,7 @@ impl BlobConnection {
         self.begin(blob, upload, chain, Body::Whole(bytes)).await?.answer().await
     }
 
-    /// Starts to store a blob whose bytes are at hand: in line for the socket when this returns.
+    /// Starts to store a blob whose bytes are in memory: they are queued for the socket when this returns.
     pub async fn start_put(
         &self,
         blob: BlobRef,
@@ -259,8 +259,8 @@ impl BlobConnection {
         Ok(BlobStream { connection: self.clone(), chunks, remaining, _turn: turn })
     }
 
-    /// Tells the peer that its bytes of a blob are not the blob's: it looks at what it has. A hint, lost when the
-    /// socket is busy; the scrub finds the same later.
+    /// Reports to the peer that its bytes do not match the blob, so that it checks its copy. A hint, dropped when the
+    /// socket is busy; the scrub finds the damage later.
     pub fn doubt(&self, digest: Digest) {
         let mut header = Vec::with_capacity(64);
         if encode_frame(&BlobRequest::ReportCorrupt { digest }, &mut header).is_ok() {
@@ -298,7 +298,7 @@ impl PutStream {
     }
 }
 
-/// A put on its way.
+/// A put that is not answered yet.
 pub struct PendingPut {
     connection: BlobConnection,
     answer: oneshot::Receiver<Stored>,
@@ -307,14 +307,14 @@ pub struct PendingPut {
 }
 
 impl PendingPut {
-    /// What became of it.
+    /// Waits for the outcome.
     pub async fn answer(self) -> Result<Stored, BlobError> {
         let state = &self.connection.shared.state;
         state.unless_stalled(self.limit, self.answer).await?.map_err(|_| BlobError::Closed)
     }
 }
 
-/// A blob's bytes as they come.
+/// A blob's bytes as they arrive.
 pub struct BlobStream {
     connection: BlobConnection,
     chunks: mpsc::Receiver<Result<Bytes, BlobError>>,
@@ -360,7 +360,7 @@ async fn take_reply(
     match reply {
         BlobReply::Stored { id, holders, failed } => {
             if let Some(Waiter::Put(answer)) = waiter(id) {
-                // A caller that went away is no fault.
+                // The caller may have given up.
                 let _ = answer.send(Stored { holders, failed });
             }
         }
@@ -369,7 +369,7 @@ async fn take_reply(
                 let _ = taker.send(Err(BlobError::Missing(reason))).await;
             }
         }
-        // That it came is all it says.
+        // A keep-alive carries no data.
         BlobReply::Working => {}
         BlobReply::Data { id, bytes } => {
             let taker = match waiter(id) {
@@ -382,7 +382,7 @@ async fn take_reply(
     Ok(())
 }
 
-/// Passes a body on in chunks; what nobody takes any more is read and dropped.
+/// Passes a body on in chunks. If the caller has given up, the rest is read and dropped.
 async fn read_body(
     bytes: u64,
     mut taker: Option<mpsc::Sender<Result<Bytes, BlobError>>>,
@@ -399,7 +399,7 @@ async fn read_body(
         {
             taker = None;
         }
-        // Waiting for a slow taker is not the peer's silence.
+        // Waiting for a slow caller is not the peer's silence.
         state.touch();
     }
     Ok(())
@@ -459,7 +459,7 @@ async fn write_request(
                 let chunk = if let Ok(chunk) = chunks.try_recv() {
                     chunk
                 } else {
-                    // Whoever feeds this is slow: what came before must not wait for it.
+                    // The sender is slow: earlier requests must not wait for it.
                     writer.flush().await?;
                     chunks.recv().await.ok_or(io::ErrorKind::UnexpectedEof)?
                 };
@@ -475,7 +475,7 @@ async fn write_request(
 /// Checks that `bytes` are those of `blob`.
 pub fn verify(blob: BlobRef, bytes: &[u8]) -> Result<(), BlobError> {
     if bytes.len() as u64 != blob.size {
-        let text = format!("{} bytes came of {}", bytes.len(), blob.size);
+        let text = format!("{} bytes of {} arrived", bytes.len(), blob.size);
         return Err(BlobError::Corrupt(text));
     }
     let digest = Digest::of(bytes);

@@ -125,7 +125,7 @@ impl Aligner {
         Ok(())
     }
 
-    /// Passes on what is left as a whole piece, padded with zeros: the file is to be cut behind its last byte.
+    /// Passes on what is left as a whole piece, padded with zeros: the file is to be truncated after its last byte.
     ///
     /// # Errors
     /// Those of `write`.

@@ -2,7 +2,7 @@
 //!
 //! Decides the order of holders: the near member first, the others in an order that differs from blob to blob,
 //! so that they share the work. A holder that fails midway is replaced from the byte that was reached; bytes with a
-//! wrong digest are all read again from the next holder, and the sender is told to check its copy.
+//! wrong digest are all read again from the next holder, and the sender is asked to check its copy.
 //!
 //! Bounds: every holder is asked at most twice for a blob; [`BLOBS_IN_FLIGHT`] blobs at once.
 
@@ -26,9 +26,9 @@ pub const EXTENTS_IN_FLIGHT: usize = 4;
 /// Largest blob that shares a connection with many others, in bytes.
 pub const SMALL_BYTES_MAX: u64 = 1 << 20;
 
-/// No holder gave the bytes.
+/// No holder returned the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("no holder gave {what} (tried {tried})")]
+#[error("no holder returned {what} (tried {tried})")]
 pub struct Unavailable {
     /// The blob, or the extent of a file.
     pub what: String,
@@ -48,9 +48,9 @@ pub(super) trait Sink: Send {
     fn digest(&self) -> Digest;
 }
 
-/// Why a blob did not come.
+/// Why a blob was not fetched.
 pub(super) enum FetchError {
-    /// No holder gave it: what was tried.
+    /// No holder returned it: the holders tried, and why each failed.
     Unavailable(String),
     /// It cannot be written where it should go.
     Sink(io::Error),
@@ -89,7 +89,7 @@ impl Files {
         let blob = placed.blob;
         if blob.size > EXTENT_BYTES_MAX {
             return Err(FetchError::Unavailable(format!(
-                "nobody: {} bytes are more than a blob has",
+                "no holder: {} bytes are more than a blob may have",
                 blob.size
             )));
         }
@@ -97,7 +97,7 @@ impl Files {
             if blob.size <= SMALL_BYTES_MAX { BlobLane::Gets } else { BlobLane::Large(lane_number(turn)) };
         let mut left: VecDeque<Holder> = self.order(placed, turn).into();
         let mut tried = Vec::new();
-        // A second time is only given to a holder whose bytes came behind another one's, and did not fit.
+        // A holder is asked a second time only if its bytes followed another holder's and the whole did not match.
         let mut again = left.len();
         while let Some(holder) = left.pop_front() {
             let begun_by_another = sink.taken() > 0;
@@ -118,12 +118,11 @@ impl Files {
                 Err(error) => tried.push(format!("{}: {error}", holder.address)),
             }
         }
-        let tried =
-            if tried.is_empty() { String::from("nobody: no holder is alive") } else { tried.join("; ") };
+        let tried = if tried.is_empty() { String::from("no holder: none is live") } else { tried.join("; ") };
         Err(FetchError::Unavailable(tried))
     }
 
-    /// Goes on with a blob at one holder. The inner error is the holder's, the outer one the sink's.
+    /// Continues a blob at one holder. The inner error is the holder's, the outer one the sink's.
     async fn fetch_from(
         &self,
         holder: Holder,

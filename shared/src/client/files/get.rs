@@ -1,4 +1,4 @@
-//! Files out of the store.
+//! Reads files from the store.
 //!
 //! Decides how a version becomes a local file: its extents are read side by side into a file beside the target, which
 //! replaces the target once all are verified. When no holder gives an extent the file is located again, because it may
@@ -34,7 +34,7 @@ pub const BATCHES_IN_FLIGHT: usize = 4;
 pub const BATCH_FILES_MAX: usize = 32;
 /// Most bytes of small files in a batch.
 pub const BATCH_BYTES_MAX: u64 = 4 << 20;
-/// How long a get goes on without any extent coming: longer than any failover.
+/// How long a get continues without receiving an extent: longer than any failover.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 const LOCATE_NAMES_MAX: usize = 256;
 /// Requests for locations that are under way while files are read.
@@ -79,7 +79,7 @@ pub enum GetError {
         /// The version asked for.
         version: u64,
     },
-    /// No holder gave an extent of it.
+    /// No holder returned one of its extents.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The local file cannot be written.
@@ -162,7 +162,7 @@ impl Files {
     }
 
     /// Writes the newest `count` versions of a file into `target`, newest first, each under a delimiter line and with
-    /// a line end behind it.
+    /// a line end after it.
     pub async fn get_versions(
         &self,
         name: &FileName,
@@ -199,7 +199,7 @@ impl Files {
         if let Some(found) = self.find(name, version).await? {
             return Ok(found);
         }
-        // A version is only missing from a file that there is.
+        // Only a file that exists can lack a version.
         match version {
             Some(version) if self.find(name, None).await?.is_some() => {
                 Err(GetError::NoVersion { name: name.clone(), version })
@@ -228,8 +228,7 @@ impl Files {
         found.collect()
     }
 
-    /// Small files come in one piece each and are written together; whatever goes wrong with one is left to
-    /// [`Files::get_file`]'s patience.
+    /// Reads small files, one extent each, and writes them together. A file that fails is retried by [`Files::get_file`].
     async fn get_batch(&self, batch: Vec<Located>, progress: &dyn Progress) -> Result<GetReport, GetError> {
         let (small, mut left): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|(_, version)| is_small(version));
@@ -387,7 +386,8 @@ async fn finish(out: Target, path: &Path) -> Result<(), GetError> {
 }
 
 fn unexpected() -> GetError {
-    ClusterError::from(Refusal::internal("the coordinator answered with something else than the file")).into()
+    ClusterError::from(Refusal::internal("unexpected reply of the coordinator to a request for a file"))
+        .into()
 }
 
 /// The line above a version in a file of versions.

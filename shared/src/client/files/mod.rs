@@ -35,9 +35,9 @@ pub use upload::StoredBlobs;
 use super::cluster::Cluster;
 use crate::ids::NodeId;
 
-/// How far a put or a get has come. Called from the operation's own task: return at once.
+/// Receives the progress of a put or a get. Called from the operation's own task, so it must return at once.
 pub trait Progress: Send + Sync {
-    /// So many more bytes are done: stored on their holders, verified and written locally, or found there already.
+    /// `count` more bytes are done: stored on their holders, verified and written locally, or found there already.
     fn bytes(&self, count: u64);
     /// One more file is done.
     fn file(&self);
@@ -45,7 +45,7 @@ pub trait Progress: Send + Sync {
     fn set_total(&self, _bytes: u64) {}
 }
 
-/// Nobody looks.
+/// Ignores progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoProgress;
 
@@ -59,7 +59,7 @@ impl Progress for NoProgress {
 pub struct Files {
     cluster: Cluster,
     near: Option<NodeId>,
-    /// How long a get goes on without any extent coming.
+    /// How long a get continues without receiving an extent.
     patience: Duration,
 }
 

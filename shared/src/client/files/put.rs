@@ -1,4 +1,4 @@
-//! Files into the store: read and hashed ahead, sent in batches, committed in batches.
+//! Stores files: reads and hashes them ahead, sends and commits them in batches.
 //!
 //! Decides what is read, sent and committed when. If the upload is over before all is committed (the coordinator
 //! changed), what is not committed is sent again under a new one; holders that have a blob already do not rewrite it.
@@ -96,13 +96,13 @@ pub enum PutError {
         source: io::Error,
     },
     /// The local file was written to while it was read.
-    #[error("{} changed while it was read: put it again when nobody writes to it", path.display())]
+    #[error("{} changed while it was read: put it again when it is no longer being written", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// A blob of more than 64 MiB, or a file of too many extents.
-    #[error("{what} has {bytes} bytes, at most {limit} are possible")]
+    #[error("{what} has {bytes} bytes; at most {limit} are allowed")]
     TooLarge {
         /// What.
         what: String,
@@ -112,7 +112,9 @@ pub enum PutError {
         limit: u64,
     },
     /// Not one member could store the blob.
-    #[error("no member could store {what} (tried {tried}): see that members are up and have free disk space")]
+    #[error(
+        "no member could store {what} (tried {tried}): check that members are up and have free disk space"
+    )]
     NoHolder {
         /// The blob.
         what: String,
@@ -141,7 +143,7 @@ impl Files {
         let mut put = Put::new(self, items, options, progress);
         for _ in 0..UPLOADS_MAX {
             match put.attempt().await {
-                Err(PlaceError::Over) => tracing::debug!("the upload was over early: begun again"),
+                Err(PlaceError::Over) => tracing::debug!("the upload ended before its commit, starting over"),
                 Err(PlaceError::Failed(error)) => return Err(error),
                 Ok(()) => return Ok(put.into_report()),
             }
@@ -360,7 +362,7 @@ impl<'a> Put<'a> {
         }
     }
 
-    /// Lines a file up for commit, if all of it is stored.
+    /// Queues a file for commit, if all of it is stored.
     fn check_complete(&mut self, item: usize) {
         let Stage::Storing { extents, end: Some((size, digest, count)) } = &self.stages[item] else { return };
         let stored: Vec<PlacedBlob> = extents.iter().flatten().cloned().collect();
@@ -380,7 +382,7 @@ impl<'a> Put<'a> {
         self.ready.push_back((item, file));
     }
 
-    /// Whatever is complete, as one commit.
+    /// A commit of all files that are complete.
     fn next_commit(&mut self, upload: UploadId) -> Option<BoxFuture<'a, Event>> {
         let (mut items, mut files, mut extents) = (Vec::new(), Vec::new(), 0);
         while let Some((item, file)) = self.ready.pop_front() {
@@ -404,7 +406,7 @@ impl<'a> Put<'a> {
 
     fn committed(&mut self, items: &[usize], changed: Changed) -> Result<(), PlaceError> {
         let Changed::Files(versions) = changed else {
-            let refusal = Refusal::internal("the coordinator answered a commit with something else");
+            let refusal = Refusal::internal("unexpected reply of the coordinator to a commit");
             return Err(ClusterError::from(refusal).into());
         };
         for (&item, (version, _)) in items.iter().zip(versions) {

@@ -1,4 +1,4 @@
-//! Blobs to as many holders as planned, or to as many as can be had.
+//! Stores blobs at as many holders as planned, or at as many as are available.
 //!
 //! Decides when a plan is replaced: a member that failed is left out of the next plan, and only what is missing is
 //! sent again. Fewer copies than planned are accepted after [`PLANS_MAX`] plans, none at all never.
@@ -51,7 +51,7 @@ pub struct StoredBlobs {
 pub(super) enum PlaceError {
     /// The upload is over: begin another one, and send everything again that is not committed.
     Over,
-    /// It is of no use to go on.
+    /// The put cannot succeed.
     Failed(PutError),
 }
 
@@ -132,7 +132,7 @@ impl Files {
     /// Ends an upload. It only hastens the collection of what was not committed, so its failure is no failure.
     pub async fn end_upload(&self, upload: UploadId) {
         if let Err(error) = self.cluster.control(ControlRequest::EndUpload(upload)).await {
-            tracing::debug!(%error, "an upload was not ended: it will be when it has idled for 40 s");
+            tracing::debug!(%error, "cannot end an upload: it ends after 40 s without a request");
         }
     }
 
@@ -149,10 +149,10 @@ impl Files {
             ControlReply::Planned { upload, chains, copies } if chains.len() == asked => {
                 Ok(Plan { upload, chains, copies })
             }
-            _ => Err(ClusterError::from(Refusal::internal(
-                "the coordinator answered a plan with something else",
-            ))
-            .into()),
+            _ => {
+                Err(ClusterError::from(Refusal::internal("unexpected reply of the coordinator to a plan"))
+                    .into())
+            }
         }
     }
 
@@ -184,7 +184,7 @@ impl Files {
                 sleep((PAUSE_STEP * plans).min(PAUSE_MAX)).await;
             }
             plans += 1;
-            // Every fourth plan gives those another chance that failed before: they may have been restarted.
+            // Every fourth plan includes members that failed before, because they may have been restarted.
             let exclude = if plans % PLANS_MAX == 0 {
                 BTreeSet::new()
             } else {
@@ -250,7 +250,7 @@ struct Placement<'a> {
     placed: Vec<PlacedBlob>,
     /// Copies each should have; 0 before the first plan.
     wanted: u32,
-    /// What each member that failed said last.
+    /// The last error of each member that failed.
     failed: BTreeMap<NodeId, (SocketAddr, String)>,
 }
 
@@ -296,20 +296,20 @@ fn tried<'a>(failed: impl Iterator<Item = &'a (SocketAddr, String)>) -> String {
     for (address, reason) in failed.take(TRIED_SHOWN_MAX) {
         let address = address.to_string();
         let members = reasons.entry(reason).or_default();
-        // Who cannot be reached is named in the reason.
+        // A member that cannot be reached is named in the reason.
         if !reason.contains(&address) {
             members.push(address);
         }
     }
     if reasons.is_empty() {
         // A plan names every member with room.
-        return String::from("nobody: no member has room for it beside the reserve of its disk");
+        return String::from("no member: none has room for it beside the reserve of its disk");
     }
-    let told = reasons.into_iter().map(|(reason, members)| {
+    let texts = reasons.into_iter().map(|(reason, members)| {
         let named = if members.is_empty() { String::new() } else { format!("{}: ", members.join(", ")) };
         named + reason
     });
-    told.collect::<Vec<_>>().join("; ")
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -321,11 +321,11 @@ mod tests {
     fn members_that_fail_for_one_reason_are_named_together() {
         let failed = [(1, "the disk is full"), (2, "it rests"), (3, "the disk is full")];
         let failed = failed.map(|(port, why)| (SocketAddr::from(([10, 0, 0, 1], port)), why.to_owned()));
-        let told = "10.0.0.1:2: it rests; 10.0.0.1:1, 10.0.0.1:3: the disk is full";
-        assert_eq!(tried(failed.iter()), told);
+        let expected = "10.0.0.1:2: it rests; 10.0.0.1:1, 10.0.0.1:3: the disk is full";
+        assert_eq!(tried(failed.iter()), expected);
         let address = SocketAddr::from(([10, 0, 0, 1], 4));
         let unreached = DialError::Refused { address }.to_string();
         assert_eq!(tried([(address, unreached.clone())].iter()), unreached, "its address is in it");
-        assert!(tried([].iter()).starts_with("nobody: "));
+        assert!(tried([].iter()).starts_with("no member: "));
     }
 }

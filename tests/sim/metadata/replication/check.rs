@@ -1,4 +1,4 @@
-//! What must hold after every step, and once all is quiet.
+//! Checks after every step, and in the settled state.
 
 use std::collections::BTreeMap;
 

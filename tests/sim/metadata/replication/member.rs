@@ -1,4 +1,4 @@
-//! A member as replication sees it: a process that obeys orders, and a disk.
+//! A member as replication sees it: a process that carries out orders, and a disk.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(super) struct Node {
     pub(super) health: Health,
     pub(super) disk: BTreeSet<Digest>,
     pins: Pins,
-    /// The highest term that gave it an order, and the number below which its orders to delete are void.
+    /// The highest term of its orders, and the number below which deletion orders of that term are void.
     term: Term,
     pub(super) void_below: u64,
     pub(super) absent_since: Instant,
@@ -60,15 +60,15 @@ impl Node {
         self.boot += 1;
     }
 
-    /// Whether it runs, and this is no order of a term older than one that it saw.
-    pub(super) fn obeys(&mut self, term: Term) -> bool {
+    /// Whether it runs and accepts an order of this term: it has seen no later one.
+    pub(super) fn accepts(&mut self, term: Term) -> bool {
         if term > self.term {
             (self.term, self.void_below) = (term, 0);
         }
         self.health == Health::Up && term == self.term
     }
 
-    /// Deletes what is not pinned, unless the order is void. How many went, and how many were spared.
+    /// Deletes blobs that are not pinned, unless the order is void. Returns how many were deleted, and how many kept.
     pub(super) fn collect(&mut self, order: u64, watermark: UploadId, digests: &[Digest]) -> (u64, u64) {
         self.pins.forget_below(watermark);
         let (mut collected, mut spared) = (0, 0);

@@ -1,4 +1,4 @@
-//! Members with disks die, crash, come back and join, files are put and deleted, coordinators change; every order is
+//! Members with disks die, crash, come back and join, files are put and deleted, coordinators change; commands are
 //! carried out late, in any order, or never. The planner, the uploads and the holders' pins are the daemon's own code.
 //!
 //! Safety, after every step: each member recorded to hold a referenced blob has its bytes, unless destroyed, and each such
@@ -37,7 +37,7 @@ const CONFIG: ReplicationConfig = ReplicationConfig {
     retry_after: Duration::from_secs(5),
 };
 
-/// What is on its way; all of it may happen late, in any order.
+/// Work in flight; all of it may happen late, in any order.
 #[derive(Debug)]
 enum Work {
     Copy {
@@ -50,7 +50,7 @@ enum Work {
         target: NodeId,
         ok: bool,
     },
-    /// To be ordered, by what was known then.
+    /// A command that is to be sent, planned from an earlier state.
     Order {
         term: Term,
         node: NodeId,
@@ -81,7 +81,7 @@ enum Work {
     },
 }
 
-/// What a member listed, and at which boot.
+/// A page that a member listed, and its boot count then.
 #[derive(Debug)]
 struct InventoryPage {
     boot: u64,
@@ -100,7 +100,7 @@ struct World {
     figures: Seen,
 }
 
-/// What happened, so that a test that exercises nothing is noticed.
+/// Counts of what happened, which show that the seeds exercise every mechanism.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     copies: u64,
@@ -157,24 +157,24 @@ impl World {
         (!items.is_empty()).then(|| items[self.rng.random_range(0..items.len())])
     }
 
-    fn tell_uploads(&mut self, event: UploadsEvent) -> Option<UploadsEffect> {
+    fn handle_uploads(&mut self, event: UploadsEvent) -> Option<UploadsEffect> {
         self.uploads.handle(event, self.now);
         self.uploads.check().unwrap();
         self.uploads.poll_effect()
     }
 
     fn use_upload(&mut self, upload: Option<UploadId>) -> Result<UploadId, UploadError> {
-        match self.tell_uploads(UploadsEvent::Use { request: 0, upload }) {
+        match self.handle_uploads(UploadsEvent::Use { request: 0, upload }) {
             Some(UploadsEffect::Answer { outcome, .. }) => outcome,
-            effect => panic!("{effect:?} answers no use of an upload"),
+            effect => panic!("unexpected effect for the use of an upload: {effect:?}"),
         }
     }
 
     fn permit(&mut self, node: NodeId) -> Option<DeletionPermit> {
         let generation = self.nodes[&node].boot;
-        match self.tell_uploads(UploadsEvent::RequestPermit { request: 0, node, generation }) {
+        match self.handle_uploads(UploadsEvent::PermitRequested { request: 0, node, generation }) {
             Some(UploadsEffect::Permit { permit, .. }) => permit,
-            effect => panic!("{effect:?} answers no request for a permit"),
+            effect => panic!("unexpected effect for a request for a permit: {effect:?}"),
         }
     }
 
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// The bytes go to the holders now, the commit comes later or never.
+    /// Stores the bytes at the holders now; the commit comes later or never.
     fn put(&mut self) {
         let content = self.rng.random_range(0..CONTENTS);
         let digest = digest_of(content);
@@ -227,7 +227,7 @@ impl World {
         }
     }
 
-    /// Up to three members vanish for ever, at a moment when everything has its copies.
+    /// Up to three members are lost permanently, at a moment when every blob has its copies.
     fn burst(&mut self) {
         let up = self.up();
         let members = self.members();
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// Another coordinator: nothing is under way that it knows of, and the uploads of the old one are over.
+    /// Another coordinator takes over: it knows of nothing under way, and the uploads of the old one are over.
     fn fail_over(&mut self) {
         self.term = Term(self.term.0 + 1);
         self.uploads = Uploads::new(self.term, 0);
@@ -338,7 +338,7 @@ impl World {
             }
             Work::Collect { term, permit, order, digests } => {
                 self.collect(term, permit, order, &digests);
-                // Now and then the answer is lost.
+                // Sometimes the answer is lost.
                 if self.rng.random_range(0..4) > 0 {
                     let node = permit.node;
                     self.work.push(Work::Collected { term, node, order, digests });
@@ -366,7 +366,7 @@ impl World {
         if self.use_upload(Some(upload)).is_ok() && !abandoned {
             self.apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
         }
-        assert_eq!(self.tell_uploads(UploadsEvent::End(upload)), None);
+        assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
     }
 
     fn copy(&mut self, term: Term, task: &CopyTask) {
@@ -375,7 +375,7 @@ impl World {
             |id: &NodeId| self.nodes[id].health == Health::Up && self.nodes[id].disk.contains(&digest);
         let found = task.sources.iter().any(readable);
         let target = self.nodes.get_mut(&task.target).unwrap();
-        let mut ok = found && target.obeys(term);
+        let mut ok = found && target.accepts(term);
         if ok && self.rng.random_range(0..10) == 0 {
             ok = false;
         }
@@ -388,7 +388,7 @@ impl World {
 
     fn collect(&mut self, term: Term, permit: DeletionPermit, order: u64, digests: &[Digest]) {
         let node = self.nodes.get_mut(&permit.node).unwrap();
-        if node.boot == permit.generation && node.obeys(term) {
+        if node.boot == permit.generation && node.accepts(term) {
             self.figures.void += u64::from(order < node.void_below);
             let (collected, spared) = node.collect(order, permit.watermark, digests);
             self.figures.collected += collected;
@@ -396,10 +396,10 @@ impl World {
         }
     }
 
-    /// First the member lists what it has, later the coordinator reads that.
+    /// The member lists its blobs; the coordinator reads the page later.
     fn list_inventory(&mut self, term: Term, id: NodeId, void_below: u64, after: Option<Digest>) {
         let node = self.nodes.get_mut(&id).unwrap();
-        if node.obeys(term) {
+        if node.accepts(term) {
             let page = Some(InventoryPage { boot: node.boot, digests: node.list(void_below, after) });
             self.work.push(Work::Inventory { term, node: id, void_below, page, after });
         }
@@ -411,7 +411,7 @@ impl World {
             return;
         }
         let booted = UploadsEvent::Booted { node: id, generation: page.boot };
-        assert_eq!(self.tell_uploads(booted), None);
+        assert_eq!(self.handle_uploads(booted), None);
         let page = &page.digests;
         let last = page.len() < PAGE;
         let members = self.members();
@@ -449,7 +449,7 @@ impl World {
         self.check();
     }
 
-    /// No more faults: everybody who can comes back, and what is left to do is done.
+    /// Ends the faults: all members that can come back do, and all remaining work is done.
     fn settle(&mut self) {
         for _ in 0..MEMBERS_MAX {
             self.restart();
@@ -490,7 +490,7 @@ fn copies_survive_and_garbage_does_not() {
         let [copies, collected, spared] = [sum(|s| s.copies), sum(|s| s.collected), sum(|s| s.spared)];
         let [trims, adopted, bursts] = [sum(|s| s.trims), sum(|s| s.adopted), sum(|s| s.bursts)];
         let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void)];
-        assert!(all.iter().all(|count| *count > 20), "the runs are too tame: {all:?}");
+        assert!(all.iter().all(|count| *count > 20), "the runs exercise too little: {all:?}");
         println!("copies, collected, spared, trims, adopted, bursts, void: {all:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What goes into the table and what comes out of it.
+//! The table's events and effects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub struct Limits {
     pub calls: usize,
     /// Of blobs, all their lanes together.
     pub blobs: usize,
-    /// Dials at work at once; further ones wait, consensus first.
+    /// Dials in progress at once; further ones wait, consensus first.
     pub dials: usize,
 }
 
@@ -31,7 +31,7 @@ impl Default for Limits {
 pub struct LiveMember {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its boot count: a new one is a new process, of which no dial has failed.
+    /// Its boot count: a new one means a new process, to which no dial has failed.
     pub generation: u64,
 }
 
@@ -53,7 +53,7 @@ pub struct Usage {
     pub slot: Slot,
     /// When it was asked for last.
     pub used_at: Duration,
-    /// Whether somebody holds it now.
+    /// Whether a caller holds it now.
     pub in_use: bool,
 }
 
@@ -64,14 +64,14 @@ pub enum Event {
     Asked {
         /// Which.
         slot: Slot,
-        /// Where the caller takes the peer to listen.
+        /// The peer's address, as far as the caller knows.
         address: SocketAddr,
     },
     /// A dial succeeded.
     Dialled {
         /// Which.
         slot: Slot,
-        /// Who answered; an introducer has no id.
+        /// The peer's id; an introducer has none.
         node: Option<NodeId>,
     },
     /// A dial failed.
@@ -93,23 +93,23 @@ pub enum Event {
     },
     /// How all open connections are used.
     Usage(Vec<Usage>),
-    /// Membership has news.
+    /// The members or the connections to keep have changed.
     Members(Members),
     /// Time passed.
     Tick,
 }
 
-/// What is to be done, in this order.
+/// What the task is to do; effects are carried out in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Dial; the outcome comes back as an event.
     Dial {
-        /// For which.
+        /// For which slot.
         slot: Slot,
-        /// Where.
+        /// The address to dial.
         address: SocketAddr,
     },
-    /// Publish the connection that was dialled for `slot` under `under`, and give it to those who wait for `slot`.
+    /// Publish the connection that was dialled for `slot` under `under`, and give it to the callers that wait for `slot`.
     Adopt {
         /// For which it was dialled.
         slot: Slot,
@@ -118,7 +118,7 @@ pub enum Effect {
         /// Where it leads.
         address: SocketAddr,
     },
-    /// Drop what was dialled for `slot`: `open` leads to the same process, and is for those who wait.
+    /// Drop the connection that was dialled for `slot`, and give its callers `open`, which leads to the same process.
     Reuse {
         /// For which it was dialled.
         slot: Slot,
@@ -130,7 +130,7 @@ pub enum Effect {
         /// Which.
         slot: Slot,
     },
-    /// Tell those who wait for `slot` why they get nothing.
+    /// Answer the callers that wait for `slot` with the reason why they get no connection.
     Refuse {
         /// Which.
         slot: Slot,
@@ -146,7 +146,7 @@ pub enum Reason {
     Failed,
     /// A dial failed a moment ago.
     BackOff,
-    /// Another process listens there than the member that was meant.
+    /// Another process than the wanted member listens there.
     Stranger,
     /// There is no room.
     Full,

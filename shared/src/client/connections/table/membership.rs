@@ -1,4 +1,4 @@
-//! What membership's news does to connections.
+//! Applies changes of the members to the connections.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Dials to it are not put off any more.
+    /// Forgets failed dials to a member, so that the next one is not delayed.
     fn forget_failures(&mut self, node: NodeId, address: SocketAddr) {
         self.failures.remove(&Target::Member(node));
         self.failures.remove(&Target::Address(address));

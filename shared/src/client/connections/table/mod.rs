@@ -1,21 +1,21 @@
 //! Which connections a process opens, keeps, closes and opens again: a pure machine, to which time and randomness are values.
 //!
-//! Callers ask for connections as they need them. Membership, where there is one, says which members are live and which
-//! connections are kept open whether anybody asks or not.
+//! Callers ask for connections as they need them. In a member, membership says which members are live and which
+//! connections are kept open even while they are unused.
 //!
 //! Invariants:
 //! - a connection that is kept or in use is never closed to make room;
 //! - a slot has at most one connection or dial;
-//! - nothing is dialled again unless somebody asks, the connection is kept, or its end may prove a death that this process
-//!   is to find out ([`Members::proves_deaths`]).
+//! - nothing is dialled again unless a caller asks, the connection is kept, or its end may prove a death that this process
+//!   is to detect ([`Members::proves_deaths`]).
 //!
 //! Bounds: [`Limits`]; [`IDLE_MAX`]; pauses between dials grow from [`BACK_OFF_MIN`] to [`BACK_OFF_MAX`] by decorrelated jitter
 //! (each drawn from the least pause to three times the last one), per peer; [`spread`] bounds how long a redial of a kept
-//! connection is put off, so that the many who lost one peer do not dial it in one moment.
+//! connection is delayed, so that many members that lost one peer do not dial it all at once.
 //!
-//! It opens nothing itself, and it does not judge who is alive.
+//! It opens nothing itself, and it does not judge which members are alive.
 //!
-//! `event.rs` has its events and effects, `membership.rs` what membership's news does, `room.rs` limits and idle connections.
+//! `event.rs` has its events and effects, `membership.rs` the changes of members, `room.rs` limits and idle connections.
 
 mod event;
 mod membership;
@@ -38,32 +38,32 @@ pub const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// The longest pause in the consensus lane: it leads to a few voters only, and each second without one counts.
 pub const CONSENSUS_BACK_OFF_MAX: Duration = Duration::from_millis(250);
-/// The pause in the lanes of blobs: there are other holders, and a put that waits for a dead one is slow.
+/// The least pause in the lanes of blobs: there are other holders, and a put that waits for a dead one is slow.
 pub const BLOB_BACK_OFF: Duration = Duration::from_secs(2);
-/// A kept connection that ended this soon is not opened again before.
+/// The least time from opening a kept connection to opening it again.
 pub const REOPEN_MIN: Duration = Duration::from_millis(100);
-/// After a refusal, which proves the process gone, a kept connection waits this long, unless membership has news.
+/// After a refusal, which proves that the process is gone, a kept connection waits this long, unless the members change.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// A connection that is not kept closes when it was not used for so long.
+/// A connection that is not kept closes after this long without use.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Between two looks for idle connections.
+/// Between two sweeps for idle connections.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
-/// A member whose connection ended is dialled by this many dials at most to find out whether its process is gone.
+/// Most dials to a member whose connection ended, to find out whether its process is gone.
 pub const PROBES_MAX: u8 = 3;
 const PROBE_SPREAD: Duration = Duration::from_millis(20);
 const SPREAD_PER_MEMBER: Duration = Duration::from_millis(2);
 const SPREAD_MAX: Duration = Duration::from_secs(2);
 
-/// How long a redial of a kept connection is put off at most, in a cluster of so many members.
+/// The longest delay of a kept connection's redial in a cluster of `members` members.
 pub fn spread(members: usize) -> Duration {
     SPREAD_PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(SPREAD_MAX)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Dialled at that time, without anybody asking.
+    /// To be dialled at that time, even if no caller asks.
     Due(Duration),
-    /// Until fewer dials are at work.
+    /// Waits until fewer dials are in progress.
     Queued(SocketAddr),
     Dialling(SocketAddr),
     Open {
@@ -103,7 +103,7 @@ pub struct ConnectionTable {
     next_in_queue: u64,
     dialling: usize,
     failures: BTreeMap<Target, Failure>,
-    /// Members whose death is to be proven, and how many dials may still be spent on it.
+    /// Members whose death is to be proven, and the dials left for it.
     probes: BTreeMap<NodeId, u8>,
     members: Members,
     sweep_at: Duration,
@@ -129,7 +129,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Takes an event in.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event, now: Duration) {
         match event {
             Event::Asked { slot, address } => self.asked(slot, address, now),
@@ -146,7 +146,7 @@ impl ConnectionTable {
         debug_assert_eq!(self.check(), Ok(()));
     }
 
-    /// When to call again though nothing happens.
+    /// When [`Event::Tick`] is due at the latest.
     pub fn next_deadline(&self) -> Duration {
         self.due.first().map_or(self.sweep_at, |&(at, _)| at.min(self.sweep_at))
     }
@@ -185,10 +185,10 @@ impl ConnectionTable {
     pub fn check(&self) -> Result<(), &'static str> {
         let count = |wanted: fn(&State) -> bool| self.states.values().filter(|state| wanted(state)).count();
         if count(|state| matches!(state, State::Dialling(_))) != self.dialling {
-            return Err("the dials at work are miscounted");
+            return Err("the dials in progress are miscounted");
         }
         if self.dialling > self.limits.dials {
-            return Err("too many dials are at work");
+            return Err("too many dials are in progress");
         }
         if count(|state| matches!(state, State::Queued(_))) != self.queued.len() {
             return Err("the queue of dials is miscounted");
@@ -294,7 +294,7 @@ impl ConnectionTable {
                 self.effects.push_back(Effect::Reuse { slot, open: under });
                 return;
             }
-            // It listens at two addresses, or two dials met: this one stays under its address.
+            // It listens at two addresses, or two dials overlap: this connection stays under its address.
             Some(State::Open { .. } | State::Dialling(_) | State::Queued(_)) => slot,
             Some(State::Due(_)) | None => under,
         };
@@ -325,9 +325,9 @@ impl ConnectionTable {
             self.probes.remove(&node);
         }
         if self.is_kept(slot) {
-            let put_off = if refused { REFUSED_PAUSE } else { Duration::ZERO };
+            let delay = if refused { REFUSED_PAUSE } else { Duration::ZERO };
             let jitter = self.redial_jitter(slot.lane);
-            self.set(slot, State::Due(back_off + put_off + jitter));
+            self.set(slot, State::Due(back_off + delay + jitter));
         } else if has_probe {
             self.set(slot, State::Due(back_off));
         }
@@ -376,7 +376,7 @@ impl ConnectionTable {
     }
 
     fn redial_jitter(&mut self, lane: Lane) -> Duration {
-        // Voters are few, and each other's first witnesses.
+        // Voters are few, and the first to detect each other's deaths.
         let is_urgent = lane == Lane::Consensus || self.members.proves_deaths;
         let max = spread(self.members.live.len());
         self.jitter(if is_urgent { max.min(PROBE_SPREAD) } else { max })
@@ -398,7 +398,7 @@ impl ConnectionTable {
                 return;
             }
             self.clear(&slot);
-            // One that was not listed any more was dropped when it left.
+            // The dials of a member that left were dropped then.
             let Some(address) = self.listed_address(slot) else { continue };
             if self.make_room(slot.lane) {
                 self.dial(slot, address);

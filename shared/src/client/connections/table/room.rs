@@ -22,7 +22,7 @@ impl ConnectionTable {
             }
         }
         self.failures.retain(|_, failure| now < failure.at + 2 * BLOB_BACK_OFF);
-        // One whose connection lasts lives; one that is not dialled any more has used its dials up.
+        // A member with an open connection is alive; one that is no longer dialled has used up its dials.
         let is_probed = |node: &NodeId| match self.states.get(&Slot::of_member(*node, Lane::Calls)) {
             Some(State::Open { .. }) | None => false,
             Some(State::Due(_) | State::Queued(_) | State::Dialling(_)) => true,
@@ -40,7 +40,7 @@ impl ConnectionTable {
         taken.count() < class.limit(&self.limits)
     }
 
-    /// Room for one more connection: that which was not used for longest goes, unless it is kept or in use.
+    /// Makes room for one more connection by closing the least recently used one that is neither kept nor in use.
     pub(super) fn make_room(&mut self, lane: Lane) -> bool {
         if self.has_room(lane) {
             return true;

@@ -40,7 +40,7 @@ impl Dial for Dying {
         Box::pin(async move {
             match dialled {
                 0 => Ok(link(duplex(64).0)),
-                1 => Err(DialError::Rejected { address, reason: String::from("it is dying") }),
+                1 => Err(DialError::Rejected { address, reason: String::from("it is stopping") }),
                 _ => Err(DialError::Refused { address }),
             }
         })
@@ -65,14 +65,14 @@ async fn a_peer_whose_connection_ends_is_dialled_until_its_death_is_proven() {
     };
     timeout(Duration::from_secs(5), proven).await.unwrap();
     sleep(3 * REOPEN_MIN).await;
-    assert_eq!(dying.0.load(Ordering::Relaxed), 3, "and not again after that");
+    assert_eq!(dying.0.load(Ordering::Relaxed), 3, "it is not dialled after its death is proven");
 }
 
 /// A peer at the other end of pipes, and how often it was dialled.
 #[derive(Default)]
 struct Pipes {
     dials: AtomicUsize,
-    /// For blobs: nobody reads them.
+    /// For blobs; they are never read.
     held: Mutex<Vec<DuplexStream>>,
 }
 
@@ -172,7 +172,7 @@ async fn callers_share_one_connection_whether_they_know_the_member_or_its_addres
 }
 
 #[tokio::test]
-async fn a_chain_has_its_connection_for_itself_and_returns_it() {
+async fn a_chain_does_not_share_its_connection_and_returns_it() {
     let pipes = Arc::new(Pipes::default());
     let connections = Connections::new(Arc::clone(&pipes) as _);
     let next = Holder { node: NODE, address: address() };

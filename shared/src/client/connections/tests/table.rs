@@ -80,7 +80,7 @@ impl Test {
 }
 
 #[test]
-fn what_lies_idle_is_closed_and_what_is_kept_or_in_use_is_not() {
+fn idle_connections_are_closed_unless_they_are_kept_or_in_use() {
     let mut test = Test::new(Limits::default(), 1);
     test.handle(members([1, 2], &[(2, Lane::Calls)], false));
     test.open(1);
@@ -93,7 +93,7 @@ fn what_lies_idle_is_closed_and_what_is_kept_or_in_use_is_not() {
 }
 
 #[test]
-fn room_is_made_by_what_was_not_used_for_longest() {
+fn the_least_recently_used_connection_makes_room() {
     let mut test = Test::new(Limits { calls: 3, ..Limits::default() }, 1);
     test.handle(members([1, 2, 3, 4], &[(1, Lane::Calls)], false));
     for number in [1, 2, 3] {
@@ -116,7 +116,7 @@ fn room_is_made_by_what_was_not_used_for_longest() {
 }
 
 #[test]
-fn dials_at_work_are_bounded_and_consensus_goes_first() {
+fn dials_in_progress_are_bounded_and_consensus_goes_first() {
     let mut test = Test::new(Limits { dials: 2, ..Limits::default() }, 1);
     assert_eq!(test.ask(calls(1), 1).len(), 1);
     assert_eq!(test.ask(calls(2), 2).len(), 1);
@@ -131,7 +131,7 @@ fn dials_at_work_are_bounded_and_consensus_goes_first() {
 }
 
 #[test]
-fn pauses_between_dials_grow_within_bounds_and_end_with_news() {
+fn pauses_between_dials_grow_within_bounds_and_end_when_the_members_change() {
     let mut test = Test::new(Limits::default(), 1);
     test.handle(members([1], &[], false));
     let mut pauses = Vec::new();
@@ -170,7 +170,7 @@ fn an_address_is_known_by_its_member_after_the_hello() {
     test.ask(seed, 1);
     let adopted = test.handle(Event::Dialled { slot: seed, node: Some(NodeId(1)) });
     assert_eq!(adopted, [Effect::Adopt { slot: seed, under: calls(1), address: address(1) }]);
-    // Whoever asks for the address meanwhile is given the same.
+    // A caller that asks for the address meanwhile gets the same connection.
     test.ask(seed, 1);
     let reused = test.handle(Event::Dialled { slot: seed, node: Some(NodeId(1)) });
     assert_eq!(reused, [Effect::Reuse { slot: seed, open: calls(1) }]);
@@ -215,7 +215,7 @@ fn members_that_leave_or_move_lose_their_connections() {
 }
 
 #[test]
-fn what_is_kept_is_opened_again_until_a_refusal_proves_a_death() {
+fn a_kept_connection_is_reopened_until_a_refusal_proves_a_death() {
     let mut test = Test::new(Limits::default(), 1);
     test.handle(members([1], &[(1, Lane::Calls)], true));
     assert_eq!(test.pass(SECOND).len(), 1);
@@ -228,17 +228,17 @@ fn what_is_kept_is_opened_again_until_a_refusal_proves_a_death() {
     test.handle(Event::DialFailed { slot: calls(1), refused: false });
     assert_eq!(test.pass(2 * BACK_OFF_MAX).len(), 1);
     test.handle(Event::DialFailed { slot: calls(1), refused: true });
-    assert_eq!(test.pass(REFUSED_PAUSE), [], "it is membership's turn");
+    assert_eq!(test.pass(REFUSED_PAUSE), [], "membership decides now");
     assert_eq!(test.handle(members([], &[], true)), []);
     assert_eq!(test.pass(10 * REFUSED_PAUSE), []);
 }
 
 #[test]
-fn a_voter_looks_when_a_member_hangs_up_and_others_do_not() {
+fn only_a_voter_dials_a_member_that_hung_up() {
     for proves_deaths in [false, true] {
         let mut test = Test::new(Limits::default(), 1);
         test.handle(members([1, 2], &[], proves_deaths));
-        // One that is not listed is nobody's business.
+        // A member that is not listed is not dialled.
         test.handle(Event::HungUp { node: NodeId(7) });
         test.handle(Event::HungUp { node: NodeId(1) });
         test.open(2);
@@ -279,7 +279,7 @@ fn redials(count: u64) -> Vec<Duration> {
 }
 
 #[test]
-fn many_members_that_lose_one_voter_do_not_dial_it_in_one_moment() {
+fn many_members_that_lose_one_voter_spread_their_redials() {
     let redials = redials(600);
     let busiest = redials.iter().map(|&start| {
         redials.iter().filter(|&&at| at >= start && at < start + Duration::from_millis(100)).count()
