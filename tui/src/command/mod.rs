@@ -1,6 +1,6 @@
 //! The grammar of all commands. The command line, the console's `:` line and the help of both are generated from it.
 //!
-//! [`verbs`] and [`subverbs`] are the grammar, [`values`] its argument types, [`registry`] lists its commands, [`line`] parses
+//! [`verbs`] and [`subverbs`] are the grammar, [`values`] its argument types, [`registry`] lists its commands, [`mod@line`] parses
 //! and completes the `:` line, and [`alias`] expands the user's aliases before parsing. Names and job numbers are checked while
 //! parsing, so that invalid ones never reach the network.
 

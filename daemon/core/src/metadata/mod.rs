@@ -12,8 +12,8 @@
 //! - a file has 1 to [`VERSIONS_KEPT`](idunno_shared::wire::control::VERSIONS_KEPT) versions, in order;
 //! - a refused command changes nothing.
 //!
-//! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`](models::MODELS_MAX) models,
-//! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`](blobs::HOLDERS_PER_BLOB_MAX) holders per blob, reasons of
+//! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`] models,
+//! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`] holders per blob, reasons of
 //! [`REASON_BYTES_MAX`] bytes. Memory bounds the number of files: about 0.5 KB for a small file. A clone costs O(1) and
 //! shares whatever later commands do not change.
 //!

@@ -6,7 +6,7 @@
 //! again. After the start of a term, a worker that reports training a requested model becomes its trainer. A worker
 //! that trains a model of which it is not the trainer is told to stop.
 //!
-//! Bounds: at most [`MODELS_MAX`](super::config::MODELS_MAX) requested models; further requests are dropped.
+//! Bounds: at most [`MODELS_MAX`] requested models; further requests are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
