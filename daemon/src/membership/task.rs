@@ -220,7 +220,7 @@ impl MembershipTask {
                     let _ = inputs.send(Input::Event(event)).await;
                 }
                 Ok(Reply::Refused(refusal)) => {
-                    warn!(%to, %refusal, "a member refused to exchange membership lists")
+                    warn!(%to, %refusal, "a member refused to exchange membership lists");
                 }
                 Ok(_) => debug!(%to, "unexpected reply to a membership list"),
                 Err(error) => debug!(%error, "cannot exchange membership lists"),

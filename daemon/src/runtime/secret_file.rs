@@ -24,7 +24,7 @@ pub async fn follow(path: PathBuf, credentials: Credentials) {
         match read.map(|secret| apply(secret?, &credentials)) {
             None | Some(Ok(())) => {}
             Some(Err(error)) => {
-                warn!(%error, "the changed secret file is ignored: the earlier secret stays in use")
+                warn!(%error, "the changed secret file is ignored: the earlier secret stays in use");
             }
         }
     }

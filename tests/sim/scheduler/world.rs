@@ -185,7 +185,7 @@ impl World {
         match event {
             SimEvent::Arrives(message) => self.arrive(message),
             SimEvent::AtWorker { worker, generation, event } => {
-                self.on_worker_event(worker, generation, event)
+                self.on_worker_event(worker, generation, event);
             }
             SimEvent::Detected(node) => {
                 let worker = &self.workers[&node];
