@@ -7,9 +7,9 @@
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 home="${IDUNNO_HOME:-$HOME/.idunno}"
 secret="$home/secret.pem"
-# The port of this machine's introducer, while it runs.
+# The address of this machine's introducer, while it runs.
 # shellcheck disable=SC2034 # for those that source this
-introducer_port="$home/introducer.port"
+introducer_address="$home/introducer.address"
 daemon_pid=
 # What is deleted at the end.
 written=
@@ -35,12 +35,10 @@ find_programs() {
     if [[ -n "${IDUNNO_PROGRAMS:-}" ]]; then
         programs="$IDUNNO_PROGRAMS"
     else
+        command -v cargo >/dev/null || fail "needs a Rust toolchain, or IDUNNO_PROGRAMS=DIR with idunno and idunnod"
         programs="${CARGO_TARGET_DIR:-$root/target}/release"
-        if [[ ! -x "$programs/idunno" || ! -x "$programs/idunnod" ]]; then
-            command -v cargo >/dev/null || fail "needs a Rust toolchain, or IDUNNO_PROGRAMS=DIR with idunno and idunnod"
-            say "building idunno and idunnod"
-            cargo build --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
-        fi
+        say "building idunno and idunnod"
+        cargo build --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
     fi
     [[ -x "$programs/idunno" && -x "$programs/idunnod" ]] || fail "no idunno and idunnod in $programs"
 }
@@ -52,7 +50,6 @@ make_secret() {
         "$programs/idunno" cluster init --out "$secret" >/dev/null
         say "made the cluster's secret: $secret"
     fi
-    chmod 600 "$secret"
 }
 
 # The address from which this machine reaches others. Nothing is sent.
@@ -64,15 +61,33 @@ primary_address() {
     [[ -n "$address" ]] && echo "$address"
 }
 
-# start_daemon DATA_DIR ARGUMENT...: starts idunnod and waits until it listens; sets `daemon_pid` and `address`.
+# The host of HOST:PORT, without the brackets of an IPv6 address.
+host_of() {
+    local host="${1%:*}"
+    host="${host#[}"
+    echo "${host%]}"
+}
+
+# What idunnod listens at, given PORT and the address for others: no more than that address needs.
+listen_at() {
+    case "$2" in
+    127.*) echo "127.0.0.1:$1" ;;
+    \[* | *:*:*) echo "[::]:$1" ;;
+    *) echo "0.0.0.0:$1" ;;
+    esac
+}
+
+# start_daemon DATA_DIR ARGUMENT...: starts idunnod and waits until it listens; sets `daemon_pid`, and `address`, at
+# which others reach it.
 start_daemon() {
-    local data_dir="$1" runtime="$1/runtime.json" text
+    local runtime="$1/runtime.json" text
+    data_dir="$1"
     shift
     mkdir -p "$data_dir"
     # In a process group of its own: Ctrl-C at the terminal is not meant for it.
     set -m
     "$programs/idunnod" "$@" --data-dir "$data_dir" --secret "$secret" \
-        </dev/null >>"$data_dir/stdout.log" 2>&1 &
+        </dev/null >"$data_dir/stdout.log" 2>&1 &
     daemon_pid=$!
     set +m
     trap stop_daemon EXIT
@@ -84,21 +99,31 @@ start_daemon() {
             address="${BASH_REMATCH[1]}"
             return
         fi
-        if ! kill -0 "$daemon_pid" 2>/dev/null; then
-            daemon_pid=
-            fail "idunnod ended: $(tail -n 5 "$data_dir/stdout.log")"
-        fi
+        check_daemon
         sleep 0.05
     done
 }
 
-# Ends the daemon as systemd would, and waits for it.
+# Fails if the daemon has ended without being asked to.
+check_daemon() {
+    if ! kill -0 "$daemon_pid" 2>/dev/null; then
+        daemon_pid=
+        fail "idunnod has ended (its log is in $data_dir/logs): $(tail -n 5 "$data_dir/stdout.log")"
+    fi
+}
+
+# Ends the daemon as systemd would: by force after 60 s.
 stop_daemon() {
     local code=$?
     trap - EXIT
     trap '' INT TERM HUP
     if [[ -n "$daemon_pid" ]]; then
         kill -TERM "$daemon_pid" 2>/dev/null || true
+        for ((tries = 0; tries < 600; tries++)); do
+            kill -0 "$daemon_pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$daemon_pid" 2>/dev/null || true
         wait "$daemon_pid" || true
     fi
     [[ -z "$written" ]] || rm -f "$written"

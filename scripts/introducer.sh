@@ -17,13 +17,16 @@ find_programs
 make_secret
 advertise="${IDUNNO_ADVERTISE:-$(primary_address || echo 127.0.0.1)}"
 
-start_daemon "$home/introducer" introducer --listen "0.0.0.0:$1" --advertise "$advertise"
-port="${address##*:}"
+start_daemon "$home/introducer" introducer --listen "$(listen_at "$1" "$advertise")" --advertise "$advertise"
 # shellcheck disable=SC2034 # stop_daemon deletes it
-written="$introducer_port"
-echo "$port" >"$introducer_port"
-echo "introducer at port $port"
+written="$introducer_address"
+echo "$address" >"$introducer_address"
+echo "introducer at $address"
 echo "a member on this machine:  scripts/member.sh PORT"
-echo "on another machine:        copy $secret to \${IDUNNO_HOME:-~/.idunno}/secret.pem there (mode 600), then"
-echo "                           IDUNNO_INTRODUCER=${advertise%:*}:$port scripts/member.sh PORT"
-wait "$daemon_pid"
+if [[ "$address" == 127.* ]]; then
+    echo "on another machine:        not possible at this address: set IDUNNO_ADVERTISE to one that others reach"
+else
+    echo "on another machine:        copy $secret to \${IDUNNO_HOME:-~/.idunno}/secret.pem there (mode 600), then"
+    echo "                           IDUNNO_INTRODUCER=$address scripts/member.sh PORT"
+fi
+wait "$daemon_pid" || check_daemon

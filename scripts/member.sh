@@ -5,8 +5,8 @@
 #   scripts/member.sh PORT
 #
 #   IDUNNO_INTRODUCER           the introducer, as HOST:PORT [default: the one that introducer.sh runs on this machine]
-#   IDUNNO_ADVERTISE            this machine's address for others [default: 127.0.0.1 where the introducer was found
-#                               there or on this machine, else the one it reaches others from]
+#   IDUNNO_ADVERTISE            this machine's address for others [default: that of its introducer, or the one it
+#                               reaches others from]
 #   IDUNNO_NAME                 the member's name [default: HOST-PORT]
 #   IDUNNO_MODEL_SERVER_PYTHON  a Python with the model server [default: .venv, made on first use]
 #
@@ -21,19 +21,20 @@ check_port "$1" 1
 port="$1"
 if [[ -n "${IDUNNO_INTRODUCER:-}" ]]; then
     introducer="$IDUNNO_INTRODUCER"
-elif [[ -f "$introducer_port" ]]; then
-    introducer="127.0.0.1:$(<"$introducer_port")"
+elif [[ -f "$introducer_address" ]]; then
+    introducer="$(<"$introducer_address")"
 else
     fail "no introducer runs on this machine: start scripts/introducer.sh PORT, or set IDUNNO_INTRODUCER=HOST:PORT"
 fi
 [[ -f "$secret" ]] || fail "there is no $secret: copy it from the introducer's machine, mode 600"
-case "${introducer%:*}" in
-127.* | localhost | '[::1]') default_address=127.0.0.1 ;;
-*) default_address="$(primary_address)" || fail "this machine's address is not known: set IDUNNO_ADVERTISE" ;;
-esac
-advertise="${IDUNNO_ADVERTISE:-$default_address}"
-listen=0.0.0.0
-[[ "$advertise" != 127.* ]] || listen=127.0.0.1
+advertise="${IDUNNO_ADVERTISE:-}"
+if [[ -z "$advertise" ]]; then
+    case "${IDUNNO_INTRODUCER:-}" in
+    '' | 127.* | '[::1]:'*) advertise="$(host_of "$introducer")" ;;
+    localhost:*) advertise=127.0.0.1 ;;
+    *) advertise="$(primary_address)" || fail "this machine's address is not known: set IDUNNO_ADVERTISE" ;;
+    esac
+fi
 
 find_programs
 python="${IDUNNO_MODEL_SERVER_PYTHON:-}"
@@ -42,32 +43,37 @@ if [[ -z "$python" ]]; then
     python="$root/.venv/bin/python"
 fi
 
-start_daemon "$home/member-$port" member --listen "$listen:$port" --advertise "$advertise" --introducer "$introducer" \
-    --name "${IDUNNO_NAME:-$(hostname | cut -d. -f1)-$port}" --model-server-python "$python"
+start_daemon "$home/member-$port" member --listen "$(listen_at "$port" "$advertise")" --advertise "$advertise" \
+    --introducer "$introducer" --name "${IDUNNO_NAME:-$(hostname | cut -d. -f1)-$port}" --model-server-python "$python"
 
-idunno=("$programs/idunno" --identity "$secret" --cluster "${advertise%:*}:$port")
+# Settings for other commands of this terminal are not this member's.
+unset IDUNNO_MEMBER IDUNNO_CLUSTER IDUNNO_CONTEXT
+idunno=("$programs/idunno" --identity "$secret" --cluster "$address")
 say "waiting to join through $introducer"
 for ((tries = 0; tries < 300; tries++)); do
-    kill -0 "$daemon_pid" 2>/dev/null || fail "idunnod ended: $(tail -n 5 "$home/member-$port/stdout.log")"
+    check_daemon
     joined="$("${idunno[@]}" --output json list_self 2>/dev/null || true)"
     [[ "$joined" != *'"joined":true'* ]] || break
     sleep 0.1
 done
 [[ "$joined" == *'"joined":true'* ]] || fail "cannot join through $introducer: see $home/member-$port/logs"
-say "member ${advertise%:*}:$port has joined; help lists the commands"
+say "member $address has joined; help lists the commands"
 
-# Settings for other commands of this terminal are not this member's.
-unset IDUNNO_MEMBER IDUNNO_CLUSTER IDUNNO_CONTEXT
 # In the background, so that a request to end is heeded at once. Ctrl-C ends the command that runs, and neither the
 # prompt nor the member.
 trap : INT
 "${idunno[@]}" shell <&0 &
 prompt_pid=$!
 trap 'kill "$prompt_pid" 2>/dev/null; exit 143' TERM HUP
-while true; do
+code=0
+# Ctrl-C ends the wait, and not what is waited for.
+while kill -0 "$prompt_pid" 2>/dev/null; do
+    if ! kill -0 "$daemon_pid" 2>/dev/null; then
+        kill "$prompt_pid" 2>/dev/null || true
+        echo >&2
+        check_daemon
+    fi
     code=0
-    wait "$prompt_pid" || code=$?
-    # Ctrl-C ends the wait, and not what is waited for.
-    kill -0 "$prompt_pid" 2>/dev/null || break
+    wait -n "$prompt_pid" "$daemon_pid" || code=$?
 done
 exit "$code"

@@ -1,5 +1,6 @@
 """The manual, typed word for word: an introducer and members by hand, then every command at a member's prompt."""
 
+import json
 import os
 import queue
 import re
@@ -85,6 +86,10 @@ class Script:
             if re.search(pattern, line):
                 return seen
 
+    def address(self):
+        """The address that the introducer says it has."""
+        return re.search(r"introducer at (.*)", self.expect(r"^introducer at ")[-1]).group(1)
+
     def type(self, line, pattern, within_s=30):
         """Types a command; returns its answer up to the line that matches."""
         self.said.append(f"> {line}")
@@ -122,8 +127,8 @@ def scripts(tmp_path):
     }
     started = []
 
-    def start(name, *arguments):
-        started.append(Script(environment, name, *arguments))
+    def start(name, *arguments, **settings):
+        started.append(Script(environment | settings, name, *arguments))
         return started[-1]
 
     yield start
@@ -149,12 +154,13 @@ def test_the_whole_manual_typed_in_its_order(scripts, tmp_path):
     ports = free_ports(MEMBERS)
 
     introducer = scripts("introducer.sh", "0")
-    introducer.expect(r"introducer at port \d+")
+    # The members of this machine take its address, so that those of others can reach them.
+    host = re.escape(introducer.address().rpartition(":")[0])
     secret = tmp_path / "home/secret.pem"
     assert secret.stat().st_mode & 0o777 == 0o600
     members = [scripts("member.sh", port) for port in ports]
     for member, port in zip(members, ports, strict=True):
-        member.expect(rf"member 127\.0\.0\.1:{port} has joined")
+        member.expect(rf"member {host}:{port} has joined")
     vm = members[0]
 
     # The inference service.
@@ -171,10 +177,10 @@ def test_the_whole_manual_typed_in_its_order(scripts, tmp_path):
     vm.eventually("get-job-stats", r"^job-1 ", rf"job-1 .* done .* {PHOTOS} ")
 
     # Membership.
-    assert re.search(rf"^address +127\.0\.0\.1:{ports[0]}$", "\n".join(vm.type("list_self", r"^version ")), re.M)
-    vm.type("list_mem", rf"127\.0\.0\.1:{max(ports, key=int)} +up ")
-    vm.type("leave", rf"^127\.0\.0\.1:{ports[0]} left$")
-    vm.type("join", rf"^127\.0\.0\.1:{ports[0]} joined$")
+    assert re.search(rf"^address +{host}:{ports[0]}$", "\n".join(vm.type("list_self", r"^version ")), re.M)
+    vm.type("list_mem", rf"{host}:{max(ports, key=int)} +up ")
+    vm.type("leave", rf"^{host}:{ports[0]} left$")
+    vm.type("join", rf"^{host}:{ports[0]} joined$")
     vm.eventually("list_self", r"^version ", r"joined +yes")
 
     # The file store.
@@ -210,7 +216,29 @@ def test_the_whole_manual_typed_in_its_order(scripts, tmp_path):
     for script in (members[2], introducer):
         script.process.send_signal(signal.SIGTERM)
         assert script.process.wait(timeout=30) == 143
-    assert not (tmp_path / "home/introducer.port").exists()
+    assert not (tmp_path / "home/introducer.address").exists()
+
+
+def test_a_daemon_that_is_killed_ends_its_script(scripts, tmp_path):
+    introducer = scripts("introducer.sh", "0")
+    introducer.address()
+    member = scripts("member.sh", *free_ports(1))
+    member.expect("has joined")
+    for script, name in ((member, "member-*"), (introducer, "introducer")):
+        (runtime,) = (tmp_path / "home").glob(f"{name}/runtime.json")
+        os.kill(json.loads(runtime.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+        script.expect("idunnod has ended")
+        assert script.process.wait(timeout=30) == 1
+
+
+def test_settings_of_the_terminal_are_not_those_of_the_member(scripts):
+    introducer = scripts("introducer.sh", "0", IDUNNO_ADVERTISE="127.0.0.1")
+    # Told where the introducer is, as on another machine.
+    member = scripts(
+        "member.sh", *free_ports(1), IDUNNO_INTRODUCER=introducer.address(), IDUNNO_MEMBER="m9", IDUNNO_CONTEXT="none"
+    )
+    member.expect(r"member 127\.0\.0\.1:\d+ has joined")
+    member.type("leave", r"^127\.0\.0\.1:\d+ left$")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +257,7 @@ def test_what_is_missing_is_said_before_anything_starts(scripts, words, reason):
 
 def test_a_machine_without_the_secret_is_told_to_copy_it(scripts, tmp_path):
     (tmp_path / "home").mkdir()
-    (tmp_path / "home/introducer.port").write_text("7400\n")
+    (tmp_path / "home/introducer.address").write_text("127.0.0.1:7400\n")
     script = scripts("member.sh", "7401")
     script.expect(r"there is no .*home/secret\.pem: copy it from the introducer's machine")
     assert script.process.wait(timeout=30) == 1
