@@ -12,15 +12,21 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub const IDENTITY_FILE: &str = "identity.json";
+pub const RUNTIME_FILE: &str = "runtime.json";
 const FORMAT: &str = "idunno 1\n";
 
 /// The data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DataDirError {
     #[error(
-        "the data directory {path} is in use by another daemon: stop that daemon, or give this one its own --data-dir"
+        "the data directory {path} is in use by another daemon{}: stop that daemon, or give this one its own --data-dir",
+        .pid.map(|pid| format!(", process {pid}")).unwrap_or_default()
     )]
-    InUse { path: PathBuf },
+    InUse {
+        path: PathBuf,
+        /// The process that says that it uses the directory.
+        pid: Option<u32>,
+    },
     /// Another program, or another version of this one, wrote it.
     #[error("the data directory {path} has format {found:?}; this daemon reads {FORMAT:?}")]
     Format { path: PathBuf, found: String },
@@ -72,7 +78,8 @@ impl DataDir {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(failed(&lock_path))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(DataDirError::InUse { path: path.to_path_buf() });
+            let pid = read_json(path, RUNTIME_FILE).ok().flatten().map(|runtime: Runtime| runtime.pid);
+            return Err(DataDirError::InUse { path: path.to_path_buf(), pid });
         }
         let format_path = path.join("FORMAT");
         match fs::read_to_string(&format_path) {
@@ -109,14 +116,7 @@ impl DataDir {
 
     /// Reads a JSON file of the directory, if it exists.
     pub fn read_json<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, DataDirError> {
-        let path = self.path.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| DataDirError::Damaged { path, why: error.to_string() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DataDirError::Io { path, source }),
-        }
+        read_json(&self.path, name)
     }
 
     /// Writes a JSON file of the directory atomically. It is durable on return.
@@ -150,6 +150,17 @@ impl DataDir {
     }
 }
 
+fn read_json<T: for<'a> Deserialize<'a>>(directory: &Path, name: &str) -> Result<Option<T>, DataDirError> {
+    let path = directory.join(name);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| DataDirError::Damaged { path, why: error.to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { path, source }),
+    }
+}
+
 /// Replaces a file atomically and durably: on return both the file and its directory entry are on disk.
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = AtomicWriteFile::open(path)?;
@@ -173,10 +184,21 @@ mod tests {
     #[test]
     fn a_directory_in_use_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let _held = DataDir::open(dir.path()).unwrap();
+        let held = DataDir::open(dir.path()).unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
         assert!(matches!(error, DataDirError::InUse { .. }), "{error}");
         assert!(error.to_string().contains(&dir.path().display().to_string()));
+        let runtime = Runtime {
+            pid: 77,
+            address: "127.0.0.1:7401".parse().unwrap(),
+            node: None,
+            program: "member".into(),
+            name: "m1".into(),
+            log_dir: dir.path().to_owned(),
+        };
+        held.write_json(RUNTIME_FILE, &runtime).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("another daemon, process 77: stop"), "{error}");
     }
 
     #[test]

@@ -17,13 +17,12 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::config::Common;
 use crate::net::transport::Listener;
-use crate::runtime::data_dir::{DataDir, Runtime};
+use crate::runtime::data_dir::{DataDir, RUNTIME_FILE, Runtime};
 use crate::runtime::secret_file;
 use crate::runtime::telemetry;
 
 /// The limit on open files and connections that a daemon asks the system for.
 pub const FILES_MAX: u64 = 16_384;
-const RUNTIME_FILE: &str = "runtime.json";
 
 /// What a daemon process runs on: its locked data directory, its address, its credentials and its logs.
 pub struct ProcessContext {

@@ -106,6 +106,35 @@ pub struct JobView {
     pub details: JobDetails,
 }
 
+impl JobView {
+    /// A job that has just been added: nothing of it has run.
+    pub fn added(id: JobId, model: ModelName, dataset: DatasetName, batch_size: BatchSize) -> Self {
+        Self {
+            id,
+            model,
+            version: None,
+            dataset,
+            batch_size,
+            state: JobState::Added,
+            submitted: 0,
+            done: 0,
+            dead: 0,
+            leased: 0,
+            rate_10s_qps: 0.0,
+            rate_qps: 0.0,
+            running_s: 0.0,
+            processing_ms: Distribution::default(),
+            eta_s: None,
+            labelled: 0,
+            correct: 0,
+            duplicates_dropped: 0,
+            local_share: 0.0,
+            batch_now: 0,
+            details: JobDetails { weight: 1, ..JobDetails::default() },
+        }
+    }
+}
+
 /// A distribution of measurements; all zero if nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {

@@ -66,7 +66,7 @@ pub struct GetReport {
 #[derive(Debug, Error)]
 pub enum GetError {
     /// There is no such file.
-    #[error("there is no file '{name}' in the store")]
+    #[error("there is no file '{name}': ls lists the files")]
     NotFound {
         /// The file.
         name: FileName,
