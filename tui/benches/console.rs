@@ -14,8 +14,8 @@ use idunno_console::console::view::view;
 use idunno_console::tail::LogLine;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::{
-    AssignmentView, ClusterView, Distribution, FileSummary, FolderEntry, JobDetails, JobState, JobView,
-    Liveness, LoadView, LogRole, MemberView, ModelView, RatesView, StoreView, WorkerView,
+    AssignmentView, ClusterView, FileSummary, FolderEntry, JobState, JobView, Liveness, LoadView, LogRole,
+    MemberView, ModelView, RatesView, StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{ModelState, Policy, ServerState};
 use ratatui::Terminal;
@@ -106,28 +106,20 @@ fn rates(second: u64) -> RatesView {
 }
 
 fn job(number: u64, second: u64) -> JobView {
+    let model = "squeezenet1.1".parse().unwrap();
     JobView {
-        id: JobId(number),
-        model: "squeezenet1.1".parse().unwrap(),
         version: Some(Digest::default()),
-        dataset: "test-data".parse().unwrap(),
-        batch_size: 32.into(),
         state: JobState::Running,
         submitted: 100_000,
         done: second * 100,
-        dead: 0,
         leased: 64,
         rate_10s_qps: 100.0 + (second % 7) as f64,
         rate_qps: 100.0,
         running_s: second as f64,
-        processing_ms: Distribution::default(),
         eta_s: Some(60.0),
-        labelled: 0,
-        correct: 0,
-        duplicates_dropped: 0,
-        details: JobDetails { weight: 1, ..JobDetails::default() },
         local_share: 1.0,
         batch_now: 32,
+        ..JobView::added(JobId(number), model, "test-data".parse().unwrap(), 32.into())
     }
 }
 

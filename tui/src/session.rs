@@ -59,7 +59,7 @@ impl Session {
             identity,
             role,
             dir: global.dir.clone(),
-            own_member: global.context_member.clone(),
+            own_member: global.own_member.clone(),
             read_only: global.read_only || role == Role::Viewer,
             dry_run: global.dry_run,
             timeout,

@@ -124,7 +124,8 @@ impl Settings {
                 let seeds = context.cluster.parse();
                 global.cluster = seeds.map_err(|error: SeedsError| wrong(error.to_string()))?;
                 let member = context.member.as_deref().map(str::parse).transpose();
-                global.context_member = member.map_err(|error: NameError| wrong(error.to_string()))?;
+                let member = member.map_err(|error: NameError| wrong(error.to_string()))?;
+                global.own_member = global.own_member.or(member);
                 global.context = Some(name);
                 Some(context)
             }
@@ -197,7 +198,7 @@ mod tests {
         let lab = settings.resolve(global("")).unwrap();
         assert_eq!((lab.cluster.0.len(), lab.read_only, lab.theme), (1, false, Some(Palette::Light)));
         let prod = settings.resolve(global("--context prod")).unwrap();
-        assert_eq!((lab.context_member, prod.context_member.clone()), (Some("m1".parse().unwrap()), None));
+        assert_eq!((lab.own_member, prod.own_member.clone()), (Some("m1".parse().unwrap()), None));
         assert_eq!((lab.context_identity, prod.context_identity.clone()), (None, Some("prod.pem".into())));
         assert_eq!((prod.cluster.0.len(), prod.read_only, prod.theme), (2, true, Some(Palette::ColourBlind)));
         let named = settings.resolve(global("--cluster 127.0.0.1:9 --context prod")).unwrap();

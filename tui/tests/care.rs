@@ -13,8 +13,7 @@ use fake::{cluster, code, err, idunno, out};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::wire::blobs::{BlobRef, Holder, PlacedBlob};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, Distribution, FileVersion, JobDetails, JobState, JobView,
-    MemberView, SegmentView,
+    Change, Changed, ControlReply, ControlRequest, FileVersion, JobState, JobView, MemberView, SegmentView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::QueryRange;
@@ -24,29 +23,8 @@ use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 static FROZEN: LazyLock<TcpListener> = LazyLock::new(|| TcpListener::bind("127.0.0.1:0").unwrap());
 
 fn job() -> JobView {
-    JobView {
-        id: JobId(1),
-        model: "m".parse().unwrap(),
-        version: None,
-        dataset: "d".parse().unwrap(),
-        batch_size: 2.into(),
-        state: JobState::Added,
-        submitted: 5,
-        done: 0,
-        dead: 0,
-        leased: 0,
-        rate_10s_qps: 0.0,
-        rate_qps: 0.0,
-        running_s: 0.0,
-        processing_ms: Distribution::default(),
-        eta_s: None,
-        labelled: 0,
-        correct: 0,
-        duplicates_dropped: 0,
-        details: JobDetails { weight: 1, ..JobDetails::default() },
-        local_share: 1.0,
-        batch_now: 32,
-    }
+    let added = JobView::added(JobId(1), "m".parse().unwrap(), "d".parse().unwrap(), 2.into());
+    JobView { submitted: 5, ..added }
 }
 
 /// Knows one job, and a file that never comes; nobody coordinates its models.
@@ -103,15 +81,51 @@ fn several_jobs_are_changed_only_if_all_exist() {
     for verb in ["start-job", "stop-job"] {
         let output = with(&[verb, "job-1", "job-9", "job-8"]);
         assert_eq!(code(&output), 3, "{}", err(&output));
-        assert!(
-            err(&output).contains("there is no job-9, no job-8: nothing was changed"),
-            "{}",
-            err(&output)
-        );
+        assert!(err(&output).contains("there is no job-9: get-job-stats lists the jobs"), "{}", err(&output));
     }
     // The fake refuses to start a job twice.
     let once = with(&["start-job", "job-1", "job-1"]);
     assert_eq!((code(&once), out(&once).as_str()), (0, "job-1 started: 5 queries\n"), "{}", err(&once));
+}
+
+#[test]
+fn a_job_that_is_over_is_not_guessed_where_it_is_changed() {
+    let over = |id| JobView { id: JobId(id), state: JobState::Done, ..job() };
+    let address = cluster(move |request, _| match request {
+        ControlRequest::Jobs(None) => Reply::Control(Box::new(ControlReply::Jobs(vec![over(1), over(2)]))),
+        other => panic!("{other:?}"),
+    })
+    .to_string();
+    for verb in
+        [&["delete-job", "m", "--yes"][..], &["dead-letters", "drop", "m"], &["dead-letters", "retry", "m"]]
+    {
+        for dry_run in [&[][..], &["--dry-run"]] {
+            let refused = idunno(&[&["--cluster", address.as_str()], dry_run, verb].concat());
+            assert_eq!(code(&refused), 6, "{verb:?}: {}", out(&refused));
+            assert!(err(&refused).contains("say job-1 or job-2"), "{verb:?}: {}", err(&refused));
+        }
+    }
+}
+
+#[test]
+fn a_dry_run_writes_no_local_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("written");
+    let path = path.to_str().unwrap();
+    for verb in [
+        &["cluster", "init", "--out", path][..],
+        &["get", "a", path],
+        &["get-versions", "a", "2", path],
+        &["get-dataset", "a", path],
+        &["get-job-results", "job-1", path],
+        &["backup", path],
+        &["man", path],
+    ] {
+        let refused = idunno(&[&["--dry-run", "--cluster", "127.0.0.1:1"], verb].concat());
+        assert_eq!(code(&refused), 2, "{verb:?}: {}{}", out(&refused), err(&refused));
+        assert!(err(&refused).contains("this one writes local files"), "{verb:?}: {}", err(&refused));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

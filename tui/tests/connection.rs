@@ -110,7 +110,7 @@ async fn it_follows_the_coordinator_when_it_dies_and_says_so_meanwhile() {
         context: None,
         identity: None,
         context_identity: None,
-        context_member: None,
+        own_member: None,
         read_only: false,
         dry_run: false,
         output: Output::Table,

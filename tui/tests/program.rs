@@ -218,14 +218,18 @@ fn a_damaged_record_is_told_of_and_not_taken_for_none() {
 #[test]
 fn a_shell_gives_each_line_to_its_member_and_ends_with_the_first_failure() {
     let address = cluster(answer).to_string();
-    let shell = |lines: &str| {
+    let shell_of = |member: &[&str], lines: &str| {
         let mut shell = Command::new(env!("CARGO_BIN_EXE_idunno"));
-        shell.args(["--cluster", &address, "shell"]).env_remove("IDUNNO_MEMBER");
+        shell.args(["--cluster", &address, "shell"]).args(member).env_remove("IDUNNO_MEMBER");
+        if !member.is_empty() {
+            shell.env("IDUNNO_MEMBER", "another");
+        }
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut shell = shell.spawn().unwrap();
         shell.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         shell.wait_with_output().unwrap()
     };
+    let shell = |lines: &str| shell_of(&[], lines);
     let done = shell("\n# a comment\nidunno delete docs/report.pdf\n  leave  \nquit\nls\n");
     assert_eq!(
         (code(&done), out(&done), err(&done)),
@@ -239,6 +243,9 @@ fn a_shell_gives_each_line_to_its_member_and_ends_with_the_first_failure() {
     assert!(errors.contains("no command 'no-such': 'help' lists the commands"), "{errors}");
     assert!(errors.contains("a quote is not closed"), "{errors}");
     assert!(out(&shell("help\n")).contains("populate-test-data"));
+    // The member that the shell was given outweighs the environment's.
+    let named = shell_of(&["--member", "m1"], "leave\n");
+    assert_eq!((code(&named), out(&named)), (0, format!("{address} left\n")), "{}", err(&named));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         };
     };
     if let Verb::Cluster(verb) = verb {
-        return ExitCode::from(finish(cluster::run(verb), output));
+        return ExitCode::from(finish(cluster::run(verb, global.dry_run), output));
     }
     let session = match Session::new(&global, Arc::new(Bars)) {
         Ok(session) => session,
@@ -66,7 +66,7 @@ async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bo
     let starts = matches!(verb, Verb::Local(LocalVerb::Up { .. } | LocalVerb::Start { .. }));
     let run = async {
         match verb {
-            Verb::Cluster(verb) => cluster::run(verb),
+            Verb::Cluster(verb) => cluster::run(verb, session.dry_run),
             Verb::Events => watch::events(session, output).await.map(|()| Answer::default()),
             Verb::Logs { members, lines, grep, level, since, follow: true } => {
                 let search = logs::search(grep, level, since);

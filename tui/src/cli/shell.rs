@@ -100,7 +100,7 @@ fn read_line() -> Result<Option<String>, Failure> {
     let mut input = io::stdin().lock().take(LINE_BYTES_MAX);
     let count = input.read_until(b'\n', &mut bytes).map_err(|error| wrong(&error.to_string()))?;
     if bytes.len() as u64 == LINE_BYTES_MAX {
-        return Err(wrong("the line is too long"));
+        return Err(wrong(&format!("the line has more than {LINE_BYTES_MAX} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|error| wrong(&error.to_string()))?;
     Ok((count > 0).then_some(text))

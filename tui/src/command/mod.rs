@@ -19,8 +19,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use idunno_shared::names::NameError;
 use thiserror::Error;
 
 pub use subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
@@ -77,8 +79,17 @@ impl Arguments {
         }
         // The command line takes precedence over a context from the environment or a file.
         read.global.cluster_given = given("dir") || !read.global.cluster.0.is_empty();
+        read.global.own_member = member_of_environment()?;
         Ok(read)
     }
+}
+
+/// Read here and not by each command's grammar: `idunno shell --member` outweighs it for all lines that follow.
+fn member_of_environment() -> Result<Option<MemberRef>, clap::Error> {
+    let Ok(text) = std::env::var("IDUNNO_MEMBER") else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: NameError| {
+        Arguments::command().error(ErrorKind::ValueValidation, format!("IDUNNO_MEMBER: {error}"))
+    })
 }
 
 /// Options of all commands.
@@ -126,9 +137,9 @@ pub struct Global {
     /// The context's identity, used if no other is given.
     #[arg(skip)]
     pub context_identity: Option<PathBuf>,
-    /// The context's default member.
+    /// The member for commands that name none: IDUNNO_MEMBER, or the context's.
     #[arg(skip)]
-    pub context_member: Option<MemberRef>,
+    pub own_member: Option<MemberRef>,
     /// Whether the command line or environment names the cluster, so that a context from a file is ignored.
     #[arg(skip)]
     pub cluster_given: bool,

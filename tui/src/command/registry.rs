@@ -15,6 +15,17 @@ pub enum Danger {
     Irreversible,
 }
 
+/// What a command writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It prints its answer.
+    Nothing,
+    /// Local files.
+    Files,
+    /// The state of the cluster, or its processes.
+    Cluster,
+}
+
 /// A command of the grammar.
 #[derive(Clone, Debug)]
 pub struct CommandInfo {
@@ -169,6 +180,11 @@ impl Verb {
 
     /// Whether this command changes the cluster or its processes: read-only mode refuses it.
     pub fn changes(&self) -> bool {
+        self.writes() == Writes::Cluster
+    }
+
+    /// What this command writes.
+    pub fn writes(&self) -> Writes {
         match self {
             Self::PopulateTestData { .. }
             | Self::TrainStart { .. }
@@ -185,9 +201,43 @@ impl Verb {
             | Self::Join(_)
             | Self::Leave(_)
             | Self::Put { .. }
-            | Self::Delete { .. } => true,
-            Self::Local(local) => !matches!(local, LocalVerb::Status),
-            _ => false,
+            | Self::Delete { .. }
+            | Self::Local(
+                LocalVerb::Up { .. }
+                | LocalVerb::Start { .. }
+                | LocalVerb::Kill { .. }
+                | LocalVerb::Down { .. },
+            ) => Writes::Cluster,
+            Self::GetDataset { .. }
+            | Self::GetJobResults { local: Some(_), .. }
+            | Self::Get { .. }
+            | Self::GetVersions { .. }
+            | Self::Backup { show: false, .. }
+            | Self::GenConfig { write: true, .. }
+            | Self::Man { .. }
+            | Self::Cluster(_) => Writes::Files,
+            Self::GetJobStats { .. }
+            | Self::GetJobAssignedVms { .. }
+            | Self::GetJobLeases { .. }
+            | Self::GetJobHistory
+            | Self::GetJobResults { local: None, .. }
+            | Self::GetJobConfusion { .. }
+            | Self::DeadLetters(DeadLettersVerb::List { .. } | DeadLettersVerb::Show { .. })
+            | Self::GetModels
+            | Self::ListMem(_)
+            | Self::ListSelf(_)
+            | Self::Ls { .. }
+            | Self::Store { .. }
+            | Self::Status
+            | Self::Backup { show: true, .. }
+            | Self::Events
+            | Self::Logs { .. }
+            | Self::Shell { .. }
+            | Self::Info
+            | Self::Keys
+            | Self::GenConfig { write: false, .. }
+            | Self::Completions { .. }
+            | Self::Local(LocalVerb::Status) => Writes::Nothing,
         }
     }
 }

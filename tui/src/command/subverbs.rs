@@ -54,16 +54,16 @@ pub enum DeadLettersVerb {
 /// The member that a read-only command asks.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct MemberOf {
-    /// Name or address of the member [default: the first that answers]
-    #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
+    /// Name or address of the member [default: IDUNNO_MEMBER, otherwise the first that answers]
+    #[arg(long, value_name = "MEMBER")]
     pub member: Option<MemberRef>,
 }
 
 /// The member that a command acts on: never an arbitrary one.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct OneMember {
-    /// Name or address of the member [default: the one at --cluster's single address]
-    #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
+    /// Name or address of the member [default: IDUNNO_MEMBER, otherwise the one at --cluster's single address]
+    #[arg(long, value_name = "MEMBER")]
     pub member: Option<MemberRef>,
 }
 

@@ -255,8 +255,8 @@ pub enum Verb {
     /// List the files that a member holds
     #[command(after_help = "Example:\n  idunno store m3")]
     Store {
-        /// Name or address of the member [default: the first that answers]
-        #[arg(env = "IDUNNO_MEMBER", value_name = "MEMBER")]
+        /// Name or address of the member [default: IDUNNO_MEMBER, otherwise the first that answers]
+        #[arg(value_name = "MEMBER")]
         member: Option<MemberRef>,
         /// List all files, not only the first 1,024
         #[arg(long)]
@@ -319,8 +319,9 @@ pub enum Verb {
     /// Read commands from standard input, one per line, and run each; 'quit' ends the shell
     #[command(after_help = "Example:\n  idunno shell --member m3")]
     Shell {
-        /// The member for commands without --member [default: the one at --cluster's single address]
-        #[arg(long, env = "IDUNNO_MEMBER", value_name = "MEMBER")]
+        /// The member for commands without --member [default: IDUNNO_MEMBER, otherwise the one at --cluster's single
+        /// address]
+        #[arg(long, value_name = "MEMBER")]
         member: Option<MemberRef>,
     },
     /// Show the settings in effect and where they come from

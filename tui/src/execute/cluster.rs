@@ -7,6 +7,7 @@ use idunno_shared::security::secret::{KeyRotation, Secret};
 use idunno_shared::security::subject::SubjectName;
 use idunno_shared::security::{Role, SecurityError, private_file};
 
+use super::dry_run;
 use crate::answer::program::{ClusterSecret, IssuedIdentity};
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::ClusterVerb;
@@ -14,7 +15,10 @@ use crate::command::ClusterVerb;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Runs a `cluster` command.
-pub fn run(verb: ClusterVerb) -> Result<Answer, Failure> {
+pub fn run(verb: ClusterVerb, dry_run: bool) -> Result<Answer, Failure> {
+    if dry_run {
+        return Err(dry_run::refuse_files());
+    }
     let done = match verb {
         ClusterVerb::Init { out } => init(&out),
         ClusterVerb::Issue { role, name, secret, out, valid_days } => {
@@ -104,25 +108,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let secret = path("secret.pem");
-        run(ClusterVerb::Init { out: secret.clone() }).unwrap();
-        assert_eq!(run(ClusterVerb::Init { out: secret.clone() }).unwrap_err().exit, Exit::Refused);
+        run(ClusterVerb::Init { out: secret.clone() }, false).unwrap();
+        assert_eq!(run(ClusterVerb::Init { out: secret.clone() }, false).unwrap_err().exit, Exit::Refused);
         let issue = |role, name: &str| {
             let (secret, out) = (secret.clone(), path(name));
-            run(ClusterVerb::Issue { role, name: None, secret, out, valid_days: 1 }).map(|_| path(name))
+            run(ClusterVerb::Issue { role, name: None, secret, out, valid_days: 1 }, false)
+                .map(|_| path(name))
         };
         let viewer = issue(ConsoleRole::Viewer, "viewer.pem").unwrap();
         assert_eq!(Credentials::load(&viewer).unwrap().role(), Role::Viewer);
         assert_eq!(Credentials::load(&secret).unwrap().role(), Role::Operator);
         for step in [RotationStep::Add, RotationStep::Sign, RotationStep::Drop] {
-            run(ClusterVerb::Rotate { step, secret: secret.clone() }).unwrap();
+            run(ClusterVerb::Rotate { step, secret: secret.clone() }, false).unwrap();
             assert!(
-                run(ClusterVerb::Rotate { step, secret: secret.clone() }).is_err()
+                run(ClusterVerb::Rotate { step, secret: secret.clone() }, false).is_err()
                     || step == RotationStep::Drop
             );
         }
         let operator = issue(ConsoleRole::Operator, "operator.pem").unwrap();
         assert_eq!(Credentials::load(&operator).unwrap().role(), Role::Operator);
         let missing = ClusterVerb::Rotate { step: RotationStep::Add, secret: path("none") };
-        assert_eq!(run(missing).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(run(missing, false).unwrap_err().exit, Exit::NotFound);
     }
 }

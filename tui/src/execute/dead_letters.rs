@@ -3,8 +3,8 @@
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, DeadLetter};
 
-use super::job_ref::Resolved;
-use super::jobs::{page_limit, resolve};
+use super::job_ref::{Resolved, Scope};
+use super::jobs::{page_limit, resolve, resolve_in};
 use super::members;
 use crate::answer::results::{DeadLetter as DeadLetterJson, DroppedDeadLetters, RetriedDeadLetters};
 use crate::answer::table::Table;
@@ -18,7 +18,7 @@ pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Fai
         DeadLettersVerb::List { job } => list(session, resolve(session, &job).await?).await,
         DeadLettersVerb::Show { job, query } => show(session, resolve(session, &job).await?.id, query).await,
         DeadLettersVerb::Retry { job, queries } => {
-            let job = resolve(session, &job).await?.id;
+            let job = resolve_in(session, &job, Scope::Only).await?.id;
             let changed = session.cluster().change(Change::RetryDeadLetters { job, queries }).await?;
             let Changed::Retried { queries } = changed else { return Err(Failure::unexpected()) };
             let verb = if queries == 1 { "runs" } else { "run" };
@@ -26,7 +26,7 @@ pub async fn run(session: &Session, verb: DeadLettersVerb) -> Result<Answer, Fai
             Ok(Answer::new(&RetriedDeadLetters { job: job.to_string(), queries }, text))
         }
         DeadLettersVerb::Drop { job, queries } => {
-            let job = resolve(session, &job).await?.id;
+            let job = resolve_in(session, &job, Scope::Only).await?.id;
             let changed = session.cluster().change(Change::DropDeadLetters { job, queries }).await?;
             let Changed::Dropped { queries } = changed else { return Err(Failure::unexpected()) };
             let text = format!("{job}: {} dropped", text::queries(queries));

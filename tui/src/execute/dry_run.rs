@@ -13,6 +13,12 @@ use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
 use crate::local::record::Record;
 use crate::session::Session;
 
+/// Refuses a command that writes local files: it would write them.
+pub fn refuse_files() -> Failure {
+    let text = "--dry-run shows what a command would change in the cluster; this one writes local files";
+    Failure::new(Exit::Usage, text)
+}
+
 /// What a command would do, one line per change.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
     let would = match verb {
@@ -30,7 +36,10 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         Verb::Delete { name } => {
             let versions = versions(session, name).await?;
             let Some(newest) = versions.first() else {
-                return Err(Failure::new(Exit::NotFound, format!("there is no file '{name}'")));
+                return Err(Failure::new(
+                    Exit::NotFound,
+                    format!("there is no file '{name}': ls lists the files"),
+                ));
             };
             let (count, size) = (text::count(versions.len() as u64, "version"), text::bytes(newest.size));
             vec![format!("permanently delete {name}: {count}, the newest of {size}")]
@@ -60,7 +69,7 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         Verb::StopJob { jobs } => of_jobs(session, "stop", jobs).await?,
         Verb::CancelJob { job } => vec![of_job(session, "cancel", job, Scope::Unfinished).await?],
         Verb::DeleteJob { job, .. } => {
-            vec![of_job(session, "permanently delete, with its results,", job, Scope::Any).await?]
+            vec![of_job(session, "permanently delete, with its results,", job, Scope::Only).await?]
         }
         Verb::DeadLetters(DeadLettersVerb::Retry { job, queries }) => {
             vec![of_dead_letters(session, "run again", job, queries).await?]
@@ -92,8 +101,8 @@ async fn versions(session: &Session, name: &FileName) -> Result<Vec<FileVersion>
 
 async fn of_jobs(session: &Session, what: &str, given: &[JobRef]) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
-    for job in given {
-        lines.push(of_job(session, what, job, Scope::Unfinished).await?);
+    for id in jobs::resolve_existing(session, given).await? {
+        lines.push(of_job(session, what, &JobRef::Id(id), Scope::Unfinished).await?);
     }
     Ok(lines)
 }
@@ -101,7 +110,7 @@ async fn of_jobs(session: &Session, what: &str, given: &[JobRef]) -> Result<Vec<
 async fn of_job(session: &Session, what: &str, job: &JobRef, scope: Scope) -> Result<String, Failure> {
     let id = jobs::resolve_in(session, job, scope).await?.id;
     let views = jobs::job_views(session, Some(id)).await?;
-    let view = views.first().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no {id}")))?;
+    let view = views.first().ok_or_else(|| jobs::missing(id))?;
     let (word, over) = (text::job_state(&view.state).0, view.done + view.dead);
     Ok(format!(
         "{what} {id}: {} over {}, {word}, {over} of {} queries finished",
@@ -115,7 +124,7 @@ async fn of_dead_letters(
     job: &JobRef,
     queries: &[u64],
 ) -> Result<String, Failure> {
-    let id = jobs::resolve(session, job).await?.id;
+    let id = jobs::resolve_in(session, job, Scope::Only).await?.id;
     let mut found = dead_letters::all(session, id).await?;
     found.retain(|dead_letter| {
         !dead_letter.dropped && (queries.is_empty() || queries.contains(&dead_letter.index))

@@ -1,7 +1,7 @@
 //! Which job a person means: by number, by the job's name, or by its model's name, in this order.
 //!
-//! A model's name stands for its job that is not over. Of several, none is guessed. Where all are over, it stands for the
-//! newest in commands that only look or delete; a command that changes a job is refused.
+//! A model's name stands for its one job that is not over. If all its jobs are over, it stands for the newest in commands
+//! that only look, and for its only one in those that change a job that is over. Nothing else is guessed.
 
 use std::fmt;
 
@@ -18,6 +18,8 @@ use crate::command::JobRef;
 pub enum Scope {
     /// Only one that is not over.
     Unfinished,
+    /// That, or its only one.
+    Only,
     /// That, or the newest if all are over.
     Any,
 }
@@ -37,7 +39,7 @@ pub enum JobRefError {
     /// There is no such job.
     #[error("there is no job named {0}, and no job of a model {0}: get-job-stats lists the jobs")]
     Unknown(JobName),
-    /// The model has several jobs that are not over.
+    /// The model has several jobs in the scope.
     #[error("{model} could mean {}: say {}", list(.jobs), list(&.jobs.iter().map(|job| job.id).collect::<Vec<_>>()))]
     Ambiguous {
         /// What was given.
@@ -108,20 +110,23 @@ pub fn find(views: &[JobView], job: &JobRef, scope: Scope) -> Result<Resolved, J
         return Ok(Resolved { id: view.id, note: None });
     }
     let of_model = || views.iter().filter(|view| view.model.as_str() == name.as_str());
-    let mut unfinished: Vec<&JobView> = of_model().filter(|view| !view.state.is_over()).collect();
-    unfinished.sort_by_key(|view| view.id);
+    let ambiguous = |mut jobs: Vec<&JobView>| {
+        jobs.sort_by_key(|view| view.id);
+        let jobs = jobs.into_iter().map(candidate).collect();
+        Err(JobRefError::Ambiguous { model: name.clone(), jobs })
+    };
+    let unfinished: Vec<&JobView> = of_model().filter(|view| !view.state.is_over()).collect();
     match unfinished[..] {
         [only] => return Ok(of(name, only)),
         [] => {}
-        _ => {
-            let jobs = unfinished.into_iter().map(candidate).collect();
-            return Err(JobRefError::Ambiguous { model: name.clone(), jobs });
-        }
+        _ => return ambiguous(unfinished),
     }
     let newest = of_model().max_by_key(|view| view.id);
     let newest = newest.ok_or_else(|| JobRefError::Unknown(name.clone()))?;
     match scope {
         Scope::Any => Ok(of(name, newest)),
+        Scope::Only if of_model().count() > 1 => ambiguous(of_model().collect()),
+        Scope::Only => Ok(of(name, newest)),
         Scope::Unfinished => {
             let state = text::job_state(&newest.state).0;
             Err(JobRefError::Over { model: name.clone(), job: newest.id, state })
@@ -155,34 +160,15 @@ pub fn names(views: &[JobView]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use idunno_shared::wire::control::JobState;
-    use idunno_shared::wire::views::{Distribution, JobDetails};
+    use idunno_shared::wire::views::JobDetails;
 
     use super::*;
 
     fn view(id: u64, model: &str, state: JobState, name: Option<&str>) -> JobView {
-        JobView {
-            id: JobId(id),
-            model: model.parse().unwrap(),
-            version: None,
-            dataset: if id.is_multiple_of(2) { "photos" } else { "test-data" }.parse().unwrap(),
-            batch_size: 32.into(),
-            state,
-            submitted: 0,
-            done: 0,
-            dead: 0,
-            leased: 0,
-            rate_10s_qps: 0.0,
-            rate_qps: 0.0,
-            running_s: 0.0,
-            processing_ms: Distribution::default(),
-            eta_s: None,
-            labelled: 0,
-            correct: 0,
-            duplicates_dropped: 0,
-            local_share: 0.0,
-            batch_now: 0,
-            details: JobDetails { name: name.map(|name| name.parse().unwrap()), ..JobDetails::default() },
-        }
+        let dataset = if id.is_multiple_of(2) { "photos" } else { "test-data" };
+        let added = JobView::added(JobId(id), model.parse().unwrap(), dataset.parse().unwrap(), 32.into());
+        let name = name.map(|name| name.parse().unwrap());
+        JobView { state, details: JobDetails { name, ..added.details.clone() }, ..added }
     }
 
     fn meant(views: &[JobView], text: &str, scope: Scope) -> Result<u64, String> {
@@ -190,7 +176,7 @@ mod tests {
         found.map(|found| found.id.0).map_err(|error| error.to_string())
     }
 
-    const BOTH: [Scope; 2] = [Scope::Unfinished, Scope::Any];
+    const ALL: [Scope; 3] = [Scope::Unfinished, Scope::Only, Scope::Any];
 
     #[test]
     fn a_models_name_stands_for_its_one_job_that_is_not_over() {
@@ -206,7 +192,7 @@ mod tests {
                 view(3, "squeezenet1.1", JobState::Cancelled, None),
                 view(4, "mnist-mlp", JobState::Running, None),
             ];
-            for scope in BOTH {
+            for scope in ALL {
                 assert_eq!(meant(&views, "squeezenet1.1", scope), Ok(2));
             }
         }
@@ -219,7 +205,7 @@ mod tests {
             view(4, "squeezenet1.1", JobState::Running, None),
             view(2, "squeezenet1.1", JobState::Done, None),
         ];
-        for scope in BOTH {
+        for scope in ALL {
             assert_eq!(
                 meant(&views, "squeezenet1.1", scope).unwrap_err(),
                 "squeezenet1.1 could mean job-4 (over photos, running) or job-5 (over test-data, added): \
@@ -246,6 +232,20 @@ mod tests {
             "squeezenet1.1 has no job that can still change: job-9 is over (cancelled), and \
              add-job squeezenet1.1 adds another"
         );
+    }
+
+    #[test]
+    fn a_job_that_is_over_is_changed_by_its_models_name_only_if_it_is_the_only_one() {
+        let mut views = vec![view(7, "squeezenet1.1", JobState::Done, None)];
+        assert_eq!(meant(&views, "squeezenet1.1", Scope::Only), Ok(7));
+        views.push(view(9, "squeezenet1.1", JobState::Cancelled, None));
+        assert_eq!(
+            meant(&views, "squeezenet1.1", Scope::Only).unwrap_err(),
+            "squeezenet1.1 could mean job-7 (over test-data, done) or job-9 (over test-data, cancelled): \
+             say job-7 or job-9"
+        );
+        views.push(view(11, "squeezenet1.1", JobState::Running, None));
+        assert_eq!(meant(&views, "squeezenet1.1", Scope::Only), Ok(11));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use idunno_shared::wire::control::JobView;
 
-use super::jobs::{accuracy, job_views, name, pending, resolve_any};
-use crate::answer::jobs::JobStats;
+use super::jobs::{job_views, name, resolve_any};
+use crate::answer::jobs::{JobStats, accuracy, pending};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Failure, text};
 use crate::command::JobRef;

@@ -8,13 +8,12 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy};
 use tokio::time::Instant;
 
-use super::job_ref::{self, JobRefError, Resolved, Scope};
+use super::job_ref::{self, Resolved, Scope};
 use super::job_stats;
 use super::wait::{Look, look, pause};
 use crate::answer::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobBatchSize, JobWeight, SharingPolicy, StartedJob, StoppedJobs,
 };
-pub use crate::answer::jobs::{accuracy, pending};
 use crate::answer::{self, Answer, Exit, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::Parameter;
@@ -134,7 +133,7 @@ pub async fn cancel(session: &Session, job: &JobRef) -> Result<Answer, Failure> 
 
 /// `delete-job`.
 pub async fn delete(session: &Session, job: &JobRef, yes: bool) -> Result<Answer, Failure> {
-    let job = resolve(session, job).await?.id;
+    let job = resolve_in(session, job, Scope::Only).await?.id;
     if !yes {
         let text = format!("this permanently deletes {job} and its results; pass --yes to confirm");
         return Err(Failure::new(Exit::Refused, text));
@@ -172,23 +171,24 @@ pub async fn resolve_any(session: &Session, job: Option<&JobRef>) -> Result<Opti
 }
 
 /// Each job once, in the given order; refused, before anything changes, if one of them does not exist.
-async fn resolve_existing(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure> {
+pub async fn resolve_existing(session: &Session, jobs: &[JobRef]) -> Result<Vec<JobId>, Failure> {
     let views = job_views(session, None).await?;
     let mut found = Vec::new();
-    let mut missing = Vec::new();
     for job in jobs {
-        match job_ref::find(&views, job, Scope::Unfinished) {
-            Ok(Resolved { id, .. }) if found.contains(&id) => {}
-            Ok(Resolved { id, .. }) if views.iter().any(|view| view.id == id) => found.push(id),
-            Ok(_) | Err(JobRefError::Unknown(_)) => missing.push(job.to_string()),
-            Err(error) => return Err(error.into()),
+        let Resolved { id, .. } = job_ref::find(&views, job, Scope::Unfinished)?;
+        if !views.iter().any(|view| view.id == id) {
+            return Err(missing(id));
+        }
+        if !found.contains(&id) {
+            found.push(id);
         }
     }
-    if missing.is_empty() {
-        return Ok(found);
-    }
-    let text = format!("there is no {}: nothing was changed", missing.join(", no "));
-    Err(Failure::new(Exit::NotFound, text))
+    Ok(found)
+}
+
+/// No job has this number.
+pub fn missing(job: JobId) -> Failure {
+    Failure::new(Exit::NotFound, format!("there is no {job}: get-job-stats lists the jobs"))
 }
 
 /// A failure in the middle of several changes names those that were made.

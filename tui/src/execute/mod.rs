@@ -26,13 +26,18 @@ use idunno_shared::wire::jobs::Training;
 
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::Verb;
+use crate::command::registry::Writes;
 use crate::local;
 use crate::session::Session;
 
 /// Runs a command.
 pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
-    if session.dry_run && verb.changes() {
-        return dry_run::run(session, &verb).await;
+    if session.dry_run {
+        match verb.writes() {
+            Writes::Cluster => return dry_run::run(session, &verb).await,
+            Writes::Files => return Err(dry_run::refuse_files()),
+            Writes::Nothing => {}
+        }
     }
     if session.read_only && verb.changes() {
         let why = match session.role {

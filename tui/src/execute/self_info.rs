@@ -19,9 +19,10 @@ fn settings() -> Settings {
 }
 
 /// Environment variables that change what commands do.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 8] = [
     "IDUNNO_CLUSTER",
     "IDUNNO_CONTEXT",
+    "IDUNNO_IDENTITY",
     "IDUNNO_MEMBER",
     "IDUNNO_READ_ONLY",
     "IDUNNO_THEME",

@@ -8,14 +8,14 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::table;
-use crate::answer::text;
+use crate::answer::{jobs, text};
 use crate::console::detail::{Detail, DetailTab, DetailTarget};
 use crate::console::msg::DetailData;
 use crate::console::rate_history::{RateSeries, STEPS_MAX, current_rate};
 use crate::console::rows::{job_state, liveness, progress};
 use crate::console::state::State;
+use crate::console::table::Cell;
 use crate::console::theme::{Theme, Tone};
-use crate::execute::jobs;
 
 const BAR: usize = 20;
 
@@ -93,24 +93,24 @@ fn empty_text(detail: &Detail) -> String {
     text.to_owned()
 }
 
+fn state_span(theme: Theme, state: &Cell) -> Span<'static> {
+    Span::styled(format!("{} {}", theme.glyph(state.tone), state.text), theme.style(state.tone))
+}
+
 fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'static>> {
     let theme = state.theme;
     let Some(job) = view.jobs.iter().find(|job| job.id == id) else {
         return vec![Line::raw("this job no longer exists")];
     };
     let (share, percent) = progress(job);
-    let state_cell = job_state(job);
     let name = job.details.name.as_ref().map(|name| format!(", named {name}")).unwrap_or_default();
     let eta = job.eta_s.map(|eta| format!(", {} left", text::seconds(eta))).unwrap_or_default();
     let times = &job.processing_ms;
     vec![
         Line::from(vec![
-            Span::styled(
-                format!("{} {}  ", theme.glyph(state_cell.tone), state_cell.text),
-                theme.style(state_cell.tone),
-            ),
+            state_span(theme, &job_state(job)),
             Span::raw(format!(
-                "{} {percent} % of {}  {} on {}{name}",
+                "  {} {percent} % of {}  {} on {}{name}",
                 theme.bar(share, BAR),
                 job.submitted,
                 job.model,
@@ -181,10 +181,7 @@ fn member(state: &State, id: NodeId, view: &ClusterView) -> Vec<Line<'static>> {
     });
     vec![
         Line::from(vec![
-            Span::styled(
-                format!("{} {}", theme.glyph(liveness.tone), liveness.text),
-                theme.style(liveness.tone),
-            ),
+            state_span(theme, &liveness),
             Span::raw(format!(
                 "  {}  {}  {}  incarnation {}  id {id}",
                 member.address,

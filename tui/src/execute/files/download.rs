@@ -63,7 +63,10 @@ pub async fn get_dataset(
     let request = |after| ControlRequest::List { prefix: format!("{dataset}/"), after, limit: page_limit() };
     let found = pages(session, request, true).await?.files;
     if found.is_empty() {
-        return Err(Failure::new(Exit::NotFound, format!("there is no data set '{dataset}'")));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no data set '{dataset}': ls lists the files"),
+        ));
     }
     let size_bytes = found.iter().map(|file| file.size).sum();
     let items: Vec<GetItem> =

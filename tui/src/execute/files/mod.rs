@@ -34,7 +34,7 @@ pub async fn list(session: &Session, prefix: String, all: bool) -> Result<Answer
         page.files.truncate(1);
         page.more = false;
     } else if page.files.is_empty() && !prefix.is_empty() {
-        return Err(Failure::new(Exit::NotFound, format!("no file matches '{prefix}'")));
+        return Err(Failure::new(Exit::NotFound, format!("no file matches '{prefix}': ls lists all files")));
     }
     let members = members::any_list(session).await.unwrap_or_default();
     Ok(listing(&page, &members))

@@ -1,33 +1,12 @@
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::wire::control::{DeadLetter, Distribution, JobDetails, JobState, JobView};
+use idunno_shared::wire::control::{DeadLetter, JobState, JobView};
 use idunno_shared::wire::jobs::QueryRange;
 
 use super::{Merge, ResultsError};
 
 fn job(state: JobState, submitted: u64, done: u64, dead: u64) -> JobView {
-    JobView {
-        id: JobId(1),
-        model: "m".parse().unwrap(),
-        version: None,
-        dataset: "d".parse().unwrap(),
-        batch_size: 2.into(),
-        state,
-        submitted,
-        done,
-        dead,
-        leased: 0,
-        rate_10s_qps: 0.0,
-        rate_qps: 0.0,
-        running_s: 0.0,
-        processing_ms: Distribution::default(),
-        eta_s: None,
-        labelled: 0,
-        correct: 0,
-        duplicates_dropped: 0,
-        details: JobDetails { weight: 1, ..JobDetails::default() },
-        local_share: 1.0,
-        batch_now: 32,
-    }
+    let added = JobView::added(JobId(1), "m".parse().unwrap(), "d".parse().unwrap(), 2.into());
+    JobView { state, submitted, done, dead, ..added }
 }
 
 fn rows(queries: &[u64]) -> Vec<u8> {
