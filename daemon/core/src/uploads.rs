@@ -106,6 +106,16 @@ pub enum UploadError {
     Over,
 }
 
+/// The first number of a coordinator's uploads and deletion orders; `taken_over_at` is the index of the log's entry by
+/// which it took over. A coordinator that restarts quickly leads the same term again, and must use none of its earlier
+/// numbers. The index grows with each take-over, which a clock does not.
+///
+/// Bounds: 2^32 numbers for each take-over. A higher index loses its high bits, which matters only between two take-overs
+/// in one term.
+pub const fn first_number(taken_over_at: u64) -> u64 {
+    taken_over_at << 32
+}
+
 /// The uploads of one term.
 #[derive(Debug)]
 pub struct Uploads {
@@ -185,8 +195,7 @@ impl Machine for Uploads {
 }
 
 impl Uploads {
-    /// No uploads yet. `first` is above every number minted before in this term: a coordinator that restarts quickly
-    /// leads the same term again. Milliseconds since the epoch are, as long as fewer are minted on average.
+    /// No uploads yet. `first` is a [`first_number`].
     pub fn new(term: Term, first: u64) -> Self {
         Self {
             term,
@@ -314,6 +323,21 @@ mod tests {
         }
         assert_eq!(use_upload(&mut uploads, None, at(1)), Err(UploadError::TooMany));
         assert!(use_upload(&mut uploads, None, at(40)).is_ok());
+    }
+
+    #[test]
+    fn a_coordinator_that_leads_its_term_again_uses_none_of_its_numbers() {
+        let mut before = Uploads::new(Term(3), first_number(7));
+        let last = (0..1_000).map(|_| use_upload(&mut before, None, at(0)).unwrap()).last().unwrap();
+        let mut again = Uploads::new(Term(3), first_number(8));
+        boot(&mut again, 1);
+        assert_eq!(use_upload(&mut again, Some(last), at(0)), Err(UploadError::Over));
+        assert!(
+            watermark(&mut again, 1, at(0)) > Some(last),
+            "a late order cannot delete what is stored now"
+        );
+        assert!(use_upload(&mut again, None, at(0)).unwrap() > last);
+        assert!(first_number(8) - first_number(7) > u64::from(u32::MAX), "more than are ever used");
     }
 
     #[test]

@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_core::uploads::first_number;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
 use idunno_shared::ids::{NodeId, OpId, Term};
@@ -96,14 +97,15 @@ pub struct LeaderTerm {
 }
 
 impl LeaderTerm {
-    /// Starts all parts for `term`; the state must be caught up.
-    fn open(deps: Deps, term: Term, closed: CancellationToken) -> Arc<Self> {
+    /// Starts all parts for `term`, after the log's entry at `taken_over_at`; the state must be caught up.
+    fn open(deps: Deps, term: Term, taken_over_at: u64, closed: CancellationToken) -> Arc<Self> {
+        let first = first_number(taken_over_at);
         Arc::new_cyclic(|leader_term| {
-            let uploads = UploadsTask::spawn(deps.clone(), term, &closed);
+            let uploads = UploadsTask::spawn(deps.clone(), term, first, &closed);
             let rates = RatesTask::spawn(&deps, &closed);
             let scheduler = SchedulerTask::spawn(leader_term.clone(), deps.clone(), term, &closed);
             let repairs =
-                RepairTask::spawn(leader_term.clone(), deps.clone(), term, uploads.clone(), &closed);
+                RepairTask::spawn(leader_term.clone(), deps.clone(), term, first, uploads.clone(), &closed);
             VoterTask::spawn(deps.clone(), &closed);
             ResultMergeTask::spawn(leader_term.clone(), &deps, &closed);
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
@@ -269,9 +271,11 @@ async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, 
             if let Some(term) = term {
                 // Garbage collection must know of every entry that may ever count.
                 match deps.consensus.take_over(BARRIER_TIMEOUT).await {
-                    Ok(()) => {
+                    Ok(taken_over_at) => {
                         info!(%term, "this member coordinates");
-                        publish.send_replace(Some(LeaderTerm::open(deps.clone(), term, stop.child_token())));
+                        let leader_term =
+                            LeaderTerm::open(deps.clone(), term, taken_over_at, stop.child_token());
+                        publish.send_replace(Some(leader_term));
                     }
                     Err(error) => {
                         info!(%term, %error, "cannot take over the term yet, retrying");

@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Deps, not_coordinator};
-use crate::runtime::clock::wall_ms;
 use crate::runtime::driver::{Driver, Shell, Turn, Waiting};
 
 /// Requests that may wait for the task.
@@ -87,10 +86,10 @@ pub(super) struct UploadsTask {
 
 impl UploadsTask {
     /// Starts the task of a term.
-    pub(super) fn spawn(deps: Deps, term: Term, closed: &CancellationToken) -> UploadsHandle {
+    pub(super) fn spawn(deps: Deps, term: Term, first: u64, closed: &CancellationToken) -> UploadsHandle {
         let (clock, monitor) = (deps.clock, deps.monitor.clone());
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let machine = Uploads::new(term, wall_ms());
+        let machine = Uploads::new(term, first);
         let driver = Driver { machine, shell: Self::default(), clock, inputs: queued };
         driver.spawn("upload tracker", &monitor, closed);
         UploadsHandle { deps, inputs }

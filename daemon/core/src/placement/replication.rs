@@ -87,8 +87,7 @@ pub struct ReplicationPlanner {
 }
 
 impl ReplicationPlanner {
-    /// A planner with nothing under way. `first_order` is above the number of every deletion order given in this term,
-    /// because a coordinator that restarts quickly leads the same term again.
+    /// A planner with nothing under way. `first_order` is a [`first_number`](crate::uploads::first_number).
     pub fn new(config: ReplicationConfig, first_order: u64) -> Self {
         Self { config, next_order: first_order, ..Self::default() }
     }

@@ -29,7 +29,6 @@ use self::disks::{Disks, InventoryPage, LAST_DIGEST};
 use super::uploads::UploadsHandle;
 use super::{Deps, LeaderTerm};
 use crate::membership::MembershipView;
-use crate::runtime::clock::wall_ms;
 use crate::runtime::driver::{Driver, Shell, Turn};
 
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -92,11 +91,12 @@ impl RepairTask {
         leader_term: Weak<LeaderTerm>,
         deps: Deps,
         term: Term,
+        first_order: u64,
         uploads: UploadsHandle,
         closed: &CancellationToken,
     ) -> watch::Receiver<RepairView> {
         let (clock, monitor) = (deps.clock, deps.monitor.clone());
-        let machine = ReplicationPlanner::new(ReplicationConfig::default(), wall_ms());
+        let machine = ReplicationPlanner::new(ReplicationConfig::default(), first_order);
         let (outcomes, ended) = mpsc::channel(OUTCOMES_QUEUED_MAX);
         let (published, repairs) = watch::channel(RepairView::default());
         let mut ticks = interval(TICK);

@@ -18,7 +18,7 @@ use idunno_core::placement::{
     Candidate, CopyTask, Members, Page, ReplicationConfig, ReplicationPlanner, choose,
 };
 use idunno_core::time::Instant;
-use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent};
+use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent, first_number};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use idunno_shared::wire::control::{Change, NewFile};
@@ -37,33 +37,41 @@ const CONFIG: ReplicationConfig = ReplicationConfig {
     retry_after: Duration::from_secs(5),
 };
 
+/// One process that coordinates, in one term. Members compare terms alone; answers reach only the process that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Coordinator {
+    term: Term,
+    /// The index of the log's entry by which it took over.
+    taken_over_at: u64,
+}
+
 /// Work in flight; all of it may happen late, in any order.
 #[derive(Debug)]
 enum Work {
     Copy {
-        term: Term,
+        from: Coordinator,
         task: CopyTask,
     },
     Record {
-        term: Term,
+        from: Coordinator,
         digest: Digest,
         target: NodeId,
         ok: bool,
     },
     /// A command that is to be sent, planned from an earlier state.
     Order {
-        term: Term,
+        from: Coordinator,
         node: NodeId,
         digests: Vec<Digest>,
     },
     Collect {
-        term: Term,
+        from: Coordinator,
         permit: DeletionPermit,
         order: u64,
         digests: Vec<Digest>,
     },
     Collected {
-        term: Term,
+        from: Coordinator,
         node: NodeId,
         order: u64,
         digests: Vec<Digest>,
@@ -73,7 +81,7 @@ enum Work {
         file: NewFile,
     },
     Inventory {
-        term: Term,
+        from: Coordinator,
         node: NodeId,
         void_below: u64,
         page: Option<InventoryPage>,
@@ -95,7 +103,9 @@ struct World {
     replication: ReplicationPlanner,
     nodes: BTreeMap<NodeId, Node>,
     work: Vec<Work>,
-    term: Term,
+    coordinator: Coordinator,
+    /// Entries in the log.
+    log_index: u64,
     uploads: Uploads,
     figures: Seen,
 }
@@ -110,6 +120,8 @@ struct Seen {
     adopted: u64,
     bursts: u64,
     void: u64,
+    /// Of a coordinator, in its term.
+    restarts: u64,
 }
 
 fn digest_of(content: u64) -> Digest {
@@ -118,15 +130,17 @@ fn digest_of(content: u64) -> Digest {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let coordinator = Coordinator { term: Term(1), taken_over_at: 1 };
         let mut world = Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: Instant::START,
             state: State::new(),
-            replication: ReplicationPlanner::new(CONFIG, 1),
+            replication: ReplicationPlanner::new(CONFIG, first_number(1)),
             nodes: BTreeMap::new(),
             work: Vec::new(),
-            term: Term(1),
-            uploads: Uploads::new(Term(1), 0),
+            coordinator,
+            log_index: 1,
+            uploads: Uploads::new(coordinator.term, first_number(1)),
             figures: Seen::default(),
         };
         for _ in 0..world.rng.random_range(4..8) {
@@ -138,6 +152,7 @@ impl World {
     fn apply(&mut self, action: Action) {
         let command = Command { at_ms: self.now.as_micros() / 1000, op: None, action };
         self.state.apply(&command).unwrap();
+        self.log_index += 1;
         self.state.check().unwrap();
     }
 
@@ -250,11 +265,18 @@ impl World {
         }
     }
 
-    /// Another coordinator takes over: it knows of nothing under way, and the uploads of the old one are over.
+    /// Another coordinator takes over, or the same one after a restart: it leads its old term again. It knows of nothing
+    /// under way, and all uploads are over.
     fn fail_over(&mut self) {
-        self.term = Term(self.term.0 + 1);
-        self.uploads = Uploads::new(self.term, 0);
-        self.replication = ReplicationPlanner::new(CONFIG, 1);
+        let Term(term) = self.coordinator.term;
+        let is_restart = self.rng.random_range(0..2) == 0;
+        self.figures.restarts += u64::from(is_restart);
+        self.log_index += 1;
+        let term = if is_restart { Term(term) } else { Term(term + 1) };
+        self.coordinator = Coordinator { term, taken_over_at: self.log_index };
+        let first = first_number(self.log_index);
+        self.uploads = Uploads::new(term, first);
+        self.replication = ReplicationPlanner::new(CONFIG, first);
     }
 
     fn maintain(&mut self) {
@@ -263,7 +285,7 @@ impl World {
             assert!(task.sources.iter().all(|source| members.live.contains_key(source)), "{task:?}");
             assert!(!self.state.holders(&task.blob.digest).contains(&task.target), "{task:?}");
             assert!(self.state.blob(&task.blob.digest).is_some_and(|blob| blob.references > 0), "{task:?}");
-            self.work.push(Work::Copy { term: self.term, task });
+            self.work.push(Work::Copy { from: self.coordinator, task });
         }
         let trims = self.replication.trim(&self.state, &members);
         self.figures.trims += trims.len() as u64;
@@ -281,7 +303,7 @@ impl World {
             self.apply(Action::Forget(garbage.forget));
         }
         for (node, digests) in garbage.collect {
-            self.work.push(Work::Order { term: self.term, node, digests });
+            self.work.push(Work::Order { from: self.coordinator, node, digests });
         }
     }
 
@@ -298,13 +320,13 @@ impl World {
             return;
         }
         let order = self.replication.collecting(node, &digests);
-        self.work.push(Work::Collect { term: self.term, permit, order, digests });
+        self.work.push(Work::Collect { from: self.coordinator, permit, order, digests });
     }
 
     fn inventory(&mut self) {
         let up = self.up();
-        let now = self.term;
-        let asked = |work: &Work, id: NodeId| matches!(work, Work::Inventory { node, term, .. } if *node == id && *term == now);
+        let now = self.coordinator;
+        let asked = |work: &Work, id: NodeId| matches!(work, Work::Inventory { node, from, .. } if *node == id && *from == now);
         if let Some(node) = self.pick(&up).filter(|id| !self.work.iter().any(|work| asked(work, *id))) {
             self.ask_inventory(node, None);
         }
@@ -312,7 +334,7 @@ impl World {
 
     fn ask_inventory(&mut self, node: NodeId, after: Option<Digest>) {
         let void_below = self.replication.ask_inventory(&self.state, node);
-        self.work.push(Work::Inventory { term: self.term, node, void_below, page: None, after });
+        self.work.push(Work::Inventory { from: self.coordinator, node, void_below, page: None, after });
     }
 
     fn work(&mut self) {
@@ -321,40 +343,40 @@ impl World {
         }
         let index = self.rng.random_range(0..self.work.len());
         match self.work.swap_remove(index) {
-            Work::Copy { term, task } => self.copy(term, &task),
-            Work::Record { term, digest, target, ok } => {
-                if ok && term == self.term {
+            Work::Copy { from, task } => self.copy(from, &task),
+            Work::Record { from, digest, target, ok } => {
+                if ok && from == self.coordinator {
                     let add = vec![target];
                     self.apply(Action::Holders(vec![HolderChange { digest, add, remove: vec![] }]));
                 }
-                if term == self.term {
+                if from == self.coordinator {
                     self.replication.finished(digest, target, ok, self.now);
                 }
             }
-            Work::Order { term, node, digests } => {
-                if term == self.term {
+            Work::Order { from, node, digests } => {
+                if from == self.coordinator {
                     self.order_collect(node, digests);
                 }
             }
-            Work::Collect { term, permit, order, digests } => {
-                self.collect(term, permit, order, &digests);
+            Work::Collect { from, permit, order, digests } => {
+                self.collect(from, permit, order, &digests);
                 // Sometimes the answer is lost.
                 if self.rng.random_range(0..4) > 0 {
                     let node = permit.node;
-                    self.work.push(Work::Collected { term, node, order, digests });
+                    self.work.push(Work::Collected { from, node, order, digests });
                 }
             }
-            Work::Collected { term, node, order, digests } => {
-                if term == self.term {
+            Work::Collected { from, node, order, digests } => {
+                if from == self.coordinator {
                     self.replication.collected(node, order, &digests);
                 }
             }
             Work::Commit { upload, file } => self.commit(upload, file),
-            Work::Inventory { term, node, void_below, page: None, after } => {
-                self.list_inventory(term, node, void_below, after);
+            Work::Inventory { from, node, void_below, page: None, after } => {
+                self.list_inventory(from, node, void_below, after);
             }
-            Work::Inventory { term, node, page: Some(page), after, .. } => {
-                self.read_inventory(term, node, &page, after);
+            Work::Inventory { from, node, page: Some(page), after, .. } => {
+                self.read_inventory(from, node, &page, after);
             }
         }
     }
@@ -369,13 +391,13 @@ impl World {
         assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
     }
 
-    fn copy(&mut self, term: Term, task: &CopyTask) {
+    fn copy(&mut self, from: Coordinator, task: &CopyTask) {
         let digest = task.blob.digest;
         let readable =
             |id: &NodeId| self.nodes[id].health == Health::Up && self.nodes[id].disk.contains(&digest);
         let found = task.sources.iter().any(readable);
         let target = self.nodes.get_mut(&task.target).unwrap();
-        let mut ok = found && target.accepts(term);
+        let mut ok = found && target.accepts(from.term);
         if ok && self.rng.random_range(0..10) == 0 {
             ok = false;
         }
@@ -383,12 +405,12 @@ impl World {
             self.figures.copies += 1;
             target.disk.insert(digest);
         }
-        self.work.push(Work::Record { term, digest, target: task.target, ok });
+        self.work.push(Work::Record { from, digest, target: task.target, ok });
     }
 
-    fn collect(&mut self, term: Term, permit: DeletionPermit, order: u64, digests: &[Digest]) {
+    fn collect(&mut self, from: Coordinator, permit: DeletionPermit, order: u64, digests: &[Digest]) {
         let node = self.nodes.get_mut(&permit.node).unwrap();
-        if node.boot == permit.generation && node.accepts(term) {
+        if node.boot == permit.generation && node.accepts(from.term) {
             self.figures.void += u64::from(order < node.void_below);
             let (collected, spared) = node.collect(order, permit.watermark, digests);
             self.figures.collected += collected;
@@ -397,17 +419,17 @@ impl World {
     }
 
     /// The member lists its blobs; the coordinator reads the page later.
-    fn list_inventory(&mut self, term: Term, id: NodeId, void_below: u64, after: Option<Digest>) {
+    fn list_inventory(&mut self, from: Coordinator, id: NodeId, void_below: u64, after: Option<Digest>) {
         let node = self.nodes.get_mut(&id).unwrap();
-        if node.accepts(term) {
+        if node.accepts(from.term) {
             let page = Some(InventoryPage { boot: node.boot, digests: node.list(void_below, after) });
-            self.work.push(Work::Inventory { term, node: id, void_below, page, after });
+            self.work.push(Work::Inventory { from, node: id, void_below, page, after });
         }
     }
 
-    fn read_inventory(&mut self, term: Term, id: NodeId, page: &InventoryPage, after: Option<Digest>) {
+    fn read_inventory(&mut self, from: Coordinator, id: NodeId, page: &InventoryPage, after: Option<Digest>) {
         let node = &self.nodes[&id];
-        if term != self.term || node.health != Health::Up || node.boot != page.boot {
+        if from != self.coordinator || node.health != Health::Up || node.boot != page.boot {
             return;
         }
         let booted = UploadsEvent::Booted { node: id, generation: page.boot };
@@ -426,7 +448,7 @@ impl World {
         let adds = reconciled.add.iter().map(|digest| change(digest, &[id], &[]));
         let removes = reconciled.remove.iter().map(|digest| change(digest, &[], &[id]));
         self.apply(Action::Holders(adds.chain(removes).collect()));
-        self.work.push(Work::Order { term: self.term, node: id, digests: reconciled.collect });
+        self.work.push(Work::Order { from: self.coordinator, node: id, digests: reconciled.collect });
         if let Some(end) = page.last().filter(|_| !last) {
             self.ask_inventory(id, Some(*end));
         }
@@ -489,8 +511,8 @@ fn copies_survive_and_garbage_does_not() {
         let sum = |figure: fn(&Seen) -> u64| runs.iter().map(figure).sum::<u64>();
         let [copies, collected, spared] = [sum(|s| s.copies), sum(|s| s.collected), sum(|s| s.spared)];
         let [trims, adopted, bursts] = [sum(|s| s.trims), sum(|s| s.adopted), sum(|s| s.bursts)];
-        let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void)];
+        let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void), sum(|s| s.restarts)];
         assert!(all.iter().all(|count| *count > 20), "the runs exercise too little: {all:?}");
-        println!("copies, collected, spared, trims, adopted, bursts, void: {all:?}");
+        println!("copies, collected, spared, trims, adopted, bursts, void, restarts: {all:?}");
     }
 }
