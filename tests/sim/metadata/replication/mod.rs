@@ -7,16 +7,16 @@
 
 mod check;
 mod member;
+mod orders;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::member::{Health, Node, PAGE};
+use self::member::{Health, Node};
+use self::orders::{Coordinator, Work};
 use idunno_core::machine::Machine;
-use idunno_core::metadata::{Action, Command, HolderChange, State};
-use idunno_core::placement::{
-    Candidate, CopyTask, Members, Page, ReplicationConfig, ReplicationPlanner, choose,
-};
+use idunno_core::metadata::{Action, Command, State};
+use idunno_core::placement::{Candidate, Members, ReplicationConfig, ReplicationPlanner, choose};
 use idunno_core::time::Instant;
 use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent, first_number};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
@@ -36,65 +36,6 @@ const CONFIG: ReplicationConfig = ReplicationConfig {
     grace: Duration::from_secs(10),
     retry_after: Duration::from_secs(5),
 };
-
-/// One process that coordinates, in one term. Members compare terms alone; answers reach only the process that asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Coordinator {
-    term: Term,
-    /// The index of the log's entry by which it took over.
-    taken_over_at: u64,
-}
-
-/// Work in flight; all of it may happen late, in any order.
-#[derive(Debug)]
-enum Work {
-    Copy {
-        from: Coordinator,
-        task: CopyTask,
-    },
-    Record {
-        from: Coordinator,
-        digest: Digest,
-        target: NodeId,
-        ok: bool,
-    },
-    /// A command that is to be sent, planned from an earlier state.
-    Order {
-        from: Coordinator,
-        node: NodeId,
-        digests: Vec<Digest>,
-    },
-    Collect {
-        from: Coordinator,
-        permit: DeletionPermit,
-        order: u64,
-        digests: Vec<Digest>,
-    },
-    Collected {
-        from: Coordinator,
-        node: NodeId,
-        order: u64,
-        digests: Vec<Digest>,
-    },
-    Commit {
-        upload: UploadId,
-        file: NewFile,
-    },
-    Inventory {
-        from: Coordinator,
-        node: NodeId,
-        void_below: u64,
-        page: Option<InventoryPage>,
-        after: Option<Digest>,
-    },
-}
-
-/// A page that a member listed, and its boot count then.
-#[derive(Debug)]
-struct InventoryPage {
-    boot: u64,
-    digests: Vec<Digest>,
-}
 
 struct World {
     rng: ChaCha8Rng,
@@ -277,181 +218,6 @@ impl World {
         let first = first_number(self.log_index);
         self.uploads = Uploads::new(term, first);
         self.replication = ReplicationPlanner::new(CONFIG, first);
-    }
-
-    fn maintain(&mut self) {
-        let members = self.members();
-        for task in self.replication.plan(&self.state, &members, self.now) {
-            assert!(task.sources.iter().all(|source| members.live.contains_key(source)), "{task:?}");
-            assert!(!self.state.holders(&task.blob.digest).contains(&task.target), "{task:?}");
-            assert!(self.state.blob(&task.blob.digest).is_some_and(|blob| blob.references > 0), "{task:?}");
-            self.work.push(Work::Copy { from: self.coordinator, task });
-        }
-        let trims = self.replication.trim(&self.state, &members);
-        self.figures.trims += trims.len() as u64;
-        if !trims.is_empty() {
-            self.apply(Action::Holders(trims.clone()));
-        }
-        for HolderChange { digest, .. } in trims {
-            assert!(
-                members.live_among(self.state.holders(&digest)) >= COPIES,
-                "blob {digest} was trimmed too far"
-            );
-        }
-        let garbage = self.replication.garbage(&self.state, &members);
-        if !garbage.forget.is_empty() {
-            self.apply(Action::Forget(garbage.forget));
-        }
-        for (node, digests) in garbage.collect {
-            self.work.push(Work::Order { from: self.coordinator, node, digests });
-        }
-    }
-
-    fn order_collect(&mut self, node: NodeId, mut digests: Vec<Digest>) {
-        let members = self.members();
-        let Some(permit) = self.permit(node) else {
-            self.figures.spared += digests.len() as u64;
-            return;
-        };
-        let planned = digests.len();
-        digests.retain(|digest| self.replication.may_collect(&self.state, &members, node, digest));
-        self.figures.spared += (planned - digests.len()) as u64;
-        if digests.is_empty() {
-            return;
-        }
-        let order = self.replication.collecting(node, &digests);
-        self.work.push(Work::Collect { from: self.coordinator, permit, order, digests });
-    }
-
-    fn inventory(&mut self) {
-        let up = self.up();
-        let now = self.coordinator;
-        let asked = |work: &Work, id: NodeId| matches!(work, Work::Inventory { node, from, .. } if *node == id && *from == now);
-        if let Some(node) = self.pick(&up).filter(|id| !self.work.iter().any(|work| asked(work, *id))) {
-            self.ask_inventory(node, None);
-        }
-    }
-
-    fn ask_inventory(&mut self, node: NodeId, after: Option<Digest>) {
-        let void_below = self.replication.ask_inventory(&self.state, node);
-        self.work.push(Work::Inventory { from: self.coordinator, node, void_below, page: None, after });
-    }
-
-    fn work(&mut self) {
-        if self.work.is_empty() {
-            return;
-        }
-        let index = self.rng.random_range(0..self.work.len());
-        match self.work.swap_remove(index) {
-            Work::Copy { from, task } => self.copy(from, &task),
-            Work::Record { from, digest, target, ok } => {
-                if ok && from == self.coordinator {
-                    let add = vec![target];
-                    self.apply(Action::Holders(vec![HolderChange { digest, add, remove: vec![] }]));
-                }
-                if from == self.coordinator {
-                    self.replication.finished(digest, target, ok, self.now);
-                }
-            }
-            Work::Order { from, node, digests } => {
-                if from == self.coordinator {
-                    self.order_collect(node, digests);
-                }
-            }
-            Work::Collect { from, permit, order, digests } => {
-                self.collect(from, permit, order, &digests);
-                // Sometimes the answer is lost.
-                if self.rng.random_range(0..4) > 0 {
-                    let node = permit.node;
-                    self.work.push(Work::Collected { from, node, order, digests });
-                }
-            }
-            Work::Collected { from, node, order, digests } => {
-                if from == self.coordinator {
-                    self.replication.collected(node, order, &digests);
-                }
-            }
-            Work::Commit { upload, file } => self.commit(upload, file),
-            Work::Inventory { from, node, void_below, page: None, after } => {
-                self.list_inventory(from, node, void_below, after);
-            }
-            Work::Inventory { from, node, page: Some(page), after, .. } => {
-                self.read_inventory(from, node, &page, after);
-            }
-        }
-    }
-
-    fn commit(&mut self, upload: UploadId, mut file: NewFile) {
-        let nodes = &self.nodes;
-        file.extents[0].1.retain(|id| nodes[id].health == Health::Up);
-        let abandoned = file.extents[0].1.is_empty() || self.rng.random_range(0..5) == 0;
-        if self.use_upload(Some(upload)).is_ok() && !abandoned {
-            self.apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
-        }
-        assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
-    }
-
-    fn copy(&mut self, from: Coordinator, task: &CopyTask) {
-        let digest = task.blob.digest;
-        let readable =
-            |id: &NodeId| self.nodes[id].health == Health::Up && self.nodes[id].disk.contains(&digest);
-        let found = task.sources.iter().any(readable);
-        let target = self.nodes.get_mut(&task.target).unwrap();
-        let mut ok = found && target.accepts(from.term);
-        if ok && self.rng.random_range(0..10) == 0 {
-            ok = false;
-        }
-        if ok {
-            self.figures.copies += 1;
-            target.disk.insert(digest);
-        }
-        self.work.push(Work::Record { from, digest, target: task.target, ok });
-    }
-
-    fn collect(&mut self, from: Coordinator, permit: DeletionPermit, order: u64, digests: &[Digest]) {
-        let node = self.nodes.get_mut(&permit.node).unwrap();
-        if node.boot == permit.generation && node.accepts(from.term) {
-            self.figures.void += u64::from(order < node.void_below);
-            let (collected, spared) = node.collect(order, permit.watermark, digests);
-            self.figures.collected += collected;
-            self.figures.spared += spared;
-        }
-    }
-
-    /// The member lists its blobs; the coordinator reads the page later.
-    fn list_inventory(&mut self, from: Coordinator, id: NodeId, void_below: u64, after: Option<Digest>) {
-        let node = self.nodes.get_mut(&id).unwrap();
-        if node.accepts(from.term) {
-            let page = Some(InventoryPage { boot: node.boot, digests: node.list(void_below, after) });
-            self.work.push(Work::Inventory { from, node: id, void_below, page, after });
-        }
-    }
-
-    fn read_inventory(&mut self, from: Coordinator, id: NodeId, page: &InventoryPage, after: Option<Digest>) {
-        let node = &self.nodes[&id];
-        if from != self.coordinator || node.health != Health::Up || node.boot != page.boot {
-            return;
-        }
-        let booted = UploadsEvent::Booted { node: id, generation: page.boot };
-        assert_eq!(self.handle_uploads(booted), None);
-        let page = &page.digests;
-        let last = page.len() < PAGE;
-        let members = self.members();
-        let read = Page { node: id, digests: page, after, last };
-        let reconciled = self.replication.reconcile(&self.state, &members, read);
-        self.figures.adopted += reconciled.add.len() as u64;
-        let change = |digest: &Digest, add: &[NodeId], remove: &[NodeId]| HolderChange {
-            digest: *digest,
-            add: add.to_vec(),
-            remove: remove.to_vec(),
-        };
-        let adds = reconciled.add.iter().map(|digest| change(digest, &[id], &[]));
-        let removes = reconciled.remove.iter().map(|digest| change(digest, &[], &[id]));
-        self.apply(Action::Holders(adds.chain(removes).collect()));
-        self.work.push(Work::Order { from: self.coordinator, node: id, digests: reconciled.collect });
-        if let Some(end) = page.last().filter(|_| !last) {
-            self.ask_inventory(id, Some(*end));
-        }
     }
 
     fn step(&mut self) {
