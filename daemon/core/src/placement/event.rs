@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use idunno_shared::ids::{Digest, NodeId};
 
-use super::inventory::Reconciled;
+use super::inventory::{Page, Reconciled};
 use super::replication::{CopyTask, Garbage};
-use super::{Members, Page, ReplicationPlanner};
+use super::{Members, ReplicationPlanner};
 use crate::invariant::InvariantViolation;
 use crate::machine::Machine;
 use crate::metadata::{HolderChange, State};

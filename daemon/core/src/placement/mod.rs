@@ -33,7 +33,7 @@ mod tests;
 
 pub use blob_index::{Holdings, StoreTotals};
 pub use event::{ReplicationEffect, ReplicationEvent, StoreSnapshot};
-pub use inventory::{Page, Reconciled};
+pub use inventory::Reconciled;
 pub use pins::Pins;
 pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
 pub use replication::{
