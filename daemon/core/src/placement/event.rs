@@ -133,7 +133,7 @@ impl Machine for ReplicationPlanner {
             }
             ReplicationEvent::CopyEnded { digest, target, ok } => self.finished(digest, target, ok, now),
             ReplicationEvent::InventoryDue { state, node, after } => {
-                let void_below = self.ask_inventory(&state, node);
+                let void_below = self.ask_inventory(&state, node, after);
                 self.effects.push_back(ReplicationEffect::AskInventory { node, after, void_below });
             }
             ReplicationEvent::InventoryRead { snapshot, node, digests, after, last } => {

@@ -47,10 +47,12 @@ pub(super) struct Page<'a> {
 impl ReplicationPlanner {
     /// A page of a member's inventory is about to be requested, at most one per member at a time. The member must void
     /// deletion orders below the returned number before it makes the page.
-    pub(super) fn ask_inventory(&mut self, state: &State, node: NodeId) -> u64 {
-        let void_below = self.next_order;
-        self.asked
-            .insert(node, Asked { before: state.blobs().clone(), collected: BTreeSet::new(), void_below });
+    pub(super) fn ask_inventory(&mut self, state: &State, node: NodeId, after: Option<Digest>) -> u64 {
+        // The first page settles what was ordered before. Further ones would void what the pages before them have ordered,
+        // which may still be on its way.
+        let void_below = if after.is_none() { self.next_order } else { 0 };
+        let (before, collected) = (state.blobs().clone(), BTreeSet::new());
+        self.asked.insert(node, Asked { before, collected, void_below });
         void_below
     }
 

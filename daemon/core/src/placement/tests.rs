@@ -308,6 +308,30 @@ fn an_inventory_corrects_the_records() {
 }
 
 #[test]
+fn the_pages_of_one_inventory_leave_each_others_orders_valid() {
+    let mut state = State::new();
+    let mut planner = planner();
+    let members = members(&[1], &[]);
+    let unknown = Digest::of(b"unknown");
+    ask(&mut planner, &state, node(1), None);
+    let first = Page { node: node(1), digests: &[unknown], after: None, last: false };
+    assert_eq!(read(&mut planner, &state, &members, first).collect, [unknown]);
+    let number = order(&mut planner, &state, &members, node(1), unknown).unwrap();
+    assert!(ask(&mut planner, &state, node(1), Some(unknown)) <= number, "the order may still be on its way");
+    // Someone stores it again meanwhile.
+    let wanted = put(&mut state, "unknown", &[2]);
+    assert_eq!(wanted, unknown);
+    read(&mut planner, &state, &members, Page { digests: &[], after: Some(unknown), last: true, ..first });
+    let again = |planner: &mut ReplicationPlanner| {
+        let void_below = ask(planner, &state, node(1), None);
+        (void_below, read(planner, &state, &members, Page { last: true, ..first }).add)
+    };
+    let (void_below, add) = again(&mut planner);
+    assert!(void_below > number, "the next inventory settles it");
+    assert_eq!(add, [unknown]);
+}
+
+#[test]
 fn a_member_whose_copies_all_fail_gets_none_for_a_while() {
     let mut state = State::new();
     for number in 0..500 {
