@@ -13,7 +13,8 @@
 //!
 //! Bounds: [`UPLOADS_MAX`] uploads alive; one entry per member.
 //!
-//! Does not do: keep the bytes, or check at commit: the coordinator asks here first.
+//! Does not do: keep the bytes. A commit is checked here when it is asked for, and against the watermark in the log when it
+//! is applied ([`State::upload_watermark`](crate::metadata::State::upload_watermark)): it may be applied long after.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -80,8 +81,8 @@ pub enum UploadsEffect {
     },
 }
 
-/// What a member needs to know to delete blobs. State that is read after the permit was given holds all that uploads
-/// below its watermark have committed.
+/// What a member needs to know to delete blobs. Metadata with at least its watermark holds all that uploads below it ever
+/// commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletionPermit {
     /// The member.

@@ -44,7 +44,7 @@ use idunno_core::metadata::{Action, Applied, Command, State};
 use idunno_core::uploads::first_number;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
-use idunno_shared::ids::{NodeId, OpId, Term};
+use idunno_shared::ids::{NodeId, OpId, Term, UploadId};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -136,10 +136,18 @@ impl LeaderTerm {
 
     /// Has the log apply an action.
     async fn propose(&self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
+        self.propose_command(Command { at_ms: wall_ms(), op, action, upload: None }).await
+    }
+
+    /// Has the log apply an action whose blobs were stored under an upload, unless that is over by then.
+    async fn propose_stored(&self, upload: UploadId, action: Action) -> Result<Applied, Refusal> {
+        self.propose_command(Command { at_ms: wall_ms(), op: None, action, upload: Some(upload) }).await
+    }
+
+    async fn propose_command(&self, command: Command) -> Result<Applied, Refusal> {
         if self.closed.is_cancelled() {
             return Err(self.not_coordinator());
         }
-        let command = Command { at_ms: wall_ms(), op, action };
         match self.deps.consensus.propose(command).await {
             Ok(outcome) => outcome,
             Err(error) => Err(self.refusal_of(&error)),

@@ -105,7 +105,7 @@ impl LeaderTerm {
             |placed: PlacedBlob| (placed.blob, placed.holders.iter().map(|holder| holder.node).collect());
         let extents = extents.into_iter().map(holders).collect();
         let action = Action::FileResults { job, finished_ms, size, digest, extents };
-        let filed = self.propose(None, action).await;
+        let filed = self.propose_stored(upload, action).await;
         self.uploads.end(upload).await;
         filed?;
         info!(%job, size, "the results are merged into a file");

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, NewFile};
 
@@ -30,7 +30,7 @@ fn members(live: &[u64], absent: &[u64]) -> Members {
 }
 
 fn apply(state: &mut State, action: Action) {
-    state.apply(&Command { at_ms: 0, op: None, action }).unwrap();
+    state.apply(&Command { at_ms: 0, op: None, action, upload: None }).unwrap();
 }
 
 fn put(state: &mut State, name: &str, holders: &[u64]) -> Digest {
@@ -268,6 +268,22 @@ fn garbage_is_forgotten_and_then_collected_at_live_members() {
     assert!(order(&mut planner, &state, &members, node(1), digest).is_some());
     put(&mut state, "f", &[1]);
     assert_eq!(order(&mut planner, &state, &members, node(1), digest), None, "it was stored again");
+}
+
+#[test]
+fn nothing_is_deleted_before_the_log_refuses_the_commits_of_uploads_that_are_over() {
+    let (mut state, mut planner, members) = (State::new(), planner(), members(&[1], &[]));
+    let watermark = UploadId { term: Term(1), number: 7 };
+    let permit = DeletionPermit { node: node(1), generation: 1, watermark };
+    let digests = vec![Digest::of(b"f")];
+    let mut due = |state: &State| {
+        let digests = digests.clone();
+        let event = ReplicationEvent::DeletionDue { snapshot: snapshot(state, &members), permit, digests };
+        handle(&mut planner, event, later(0))
+    };
+    assert_eq!(due(&state), [ReplicationEffect::EndUploads { permit, digests: digests.clone() }]);
+    apply(&mut state, Action::EndUploads(watermark));
+    assert_eq!(due(&state), [ReplicationEffect::Delete { permit, order: 1, digests: digests.clone() }]);
 }
 
 #[test]

@@ -177,6 +177,9 @@ impl Shell for RepairTask {
             ReplicationEffect::Reconcile { node, reconciled } => self.reconcile(node, reconciled, turn).await,
             ReplicationEffect::Trim(trims) => self.trim(trims, turn).await,
             ReplicationEffect::Forget(garbage) => self.forget(garbage, turn).await,
+            ReplicationEffect::EndUploads { permit, digests } => {
+                self.end_uploads(permit, digests, turn).await;
+            }
             ReplicationEffect::Delete { permit, order, digests } => {
                 self.order_deletion(permit, order, digests);
             }
@@ -377,7 +380,17 @@ impl RepairTask {
         // Brings the disks up to date with the members.
         self.snapshot();
         let Some(permit) = self.uploads.permit(node, self.disks.generation(node)).await else { return };
-        // Taken after the permit: whatever an upload below its watermark has committed is in the state.
+        let snapshot = self.snapshot();
+        turn.event(ReplicationEvent::DeletionDue { snapshot, permit, digests });
+    }
+
+    /// Has the log refuse what uploads that are over may still commit, and goes on with the deletion.
+    async fn end_uploads(&mut self, permit: DeletionPermit, digests: Vec<Digest>, turn: &mut Turn<Self>) {
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
+        if let Err(refusal) = leader_term.propose_surely(Action::EndUploads(permit.watermark)).await {
+            warn!(%refusal, "cannot put into the log which uploads are over");
+            return;
+        }
         let snapshot = self.snapshot();
         turn.event(ReplicationEvent::DeletionDue { snapshot, permit, digests });
     }

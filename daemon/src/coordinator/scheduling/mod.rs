@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use idunno_core::metadata::Applied;
 use idunno_core::scheduler::Assignment;
-use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::ids::{JobId, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::RebalanceView;
@@ -50,6 +50,8 @@ pub struct SchedulerView {
 
 /// The outcome of a training.
 pub struct Trained {
+    /// The upload under which it was stored.
+    pub upload: UploadId,
     /// The model.
     pub artefact: ModelArtefact,
     /// The request that began it.

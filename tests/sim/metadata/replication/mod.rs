@@ -15,13 +15,14 @@ use std::time::Duration;
 use self::member::{Health, Node};
 use self::orders::{Coordinator, Work};
 use idunno_core::machine::Machine;
-use idunno_core::metadata::{Action, Command, State};
+use idunno_core::metadata::{Action, Applied, Command, State};
 use idunno_core::placement::{Candidate, Members, ReplicationConfig, ReplicationPlanner, choose};
 use idunno_core::time::Instant;
 use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent, first_number};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use idunno_shared::wire::control::{Change, NewFile};
+use idunno_shared::wire::refusal::Refusal;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,6 +64,8 @@ struct Seen {
     void: u64,
     /// Of a coordinator, in its term.
     restarts: u64,
+    /// Commits refused because their upload was over when they were applied.
+    refused: u64,
 }
 
 fn digest_of(content: u64) -> Digest {
@@ -91,10 +94,15 @@ impl World {
     }
 
     fn apply(&mut self, action: Action) {
-        let command = Command { at_ms: self.now.as_micros() / 1000, op: None, action };
-        self.state.apply(&command).unwrap();
+        self.try_apply(action).unwrap();
+    }
+
+    fn try_apply(&mut self, action: Action) -> Result<Applied, Refusal> {
+        let at_ms = self.now.as_micros() / 1000;
+        let outcome = self.state.apply(&Command { at_ms, op: None, action, upload: None });
         self.log_index += 1;
         self.state.check().unwrap();
+        outcome
     }
 
     fn members(&self) -> Members {
@@ -193,7 +201,8 @@ impl World {
             .blobs()
             .values()
             .all(|blob| blob.references == 0 || members.live_among(&blob.holders) >= wanted);
-        if !full || up.len() <= BURST_MAX {
+        let is_committing = self.work.iter().any(|work| matches!(work, Work::Propose { .. }));
+        if !full || is_committing || up.len() <= BURST_MAX {
             return;
         }
         self.figures.bursts += 1;
@@ -209,6 +218,7 @@ impl World {
     /// Another coordinator takes over, or the same one after a restart: it leads its old term again. It knows of nothing
     /// under way, and all uploads are over.
     fn fail_over(&mut self) {
+        self.end_proposals();
         let Term(term) = self.coordinator.term;
         let is_restart = self.rng.random_range(0..2) == 0;
         self.figures.restarts += u64::from(is_restart);
@@ -277,8 +287,9 @@ fn copies_survive_and_garbage_does_not() {
         let sum = |figure: fn(&Seen) -> u64| runs.iter().map(figure).sum::<u64>();
         let [copies, collected, spared] = [sum(|s| s.copies), sum(|s| s.collected), sum(|s| s.spared)];
         let [trims, adopted, bursts] = [sum(|s| s.trims), sum(|s| s.adopted), sum(|s| s.bursts)];
-        let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void), sum(|s| s.restarts)];
+        let [void, restarts, refused] = [sum(|s| s.void), sum(|s| s.restarts), sum(|s| s.refused)];
+        let all = [copies, collected, spared, trims, adopted, bursts, void, restarts, refused];
         assert!(all.iter().all(|count| *count > 20), "the runs exercise too little: {all:?}");
-        println!("copies, collected, spared, trims, adopted, bursts, void, restarts: {all:?}");
+        println!("copies, collected, spared, trims, adopted, bursts, void, restarts, refused: {all:?}");
     }
 }

@@ -13,6 +13,7 @@ use idunno_core::uploads::{DeletionPermit, UploadsEvent};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::COPIES;
 use idunno_shared::wire::control::{Change, NewFile};
+use idunno_shared::wire::refusal::RefusalCode;
 use rand::RngExt;
 
 use super::World;
@@ -58,6 +59,12 @@ pub(super) enum Work {
         digests: Vec<Digest>,
     },
     Commit {
+        upload: UploadId,
+        file: NewFile,
+    },
+    /// A commit whose upload was found alive, on its way to being applied.
+    Propose {
+        from: Coordinator,
         upload: UploadId,
         file: NewFile,
     },
@@ -112,6 +119,10 @@ impl World {
             ReplicationEffect::Forget(Garbage { forget, collect }) => {
                 self.apply(Action::Forget(forget));
                 self.order_later(collect);
+            }
+            ReplicationEffect::EndUploads { permit, digests } => {
+                self.apply(Action::EndUploads(permit.watermark));
+                self.replicate(ReplicationEvent::DeletionDue { snapshot: self.snapshot(), permit, digests });
             }
             ReplicationEffect::Delete { permit, order, digests } => {
                 self.work.push(Work::Collect { from, permit, order, digests });
@@ -204,6 +215,11 @@ impl World {
                 }
             }
             Work::Commit { upload, file } => self.commit(upload, file),
+            Work::Propose { from, upload, file } => {
+                if from == self.coordinator {
+                    self.apply_commit(upload, file);
+                }
+            }
             Work::Inventory { from, node, void_below, page: None, after } => {
                 self.list_inventory(from, node, void_below, after);
             }
@@ -218,9 +234,36 @@ impl World {
         file.extents[0].1.retain(|id| nodes[id].health == Health::Up);
         let abandoned = file.extents[0].1.is_empty() || self.rng.random_range(0..5) == 0;
         if self.use_upload(Some(upload)).is_ok() && !abandoned {
-            self.apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
+            self.work.push(Work::Propose { from: self.coordinator, upload, file });
+            // Most wait for the outcome.
+            if self.rng.random_range(0..4) > 0 {
+                return;
+            }
         }
         assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
+    }
+
+    fn apply_commit(&mut self, upload: UploadId, file: NewFile) {
+        let outcome = self.try_apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
+        if let Err(refusal) = outcome {
+            assert_eq!(refusal.code, RefusalCode::UploadOver, "{refusal}");
+            self.figures.refused += 1;
+        }
+        assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
+    }
+
+    /// Each commit under way has reached the next coordinator's log, or is lost.
+    pub(super) fn end_proposals(&mut self) {
+        for work in std::mem::take(&mut self.work) {
+            match work {
+                Work::Propose { upload, file, .. } => {
+                    if self.rng.random_range(0..2) == 0 {
+                        self.apply_commit(upload, file);
+                    }
+                }
+                work => self.work.push(work),
+            }
+        }
     }
 
     fn copy(&mut self, from: Coordinator, task: &CopyTask) {
