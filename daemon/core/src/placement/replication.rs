@@ -82,6 +82,9 @@ pub struct ReplicationPlanner {
     pub(super) next_order: u64,
     /// Inventories that are being asked for.
     pub(super) asked: BTreeMap<NodeId, Asked>,
+    /// Members that have voided the orders of earlier coordinators. One that led this same term may have left orders to
+    /// delete on their way; a member still obeys them, and nothing pins a copy against them.
+    pub(super) settled: BTreeSet<NodeId>,
     repair_cursor: (usize, Digest),
     pub(super) effects: VecDeque<ReplicationEffect>,
 }
@@ -134,7 +137,10 @@ impl ReplicationPlanner {
     fn may_take_copy(&self, node: NodeId, now: Instant) -> bool {
         let is_paused =
             self.failing.get(&node).is_some_and(|(_, until)| until.is_some_and(|until| until > now));
-        !is_paused && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
+        let is_settled = self.settled.contains(&node);
+        is_settled
+            && !is_paused
+            && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
     }
 
     fn plan_blob(
