@@ -37,7 +37,7 @@ pub mod uploads;
 pub mod views;
 pub mod voters;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
@@ -100,19 +100,21 @@ impl LeaderTerm {
     /// Starts all parts for `term`, after the log's entry at `taken_over_at`; the state must be caught up.
     fn open(deps: Deps, term: Term, taken_over_at: u64, closed: CancellationToken) -> Arc<Self> {
         let first = first_number(taken_over_at);
-        Arc::new_cyclic(|leader_term| {
+        let opened = Arc::new_cyclic(|leader_term: &Weak<Self>| {
             let uploads = UploadsTask::spawn(deps.clone(), term, first, &closed);
             let rates = RatesTask::spawn(&deps, &closed);
             let scheduler = SchedulerTask::spawn(leader_term.clone(), deps.clone(), term, &closed);
             let repairs =
                 RepairTask::spawn(leader_term.clone(), deps.clone(), term, first, uploads.clone(), &closed);
             VoterTask::spawn(deps.clone(), &closed);
-            ResultMergeTask::spawn(leader_term.clone(), &deps, &closed);
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
             deps.monitor.spawn("leader announcer", closed.clone(), announcer);
             let reading = tokio::sync::Mutex::default();
             Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
-        })
+        });
+        // Needs the term from its first turn on.
+        ResultMergeTask::spawn(&opened);
+        opened
     }
 
     /// The coordinator's epoch.
