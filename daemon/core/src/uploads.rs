@@ -1,7 +1,7 @@
 //! Uploads in progress, in one coordinator's term: what keeps a blob from being deleted before it is committed.
 //!
 //! Decides: which uploads are alive, the watermark below which none is, and whether a member may be ordered to delete
-//! blobs. An upload lives until it is ended, or has been idle for [`IDLE_MAX`]. A holder keeps what an upload at or above
+//! blobs. An upload lives until it is ended, or has been idle for [`IDLE_MAX`], or is [`AGE_MAX`] old. A holder keeps what an upload at or above
 //! the watermark has touched ([`Pins`](crate::placement::Pins)). A member that restarts forgets what was touched, so it may
 //! delete nothing while an upload lives that is older than what is known of its restart.
 //!
@@ -29,6 +29,8 @@ use crate::time::Instant;
 /// How long an upload may go without a request before it is over.
 /// Longer than a holder may keep a worker's put waiting before the worker plans again.
 pub const IDLE_MAX: Duration = Duration::from_secs(40);
+/// How long an upload lives at most, however often it is used: while it does, nothing that was stored since is deleted.
+pub const AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Uploads alive at once; more are refused until some end.
 pub const UPLOADS_MAX: usize = 4_096;
 
@@ -122,11 +124,18 @@ pub const fn first_number(taken_over_at: u64) -> u64 {
 pub struct Uploads {
     term: Term,
     next: u64,
-    last_used: BTreeMap<u64, Instant>,
+    alive: BTreeMap<u64, Use>,
     boots: BTreeMap<NodeId, Boot>,
     /// The highest watermark given out.
     given: u64,
     effects: VecDeque<UploadsEffect>,
+}
+
+/// When an upload was opened, and used last.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    opened: Instant,
+    last: Instant,
 }
 
 /// What is known of a member's process.
@@ -142,7 +151,7 @@ impl Machine for Uploads {
     type Effect = UploadsEffect;
 
     fn handle(&mut self, event: UploadsEvent, now: Instant) {
-        self.last_used.retain(|_, last_used| now.since(*last_used) < IDLE_MAX);
+        self.alive.retain(|_, used| now.since(used.last) < IDLE_MAX && now.since(used.opened) < AGE_MAX);
         match event {
             UploadsEvent::Use { request, upload } => {
                 let outcome = match upload {
@@ -153,7 +162,7 @@ impl Machine for Uploads {
             }
             UploadsEvent::End(upload) => {
                 if upload.term == self.term {
-                    self.last_used.remove(&upload.number);
+                    self.alive.remove(&upload.number);
                 }
             }
             UploadsEvent::Booted { node, generation } => {
@@ -180,9 +189,9 @@ impl Machine for Uploads {
     }
 
     fn check(&self) -> Result<(), InvariantViolation> {
-        let alive = self.last_used.len();
+        let alive = self.alive.len();
         InvariantViolation::unless(alive <= UPLOADS_MAX, || format!("{alive} uploads"))?;
-        let newest = self.last_used.last_key_value().map_or(0, |(&number, _)| number);
+        let newest = self.alive.last_key_value().map_or(0, |(&number, _)| number);
         InvariantViolation::unless(alive == 0 || newest < self.next, || {
             format!("upload {newest} is to be minted")
         })?;
@@ -201,7 +210,7 @@ impl Uploads {
         Self {
             term,
             next: first,
-            last_used: BTreeMap::new(),
+            alive: BTreeMap::new(),
             boots: BTreeMap::new(),
             given: first,
             effects: VecDeque::new(),
@@ -209,20 +218,19 @@ impl Uploads {
     }
 
     fn open(&mut self, now: Instant) -> Result<UploadId, UploadError> {
-        if self.last_used.len() >= UPLOADS_MAX {
+        if self.alive.len() >= UPLOADS_MAX {
             return Err(UploadError::TooMany);
         }
         let number = self.next;
         self.next += 1;
-        self.last_used.insert(number, now);
+        self.alive.insert(number, Use { opened: now, last: now });
         Ok(UploadId { term: self.term, number })
     }
 
     fn touch(&mut self, upload: UploadId, now: Instant) -> Result<UploadId, UploadError> {
         let is_ours = upload.term == self.term;
-        let last_used =
-            self.last_used.get_mut(&upload.number).filter(|_| is_ours).ok_or(UploadError::Over)?;
-        *last_used = now;
+        let used = self.alive.get_mut(&upload.number).filter(|_| is_ours).ok_or(UploadError::Over)?;
+        used.last = now;
         Ok(upload)
     }
 
@@ -237,7 +245,7 @@ impl Uploads {
 
     /// Every upload below is over.
     fn oldest(&self) -> u64 {
-        self.last_used.first_key_value().map_or(self.next, |(&number, _)| number)
+        self.alive.first_key_value().map_or(self.next, |(&number, _)| number)
     }
 }
 
@@ -304,6 +312,20 @@ mod tests {
         assert_eq!(use_upload(&mut uploads, Some(used), at(30)), Ok(used));
         assert_eq!(use_upload(&mut uploads, Some(idle), at(41)), Err(UploadError::Over));
         assert_eq!(use_upload(&mut uploads, Some(used), at(41)), Ok(used));
+    }
+
+    #[test]
+    fn an_upload_that_is_used_for_ever_is_over_in_the_end() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        boot(&mut uploads, 1);
+        let kept_alive = use_upload(&mut uploads, None, at(0)).unwrap();
+        let mut second = 0;
+        while use_upload(&mut uploads, Some(kept_alive), at(second)).is_ok() {
+            second += 30;
+            assert!(second <= AGE_MAX.as_secs(), "its pins would stay for ever");
+        }
+        assert_eq!(second, AGE_MAX.as_secs());
+        assert!(watermark(&mut uploads, 1, at(second)) > Some(kept_alive));
     }
 
     #[test]
