@@ -38,7 +38,7 @@ use std::time::Duration;
 use idunno_core::metadata::{Applied, Command, State};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::consensus::LeaderAnnouncement;
-use idunno_shared::wire::consensus::MAX_VOTERS;
+use idunno_shared::wire::consensus::VOTERS_MAX;
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -261,7 +261,7 @@ impl Consensus {
     /// Records a coordinator's announcement of its term. Announcements of older terms are ignored.
     pub fn observe_coordinator(&self, leader: NodeId, announcement: LeaderAnnouncement) {
         let LeaderAnnouncement { term, voters } = announcement;
-        if voters.len() > 2 * MAX_VOTERS {
+        if voters.len() > 2 * VOTERS_MAX {
             return;
         }
         self.inner.announcement.send_if_modified(|current| {
