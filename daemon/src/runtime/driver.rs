@@ -35,8 +35,8 @@ pub trait Shell: Sized + Send + 'static {
         pending()
     }
 
-    /// The machine's deadline is due.
-    fn on_deadline(&mut self, turn: &mut Turn<Self>);
+    /// The machine's deadline is due; not called for a machine that has none.
+    fn on_deadline(&mut self, _turn: &mut Turn<Self>) {}
 
     /// Translates an input into events, which it adds to the turn.
     fn translate(&mut self, input: Self::Input, turn: &mut Turn<Self>) -> impl Future<Output = ()> + Send;
@@ -132,6 +132,13 @@ async fn take_turn<S: Shell>(shell: &mut S, turn: &mut Turn<S>, clock: Clock) {
         }
     }
     shell.publish(&turn.machine);
+}
+
+/// Sends an input that carries the way back for its answer, and waits for that; `None` once the task has ended.
+pub async fn ask<I, T>(inputs: &mpsc::Sender<I>, input: impl FnOnce(oneshot::Sender<T>) -> I) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    inputs.send(input(reply)).await.ok()?;
+    answer.await.ok()
 }
 
 /// Callers that wait for a machine's answer, by the number of their request.

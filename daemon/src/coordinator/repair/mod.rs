@@ -141,8 +141,6 @@ impl Shell for RepairTask {
         Some(input)
     }
 
-    fn on_deadline(&mut self, _turn: &mut Turn<Self>) {}
-
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         match input {
             Input::Observe => self.observe(turn),
