@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use idunno_consensus::{Consensus, Leadership};
 use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
-use idunno_core::voters::VOTERS_MAX;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::wire::consensus::VOTERS_MAX;
 use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
 use tokio::sync::{mpsc, watch};

@@ -12,8 +12,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use idunno_core::metadata::{Command, Snapshot, State};
-use idunno_shared::ids::Digest;
+use idunno_core::metadata::{Action, Command, Snapshot, State};
+use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobReply, BlobRequest};
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, decode_body};
 use idunno_shared::wire::membership::Datagram;
@@ -83,9 +83,13 @@ fn draw_snapshot() -> Vec<String> {
     let mut state = State::new();
     for _ in 0..400 {
         let command: Command = generate::value(random).unwrap();
-        // A refused command is as useful as an applied one.
-        let _ = state.apply(&command);
+        // A refused command is as useful as an applied one, but the end of all uploads would refuse most.
+        if !matches!(command.action, Action::EndUploads(_)) {
+            let _ = state.apply(&command);
+        }
     }
+    let action = Action::EndUploads(UploadId { term: Term(1), number: 1 });
+    state.apply(&Command { at_ms: 0, op: None, action, upload: None }).unwrap();
     vec![line(&Snapshot::from(state))]
 }
 

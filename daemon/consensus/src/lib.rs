@@ -38,7 +38,7 @@ use std::time::Duration;
 use idunno_core::metadata::{Applied, Command, State};
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::consensus::LeaderAnnouncement;
-use idunno_shared::wire::consensus::MAX_VOTERS;
+use idunno_shared::wire::consensus::VOTERS_MAX;
 use idunno_shared::wire::refusal::Refusal;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -228,18 +228,19 @@ impl Consensus {
     }
 
     /// Commits an empty entry of this leader's own, and with it everything in its log before. A barrier is not enough: a
-    /// leader that restarts keeps its old term, and may hold entries that are not yet known to be committed.
-    pub async fn take_over(&self, timeout: Duration) -> Result<(), BarrierError> {
+    /// leader that restarts keeps its old term, and may hold entries that are not yet known to be committed. Returns the
+    /// entry's index, which is higher each time, also in one term.
+    pub async fn take_over(&self, timeout: Duration) -> Result<u64, BarrierError> {
         tokio::time::timeout(timeout, self.commit_empty_entry()).await.unwrap_or(Err(BarrierError::NoQuorum))
     }
 
-    async fn commit_empty_entry(&self) -> Result<(), BarrierError> {
+    async fn commit_empty_entry(&self) -> Result<u64, BarrierError> {
         let outcome = match self.inner.raft.client_write_ff(CommandBatch(Arc::new(Vec::new()))).await {
             Ok(outcome) => outcome.await,
             Err(fatal) => return Err(BarrierError::Stopped(fatal.to_string())),
         };
         match outcome {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(written)) => Ok(written.log_id.index),
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
                 Err(BarrierError::NotLeader { leader: forward.leader_id.map(NodeId) })
             }
@@ -260,7 +261,7 @@ impl Consensus {
     /// Records a coordinator's announcement of its term. Announcements of older terms are ignored.
     pub fn observe_coordinator(&self, leader: NodeId, announcement: LeaderAnnouncement) {
         let LeaderAnnouncement { term, voters } = announcement;
-        if voters.len() > 2 * MAX_VOTERS {
+        if voters.len() > 2 * VOTERS_MAX {
             return;
         }
         self.inner.announcement.send_if_modified(|current| {

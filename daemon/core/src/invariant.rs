@@ -24,8 +24,3 @@ impl InvariantViolation {
         Self(format!("{owner}: {}", self.0))
     }
 }
-
-/// Fails with `description` unless `holds`.
-pub(crate) fn ensure(holds: bool, description: impl FnOnce() -> String) -> Result<(), InvariantViolation> {
-    if holds { Ok(()) } else { Err(InvariantViolation::new(description())) }
-}

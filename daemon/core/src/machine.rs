@@ -4,7 +4,6 @@
 //! changes only in [`Machine::handle`], and asks for things only through its effects.
 
 use crate::invariant::InvariantViolation;
-use crate::scheduler::{Scheduler, SchedulerEffect, SchedulerEvent};
 use crate::time::Instant;
 
 /// A pure state machine.
@@ -28,27 +27,6 @@ pub trait Machine {
     /// The next effect to carry out.
     fn poll_effect(&mut self) -> Option<Self::Effect>;
 
-    /// Checks the invariants and bounds that the machine documents. Called between events.
+    /// Checks the invariants and bounds that the machine documents. Holds after each event, before the effects are taken.
     fn check(&self) -> Result<(), InvariantViolation>;
-}
-
-impl Machine for Scheduler {
-    type Event = SchedulerEvent;
-    type Effect = SchedulerEffect;
-
-    fn handle(&mut self, event: SchedulerEvent, now: Instant) {
-        self.handle(event, now);
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        self.next_deadline()
-    }
-
-    fn poll_effect(&mut self) -> Option<SchedulerEffect> {
-        self.poll_effect()
-    }
-
-    fn check(&self) -> Result<(), InvariantViolation> {
-        self.check()
-    }
 }

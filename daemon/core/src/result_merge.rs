@@ -28,13 +28,12 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultMergeEvent {
-    /// The jobs whose results are to be merged, the oldest first. Handed in whenever they may have changed, when a job was
-    /// merged or failed, and when [`Machine::next_deadline`] is due.
-    Due(Vec<JobId>),
-    /// The answer to [`ResultMergeEffect::FindWorkers`]: the workers that are up, with the number of their leases.
-    Workers {
-        /// The job of the effect.
-        job: JobId,
+    /// The jobs whose results are to be merged, the oldest first, and the workers that are up, with the number of their
+    /// leases. Handed in whenever the jobs may have changed, when one was merged or failed, and when
+    /// [`Machine::next_deadline`] is due.
+    Due {
+        /// The jobs.
+        jobs: Vec<JobId>,
         /// Leases by worker.
         leases: BTreeMap<NodeId, usize>,
     },
@@ -47,8 +46,6 @@ pub enum ResultMergeEvent {
 /// What the driver is to do; effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultMergeEffect {
-    /// Find out which workers there are: answered by [`ResultMergeEvent::Workers`] or [`ResultMergeEvent::Failed`].
-    FindWorkers(JobId),
     /// Have the worker merge the job's results: answered by [`ResultMergeEvent::Merged`] or
     /// [`ResultMergeEvent::Failed`].
     Merge {
@@ -80,22 +77,15 @@ impl Machine for ResultMerge {
 
     fn handle(&mut self, event: ResultMergeEvent, now: Instant) {
         match event {
-            ResultMergeEvent::Due(jobs) => {
+            ResultMergeEvent::Due { jobs, leases } => {
                 self.due = jobs;
-                self.start_next(now);
-            }
-            ResultMergeEvent::Workers { job, leases } if self.current == Some(job) => {
-                match self.choose(job, &leases) {
-                    Some(worker) => self.effects.push_back(ResultMergeEffect::Merge { job, worker }),
-                    None => self.fail(job, now),
-                }
+                self.start_next(&leases, now);
             }
             ResultMergeEvent::Merged(job) => {
                 self.failed.remove(&job);
                 self.end(job);
             }
             ResultMergeEvent::Failed(job) => self.fail(job, now),
-            ResultMergeEvent::Workers { .. } => {}
         }
     }
 
@@ -111,7 +101,7 @@ impl Machine for ResultMerge {
 
     fn check(&self) -> Result<(), InvariantViolation> {
         let of_another = self.effects.iter().find(|effect| {
-            let (ResultMergeEffect::FindWorkers(job) | ResultMergeEffect::Merge { job, .. }) = effect;
+            let ResultMergeEffect::Merge { job, .. } = effect;
             self.current != Some(*job)
         });
         InvariantViolation::unless(of_another.is_none(), || {
@@ -121,14 +111,23 @@ impl Machine for ResultMerge {
 }
 
 impl ResultMerge {
-    fn start_next(&mut self, now: Instant) {
-        if self.current.is_some() {
+    /// Whether a job is under way, so that nothing else can begin.
+    pub fn is_merging(&self) -> bool {
+        self.current.is_some()
+    }
+
+    fn start_next(&mut self, leases: &BTreeMap<NodeId, usize>, now: Instant) {
+        if self.is_merging() {
             return;
         }
         let may_try = |job: &JobId| self.failed.get(job).is_none_or(|failure| failure.retry_at <= now);
-        if let Some(job) = self.due.iter().copied().find(may_try) {
-            self.current = Some(job);
-            self.effects.push_back(ResultMergeEffect::FindWorkers(job));
+        let Some(job) = self.due.iter().copied().find(may_try) else { return };
+        match self.choose(job, leases) {
+            Some(worker) => {
+                self.current = Some(job);
+                self.effects.push_back(ResultMergeEffect::Merge { job, worker });
+            }
+            None => self.fail(job, now),
         }
     }
 
@@ -170,15 +169,16 @@ mod tests {
         effect
     }
 
+    fn due(jobs: &[JobId], leases: &[(u64, usize)]) -> ResultMergeEvent {
+        let leases = leases.iter().map(|&(worker, leases)| (NodeId(worker), leases)).collect();
+        ResultMergeEvent::Due { jobs: jobs.to_vec(), leases }
+    }
+
     /// The job that is begun at `now`, and its worker.
-    fn begin(merge: &mut ResultMerge, due: &[JobId], now: Instant) -> Option<(JobId, NodeId)> {
-        let leases = BTreeMap::from([(NodeId(1), 2), (NodeId(2), 0), (NodeId(3), 1)]);
-        let begun = handle(merge, ResultMergeEvent::Due(due.to_vec()), now)?;
-        let ResultMergeEffect::FindWorkers(job) = begun else { panic!("{begun:?}") };
-        match handle(merge, ResultMergeEvent::Workers { job, leases }, now) {
-            Some(ResultMergeEffect::Merge { job: merged, worker }) if merged == job => Some((job, worker)),
-            effect => panic!("{effect:?}"),
-        }
+    fn begin(merge: &mut ResultMerge, jobs: &[JobId], now: Instant) -> Option<(JobId, NodeId)> {
+        let ResultMergeEffect::Merge { job, worker } =
+            handle(merge, due(jobs, &[(1, 2), (2, 0), (3, 1)]), now)?;
+        Some((job, worker))
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let mut merge = ResultMerge::default();
         let now = Instant::START;
         assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(1), NodeId(2))), "the oldest, at the idlest");
-        assert_eq!(handle(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now), None, "one at a time");
+        assert_eq!(begin(&mut merge, &JOBS, now), None, "one at a time");
         assert_eq!(handle(&mut merge, ResultMergeEvent::Failed(JobId(1)), now), None);
         assert_eq!(merge.next_deadline(), Some(now + PAUSE_MIN));
         assert_eq!(begin(&mut merge, &JOBS, now), Some((JobId(2), NodeId(2))));
@@ -207,9 +207,8 @@ mod tests {
     fn a_job_waits_for_the_first_worker() {
         let mut merge = ResultMerge::default();
         let now = Instant::START;
-        handle(&mut merge, ResultMergeEvent::Due(JOBS.to_vec()), now);
-        let no_workers = ResultMergeEvent::Workers { job: JobId(1), leases: BTreeMap::new() };
-        assert_eq!(handle(&mut merge, no_workers, now), None);
+        assert_eq!(handle(&mut merge, due(&JOBS[..1], &[]), now), None);
         assert_eq!(merge.next_deadline(), Some(now + PAUSE_MIN));
+        assert_eq!(begin(&mut merge, &JOBS[..1], now + PAUSE_MIN), Some((JobId(1), NodeId(3))));
     }
 }

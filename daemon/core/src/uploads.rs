@@ -1,7 +1,7 @@
 //! Uploads in progress, in one coordinator's term: what keeps a blob from being deleted before it is committed.
 //!
 //! Decides: which uploads are alive, the watermark below which none is, and whether a member may be ordered to delete
-//! blobs. An upload lives until it is ended, or has been idle for [`IDLE_MAX`]. A holder keeps what an upload at or above
+//! blobs. An upload lives until it is ended, or has been idle for [`IDLE_MAX`], or is [`AGE_MAX`] old. A holder keeps what an upload at or above
 //! the watermark has touched ([`Pins`](crate::placement::Pins)). A member that restarts forgets what was touched, so it may
 //! delete nothing while an upload lives that is older than what is known of its restart.
 //!
@@ -13,7 +13,8 @@
 //!
 //! Bounds: [`UPLOADS_MAX`] uploads alive; one entry per member.
 //!
-//! Does not do: keep the bytes, or check at commit: the coordinator asks here first.
+//! Does not do: keep the bytes. A commit is checked here when it is asked for, and against the watermark in the log when it
+//! is applied ([`State::upload_watermark`](crate::metadata::State::upload_watermark)): it may be applied long after.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -28,6 +29,8 @@ use crate::time::Instant;
 /// How long an upload may go without a request before it is over.
 /// Longer than a holder may keep a worker's put waiting before the worker plans again.
 pub const IDLE_MAX: Duration = Duration::from_secs(40);
+/// How long an upload lives at most, however often it is used: while it does, nothing that was stored since is deleted.
+pub const AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Uploads alive at once; more are refused until some end.
 pub const UPLOADS_MAX: usize = 4_096;
 
@@ -80,8 +83,8 @@ pub enum UploadsEffect {
     },
 }
 
-/// What a member needs to know to delete blobs. State that is read after the permit was given holds all that uploads
-/// below its watermark have committed.
+/// What a member needs to know to delete blobs. Metadata with at least its watermark holds all that uploads below it ever
+/// commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletionPermit {
     /// The member.
@@ -106,16 +109,33 @@ pub enum UploadError {
     Over,
 }
 
+/// The first number of a coordinator's uploads and deletion orders; `taken_over_at` is the index of the log's entry by
+/// which it took over. A coordinator that restarts quickly leads the same term again, and must use none of its earlier
+/// numbers. The index grows with each take-over, which a clock does not.
+///
+/// Bounds: 2^32 numbers for each take-over. A higher index loses its high bits, which matters only between two take-overs
+/// in one term.
+pub const fn first_number(taken_over_at: u64) -> u64 {
+    taken_over_at << 32
+}
+
 /// The uploads of one term.
 #[derive(Debug)]
 pub struct Uploads {
     term: Term,
     next: u64,
-    last_used: BTreeMap<u64, Instant>,
+    alive: BTreeMap<u64, Use>,
     boots: BTreeMap<NodeId, Boot>,
     /// The highest watermark given out.
     given: u64,
     effects: VecDeque<UploadsEffect>,
+}
+
+/// When an upload was opened, and used last.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    opened: Instant,
+    last: Instant,
 }
 
 /// What is known of a member's process.
@@ -131,7 +151,7 @@ impl Machine for Uploads {
     type Effect = UploadsEffect;
 
     fn handle(&mut self, event: UploadsEvent, now: Instant) {
-        self.last_used.retain(|_, last_used| now.since(*last_used) < IDLE_MAX);
+        self.alive.retain(|_, used| now.since(used.last) < IDLE_MAX && now.since(used.opened) < AGE_MAX);
         match event {
             UploadsEvent::Use { request, upload } => {
                 let outcome = match upload {
@@ -142,7 +162,7 @@ impl Machine for Uploads {
             }
             UploadsEvent::End(upload) => {
                 if upload.term == self.term {
-                    self.last_used.remove(&upload.number);
+                    self.alive.remove(&upload.number);
                 }
             }
             UploadsEvent::Booted { node, generation } => {
@@ -169,9 +189,9 @@ impl Machine for Uploads {
     }
 
     fn check(&self) -> Result<(), InvariantViolation> {
-        let alive = self.last_used.len();
+        let alive = self.alive.len();
         InvariantViolation::unless(alive <= UPLOADS_MAX, || format!("{alive} uploads"))?;
-        let newest = self.last_used.last_key_value().map_or(0, |(&number, _)| number);
+        let newest = self.alive.last_key_value().map_or(0, |(&number, _)| number);
         InvariantViolation::unless(alive == 0 || newest < self.next, || {
             format!("upload {newest} is to be minted")
         })?;
@@ -185,13 +205,12 @@ impl Machine for Uploads {
 }
 
 impl Uploads {
-    /// No uploads yet. `first` is above every number minted before in this term: a coordinator that restarts quickly
-    /// leads the same term again. Milliseconds since the epoch are, as long as fewer are minted on average.
+    /// No uploads yet. `first` is a [`first_number`].
     pub fn new(term: Term, first: u64) -> Self {
         Self {
             term,
             next: first,
-            last_used: BTreeMap::new(),
+            alive: BTreeMap::new(),
             boots: BTreeMap::new(),
             given: first,
             effects: VecDeque::new(),
@@ -199,20 +218,19 @@ impl Uploads {
     }
 
     fn open(&mut self, now: Instant) -> Result<UploadId, UploadError> {
-        if self.last_used.len() >= UPLOADS_MAX {
+        if self.alive.len() >= UPLOADS_MAX {
             return Err(UploadError::TooMany);
         }
         let number = self.next;
         self.next += 1;
-        self.last_used.insert(number, now);
+        self.alive.insert(number, Use { opened: now, last: now });
         Ok(UploadId { term: self.term, number })
     }
 
     fn touch(&mut self, upload: UploadId, now: Instant) -> Result<UploadId, UploadError> {
         let is_ours = upload.term == self.term;
-        let last_used =
-            self.last_used.get_mut(&upload.number).filter(|_| is_ours).ok_or(UploadError::Over)?;
-        *last_used = now;
+        let used = self.alive.get_mut(&upload.number).filter(|_| is_ours).ok_or(UploadError::Over)?;
+        used.last = now;
         Ok(upload)
     }
 
@@ -227,7 +245,7 @@ impl Uploads {
 
     /// Every upload below is over.
     fn oldest(&self) -> u64 {
-        self.last_used.first_key_value().map_or(self.next, |(&number, _)| number)
+        self.alive.first_key_value().map_or(self.next, |(&number, _)| number)
     }
 }
 
@@ -297,6 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_that_is_used_for_ever_is_over_in_the_end() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        boot(&mut uploads, 1);
+        let kept_alive = use_upload(&mut uploads, None, at(0)).unwrap();
+        let mut second = 0;
+        while use_upload(&mut uploads, Some(kept_alive), at(second)).is_ok() {
+            second += 30;
+            assert!(second <= AGE_MAX.as_secs(), "its pins would stay for ever");
+        }
+        assert_eq!(second, AGE_MAX.as_secs());
+        assert!(watermark(&mut uploads, 1, at(second)) > Some(kept_alive));
+    }
+
+    #[test]
     fn uploads_of_other_terms_are_over() {
         let mut uploads = Uploads::new(Term(3), 1);
         let ours = use_upload(&mut uploads, None, at(0)).unwrap();
@@ -314,6 +346,21 @@ mod tests {
         }
         assert_eq!(use_upload(&mut uploads, None, at(1)), Err(UploadError::TooMany));
         assert!(use_upload(&mut uploads, None, at(40)).is_ok());
+    }
+
+    #[test]
+    fn a_coordinator_that_leads_its_term_again_uses_none_of_its_numbers() {
+        let mut before = Uploads::new(Term(3), first_number(7));
+        let last = (0..1_000).map(|_| use_upload(&mut before, None, at(0)).unwrap()).last().unwrap();
+        let mut again = Uploads::new(Term(3), first_number(8));
+        boot(&mut again, 1);
+        assert_eq!(use_upload(&mut again, Some(last), at(0)), Err(UploadError::Over));
+        assert!(
+            watermark(&mut again, 1, at(0)) > Some(last),
+            "a late order cannot delete what is stored now"
+        );
+        assert!(use_upload(&mut again, None, at(0)).unwrap() > last);
+        assert!(first_number(8) - first_number(7) > u64::from(u32::MAX), "more than are ever used");
     }
 
     #[test]

@@ -17,13 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::NodeId;
+use idunno_shared::wire::consensus::VOTERS_MAX;
 
 use crate::invariant::InvariantViolation;
 use crate::machine::Machine;
 use crate::time::Instant;
-
-/// Of seven voters any three may die at once, and the other four are still a majority.
-pub const VOTERS_MAX: usize = 7;
 
 /// Learners that may be catching up at once: one that never does must not keep another from voting.
 pub const CATCHING_UP_MAX: usize = 2;

@@ -122,7 +122,8 @@ impl LeaderTerm {
                 }
                 let upload = result.as_ref().ok().map(|(upload, _)| *upload);
                 let metrics = checked(metrics);
-                let result = result.map(|(_, artefact)| Trained { artefact, training, metrics, report });
+                let result =
+                    result.map(|(upload, artefact)| Trained { upload, artefact, training, metrics, report });
                 self.scheduler.trained(worker, model, result).await?;
                 if let Some(upload) = upload {
                     self.uploads.end(upload).await;

@@ -37,13 +37,14 @@ pub mod uploads;
 pub mod views;
 pub mod voters;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_core::uploads::first_number;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
-use idunno_shared::ids::{NodeId, OpId, Term};
+use idunno_shared::ids::{NodeId, OpId, Term, UploadId};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -96,21 +97,24 @@ pub struct LeaderTerm {
 }
 
 impl LeaderTerm {
-    /// Starts all parts for `term`; the state must be caught up.
-    fn open(deps: Deps, term: Term, closed: CancellationToken) -> Arc<Self> {
-        Arc::new_cyclic(|leader_term| {
-            let uploads = UploadsTask::spawn(deps.clone(), term, &closed);
+    /// Starts all parts for `term`, after the log's entry at `taken_over_at`; the state must be caught up.
+    fn open(deps: Deps, term: Term, taken_over_at: u64, closed: CancellationToken) -> Arc<Self> {
+        let first = first_number(taken_over_at);
+        let opened = Arc::new_cyclic(|leader_term: &Weak<Self>| {
+            let uploads = UploadsTask::spawn(deps.clone(), term, first, &closed);
             let rates = RatesTask::spawn(&deps, &closed);
             let scheduler = SchedulerTask::spawn(leader_term.clone(), deps.clone(), term, &closed);
             let repairs =
-                RepairTask::spawn(leader_term.clone(), deps.clone(), term, uploads.clone(), &closed);
+                RepairTask::spawn(leader_term.clone(), deps.clone(), term, first, uploads.clone(), &closed);
             VoterTask::spawn(deps.clone(), &closed);
-            ResultMergeTask::spawn(leader_term.clone(), &deps, &closed);
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
             deps.monitor.spawn("leader announcer", closed.clone(), announcer);
             let reading = tokio::sync::Mutex::default();
             Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
-        })
+        });
+        // Needs the term from its first turn on.
+        ResultMergeTask::spawn(&opened);
+        opened
     }
 
     /// The coordinator's epoch.
@@ -134,10 +138,18 @@ impl LeaderTerm {
 
     /// Has the log apply an action.
     async fn propose(&self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
+        self.propose_command(Command { at_ms: wall_ms(), op, action, upload: None }).await
+    }
+
+    /// Has the log apply an action whose blobs were stored under an upload, unless that is over by then.
+    async fn propose_stored(&self, upload: UploadId, action: Action) -> Result<Applied, Refusal> {
+        self.propose_command(Command { at_ms: wall_ms(), op: None, action, upload: Some(upload) }).await
+    }
+
+    async fn propose_command(&self, command: Command) -> Result<Applied, Refusal> {
         if self.closed.is_cancelled() {
             return Err(self.not_coordinator());
         }
-        let command = Command { at_ms: wall_ms(), op, action };
         match self.deps.consensus.propose(command).await {
             Ok(outcome) => outcome,
             Err(error) => Err(self.refusal_of(&error)),
@@ -269,9 +281,11 @@ async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, 
             if let Some(term) = term {
                 // Garbage collection must know of every entry that may ever count.
                 match deps.consensus.take_over(BARRIER_TIMEOUT).await {
-                    Ok(()) => {
+                    Ok(taken_over_at) => {
                         info!(%term, "this member coordinates");
-                        publish.send_replace(Some(LeaderTerm::open(deps.clone(), term, stop.child_token())));
+                        let leader_term =
+                            LeaderTerm::open(deps.clone(), term, taken_over_at, stop.child_token());
+                        publish.send_replace(Some(leader_term));
                     }
                     Err(error) => {
                         info!(%term, %error, "cannot take over the term yet, retrying");

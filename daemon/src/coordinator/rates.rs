@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Deps;
 use crate::runtime::clock::wall_ms;
-use crate::runtime::driver::{Driver, Shell, Turn, Waiting};
+use crate::runtime::driver::{Driver, Shell, Turn, Waiting, ask};
 
 /// Counts and requests that may wait for the task.
 pub const INPUTS_MAX: usize = 1_024;
@@ -35,9 +35,7 @@ impl RatesHandle {
 
     /// All complete steps, unless the caller has them: `known` is the step that came with the newest rates it has.
     pub async fn since(&self, known: Option<u64>, at_ms: u64) -> Option<Rates> {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Ask { known, at_ms, reply }).await.ok()?;
-        answer.await.ok().flatten()
+        ask(&self.inputs, |reply| Input::Ask { known, at_ms, reply }).await.flatten()
     }
 }
 
@@ -61,8 +59,6 @@ impl RatesTask {
 impl Shell for RatesTask {
     type Machine = RateCounter;
     type Input = Input;
-
-    fn on_deadline(&mut self, _turn: &mut Turn<Self>) {}
 
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         turn.event(match input {

@@ -16,11 +16,10 @@ use idunno_shared::wire::jobs::{MergedResults, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::Refusal;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::LeaderTerm;
 use super::dataset_freeze::WorkerCallError;
-use super::{Deps, LeaderTerm};
 use crate::runtime::driver::{Driver, Shell, Turn};
 
 /// The least time between two looks at the jobs: every entry of the log is a change of the state.
@@ -28,69 +27,101 @@ const OBSERVE_PERIOD: Duration = Duration::from_millis(100);
 /// How long a worker may take for one job.
 const MERGE_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// The log's jobs may have changed.
-pub(super) struct Observe;
+/// Outcomes that may wait for the task: there is one merge at a time.
+const INPUTS_MAX: usize = 1;
+
+pub(super) enum Input {
+    /// The log's jobs may have changed.
+    Observe,
+    /// A job's results are merged, or not.
+    Ended(JobId, Result<(), ResultMergeError>),
+}
 
 /// Finds the jobs whose results are to be merged, and asks workers to do it.
 pub(super) struct ResultMergeTask {
     leader_term: Weak<LeaderTerm>,
+    inputs: mpsc::Sender<Input>,
     state: watch::Receiver<Arc<State>>,
 }
 
 impl ResultMergeTask {
     /// Starts the task of a term.
-    pub(super) fn spawn(leader_term: Weak<LeaderTerm>, deps: &Deps, closed: &CancellationToken) {
-        let shell = Self { leader_term, state: deps.consensus.state().clone() };
-        let (_, inputs) = mpsc::channel(1);
-        let driver = Driver { machine: ResultMerge::default(), shell, clock: deps.clock, inputs };
+    pub(super) fn spawn(leader_term: &Arc<LeaderTerm>) {
+        let LeaderTerm { deps, closed, .. } = &**leader_term;
+        let (inputs, queued) = mpsc::channel(INPUTS_MAX);
+        let state = deps.consensus.state().clone();
+        let shell = Self { leader_term: Arc::downgrade(leader_term), inputs, state };
+        let driver = Driver { machine: ResultMerge::default(), shell, clock: deps.clock, inputs: queued };
         driver.spawn("result merge", &deps.monitor, closed);
     }
 }
 
 impl Shell for ResultMergeTask {
     type Machine = ResultMerge;
-    type Input = Observe;
+    type Input = Input;
 
     fn begin(&mut self, turn: &mut Turn<Self>) {
-        turn.input(Observe);
+        turn.input(Input::Observe);
     }
 
-    async fn next_input(&mut self) -> Option<Observe> {
-        self.state.changed().await.ok().map(|()| Observe)
+    async fn next_input(&mut self) -> Option<Input> {
+        self.state.changed().await.ok().map(|()| Input::Observe)
     }
 
     fn on_deadline(&mut self, turn: &mut Turn<Self>) {
-        turn.input(Observe);
+        turn.input(Input::Observe);
     }
 
-    async fn translate(&mut self, Observe: Observe, turn: &mut Turn<Self>) {
+    async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
+        match input {
+            Input::Observe => self.observe(turn).await,
+            Input::Ended(job, outcome) => {
+                turn.event(match outcome {
+                    Ok(()) => ResultMergeEvent::Merged(job),
+                    Err(error) => {
+                        warn!(%job, %error, "the results are not merged yet");
+                        ResultMergeEvent::Failed(job)
+                    }
+                });
+                turn.input(Input::Observe);
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effect: ResultMergeEffect, _turn: &mut Turn<Self>) {
+        let ResultMergeEffect::Merge { job, worker } = effect;
+        // Without a term there is nothing to merge for.
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let merged = tokio::select! {
+                merged = leader_term.merge_results(job, worker) => merged,
+                () = leader_term.closed.cancelled() => return,
+            };
+            // The task ends with the term.
+            let _ = inputs.send(Input::Ended(job, merged)).await;
+        });
+    }
+}
+
+impl ResultMergeTask {
+    async fn observe(&mut self, turn: &mut Turn<Self>) {
+        if turn.machine.is_merging() {
+            // What has changed is seen when that job has ended.
+            return;
+        }
         tokio::time::sleep(OBSERVE_PERIOD).await;
         let state = Arc::clone(&self.state.borrow_and_update());
         let due = state.jobs().filter(|job| job.state == JobState::Done && !job.filed);
-        turn.event(ResultMergeEvent::Due(due.map(|job| job.id).collect()));
-    }
-
-    async fn carry_out(&mut self, effect: ResultMergeEffect, turn: &mut Turn<Self>) {
-        let Some(leader_term) = self.leader_term.upgrade() else { return };
-        let (job, outcome) = match effect {
-            ResultMergeEffect::FindWorkers(job) => {
-                let leases = leader_term.leases_by_worker().await;
-                (job, leases.map(|leases| ResultMergeEvent::Workers { job, leases }))
-            }
-            ResultMergeEffect::Merge { job, worker } => {
-                let merged = leader_term.merge_results(job, worker).await;
-                (job, merged.map(|()| ResultMergeEvent::Merged(job)))
-            }
+        let jobs: Vec<JobId> = due.map(|job| job.id).collect();
+        let leases = match self.leader_term.upgrade().filter(|_| !jobs.is_empty()) {
+            Some(leader_term) => leader_term.leases_by_worker().await.unwrap_or_else(|refusal| {
+                debug!(%refusal, "no results can be merged now");
+                BTreeMap::new()
+            }),
+            None => BTreeMap::new(),
         };
-        let event = outcome.unwrap_or_else(|error| {
-            warn!(%job, %error, "the results are not merged yet");
-            ResultMergeEvent::Failed(job)
-        });
-        let has_ended = !matches!(event, ResultMergeEvent::Workers { .. });
-        turn.event(event);
-        if has_ended {
-            turn.input(Observe);
-        }
+        turn.event(ResultMergeEvent::Due { jobs, leases });
     }
 }
 
@@ -105,7 +136,7 @@ impl LeaderTerm {
             |placed: PlacedBlob| (placed.blob, placed.holders.iter().map(|holder| holder.node).collect());
         let extents = extents.into_iter().map(holders).collect();
         let action = Action::FileResults { job, finished_ms, size, digest, extents };
-        let filed = self.propose(None, action).await;
+        let filed = self.propose_stored(upload, action).await;
         self.uploads.end(upload).await;
         filed?;
         info!(%job, size, "the results are merged into a file");
@@ -113,21 +144,18 @@ impl LeaderTerm {
     }
 
     /// The leases of each live member that has reported, while a majority lets this coordinator decide.
-    async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, ResultMergeError> {
+    async fn leases_by_worker(&self) -> Result<BTreeMap<NodeId, usize>, Refusal> {
         self.may_decide()?;
         let view = self.deps.membership.current();
         let reports = self.scheduler.view().await?.reports;
         let live = reports.into_iter().filter(|(worker, report)| view.is_live(*worker) && !report.draining);
-        let leases: BTreeMap<_, _> = live.map(|(worker, report)| (worker, report.leases.len())).collect();
-        if leases.is_empty() { Err(ResultMergeError::NoWorker) } else { Ok(leases) }
+        Ok(live.map(|(worker, report)| (worker, report.leases.len())).collect())
     }
 }
 
 /// A job's results were not merged; the merge is tried again.
 #[derive(Debug, Error)]
-enum ResultMergeError {
-    #[error("no worker is available")]
-    NoWorker,
+pub(super) enum ResultMergeError {
     #[error("unexpected reply of the worker")]
     UnexpectedReply,
     #[error(transparent)]

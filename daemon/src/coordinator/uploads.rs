@@ -9,8 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Deps, not_coordinator};
-use crate::runtime::clock::wall_ms;
-use crate::runtime::driver::{Driver, Shell, Turn, Waiting};
+use crate::runtime::driver::{Driver, Shell, Turn, Waiting, ask};
 
 /// Requests that may wait for the task.
 pub const INPUTS_MAX: usize = 1_024;
@@ -41,7 +40,7 @@ impl UploadsHandle {
     }
 
     async fn use_upload(&self, upload: Option<UploadId>) -> Result<UploadId, Refusal> {
-        let answer = self.ask(|reply| Input::Use(upload, reply)).await;
+        let answer = ask(&self.inputs, |reply| Input::Use(upload, reply)).await;
         answer.ok_or_else(|| not_coordinator(&self.deps))?.map_err(refusal)
     }
 
@@ -59,14 +58,7 @@ impl UploadsHandle {
 
     /// The permit for the member, at this boot, to delete blobs that nothing refers to.
     pub async fn permit(&self, node: NodeId, generation: u64) -> Option<DeletionPermit> {
-        self.ask(|reply| Input::PermitRequested { node, generation, reply }).await.flatten()
-    }
-
-    /// The task's answer; `None` when the term is over.
-    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(input(reply)).await.ok()?;
-        answer.await.ok()
+        ask(&self.inputs, |reply| Input::PermitRequested { node, generation, reply }).await.flatten()
     }
 }
 
@@ -87,10 +79,10 @@ pub(super) struct UploadsTask {
 
 impl UploadsTask {
     /// Starts the task of a term.
-    pub(super) fn spawn(deps: Deps, term: Term, closed: &CancellationToken) -> UploadsHandle {
+    pub(super) fn spawn(deps: Deps, term: Term, first: u64, closed: &CancellationToken) -> UploadsHandle {
         let (clock, monitor) = (deps.clock, deps.monitor.clone());
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let machine = Uploads::new(term, wall_ms());
+        let machine = Uploads::new(term, first);
         let driver = Driver { machine, shell: Self::default(), clock, inputs: queued };
         driver.spawn("upload tracker", &monitor, closed);
         UploadsHandle { deps, inputs }
@@ -100,8 +92,6 @@ impl UploadsTask {
 impl Shell for UploadsTask {
     type Machine = Uploads;
     type Input = Input;
-
-    fn on_deadline(&mut self, _turn: &mut Turn<Self>) {}
 
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         turn.event(match input {

@@ -17,6 +17,8 @@ use idunno_shared::wire::membership::{MemberRecord, PushPull, TcpPing};
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::runtime::driver::ask;
+
 pub use self::task::MembershipDeps;
 pub(crate) use self::task::MembershipTask;
 
@@ -102,22 +104,17 @@ impl MembershipHandle {
 
     /// Answers another member's list with ours, or refuses a newcomer that does not answer at the address it advertises.
     pub async fn push_pull(&self, theirs: PushPull) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Input::PushPull(theirs, reply), answer).await
+        self.ask(|reply| Input::PushPull(theirs, reply)).await
     }
 
     /// Answers another member's ping.
     pub async fn ping(&self, ping: TcpPing) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Input::Ping(ping, reply), answer).await
+        self.ask(|reply| Input::Ping(ping, reply)).await
     }
 
-    async fn ask(&self, input: Input, answer: oneshot::Receiver<Reply>) -> Reply {
+    async fn ask(&self, input: impl FnOnce(oneshot::Sender<Reply>) -> Input) -> Reply {
         let stopping = || Reply::Refused(Refusal::internal("this member is stopping"));
-        match self.inputs.send(input).await {
-            Ok(()) => answer.await.unwrap_or_else(|_| stopping()),
-            Err(_) => stopping(),
-        }
+        ask(&self.inputs, input).await.unwrap_or_else(stopping)
     }
 
     /// Joins the cluster through these addresses.
@@ -134,18 +131,13 @@ impl MembershipHandle {
 
     /// Returns when the task has taken its next turn. Never returns if the task is stuck.
     pub async fn turn(&self) {
-        let (done, taken) = oneshot::channel();
-        if self.inputs.send(Input::Turn(done)).await.is_ok() {
-            // A task that has ended is a fault, and reported as such.
-            let _ = taken.await;
-        }
+        // A task that has ended is a fault, and reported as such.
+        let _ = ask(&self.inputs, Input::Turn).await;
     }
 
     /// Announces that this member leaves, and returns when that is done.
     pub async fn leave(&self) {
-        let (done, left) = oneshot::channel();
-        if self.inputs.send(Input::Leave(done)).await.is_ok() {
-            let _ = left.await;
-        }
+        // The task ends only with the process.
+        let _ = ask(&self.inputs, Input::Leave).await;
     }
 }

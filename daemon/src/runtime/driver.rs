@@ -7,8 +7,8 @@
 //! Order: an input's events are handled one after another, and the effects of each are carried out before the next event.
 //! Events and inputs that an effect adds come before those that were queued. The next input waits for all of them.
 //!
-//! In debug builds the machine's invariants are checked after each event; a broken one ends the task, which the
-//! [`TaskMonitor`] reports. Cancelling `stop` ends the task wherever it waits.
+//! In debug builds the machine's invariants are checked after each event, before the effects are taken: some speak of
+//! effects. A broken one ends the task, which the [`TaskMonitor`] reports. Cancelling `stop` ends the task wherever it waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending};
@@ -35,8 +35,8 @@ pub trait Shell: Sized + Send + 'static {
         pending()
     }
 
-    /// The machine's deadline is due.
-    fn on_deadline(&mut self, turn: &mut Turn<Self>);
+    /// The machine's deadline is due; not called for a machine that has none.
+    fn on_deadline(&mut self, _turn: &mut Turn<Self>) {}
 
     /// Translates an input into events, which it adds to the turn.
     fn translate(&mut self, input: Self::Input, turn: &mut Turn<Self>) -> impl Future<Output = ()> + Send;
@@ -121,10 +121,10 @@ async fn take_turn<S: Shell>(shell: &mut S, turn: &mut Turn<S>, clock: Clock) {
             Step::Input(input) => shell.translate(input, turn).await,
             Step::Event(event) => {
                 turn.machine.handle(event, clock.now());
+                debug_assert_eq!(turn.machine.check(), Ok(()), "a machine's invariant is broken");
                 while let Some(effect) = turn.machine.poll_effect() {
                     shell.carry_out(effect, turn).await;
                 }
-                debug_assert_eq!(turn.machine.check(), Ok(()), "a machine's invariant is broken");
             }
         }
         for step in turn.added.drain(..).rev() {
@@ -132,6 +132,13 @@ async fn take_turn<S: Shell>(shell: &mut S, turn: &mut Turn<S>, clock: Clock) {
         }
     }
     shell.publish(&turn.machine);
+}
+
+/// Sends an input that carries the way back for its answer, and waits for that; `None` once the task has ended.
+pub async fn ask<I, T>(inputs: &mpsc::Sender<I>, input: impl FnOnce(oneshot::Sender<T>) -> I) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    inputs.send(input(reply)).await.ok()?;
+    answer.await.ok()
 }
 
 /// Callers that wait for a machine's answer, by the number of their request.
@@ -172,13 +179,12 @@ mod tests {
 
     use super::*;
 
-    /// Returns each event as an effect, as many times as its last digit says; its deadline is `due_in` after the last event.
+    /// Returns each event as an effect, as many times as its last digit says, and must not return 61; its deadline is `due_in` after the last event.
     #[derive(Default)]
     struct RepeatMachine {
         effects: VecDeque<u32>,
         due_in: Option<Duration>,
         due_at: Option<Instant>,
-        is_broken: bool,
     }
 
     impl Machine for RepeatMachine {
@@ -188,7 +194,6 @@ mod tests {
         fn handle(&mut self, event: u32, now: Instant) {
             self.effects.extend(std::iter::repeat_n(event, event as usize % 10));
             self.due_at = self.due_in.map(|due_in| now + due_in);
-            self.is_broken = event == 60;
         }
 
         fn next_deadline(&self) -> Option<Instant> {
@@ -200,7 +205,9 @@ mod tests {
         }
 
         fn check(&self) -> Result<(), InvariantViolation> {
-            InvariantViolation::unless(!self.is_broken, || String::from("broken on purpose"))
+            InvariantViolation::unless(!self.effects.contains(&61), || {
+                String::from("an effect that must not be")
+            })
         }
     }
 
@@ -338,9 +345,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_that_ends_and_a_broken_invariant_are_faults() {
-        let fixture = start(None);
-        fixture.inputs.send(vec![60]).await.unwrap();
+        let mut fixture = start(None);
+        fixture.inputs.send(vec![61]).await.unwrap();
         assert_eq!(fixture.monitor.fault().await, "repeat machine ended early");
+        let seen = std::iter::from_fn(|| fixture.seen.try_recv().ok());
+        assert_eq!(seen.last(), Some(String::from("input [61]")), "the effect is not carried out");
         let mut fixture = start(None);
         fixture.source.send(Some(vec![2])).await.unwrap();
         assert_eq!(fixture.next(6).await[2..], ["input [2]", "effect 2", "effect 2", "published"]);

@@ -8,8 +8,9 @@ use thiserror::Error;
 
 use crate::ids::{NodeId, Term};
 
-/// Most voters of a cluster, and so the most voters that a nomination visits.
-pub const MAX_VOTERS: usize = 7;
+/// Most voters of a cluster, and so the most voters that a nomination visits. Of seven any three may die at once, and the
+/// other four are still a majority.
+pub const VOTERS_MAX: usize = 7;
 
 /// A Raft call. The payload is the consensus library's own message, encoded by the daemon as MessagePack.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,12 +65,12 @@ pub struct Candidate {
     pub id: NodeId,
 }
 
-/// A nomination's list of visited voters is longer than [`MAX_VOTERS`].
+/// A nomination's list of visited voters is longer than [`VOTERS_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the nomination has visited {0} voters; a cluster has at most {MAX_VOTERS}")]
+#[error("the nomination has visited {0} voters; a cluster has at most {VOTERS_MAX}")]
 pub struct TooManyVoters(usize);
 
-/// The voters that a nomination has visited, in order: at most [`MAX_VOTERS`], without repetition.
+/// The voters that a nomination has visited, in order: at most [`VOTERS_MAX`], without repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<NodeId>", into = "Vec<NodeId>")]
 pub struct Visited(Vec<NodeId>);
@@ -82,7 +83,7 @@ impl Visited {
 
     /// Adds `voter`, unless the list is full; returns whether the list holds it now.
     pub fn add(&mut self, voter: NodeId) -> bool {
-        if !self.0.contains(&voter) && self.0.len() < MAX_VOTERS {
+        if !self.0.contains(&voter) && self.0.len() < VOTERS_MAX {
             self.0.push(voter);
         }
         self.0.contains(&voter)
@@ -93,7 +94,7 @@ impl TryFrom<Vec<NodeId>> for Visited {
     type Error = TooManyVoters;
 
     fn try_from(voters: Vec<NodeId>) -> Result<Self, Self::Error> {
-        if voters.len() > MAX_VOTERS { Err(TooManyVoters(voters.len())) } else { Ok(Self(voters)) }
+        if voters.len() > VOTERS_MAX { Err(TooManyVoters(voters.len())) } else { Ok(Self(voters)) }
     }
 }
 

@@ -37,7 +37,7 @@ impl World {
         *own = (me.generation, me.incarnation);
     }
 
-    /// Checks what `host` believes of others. `handle` checks the machine's own invariants.
+    /// Checks what `host` believes of others.
     pub(crate) fn check_others(&mut self, host: usize) {
         let now = self.now;
         let state = &mut self.hosts[host];

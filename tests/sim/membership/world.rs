@@ -401,6 +401,7 @@ impl World {
         self.trace.add(format!("{} {host} {event:?}", self.now).as_bytes());
         let Some(swim) = &mut self.hosts[host].swim else { return };
         swim.handle(event, self.now);
+        assert_eq!(swim.check(), Ok(()), "{host} at {}", self.now);
         let effects: Vec<_> = std::iter::from_fn(|| swim.poll_effect()).collect();
         for effect in effects {
             self.carry_out(host, effect);

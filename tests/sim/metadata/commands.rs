@@ -76,13 +76,19 @@ impl Generator {
         file
     }
 
-    fn change(&mut self) -> Change {
+    /// Mostly one that is not over.
+    fn upload(&mut self, state: &State) -> UploadId {
+        let UploadId { term, number } = state.upload_watermark();
+        UploadId { term, number: (number + self.below(20)).saturating_sub(1) }
+    }
+
+    fn change(&mut self, state: &State) -> Change {
         let job = JobId(1 + self.below(3));
         match self.below(19) {
             0..6 => {
                 let count = self.pick(&[1, 1, 1, 2, 3]);
                 Change::CommitFiles {
-                    upload: UploadId::default(),
+                    upload: self.upload(state),
                     files: (0..count).map(|_| self.file()).collect(),
                 }
             }
@@ -163,8 +169,8 @@ impl Generator {
 
     fn action(&mut self, state: &State) -> Action {
         let job = JobId(1 + self.below(3));
-        match self.below(23) {
-            0..10 => Action::Change(self.change()),
+        match self.below(24) {
+            0..10 => Action::Change(self.change(state)),
             10..14 => {
                 let count = self.pick(&[1, 1, 2, 0]);
                 let batches = (0..count).map(|_| self.batch(job)).collect();
@@ -194,7 +200,8 @@ impl Generator {
                 Action::Holders(vec![HolderChange { digest, add, remove }])
             }
             19 => Action::StartJob { job, inputs: self.inputs(state) },
-            20 | 21 => {
+            20 => Action::EndUploads(self.upload(state)),
+            21 | 22 => {
                 let content = format!("results {}", self.below(4));
                 let extents = vec![self.extent(&content)];
                 let finished_ms = state.job(job).and_then(|job| job.finished_ms).unwrap_or(1);
@@ -254,7 +261,9 @@ impl Generator {
     fn command(&mut self, step: usize, opening: Option<Action>, state: &State) -> Command {
         let op = if opening.is_some() || self.one_in(2) { None } else { Some(OpId(0, self.below(200))) };
         let at_ms = (step as u64 * 700).saturating_sub(self.below(3000));
-        Command { at_ms, op, action: opening.unwrap_or_else(|| self.action(state)) }
+        let action = opening.unwrap_or_else(|| self.action(state));
+        let upload = self.one_in(2).then(|| self.upload(state));
+        Command { at_ms, op, action, upload }
     }
 }
 

@@ -5,7 +5,7 @@ mod jobs;
 use std::collections::BTreeMap;
 
 use idunno_core::metadata::{Action, Applied, Command, PREDEFINED_MODELS, State};
-use idunno_shared::ids::{Digest, JobId, OpId};
+use idunno_shared::ids::{Digest, JobId, OpId, UploadId};
 use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
 use idunno_shared::wire::jobs::{BatchSize, QueryRange, Training};
 use idunno_shared::wire::refusal::RefusalCode;
@@ -55,6 +55,8 @@ pub(super) struct NaiveMetadata {
     operations: BTreeMap<OpId, Applied>,
     now_ms: u64,
     last_job: u64,
+    /// All uploads below are over.
+    ended_below: Option<UploadId>,
     /// The sizes of extents.
     sizes: BTreeMap<Digest, u64>,
 }
@@ -70,9 +72,16 @@ fn numbers(ranges: &[QueryRange]) -> Vec<u64> {
 
 impl NaiveMetadata {
     pub(super) fn apply(&mut self, command: &Command) -> Outcome {
-        let Command { at_ms, op, action } = command;
+        let Command { at_ms, op, action, upload } = command;
         if let Some(outcome) = op.and_then(|op| self.operations.get(&op)) {
             return Ok(outcome.clone());
+        }
+        let upload = match action {
+            Action::Change(Change::CommitFiles { upload, .. }) => Some(*upload),
+            _ => *upload,
+        };
+        if upload.is_some_and(|upload| self.ended_below.is_some_and(|end| upload < end)) {
+            return Err(RefusalCode::UploadOver);
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(*at_ms);
@@ -89,6 +98,10 @@ impl NaiveMetadata {
         match action {
             Action::Change(change) => self.apply_change(change).map(Applied::Changed),
             Action::Holders(_) | Action::Forget(_) => Ok(Applied::Done),
+            Action::EndUploads(end) => {
+                self.ended_below = self.ended_below.max(Some(*end));
+                Ok(Applied::Done)
+            }
             Action::CommitSegment { job, batches, .. } => self.commit(*job, batches),
             Action::DeadLetters { job, dead_letters } => {
                 let now_ms = self.now_ms;

@@ -320,7 +320,7 @@ impl World {
                     self.change(job, |job| job.running = false);
                     self.schedule(Duration::from_secs(1), SimEvent::Resume(job));
                 }
-                SchedulerEffect::Rebalanced { .. } => {}
+                SchedulerEffect::Rebalanced { .. } | SchedulerEffect::LeaseLost { .. } => {}
                 SchedulerEffect::TrainingFailed { model, .. } => {
                     self.handle(SchedulerEvent::ModelWanted {
                         model,

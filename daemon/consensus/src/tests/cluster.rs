@@ -31,7 +31,11 @@ async fn refusals_reach_the_proposer_and_change_nothing() {
     let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let member = cluster.member(1);
     let delete = Action::Change(Change::Delete { name: "t/none".parse().unwrap() });
-    let refusal = member.propose(Command { at_ms: 1, op: None, action: delete }).await.unwrap().unwrap_err();
+    let refusal = member
+        .propose(Command { at_ms: 1, op: None, action: delete, upload: None })
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(refusal.code, RefusalCode::NotFound);
     let mut large = put("t/large");
     if let Action::Change(Change::CommitFiles { files, .. }) = &mut large.action {

@@ -35,6 +35,8 @@ async fn the_allowed_candidate_takes_over_from_a_dead_leader() {
 async fn a_restarted_leader_commits_what_its_log_holds() {
     let mut cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let old = cluster.member(1);
+    let taken_over = old.take_over(DEADLINE).await.unwrap();
+    let term = old.leadership().borrow().term;
     cluster.disconnect(1);
     let proposer = old.clone();
     // Durable on this member only.
@@ -47,7 +49,9 @@ async fn a_restarted_leader_commits_what_its_log_holds() {
     cluster.reconnect(1);
     let again = cluster.start(NodeId(1)).await;
     cluster.leads(NodeId(1)).await;
-    again.take_over(DEADLINE).await.unwrap();
+    let taken_over_again = again.take_over(DEADLINE).await.unwrap();
+    assert_eq!(again.leadership().borrow().term, term, "it leads its old term");
+    assert!(taken_over_again > taken_over, "{taken_over_again} after {taken_over}");
     assert!(has(&again.state().borrow(), "t/tail"), "otherwise its blobs would be collected as garbage");
     assert_eq!(
         cluster.member(2).take_over(DEADLINE).await,

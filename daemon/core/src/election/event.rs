@@ -9,7 +9,7 @@ use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RingView {
     /// The voters that membership holds to be live, this member included if it is one. At most
-    /// [`idunno_shared::wire::consensus::MAX_VOTERS`].
+    /// [`idunno_shared::wire::consensus::VOTERS_MAX`].
     pub live_voters: BTreeSet<NodeId>,
     /// How many voters there are, the dead included: more than half of them make a majority.
     pub voter_count: usize,

@@ -8,7 +8,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{JobState, VERSIONS_KEPT};
 
 use super::{FileRecord, HOLDERS_PER_BLOB_MAX, JobRecord, State};
-use crate::invariant::{InvariantViolation, ensure};
+use crate::invariant::InvariantViolation;
 use crate::ranges::RangeSet;
 
 /// Of each referenced blob, its size and how often it is referenced.
@@ -19,11 +19,13 @@ impl FileRecord {
         let numbers: Vec<u64> = self.versions.iter().map(|version| version.number).collect();
         let is_ordered = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         let is_valid = is_ordered && !numbers.is_empty() && numbers.len() <= VERSIONS_KEPT && numbers[0] > 0;
-        ensure(is_valid, || format!("its versions are {numbers:?}"))?;
+        InvariantViolation::unless(is_valid, || format!("its versions are {numbers:?}"))?;
         for version in &self.versions {
             let sum: u64 = version.extents.iter().map(|blob| blob.size).sum();
             let size = version.size;
-            ensure(sum == size, || format!("its extents have {sum} bytes, its size is {size}"))?;
+            InvariantViolation::unless(sum == size, || {
+                format!("its extents have {sum} bytes, its size is {size}")
+            })?;
         }
         Ok(())
     }
@@ -41,43 +43,53 @@ impl JobRecord {
         let Self { submitted, done, dead, held, .. } = self;
         for set in [done, dead, held] {
             set.check()?;
-            ensure(set.end().unwrap_or(0) <= *submitted, || {
+            InvariantViolation::unless(set.end().unwrap_or(0) <= *submitted, || {
                 format!("it has {submitted} queries, and {set:?} contains more")
             })?;
         }
-        ensure(done.intersection(dead).is_empty(), || String::from("queries are both done and dead"))?;
-        ensure(self.pending().len() + done.len() + dead.len() == *submitted, || {
+        InvariantViolation::unless(done.intersection(dead).is_empty(), || {
+            String::from("queries are both done and dead")
+        })?;
+        InvariantViolation::unless(self.pending().len() + done.len() + dead.len() == *submitted, || {
             String::from("queries are neither pending, done nor dead")
         })?;
         let mut answered = RangeSet::new();
         for range in self.segments.iter().flat_map(|segment| &segment.ranges) {
             let new = answered.insert(range.first..range.end());
-            ensure(new == u64::from(range.count), || format!("queries of {range:?} are answered twice"))?;
+            InvariantViolation::unless(new == u64::from(range.count), || {
+                format!("queries of {range:?} are answered twice")
+            })?;
         }
-        ensure(answered == *done, || format!("the segments answer {answered:?}, done are {done:?}"))?;
-        ensure(self.statistics.count() == done.len(), || format!("{:?}", self.statistics))?;
+        InvariantViolation::unless(answered == *done, || {
+            format!("the segments answer {answered:?}, done are {done:?}")
+        })?;
+        InvariantViolation::unless(self.statistics.count() == done.len(), || {
+            format!("{:?}", self.statistics)
+        })?;
         self.statistics.check()?;
         let dead_letters: RangeSet = self.dead_letters.keys().map(|index| *index..index + 1).collect();
-        ensure(dead_letters == *dead, || format!("the dead letters are {dead_letters:?}, dead are {dead:?}"))
+        InvariantViolation::unless(dead_letters == *dead, || {
+            format!("the dead letters are {dead_letters:?}, dead are {dead:?}")
+        })
     }
 
     fn check_state(&self) -> Result<(), InvariantViolation> {
         let Self { submitted, done, dead, state, .. } = self;
         let is_cancelled = *state == JobState::Cancelled;
         let is_decided = done.len() + dead.len() == *submitted && *submitted > 0;
-        ensure(is_cancelled || (*state == JobState::Done) == is_decided, || {
+        InvariantViolation::unless(is_cancelled || (*state == JobState::Done) == is_decided, || {
             format!("it is {state:?} with {} of {submitted} queries decided", done.len() + dead.len())
         })?;
-        ensure(is_cancelled || (*state == JobState::Added) == (*submitted == 0), || {
+        InvariantViolation::unless(is_cancelled || (*state == JobState::Added) == (*submitted == 0), || {
             format!("it is {state:?} with {submitted} queries")
         })?;
-        ensure((*state == JobState::Running) == self.running_since_ms.is_some(), || {
+        InvariantViolation::unless((*state == JobState::Running) == self.running_since_ms.is_some(), || {
             format!("it is {state:?}, running since {:?}", self.running_since_ms)
         })?;
-        ensure(state.is_over() == self.finished_ms.is_some(), || {
+        InvariantViolation::unless(state.is_over() == self.finished_ms.is_some(), || {
             format!("it is {state:?}, finished at {:?}", self.finished_ms)
         })?;
-        ensure(!self.filed || *state == JobState::Done, || {
+        InvariantViolation::unless(!self.filed || *state == JobState::Done, || {
             format!("it is {state:?}, and its results are in a file")
         })
     }
@@ -85,18 +97,20 @@ impl JobRecord {
     /// Inputs and their names are kept as long as a query may need them, and no longer.
     fn check_inputs(&self) -> Result<(), InvariantViolation> {
         let Self { submitted, dead, held, .. } = self;
-        ensure(self.has_inputs() != (held.is_empty() && dead.is_empty()), || {
+        InvariantViolation::unless(self.has_inputs() != (held.is_empty() && dead.is_empty()), || {
             String::from("input names are missing, or kept for no query")
         })?;
         let is_cancelled = self.state == JobState::Cancelled;
         let has_needed = is_cancelled || self.pending().iter().all(|range| held.contains_all(range));
-        ensure(has_needed, || format!("inputs of pending queries are not held: {held:?}"))?;
-        ensure(!self.state.is_over() || held.intersection(dead) == *held, || {
+        InvariantViolation::unless(has_needed, || {
+            format!("inputs of pending queries are not held: {held:?}")
+        })?;
+        InvariantViolation::unless(!self.state.is_over() || held.intersection(dead) == *held, || {
             format!("inputs are held for queries that cannot run again: {held:?}")
         })?;
         let records = self.records.as_ref().map_or(*submitted, |records| records.count);
         let queries = self.manifest.as_ref().map_or(records, |manifest| manifest.queries.len() as u64);
-        ensure(queries == *submitted, || {
+        InvariantViolation::unless(queries == *submitted, || {
             format!("it has {queries} queries in the manifest, {submitted} submitted")
         })
     }
@@ -132,7 +146,7 @@ impl State {
             file.versions.iter().flat_map(|version| &*version.extents).for_each(&mut count);
         }
         for (id, job) in &self.jobs {
-            ensure(job.id == *id, || format!("{} is stored as {id}", job.id))?;
+            InvariantViolation::unless(job.id == *id, || format!("{} is stored as {id}", job.id))?;
             job.check().map_err(|violation| violation.of(id))?;
             job.referenced().for_each(&mut count);
         }
@@ -145,19 +159,19 @@ impl State {
     fn check_blobs(&self, references: &References) -> Result<(), InvariantViolation> {
         for (digest, (size, _)) in references {
             let known = self.blobs.get(digest).map(|blob| blob.size);
-            ensure(known == Some(*size), || {
+            InvariantViolation::unless(known == Some(*size), || {
                 format!("blob {digest} of {size} bytes is stored with {known:?}")
             })?;
         }
         for (digest, blob) in &self.blobs {
             let counted = references.get(digest).map_or(0, |(_, count)| *count);
             let stored = blob.references;
-            ensure(counted == stored, || {
+            InvariantViolation::unless(counted == stored, || {
                 format!("blob {digest} has {counted} references, {stored} are stored")
             })?;
             let holders = &blob.holders;
             let is_valid = holders.is_sorted_by(|a, b| a < b) && holders.len() <= HOLDERS_PER_BLOB_MAX;
-            ensure(is_valid, || format!("blob {digest} has holders {holders:?}"))?;
+            InvariantViolation::unless(is_valid, || format!("blob {digest} has holders {holders:?}"))?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The commands of the metadata log, and their outcomes.
 
-use idunno_shared::ids::{Digest, JobId, NodeId, OpId};
+use idunno_shared::ids::{Digest, JobId, NodeId, OpId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, Changed};
@@ -18,6 +18,20 @@ pub struct Command {
     pub op: Option<OpId>,
     /// The change.
     pub action: Action,
+    /// The upload under which the blobs of the action were stored: the command is refused once that is over.
+    /// [`Change::CommitFiles`] names its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadId>,
+}
+
+impl Command {
+    /// The upload that must not be over when the command is applied.
+    pub(super) fn upload(&self) -> Option<UploadId> {
+        match &self.action {
+            Action::Change(Change::CommitFiles { upload, .. }) => Some(*upload),
+            _ => self.upload,
+        }
+    }
 }
 
 /// The change that a command makes.
@@ -102,6 +116,9 @@ pub enum Action {
         /// The extents in order, with their holders.
         extents: Vec<(BlobRef, Vec<NodeId>)>,
     },
+    /// All uploads below this one are over, so that their blobs may be deleted: commands that name them are refused from
+    /// now on.
+    EndUploads(UploadId),
 }
 
 /// Members that gained or lost their copy of one blob.

@@ -10,22 +10,22 @@
 //! - a job references the inputs of every query that may have to run, and keeps their names for these and for dead
 //!   queries;
 //! - a file has 1 to [`VERSIONS_KEPT`](idunno_shared::wire::control::VERSIONS_KEPT) versions, in order;
-//! - a refused command changes nothing.
+//! - a refused command changes nothing, and one that names an upload that is over is refused.
 //!
 //! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`] models,
 //! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`] holders per blob, reasons of
 //! [`REASON_BYTES_MAX`] bytes. Memory bounds the number of files: about 0.5 KB for a small file. A clone costs O(1) and
 //! shares whatever later commands do not change.
 //!
-//! **Not here**: liveness and addresses of members, open uploads, leases.
+//! **Not here**: liveness and addresses of members, open uploads (but for the watermark below which all are over), leases.
 
 use std::sync::Arc;
 
-use idunno_shared::ids::JobId;
+use idunno_shared::ids::{JobId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{Change, Changed};
 use idunno_shared::wire::jobs::{Policy, REASON_BYTES_MAX};
-use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,7 @@ pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 
+use crate::uploads::UploadError;
 use files::Content;
 
 /// The metadata. A clone is a snapshot.
@@ -72,6 +73,13 @@ pub struct State {
     /// The highest job number ever given: numbers are not reused.
     #[serde(default)]
     last_job: u64,
+    /// All uploads below are over.
+    #[serde(default, skip_serializing_if = "is_first")]
+    upload_watermark: UploadId,
+}
+
+fn is_first(upload: &UploadId) -> bool {
+    *upload == UploadId::default()
 }
 
 /// The stored form of the state, with its format version, so that later releases can read it.
@@ -116,11 +124,19 @@ impl State {
         self.now_ms
     }
 
+    /// All uploads below this one are over: nothing that was stored under them alone is committed any more.
+    pub fn upload_watermark(&self) -> UploadId {
+        self.upload_watermark
+    }
+
     /// Applies a command. A refused command changes nothing; one whose operation was applied before returns the outcome of
     /// that time.
     pub fn apply(&mut self, command: &Command) -> Result<Applied, Refusal> {
         if let Some(outcome) = command.op.and_then(|op| self.operations.outcome(op)) {
             return Ok(outcome.clone());
+        }
+        if command.upload().is_some_and(|upload| upload < self.upload_watermark) {
+            return Err(Refusal::new(RefusalCode::UploadOver, UploadError::Over.to_string()));
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(command.at_ms);
@@ -159,12 +175,15 @@ impl State {
                 let content = Content { size: *size, digest: *digest, extents };
                 self.file_results(*job, *finished_ms, content)
             }
+            Action::EndUploads(watermark) => {
+                self.upload_watermark = self.upload_watermark.max(*watermark);
+                Ok(Applied::Done)
+            }
         }
     }
 
     fn apply_change(&mut self, change: &Change) -> Result<Changed, Refusal> {
         match change {
-            // The coordinator checks that the upload is open before it proposes the commit.
             Change::CommitFiles { upload: _, files } => self.commit_files(files),
             Change::Delete { name } => self.delete(name),
             Change::TrainStart { models, training } => self.start_training(models, training),

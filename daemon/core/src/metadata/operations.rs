@@ -12,7 +12,7 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::Applied;
-use crate::invariant::{InvariantViolation, ensure};
+use crate::invariant::InvariantViolation;
 
 /// Least time for which an outcome is kept, in milliseconds: twice as long as a client repeats a request.
 pub const KEPT_MS: u64 = 60_000;
@@ -73,11 +73,13 @@ impl Operations {
     pub(super) fn check(&self) -> Result<(), InvariantViolation> {
         let (order, outcomes) = (self.order.len(), self.outcomes.len());
         let known = self.order.iter().filter(|(_, op)| self.outcomes.contains_key(op)).count();
-        ensure(known == order && order == outcomes, || {
+        InvariantViolation::unless(known == order && order == outcomes, || {
             format!("operations: {order} in order, {known} of them among {outcomes} outcomes")
         })?;
         let items: u64 = self.outcomes.values().map(items).sum();
-        ensure(items == self.items, || format!("operations: {items} items, {} recorded", self.items))?;
-        ensure(order <= OPERATIONS_MAX, || format!("{order} operations are kept"))
+        InvariantViolation::unless(items == self.items, || {
+            format!("operations: {items} items, {} recorded", self.items)
+        })?;
+        InvariantViolation::unless(order <= OPERATIONS_MAX, || format!("{order} operations are kept"))
     }
 }

@@ -9,7 +9,7 @@ use idunno_shared::wire::control::Distribution;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use crate::invariant::{InvariantViolation, ensure};
+use crate::invariant::InvariantViolation;
 
 /// Seconds for which answers are counted per second.
 pub const RATE_WINDOW_S: u64 = 60;
@@ -126,10 +126,14 @@ impl JobStatistics {
         let bucketed: u64 = self.buckets.values().sum();
         let is_consistent =
             bucketed == self.count && self.correct <= self.labelled && self.labelled <= self.count;
-        ensure(is_consistent, || format!("the statistics disagree: {bucketed} in buckets, {self:?}"))?;
+        InvariantViolation::unless(is_consistent, || {
+            format!("the statistics disagree: {bucketed} in buckets, {self:?}")
+        })?;
         let seconds: Vec<u64> = self.window.iter().map(|(second, _)| *second).collect();
         let is_ordered = seconds.len() as u64 <= RATE_WINDOW_S && seconds.is_sorted_by(|a, b| a < b);
-        ensure(is_ordered, || format!("the rate window is out of order or too long: {seconds:?}"))
+        InvariantViolation::unless(is_ordered, || {
+            format!("the rate window is out of order or too long: {seconds:?}")
+        })
     }
 }
 

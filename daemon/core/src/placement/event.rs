@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use idunno_shared::ids::{Digest, NodeId};
 
-use super::inventory::Reconciled;
+use super::inventory::{Page, Reconciled};
 use super::replication::{CopyTask, Garbage};
-use super::{Members, Page, ReplicationPlanner};
+use super::{Members, ReplicationPlanner};
 use crate::invariant::InvariantViolation;
 use crate::machine::Machine;
 use crate::metadata::{HolderChange, State};
@@ -63,7 +63,7 @@ pub enum ReplicationEvent {
     /// Look for blobs that nothing refers to: answered by [`ReplicationEffect::Forget`] if there are any.
     GarbageDue(StoreSnapshot),
     /// A member is to delete blobs whose records are gone: answered by [`ReplicationEffect::Delete`] if any of them
-    /// still may go. The snapshot is newer than the permit.
+    /// still may go, or by [`ReplicationEffect::EndUploads`]. The snapshot is newer than the permit.
     DeletionDue {
         /// Taken after the permit was given.
         snapshot: StoreSnapshot,
@@ -109,6 +109,14 @@ pub enum ReplicationEffect {
     Trim(Vec<HolderChange>),
     /// Drop these entries; then have the members delete the bytes, each by [`ReplicationEvent::DeletionDue`].
     Forget(Garbage),
+    /// Put into the log that the uploads below the permit's watermark are over, then report
+    /// [`ReplicationEvent::DeletionDue`] again.
+    EndUploads {
+        /// The permit for the deletion.
+        permit: DeletionPermit,
+        /// The blobs.
+        digests: Vec<Digest>,
+    },
     /// Order a member to delete blobs, once it is confirmed that this coordinator still leads, and report
     /// [`ReplicationEvent::DeletionEnded`].
     Delete {
@@ -133,7 +141,7 @@ impl Machine for ReplicationPlanner {
             }
             ReplicationEvent::CopyEnded { digest, target, ok } => self.finished(digest, target, ok, now),
             ReplicationEvent::InventoryDue { state, node, after } => {
-                let void_below = self.ask_inventory(&state, node);
+                let void_below = self.ask_inventory(&state, node, after);
                 self.effects.push_back(ReplicationEffect::AskInventory { node, after, void_below });
             }
             ReplicationEvent::InventoryRead { snapshot, node, digests, after, last } => {
@@ -150,8 +158,17 @@ impl Machine for ReplicationPlanner {
                 let is_due = !garbage.forget.is_empty();
                 self.effects.extend(is_due.then_some(ReplicationEffect::Forget(garbage)));
             }
-            ReplicationEvent::DeletionDue { snapshot, permit, mut digests } => {
-                let StoreSnapshot { state, members } = snapshot;
+            // A commit under an upload that is over, on its way to the log or in it, could still bring back its blobs.
+            ReplicationEvent::DeletionDue { snapshot, permit, digests }
+                if snapshot.state.upload_watermark() < permit.watermark =>
+            {
+                self.effects.push_back(ReplicationEffect::EndUploads { permit, digests });
+            }
+            ReplicationEvent::DeletionDue {
+                snapshot: StoreSnapshot { state, members },
+                permit,
+                mut digests,
+            } => {
                 digests.retain(|digest| self.may_collect(&state, &members, permit.node, digest));
                 if !digests.is_empty() {
                     let order = self.collecting(permit.node, &digests);

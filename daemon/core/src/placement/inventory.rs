@@ -16,7 +16,7 @@ pub struct Reconciled {
     pub add: Vec<Digest>,
     /// Recorded, but not there: the record is to be dropped.
     pub remove: Vec<Digest>,
-    /// There, but not wanted there: to be deleted, each after [`ReplicationPlanner::may_collect`].
+    /// There, but not wanted there: to be deleted, each by [`ReplicationEvent::DeletionDue`](super::ReplicationEvent::DeletionDue).
     pub collect: Vec<Digest>,
 }
 
@@ -33,24 +33,26 @@ pub(super) struct Asked {
 
 /// A page of a member's inventory.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
+pub(super) struct Page<'a> {
     /// The member.
-    pub node: NodeId,
+    pub(super) node: NodeId,
     /// All blobs that it holds after `after`, up to the last one here, in digest order.
-    pub digests: &'a [Digest],
+    pub(super) digests: &'a [Digest],
     /// Where the page before ended.
-    pub after: Option<Digest>,
+    pub(super) after: Option<Digest>,
     /// Whether nothing follows.
-    pub last: bool,
+    pub(super) last: bool,
 }
 
 impl ReplicationPlanner {
     /// A page of a member's inventory is about to be requested, at most one per member at a time. The member must void
     /// deletion orders below the returned number before it makes the page.
-    pub fn ask_inventory(&mut self, state: &State, node: NodeId) -> u64 {
-        let void_below = self.next_order;
-        self.asked
-            .insert(node, Asked { before: state.blobs().clone(), collected: BTreeSet::new(), void_below });
+    pub(super) fn ask_inventory(&mut self, state: &State, node: NodeId, after: Option<Digest>) -> u64 {
+        // The first page settles what was ordered before. Further ones would void what the pages before them have ordered,
+        // which may still be on its way.
+        let void_below = if after.is_none() { self.next_order } else { 0 };
+        let (before, collected) = (state.blobs().clone(), BTreeSet::new());
+        self.asked.insert(node, Asked { before, collected, void_below });
         void_below
     }
 
@@ -59,11 +61,12 @@ impl ReplicationPlanner {
     /// The page shows the disk at some moment since [`ReplicationPlanner::ask_inventory`]: a blob recorded since then may be
     /// on the disk but not in the page, and one deleted since then may be in the page but not on the disk. The result must
     /// be in the metadata before the member's next page is requested.
-    pub fn reconcile(&mut self, state: &State, members: &Members, page: Page<'_>) -> Reconciled {
+    pub(super) fn reconcile(&mut self, state: &State, members: &Members, page: Page<'_>) -> Reconciled {
         let Page { node, digests, after, last } = page;
         let Some(Asked { before, collected, void_below }) = self.asked.remove(&node) else {
             return Reconciled::default();
         };
+        self.settled.insert(node);
         // The page shows the outcome of the orders below `void_below`, and they have no effect any more.
         self.collecting.retain(|&(at, _, order)| at != node || order >= void_below);
         let mut reconciled = Reconciled::default();

@@ -11,6 +11,7 @@
 //! - a copy is planned only of a blob that is referred to, from a live recorded holder to a live member that is not one;
 //! - a copy of something referred to is given up only while [`COPIES`](idunno_shared::wire::blobs::COPIES) other live
 //!   members are recorded to hold it, and its record goes before its bytes do: nothing counts on what is being deleted;
+//! - a member is sent copies only after an inventory has voided what earlier coordinators ordered it to delete;
 //! - at most [`ReplicationConfig::copies_per_member`] copies are under way to, and as many from, each member.
 //!
 //! Bounds: each plan has at most as many entries as its constant says. Memory grows with the blobs that need something.
@@ -33,7 +34,7 @@ mod tests;
 
 pub use blob_index::{Holdings, StoreTotals};
 pub use event::{ReplicationEffect, ReplicationEvent, StoreSnapshot};
-pub use inventory::{Page, Reconciled};
+pub use inventory::Reconciled;
 pub use pins::Pins;
 pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
 pub use replication::{

@@ -82,13 +82,15 @@ pub struct ReplicationPlanner {
     pub(super) next_order: u64,
     /// Inventories that are being asked for.
     pub(super) asked: BTreeMap<NodeId, Asked>,
+    /// Members that have voided the orders of earlier coordinators. One that led this same term may have left orders to
+    /// delete on their way; a member still obeys them, and nothing pins a copy against them.
+    pub(super) settled: BTreeSet<NodeId>,
     repair_cursor: (usize, Digest),
     pub(super) effects: VecDeque<ReplicationEffect>,
 }
 
 impl ReplicationPlanner {
-    /// A planner with nothing under way. `first_order` is above the number of every deletion order given in this term,
-    /// because a coordinator that restarts quickly leads the same term again.
+    /// A planner with nothing under way. `first_order` is a [`first_number`](crate::uploads::first_number).
     pub fn new(config: ReplicationConfig, first_order: u64) -> Self {
         Self { config, next_order: first_order, ..Self::default() }
     }
@@ -109,7 +111,7 @@ impl ReplicationPlanner {
     }
 
     /// The copies to be started now. Each is under way until [`ReplicationPlanner::finished`] is called for it.
-    pub fn plan(&mut self, state: &State, members: &Members, now: Instant) -> Vec<CopyTask> {
+    pub(super) fn plan(&mut self, state: &State, members: &Members, now: Instant) -> Vec<CopyTask> {
         self.index.observe(state, members);
         self.failed.retain(|_, until| *until > now);
         self.failing.retain(|node, _| members.live.contains_key(node));
@@ -135,7 +137,10 @@ impl ReplicationPlanner {
     fn may_take_copy(&self, node: NodeId, now: Instant) -> bool {
         let is_paused =
             self.failing.get(&node).is_some_and(|(_, until)| until.is_some_and(|until| until > now));
-        !is_paused && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
+        let is_settled = self.settled.contains(&node);
+        is_settled
+            && !is_paused
+            && self.copies_to.get(&node).is_none_or(|copies| *copies < self.config.copies_per_member)
     }
 
     fn plan_blob(
@@ -194,7 +199,7 @@ impl ReplicationPlanner {
 
     /// A copy is over, also if its target died. A successful one must be in the metadata before this is called: until then
     /// its blob is not collected at the target.
-    pub fn finished(&mut self, digest: Digest, target: NodeId, ok: bool, now: Instant) {
+    pub(super) fn finished(&mut self, digest: Digest, target: NodeId, ok: bool, now: Instant) {
         if !self.end_copy(digest, target) {
             return;
         }
@@ -228,7 +233,13 @@ impl ReplicationPlanner {
     ///
     /// Called right before the order is sent, because it was planned from an older state. A blob being copied to the member
     /// stays.
-    pub fn may_collect(&self, state: &State, members: &Members, node: NodeId, digest: &Digest) -> bool {
+    pub(super) fn may_collect(
+        &self,
+        state: &State,
+        members: &Members,
+        node: NodeId,
+        digest: &Digest,
+    ) -> bool {
         if self.copying.contains_key(&(*digest, node)) {
             return false;
         }
@@ -241,7 +252,7 @@ impl ReplicationPlanner {
     /// The records to be dropped: those of surplus copies, and those of members that are long gone. The bytes are deleted
     /// later: the next inventory finds them unrecorded, or the driver orders their deletion once the change is in the
     /// metadata.
-    pub fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
+    pub(super) fn trim(&mut self, state: &State, members: &Members) -> Vec<HolderChange> {
         self.index.observe(state, members);
         let trim = |digest: &Digest| {
             let live = state.holders(digest).iter().filter_map(|node| {
@@ -265,7 +276,7 @@ impl ReplicationPlanner {
     /// The blobs that nothing refers to. Their entries go first, by [`crate::metadata::Action::Forget`]; the deletion orders
     /// follow once that is in the metadata, each after [`ReplicationPlanner::may_collect`]. A blob that no order reaches is
     /// found by the member's next inventory.
-    pub fn garbage(&mut self, state: &State, members: &Members) -> Garbage {
+    pub(super) fn garbage(&mut self, state: &State, members: &Members) -> Garbage {
         self.index.observe(state, members);
         let mut garbage = Garbage::default();
         for digest in self.index.unreferenced.iter().take(DIGESTS_PER_COLLECT_MAX) {
@@ -281,7 +292,7 @@ impl ReplicationPlanner {
 
     /// A deletion order is about to be sent, under the returned number. The member is not recorded as a holder of these
     /// blobs until [`ReplicationPlanner::collected`], or until its next inventory has voided the order.
-    pub fn collecting(&mut self, node: NodeId, digests: &[Digest]) -> u64 {
+    pub(super) fn collecting(&mut self, node: NodeId, digests: &[Digest]) -> u64 {
         let order = self.next_order;
         self.next_order += 1;
         self.collecting.extend(digests.iter().map(|digest| (node, *digest, order)));
@@ -291,7 +302,7 @@ impl ReplicationPlanner {
     /// A deletion order was answered, whether it was carried out or not. The records were dropped before it was sent.
     ///
     /// Not called while no answer came, because the order may still be carried out.
-    pub fn collected(&mut self, node: NodeId, order: u64, digests: &[Digest]) {
+    pub(super) fn collected(&mut self, node: NodeId, order: u64, digests: &[Digest]) {
         for digest in digests {
             self.collecting.remove(&(node, *digest, order));
         }

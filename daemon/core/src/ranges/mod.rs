@@ -10,7 +10,7 @@ use idunno_shared::wire::jobs::QueryRange;
 use imbl::OrdMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::invariant::{InvariantViolation, ensure};
+use crate::invariant::InvariantViolation;
 
 #[cfg(test)]
 mod tests;
@@ -200,13 +200,13 @@ impl RangeSet {
     pub fn check(&self) -> Result<(), InvariantViolation> {
         let mut last_end = None;
         for (first, end) in &self.ranges {
-            ensure(first < end && last_end.is_none_or(|last| last < *first), || {
+            InvariantViolation::unless(first < end && last_end.is_none_or(|last| last < *first), || {
                 format!("range {first}..{end} after {last_end:?} is empty, out of order or adjacent")
             })?;
             last_end = Some(*end);
         }
         let len: u64 = self.ranges.iter().map(|(first, end)| end - first).sum();
-        ensure(len == self.len, || {
+        InvariantViolation::unless(len == self.len, || {
             format!("the ranges have {len} numbers, the recorded length is {}", self.len)
         })
     }

@@ -8,7 +8,7 @@ use idunno_shared::wire::jobs::LEASES_HELD_MAX;
 use super::Scheduler;
 use super::jobs::Job;
 use super::worker::{HeldLease, Worker};
-use crate::invariant::{InvariantViolation, ensure};
+use crate::invariant::InvariantViolation;
 use crate::ranges::RangeSet;
 
 /// The open queries of all leases by job: those of first leases and those of copies.
@@ -41,21 +41,25 @@ impl Scheduler {
         held: &mut LeasedQueries,
     ) -> Result<(), InvariantViolation> {
         let count = worker.leases.len();
-        ensure(count <= LEASES_HELD_MAX, || format!("worker {node} holds {count} leases"))?;
+        InvariantViolation::unless(count <= LEASES_HELD_MAX, || {
+            format!("worker {node} holds {count} leases")
+        })?;
         let uncompleted = worker.uncompleted().count();
-        ensure(uncompleted <= self.config.leases_per_worker, || {
+        InvariantViolation::unless(uncompleted <= self.config.leases_per_worker, || {
             format!("worker {node} has {uncompleted} uncompleted leases")
         })?;
-        ensure(worker.reply.is_empty(), || format!("worker {node} has orders that were not sent"))?;
+        InvariantViolation::unless(worker.reply.is_empty(), || {
+            format!("worker {node} has orders that were not sent")
+        })?;
         for lease in &worker.leases {
             let range = lease.lease.range.first..lease.lease.range.end();
             let is_within = !lease.open.is_empty() && lease.open.within(range) == lease.open;
-            ensure(is_within, || {
+            InvariantViolation::unless(is_within, || {
                 format!("lease {:?} of worker {node} has the open queries {:?}", lease.lease, lease.open)
             })?;
             let by_kind = if lease.is_copy { &mut held.copies } else { &mut held.first };
             let of_job = by_kind.entry(lease.lease.job).or_default();
-            ensure(of_job.merge(&lease.open) == lease.open.len(), || {
+            InvariantViolation::unless(of_job.merge(&lease.open) == lease.open.len(), || {
                 format!("{:?} of worker {node} is leased twice", lease.lease)
             })?;
             if lease.is_copy {
@@ -73,7 +77,7 @@ impl Scheduler {
             is_same_job && held.open.intersection(&copy.open) == copy.open
         };
         let has_original = others.flat_map(|(_, other)| &other.leases).any(is_original);
-        ensure(has_original, || {
+        InvariantViolation::unless(has_original, || {
             format!(
                 "worker {node}'s copy {:?} has the open queries {:?} of no first lease",
                 copy.lease, copy.open
@@ -83,14 +87,14 @@ impl Scheduler {
 }
 
 fn check_job(job: &Job, leased: &RangeSet, copied: &RangeSet) -> Result<(), InvariantViolation> {
-    ensure(job.leased == *leased && job.copied == *copied, || {
+    InvariantViolation::unless(job.leased == *leased && job.copied == *copied, || {
         let recorded = (&job.leased, &job.copied);
         format!("leased and copied are {recorded:?}, workers hold {leased:?} and {copied:?}")
     })?;
     let mut all = job.fresh.clone();
     let mut count = all.len();
     for (first, chunk) in &job.chunks {
-        ensure(*first == chunk.range.start && !chunk.range.is_empty(), || {
+        InvariantViolation::unless(*first == chunk.range.start && !chunk.range.is_empty(), || {
             format!("chunk {:?} is filed under {first}", chunk.range)
         })?;
         count += chunk.range.end - chunk.range.start;
@@ -100,7 +104,7 @@ fn check_job(job: &Job, leased: &RangeSet, copied: &RangeSet) -> Result<(), Inva
     all.merge(&job.leased);
     all.merge(&job.uncommitted_dead);
     // A query in two places makes the sum of the parts exceed their union.
-    ensure(all == job.open && count == job.open.len(), || {
+    InvariantViolation::unless(all == job.open && count == job.open.len(), || {
         format!("open is {:?}, its parts are {all:?} with {count} queries", job.open)
     })
 }

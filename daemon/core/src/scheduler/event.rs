@@ -160,6 +160,15 @@ pub enum SchedulerEffect {
         /// The workers whose jobs changed, with their new jobs.
         reassigned: Vec<(NodeId, Vec<JobId>)>,
     },
+    /// A worker lost a lease, and its open queries wait for another. Informational.
+    LeaseLost {
+        /// The worker.
+        worker: NodeId,
+        /// The lease.
+        lease: Lease,
+        /// Why it ended.
+        reason: LossReason,
+    },
     /// Record that the model's training has been given up.
     TrainingFailed {
         /// The model.
@@ -167,6 +176,17 @@ pub enum SchedulerEffect {
         /// The reason of the last failure.
         reason: String,
     },
+}
+
+/// Why a worker lost a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    /// No report of the worker has renewed it in time.
+    Expired,
+    /// The worker's reports do not list it.
+    Unlisted,
+    /// The worker died, left or restarted.
+    WorkerGone,
 }
 
 /// Why workers were reassigned to jobs.

@@ -201,7 +201,7 @@ impl Scheduler {
                 let range = named.start.max(leased.start)..named.end.min(leased.end);
                 if fault.kind == FaultKind::Worker && range == leased {
                     // The worker gives the whole lease up, so a copy takes over.
-                    self.return_leases(node, |held| held.lease == lease);
+                    self.return_leases(node, None, |held| held.lease == lease);
                 }
                 for chunk in self.take_failed(node, lease, range.clone()) {
                     // The failure of a whole batch says nothing about the part of it that is still open.

@@ -30,7 +30,7 @@ use idunno_shared::wire::jobs::{
 use super::fairness::cap_deficits;
 use super::jobs::{Chunk, span};
 use super::worker::{HeldLease, Stage};
-use super::{Committed, Scheduler};
+use super::{Committed, LossReason, Scheduler, SchedulerEffect};
 use crate::ranges::RangeSet;
 
 /// Largest batch of a model of which no batch has been measured.
@@ -83,7 +83,7 @@ impl Scheduler {
             }
         }
         self.statistics.absent += lost.len() as u64;
-        self.return_leases(node, |held| lost.contains(&held.lease));
+        self.return_leases(node, Some(LossReason::Unlisted), |held| lost.contains(&held.lease));
         self.revoke_hung(node);
         for (index, lease) in self.unknown_leases(node, reported) {
             self.adopt_or_cancel(node, lease, Stage::reported(report, index, now));
@@ -262,7 +262,9 @@ impl Scheduler {
             self.statistics.copies_won += worker.leases.iter().filter(is_won).count() as u64;
         }
         self.release(committed.job, node, leased);
-        self.return_leases(node, |held| committed.batches.iter().any(|batch| batch.lease == held.lease));
+        self.return_leases(node, None, |held| {
+            committed.batches.iter().any(|batch| batch.lease == held.lease)
+        });
     }
 
     /// Takes queries that are no longer open out of all leases. Most are expected to be those of `likely`, which is
@@ -295,11 +297,19 @@ impl Scheduler {
         }
     }
 
-    /// Ends leases of a worker; their open queries wait for another lease, unless a copy takes over.
-    pub(super) fn return_leases(&mut self, node: NodeId, is_lost: impl Fn(&HeldLease) -> bool) {
+    /// Ends leases of a worker; their open queries wait for another lease, unless a copy takes over. `loss` is said of each,
+    /// where the worker itself does not say why.
+    pub(super) fn return_leases(
+        &mut self,
+        node: NodeId,
+        loss: Option<LossReason>,
+        is_lost: impl Fn(&HeldLease) -> bool,
+    ) {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         let lost: Vec<HeldLease> = worker.leases.extract_if(.., |held| is_lost(held)).collect();
         for held in lost {
+            let lease_lost = |reason| SchedulerEffect::LeaseLost { worker: node, lease: held.lease, reason };
+            self.effects.extend(loss.map(lease_lost));
             let Some(job) = self.jobs.get_mut(&held.lease.job) else { continue };
             if held.is_copy {
                 job.copied.subtract(&held.open);

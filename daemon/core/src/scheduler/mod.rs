@@ -38,14 +38,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use idunno_shared::ids::{JobId, NodeId, Term};
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Lease, ModelState, Policy, ServerState};
+use idunno_shared::wire::jobs::{Lease, Policy};
 
 pub use config::SchedulerConfig;
 pub use event::{
-    Committed, CompletedBatch, DeadQuery, JobSpec, RebalanceReason, ReplyPlan, SchedulerEffect,
+    Committed, CompletedBatch, DeadQuery, JobSpec, LossReason, RebalanceReason, ReplyPlan, SchedulerEffect,
     SchedulerEvent,
 };
 
+use crate::invariant::InvariantViolation;
+use crate::machine::Machine;
 use crate::time::Instant;
 use assignment::AssignmentLine;
 use jobs::Job;
@@ -122,21 +124,25 @@ pub struct Assignment {
     pub due: Vec<(JobId, f64)>,
 }
 
-/// The scheduler's view of a worker that has reported in this term.
-#[derive(Clone, Copy, Debug)]
-pub struct WorkerStatus<'a> {
-    /// The worker.
-    pub worker: NodeId,
-    /// The worker's boot count.
-    pub generation: u64,
-    /// The state of its model server.
-    pub server: &'a ServerState,
-    /// The state of each of its models.
-    pub models: &'a BTreeMap<ModelName, ModelState>,
-    /// Whether it takes no more batches because it shuts down.
-    pub draining: bool,
-    /// When its newest report arrived.
-    pub last_report: Instant,
+impl Machine for Scheduler {
+    type Event = SchedulerEvent;
+    type Effect = SchedulerEffect;
+
+    fn handle(&mut self, event: SchedulerEvent, now: Instant) {
+        self.handle(event, now);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadline()
+    }
+
+    fn poll_effect(&mut self) -> Option<SchedulerEffect> {
+        self.poll_effect()
+    }
+
+    fn check(&self) -> Result<(), InvariantViolation> {
+        self.check()
+    }
 }
 
 impl Scheduler {
@@ -258,18 +264,6 @@ impl Scheduler {
             }
         };
         self.workers.iter().map(view).collect()
-    }
-
-    /// The workers that have reported in this term and are not forgotten.
-    pub fn workers(&self) -> impl Iterator<Item = WorkerStatus<'_>> {
-        self.workers.iter().map(|(node, worker)| WorkerStatus {
-            worker: *node,
-            generation: worker.generation,
-            server: &worker.server,
-            models: &worker.models,
-            draining: worker.draining,
-            last_report: worker.last_report,
-        })
     }
 
     /// The models in training, with their workers.

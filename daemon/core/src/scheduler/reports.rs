@@ -15,7 +15,7 @@ use idunno_shared::ids::NodeId;
 use idunno_shared::wire::jobs::WorkerReport;
 
 use super::worker::{FORGET_AFTER, WORKERS_MAX, Worker};
-use super::{ReplyPlan, Scheduler, SchedulerEffect};
+use super::{LossReason, ReplyPlan, Scheduler, SchedulerEffect};
 
 impl Scheduler {
     pub(super) fn on_report(&mut self, report: &WorkerReport) {
@@ -49,7 +49,7 @@ impl Scheduler {
 
     /// Returns its leases and trainings and drops its record.
     fn forget_worker(&mut self, node: NodeId) {
-        self.return_leases(node, |_| true);
+        self.return_leases(node, Some(LossReason::WorkerGone), |_| true);
         if self.workers.remove(&node).is_some() {
             self.trainings.lose_worker(node);
         }
@@ -156,7 +156,7 @@ impl Scheduler {
         let nodes: Vec<NodeId> = self.workers.keys().copied().collect();
         for node in nodes {
             let returned = self.statistics.returned;
-            self.return_leases(node, |held| held.expires_at <= now);
+            self.return_leases(node, Some(LossReason::Expired), |held| held.expires_at <= now);
             self.statistics.expired += self.statistics.returned - returned;
             let Some(worker) = self.workers.get(&node) else { continue };
             let is_idle = worker.leases.is_empty() && worker.reply_by.is_none();

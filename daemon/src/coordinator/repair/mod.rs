@@ -29,7 +29,6 @@ use self::disks::{Disks, InventoryPage, LAST_DIGEST};
 use super::uploads::UploadsHandle;
 use super::{Deps, LeaderTerm};
 use crate::membership::MembershipView;
-use crate::runtime::clock::wall_ms;
 use crate::runtime::driver::{Driver, Shell, Turn};
 
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -92,11 +91,12 @@ impl RepairTask {
         leader_term: Weak<LeaderTerm>,
         deps: Deps,
         term: Term,
+        first_order: u64,
         uploads: UploadsHandle,
         closed: &CancellationToken,
     ) -> watch::Receiver<RepairView> {
         let (clock, monitor) = (deps.clock, deps.monitor.clone());
-        let machine = ReplicationPlanner::new(ReplicationConfig::default(), wall_ms());
+        let machine = ReplicationPlanner::new(ReplicationConfig::default(), first_order);
         let (outcomes, ended) = mpsc::channel(OUTCOMES_QUEUED_MAX);
         let (published, repairs) = watch::channel(RepairView::default());
         let mut ticks = interval(TICK);
@@ -141,8 +141,6 @@ impl Shell for RepairTask {
         Some(input)
     }
 
-    fn on_deadline(&mut self, _turn: &mut Turn<Self>) {}
-
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         match input {
             Input::Observe => self.observe(turn),
@@ -177,6 +175,9 @@ impl Shell for RepairTask {
             ReplicationEffect::Reconcile { node, reconciled } => self.reconcile(node, reconciled, turn).await,
             ReplicationEffect::Trim(trims) => self.trim(trims, turn).await,
             ReplicationEffect::Forget(garbage) => self.forget(garbage, turn).await,
+            ReplicationEffect::EndUploads { permit, digests } => {
+                self.end_uploads(permit, digests, turn).await;
+            }
             ReplicationEffect::Delete { permit, order, digests } => {
                 self.order_deletion(permit, order, digests);
             }
@@ -377,7 +378,17 @@ impl RepairTask {
         // Brings the disks up to date with the members.
         self.snapshot();
         let Some(permit) = self.uploads.permit(node, self.disks.generation(node)).await else { return };
-        // Taken after the permit: whatever an upload below its watermark has committed is in the state.
+        let snapshot = self.snapshot();
+        turn.event(ReplicationEvent::DeletionDue { snapshot, permit, digests });
+    }
+
+    /// Has the log refuse what uploads that are over may still commit, and goes on with the deletion.
+    async fn end_uploads(&mut self, permit: DeletionPermit, digests: Vec<Digest>, turn: &mut Turn<Self>) {
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
+        if let Err(refusal) = leader_term.propose_surely(Action::EndUploads(permit.watermark)).await {
+            warn!(%refusal, "cannot put into the log which uploads are over");
+            return;
+        }
         let snapshot = self.snapshot();
         turn.event(ReplicationEvent::DeletionDue { snapshot, permit, digests });
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use idunno_core::metadata::Applied;
 use idunno_core::scheduler::Assignment;
-use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::ids::{JobId, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::RebalanceView;
@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::task::SchedulerTask;
 use super::{Deps, not_coordinator};
+use crate::runtime::driver::ask;
 
 /// Inputs that may wait for the task.
 pub const INPUTS_MAX: usize = 1_024;
@@ -50,6 +51,8 @@ pub struct SchedulerView {
 
 /// The outcome of a training.
 pub struct Trained {
+    /// The upload under which it was stored.
+    pub upload: UploadId,
     /// The model.
     pub artefact: ModelArtefact,
     /// The request that began it.
@@ -85,11 +88,8 @@ pub struct SchedulerHandle {
 
 impl SchedulerHandle {
     async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
         // The task ends with the term: the next coordinator is to be asked.
-        let closed = || not_coordinator(&self.deps);
-        self.inputs.send(input(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())
+        ask(&self.inputs, input).await.ok_or_else(|| not_coordinator(&self.deps))
     }
 
     /// Waits for the answer to a worker's report.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use idunno_core::metadata::{Action, Applied, DeadLetterRecord};
 use idunno_core::ranges::RangeSet;
 use idunno_core::scheduler::{Committed, CompletedBatch, DeadQuery, SchedulerEvent};
-use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::ids::{JobId, NodeId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::JobState;
@@ -30,7 +30,7 @@ impl SchedulerTask {
             segment: (commit.segment.blob, holders),
             batches: commit.batches.clone(),
         };
-        self.propose(action, move |outcome| Input::Committed(commit, outcome, reply));
+        self.propose(commit.upload, action, move |outcome| Input::Committed(commit, outcome, reply));
     }
 
     pub(super) fn committed(
@@ -73,7 +73,7 @@ impl SchedulerTask {
         &self,
         worker: NodeId,
         model: ModelName,
-        Trained { artefact, training, metrics, report }: Trained,
+        Trained { upload, artefact, training, metrics, report }: Trained,
         reply: Answer<()>,
     ) {
         if self.state().model(&model).is_none_or(|model| model.training.is_none()) {
@@ -94,7 +94,7 @@ impl SchedulerTask {
             metrics,
             report: report.as_ref().map(held),
         };
-        self.propose(action, move |outcome| {
+        self.propose(upload, action, move |outcome| {
             // The worker may have gone meanwhile; the log has the model.
             let _ = reply.send(outcome.map(drop));
             Input::Refresh
@@ -102,8 +102,15 @@ impl SchedulerTask {
     }
 
     /// Runs a worker's proposal in the background; `then` turns its outcome into an input.
-    fn propose(&self, action: Action, then: impl FnOnce(Result<Applied, Refusal>) -> Input + Send + 'static) {
-        self.in_background(|leader_term| async move { then(leader_term.propose(None, action).await) });
+    fn propose(
+        &self,
+        upload: UploadId,
+        action: Action,
+        then: impl FnOnce(Result<Applied, Refusal>) -> Input + Send + 'static,
+    ) {
+        self.in_background(
+            |leader_term| async move { then(leader_term.propose_stored(upload, action).await) },
+        );
     }
 
     /// The same for a proposal of the scheduler, which is repeated as long as its outcome is unknown.

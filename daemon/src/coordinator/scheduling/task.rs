@@ -160,6 +160,9 @@ impl Shell for SchedulerTask {
                     self.rebalances.pop_front();
                 }
             }
+            SchedulerEffect::LeaseLost { worker, lease, reason } => {
+                info!(%worker, %lease, ?reason, "a worker lost a lease");
+            }
             SchedulerEffect::TrainingFailed { model, reason } => {
                 self.propose_surely(Action::ModelFailed { model, reason }, |_| Input::Refresh);
             }

@@ -46,7 +46,8 @@ impl World {
                 assert!(recorded, "{id} still has blob {digest}");
             }
         }
-        assert!(self.replication.plan(&self.state, &members, self.now).is_empty());
+        self.maintain();
+        assert!(self.work.is_empty(), "{:?}", self.work);
         assert_eq!(self.replication.copies_under_way(), 0);
         let mut holdings: BTreeMap<NodeId, Holdings> = BTreeMap::new();
         for blob in self.state.blobs().values() {

@@ -7,21 +7,22 @@
 
 mod check;
 mod member;
+mod orders;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::member::{Health, Node, PAGE};
+use self::member::{Health, Node};
+use self::orders::{Coordinator, Work};
 use idunno_core::machine::Machine;
-use idunno_core::metadata::{Action, Command, HolderChange, State};
-use idunno_core::placement::{
-    Candidate, CopyTask, Members, Page, ReplicationConfig, ReplicationPlanner, choose,
-};
+use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_core::placement::{Candidate, Members, ReplicationConfig, ReplicationPlanner, choose};
 use idunno_core::time::Instant;
-use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent};
+use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent, first_number};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES};
 use idunno_shared::wire::control::{Change, NewFile};
+use idunno_shared::wire::refusal::Refusal;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -37,57 +38,6 @@ const CONFIG: ReplicationConfig = ReplicationConfig {
     retry_after: Duration::from_secs(5),
 };
 
-/// Work in flight; all of it may happen late, in any order.
-#[derive(Debug)]
-enum Work {
-    Copy {
-        term: Term,
-        task: CopyTask,
-    },
-    Record {
-        term: Term,
-        digest: Digest,
-        target: NodeId,
-        ok: bool,
-    },
-    /// A command that is to be sent, planned from an earlier state.
-    Order {
-        term: Term,
-        node: NodeId,
-        digests: Vec<Digest>,
-    },
-    Collect {
-        term: Term,
-        permit: DeletionPermit,
-        order: u64,
-        digests: Vec<Digest>,
-    },
-    Collected {
-        term: Term,
-        node: NodeId,
-        order: u64,
-        digests: Vec<Digest>,
-    },
-    Commit {
-        upload: UploadId,
-        file: NewFile,
-    },
-    Inventory {
-        term: Term,
-        node: NodeId,
-        void_below: u64,
-        page: Option<InventoryPage>,
-        after: Option<Digest>,
-    },
-}
-
-/// A page that a member listed, and its boot count then.
-#[derive(Debug)]
-struct InventoryPage {
-    boot: u64,
-    digests: Vec<Digest>,
-}
-
 struct World {
     rng: ChaCha8Rng,
     now: Instant,
@@ -95,7 +45,9 @@ struct World {
     replication: ReplicationPlanner,
     nodes: BTreeMap<NodeId, Node>,
     work: Vec<Work>,
-    term: Term,
+    coordinator: Coordinator,
+    /// Entries in the log.
+    log_index: u64,
     uploads: Uploads,
     figures: Seen,
 }
@@ -110,6 +62,10 @@ struct Seen {
     adopted: u64,
     bursts: u64,
     void: u64,
+    /// Of a coordinator, in its term.
+    restarts: u64,
+    /// Commits refused because their upload was over when they were applied.
+    refused: u64,
 }
 
 fn digest_of(content: u64) -> Digest {
@@ -118,15 +74,17 @@ fn digest_of(content: u64) -> Digest {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let coordinator = Coordinator { term: Term(1), taken_over_at: 1 };
         let mut world = Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: Instant::START,
             state: State::new(),
-            replication: ReplicationPlanner::new(CONFIG, 1),
+            replication: ReplicationPlanner::new(CONFIG, first_number(1)),
             nodes: BTreeMap::new(),
             work: Vec::new(),
-            term: Term(1),
-            uploads: Uploads::new(Term(1), 0),
+            coordinator,
+            log_index: 1,
+            uploads: Uploads::new(coordinator.term, first_number(1)),
             figures: Seen::default(),
         };
         for _ in 0..world.rng.random_range(4..8) {
@@ -136,9 +94,15 @@ impl World {
     }
 
     fn apply(&mut self, action: Action) {
-        let command = Command { at_ms: self.now.as_micros() / 1000, op: None, action };
-        self.state.apply(&command).unwrap();
+        self.try_apply(action).unwrap();
+    }
+
+    fn try_apply(&mut self, action: Action) -> Result<Applied, Refusal> {
+        let at_ms = self.now.as_micros() / 1000;
+        let outcome = self.state.apply(&Command { at_ms, op: None, action, upload: None });
+        self.log_index += 1;
         self.state.check().unwrap();
+        outcome
     }
 
     fn members(&self) -> Members {
@@ -237,7 +201,8 @@ impl World {
             .blobs()
             .values()
             .all(|blob| blob.references == 0 || members.live_among(&blob.holders) >= wanted);
-        if !full || up.len() <= BURST_MAX {
+        let is_committing = self.work.iter().any(|work| matches!(work, Work::Propose { .. }));
+        if !full || is_committing || up.len() <= BURST_MAX {
             return;
         }
         self.figures.bursts += 1;
@@ -250,186 +215,19 @@ impl World {
         }
     }
 
-    /// Another coordinator takes over: it knows of nothing under way, and the uploads of the old one are over.
+    /// Another coordinator takes over, or the same one after a restart: it leads its old term again. It knows of nothing
+    /// under way, and all uploads are over.
     fn fail_over(&mut self) {
-        self.term = Term(self.term.0 + 1);
-        self.uploads = Uploads::new(self.term, 0);
-        self.replication = ReplicationPlanner::new(CONFIG, 1);
-    }
-
-    fn maintain(&mut self) {
-        let members = self.members();
-        for task in self.replication.plan(&self.state, &members, self.now) {
-            assert!(task.sources.iter().all(|source| members.live.contains_key(source)), "{task:?}");
-            assert!(!self.state.holders(&task.blob.digest).contains(&task.target), "{task:?}");
-            assert!(self.state.blob(&task.blob.digest).is_some_and(|blob| blob.references > 0), "{task:?}");
-            self.work.push(Work::Copy { term: self.term, task });
-        }
-        let trims = self.replication.trim(&self.state, &members);
-        self.figures.trims += trims.len() as u64;
-        if !trims.is_empty() {
-            self.apply(Action::Holders(trims.clone()));
-        }
-        for HolderChange { digest, .. } in trims {
-            assert!(
-                members.live_among(self.state.holders(&digest)) >= COPIES,
-                "blob {digest} was trimmed too far"
-            );
-        }
-        let garbage = self.replication.garbage(&self.state, &members);
-        if !garbage.forget.is_empty() {
-            self.apply(Action::Forget(garbage.forget));
-        }
-        for (node, digests) in garbage.collect {
-            self.work.push(Work::Order { term: self.term, node, digests });
-        }
-    }
-
-    fn order_collect(&mut self, node: NodeId, mut digests: Vec<Digest>) {
-        let members = self.members();
-        let Some(permit) = self.permit(node) else {
-            self.figures.spared += digests.len() as u64;
-            return;
-        };
-        let planned = digests.len();
-        digests.retain(|digest| self.replication.may_collect(&self.state, &members, node, digest));
-        self.figures.spared += (planned - digests.len()) as u64;
-        if digests.is_empty() {
-            return;
-        }
-        let order = self.replication.collecting(node, &digests);
-        self.work.push(Work::Collect { term: self.term, permit, order, digests });
-    }
-
-    fn inventory(&mut self) {
-        let up = self.up();
-        let now = self.term;
-        let asked = |work: &Work, id: NodeId| matches!(work, Work::Inventory { node, term, .. } if *node == id && *term == now);
-        if let Some(node) = self.pick(&up).filter(|id| !self.work.iter().any(|work| asked(work, *id))) {
-            self.ask_inventory(node, None);
-        }
-    }
-
-    fn ask_inventory(&mut self, node: NodeId, after: Option<Digest>) {
-        let void_below = self.replication.ask_inventory(&self.state, node);
-        self.work.push(Work::Inventory { term: self.term, node, void_below, page: None, after });
-    }
-
-    fn work(&mut self) {
-        if self.work.is_empty() {
-            return;
-        }
-        let index = self.rng.random_range(0..self.work.len());
-        match self.work.swap_remove(index) {
-            Work::Copy { term, task } => self.copy(term, &task),
-            Work::Record { term, digest, target, ok } => {
-                if ok && term == self.term {
-                    let add = vec![target];
-                    self.apply(Action::Holders(vec![HolderChange { digest, add, remove: vec![] }]));
-                }
-                if term == self.term {
-                    self.replication.finished(digest, target, ok, self.now);
-                }
-            }
-            Work::Order { term, node, digests } => {
-                if term == self.term {
-                    self.order_collect(node, digests);
-                }
-            }
-            Work::Collect { term, permit, order, digests } => {
-                self.collect(term, permit, order, &digests);
-                // Sometimes the answer is lost.
-                if self.rng.random_range(0..4) > 0 {
-                    let node = permit.node;
-                    self.work.push(Work::Collected { term, node, order, digests });
-                }
-            }
-            Work::Collected { term, node, order, digests } => {
-                if term == self.term {
-                    self.replication.collected(node, order, &digests);
-                }
-            }
-            Work::Commit { upload, file } => self.commit(upload, file),
-            Work::Inventory { term, node, void_below, page: None, after } => {
-                self.list_inventory(term, node, void_below, after);
-            }
-            Work::Inventory { term, node, page: Some(page), after, .. } => {
-                self.read_inventory(term, node, &page, after);
-            }
-        }
-    }
-
-    fn commit(&mut self, upload: UploadId, mut file: NewFile) {
-        let nodes = &self.nodes;
-        file.extents[0].1.retain(|id| nodes[id].health == Health::Up);
-        let abandoned = file.extents[0].1.is_empty() || self.rng.random_range(0..5) == 0;
-        if self.use_upload(Some(upload)).is_ok() && !abandoned {
-            self.apply(Action::Change(Change::CommitFiles { upload, files: vec![file] }));
-        }
-        assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
-    }
-
-    fn copy(&mut self, term: Term, task: &CopyTask) {
-        let digest = task.blob.digest;
-        let readable =
-            |id: &NodeId| self.nodes[id].health == Health::Up && self.nodes[id].disk.contains(&digest);
-        let found = task.sources.iter().any(readable);
-        let target = self.nodes.get_mut(&task.target).unwrap();
-        let mut ok = found && target.accepts(term);
-        if ok && self.rng.random_range(0..10) == 0 {
-            ok = false;
-        }
-        if ok {
-            self.figures.copies += 1;
-            target.disk.insert(digest);
-        }
-        self.work.push(Work::Record { term, digest, target: task.target, ok });
-    }
-
-    fn collect(&mut self, term: Term, permit: DeletionPermit, order: u64, digests: &[Digest]) {
-        let node = self.nodes.get_mut(&permit.node).unwrap();
-        if node.boot == permit.generation && node.accepts(term) {
-            self.figures.void += u64::from(order < node.void_below);
-            let (collected, spared) = node.collect(order, permit.watermark, digests);
-            self.figures.collected += collected;
-            self.figures.spared += spared;
-        }
-    }
-
-    /// The member lists its blobs; the coordinator reads the page later.
-    fn list_inventory(&mut self, term: Term, id: NodeId, void_below: u64, after: Option<Digest>) {
-        let node = self.nodes.get_mut(&id).unwrap();
-        if node.accepts(term) {
-            let page = Some(InventoryPage { boot: node.boot, digests: node.list(void_below, after) });
-            self.work.push(Work::Inventory { term, node: id, void_below, page, after });
-        }
-    }
-
-    fn read_inventory(&mut self, term: Term, id: NodeId, page: &InventoryPage, after: Option<Digest>) {
-        let node = &self.nodes[&id];
-        if term != self.term || node.health != Health::Up || node.boot != page.boot {
-            return;
-        }
-        let booted = UploadsEvent::Booted { node: id, generation: page.boot };
-        assert_eq!(self.handle_uploads(booted), None);
-        let page = &page.digests;
-        let last = page.len() < PAGE;
-        let members = self.members();
-        let read = Page { node: id, digests: page, after, last };
-        let reconciled = self.replication.reconcile(&self.state, &members, read);
-        self.figures.adopted += reconciled.add.len() as u64;
-        let change = |digest: &Digest, add: &[NodeId], remove: &[NodeId]| HolderChange {
-            digest: *digest,
-            add: add.to_vec(),
-            remove: remove.to_vec(),
-        };
-        let adds = reconciled.add.iter().map(|digest| change(digest, &[id], &[]));
-        let removes = reconciled.remove.iter().map(|digest| change(digest, &[], &[id]));
-        self.apply(Action::Holders(adds.chain(removes).collect()));
-        self.work.push(Work::Order { term: self.term, node: id, digests: reconciled.collect });
-        if let Some(end) = page.last().filter(|_| !last) {
-            self.ask_inventory(id, Some(*end));
-        }
+        self.end_proposals();
+        let Term(term) = self.coordinator.term;
+        let is_restart = self.rng.random_range(0..2) == 0;
+        self.figures.restarts += u64::from(is_restart);
+        self.log_index += 1;
+        let term = if is_restart { Term(term) } else { Term(term + 1) };
+        self.coordinator = Coordinator { term, taken_over_at: self.log_index };
+        let first = first_number(self.log_index);
+        self.uploads = Uploads::new(term, first);
+        self.replication = ReplicationPlanner::new(CONFIG, first);
     }
 
     fn step(&mut self) {
@@ -489,8 +287,9 @@ fn copies_survive_and_garbage_does_not() {
         let sum = |figure: fn(&Seen) -> u64| runs.iter().map(figure).sum::<u64>();
         let [copies, collected, spared] = [sum(|s| s.copies), sum(|s| s.collected), sum(|s| s.spared)];
         let [trims, adopted, bursts] = [sum(|s| s.trims), sum(|s| s.adopted), sum(|s| s.bursts)];
-        let all = [copies, collected, spared, trims, adopted, bursts, sum(|s| s.void)];
+        let [void, restarts, refused] = [sum(|s| s.void), sum(|s| s.restarts), sum(|s| s.refused)];
+        let all = [copies, collected, spared, trims, adopted, bursts, void, restarts, refused];
         assert!(all.iter().all(|count| *count > 20), "the runs exercise too little: {all:?}");
-        println!("copies, collected, spared, trims, adopted, bursts, void: {all:?}");
+        println!("copies, collected, spared, trims, adopted, bursts, void, restarts, refused: {all:?}");
     }
 }

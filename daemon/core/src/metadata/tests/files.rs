@@ -57,6 +57,29 @@ fn an_operation_is_applied_once_and_a_refused_one_may_be_repeated() {
 }
 
 #[test]
+fn a_commit_whose_upload_is_over_is_refused_when_it_is_applied() {
+    let mut fixture = Fixture::default();
+    let upload = |number| UploadId { term: Term(2), number };
+    let put = |number, name: &str| {
+        let change = Change::CommitFiles { upload: upload(number), files: vec![file(name, name)] };
+        Command { at_ms: 0, op: Some(OpId(number, 0)), action: Action::Change(change), upload: None }
+    };
+    let made = fixture.apply_command(&put(1, "a"));
+    fixture.apply(Action::EndUploads(upload(3))).unwrap();
+    fixture.apply(Action::EndUploads(upload(2))).unwrap();
+    assert_eq!(fixture.state.upload_watermark(), upload(3), "it never goes back");
+    assert_eq!(fixture.apply_command(&put(1, "a")), made, "it was made before");
+    assert_eq!(code(fixture.apply_command(&put(2, "b"))), RefusalCode::UploadOver);
+    assert!(fixture.apply_command(&put(3, "b")).is_ok());
+    // Rows, models and merged results name their upload beside the action.
+    let delete = Action::Change(Change::Delete { name: name("a") });
+    let beside =
+        |number| Command { at_ms: 0, op: None, action: delete.clone(), upload: Some(upload(number)) };
+    assert_eq!(code(fixture.apply_command(&beside(2))), RefusalCode::UploadOver);
+    assert!(fixture.apply_command(&beside(3)).is_ok());
+}
+
+#[test]
 fn outcomes_are_kept_for_a_minute_however_many_there_are() {
     let mut operations = operations::Operations::default();
     for number in 0..2 * OPERATIONS_KEPT as u64 {

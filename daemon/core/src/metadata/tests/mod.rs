@@ -75,8 +75,12 @@ impl Fixture {
     }
 
     fn apply_as(&mut self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
+        self.apply_command(&Command { at_ms: self.now_ms, op, action, upload: None })
+    }
+
+    fn apply_command(&mut self, command: &Command) -> Result<Applied, Refusal> {
         let before = self.state.clone();
-        let outcome = self.state.apply(&Command { at_ms: self.now_ms, op, action });
+        let outcome = self.state.apply(command);
         self.state.check().unwrap();
         assert!(outcome.is_ok() || self.state == before, "a refusal changed something");
         outcome

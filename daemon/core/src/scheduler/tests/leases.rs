@@ -9,6 +9,7 @@ fn leases_of_dead_and_restarted_workers_return_at_once() {
     harness.handle(SchedulerEvent::WorkerDead(NodeId(1)));
     let again = harness.pull_one(2);
     assert_eq!((again.range, again.attempt), (first.range, 2));
+    assert_eq!(harness.lost, [(NodeId(1), first, LossReason::WorkerGone)]);
     harness.receive(WorkerReport { generation: 2, wanted: 0, ..report(2) });
     assert_eq!(harness.pull_one(3).attempt, 3);
     assert_eq!(harness.pull(1, 0, &[first]).cancelled, [first]);
@@ -24,6 +25,7 @@ fn an_unrenewed_lease_expires() {
     assert_eq!(harness.scheduler.leased(JOB), 10);
     harness.advance(1_000);
     assert_eq!((harness.scheduler.leased(JOB), harness.scheduler.statistics().expired), (0, 1));
+    assert_eq!(harness.lost, [(NodeId(1), lease, LossReason::Expired)]);
 }
 
 #[test]
@@ -39,6 +41,7 @@ fn a_report_that_crossed_the_grant_returns_no_lease() {
     assert_eq!(harness.scheduler.leased(JOB), 10);
     harness.pull(1, 0, &[]);
     assert_eq!((harness.scheduler.leased(JOB), harness.scheduler.statistics().absent), (0, 1));
+    assert_eq!(harness.lost, [(NodeId(1), lease, LossReason::Unlisted)]);
 }
 
 #[test]

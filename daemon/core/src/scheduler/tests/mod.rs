@@ -18,7 +18,7 @@ use idunno_shared::wire::jobs::{
 };
 
 use super::{
-    Committed, CompletedBatch, JobSpec, RebalanceReason, ReplyPlan, Scheduler, SchedulerConfig,
+    Committed, CompletedBatch, JobSpec, LossReason, RebalanceReason, ReplyPlan, Scheduler, SchedulerConfig,
     SchedulerEffect, SchedulerEvent,
 };
 use crate::ranges::RangeSet;
@@ -35,6 +35,7 @@ struct Harness {
     scheduler: Scheduler,
     now: Instant,
     last_rebalance: Option<Rebalance>,
+    lost: Vec<(NodeId, Lease, LossReason)>,
 }
 
 impl Harness {
@@ -52,12 +53,12 @@ impl Harness {
         // Long after the driver's start, so that batches may have started earlier.
         let now = Instant::START + Duration::from_secs(1_000);
         let scheduler = Scheduler::new(SchedulerConfig::default(), Term(2), now);
-        let mut harness = Self { scheduler, now, last_rebalance: None };
+        let mut harness = Self { scheduler, now, last_rebalance: None, lost: Vec::new() };
         harness.handle(SchedulerEvent::Job(spec(1, queries)));
         harness
     }
 
-    /// The effects of an event, without the rebalances.
+    /// The effects of an event, without the rebalances and the lost leases.
     fn handle(&mut self, event: SchedulerEvent) -> Vec<SchedulerEffect> {
         self.scheduler.handle(event, self.now);
         self.scheduler.check().unwrap();
@@ -65,6 +66,10 @@ impl Harness {
         effects.retain(|effect| match effect {
             SchedulerEffect::Rebalanced { reason, shares, .. } => {
                 self.last_rebalance = Some((*reason, shares.clone()));
+                false
+            }
+            SchedulerEffect::LeaseLost { worker, lease, reason } => {
+                self.lost.push((*worker, *lease, *reason));
                 false
             }
             _ => true,
