@@ -17,14 +17,14 @@ use crate::wire::consensus::{ConsensusReply, ConsensusRequest};
 use crate::wire::control::{ControlReply, ControlRequest};
 use crate::wire::frame::{Answer, Call, Purpose, Reply, Request};
 
-const LIMIT: Duration = Duration::from_secs(10);
-const NODE: NodeId = NodeId(9);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const NODE: NodeId = NodeId(9);
 
-fn address() -> SocketAddr {
+pub(super) fn address() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
 }
 
-fn link(stream: DuplexStream) -> Link {
+pub(super) fn link(stream: DuplexStream) -> Link {
     let (reader, writer) = split(stream);
     Link { reader: Box::new(reader), writer: Box::new(writer), node: Some(NODE) }
 }
@@ -47,7 +47,7 @@ impl Dial for Dying {
     }
 }
 
-fn one_member(kept: bool) -> Members {
+pub(super) fn one_member(kept: bool) -> Members {
     let live = [(NODE, LiveMember { address: address(), generation: 1 })].into();
     let kept = kept.then_some((NODE, Lane::Calls)).into_iter().collect();
     Members { live, kept, proves_deaths: true }
@@ -77,7 +77,7 @@ struct Pipes {
 }
 
 /// Bytes in one direction of a pipe: a large answer does not fit.
-const PIPE_BYTES: usize = 64 << 10;
+pub(super) const PIPE_BYTES: usize = 64 << 10;
 
 impl Dial for Pipes {
     fn dial(&self, _address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
@@ -92,7 +92,7 @@ impl Dial for Pipes {
 }
 
 /// Answers consensus at once; a list of models is megabytes, over a link that passes 64 KiB each 50 ms.
-async fn serve(stream: DuplexStream) {
+pub(super) async fn serve(stream: DuplexStream) {
     let (mut reader, mut writer) = split(stream);
     while let Ok(Call { id, request }) = read_frame(&mut reader).await {
         let reply = match request {

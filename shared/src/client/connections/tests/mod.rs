@@ -1,2 +1,3 @@
+mod dials;
 mod manager;
 mod table;
