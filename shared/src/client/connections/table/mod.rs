@@ -289,6 +289,11 @@ impl ConnectionTable {
         };
         self.failures.remove(&slot.target);
         self.failures.remove(&under.target);
+        if under.lane == Lane::Calls
+            && let Target::Member(node) = under.target
+        {
+            self.probes.remove(&node);
+        }
         let under = match self.states.get(&under) {
             Some(State::Open { address: open, .. }) if *open == address => {
                 self.effects.push_back(Effect::Reuse { slot, open: under });

@@ -256,6 +256,25 @@ fn only_a_voter_dials_a_member_that_hung_up() {
     }
 }
 
+#[test]
+fn a_member_that_is_reached_again_has_all_its_dials_when_it_ends_again() {
+    let mut test = Test::new(Limits::default(), 1);
+    test.handle(members([1], &[], true));
+    test.handle(Event::HungUp { node: NodeId(1) });
+    for _ in 1..PROBES_MAX {
+        assert_eq!(test.pass(SECOND).len(), 1);
+        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+    }
+    assert_eq!(test.pass(SECOND).len(), 1);
+    test.handle(Event::Dialled { slot: calls(1), node: Some(NodeId(1)) });
+    test.handle(Event::Ended { slot: calls(1) });
+    for _ in 0..PROBES_MAX {
+        assert_eq!(test.pass(SECOND).len(), 1);
+        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+    }
+    assert_eq!(test.pass(10 * SECOND), []);
+}
+
 /// When each of `count` members dials again after the same voter's death.
 fn redials(count: u64) -> Vec<Duration> {
     let mut redials = Vec::new();
