@@ -10,7 +10,8 @@
 //! Opening continues when the caller gives up, because the next caller needs the connection too. A connection on which a
 //! call times out, and on which nothing else has arrived for [`SILENCE_MAX`], is dropped: the path to the peer may be gone.
 //!
-//! Bounds: [`table`]; [`INPUTS_MAX`] requests queue for the task, then callers wait.
+//! Bounds: [`table`]; [`INPUTS_MAX`] requests queue for the task, then callers wait. No caller waits longer than
+//! [`DIAL_TIMEOUT`] for a connection, even if other dials come first.
 
 mod error;
 mod open;
@@ -25,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::error::PeerError;
 use self::open::{OpenConnections, OpenLink};
@@ -35,7 +36,7 @@ pub use self::table::{Limits, LiveMember, Members};
 use self::task::{ConnectionTask, Input};
 use super::connection::{CallError, Connection};
 use super::files::connection::BlobConnection;
-use super::link::{Dial, DialError};
+use super::link::{DIAL_TIMEOUT, Dial, DialError};
 use crate::ids::NodeId;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Purpose, Reply, Request};
@@ -174,8 +175,12 @@ impl Connections {
         input: impl FnOnce(task::Answer) -> Input,
     ) -> Result<OpenLink, PeerError> {
         let (answer, asked) = oneshot::channel();
-        self.send(input(answer)).await;
-        asked.await.unwrap_or(Err(PeerError::Stopped { address }))
+        let ask = async {
+            self.send(input(answer)).await;
+            asked.await.unwrap_or(Err(PeerError::Stopped { address }))
+        };
+        let late = || Err(PeerError::Dial(Arc::new(DialError::TimedOut { address })));
+        timeout(DIAL_TIMEOUT, ask).await.unwrap_or_else(|_| late())
     }
 
     async fn send(&self, input: Input) {

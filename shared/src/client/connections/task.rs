@@ -1,9 +1,12 @@
 //! The task that owns the [`ConnectionTable`]: it dials, publishes, and watches for ends.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -74,12 +77,8 @@ impl ConnectionTask {
                     Some(input) => self.take(input),
                     None => return,
                 },
-                Some(dialled) = self.dials.join_next() => {
-                    // Joining fails only if the dial panicked, which is logged; the slot's callers time out.
-                    if let Ok((slot, dialled)) = dialled {
-                        self.finish_dial(slot, dialled);
-                    }
-                }
+                // Joining never fails: panics are caught, and nothing aborts a dial.
+                Some(Ok((slot, dialled))) = self.dials.join_next() => self.finish_dial(slot, dialled),
                 Some(slot) = self.ends.next() => self.note_end(slot),
                 () = sleep_until(deadline) => {
                     if self.table.needs_usage(None, self.open.now()) {
@@ -192,7 +191,13 @@ impl ConnectionTask {
         match effect {
             Effect::Dial { slot, address } => {
                 let dialer = Arc::clone(&self.dialer);
-                self.dials.spawn(async move { (slot, dialer.dial(address, slot.lane.purpose()).await) });
+                self.dials.spawn(async move {
+                    // A panic, which is logged, must not leave the slot taken.
+                    let dial = AssertUnwindSafe(async { dialer.dial(address, slot.lane.purpose()).await });
+                    let panicked = io::Error::other("opening the connection panicked");
+                    let failed = |_| Err(DialError::Io { address, source: panicked.into() });
+                    (slot, dial.catch_unwind().await.unwrap_or_else(failed))
+                });
             }
             Effect::Adopt { slot, under, address } => {
                 let Some(link) = self.dialled.remove(&slot) else { return };

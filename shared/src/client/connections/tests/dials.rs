@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::duplex;
+use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::super::Connections;
-use super::super::table::{IDLE_MAX, SWEEP_PERIOD};
+use super::super::table::{BACK_OFF_MAX, IDLE_MAX, SWEEP_PERIOD};
+use super::super::{BlobLane, Connections, PeerError};
 use super::manager::{LIMIT, NODE, PIPE_BYTES, address, link, one_member, serve};
-use crate::client::link::{BoxFuture, Dial, DialError, Link};
+use crate::client::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link};
+use crate::wire::blobs::Holder;
 use crate::wire::control::ControlRequest;
 use crate::wire::frame::{Purpose, Request};
 
@@ -33,9 +35,14 @@ fn held() -> (Connections, mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>) {
 }
 
 fn succeed(dial: oneshot::Sender<Outcome>) {
+    tokio::spawn(serve(connect(dial)));
+}
+
+/// Ends a dial well; returns the peer's end of the connection.
+fn connect(dial: oneshot::Sender<Outcome>) -> DuplexStream {
     let (near, far) = duplex(PIPE_BYTES);
-    tokio::spawn(serve(far));
     assert!(dial.send(Ok(link(near))).is_ok());
+    far
 }
 
 fn request() -> Request {
@@ -63,4 +70,49 @@ async fn a_member_is_found_by_its_address_after_two_dials_overlapped() {
         connections.call(address(), request(), LIMIT).await.unwrap();
     }
     assert!(dials.try_recv().is_err(), "it is not dialled again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn opening_continues_when_the_caller_gives_up() {
+    let (connections, mut dials) = held();
+    let given_up = connections.call(address(), request(), Duration::from_millis(10)).await;
+    assert!(matches!(given_up, Err(PeerError::Call { .. })), "{given_up:?}");
+    succeed(dials.recv().await.unwrap());
+    connections.call(address(), request(), LIMIT).await.unwrap();
+    assert!(dials.try_recv().is_err(), "it is not dialled again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_caller_waits_longer_than_a_dial_may_take() {
+    let (connections, _dials) = held();
+    let (asked, next) = (Instant::now(), Holder { node: NODE, address: address() });
+    let late = timeout(2 * DIAL_TIMEOUT, async {
+        let calls = async { connections.connection(address()).await.map(drop) };
+        let blobs = async { connections.blobs(next, BlobLane::Puts).await.map(drop) };
+        let chain = async { connections.chain(next).await.map(drop) };
+        <[_; 3]>::from(tokio::join!(calls, blobs, chain))
+    });
+    for late in late.await.expect("they still wait") {
+        let Err(PeerError::Dial(error)) = late else { panic!("{late:?}") };
+        assert!(matches!(*error, DialError::TimedOut { .. }), "{error}");
+    }
+    assert_eq!(asked.elapsed(), DIAL_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_panics_frees_its_slot() {
+    let (connections, mut dials) = held();
+    let call = || {
+        let connections = connections.clone();
+        tokio::spawn(async move { connections.call(address(), request(), LIMIT).await })
+    };
+    let failed = call();
+    // The dial unwraps what it waits for.
+    drop(dials.recv().await.unwrap());
+    let failed = failed.await.unwrap();
+    assert!(matches!(failed, Err(PeerError::Dial(_))), "{failed:?}");
+    sleep(BACK_OFF_MAX).await;
+    let again = call();
+    succeed(dials.recv().await.unwrap());
+    again.await.unwrap().unwrap();
 }
