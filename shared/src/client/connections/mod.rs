@@ -139,8 +139,9 @@ impl Connections {
     /// Drops a connection on which a call has timed out, if nothing at all has arrived on it for [`SILENCE_MAX`].
     pub async fn give_up_if_silent(&self, connection: &Connection) -> bool {
         let is_silent = connection.silence() >= SILENCE_MAX;
-        if is_silent {
-            self.send(Input::GiveUp(connection.clone())).await;
+        // Forgotten at once: a caller that repeats must not find it again.
+        if is_silent && let Some(slot) = self.shared.open.forget(connection) {
+            self.send(Input::GivenUp(slot)).await;
         }
         is_silent
     }

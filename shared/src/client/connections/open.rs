@@ -107,15 +107,16 @@ impl OpenConnections {
 
     /// Forgets a connection; it closes when its last user is done.
     pub(super) fn remove(&self, slot: &Slot) {
+        self.write().remove(slot);
+    }
+
+    /// The same for a connection of which only the user knows; returns its slot.
+    pub(super) fn forget(&self, connection: &Connection) -> Option<Slot> {
+        let is_it = |opened: &Opened| matches!(&opened.link, OpenLink::Calls(open) if open.is(connection));
         let mut index = self.write();
-        let Some(removed) = index.slots.remove(slot) else { return };
-        let key = (removed.address, slot.lane);
-        if let Some(there) = index.calls_by_address.get_mut(&key) {
-            there.retain(|opened| !Arc::ptr_eq(opened, &removed));
-            if there.is_empty() {
-                index.calls_by_address.remove(&key);
-            }
-        }
+        let slot = index.slots.iter().find(|(_, opened)| is_it(opened)).map(|(&slot, _)| slot)?;
+        index.remove(&slot);
+        Some(slot)
     }
 
     fn now_ms(&self) -> u64 {
@@ -128,5 +129,18 @@ impl OpenConnections {
 
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn remove(&mut self, slot: &Slot) {
+        let Some(removed) = self.slots.remove(slot) else { return };
+        let key = (removed.address, slot.lane);
+        if let Some(there) = self.calls_by_address.get_mut(&key) {
+            there.retain(|opened| !Arc::ptr_eq(opened, &removed));
+            if there.is_empty() {
+                self.calls_by_address.remove(&key);
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::super::connection::Connection;
 use super::super::files::connection::BlobConnection;
 use super::super::link::{BoxFuture, Dial, DialError, Link};
 use super::error::PeerError;
-use super::open::{OpenConnections, OpenLink, Opened};
+use super::open::{OpenConnections, OpenLink};
 use super::slot::{BlobLane, Lane, Slot, Target};
 use super::table::{ConnectionTable, Effect, Event, Members, Reason, Usage};
 use crate::ids::NodeId;
@@ -36,7 +36,8 @@ pub(super) enum Input {
         address: SocketAddr,
         answer: Answer,
     },
-    GiveUp(Connection),
+    /// A caller has forgotten the connection of that slot.
+    GivenUp(Slot),
     Members(Members),
     HungUp(NodeId),
 }
@@ -107,16 +108,7 @@ impl ConnectionTask {
                     None => drop(answer.send(Err(PeerError::Full { address }))),
                 }
             }
-            Input::GiveUp(connection) => {
-                let is_it =
-                    |opened: &Opened| matches!(&opened.link, OpenLink::Calls(open) if open.is(&connection));
-                let slot =
-                    self.table.open().find(|slot| self.open.get(slot).is_some_and(|opened| is_it(&opened)));
-                if let Some(slot) = slot {
-                    self.open.remove(&slot);
-                    self.handle(Event::Ended { slot });
-                }
-            }
+            Input::GivenUp(slot) => self.note_end(slot),
             Input::Members(members) => self.handle(Event::Members(members)),
             Input::HungUp(node) => self.handle(Event::HungUp { node }),
         }
@@ -137,7 +129,7 @@ impl ConnectionTask {
         self.handle(Event::Asked { slot, address });
     }
 
-    /// Handles the end of a connection, if it has ended.
+    /// Handles the end of a connection, if it has ended or was given up.
     fn note_end(&mut self, slot: Slot) {
         if self.table.is_open(&slot) && self.open.get(&slot).is_none_or(|opened| opened.is_closed()) {
             self.open.remove(&slot);

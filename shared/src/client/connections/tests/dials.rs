@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::table::{BACK_OFF_MAX, IDLE_MAX, SWEEP_PERIOD};
-use super::super::{BlobLane, Connections, PeerError};
+use super::super::{BlobLane, Connections, PeerError, SILENCE_MAX};
 use super::manager::{LIMIT, NODE, PIPE_BYTES, address, link, one_member, serve};
 use crate::client::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link};
 use crate::wire::blobs::Holder;
@@ -115,4 +115,22 @@ async fn a_dial_that_panics_frees_its_slot() {
     let again = call();
     succeed(dials.recv().await.unwrap());
     again.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_times_out_in_long_silence_drops_the_connection() {
+    let (connections, mut dials) = held();
+    let call = |limit| connections.call(address(), request(), limit);
+    let (open, _silent) =
+        tokio::join!(connections.connection(address()), async { connect(dials.recv().await.unwrap()) });
+    drop(open.unwrap());
+    assert!(call(SILENCE_MAX / 2).await.is_err());
+    assert!(call(SILENCE_MAX / 4).await.is_err());
+    assert!(dials.try_recv().is_err(), "it may only be slow");
+    assert!(call(SILENCE_MAX).await.is_err());
+    let (answered, ()) = tokio::join!(call(LIMIT), async {
+        let again = timeout(LIMIT, dials.recv()).await.expect("it is not dialled again");
+        succeed(again.unwrap());
+    });
+    answered.unwrap();
 }
