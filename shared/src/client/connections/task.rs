@@ -50,8 +50,6 @@ pub(super) struct ConnectionTask {
     waiting: BTreeMap<Slot, Vec<(SocketAddr, Answer)>>,
     dials: JoinSet<(Slot, Result<Link, DialError>)>,
     dialled: BTreeMap<Slot, Link>,
-    /// Why each target could not be dialled last.
-    errors: BTreeMap<Target, Arc<DialError>>,
     ends: FuturesUnordered<BoxFuture<'static, Slot>>,
 }
 
@@ -64,7 +62,6 @@ impl ConnectionTask {
             waiting: BTreeMap::new(),
             dials: JoinSet::new(),
             dialled: BTreeMap::new(),
-            errors: BTreeMap::new(),
             ends: FuturesUnordered::new(),
         }
     }
@@ -145,11 +142,7 @@ impl ConnectionTask {
                 self.handle(Event::Dialled { slot, node });
                 self.dialled.remove(&slot);
             }
-            Err(error) => {
-                let refused = matches!(error, DialError::Refused { .. });
-                self.errors.insert(slot.target, Arc::new(error));
-                self.handle(Event::DialFailed { slot, refused });
-            }
+            Err(error) => self.handle(Event::DialFailed { slot, error: Arc::new(error) }),
         }
     }
 
@@ -169,7 +162,6 @@ impl ConnectionTask {
             answers.retain(|(_, answer)| !answer.is_closed());
             !answers.is_empty()
         });
-        self.errors.retain(|target, _| self.table.has_failed(target));
     }
 
     fn handle(&mut self, event: Event) {
@@ -203,7 +195,7 @@ impl ConnectionTask {
             }
             Effect::Close { slot } => self.open.remove(&slot),
             Effect::Refuse { slot, reason } => {
-                let error = self.errors.get(&slot.target).cloned();
+                let error = self.table.error(&slot.target).cloned();
                 self.answer(slot, |address| Err(refusal(slot, address, reason, error.clone())));
             }
         }

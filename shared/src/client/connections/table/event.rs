@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::super::link::DialError;
 use super::super::slot::{Lane, Slot};
 use crate::ids::NodeId;
 
@@ -58,7 +60,7 @@ pub struct Usage {
 }
 
 /// What happens to the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A caller waits for a connection that is not open.
     Asked {
@@ -78,8 +80,8 @@ pub enum Event {
     DialFailed {
         /// Which.
         slot: Slot,
-        /// Whether nothing listens there.
-        refused: bool,
+        /// Why.
+        error: Arc<DialError>,
     },
     /// A connection ended, or was given up.
     Ended {

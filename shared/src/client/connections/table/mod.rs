@@ -23,12 +23,14 @@ mod room;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use self::event::{Effect, Event, Limits, LiveMember, Members, Reason, Usage};
+use super::super::link::DialError;
 use super::slot::{Lane, Slot, Target};
 use crate::ids::NodeId;
 
@@ -74,10 +76,12 @@ enum State {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Failure {
     at: Duration,
     pause: Duration,
+    /// `None` if another process than the member answered.
+    error: Option<Arc<DialError>>,
 }
 
 impl Failure {
@@ -134,7 +138,7 @@ impl ConnectionTable {
         match event {
             Event::Asked { slot, address } => self.asked(slot, address, now),
             Event::Dialled { slot, node } => self.dialled(slot, node, now),
-            Event::DialFailed { slot, refused } => self.failed(slot, refused, now),
+            Event::DialFailed { slot, error } => self.failed(slot, error, now),
             Event::Ended { slot } => self.ended(slot, now),
             Event::HungUp { node } => self.probe(node, now),
             Event::Usage(usage) => self.swept(&usage, now),
@@ -176,9 +180,9 @@ impl ConnectionTable {
         self.states.iter().filter(|(_, state)| matches!(state, State::Open { .. })).map(|(&slot, _)| slot)
     }
 
-    /// Whether a dial to the target failed lately.
-    pub fn has_failed(&self, target: &Target) -> bool {
-        self.failures.contains_key(target)
+    /// Why the last dial to the target failed, if it did so lately.
+    pub fn error(&self, target: &Target) -> Option<&Arc<DialError>> {
+        self.failures.get(target)?.error.as_ref()
     }
 
     /// What is wrong with the table, if anything is.
@@ -280,7 +284,7 @@ impl ConnectionTable {
         let Some(State::Dialling(address)) = self.clear(&slot) else { return };
         let under = match (slot.target, node) {
             (Target::Member(wanted), node) if node != Some(wanted) => {
-                self.note_failure(slot.target, now);
+                self.note_failure(slot.target, None, now);
                 self.refuse(slot, Reason::Stranger);
                 return self.redial_after_failure(slot, false, now);
             }
@@ -307,20 +311,21 @@ impl ConnectionTable {
         self.effects.push_back(Effect::Adopt { slot, under, address });
     }
 
-    fn failed(&mut self, slot: Slot, refused: bool, now: Duration) {
+    fn failed(&mut self, slot: Slot, error: Arc<DialError>, now: Duration) {
         if !matches!(self.states.get(&slot), Some(State::Dialling(_))) {
             return;
         }
         self.clear(&slot);
-        self.note_failure(slot.target, now);
+        let refused = matches!(*error, DialError::Refused { .. });
+        self.note_failure(slot.target, Some(error), now);
         self.refuse(slot, Reason::Failed);
         self.redial_after_failure(slot, refused, now);
     }
 
-    fn note_failure(&mut self, target: Target, now: Duration) {
+    fn note_failure(&mut self, target: Target, error: Option<Arc<DialError>>, now: Duration) {
         let last = self.failures.get(&target).map_or(BACK_OFF_MIN, |failure| failure.pause);
         let pause = (BACK_OFF_MIN + self.jitter((last * 3).saturating_sub(BACK_OFF_MIN))).min(BACK_OFF_MAX);
-        self.failures.insert(target, Failure { at: now, pause });
+        self.failures.insert(target, Failure { at: now, pause, error });
     }
 
     fn redial_after_failure(&mut self, slot: Slot, refused: bool, now: Duration) {

@@ -12,6 +12,7 @@ use super::super::table::{BACK_OFF_MAX, IDLE_MAX, SWEEP_PERIOD};
 use super::super::{BlobLane, Connections, PeerError, SILENCE_MAX};
 use super::manager::{LIMIT, NODE, PIPE_BYTES, address, link, one_member, serve};
 use crate::client::link::{BoxFuture, DIAL_TIMEOUT, Dial, DialError, Link};
+use crate::ids::NodeId;
 use crate::wire::blobs::Holder;
 use crate::wire::control::ControlRequest;
 use crate::wire::frame::{Purpose, Request};
@@ -133,4 +134,20 @@ async fn a_call_that_times_out_in_long_silence_drops_the_connection() {
         succeed(again.unwrap());
     });
     answered.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_after_a_stranger_names_the_stranger_not_an_earlier_failure() {
+    let (connections, mut dials) = held();
+    let call = || connections.call_member(NodeId(1), address(), request(), LIMIT);
+    let (failed, ()) = tokio::join!(call(), async {
+        let refused = Err(DialError::Refused { address: address() });
+        assert!(dials.recv().await.unwrap().send(refused).is_ok());
+    });
+    assert!(failed.unwrap_err().is_refused());
+    sleep(BACK_OFF_MAX).await;
+    let (stranger, ()) = tokio::join!(call(), async { succeed(dials.recv().await.unwrap()) });
+    for stranger in [stranger, call().await] {
+        assert!(matches!(stranger, Err(PeerError::Stranger { .. })), "{stranger:?}");
+    }
 }

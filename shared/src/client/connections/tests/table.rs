@@ -3,6 +3,7 @@ use super::super::table::{
     REFUSED_PAUSE, REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
 };
 use super::super::{BlobLane, Lane, Limits, LiveMember, Members, Slot};
+use crate::client::link::DialError;
 use crate::ids::NodeId;
 
 use std::net::SocketAddr;
@@ -27,6 +28,12 @@ fn members(numbers: impl IntoIterator<Item = u64>, kept: &[(u64, Lane)], proves_
         .map(|number| (NodeId(number), LiveMember { address: address(number), generation: 1 }));
     let kept = kept.iter().map(|&(number, lane)| (NodeId(number), lane)).collect();
     Event::Members(Members { live: live.collect(), kept, proves_deaths })
+}
+
+fn dial_failed(slot: Slot, refused: bool) -> Event {
+    let address = address(0);
+    let error = if refused { DialError::Refused { address } } else { DialError::TimedOut { address } };
+    Event::DialFailed { slot, error: error.into() }
 }
 
 /// A table and its clock.
@@ -123,7 +130,7 @@ fn dials_in_progress_are_bounded_and_consensus_goes_first() {
     let consensus = Slot::of_member(NodeId(4), Lane::Consensus);
     assert_eq!(test.ask(calls(3), 3), []);
     assert_eq!(test.ask(consensus, 4), []);
-    let next = test.handle(Event::DialFailed { slot: calls(1), refused: true });
+    let next = test.handle(dial_failed(calls(1), true));
     let failed = Effect::Refuse { slot: calls(1), reason: Reason::Failed };
     assert_eq!(next, [failed, Effect::Dial { slot: consensus, address: address(4) }]);
     let next = test.handle(Event::Dialled { slot: calls(2), node: Some(NodeId(2)) });
@@ -137,13 +144,13 @@ fn pauses_between_dials_grow_within_bounds_and_end_when_the_members_change() {
     let mut pauses = Vec::new();
     for _ in 0..50 {
         assert_eq!(test.ask(calls(1), 1).len(), 1);
-        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        test.handle(dial_failed(calls(1), false));
         let failed = test.now;
         while test.ask(calls(1), 1) == [Effect::Refuse { slot: calls(1), reason: Reason::BackOff }] {
             test.now += Duration::from_millis(1);
         }
         // That ask started a dial.
-        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        test.handle(dial_failed(calls(1), false));
         pauses.push(test.now.abs_diff(failed));
         test.now += BACK_OFF_MAX;
     }
@@ -225,9 +232,9 @@ fn a_kept_connection_is_reopened_until_a_refusal_proves_a_death() {
     let again = test.pass(SECOND);
     assert!(again.len() == 1 && again[0].0 >= opened + REOPEN_MIN, "{again:?}");
     // A dying process's host may still take a connection: that proves nothing.
-    test.handle(Event::DialFailed { slot: calls(1), refused: false });
+    test.handle(dial_failed(calls(1), false));
     assert_eq!(test.pass(2 * BACK_OFF_MAX).len(), 1);
-    test.handle(Event::DialFailed { slot: calls(1), refused: true });
+    test.handle(dial_failed(calls(1), true));
     assert_eq!(test.pass(REFUSED_PAUSE), [], "membership decides now");
     assert_eq!(test.handle(members([], &[], true)), []);
     assert_eq!(test.pass(10 * REFUSED_PAUSE), []);
@@ -248,7 +255,7 @@ fn only_a_voter_dials_a_member_that_hung_up() {
             for (_, effect) in test.pass(SECOND) {
                 if let Effect::Dial { slot, .. } = effect {
                     dials += 1;
-                    test.handle(Event::DialFailed { slot, refused: false });
+                    test.handle(dial_failed(slot, false));
                 }
             }
         }
@@ -263,14 +270,14 @@ fn a_member_that_is_reached_again_has_all_its_dials_when_it_ends_again() {
     test.handle(Event::HungUp { node: NodeId(1) });
     for _ in 1..PROBES_MAX {
         assert_eq!(test.pass(SECOND).len(), 1);
-        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        test.handle(dial_failed(calls(1), false));
     }
     assert_eq!(test.pass(SECOND).len(), 1);
     test.handle(Event::Dialled { slot: calls(1), node: Some(NodeId(1)) });
     test.handle(Event::Ended { slot: calls(1) });
     for _ in 0..PROBES_MAX {
         assert_eq!(test.pass(SECOND).len(), 1);
-        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        test.handle(dial_failed(calls(1), false));
     }
     assert_eq!(test.pass(10 * SECOND), []);
 }
@@ -290,7 +297,7 @@ fn redials(count: u64) -> Vec<Duration> {
         let again = test.pass(REFUSED_PAUSE / 2);
         assert_eq!(again.len(), 1);
         redials.push(again[0].0.abs_diff(died));
-        test.handle(Event::DialFailed { slot: calls(1), refused: true });
+        test.handle(dial_failed(calls(1), true));
         assert_eq!(test.pass(REFUSED_PAUSE / 2), [], "one dial a member, for seconds");
     }
     redials.sort();
@@ -329,9 +336,7 @@ fn no_sequence_of_events_breaks_the_table() {
                     let slot = dials.swap_remove(random.random_range(0..dials.len()));
                     Event::Dialled { slot, node: (number > 1).then_some(NodeId(number)) }
                 }
-                4 if !dials.is_empty() => {
-                    Event::DialFailed { slot: dials.swap_remove(0), refused: number == 1 }
-                }
+                4 if !dials.is_empty() => dial_failed(dials.swap_remove(0), number == 1),
                 5 => Event::Ended { slot },
                 6 => members(1..number, &[(number, lane), (1, lane)], number > 2),
                 _ => Event::HungUp { node: NodeId(number) },
