@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{DuplexStream, duplex, split};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::table::REOPEN_MIN;
-use super::super::{Connections, Lane, LiveMember, Members, PeerError};
+use super::super::table::{Limits, REOPEN_MIN};
+use super::super::{BlobLane, Connections, Lane, LiveMember, Members, PeerError};
 use crate::client::frames::{read_frame, write_frame};
 use crate::client::link::{BoxFuture, Dial, DialError, Link};
 use crate::ids::NodeId;
@@ -196,4 +196,44 @@ async fn connections_to_a_member_that_left_are_closed() {
     drop(connection);
     connections.set_members(Members::default()).await;
     timeout(LIMIT, closed).await.expect("it stays open");
+}
+
+#[tokio::test]
+async fn each_lane_of_blobs_has_a_connection_of_its_own() {
+    let pipes = Arc::new(Pipes::default());
+    let connections = Connections::new(Arc::clone(&pipes) as _);
+    let holder = Holder { node: NODE, address: address() };
+    let lanes = [
+        BlobLane::Puts,
+        BlobLane::Gets,
+        BlobLane::Large(0),
+        BlobLane::Large(1),
+        BlobLane::RepairGets,
+        BlobLane::RepairLarge,
+    ];
+    for _ in 0..2 {
+        for lane in lanes {
+            connections.blobs(holder, lane).await.unwrap();
+        }
+        assert_eq!(pipes.dials.load(Ordering::Relaxed), lanes.len());
+    }
+    connections.connection(address()).await.unwrap();
+    assert_eq!(pipes.dials.load(Ordering::Relaxed), lanes.len() + 1, "calls are apart too");
+}
+
+#[tokio::test]
+async fn who_gets_no_connection_because_too_many_are_in_use_is_told_so() {
+    let limits = Limits { calls: 1, ..Limits::default() };
+    let connections = Connections::with_limits(Arc::new(Pipes::default()), limits);
+    let used = connections.connection(address()).await.unwrap();
+    let other = ([127, 0, 0, 1], 10).into();
+    let full = connections.connection(other).await.map(drop).unwrap_err();
+    assert_eq!(
+        full.to_string(),
+        "cannot connect to 127.0.0.1:10: this process has the most connections open that it may have, and all are in \
+         use"
+    );
+    drop(used);
+    // It makes room now. The peer behind both addresses is the same.
+    connections.connection(other).await.unwrap();
 }

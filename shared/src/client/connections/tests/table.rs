@@ -1,6 +1,6 @@
 use super::super::table::{
-    BACK_OFF_MAX, BACK_OFF_MIN, BLOB_BACK_OFF, ConnectionTable, Effect, Event, IDLE_MAX, PROBES_MAX,
-    REFUSED_PAUSE, REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
+    BACK_OFF_MAX, BACK_OFF_MIN, BLOB_BACK_OFF, ConnectionTable, Effect, Event, PROBES_MAX, REFUSED_PAUSE,
+    REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
 };
 use super::super::{BlobLane, Lane, Limits, LiveMember, Members, Slot};
 use crate::client::link::DialError;
@@ -12,17 +12,21 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn address(number: u64) -> SocketAddr {
+pub(super) fn address(number: u64) -> SocketAddr {
     ([127, 0, 0, 1], 7_000 + u16::try_from(number).unwrap()).into()
 }
 
-fn calls(number: u64) -> Slot {
+pub(super) fn calls(number: u64) -> Slot {
     Slot::of_member(NodeId(number), Lane::Calls)
 }
 
-fn members(numbers: impl IntoIterator<Item = u64>, kept: &[(u64, Lane)], proves_deaths: bool) -> Event {
+pub(super) fn members(
+    numbers: impl IntoIterator<Item = u64>,
+    kept: &[(u64, Lane)],
+    proves_deaths: bool,
+) -> Event {
     let live = numbers
         .into_iter()
         .map(|number| (NodeId(number), LiveMember { address: address(number), generation: 1 }));
@@ -37,17 +41,17 @@ fn dial_failed(slot: Slot, refused: bool) -> Event {
 }
 
 /// A table and its clock.
-struct Test {
-    table: ConnectionTable,
-    now: Duration,
+pub(super) struct Test {
+    pub(super) table: ConnectionTable,
+    pub(super) now: Duration,
 }
 
 impl Test {
-    fn new(limits: Limits, seed: u64) -> Self {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
         Self { table: ConnectionTable::new(limits, seed, Duration::ZERO), now: Duration::ZERO }
     }
 
-    fn handle(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn handle(&mut self, event: Event) -> Vec<Effect> {
         self.table.handle(event, self.now);
         std::iter::from_fn(|| self.table.poll_effect()).collect()
     }
@@ -69,57 +73,21 @@ impl Test {
         happened
     }
 
-    fn ask(&mut self, slot: Slot, number: u64) -> Vec<Effect> {
+    pub(super) fn ask(&mut self, slot: Slot, number: u64) -> Vec<Effect> {
         self.handle(Event::Asked { slot, address: address(number) })
     }
 
-    fn open(&mut self, number: u64) {
+    pub(super) fn open(&mut self, number: u64) {
         let slot = calls(number);
         assert_eq!(self.ask(slot, number), [Effect::Dial { slot, address: address(number) }]);
         let adopted = self.handle(Event::Dialled { slot, node: Some(NodeId(number)) });
         assert_eq!(adopted, [Effect::Adopt { slot, under: slot, address: address(number) }]);
     }
 
-    fn use_all(&mut self, used_at: Duration, in_use: bool) -> Vec<Effect> {
+    pub(super) fn use_all(&mut self, used_at: Duration, in_use: bool) -> Vec<Effect> {
         let all = self.table.open().map(|slot| Usage { slot, used_at, in_use }).collect();
         self.handle(Event::Usage(all))
     }
-}
-
-#[test]
-fn idle_connections_are_closed_unless_they_are_kept_or_in_use() {
-    let mut test = Test::new(Limits::default(), 1);
-    test.handle(members([1, 2], &[(2, Lane::Calls)], false));
-    test.open(1);
-    test.open(2);
-    test.now = IDLE_MAX;
-    assert_eq!(test.use_all(Duration::ZERO, true), []);
-    assert_eq!(test.use_all(SECOND, false), []);
-    assert_eq!(test.use_all(Duration::ZERO, false), [Effect::Close { slot: calls(1) }]);
-    assert!(test.table.is_open(&calls(2)), "it is kept");
-}
-
-#[test]
-fn the_least_recently_used_connection_makes_room() {
-    let mut test = Test::new(Limits { calls: 3, ..Limits::default() }, 1);
-    test.handle(members([1, 2, 3, 4], &[(1, Lane::Calls)], false));
-    for number in [1, 2, 3] {
-        test.open(number);
-    }
-    assert!(test.table.needs_usage(Some(calls(4)), test.now));
-    let usage = |number, used_at, in_use| Usage { slot: calls(number), used_at, in_use };
-    let all = |in_use| {
-        vec![usage(1, Duration::ZERO, false), usage(2, Duration::ZERO, true), usage(3, SECOND, in_use)]
-    };
-    test.now = SECOND;
-    test.handle(Event::Usage(all(true)));
-    assert_eq!(test.ask(calls(4), 4), [Effect::Refuse { slot: calls(4), reason: Reason::Full }]);
-    test.handle(Event::Usage(all(false)));
-    let dial = Effect::Dial { slot: calls(4), address: address(4) };
-    assert_eq!(test.ask(calls(4), 4), [Effect::Close { slot: calls(3) }, dial]);
-    // Another lane has a limit of its own.
-    let puts = Slot::of_member(NodeId(4), Lane::Blobs(BlobLane::Puts));
-    assert_eq!(test.ask(puts, 4), [Effect::Dial { slot: puts, address: address(4) }]);
 }
 
 #[test]
