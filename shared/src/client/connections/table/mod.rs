@@ -36,10 +36,8 @@ use crate::ids::NodeId;
 
 /// The shortest pause after a failed dial.
 pub const BACK_OFF_MIN: Duration = Duration::from_millis(50);
-/// The longest pause after a failed dial, for calls.
-pub const BACK_OFF_MAX: Duration = Duration::from_secs(1);
-/// The longest pause in the consensus lane: it leads to a few voters only, and each second without one counts.
-pub const CONSENSUS_BACK_OFF_MAX: Duration = Duration::from_millis(250);
+/// The longest pause after a failed dial, except for blobs: while a coordinator or a voter starts again, callers wait for it.
+pub const BACK_OFF_MAX: Duration = Duration::from_millis(250);
 /// The least pause in the lanes of blobs: there are other holders, and a put that waits for a dead one is slow.
 pub const BLOB_BACK_OFF: Duration = Duration::from_secs(2);
 /// The least time from opening a kept connection to opening it again.
@@ -89,8 +87,7 @@ impl Failure {
     fn ends(&self, lane: Lane) -> Duration {
         self.at
             + match lane {
-                Lane::Consensus => self.pause.min(CONSENSUS_BACK_OFF_MAX),
-                Lane::Calls => self.pause,
+                Lane::Consensus | Lane::Calls => self.pause,
                 Lane::Blobs(_) => self.pause.max(BLOB_BACK_OFF),
             }
     }
@@ -106,6 +103,7 @@ pub struct ConnectionTable {
     queued: BTreeSet<(Lane, u64, Slot)>,
     next_in_queue: u64,
     dialling: usize,
+    /// Not per lane: one process answers them all, so a dial that fails in one would fail in the others.
     failures: BTreeMap<Target, Failure>,
     /// Members whose death is to be proven, and the dials left for it.
     probes: BTreeMap<NodeId, u8>,

@@ -250,6 +250,25 @@ fn a_member_that_is_reached_again_has_all_its_dials_when_it_ends_again() {
     assert_eq!(test.pass(10 * SECOND), []);
 }
 
+#[test]
+fn a_caller_that_repeats_soon_reaches_a_peer_that_is_back() {
+    for seed in 0..50 {
+        let mut test = Test::new(Limits::default(), seed);
+        let mut failed = test.now;
+        for _ in 0..1_000 {
+            if matches!(test.ask(calls(1), 1)[..], [Effect::Dial { .. }]) {
+                failed = test.now;
+                test.handle(dial_failed(calls(1), true));
+            }
+            test.now += SECOND / 100;
+        }
+        while !matches!(test.ask(calls(1), 1)[..], [Effect::Dial { .. }]) {
+            test.now += SECOND / 100;
+        }
+        assert!(test.now <= failed + SECOND / 4 + SECOND / 100, "{:?}", test.now.abs_diff(failed));
+    }
+}
+
 /// When each of `count` members dials again after the same voter's death.
 fn redials(count: u64) -> Vec<Duration> {
     let mut redials = Vec::new();
