@@ -16,7 +16,7 @@
 mod error;
 mod open;
 mod slot;
-pub mod table;
+mod table;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -30,9 +30,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::error::PeerError;
 use self::open::{OpenConnections, OpenLink};
-pub use self::slot::{BlobLane, Lane, Slot, Target};
-use self::table::ConnectionTable;
-pub use self::table::{Limits, LiveMember, Members};
+pub use self::slot::{BlobLane, Lane};
+use self::slot::{Slot, Target};
+use self::table::{ConnectionTable, Limits};
+pub use self::table::{LiveMember, Members};
 use self::task::{ConnectionTask, Input};
 use super::connection::{CallError, Connection};
 use super::files::connection::BlobConnection;
@@ -66,8 +67,7 @@ impl Connections {
         Self::with_limits(dialer, Limits::default())
     }
 
-    /// The same with limits of its own.
-    pub fn with_limits(dialer: Arc<dyn Dial>, limits: Limits) -> Self {
+    fn with_limits(dialer: Arc<dyn Dial>, limits: Limits) -> Self {
         let (open, inputs) = (Arc::new(OpenConnections::new()), OnceLock::new());
         Self { shared: Arc::new(Shared { dialer, limits, open, inputs }) }
     }
@@ -159,7 +159,7 @@ impl Connections {
     async fn calls(&self, slot: Slot, address: SocketAddr) -> Result<Connection, PeerError> {
         match self.link(slot, address).await? {
             OpenLink::Calls(connection) => Ok(connection),
-            OpenLink::Blobs(_) => Err(PeerError::Stopped { address }),
+            OpenLink::Blobs(_) => Err(PeerError::WrongLane { address }),
         }
     }
 
@@ -204,6 +204,6 @@ impl Connections {
 fn blobs_of(link: OpenLink, address: SocketAddr) -> Result<BlobConnection, PeerError> {
     match link {
         OpenLink::Blobs(connection) => Ok(connection),
-        OpenLink::Calls(_) => Err(PeerError::Stopped { address }),
+        OpenLink::Calls(_) => Err(PeerError::WrongLane { address }),
     }
 }

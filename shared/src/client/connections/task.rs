@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::super::connection::Connection;
+use super::super::connection::{CallError, Connection};
 use super::super::files::connection::BlobConnection;
 use super::super::link::{BoxFuture, Dial, DialError, Link};
 use super::error::PeerError;
@@ -191,7 +191,8 @@ impl ConnectionTask {
             }
             Effect::Reuse { slot, open } => {
                 let link = self.open.find(&open);
-                self.answer(slot, |address| link.clone().ok_or(PeerError::Stopped { address }));
+                let ended = |address| PeerError::of_call(address, CallError::Closed);
+                self.answer(slot, |address| link.clone().ok_or_else(|| ended(address)));
             }
             Effect::Close { slot } => self.open.remove(&slot),
             Effect::Refuse { slot, reason } => {

@@ -11,15 +11,15 @@ use crate::ids::NodeId;
 
 /// How many connections there may be, open or being opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Of consensus: one to each voter, twice during a change of voters.
-    pub consensus: usize,
+    pub(crate) consensus: usize,
     /// Of calls: the coordinator calls every member.
-    pub calls: usize,
+    pub(crate) calls: usize,
     /// Of blobs, all their lanes together.
-    pub blobs: usize,
+    pub(crate) blobs: usize,
     /// Dials in progress at once; further ones wait, consensus first.
-    pub dials: usize,
+    pub(crate) dials: usize,
 }
 
 impl Default for Limits {
@@ -50,18 +50,18 @@ pub struct Members {
 
 /// How a connection is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Which.
-    pub slot: Slot,
+    pub(crate) slot: Slot,
     /// When it was asked for last.
-    pub used_at: Duration,
+    pub(crate) used_at: Duration,
     /// Whether a caller holds it now.
-    pub in_use: bool,
+    pub(crate) in_use: bool,
 }
 
 /// What happens to the table.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A caller waits for a connection that is not open.
     Asked {
         /// Which.
@@ -103,7 +103,7 @@ pub enum Event {
 
 /// What the task is to do; effects are carried out in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Dial; the outcome comes back as an event.
     Dial {
         /// For which slot.
@@ -143,7 +143,7 @@ pub enum Effect {
 
 /// Why callers get no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The dial failed just now.
     Failed,
     /// A dial failed a moment ago.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{DuplexStream, duplex, split};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::slot::Slot;
 use super::super::table::{Limits, REOPEN_MIN};
 use super::super::{BlobLane, Connections, Lane, LiveMember, Members, PeerError};
 use crate::client::frames::{read_frame, write_frame};
@@ -236,4 +237,12 @@ async fn who_gets_no_connection_because_too_many_are_in_use_is_told_so() {
     drop(used);
     // It makes room now. The peer behind both addresses is the same.
     connections.connection(other).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_in_a_lane_of_blobs_is_told_so() {
+    let connections = Connections::new(Arc::new(Pipes::default()));
+    let blobs = Slot::of_member(NODE, Lane::Blobs(BlobLane::Gets));
+    let error = connections.calls(blobs, address()).await.map(drop);
+    assert!(matches!(error, Err(PeerError::WrongLane { .. })), "{error:?}");
 }

@@ -1,8 +1,9 @@
+use super::super::slot::Slot;
 use super::super::table::{
     BACK_OFF_MAX, BACK_OFF_MIN, BLOB_BACK_OFF, ConnectionTable, Effect, Event, PROBES_MAX, REFUSED_PAUSE,
     REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
 };
-use super::super::{BlobLane, Lane, Limits, LiveMember, Members, Slot};
+use super::super::{BlobLane, Lane, Limits, LiveMember, Members};
 use crate::client::link::DialError;
 use crate::ids::NodeId;
 
