@@ -42,6 +42,8 @@ use crate::ids::NodeId;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Purpose, Reply, Request};
 
+/// Connections that one process may have opened, of all lanes.
+pub const CONNECTIONS_MAX: usize = Limits::DEFAULT.consensus + Limits::DEFAULT.calls + Limits::DEFAULT.blobs;
 /// Requests that may queue for the task.
 pub const INPUTS_MAX: usize = 256;
 /// A connection on which a call timed out is dropped after this much silence.

@@ -22,9 +22,13 @@ pub(crate) struct Limits {
     pub(crate) dials: usize,
 }
 
+impl Limits {
+    pub(crate) const DEFAULT: Self = Self { consensus: 32, calls: 2_048, blobs: 1_024, dials: 64 };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { consensus: 32, calls: 2_048, blobs: 1_024, dials: 64 }
+        Self::DEFAULT
     }
 }
 
