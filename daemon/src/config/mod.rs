@@ -11,12 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use idunno_shared::client::connections::CONNECTIONS_MAX;
 use idunno_shared::names::MemberName;
 
 pub use self::error::ConfigError;
 use self::error::invalid;
 pub use self::settings::{LogFormat, Settings};
 use crate::net::connection_limits::Limits;
+use crate::runtime::process::FILES_MAX;
 use idunno_store::blobs::RESERVE_BYTES;
 use idunno_store::scrub;
 
@@ -29,8 +31,13 @@ pub const MODEL_SERVER_URL: &str = "http://127.0.0.1:8080";
 /// The failure detector logs a dead member once; openraft would log it ten times a second.
 const LOG_FILTER: &str = "info,openraft::replication=off";
 const DISK_RESERVE_MIB_MAX: u64 = 1 << 20;
-/// Three times this stays below the limit on open files (`process::FILES_MAX`).
 const LIMIT_CONNECTIONS_MAX: usize = 4_096;
+const FILES_OF_STORE: usize = 512;
+/// Accepted connections have three limits of their own, and those that this process opens come on top.
+const _: () = assert!(
+    (3 * LIMIT_CONNECTIONS_MAX + CONNECTIONS_MAX + FILES_OF_STORE) as u64 <= FILES_MAX,
+    "a daemon may run out of files"
+);
 /// A lower limit would keep the members of a large cluster from connecting to each other.
 const LIMIT_MEMBERS_MIN: usize = 64;
 const LIMIT_REQUESTS_MAX: usize = 65_536;

@@ -21,7 +21,7 @@ use crate::runtime::data_dir::{DataDir, RUNTIME_FILE, Runtime};
 use crate::runtime::secret_file;
 use crate::runtime::telemetry;
 
-/// The limit on open files and connections that a daemon asks the system for.
+/// The limit on open files that a daemon asks the system for: enough for the connections that it accepts and opens.
 pub const FILES_MAX: u64 = 16_384;
 
 /// What a daemon process runs on: its locked data directory, its address, its credentials and its logs.

@@ -135,7 +135,8 @@ struct PutRequest {
 struct BlobSession<'a> {
     server: &'a BlobServer,
     may_store: bool,
-    /// Connections to next holders on which puts of this one wait.
+    /// Connections to next holders on which puts of this one wait; each put keeps its own open. Weak, so that a session
+    /// that pauses gives them back: others may use them, or idle ones close, and the next put asks again.
     next: Mutex<BTreeMap<NodeId, Weak<BlobConnection>>>,
     replies: mpsc::Sender<BlobReply>,
     put_permits: Arc<Semaphore>,

@@ -174,12 +174,14 @@ fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, Option<Calls>> {
 }
 
 /// Runs both directions; when one ends, the link has ended.
-async fn run(reader: LinkReader, writer: LinkWriter, queued: mpsc::Receiver<Vec<u8>>, waiting: Waiting) {
+async fn run(reader: LinkReader, writer: LinkWriter, mut queued: mpsc::Receiver<Vec<u8>>, waiting: Waiting) {
     tokio::select! {
         () = read_answers(reader, &waiting) => {}
-        () = write_calls(writer, queued) => {}
+        () = write_calls(writer, &mut queued) => {}
     }
     *lock(&waiting) = None;
+    // Whoever waits in `closed` wakes only now, and finds the connection closed.
+    drop(queued);
 }
 
 async fn read_answers(reader: LinkReader, waiting: &Waiting) {
@@ -201,7 +203,7 @@ async fn read_answers(reader: LinkReader, waiting: &Waiting) {
     }
 }
 
-async fn write_calls(mut writer: LinkWriter, mut queued: mpsc::Receiver<Vec<u8>>) {
+async fn write_calls(mut writer: LinkWriter, queued: &mut mpsc::Receiver<Vec<u8>>) {
     while let Some(mut frame) = queued.recv().await {
         // Calls that queued up meanwhile go out in the same write.
         while let Ok(next) = queued.try_recv() {
@@ -215,6 +217,9 @@ async fn write_calls(mut writer: LinkWriter, mut queued: mpsc::Receiver<Vec<u8>>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+    use std::task::{Context, Wake, Waker};
+
     use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
 
     use super::*;
@@ -287,5 +292,26 @@ mod tests {
         assert!(matches!(call.await.unwrap(), Err(CallError::Closed)));
         closed.await;
         assert!(connection.is_closed());
+    }
+
+    /// Whether the connection was closed when whoever waits for its end was woken.
+    struct Woken(Connection, OnceLock<bool>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.1.get_or_init(|| self.0.is_closed());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_is_told_of_the_end_finds_the_connection_closed() {
+        let (connection, peer) = pair();
+        let woken = Arc::new(Woken(connection.clone(), OnceLock::new()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut waits = Box::pin(connection.closed());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(peer);
+        connection.closed().await;
+        assert_eq!(woken.1.get(), Some(&true));
     }
 }

@@ -308,7 +308,6 @@ fn decode_call(body: &[u8]) -> Result<(u64, Result<Request, Refusal>), FrameErro
 async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer>) {
     let mut buffer = Vec::new();
     while let Some(answer) = queued.recv().await {
-        buffer.clear();
         let mut next = Some(answer);
         // Answers that queued up meanwhile go out in the same write.
         while let Some(answer) = next {
@@ -326,6 +325,9 @@ async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer
         if !timeout(WRITE_TIMEOUT, write).await.unwrap_or(false) {
             return;
         }
+        // One large answer must not occupy memory for as long as the connection lasts.
+        buffer.clear();
+        buffer.shrink_to(WRITE_BYTES_SOFT_MAX);
     }
 }
 

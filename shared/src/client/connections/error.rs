@@ -42,6 +42,14 @@ pub enum PeerError {
         /// The peer.
         address: SocketAddr,
     },
+    /// The caller asked for calls in a lane of blobs, or the reverse.
+    #[error(
+        "the connection to {address} is not of the kind that was asked for: this is a fault in the program"
+    )]
+    WrongLane {
+        /// The peer.
+        address: SocketAddr,
+    },
     /// The connection manager has ended with its runtime.
     #[error("cannot connect to {address}: this process is stopping")]
     Stopped {
@@ -63,10 +71,5 @@ impl PeerError {
     /// Whether repeating is pointless until one of both sides has another identity.
     pub fn is_about_identity(&self) -> bool {
         matches!(self, Self::Dial(error) | Self::BackOff(error) if error.is_about_identity())
-    }
-
-    /// Whether the peer had the request and did not answer in time.
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if matches!(source, CallError::TimedOut(_)))
     }
 }

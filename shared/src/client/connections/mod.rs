@@ -10,12 +10,13 @@
 //! Opening continues when the caller gives up, because the next caller needs the connection too. A connection on which a
 //! call times out, and on which nothing else has arrived for [`SILENCE_MAX`], is dropped: the path to the peer may be gone.
 //!
-//! Bounds: [`table`]; [`INPUTS_MAX`] requests queue for the task, then callers wait.
+//! Bounds: [`table`]; [`INPUTS_MAX`] requests queue for the task, then callers wait. No caller waits longer than
+//! [`DIAL_TIMEOUT`] for a connection, even if other dials come first.
 
 mod error;
 mod open;
 mod slot;
-pub mod table;
+mod table;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -25,21 +26,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::error::PeerError;
 use self::open::{OpenConnections, OpenLink};
-pub use self::slot::{BlobLane, Lane, Slot, Target};
-use self::table::ConnectionTable;
-pub use self::table::{Limits, LiveMember, Members};
+pub use self::slot::{BlobLane, Lane};
+use self::slot::{Slot, Target};
+use self::table::{ConnectionTable, Limits};
+pub use self::table::{LiveMember, Members};
 use self::task::{ConnectionTask, Input};
 use super::connection::{CallError, Connection};
 use super::files::connection::BlobConnection;
-use super::link::{Dial, DialError};
+use super::link::{DIAL_TIMEOUT, Dial, DialError};
 use crate::ids::NodeId;
 use crate::wire::blobs::Holder;
 use crate::wire::frame::{Purpose, Reply, Request};
 
+/// Connections that one process may have opened, of all lanes.
+pub const CONNECTIONS_MAX: usize = Limits::DEFAULT.consensus + Limits::DEFAULT.calls + Limits::DEFAULT.blobs;
 /// Requests that may queue for the task.
 pub const INPUTS_MAX: usize = 256;
 /// A connection on which a call timed out is dropped after this much silence.
@@ -65,8 +69,7 @@ impl Connections {
         Self::with_limits(dialer, Limits::default())
     }
 
-    /// The same with limits of its own.
-    pub fn with_limits(dialer: Arc<dyn Dial>, limits: Limits) -> Self {
+    fn with_limits(dialer: Arc<dyn Dial>, limits: Limits) -> Self {
         let (open, inputs) = (Arc::new(OpenConnections::new()), OnceLock::new());
         Self { shared: Arc::new(Shared { dialer, limits, open, inputs }) }
     }
@@ -138,8 +141,9 @@ impl Connections {
     /// Drops a connection on which a call has timed out, if nothing at all has arrived on it for [`SILENCE_MAX`].
     pub async fn give_up_if_silent(&self, connection: &Connection) -> bool {
         let is_silent = connection.silence() >= SILENCE_MAX;
-        if is_silent {
-            self.send(Input::GiveUp(connection.clone())).await;
+        // Forgotten at once: a caller that repeats must not find it again.
+        if is_silent && let Some(slot) = self.shared.open.forget(connection) {
+            self.send(Input::GivenUp(slot)).await;
         }
         is_silent
     }
@@ -157,7 +161,7 @@ impl Connections {
     async fn calls(&self, slot: Slot, address: SocketAddr) -> Result<Connection, PeerError> {
         match self.link(slot, address).await? {
             OpenLink::Calls(connection) => Ok(connection),
-            OpenLink::Blobs(_) => Err(PeerError::Stopped { address }),
+            OpenLink::Blobs(_) => Err(PeerError::WrongLane { address }),
         }
     }
 
@@ -174,8 +178,12 @@ impl Connections {
         input: impl FnOnce(task::Answer) -> Input,
     ) -> Result<OpenLink, PeerError> {
         let (answer, asked) = oneshot::channel();
-        self.send(input(answer)).await;
-        asked.await.unwrap_or(Err(PeerError::Stopped { address }))
+        let ask = async {
+            self.send(input(answer)).await;
+            asked.await.unwrap_or(Err(PeerError::Stopped { address }))
+        };
+        let late = || Err(PeerError::Dial(Arc::new(DialError::TimedOut { address })));
+        timeout(DIAL_TIMEOUT, ask).await.unwrap_or_else(|_| late())
     }
 
     async fn send(&self, input: Input) {
@@ -198,6 +206,6 @@ impl Connections {
 fn blobs_of(link: OpenLink, address: SocketAddr) -> Result<BlobConnection, PeerError> {
     match link {
         OpenLink::Blobs(connection) => Ok(connection),
-        OpenLink::Calls(_) => Err(PeerError::Stopped { address }),
+        OpenLink::Calls(_) => Err(PeerError::WrongLane { address }),
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::connection::Connection;
 use super::super::files::connection::BlobConnection;
-use super::slot::Slot;
+use super::slot::{Lane, Slot, Target};
 
 /// A connection of either kind.
 #[derive(Clone)]
@@ -48,15 +48,23 @@ impl Opened {
     }
 }
 
-/// All of them, under every key by which they may be asked for.
+/// All of them.
 pub(super) struct OpenConnections {
     epoch: Instant,
-    slots: RwLock<BTreeMap<Slot, Arc<Opened>>>,
+    index: RwLock<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    slots: BTreeMap<Slot, Arc<Opened>>,
+    /// The same connections by where they lead, the newest last: often only the address of a peer is known. Blobs are
+    /// asked for by member only.
+    calls_by_address: BTreeMap<(SocketAddr, Lane), Vec<Arc<Opened>>>,
 }
 
 impl OpenConnections {
     pub(super) fn new() -> Self {
-        Self { epoch: Instant::now(), slots: RwLock::default() }
+        Self { epoch: Instant::now(), index: RwLock::default() }
     }
 
     /// Time since the epoch.
@@ -68,46 +76,71 @@ impl OpenConnections {
         self.epoch + at
     }
 
-    /// A connection that is open; the lookup counts as its use.
+    /// A connection that is open; the lookup counts as its use. An address finds the newest connection that leads to it.
     pub(super) fn find(&self, slot: &Slot) -> Option<OpenLink> {
-        let found = self.get(slot).filter(|opened| !opened.is_closed())?;
+        let index = self.read();
+        let is_open = |opened: &&Arc<Opened>| !opened.is_closed();
+        let found = match slot.target {
+            Target::Member(_) => index.slots.get(slot).filter(is_open),
+            Target::Address(address) => {
+                index.calls_by_address.get(&(address, slot.lane))?.iter().rev().find(is_open)
+            }
+        }?;
         found.used_ms.store(self.now_ms(), Ordering::Relaxed);
         Some(found.link.clone())
     }
 
-    /// The connection that is published under a key, open or ended.
+    /// The connection of a slot, open or ended.
     pub(super) fn get(&self, slot: &Slot) -> Option<Arc<Opened>> {
-        self.read().get(slot).cloned()
+        self.read().slots.get(slot).cloned()
     }
 
-    /// Publishes a connection, under its address too, where only that may be known of the peer.
+    /// Publishes a connection.
     pub(super) fn insert(&self, slot: Slot, address: SocketAddr, link: OpenLink) {
         let opened = Arc::new(Opened { address, link, used_ms: AtomicU64::new(self.now_ms()) });
-        let mut slots = self.write();
-        slots.insert(Slot::of_address(address, slot.lane), Arc::clone(&opened));
-        slots.insert(slot, opened);
+        let mut index = self.write();
+        if matches!(opened.link, OpenLink::Calls(_)) {
+            index.calls_by_address.entry((address, slot.lane)).or_default().push(Arc::clone(&opened));
+        }
+        index.slots.insert(slot, opened);
     }
 
-    /// Forgets a connection under all its keys; it closes when its last user is done.
+    /// Forgets a connection; it closes when its last user is done.
     pub(super) fn remove(&self, slot: &Slot) {
-        let mut slots = self.write();
-        if let Some(removed) = slots.remove(slot) {
-            let alias = Slot::of_address(removed.address, slot.lane);
-            if slots.get(&alias).is_some_and(|opened| Arc::ptr_eq(opened, &removed)) {
-                slots.remove(&alias);
-            }
-        }
+        self.write().remove(slot);
+    }
+
+    /// The same for a connection of which only the user knows; returns its slot.
+    pub(super) fn forget(&self, connection: &Connection) -> Option<Slot> {
+        let is_it = |opened: &Opened| matches!(&opened.link, OpenLink::Calls(open) if open.is(connection));
+        let mut index = self.write();
+        let slot = index.slots.iter().find(|(_, opened)| is_it(opened)).map(|(&slot, _)| slot)?;
+        index.remove(&slot);
+        Some(slot)
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Slot, Arc<Opened>>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Slot, Arc<Opened>>> {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn remove(&mut self, slot: &Slot) {
+        let Some(removed) = self.slots.remove(slot) else { return };
+        let key = (removed.address, slot.lane);
+        if let Some(there) = self.calls_by_address.get_mut(&key) {
+            there.retain(|opened| !Arc::ptr_eq(opened, &removed));
+            if there.is_empty() {
+                self.calls_by_address.remove(&key);
+            }
+        }
     }
 }

@@ -54,7 +54,7 @@ impl Lane {
 
 /// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
+pub(super) enum Target {
     /// This member, wherever it listens.
     Member(NodeId),
     /// The process that listens there: a seed, an introducer, a newcomer.
@@ -63,21 +63,21 @@ pub enum Target {
 
 /// One connection's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot {
+pub(super) struct Slot {
     /// The peer.
-    pub target: Target,
+    pub(super) target: Target,
     /// What is carried.
-    pub lane: Lane,
+    pub(super) lane: Lane,
 }
 
 impl Slot {
     /// The connection to a member.
-    pub const fn of_member(node: NodeId, lane: Lane) -> Self {
+    pub(super) const fn of_member(node: NodeId, lane: Lane) -> Self {
         Self { target: Target::Member(node), lane }
     }
 
     /// The connection to an address.
-    pub const fn of_address(address: SocketAddr, lane: Lane) -> Self {
+    pub(super) const fn of_address(address: SocketAddr, lane: Lane) -> Self {
         Self { target: Target::Address(address), lane }
     }
 }

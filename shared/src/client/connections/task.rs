@@ -1,19 +1,22 @@
 //! The task that owns the [`ConnectionTable`]: it dials, publishes, and watches for ends.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::super::connection::Connection;
+use super::super::connection::{CallError, Connection};
 use super::super::files::connection::BlobConnection;
 use super::super::link::{BoxFuture, Dial, DialError, Link};
 use super::error::PeerError;
-use super::open::{OpenConnections, OpenLink, Opened};
+use super::open::{OpenConnections, OpenLink};
 use super::slot::{BlobLane, Lane, Slot, Target};
 use super::table::{ConnectionTable, Effect, Event, Members, Reason, Usage};
 use crate::ids::NodeId;
@@ -33,7 +36,8 @@ pub(super) enum Input {
         address: SocketAddr,
         answer: Answer,
     },
-    GiveUp(Connection),
+    /// A caller has forgotten the connection of that slot.
+    GivenUp(Slot),
     Members(Members),
     HungUp(NodeId),
 }
@@ -46,8 +50,6 @@ pub(super) struct ConnectionTask {
     waiting: BTreeMap<Slot, Vec<(SocketAddr, Answer)>>,
     dials: JoinSet<(Slot, Result<Link, DialError>)>,
     dialled: BTreeMap<Slot, Link>,
-    /// Why each target could not be dialled last.
-    errors: BTreeMap<Target, Arc<DialError>>,
     ends: FuturesUnordered<BoxFuture<'static, Slot>>,
 }
 
@@ -60,7 +62,6 @@ impl ConnectionTask {
             waiting: BTreeMap::new(),
             dials: JoinSet::new(),
             dialled: BTreeMap::new(),
-            errors: BTreeMap::new(),
             ends: FuturesUnordered::new(),
         }
     }
@@ -74,12 +75,8 @@ impl ConnectionTask {
                     Some(input) => self.take(input),
                     None => return,
                 },
-                Some(dialled) = self.dials.join_next() => {
-                    // Joining fails only if the dial panicked, which is logged; the slot's callers time out.
-                    if let Ok((slot, dialled)) = dialled {
-                        self.finish_dial(slot, dialled);
-                    }
-                }
+                // Joining never fails: panics are caught, and nothing aborts a dial.
+                Some(Ok((slot, dialled))) = self.dials.join_next() => self.finish_dial(slot, dialled),
                 Some(slot) = self.ends.next() => self.note_end(slot),
                 () = sleep_until(deadline) => {
                     if self.table.needs_usage(None, self.open.now()) {
@@ -108,16 +105,7 @@ impl ConnectionTask {
                     None => drop(answer.send(Err(PeerError::Full { address }))),
                 }
             }
-            Input::GiveUp(connection) => {
-                let is_it =
-                    |opened: &Opened| matches!(&opened.link, OpenLink::Calls(open) if open.is(&connection));
-                let slot =
-                    self.table.open().find(|slot| self.open.get(slot).is_some_and(|opened| is_it(&opened)));
-                if let Some(slot) = slot {
-                    self.open.remove(&slot);
-                    self.handle(Event::Ended { slot });
-                }
-            }
+            Input::GivenUp(slot) => self.note_end(slot),
             Input::Members(members) => self.handle(Event::Members(members)),
             Input::HungUp(node) => self.handle(Event::HungUp { node }),
         }
@@ -138,7 +126,7 @@ impl ConnectionTask {
         self.handle(Event::Asked { slot, address });
     }
 
-    /// Handles the end of a connection, if it has ended.
+    /// Handles the end of a connection, if it has ended or was given up.
     fn note_end(&mut self, slot: Slot) {
         if self.table.is_open(&slot) && self.open.get(&slot).is_none_or(|opened| opened.is_closed()) {
             self.open.remove(&slot);
@@ -154,11 +142,7 @@ impl ConnectionTask {
                 self.handle(Event::Dialled { slot, node });
                 self.dialled.remove(&slot);
             }
-            Err(error) => {
-                let refused = matches!(error, DialError::Refused { .. });
-                self.errors.insert(slot.target, Arc::new(error));
-                self.handle(Event::DialFailed { slot, refused });
-            }
+            Err(error) => self.handle(Event::DialFailed { slot, error: Arc::new(error) }),
         }
     }
 
@@ -178,7 +162,6 @@ impl ConnectionTask {
             answers.retain(|(_, answer)| !answer.is_closed());
             !answers.is_empty()
         });
-        self.errors.retain(|target, _| self.table.has_failed(target));
     }
 
     fn handle(&mut self, event: Event) {
@@ -192,7 +175,13 @@ impl ConnectionTask {
         match effect {
             Effect::Dial { slot, address } => {
                 let dialer = Arc::clone(&self.dialer);
-                self.dials.spawn(async move { (slot, dialer.dial(address, slot.lane.purpose()).await) });
+                self.dials.spawn(async move {
+                    // A panic, which is logged, must not leave the slot taken.
+                    let dial = AssertUnwindSafe(async { dialer.dial(address, slot.lane.purpose()).await });
+                    let panicked = io::Error::other("opening the connection panicked");
+                    let failed = |_| Err(DialError::Io { address, source: panicked.into() });
+                    (slot, dial.catch_unwind().await.unwrap_or_else(failed))
+                });
             }
             Effect::Adopt { slot, under, address } => {
                 let Some(link) = self.dialled.remove(&slot) else { return };
@@ -202,11 +191,12 @@ impl ConnectionTask {
             }
             Effect::Reuse { slot, open } => {
                 let link = self.open.find(&open);
-                self.answer(slot, |address| link.clone().ok_or(PeerError::Stopped { address }));
+                let ended = |address| PeerError::of_call(address, CallError::Closed);
+                self.answer(slot, |address| link.clone().ok_or_else(|| ended(address)));
             }
             Effect::Close { slot } => self.open.remove(&slot),
             Effect::Refuse { slot, reason } => {
-                let error = self.errors.get(&slot.target).cloned();
+                let error = self.table.error(&slot.target).cloned();
                 self.answer(slot, |address| Err(refusal(slot, address, reason, error.clone())));
             }
         }

@@ -2,27 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::super::link::DialError;
 use super::super::slot::{Lane, Slot};
 use crate::ids::NodeId;
 
 /// How many connections there may be, open or being opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Of consensus: one to each voter, twice during a change of voters.
-    pub consensus: usize,
+    pub(crate) consensus: usize,
     /// Of calls: the coordinator calls every member.
-    pub calls: usize,
+    pub(crate) calls: usize,
     /// Of blobs, all their lanes together.
-    pub blobs: usize,
+    pub(crate) blobs: usize,
     /// Dials in progress at once; further ones wait, consensus first.
-    pub dials: usize,
+    pub(crate) dials: usize,
+}
+
+impl Limits {
+    pub(crate) const DEFAULT: Self = Self { consensus: 32, calls: 2_048, blobs: 1_024, dials: 64 };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { consensus: 32, calls: 2_048, blobs: 1_024, dials: 64 }
+        Self::DEFAULT
     }
 }
 
@@ -48,18 +54,18 @@ pub struct Members {
 
 /// How a connection is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Which.
-    pub slot: Slot,
+    pub(crate) slot: Slot,
     /// When it was asked for last.
-    pub used_at: Duration,
+    pub(crate) used_at: Duration,
     /// Whether a caller holds it now.
-    pub in_use: bool,
+    pub(crate) in_use: bool,
 }
 
 /// What happens to the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
     /// A caller waits for a connection that is not open.
     Asked {
         /// Which.
@@ -78,8 +84,8 @@ pub enum Event {
     DialFailed {
         /// Which.
         slot: Slot,
-        /// Whether nothing listens there.
-        refused: bool,
+        /// Why.
+        error: Arc<DialError>,
     },
     /// A connection ended, or was given up.
     Ended {
@@ -101,7 +107,7 @@ pub enum Event {
 
 /// What the task is to do; effects are carried out in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Dial; the outcome comes back as an event.
     Dial {
         /// For which slot.
@@ -141,7 +147,7 @@ pub enum Effect {
 
 /// Why callers get no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The dial failed just now.
     Failed,
     /// A dial failed a moment ago.

@@ -23,39 +23,40 @@ mod room;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-pub use self::event::{Effect, Event, Limits, LiveMember, Members, Reason, Usage};
+pub(super) use self::event::{Effect, Event, Limits, Reason, Usage};
+pub use self::event::{LiveMember, Members};
+use super::super::link::DialError;
 use super::slot::{Lane, Slot, Target};
 use crate::ids::NodeId;
 
 /// The shortest pause after a failed dial.
-pub const BACK_OFF_MIN: Duration = Duration::from_millis(50);
-/// The longest pause after a failed dial, for calls.
-pub const BACK_OFF_MAX: Duration = Duration::from_secs(1);
-/// The longest pause in the consensus lane: it leads to a few voters only, and each second without one counts.
-pub const CONSENSUS_BACK_OFF_MAX: Duration = Duration::from_millis(250);
+pub(super) const BACK_OFF_MIN: Duration = Duration::from_millis(50);
+/// The longest pause after a failed dial, except for blobs: while a coordinator or a voter starts again, callers wait for it.
+pub(super) const BACK_OFF_MAX: Duration = Duration::from_millis(250);
 /// The least pause in the lanes of blobs: there are other holders, and a put that waits for a dead one is slow.
-pub const BLOB_BACK_OFF: Duration = Duration::from_secs(2);
+pub(super) const BLOB_BACK_OFF: Duration = Duration::from_secs(2);
 /// The least time from opening a kept connection to opening it again.
-pub const REOPEN_MIN: Duration = Duration::from_millis(100);
+pub(super) const REOPEN_MIN: Duration = Duration::from_millis(100);
 /// After a refusal, which proves that the process is gone, a kept connection waits this long, unless the members change.
-pub const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that is not kept closes after this long without use.
-pub const IDLE_MAX: Duration = Duration::from_secs(30);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Between two sweeps for idle connections.
-pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Most dials to a member whose connection ended, to find out whether its process is gone.
-pub const PROBES_MAX: u8 = 3;
+pub(super) const PROBES_MAX: u8 = 3;
 const PROBE_SPREAD: Duration = Duration::from_millis(20);
 const SPREAD_PER_MEMBER: Duration = Duration::from_millis(2);
 const SPREAD_MAX: Duration = Duration::from_secs(2);
 
 /// The longest delay of a kept connection's redial in a cluster of `members` members.
-pub fn spread(members: usize) -> Duration {
+pub(super) fn spread(members: usize) -> Duration {
     SPREAD_PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(SPREAD_MAX)
 }
 
@@ -74,10 +75,12 @@ enum State {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Failure {
     at: Duration,
     pause: Duration,
+    /// `None` if another process than the member answered.
+    error: Option<Arc<DialError>>,
 }
 
 impl Failure {
@@ -85,15 +88,14 @@ impl Failure {
     fn ends(&self, lane: Lane) -> Duration {
         self.at
             + match lane {
-                Lane::Consensus => self.pause.min(CONSENSUS_BACK_OFF_MAX),
-                Lane::Calls => self.pause,
+                Lane::Consensus | Lane::Calls => self.pause,
                 Lane::Blobs(_) => self.pause.max(BLOB_BACK_OFF),
             }
     }
 }
 
 /// The machine.
-pub struct ConnectionTable {
+pub(super) struct ConnectionTable {
     limits: Limits,
     rng: ChaCha8Rng,
     states: BTreeMap<Slot, State>,
@@ -102,6 +104,7 @@ pub struct ConnectionTable {
     queued: BTreeSet<(Lane, u64, Slot)>,
     next_in_queue: u64,
     dialling: usize,
+    /// Not per lane: one process answers them all, so a dial that fails in one would fail in the others.
     failures: BTreeMap<Target, Failure>,
     /// Members whose death is to be proven, and the dials left for it.
     probes: BTreeMap<NodeId, u8>,
@@ -112,7 +115,7 @@ pub struct ConnectionTable {
 
 impl ConnectionTable {
     /// A table without connections.
-    pub fn new(limits: Limits, seed: u64, now: Duration) -> Self {
+    pub(super) fn new(limits: Limits, seed: u64, now: Duration) -> Self {
         Self {
             limits,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -130,11 +133,11 @@ impl ConnectionTable {
     }
 
     /// Handles an event.
-    pub fn handle(&mut self, event: Event, now: Duration) {
+    pub(super) fn handle(&mut self, event: Event, now: Duration) {
         match event {
             Event::Asked { slot, address } => self.asked(slot, address, now),
             Event::Dialled { slot, node } => self.dialled(slot, node, now),
-            Event::DialFailed { slot, refused } => self.failed(slot, refused, now),
+            Event::DialFailed { slot, error } => self.failed(slot, error, now),
             Event::Ended { slot } => self.ended(slot, now),
             Event::HungUp { node } => self.probe(node, now),
             Event::Usage(usage) => self.swept(&usage, now),
@@ -147,42 +150,42 @@ impl ConnectionTable {
     }
 
     /// When [`Event::Tick`] is due at the latest.
-    pub fn next_deadline(&self) -> Duration {
+    pub(super) fn next_deadline(&self) -> Duration {
         self.due.first().map_or(self.sweep_at, |&(at, _)| at.min(self.sweep_at))
     }
 
     /// The next thing to do.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
     /// Whether to report the usage of connections now: they may be idle, or one must make room for `slot`.
-    pub fn needs_usage(&self, slot: Option<Slot>, now: Duration) -> bool {
+    pub(super) fn needs_usage(&self, slot: Option<Slot>, now: Duration) -> bool {
         self.sweep_at <= now || slot.is_some_and(|slot| !self.has_room(slot.lane))
     }
 
     /// Whether a slot is taken by a connection or a dial.
-    pub fn is_taken(&self, slot: &Slot) -> bool {
+    pub(super) fn is_taken(&self, slot: &Slot) -> bool {
         self.states.get(slot).is_some_and(|state| !matches!(state, State::Due(_)))
     }
 
     /// Whether a slot has a connection.
-    pub fn is_open(&self, slot: &Slot) -> bool {
+    pub(super) fn is_open(&self, slot: &Slot) -> bool {
         matches!(self.states.get(slot), Some(State::Open { .. }))
     }
 
     /// The slots that have a connection.
-    pub fn open(&self) -> impl Iterator<Item = Slot> + '_ {
+    pub(super) fn open(&self) -> impl Iterator<Item = Slot> + '_ {
         self.states.iter().filter(|(_, state)| matches!(state, State::Open { .. })).map(|(&slot, _)| slot)
     }
 
-    /// Whether a dial to the target failed lately.
-    pub fn has_failed(&self, target: &Target) -> bool {
-        self.failures.contains_key(target)
+    /// Why the last dial to the target failed, if it did so lately.
+    pub(super) fn error(&self, target: &Target) -> Option<&Arc<DialError>> {
+        self.failures.get(target)?.error.as_ref()
     }
 
     /// What is wrong with the table, if anything is.
-    pub fn check(&self) -> Result<(), &'static str> {
+    pub(super) fn check(&self) -> Result<(), &'static str> {
         let count = |wanted: fn(&State) -> bool| self.states.values().filter(|state| wanted(state)).count();
         if count(|state| matches!(state, State::Dialling(_))) != self.dialling {
             return Err("the dials in progress are miscounted");
@@ -280,7 +283,7 @@ impl ConnectionTable {
         let Some(State::Dialling(address)) = self.clear(&slot) else { return };
         let under = match (slot.target, node) {
             (Target::Member(wanted), node) if node != Some(wanted) => {
-                self.note_failure(slot.target, now);
+                self.note_failure(slot.target, None, now);
                 self.refuse(slot, Reason::Stranger);
                 return self.redial_after_failure(slot, false, now);
             }
@@ -289,6 +292,11 @@ impl ConnectionTable {
         };
         self.failures.remove(&slot.target);
         self.failures.remove(&under.target);
+        if under.lane == Lane::Calls
+            && let Target::Member(node) = under.target
+        {
+            self.probes.remove(&node);
+        }
         let under = match self.states.get(&under) {
             Some(State::Open { address: open, .. }) if *open == address => {
                 self.effects.push_back(Effect::Reuse { slot, open: under });
@@ -302,20 +310,21 @@ impl ConnectionTable {
         self.effects.push_back(Effect::Adopt { slot, under, address });
     }
 
-    fn failed(&mut self, slot: Slot, refused: bool, now: Duration) {
+    fn failed(&mut self, slot: Slot, error: Arc<DialError>, now: Duration) {
         if !matches!(self.states.get(&slot), Some(State::Dialling(_))) {
             return;
         }
         self.clear(&slot);
-        self.note_failure(slot.target, now);
+        let refused = matches!(*error, DialError::Refused { .. });
+        self.note_failure(slot.target, Some(error), now);
         self.refuse(slot, Reason::Failed);
         self.redial_after_failure(slot, refused, now);
     }
 
-    fn note_failure(&mut self, target: Target, now: Duration) {
+    fn note_failure(&mut self, target: Target, error: Option<Arc<DialError>>, now: Duration) {
         let last = self.failures.get(&target).map_or(BACK_OFF_MIN, |failure| failure.pause);
         let pause = (BACK_OFF_MIN + self.jitter((last * 3).saturating_sub(BACK_OFF_MIN))).min(BACK_OFF_MAX);
-        self.failures.insert(target, Failure { at: now, pause });
+        self.failures.insert(target, Failure { at: now, pause, error });
     }
 
     fn redial_after_failure(&mut self, slot: Slot, refused: bool, now: Duration) {

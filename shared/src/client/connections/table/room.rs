@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::slot::{Lane, Slot};
 use super::event::{Limits, Usage};
 use super::{BLOB_BACK_OFF, ConnectionTable, IDLE_MAX, SWEEP_PERIOD, State};
-use crate::ids::NodeId;
 
 impl ConnectionTable {
     pub(super) fn swept(&mut self, usage: &[Usage], now: Duration) {
@@ -22,12 +21,8 @@ impl ConnectionTable {
             }
         }
         self.failures.retain(|_, failure| now < failure.at + 2 * BLOB_BACK_OFF);
-        // A member with an open connection is alive; one that is no longer dialled has used up its dials.
-        let is_probed = |node: &NodeId| match self.states.get(&Slot::of_member(*node, Lane::Calls)) {
-            Some(State::Open { .. }) | None => false,
-            Some(State::Due(_) | State::Queued(_) | State::Dialling(_)) => true,
-        };
-        self.probes.retain(|node, _| is_probed(node));
+        // A member that is no longer dialled has used up its dials.
+        self.probes.retain(|&node, _| self.states.contains_key(&Slot::of_member(node, Lane::Calls)));
         self.sweep_at = now + SWEEP_PERIOD;
     }
 

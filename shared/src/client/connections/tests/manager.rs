@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::io::{DuplexStream, duplex, split};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::table::REOPEN_MIN;
-use super::super::{Connections, Lane, LiveMember, Members, PeerError};
+use super::super::slot::Slot;
+use super::super::table::{Limits, REOPEN_MIN};
+use super::super::{BlobLane, Connections, Lane, LiveMember, Members, PeerError};
 use crate::client::frames::{read_frame, write_frame};
 use crate::client::link::{BoxFuture, Dial, DialError, Link};
 use crate::ids::NodeId;
@@ -17,14 +18,14 @@ use crate::wire::consensus::{ConsensusReply, ConsensusRequest};
 use crate::wire::control::{ControlReply, ControlRequest};
 use crate::wire::frame::{Answer, Call, Purpose, Reply, Request};
 
-const LIMIT: Duration = Duration::from_secs(10);
-const NODE: NodeId = NodeId(9);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const NODE: NodeId = NodeId(9);
 
-fn address() -> SocketAddr {
+pub(super) fn address() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
 }
 
-fn link(stream: DuplexStream) -> Link {
+pub(super) fn link(stream: DuplexStream) -> Link {
     let (reader, writer) = split(stream);
     Link { reader: Box::new(reader), writer: Box::new(writer), node: Some(NODE) }
 }
@@ -47,7 +48,7 @@ impl Dial for Dying {
     }
 }
 
-fn one_member(kept: bool) -> Members {
+pub(super) fn one_member(kept: bool) -> Members {
     let live = [(NODE, LiveMember { address: address(), generation: 1 })].into();
     let kept = kept.then_some((NODE, Lane::Calls)).into_iter().collect();
     Members { live, kept, proves_deaths: true }
@@ -77,7 +78,7 @@ struct Pipes {
 }
 
 /// Bytes in one direction of a pipe: a large answer does not fit.
-const PIPE_BYTES: usize = 64 << 10;
+pub(super) const PIPE_BYTES: usize = 64 << 10;
 
 impl Dial for Pipes {
     fn dial(&self, _address: SocketAddr, purpose: Purpose) -> BoxFuture<'_, Result<Link, DialError>> {
@@ -92,7 +93,7 @@ impl Dial for Pipes {
 }
 
 /// Answers consensus at once; a list of models is megabytes, over a link that passes 64 KiB each 50 ms.
-async fn serve(stream: DuplexStream) {
+pub(super) async fn serve(stream: DuplexStream) {
     let (mut reader, mut writer) = split(stream);
     while let Ok(Call { id, request }) = read_frame(&mut reader).await {
         let reply = match request {
@@ -196,4 +197,52 @@ async fn connections_to_a_member_that_left_are_closed() {
     drop(connection);
     connections.set_members(Members::default()).await;
     timeout(LIMIT, closed).await.expect("it stays open");
+}
+
+#[tokio::test]
+async fn each_lane_of_blobs_has_a_connection_of_its_own() {
+    let pipes = Arc::new(Pipes::default());
+    let connections = Connections::new(Arc::clone(&pipes) as _);
+    let holder = Holder { node: NODE, address: address() };
+    let lanes = [
+        BlobLane::Puts,
+        BlobLane::Gets,
+        BlobLane::Large(0),
+        BlobLane::Large(1),
+        BlobLane::RepairGets,
+        BlobLane::RepairLarge,
+    ];
+    for _ in 0..2 {
+        for lane in lanes {
+            connections.blobs(holder, lane).await.unwrap();
+        }
+        assert_eq!(pipes.dials.load(Ordering::Relaxed), lanes.len());
+    }
+    connections.connection(address()).await.unwrap();
+    assert_eq!(pipes.dials.load(Ordering::Relaxed), lanes.len() + 1, "calls are apart too");
+}
+
+#[tokio::test]
+async fn who_gets_no_connection_because_too_many_are_in_use_is_told_so() {
+    let limits = Limits { calls: 1, ..Limits::default() };
+    let connections = Connections::with_limits(Arc::new(Pipes::default()), limits);
+    let used = connections.connection(address()).await.unwrap();
+    let other = ([127, 0, 0, 1], 10).into();
+    let full = connections.connection(other).await.map(drop).unwrap_err();
+    assert_eq!(
+        full.to_string(),
+        "cannot connect to 127.0.0.1:10: this process has the most connections open that it may have, and all are in \
+         use"
+    );
+    drop(used);
+    // It makes room now. The peer behind both addresses is the same.
+    connections.connection(other).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_in_a_lane_of_blobs_is_told_so() {
+    let connections = Connections::new(Arc::new(Pipes::default()));
+    let blobs = Slot::of_member(NODE, Lane::Blobs(BlobLane::Gets));
+    let error = connections.calls(blobs, address()).await.map(drop);
+    assert!(matches!(error, Err(PeerError::WrongLane { .. })), "{error:?}");
 }

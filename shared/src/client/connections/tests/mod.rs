@@ -1,2 +1,4 @@
+mod dials;
 mod manager;
+mod room;
 mod table;

@@ -1,8 +1,10 @@
+use super::super::slot::Slot;
 use super::super::table::{
-    BACK_OFF_MAX, BACK_OFF_MIN, BLOB_BACK_OFF, ConnectionTable, Effect, Event, IDLE_MAX, PROBES_MAX,
-    REFUSED_PAUSE, REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
+    BACK_OFF_MAX, BACK_OFF_MIN, BLOB_BACK_OFF, ConnectionTable, Effect, Event, PROBES_MAX, REFUSED_PAUSE,
+    REOPEN_MIN, Reason, SWEEP_PERIOD, Usage, spread,
 };
-use super::super::{BlobLane, Lane, Limits, LiveMember, Members, Slot};
+use super::super::{BlobLane, Lane, Limits, LiveMember, Members};
+use crate::client::link::DialError;
 use crate::ids::NodeId;
 
 use std::net::SocketAddr;
@@ -11,17 +13,21 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn address(number: u64) -> SocketAddr {
+pub(super) fn address(number: u64) -> SocketAddr {
     ([127, 0, 0, 1], 7_000 + u16::try_from(number).unwrap()).into()
 }
 
-fn calls(number: u64) -> Slot {
+pub(super) fn calls(number: u64) -> Slot {
     Slot::of_member(NodeId(number), Lane::Calls)
 }
 
-fn members(numbers: impl IntoIterator<Item = u64>, kept: &[(u64, Lane)], proves_deaths: bool) -> Event {
+pub(super) fn members(
+    numbers: impl IntoIterator<Item = u64>,
+    kept: &[(u64, Lane)],
+    proves_deaths: bool,
+) -> Event {
     let live = numbers
         .into_iter()
         .map(|number| (NodeId(number), LiveMember { address: address(number), generation: 1 }));
@@ -29,18 +35,24 @@ fn members(numbers: impl IntoIterator<Item = u64>, kept: &[(u64, Lane)], proves_
     Event::Members(Members { live: live.collect(), kept, proves_deaths })
 }
 
+fn dial_failed(slot: Slot, refused: bool) -> Event {
+    let address = address(0);
+    let error = if refused { DialError::Refused { address } } else { DialError::TimedOut { address } };
+    Event::DialFailed { slot, error: error.into() }
+}
+
 /// A table and its clock.
-struct Test {
-    table: ConnectionTable,
-    now: Duration,
+pub(super) struct Test {
+    pub(super) table: ConnectionTable,
+    pub(super) now: Duration,
 }
 
 impl Test {
-    fn new(limits: Limits, seed: u64) -> Self {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
         Self { table: ConnectionTable::new(limits, seed, Duration::ZERO), now: Duration::ZERO }
     }
 
-    fn handle(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn handle(&mut self, event: Event) -> Vec<Effect> {
         self.table.handle(event, self.now);
         std::iter::from_fn(|| self.table.poll_effect()).collect()
     }
@@ -62,57 +74,21 @@ impl Test {
         happened
     }
 
-    fn ask(&mut self, slot: Slot, number: u64) -> Vec<Effect> {
+    pub(super) fn ask(&mut self, slot: Slot, number: u64) -> Vec<Effect> {
         self.handle(Event::Asked { slot, address: address(number) })
     }
 
-    fn open(&mut self, number: u64) {
+    pub(super) fn open(&mut self, number: u64) {
         let slot = calls(number);
         assert_eq!(self.ask(slot, number), [Effect::Dial { slot, address: address(number) }]);
         let adopted = self.handle(Event::Dialled { slot, node: Some(NodeId(number)) });
         assert_eq!(adopted, [Effect::Adopt { slot, under: slot, address: address(number) }]);
     }
 
-    fn use_all(&mut self, used_at: Duration, in_use: bool) -> Vec<Effect> {
+    pub(super) fn use_all(&mut self, used_at: Duration, in_use: bool) -> Vec<Effect> {
         let all = self.table.open().map(|slot| Usage { slot, used_at, in_use }).collect();
         self.handle(Event::Usage(all))
     }
-}
-
-#[test]
-fn idle_connections_are_closed_unless_they_are_kept_or_in_use() {
-    let mut test = Test::new(Limits::default(), 1);
-    test.handle(members([1, 2], &[(2, Lane::Calls)], false));
-    test.open(1);
-    test.open(2);
-    test.now = IDLE_MAX;
-    assert_eq!(test.use_all(Duration::ZERO, true), []);
-    assert_eq!(test.use_all(SECOND, false), []);
-    assert_eq!(test.use_all(Duration::ZERO, false), [Effect::Close { slot: calls(1) }]);
-    assert!(test.table.is_open(&calls(2)), "it is kept");
-}
-
-#[test]
-fn the_least_recently_used_connection_makes_room() {
-    let mut test = Test::new(Limits { calls: 3, ..Limits::default() }, 1);
-    test.handle(members([1, 2, 3, 4], &[(1, Lane::Calls)], false));
-    for number in [1, 2, 3] {
-        test.open(number);
-    }
-    assert!(test.table.needs_usage(Some(calls(4)), test.now));
-    let usage = |number, used_at, in_use| Usage { slot: calls(number), used_at, in_use };
-    let all = |in_use| {
-        vec![usage(1, Duration::ZERO, false), usage(2, Duration::ZERO, true), usage(3, SECOND, in_use)]
-    };
-    test.now = SECOND;
-    test.handle(Event::Usage(all(true)));
-    assert_eq!(test.ask(calls(4), 4), [Effect::Refuse { slot: calls(4), reason: Reason::Full }]);
-    test.handle(Event::Usage(all(false)));
-    let dial = Effect::Dial { slot: calls(4), address: address(4) };
-    assert_eq!(test.ask(calls(4), 4), [Effect::Close { slot: calls(3) }, dial]);
-    // Another lane has a limit of its own.
-    let puts = Slot::of_member(NodeId(4), Lane::Blobs(BlobLane::Puts));
-    assert_eq!(test.ask(puts, 4), [Effect::Dial { slot: puts, address: address(4) }]);
 }
 
 #[test]
@@ -123,7 +99,7 @@ fn dials_in_progress_are_bounded_and_consensus_goes_first() {
     let consensus = Slot::of_member(NodeId(4), Lane::Consensus);
     assert_eq!(test.ask(calls(3), 3), []);
     assert_eq!(test.ask(consensus, 4), []);
-    let next = test.handle(Event::DialFailed { slot: calls(1), refused: true });
+    let next = test.handle(dial_failed(calls(1), true));
     let failed = Effect::Refuse { slot: calls(1), reason: Reason::Failed };
     assert_eq!(next, [failed, Effect::Dial { slot: consensus, address: address(4) }]);
     let next = test.handle(Event::Dialled { slot: calls(2), node: Some(NodeId(2)) });
@@ -137,13 +113,13 @@ fn pauses_between_dials_grow_within_bounds_and_end_when_the_members_change() {
     let mut pauses = Vec::new();
     for _ in 0..50 {
         assert_eq!(test.ask(calls(1), 1).len(), 1);
-        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        test.handle(dial_failed(calls(1), false));
         let failed = test.now;
         while test.ask(calls(1), 1) == [Effect::Refuse { slot: calls(1), reason: Reason::BackOff }] {
             test.now += Duration::from_millis(1);
         }
         // That ask started a dial.
-        test.handle(Event::DialFailed { slot: calls(1), refused: false });
+        test.handle(dial_failed(calls(1), false));
         pauses.push(test.now.abs_diff(failed));
         test.now += BACK_OFF_MAX;
     }
@@ -225,9 +201,9 @@ fn a_kept_connection_is_reopened_until_a_refusal_proves_a_death() {
     let again = test.pass(SECOND);
     assert!(again.len() == 1 && again[0].0 >= opened + REOPEN_MIN, "{again:?}");
     // A dying process's host may still take a connection: that proves nothing.
-    test.handle(Event::DialFailed { slot: calls(1), refused: false });
+    test.handle(dial_failed(calls(1), false));
     assert_eq!(test.pass(2 * BACK_OFF_MAX).len(), 1);
-    test.handle(Event::DialFailed { slot: calls(1), refused: true });
+    test.handle(dial_failed(calls(1), true));
     assert_eq!(test.pass(REFUSED_PAUSE), [], "membership decides now");
     assert_eq!(test.handle(members([], &[], true)), []);
     assert_eq!(test.pass(10 * REFUSED_PAUSE), []);
@@ -248,11 +224,49 @@ fn only_a_voter_dials_a_member_that_hung_up() {
             for (_, effect) in test.pass(SECOND) {
                 if let Effect::Dial { slot, .. } = effect {
                     dials += 1;
-                    test.handle(Event::DialFailed { slot, refused: false });
+                    test.handle(dial_failed(slot, false));
                 }
             }
         }
         assert_eq!(dials, if proves_deaths { 2 * u32::from(PROBES_MAX) } else { 0 });
+    }
+}
+
+#[test]
+fn a_member_that_is_reached_again_has_all_its_dials_when_it_ends_again() {
+    let mut test = Test::new(Limits::default(), 1);
+    test.handle(members([1], &[], true));
+    test.handle(Event::HungUp { node: NodeId(1) });
+    for _ in 1..PROBES_MAX {
+        assert_eq!(test.pass(SECOND).len(), 1);
+        test.handle(dial_failed(calls(1), false));
+    }
+    assert_eq!(test.pass(SECOND).len(), 1);
+    test.handle(Event::Dialled { slot: calls(1), node: Some(NodeId(1)) });
+    test.handle(Event::Ended { slot: calls(1) });
+    for _ in 0..PROBES_MAX {
+        assert_eq!(test.pass(SECOND).len(), 1);
+        test.handle(dial_failed(calls(1), false));
+    }
+    assert_eq!(test.pass(10 * SECOND), []);
+}
+
+#[test]
+fn a_caller_that_repeats_soon_reaches_a_peer_that_is_back() {
+    for seed in 0..50 {
+        let mut test = Test::new(Limits::default(), seed);
+        let mut failed = test.now;
+        for _ in 0..1_000 {
+            if matches!(test.ask(calls(1), 1)[..], [Effect::Dial { .. }]) {
+                failed = test.now;
+                test.handle(dial_failed(calls(1), true));
+            }
+            test.now += SECOND / 100;
+        }
+        while !matches!(test.ask(calls(1), 1)[..], [Effect::Dial { .. }]) {
+            test.now += SECOND / 100;
+        }
+        assert!(test.now <= failed + SECOND / 4 + SECOND / 100, "{:?}", test.now.abs_diff(failed));
     }
 }
 
@@ -271,7 +285,7 @@ fn redials(count: u64) -> Vec<Duration> {
         let again = test.pass(REFUSED_PAUSE / 2);
         assert_eq!(again.len(), 1);
         redials.push(again[0].0.abs_diff(died));
-        test.handle(Event::DialFailed { slot: calls(1), refused: true });
+        test.handle(dial_failed(calls(1), true));
         assert_eq!(test.pass(REFUSED_PAUSE / 2), [], "one dial a member, for seconds");
     }
     redials.sort();
@@ -310,9 +324,7 @@ fn no_sequence_of_events_breaks_the_table() {
                     let slot = dials.swap_remove(random.random_range(0..dials.len()));
                     Event::Dialled { slot, node: (number > 1).then_some(NodeId(number)) }
                 }
-                4 if !dials.is_empty() => {
-                    Event::DialFailed { slot: dials.swap_remove(0), refused: number == 1 }
-                }
+                4 if !dials.is_empty() => dial_failed(dials.swap_remove(0), number == 1),
                 5 => Event::Ended { slot },
                 6 => members(1..number, &[(number, lane), (1, lane)], number > 2),
                 _ => Event::HungUp { node: NodeId(number) },
