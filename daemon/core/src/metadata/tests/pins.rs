@@ -165,3 +165,30 @@ fn dead_letters_keep_their_names_without_the_pin() {
     let (dead_letters, _) = fixture.state.dead_letters(JobId(1), 0, 9).unwrap();
     assert_eq!((dead_letters[0].name.as_str(), dead_letters[0].dropped), ("data/00001.png", true));
 }
+
+/// The snapshot was written by the last release of format 1: job 1 runs over files that have changed since its start, job 2
+/// over records, and job 3 has not been started.
+#[test]
+fn a_state_of_format_1_goes_on() {
+    let stored = include_bytes!("format-1.snapshot");
+    let state: State = rmp_serde::from_slice::<Snapshot>(stored).unwrap().into();
+    let mut fixture = Fixture { state, now_ms: 4000 };
+    fixture.state.check().unwrap();
+    assert_eq!(names(&fixture, 3, 2), ["3 data/0003.png", "4 data/0004.png"]);
+    assert_eq!(fixture.references("image 3"), Some(2), "a version of the file, and an input of the list");
+    assert_eq!(fixture.references("image 4"), Some(1), "the file is deleted");
+    fixture.segment("two", vec![batch(JobId(1), 6, 4, &[(6, 4)])]).unwrap();
+    assert_eq!(fixture.job().state, JobState::Done);
+    assert_eq!(fixture.references("image 3"), Some(1));
+    fixture.change(Change::RetryDeadLetters { job: JobId(1), queries: vec![4] }).unwrap();
+    fixture.segment("three", vec![batch(JobId(1), 4, 1, &[(4, 1)])]).unwrap();
+    fixture.change(Change::DropDeadLetters { job: JobId(1), queries: vec![5] }).unwrap();
+    assert_eq!((fixture.references("image 4"), fixture.references("image 5")), (Some(0), Some(1)));
+    assert_eq!(fixture.state.job(JobId(2)).unwrap().records.as_ref().unwrap().count, 3);
+
+    fixture.change(Change::StartJob { job: JobId(3) }).unwrap();
+    let queries = fixture.state.queries(JobId(3), QueryRange { first: 3, count: 2 });
+    let read: Vec<_> = queries.iter().map(|(_, query)| query.extents[0].digest).collect();
+    assert_eq!(read, [Digest::of(b"changed"), Digest::of(b"image 5")]);
+    assert!(matches!(Snapshot::from(fixture.state), Snapshot::V2(_)));
+}
