@@ -12,7 +12,10 @@ fn with_added_job(files: usize) -> Fixture {
     let names: Vec<usize> = (0..files).collect();
     for names in names.chunks(500) {
         let new = names.iter().map(|n| file(&format!("data/{n:05}.png"), &format!("image {n}")));
-        fixture.state.apply(&Command { at_ms: 0, op: None, action: commit(new.collect()) }).unwrap();
+        fixture
+            .state
+            .apply(&Command { at_ms: 0, op: None, action: commit(new.collect()), upload: None })
+            .unwrap();
     }
     let dataset = "data".parse().unwrap();
     fixture
