@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use idunno_shared::client::cluster::{Cluster, DEADLINE_DEFAULT};
+use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::{Files, Progress};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::{Credentials, Role, SecurityError};
@@ -129,7 +129,11 @@ fn connect(endpoint: &Endpoint, timeout: Option<Duration>) -> Result<(Cluster, R
     };
     let role = credentials.role();
     let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), endpoint.seeds.clone());
-    Ok((cluster.with_deadline(timeout.unwrap_or(DEADLINE_DEFAULT)), role))
+    let cluster = match timeout {
+        Some(limit) => cluster.with_deadline(limit),
+        None => cluster,
+    };
+    Ok((cluster, role))
 }
 
 /// Where the cluster is, and the identity to connect with.

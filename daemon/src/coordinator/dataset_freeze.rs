@@ -1,8 +1,9 @@
 //! What a job starts with: checks its parameters with a model server, and indexes its data set where that is one file.
 //!
 //! The log freezes the index together with the digest of the file it was made from, and refuses it if the file has changed.
-//! Bounds: one data set is read at a time, an extent of it at a time, up to [`DATASET_FILE_BYTES_MAX`].
+//! Bounds: one data set is read at a time, an extent of it at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::{Action, Applied, FileKind, Inputs, JobRecord, State, VersionRecord};
@@ -19,35 +20,63 @@ use tracing::info;
 
 use super::LeaderTerm;
 use super::grants::placed;
+use super::long_work::WorkProgress;
 use idunno_worker::records::record_index::{RecordIndex, RecordIndexError};
 
-/// Largest file that is a data set, in bytes: a start reads it once.
-pub const DATASET_FILE_BYTES_MAX: u64 = 16 << 30;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Workers that are asked about parameters.
 const WORKERS_ASKED_MAX: usize = 3;
 
 impl LeaderTerm {
-    /// Starts or resumes a job.
+    /// Starts or resumes a job. The first start may read the whole data set: it goes on when the request ends.
     pub(super) async fn start_job(&self, op: OpId, id: JobId) -> Result<Applied, Refusal> {
         let state = self.barrier().await?;
         let job = state.job_or_refusal(id)?;
-        let unchecked = Action::Change(Change::StartJob { job: id });
         let trained = state.model(&job.model).is_some_and(|model| model.artefact.is_some());
         if job.state != JobState::Added || !trained {
-            return self.propose(Some(op), unchecked).await;
+            return self.propose(Some(op), Action::Change(Change::StartJob { job: id })).await;
         }
+        let this = self.this.upgrade().ok_or_else(|| self.not_coordinator())?;
+        let job = Arc::clone(job);
+        let first_start = |progress| async move { this.first_start(op, &job, &progress).await };
+        self.long_work.join(op, id, first_start).await
+    }
+
+    /// Reads what a job starts with, and starts it.
+    async fn first_start(
+        &self,
+        op: OpId,
+        job: &JobRecord,
+        progress: &WorkProgress,
+    ) -> Result<Applied, Refusal> {
         self.check_parameters(job).await?;
-        let action = match state.dataset_file(&job.dataset) {
-            None => unchecked,
+        let state = self.barrier().await?;
+        let inputs = match state.dataset_file(&job.dataset) {
+            None => self.index_folder(job.id).await?,
             Some((kind, version)) => {
-                let inputs = self.index_records(&state, kind, version).await.map_err(|why| {
-                    Refusal::conflict(format!("{id} cannot start: data set '{}': {why}", job.dataset))
-                })?;
-                Action::StartJob { job: id, inputs }
+                let indexed = self.index_records(&state, kind, version, progress).await;
+                indexed.map_err(|why| {
+                    Refusal::conflict(format!("{} cannot start: data set '{}': {why}", job.id, job.dataset))
+                })?
             }
         };
-        self.propose(Some(op), action).await
+        self.propose(Some(op), Action::StartJob { job: job.id, inputs }).await
+    }
+
+    /// Pins the folder of a job, and counts its files.
+    async fn index_folder(&self, id: JobId) -> Result<Inputs, Refusal> {
+        self.propose(None, Action::PinFolder { job: id }).await?;
+        let state = self.barrier().await?;
+        let count = move || {
+            let job = state.job_or_refusal(id)?;
+            let pinned_again =
+                || Refusal::conflict(format!("{id} has been changed meanwhile: start it again"));
+            let moment = job.folder.as_ref().ok_or_else(pinned_again)?.moment;
+            let index = state.index_folder(job).ok_or_else(pinned_again)?;
+            Ok(Inputs::Folder { moment, index })
+        };
+        let counted = tokio::task::spawn_blocking(count).await;
+        counted.unwrap_or_else(|error| Err(Refusal::internal(format!("counting files was aborted: {error}"))))
     }
 
     async fn index_records(
@@ -55,14 +84,16 @@ impl LeaderTerm {
         state: &State,
         kind: FileKind,
         version: &VersionRecord,
+        progress: &WorkProgress,
     ) -> Result<Inputs, IndexError> {
-        if version.size > DATASET_FILE_BYTES_MAX {
-            return Err(IndexError::TooLarge { size_bytes: version.size });
-        }
         let _one_at_a_time = self.reading.lock().await;
         let mut index = RecordIndex::new(kind);
+        let mut read_bytes = 0;
+        progress.report(read_bytes, version.size);
         for &extent in &*version.extents {
             index = self.index_extent(state, index, extent).await?;
+            read_bytes += extent.size;
+            progress.report(read_bytes, version.size);
         }
         let inputs = index.finish(version.digest)?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
@@ -143,8 +174,6 @@ impl LeaderTerm {
 /// A file cannot be read as a dataset.
 #[derive(Debug, Error)]
 enum IndexError {
-    #[error("it has {size_bytes} bytes; at most {DATASET_FILE_BYTES_MAX} are allowed")]
-    TooLarge { size_bytes: u64 },
     #[error(transparent)]
     Fetch(#[from] Unavailable),
     #[error(transparent)]

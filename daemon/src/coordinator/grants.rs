@@ -20,7 +20,8 @@ const RECORD_BYTES_PER_EXTENT: u64 = 1 << 10;
 /// The weight of each input of a lease in an answer.
 pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
     let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
-        return state.queries(lease.job, lease.range).map(|(_, query)| query.extents.len()).collect();
+        let queries = state.queries(lease.job, lease.range).into_iter();
+        return queries.map(|(_, query)| query.extents.len()).collect();
     };
     let weight =
         |index| usize::try_from(records.bytes_of(index) / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
@@ -80,7 +81,8 @@ pub fn orders(
 
 /// Bytes of a batch's inputs that are recorded to be on the worker's disk.
 pub fn local_bytes(state: &State, worker: NodeId, lease: Lease) -> u64 {
-    let extents = state.queries(lease.job, lease.range).flat_map(|(_, query)| query.extents.iter());
+    let queries = state.queries(lease.job, lease.range);
+    let extents = queries.iter().flat_map(|(_, query)| query.extents.iter());
     extents.filter(|blob| state.holders(&blob.digest).contains(&worker)).map(|blob| blob.size).sum()
 }
 
@@ -97,7 +99,7 @@ fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {
             skip: span.skip,
         }
     });
-    let inputs = state.queries(lease.job, lease.range).map(|(index, query)| QueryInput {
+    let inputs = state.queries(lease.job, lease.range).into_iter().map(|(index, query)| QueryInput {
         index,
         name: (*query.name).clone(),
         extents: placed_all(state, view, &query.extents),

@@ -19,6 +19,7 @@
 //! | [`rates`]: queries answered lately | `core::rates` |
 //! | [`leader_announcer`]: announces the coordinator to all members | itself |
 //! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
+//! | [`long_work`]: work that outlasts a request | itself |
 //! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
 //! | [`reads`], [`folders`], [`views`], [`assignment_text`]: what people see | the log's state |
 
@@ -28,6 +29,7 @@ pub mod dataset_freeze;
 pub mod folders;
 pub mod grants;
 pub mod leader_announcer;
+pub mod long_work;
 pub mod rates;
 pub mod reads;
 pub mod repair;
@@ -50,6 +52,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::long_work::LongWork;
 use self::rates::{RatesHandle, RatesTask};
 use self::repair::{RepairTask, RepairView};
 use self::result_merge::ResultMergeTask;
@@ -93,6 +96,9 @@ pub struct LeaderTerm {
     repairs: watch::Receiver<RepairView>,
     /// Held while a data set is read: one at a time, for an extent of it is in memory.
     reading: tokio::sync::Mutex<()>,
+    long_work: LongWork,
+    /// This term, for the tasks that work for it.
+    this: Weak<LeaderTerm>,
     closed: CancellationToken,
 }
 
@@ -110,7 +116,9 @@ impl LeaderTerm {
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
             deps.monitor.spawn("leader announcer", closed.clone(), announcer);
             let reading = tokio::sync::Mutex::default();
-            Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
+            let long_work = LongWork::new(closed.clone());
+            let this = leader_term.clone();
+            Self { deps, term, uploads, rates, scheduler, repairs, reading, long_work, this, closed }
         });
         // Needs the term from its first turn on.
         ResultMergeTask::spawn(&opened);

@@ -13,7 +13,10 @@ use thiserror::Error;
 
 pub const IDENTITY_FILE: &str = "identity.json";
 pub const RUNTIME_FILE: &str = "runtime.json";
-const FORMAT: &str = "idunno 1\n";
+const FORMAT: &str = "idunno 2\n";
+/// The format before: it differs in the metadata alone, which this release reads in both. The mark is replaced when the
+/// directory is opened, so that a daemon of the older release refuses what this one writes.
+const FORMAT_BEFORE: &str = "idunno 1\n";
 
 /// The data directory cannot be used.
 #[derive(Debug, Error)]
@@ -84,11 +87,15 @@ impl DataDir {
         let format_path = path.join("FORMAT");
         match fs::read_to_string(&format_path) {
             Ok(found) if found == FORMAT => {}
-            Ok(found) => return Err(DataDirError::Format { path: path.to_path_buf(), found }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(found) if found != FORMAT_BEFORE => {
+                return Err(DataDirError::Format { path: path.to_path_buf(), found });
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&format_path)(error));
+            }
+            Ok(_) | Err(_) => {
                 write_atomically(&format_path, FORMAT.as_bytes()).map_err(failed(&format_path))?;
             }
-            Err(error) => return Err(failed(&format_path)(error)),
         }
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
@@ -199,6 +206,14 @@ mod tests {
         held.write_json(RUNTIME_FILE, &runtime).unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains("another daemon, process 77: stop"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_the_format_before_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("FORMAT"), FORMAT_BEFORE).unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), FORMAT);
     }
 
     #[test]

@@ -49,6 +49,13 @@ pub enum RefusalCode {
     Internal,
     /// The caller's role does not permit it.
     Forbidden,
+    /// The request is being carried out, which goes on. Repeat it with the same operation id to learn the outcome.
+    InProgress {
+        /// Bytes that have been read for it.
+        done_bytes: u64,
+        /// Bytes that it reads in all; 0 if that is not known.
+        total_bytes: u64,
+    },
 }
 
 impl Refusal {

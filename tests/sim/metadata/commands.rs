@@ -130,8 +130,14 @@ impl Generator {
         self.pick(&[None, Some(query)]).into_iter().collect()
     }
 
-    /// The queries of a file of records or names, sometimes with the digest of other content.
-    fn inputs(&mut self, state: &State) -> Inputs {
+    /// The queries of the folder that the job has pinned, sometimes with another moment, or those of a file of records or
+    /// names, sometimes with the digest of other content.
+    fn inputs(&mut self, job: JobId, state: &State) -> Inputs {
+        let pinned =
+            state.job(job).and_then(|job| Some((job.folder.as_ref()?.moment, state.index_folder(job)?)));
+        if let Some((moment, index)) = pinned.filter(|_| !self.one_in(4)) {
+            return Inputs::Folder { moment: moment + u64::from(self.one_in(10)), index };
+        }
         let file = state.file(&"lines.jsonl".parse().unwrap()).and_then(|file| file.version(None));
         let digest = file.filter(|_| !self.one_in(10)).map_or_else(Digest::default, |version| version.digest);
         if self.one_in(3) {
@@ -185,6 +191,7 @@ impl Generator {
                     reason: "bad".to_owned(),
                     worker: NodeId(2),
                     attempts: 3,
+                    name: None,
                 });
                 Action::DeadLetters { job, dead_letters: dead_letters.collect() }
             }
@@ -199,7 +206,8 @@ impl Generator {
                 let (add, remove) = (self.holders(), self.holders());
                 Action::Holders(vec![HolderChange { digest, add, remove }])
             }
-            19 => Action::StartJob { job, inputs: self.inputs(state) },
+            19 if self.one_in(2) => Action::PinFolder { job },
+            19 => Action::StartJob { job, inputs: self.inputs(job, state) },
             20 => Action::EndUploads(self.upload(state)),
             21 | 22 => {
                 let content = format!("results {}", self.below(4));

@@ -29,6 +29,8 @@ struct NaiveJob {
     batch_size: BatchSize,
     state: JobState,
     manifest: Vec<(String, Vec<Digest>)>,
+    /// The moment at which the folder was pinned, and the files it had.
+    pinned: Option<(u64, Vec<(String, Vec<Digest>)>)>,
     query_states: Vec<QueryState>,
     version: Option<Digest>,
     name: Option<String>,
@@ -57,6 +59,8 @@ pub(super) struct NaiveMetadata {
     last_job: u64,
     /// All uploads below are over.
     ended_below: Option<UploadId>,
+    /// How many commands were accepted.
+    revision: u64,
     /// The sizes of extents.
     sizes: BTreeMap<Digest, u64>,
 }
@@ -86,6 +90,7 @@ impl NaiveMetadata {
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(*at_ms);
         let outcome = self.apply_action(action);
+        self.revision += u64::from(outcome.is_ok());
         match (op, &outcome) {
             (Some(op), Ok(outcome)) => _ = self.operations.insert(*op, outcome.clone()),
             (None, Ok(_)) => {}
@@ -145,6 +150,7 @@ impl NaiveMetadata {
                 known.ok_or(RefusalCode::Conflict)?.training = None;
                 Ok(Applied::Done)
             }
+            Action::PinFolder { job } => self.pin(*job),
             Action::StartJob { job, inputs } => self.start(*job, Some(inputs)).map(Applied::Changed),
             Action::FileResults { job: id, finished_ms, digest, extents, .. } => {
                 let job = self.job(*id)?;

@@ -108,9 +108,10 @@ impl From<ClusterError> for Failure {
                 | RefusalCode::StaleTerm
                 | RefusalCode::Unsupported
                 | RefusalCode::Forbidden => Exit::Refused,
-                RefusalCode::NoQuorum | RefusalCode::NotCoordinator { .. } | RefusalCode::Busy => {
-                    Exit::Unreachable
-                }
+                RefusalCode::NoQuorum
+                | RefusalCode::NotCoordinator { .. }
+                | RefusalCode::Busy
+                | RefusalCode::InProgress { .. } => Exit::Unreachable,
                 RefusalCode::Unknown | RefusalCode::Internal => Exit::Error,
             },
         };

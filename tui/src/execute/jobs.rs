@@ -1,5 +1,9 @@
 //! Commands that change jobs, and how a job is named.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use idunno_shared::client::cluster::ClusterError;
+use idunno_shared::client::files::Progress;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
@@ -91,7 +95,7 @@ pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Ans
     let mut lines = Vec::new();
     let mut started = Vec::new();
     for &job in &jobs {
-        let changed = session.cluster().change(Change::StartJob { job }).await;
+        let changed = start_one(session, job).await;
         let (submitted, state_before) = match changed.map_err(|error| after(error.into(), &lines))? {
             Changed::JobStarted { submitted } => (submitted, None),
             Changed::StartedBefore { submitted, state } => (submitted, Some(state)),
@@ -108,6 +112,21 @@ pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Ans
         return Ok(job_stats::answer(&await_jobs(session, &jobs).await?));
     }
     Ok(Answer::list(started, lines.join("\n")))
+}
+
+/// Starts one job, and shows how far its data set is read.
+async fn start_one(session: &Session, job: JobId) -> Result<Changed, ClusterError> {
+    let shown: Mutex<Option<(Box<dyn Progress>, u64)>> = Mutex::default();
+    let reporter = Arc::clone(&session.reporter);
+    let show = move |done_bytes: u64, total_bytes: u64| {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = format!("reading the data set of {job}");
+        let (progress, before) = shown.get_or_insert_with(|| (reporter.start(&label, 0, total_bytes), 0));
+        progress.set_total(total_bytes);
+        progress.bytes(done_bytes.saturating_sub(*before));
+        *before = done_bytes.max(*before);
+    };
+    session.cluster().with_progress(Arc::new(show)).change(Change::StartJob { job }).await
 }
 
 /// `stop-job`.

@@ -7,7 +7,8 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{JobState, VERSIONS_KEPT};
 
-use super::{FileRecord, HOLDERS_PER_BLOB_MAX, JobRecord, State};
+use super::pins::Pins;
+use super::{DeadLetterRecord, FileRecord, HOLDERS_PER_BLOB_MAX, JobRecord, State};
 use crate::invariant::InvariantViolation;
 use crate::ranges::RangeSet;
 
@@ -97,8 +98,21 @@ impl JobRecord {
     /// Inputs and their names are kept as long as a query may need them, and no longer.
     fn check_inputs(&self) -> Result<(), InvariantViolation> {
         let Self { submitted, dead, held, .. } = self;
-        InvariantViolation::unless(self.has_inputs() != (held.is_empty() && dead.is_empty()), || {
-            String::from("input names are missing, or kept for no query")
+        let is_listed = self.manifest.is_some() || self.records.is_some();
+        InvariantViolation::unless(!is_listed || !held.is_empty() || !dead.is_empty(), || {
+            String::from("input names are kept for no query")
+        })?;
+        InvariantViolation::unless(
+            self.folder.is_none() || !held.is_empty() || self.state == JobState::Added,
+            || String::from("a folder is pinned for no query"),
+        )?;
+        let folder = self.folder.as_ref().and_then(|folder| folder.index.as_ref());
+        InvariantViolation::unless(held.is_empty() || is_listed || folder.is_some(), || {
+            String::from("inputs are missing")
+        })?;
+        let is_named = |letter: &DeadLetterRecord| is_listed || letter.name.is_some();
+        InvariantViolation::unless(self.dead_letters.values().all(|letter| is_named(letter)), || {
+            String::from("names of dead queries are missing")
         })?;
         let is_cancelled = self.state == JobState::Cancelled;
         let has_needed = is_cancelled || self.pending().iter().all(|range| held.contains_all(range));
@@ -108,8 +122,9 @@ impl JobRecord {
         InvariantViolation::unless(!self.state.is_over() || held.intersection(dead) == *held, || {
             format!("inputs are held for queries that cannot run again: {held:?}")
         })?;
-        let records = self.records.as_ref().map_or(*submitted, |records| records.count);
-        let queries = self.manifest.as_ref().map_or(records, |manifest| manifest.queries.len() as u64);
+        let listed = self.manifest.as_ref().map(|manifest| manifest.queries.len() as u64);
+        let records = self.records.as_ref().map(|records| records.count);
+        let queries = listed.or(records).or(folder.map(|index| index.count)).unwrap_or(*submitted);
         InvariantViolation::unless(queries == *submitted, || {
             format!("it has {queries} queries in the manifest, {submitted} submitted")
         })
@@ -149,11 +164,40 @@ impl State {
             InvariantViolation::unless(job.id == *id, || format!("{} is stored as {id}", job.id))?;
             job.check().map_err(|violation| violation.of(id))?;
             job.referenced().for_each(&mut count);
+            self.check_folder_of(job).map_err(|violation| violation.of(id))?;
         }
+        self.check_retired()?;
+        self.retired.iter().flat_map(|(_, version)| &*version.extents).for_each(&mut count);
         let artefacts = self.models.values().filter_map(|model| model.artefact.as_ref());
         artefacts.flat_map(|artefact| &*artefact.extents).for_each(&mut count);
         self.check_blobs(&references)?;
         self.operations.check()
+    }
+
+    /// A pinned folder has the files that it had when it was indexed.
+    fn check_folder_of(&self, job: &JobRecord) -> Result<(), InvariantViolation> {
+        let Some(folder) = job.folder.as_deref().filter(|folder| folder.index.is_some()) else {
+            return Ok(());
+        };
+        let found = self.index_folder(job);
+        InvariantViolation::unless(found == folder.index, || {
+            format!("its folder is {found:?}, it pinned {:?}", folder.index)
+        })
+    }
+
+    /// The pins are those of the jobs, and a version is retired only while a pin sees it or it waits for its release.
+    fn check_retired(&self) -> Result<(), InvariantViolation> {
+        let pins = Pins::of(self.jobs.values());
+        InvariantViolation::unless(pins == self.pins, || {
+            format!("the pins are {:?}, those of the jobs {pins:?}", self.pins)
+        })?;
+        for (name, version) in self.retired.iter() {
+            let is_seen = pins.see(name, version.born, version.until);
+            InvariantViolation::unless(is_seen || self.has_unchecked_versions(), || {
+                format!("a retired version of '{name}' is not released: {version:?}")
+            })?;
+        }
+        Ok(())
     }
 
     fn check_blobs(&self, references: &References) -> Result<(), InvariantViolation> {

@@ -1,7 +1,9 @@
 //! The commands of the metadata log, and their outcomes.
 
+use std::sync::Arc;
+
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, UploadId};
-use idunno_shared::names::ModelName;
+use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, Changed};
 use idunno_shared::wire::jobs::{BatchOutcome, QueryRange, Training};
@@ -96,12 +98,18 @@ pub enum Action {
         /// The last failure, for people.
         reason: String,
     },
-    /// `start-job` of a job whose dataset is a single file, which the coordinator has indexed.
+    /// `start-job` of a job whose inputs the coordinator has read and indexed.
     StartJob {
         /// The job to start.
         job: JobId,
-        /// The inputs that the file defines.
+        /// Its inputs.
         inputs: Inputs,
+    },
+    /// First step of `start-job` of a job over a folder: from now on the files of the folder stay readable as they are now,
+    /// until the job needs them no more or pins them again.
+    PinFolder {
+        /// The job that will start.
+        job: JobId,
     },
     /// The results of a finished job become a version of the file `results/<job>.jsonl`.
     FileResults {
@@ -143,6 +151,9 @@ pub struct DeadLetterRecord {
     pub worker: NodeId,
     /// Failed leases of the query, or of the ranges it was in.
     pub attempts: u32,
+    /// The name of the input, if the job is over a folder; set when the command is applied.
+    #[serde(default)]
+    pub name: Option<Arc<FileName>>,
 }
 
 /// The outcome of a command.

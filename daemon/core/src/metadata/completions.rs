@@ -164,8 +164,11 @@ impl State {
             if !job.done.contains(dead_letter.index)
                 && job.dead.insert(dead_letter.index..dead_letter.index + 1) > 0
             {
-                let kept =
-                    DeadLetterRecord { reason: truncate_reason(&dead_letter.reason), ..dead_letter.clone() };
+                let reason = truncate_reason(&dead_letter.reason);
+                // Dead letters outlive the pin of the folder.
+                let query = self.folder_queries(&job, dead_letter.index, dead_letter.index + 1).pop();
+                let name = query.map(|(_, query)| query.name);
+                let kept = DeadLetterRecord { reason, name, ..dead_letter.clone() };
                 job.dead_letters.insert(dead_letter.index, Arc::new(kept));
             }
         }

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
+use idunno_shared::wire::control::{Changed, JobState};
 use idunno_shared::wire::jobs::{QueryRange, RecordFormat};
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Artefact, JobRecord, QUERIES_PER_JOB_MAX, State, VersionRecord};
+use super::{
+    Applied, Artefact, FolderIndex, JobRecord, PinnedFolder, QUERIES_PER_JOB_MAX, State, VersionRecord,
+};
 use crate::ranges::RangeSet;
 
 /// Largest record, in bytes.
@@ -34,7 +36,8 @@ pub struct Query {
     pub extents: Arc<[BlobRef]>,
 }
 
-/// The queries of a job over files; a query's number is its index. Names and extents are shared with the file table.
+/// The queries of a job over the files that a list names; a query's number is its index. Names and extents are shared with
+/// the file table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Manifest {
@@ -62,7 +65,7 @@ pub enum FileKind {
     List,
 }
 
-/// The queries that a single file defines, as read by the coordinator.
+/// The queries of a dataset, as read by the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Inputs {
     /// The records of the file.
@@ -75,6 +78,13 @@ pub enum Inputs {
         count: u64,
         /// Where they are.
         blocks: Vec<Block>,
+    },
+    /// The files of a folder that the job has pinned.
+    Folder {
+        /// The moment at which it was pinned: refused if it has been pinned again since.
+        moment: u64,
+        /// How many files it has, and where.
+        index: FolderIndex,
     },
     /// The files that the file names.
     Listed {
@@ -190,6 +200,8 @@ pub(super) enum DatasetError {
     ListForTraining(DatasetName),
     #[error("dataset '{0}' has become a single file since it was looked at: start it again")]
     BecameFile(DatasetName),
+    #[error("dataset '{0}' has been frozen by another start at the same time: start it again")]
+    PinnedAgain(DatasetName),
     #[error("dataset '{0}' has changed since it was read: start it again")]
     Changed(DatasetName),
     #[error(
@@ -213,16 +225,15 @@ pub(super) enum DatasetError {
 }
 
 /// What a start freezes.
-struct FrozenInputs {
-    manifest: Option<Manifest>,
-    records: Option<Records>,
-    labels: Option<Arc<[BlobRef]>>,
-}
-
-impl FrozenInputs {
-    fn of_files(queries: Vec<Query>, labels: Option<Arc<[BlobRef]>>) -> Self {
-        Self { manifest: Some(Manifest { queries }), records: None, labels }
-    }
+enum FrozenInputs {
+    /// The files of a folder that is not pinned yet.
+    Unpinned,
+    /// The files of a pinned folder.
+    Folder(FolderIndex),
+    /// The files that a list names.
+    Listed(Vec<Query>),
+    /// The records of a file.
+    Records(Records),
 }
 
 impl State {
@@ -244,11 +255,25 @@ impl State {
         match self.dataset_file(dataset) {
             Some((FileKind::List, _)) => Err(DatasetError::ListForTraining(dataset.clone())),
             Some(_) => Ok(()),
-            None => self.freeze_folder(dataset).map(drop),
+            None => self.check_folder(dataset),
         }
     }
 
-    /// Starts or resumes a job. `inputs` are the queries of its dataset, if that is a single file.
+    /// Pins the files of the folder that is a job's dataset, before they are indexed.
+    pub(super) fn pin_folder(&mut self, id: JobId) -> Result<Applied, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.state != JobState::Added {
+            return Err(Refusal::conflict(format!("{id} has been started before")));
+        }
+        self.check_folder(&job.dataset)
+            .map_err(|error| Refusal::conflict(format!("{id} cannot start: {error}")))?;
+        self.pin(&mut job);
+        self.set_job(job);
+        Ok(Applied::Done)
+    }
+
+    /// Starts or resumes a job. `inputs` are the queries of its dataset, as read by the coordinator. Without them, a job over
+    /// a folder is pinned and indexed here: so did releases of format 1, whose logs must lead to the same queries.
     pub(super) fn start_job(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
         match job.state {
@@ -267,7 +292,7 @@ impl State {
         Ok(Changed::JobStarted { submitted })
     }
 
-    /// Fixes a job's queries, labels and model version, and references their blobs.
+    /// Fixes a job's queries, labels and model version, and keeps their blobs.
     fn freeze(&mut self, job: &mut JobRecord, inputs: Option<&Inputs>) -> Result<(), Refusal> {
         let JobRecord { id, model, dataset, .. } = &*job;
         let artefact: Option<Arc<Artefact>> = self.models.get(model).and_then(|model| model.artefact.clone());
@@ -278,50 +303,60 @@ impl State {
         })?;
         let cannot_start = |error: DatasetError| Refusal::conflict(format!("{id} cannot start: {error}"));
         let frozen = match inputs {
-            None => self.freeze_folder(dataset),
+            None => self.check_folder(dataset).map(|()| FrozenInputs::Unpinned),
+            Some(Inputs::Folder { moment, index }) => self.freeze_folder(job, *moment, index),
             Some(inputs) => self.freeze_file(dataset, inputs),
         };
-        let FrozenInputs { manifest, records, labels } = frozen.map_err(cannot_start)?;
-        let files = manifest.as_ref().map_or(&[][..], |manifest| &manifest.queries);
-        let submitted = records.as_ref().map_or(files.len() as u64, |records| records.count);
-        if submitted > QUERIES_PER_JOB_MAX as u64 {
-            return Err(cannot_start(DatasetError::TooManyQueries(dataset.clone())));
+        // From here on nothing is refused.
+        match frozen.map_err(cannot_start)? {
+            FrozenInputs::Unpinned => {
+                self.pin(job);
+                let index = self.index_folder(job);
+                self.keep_folder(job, index);
+            }
+            FrozenInputs::Folder(index) => self.keep_folder(job, Some(index)),
+            FrozenInputs::Listed(queries) => {
+                self.unpin(job);
+                job.submitted = queries.len() as u64;
+                queries.iter().for_each(|query| self.reference(&query.extents));
+                job.manifest = Some(Arc::new(Manifest { queries }));
+            }
+            FrozenInputs::Records(records) => {
+                self.unpin(job);
+                job.submitted = records.count;
+                self.reference(&records.extents);
+                job.records = Some(Arc::new(records));
+            }
         }
-        for query in files {
-            self.reference(&query.extents);
-        }
-        self.reference(records.as_ref().map_or(&[], |records| &*records.extents));
         self.reference(&artefact.extents);
-        self.reference(labels.as_deref().unwrap_or_default());
-        job.submitted = submitted;
-        job.held = RangeSet::from(0..submitted);
-        job.manifest = manifest.map(Arc::new);
-        job.records = records.map(Arc::new);
+        job.held = RangeSet::from(0..job.submitted);
         job.artefact = Some(artefact);
-        job.labels = labels;
         job.started_ms = Some(self.now_ms);
         Ok(())
     }
 
-    /// The files below the dataset's name.
-    fn freeze_folder(&self, dataset: &DatasetName) -> Result<FrozenInputs, DatasetError> {
+    /// Makes the files of a pinned folder, and its label table, the inputs of a job.
+    fn keep_folder(&mut self, job: &mut JobRecord, index: Option<FolderIndex>) {
+        let (Some(pin), Some(mut index)) = (job.folder.as_deref(), index) else { return };
+        for name in &mut index.checkpoints {
+            if let Some((key, _)) = self.files.get_key_value(name.as_str()) {
+                *name = Arc::clone(&key.0);
+            }
+        }
+        let labels = self.label_table_at(&job.dataset, pin.moment);
+        self.reference(labels.as_deref().unwrap_or_default());
+        job.submitted = index.count;
+        job.labels = labels;
+        job.folder = Some(Arc::new(PinnedFolder { moment: pin.moment, index: Some(index) }));
+    }
+
+    /// Fails unless the dataset is a folder with files.
+    fn check_folder(&self, dataset: &DatasetName) -> Result<(), DatasetError> {
         if self.dataset_file(dataset).is_some() {
             return Err(DatasetError::BecameFile(dataset.clone()));
         }
-        let (labels_name, prefix) = (format!("{dataset}/{LABELS_FILE}"), format!("{dataset}/"));
-        let (mut queries, mut labels) = (Vec::new(), None);
-        // One more than the limit, and the labels: enough to notice a dataset that is too large.
-        for (name, file) in self.files(&prefix, None).take(QUERIES_PER_JOB_MAX + 2) {
-            let Some(newest) = file.version(None) else { continue };
-            let extents = Arc::clone(&newest.extents);
-            if name.as_str() == labels_name {
-                labels = Some(extents);
-            } else {
-                queries.push(Query { name: Arc::clone(name), extents });
-            }
-        }
-        if !queries.is_empty() {
-            return Ok(FrozenInputs::of_files(queries, labels));
+        if self.has_folder(dataset) {
+            return Ok(());
         }
         if self.files.contains_key(dataset.as_str()) {
             return Err(DatasetError::UnknownFileKind(dataset.clone()));
@@ -329,13 +364,38 @@ impl State {
         Err(DatasetError::Empty(dataset.clone()))
     }
 
+    /// The index of a pinned folder, unless the job has been pinned again since it was made.
+    fn freeze_folder(
+        &self,
+        job: &JobRecord,
+        moment: u64,
+        index: &FolderIndex,
+    ) -> Result<FrozenInputs, DatasetError> {
+        let dataset = &job.dataset;
+        if job.folder.as_ref().is_none_or(|folder| folder.moment != moment) {
+            return Err(DatasetError::PinnedAgain(dataset.clone()));
+        }
+        if index.count > QUERIES_PER_JOB_MAX {
+            return Err(DatasetError::TooManyQueries(dataset.clone()));
+        }
+        if index.count == 0 || !index.is_consistent(&format!("{dataset}/")) {
+            return Err(DatasetError::InconsistentIndex(dataset.clone()));
+        }
+        Ok(FrozenInputs::Folder(index.clone()))
+    }
+
     /// The queries of a single file, unless it has changed since it was read.
     fn freeze_file(&self, dataset: &DatasetName, inputs: &Inputs) -> Result<FrozenInputs, DatasetError> {
-        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs;
+        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs else {
+            return Err(DatasetError::Changed(dataset.clone()));
+        };
         let unchanged = self.dataset_file(dataset).filter(|(_, version)| version.digest == *digest);
         let Some((_, version)) = unchanged else { return Err(DatasetError::Changed(dataset.clone())) };
         match inputs {
             Inputs::Records { count: 0, .. } => Err(DatasetError::NoRecords(dataset.clone())),
+            Inputs::Records { count, .. } if *count > QUERIES_PER_JOB_MAX => {
+                Err(DatasetError::TooManyQueries(dataset.clone()))
+            }
             Inputs::Records { format, count, blocks, .. } => {
                 let known = self.files.get_key_value(dataset.as_str());
                 let (file, _) = known.ok_or_else(|| DatasetError::Changed(dataset.clone()))?;
@@ -356,9 +416,10 @@ impl State {
                 if records.name(count - 1).is_none() {
                     return Err(DatasetError::NameTooLong(dataset.clone()));
                 }
-                Ok(FrozenInputs { manifest: None, records: Some(records), labels: None })
+                Ok(FrozenInputs::Records(records))
             }
             Inputs::Listed { names, .. } => self.freeze_list(dataset, names),
+            Inputs::Folder { .. } => Err(DatasetError::Changed(dataset.clone())),
         }
     }
 
@@ -378,7 +439,7 @@ impl State {
             Ok(Query { name: Arc::clone(&key.0), extents: Arc::clone(&newest.extents) })
         };
         let queries: Result<Vec<Query>, DatasetError> = names.iter().enumerate().map(query).collect();
-        Ok(FrozenInputs::of_files(queries?, None))
+        Ok(FrozenInputs::Listed(queries?))
     }
 }
 

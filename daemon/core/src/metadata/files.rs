@@ -58,13 +58,17 @@ pub struct VersionRecord {
     pub created_ms: u64,
     /// The extents in order.
     pub extents: Arc<[BlobRef]>,
+    /// The revision of the metadata that added it; 0 if a release of format 1 did.
+    #[serde(default)]
+    pub born: u64,
 }
 
 /// A file: its versions, oldest first; at least one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FileRecord {
-    pub(super) versions: Vec<VersionRecord>,
+    /// Without spare capacity: there may be millions of files.
+    pub(super) versions: Box<[VersionRecord]>,
 }
 
 impl FileRecord {
@@ -146,27 +150,26 @@ impl State {
         let Content { size, digest, extents } = content;
         let extents = self.record_extents(extents);
         let known = self.files.get_key_value(name.as_str());
-        let (key, mut versions) = known.map_or_else(
-            || (FileKey(Arc::new(name.clone())), Vec::new()),
-            |(key, file)| (key.clone(), file.versions.clone()),
+        let (key, kept) = known.map_or_else(
+            || (FileKey(Arc::new(name.clone())), Arc::default()),
+            |(key, file)| (key.clone(), Arc::clone(file)),
         );
-        let number = versions.last().map_or(1, |newest| newest.number + 1);
-        versions.push(VersionRecord { number, size, digest, created_ms: self.now_ms, extents });
-        if versions.len() > VERSIONS_KEPT {
-            let oldest = versions.remove(0);
-            self.release(&oldest.extents);
-        }
+        let number = kept.version(None).map_or(1, |newest| newest.number + 1);
+        let born = self.next_revision();
+        let new = VersionRecord { number, size, digest, created_ms: self.now_ms, extents, born };
+        let all = FileRecord { versions: kept.versions.iter().cloned().chain([new]).collect() };
+        let leaving = all.versions.len().saturating_sub(VERSIONS_KEPT);
+        self.retire(&key.0, &all, leaving, born);
+        let versions = if leaving == 0 { all.versions } else { all.versions[leaving..].into() };
         self.files.insert(key, Arc::new(FileRecord { versions }));
         number
     }
 
     pub(super) fn delete(&mut self, name: &FileName) -> Result<Changed, Refusal> {
-        let Some(file) = self.files.remove(name.as_str()) else {
+        let Some((key, file)) = self.files.remove_with_key(name.as_str()) else {
             return Err(Refusal::not_found(format!("there is no file '{name}': ls lists the files")));
         };
-        for version in &file.versions {
-            self.release(&version.extents);
-        }
+        self.retire(&key.0, &file, file.versions.len(), self.next_revision());
         Ok(Changed::Deleted { versions: u32::try_from(file.versions.len()).unwrap_or(u32::MAX) })
     }
 }

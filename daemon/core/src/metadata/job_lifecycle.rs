@@ -127,6 +127,9 @@ impl State {
         }
         let is_last = !job.held.is_empty() && kept.is_empty();
         job.held = kept.clone();
+        if kept.is_empty() {
+            self.unpin(job);
+        }
         if is_last {
             self.release(job.records.as_deref().map_or(&[], |records| &records.extents));
             self.release(job.labels.as_deref().unwrap_or_default());

@@ -17,14 +17,15 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, Query, Records, State, truncate_reason,
+    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, PinnedFolder, Query, Records, State,
+    truncate_reason,
 };
 use crate::ranges::RangeSet;
 
 /// Most jobs. Finished jobs count until they are deleted, because their results are kept.
 pub const JOBS_MAX: usize = 10_000;
 /// Most queries per job.
-pub const QUERIES_PER_JOB_MAX: usize = 4_000_000;
+pub const QUERIES_PER_JOB_MAX: u64 = 1_000_000_000;
 
 /// A blob of result rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,8 @@ pub struct JobRecord {
     pub state: JobState,
     /// The number of queries; 0 before the first start.
     pub submitted: u64,
-    /// The queries, if they are files: from the start until neither inputs nor names are needed.
+    /// The queries, if a list names their files, or a release of format 1 started the job: from the start until neither
+    /// inputs nor names are needed.
     pub manifest: Option<Arc<Manifest>>,
     /// The queries whose inputs are kept from collection: all until the end, then the dead ones.
     pub held: RangeSet,
@@ -96,6 +98,9 @@ pub struct JobRecord {
     /// Whether its results are merged into a file.
     #[serde(default)]
     pub filed: bool,
+    /// The queries, if they are the files below the dataset's name: kept as long as an input is held.
+    #[serde(default)]
+    pub folder: Option<Arc<PinnedFolder>>,
 }
 
 fn default_weight() -> u32 {
@@ -130,22 +135,8 @@ impl JobRecord {
             parameters: Arc::default(),
             records: None,
             filed: false,
+            folder: None,
         }
-    }
-
-    /// The name of a query's input: its file, or the file of records and the record's number. `None` once the names are
-    /// dropped.
-    pub fn input_name(&self, index: u64) -> Option<FileName> {
-        if let Some(records) = self.records.as_deref() {
-            return records.name(index);
-        }
-        let (_, query) = self.manifest.as_deref()?.slice(index, index + 1).next()?;
-        Some((*query.name).clone())
-    }
-
-    /// Whether the names of its inputs are kept.
-    pub(super) fn has_inputs(&self) -> bool {
-        self.manifest.is_some() || self.records.is_some()
     }
 
     /// The queries that are neither answered nor dead; empty before the first start.
@@ -227,11 +218,26 @@ impl State {
 
     /// The inputs of a job's queries with the query numbers; empty if the job is unknown, has dropped its inputs, or reads
     /// records.
-    pub fn queries(&self, id: JobId, range: QueryRange) -> impl Iterator<Item = (u64, &Query)> {
-        let manifest = self.jobs.get(&id).and_then(|job| job.manifest.as_deref());
-        manifest.into_iter().flat_map(move |manifest| {
-            manifest.slice(range.first, range.first.saturating_add(u64::from(range.count)))
-        })
+    pub fn queries(&self, id: JobId, range: QueryRange) -> Vec<(u64, Query)> {
+        let Some(job) = self.jobs.get(&id) else { return Vec::new() };
+        let end = range.first.saturating_add(u64::from(range.count));
+        let Some(manifest) = job.manifest.as_deref() else {
+            return self.folder_queries(job, range.first, end);
+        };
+        manifest.slice(range.first, end).map(|(number, query)| (number, query.clone())).collect()
+    }
+
+    /// The name of a query's input: its file, or the file of records and the record's number. `None` once the names are
+    /// dropped.
+    pub fn input_name(&self, job: &JobRecord, query: u64) -> Option<FileName> {
+        if let Some(records) = job.records.as_deref() {
+            return records.name(query);
+        }
+        if let Some(name) = job.dead_letters.get(&query).and_then(|dead_letter| dead_letter.name.as_ref()) {
+            return Some((**name).clone());
+        }
+        let queries = self.queries(job.id, QueryRange { first: query, count: 1 });
+        queries.first().map(|(_, query)| (*query.name).clone())
     }
 
     /// Stores a changed job.

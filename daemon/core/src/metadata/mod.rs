@@ -4,7 +4,7 @@
 //! Ousterhout 2014, section 2): deterministic, without clock or randomness, the same on every voter.
 //!
 //! Invariants, recomputed by [`State::check`]:
-//! - a blob's reference count equals the references from file versions, held inputs, segments and models;
+//! - a blob's reference count equals the references from file versions, kept or retired, held inputs, segments and models;
 //! - no query of a job is both answered and dead, a done job has none pending, and the ranges of its segments are
 //!   disjoint and together equal the answered queries;
 //! - a job references the inputs of every query that may have to run, and keeps their names for these and for dead
@@ -39,6 +39,7 @@ mod job_lifecycle;
 mod jobs;
 mod models;
 mod operations;
+mod pins;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
 pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
+pub use pins::{CHECKPOINTS_MAX, FolderIndex, PinnedFolder, RELEASED_PER_COMMAND_MAX};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 
 use crate::uploads::UploadError;
@@ -74,32 +76,34 @@ pub struct State {
     #[serde(default)]
     last_job: u64,
     /// All uploads below are over.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default)]
     upload_watermark: UploadId,
-}
-
-fn is_first(upload: &UploadId) -> bool {
-    *upload == UploadId::default()
+    #[serde(default)]
+    retired: pins::RetiredVersions,
+    #[serde(skip)]
+    pins: pins::Pins,
 }
 
 /// The stored form of the state, with its format version, so that later releases can read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Snapshot {
-    /// Format 1.
+    /// Format 1: jobs over folders list their inputs.
     V1(State),
+    /// Format 2: jobs over folders pin them.
+    V2(State),
 }
 
 impl From<State> for Snapshot {
     fn from(state: State) -> Self {
-        Self::V1(state)
+        Self::V2(state)
     }
 }
 
 impl From<Snapshot> for State {
     fn from(snapshot: Snapshot) -> Self {
-        match snapshot {
-            Snapshot::V1(state) => state,
-        }
+        let (Snapshot::V1(mut state) | Snapshot::V2(mut state)) = snapshot;
+        state.pins = pins::Pins::of(state.jobs.values());
+        state
     }
 }
 
@@ -144,6 +148,7 @@ impl State {
         match &outcome {
             Ok(applied) => {
                 self.revision += 1;
+                self.release_retired();
                 if let Some(op) = command.op {
                     self.operations.keep(op, applied, self.now_ms);
                 }
@@ -170,6 +175,7 @@ impl State {
                 self.model_trained(model, content, training, metrics, report)
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
+            Action::PinFolder { job } => self.pin_folder(*job),
             Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
             Action::FileResults { job, finished_ms, size, digest, extents } => {
                 let content = Content { size: *size, digest: *digest, extents };

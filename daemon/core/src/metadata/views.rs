@@ -160,7 +160,7 @@ impl State {
         let dead_letters = job.dead_letters.range(from..).filter_map(|(index, dead_letter)| {
             Some(DeadLetter {
                 index: *index,
-                name: job.input_name(*index)?,
+                name: self.input_name(job, *index)?,
                 reason: dead_letter.reason.clone(),
                 worker: dead_letter.worker,
                 attempts: dead_letter.attempts,

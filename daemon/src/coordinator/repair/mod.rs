@@ -34,6 +34,8 @@ use crate::runtime::driver::{Driver, Shell, Turn};
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(500);
+/// Commands proposed in a tick for the release of retired versions.
+const RELEASES_PER_TICK: usize = 50;
 const OUTCOMES_QUEUED_MAX: usize = 1_024;
 /// About half a megabyte of the log each.
 const HOLDERS_PER_COMMAND_MAX: usize = 8_192;
@@ -157,6 +159,7 @@ impl Shell for RepairTask {
                 }
             }
             Input::Trim => {
+                self.release_retired().await;
                 turn.event(ReplicationEvent::TrimDue(self.snapshot()));
                 turn.input(Input::CollectGarbage);
                 turn.input(Input::Observe);
@@ -221,6 +224,17 @@ impl RepairTask {
             }
         }
         turn.event(ReplicationEvent::Observed(snapshot));
+    }
+
+    /// Versions that ended jobs had pinned are released by whatever commands follow. An idle log has none: proposes some.
+    async fn release_retired(&self) {
+        let Some(leader_term) = self.leader_term.upgrade() else { return };
+        for _ in 0..RELEASES_PER_TICK {
+            let is_waiting = self.deps.consensus.state().borrow().has_unchecked_versions();
+            if !is_waiting || leader_term.propose(None, Action::Forget(Vec::new())).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Sends a command to a file server without blocking the task; `then` turns the answer into an outcome.

@@ -151,6 +151,7 @@ impl SchedulerTask {
             reason: dead.reason,
             worker: dead.worker,
             attempts: dead.attempts,
+            name: None,
         };
         let dead_letters = dead.into_iter().map(dead_letter).collect();
         let queries = queries.queries().collect();

@@ -1,7 +1,7 @@
 //! Indexes the records of a file, or reads the names in a list, in one streaming pass.
 //!
 //! Bounds: records of at most [`RECORD_BYTES_MAX`], at most [`QUERIES_PER_JOB_MAX`] of them; a block per
-//! [`BLOCK_RECORDS`] records or [`BLOCK_BYTES`]; a list of at most [`LIST_BYTES_MAX`].
+//! [`BLOCK_RECORDS`] records or [`BLOCK_BYTES`], or a power of two times that, so that there are at most [`BLOCKS_MAX`]; a list of at most [`LIST_BYTES_MAX`].
 
 use idunno_core::metadata::{Block, FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
 use idunno_shared::ids::Digest;
@@ -12,6 +12,8 @@ use thiserror::Error;
 pub const BLOCK_RECORDS: u64 = 64;
 /// A block of this size takes no further record.
 pub const BLOCK_BYTES: u64 = 256 << 10;
+/// Most blocks: beyond, each becomes twice as large. They are committed to the metadata log as one command.
+pub const BLOCKS_MAX: usize = 65_536;
 /// Longest list of names: it is committed to the metadata log as one command.
 pub const LIST_BYTES_MAX: usize = 4 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -47,19 +49,37 @@ struct BlockList {
     count: u64,
     /// Offset of the next record.
     next_at: u64,
+    /// How often the size of a block was doubled.
+    doublings: u32,
 }
 
 impl BlockList {
     /// Adds a record that ends at `end`.
     fn end_record(&mut self, end: u64) -> Result<(), RecordIndexError> {
         let at = self.next_at;
-        let full = |last: &Block| self.count - last.first >= BLOCK_RECORDS || at - last.at >= BLOCK_BYTES;
+        let factor = 1 << self.doublings;
+        let full = |last: &Block| {
+            self.count - last.first >= BLOCK_RECORDS * factor || at - last.at >= BLOCK_BYTES * factor
+        };
         if self.list.last().is_none_or(full) {
             self.list.push(Block { first: self.count, at });
         }
+        if self.list.len() > BLOCKS_MAX {
+            self.merge_pairs();
+        }
         self.count += 1;
         self.next_at = end;
-        if self.count > QUERIES_PER_JOB_MAX as u64 { Err(RecordIndexError::TooMany) } else { Ok(()) }
+        if self.count > QUERIES_PER_JOB_MAX { Err(RecordIndexError::TooMany) } else { Ok(()) }
+    }
+
+    /// Merges each block with the next one, and makes the blocks that follow twice as large.
+    fn merge_pairs(&mut self) {
+        let mut number = 0;
+        self.list.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+        self.doublings += 1;
     }
 
     /// Refuses a record that is too long, given the offset read so far.
@@ -270,6 +290,18 @@ mod tests {
             records.extend(of_block);
         }
         records
+    }
+
+    #[test]
+    fn the_number_of_blocks_is_bounded() {
+        let mut blocks = BlockList::default();
+        let records = BLOCKS_MAX as u64 * BLOCK_RECORDS;
+        (1..=records).for_each(|end| blocks.end_record(end).unwrap());
+        assert_eq!(blocks.list.len(), BLOCKS_MAX);
+        (records + 1..=3 * records).for_each(|end| blocks.end_record(end).unwrap());
+        assert!(blocks.list.len() <= BLOCKS_MAX, "{}", blocks.list.len());
+        let sizes = blocks.list.windows(2).map(|pair| pair[1].first - pair[0].first);
+        assert!(sizes.into_iter().all(|size| size == 4 * BLOCK_RECORDS), "all are four times as large");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use self::error::ClusterError;
 use self::repeat::Unanswered;
@@ -33,7 +33,7 @@ use crate::wire::control::{Change, Changed, ClusterView, ControlReply, ControlRe
 use crate::wire::frame::{Reply, Request};
 use crate::wire::jobs::{JobReply, JobRequest};
 use crate::wire::membership::IntroductionRequest;
-use crate::wire::refusal::Refusal;
+use crate::wire::refusal::{Refusal, RefusalCode};
 
 /// How long a request is repeated before it is given up: longer than any failover.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
@@ -48,7 +48,13 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(250);
 pub struct Cluster {
     shared: Arc<Shared>,
     deadline: Duration,
+    /// Whether the deadline starts anew while the coordinator reports progress.
+    extends: bool,
+    progress: Option<Arc<OnProgress>>,
 }
+
+/// Receives how many bytes of how many have been read for a request that takes long.
+pub type OnProgress = dyn Fn(u64, u64) + Send + Sync;
 
 struct Shared {
     connections: Connections,
@@ -65,13 +71,20 @@ impl Cluster {
     /// The same, over connections that are used elsewhere too.
     pub fn over(connections: Connections, seeds: Vec<SocketAddr>) -> Self {
         let shared = Shared { connections, seeds, routes: Mutex::new(RouteCache::default()) };
-        Self { shared: Arc::new(shared), deadline: DEADLINE_DEFAULT }
+        Self { shared: Arc::new(shared), deadline: DEADLINE_DEFAULT, extends: true, progress: None }
     }
 
-    /// The same cluster, with another limit on how long a request is repeated.
+    /// The same cluster, with another limit on how long a request is repeated. It also ends the wait for requests that are
+    /// in progress; without it they are waited for.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { shared: Arc::clone(&self.shared), deadline }
+        Self { deadline, extends: false, ..self.clone() }
+    }
+
+    /// The same cluster, with a receiver of the progress of requests that take long.
+    #[must_use]
+    pub fn with_progress(&self, progress: Arc<OnProgress>) -> Self {
+        Self { progress: Some(progress), ..self.clone() }
     }
 
     /// Its connections.
@@ -252,14 +265,30 @@ impl Cluster {
     /// Repeats `request` at the member that coordinates, as far as is known, until it is answered or the deadline passes.
     async fn request(&self, request: Request) -> Result<(SocketAddr, Reply), ClusterError> {
         let mut reasons = FailureReasons::default();
-        match timeout(self.deadline, self.repeat(&request, &mut reasons)).await {
-            Ok(Ok((_, Reply::Refused(refusal)))) => Err(refusal.into()),
-            Ok(Ok((address, reply))) => {
-                self.routes().coordinator = Some(address);
-                Ok((address, reply))
+        let mut until = Instant::now() + self.deadline;
+        loop {
+            match timeout_at(until, self.repeat(&request, &mut reasons)).await {
+                Ok(Ok((address, Reply::Refused(refusal)))) => {
+                    let RefusalCode::InProgress { done_bytes, total_bytes } = refusal.code else {
+                        return Err(refusal.into());
+                    };
+                    self.routes().coordinator = Some(address);
+                    if let Some(progress) = &self.progress {
+                        progress(done_bytes, total_bytes);
+                    }
+                    if self.extends {
+                        until = Instant::now() + self.deadline;
+                    }
+                    reasons.refused = Some(refusal.message);
+                    sleep(BACK_OFF_MAX).await;
+                }
+                Ok(Ok((address, reply))) => {
+                    self.routes().coordinator = Some(address);
+                    return Ok((address, reply));
+                }
+                Ok(Err(reason)) => return Err(ClusterError::Untrusted(reason)),
+                Err(_) => return Err(self.unreachable(reasons.last())),
             }
-            Ok(Err(reason)) => Err(ClusterError::Untrusted(reason)),
-            Err(_) => Err(self.unreachable(reasons.last())),
         }
     }
 

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::io::split;
 use tokio::net::TcpListener;
@@ -93,6 +93,43 @@ async fn any_member_leads_to_the_coordinator() {
     let cluster = cluster(vec![follower(None, 3).await, follower(Some(coordinator), 3).await], DEADLINE);
     is_done(&cluster).await;
     assert_eq!(cluster.routes().coordinator, Some(coordinator));
+}
+
+/// A coordinator that answers after so many questions, and reports progress until then.
+async fn busy_coordinator(questions: u64) -> SocketAddr {
+    let asked = AtomicU64::new(0);
+    member(move |_, _| {
+        let done_bytes = asked.fetch_add(1, Ordering::Relaxed);
+        let progress = RefusalCode::InProgress { done_bytes, total_bytes: questions };
+        Some(match done_bytes < questions {
+            true => Reply::Refused(Refusal::new(progress, "it goes on")),
+            false => Reply::Control(Box::new(ControlReply::Done)),
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_in_progress_is_waited_for_beyond_the_deadline() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let progress = Arc::clone(&seen);
+    let connector = Arc::new(TcpConnector::new(Credentials::insecure()));
+    let short = Cluster {
+        // Progress is reported once in a pause, so there are several deadlines until the answer.
+        deadline: 2 * BACK_OFF_MAX,
+        ..Cluster::new(connector, vec![busy_coordinator(5).await])
+    };
+    let cluster =
+        short.with_progress(Arc::new(move |done, total| progress.lock().unwrap().push((done, total))));
+    is_done(&cluster).await;
+    assert_eq!(*seen.lock().unwrap(), [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]);
+}
+
+#[tokio::test]
+async fn a_limit_that_the_caller_sets_ends_the_wait_for_a_request_in_progress() {
+    let cluster = cluster(vec![busy_coordinator(u64::MAX).await], 2 * BACK_OFF_MAX);
+    let error = cluster.control(ControlRequest::Models).await.unwrap_err();
+    assert!(error.to_string().contains("it goes on"), "{error}");
 }
 
 #[tokio::test]

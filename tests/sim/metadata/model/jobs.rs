@@ -112,6 +112,7 @@ impl NaiveMetadata {
             batch_size,
             state: JobState::Added,
             manifest: Vec::new(),
+            pinned: None,
             query_states: Vec::new(),
             version: None,
             name,
@@ -138,7 +139,7 @@ impl NaiveMetadata {
             let manifest: Vec<_> = inputs.map(|(name, versions)| (name.clone(), extents(versions))).collect();
             return Some(manifest).filter(|manifest| file.is_none() && !manifest.is_empty());
         };
-        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs;
+        let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs else { return None };
         let (_, _, extents) = file.filter(|(_, content, _)| content == digest)?;
         match inputs {
             Inputs::Records { count, blocks, .. } => {
@@ -154,13 +155,30 @@ impl NaiveMetadata {
                 };
                 names.iter().map(entry).collect()
             }
+            Inputs::Folder { .. } => None,
         }
+    }
+
+    pub(super) fn pin(&mut self, id: JobId) -> Outcome {
+        let moment = self.revision + 1;
+        let job = self.job(id)?.clone();
+        let manifest = self.manifest(&job.dataset, None).ok_or(RefusalCode::Conflict)?;
+        if job.state != JobState::Added {
+            return Err(RefusalCode::Conflict);
+        }
+        self.job(id)?.pinned = Some((moment, manifest));
+        Ok(Applied::Done)
     }
 
     pub(super) fn start(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, RefusalCode> {
         let job = self.job(id)?.clone();
         let version = self.models.get(&job.model).and_then(|model| model.version);
-        let manifest = self.manifest(&job.dataset, inputs);
+        let manifest = match inputs {
+            Some(Inputs::Folder { moment, .. }) => {
+                job.pinned.clone().filter(|(pinned, _)| pinned == moment).map(|(_, manifest)| manifest)
+            }
+            inputs => self.manifest(&job.dataset, inputs),
+        };
         let job = self.job(id)?;
         match (&job.state, version, manifest) {
             (JobState::Running | JobState::Done, ..) => {
@@ -277,8 +295,8 @@ impl NaiveJob {
         assert_eq!(names, expected.collect::<Vec<_>>(), "{id}");
         for query in (0u64..).zip(&self.held).filter(|(_, held)| **held).map(|(query, _)| query) {
             let (name, extents) = self.input(query);
-            assert_eq!(shown.input_name(query).unwrap().as_str(), name.as_str(), "{id}");
-            let inputs: Vec<_> = state.queries(id, QueryRange { first: query, count: 1 }).collect();
+            assert_eq!(state.input_name(shown, query).unwrap().as_str(), name.as_str(), "{id}");
+            let inputs = state.queries(id, QueryRange { first: query, count: 1 });
             if let Some((number, input)) = inputs.first() {
                 assert_eq!((*number, input.name.as_str()), (query, name.as_str()), "{id}");
                 assert!(input.extents.iter().map(|blob| blob.digest).eq(extents.iter().copied()), "{id}");

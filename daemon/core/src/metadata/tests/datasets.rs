@@ -60,7 +60,7 @@ fn queries_of_a_list_are_in_its_order() {
     let refusal = fixture.apply(start(&["data/0002.png", "data/nine.png"])).unwrap_err();
     assert!(refusal.message.contains("name 2: there is no file 'data/nine.png'"), "{refusal}");
     fixture.apply(start(&["data/0002.png", "data/0000.png"])).unwrap();
-    let inputs: Vec<_> = fixture.state.queries(JobId(2), QueryRange { first: 0, count: 9 }).collect();
+    let inputs = fixture.state.queries(JobId(2), QueryRange { first: 0, count: 9 });
     let names: Vec<_> = inputs.iter().map(|(_, query)| query.name.as_str()).collect();
     assert_eq!(names, ["data/0002.png", "data/0000.png"]);
 }

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_start_freezes_files_labels_and_model() {
     let mut fixture = Fixture::with_job(10);
-    assert_eq!(fixture.references("image 3"), Some(2));
+    assert_eq!(fixture.references("image 3"), Some(1), "inputs are pinned, not counted");
     assert_eq!(fixture.references("weights"), Some(3));
     fixture.apply(commit(vec![file("data/0003.png", "changed"), file("data/new.png", "new")])).unwrap();
     fixture.change(Change::Delete { name: name("data/labels.csv") }).unwrap();
@@ -14,11 +14,11 @@ fn a_start_freezes_files_labels_and_model() {
         .change(Change::TrainStart { models: vec!["mnist-mlp".parse().unwrap()], training: training() })
         .unwrap();
     fixture.train("mnist-mlp", "better weights").unwrap();
-    let inputs: Vec<_> = fixture.state.queries(JobId(1), QueryRange { first: 2, count: 2 }).collect();
+    let inputs = fixture.state.queries(JobId(1), QueryRange { first: 2, count: 2 });
     assert_eq!((inputs[1].0, inputs[1].1.name.as_str()), (3, "data/0003.png"));
     assert_eq!(inputs[1].1.extents[0].digest, Digest::of(b"image 3"));
     assert_eq!(fixture.job().artefact.as_ref().unwrap().version, Digest::of(b"weights"));
-    assert_eq!((fixture.references("weights"), fixture.references("file,label")), (Some(1), Some(1)));
+    assert_eq!((fixture.references("weights"), fixture.references("file,label")), (Some(1), Some(2)));
     assert_eq!(fixture.state.pending(JobId(1)).len(), 10);
 }
 
@@ -75,7 +75,7 @@ fn the_first_answer_counts_and_the_last_one_ends_the_job() {
     let applied = fixture.segment("three", vec![batch(JobId(1), 8, 2, &[(8, 2)])]).unwrap();
     assert!(matches!(applied, Applied::Committed { job_done: true, .. }));
     assert_eq!((fixture.job().state.clone(), fixture.job().finished_ms), (JobState::Done, Some(5000)));
-    assert_eq!((fixture.references("image 1"), fixture.references("image 6")), (Some(1), Some(2)));
+    assert_eq!((fixture.references("image 1"), fixture.references("image 6")), (Some(1), Some(1)));
     let view = fixture.job().view(0, 9000);
     assert_eq!((view.done, view.dead, view.duplicates_dropped, view.labelled), (9, 1, 7, 9));
     assert!((view.running_s - 5.0).abs() < 1e-9 && (view.processing_ms.mean - 1.0).abs() < 1e-9, "{view:?}");
@@ -122,7 +122,7 @@ fn dead_letters_of_a_done_job_can_be_retried() {
     assert_eq!(fixture.state.pending(JobId(1)).numbers().collect::<Vec<_>>(), [1]);
     fixture.segment("more rows", vec![batch(JobId(1), 1, 1, &[(1, 1)])]).unwrap();
     assert_eq!((fixture.job().state.clone(), fixture.references("image 1")), (JobState::Done, Some(0)));
-    assert!(fixture.job().manifest.is_none() && fixture.references("weights") == Some(2));
+    assert!(fixture.job().folder.is_none() && fixture.references("weights") == Some(2));
     assert_eq!(code(fixture.change(retry)), RefusalCode::Conflict);
 }
 

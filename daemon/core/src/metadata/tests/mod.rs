@@ -15,6 +15,7 @@ mod datasets;
 mod files;
 mod jobs;
 mod models;
+mod pins;
 
 fn training() -> Training {
     Training { seed: 7, dataset: None }
@@ -62,7 +63,7 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
 }
 
 fn dead_letter(index: u64) -> DeadLetterRecord {
-    DeadLetterRecord { index, reason: "bad image".to_owned(), worker: NodeId(1), attempts: 3 }
+    DeadLetterRecord { index, reason: "bad image".to_owned(), worker: NodeId(1), attempts: 3, name: None }
 }
 
 fn options(name: &str) -> JobOptions {
