@@ -13,6 +13,11 @@ use thiserror::Error;
 
 pub const IDENTITY_FILE: &str = "identity.json";
 pub const RUNTIME_FILE: &str = "runtime.json";
+/// The introducer's state.
+pub const INTRODUCER_FILE: &str = "introducer.json";
+const FORMAT_FILE: &str = "FORMAT";
+/// What every version of the format begins with.
+const FORMAT_PREFIX: &str = "idunno ";
 const FORMAT: &str = "idunno 1\n";
 
 /// The data directory cannot be used.
@@ -28,12 +33,34 @@ pub enum DataDirError {
         pid: Option<u32>,
     },
     /// Another program, or another version of this one, wrote it.
-    #[error("the data directory {path} has format {found:?}; this daemon reads {FORMAT:?}")]
+    #[error(
+        "{path} names the format {found:?}, and this daemon reads {FORMAT:?}: use the release that wrote the directory"
+    )]
     Format { path: PathBuf, found: String },
-    #[error("{path} is damaged: {why}")]
+    #[error("{path} is damaged: {why}; {}", way_out(path))]
     Damaged { path: PathBuf, why: String },
     #[error("cannot use {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+}
+
+/// What to do about a damaged file.
+fn way_out(path: &Path) -> String {
+    let data_dir = path.parent().unwrap_or_else(|| Path::new(".")).display();
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(FORMAT_FILE) => format!(
+            "if {data_dir} holds a daemon's data, write it again: echo '{}' >{}",
+            FORMAT.trim(),
+            path.display()
+        ),
+        Some(INTRODUCER_FILE) => String::from(
+            "delete it and start the introducer again: the first member that asks, within a minute, tells it of its cluster. \
+             Let nothing new join before that",
+        ),
+        _ => format!(
+            "run 'idunnod recover --forget-log --yes --data-dir {data_dir}', which keeps the blobs, while a majority of the \
+             voters is up"
+        ),
+    }
 }
 
 /// A locked data directory. The lock is released when the process ends.
@@ -81,15 +108,7 @@ impl DataDir {
             let pid = read_json(path, RUNTIME_FILE).ok().flatten().map(|runtime: Runtime| runtime.pid);
             return Err(DataDirError::InUse { path: path.to_path_buf(), pid });
         }
-        let format_path = path.join("FORMAT");
-        match fs::read_to_string(&format_path) {
-            Ok(found) if found == FORMAT => {}
-            Ok(found) => return Err(DataDirError::Format { path: path.to_path_buf(), found }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_atomically(&format_path, FORMAT.as_bytes()).map_err(failed(&format_path))?;
-            }
-            Err(error) => return Err(failed(&format_path)(error)),
-        }
+        check_format(path.join(FORMAT_FILE))?;
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
@@ -150,6 +169,24 @@ impl DataDir {
     }
 }
 
+/// Accepts a directory of this format, and marks a new one.
+fn check_format(path: PathBuf) -> Result<(), DataDirError> {
+    let found = match fs::read(&path) {
+        Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return write_atomically(&path, FORMAT.as_bytes())
+                .map_err(|source| DataDirError::Io { path, source });
+        }
+        Err(source) => return Err(DataDirError::Io { path, source }),
+    };
+    let version = found.strip_prefix(FORMAT_PREFIX).map(|rest| rest.trim_end().parse::<u32>());
+    match version {
+        _ if found == FORMAT => Ok(()),
+        Some(Ok(_)) => Err(DataDirError::Format { path, found }),
+        _ => Err(DataDirError::Damaged { path, why: format!("it holds {found:?}") }),
+    }
+}
+
 fn read_json<T: for<'a> Deserialize<'a>>(directory: &Path, name: &str) -> Result<Option<T>, DataDirError> {
     let path = directory.join(name);
     match fs::read(&path) {
@@ -204,8 +241,13 @@ mod tests {
     #[test]
     fn a_foreign_or_damaged_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("FORMAT"), "other 9\n").unwrap();
+        fs::write(dir.path().join("FORMAT"), "idunno 9\n").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Format { .. })));
+        for damaged in [&b"other 9\n"[..], b"", b"idunno", &[0; 9], b"\xe9dunno 1\n"] {
+            fs::write(dir.path().join("FORMAT"), damaged).unwrap();
+            let error = DataDir::open(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("FORMAT is damaged") && error.contains("echo 'idunno 1'"), "{error}");
+        }
         fs::write(dir.path().join("FORMAT"), FORMAT).unwrap();
         fs::write(dir.path().join("identity.json"), "{").unwrap();
         let error = DataDir::open(dir.path()).unwrap().identity().unwrap_err();
