@@ -28,6 +28,7 @@ pub mod dataset_freeze;
 pub mod folders;
 pub mod grants;
 pub mod leader_announcer;
+mod log_time;
 pub mod rates;
 pub mod reads;
 pub mod repair;
@@ -50,6 +51,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::log_time::LogTime;
 use self::rates::{RatesHandle, RatesTask};
 use self::repair::{RepairTask, RepairView};
 use self::result_merge::ResultMergeTask;
@@ -57,7 +59,7 @@ use self::scheduling::{SchedulerHandle, SchedulerTask};
 use self::uploads::{UploadsHandle, UploadsTask};
 use self::voters::VoterTask;
 use crate::membership::MembershipHandle;
-use crate::runtime::clock::{Clock, wall_ms};
+use crate::runtime::clock::Clock;
 use crate::runtime::task_monitor::TaskMonitor;
 use idunno_consensus::{BarrierError, Consensus, ProposeError};
 
@@ -87,6 +89,7 @@ pub struct Deps {
 pub struct LeaderTerm {
     deps: Deps,
     term: Term,
+    time: Arc<LogTime>,
     uploads: UploadsHandle,
     rates: RatesHandle,
     scheduler: SchedulerHandle,
@@ -101,8 +104,9 @@ impl LeaderTerm {
     fn open(deps: Deps, term: Term, taken_over_at: u64, closed: CancellationToken) -> Arc<Self> {
         let first = first_number(taken_over_at);
         let opened = Arc::new_cyclic(|leader_term: &Weak<Self>| {
+            let time = Arc::new(LogTime::start(&deps));
             let uploads = UploadsTask::spawn(deps.clone(), term, first, &closed);
-            let rates = RatesTask::spawn(&deps, &closed);
+            let rates = RatesTask::spawn(&deps, Arc::clone(&time), &closed);
             let scheduler = SchedulerTask::spawn(leader_term.clone(), deps.clone(), term, &closed);
             let repairs =
                 RepairTask::spawn(leader_term.clone(), deps.clone(), term, first, uploads.clone(), &closed);
@@ -110,7 +114,7 @@ impl LeaderTerm {
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
             deps.monitor.spawn("leader announcer", closed.clone(), announcer);
             let reading = tokio::sync::Mutex::default();
-            Self { deps, term, uploads, rates, scheduler, repairs, reading, closed }
+            Self { deps, term, time, uploads, rates, scheduler, repairs, reading, closed }
         });
         // Needs the term from its first turn on.
         ResultMergeTask::spawn(&opened);
@@ -138,12 +142,13 @@ impl LeaderTerm {
 
     /// Has the log apply an action.
     async fn propose(&self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
-        self.propose_command(Command { at_ms: wall_ms(), op, action, upload: None }).await
+        self.propose_command(Command { at_ms: self.time.now_ms(), op, action, upload: None }).await
     }
 
     /// Has the log apply an action whose blobs were stored under an upload, unless that is over by then.
     async fn propose_stored(&self, upload: UploadId, action: Action) -> Result<Applied, Refusal> {
-        self.propose_command(Command { at_ms: wall_ms(), op: None, action, upload: Some(upload) }).await
+        self.propose_command(Command { at_ms: self.time.now_ms(), op: None, action, upload: Some(upload) })
+            .await
     }
 
     async fn propose_command(&self, command: Command) -> Result<Applied, Refusal> {
