@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use idunno_daemon::config::{Settings, report};
+use idunno_daemon::config::{Settings, check, report};
+use idunno_daemon::runtime::failure;
 use idunno_daemon::{introducer, member, recovery};
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, then leaves the cluster gracefully.
@@ -24,7 +25,7 @@ enum Program {
     Introducer(Run),
     /// Run a member: failure detector, metadata replica, file server and worker of one VM
     Member(Run),
-    /// Validate the settings of the introducer or a member, and run nothing
+    /// Validate the settings of the introducer or a member, with the secret and the addresses that they name, and run nothing
     #[command(subcommand)]
     CheckConfig(Checked),
     /// Print a configuration file that explains every setting and sets none
@@ -57,8 +58,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not `eprintln`, which panics where standard error cannot be written.
-            let _ = writeln!(io::stderr(), "idunnod: {error:#}");
-            ExitCode::FAILURE
+            let _ = writeln!(io::stderr(), "idunnod: {}", failure::text(&error));
+            ExitCode::from(failure::exit_status(&error))
         }
     }
 }
@@ -80,17 +81,27 @@ fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
             runtime()?.block_on(member::run(config))?;
         }
         Program::CheckConfig(Checked::Introducer(settings)) => {
-            settings.with_file()?.introducer()?;
-            print("the introducer's settings are valid\n")?;
+            let remarks = check::introducer(&settings.with_file()?.introducer()?)?;
+            print(&checked("the introducer's", &remarks))?;
         }
         Program::CheckConfig(Checked::Member(settings)) => {
-            settings.with_file()?.member()?;
-            print("the member's settings are valid\n")?;
+            let remarks = check::member(&settings.with_file()?.member()?)?;
+            print(&checked("the member's", &remarks))?;
         }
         Program::PrintReference => print(&report::reference())?,
         Program::Recover(arguments) => recovery::run(&arguments, &mut io::stdout().lock())?,
     }
     Ok(())
+}
+
+fn checked(whose: &str, remarks: &[String]) -> String {
+    let mut text = format!("{whose} settings are valid\n");
+    for remark in remarks {
+        text.push_str("check: ");
+        text.push_str(remark);
+        text.push('\n');
+    }
+    text
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

@@ -9,14 +9,14 @@ use idunno_shared::client::files::GetItem;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, JobState};
 
 use crate::failover::{start, working_cluster};
-use crate::harness::{Expected, LocalCluster, SlowServer, heavy, idunnod, name};
+use crate::harness::{Expected, LocalCluster, SOON, SlowServer, heavy, idunnod, name};
 use crate::recovery::{logged, recover};
 
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 const QUERIES: u64 = 160;
 
 /// Runs `idunno`; returns its output, or its standard error if it fails.
-fn idunno(cluster: &LocalCluster, words: &[&str]) -> Result<String, String> {
+pub(crate) fn idunno(cluster: &LocalCluster, words: &[&str]) -> Result<String, String> {
     let seeds: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
     let mut command = Command::new(idunnod().with_file_name("idunno"));
     command.args(words).args(["--cluster", &seeds.join(",")]).arg("--identity").arg(cluster.secret());
@@ -124,4 +124,50 @@ async fn after_all_logs_are_lost_a_backup_restores_the_files_and_the_job_resumes
     let late = GetItem { name: name("late/0500"), target: cluster.scratch("late") };
     let error = cluster.files().get_files(vec![late], &idunno_shared::client::files::NoProgress).await;
     assert!(error.unwrap_err().to_string().contains("late/0500"), "it came after the backup");
+}
+
+/// What the introducer's file holds.
+fn founder(cluster: &LocalCluster) -> Result<String, String> {
+    let text = std::fs::read_to_string(cluster.introducer.data_dir.join("introducer.json"));
+    let text = text.map_err(|error| error.to_string())?;
+    text.lines().find(|line| line.contains("founder")).map(str::to_owned).ok_or(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_member_that_starts_first_does_not_keep_the_introducer_for_the_lost_cluster() {
+    let _turn = heavy().await;
+    let mut cluster = LocalCluster::start(3, false).await;
+    let files = Expected::small("kept", 0..10);
+    files.put(&cluster).await;
+    let lost = founder(&cluster).unwrap();
+    cluster.kill(&[0, 1, 2]);
+    recover(&cluster.members[0].data_dir, &["--yes"]).unwrap();
+    recover(&cluster.members[1].data_dir, &["--forget-log", "--yes"]).unwrap();
+    cluster.introducer.reap();
+    std::fs::remove_file(cluster.introducer.data_dir.join("introducer.json")).unwrap();
+    cluster.introducer.spawn();
+    cluster.introducer.started().await;
+
+    cluster.restart(&[2]).await;
+    cluster
+        .eventually("the old member tells the introducer of its cluster", SOON, async || {
+            let now = founder(&cluster)?;
+            if now == lost { Ok(()) } else { Err(now) }
+        })
+        .await;
+    cluster.restart(&[0]).await;
+    cluster
+        .eventually("the introducer serves the recovered cluster", SOON, async || {
+            let now = founder(&cluster)?;
+            if now == lost { Err(now) } else { Ok(()) }
+        })
+        .await;
+    logged(&cluster, 2, "not introduced", "recover --forget-log").await;
+    cluster.restart(&[1]).await;
+    cluster.ready_with(&[0, 1]).await;
+    cluster.kill(&[2]);
+    recover(&cluster.members[2].data_dir, &["--forget-log", "--yes"]).unwrap();
+    cluster.restart(&[2]).await;
+    cluster.ready().await;
+    files.verify(&cluster).await;
 }

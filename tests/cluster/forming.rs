@@ -6,7 +6,9 @@ use idunno_shared::wire::control::{Liveness, LogRole};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::backup::idunno;
 use crate::harness::{LocalCluster, SOON, heavy, light, with_liveness};
+use crate::recovery::logged;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seven_members_form_a_cluster() {
@@ -82,4 +84,22 @@ async fn a_member_waits_for_its_introducer() {
     cluster.members.push(newcomer);
     cluster.restart(&[3]).await;
     cluster.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_of_one_name_are_told_by_the_log_and_by_list_mem_and_status() {
+    let _turn = light().await;
+    let mut cluster = LocalCluster::start(2, false).await;
+    let mut namesake = cluster.new_member("m1", cluster.introducer.address(), false);
+    namesake.data_dir = cluster.path().join("another");
+    cluster.members.push(namesake);
+    cluster.restart(&[2]).await;
+    cluster.ready().await;
+    for index in cluster.up() {
+        logged(&cluster, index, "two members have one name", "m1").await;
+    }
+    for command in ["list_mem", "status"] {
+        let text = idunno(&cluster, &[command]).unwrap();
+        assert!(text.contains("warning: 2 members are named m1"), "{text}");
+    }
 }

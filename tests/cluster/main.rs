@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod datasets;
 #[cfg(test)]
 mod disks;

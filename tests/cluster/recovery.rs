@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use idunno_shared::wire::control::Change;
+use idunno_shared::wire::control::{Change, ControlReply, ControlRequest};
 use rustix::process::Signal;
 
 use crate::failover::working_cluster;
@@ -95,6 +95,7 @@ async fn after_a_lost_majority_a_survivor_is_recovered_and_old_voters_are_refuse
 
     healed(&cluster).await;
     files.verify(&cluster).await;
+    holders_are_members(&cluster).await;
     assert_eq!(cluster.all_results(job, QUERIES).await, rows);
     let late = Expected::small("late", 50..60);
     late.put(&cluster).await;
@@ -118,6 +119,21 @@ async fn healed(cluster: &LocalCluster) {
             if whole { Ok(()) } else { Err(format!("{store:?}")) }
         })
         .await;
+}
+
+/// No id of the lost cluster is listed as a holder.
+async fn holders_are_members(cluster: &LocalCluster) {
+    let members: Vec<_> = cluster.up().into_iter().map(|index| cluster.node(index)).collect();
+    let all = ControlRequest::List { prefix: String::new(), after: None, limit: 100 };
+    let Ok(ControlReply::Files { files, .. }) = cluster.client().control(all).await else {
+        cluster.fail("no list of files")
+    };
+    // An empty file has no blob.
+    for file in files.into_iter().filter(|file| file.size > 0) {
+        let (name, holders) = (file.name, file.holders);
+        assert_eq!(holders.len(), 4, "{name} has the holders {holders:?}");
+        assert!(holders.iter().all(|holder| members.contains(holder)), "{name} has the holders {holders:?}");
+    }
 }
 
 /// Waits until an old voter logs that it was refused, with the remedy.

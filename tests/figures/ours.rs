@@ -111,7 +111,7 @@ impl Detector for Ours {
         if let Some(first) = others.next() {
             let members =
                 Bounded::first_of(others.map(|other| Listed { record: record(other), forget_in_s: 0 }));
-            let message = PushPull { from: record(first), members, founder: None };
+            let message = PushPull { from: record(first), members, founder: None, sent_ms: None };
             swim.handle(SwimEvent::PushPullReply { from: address(first), message }, now);
         }
         Self { swim, pings: BTreeMap::new(), now }

@@ -71,7 +71,7 @@ impl Shared {
         let listed = self.crowd.listed.lock().unwrap();
         let others = listed.iter().filter(|record| record.id != self.id);
         let members = others.map(|record| Listed { record: record.clone(), forget_in_s: 0 });
-        PushPull { from: self.record(), members: Bounded::first_of(members), founder: None }
+        PushPull { from: self.record(), members: Bounded::first_of(members), founder: None, sent_ms: None }
     }
 
     /// Refutes a record that declares this fake suspect or dead.

@@ -46,6 +46,7 @@ fn cluster(second: u64) -> ClusterView {
                 liveness: if number % 100 == second % 100 { Liveness::Suspect } else { Liveness::Alive },
                 udp_blocked: false,
                 since_ms: 1_700_000_000_000,
+                doubts: None,
                 role: if number < 8 { LogRole::Voter } else { LogRole::Spare },
             })
             .collect(),

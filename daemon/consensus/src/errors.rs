@@ -1,6 +1,6 @@
 //! One error per operation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use idunno_shared::ids::NodeId;
 use thiserror::Error;
@@ -12,10 +12,16 @@ pub enum OpenError {
     Config(String),
     #[error("cannot open the metadata store {path}: {reason}")]
     Store { path: PathBuf, reason: String },
+    /// The file is not what this program wrote. A member must not vote on a part of what it promised.
+    #[error("the metadata store {path} is damaged: {reason}; {}", way_out(path))]
+    Damaged { path: PathBuf, reason: String },
     /// A member must never vote under two ids.
     #[error(
-        "the metadata store {path} belongs to member {owner}, not {expected}: use another data directory, or rerun the \
-         'idunnod recover' that was interrupted"
+        "the metadata store {path} belongs to member {owner}, and {} names member {expected}: if an 'idunnod recover' was \
+         interrupted, repeat it; if the store is another member's, use another data directory; if neither, one of the two files \
+         is damaged: {}",
+        path.with_file_name("identity.json").display(),
+        way_out(path)
     )]
     OtherNode { path: PathBuf, owner: NodeId, expected: NodeId },
     #[error(
@@ -25,6 +31,15 @@ pub enum OpenError {
     /// The log or its last snapshot could not be replayed.
     #[error("cannot start the metadata log: {0}")]
     Start(String),
+}
+
+/// How a member goes on whose store cannot be used: as a new one, with its blobs.
+fn way_out(store: &Path) -> String {
+    let data_dir = store.parent().unwrap_or_else(|| Path::new("."));
+    format!(
+        "run 'idunnod recover --forget-log --yes --data-dir {}', which keeps the blobs, while a majority of the voters is up",
+        data_dir.display()
+    )
 }
 
 /// A survivor's log cannot be the start of a new cluster.

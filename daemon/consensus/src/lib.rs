@@ -109,8 +109,7 @@ impl Consensus {
     ) -> Result<Self, OpenError> {
         let raft_config = config.raft_config().map_err(|error| OpenError::Config(error.to_string()))?;
         let path = data_dir.join(STORE_FILE);
-        let opened = tokio::task::spawn_blocking(move || store::open(&path, node)).await;
-        let opened = opened.map_err(|error| OpenError::Start(error.to_string()))??;
+        let opened = store::open_apart(path, node).await?;
         let peers = RaftPeers {
             transport,
             backoff: Duration::from_millis(config.heartbeat_ms),

@@ -3,6 +3,7 @@
 //! [`Settings`] is what the user gave. This module fills in the defaults and validates the whole, into the configuration
 //! that an introducer or a member runs with.
 
+pub mod check;
 mod error;
 pub mod report;
 mod settings;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use idunno_shared::client::connections::CONNECTIONS_MAX;
 use idunno_shared::names::MemberName;
+use tracing_subscriber::EnvFilter;
 
 pub use self::error::ConfigError;
 use self::error::invalid;
@@ -107,9 +109,8 @@ impl Settings {
             flag: "introducer",
             variable: "IDUNNO_INTRODUCER",
         })?;
-        let port = introducer.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        if port.is_none() {
-            return Err(invalid("introducer", &introducer, "write it as HOST:PORT"));
+        if !is_host_and_port(&introducer) {
+            return Err(invalid("introducer", &introducer, "write it as HOST:PORT, without a scheme"));
         }
         Ok(MemberConfig {
             common,
@@ -143,7 +144,7 @@ impl Settings {
             advertise,
             log_dir: self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs")),
             data_dir,
-            log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
+            log: self.checked_log()?,
             log_files,
             log_day_bytes: self.log_day_bytes()?,
             log_format: self.log_format.unwrap_or_default(),
@@ -164,6 +165,14 @@ impl Settings {
                 Err(invalid("listen", listen, why))
             }
             None => Ok(None),
+        }
+    }
+
+    fn checked_log(&self) -> Result<String, ConfigError> {
+        let log = self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER));
+        match EnvFilter::try_new(&log) {
+            Ok(_) => Ok(log),
+            Err(error) => Err(invalid("log", &log, format!("it is not a tracing filter: {error}"))),
         }
     }
 
@@ -275,6 +284,16 @@ fn parse_advertise(text: &str) -> Result<SocketAddr, ConfigError> {
     }
 }
 
+/// Whether it is a host's name or address with a port. An IPv6 address is in brackets.
+fn is_host_and_port(text: &str) -> bool {
+    if text.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    !host.is_empty() && host.chars().all(is_name) && port.parse::<u16>().is_ok()
+}
+
 /// Whether `HOST[:PORT][/...]` is a loopback address.
 fn is_on_loopback(url_rest: &str) -> bool {
     let authority = url_rest.split('/').next().unwrap_or_default();
@@ -313,6 +332,14 @@ mod tests {
     }
 
     #[test]
+    fn an_introducer_is_a_name_or_an_address_with_a_port() {
+        for introducer in ["vm1:7400", "vm_1.example.org:7400", "10.0.0.1:7400", "[fd00::1]:7400"] {
+            let settings = Settings { introducer: Some(introducer.into()), ..settings() };
+            assert_eq!(settings.member().unwrap().introducer, introducer);
+        }
+    }
+
+    #[test]
     fn a_flag_wins_over_the_file() {
         let file: Settings = toml::from_str("name = 'file'\nthreads = 3").unwrap();
         let merged = settings().or(file);
@@ -343,6 +370,10 @@ mod tests {
         for (key, broken) in [
             ("introducer", Settings { introducer: Some("nowhere".into()), ..settings() }),
             ("introducer", Settings { introducer: None, ..settings() }),
+            ("introducer", Settings { introducer: Some("http://10.0.0.1:7400".into()), ..settings() }),
+            ("introducer", Settings { introducer: Some(":7400".into()), ..settings() }),
+            ("introducer", Settings { introducer: Some("10.0.0.1:70000".into()), ..settings() }),
+            ("log", Settings { log: Some("info,idunno=loudly".into()), ..settings() }),
             ("name", Settings { name: Some("a b".into()), ..settings() }),
             ("heartbeat_ms", Settings { heartbeat_ms: Some(1), ..settings() }),
             ("disk_reserve_mib", Settings { disk_reserve_mib: Some(u64::MAX), ..settings() }),

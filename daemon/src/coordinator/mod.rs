@@ -29,6 +29,7 @@ pub mod dataset_freeze;
 pub mod folders;
 pub mod grants;
 pub mod leader_announcer;
+mod log_time;
 pub mod long_work;
 pub mod rates;
 pub mod reads;
@@ -52,6 +53,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::log_time::LogTime;
 use self::long_work::LongWork;
 use self::rates::{RatesHandle, RatesTask};
 use self::repair::{RepairTask, RepairView};
@@ -60,7 +62,7 @@ use self::scheduling::{SchedulerHandle, SchedulerTask};
 use self::uploads::{UploadsHandle, UploadsTask};
 use self::voters::VoterTask;
 use crate::membership::MembershipHandle;
-use crate::runtime::clock::{Clock, wall_ms};
+use crate::runtime::clock::Clock;
 use crate::runtime::task_monitor::TaskMonitor;
 use idunno_consensus::{BarrierError, Consensus, ProposeError};
 
@@ -90,6 +92,7 @@ pub struct Deps {
 pub struct LeaderTerm {
     deps: Deps,
     term: Term,
+    time: Arc<LogTime>,
     uploads: UploadsHandle,
     rates: RatesHandle,
     scheduler: SchedulerHandle,
@@ -98,7 +101,7 @@ pub struct LeaderTerm {
     reading: tokio::sync::Mutex<()>,
     long_work: LongWork,
     /// This term, for the tasks that work for it.
-    this: Weak<LeaderTerm>,
+    this: Weak<Self>,
     closed: CancellationToken,
 }
 
@@ -107,8 +110,9 @@ impl LeaderTerm {
     fn open(deps: Deps, term: Term, taken_over_at: u64, closed: CancellationToken) -> Arc<Self> {
         let first = first_number(taken_over_at);
         let opened = Arc::new_cyclic(|leader_term: &Weak<Self>| {
+            let time = Arc::new(LogTime::start(&deps));
             let uploads = UploadsTask::spawn(deps.clone(), term, first, &closed);
-            let rates = RatesTask::spawn(&deps, &closed);
+            let rates = RatesTask::spawn(&deps, Arc::clone(&time), &closed);
             let scheduler = SchedulerTask::spawn(leader_term.clone(), deps.clone(), term, &closed);
             let repairs =
                 RepairTask::spawn(leader_term.clone(), deps.clone(), term, first, uploads.clone(), &closed);
@@ -118,7 +122,7 @@ impl LeaderTerm {
             let reading = tokio::sync::Mutex::default();
             let long_work = LongWork::new(closed.clone());
             let this = leader_term.clone();
-            Self { deps, term, uploads, rates, scheduler, repairs, reading, long_work, this, closed }
+            Self { deps, term, time, uploads, rates, scheduler, repairs, reading, long_work, this, closed }
         });
         // Needs the term from its first turn on.
         ResultMergeTask::spawn(&opened);
@@ -146,12 +150,13 @@ impl LeaderTerm {
 
     /// Has the log apply an action.
     async fn propose(&self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
-        self.propose_command(Command { at_ms: wall_ms(), op, action, upload: None }).await
+        self.propose_command(Command { at_ms: self.time.now_ms(), op, action, upload: None }).await
     }
 
     /// Has the log apply an action whose blobs were stored under an upload, unless that is over by then.
     async fn propose_stored(&self, upload: UploadId, action: Action) -> Result<Applied, Refusal> {
-        self.propose_command(Command { at_ms: wall_ms(), op: None, action, upload: Some(upload) }).await
+        self.propose_command(Command { at_ms: self.time.now_ms(), op: None, action, upload: Some(upload) })
+            .await
     }
 
     async fn propose_command(&self, command: Command) -> Result<Applied, Refusal> {

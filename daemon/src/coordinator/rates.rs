@@ -2,13 +2,15 @@
 //!
 //! Bounds: [`INPUTS_MAX`] counts and requests queue up, then callers wait.
 
+use std::sync::Arc;
+
 use idunno_core::rates::{RateCounter, Rates, RatesEffect, RatesEvent};
 use idunno_shared::ids::{JobId, NodeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Deps;
-use crate::runtime::clock::wall_ms;
+use super::log_time::LogTime;
 use crate::runtime::driver::{Driver, Shell, Turn, Waiting, ask};
 
 /// Counts and requests that may wait for the task.
@@ -23,12 +25,13 @@ pub(super) enum Input {
 #[derive(Clone)]
 pub struct RatesHandle {
     inputs: mpsc::Sender<Input>,
+    time: Arc<LogTime>,
 }
 
 impl RatesHandle {
     /// Counts queries of a job that a member has just answered.
     pub async fn answered(&self, job: JobId, member: NodeId, queries: u64) {
-        let event = RatesEvent::Answered { job, member, queries, at_ms: wall_ms() };
+        let event = RatesEvent::Answered { job, member, queries, at_ms: self.time.now_ms() };
         // The figures end with the term.
         let _ = self.inputs.send(Input::Event(event)).await;
     }
@@ -47,12 +50,12 @@ pub(super) struct RatesTask {
 
 impl RatesTask {
     /// Starts the task of a term.
-    pub(super) fn spawn(deps: &Deps, closed: &CancellationToken) -> RatesHandle {
+    pub(super) fn spawn(deps: &Deps, time: Arc<LogTime>, closed: &CancellationToken) -> RatesHandle {
         let (inputs, queued) = mpsc::channel(INPUTS_MAX);
-        let machine = RateCounter::new(wall_ms());
+        let machine = RateCounter::new(time.now_ms());
         let driver = Driver { machine, shell: Self::default(), clock: deps.clock, inputs: queued };
         driver.spawn("rate counter", &deps.monitor, closed);
-        RatesHandle { inputs }
+        RatesHandle { inputs, time }
     }
 }
 

@@ -7,8 +7,8 @@ use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::Holder;
 use idunno_shared::wire::control::{
-    AssignmentView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, JobView,
-    LEASES_SHOWN_MAX, ModelView, SegmentView,
+    AssignmentView, ControlReply, ControlRequest, FileSummary, FileVersion, FolderEntry,
+    ITEMS_PER_REQUEST_MAX, JobView, LEASES_SHOWN_MAX, ModelView, SegmentView,
 };
 use idunno_shared::wire::refusal::Refusal;
 
@@ -16,7 +16,6 @@ use super::grants::placed;
 use super::scheduling::SchedulerView;
 use super::{LeaderTerm, folders, views};
 use crate::membership::MembershipView;
-use crate::runtime::clock::wall_ms;
 
 impl LeaderTerm {
     /// Serves a control request for the coordinator. Requests answered by a stream, and those about one member, are served
@@ -32,7 +31,7 @@ impl LeaderTerm {
             ControlRequest::Change { op, change } => self.change(op, change).await,
             ControlRequest::List { prefix, after, limit } => {
                 let (files, more) = self.barrier().await?.list(&prefix, after.as_ref(), limit);
-                Ok(ControlReply::Files { files, more })
+                Ok(ControlReply::Files { files: self.reachable(files), more })
             }
             ControlRequest::Stored { member, after, limit } => {
                 let view = self.deps.membership.current();
@@ -42,7 +41,7 @@ impl LeaderTerm {
                     )));
                 }
                 let (files, more) = self.barrier().await?.stored(member, after.as_ref(), limit);
-                Ok(ControlReply::Files { files, more })
+                Ok(ControlReply::Files { files: self.reachable(files), more })
             }
             ControlRequest::Locate { names, version } => self.locate(&names, version).await,
             ControlRequest::Versions { name, limit } => {
@@ -65,7 +64,12 @@ impl LeaderTerm {
             }
             ControlRequest::Folder { prefix, after, limit } => {
                 let state = self.barrier().await?;
-                let (entries, more) = folders::level(&state, &prefix, after.as_ref(), limit);
+                let (mut entries, more) = folders::level(&state, &prefix, after.as_ref(), limit);
+                for entry in &mut entries {
+                    if let FolderEntry::File(file) = entry {
+                        self.keep_reachable(&mut file.holders);
+                    }
+                }
                 Ok(ControlReply::Folder { entries, more })
             }
             ControlRequest::Members
@@ -79,6 +83,18 @@ impl LeaderTerm {
                 Err(Refusal::internal("a request about one member reached the coordinator"))
             }
         }
+    }
+
+    fn reachable(&self, mut files: Vec<FileSummary>) -> Vec<FileSummary> {
+        files.iter_mut().for_each(|file| self.keep_reachable(&mut file.holders));
+        files
+    }
+
+    /// Keeps the holders that are up: others have no copy to give, and those of a lost cluster, whose members have new ids
+    /// since its recovery, never will.
+    fn keep_reachable(&self, holders: &mut Vec<NodeId>) {
+        let view = self.deps.membership.current();
+        holders.retain(|&holder| view.is_live(holder));
     }
 
     fn coordinator(&self) -> Result<ControlReply, Refusal> {
@@ -112,7 +128,7 @@ impl LeaderTerm {
             segment: placed(&state, &view, segment.blob),
             ranges: segment.ranges.clone(),
         });
-        let job = views::job(state.job_or_refusal(job)?, &scheduler, wall_ms());
+        let job = views::job(state.job_or_refusal(job)?, &scheduler, self.time.now_ms());
         Ok(ControlReply::Results { segments: segments.collect(), more, job })
     }
 
@@ -121,7 +137,8 @@ impl LeaderTerm {
         if let Some(job) = job {
             state.job_or_refusal(job)?;
         }
-        Ok(views::jobs(&state, &scheduler).filter(|view| job.is_none_or(|job| view.id == job)).collect())
+        let views = views::jobs(&state, &scheduler, self.time.now_ms());
+        Ok(views.filter(|view| job.is_none_or(|job| view.id == job)).collect())
     }
 
     async fn assignment_views(&self, job: Option<JobId>) -> Result<Vec<AssignmentView>, Refusal> {

@@ -9,7 +9,7 @@ use idunno_core::placement::Holdings;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{
     AssignmentView, ClusterView, ControlReply, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole,
-    MemberView, ModelView, StoreView, WorkerView,
+    MemberDoubts, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::WorkerReport;
@@ -20,7 +20,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::LeaderTerm;
 use super::scheduling::SchedulerView;
 use crate::membership::{ListedMember, MembershipView};
-use crate::runtime::clock::wall_ms;
 use idunno_consensus::Leadership;
 
 /// The least time between two pushes to a watcher.
@@ -28,9 +27,12 @@ const PUSH_PERIOD: Duration = Duration::from_millis(200);
 /// An unchanged view is sent after this many skipped pushes, so that a watcher knows that the connection is alive.
 const PUSHES_SKIPPED_MAX: u32 = 5;
 
-/// Views of all jobs.
-pub fn jobs<'a>(state: &'a State, scheduler: &'a SchedulerView) -> impl Iterator<Item = JobView> + 'a {
-    let now_ms = wall_ms();
+/// Views of all jobs at `now_ms`, in the log's time.
+pub fn jobs<'a>(
+    state: &'a State,
+    scheduler: &'a SchedulerView,
+    now_ms: u64,
+) -> impl Iterator<Item = JobView> + 'a {
     state.jobs().map(move |record| job(record, scheduler, now_ms))
 }
 
@@ -125,6 +127,7 @@ pub fn member(id: NodeId, peer: &ListedMember, leadership: &Leadership) -> Membe
         },
         udp_blocked: peer.udp_blocked,
         since_ms: peer.since_ms,
+        doubts: live.then(|| doubts(peer)).flatten(),
         role: if leadership.leader == Some(id) && live {
             LogRole::Coordinator
         } else if leadership.voters.contains(&id) {
@@ -135,6 +138,12 @@ pub fn member(id: NodeId, peer: &ListedMember, leadership: &Leadership) -> Membe
             LogRole::Spare
         },
     }
+}
+
+/// What is wrong with a member that is up, if anything.
+fn doubts(peer: &ListedMember) -> Option<MemberDoubts> {
+    let doubts = MemberDoubts { clock_ahead_s: peer.clock_ahead_s };
+    (doubts != MemberDoubts::default()).then_some(doubts)
 }
 
 /// Views of all members, as this member sees them.
@@ -197,15 +206,16 @@ impl LeaderTerm {
             server: report.server.clone(),
             models: report.models.clone(),
         };
+        let now_ms = self.time.now_ms();
         Some(ClusterView {
             term: self.term,
             coordinator: self.deps.me,
-            at_ms: wall_ms(),
+            at_ms: now_ms,
             revision: state.revision(),
             members: members(&view, &leadership),
             workers: scheduler.reports.iter().map(worker).collect(),
             models: models(&state, &scheduler),
-            jobs: jobs(&state, &scheduler).collect(),
+            jobs: jobs(&state, &scheduler, now_ms).collect(),
             assignments: assignments(&view, &scheduler),
             store: self.store_view(&state),
             loads: loads(&self.repairs.borrow().holdings, &scheduler),

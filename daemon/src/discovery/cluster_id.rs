@@ -16,6 +16,9 @@ pub const CLUSTER_FILE: &str = "cluster.json";
 /// Exists while this member has dropped its log and has not joined a cluster yet: it must not found one.
 pub const MUST_JOIN_FILE: &str = "must-join.json";
 
+/// The founders of the clusters of which this one was recovered or restored, at its founder.
+pub const SUPERSEDES_FILE: &str = "supersedes.json";
+
 /// The other side belongs to a different cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
@@ -34,6 +37,7 @@ pub struct ClusterMismatch {
 pub struct ClusterId {
     founder: Arc<OnceLock<NodeId>>,
     must_join: bool,
+    supersedes: Arc<[NodeId]>,
     data_dir: Arc<DataDir>,
 }
 
@@ -43,7 +47,12 @@ impl ClusterId {
         let founder = data_dir.read_json::<NodeId>(CLUSTER_FILE)?;
         let must_join = data_dir.read_json::<bool>(MUST_JOIN_FILE)?.is_some();
         let founder = Arc::new(founder.map_or_else(OnceLock::new, OnceLock::from));
-        Ok(Self { founder, must_join, data_dir })
+        let supersedes = data_dir.read_json::<Vec<NodeId>>(SUPERSEDES_FILE).unwrap_or_else(|error| {
+            warn!(%error, "cannot read which clusters this one replaces");
+            None
+        });
+        let supersedes = supersedes.unwrap_or_default().into();
+        Ok(Self { founder, must_join, supersedes, data_dir })
     }
 
     pub fn founder(&self) -> Option<NodeId> {
@@ -53,6 +62,11 @@ impl ClusterId {
     /// Whether this member keeps blobs of a cluster that it has not rejoined yet. Until then it must not found one.
     pub fn must_join(&self) -> bool {
         self.must_join && self.founder().is_none()
+    }
+
+    /// The founders of the clusters of which this one was recovered or restored, as its founder knows them.
+    pub fn supersedes(&self) -> &[NodeId] {
+        &self.supersedes
     }
 
     /// Refuses a peer of a different cluster. A peer without a cluster is accepted.

@@ -12,7 +12,7 @@ use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Reply, Request};
-use idunno_shared::wire::membership::{IntroductionReply, IntroductionRequest};
+use idunno_shared::wire::membership::{Bounded, IntroductionReply, IntroductionRequest};
 use idunno_shared::wire::refusal::Refusal;
 use thiserror::Error;
 use tokio::net::lookup_host;
@@ -50,6 +50,8 @@ enum IntroduceError {
          the introducer, delete introducer.json, and first start the member that was recovered or restored"
     )]
     MustNotFound { introducer: String },
+    #[error("this member is not in its own list")]
+    NotListed,
     #[error("{address} is not an introducer")]
     NotIntroducer { address: SocketAddr },
     #[error(transparent)]
@@ -64,7 +66,6 @@ enum IntroduceError {
 pub struct Discovery {
     pub me: NodeId,
     pub name: MemberName,
-    pub address: SocketAddr,
     /// The introducer's `HOST:PORT`, as configured.
     pub introducer: String,
     pub data_dir: Arc<DataDir>,
@@ -161,8 +162,12 @@ impl Discovery {
         let address = addresses.next().ok_or(IntroduceError::NoAddress)?;
         let (name, founder) = (self.name.clone(), self.cluster_id.founder());
         let must_join = self.cluster_id.must_join();
+        let supersedes = Bounded::first_of(self.cluster_id.supersedes().iter().copied());
+        let id = self.me;
+        // It may have changed since the start.
+        let own = self.membership.current().address(id).ok_or(IntroduceError::NotListed)?;
         let request =
-            IntroductionRequest::Introduce { id: self.me, name, address: self.address, founder, must_join };
+            IntroductionRequest::Introduce { id, name, address: own, founder, must_join, supersedes };
         match self.peers.call(address, Request::Introduction(request), INTRODUCE_TIMEOUT).await? {
             // An introducer of an older release does not check `must_join`.
             Reply::Introduction(reply) if must_join && reply.founder == Some(self.me) => {

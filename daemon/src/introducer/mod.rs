@@ -4,7 +4,8 @@
 //! if that member already belongs to a cluster, the founder of that cluster. The founder and the members introduced last are
 //! kept in a file that is durable before the reply that depends on it. So the introducer can restart at any time, and
 //! members that know each other do not need it. An introducer that lost its file learns its cluster from the next member
-//! that asks.
+//! that asks. That may be one of a cluster that is lost: the founder of the cluster that was recovered or restored from it
+//! names its predecessors, and the introducer then serves the new one.
 //!
 //! Dials unknown members back before introducing them: an unreachable member must not be named to others, and must not
 //! become the founder.
@@ -28,13 +29,13 @@ use tracing::{error, info, warn};
 
 use crate::config::Common;
 use crate::net::server::{Caller, Response, Service, serve};
-use crate::runtime::data_dir::{DataDir, DataDirError};
+use crate::runtime::data_dir::{DataDir, DataDirError, INTRODUCER_FILE};
 use crate::runtime::process::{self, StopSignals};
 use crate::runtime::task_monitor;
 
 /// Members remembered; the one introduced longest ago is forgotten first.
 pub const MEMBERS_MAX: usize = 64;
-const STATE_FILE: &str = "introducer.json";
+const STATE_FILE: &str = INTRODUCER_FILE;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
@@ -109,6 +110,14 @@ enum SaveError {
     Aborted(#[from] tokio::task::JoinError),
 }
 
+/// What a newcomer says of its cluster.
+#[derive(Clone, Copy)]
+struct ClusterClaim<'a> {
+    founder: Option<NodeId>,
+    must_join: bool,
+    supersedes: &'a [NodeId],
+}
+
 /// Serves introductions.
 pub struct Introducer {
     data_dir: Arc<DataDir>,
@@ -124,7 +133,8 @@ impl Introducer {
     }
 
     async fn answer(&self, request: IntroductionRequest) -> Reply {
-        let IntroductionRequest::Introduce { id, name, address, founder, must_join } = request else {
+        let IntroductionRequest::Introduce { id, name, address, founder, must_join, supersedes } = request
+        else {
             return Reply::Introduction(self.state.lock().await.reply());
         };
         let newcomer = IntroducedMember { id, name, address };
@@ -133,7 +143,8 @@ impl Introducer {
             warn!(member = %id, %reason, "introduction refused");
             return Reply::Refused(Refusal::invalid(reason.to_string()));
         }
-        self.introduce(newcomer, founder, must_join).await
+        let claim = ClusterClaim { founder, must_join, supersedes: supersedes.as_slice() };
+        self.introduce(newcomer, claim).await
     }
 
     /// Checks that the newcomer itself listens at the address that it advertises.
@@ -148,7 +159,8 @@ impl Introducer {
         Err(Unreachable { name: name.clone(), reason })
     }
 
-    async fn introduce(&self, newcomer: IntroducedMember, founder: Option<NodeId>, must_join: bool) -> Reply {
+    async fn introduce(&self, newcomer: IntroducedMember, claim: ClusterClaim<'_>) -> Reply {
+        let ClusterClaim { founder, must_join, supersedes } = claim;
         let mut state = self.state.lock().await;
         if must_join && founder.is_none() && state.founder.is_none() {
             return Reply::Refused(Refusal::invalid(format!(
@@ -158,7 +170,14 @@ impl Introducer {
             )));
         }
         let (id, address) = (newcomer.id, newcomer.address);
+        let mut next = state.clone();
         if let (Some(ours), Some(theirs)) = (state.founder, founder)
+            && ours != theirs
+            && supersedes.contains(&ours)
+        {
+            warn!(member = %id, lost = %ours, now = %theirs, "the cluster was recovered or restored: serving the new one");
+            next = State { founder, members: VecDeque::new() };
+        } else if let (Some(ours), Some(theirs)) = (state.founder, founder)
             && ours != theirs
         {
             return Reply::Refused(Refusal::invalid(format!(
@@ -170,7 +189,6 @@ impl Introducer {
                 newcomer.name
             )));
         }
-        let mut next = state.clone();
         next.introduce(newcomer, founder);
         if next != *state {
             if let Err(error) = self.save(next.clone()).await {
@@ -214,6 +232,7 @@ impl Service for Introducer {
 #[cfg(test)]
 mod tests {
     use idunno_shared::client::link::{BoxFuture, DialError};
+    use idunno_shared::wire::membership::Bounded;
 
     use super::*;
 
@@ -251,6 +270,7 @@ mod tests {
             address,
             founder: None,
             must_join: false,
+            supersedes: Bounded::default(),
         }
     }
 
@@ -258,7 +278,19 @@ mod tests {
         let IntroductionRequest::Introduce { id, name, address, .. } = introduce(id, port) else {
             unreachable!()
         };
-        IntroductionRequest::Introduce { id, name, address, founder: Some(NodeId(founder)), must_join: false }
+        let (founder, supersedes) = (Some(NodeId(founder)), Bounded::default());
+        IntroductionRequest::Introduce { id, name, address, founder, must_join: false, supersedes }
+    }
+
+    /// A founder of a cluster that was recovered from that of `lost`.
+    fn introduce_recovered(id: u64, lost: u64) -> IntroductionRequest {
+        let IntroductionRequest::Introduce { id, name, address, .. } =
+            introduce(id, u16::try_from(id).unwrap())
+        else {
+            unreachable!()
+        };
+        let supersedes = Bounded::first_of([NodeId(lost)]);
+        IntroductionRequest::Introduce { id, name, address, founder: Some(id), must_join: false, supersedes }
     }
 
     async fn ask(introducer: &Introducer, request: IntroductionRequest) -> IntroductionReply {
@@ -307,7 +339,8 @@ mod tests {
             let IntroductionRequest::Introduce { id, name, address, founder, .. } = introduce(5, 5) else {
                 unreachable!()
             };
-            IntroductionRequest::Introduce { id, name, address, founder, must_join: true }
+            let supersedes = Bounded::default();
+            IntroductionRequest::Introduce { id, name, address, founder, must_join: true, supersedes }
         };
         match introducer.answer(forgetful()).await {
             Reply::Refused(refusal) => {
@@ -319,6 +352,29 @@ mod tests {
         assert_eq!((known.founder, known.members.len()), (None, 0));
         ask(&introducer, introduce_of(7, 8, 8)).await;
         assert_eq!(ask(&introducer, forgetful()).await.founder, Some(NodeId(7)));
+    }
+
+    #[tokio::test]
+    async fn a_recovered_cluster_takes_the_introducer_over_from_an_old_member_that_came_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let introducer = open(dir.path(), &[]);
+        assert_eq!(ask(&introducer, introduce_of(3, 4, 4)).await.founder, Some(NodeId(3)));
+        let reply = ask(&introducer, introduce_recovered(8, 3)).await;
+        assert_eq!(
+            (reply.founder, reply.members.len()),
+            (Some(NodeId(8)), 1),
+            "the old members are forgotten"
+        );
+        assert_eq!(ask(&introducer, introduce(9, 9)).await.founder, Some(NodeId(8)));
+        for old in [introduce_of(3, 4, 4), introduce_recovered(5, 77)] {
+            match introducer.answer(old).await {
+                Reply::Refused(refusal) => assert!(refusal.message.contains("--forget-log"), "{refusal}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(introducer);
+        let introducer = open(dir.path(), &[]);
+        assert_eq!(ask(&introducer, IntroductionRequest::ListMembers).await.founder, Some(NodeId(8)));
     }
 
     #[tokio::test]

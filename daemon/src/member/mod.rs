@@ -12,7 +12,7 @@ use self::shutdown::{close, wait_for_end};
 use self::worker::Worker;
 use crate::config::MemberConfig;
 use crate::metrics::Metrics;
-use crate::recovery::check_finished;
+use crate::recovery::check_startable;
 use crate::runtime::process::{self, StopSignals};
 
 /// Runs a member until a stop signal, or until one of its essential tasks ends.
@@ -22,7 +22,7 @@ pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
         Some(address) => Some(Metrics::bind(address).await?),
         None => None,
     };
-    check_finished(&process.data_dir)?;
+    check_startable(&process.data_dir)?;
     let (acceptor, datagrams) = listener.split()?;
     let parts = Parts::start(&config, &process, datagrams).await?;
 

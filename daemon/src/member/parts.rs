@@ -31,6 +31,7 @@ use crate::net::server::serve;
 use crate::net::standing;
 use crate::net::transport::{self, Datagrams, MemberConnector};
 use crate::runtime::clock::Clock;
+use crate::runtime::interfaces;
 use crate::runtime::process::{self, ProcessContext};
 use crate::runtime::task_monitor::{self, TaskMonitor};
 
@@ -51,7 +52,6 @@ pub(super) struct Parts {
     election: ElectionHandle,
     coordinator: Coordinator,
     process_data: Arc<crate::runtime::data_dir::DataDir>,
-    address: std::net::SocketAddr,
 }
 
 impl Parts {
@@ -79,8 +79,10 @@ impl Parts {
             incarnation: Incarnation(0),
             state: MemberState::Alive,
         };
+        let listen = config.common.listen;
         let membership_deps = MembershipDeps {
             clock,
+            listen,
             datagrams,
             peers: peers.clone(),
             refusals,
@@ -91,7 +93,8 @@ impl Parts {
         let log = log_config(config.heartbeat);
         let consensus = Consensus::open(process.data_dir.path(), me, log, transport).await?;
         // This member itself is the first to know who coordinates.
-        let cluster = Cluster::over(peers.clone(), vec![address]).with_deadline(WORKER_DEADLINE);
+        let own = interfaces::own_endpoint(listen, address.port());
+        let cluster = Cluster::over(peers.clone(), vec![own]).with_deadline(WORKER_DEADLINE);
         let files = Files::new(cluster.clone()).near(me);
         let deps = Deps { me, clock, consensus, membership, peers, files, monitor };
         let lease = Duration::from_millis(log.election_max_ms);
@@ -110,7 +113,6 @@ impl Parts {
             election,
             coordinator,
             process_data: Arc::clone(&process.data_dir),
-            address,
         };
         parts.spawn_followers();
         Ok(parts)
@@ -178,7 +180,6 @@ impl Parts {
         let discovery = Discovery {
             me,
             name: self.config.name.clone(),
-            address: self.address,
             introducer: self.config.introducer.clone(),
             data_dir: Arc::clone(&self.process_data),
             peers,

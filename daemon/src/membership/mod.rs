@@ -3,6 +3,7 @@
 //! Other tasks see the list through a watch, and talk to the task through [`MembershipHandle`]. Bounds: inputs queue up
 //! to [`INPUTS_MAX`], then callers wait.
 
+mod address;
 mod task;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct ListedMember {
     pub record: MemberRecord,
     /// Whether only TCP reaches it.
     pub udp_blocked: bool,
+    /// How many seconds its wall clock is ahead of the members' median; 0 if it is in order.
+    pub clock_ahead_s: i64,
     /// Since when it is in its state, in milliseconds since the epoch.
     pub since_ms: u64,
 }
@@ -68,6 +71,12 @@ impl MembershipView {
         self.members.get(&id).map_or_else(|| id.to_string(), |peer| peer.record.name.to_string())
     }
 
+    /// This member's wall time as the median of all clocks has it.
+    pub fn corrected_ms(&self, wall_ms: u64) -> u64 {
+        let ahead_s = self.members.get(&self.me).map_or(0, |me| me.clock_ahead_s);
+        wall_ms.saturating_add_signed(ahead_s.saturating_mul(-1_000))
+    }
+
     /// A member as a holder, if it is up.
     pub fn holder(&self, node: NodeId) -> Option<Holder> {
         let peer = self.members.get(&node).filter(|peer| peer.record.state.is_live())?;
@@ -79,6 +88,8 @@ pub(crate) enum Input {
     PushPull(PushPull, oneshot::Sender<Reply>),
     Ping(TcpPing, oneshot::Sender<Reply>),
     ConnectionRefused(SocketAddr),
+    /// Lists cannot be exchanged, because one side does not trust the other; why.
+    Distrusted(SocketAddr, String),
     Event(SwimEvent),
     Leave(oneshot::Sender<()>),
     Turn(oneshot::Sender<()>),

@@ -68,6 +68,14 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     let blocked = view.members.values().filter(|peer| peer.udp_blocked).count();
     gauge("members_udp_blocked", "Members that this member reaches only by TCP.", blocked as u64)?;
 
+    let ahead_s = view.members.get(&deps.me).map_or(0, |me| me.clock_ahead_s);
+    let clock = IntGauge::new(
+        "clock_ahead_seconds",
+        "How far this member's clock is ahead of the members' median, behind it if negative; 0 within 5 s.",
+    )?;
+    clock.set(ahead_s);
+    registry.register(Box::new(clock))?;
+
     let leadership = deps.consensus.leadership().borrow().clone();
     gauge("term", "The highest term that this member knows.", leadership.term.0)?;
     let coordinates = coordinator.leader_term().is_some_and(|leader_term| leader_term.may_decide().is_ok());

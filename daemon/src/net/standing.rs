@@ -79,7 +79,7 @@ mod tests {
                 incarnation: Incarnation(0),
                 state: if id == dead { MemberState::Dead } else { MemberState::Alive },
             };
-            (NodeId(id), ListedMember { record, udp_blocked: false, since_ms: 0 })
+            (NodeId(id), ListedMember { record, udp_blocked: false, clock_ahead_s: 0, since_ms: 0 })
         };
         MembershipView { me: NodeId(me), members: (1..=members).map(peer).collect(), joined: true }
     }

@@ -17,7 +17,7 @@ use idunno_shared::security::{Credentials, Role};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Purpose, Reply, Request};
-use idunno_shared::wire::membership::IntroductionRequest;
+use idunno_shared::wire::membership::{Bounded, IntroductionRequest};
 use idunno_shared::wire::refusal::RefusalCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -108,7 +108,15 @@ async fn peers_with_the_secret_or_an_identity_are_admitted() {
 
 fn introduce() -> IntroductionRequest {
     let (name, address) = ("m".parse().unwrap(), "127.0.0.1:9".parse().unwrap());
-    IntroductionRequest::Introduce { id: NodeId(8), name, address, founder: None, must_join: false }
+    let supersedes = Bounded::default();
+    IntroductionRequest::Introduce {
+        id: NodeId(8),
+        name,
+        address,
+        founder: None,
+        must_join: false,
+        supersedes,
+    }
 }
 
 #[tokio::test]

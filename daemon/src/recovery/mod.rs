@@ -11,7 +11,7 @@
 //! With `--backup` the new cluster starts from a backup's metadata instead; the directory may then be empty.
 //!
 //! Order of writes: the new store is complete beside the old one before the identity changes, and replaces it last. Until
-//! then no member starts ([`check_finished`]) and the command can be repeated. The identity changes durably
+//! then no member starts ([`check_startable`]) and the command can be repeated. The identity changes durably
 //! before the log does: in the opposite order a member could vote twice.
 
 use std::io::{self, Write};
@@ -21,11 +21,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use idunno_shared::backup::BackupError;
 use idunno_shared::ids::NodeId;
+use idunno_shared::wire::membership::MAX_SUPERSEDED;
 use thiserror::Error;
 
 use self::restore::restore;
 use crate::discovery::PEERS_FILE;
-use crate::discovery::cluster_id::{CLUSTER_FILE, MUST_JOIN_FILE};
+use crate::discovery::cluster_id::{CLUSTER_FILE, MUST_JOIN_FILE, SUPERSEDES_FILE};
 use crate::runtime::data_dir::{DataDir, DataDirError, IDENTITY_FILE, Identity};
 use idunno_consensus::{InitialState, RecoverError, STORE_FILE, SurvivorLog};
 
@@ -76,19 +77,35 @@ pub enum CannotRecover {
     Answer(#[from] io::Error),
 }
 
-/// A recovery was interrupted.
+/// No member may start in this directory.
 #[derive(Debug, Error)]
-#[error(
-    "'idunnod recover' was interrupted in {path}: repeat the command, and start the member once it succeeds"
-)]
-pub struct Unfinished {
-    path: PathBuf,
+pub enum NotStartable {
+    #[error(
+        "'idunnod recover' was interrupted in {path}: repeat the command, and start the member once it succeeds"
+    )]
+    Unfinished { path: PathBuf },
+    /// With an empty log the member could vote again where it has voted.
+    #[error(
+        "the metadata store {store} is {}, but this member belongs to a cluster, where it may have voted: run 'idunnod recover \
+         --forget-log --yes --data-dir {data_dir}', which keeps the blobs, while a majority of the voters is up",
+        if *is_empty { "empty" } else { "missing" }
+    )]
+    LogLost { store: PathBuf, data_dir: PathBuf, is_empty: bool },
 }
 
-/// Refuses to start a member in a directory whose recovery is unfinished.
-pub fn check_finished(data_dir: &DataDir) -> Result<(), Unfinished> {
+/// Refuses to start a member in a directory whose recovery is unfinished, or whose log was lost.
+pub fn check_startable(data_dir: &DataDir) -> Result<(), NotStartable> {
     let path = data_dir.path();
-    if path.join(NEW_STORE_FILE).exists() { Err(Unfinished { path: path.to_path_buf() }) } else { Ok(()) }
+    if path.join(NEW_STORE_FILE).exists() {
+        return Err(NotStartable::Unfinished { path: path.to_path_buf() });
+    }
+    let store = path.join(STORE_FILE);
+    let size = store.metadata().map(|metadata| metadata.len()).ok();
+    // A member learns its cluster after it has made its store.
+    if path.join(CLUSTER_FILE).exists() && size.unwrap_or(0) == 0 {
+        return Err(NotStartable::LogLost { store, data_dir: path.to_path_buf(), is_empty: size.is_some() });
+    }
+    Ok(())
 }
 
 /// Called after each durable step, so that tests can interrupt there.
@@ -118,8 +135,9 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// Locks the data directory of a stopped member.
 fn open(path: &Path) -> Result<DataDir, CannotRecover> {
-    let identity = path.join(IDENTITY_FILE).metadata();
-    let identity = identity.map_err(|_absent| CannotRecover::NoMember { path: path.to_path_buf() })?;
+    // Either may be what was lost.
+    let file = path.join(IDENTITY_FILE).metadata().or_else(|_absent| path.join(STORE_FILE).metadata());
+    let identity = file.map_err(|_absent| CannotRecover::NoMember { path: path.to_path_buf() })?;
     check_owner(path, identity.uid())?;
     Ok(DataDir::open(path)?)
 }
@@ -157,7 +175,7 @@ fn recover(data_dir: &DataDir, out: &mut impl Write, passed: StepHook<'_>) -> Re
     let survivor = SurvivorLog::read(&data_dir.path().join(STORE_FILE))?;
     let (was, (term, index)) = (survivor.node, survivor.initial.last_log());
     let above = survivor.initial.term_floor();
-    let identity = found_cluster(data_dir, survivor.initial, passed)?;
+    let identity = found_cluster(data_dir, survivor.initial, None, passed)?;
     writeln!(
         out,
         "Recovered from (term, index) = ({term}, {index}): member {was} is now member {}, the founder and only voter of a \
@@ -172,14 +190,19 @@ const NEXT: &str = "Next: delete the introducer's introducer.json, start the int
 start it. New members need an empty data directory.\n\
 A lost voter that comes back with its old data is refused until 'idunnod recover --forget-log' has been run on it.";
 
-/// Turns the directory into that of the founder and only voter of a new cluster.
+/// Turns the directory into that of the founder and only voter of a new cluster. Its predecessors are the directory's own
+/// cluster and `origin_founder`'s.
 fn found_cluster(
     data_dir: &DataDir,
     origin: InitialState,
+    origin_founder: Option<NodeId>,
     passed: StepHook<'_>,
 ) -> Result<Identity, CannotRecover> {
     let identity = data_dir.mint()?;
     data_dir.remove(NEW_STORE_FILE)?;
+    passed()?;
+    // Before the directory forgets its cluster. Until then the file says nothing that matters.
+    data_dir.write_json(SUPERSEDES_FILE, &predecessors(data_dir, origin_founder))?;
     passed()?;
     if let Err(error) = origin.write_store(identity.id, &data_dir.path().join(NEW_STORE_FILE)) {
         // An incomplete store would keep the member from starting.
@@ -202,6 +225,19 @@ fn found_cluster(
     Ok(identity)
 }
 
+/// The founders of the clusters that the new one replaces, the last ones first. A damaged file costs a convenience only.
+fn predecessors(data_dir: &DataDir, origin_founder: Option<NodeId>) -> Vec<NodeId> {
+    let own = data_dir.read_json::<NodeId>(CLUSTER_FILE).ok().flatten();
+    let earlier = data_dir.read_json::<Vec<NodeId>>(SUPERSEDES_FILE).ok().flatten().unwrap_or_default();
+    let mut founders: Vec<NodeId> = Vec::new();
+    for founder in own.into_iter().chain(origin_founder).chain(earlier) {
+        if !founders.contains(&founder) && founders.len() < MAX_SUPERSEDED {
+            founders.push(founder);
+        }
+    }
+    founders
+}
+
 /// Turns the member into a new one that already has blobs.
 fn forget_log(data_dir: &DataDir, out: &mut impl Write, passed: StepHook<'_>) -> Result<(), CannotRecover> {
     let identity = data_dir.mint()?;
@@ -210,7 +246,7 @@ fn forget_log(data_dir: &DataDir, out: &mut impl Write, passed: StepHook<'_>) ->
     passed()?;
     data_dir.write_json(IDENTITY_FILE, &identity)?;
     passed()?;
-    for file in [CLUSTER_FILE, PEERS_FILE, STORE_FILE, NEW_STORE_FILE] {
+    for file in [CLUSTER_FILE, SUPERSEDES_FILE, PEERS_FILE, STORE_FILE, NEW_STORE_FILE] {
         data_dir.remove(file)?;
         passed()?;
     }

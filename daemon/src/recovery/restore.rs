@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use idunno_shared::backup::{self, BackupInfo};
 
-use super::{CannotRecover, NEW_STORE_FILE, NEXT, StepHook, check_owner, found_cluster, open};
+use super::{
+    CannotRecover, NEW_STORE_FILE, NEXT, SUPERSEDES_FILE, StepHook, check_owner, found_cluster, open,
+};
 use crate::runtime::clock::wall_ms;
 use crate::runtime::data_dir::{DataDir, DataDirError, IDENTITY_FILE};
 use idunno_consensus::InitialState;
@@ -43,7 +45,7 @@ pub(super) fn restore(
     }
     let data_dir = if is_member(path) { open(path)? } else { DataDir::open(path)? };
     let above = origin.term_floor();
-    let identity = found_cluster(&data_dir, origin, passed)?;
+    let identity = found_cluster(&data_dir, origin, about.founder, passed)?;
     writeln!(
         out,
         "\nRestored: {} is now member {}, the founder and only voter of a new cluster whose terms start above {above}.\n\
@@ -88,7 +90,7 @@ fn check_target(path: &Path) -> Result<(), CannotRecover> {
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<Result<_, _>>()
         .map_err(failed)?;
-    let own = ["lock", "FORMAT", "FORMAT.new", "identity.new", NEW_STORE_FILE];
+    let own = ["lock", "FORMAT", "FORMAT.new", "identity.new", SUPERSEDES_FILE, NEW_STORE_FILE];
     if names.iter().all(|name| own.iter().any(|own| name == own)) {
         return Ok(());
     }

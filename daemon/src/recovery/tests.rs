@@ -74,7 +74,7 @@ impl Start {
     /// `None` if a member refuses to start there.
     fn of(path: &Path) -> Option<Self> {
         let data_dir = DataDir::open(path).unwrap();
-        check_finished(&data_dir).ok()?;
+        check_startable(&data_dir).ok()?;
         let identity = data_dir.read_json::<Identity>(IDENTITY_FILE).unwrap().map(|identity| identity.id);
         let store = path.join(STORE_FILE);
         let log = store.exists().then(|| SurvivorLog::read(&store).unwrap().node);
@@ -158,7 +158,7 @@ fn a_recovery_that_is_killed_at_any_step_leaves_no_mixture_and_can_be_repeated()
             assert!(is_old || (start.is_founder() && start.identity != Some(old.get())), "{start:?}");
         },
     );
-    assert_eq!(steps, 8);
+    assert_eq!(steps, 9);
 }
 
 #[test]
@@ -176,12 +176,12 @@ fn a_restore_that_is_killed_at_any_step_founds_no_empty_cluster_over_blobs() {
         let Some(start) = start else { return };
         assert!(start.is_founder() || (start.must_join && start.cluster.is_none()), "{start:?}");
     };
-    assert_eq!(interrupted(forgetful, work, check), 8);
+    assert_eq!(interrupted(forgetful, work, check), 9);
     let check = |_: &Path, start: Option<Start>| {
         let Some(start) = start else { return };
         assert!(start.is_founder() || (start.identity.is_none() && start.cluster.is_none()), "{start:?}");
     };
-    assert_eq!(interrupted(|_| {}, work, check), 8);
+    assert_eq!(interrupted(|_| {}, work, check), 9);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn an_interrupted_drop_of_the_log_founds_no_cluster() {
             assert!((is_old && start.cluster.is_some()) || waits, "{start:?}");
         },
     );
-    assert_eq!(steps, 7);
+    assert_eq!(steps, 8);
 }
 
 #[test]
@@ -240,4 +240,25 @@ fn a_damaged_cut_or_foreign_backup_changes_nothing() {
     restore(&file, &path, true, &mut Vec::new(), &mut || Ok(())).unwrap();
     let after = Start::of(&path).unwrap();
     assert!(after.is_founder() && after.identity != before.unwrap().identity, "{after:?}");
+}
+
+#[test]
+fn a_new_cluster_knows_which_ones_it_replaces() {
+    let dir = tempfile::tempdir().unwrap();
+    with_log(dir.path());
+    let file = dir.path().with_extension("backup");
+    backup_file(&file);
+    let supersedes =
+        |path: &Path| DataDir::open(path).unwrap().read_json::<Vec<NodeId>>(SUPERSEDES_FILE).unwrap();
+    recover(&open(dir.path()).unwrap(), &mut Vec::new(), &mut || Ok(())).unwrap();
+    assert_eq!(supersedes(dir.path()), Some(vec![NodeId(1)]));
+    let second = Start::of(dir.path()).unwrap().cluster.unwrap();
+    recover(&open(dir.path()).unwrap(), &mut Vec::new(), &mut || Ok(())).unwrap();
+    assert_eq!(supersedes(dir.path()), Some(vec![second, NodeId(1)]));
+    forget_log(&open(dir.path()).unwrap(), &mut Vec::new(), &mut || Ok(())).unwrap();
+    assert_eq!(supersedes(dir.path()), None);
+
+    let empty = tempfile::tempdir().unwrap();
+    restore(&file, empty.path(), true, &mut Vec::new(), &mut || Ok(())).unwrap();
+    assert_eq!(supersedes(empty.path()), Some(vec![NodeId(1)]), "the backup's cluster");
 }

@@ -13,6 +13,11 @@ use thiserror::Error;
 
 pub const IDENTITY_FILE: &str = "identity.json";
 pub const RUNTIME_FILE: &str = "runtime.json";
+/// The introducer's state.
+pub const INTRODUCER_FILE: &str = "introducer.json";
+const FORMAT_FILE: &str = "FORMAT";
+/// What every version of the format begins with.
+const FORMAT_PREFIX: &str = "idunno ";
 const FORMAT: &str = "idunno 2\n";
 /// The format before: it differs in the metadata alone, which this release reads in both. The mark is replaced when the
 /// directory is opened, so that a daemon of the older release refuses what this one writes.
@@ -31,12 +36,34 @@ pub enum DataDirError {
         pid: Option<u32>,
     },
     /// Another program, or another version of this one, wrote it.
-    #[error("the data directory {path} has format {found:?}; this daemon reads {FORMAT:?}")]
+    #[error(
+        "{path} names the format {found:?}, and this daemon reads {FORMAT:?}: use the release that wrote the directory"
+    )]
     Format { path: PathBuf, found: String },
-    #[error("{path} is damaged: {why}")]
+    #[error("{path} is damaged: {why}; {}", way_out(path))]
     Damaged { path: PathBuf, why: String },
     #[error("cannot use {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+}
+
+/// What to do about a damaged file.
+fn way_out(path: &Path) -> String {
+    let data_dir = path.parent().unwrap_or_else(|| Path::new(".")).display();
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(FORMAT_FILE) => format!(
+            "if {data_dir} holds a daemon's data, write it again: echo '{}' >{}",
+            FORMAT.trim(),
+            path.display()
+        ),
+        Some(INTRODUCER_FILE) => String::from(
+            "delete it and start the introducer again: the first member that asks, within a minute, tells it of its cluster. \
+             Let nothing new join before that",
+        ),
+        _ => format!(
+            "run 'idunnod recover --forget-log --yes --data-dir {data_dir}', which keeps the blobs, while a majority of the \
+             voters is up"
+        ),
+    }
 }
 
 /// A locked data directory. The lock is released when the process ends.
@@ -84,19 +111,7 @@ impl DataDir {
             let pid = read_json(path, RUNTIME_FILE).ok().flatten().map(|runtime: Runtime| runtime.pid);
             return Err(DataDirError::InUse { path: path.to_path_buf(), pid });
         }
-        let format_path = path.join("FORMAT");
-        match fs::read_to_string(&format_path) {
-            Ok(found) if found == FORMAT => {}
-            Ok(found) if found != FORMAT_BEFORE => {
-                return Err(DataDirError::Format { path: path.to_path_buf(), found });
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&format_path)(error));
-            }
-            Ok(_) | Err(_) => {
-                write_atomically(&format_path, FORMAT.as_bytes()).map_err(failed(&format_path))?;
-            }
-        }
+        check_format(path.join(FORMAT_FILE))?;
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
@@ -154,6 +169,26 @@ impl DataDir {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DataDirError::Io { path, source }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Accepts a directory of this format, and marks a new one.
+fn check_format(path: PathBuf) -> Result<(), DataDirError> {
+    let found = match fs::read(&path) {
+        Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::from(FORMAT_BEFORE),
+        Err(source) => return Err(DataDirError::Io { path, source }),
+    };
+    if found == FORMAT {
+        return Ok(());
+    }
+    if found == FORMAT_BEFORE {
+        return write_atomically(&path, FORMAT.as_bytes())
+            .map_err(|source| DataDirError::Io { path, source });
+    }
+    match found.strip_prefix(FORMAT_PREFIX).map(|rest| rest.trim_end().parse::<u32>()) {
+        Some(Ok(_)) => Err(DataDirError::Format { path, found }),
+        _ => Err(DataDirError::Damaged { path, why: format!("it holds {found:?}") }),
     }
 }
 
@@ -219,8 +254,13 @@ mod tests {
     #[test]
     fn a_foreign_or_damaged_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("FORMAT"), "other 9\n").unwrap();
+        fs::write(dir.path().join("FORMAT"), "idunno 9\n").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Format { .. })));
+        for damaged in [&b"other 9\n"[..], b"", b"idunno", &[0; 9], b"\xe9dunno 1\n"] {
+            fs::write(dir.path().join("FORMAT"), damaged).unwrap();
+            let error = DataDir::open(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("FORMAT is damaged") && error.contains("echo 'idunno 2'"), "{error}");
+        }
         fs::write(dir.path().join("FORMAT"), FORMAT).unwrap();
         fs::write(dir.path().join("identity.json"), "{").unwrap();
         let error = DataDir::open(dir.path()).unwrap().identity().unwrap_err();

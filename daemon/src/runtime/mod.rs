@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod data_dir;
 pub mod driver;
+pub mod failure;
+pub mod interfaces;
 pub mod log_files;
 pub mod process;
 pub mod secret_file;

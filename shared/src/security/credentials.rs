@@ -21,6 +21,9 @@ use super::{Role, SecurityError, private_file, tls};
 
 /// Validity of the certificate that a process issues to itself. It is renewed after half of that.
 const PROCESS_VALID: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// By so much a clock may be set back before a certificate is renewed. Shorter than certificates are backdated, so that none
+/// is used that is not valid yet.
+const SET_BACK_MAX: Duration = Duration::from_secs(3_600);
 /// How often the certificate of a connected console is verified again.
 const CHECK_PERIOD: Duration = Duration::from_secs(60);
 
@@ -41,7 +44,8 @@ struct State {
     /// What new certificates are issued from; `None` for an identity, which cannot be renewed.
     secret: Option<Secret>,
     current: Arc<Current>,
-    renew_at: SystemTime,
+    /// When the certificate was issued, by this machine's clock of that moment.
+    issued_at: SystemTime,
 }
 
 struct Current {
@@ -63,26 +67,36 @@ impl Current {
 
 impl State {
     fn issue(secret: Secret, role: Role) -> Result<Self, SecurityError> {
-        let Certified { current, renew_at } = Certified::issue(&secret, role)?;
-        Ok(Self { secret: Some(secret), current, renew_at })
+        let Certified { current, issued_at } = Certified::issue(&secret, role)?;
+        Ok(Self { secret: Some(secret), current, issued_at })
+    }
+
+    /// Whether to renew the certificate: it is half-way through its time, or the clock has been set back to before it was
+    /// issued, so that all others would refuse it.
+    fn is_due(&self, now: SystemTime) -> bool {
+        let is_fresh = match now.duration_since(self.issued_at) {
+            Ok(age) => age < PROCESS_VALID / 2,
+            Err(ahead) => ahead.duration() < SET_BACK_MAX,
+        };
+        self.secret.is_some() && !is_fresh
     }
 }
 
-/// A certificate just issued, and when to renew it.
+/// A certificate just issued.
 struct Certified {
     current: Arc<Current>,
-    renew_at: SystemTime,
+    issued_at: SystemTime,
 }
 
 impl Certified {
     fn issue(secret: &Secret, role: Role) -> Result<Self, SecurityError> {
+        let issued_at = SystemTime::now();
         let identity = match role {
             Role::Member => secret.mint(role, PROCESS_VALID)?,
             Role::Operator | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
         };
         let keys = if role == Role::Member { secret.datagram_keys()? } else { Vec::new() };
-        let renew_at = SystemTime::now() + PROCESS_VALID / 2;
-        Ok(Self { current: Current::of(&identity, keys)?, renew_at })
+        Ok(Self { current: Current::of(&identity, keys)?, issued_at })
     }
 }
 
@@ -113,8 +127,8 @@ impl Credentials {
 
     /// Credentials of a person or program with an identity.
     pub fn of(identity: &Identity) -> Result<Self, SecurityError> {
-        let state =
-            State { secret: None, current: Current::of(identity, Vec::new())?, renew_at: SystemTime::now() };
+        let current = Current::of(identity, Vec::new())?;
+        let state = State { secret: None, current, issued_at: SystemTime::now() };
         Ok(Self::with(identity.role, state))
     }
 
@@ -193,8 +207,7 @@ impl Credentials {
         let inner = self.inner.as_ref()?;
         let (current, is_due) = {
             let state = inner.state.read().unwrap_or_else(PoisonError::into_inner);
-            let is_due = state.secret.is_some() && SystemTime::now() >= state.renew_at;
-            (Arc::clone(&state.current), is_due)
+            (Arc::clone(&state.current), state.is_due(SystemTime::now()))
         };
         Some(if is_due { renew(inner) } else { current })
     }
@@ -204,13 +217,16 @@ impl Credentials {
 fn renew(inner: &Inner) -> Arc<Current> {
     let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);
     // Another thread may have renewed it already.
-    if SystemTime::now() >= state.renew_at
+    if state.is_due(SystemTime::now())
         && let Some(issued) = state.secret.as_ref().map(|secret| Certified::issue(secret, inner.role))
     {
         match issued {
-            Ok(Certified { current, renew_at }) => {
+            Ok(Certified { current, issued_at }) => {
+                if issued_at < state.issued_at {
+                    warn!("the clock was set back: this process has issued itself a new certificate");
+                }
                 state.current = current;
-                state.renew_at = renew_at;
+                state.issued_at = issued_at;
             }
             Err(error) => warn!(%error, "cannot renew this process's certificate"),
         }
@@ -228,9 +244,28 @@ mod tests {
         let first = credentials.current().unwrap();
         assert!(Arc::ptr_eq(&first, &credentials.current().unwrap()));
         let inner = credentials.inner.as_ref().unwrap();
-        inner.state.write().unwrap().renew_at = SystemTime::now();
+        inner.state.write().unwrap().issued_at = SystemTime::now() - PROCESS_VALID / 2;
         assert!(!Arc::ptr_eq(&first, &credentials.current().unwrap()));
-        assert!(inner.state.read().unwrap().renew_at > SystemTime::now() + PROCESS_VALID / 3);
+        assert!(!inner.state.read().unwrap().is_due(SystemTime::now() + PROCESS_VALID / 3));
+    }
+
+    #[test]
+    fn a_certificate_that_was_issued_by_a_clock_in_the_future_is_renewed_once_the_clock_is_right() {
+        let credentials = Credentials::of_member(Secret::generate().unwrap()).unwrap();
+        let (inner, first) = (credentials.inner.as_ref().unwrap(), credentials.current().unwrap());
+        for days in [1, 3, 400] {
+            let future = SystemTime::now() + Duration::from_secs(days * 24 * 3_600);
+            inner.state.write().unwrap().issued_at = future;
+            assert!(!inner.state.read().unwrap().is_due(future), "it is right by that clock");
+            assert!(!Arc::ptr_eq(&first, &credentials.current().unwrap()), "{days} days ahead");
+            assert!(inner.state.read().unwrap().issued_at < future);
+        }
+        inner.state.write().unwrap().issued_at = SystemTime::now() + Duration::from_secs(2);
+        let again = credentials.current().unwrap();
+        assert!(
+            Arc::ptr_eq(&again, &credentials.current().unwrap()),
+            "a clock that NTP corrects costs nothing"
+        );
     }
 
     #[test]

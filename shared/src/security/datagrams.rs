@@ -58,7 +58,7 @@ pub enum UnsealError {
     #[error("is not sealed")]
     Plain,
     /// Its key id is none of this process's keys.
-    #[error("is sealed with another cluster's secret")]
+    #[error("is sealed with another cluster's secret, or with a key that was replaced")]
     OtherCluster,
     /// Its tag does not match: it was modified or forged.
     #[error("was tampered with")]

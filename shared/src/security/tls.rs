@@ -59,7 +59,8 @@ pub enum TrustError {
     NoTls,
     /// An unknown authority issued its certificate, or the certificate is self-signed.
     #[error(
-        "has another cluster's certificate: all processes and consoles of a cluster must use the same secret"
+        "has another cluster's certificate, or this side's secret or identity is from before the cluster's key was replaced: \
+         use the secret that all processes of the cluster use, or have a new identity issued ('idunno cluster issue')"
     )]
     OtherCluster,
     /// Its certificate has expired; the date of expiry.
@@ -119,9 +120,9 @@ impl TrustError {
             AlertDescription::UnknownCA | AlertDescription::DecryptError => Self::NotAccepted(
                 "it belongs to another cluster, or its key has been dropped: ask for a new identity",
             ),
-            AlertDescription::CertificateExpired => {
-                Self::NotAccepted("it has expired, or a clock is wrong: ask for a new identity")
-            }
+            AlertDescription::CertificateExpired => Self::NotAccepted(
+                "it has expired or is not valid yet: have a new one issued, or correct the clocks",
+            ),
             AlertDescription::CertificateRequired => Self::NotAccepted("it presented no certificate"),
             AlertDescription::BadCertificate
             | AlertDescription::UnsupportedCertificate

@@ -10,8 +10,8 @@ pub use super::changes::{Change, Changed, JobOptions, NewFile};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
-    JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberView, ModelView,
-    RatesView, RebalanceView, SegmentView, StoreView, WorkerView,
+    JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberDoubts,
+    MemberView, ModelView, RatesView, RebalanceView, SegmentView, StoreView, WorkerView,
 };
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::FileName;

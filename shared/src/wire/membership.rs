@@ -22,6 +22,8 @@ pub const MAX_RUMOURS: usize = 64;
 pub const MAX_WITNESSES: usize = 4;
 /// Most records in one [`PushPull`].
 pub const MAX_PUSH_PULL_RECORDS: usize = 2_048;
+/// Most clusters that a recovered or restored one names as its predecessors.
+pub const MAX_SUPERSEDED: usize = 16;
 /// Largest generation and incarnation: beyond what a correct member reaches, and far from overflow.
 pub const MAX_COUNTER: u64 = 1 << 48;
 
@@ -202,6 +204,11 @@ impl<T, const BOUND: usize> Bounded<T, BOUND> {
         Self(entries.into_iter().take(BOUND).collect())
     }
 
+    /// Whether there are no entries.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The entries in order.
     pub fn as_slice(&self) -> &[T] {
         &self.0
@@ -307,6 +314,9 @@ pub struct PushPull {
     /// The founder of the sender's cluster, which keeps the lists of two clusters apart; `None` until it belongs to one.
     #[serde(default)]
     pub founder: Option<NodeId>,
+    /// The sender's wall clock, in milliseconds since the epoch, so that a wrong one is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_ms: Option<u64>,
 }
 
 /// An entry of a [`PushPull`].
@@ -357,6 +367,10 @@ pub enum IntroductionRequest {
         /// one, that would collect its blobs as garbage.
         #[serde(default)]
         must_join: bool,
+        /// The founders of the clusters of which the member's was recovered or restored. An introducer that serves one of
+        /// them serves the member's from now on.
+        #[serde(default, skip_serializing_if = "Bounded::is_empty")]
+        supersedes: Bounded<NodeId, MAX_SUPERSEDED>,
     },
     /// Asks for known members, without registering. Used by clients.
     #[serde(rename = "Known")]

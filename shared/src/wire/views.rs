@@ -277,6 +277,16 @@ pub struct MemberView {
     /// started.
     #[serde(default)]
     pub since_ms: u64,
+    /// What the member asked finds wrong with it, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubts: Option<MemberDoubts>,
+}
+
+/// What a member finds wrong with another that is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberDoubts {
+    /// Its wall clock is ahead of the members' median by so many seconds, behind it if negative; 0 if it is in order.
+    pub clock_ahead_s: i64,
 }
 
 /// A member as a worker.
@@ -390,7 +400,7 @@ pub struct FileSummary {
     pub digest: Digest,
     /// When the newest version was committed, in milliseconds since the epoch.
     pub created_ms: u64,
-    /// Members that hold all of the newest version.
+    /// Members that hold all of the newest version, and are up.
     pub holders: Vec<NodeId>,
 }
 

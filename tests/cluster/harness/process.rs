@@ -128,6 +128,22 @@ impl Daemon {
         }
     }
 
+    /// Waits until it listens, or until it has ended by itself: then its status.
+    pub(crate) async fn started_or_ended(&mut self) -> Option<ExitStatus> {
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            if self.runtime().is_some() {
+                return None;
+            }
+            if let Some(status) = self.exit_status() {
+                *self.child.get_mut() = None;
+                return Some(status);
+            }
+            assert!(Instant::now() < limit, "{} neither runs nor ends\n{}", self.name, self.log_tail());
+            sleep(POLL).await;
+        }
+    }
+
     /// The runtime file, if this very process wrote it.
     fn runtime(&self) -> Option<Runtime> {
         let text = fs::read(self.data_dir.join("runtime.json")).ok()?;

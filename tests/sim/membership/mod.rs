@@ -2,6 +2,7 @@
 
 mod checks;
 mod local_health;
+mod moves;
 mod partitions;
 mod scenarios;
 mod world;
@@ -12,7 +13,7 @@ use idunno_core::membership::{SwimConfig, SwimCounters, SwimEvent};
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::RngExt;
 
-use self::world::{World, add};
+use self::world::{What, World, add};
 use crate::network::{Quality, Trace};
 
 /// After the faults, all agree within this time.
@@ -70,7 +71,7 @@ fn disturb(world: &mut World) {
     let hosts = world.hosts.len();
     let host = world.network.rng.random_range(0..hosts);
     let other = world.network.rng.random_range(0..hosts);
-    match world.network.rng.random_range(0..15) {
+    match world.network.rng.random_range(0..16) {
         0 | 1 => {
             let powered_off = world.network.chance(500);
             world.crash(host, powered_off);
@@ -108,6 +109,11 @@ fn disturb(world: &mut World) {
             world.hosts[host].advertises = Some(world::address(wrong));
             restart(world, host);
         }
+        15 => {
+            world.move_host(host);
+            let after = Duration::from_millis(world.network.rng.random_range(0..5_000));
+            world.network.schedule(world.now + after, What::MoveNoticed { host });
+        }
         _ => {}
     }
 }
@@ -116,7 +122,7 @@ fn disturb(world: &mut World) {
 fn restart(world: &mut World, host: usize) {
     let seeds: Vec<_> = (0..2).map(|_| world.network.rng.random_range(0..world.hosts.len())).collect();
     if world.hosts[host].swim.is_some() {
-        let seeds = seeds.iter().map(|&seed| world::address(seed)).collect();
+        let seeds = seeds.iter().map(|&seed| world.address_of(seed)).collect();
         world.handle(host, SwimEvent::Join { seeds });
     } else {
         world.start(host, &seeds);
@@ -125,7 +131,7 @@ fn restart(world: &mut World, host: usize) {
 
 #[test]
 fn random_faults() {
-    let lives = for_each_seed("membership::random_faults", 200, live);
+    let lives = for_each_seed("membership::random_faults", 220, live);
     if is_replay() {
         return;
     }
@@ -152,6 +158,7 @@ fn random_faults() {
         ("reconnects to the dead", all.reconnects),
         ("push-pulls", all.push_pulls),
         ("stalls", all.stalls),
+        ("moves", all.moves),
     ] {
         assert!(fired >= 100, "{mechanism} fired {fired} times over all seeds: the faults do not reach it");
     }

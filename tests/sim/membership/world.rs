@@ -39,6 +39,8 @@ pub(crate) struct Host {
     pub(crate) udp_out_blocked: bool,
     /// The address that it advertises, if it listens at another.
     pub(crate) advertises: Option<SocketAddr>,
+    /// How often it got another address.
+    moves: u8,
     /// Counts its processes.
     boot: u64,
     frozen: bool,
@@ -76,6 +78,10 @@ pub(crate) enum What {
         host: usize,
         boot: u64,
     },
+    /// A host that got another address notices it.
+    MoveNoticed {
+        host: usize,
+    },
     Tick {
         host: usize,
         boot: u64,
@@ -105,6 +111,10 @@ pub(crate) struct World {
     pub(crate) deaths: BTreeMap<(usize, NodeId), Instant>,
     /// Refusals with their reasons: (newcomer, member) by host.
     pub(crate) refusals: Vec<(usize, usize, AdmissionError)>,
+    /// Who said that whom flaps: (observer, subject).
+    pub(crate) flapping: BTreeSet<(usize, NodeId)>,
+    /// Changes that members saw, all together.
+    pub(crate) changes: u64,
     /// The members that the introducer knows.
     introduced: BTreeSet<usize>,
     calls: BTreeMap<u64, Call>,
@@ -120,9 +130,8 @@ pub(crate) fn address(host: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 7_000 + host))
 }
 
-fn host_at(address: SocketAddr) -> usize {
-    usize::from(address.port() - 7_000)
-}
+/// Where nothing listens.
+const NOWHERE: usize = usize::MAX;
 
 impl World {
     pub(crate) fn new(seed: u64, hosts: usize, config: SwimConfig, quality: Quality) -> Self {
@@ -136,6 +145,8 @@ impl World {
             truth: Truth::default(),
             deaths: BTreeMap::new(),
             refusals: Vec::new(),
+            flapping: BTreeSet::new(),
+            changes: 0,
             introduced: BTreeSet::new(),
             calls: BTreeMap::new(),
             next_call: 0,
@@ -153,6 +164,7 @@ impl World {
                 udp_in_blocked: false,
                 udp_out_blocked: false,
                 advertises: None,
+                moves: 0,
                 boot: 0,
                 frozen: false,
                 backlog: VecDeque::new(),
@@ -181,6 +193,30 @@ impl World {
         world
     }
 
+    /// Where `host` listens now.
+    pub(crate) fn address_of(&self, host: usize) -> SocketAddr {
+        let mut address = address(host);
+        address.set_ip([10, 0, self.hosts[host].moves, 1].into());
+        address
+    }
+
+    /// The host that listens there.
+    fn host_at(&self, address: SocketAddr) -> usize {
+        let host = usize::from(address.port() - 7_000);
+        if host < self.hosts.len() && self.address_of(host) == address { host } else { NOWHERE }
+    }
+
+    /// `host` gets another address. Its process is told with [`Self::tell_move`], or never.
+    pub(crate) fn move_host(&mut self, host: usize) {
+        self.hosts[host].moves += 1;
+    }
+
+    /// The process of `host`, if there is one, notices that it has another address; also one that has left, and may join again.
+    pub(crate) fn tell_move(&mut self, host: usize) {
+        let address = self.address_of(host);
+        self.deliver(host, SwimEvent::Moved { address });
+    }
+
     fn mint_id(&mut self) -> NodeId {
         self.next_id += 1;
         NodeId(self.next_id * 1_000 + self.network.rng.random_range(0..1_000))
@@ -197,7 +233,7 @@ impl World {
     /// Starts a process on `host`, a generation above the last one.
     pub(crate) fn start(&mut self, host: usize, seeds: &[usize]) {
         let seed = self.network.rng.random();
-        let (now, config) = (self.now, self.config.clone());
+        let (now, config, own) = (self.now, self.config.clone(), self.address_of(host));
         let state = &mut self.hosts[host];
         state.generation += 1;
         state.boot += 1;
@@ -208,7 +244,7 @@ impl World {
         let me = MemberRecord {
             id: state.id,
             name,
-            address: state.advertises.unwrap_or_else(|| address(host)),
+            address: state.advertises.unwrap_or(own),
             generation: Generation(state.generation),
             incarnation: Incarnation(0),
             state: MemberState::Alive,
@@ -217,7 +253,8 @@ impl World {
         let boot = state.boot;
         self.introduced.insert(host);
         self.network.schedule(now + INTRODUCE_ALONE_PERIOD, What::Introduce { host, boot });
-        self.handle(host, SwimEvent::Join { seeds: seeds.iter().map(|&seed| address(seed)).collect() });
+        let seeds = seeds.iter().map(|&seed| self.address_of(seed)).collect();
+        self.handle(host, SwimEvent::Join { seeds });
     }
 
     /// SIGKILL, or a power cut that takes the whole host.
@@ -304,6 +341,7 @@ impl World {
                 }
             }
             What::Introduce { host, boot } => self.introduce(host, boot),
+            What::MoveNoticed { host } => self.tell_move(host),
         }
     }
 
@@ -318,7 +356,8 @@ impl World {
         if has_left || !self.network.reaches_both_ways(host, introducer) {
             return;
         }
-        let known: Vec<_> = self.introduced.iter().rev().take(MAX_SEEDS).map(|&host| address(host)).collect();
+        let known: Vec<_> =
+            self.introduced.iter().rev().take(MAX_SEEDS).map(|&host| self.address_of(host)).collect();
         let event = if is_alone {
             SwimEvent::Join { seeds: known }
         } else {
@@ -425,14 +464,14 @@ impl World {
         match effect {
             SwimEffect::SendDatagram { to, message } => {
                 self.datagram_bytes += self.check_size(&message);
-                let (from, to) = (address(host), host_at(to));
+                let (from, to) = (self.address_of(host), self.host_at(to));
                 if to < self.hosts.len() {
                     let event = SwimEvent::Datagram { from, message };
                     self.network.send(host, to, self.now, What::Datagram { from: host, host: to, event });
                 }
             }
             SwimEffect::StartPushPull { to, member, message } => {
-                let to = host_at(to);
+                let to = self.host_at(to);
                 if let Some(at) = self.arrival(host, to) {
                     let call = self.call(host, None);
                     self.network.schedule(at, What::PushPull { call, host: to, member, message });
@@ -440,7 +479,8 @@ impl World {
             }
             SwimEffect::ReplyPushPull { exchange, message } => {
                 if self.answers(host, exchange) {
-                    self.answer(exchange, SwimEvent::PushPullReply { from: address(host), message });
+                    let from = self.address_of(host);
+                    self.answer(exchange, SwimEvent::PushPullReply { from, message });
                 }
             }
             SwimEffect::RefusePushPull { exchange, error } => {
@@ -449,7 +489,7 @@ impl World {
                 }
             }
             SwimEffect::TcpPing { seq, to, message, timeout } => {
-                let (to, target) = (host_at(to), message.target);
+                let (to, target) = (self.host_at(to), message.target);
                 let call = self.call(host, Some((seq, target)));
                 let event = SwimEvent::TcpPingResult { seq, target, outcome: TcpPingOutcome::TimedOut };
                 self.network.schedule(self.now + timeout, What::CallOver { call, event });
@@ -463,9 +503,13 @@ impl World {
                 }
             }
             SwimEffect::Changed(change) => {
+                self.changes += 1;
                 if change.record.state == MemberState::Dead {
                     self.deaths.entry((host, change.record.id)).or_insert(self.now);
                 }
+            }
+            SwimEffect::Flapping(record) => {
+                self.flapping.insert((host, record.id));
             }
             SwimEffect::Conflict(record) => panic!("no data directory was copied, yet {record:?}"),
             SwimEffect::LeaveDone => {}
@@ -503,5 +547,6 @@ pub(crate) fn add(sum: &mut SwimCounters, more: &SwimCounters) {
     sum.reconnects += more.reconnects;
     sum.push_pulls += more.push_pulls;
     sum.stalls += more.stalls;
+    sum.moves += more.moves;
     sum.records_dropped += more.records_dropped;
 }

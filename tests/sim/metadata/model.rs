@@ -15,6 +15,9 @@ type Outcome = Result<Applied, RefusalCode>;
 /// A version of a file: its number, content and extents.
 type NaiveVersion = (u64, Digest, Vec<Digest>);
 
+/// The inputs of a job: names and extents.
+type NaiveManifest = Vec<(String, Vec<Digest>)>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum QueryState {
     Pending,
@@ -28,9 +31,9 @@ struct NaiveJob {
     dataset: String,
     batch_size: BatchSize,
     state: JobState,
-    manifest: Vec<(String, Vec<Digest>)>,
+    manifest: NaiveManifest,
     /// The moment at which the folder was pinned, and the files it had.
-    pinned: Option<(u64, Vec<(String, Vec<Digest>)>)>,
+    pinned: Option<(u64, NaiveManifest)>,
     query_states: Vec<QueryState>,
     version: Option<Digest>,
     name: Option<String>,

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::document::documents;
 use super::jobs::JobStats;
-use super::text;
 use super::words::{LogRole, MemberState, Policy, ServerState};
+use super::{text, warnings};
 
 documents!(MemberList, MemberIdentity, MembershipChange, ClusterStatus, Backup, Event);
 documents!(listed LogLine);
@@ -20,6 +20,8 @@ pub struct MemberList {
     pub answered_by: String,
     /// The members, in natural order of their names.
     pub items: Vec<Member>,
+    /// What is wrong with them, in sentences for people.
+    pub warnings: Vec<String>,
 }
 
 /// A member of the cluster.
@@ -127,6 +129,8 @@ pub struct ClusterStatus {
     pub jobs: Vec<JobStats>,
     /// The file store.
     pub store: Store,
+    /// What is wrong with the members, in sentences for people.
+    pub warnings: Vec<String>,
 }
 
 /// A member's model server.
@@ -182,6 +186,7 @@ impl From<&ClusterView> for ClusterStatus {
                 copying: store.copying,
                 unavailable: store.unavailable,
             },
+            warnings: warnings::of(&view.members),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod results;
 pub mod schemas;
 pub mod table;
 pub mod text;
+pub mod warnings;
 pub mod words;
 
 use document::{Document, List, Listed, to_json};

@@ -124,9 +124,8 @@ pub fn find(views: &[JobView], job: &JobRef, scope: Scope) -> Result<Resolved, J
     let newest = of_model().max_by_key(|view| view.id);
     let newest = newest.ok_or_else(|| JobRefError::Unknown(name.clone()))?;
     match scope {
-        Scope::Any => Ok(of(name, newest)),
         Scope::Only if of_model().count() > 1 => ambiguous(of_model().collect()),
-        Scope::Only => Ok(of(name, newest)),
+        Scope::Only | Scope::Any => Ok(of(name, newest)),
         Scope::Unfinished => {
             let state = text::job_state(&newest.state).0;
             Err(JobRefError::Over { model: name.clone(), job: newest.id, state })

@@ -6,7 +6,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, M
 
 use crate::answer::cluster::{Member, MemberIdentity, MemberList, Membership, MembershipChange};
 use crate::answer::table::Table;
-use crate::answer::{Answer, Exit, Failure, text};
+use crate::answer::{Answer, Exit, Failure, text, warnings};
 use crate::command::values::MemberRef;
 use crate::command::{MemberOf, OneMember};
 use crate::session::Session;
@@ -83,7 +83,9 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
         ]);
     }
     let items = members.iter().map(Member::from).collect();
-    Ok(Answer::new(&MemberList { answered_by: address.to_string(), items }, table.render()))
+    let warnings = warnings::of(&members);
+    let text = table.render() + &warnings::lines(&warnings);
+    Ok(Answer::new(&MemberList { answered_by: address.to_string(), items, warnings }, text))
 }
 
 /// A sort key that splits off a name's number, so that m2 comes before m10.

@@ -7,7 +7,7 @@ use idunno_shared::wire::jobs::ServerState;
 use super::models;
 use crate::answer::cluster::ClusterStatus;
 use crate::answer::table::Table;
-use crate::answer::{Answer, Exit, Failure, text};
+use crate::answer::{Answer, Exit, Failure, text, warnings};
 use crate::session::Session;
 
 /// The first view that the coordinator pushes.
@@ -77,5 +77,5 @@ pub fn summary(view: &ClusterView) -> String {
         lines.push(String::new());
         lines.push(table.render());
     }
-    lines.join("\n")
+    lines.join("\n") + &warnings::lines(&warnings::of(&view.members))
 }

@@ -27,6 +27,10 @@ pub(super) fn member() -> Member {
     }
 }
 
+fn warnings() -> Vec<String> {
+    words(&["2 members are named m1, at 127.0.0.1:7401 and 127.0.0.1:7402"])
+}
+
 fn status() -> ClusterStatus {
     let server = |member: &str, state, reason: Option<&str>| ModelServer {
         member: member.into(),
@@ -53,6 +57,7 @@ fn status() -> ClusterStatus {
             copying: 4,
             unavailable: 0,
         },
+        warnings: warnings(),
     }
 }
 
@@ -106,7 +111,11 @@ pub(super) fn cluster(command: &str) -> Option<Examples> {
         "get-models" => Examples::of(&List { items: models() }),
         "join" => change(Membership::Joined),
         "leave" => change(Membership::Left),
-        "list_mem" => Examples::of(&MemberList { answered_by: member().address, items: vec![member()] }),
+        "list_mem" => Examples::of(&MemberList {
+            answered_by: member().address,
+            items: vec![member()],
+            warnings: warnings(),
+        }),
         "list_self" => Examples::of(&MemberIdentity {
             member: member(),
             joined: true,

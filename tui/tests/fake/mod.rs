@@ -65,6 +65,7 @@ pub(crate) fn cluster(
                 liveness: Liveness::Alive,
                 udp_blocked: false,
                 since_ms: 1_700_000_000_000,
+                doubts: None,
                 role: LogRole::Coordinator,
             };
             while let Ok((stream, _)) = listener.accept().await {

@@ -15,12 +15,13 @@ mod state_machine;
 mod tests;
 mod writer;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use idunno_shared::ids::NodeId;
 use openraft::StorageIOError;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
@@ -97,13 +98,12 @@ pub(super) struct OpenStore {
 /// Opens or creates the store of `node`. Blocks.
 pub(super) fn open(path: &Path, node: NodeId) -> Result<OpenStore, OpenError> {
     let failed = |reason: String| OpenError::Store { path: PathBuf::from(path), reason };
-    let database = redb::Builder::new()
-        .set_cache_size(PAGE_CACHE_BYTES)
-        .create(path)
-        .map_err(|error| failed(error.to_string()))?;
+    let damaged =
+        |fault: StoreFault| OpenError::Damaged { path: PathBuf::from(path), reason: fault.to_string() };
+    let database = builder().create(path).map_err(|error| opening(path, error))?;
     identify(&database, path, node)?;
-    let (index, snapshot) = read(&database).map_err(|error| failed(error.to_string()))?;
-    let committed = read_meta(&database, KEY_COMMITTED).map_err(|error| failed(error.to_string()))?;
+    let (index, snapshot) = read(&database).map_err(damaged)?;
+    let committed = read_meta(&database, KEY_COMMITTED).map_err(damaged)?;
 
     let database = Arc::new(database);
     let index = Arc::new(Mutex::new(index));
@@ -114,9 +114,38 @@ pub(super) fn open(path: &Path, node: NodeId) -> Result<OpenStore, OpenError> {
     let (snapshots, installs) =
         Snapshots::new(generation, snapshot.as_ref().and_then(|s| s.meta.last_log_id));
     let shared = Arc::new(LogStoreInner { database, index, snapshots, writer });
-    let (machine, state) =
-        StateMachine::new(Arc::clone(&shared), snapshot).map_err(|e| failed(e.to_string()))?;
+    let (machine, state) = StateMachine::new(Arc::clone(&shared), snapshot).map_err(damaged)?;
     Ok(OpenStore { log: LogStore::new(shared), machine, state, installs, closed: closed_receiver })
+}
+
+/// [`open`] on a thread of its own. A library that panics over the file's content has found it damaged.
+pub(super) async fn open_apart(path: PathBuf, node: NodeId) -> Result<OpenStore, OpenError> {
+    let file = path.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&file, node)).await;
+    opened.map_err(|error| OpenError::Damaged { path, reason: error.to_string() })?
+}
+
+/// Opens files whole or not at all: every page's checksum is verified, because redb otherwise trusts a file that was closed
+/// cleanly, and a flipped bit would become another vote or another entry. It reads the whole file, which the replay does
+/// anyway.
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(PAGE_CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+/// What an error of redb says of the file.
+fn opening(path: &Path, error: DatabaseError) -> OpenError {
+    let (path, reason) = (PathBuf::from(path), error.to_string());
+    let is_damaged = match error {
+        DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        // Its word for a file that begins otherwise or ends early.
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    };
+    if is_damaged { OpenError::Damaged { path, reason } } else { OpenError::Store { path, reason } }
 }
 
 /// Creates the tables, and checks that the file belongs to this member and has this format.

@@ -18,8 +18,8 @@ use redb::{Database, ReadableDatabase};
 use super::snapshot::StoredSnapshot;
 use super::state_machine::apply;
 use super::{
-    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, PAGE_CACHE_BYTES,
-    SNAPSHOT_CHUNKS, StoreFault, decode_row, encode_row, identify, read_meta, read_meta_row, snapshot,
+    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT_CHUNKS, StoreFault,
+    builder, decode_row, encode_row, identify, read_meta, read_meta_row, snapshot,
 };
 use crate::config::{Entry, LogId, SNAPSHOT_CHUNK_BYTES, SnapshotMeta};
 use crate::errors::{InitialStateError, RecoverError};
@@ -43,8 +43,7 @@ impl SurvivorLog {
     /// a crash. Blocks.
     pub fn read(path: &Path) -> Result<Self, RecoverError> {
         let unreadable = |reason: String| RecoverError::Unreadable { path: PathBuf::from(path), reason };
-        let database = redb::Builder::new().set_cache_size(PAGE_CACHE_BYTES).open(path);
-        let database = database.map_err(|error| unreadable(error.to_string()))?;
+        let database = builder().open(path).map_err(|error| unreadable(error.to_string()))?;
         let node = owner(&database).map_err(|fault| unreadable(fault.to_string()))?;
         let node = node.ok_or_else(|| unreadable(String::from("it does not name its member")))?;
         identify(&database, path, node)?;

@@ -205,7 +205,7 @@ async fn what_was_reported_durable_survives_a_kill() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let lines = io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let mut durable = lines.filter_map(|line| line.strip_prefix("durable ")?.parse::<u64>().ok());
         durable.find(|index| *index >= kills * 17).unwrap();
         child.kill().unwrap();
@@ -228,4 +228,88 @@ async fn what_was_reported_durable_survives_a_kill() {
         store.state.borrow().check().unwrap();
         reopen(&path, store).await;
     }
+}
+
+/// What a store holds, as openraft reads it.
+type Content = (Option<Vote<u64>>, Option<LogId>, Vec<u64>, u64);
+
+async fn content(store: &mut OpenStore) -> Content {
+    let log = store.log.try_get_log_entries(..).await.unwrap();
+    let log = log.iter().map(|entry| entry.log_id.index).collect();
+    let vote = store.log.read_vote().await.unwrap();
+    (vote, store.machine.applied_state().await.unwrap().0, log, store.state.borrow().file_count())
+}
+
+/// A store that was closed, and what it held.
+async fn closed_store(path: &Path) -> Content {
+    let mut store = open(path, NODE).unwrap();
+    store.log.save_vote(&Vote::new_committed(3, 7)).await.unwrap();
+    store.log.blocking_append((0..40).map(|index| entry(1, index, 20))).await.unwrap();
+    store.machine.apply((0..30).map(|index| entry(1, index, 20))).await.unwrap();
+    store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    store.log.purge(log_id(1, 4)).await.unwrap();
+    let mut store = reopen(path, store).await;
+    let held = content(&mut store).await;
+    let OpenStore { log, machine, closed, .. } = store;
+    drop((log, machine));
+    closed.await.unwrap();
+    held
+}
+
+/// How often a file is damaged at places spread over it.
+const PLACES: usize = 96;
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_by_name_or_holds_all_that_it_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let held = closed_store(&path).await;
+    let whole = std::fs::read(&path).unwrap();
+    let mut refused = 0;
+    let damage = |bytes: Vec<u8>, what: String| {
+        std::fs::write(&path, bytes).unwrap();
+        let (path, held) = (path.clone(), held.clone());
+        async move {
+            match open_apart(path.clone(), NODE).await {
+                Ok(mut store) => {
+                    assert_eq!(content(&mut store).await, held, "{what} changed what the store holds");
+                    let OpenStore { log, machine, closed, .. } = store;
+                    drop((log, machine));
+                    closed.await.unwrap();
+                    false
+                }
+                Err(error @ OpenError::Damaged { .. }) => {
+                    let text = error.to_string();
+                    let names = text.contains(&path.display().to_string()) && text.contains("--forget-log");
+                    assert!(names, "{what}: {text}");
+                    true
+                }
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+    };
+    for place in 0..PLACES {
+        let at = whole.len() * place / PLACES;
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (place % 8);
+        refused += usize::from(damage(flipped, format!("a flipped bit at {at}")).await);
+        let mut zeroed = whole.clone();
+        zeroed[at..whole.len().min(at + 4_096)].fill(0);
+        refused += usize::from(damage(zeroed, format!("a zeroed page at {at}")).await);
+    }
+    // The header has no checksum of its own over all of it.
+    for at in 0..320 {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        refused += usize::from(damage(flipped, format!("a flipped bit at {at}")).await);
+    }
+    for (bytes, what) in [
+        (vec![0; whole.len()], "zeros"),
+        (whole[..whole.len() / 2].to_vec(), "half"),
+        (whole[..100].to_vec(), "100 bytes"),
+        (whole[..3].to_vec(), "3 bytes"),
+    ] {
+        assert!(damage(bytes, String::from(what)).await, "{what} was accepted");
+    }
+    assert!(refused > PLACES / 2, "{refused}: the damage hit nothing that is used");
 }

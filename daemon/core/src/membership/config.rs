@@ -23,6 +23,9 @@ pub struct SwimConfig {
     pub suspicion_multiplier: u32,
     /// An unconfirmed suspicion lasts this many times as long. At least 1. Default 6.
     pub suspicion_stretch: u32,
+    /// A member that refutes so many suspicions in a row without answering a probe of this one is believed only once it
+    /// has been dialled back. At least 1. Default 3.
+    pub flaps_max: u32,
     /// While there are rumours, some are sent each period. Default 100 ms.
     pub gossip_period: Duration,
     /// To how many members each period. 1 to 8. Default 3.
@@ -71,6 +74,7 @@ impl Default for SwimConfig {
             suspicion_min: Duration::from_secs(2),
             suspicion_multiplier: 4,
             suspicion_stretch: 6,
+            flaps_max: 3,
             gossip_period: Duration::from_millis(100),
             gossip_peers: 3,
             rumour_multiplier: 2,

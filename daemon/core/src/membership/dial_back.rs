@@ -6,7 +6,7 @@
 //! identity. What a listed member says of others counts at once: it, or a member before it, has dialled them. What unknown
 //! senders say of others is ignored.
 //!
-//! Not dialled: a member that is listed at the same address already, and a process to whose address this member opened the
+//! Not dialled: a member that is listed at the same address already and does not flap, and a process to whose address this member opened the
 //! connection itself.
 
 use std::collections::BTreeMap;
@@ -52,10 +52,10 @@ impl DialBacks {
 impl Swim {
     /// Whether a member's record of itself counts without dialling it back.
     pub(super) fn is_admitted(&self, record: &MemberRecord) -> bool {
-        let on_list = self
-            .table
-            .get(record.id)
-            .is_some_and(|member| member.record.state.is_live() && member.record.address == record.address);
+        let on_list = self.table.get(record.id).is_some_and(|member| {
+            let is_flapping = member.flaps >= self.config.flaps_max;
+            member.record.state.is_live() && member.record.address == record.address && !is_flapping
+        });
         on_list || !record.state.is_live() || record.id == self.me.id
     }
 
@@ -109,6 +109,7 @@ impl Swim {
             {
                 self.counters.admissions += 1;
                 self.dial_backs.unanswered.remove(&newcomer.id);
+                self.table.note_reached(newcomer.id);
                 if self.phase != Phase::Left {
                     self.merge(record, Source::Itself, now);
                 }

@@ -67,6 +67,11 @@ pub enum SwimEvent {
         /// Where members may listen.
         addresses: Vec<SocketAddr>,
     },
+    /// This member's host has another address, at which this process listens too.
+    Moved {
+        /// Where others reach this member from now on.
+        address: SocketAddr,
+    },
     /// Leave the cluster: answered by one [`SwimEffect::LeaveDone`].
     Leave,
     /// Time has passed: [`crate::machine::Machine::next_deadline`] is due.
@@ -140,6 +145,9 @@ pub enum SwimEffect {
     },
     /// A member's state, generation, name or address changed.
     Changed(MemberChange),
+    /// A member refutes every suspicion and answers no probe: it sends, and is not reached where it says it listens. From now
+    /// on it is believed only once it has been dialled back.
+    Flapping(MemberRecord),
     /// Another living process, at another address, claims this member's identity: a copied data directory.
     Conflict(MemberRecord),
     /// The others have been told; the process may end.
@@ -189,7 +197,8 @@ impl AdmissionError {
     }
 }
 
-/// A change in the list. It also reports this member itself, when it had to take over a higher generation.
+/// A change in the list. It also reports this member itself, when it had to take over a higher generation, or when its address
+/// changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberChange {
     /// What is believed now.
@@ -235,6 +244,8 @@ pub struct SwimCounters {
     pub reconnects: u64,
     /// Exchanges of lists begun with live members.
     pub push_pulls: u64,
+    /// Times this member's host got another address.
+    pub moves: u64,
     /// Times this member found that it had been starved itself.
     pub stalls: u64,
     /// Dead and left members forgotten.

@@ -104,6 +104,10 @@ impl Swim {
             self.rumours.add(id);
         }
         let previous = self.table.put(record.clone(), forget_at, now);
+        let was_suspect = previous.as_ref().is_some_and(|previous| previous.state == MemberState::Suspect);
+        if state == MemberState::Alive && was_suspect {
+            self.note_refutation(id);
+        }
         if state == MemberState::Suspect {
             self.start_suspicion(id, witnesses, now);
         } else {

@@ -133,6 +133,7 @@ impl Machine for Swim {
             SwimEvent::ConnectionRefused { id } => self.on_refused(id, now),
             SwimEvent::Join { seeds } => self.on_join(&seeds, now),
             SwimEvent::Introduced { addresses } => self.on_introduced(&addresses),
+            SwimEvent::Moved { address } => self.on_moved(address, now),
             SwimEvent::Leave => self.on_leave(now),
             SwimEvent::Tick => {}
         }
@@ -299,6 +300,28 @@ impl Swim {
             self.run_exchanges(now);
         }
         self.run_gossip(now);
+    }
+
+    /// This member's host has another address. The others dial it there before they believe it, as they do a newcomer.
+    fn on_moved(&mut self, address: SocketAddr, now: Instant) {
+        if address == self.me.address {
+            return;
+        }
+        self.counters.moves += 1;
+        if let Some(gone) = self.table.live_at(address) {
+            // One process listens at one address.
+            self.counters.refused += 1;
+            self.declare_dead(gone, now);
+        }
+        let previous = self.me.clone();
+        self.me.address = address;
+        self.me.incarnation = self.me.incarnation.next();
+        self.rumours.add(self.me.id);
+        let change = MemberChange { record: self.me.clone(), previous: Some(previous) };
+        self.effects.push_back(SwimEffect::Changed(change));
+        if self.phase == Phase::Active {
+            self.exchange_with_any(now);
+        }
     }
 
     fn on_refused(&mut self, id: NodeId, now: Instant) {

@@ -158,7 +158,7 @@ impl Swim {
         }
     }
 
-    fn exchange_with_any(&mut self, now: Instant) {
+    pub(super) fn exchange_with_any(&mut self, now: Instant) {
         for (id, to) in self.random_live(1, None) {
             self.counters.push_pulls += 1;
             self.start_push_pull(to, Some(id), now);
@@ -203,8 +203,13 @@ impl Swim {
                 .map_or(0, |at| u32::try_from(at.since(now).as_secs()).unwrap_or(u32::MAX)),
         };
         let known = self.table.iter().filter(|_| self.phase != Phase::Left);
-        // The driver fills in the founder.
-        PushPull { from: self.me.clone(), members: Bounded::first_of(known.map(listed)), founder: None }
+        // The driver fills in the founder and the time.
+        PushPull {
+            from: self.me.clone(),
+            members: Bounded::first_of(known.map(listed)),
+            founder: None,
+            sent_ms: None,
+        }
     }
 
     /// `period`, shortened or lengthened by up to a quarter, so that members do not act in step.

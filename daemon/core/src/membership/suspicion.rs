@@ -8,6 +8,10 @@
 //! refute. An answered probe is evidence for it. Unlike in Lifeguard, a failed probe counts once, and only if none of the
 //! members asked said anything, not once for each that stayed silent: on a lossy network single answers get lost all the
 //! time, and a member that slowed down for that would find deaths later without being any healthier.
+//!
+//! Flapping: a member that sends but is not reached (its address changed, or a firewall drops what is sent to it) refutes
+//! each suspicion, and would be suspect and up for ever. After a few refutations without an answered probe it is believed
+//! like a newcomer: once it has been dialled back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -111,6 +115,15 @@ impl Swim {
             }
             Some(MemberState::Suspect) => self.confirm(id, &[self.me.id], now),
             _ => {}
+        }
+    }
+
+    /// `id` has refuted a suspicion. Says once if it does so again and again without being reached.
+    pub(super) fn note_refutation(&mut self, id: NodeId) {
+        if self.table.note_refutation(id) == self.config.flaps_max
+            && let Some(member) = self.table.get(id)
+        {
+            self.effects.push_back(SwimEffect::Flapping(member.record.clone()));
         }
     }
 

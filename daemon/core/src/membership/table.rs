@@ -27,6 +27,8 @@ pub struct Member {
     pub forget_at: Option<Instant>,
     /// Probes in a row that were answered over TCP alone.
     tcp_only: u32,
+    /// Suspicions that it refuted since it last answered a probe of this member.
+    pub(super) flaps: u32,
 }
 
 /// All other members, with indexes.
@@ -75,6 +77,21 @@ impl Table {
         if let Some(member) = self.members.get_mut(&id) {
             member.tcp_only = if over_udp { 0 } else { member.tcp_only.saturating_add(1) };
             member.udp_blocked = member.tcp_only >= UDP_BLOCKED_AFTER;
+            member.flaps = 0;
+        }
+    }
+
+    /// `id` has refuted a suspicion. Returns how many it has in a row without being reached.
+    pub(super) fn note_refutation(&mut self, id: NodeId) -> u32 {
+        let Some(member) = self.members.get_mut(&id) else { return 0 };
+        member.flaps = member.flaps.saturating_add(1);
+        member.flaps
+    }
+
+    /// `id` was reached at its address.
+    pub(super) fn note_reached(&mut self, id: NodeId) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.flaps = 0;
         }
     }
 
@@ -89,7 +106,7 @@ impl Table {
         let id = record.id;
         let before = self.members.remove(&id);
         let forget_at = (!record.state.is_live()).then_some(forget_at);
-        let mut member = Member { record, udp_blocked: false, since: now, forget_at, tcp_only: 0 };
+        let mut member = Member { record, udp_blocked: false, since: now, forget_at, tcp_only: 0, flaps: 0 };
         if let Some(before) = &before {
             self.unlink(before);
             if before.record.state == member.record.state {
@@ -98,6 +115,10 @@ impl Table {
             if member.forget_at.is_none() {
                 member.udp_blocked = before.udp_blocked;
                 member.tcp_only = before.tcp_only;
+                // At another address it may well be reached.
+                if before.record.address == member.record.address {
+                    member.flaps = before.flaps;
+                }
             }
         }
         if let Some(forget_at) = member.forget_at {

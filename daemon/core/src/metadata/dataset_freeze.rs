@@ -304,7 +304,7 @@ impl State {
         let cannot_start = |error: DatasetError| Refusal::conflict(format!("{id} cannot start: {error}"));
         let frozen = match inputs {
             None => self.check_folder(dataset).map(|()| FrozenInputs::Unpinned),
-            Some(Inputs::Folder { moment, index }) => self.freeze_folder(job, *moment, index),
+            Some(Inputs::Folder { moment, index }) => Self::freeze_folder(job, *moment, index),
             Some(inputs) => self.freeze_file(dataset, inputs),
         };
         // From here on nothing is refused.
@@ -366,7 +366,6 @@ impl State {
 
     /// The index of a pinned folder, unless the job has been pinned again since it was made.
     fn freeze_folder(
-        &self,
         job: &JobRecord,
         moment: u64,
         index: &FolderIndex,

@@ -244,6 +244,24 @@ async fn a_damaged_blob_is_quarantined() {
 }
 
 #[tokio::test]
+async fn a_blob_that_was_damaged_while_the_member_was_down_is_never_read_as_whole() {
+    let whole = [7; 10_000];
+    let mut flipped = whole.to_vec();
+    flipped[5_000] ^= 1;
+    for damaged in [vec![0; whole.len()], Vec::new(), whole[..5_000].to_vec(), flipped] {
+        let directory = TempDir::new().unwrap();
+        let store = BlobStore::open(directory.path(), 0).unwrap();
+        let digest = put(&store, None, &whole).await.unwrap().digest;
+        let path = store.shared.layout.blob(digest);
+        drop(store);
+        fs::write(path, &damaged).unwrap();
+        let store = BlobStore::open(directory.path(), 0).unwrap();
+        assert!(matches!(store.read(digest), Err(StoreError::Corrupt(_))), "{} bytes", damaged.len());
+        assert_eq!((store.totals(), store.damaged(), count(&directory, "corrupt")), ((0, 0), 1, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_group_whose_flush_fails_is_stored_nowhere() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();

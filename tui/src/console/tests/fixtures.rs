@@ -25,6 +25,7 @@ pub(super) fn member(number: u16, liveness: Liveness, role: LogRole) -> MemberVi
         liveness,
         udp_blocked: false,
         since_ms: 1_700_000_000_000,
+        doubts: None,
         role,
     }
 }

@@ -74,7 +74,7 @@ fn confirmation(from: u64, suspect: u64, witnesses: &[u64]) -> SwimEvent {
 
 fn list(from: u64, records: impl IntoIterator<Item = MemberRecord>) -> PushPull {
     let listed = records.into_iter().map(|record| Listed { record, forget_in_s: 3_600 });
-    PushPull { from: alive(from), members: Bounded::first_of(listed), founder: None }
+    PushPull { from: alive(from), members: Bounded::first_of(listed), founder: None, sent_ms: None }
 }
 
 fn effects(swim: &mut Swim) -> Vec<SwimEffect> {

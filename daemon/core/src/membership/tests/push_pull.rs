@@ -22,8 +22,12 @@ fn leaving_is_announced_and_a_new_join_comes_back() {
     let sent = run(&mut swim, at(1_000));
     assert!(sent.contains(&SwimEffect::LeaveDone) && swim.has_left() && swim.next_deadline().is_none());
     swim.handle(SwimEvent::PushPullRequest { exchange: 1, message: list(2, []) }, at(2_000));
-    let reply =
-        PushPull { from: record(1, 0, MemberState::Left), members: Bounded::default(), founder: None };
+    let reply = PushPull {
+        from: record(1, 0, MemberState::Left),
+        members: Bounded::default(),
+        founder: None,
+        sent_ms: None,
+    };
     assert_eq!(effects(&mut swim), [SwimEffect::ReplyPushPull { exchange: 1, message: reply }]);
     swim.handle(SwimEvent::Join { seeds: vec![address(2)] }, at(5_000));
     assert_eq!(*swim.self_record(), record(1, 1, MemberState::Alive));
