@@ -101,9 +101,10 @@ async fn busy_coordinator(questions: u64) -> SocketAddr {
     member(move |_, _| {
         let done_bytes = asked.fetch_add(1, Ordering::Relaxed);
         let progress = RefusalCode::InProgress { done_bytes, total_bytes: questions };
-        Some(match done_bytes < questions {
-            true => Reply::Refused(Refusal::new(progress, "it goes on")),
-            false => Reply::Control(Box::new(ControlReply::Done)),
+        Some(if done_bytes < questions {
+            Reply::Refused(Refusal::new(progress, "it goes on"))
+        } else {
+            Reply::Control(Box::new(ControlReply::Done))
         })
     })
     .await
