@@ -130,11 +130,18 @@ impl Settings {
             return Err(invalid("log_files", log_files, "keep at least 1"));
         }
         let data_dir = self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno"));
+        let log_dir = self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs"));
+        for (key, path) in [("data_dir", &data_dir), ("log_dir", &log_dir)] {
+            // They are written to files of JSON, and sent to people.
+            if path.to_str().is_none() {
+                return Err(invalid(key, path.display(), "it is not UTF-8: choose another name"));
+            }
+        }
         Ok(Common {
             listen,
             secret,
             advertise,
-            log_dir: self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs")),
+            log_dir,
             data_dir,
             log: self.log.clone().unwrap_or_else(|| String::from(LOG_FILTER)),
             log_files,
@@ -303,6 +310,19 @@ mod tests {
     fn a_member_may_have_no_model_server() {
         let none = Settings { model_server_url: Some("none".into()), ..settings() };
         assert_eq!(none.member().unwrap().model_server, ModelServer::None);
+    }
+
+    #[test]
+    fn directories_that_cannot_be_written_as_text_are_refused() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let strange = Some(PathBuf::from(std::ffi::OsStr::from_bytes(b"/tmp/\xff")));
+        for wrong in [
+            Settings { data_dir: strange.clone(), ..settings() },
+            Settings { log_dir: strange.clone(), ..settings() },
+        ] {
+            assert!(wrong.introducer().unwrap_err().to_string().contains("not UTF-8"));
+        }
     }
 
     #[test]
