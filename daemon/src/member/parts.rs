@@ -18,7 +18,9 @@ use idunno_worker::supervisor::ServerStatus;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::put_claims::PutClaims;
 use super::service::{LogTransport, MemberService};
+use crate::audit::{Audit, AuditEvent};
 use crate::config::MemberConfig;
 use crate::control::Control;
 use crate::coordinator::{Coordinator, Deps};
@@ -47,6 +49,7 @@ pub(super) struct Parts {
     pub(super) cluster: Cluster,
     pub(super) generation: u64,
     pub(super) stop: CancellationToken,
+    pub(super) audit: Audit,
     scrub: Scrub,
     cluster_id: ClusterId,
     election: ElectionHandle,
@@ -68,6 +71,9 @@ impl Parts {
         let connector = MemberConnector::new(me, process.credentials.clone());
         let refusals = connector.refusals();
         let peers = Connections::new(Arc::new(connector));
+        let audit = Audit::open(process.data_dir.path())?;
+        let member = config.name.to_string();
+        audit.record(AuditEvent::Started { version: env!("CARGO_PKG_VERSION"), member }).await;
         let store = BlobStore::open(process.data_dir.path(), config.reserve_bytes)?;
         let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
         let cluster_id = ClusterId::open(Arc::clone(&process.data_dir))?;
@@ -108,6 +114,7 @@ impl Parts {
             cluster,
             generation: identity.generation,
             stop,
+            audit,
             scrub,
             cluster_id,
             election,
@@ -152,14 +159,28 @@ impl Parts {
         rejoin: mpsc::Sender<()>,
     ) -> CancellationToken {
         let Deps { me, membership, consensus, peers, files, .. } = self.deps.clone();
+        let (membership_view, term_view) = (membership.view(), consensus.leadership());
         let (common, cluster_id) = (self.config.common.clone(), self.cluster_id.clone());
         let service = Arc::new(MemberService {
             me,
-            control: Control::new(self.deps.clone(), self.coordinator.clone(), common, cluster_id, rejoin),
+            control: Control::new(
+                self.deps.clone(),
+                self.coordinator.clone(),
+                common,
+                cluster_id,
+                rejoin,
+                self.audit.clone(),
+            ),
             membership,
             election: self.election.clone(),
             consensus,
-            blobs: BlobServer::new(me, self.store.clone(), self.scrub.clone(), peers.clone()),
+            blobs: BlobServer::new(
+                me,
+                self.store.clone(),
+                self.scrub.clone(),
+                peers.clone(),
+                Arc::new(PutClaims { members: membership_view, leadership: term_view }),
+            ),
             replica_commands: ReplicaCommands::new(me, self.store.clone(), peers.clone(), self.generation),
             requests: CoordinatorRequests { status: server, files },
             peers,
