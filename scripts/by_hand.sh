@@ -45,6 +45,7 @@ find_programs() {
 
 # The cluster's secret. It is made where the introducer runs, and nowhere else.
 make_secret() {
+    umask 077
     mkdir -p "$home"
     if [[ ! -f "$secret" ]]; then
         "$programs/idunno" cluster init --out "$secret" >/dev/null
@@ -81,6 +82,8 @@ listen_at() {
 # which others reach it.
 start_daemon() {
     local runtime="$1/runtime.json" text
+    # The files of the store, the logs and the output are their owner's alone.
+    umask 077
     data_dir="$1"
     shift
     mkdir -p "$data_dir"

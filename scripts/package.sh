@@ -53,7 +53,7 @@ done
 put 755 "$root/scripts/idunno-setup-python" /usr/sbin/idunno-setup-python
 for unit in introducer member model-server; do
     put 644 "$root/scripts/systemd/idunno-$unit.service" "/usr/lib/systemd/system/idunno-$unit.service"
-    sed -i 's|/usr/local/bin/|/usr/bin/|' "$tree/usr/lib/systemd/system/idunno-$unit.service"
+    sed -i 's|/usr/local/bin/|/usr/bin/|g' "$tree/usr/lib/systemd/system/idunno-$unit.service"
 done
 for settings in introducer member; do
     put 644 "$root/scripts/systemd/$settings.toml" "/etc/idunno/$settings.toml"

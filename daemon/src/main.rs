@@ -1,12 +1,14 @@
 //! `idunnod`: the introducer or a member of an IDunno cluster.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use idunno_daemon::config::{Settings, check, report};
-use idunno_daemon::runtime::failure;
+use idunno_daemon::runtime::{failure, secret_file};
 use idunno_daemon::{introducer, member, recovery};
+use rustix::fs::Mode;
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, then leaves the cluster gracefully.
 ///
@@ -28,6 +30,12 @@ enum Program {
     /// Validate the settings of the introducer or a member, with the secret and the addresses that they name, and run nothing
     #[command(subcommand)]
     CheckConfig(Checked),
+    /// Check that a cluster's secret is usable and that only root can read it, as the service manager's copy cannot tell
+    CheckSecret {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Print a configuration file that explains every setting and sets none
     PrintReference,
     /// Recover after a majority of the voters is lost permanently, from the data directory of a stopped member
@@ -52,6 +60,8 @@ enum Checked {
 }
 
 fn main() -> ExitCode {
+    // Before anything is written, also where no service manager does it: what a daemon writes is its user's alone.
+    rustix::process::umask(Mode::from_raw_mode(0o077));
     let matches = Arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(arguments.program, &matches) {
@@ -88,6 +98,7 @@ fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
             let remarks = check::member(&settings.with_file()?.member()?)?;
             print(&checked("the member's", &remarks))?;
         }
+        Program::CheckSecret { file } => secret_file::check(&file)?,
         Program::PrintReference => print(&report::reference())?,
         Program::Recover(arguments) => recovery::run(&arguments, &mut io::stdout().lock())?,
     }

@@ -4,14 +4,15 @@
 //! digest of everything before it. `head -n 2 FILE` describes a backup. The state is encoded by the metadata log and opaque
 //! to this module.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::client::files::atomic_file::Aside;
+use crate::client::files::destination::regular;
 use crate::ids::{Digest, NodeId};
 
 /// Most bytes of a backup in one message.
@@ -161,30 +162,24 @@ fn header(path: &Path, reader: &mut impl BufRead) -> Result<(Vec<u8>, Header), B
 
 /// Writes a backup to a temporary file, flushes and verifies it, and renames it to `path`, replacing any file there. Blocks.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<BackupInfo> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let aside = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let written = write_aside(&aside, bytes).and_then(|about| fs::rename(&aside, path).map(|()| about));
-    if written.is_err() {
-        // Best effort: a leftover is recognisable by its name.
-        let _ = fs::remove_file(&aside);
-    }
-    let about = written?;
+    let path = regular(path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
-    Ok(about)
-}
-
-fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<BackupInfo> {
+    let directory = directory.unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     // Metadata names every file and job, so only the owner may read it.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
+    let (aside, mut file) = Aside::create(directory, name, true)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    let (about, _) = read(aside).map_err(io::Error::other)?;
+    let (about, _) = read(aside.path()).map_err(io::Error::other)?;
+    aside.rename(&path)?;
+    File::open(directory)?.sync_all()?;
     Ok(about)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn about() -> BackupInfo {

@@ -13,4 +13,5 @@ pub mod ids;
 pub mod names;
 #[cfg(feature = "client")]
 pub mod security;
+pub mod text;
 pub mod wire;

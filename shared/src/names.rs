@@ -82,6 +82,15 @@ fn check_label(kind: &'static str, name: &str) -> Result<(), NameError> {
     Err(NameError::Invalid { kind, name: name.to_owned(), why })
 }
 
+/// A member keeps the data of a model's training in a directory of this name.
+fn check_model(kind: &'static str, name: &str) -> Result<(), NameError> {
+    check_label(kind, name)?;
+    if name == "." || name == ".." {
+        return Err(NameError::Invalid { kind, name: name.to_owned(), why: "it stands for a directory" });
+    }
+    Ok(())
+}
+
 /// Commands take a job's name in place of its id, so a name must not look like an id.
 fn check_job(kind: &'static str, name: &str) -> Result<(), NameError> {
     check_label(kind, name)?;
@@ -154,7 +163,7 @@ checked_name!(
     /// A model's name: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`.
     ModelName,
     "model name",
-    check_label
+    check_model
 );
 checked_name!(
     /// A job's name: at most [`LABEL_BYTES_MAX`] letters, digits, `.`, `_` and `-`, and unlike a job's id.
@@ -193,7 +202,9 @@ mod tests {
             assert!(name.parse::<FileName>().is_err(), "{name:?}");
         }
         assert!("x".repeat(FILE_NAME_BYTES_MAX + 1).parse::<FileName>().is_err());
-        assert!("no spaces".parse::<ModelName>().is_err());
+        for name in ["no spaces", "..", ".", "a/b", "../a", ""] {
+            assert!(name.parse::<ModelName>().is_err(), "{name:?}");
+        }
         assert!("nightly-7".parse::<JobName>().is_ok() && "job-seven".parse::<JobName>().is_ok());
         for number in ["7", "job-7", "job-"] {
             assert!(number.parse::<JobName>().is_err(), "{number}");

@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "documentation is required of shared and core, which other crates build on")]
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 pub mod answer;
@@ -25,12 +26,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start threads: {error}");
+            let _ = writeln!(std::io::stderr(), "error: cannot start threads: {error}");
             return ExitCode::FAILURE;
         }
     };
     let code = runtime.block_on(cli::run(arguments));
-    // A pending read from a dead disk must not delay the exit.
+    // A pending read from a dead disk must not delay the exit, so that threads may still be writing files.
+    idunno_shared::client::files::atomic_file::discard_unfinished();
     runtime.shutdown_background();
     code
 }

@@ -1,9 +1,11 @@
 //! The user's settings: `config.toml` (theme, clusters) and `keymap.toml` (keys), in one directory.
 //!
-//! An invalid file is reported and ignored: a console that does not open helps nobody.
+//! An invalid `config.toml` is refused as a whole, because it says which cluster commands go to and whether they may change
+//! it. Problems of keys and aliases are reported and ignored: a console that does not open helps nobody.
 //! Precedence: command line, environment, context, file, default.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,12 +74,14 @@ pub struct Settings {
     pub config: ConfigFile,
     /// `keymap.toml` on top of the default keys.
     pub keymap: Arc<Keymap>,
-    /// Problems of `config.toml`.
+    /// Problems of the aliases.
     pub problems: Vec<String>,
+    /// Why `config.toml` is not in force, if it is not.
+    pub invalid: Option<String>,
 }
 
 /// The directory of the settings: `IDUNNO_CONFIG_DIR`, or `idunno` in the user's configuration directory.
-pub fn directory(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+pub fn directory(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(dir) = set("IDUNNO_CONFIG_DIR") {
         return dir;
@@ -90,25 +94,32 @@ pub fn directory(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
 impl Settings {
     /// Reads the files of a directory; missing files count as empty.
     pub fn load(dir: &Path) -> Self {
-        let mut problems = Vec::new();
-        let config = match read(&dir.join(CONFIG), &mut problems).map(|text| toml::from_str(&text)) {
-            None => ConfigFile::default(),
-            Some(Ok(config)) => config,
-            Some(Err(error)) => {
-                problems.push(format!("{CONFIG}: {}", error.to_string().trim_end().replace('\n', " ")));
-                ConfigFile::default()
-            }
+        let (config, invalid) = match read_config(&dir.join(CONFIG)) {
+            Ok(config) => (config, None),
+            Err(why) => (ConfigFile::default(), Some(why)),
         };
-        problems.extend(alias::problems(&config.aliases).map(|problem| format!("{CONFIG}: {problem}")));
-        let keymap = read(&dir.join(KEYMAP), &mut problems).unwrap_or_default();
+        let mut problems: Vec<String> =
+            alias::problems(&config.aliases).map(|problem| format!("{CONFIG}: {problem}")).collect();
+        let keymap = read(&dir.join(KEYMAP)).unwrap_or_else(|why| {
+            problems.push(why);
+            String::new()
+        });
         let keymap = Arc::new(Keymap::read(&keymap));
-        Self { dir: dir.to_owned(), config, keymap, problems }
+        Self { dir: dir.to_owned(), config, keymap, problems, invalid }
+    }
+
+    /// Fails if `config.toml` is not in force.
+    pub fn check(&self) -> Result<(), Failure> {
+        match &self.invalid {
+            None => Ok(()),
+            Some(why) => Err(Failure::new(Exit::Usage, format!("{why}\nnothing was done: correct the file"))),
+        }
     }
 
     /// All problems, each prefixed with its file's name.
     pub fn all_problems(&self) -> Vec<String> {
         let keys = self.keymap.problems.iter().map(|problem| format!("{KEYMAP}: {problem}"));
-        self.problems.iter().cloned().chain(keys).collect()
+        self.invalid.iter().chain(&self.problems).cloned().chain(keys).collect()
     }
 
     /// Applies the selected context, if any.
@@ -159,20 +170,27 @@ impl Settings {
     }
 }
 
-fn read(path: &Path, problems: &mut Vec<String>) -> Option<String> {
+/// Reads `config.toml`. The error names the file, the line and its key.
+fn read_config(path: &Path) -> Result<ConfigFile, String> {
+    let text = read(path)?;
+    toml::from_str(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let number = text[..start].matches('\n').count() + 1;
+        let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+        format!("{}, line {number}: '{line}': {}", path.display(), error.message().replace('\n', " "))
+    })
+}
+
+/// The text of a file; a missing file counts as empty.
+fn read(path: &Path) -> Result<String, String> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => {
-            problems.push(format!("cannot read {}: {error}", path.display()));
-            None
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|error| format!("cannot read {}: {error}", path.display())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::fs;
 
     use super::*;
@@ -207,21 +225,35 @@ mod tests {
     }
 
     #[test]
-    fn invalid_files_are_reported_and_ignored() {
+    fn an_invalid_file_of_keys_is_reported_and_one_of_settings_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(CONFIG), "thema = 'light'\n").unwrap();
         fs::write(dir.path().join(KEYMAP), "freeze = 'ctrl-'\n").unwrap();
         let settings = Settings::load(dir.path());
-        let problems = settings.all_problems();
-        assert!(problems[0].starts_with("config.toml: ") && problems[0].contains("thema"), "{problems:?}");
-        assert!(problems[1].starts_with("keymap.toml: freeze"), "{problems:?}");
-        assert_eq!(settings.config, ConfigFile::default());
+        assert!(settings.all_problems()[0].starts_with("keymap.toml: freeze"), "{settings:?}");
+        settings.check().unwrap();
+        let path = dir.path().join(CONFIG);
+        for (text, line, key) in [
+            ("read_only = true\nthema = 'light'\n", 2, "thema"),
+            ("read_only = 'yes'\n", 1, "read_only"),
+            ("[contexts.prod]\ncluster = '127.0.0.1:1'\nreadonly = true\n", 3, "readonly"),
+            ("read_only = true\ncontext = \n", 2, "context"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let refused = Settings::load(dir.path()).check().unwrap_err();
+            let place = format!("{}, line {line}: ", path.display());
+            assert!(refused.message.starts_with(&place) && refused.message.contains(key), "{refused}");
+            assert_eq!(refused.exit, Exit::Usage);
+        }
+        fs::write(&path, b"read_only = true # \xff\n").unwrap();
+        assert!(Settings::load(dir.path()).check().unwrap_err().message.contains("cannot read"));
     }
 
     #[test]
     fn the_directory_follows_the_users_environment() {
         let with = |pairs: &'static [(&str, &str)]| {
-            directory(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+            directory(|name| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+            })
         };
         assert_eq!(with(&[("HOME", "/h")]), PathBuf::from("/h/.config/idunno"));
         assert_eq!(with(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]), PathBuf::from("/x/idunno"));

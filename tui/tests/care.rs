@@ -5,6 +5,7 @@
 mod fake;
 
 use std::net::TcpListener;
+use std::os::unix::fs::FileTypeExt;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -151,17 +152,122 @@ fn waiting_outlasts_a_cluster_without_a_coordinator() {
     assert_eq!(code(&output), 5, "nobody answers what becomes of it: {}", err(&output));
 }
 
+/// A member that coordinates, and knows an empty file and a job without rows.
+fn empty(request: ControlRequest, member: &MemberView) -> Reply {
+    let file = FileVersion {
+        name: "empty".parse().unwrap(),
+        version: 1,
+        size: 0,
+        digest: Digest::default(),
+        created_ms: 0,
+        extents: vec![],
+    };
+    let reply = match request {
+        ControlRequest::Versions { .. } => ControlReply::Versions(vec![file]),
+        ControlRequest::Locate { .. } => ControlReply::Located(vec![Some(file)]),
+        ControlRequest::DeadLetters { .. } => ControlReply::DeadLetters { dead_letters: vec![], more: false },
+        ControlRequest::Results { .. } => {
+            ControlReply::Results { segments: vec![], more: false, job: JobView { submitted: 0, ..job() } }
+        }
+        other => return answer(other, member),
+    };
+    Reply::Control(Box::new(reply))
+}
+
 #[test]
-fn what_is_no_file_is_never_replaced() {
-    let address = cluster(answer).to_string();
-    for arguments in [
-        &["get", "docs/report.pdf"][..],
-        &["get-versions", "docs/report.pdf", "1"],
-        &["get-job-results", "job-1"],
-    ] {
-        let output = idunno(&[&["--cluster", address.as_str()], arguments, &["/dev/null"]].concat());
-        assert!(code(&output) == 6 && err(&output).contains("not a regular file"), "{}", err(&output));
+fn directories_are_not_replaced_and_devices_take_what_they_are_given() {
+    let address = cluster(empty).to_string();
+    for arguments in [&["get", "empty"][..], &["get-versions", "empty", "1"], &["get-job-results", "job-1"]] {
+        let to = |target| idunno(&[&["--cluster", address.as_str()], arguments, &[target]].concat());
+        let refused = to("/tmp");
+        assert!(code(&refused) == 6 && err(&refused).contains("it is a directory"), "{}", err(&refused));
+        assert_ne!(code(&to("/dev/null")), 6, "{arguments:?}: {}", err(&to("/dev/null")));
+
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_standard_output_gets_the_data_and_stays_that_file() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (address, root) = (cluster(empty).to_string(), tempfile::tempdir().unwrap());
+    let path = root.path().join("out");
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let file = std::fs::File::create(&path).unwrap();
+        let inode = file.metadata().unwrap().ino();
+        let output = Command::new(env!("CARGO_BIN_EXE_idunno"))
+            .args(["--cluster", &address, "get-versions", "empty", "1", name])
+            .stdout(file)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        assert_eq!(path.metadata().unwrap().ino(), inode, "{name} was replaced");
+        let got = std::fs::read_to_string(&path).unwrap();
+        assert!(got.starts_with("==== empty version 1 ") && got.ends_with(" ====\n\n"), "{name}: {got:?}");
+        assert!(err(&output).starts_with("note: "), "{}", err(&output));
+    }
+    assert_eq!(root.path().read_dir().unwrap().count(), 1);
+}
+
+/// What cannot be written to standard error is lost, and the exit code is the command's.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_takes_nothing_changes_no_outcome() {
+    let address = cluster(answer).to_string();
+    for (arguments, expected) in [(&["stop-job", "job-9"][..], 3), (&["no-such-command"], 2)] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+        let status = command.args(["--cluster", &address]).args(arguments).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{arguments:?}");
+    }
+}
+
+#[test]
+fn settings_that_are_not_understood_stop_every_command_that_asks_a_cluster() {
+    let (address, dir) = (cluster(answer).to_string(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, "read_only = true\n[aliases]\nx = 'delete'\n[colours]\n").unwrap();
+    let with = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idunno"));
+        command.args(arguments).env("IDUNNO_CONFIG_DIR", dir.path()).output().unwrap()
+    };
+    for arguments in [&["--cluster", &address, "delete", "a"][..], &["ls"], &["x", "a"], &[], &["shell"]] {
+        let refused = with(arguments);
+        let place = format!("error: {}, line 4: '[colours]': ", path.display());
+        assert!(code(&refused) == 2 && err(&refused).starts_with(&place), "{}", err(&refused));
+    }
+    for arguments in [&["--help"][..], &["keys"], &["gen-config"], &["completions", "bash"]] {
+        assert!([0, 7].contains(&code(&with(arguments))), "{arguments:?}: {}", err(&with(arguments)));
+    }
+    let info = with(&["info"]);
+    assert!(code(&info) == 7 && err(&info).contains("line 4"), "{}", err(&info));
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_shown_as_escapes() {
+    let address = cluster(|request, member| match request {
+        ControlRequest::Jobs(None) => {
+            let dataset = "gpj.\u{202e}exe\u{200b}".parse().unwrap();
+            let state = JobState::Paused(String::from("\u{1b}[2Jall is well\r\n"));
+            Reply::Control(Box::new(ControlReply::Jobs(vec![JobView { dataset, state, ..job() }])))
+        }
+        ControlRequest::Models => Reply::Refused(Refusal::not_found("\u{1b}]0;title\u{7}no models\u{9b}1m")),
+        other => answer(other, member),
+    })
+    .to_string();
+    let shown = |arguments: &[&str]| {
+        let output = idunno(&[&["--cluster", address.as_str()], arguments].concat());
+        out(&output) + &err(&output)
+    };
+    for arguments in [&["get-job-stats"][..], &["get-models"], &["--output", "json", "get-job-stats"]] {
+        let text = shown(arguments);
+        let hidden = text.chars().find(|c| *c != '\n' && idunno_shared::text::is_hidden(*c));
+        assert_eq!(hidden, None, "{text:?}");
+    }
+    assert!(shown(&["get-models"]).contains("\\u{1b}]0;title\\u{7}no models\\u{9b}1m"));
 }
 
 #[test]
@@ -189,26 +295,34 @@ fn a_segment_that_nobody_gives_is_located_again() {
     assert!(ASKED.load(Ordering::Relaxed) > 1, "it was given up at once");
 }
 
-/// A get whose holder never answers, ended by Ctrl-C.
+/// A get whose holder never answers, ended by Ctrl-C, by a request to end, and by a terminal that closes.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_get_leaves_nothing_behind() {
-    let (address, root) = (cluster(answer).to_string(), tempfile::tempdir().unwrap());
-    let target = root.path().join("slow");
-    let child = Command::new(env!("CARGO_BIN_EXE_idunno"))
-        .args(["--cluster", &address, "get", "slow", &target.display().to_string()])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let entries = || root.path().read_dir().unwrap().count();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while entries() == 0 {
-        assert!(std::time::Instant::now() < deadline, "the get did not begin");
-        std::thread::yield_now();
+    use rustix::process::Signal;
+
+    let address = cluster(answer).to_string();
+    for (signal, exit, word) in [
+        (Signal::INT, 130, "interrupted"),
+        (Signal::TERM, 143, "terminated"),
+        (Signal::HUP, 143, "terminated"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("slow");
+        let child = Command::new(env!("CARGO_BIN_EXE_idunno"))
+            .args(["--cluster", &address, "get", "slow", &target.display().to_string()])
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let entries = || root.path().read_dir().unwrap().count();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while entries() == 0 {
+            assert!(std::time::Instant::now() < deadline, "the get did not begin");
+            std::thread::yield_now();
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((code(&output), err(&output)), (exit, format!("error: {word}\n")));
+        assert_eq!(entries(), 0, "a part was left");
     }
-    let id = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((code(&output), err(&output).as_str()), (130, "error: interrupted\n"));
-    assert_eq!(entries(), 0, "a part was left");
 }

@@ -138,11 +138,18 @@ impl Settings {
             return Err(invalid("log_files", log_files, "keep at least 1"));
         }
         let data_dir = self.data_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/idunno"));
+        let log_dir = self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs"));
+        for (key, path) in [("data_dir", &data_dir), ("log_dir", &log_dir)] {
+            // They are written to files of JSON, and sent to people.
+            if path.to_str().is_none() {
+                return Err(invalid(key, path.display(), "it is not UTF-8: choose another name"));
+            }
+        }
         Ok(Common {
             listen,
             secret,
             advertise,
-            log_dir: self.log_dir.clone().unwrap_or_else(|| data_dir.join("logs")),
+            log_dir,
             data_dir,
             log: self.checked_log()?,
             log_files,
@@ -336,6 +343,19 @@ mod tests {
         for introducer in ["vm1:7400", "vm_1.example.org:7400", "10.0.0.1:7400", "[fd00::1]:7400"] {
             let settings = Settings { introducer: Some(introducer.into()), ..settings() };
             assert_eq!(settings.member().unwrap().introducer, introducer);
+        }
+    }
+
+    #[test]
+    fn directories_that_cannot_be_written_as_text_are_refused() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let strange = Some(PathBuf::from(std::ffi::OsStr::from_bytes(b"/tmp/\xff")));
+        for wrong in [
+            Settings { data_dir: strange.clone(), ..settings() },
+            Settings { log_dir: strange.clone(), ..settings() },
+        ] {
+            assert!(wrong.introducer().unwrap_err().to_string().contains("not UTF-8"));
         }
     }
 

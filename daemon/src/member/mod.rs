@@ -1,6 +1,7 @@
 //! A member process: starts the parts in the order in which they depend on each other, and stops them at the end.
 
 mod parts;
+mod put_claims;
 mod service;
 mod shutdown;
 mod worker;

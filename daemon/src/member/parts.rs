@@ -18,6 +18,7 @@ use idunno_worker::supervisor::ServerStatus;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::put_claims::PutClaims;
 use super::service::{LogTransport, MemberService};
 use crate::config::MemberConfig;
 use crate::control::Control;
@@ -152,6 +153,7 @@ impl Parts {
         rejoin: mpsc::Sender<()>,
     ) -> CancellationToken {
         let Deps { me, membership, consensus, peers, files, .. } = self.deps.clone();
+        let (membership_view, term_view) = (membership.view(), consensus.leadership());
         let (common, cluster_id) = (self.config.common.clone(), self.cluster_id.clone());
         let service = Arc::new(MemberService {
             me,
@@ -159,7 +161,13 @@ impl Parts {
             membership,
             election: self.election.clone(),
             consensus,
-            blobs: BlobServer::new(me, self.store.clone(), self.scrub.clone(), peers.clone()),
+            blobs: BlobServer::new(
+                me,
+                self.store.clone(),
+                self.scrub.clone(),
+                peers.clone(),
+                Arc::new(PutClaims { members: membership_view, leadership: term_view }),
+            ),
             replica_commands: ReplicaCommands::new(me, self.store.clone(), peers.clone(), self.generation),
             requests: CoordinatorRequests { status: server, files },
             peers,

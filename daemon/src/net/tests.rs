@@ -337,7 +337,17 @@ async fn a_refused_put_is_answered_and_the_connection_goes_on() {
     let store = BlobStore::open(dir.path(), 0).unwrap();
     let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
     let connections = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
-    let server = BlobServer::new(NodeId(1), store, scrub, connections);
+    struct NoCluster;
+    impl idunno_store::server::ClusterKnowledge for NoCluster {
+        fn has(&self, _: idunno_shared::wire::blobs::Holder) -> bool {
+            false
+        }
+
+        fn has_begun(&self, _: Term) -> idunno_shared::client::link::BoxFuture<'_, bool> {
+            Box::pin(std::future::ready(false))
+        }
+    }
+    let server = BlobServer::new(NodeId(1), store, scrub, connections, Arc::new(NoCluster));
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
         let (reader, writer) = tokio::io::split(theirs);

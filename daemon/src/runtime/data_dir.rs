@@ -1,8 +1,9 @@
 //! The data directory, which holds everything a daemon keeps: it is locked, versioned, and stores the member's identity.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
@@ -97,13 +98,17 @@ pub struct Runtime {
 }
 
 impl DataDir {
-    /// Opens the directory, creating it if needed, and locks it.
+    /// Opens the directory, creating it if needed, and locks it. It is for its owner only.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let failed = |at: &Path| {
             let path = at.to_path_buf();
             move |source| DataDirError::Io { path, source }
         };
         fs::create_dir_all(path).map_err(failed(path))?;
+        // One that an earlier version made, or an administrator.
+        if path.metadata().map_err(failed(path))?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed(path))?;
+        }
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(failed(&lock_path))?;
@@ -249,6 +254,16 @@ mod tests {
         fs::write(dir.path().join("FORMAT"), FORMAT_BEFORE).unwrap();
         drop(DataDir::open(dir.path()).unwrap());
         assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), FORMAT);
+    }
+
+    #[test]
+    fn a_data_directory_is_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        DataDir::open(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Source: the design, section 7; chains as in HDFS.
 //!
+//! A put claims a term, and names members to forward to. Neither is believed: a pin of a term that never was would keep its
+//! blob for ever, and an address that is no member's would make this member probe ports for the caller.
+//!
 //! Invariants: a put is answered once this member and all later holders are durable or have failed; bytes with a wrong
 //! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders after them. While puts
 //! wait for the disk, the caller receives a keep-alive every `KEEP_ALIVE_PERIOD`, until one has waited for
@@ -22,7 +25,8 @@ use idunno_shared::client::files::connection::{
     BlobConnection, CHUNK_BYTES_MAX, GETS_IN_FLIGHT_MAX, PendingPut, PutStream, read_chunk,
 };
 use idunno_shared::client::frames::{FrameIoError, read_frame_within};
-use idunno_shared::ids::{Digest, NodeId, UploadId};
+use idunno_shared::client::link::BoxFuture;
+use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{
     BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
 };
@@ -74,21 +78,36 @@ impl From<FrameError> for ServeError {
     }
 }
 
+/// What this member knows of its cluster, against which the claims of a put are checked.
+pub trait ClusterKnowledge: Send + Sync {
+    /// Whether the member with this id listens at this address.
+    fn has(&self, holder: Holder) -> bool;
+    /// Waits until a term is known to have begun, for as long as the news of one may take; whether it has.
+    fn has_begun(&self, term: Term) -> BoxFuture<'_, bool>;
+}
+
 /// Serves the blobs of one member.
 pub struct BlobServer {
     node: NodeId,
     store: BlobStore,
     scrub: Scrub,
     connections: Connections,
+    cluster: Arc<dyn ClusterKnowledge>,
     large_puts: Arc<Semaphore>,
     /// [`DISK_TIMEOUT`], unless a test shortens it.
     pub(super) disk_timeout: Duration,
 }
 
 impl BlobServer {
-    pub fn new(node: NodeId, store: BlobStore, scrub: Scrub, connections: Connections) -> Self {
+    pub fn new(
+        node: NodeId,
+        store: BlobStore,
+        scrub: Scrub,
+        connections: Connections,
+        cluster: Arc<dyn ClusterKnowledge>,
+    ) -> Self {
         let large_puts = Arc::new(Semaphore::new(LARGE_PUTS_MAX));
-        Self { node, store, scrub, connections, large_puts, disk_timeout: DISK_TIMEOUT }
+        Self { node, store, scrub, connections, cluster, large_puts, disk_timeout: DISK_TIMEOUT }
     }
 
     /// Serves a connection after its hello, until the caller closes it. Puts that were received completely are finished in
@@ -164,7 +183,13 @@ impl BlobSession<'_> {
                         return Err(ServeError::ChainTooLong(chain.len()));
                     }
                     if !self.may_store {
-                        self.refuse(id, blob.size, &mut reader).await?;
+                        self.refuse(id, blob.size, "this identity has read-only access", &mut reader).await?;
+                        continue;
+                    }
+                    if !self.server.cluster.has_begun(upload.term).await {
+                        let why =
+                            format!("the put is part of {upload}, of a term that this member does not know");
+                        self.refuse(id, blob.size, &why, &mut reader).await?;
                         continue;
                     }
                     debug!(%upload, digest = %blob.digest, bytes = blob.size, "receiving a blob");
@@ -182,8 +207,14 @@ impl BlobSession<'_> {
         }
     }
 
-    /// Refuses a put of a caller without write access, and discards its bytes.
-    async fn refuse<R>(&self, id: u64, mut remaining: u64, reader: &mut R) -> Result<(), ServeError>
+    /// Refuses a put, and discards its bytes.
+    async fn refuse<R>(
+        &self,
+        id: u64,
+        mut remaining: u64,
+        why: &str,
+        reader: &mut R,
+    ) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
     {
@@ -191,7 +222,7 @@ impl BlobSession<'_> {
             let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
             remaining -= read_within(reader, length).await?.len() as u64;
         }
-        let failed = vec![(self.server.node, String::from("this identity has read-only access"))];
+        let failed = vec![(self.server.node, why.to_owned())];
         // The caller may have disconnected.
         let _ = self.replies.send(BlobReply::Stored { id, holders: Vec::new(), failed }).await;
         Ok(())
@@ -258,16 +289,19 @@ impl BlobSession<'_> {
     async fn forward(&self, chain: &[Holder]) -> ForwardedPut {
         let mut forward = ForwardedPut { chain: chain.to_vec(), ..ForwardedPut::default() };
         while let Some(&next) = forward.chain.first() {
-            match self.next(next).await {
-                Ok(connection) => {
-                    forward.connection = Some(connection);
-                    break;
+            let failure = if self.server.cluster.has(next) {
+                match self.next(next).await {
+                    Ok(connection) => {
+                        forward.connection = Some(connection);
+                        break;
+                    }
+                    Err(error) => error.to_string(),
                 }
-                Err(error) => {
-                    forward.failed.push((next.node, error.to_string()));
-                    forward.chain.remove(0);
-                }
-            }
+            } else {
+                format!("{} is no address of {} that this member knows", next.address, next.node)
+            };
+            forward.failed.push((next.node, failure));
+            forward.chain.remove(0);
         }
         forward
     }

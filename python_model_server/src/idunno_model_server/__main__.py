@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     one_thread_per_library()
     if options.check_models:
         return check_models(options.models_dir)
+    os.umask(0o077)  # models and training data are this user's alone
     try:
         if options.die_with_parent is not None:
             die_with_parent(options.die_with_parent)

@@ -28,7 +28,7 @@ from .models.base import DatasetUse, Model
 from .parameters import RESERVED, TYPE_NAMES, Parameter
 
 ENVIRONMENT = "IDUNNO_MODELS_DIR"
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")  # a name of a folder, never "." or ".."
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 MODULE_PREFIX = "idunno_user_models_"
 
@@ -140,7 +140,7 @@ def _checked(kind: type[Model]) -> Model:
     if missing:
         raise refuse(f"it does not define {', '.join(missing)}")
     if not isinstance(kind.name, str) or not NAME.fullmatch(kind.name):
-        raise refuse(f"name {kind.name!r} must be 1 to 64 letters, digits, '.', '_' and '-'")
+        raise refuse(f"name {kind.name!r} must be 1 to 64 letters, digits, '.', '_' and '-', and not '.' or '..'")
     for attribute in ("description", "platform"):
         if not isinstance(getattr(kind, attribute, None), str):
             raise refuse(f"{attribute} must be a string")

@@ -31,13 +31,20 @@ fn check_mode(path: &Path, file: &File) -> Result<(), SecurityError> {
 
     let metadata = file.metadata().map_err(|reason| SecurityError::Read { path: path.to_owned(), reason })?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let is_credential = credentials.is_some_and(|dir| dir.is_absolute() && path.starts_with(dir));
+    let is_credential = credentials.is_some_and(|dir| dir.is_absolute() && is_directly_in(&dir, path));
     let exposed = if is_credential { 0o007 } else { 0o077 };
     let mode = metadata.mode() & 0o777;
     if metadata.is_file() && mode & exposed != 0 {
         return Err(SecurityError::Exposed { path: path.to_owned(), mode });
     }
     Ok(())
+}
+
+/// Whether the directory has this file itself: a path such as `DIR/../FILE` names another one.
+#[cfg(unix)]
+fn is_directly_in(dir: &Path, path: &Path) -> bool {
+    let (dir, path) = (std::fs::canonicalize(dir), std::fs::canonicalize(path));
+    matches!((dir, path), (Ok(dir), Ok(path)) if path.parent() == Some(&dir))
 }
 
 #[cfg(not(unix))]
@@ -53,7 +60,7 @@ pub fn create(path: &Path, text: &str) -> Result<(), SecurityError> {
     })
 }
 
-/// Replaces a private file atomically.
+/// Replaces a private file atomically. Its owner stays: a daemon that could read it still can.
 pub fn replace(path: &Path, text: &str) -> Result<(), SecurityError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -65,9 +72,32 @@ pub fn replace(path: &Path, text: &str) -> Result<(), SecurityError> {
             _ => {}
         }
         write_new(&beside, text)?;
+        keep_owner(&beside, path)?;
         std::fs::rename(&beside, path)
     };
     write().map_err(|reason| SecurityError::Write { path: path.to_owned(), reason })
+}
+
+/// Gives a new file the owner of the one that it replaces.
+#[cfg(unix)]
+fn keep_owner(new: &Path, old: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid()));
+    match owner(old) {
+        Ok(before) if before != owner(new)? => std::os::unix::fs::chown(new, Some(before.0), Some(before.1))
+            .map_err(|error| {
+                let text = format!("cannot keep its owner: {error}; run the command as its owner or as root");
+                io::Error::new(error.kind(), text)
+            }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_new: &Path, _old: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
@@ -110,5 +140,33 @@ mod tests {
         }
         replace(&path, "other").unwrap();
         assert_eq!(read(&path).unwrap(), b"other");
+    }
+
+    #[test]
+    fn a_path_through_the_directory_of_credentials_is_no_credential() {
+        let root = tempfile::tempdir().unwrap();
+        let credentials = root.path().join("credentials");
+        std::fs::create_dir(&credentials).unwrap();
+        create(&root.path().join("secret.pem"), "text").unwrap();
+        create(&credentials.join("secret.pem"), "text").unwrap();
+        std::os::unix::fs::symlink("../secret.pem", credentials.join("link")).unwrap();
+        assert!(is_directly_in(&credentials, &credentials.join("secret.pem")));
+        for outside in ["../secret.pem", "link", "../credentials/../secret.pem"] {
+            assert!(!is_directly_in(&credentials, &credentials.join(outside)), "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_stays_its_owners() {
+        use std::os::unix::fs::MetadataExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret.pem");
+        create(&path, "text").unwrap();
+        // Only root can give files away.
+        let is_given = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).is_ok();
+        replace(&path, "other").unwrap();
+        let now = path.metadata().unwrap();
+        assert_eq!((now.mode() & 0o777, is_given), (0o600, (now.uid(), now.gid()) == (65_534, 65_534)));
     }
 }

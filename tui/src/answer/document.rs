@@ -3,6 +3,7 @@
 //! A list has its elements in `items`; with `--output jsonl` each of them is a document on a line of its own. Every
 //! kind has a schema, generated from its type, in `tui/schemas`.
 
+use idunno_shared::text::visible_json;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -61,10 +62,11 @@ struct Envelope<'a, T> {
     document: &'a T,
 }
 
-/// A document as one line of JSON.
+/// A document as one line of JSON, with escapes for what a terminal would obey or not show.
 pub fn to_json<T: Document>(document: &T) -> String {
     let envelope = Envelope { api_version: API_VERSION, kind: T::KIND, document };
     serde_json::to_string(&envelope)
+        .map(|json| visible_json(&json).into_owned())
         .unwrap_or_else(|error| Failure::error(format!("cannot write {} as JSON: {error}", T::KIND)).json())
 }
 

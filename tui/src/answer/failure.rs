@@ -30,6 +30,8 @@ pub enum Exit {
     Partial = 7,
     /// The user interrupted the command.
     Interrupted = 130,
+    /// SIGTERM or SIGHUP ended the command.
+    Terminated = 143,
 }
 
 impl Exit {
@@ -44,6 +46,7 @@ impl Exit {
             Self::Refused => "refused",
             Self::Partial => "partial",
             Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
         }
     }
 }
@@ -74,9 +77,15 @@ impl Failure {
         Self::error("unexpected reply: the cluster may run another version of IDunno")
     }
 
+    /// The reader of a pipe has closed it, which is no error.
+    pub fn pipe_closed() -> Self {
+        Self::error("the reader has closed the output")
+    }
+
     /// A local path that cannot be written, or that is not a regular file and therefore is not replaced.
     pub fn target(path: &Path, error: &io::Error) -> Self {
         let exit = match error.kind() {
+            io::ErrorKind::BrokenPipe => return Self::pipe_closed(),
             io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => Exit::Refused,
             _ => Exit::Error,
         };

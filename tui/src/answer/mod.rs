@@ -18,6 +18,7 @@ pub mod warnings;
 pub mod words;
 
 use document::{Document, List, Listed, to_json};
+use idunno_shared::text::visible_lines;
 
 pub use failure::{Exit, Failure};
 
@@ -96,7 +97,8 @@ impl Answer {
                 items.iter().flat_map(|item| [item.as_str(), "\n"]).collect()
             }
             (Data::None | Data::Lines, _) | (_, Output::Table) if self.text.is_empty() => String::new(),
-            (Data::None | Data::Lines, _) | (_, Output::Table) => format!("{}\n", self.text),
+            (Data::Lines, _) => format!("{}\n", self.text),
+            (Data::None, _) | (_, Output::Table) => format!("{}\n", visible_lines(&self.text)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Aligned columns without lines between them, for terminals and pipes alike.
 
 use comfy_table::{CellAlignment, Table as Columns, presets};
+use idunno_shared::text::visible;
 
 /// Blanks between two columns.
 const GAP: u16 = 2;
@@ -28,12 +29,12 @@ impl Table {
 
     /// Appends a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.columns.add_row(cells);
+        self.columns.add_row(cells.iter().map(|cell| visible(cell)));
     }
 
     /// Appends a row of as many cells as there are titles.
     pub fn push(&mut self, cells: Vec<String>) {
-        self.columns.add_row(cells);
+        self.columns.add_row(cells.iter().map(|cell| visible(cell)));
     }
 
     /// The lines, without the last one's end.

@@ -47,7 +47,8 @@ fn names(value: &str) -> Vec<CompletionCandidate> {
 async fn known(value: &str) -> Option<CompletionNames> {
     let words = [std::ffi::OsString::from("idunno")];
     let global = Arguments::read(&words).ok()?.global;
-    let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
+    let settings = Settings::load(&directory(|name| std::env::var_os(name)));
+    settings.check().ok()?;
     let global: Global = settings.resolve(global).ok()?;
     let session = Session::new(&global, Arc::new(Bars)).ok()?;
     if matches!(value, "SDFS" | "PREFIX") {

@@ -1,6 +1,7 @@
 //! The command line: parses the arguments, runs the command, prints the answer and returns the exit code.
 
 pub mod complete;
+mod output;
 pub mod progress;
 mod shell;
 #[cfg(test)]
@@ -8,7 +9,6 @@ mod tests;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,13 +16,14 @@ use clap::error::ErrorKind;
 
 use crate::answer::{Answer, Exit, Failure};
 use crate::command::{Arguments, LocalVerb, Output, Verb, alias};
-use crate::console;
+use crate::console::{self, terminal::termination_signal};
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
 use crate::execute::{self, cluster, logs};
 use crate::local::STILL_RUN;
 use crate::session::Session;
 use crate::settings::{Settings, directory};
+use output::{print, report, write_rows};
 use progress::Bars;
 
 /// The exit code of success.
@@ -31,13 +32,23 @@ const DONE: u8 = 0;
 /// Runs the program.
 pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let json = wants_json(&arguments);
-    let settings = Settings::load(&directory(|name| std::env::var(name).ok()));
+    let settings = Settings::load(&directory(|name| std::env::var_os(name)));
     let arguments = alias::arguments(&settings.config.aliases, arguments);
     let parsed = match Arguments::read(&arguments) {
         Ok(parsed) => parsed,
-        Err(error) => return ExitCode::from(refuse(&error, json)),
+        // An alias of a file that is not in force is no command.
+        Err(error) => match settings.check().err().filter(|_| error.use_stderr()) {
+            Some(failure) => {
+                return ExitCode::from(report(&failure, if json { Output::Json } else { Output::Table }));
+            }
+            None => return ExitCode::from(refuse(&error, json)),
+        },
     };
     let output = parsed.global.output;
+    let is_about_itself = parsed.verb.as_ref().is_some_and(Verb::is_about_this_program);
+    if let Some(failure) = settings.check().err().filter(|_| !is_about_itself) {
+        return ExitCode::from(report(&failure, output));
+    }
     let global = match settings.resolve(parsed.global) {
         Ok(global) => global,
         Err(failure) => return ExitCode::from(report(&failure, output)),
@@ -74,7 +85,7 @@ async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bo
             }
             Verb::GetJobResults { job, follow: true, failed, format, .. } => {
                 let wanted = Wanted { raw: false, failed, format };
-                follow(session, &job, wanted, write).await
+                follow(session, &job, wanted, write_rows).await
             }
             verb if repeated => watch::repeat(session, verb, output).await.map(|()| Answer::default()),
             verb => execute::run(session, verb).await,
@@ -83,9 +94,9 @@ async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bo
     let done = tokio::select! {
         done = run => done,
         // Dropping the command deletes the files that it had begun to write.
-        () = interrupted() => {
-            let text = if starts { format!("interrupted: {STILL_RUN}") } else { String::from("interrupted") };
-            Err(Failure::new(Exit::Interrupted, text))
+        exit = asked_to_stop() => {
+            let hint = if starts { format!(": {STILL_RUN}") } else { String::new() };
+            Err(Failure::new(exit, format!("{}{hint}", exit.word())))
         }
     };
     finish(done, output)
@@ -94,15 +105,19 @@ async fn run_command(session: &Session, verb: Verb, output: Output, repeated: bo
 fn finish(done: Result<Answer, Failure>, output: Output) -> u8 {
     match done {
         Ok(answer) => print(&answer, output),
-        Err(failure) if failure == pipe_closed() => DONE,
+        Err(failure) if failure == Failure::pipe_closed() => DONE,
         Err(failure) => report(&failure, output),
     }
 }
 
-/// Waits for Ctrl-C.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// Waits until the user, or the system, asks this program to stop. Returns the exit code that says which.
+async fn asked_to_stop() -> Exit {
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Exit::Interrupted,
+            Err(_) => std::future::pending().await,
+        },
+        () = termination_signal() => Exit::Terminated,
     }
 }
 
@@ -128,50 +143,5 @@ fn refuse(error: &clap::Error, json: bool) -> u8 {
             let _ = error.print();
             Exit::Usage as u8
         }
-    }
-}
-
-fn report(failure: &Failure, output: Output) -> u8 {
-    match output {
-        Output::Table => eprintln!("error: {failure}"),
-        Output::Json | Output::Jsonl => eprintln!("{}", failure.json()),
-    }
-    failure.exit as u8
-}
-
-fn print(answer: &Answer, output: Output) -> u8 {
-    if let Err(failure) = write(&answer.rendered(output)) {
-        return if failure == pipe_closed() { DONE } else { report(&failure, output) };
-    }
-    if let Some(note) = answer.note.as_deref().filter(|_| output == Output::Table) {
-        eprintln!("note: {note}");
-    }
-    match &answer.incomplete {
-        None => DONE,
-        Some(why) => {
-            note(why, output);
-            Exit::Partial as u8
-        }
-    }
-}
-
-/// The reader of a pipe has closed it, which is no error.
-fn pipe_closed() -> Failure {
-    Failure::error("the reader has closed the output")
-}
-
-fn write(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => pipe_closed(),
-        _ => Failure::error(format!("cannot write to stdout: {error}")),
-    })
-}
-
-fn note(why: &str, output: Output) {
-    match output {
-        Output::Table => eprintln!("note: {why}"),
-        Output::Json | Output::Jsonl => eprintln!("{}", Failure::new(Exit::Partial, why).json()),
     }
 }

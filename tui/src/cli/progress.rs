@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use idunno_shared::client::files::{NoProgress, Progress};
+use idunno_shared::text::visible;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::session::Reporter;
@@ -22,7 +23,7 @@ impl Reporter for Bars {
             return Box::new(NoProgress);
         }
         let bar = Bar::new(ProgressBar::new(0), files, bytes);
-        bar.bar.set_message(label.to_owned());
+        bar.bar.set_message(visible(label).into_owned());
         bar.bar.enable_steady_tick(Duration::from_millis(200));
         Box::new(bar)
     }

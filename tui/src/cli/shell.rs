@@ -7,7 +7,8 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use tokio::task::spawn_blocking;
 
-use super::{DONE, interrupted, report, run_command, write};
+use super::output::{report, write};
+use super::{DONE, asked_to_stop, run_command};
 use crate::answer::{Exit, Failure};
 use crate::command::alias::{self, Aliases};
 use crate::command::line::{self, Line};
@@ -36,15 +37,19 @@ pub(super) async fn run(
             },
             Ok(None) => {
                 if is_terminal {
-                    eprintln!();
+                    end_line();
                 }
                 break;
             }
+            Err(failure) if failure.exit == Exit::Terminated => return report(&failure, output),
             Err(failure) => {
                 first_failure = report(&failure, output);
                 break;
             }
         };
+        if code == Exit::Terminated as u8 {
+            return code;
+        }
         if first_failure == DONE {
             first_failure = code;
         }
@@ -74,12 +79,12 @@ async fn next_line(is_terminal: bool) -> Result<Option<String>, Failure> {
             line = &mut reading => {
                 return line.unwrap_or_else(|error| Err(Failure::error(error.to_string())));
             }
-            // The terminal has discarded the unfinished line.
-            () = interrupted() => {
-                if !is_terminal {
-                    return Err(Failure::new(Exit::Interrupted, "interrupted"));
+            exit = asked_to_stop() => {
+                if !is_terminal || exit == Exit::Terminated {
+                    return Err(Failure::new(exit, exit.word()));
                 }
-                eprintln!();
+                // The terminal has discarded the unfinished line.
+                end_line();
                 prompt(is_terminal);
             }
         }
@@ -88,10 +93,13 @@ async fn next_line(is_terminal: bool) -> Result<Option<String>, Failure> {
 
 fn prompt(is_terminal: bool) {
     if is_terminal {
-        eprint!("{PROMPT}");
         // A terminal that has gone away shows no prompt.
-        let _ = io::stderr().flush();
+        let _ = write!(io::stderr(), "{PROMPT}").and_then(|()| io::stderr().flush());
     }
+}
+
+fn end_line() {
+    let _ = writeln!(io::stderr());
 }
 
 fn read_line() -> Result<Option<String>, Failure> {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::channel;
 use tokio::time::sleep;
 
-use super::{note, write};
+use super::output::{note, write};
 use crate::answer::cluster::Event as EventJson;
 use crate::answer::document::to_json;
 use crate::answer::{Exit, Failure, text};

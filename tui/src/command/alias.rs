@@ -1,9 +1,12 @@
-//! Aliases from `config.toml`. An alias stands for the first words of a line and is expanded nowhere else; it cannot
-//! replace a command.
+//! Aliases from `config.toml`. An alias stands for a command and its first arguments, and is expanded where a command
+//! stands and nowhere else: options may precede it. It cannot replace a command.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use clap::CommandFactory;
+
+use super::Arguments;
 use super::line::{UNCLOSED_QUOTE, split};
 use super::registry::entries;
 
@@ -32,22 +35,46 @@ fn first_words() -> Vec<String> {
 
 /// Expands the alias of a typed line.
 pub fn line(aliases: &Aliases, text: &str) -> String {
-    let (word, rest) = text.split_once(' ').map_or((text, ""), |(word, rest)| (word, rest));
-    match aliases.get(word).filter(|_| !first_words().iter().any(|name| name == word)) {
-        Some(stands_for) => format!("{stands_for} {rest}").trim_end().to_owned(),
+    let Ok(words) = split(text) else { return text.to_owned() };
+    match expanded(aliases, &words, 0) {
+        Some(words) => shell_words::join(words),
         None => text.to_owned(),
     }
 }
 
-/// Expands the alias of a command line, the first word after the program.
+/// Expands the alias of a command line, whose first word is the program.
 pub fn arguments(aliases: &Aliases, words: Vec<OsString>) -> Vec<OsString> {
-    let alias = words.get(1).and_then(|word| word.to_str()).filter(|word| aliases.contains_key(*word));
-    let Some(alias) = alias.filter(|word| !first_words().iter().any(|name| name == word)) else {
-        return words;
+    expanded(aliases, &words, 1).unwrap_or(words)
+}
+
+/// The words with the alias expanded that stands where a command does: the first word from `start` on that is no option.
+fn expanded<W: AsRef<OsStr> + Clone + From<String>>(
+    aliases: &Aliases,
+    words: &[W],
+    start: usize,
+) -> Option<Vec<W>> {
+    let at = command_position(words, start)?;
+    let alias = words[at].as_ref().to_str()?;
+    let text = aliases.get(alias).filter(|_| !first_words().iter().any(|name| name == alias))?;
+    let stands_for = split(text).ok()?.into_iter().map(W::from).collect::<Vec<W>>();
+    Some([&words[..at], &stands_for, &words[at + 1..]].concat())
+}
+
+/// The position of the first word that is neither an option nor the value of one.
+fn command_position<W: AsRef<OsStr>>(words: &[W], start: usize) -> Option<usize> {
+    let grammar = Arguments::command();
+    let takes_next_word = |option: &str| {
+        let argument = grammar.get_arguments().find(|argument| argument.get_long() == Some(option));
+        argument
+            .is_some_and(|argument| argument.get_action().takes_values() && !argument.is_require_equals_set())
     };
-    let Ok(stands_for) = split(&aliases[alias]) else { return words };
-    let (program, rest) = (words[..1].to_vec(), words[2..].to_vec());
-    [program, stands_for.into_iter().map(Into::into).collect(), rest].concat()
+    let mut at = start;
+    loop {
+        match words.get(at)?.as_ref().to_str().and_then(|word| word.strip_prefix('-')) {
+            None => return Some(at),
+            Some(rest) => at += if takes_next_word(rest.trim_start_matches('-')) { 2 } else { 1 },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -62,13 +89,24 @@ mod tests {
     #[test]
     fn an_alias_expands_only_at_the_start_and_never_replaces_a_command() {
         assert_eq!(line(&aliases(), "st job-2"), "get-job-stats job-2");
-        assert_eq!(line(&aliases(), "dead1"), "dead-letters list 'job-1'");
+        assert_eq!(line(&aliases(), "dead1"), "dead-letters list job-1");
         assert_eq!(line(&aliases(), "put a b"), "put a b");
         assert_eq!(line(&aliases(), "get-job-stats st"), "get-job-stats st");
         let words = |text: &str| -> Vec<OsString> { text.split(' ').map(Into::into).collect() };
         let given = arguments(&aliases(), words("idunno dead1 --output json"));
         assert_eq!(given, words("idunno dead-letters list job-1 --output json"));
         assert_eq!(arguments(&aliases(), words("idunno put a b")), words("idunno put a b"));
+        for (options, kept) in [
+            ("--cluster st", "st"),
+            ("--cluster=st --timeout 3", "3"),
+            ("--read-only --dry-run", "--dry-run"),
+            ("--output json --watch --context st", "st"),
+        ] {
+            let given = arguments(&aliases(), words(&format!("idunno {options} st job-1")));
+            assert_eq!(given, words(&format!("idunno {options} get-job-stats job-1")), "after {kept}");
+        }
+        assert_eq!(line(&aliases(), "--output json st 'a b'"), "--output json get-job-stats 'a b'");
+        assert_eq!(line(&aliases(), "st 'a"), "st 'a", "what cannot be split is left as it is");
     }
 
     #[test]

@@ -41,6 +41,7 @@ Exit codes:
   6  refused: invalid input, or not possible in the current state
   7  partly done
   130  interrupted
+  143  terminated by SIGTERM or SIGHUP
 
 The cluster is taken from the first of these that is given: --cluster, --dir, --context, IDUNNO_CLUSTER, IDUNNO_CONTEXT,
 the default context in config.toml, the local cluster's file DIR/cluster.json, and finally 127.0.0.1:7401.
@@ -86,8 +87,9 @@ impl Arguments {
 
 /// Read here and not by each command's grammar: `idunno shell --member` outweighs it for all lines that follow.
 fn member_of_environment() -> Result<Option<MemberRef>, clap::Error> {
-    let Ok(text) = std::env::var("IDUNNO_MEMBER") else { return Ok(None) };
-    text.parse().map(Some).map_err(|error: NameError| {
+    let Some(text) = std::env::var_os("IDUNNO_MEMBER") else { return Ok(None) };
+    // What is not UTF-8 is not a name either.
+    text.to_string_lossy().parse().map(Some).map_err(|error: NameError| {
         Arguments::command().error(ErrorKind::ValueValidation, format!("IDUNNO_MEMBER: {error}"))
     })
 }

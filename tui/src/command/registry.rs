@@ -183,6 +183,14 @@ impl Verb {
         self.writes() == Writes::Cluster
     }
 
+    /// Whether this command is about the program itself. It asks no cluster, so that no setting can lead it astray.
+    pub const fn is_about_this_program(&self) -> bool {
+        matches!(
+            self,
+            Self::Info | Self::Keys | Self::GenConfig { .. } | Self::Completions { .. } | Self::Man { .. }
+        )
+    }
+
     /// What this command writes.
     pub fn writes(&self) -> Writes {
         match self {

@@ -63,6 +63,8 @@ pub struct Since(pub String);
 pub enum SinceError {
     #[error("write a duration such as 90s, 10m, 2h or 1d, or a UTC time such as 2026-11-25T20:06")]
     Format,
+    #[error("'{0}' is no date of the calendar, or no time of the day")]
+    NoTime(String),
     #[error("that time is before the earliest representable one")]
     TooEarly,
 }
@@ -71,13 +73,15 @@ impl FromStr for Since {
     type Err = SinceError;
 
     fn from_str(text: &str) -> Result<Self, SinceError> {
-        let is_time = |text: &str| {
-            let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-            shape.len() >= 10 && "0000-00-00T00:00:00.000000".starts_with(&shape)
-        };
-        let time = text.trim_end_matches('Z');
-        if is_time(time) {
-            return Ok(Self(time.to_owned()));
+        let time = text.strip_suffix('Z').unwrap_or(text);
+        let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        if shape.len() >= 10 && "0000-00-00T00:00:00.000000".starts_with(&shape) {
+            // The first moment that the text may mean: a time that is cut short ends in a separator or in half a number.
+            let first = format!("{time}{}Z", &"0001-01-01T00:00:00.000000"[time.len()..]);
+            return match humantime::parse_rfc3339(&first) {
+                Ok(_) => Ok(Self(time.to_owned())),
+                Err(_) => Err(SinceError::NoTime(text.to_owned())),
+            };
         }
         let ago = humantime::parse_duration(text).map_err(|_not_a_duration| SinceError::Format)?;
         let then = std::time::SystemTime::now().checked_sub(ago).ok_or(SinceError::TooEarly)?;
@@ -222,6 +226,30 @@ impl fmt::Display for MemberRef {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_exists_or_is_refused() {
+        for good in ["2026-11-25", "2024-02-29", "2026-11-25T2", "2026-11-25T20:06:01.5Z", "90s"] {
+            assert!(good.parse::<Since>().is_ok(), "{good}");
+        }
+        assert_eq!("2026-11-25T20:06Z".parse(), Ok(Since("2026-11-25T20:06".into())));
+        for wrong in [
+            "2026-99-99",
+            "2026-02-29",
+            "2026-11-25T24",
+            "2026-11-25T20:61",
+            "2026-1",
+            "soon",
+            "2026-11-25ZZ",
+        ] {
+            assert!(wrong.parse::<Since>().is_err(), "{wrong}");
         }
     }
 }

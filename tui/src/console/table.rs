@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::theme::Tone;
 use crate::execute::members::natural;
+use crate::tail::printable;
 
 #[derive(Clone, Debug)]
 pub struct Column {
@@ -53,8 +54,9 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// All cells are made here: no text reaches the screen with what a terminal would obey or not show.
     pub fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), ..Self::default() }
+        Self { text: printable(&text.into()), ..Self::default() }
     }
 
     pub fn with_tone(tone: Tone, text: impl Into<String>) -> Self {

@@ -12,7 +12,7 @@ use crate::session::Session;
 /// Fetches a backup and writes it to `path`.
 pub async fn make(session: &Session, path: PathBuf, force: bool) -> Result<Answer, Failure> {
     // Before the network is asked.
-    idunno_shared::client::files::atomic_file::regular(&path)
+    idunno_shared::client::files::destination::regular(&path)
         .map_err(|error| Failure::target(&path, &error))?;
     if path.exists() && !force {
         let text = format!("{} exists: choose another file, or pass --force to replace it", path.display());

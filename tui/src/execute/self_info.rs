@@ -15,7 +15,7 @@ use crate::session::Session;
 use crate::settings::{Settings, directory};
 
 fn settings() -> Settings {
-    Settings::load(&directory(|name| std::env::var(name).ok()))
+    Settings::load(&directory(|name| std::env::var_os(name)))
 }
 
 /// Environment variables that change what commands do.

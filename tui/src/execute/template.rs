@@ -50,7 +50,7 @@ pub fn run(keymap: bool, write: bool) -> Result<Answer, Failure> {
         let shown = text.trim_end().to_owned();
         return Ok(Answer::new(&SettingsFile { path: file.to_owned(), text }, shown));
     }
-    let path = directory(|name| std::env::var(name).ok()).join(file);
+    let path = directory(|name| std::env::var_os(name)).join(file);
     create(&path, &text)?;
     let path = path.display().to_string();
     let written = format!("{path} written");

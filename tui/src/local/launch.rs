@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::process::{self, ProcessIdentity};
 use super::record::{Process, Record};
+use super::trust;
 use crate::answer::{Exit, Failure};
 
 const POLL_PERIOD: Duration = Duration::from_millis(20);
@@ -55,7 +56,7 @@ pub fn launch(
     let wrong = |what: &Path, error: io::Error| {
         Failure::error(format!("cannot start {}: {}: {error}", process.name, what.display()))
     };
-    std::fs::create_dir_all(&process.data_dir).map_err(|error| wrong(&process.data_dir, error))?;
+    trust::create_private(&process.data_dir).map_err(|error| wrong(&process.data_dir, error))?;
     // An earlier process' file would be mistaken for this one's.
     let runtime = runtime_path(&process.data_dir);
     if let Err(error) = std::fs::remove_file(&runtime)

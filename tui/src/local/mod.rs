@@ -1,8 +1,8 @@
 //! Local clusters: an introducer and members, each with a model server, in one directory on this machine.
 //!
 //! Invariants: a process is signalled only if it is the one that was started (pid and start time agree); only `down --purge`
-//! deletes data directories, and only those that the record names. One command at a time changes a directory: it holds
-//! `DIR/lock`.
+//! deletes data directories, and only those that the record names and that are below DIR; nothing is believed that another
+//! user could have written ([`trust`]). One command at a time changes a directory: it holds `DIR/lock`.
 
 pub mod launch;
 pub mod process;
@@ -11,6 +11,7 @@ pub mod record;
 pub mod stop;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 mod up;
 
 use std::fs::{File, TryLockError};
@@ -54,7 +55,8 @@ pub async fn run(session: &Session, verb: LocalVerb) -> Result<Answer, Failure> 
 pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join("lock");
     let wrong = |error: std::io::Error| Failure::error(format!("cannot lock {}: {error}", path.display()));
-    std::fs::create_dir_all(dir).map_err(wrong)?;
+    trust::create_private(dir).map_err(wrong)?;
+    trust::check(dir)?;
     let file = File::create(&path).map_err(wrong)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

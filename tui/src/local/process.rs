@@ -87,7 +87,11 @@ fn send(_pid: u32, _signal: Signal) -> bool {
 /// terminal's Ctrl-C. IDunno's settings in this program's environment may be for another cluster and are not passed on. The
 /// output is appended to `log`. The runtime reaps the process while this program runs.
 pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<tokio::process::Child> {
-    let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let out = options.open(log)?;
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {

@@ -8,6 +8,7 @@ use atomic_write_file::AtomicWriteFile;
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessIdentity;
+use super::trust;
 use crate::answer::{Exit, Failure};
 
 /// The version of the file format.
@@ -72,9 +73,11 @@ impl Record {
         dir.join(FILE).exists()
     }
 
-    /// Reads the record, if there is one.
+    /// Reads the record, if there is one. Refused if somebody else could have written it.
     pub fn load(dir: &Path) -> Result<Option<Self>, Failure> {
         let path = dir.join(FILE);
+        trust::check(dir)?;
+        trust::check(&path)?;
         let wrong = |reason: String| Failure::error(format!("cannot read {}: {reason}", path.display()));
         let text = match std::fs::read(&path) {
             Ok(text) => text,

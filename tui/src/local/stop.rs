@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::process::Signal;
 use super::record::{self, Process, Record};
-use super::{lock, members_of};
+use super::{lock, members_of, trust};
 use crate::answer::local::{KilledMember, KilledMembers, StoppedCluster};
 use crate::answer::{Answer, Exit, Failure};
 use crate::session::Session;
@@ -167,11 +167,11 @@ fn signal_all(record: &Record, signal: Signal) {
 
 /// Deletes the data of the processes, and the directory itself if nothing else is in it.
 fn delete(session: &Session, record: &Record) -> Result<(), Failure> {
-    for process in &record.processes {
-        if let Err(error) = std::fs::remove_dir_all(&process.data_dir)
+    for data_dir in trust::below(&session.dir, record)? {
+        if let Err(error) = std::fs::remove_dir_all(&data_dir)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            return Err(Failure::error(format!("cannot delete {}: {error}", process.data_dir.display())));
+            return Err(Failure::error(format!("cannot delete {}: {error}", data_dir.display())));
         }
     }
     for file in ["cluster.json", record::SECRET, "lock"] {

@@ -36,8 +36,8 @@ pub(crate) struct UpOptions {
 pub(crate) async fn up(session: &Session, options: UpOptions) -> Result<Answer, Failure> {
     let started = Instant::now();
     let deadline = started + session.timeout.unwrap_or(DEADLINE_DEFAULT);
-    let _lock = lock(&session.dir)?;
     let dir = absolute(&session.dir)?;
+    let _lock = lock(&session.dir)?;
     let mut record = plan(&dir, options, Record::load(&dir)?)?;
     let all: Vec<usize> = (0..record.processes.len()).collect();
     run_all(session, &dir, &mut record, &all, deadline).await?;
@@ -128,9 +128,15 @@ fn plan(dir: &Path, options: UpOptions, old: Option<Record>) -> Result<Record, F
     Ok(record)
 }
 
-/// An absolute path: the daemon may run in another directory.
+/// An absolute path: the daemon may run in another directory. It is written to the record, which is JSON.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))
+    let path =
+        std::path::absolute(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+    if path.to_str().is_none() {
+        let text = format!("{} is not UTF-8: choose another name", path.display());
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    Ok(path)
 }
 
 /// The path of a program; a bare name is looked up on the `PATH`.
@@ -229,8 +235,8 @@ async fn await_ready(
 /// `local start`.
 pub(crate) async fn start(session: &Session, names: &[MemberName]) -> Result<Answer, Failure> {
     let deadline = Instant::now() + session.timeout.unwrap_or(DEADLINE_DEFAULT);
-    let _lock = lock(&session.dir)?;
     let dir = absolute(&session.dir)?;
+    let _lock = lock(&session.dir)?;
     let mut record = Record::require(&dir)?;
     let positions = if names.is_empty() { record.stopped() } else { named(&record, names)? };
     let shown: Vec<String> = positions.iter().map(|&at| record.processes[at].name.clone()).collect();
@@ -280,6 +286,17 @@ mod tests {
         assert_eq!(grown.members().count(), 3);
         assert_eq!(grown.processes[1].address, old.processes[1].address);
         assert_eq!(plan(dir, options(Some(1)), Some(old)).unwrap_err().exit, Exit::Refused);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_the_record_cannot_name_is_refused_before_anything_starts() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let strange = Path::new(std::ffi::OsStr::from_bytes(b"/tmp/\xff"));
+        assert!(absolute(strange).unwrap_err().message.contains("not UTF-8"));
+        let given = UpOptions { idunnod: Some(strange.to_owned()), ..options(None) };
+        assert_eq!(plan(Path::new("dir"), given, None).unwrap_err().exit, Exit::Refused);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use anstream::adapter::strip_str;
+use idunno_shared::text::visible;
 use idunno_shared::wire::logs::stamp_of;
 
 /// The prefix of log files' names.
@@ -150,17 +150,9 @@ impl Follower {
     }
 }
 
-/// Removes escape sequences and control characters, which would affect the terminal.
+/// A line as the terminal may get it: blanks for tabs, and escapes for what it would obey or not show.
 pub fn printable(line: &str) -> String {
-    let mut clean = String::with_capacity(line.len());
-    for c in strip_str(line).flat_map(str::chars) {
-        match c {
-            '\t' => clean.push_str("    "),
-            c if c.is_control() => {}
-            c => clean.push(c),
-        }
-    }
-    clean
+    visible(&line.replace('\t', "    ")).into_owned()
 }
 
 /// Merges the lines of several logs by time stamp; a line without one stays after the line before it.

@@ -80,10 +80,10 @@ fn strange_bytes_do_not_reach_the_terminal() {
     );
     let lines = Follower::new(dir.path().to_owned()).poll();
     assert_eq!(lines[0], "bad \u{fffd}\u{fffd} utf-8");
-    assert_eq!(lines[1], "red    tab");
+    assert_eq!(lines[1], "\\u{1b}[31mred\\u{1b}[0m    tab\\u{7}");
     assert_eq!(lines[2].len(), LINE_BYTES_MAX);
     assert_eq!(lines[3], "end");
-    assert_eq!(printable("a\u{1b}"), "a");
+    assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::connection::{BlobError, STALL_TIMEOUT, Stored};
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
-use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, ReplicaCommand};
+use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, FileReply, FileRequest, Holder, ReplicaCommand};
 use idunno_shared::wire::refusal::RefusalCode;
 
 use super::{Fault, TestCluster, UPLOAD, blob_of, noise};
@@ -114,6 +114,43 @@ async fn a_caller_that_announces_too_much_is_disconnected() {
     let blob = BlobRef { digest: Digest::default(), size: EXTENT_BYTES_MAX + 1 };
     let put = first.stream_put(blob, UPLOAD, &[]).await;
     assert_eq!(put.unwrap().1.answer().await, Err(BlobError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_members_are_dialled_for_a_chain() {
+    let cluster = TestCluster::new(3);
+    let first = cluster.connect(0).await;
+    let holders = cluster.holders();
+    // A port of no member, and a member's port under another member's id.
+    let probed = [
+        Holder { node: NodeId(2), address: "127.0.0.1:22".parse().unwrap() },
+        Holder { node: NodeId(2), address: holders[2].address },
+    ];
+    for probe in probed {
+        for length in [10, 3 << 20] {
+            let bytes = Bytes::from(noise(length, 1));
+            let stored = first.put(blob_of(&bytes), UPLOAD, &[probe, holders[2]], bytes).await.unwrap();
+            assert_eq!(stored.holders, ids(&[1, 3]));
+            assert!(stored.failed[0].1.contains("is no address of"), "{:?}", stored.failed);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_of_a_term_that_never_was_pins_nothing() {
+    let cluster = TestCluster::new(1);
+    let first = cluster.connect(0).await;
+    for length in [10, 3 << 20] {
+        let bytes = Bytes::from(noise(length, 1));
+        let blob = blob_of(&bytes);
+        let future = UploadId { term: Term(u64::MAX), number: 1 };
+        let refused = first.put(blob, future, &[], bytes.clone()).await.unwrap();
+        assert_eq!((refused.holders, refused.failed.len()), (vec![], 1));
+        assert_eq!(cluster.store(0).size(blob.digest), None);
+        // The connection goes on.
+        let stored = first.put(blob, UPLOAD, &[], bytes).await.unwrap();
+        assert_eq!(stored.holders, ids(&[1]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,7 +25,7 @@ use self::coordinator::FakeCoordinator;
 use super::blobs::BlobStore;
 use super::blobs::disk::BlobDisk;
 use super::scrub::{self, Scrub};
-use super::server::{BlobServer, DISK_TIMEOUT};
+use super::server::{BlobServer, ClusterKnowledge, DISK_TIMEOUT};
 
 const PIPE_BYTES: usize = 256 << 10;
 pub(super) const UPLOAD: UploadId = UploadId { term: Term(1), number: 1 };
@@ -73,6 +73,16 @@ pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+impl ClusterKnowledge for TestCluster {
+    fn has(&self, holder: Holder) -> bool {
+        self.holders().contains(&holder)
+    }
+
+    fn has_begun(&self, term: Term) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(term <= UPLOAD.term))
+    }
+}
+
 impl TestCluster {
     /// Holder number n has the id n + 1.
     pub(super) fn new(count: usize) -> Arc<Self> {
@@ -97,8 +107,13 @@ impl TestCluster {
         let mut nodes = self.nodes.lock().unwrap();
         let holder = Holder { node: NodeId(nodes.len() as u64 + 1), address: address(nodes.len()) };
         let scrub = Scrub::start(store.clone(), scrub::PERIOD, CancellationToken::new());
-        let mut server =
-            BlobServer::new(holder.node, store.clone(), scrub, Connections::new(self.connector()));
+        let mut server = BlobServer::new(
+            holder.node,
+            store.clone(),
+            scrub,
+            Connections::new(self.connector()),
+            self.clone(),
+        );
         server.disk_timeout = disk_timeout;
         let server = Arc::new(server);
         nodes.insert(holder.address, TestNode { store, server, directory, down: false, fault: None });

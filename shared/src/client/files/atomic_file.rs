@@ -1,14 +1,18 @@
-//! Local files written aside and renamed into place, so that no reader sees half a file.
+//! Local files written aside and renamed into place, so that no reader sees half a file. A file that is replaced keeps
+//! its mode and its owner.
 
-use std::fs::{File, OpenOptions};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use super::destination::{Destination, open_stream};
 use super::direct_io::{self, Aligner};
 use super::fetch::Sink;
 use crate::ids::Digest;
@@ -16,91 +20,162 @@ use crate::ids::Digest;
 /// Extents of at least this size are written past the page cache, in bytes.
 const DIRECT_BYTES_MIN: u64 = 16 << 20;
 
-/// The regular file that is written where `path` points, links followed; refused if something else is there, for it
-/// would be replaced. Blocks shortly.
-pub fn regular(path: &Path) -> io::Result<PathBuf> {
-    let refused = |kind, why: &str| Err(io::Error::new(kind, why));
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_dir() => refused(io::ErrorKind::IsADirectory, "it is a directory: name a file"),
-        Ok(found) if !found.is_file() => refused(io::ErrorKind::InvalidInput, "it is not a regular file"),
-        Ok(_) if path.is_symlink() => std::fs::canonicalize(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
-            refused(io::ErrorKind::InvalidInput, "it is a dangling link")
-        }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(path.to_owned()),
-    }
-}
-
-/// Writes a whole file aside and puts it in its place: `path` is whole, or as it was before. Blocks.
+/// Writes a whole file aside and puts it in its place: `path` is whole, or as it was before. A stream takes the bytes at
+/// once. Blocks.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Target::write_all(path, bytes)
 }
 
+/// Deletes every file that is not finished, and lets no other begin: the process is about to end, and threads that it
+/// does not wait for would leave theirs behind.
+pub fn discard_unfinished() {
+    let mut unfinished = unfinished();
+    unfinished.is_closed = true;
+    for path in &unfinished.paths {
+        // A leftover is harmless: its name says what it is.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The files of this process that are being written.
+#[derive(Debug, Default)]
+struct Unfinished {
+    paths: BTreeSet<PathBuf>,
+    is_closed: bool,
+}
+
+fn unfinished() -> MutexGuard<'static, Unfinished> {
+    static UNFINISHED: Mutex<Unfinished> =
+        Mutex::new(Unfinished { paths: BTreeSet::new(), is_closed: false });
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file beside its place, deleted when dropped. No other process chooses its name, nor does a later one that has this
+/// one's pid, as the first process of a container always has.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    path: PathBuf,
+}
+
+impl Aside {
+    /// Creates the file in `folder`, for its owner only if it `is_private`.
+    pub(crate) fn create(folder: &Path, name: &OsStr, is_private: bool) -> io::Result<(Self, File)> {
+        let short: String = name.to_string_lossy().chars().take(48).collect();
+        let number = getrandom::u64().map_err(io::Error::other)?;
+        let path = folder.join(format!(".{short}.{number:016x}.part"));
+        let mode = if is_private { 0o600 } else { 0o666 };
+        let mut unfinished = unfinished();
+        if unfinished.is_closed {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the program is about to end"));
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path)?;
+        unfinished.paths.insert(path.clone());
+        Ok((Self { path }, file))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the file in its place.
+    pub(crate) fn rename(self, to: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, to)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        unfinished().paths.remove(&self.path);
+        // It was renamed, or a leftover is harmless: its name says what it is.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// A file on its way; deleted unless it is finished.
 pub(super) struct Target {
-    path: PathBuf,
-    temp: Option<PathBuf>,
+    destination: Destination,
+    aside: Aside,
+    file: File,
 }
 
 impl Target {
-    /// Makes a file for `bytes` beside `path`. Blocks shortly.
+    /// Makes a file for `bytes` beside `path`, or in the directory for temporary files if `path` is a stream. Blocks
+    /// shortly.
     pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Self> {
-        let (target, file) = Self::begin(path)?;
+        let target = Self::begin(Destination::of(path)?)?;
         if bytes >= DIRECT_BYTES_MIN {
-            direct_io::reserve(&file, bytes)?;
+            direct_io::reserve(&target.file, bytes)?;
         }
         Ok(target)
     }
 
     /// Writes a whole file. Blocks.
     pub(super) fn write_all(path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let (target, mut file) = Self::begin(path)?;
-        file.write_all(bytes)?;
+        let destination = Destination::of(path)?;
+        if let Destination::Stream(path) = destination {
+            let mut stream = open_stream(&path)?;
+            stream.write_all(bytes)?;
+            return stream.flush();
+        }
+        let target = Self::begin(destination)?;
+        (&target.file).write_all(bytes)?;
         target.finish()
     }
 
-    fn begin(path: &Path) -> io::Result<(Self, File)> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let path = regular(path)?;
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let short: String = name.chars().take(48).collect();
-        let temp = path.with_file_name(format!(".{short}.{}-{number}.part", std::process::id()));
-        let file = File::create_new(&temp)?;
-        Ok((Self { path, temp: Some(temp) }, file))
+    fn begin(destination: Destination) -> io::Result<Self> {
+        let (path, folder, is_private) = match &destination {
+            // What replaces a file must not be more exposed than it, not even for a moment.
+            Destination::File(path) => {
+                (path, path.parent().unwrap_or(Path::new("")).to_owned(), path.exists())
+            }
+            Destination::Stream(path) => (path, std::env::temp_dir(), true),
+        };
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let (aside, file) = Aside::create(&folder, name, is_private)?;
+        Ok(Self { destination, aside, file })
     }
 
     /// Where an extent of `size` bytes goes that starts at `offset` of the file.
     pub(super) fn sink(&self, offset: u64, size: u64) -> FileSink {
-        FileSink { temp: self.temp.clone().unwrap_or_default(), offset, size, writer: None, taken: 0 }
+        FileSink { temp: self.aside.path().to_owned(), offset, size, writer: None, taken: 0 }
     }
 
     /// Writes bytes at `offset`. Blocks shortly.
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(self.temp.as_deref().unwrap_or(&self.path))?;
-        file.seek(SeekFrom::Start(offset))?;
-        file.write_all(bytes)
+        self.file.write_all_at(bytes, offset)
     }
 
-    /// Puts the file in its place.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        let Some(temp) = self.temp.take() else { return Ok(()) };
-        let renamed = std::fs::rename(&temp, &self.path);
-        if renamed.is_err() {
-            self.temp = Some(temp);
+    /// Puts the file in its place, or its bytes into the stream.
+    pub(super) fn finish(self) -> io::Result<()> {
+        match &self.destination {
+            Destination::File(path) => {
+                keep_owner_and_mode(&self.file, path)?;
+                self.aside.rename(path)
+            }
+            Destination::Stream(path) => {
+                let mut stream = open_stream(path)?;
+                let mut bytes = &self.file;
+                bytes.seek(SeekFrom::Start(0))?;
+                io::copy(&mut bytes, &mut stream)?;
+                stream.flush()
+            }
         }
-        renamed
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(temp) = &self.temp {
-            // A leftover is harmless: its name says what it is.
-            let _ = std::fs::remove_file(temp);
-        }
+/// Gives the new file the mode of the one at `path`, and its owner where this process may. Access lists are not kept.
+fn keep_owner_and_mode(file: &File, path: &Path) -> io::Result<()> {
+    let (old, new) = match std::fs::metadata(path) {
+        Ok(old) => (old, file.metadata()?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        // Another user's file in a directory of ours: the group alone may be possible.
+        let _ = std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()))
+            .or_else(|_| std::os::unix::fs::fchown(file, None, Some(old.gid())));
     }
+    file.set_permissions(Permissions::from_mode(old.mode() & 0o777))
 }
 
 /// An extent's bytes on their way into a file, hashed. Writes and hashes off the runtime's threads.
@@ -190,13 +265,14 @@ impl Sink for FileSink {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileTypeExt;
+
     use super::*;
 
     /// What the extents' sinks leave in the file when each is begun twice and gets its bytes in steps.
     async fn through(extents: &[Vec<u8>], base: u64) -> (Vec<u8>, Vec<u8>) {
-        let folder = std::env::temp_dir().join(format!("idunno-target-{}-{base}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("file");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
         let size = extents.iter().map(|extent| extent.len() as u64).sum::<u64>();
         let target = Target::create(&path, base + size).unwrap();
         let mut offset = base;
@@ -217,29 +293,51 @@ mod tests {
         }
         target.finish().unwrap();
         let got = std::fs::read(&path).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
         (got, extents.concat())
     }
 
     #[test]
-    fn only_regular_files_are_replaced_and_links_to_them_stay_links() {
-        let folder = std::env::temp_dir().join(format!("idunno-regular-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let (file, link, dangling) = (folder.join("file"), folder.join("link"), folder.join("dangling"));
+    fn a_link_stays_a_link_and_nothing_is_left_beside_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         std::fs::write(&file, "old").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        std::os::unix::fs::symlink(folder.join("nothing"), &dangling).unwrap();
         write_whole(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&file).unwrap(), b"new");
-        for special in [Path::new("/dev/null"), &folder, &dangling] {
-            let error = write_whole(special, b"x").unwrap_err();
-            let refused = [io::ErrorKind::InvalidInput, io::ErrorKind::IsADirectory];
-            assert!(refused.contains(&error.kind()), "{}: {error}", special.display());
+        write_whole(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(Path::new("/dev/null").metadata().unwrap().file_type().is_char_device());
+        assert!(write_whole(folder.path(), b"x").is_err());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_mode_and_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        for mode in [0o600, 0o644, 0o751] {
+            std::fs::write(&file, "old").unwrap();
+            std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            // Only root can give files away.
+            let is_given = std::os::unix::fs::chown(&file, Some(65_534), Some(65_534)).is_ok();
+            write_whole(&file, b"new").unwrap();
+            let now = file.metadata().unwrap();
+            assert_eq!((now.mode() & 0o7777, is_given), (mode, now.uid() == 65_534 && now.gid() == 65_534));
         }
-        let names = std::fs::read_dir(&folder).unwrap().count();
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(names, 3, "something was left beside the file");
+    }
+
+    #[test]
+    fn bytes_for_an_open_file_go_into_that_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let open = File::create(&path).unwrap();
+        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
+        write_whole(Path::new(&name), b"one ").unwrap();
+        let target = Target::create(Path::new(&name), 0).unwrap();
+        target.write(0, b"two").unwrap();
+        target.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one two");
+        assert_eq!(open.metadata().unwrap().ino(), path.metadata().unwrap().ino(), "it was replaced");
     }
 
     fn pattern(length: usize, step: usize) -> Vec<u8> {

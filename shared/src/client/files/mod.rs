@@ -5,7 +5,7 @@
 //!
 //! Layers, each on the one below: [`connection`] (many puts and gets on one link), [`upload`] (blobs to as many holders as
 //! planned), [`source`] (local files, hashed), [`put`], and [`fetch`] (blobs, falling over from holder to holder),
-//! [`atomic_file`] (local files, written aside and renamed), [`get`].
+//! [`destination`] (what a path names), [`atomic_file`] (local files, written aside and renamed), [`get`].
 //!
 //! Invariants: a version is committed only when every extent of it is durable on at least one holder, and with fewer
 //! copies than planned only after [`upload::PLANS_MAX`] plans; a local file is replaced only by bytes whose digest was
@@ -18,6 +18,7 @@
 
 pub mod atomic_file;
 pub mod connection;
+pub mod destination;
 pub mod direct_io;
 pub mod fetch;
 pub mod get;

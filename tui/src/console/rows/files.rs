@@ -38,7 +38,7 @@ fn columns() -> Vec<Column> {
 
 fn folder_row(name: &str, folder: &str) -> DataRow {
     let relative = name.strip_prefix(folder).unwrap_or(name);
-    let mut cells = vec![Cell::with_tone(Tone::Key, crate::tail::printable(relative))];
+    let mut cells = vec![Cell::with_tone(Tone::Key, relative)];
     cells.resize(columns().len(), Cell::default());
     DataRow { key: name.to_owned(), cells }
 }
@@ -49,7 +49,7 @@ fn file_row(file: &FileSummary, folder: &str, view: &ClusterView) -> DataRow {
     DataRow {
         key: name.to_owned(),
         cells: vec![
-            Cell::plain(crate::tail::printable(relative)),
+            Cell::plain(relative),
             Cell::number(file.size as f64, text::bytes(file.size)),
             Cell::count(file.version),
             Cell::count(file.versions.into()),

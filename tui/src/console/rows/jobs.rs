@@ -108,8 +108,8 @@ pub(super) fn dead_letters(dead_letters: &[DeadLetter], view: &ClusterView) -> T
         key: dead_letter.index.to_string(),
         cells: vec![
             Cell::count(dead_letter.index),
-            Cell::state(Tone::Bad, crate::tail::printable(&dead_letter.reason)),
-            Cell::plain(crate::tail::printable(dead_letter.name.as_str())),
+            Cell::state(Tone::Bad, dead_letter.reason.as_str()),
+            Cell::plain(dead_letter.name.as_str()),
             Cell::count(dead_letter.attempts.into()),
             Cell::plain(names.get(dead_letter.worker)),
         ],

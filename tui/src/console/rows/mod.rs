@@ -111,10 +111,7 @@ fn event_row(event: &Event) -> DataRow {
 fn text_lines(lines: &[String]) -> TableContent {
     let rows = (1..).zip(lines).map(|(number, line): (usize, _)| DataRow {
         key: number.to_string(),
-        cells: vec![
-            Cell::with_tone(Tone::Dim, format!("{number:>4}")),
-            Cell::plain(crate::tail::printable(line)),
-        ],
+        cells: vec![Cell::with_tone(Tone::Dim, format!("{number:>4}")), Cell::plain(line.as_str())],
     });
     TableContent::new(vec![Column::number("", 0), Column::text("TEXT", 0)], rows.collect())
 }

@@ -85,7 +85,7 @@ fn has_failed(model: &ModelView) -> bool {
 /// Why the last training failed, or the metrics that it reported.
 fn last_training(model: &ModelView) -> Cell {
     if let Some(reason) = model.failure.as_ref().filter(|_| has_failed(model)) {
-        return Cell::with_tone(Tone::Bad, crate::tail::printable(reason));
+        return Cell::with_tone(Tone::Bad, reason.as_str());
     }
     let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
     Cell::with_tone(Tone::Dim, if metrics.is_empty() { String::from("-") } else { metrics.join(", ") })

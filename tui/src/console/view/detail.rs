@@ -16,6 +16,7 @@ use crate::console::rows::{job_state, liveness, progress};
 use crate::console::state::State;
 use crate::console::table::Cell;
 use crate::console::theme::{Theme, Tone};
+use crate::tail::printable;
 
 const BAR: usize = 20;
 
@@ -76,7 +77,7 @@ fn tabs(detail: &Detail, theme: Theme) -> Line<'static> {
 
 fn empty_text(detail: &Detail) -> String {
     if let Some(error) = &detail.error {
-        return crate::tail::printable(error);
+        return printable(error);
     }
     let text = match (&detail.data, detail.tab) {
         _ if !detail.table.filter.is_empty() => "no row matches the filter; Esc clears it",
@@ -114,7 +115,7 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
                 theme.bar(share, BAR),
                 job.submitted,
                 job.model,
-                job.dataset
+                printable(job.dataset.as_str())
             )),
         ]),
         Line::raw(job_counts(job)),

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use idunno_shared::client::files::{GetItem, atomic_file};
+use idunno_shared::client::files::GetItem;
+use idunno_shared::client::files::destination::{Destination, is_stdout};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::control::ControlRequest;
 
@@ -26,7 +27,7 @@ pub async fn get(
     let got = session.files().get_file(name, version, local, progress.as_ref()).await?;
     let path = local.display().to_string();
     let text = format!("{name} version {}, {} bytes, in {path}", got.version, got.size);
-    Ok(Answer::new(&DownloadedFile { path, version: FileVersion::from(&got) }, text))
+    Ok(beside_data(local, Answer::new(&DownloadedFile { path, version: FileVersion::from(&got) }, text)))
 }
 
 /// `get-versions`.
@@ -51,7 +52,7 @@ pub async fn versions(
     let path = local.display().to_string();
     let text = format!("{}\n{} in {path}", table.render(), text::count(got.len() as u64, "version"));
     let versions = got.iter().map(FileVersion::from).collect();
-    Ok(Answer::new(&FileVersions { path, versions }, text))
+    Ok(beside_data(local, Answer::new(&FileVersions { path, versions }, text)))
 }
 
 /// `get-dataset`.
@@ -106,9 +107,14 @@ fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Refuses to replace what is not a regular file, before the network is asked.
+/// Refuses what is neither a file nor a stream, before the network is asked.
 fn refuse_special(path: &Path) -> Result<(), Failure> {
-    atomic_file::regular(path).map(drop).map_err(|error| Failure::target(path, &error))
+    Destination::of(path).map(drop).map_err(|error| Failure::target(path, &error))
+}
+
+/// The answer of a command that has written data to `local`. Where standard output has the data, it has nothing else.
+fn beside_data(local: &Path, answer: Answer) -> Answer {
+    if is_stdout(local) { Answer::default().noted(Some(answer.text)) } else { answer }
 }
 
 #[cfg(test)]
@@ -132,11 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_replaced() {
+    fn what_is_neither_a_file_nor_a_stream_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        assert!(refuse_special(&root.path().join("new")).is_ok());
-        for special in [Path::new("/dev/null"), root.path()] {
-            assert_eq!(refuse_special(special).unwrap_err().exit, Exit::Refused, "{}", special.display());
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink("nothing", &link).unwrap();
+        for good in [&root.path().join("new"), Path::new("/dev/null"), Path::new("/dev/stdout")] {
+            assert!(refuse_special(good).is_ok(), "{}", good.display());
+        }
+        for bad in [link.as_path(), root.path()] {
+            assert_eq!(refuse_special(bad).unwrap_err().exit, Exit::Refused, "{}", bad.display());
         }
     }
 }

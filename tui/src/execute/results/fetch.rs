@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use idunno_shared::client::files::destination::{Destination, is_stdout};
 use idunno_shared::client::files::{Files, Progress, atomic_file, get};
 use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::JobId;
@@ -48,9 +49,9 @@ pub async fn get(
 ) -> Result<Answer, Failure> {
     let found = resolve(session, job).await?;
     let job = found.id;
-    let local = local.filter(|path| path.as_os_str() != "-");
+    let local = local.filter(|path| path.as_os_str() != "-" && !is_stdout(path));
     if let Some(path) = &local {
-        atomic_file::regular(path).map_err(|error| Failure::target(path, &error))?;
+        Destination::of(path).map_err(|error| Failure::target(path, &error))?;
     }
     let Fetched { view, rows } = match wanted {
         Wanted { failed: true, .. } => failed(session, job).await?,
