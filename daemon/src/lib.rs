@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "documented where a name does not say enough; complete in shared and core")]
 
+pub mod audit;
 pub mod config;
 pub mod control;
 pub mod coordinator;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use idunno_daemon::audit::verify;
 use idunno_daemon::config::{Settings, check, report};
 use idunno_daemon::runtime::{failure, secret_file};
 use idunno_daemon::{introducer, member, recovery};
@@ -36,6 +37,8 @@ enum Program {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Verify that a member's audit is whole: no event was changed, removed or inserted since it was written
+    VerifyAudit(verify::Arguments),
     /// Print a configuration file that explains every setting and sets none
     PrintReference,
     /// Recover after a majority of the voters is lost permanently, from the data directory of a stopped member
@@ -99,6 +102,7 @@ fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
             print(&checked("the member's", &remarks))?;
         }
         Program::CheckSecret { file } => secret_file::check(&file)?,
+        Program::VerifyAudit(arguments) => verify::run(&arguments, &mut io::stdout().lock())?,
         Program::PrintReference => print(&report::reference())?,
         Program::Recover(arguments) => recovery::run(&arguments, &mut io::stdout().lock())?,
     }

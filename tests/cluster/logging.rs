@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use idunno_shared::wire::jobs::Policy;
 use rustix::process::Signal;
 use time::OffsetDateTime;
 
-use crate::harness::{Expected, LocalCluster, SOON, light, name};
+use crate::harness::{Expected, LocalCluster, SOON, idunnod, light, name};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -66,6 +68,14 @@ async fn audited(cluster: &LocalCluster, index: usize, pattern: &str) -> String 
         lines => Err(format!("{} lines: {lines:?}", lines.len())),
     };
     cluster.eventually(&format!("there is one audit line with {pattern}"), SOON, is_logged).await
+}
+
+/// Runs `idunnod verify-audit`; returns its output, or its standard error if it fails.
+fn verify_audit(data_dir: &Path, further: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(idunnod());
+    let output = command.arg("verify-audit").arg("--data-dir").arg(data_dir).args(further).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,6 +128,26 @@ async fn the_deciding_member_audits_a_change_once_under_its_operation_id() {
         };
         cluster.eventually("each member logs the put under its ids", SOON, is_logged).await;
     }
+
+    // A name that a reader would take for the end of a line makes one event, which is on disk before the answer.
+    let forged = "nothing\u{2028}2026-11-26T04:21:17.106012Z  INFO audit: done op=0 by=operator otto request=delete all";
+    let delete = ControlRequest::Change { op: OpId(0xdef, 1), change: Change::Delete { name: name(forged) } };
+    assert!(client.control(delete).await.is_err());
+    let data_dir = cluster.members[coordinator].data_dir.clone();
+    let events = fs::read_to_string(data_dir.join("audit/audit.000001.jsonl")).unwrap();
+    let events: Vec<serde_json::Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let op = OpId(0xdef, 1).to_string();
+    let of_op: Vec<_> = events.iter().filter(|event| event["op"] == op.as_str()).collect();
+    assert_eq!(of_op.len(), 1, "{events:#?}");
+    assert!(of_op[0]["by"].as_str().unwrap().starts_with("operator anna at "), "{of_op:?}");
+    assert_eq!(of_op[0]["request"], format!("delete {forged}"));
+    assert!(!audited(&cluster, coordinator, &op).await.contains('\u{2028}'));
+    let noted = verify_audit(&data_dir, &[]).unwrap();
+    let noted = noted.lines().find_map(|line| line.strip_prefix("last event: ")).unwrap();
+    verify_audit(&data_dir, &["--known", noted]).unwrap();
+    let wrong = noted.replace(':', ":0");
+    assert!(verify_audit(&data_dir, &["--known", &wrong[..noted.len()]]).unwrap_err().contains("noted"));
 
     // A request that the member itself decides.
     let leaver = (coordinator + 1) % 3;

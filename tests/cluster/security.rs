@@ -214,6 +214,40 @@ async fn a_daemon_needs_a_valid_secret_to_start() {
     }
 }
 
+/// Also when they are started by hand, with the umask of a login.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_daemons_write_is_their_users_alone() {
+    use std::os::unix::fs::MetadataExt;
+
+    let _turn = light().await;
+    let mut cluster = LocalCluster::start(1, false).await;
+    Expected::small("kept", 0..5).put(&cluster).await;
+    let member = &mut cluster.members[0];
+    member.signal(rustix::process::Signal::TERM);
+    assert!(member.ended(SOON).await.success());
+    let mut folders = vec![member.data_dir.clone(), cluster.introducer.data_dir.clone()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        for path in entries.chain([folder.clone()]) {
+            let found = path.symlink_metadata().unwrap();
+            // The harness makes what standard output and standard error go to.
+            let is_harness = path.extension().is_some_and(|extension| extension == "log");
+            assert!(
+                is_harness || found.mode() & 0o077 == 0,
+                "{} has mode {:o}",
+                path.display(),
+                found.mode()
+            );
+            if found.is_dir() && path != folder {
+                folders.push(path);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} files and directories");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_peers_are_refused_and_logged_once() {
     let _turn = light().await;

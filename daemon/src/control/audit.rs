@@ -1,20 +1,22 @@
-//! The audit trail: one log line for each requested change, written by the member that decided it, under the log target
-//! `audit`.
+//! What the audit says of a request: one event for each requested change, written by the member that decided it, and one
+//! log line under the target `audit`, which `idunno logs` finds from everywhere.
 //!
-//! A line names the operation id, the request, the requester, the outcome and the duration. Lines of other members that
+//! Both name the operation id, the request, the requester, the outcome and the duration. Lines of other members that
 //! result from it bear the same operation id, or the id of the upload, job or model that it names.
 
 use std::fmt::Display;
 use std::time::Instant;
 
 use idunno_shared::ids::OpId;
+use idunno_shared::text::visible;
 use idunno_shared::wire::control::{Changed, ControlReply};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tracing::info;
 
+use crate::audit::{Audit, AuditEvent, text};
 use crate::net::server::Caller;
 
-/// An audit line whose outcome is not known yet.
+/// An event whose outcome is not known yet.
 pub(super) struct AuditEntry {
     op: OpId,
     request: String,
@@ -24,19 +26,25 @@ pub(super) struct AuditEntry {
 
 impl AuditEntry {
     pub(super) fn open(op: OpId, request: &impl Display, by: &Caller) -> Self {
-        Self { op, request: request.to_string(), by: by.to_string(), since: Instant::now() }
+        Self { op, request: text(request), by: text(by), since: Instant::now() }
     }
 
-    /// Logs the outcome, unless this member did not decide: the client then repeats the request, here or elsewhere.
-    pub(super) fn close(self, answer: &Result<ControlReply, Refusal>) {
+    /// Records the outcome, unless this member did not decide: the client then repeats the request, here or elsewhere.
+    /// The answer may be given afterwards: it is on disk then.
+    pub(super) async fn close(self, audit: &Audit, answer: Result<&ControlReply, &Refusal>) {
         let outcome = match answer {
             Err(Refusal { code: RefusalCode::NotCoordinator { .. } | RefusalCode::NoQuorum, .. }) => return,
-            Err(refusal) => format!("refused: {refusal}"),
+            Err(refusal) => text(format_args!("refused: {refusal}")),
             Ok(ControlReply::Changed(changed)) => outcome(changed),
             Ok(_) => String::from("done"),
         };
-        let took = self.since.elapsed();
-        info!(target: "audit", op = %self.op, by = %self.by, request = %self.request, ?took, "{outcome}");
+        let Self { op, request, by, since } = self;
+        let took = since.elapsed();
+        // A line of the log must stay one: a name can contain what a reader would take for another.
+        let (by_shown, request_shown) = (visible(&by), visible(&request));
+        info!(target: "audit", %op, by = %by_shown, request = %request_shown, ?took, "{}", visible(&outcome));
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        audit.record(AuditEvent::Request { op: op.to_string(), by, request, outcome, took_ms }).await;
     }
 }
 

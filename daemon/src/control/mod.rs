@@ -14,9 +14,9 @@ use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::info;
 
 use self::audit::AuditEntry;
+use crate::audit::Audit;
 use crate::config::Common;
 use crate::coordinator::{Coordinator, Deps, LeaderTerm, not_coordinator, views};
 use crate::discovery::cluster_id::ClusterId;
@@ -32,6 +32,7 @@ pub struct Control {
     config: Common,
     cluster_id: ClusterId,
     rejoin: mpsc::Sender<()>,
+    audit: Audit,
 }
 
 impl Control {
@@ -42,8 +43,9 @@ impl Control {
         config: Common,
         cluster_id: ClusterId,
         rejoin: mpsc::Sender<()>,
+        audit: Audit,
     ) -> Self {
-        Self { deps, coordinator, config, cluster_id, rejoin }
+        Self { deps, coordinator, config, cluster_id, rejoin, audit }
     }
 
     /// Answers a request for the coordinator or for this member.
@@ -70,9 +72,10 @@ impl Control {
     }
 
     async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
-        let pieces = backup::send(&*self.leader_term().await?, self.cluster_id.founder()).await?;
-        info!(target: "audit", by = %from, "sent a backup of the metadata");
-        Ok(pieces)
+        let entry = AuditEntry::open(OpId::random(), &"backup", from);
+        let sent = backup::send(&*self.leader_term().await?, self.cluster_id.founder()).await;
+        entry.close(&self.audit, sent.as_ref().map(|_| &ControlReply::Done)).await;
+        sent
     }
 
     async fn control(&self, request: ControlRequest, from: &Caller) -> Result<ControlReply, Refusal> {
@@ -85,13 +88,13 @@ impl Control {
             ControlRequest::Join => {
                 let entry = AuditEntry::open(OpId::random(), &"join", from);
                 let answer = self.join().await;
-                entry.close(&answer);
+                entry.close(&self.audit, answer.as_ref()).await;
                 answer
             }
             ControlRequest::Leave => {
                 let entry = AuditEntry::open(OpId::random(), &"leave", from);
                 let answer = self.leave().await;
-                entry.close(&answer);
+                entry.close(&self.audit, answer.as_ref()).await;
                 answer
             }
             ControlRequest::Change { op, change } => {
@@ -99,7 +102,9 @@ impl Control {
                 // A client repeats a request whose answer it missed. It was audited then.
                 let entry = (!leader_term.has_made(op)).then(|| AuditEntry::open(op, &change, from));
                 let answer = leader_term.control(ControlRequest::Change { op, change }).await;
-                entry.into_iter().for_each(|entry| entry.close(&answer));
+                if let Some(entry) = entry {
+                    entry.close(&self.audit, answer.as_ref()).await;
+                }
                 answer
             }
             ControlRequest::Log { after } => {

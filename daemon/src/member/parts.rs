@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::put_claims::PutClaims;
 use super::service::{LogTransport, MemberService};
+use crate::audit::{Audit, AuditEvent};
 use crate::config::MemberConfig;
 use crate::control::Control;
 use crate::coordinator::{Coordinator, Deps};
@@ -48,6 +49,7 @@ pub(super) struct Parts {
     pub(super) cluster: Cluster,
     pub(super) generation: u64,
     pub(super) stop: CancellationToken,
+    pub(super) audit: Audit,
     scrub: Scrub,
     cluster_id: ClusterId,
     election: ElectionHandle,
@@ -69,6 +71,9 @@ impl Parts {
         let connector = MemberConnector::new(me, process.credentials.clone());
         let refusals = connector.refusals();
         let peers = Connections::new(Arc::new(connector));
+        let audit = Audit::open(process.data_dir.path())?;
+        let member = config.name.to_string();
+        audit.record(AuditEvent::Started { version: env!("CARGO_PKG_VERSION"), member }).await;
         let store = BlobStore::open(process.data_dir.path(), config.reserve_bytes)?;
         let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
         let cluster_id = ClusterId::open(Arc::clone(&process.data_dir))?;
@@ -109,6 +114,7 @@ impl Parts {
             cluster,
             generation: identity.generation,
             stop,
+            audit,
             scrub,
             cluster_id,
             election,
@@ -157,7 +163,14 @@ impl Parts {
         let (common, cluster_id) = (self.config.common.clone(), self.cluster_id.clone());
         let service = Arc::new(MemberService {
             me,
-            control: Control::new(self.deps.clone(), self.coordinator.clone(), common, cluster_id, rejoin),
+            control: Control::new(
+                self.deps.clone(),
+                self.coordinator.clone(),
+                common,
+                cluster_id,
+                rejoin,
+                self.audit.clone(),
+            ),
             membership,
             election: self.election.clone(),
             consensus,

@@ -38,3 +38,27 @@ impl ClusterKnowledge for PutClaims {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::ids::NodeId;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_news_of_a_term_is_waited_for_and_one_that_never_comes_is_not_believed() {
+        let view = MembershipView { me: NodeId(1), members: [].into(), joined: true };
+        let (_members, members) = watch::channel(Arc::new(view));
+        let (news, leadership) = watch::channel(Leadership { term: Term(3), ..Leadership::default() });
+        let claims = PutClaims { members, leadership };
+        assert!(claims.has_begun(Term(2)).await && claims.has_begun(Term(3)).await);
+        let later = async {
+            tokio::time::sleep(NEWS_MAX / 2).await;
+            news.send_modify(|known| known.term = Term(4));
+        };
+        assert!(tokio::join!(claims.has_begun(Term(4)), later).0);
+        assert!(!claims.has_begun(Term(u64::MAX)).await);
+        let stranger = Holder { node: NodeId(2), address: "127.0.0.1:22".parse().unwrap() };
+        assert!(!claims.has(stranger));
+    }
+}

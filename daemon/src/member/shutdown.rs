@@ -8,6 +8,7 @@ use tracing::{debug, error, warn};
 
 use super::parts::Parts;
 use super::worker::Worker;
+use crate::audit::AuditEvent;
 use crate::membership::MembershipHandle;
 use crate::runtime::process::StopSignals;
 
@@ -59,6 +60,7 @@ pub(super) async fn close(
     }
     parts.stop.cancel();
     served.cancelled().await;
+    parts.audit.record(AuditEvent::Stopped).await;
     let consensus = &parts.deps.consensus;
     if fault.is_none() {
         consensus.shutdown().await;

@@ -1,5 +1,5 @@
-//! Logging: to files of bounded count and size ([`crate::runtime::log_files`]); start, stop and errors also go to standard
-//! error, for systemd's journal.
+//! Logging: to files of bounded count and size ([`crate::runtime::log_files`]); start, stop, errors and the audit also go to
+//! standard error, for systemd's journal.
 
 use std::fs;
 use std::io;
@@ -53,9 +53,13 @@ pub fn start(config: &Common) -> Result<WorkerGuard, TelemetryError> {
     };
     let stderr = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(io::stderr);
     // Without openraft here too: many lines that it logs as errors are none.
+    // Only the journal bounds what it keeps: a file that standard error is redirected to would grow for ever.
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let audit = if is_journal { LevelFilter::INFO } else { LevelFilter::ERROR };
     let important = Targets::new()
         .with_default(LevelFilter::ERROR)
         .with_target(LIFECYCLE, LevelFilter::INFO)
+        .with_target("audit", audit)
         .with_target("openraft", LevelFilter::OFF);
     let (file, stderr) = (file.with_filter(filter), stderr.with_filter(important));
     tracing_subscriber::registry().with(file).with(stderr).try_init()?;
