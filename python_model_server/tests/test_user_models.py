@@ -54,6 +54,7 @@ def source(name: str = "mine", body: str = "pass", kind: str = "Mine") -> str:
         ("x = 1\n", "it defines no subclass of Model that sets a name"),
         (HEAD + "class Mine(Model):\n    name = 'mine'\n", "class Mine: it does not define canary, load, train"),
         (source("two words"), "class Mine: name 'two words' must be"),
+        (source(".."), "class Mine: name '..' must be"),
         (source("mnist-mlp"), "model name 'mnist-mlp' is already used by the predefined models"),
         (source().replace('"optional"', '"some"'), "class Mine: dataset 'some' must be one of"),
         (source().replace(".txt", "txt"), "class Mine: suffix 'txt' must be"),
