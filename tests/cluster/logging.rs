@@ -61,9 +61,11 @@ async fn grep(cluster: &LocalCluster, index: usize, pattern: &str) -> Vec<String
     }
 }
 
-/// Waits for the one audit line that matches; log lines appear a moment after the reply.
+/// Waits for the one audit line that matches; log lines appear a moment after the reply. A line of another target may have a
+/// text that looks like one.
 async fn audited(cluster: &LocalCluster, index: usize, pattern: &str) -> String {
-    let is_logged = async || match &grep(cluster, index, &format!("audit: .*{pattern}")).await[..] {
+    let is_logged = async || match &grep(cluster, index, &format!(r"^\S+ +INFO audit: .*{pattern}")).await[..]
+    {
         [line] => Ok(line.clone()),
         lines => Err(format!("{} lines: {lines:?}", lines.len())),
     };
