@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use idunno_shared::client::frames::{read_frame, write_greeting};
 use idunno_shared::security::{Credentials, Role};
-use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Hello, HelloReply, Purpose, encode_frame};
+use idunno_shared::wire::frame::{
+    Hello, HelloReply, OPERATOR_REQUEST_BYTES_MAX, Purpose, VIEWER_REQUEST_BYTES_MAX, encode_frame,
+};
 use idunno_shared::wire::version::SPOKEN;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -90,12 +92,13 @@ async fn malformed_bytes_are_refused_without_harm() {
             until_closed(&mut stream).await;
         }
     }
-    let mut half_open = Vec::new();
+    // Another identity than the test's own, whose requests would wait for the memory of these.
+    let (peer, mut half_open) = (person(&cluster, Role::Operator), Vec::new());
     for _ in 0..50 {
-        let mut stream = proven(&cluster.credentials, address).await.unwrap();
+        let mut stream = proven(&peer, address).await.unwrap();
         write_greeting(&mut stream, &hello).await.unwrap();
         read_frame::<HelloReply, _>(&mut stream).await.unwrap();
-        stream.write_all(&u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes()).await.unwrap();
+        stream.write_all(&u32::try_from(OPERATOR_REQUEST_BYTES_MAX).unwrap().to_be_bytes()).await.unwrap();
         stream.write_all(&[0; 1000]).await.unwrap();
         half_open.push(stream);
     }
@@ -155,7 +158,7 @@ async fn misbehave(
             let hello = Hello::new(Purpose::Calls, None);
             let mut opening = Vec::new();
             encode_frame(&hello, &mut opening).unwrap();
-            opening.extend(u32::try_from(FRAME_BYTES_MAX).unwrap().to_be_bytes());
+            opening.extend(u32::try_from(VIEWER_REQUEST_BYTES_MAX).unwrap().to_be_bytes());
             stream.write_all(&opening).await?;
             let (mut reader, mut writer) = tokio::io::split(stream);
             let mut answer = Vec::new();

@@ -2,9 +2,11 @@
 
 use idunno_core::metadata::{Command, Snapshot, State};
 use idunno_shared::client::frames::read_frame_within;
+use idunno_shared::ids::{NodeId, OpId};
 use idunno_shared::wire::blobs::{BlobReply, BlobRequest};
+use idunno_shared::wire::control::{Change, ControlRequest};
 use idunno_shared::wire::frame::{
-    Answer, Call, FRAME_BYTES_MAX, HEADER_BYTES_MAX, Hello, HelloReply, decode_body, encode_frame,
+    Answer, Call, FRAME_BYTES_MAX, HEADER_BYTES_MAX, Hello, HelloReply, Request, decode_body, encode_frame,
 };
 use idunno_shared::wire::membership::Datagram;
 use idunno_tests::damage::damage;
@@ -16,12 +18,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::generate;
+use crate::inflate::inflate;
 
-/// Memory that a decoder may use for each byte of input: an array header of one byte may stand for a value of some hundred
-/// bytes, and collections grow by doubling.
-const MEMORY_A_BYTE: usize = 1_024;
-/// Memory beyond that: serde trusts an announced length for up to 1 MiB, at each level of nested sequences.
-const MEMORY_BESIDES: usize = 4 << 20;
+/// Memory that a decoder may use for each byte of input. Collections grow by doubling, and hold the old and the new entries
+/// while they move.
+const MEMORY_A_BYTE: usize = 64;
+/// Memory beyond that for what callers send: lists whose entries cost more have limits, and an announced length allocates
+/// nothing.
+const REQUEST_MEMORY_BESIDES: usize = 256 << 10;
+/// The same for what members answer and what disks hold: serde trusts an announced length for up to 1 MiB, at each level of
+/// nested sequences.
+const ANSWER_MEMORY_BESIDES: usize = 4 << 20;
+/// One seed in so many also inflates its messages.
+const INFLATING_SEEDS: u64 = 8;
+const INFLATED_BYTES: usize = 128 << 10;
 const DAMAGES_A_MESSAGE: usize = 12;
 
 #[global_allocator]
@@ -31,24 +41,52 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec(value).unwrap()
 }
 
+/// A type that is decoded, with the memory that its decoder may take besides.
+trait Decoded: DeserializeOwned + Serialize {
+    const MEMORY_BESIDES: usize = ANSWER_MEMORY_BESIDES;
+}
+
+impl Decoded for Hello {
+    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
+}
+impl Decoded for Call {
+    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
+}
+impl Decoded for BlobRequest {
+    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
+}
+impl Decoded for Datagram {
+    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
+}
+impl Decoded for HelloReply {}
+impl Decoded for Answer {}
+impl Decoded for BlobReply {}
+impl Decoded for Command {}
+impl Decoded for Snapshot {}
+
 /// Decodes, and checks how much memory it took.
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+fn decode<T: Decoded>(bytes: &[u8]) -> Option<T> {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let decoded = decode_body::<T>(bytes).ok();
     let taken = MEMORY.peak_usage().saturating_sub(before);
-    let bound = bytes.len() * MEMORY_A_BYTE + MEMORY_BESIDES;
+    let bound = bytes.len() * MEMORY_A_BYTE + T::MEMORY_BESIDES;
     let name = std::any::type_name::<T>();
-    assert!(taken <= bound, "{taken} bytes of memory for {} of a {name}", bytes.len());
+    let head = &bytes[..bytes.len().min(200)];
+    assert!(taken <= bound, "{taken} bytes of memory for {} of a {name}: {head:02x?}", bytes.len());
     decoded
 }
 
-fn check<T: DeserializeOwned + Serialize>(random: &mut ChaCha8Rng) {
+fn check<T: Decoded>(random: &mut ChaCha8Rng, inflates: bool) {
     let name = std::any::type_name::<T>();
     let value: T = generate::value(random).unwrap_or_else(|| panic!("no {name} could be made up"));
     let bytes = encode(&value);
     let again = decode::<T>(&bytes).unwrap_or_else(|| panic!("a {name} does not decode"));
     assert_eq!(encode(&again), bytes, "a {name} comes back different");
+    if inflates && let Some(inflated) = inflate(&bytes, INFLATED_BYTES, random) {
+        // Whether it decodes depends on the list.
+        let _ = decode::<T>(&inflated);
+    }
     for _ in 0..DAMAGES_A_MESSAGE {
         let mut damaged = bytes.clone();
         for _ in 0..random.random_range(1..4) {
@@ -76,6 +114,27 @@ fn check_commands(random: &mut ChaCha8Rng) {
     assert!(again == state, "a state comes back different from its snapshot");
 }
 
+/// The largest frame, full of the shortest entries of a list that a client fills.
+fn check_largest_frames() {
+    let names = ControlRequest::Locate { names: vec!["a".parse().unwrap()], version: None };
+    let blobs = ControlRequest::Plan { upload: None, blobs: Vec::new(), exclude: vec![NodeId(1)] };
+    let training = Change::TrainStop { models: vec!["m".parse().unwrap()] };
+    let models = ControlRequest::Change { op: OpId::random(), change: training };
+    for request in [names, blobs, models] {
+        let call = encode(&Call { id: 1, request: Request::Control(request.clone()) });
+        let random = &mut ChaCha8Rng::seed_from_u64(1);
+        for _ in 0..20 {
+            // Mostly it is the list that is chosen: other arrays are structs, which have as many fields as they have.
+            let full = inflate(&call, FRAME_BYTES_MAX - 1_024, random).unwrap();
+            let before = MEMORY.current_usage();
+            MEMORY.reset_peak_usage();
+            assert!(decode_body::<Call>(&full).is_err(), "{request:?}");
+            let taken = MEMORY.peak_usage().saturating_sub(before);
+            assert!(taken <= REQUEST_MEMORY_BESIDES, "{taken} bytes of memory for {request:?}");
+        }
+    }
+}
+
 /// A stream of valid frames that ends in noise must be read up to the noise, and then fail.
 fn check_stream(runtime: &tokio::runtime::Runtime, random: &mut ChaCha8Rng) {
     let mut stream = Vec::new();
@@ -101,24 +160,26 @@ fn check_stream(runtime: &tokio::runtime::Runtime, random: &mut ChaCha8Rng) {
     }
     assert!(read >= whole, "{read} of {whole} frames came through");
     let taken = MEMORY.peak_usage().saturating_sub(before);
-    assert!(taken <= MEMORY_BESIDES, "{taken} bytes of memory for {} of frames", stream.len());
+    assert!(taken <= REQUEST_MEMORY_BESIDES, "{taken} bytes of memory for {} of frames", stream.len());
 }
 
 /// One test, because the memory is counted for the whole process.
 #[test]
 fn decoders() {
+    check_largest_frames();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for_each_seed("messages::decoders", 4_000, |seed| {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
-        check::<Hello>(random);
-        check::<HelloReply>(random);
-        check::<Call>(random);
-        check::<Call>(random);
-        check::<Answer>(random);
-        check::<BlobRequest>(random);
-        check::<BlobReply>(random);
-        check::<Datagram>(random);
-        check::<Command>(random);
+        let inflates = seed % INFLATING_SEEDS == 0;
+        check::<Hello>(random, inflates);
+        check::<HelloReply>(random, inflates);
+        check::<Call>(random, inflates);
+        check::<Call>(random, inflates);
+        check::<Answer>(random, inflates);
+        check::<BlobRequest>(random, inflates);
+        check::<BlobReply>(random, inflates);
+        check::<Datagram>(random, inflates);
+        check::<Command>(random, inflates);
         check_commands(random);
         check_stream(&runtime, random);
     });

@@ -23,6 +23,7 @@ use crate::net::connection_limits::Limits;
 use crate::runtime::process::FILES_MAX;
 use idunno_store::blobs::RESERVE_BYTES;
 use idunno_store::scrub;
+use idunno_worker::model_server::check_url;
 
 /// The introducer's port in a real deployment.
 pub const INTRODUCER_PORT: u16 = 7400;
@@ -196,14 +197,7 @@ impl Settings {
             if url == NO_MODEL_SERVER {
                 return Ok(ModelServer::None);
             }
-            let Some(authority) = url.strip_prefix("http://") else {
-                return Err(invalid("model_server_url", url, "write it as http://HOST:PORT, or none"));
-            };
-            if !is_on_loopback(authority) {
-                let why =
-                    "requests to a model server are not encrypted: run it on this machine, at 127.0.0.1";
-                return Err(invalid("model_server_url", url, why));
-            }
+            check_url(&url).map_err(|error| invalid("model_server_url", &url, error.to_string()))?;
             return Ok(ModelServer::Url(url));
         };
         if let Some(url) = &self.model_server_url {
@@ -263,6 +257,7 @@ impl Settings {
                 1,
                 LIMIT_REQUESTS_MAX,
             )?,
+            ..default
         })
     }
 
@@ -299,16 +294,6 @@ fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     !host.is_empty() && host.chars().all(is_name) && port.parse::<u16>().is_ok()
-}
-
-/// Whether `HOST[:PORT][/...]` is a loopback address.
-fn is_on_loopback(url_rest: &str) -> bool {
-    let authority = url_rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -407,6 +392,10 @@ mod tests {
             (
                 "model_server_url",
                 Settings { model_server_url: Some("http://10.0.0.1:80".into()), ..settings() },
+            ),
+            (
+                "model_server_url",
+                Settings { model_server_url: Some("http://127.0.0.1:80@10.0.0.1/".into()), ..settings() },
             ),
             ("secret", Settings { secret: None, ..settings() }),
             ("secret", Settings { insecure: Some(true), ..settings() }),

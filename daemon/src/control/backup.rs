@@ -9,6 +9,7 @@ use idunno_shared::wire::refusal::Refusal;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::turns::Turn;
 use crate::coordinator::LeaderTerm;
 use crate::runtime::clock::wall_ms;
 use idunno_consensus::{InitialStateError, encode_state};
@@ -16,11 +17,12 @@ use idunno_consensus::{InitialStateError, encode_state};
 /// Pieces queued for the caller; the stream waits when the queue is full.
 const PIECES_QUEUED_MAX: usize = 1;
 
-/// Streams a committed state. The first piece is empty and is sent once this member has confirmed that it still leads:
+/// Streams a committed state, which is in memory until it is sent, and as long keeps its turn. The first piece is empty and is sent once this member has confirmed that it still leads:
 /// encoding the rest takes a while.
 pub(super) async fn send(
     leader_term: &LeaderTerm,
     founder: Option<NodeId>,
+    turn: Turn,
 ) -> Result<mpsc::Receiver<Reply>, Refusal> {
     let (state, (term, index)) = leader_term.confirmed().await?;
     let about = BackupInfo {
@@ -34,6 +36,7 @@ pub(super) async fn send(
     };
     let (pieces, queued) = mpsc::channel(PIECES_QUEUED_MAX);
     tokio::spawn(async move {
+        let _turn = turn;
         if pieces.send(piece(&[], None)).await.is_err() {
             return;
         }

@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod log_search;
 mod logs;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +17,18 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::audit::AuditEntry;
+use self::log_search::{IDENTITY_SEARCHES_MAX, SEARCH_TIME_MAX, SEARCHES_MAX};
+use self::turns::Turns;
 use crate::audit::Audit;
 use crate::config::Common;
 use crate::coordinator::{Coordinator, Deps, LeaderTerm, not_coordinator, views};
 use crate::discovery::cluster_id::ClusterId;
 use crate::net::server::{Caller, Response};
 
+/// Backups that are made at once: each is a copy of all metadata in memory.
+const BACKUPS_MAX: usize = 2;
+/// Of these, backups of one identity.
+const IDENTITY_BACKUPS_MAX: usize = 1;
 /// How long a request waits while this member, elected a moment ago, catches up with the log.
 const OPENING_MAX: Duration = Duration::from_secs(1);
 
@@ -33,6 +40,8 @@ pub struct Control {
     cluster_id: ClusterId,
     rejoin: mpsc::Sender<()>,
     audit: Audit,
+    searches: Turns,
+    backups: Turns,
 }
 
 impl Control {
@@ -45,7 +54,9 @@ impl Control {
         rejoin: mpsc::Sender<()>,
         audit: Audit,
     ) -> Self {
-        Self { deps, coordinator, config, cluster_id, rejoin, audit }
+        let searches = Turns::new(SEARCHES_MAX, IDENTITY_SEARCHES_MAX);
+        let backups = Turns::new(BACKUPS_MAX, IDENTITY_BACKUPS_MAX);
+        Self { deps, coordinator, config, cluster_id, rejoin, audit, searches, backups }
     }
 
     /// Answers a request for the coordinator or for this member.
@@ -73,7 +84,9 @@ impl Control {
 
     async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
         let entry = AuditEntry::open(OpId::random(), &"backup", from);
-        let sent = backup::send(&*self.leader_term().await?, self.cluster_id.founder()).await;
+        let leader_term = self.leader_term().await?;
+        let turn = self.backups.take(from.identity()).await?;
+        let sent = backup::send(&leader_term, self.cluster_id.founder(), turn).await;
         entry.close(&self.audit, sent.as_ref().map(|_| &ControlReply::Done)).await;
         sent
     }
@@ -115,7 +128,13 @@ impl Control {
             }
             ControlRequest::SearchLog(search) => {
                 let dir = self.config.log_dir.clone();
-                let found = tokio::task::spawn_blocking(move || log_search::search(&dir, &search)).await;
+                let turn = self.searches.take(from.identity()).await?;
+                let found = tokio::task::spawn_blocking(move || {
+                    let found = log_search::search(&dir, &search, SEARCH_TIME_MAX);
+                    drop(turn);
+                    found
+                })
+                .await;
                 let found = found.map_err(|error| Refusal::internal(error.to_string()))?;
                 Ok(ControlReply::FoundLog(found?))
             }

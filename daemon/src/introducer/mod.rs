@@ -11,7 +11,7 @@
 //! become the founder.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use idunno_shared::client::link::{Dial, Link};
@@ -21,6 +21,7 @@ use idunno_shared::names::MemberName;
 use idunno_shared::wire::frame::{Purpose, Reply, Request};
 use idunno_shared::wire::membership::{IntroductionReply, IntroductionRequest};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use idunno_store::server::BlobAccess;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -215,6 +216,14 @@ impl Service for Introducer {
         None
     }
 
+    fn knows(&self, address: IpAddr) -> bool {
+        // The state is locked only while an introduction is saved; meanwhile all addresses are strangers'.
+        let state = self.state.try_lock();
+        state.is_ok_and(|state| {
+            state.members.iter().any(|member| member.address.ip().to_canonical() == address.to_canonical())
+        })
+    }
+
     async fn request(&self, request: Request, _from: &Caller) -> Response {
         let reply = match request {
             Request::Introduction(request) => self.answer(request).await,
@@ -226,7 +235,7 @@ impl Service for Introducer {
         reply.into()
     }
 
-    async fn blobs(&self, _link: Link, _may_store: bool) {}
+    async fn blobs(&self, _link: Link, _access: BlobAccess) {}
 }
 
 #[cfg(test)]

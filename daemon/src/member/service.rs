@@ -1,5 +1,6 @@
 //! Dispatches the requests of other members and of clients, and carries the metadata log's calls.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use idunno_store::replica_commands::ReplicaCommands;
-use idunno_store::server::BlobServer;
+use idunno_store::server::{BlobAccess, BlobServer};
 use idunno_worker::coordinator_requests::CoordinatorRequests;
 use tokio::sync::watch;
 use tracing::info;
@@ -37,6 +38,11 @@ pub(super) struct MemberService {
 impl Service for MemberService {
     fn node(&self) -> Option<NodeId> {
         Some(self.me)
+    }
+
+    fn knows(&self, address: IpAddr) -> bool {
+        let members = &self.membership.current().members;
+        members.values().any(|member| member.record.address.ip().to_canonical() == address.to_canonical())
     }
 
     async fn request(&self, request: Request, from: &Caller) -> Response {
@@ -73,8 +79,8 @@ impl Service for MemberService {
         self.peers.hung_up(member).await;
     }
 
-    async fn blobs(&self, link: Link, may_store: bool) {
-        if let Err(error) = self.blobs.serve(link.reader, link.writer, may_store).await {
+    async fn blobs(&self, link: Link, access: BlobAccess) {
+        if let Err(error) = self.blobs.serve(link.reader, link.writer, access).await {
             info!(%error, from = ?link.node, "a blob connection ended");
         }
     }

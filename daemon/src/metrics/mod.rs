@@ -29,13 +29,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, Registry, TextEncoder};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::net::unproven::{Unproven, UnprovenLimits};
+
 pub use member::Sources;
 
-/// Concurrent connections; further ones wait.
+/// Concurrent connections, an eighth of them of one address: the oldest gives way.
 pub const CONNECTIONS_MAX: usize = 16;
 /// The longest life of a connection; a scraper reconnects.
 pub const CONNECTION_MAX: Duration = Duration::from_secs(30);
@@ -65,23 +66,32 @@ impl Metrics {
 
     /// Serves until dropped.
     pub async fn serve(self, sources: Sources) {
-        let (sources, free) = (Arc::new(sources), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
-        loop {
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let sources = Arc::clone(&sources);
-                    tokio::spawn(async move {
-                        // A scraper that is cut off tries again.
-                        let _ = timeout(CONNECTION_MAX, serve_connection(stream, sources)).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    warn!(%error, "cannot accept a metrics connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+        let sources = Arc::new(sources);
+        accept_all(self.listener, |stream| serve_connection(stream, Arc::clone(&sources))).await;
+    }
+}
+
+/// Serves each connection at once: nobody can keep a scraper waiting by connections that say nothing.
+async fn accept_all<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Unproven::new(UnprovenLimits::of_strangers(CONNECTIONS_MAX));
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let (place, served) = (places.enter(from.ip(), false), serve(stream));
+                tokio::spawn(async move {
+                    // A scraper that is cut off tries again.
+                    tokio::select! {
+                        _ = timeout(CONNECTION_MAX, served) => {}
+                        () = place.evicted() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a metrics connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -137,4 +147,36 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_connections_do_not_keep_a_scraper_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _serving = tokio::spawn(accept_all(listener, |mut stream: TcpStream| async move {
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).await.is_ok() {
+                stream.write_all(&byte).await.unwrap();
+            }
+        }));
+        let mut silent = Vec::new();
+        for number in 0..200 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(IpAddr::from([127, 0, 1, number]), 0)).unwrap();
+            silent.push(socket.connect(address).await.unwrap());
+        }
+        let mut scraper = TcpStream::connect(address).await.unwrap();
+        scraper.write_all(&[7]).await.unwrap();
+        let answer = timeout(HEAD_MAX, scraper.read_u8()).await.expect("silent connections are in the way");
+        assert_eq!(answer.unwrap(), 7);
+    }
 }

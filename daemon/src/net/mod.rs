@@ -12,3 +12,4 @@ pub mod standing;
 #[cfg(test)]
 mod tests;
 pub mod transport;
+pub(crate) mod unproven;

@@ -2,9 +2,13 @@
 
 use idunno_shared::security::Role;
 use idunno_shared::wire::control::ControlRequest;
-use idunno_shared::wire::frame::Request;
+use idunno_shared::wire::frame::{
+    FRAME_BYTES_MAX, OPERATOR_REQUEST_BYTES_MAX, Request, VIEWER_REQUEST_BYTES_MAX,
+};
 use idunno_shared::wire::membership::IntroductionRequest;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
+use idunno_store::memory::MemoryBudget;
+use idunno_store::server::BlobAccess;
 
 /// Refuses a request that the role does not permit.
 pub fn check(role: Role, request: &Request) -> Result<(), Refusal> {
@@ -21,9 +25,18 @@ pub fn check(role: Role, request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(RefusalCode::Forbidden, why))
 }
 
-/// Whether a role may put blobs.
-pub fn may_store(role: Role) -> bool {
-    role >= Role::Operator
+/// The largest request that a role may send, in bytes.
+pub fn request_bytes_max(role: Role) -> usize {
+    match role {
+        Role::Viewer => VIEWER_REQUEST_BYTES_MAX,
+        Role::Operator => OPERATOR_REQUEST_BYTES_MAX,
+        Role::Member => FRAME_BYTES_MAX,
+    }
+}
+
+/// What a role may do on a blob connection.
+pub fn blob_access(role: Role, memory: Option<MemoryBudget>) -> BlobAccess {
+    BlobAccess { may_store: role >= Role::Operator, is_member: role >= Role::Member, memory }
 }
 
 /// The least role that may send the request.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use idunno_shared::client::connection::Connection;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::connection::{BlobConnection, verify};
-use idunno_shared::client::frames::write_frame;
+use idunno_shared::client::frames::{read_frame, write_frame};
 use idunno_shared::client::link::{Dial, DialError, Link};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
@@ -19,6 +19,7 @@ use idunno_shared::wire::control::{ControlReply, ControlRequest};
 use idunno_shared::wire::frame::{FRAME_BYTES_MAX, Purpose, Reply, Request};
 use idunno_shared::wire::membership::{Bounded, IntroductionRequest};
 use idunno_shared::wire::refusal::RefusalCode;
+use idunno_store::server::BlobAccess;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -43,8 +44,8 @@ impl Service for Echo {
     }
 
     /// Answers whether the caller may store.
-    async fn blobs(&self, mut link: Link, may_store: bool) {
-        link.writer.write_all(&[u8::from(may_store)]).await.unwrap();
+    async fn blobs(&self, mut link: Link, access: BlobAccess) {
+        link.writer.write_all(&[u8::from(access.may_store)]).await.unwrap();
         link.writer.flush().await.unwrap();
     }
 }
@@ -327,6 +328,19 @@ async fn only_members_datagrams_arrive_and_each_once() {
     }
 }
 
+/// Knows no members and no terms.
+struct NoCluster;
+
+impl idunno_store::server::ClusterKnowledge for NoCluster {
+    fn has(&self, _: idunno_shared::wire::blobs::Holder) -> bool {
+        false
+    }
+
+    fn has_begun(&self, _: Term) -> idunno_shared::client::link::BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
+}
+
 #[tokio::test]
 async fn a_refused_put_is_answered_and_the_connection_goes_on() {
     use idunno_store::blobs::BlobStore;
@@ -337,21 +351,11 @@ async fn a_refused_put_is_answered_and_the_connection_goes_on() {
     let store = BlobStore::open(dir.path(), 0).unwrap();
     let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
     let connections = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
-    struct NoCluster;
-    impl idunno_store::server::ClusterKnowledge for NoCluster {
-        fn has(&self, _: idunno_shared::wire::blobs::Holder) -> bool {
-            false
-        }
-
-        fn has_begun(&self, _: Term) -> idunno_shared::client::link::BoxFuture<'_, bool> {
-            Box::pin(std::future::ready(false))
-        }
-    }
     let server = BlobServer::new(NodeId(1), store, scrub, connections, Arc::new(NoCluster));
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
         let (reader, writer) = tokio::io::split(theirs);
-        server.serve(reader, writer, false).await
+        server.serve(reader, writer, BlobAccess { may_store: false, is_member: false, memory: None }).await
     });
     let (reader, writer) = tokio::io::split(ours);
     let link = Link { reader: Box::new(reader), writer: Box::new(writer), node: Some(NodeId(1)) };
@@ -366,4 +370,107 @@ async fn a_refused_put_is_answered_and_the_connection_goes_on() {
         assert!(stored.failed[0].1.contains("read-only"), "{:?}", stored.failed);
         assert!(connection.get(blob, 0).await.unwrap().next().await.is_err(), "nothing was stored");
     }
+}
+
+#[tokio::test]
+async fn a_viewer_cannot_have_the_disk_read_without_limit() {
+    use idunno_shared::wire::blobs::BlobRequest;
+    use idunno_store::blobs::BlobStore;
+    use idunno_store::scrub::{CLIENT_SUSPECTS_BURST, Scrub};
+    use idunno_store::server::BlobServer;
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path(), 0).unwrap();
+    let mut blobs = Vec::new();
+    for n in 0..30_u8 {
+        let blob = BlobRef { digest: Digest::of(&[n; 100]), size: 100 };
+        store.start_put(blob, None, vec![n; 100].into()).await.unwrap().done().await.unwrap();
+        // Each check that reads the disk discards the blob.
+        let name = blob.digest.to_string();
+        std::fs::write(dir.path().join("blobs").join(&name[..2]).join(&name[2..]), [99; 100]).unwrap();
+        blobs.push(blob.digest);
+    }
+    let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
+    let connections = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
+    let server = Arc::new(BlobServer::new(NodeId(1), store.clone(), scrub, connections, Arc::new(NoCluster)));
+    let report = async |role, digests: &[Digest]| {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let server = Arc::clone(&server);
+        let serving = tokio::spawn(async move {
+            let (reader, writer) = tokio::io::split(theirs);
+            server.serve(reader, writer, super::roles::blob_access(role, None)).await
+        });
+        let (_reader, mut writer) = tokio::io::split(ours);
+        for &digest in digests {
+            write_frame(&mut writer, &BlobRequest::ReportCorrupt { digest }).await.unwrap();
+        }
+        writer.shutdown().await.unwrap();
+        serving.await.unwrap().unwrap();
+    };
+    report(Role::Viewer, &blobs[..20]).await;
+    report(Role::Operator, &blobs[..20]).await;
+    // Suspects are checked in order.
+    report(Role::Member, &blobs[20..]).await;
+    let checked = async {
+        while blobs[20..].iter().any(|&digest| store.contains(digest)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, checked).await.expect("a member's reports are not all followed");
+    assert_eq!(store.damaged(), u64::from(CLIENT_SUSPECTS_BURST) + 10);
+}
+
+#[tokio::test]
+async fn files_that_a_client_does_not_read_occupy_its_own_memory_only() {
+    use idunno_shared::wire::blobs::{BlobReply, BlobRequest};
+    use idunno_store::blobs::BlobStore;
+    use idunno_store::memory::{MemoryBudget, MemoryPool};
+    use idunno_store::scrub::Scrub;
+    use idunno_store::server::BlobServer;
+
+    const BYTES: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path(), 0).unwrap();
+    let blob = BlobRef { digest: Digest::of(&vec![7; BYTES]), size: BYTES as u64 };
+    store.start_put(blob, None, vec![7; BYTES].into()).await.unwrap().done().await.unwrap();
+    let scrub = Scrub::start(store.clone(), DAY, CancellationToken::new());
+    let connections = Connections::new(Arc::new(TcpConnector::new(Credentials::insecure())));
+    let server = Arc::new(BlobServer::new(NodeId(1), store, scrub, connections, Arc::new(NoCluster)));
+    let all = MemoryPool::new(64 << 20);
+    let budget = || MemoryBudget { own: MemoryPool::new(4 << 20), all: all.clone() };
+    let (anna, bert) = (budget(), budget());
+    let ask = async |memory: Option<&MemoryBudget>, gets: u64| {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 10);
+        let (server, role) =
+            (Arc::clone(&server), if memory.is_some() { Role::Viewer } else { Role::Member });
+        let access = super::roles::blob_access(role, memory.cloned());
+        tokio::spawn(async move {
+            let (reader, writer) = tokio::io::split(theirs);
+            server.serve(reader, writer, access).await
+        });
+        for id in 0..gets {
+            write_frame(&mut ours, &BlobRequest::Get { id, digest: blob.digest, offset: 0 }).await.unwrap();
+        }
+        ours
+    };
+    let is_answered = async |mut stream: tokio::io::DuplexStream| {
+        let reply = timeout(SOON, read_frame::<BlobReply, _>(&mut stream)).await.unwrap().unwrap();
+        assert!(matches!(reply, BlobReply::Data { .. }), "{reply:?}");
+        timeout(SOON, stream.read_exact(&mut vec![0; BYTES])).await.unwrap().unwrap();
+    };
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        unread.push(ask(Some(&anna), 4).await);
+    }
+    let all_taken = async {
+        while anna.own.free_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, all_taken).await.expect("what waits for its reader is not counted");
+    assert_eq!(all.free_bytes(), 60 << 20, "an identity takes its own part and no more");
+    is_answered(ask(Some(&bert), 1).await).await;
+    is_answered(ask(None, 1).await).await;
+    drop(unread);
+    is_answered(ask(Some(&anna), 1).await).await;
 }

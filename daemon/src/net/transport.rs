@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
-use idunno_shared::client::transport::TcpConnector;
+use idunno_shared::client::transport::{TcpConnector, is_this_machine};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, UnsealError};
 use idunno_shared::security::subject;
@@ -23,7 +23,7 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::refusal_log::RefusalLog;
+use super::refusal_log::{RefusalLog, RefusedKind};
 
 /// Largest datagram that is read; membership's are smaller.
 pub const DATAGRAM_BYTES_MAX: usize = 2_048;
@@ -156,11 +156,16 @@ impl Peer {
 
     /// Logs once that it was refused.
     pub fn note_refusal(&self, why: &'static str) {
-        self.refusal_log.note(self.address, why);
+        self.refusal_log.note(RefusedKind::Identity, self.address, why);
     }
 }
 
 impl Incoming {
+    /// What logs its refusal, also after it has been consumed.
+    pub(super) fn refusal_log(&self) -> Arc<RefusalLog> {
+        Arc::clone(&self.refusal_log)
+    }
+
     /// Authenticates the peer. Returns `None` if that fails: the connection is closed then, and the peer gets the reason as
     /// far as TLS allows. The caller limits how long it may take.
     pub async fn prove(self) -> Option<Accepted> {
@@ -183,7 +188,7 @@ impl Incoming {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 if let Some(doubt) = TrustError::of_io(&error) {
-                    refusal_log.note(from, format_args!("it {doubt}"));
+                    refusal_log.note(RefusedKind::Stranger, from, format_args!("it {doubt}"));
                 } else {
                     debug!(%from, %error, "a connection ended in its handshake");
                 }
@@ -194,7 +199,7 @@ impl Incoming {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let role = certificate.as_ref().and_then(Role::of);
         let (Some(role), Some(shown)) = (role, &certificate) else {
-            refusal_log.note(from, "it has a certificate without a role");
+            refusal_log.note(RefusedKind::Stranger, from, "it has a certificate without a role");
             return None;
         };
         let identity = subject::describe(role, shown).into();
@@ -232,7 +237,13 @@ impl Datagrams {
                 Ok(range) => return Ok((&buffer[range], from)),
                 // The network may duplicate a datagram.
                 Err(UnsealError::Replayed) => debug!(%from, "ignoring a datagram that arrived before"),
-                Err(unopened) => self.refusal_log.note(from, format_args!("its datagram {unopened}")),
+                Err(unopened) => {
+                    self.refusal_log.note(
+                        RefusedKind::Datagram,
+                        from,
+                        format_args!("its datagram {unopened}"),
+                    );
+                }
             }
         }
     }
@@ -241,6 +252,10 @@ impl Datagrams {
     pub fn send(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         let sealed = match &mut self.seal {
             Some(seal) => Cow::from(seal.seal(bytes).ok_or_else(|| io::Error::other("it cannot be sealed"))?),
+            // A peer's list may name any address.
+            None if !is_this_machine(to.ip()) => {
+                return Err(io::Error::other("it would leave this machine in the clear"));
+            }
             None => Cow::from(bytes),
         };
         match self.udp.try_send_to(&sealed, to) {

@@ -20,6 +20,7 @@
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
 pub mod blobs;
+pub mod memory;
 pub mod replica_commands;
 mod replies;
 pub mod scrub;

@@ -24,7 +24,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::blobs::{BlobStore, SMALL_BYTES_MAX, StoreError};
-use super::server::{CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
+use super::memory::MemoryPermit;
+use super::server::{BlobAccess, CHUNK_TIMEOUT, SOCKET_BUFFER_BYTES, ServeError};
 
 /// Gets opened, and small blobs read, together.
 pub(super) const GETS_GROUP_MAX: usize = 16;
@@ -106,7 +107,31 @@ fn grouped(requests: mpsc::Receiver<GetRequest>, store: BlobStore) -> impl Strea
     })
 }
 
-async fn prepare(group: Vec<GetRequest>, store: BlobStore) -> Vec<(GetRequest, PreparedReply)> {
+/// What gets occupy until they are written: small blobs are read whole, large ones one after the other in two chunks.
+fn memory_of(group: &[GetRequest], store: &BlobStore) -> usize {
+    let (mut small, mut large) = (0, 0);
+    for size in group.iter().filter_map(|get| store.size(get.digest)) {
+        if size <= SMALL_BYTES_MAX {
+            small += usize::try_from(size).unwrap_or(usize::MAX);
+        } else {
+            large = 2 * CHUNK_BYTES_MAX;
+        }
+    }
+    small + large
+}
+
+/// Gets that are ready to be written, with the memory that they occupy.
+struct PreparedGroup {
+    gets: Vec<(GetRequest, PreparedReply)>,
+    _memory: Option<MemoryPermit>,
+}
+
+async fn prepare(group: Vec<GetRequest>, store: BlobStore, access: BlobAccess) -> PreparedGroup {
+    let memory = access.take(memory_of(&group, &store)).await;
+    PreparedGroup { gets: open_group(group, store).await, _memory: memory }
+}
+
+async fn open_group(group: Vec<GetRequest>, store: BlobStore) -> Vec<(GetRequest, PreparedReply)> {
     let open_all = move || -> Vec<(GetRequest, PreparedReply)> {
         let open_one = |get: GetRequest| {
             let prepared = open(&store, get.digest, get.offset);
@@ -140,6 +165,7 @@ pub(super) async fn write_replies<W>(
     requests: mpsc::Receiver<GetRequest>,
     store: BlobStore,
     waits: &DiskWaits,
+    access: BlobAccess,
 ) -> Result<(), ServeError>
 where
     W: AsyncWrite + Send + Unpin,
@@ -147,7 +173,7 @@ where
     let mut keep_alive = interval(KEEP_ALIVE_PERIOD);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writer = BufWriter::with_capacity(SOCKET_BUFFER_BYTES, writer);
-    let gets = grouped(requests, store.clone()).map(|group| prepare(group, store.clone()));
+    let gets = grouped(requests, store.clone()).map(|group| prepare(group, store.clone(), access.clone()));
     let mut gets = std::pin::pin!(gets.buffered(GROUPS_PREPARED));
     loop {
         tokio::select! {
@@ -158,7 +184,7 @@ where
                 }
             }
             Some(group) = gets.next() => {
-                for (request, prepared) in group {
+                for (request, prepared) in group.gets {
                     write_blob(&mut writer, &request, prepared).await?;
                 }
             }

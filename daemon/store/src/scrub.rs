@@ -4,9 +4,11 @@
 //! A pass takes [`PERIOD`] and visits the blobs in digest order. Its position is kept in a file, so a restart resumes it.
 //! Blobs that a reader reports as suspect are checked at once.
 //!
-//! Bounds: one blob is read at a time; [`SUSPECTS_QUEUED_MAX`] suspects are queued, further ones are left to the pass.
+//! Bounds: one blob is read at a time; [`SUSPECTS_QUEUED_MAX`] suspects are queued, further ones are left to the pass, as are
+//! those that clients report beyond [`CLIENT_SUSPECTS_BURST`] and one per [`CLIENT_SUSPECT_PERIOD`].
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use idunno_shared::ids::Digest;
@@ -20,6 +22,10 @@ use super::blobs::{BlobStore, StoreError};
 /// Duration of a pass over all blobs.
 pub const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const SUSPECTS_QUEUED_MAX: usize = 64;
+/// A client's report costs it a few bytes and the disk up to a whole extent, so all clients together get one this often.
+pub const CLIENT_SUSPECT_PERIOD: Duration = Duration::from_secs(10);
+/// Reports of clients that are taken at once after a while without any.
+pub const CLIENT_SUSPECTS_BURST: u32 = 8;
 /// Longest sleep, so that new blobs are taken into account.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 const CURSOR_FILE: &str = "scrub";
@@ -28,6 +34,25 @@ const CURSOR_FILE: &str = "scrub";
 #[derive(Clone)]
 pub struct Scrub {
     suspects: mpsc::Sender<Digest>,
+    client_reports: Arc<Mutex<ReportRate>>,
+}
+
+/// The rate at which reports of clients are taken.
+#[derive(Debug)]
+struct ReportRate {
+    /// When the reports taken so far are used up, at one per [`CLIENT_SUSPECT_PERIOD`].
+    used_up_at: Instant,
+}
+
+impl ReportRate {
+    fn takes(&mut self, now: Instant) -> bool {
+        let used_up_at = self.used_up_at.max(now) + CLIENT_SUSPECT_PERIOD;
+        let is_within = used_up_at.duration_since(now) <= CLIENT_SUSPECT_PERIOD * CLIENT_SUSPECTS_BURST;
+        if is_within {
+            self.used_up_at = used_up_at;
+        }
+        is_within
+    }
 }
 
 impl Scrub {
@@ -40,7 +65,16 @@ impl Scrub {
                 () = stop.cancelled() => {}
             }
         });
-        Self { suspects }
+        let client_reports = Arc::new(Mutex::new(ReportRate { used_up_at: Instant::now() }));
+        Self { suspects, client_reports }
+    }
+
+    /// Queues a blob that a client reports, at a limited rate.
+    pub fn suspect_of_client(&self, digest: Digest) {
+        let mut reports = self.client_reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if reports.takes(Instant::now()) {
+            self.suspect(digest);
+        }
     }
 
     /// Queues a blob whose reader received wrong bytes.
@@ -149,6 +183,20 @@ mod tests {
             assert_eq!((store.damaged(), store.totals().0), (1, 19));
             stop.cancel();
         }
+    }
+
+    #[test]
+    fn reports_of_clients_are_taken_at_a_limited_rate() {
+        let begun = Instant::now();
+        let mut rate = ReportRate { used_up_at: begun };
+        let mut taken_until = |seconds: u32| {
+            let now = begun + Duration::from_secs(seconds.into());
+            (0..1_000).filter(|_| rate.takes(now)).count()
+        };
+        assert_eq!(taken_until(0), CLIENT_SUSPECTS_BURST as usize);
+        let in_an_hour: usize = (1..=3_600).map(&mut taken_until).sum();
+        assert_eq!(in_an_hour, 360, "one in ten seconds");
+        assert_eq!(taken_until(10_000), CLIENT_SUSPECTS_BURST as usize);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use idunno_shared::client::frames::{FrameIoError, read_frame_within};
 use idunno_shared::client::link::BoxFuture;
 use idunno_shared::ids::{Digest, NodeId, Term, UploadId};
 use idunno_shared::wire::blobs::{
-    BlobRef, BlobReply, BlobRequest, COPIES, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
+    BlobRef, BlobReply, BlobRequest, EXTENT_BYTES_MAX, Holder, PUTS_IN_FLIGHT_MAX,
 };
 use idunno_shared::wire::frame::{FrameError, HEADER_BYTES_MAX};
 use thiserror::Error;
@@ -38,11 +38,14 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::blobs::{BlobStore, PendingStore, SMALL_BYTES_MAX, StoreError};
+use super::memory::{MemoryBudget, MemoryPermit};
 use super::replies::{DiskWaits, GetRequest, write_replies};
 use super::scrub::Scrub;
 
 /// Large blobs received at once.
 pub const LARGE_PUTS_MAX: usize = 64;
+/// What a large put occupies while it is received: the chunk that is read, and those queued for the disk and the next holder.
+const LARGE_PUT_BYTES: usize = 4 * CHUNK_BYTES_MAX;
 /// A put that waits longer than this for the disk no longer sends keep-alives, so its caller gives up.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -57,8 +60,6 @@ pub enum ServeError {
     Frame(#[from] FrameIoError),
     #[error("the caller announced a blob of {0} bytes, but at most {EXTENT_BYTES_MAX} are allowed")]
     TooLarge(u64),
-    #[error("the caller named a chain of {0} holders, but at most {COPIES} are allowed")]
-    ChainTooLong(usize),
     /// No progress within [`CHUNK_TIMEOUT`].
     #[error("the caller stalled in the middle of a blob")]
     Stalled,
@@ -86,6 +87,28 @@ pub trait ClusterKnowledge: Send + Sync {
     fn has_begun(&self, term: Term) -> BoxFuture<'_, bool>;
 }
 
+/// What the caller of a blob connection may do besides reading.
+#[derive(Clone, Debug)]
+pub struct BlobAccess {
+    /// Its puts are accepted.
+    pub may_store: bool,
+    /// Each blob that it reports as damaged is read from the disk at once. Of others, so many as [`Scrub`] allows.
+    pub is_member: bool,
+    /// The memory that its bytes may occupy here; none for a member, which is bounded by what the store and the connection
+    /// allow.
+    pub memory: Option<MemoryBudget>,
+}
+
+impl BlobAccess {
+    /// Waits for memory; none for a member.
+    pub(super) async fn take(&self, bytes: usize) -> Option<MemoryPermit> {
+        match &self.memory {
+            Some(memory) => memory.take(bytes).await,
+            None => None,
+        }
+    }
+}
+
 /// Serves the blobs of one member.
 pub struct BlobServer {
     node: NodeId,
@@ -111,8 +134,8 @@ impl BlobServer {
     }
 
     /// Serves a connection after its hello, until the caller closes it. Puts that were received completely are finished in
-    /// the background. Without `may_store`, puts are refused.
-    pub async fn serve<R, W>(&self, reader: R, writer: W, may_store: bool) -> Result<(), ServeError>
+    /// the background.
+    pub async fn serve<R, W>(&self, reader: R, writer: W, access: BlobAccess) -> Result<(), ServeError>
     where
         R: AsyncRead + Send + Unpin,
         W: AsyncWrite + Send + Unpin,
@@ -121,7 +144,7 @@ impl BlobServer {
         let (gets, requested) = mpsc::channel(GETS_IN_FLIGHT_MAX);
         let session = BlobSession {
             server: self,
-            may_store,
+            access: access.clone(),
             next: Mutex::default(),
             replies,
             put_permits: Arc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
@@ -134,7 +157,7 @@ impl BlobServer {
                 Err(ServeError::Frame(FrameIoError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
                 ended => ended,
             },
-            written = write_replies(writer, stored, requested, self.store.clone(), &disk_waits) => {
+            written = write_replies(writer, stored, requested, self.store.clone(), &disk_waits, access) => {
                 if let Err(ServeError::Read { digest, .. }) = &written {
                     self.scrub.suspect(*digest);
                 }
@@ -153,7 +176,7 @@ struct PutRequest {
 
 struct BlobSession<'a> {
     server: &'a BlobServer,
-    may_store: bool,
+    access: BlobAccess,
     /// Connections to next holders on which puts of this one wait; each put keeps its own open. Weak, so that a session
     /// that pauses gives them back: others may use them, or idle ones close, and the next put asks again.
     next: Mutex<BTreeMap<NodeId, Weak<BlobConnection>>>,
@@ -169,7 +192,10 @@ impl BlobSession<'_> {
     {
         loop {
             match read_frame_within(&mut reader, HEADER_BYTES_MAX).await? {
-                BlobRequest::ReportCorrupt { digest } => self.server.scrub.suspect(digest),
+                BlobRequest::ReportCorrupt { digest } if self.access.is_member => {
+                    self.server.scrub.suspect(digest);
+                }
+                BlobRequest::ReportCorrupt { digest } => self.server.scrub.suspect_of_client(digest),
                 BlobRequest::Get { id, digest, offset } => {
                     if gets.send(GetRequest { id, digest, offset }).await.is_err() {
                         return Ok(());
@@ -179,10 +205,7 @@ impl BlobSession<'_> {
                     if blob.size > EXTENT_BYTES_MAX {
                         return Err(ServeError::TooLarge(blob.size));
                     }
-                    if chain.len() > COPIES {
-                        return Err(ServeError::ChainTooLong(chain.len()));
-                    }
-                    if !self.may_store {
+                    if !self.access.may_store {
                         self.refuse(id, blob.size, "this identity has read-only access", &mut reader).await?;
                         continue;
                     }
@@ -218,6 +241,7 @@ impl BlobSession<'_> {
     where
         R: AsyncRead + Send + Unpin,
     {
+        let _memory = self.access.take(CHUNK_BYTES_MAX).await;
         while remaining > 0 {
             let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
             remaining -= read_within(reader, length).await?.len() as u64;
@@ -237,7 +261,10 @@ impl BlobSession<'_> {
     where
         R: AsyncRead + Send + Unpin,
     {
-        let bytes = read_within(reader, usize::try_from(put.blob.size).unwrap_or(usize::MAX)).await?;
+        let size = usize::try_from(put.blob.size).unwrap_or(usize::MAX);
+        // Until the store has taken the bytes over, within its own bound.
+        let memory = self.access.take(size).await;
+        let bytes = read_within(reader, size).await?;
         let mut forward = self.forward(&put.chain).await;
         if let Some(connection) = forward.connection.clone() {
             let rest = &forward.chain[1..];
@@ -247,6 +274,7 @@ impl BlobSession<'_> {
             }
         }
         let stored = self.server.store.start_put(put.blob, Some(put.upload), bytes).await;
+        drop(memory);
         self.reply_when_stored(put.id, permit, forward, async { stored.map(PendingStore::done)?.await });
         Ok(())
     }
@@ -260,6 +288,7 @@ impl BlobSession<'_> {
     where
         R: AsyncRead + Send + Unpin,
     {
+        let _memory = self.access.take(LARGE_PUT_BYTES).await;
         let Ok(slot) = Arc::clone(&self.server.large_puts).acquire_owned().await else { return Ok(()) };
         let mut forward = self.forward(&put.chain).await;
         let mut stream = forward.stream(&put).await;

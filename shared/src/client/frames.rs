@@ -1,7 +1,7 @@
 //! Frames on asynchronous byte streams.
 //!
 //! Bounds: memory is allocated as bytes arrive, not as they are announced; a frame that was begun is complete within
-//! [`FRAME_TIMEOUT`], or the connection has failed. Pauses between frames are not limited.
+//! [`LENGTH_TIMEOUT`] and [`FRAME_TIMEOUT`], or the connection has failed. Pauses between frames are not limited.
 
 use std::io;
 use std::time::Duration;
@@ -16,8 +16,10 @@ use crate::wire::frame::{
     FRAME_BYTES_MAX, FrameError, decode_body, encode_frame, encode_greeting, frame_length,
 };
 
-/// How long the bytes of one frame may take.
+/// How long the bytes of a frame may take, once its length is known.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a frame's length may take from its first byte on.
+pub const LENGTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes that are allocated for a frame before its bytes arrive.
 const ALLOCATED_BYTES_MAX: usize = 64 << 10;
 
@@ -55,24 +57,32 @@ pub async fn read_body_within<R>(reader: &mut R, bytes_max: usize) -> Result<Vec
 where
     R: AsyncRead + Unpin + ?Sized,
 {
-    let mut header = [0; 4];
-    reader.read_exact(&mut header[..1]).await?;
-    let body = timeout(FRAME_TIMEOUT, read_rest(reader, header, bytes_max)).await;
-    body.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    let bytes = read_length_within(reader, bytes_max).await?;
+    read_announced(reader, bytes).await
 }
 
-/// Reads what follows a frame's first byte.
-async fn read_rest<R>(reader: &mut R, mut header: [u8; 4], bytes_max: usize) -> Result<Vec<u8>, FrameIoError>
+/// Reads the length of a frame's body: at most `bytes_max`. The body is read with [`read_announced`].
+pub async fn read_length_within<R>(reader: &mut R, bytes_max: usize) -> Result<usize, FrameIoError>
 where
     R: AsyncRead + Unpin + ?Sized,
 {
-    reader.read_exact(&mut header[1..]).await?;
+    let mut header = [0; 4];
+    reader.read_exact(&mut header[..1]).await?;
+    let rest = timeout(LENGTH_TIMEOUT, reader.read_exact(&mut header[1..])).await;
+    rest.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let bytes = frame_length(header)?;
-    if bytes > bytes_max {
-        return Err(FrameError::TooLarge { bytes }.into());
-    }
+    if bytes > bytes_max { Err(FrameError::TooLarge { bytes }.into()) } else { Ok(bytes) }
+}
+
+/// Reads the body of a frame whose length was read.
+pub async fn read_announced<R>(reader: &mut R, bytes: usize) -> Result<Vec<u8>, FrameIoError>
+where
+    R: AsyncRead + Unpin + ?Sized,
+{
     let mut body = Vec::with_capacity(bytes.min(ALLOCATED_BYTES_MAX));
-    if reader.take(bytes as u64).read_to_end(&mut body).await? < bytes {
+    let read = async { reader.take(bytes as u64).read_to_end(&mut body).await };
+    let read = timeout(FRAME_TIMEOUT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if read < bytes {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     Ok(body)

@@ -10,10 +10,10 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::frames::{FrameIoError, read_frame, write_greeting};
+use super::frames::{FrameIoError, read_frame_within, write_greeting};
 use crate::ids::NodeId;
 use crate::security::tls::TrustError;
-use crate::wire::frame::{FrameError, Hello, HelloReply, Purpose};
+use crate::wire::frame::{FrameError, HEADER_BYTES_MAX, Hello, HelloReply, Purpose};
 use crate::wire::version::SPOKEN;
 
 /// How long a connection and its hello may take together.
@@ -73,6 +73,15 @@ pub enum DialError {
         /// The peer.
         address: SocketAddr,
     },
+    /// This side has no identity, and the peer is on another machine.
+    #[error(
+        "{address} is not on this machine, and without an identity the connection would not be encrypted: give --identity \
+         FILE (or IDUNNO_IDENTITY, or 'identity' in a context)"
+    )]
+    Plaintext {
+        /// The peer.
+        address: SocketAddr,
+    },
     /// Any other fault of the network.
     #[error("cannot connect to {address}: {source}")]
     Io {
@@ -86,7 +95,7 @@ pub enum DialError {
 impl DialError {
     /// Whether repeating is pointless until one of both sides has another identity.
     pub const fn is_about_identity(&self) -> bool {
-        matches!(self, Self::Doubtful { .. } | Self::NeedsIdentity { .. })
+        matches!(self, Self::Doubtful { .. } | Self::NeedsIdentity { .. } | Self::Plaintext { .. })
     }
 
     /// The error for a failed read, write or handshake.
@@ -134,7 +143,7 @@ pub async fn greet(
     let hello = Hello::new(purpose, from);
     // A peer that refuses says why before it closes, so the reply is read even when the hello could not be sent.
     let _ = write_greeting(&mut writer, &hello).await;
-    let reply = read_frame(&mut reader).await;
+    let reply = read_frame_within(&mut reader, HEADER_BYTES_MAX).await;
     match reply.map_err(|error| DialError::of_frame(address, error))? {
         HelloReply::Welcome { node, version } if SPOKEN.contains(version) => {
             Ok(Link { reader, writer, node })

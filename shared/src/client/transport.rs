@@ -1,7 +1,7 @@
 //! Opens TCP connections: the only place in clients and members that does.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
@@ -14,7 +14,8 @@ use crate::security::Credentials;
 use crate::security::tls::READ_BYTES;
 use crate::wire::frame::Purpose;
 
-/// Opens connections by TLS, to members only; in the clear only with insecure credentials.
+/// Opens connections by TLS, to members only; in the clear only with insecure credentials,
+/// and then only within this machine.
 #[derive(Clone, Debug)]
 pub struct TcpConnector {
     /// The id of the member that connects; a client has none.
@@ -35,6 +36,9 @@ impl TcpConnector {
 
     async fn open(&self, address: SocketAddr, purpose: Purpose) -> Result<Link, DialError> {
         let fault = |error| DialError::of_io(address, error);
+        if self.credentials.connector().is_none() && !is_this_machine(address.ip()) {
+            return Err(DialError::Plaintext { address });
+        }
         let stream = TcpStream::connect(address).await.map_err(fault)?;
         stream.set_nodelay(true).map_err(fault)?;
         let Some((connector, name)) = self.credentials.connector() else {
@@ -68,6 +72,11 @@ impl Dial for TcpConnector {
     }
 }
 
+/// Whether what is sent to the address stays on this machine, so that it may go in the clear.
+pub fn is_this_machine(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
 /// A handshake that the other side ends without an alert has a likely cause, which the library's error does not name.
 fn in_handshake(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
@@ -77,4 +86,30 @@ fn in_handshake(error: io::Error) -> io::Error {
         );
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_leaves_this_machine_in_the_clear() {
+        let connector = TcpConnector::new(Credentials::insecure());
+        // Addresses for documentation: nothing is sent, so the answer comes at once and not by a timeout.
+        for address in ["192.0.2.1:7401", "[2001:db8::1]:7401", "[::ffff:192.0.2.1]:7401", "0.0.0.0:7401"] {
+            for purpose in [Purpose::Calls, Purpose::Blobs] {
+                let dialled = connector.dial(address.parse().unwrap(), purpose).await;
+                let error = dialled.err().unwrap();
+                assert!(matches!(error, DialError::Plaintext { .. }), "{address}: {error}");
+                assert!(error.is_about_identity() && error.to_string().contains("--identity"), "{error}");
+            }
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        for loopback in [address.to_string(), format!("[::ffff:127.0.0.1]:{}", address.port())] {
+            let error = connector.dial(loopback.parse().unwrap(), Purpose::Calls).await.err().unwrap();
+            assert!(matches!(error, DialError::Refused { .. }), "{loopback}: {error}");
+        }
+    }
 }

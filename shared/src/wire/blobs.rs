@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use crate::ids::{Digest, NodeId, Term, UploadId};
 
 /// Largest blob, in bytes. A larger file is stored as several extents of this size.
 pub const EXTENT_BYTES_MAX: u64 = 64 << 20;
 /// Copies that a blob should have; fewer in a cluster with fewer members.
 pub const COPIES: usize = 4;
+/// Most holders of one blob in a message: every member of the largest cluster.
+pub const HOLDERS_MAX: usize = 1_024;
 /// Most unanswered puts on one connection. The server reads no further request until one is answered.
 pub const PUTS_IN_FLIGHT_MAX: usize = 256;
 /// Most digests in one page of an inventory.
@@ -43,6 +46,7 @@ pub struct PlacedBlob {
     /// The blob.
     pub blob: BlobRef,
     /// The members that hold a copy.
+    #[serde(deserialize_with = "bounded::list::<HOLDERS_MAX, _, _>")]
     pub holders: Vec<Holder>,
 }
 
@@ -58,6 +62,7 @@ pub enum BlobRequest {
         /// The upload that the blob is part of. The holder keeps the blob at least until the upload is over.
         upload: UploadId,
         /// The holders to forward to, next one first; at most [`COPIES`].
+        #[serde(deserialize_with = "bounded::list::<COPIES, _, _>")]
         chain: Vec<Holder>,
     },
     /// Send a blob's bytes from `offset` to its end.
@@ -85,9 +90,11 @@ pub enum BlobReply {
         /// Id of the put.
         id: u64,
         /// Members on which the blob is durable and verified.
+        #[serde(deserialize_with = "bounded::list::<HOLDERS_MAX, _, _>")]
         holders: Vec<NodeId>,
         /// Members of the chain that failed, each with the reason. A member in neither list was not reached, because one
         /// before it failed.
+        #[serde(deserialize_with = "bounded::list::<HOLDERS_MAX, _, _>")]
         failed: Vec<(NodeId, String)>,
     },
     /// Keep-alive while puts wait for a disk that is slow but within its limit.
@@ -127,6 +134,7 @@ pub enum FileRequest {
         /// The blob to fetch.
         blob: BlobRef,
         /// Holders to fetch from, best first.
+        #[serde(deserialize_with = "bounded::list::<HOLDERS_MAX, _, _>")]
         sources: Vec<Holder>,
     },
     /// Delete blobs, except those that an upload at or above the watermark has touched.
@@ -138,6 +146,7 @@ pub enum FileRequest {
         /// All uploads below this one are over.
         watermark: UploadId,
         /// The blobs to delete.
+        #[serde(deserialize_with = "bounded::list::<INVENTORY_DIGESTS_MAX, _, _>")]
         digests: Vec<Digest>,
     },
     /// List the stored blobs in digest order.
@@ -158,6 +167,7 @@ pub enum FileReply {
     /// The outcome of a [`FileRequest::Collect`].
     Collected {
         /// The blobs that the member no longer holds. The others were kept.
+        #[serde(deserialize_with = "bounded::list::<INVENTORY_DIGESTS_MAX, _, _>")]
         gone: Vec<Digest>,
     },
     /// A page of the inventory.
@@ -165,6 +175,7 @@ pub enum FileReply {
         /// Boot count of the process; pins of uploads are lost with it.
         generation: u64,
         /// Stored blobs in digest order, at most [`INVENTORY_DIGESTS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<INVENTORY_DIGESTS_MAX, _, _>")]
         digests: Vec<Digest>,
         /// Whether more digests follow the last one.
         more: bool,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::BlobRef;
+use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::views::JobState;
 use crate::ids::{Digest, JobId, NodeId, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName};
@@ -21,6 +22,7 @@ pub struct JobOptions {
     /// The job's weight against other jobs, from 1 to [`super::jobs::WEIGHT_MAX`]; 1 if not given.
     pub weight: Option<u32>,
     /// Parameters for the model, at most [`super::control::PARAMETERS_MAX`].
+    #[serde(deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
     pub parameters: Parameters,
 }
 
@@ -34,6 +36,7 @@ pub struct NewFile {
     /// Digest of the whole file.
     pub digest: Digest,
     /// The extents in order, each with the members that store it; empty for an empty file.
+    #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
     pub extents: Vec<(BlobRef, Vec<NodeId>)>,
 }
 
@@ -45,6 +48,7 @@ pub enum Change {
         /// The upload under which their bytes were stored.
         upload: UploadId,
         /// The versions, at most [`super::control::ITEMS_PER_REQUEST_MAX`].
+        #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         files: Vec<NewFile>,
     },
     /// `delete`: delete a file with all its versions.
@@ -55,6 +59,7 @@ pub enum Change {
     /// `train-start`: train models.
     TrainStart {
         /// The models to train; empty for all predefined ones.
+        #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         models: Vec<ModelName>,
         /// What to train them from.
         training: Training,
@@ -93,7 +98,7 @@ pub enum Change {
         /// The job whose dead letters are meant.
         job: JobId,
         /// The queries to run again, at most [`super::control::ITEMS_PER_REQUEST_MAX`]; empty for all.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         queries: Vec<u64>,
     },
     /// `set-weight`: set a job's weight against other jobs, from the next lease on.
@@ -120,11 +125,13 @@ pub enum Change {
         /// The job whose dead letters are meant.
         job: JobId,
         /// The queries to give up, at most [`super::control::ITEMS_PER_REQUEST_MAX`]; empty for all.
+        #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         queries: Vec<u64>,
     },
     /// `train-stop`: stop trainings. Versions trained before stay.
     TrainStop {
         /// The models whose trainings stop.
+        #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         models: Vec<ModelName>,
     },
 }
@@ -134,14 +141,14 @@ pub enum Change {
 pub enum Changed {
     /// New versions were committed, in the order of the request: the version's number, and the number of durable copies of
     /// the extent that has the fewest.
-    Files(Vec<(u64, u32)>),
+    Files(#[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")] Vec<(u64, u32)>),
     /// A file was deleted.
     Deleted {
         /// Number of versions deleted.
         versions: u32,
     },
     /// These models will be trained.
-    Training(Vec<ModelName>),
+    Training(#[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")] Vec<ModelName>),
     /// A job was added.
     JobAdded(JobId),
     /// A job was started or resumed.

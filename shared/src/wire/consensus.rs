@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::bounded;
 use crate::ids::{NodeId, Term};
 
 /// Most voters of a cluster, and so the most voters that a nomination visits. Of seven any three may die at once, and the
@@ -72,8 +73,8 @@ pub struct TooManyVoters(usize);
 
 /// The voters that a nomination has visited, in order: at most [`VOTERS_MAX`], without repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<NodeId>", into = "Vec<NodeId>")]
-pub struct Visited(Vec<NodeId>);
+#[serde(transparent)]
+pub struct Visited(#[serde(deserialize_with = "bounded::list::<VOTERS_MAX, _, _>")] Vec<NodeId>);
 
 impl Visited {
     /// The visited voters, first one first.

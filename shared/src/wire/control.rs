@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::blobs::{BlobRef, Holder, PlacedBlob};
+use super::blobs::{BlobRef, HOLDERS_MAX, Holder, PlacedBlob};
+use super::bounded;
 pub use super::changes::{Change, Changed, JobOptions, NewFile};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::views::{
@@ -62,6 +63,7 @@ pub enum ControlRequest {
     /// Where the bytes of files are stored. A name without such a version yields `None`.
     Locate {
         /// The files, at most [`ITEMS_PER_REQUEST_MAX`].
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         names: Vec<FileName>,
         /// The version to locate; `None` for the newest.
         version: Option<u64>,
@@ -88,8 +90,10 @@ pub enum ControlRequest {
         /// without a request.
         upload: Option<UploadId>,
         /// The blobs, at most [`ITEMS_PER_REQUEST_MAX`].
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         blobs: Vec<BlobRef>,
         /// Members to avoid, because they have just failed the client.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         exclude: Vec<NodeId>,
     },
     /// End an upload. Its blobs may be collected unless they were committed.
@@ -169,12 +173,13 @@ pub struct FileVersion {
     /// Time of the commit by the coordinator's clock, in milliseconds since the epoch.
     pub created_ms: u64,
     /// The extents in order, with their holders.
+    #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
 }
 
 /// The holders chosen for one blob, in the order in which it is forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chain(pub Vec<Holder>);
+pub struct Chain(#[serde(deserialize_with = "bounded::list::<HOLDERS_MAX, _, _>")] pub Vec<Holder>);
 
 /// The reply to a [`ControlRequest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -195,20 +200,24 @@ pub enum ControlReply {
     /// A page of files.
     Files {
         /// The files in name order.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         files: Vec<FileSummary>,
         /// Whether more files follow the last one.
         more: bool,
     },
     /// The versions asked for, in the order of the request.
-    Located(Vec<Option<FileVersion>>),
+    Located(
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")] Vec<Option<FileVersion>>,
+    ),
     /// Versions of one file, newest first.
-    Versions(Vec<FileVersion>),
+    Versions(#[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")] Vec<FileVersion>),
     /// The holders chosen for the blobs of a [`ControlRequest::Plan`].
     Planned {
         /// The upload, which every put and commit must name.
         upload: UploadId,
         /// One chain a blob, in the order of the request. A chain is shorter than [`super::blobs::COPIES`] if there are
         /// fewer members.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         chains: Vec<Chain>,
         /// Copies that a blob should have with the present members.
         copies: u32,
@@ -224,6 +233,7 @@ pub enum ControlReply {
     /// A page of a job's results.
     Results {
         /// The segments in the order of their commits.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         segments: Vec<SegmentView>,
         /// Whether more segments follow the last one.
         more: bool,
@@ -233,7 +243,7 @@ pub enum ControlReply {
     /// A page of a job's dead letters.
     DeadLetters {
         /// The dead letters in query order.
-        #[serde(rename = "letters")]
+        #[serde(rename = "letters", deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         dead_letters: Vec<DeadLetter>,
         /// Whether more dead letters follow the last one.
         more: bool,
@@ -243,6 +253,7 @@ pub enum ControlReply {
     /// A page of one level of the store.
     Folder {
         /// Files and subfolders in name order.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         entries: Vec<FolderEntry>,
         /// Whether more entries follow the last one.
         more: bool,
@@ -254,6 +265,7 @@ pub enum ControlReply {
     /// Batches that workers hold, grouped by worker, each worker's in the order in which it runs them.
     Leases {
         /// The batches.
+        #[serde(deserialize_with = "bounded::list::<LEASES_SHOWN_MAX, _, _>")]
         leases: Vec<LeaseView>,
         /// Whether there are too many, so that those that await their commit are left out.
         more: bool,

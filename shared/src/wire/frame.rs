@@ -20,6 +20,10 @@ use crate::ids::NodeId;
 
 /// Largest frame, in bytes; checked before memory is allocated for it.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Largest request of a viewer, in bytes: a lookup of as many names as allowed, of the greatest length.
+pub const VIEWER_REQUEST_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+/// Largest request of an operator, in bytes: the commit of a file of 4 TiB has 6 MiB.
+pub const OPERATOR_REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Largest greeting and largest message of a blob connection, in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Opens every [`Hello`], so that a client of another protocol is recognised.

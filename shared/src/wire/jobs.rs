@@ -11,9 +11,13 @@ pub use super::batches::{
     Policy, QueryRange, SEGMENT_BATCHES, Training, WEIGHT_MAX,
 };
 use super::blobs::PlacedBlob;
+use super::bounded::{self, LOGGED_ITEMS_MAX};
+use super::control::{EXTENTS_PER_FILE_MAX, ITEMS_PER_REQUEST_MAX};
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
+/// Most inputs of a batch that are files of their own: one a query.
+const BATCH_INPUTS_MAX: usize = BATCH_QUERIES_MAX as usize;
 /// Longest reason stored with a failed query, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 /// Most metrics of a training.
@@ -29,6 +33,7 @@ pub struct QueryInput {
     /// The file's name.
     pub name: FileName,
     /// The file's extents in order, with their holders.
+    #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
 }
 
@@ -56,6 +61,7 @@ pub struct RecordsGrant {
     /// How the file is split into records.
     pub format: RecordFormat,
     /// The extents that hold the records, in order, with their holders.
+    #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
     /// Bytes of the first extent before the first record to read.
     pub skip_bytes: u64,
@@ -73,6 +79,7 @@ pub struct ModelArtefact {
     /// The model's version: the digest of the whole artefact.
     pub version: Digest,
     /// The artefact's extents in order, with their holders.
+    #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
 }
 
@@ -86,14 +93,16 @@ pub struct Grant {
     /// The only version of the model that may run it.
     pub version: Digest,
     /// The inputs in query order, `lease.range.count` of them; empty if `records` is set.
+    #[serde(deserialize_with = "bounded::list::<BATCH_INPUTS_MAX, _, _>")]
     pub inputs: Vec<QueryInput>,
     /// The data set's label table (CSV with the columns `file` and `label`), if it has one.
+    #[serde(deserialize_with = "bounded::optional_list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub labels: Option<Vec<PlacedBlob>>,
     /// The inputs, if they are records of one file.
     #[serde(default)]
     pub records: Option<RecordsGrant>,
     /// The job's parameters for the model.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
     pub parameters: Parameters,
 }
 
@@ -132,6 +141,7 @@ pub struct TrainingProgress {
     /// Total steps; 0 if unknown.
     pub steps: u64,
     /// The latest metrics as name and value, at most [`METRICS_MAX`].
+    #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub metrics: Vec<(String, String)>,
 }
 
@@ -145,6 +155,7 @@ pub struct WorkerReport {
     /// State of its model server.
     pub server: ServerState,
     /// States of its models.
+    #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub models: Vec<(ModelName, ModelState)>,
     /// The leases it holds, whichever term granted them: first those that have run and await their commit, then the one
     /// that runs, then those that wait to run; at most [`LEASES_HELD_MAX`].
@@ -161,7 +172,7 @@ pub struct WorkerReport {
     pub draining: bool,
     /// The models that its model server can train; empty until the server has been ready once. `None` if the server is
     /// ready and cannot list them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::optional_list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub offers: Option<Vec<ModelName>>,
     /// For how long the running batch has run, in milliseconds; `None` while none runs.
     #[serde(default)]
@@ -170,7 +181,7 @@ pub struct WorkerReport {
     #[serde(default)]
     pub number: u64,
     /// Progress of the trainings that run at this worker.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub trainings: Vec<(ModelName, TrainingProgress)>,
 }
 
@@ -180,6 +191,7 @@ pub struct BatchOutcome {
     /// The lease under which the batch ran.
     pub lease: Lease,
     /// The queries that have rows in the segment: within the lease's range, ascending, without those that failed.
+    #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
     pub answered: Vec<QueryRange>,
     /// Wall-clock time of the batch's inference, in microseconds.
     pub inference_us: u64,
@@ -207,6 +219,7 @@ pub struct SegmentCommit {
     /// The segment, with its holders.
     pub segment: PlacedBlob,
     /// The batches whose rows the segment holds.
+    #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
     pub batches: Vec<BatchOutcome>,
 }
 
@@ -227,6 +240,7 @@ pub enum FaultKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// The queries, all within one lease.
+    #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
     pub ranges: Vec<QueryRange>,
     /// Whose fault it is.
     pub kind: FaultKind,
@@ -248,6 +262,7 @@ pub enum JobRequest {
         /// The lease under which they ran.
         lease: Lease,
         /// The queries, grouped by what went wrong.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         faults: Vec<Fault>,
     },
     /// A training has ended.
@@ -261,7 +276,7 @@ pub enum JobRequest {
         /// The artefact and the upload under which it was stored, or why there is none.
         result: Result<(UploadId, ModelArtefact), String>,
         /// The metrics as name and value, at most [`METRICS_MAX`].
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         metrics: Vec<(String, String)>,
         /// The report for people, a JSON file stored under the same upload.
         #[serde(default)]
@@ -292,18 +307,22 @@ pub struct ReportReply {
     /// The coordinator's term. A worker ignores a reply whose term is below the highest one that it has seen.
     pub term: Term,
     /// Batches to run.
+    #[serde(deserialize_with = "bounded::list::<LEASES_HELD_MAX, _, _>")]
     pub grants: Vec<Grant>,
     /// Reported leases that the worker has lost: it stops them and drops their rows.
+    #[serde(deserialize_with = "bounded::list::<LEASES_HELD_MAX, _, _>")]
     pub cancelled: Vec<Lease>,
     /// Models to keep loaded.
+    #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub load: Vec<ModelArtefact>,
     /// Models to train.
+    #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub train: Vec<(ModelName, Training)>,
     /// Set if the model server hangs and must be killed and restarted; why.
     #[serde(default)]
     pub restart: Option<String>,
     /// Trainings to stop.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub stop_training: Vec<ModelName>,
 }
 
@@ -315,6 +334,7 @@ pub enum WorkRequest {
         /// The model.
         model: ModelName,
         /// The parameters to check.
+        #[serde(deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
         parameters: Parameters,
     },
     /// Merge the segments of a finished job's results into one file, and store it.
@@ -345,6 +365,7 @@ pub struct MergedResults {
     /// Digest of the whole file.
     pub digest: Digest,
     /// The file's extents in order, with their holders.
+    #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
     /// When the job finished, according to the state that was merged, in milliseconds since the epoch. The coordinator
     /// discards the file if the job has run again since.

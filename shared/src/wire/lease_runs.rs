@@ -10,6 +10,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::batches::{LEASES_HELD_MAX, Lease, QueryRange};
+use super::bounded;
 use crate::ids::{JobId, Term};
 
 /// Leases that differ in their ranges only.
@@ -20,6 +21,11 @@ struct Run<R> {
     term: Term,
     ranges: R,
 }
+
+/// Deserializes the ranges of leases.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct DecodedRanges(#[serde(deserialize_with = "bounded::list::<LEASES_HELD_MAX, _, _>")] Vec<QueryRange>);
 
 /// Serializes the ranges of leases.
 struct Ranges<'a>(&'a [Lease]);
@@ -55,7 +61,9 @@ impl<'de> Visitor<'de> for Runs {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut runs: A) -> Result<Vec<Lease>, A::Error> {
         let mut leases = Vec::new();
-        while let Some(Run { job, attempt, term, ranges }) = runs.next_element::<Run<Vec<QueryRange>>>()? {
+        while let Some(Run { job, attempt, term, ranges: DecodedRanges(ranges) }) =
+            runs.next_element::<Run<DecodedRanges>>()?
+        {
             leases.extend(ranges.iter().map(|&range| Lease { job, range, attempt, term }));
             if ranges.is_empty() || leases.len() > LEASES_HELD_MAX {
                 return Err(A::Error::invalid_length(leases.len(), &self));

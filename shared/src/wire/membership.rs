@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use super::bounded;
 use crate::ids::NodeId;
 use crate::names::MemberName;
 
@@ -187,10 +188,15 @@ fn checked_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
 }
 
 /// A list of at most `BOUND` entries; decoding a longer one fails.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<T>", into = "Vec<T>")]
-#[serde(bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>"))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Bounded<T, const BOUND: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const BOUND: usize> Deserialize<'de> for Bounded<T, BOUND> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bounded::list::<BOUND, _, _>(deserializer).map(Self)
+    }
+}
 
 impl<T, const BOUND: usize> Default for Bounded<T, BOUND> {
     fn default() -> Self {
@@ -384,6 +390,7 @@ pub struct IntroductionReply {
     /// member of an existing cluster reports.
     pub founder: Option<NodeId>,
     /// Known members, the most recently introduced first; at most 64.
+    #[serde(deserialize_with = "bounded::list::<MAX_PUSH_PULL_RECORDS, _, _>")]
     pub members: Vec<(NodeId, SocketAddr)>,
 }
 

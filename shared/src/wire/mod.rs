@@ -5,6 +5,7 @@
 
 mod batches;
 pub mod blobs;
+pub mod bounded;
 mod changes;
 pub mod consensus;
 pub mod control;

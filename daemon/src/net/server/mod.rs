@@ -1,53 +1,62 @@
 //! Accepts connections, authenticates their peers, checks their hellos and the role that each request needs
 //! ([`super::roles`]), and hands the requests to the [`Service`].
 //!
-//! Bounds: those of [`Limits`] on connections that say hello (further ones wait in the system's queue), on clients, on
+//! Every connection is accepted at once: the system's queue never fills with strangers. Bounds: those of
+//! [`super::unproven`] on connections that have not said hello (the oldest is closed); those of [`Limits`] on clients, on
 //! each client's identity and on members (further ones are refused), each counted separately, so that clients cannot keep
-//! members out, nor one client the others; [`CALLS_MAX`] requests of one connection in progress at once (its reader pauses
+//! members out, nor one client the others, and on the memory that a client's requests, answers and files occupy (further
+//! requests wait, further answers are refused); the size of a request by role ([`roles::request_bytes_max`]); [`CALLS_MAX`] requests of one connection in progress at once (its reader pauses
 //! beyond), [`HELLO_TIMEOUT`] for the handshake and the hello, [`WRITE_TIMEOUT`] for a peer to read its answers,
 //! [`CLIENT_IDLE_MAX`] for a client without requests. Together they are well below
 //! [`crate::runtime::process::FILES_MAX`].
 
+mod answers;
+
 use std::fmt;
 use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::client::frames::{FrameIoError, read_body_within, read_frame_within, write_greeting};
+use idunno_shared::client::frames::{
+    FRAME_TIMEOUT, FrameIoError, read_announced, read_frame_within, read_length_within, write_greeting,
+};
 use idunno_shared::client::link::{Link, LinkReader, LinkWriter};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::Role;
 use idunno_shared::wire::frame::{
-    Answer, Call, FRAME_BYTES_MAX, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, Purpose, Reply,
-    Request, decode_body, encode_frame,
+    Answer, Call, FrameError, HEADER_BYTES_MAX, Hello, HelloReply, MAGIC, Purpose, Reply, Request,
+    decode_body,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use idunno_shared::wire::version::{SPOKEN, Versions};
+use idunno_store::memory::MemoryPermit;
+use idunno_store::server::BlobAccess;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::BufReader;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits};
+pub use self::answers::WRITE_TIMEOUT;
+use self::answers::{Answers, Ended, write_answers};
+use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits, RequestPermit};
+use super::refusal_log::RefusedKind;
 use super::roles;
 use super::transport::{Accepted, Acceptor, Incoming, Peer};
+use super::unproven::{Unproven, UnprovenLimits, UnprovenPlace};
 
 /// Requests of one connection in progress at once.
 pub const CALLS_MAX: usize = 256;
 /// How long a new connection may take for its handshake and its hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a peer may read nothing while answers wait for it. Then the connection ends, and with it its requests.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client's connection for calls may be idle.
 pub const CLIENT_IDLE_MAX: Duration = Duration::from_secs(300);
-const ANSWERS_QUEUED_MAX: usize = 64;
-/// A write that has this many bytes takes no further answer.
-const WRITE_BYTES_SOFT_MAX: usize = 256 << 10;
 
 /// The answer to a request.
 pub enum Response {
@@ -67,6 +76,11 @@ impl From<Reply> for Response {
 pub trait Service: Send + Sync + 'static {
     /// The id that answers to hellos name.
     fn node(&self) -> Option<NodeId>;
+    /// Whether a known member has this address: strangers must not take its place.
+    fn knows(&self, address: IpAddr) -> bool {
+        let _ = address;
+        false
+    }
     /// Answers one request.
     fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
     /// A member's connection for calls ended; the process may be gone.
@@ -74,34 +88,34 @@ pub trait Service: Send + Sync + 'static {
         let _ = member;
         std::future::ready(())
     }
-    /// Serves one connection for blobs until it ends; accepts puts only if `may_store`.
-    fn blobs(&self, link: Link, may_store: bool) -> impl Future<Output = ()> + Send;
+    /// Serves one connection for blobs until it ends.
+    fn blobs(&self, link: Link, access: BlobAccess) -> impl Future<Output = ()> + Send;
 }
 
 /// Serves until `stop` is cancelled, which ends all connections.
 pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limits, stop: CancellationToken) {
-    let greetings = Arc::new(Semaphore::new(limits.greetings));
+    let unproven = Unproven::new(UnprovenLimits::with_members(limits.greetings));
     let limits = Arc::new(ConnectionLimits::new(limits));
     let mut tasks = JoinSet::new();
     loop {
-        let next = async {
-            let greeting = Arc::clone(&greetings).acquire_owned().await;
-            (greeting, acceptor.accept().await)
-        };
-        let (greeting, accepted) = tokio::select! {
-            next = next => next,
+        let accepted = tokio::select! {
+            accepted = acceptor.accept() => accepted,
             () = stop.cancelled() => return,
         };
         while tasks.try_join_next().is_some() {}
         match accepted {
             Ok(incoming) => {
                 let (service, limits, from) = (Arc::clone(&service), Arc::clone(&limits), incoming.from);
+                let place = unproven.enter(from.ip(), service.knows(from.ip()));
                 tasks.spawn(async move {
-                    if let Err(error) = serve_connection(service, &limits, greeting, incoming).await {
+                    if let Err(error) = serve_connection(service, &limits, place, incoming).await {
                         debug!(%from, %error, "connection ended");
                     }
                 });
             }
+            // The peer gave up before it was accepted.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
                 // Most likely the process is out of file descriptors: other connections must end first.
                 warn!(%error, "cannot accept a connection");
@@ -111,19 +125,27 @@ pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limi
     }
 }
 
-async fn serve_connection<S: Service, T>(
+async fn serve_connection<S: Service>(
     service: Arc<S>,
     limits: &ConnectionLimits,
-    greeting: T,
+    place: UnprovenPlace,
     incoming: Incoming,
 ) -> Result<(), FrameIoError> {
-    let from = incoming.from;
+    let (from, refusal_log) = (incoming.from, incoming.refusal_log());
     let greet = async {
         let Some(mut accepted) = incoming.prove().await else { return Ok(None) };
         let hello = read_frame_within::<Hello, _>(&mut accepted.reader, HEADER_BYTES_MAX).await?;
         Ok::<_, FrameIoError>(Some((accepted, hello)))
     };
-    let Ok(greeted) = timeout(HELLO_TIMEOUT, greet).await else {
+    let greeted = tokio::select! {
+        greeted = timeout(HELLO_TIMEOUT, greet) => greeted,
+        () = place.evicted() => {
+            let why = "it was the oldest of too many connections without authentication";
+            refusal_log.note(RefusedKind::Stranger, from, why);
+            return Ok(());
+        }
+    };
+    let Ok(greeted) = greeted else {
         debug!(%from, "closing a connection that sent no hello in time");
         return Ok(());
     };
@@ -139,7 +161,7 @@ async fn serve_connection<S: Service, T>(
         Ok(admitted) => admitted,
         Err(reason) => return write_greeting(&mut writer, &HelloReply::Refused { reason }).await,
     };
-    drop(greeting);
+    drop(place);
     write_greeting(&mut writer, &HelloReply::Welcome { node: service.node(), version }).await?;
     // A peer that has the cluster's secret but names no member is an operator.
     let role = if hello.from.is_some() { Role::Member } else { peer.role.min(Role::Operator) };
@@ -156,7 +178,7 @@ async fn serve_connection<S: Service, T>(
             }
             Purpose::Blobs => {
                 let link = Link { reader, writer, node: hello.from };
-                service.blobs(link, roles::may_store(role)).await;
+                service.blobs(link, roles::blob_access(role, permit.blob_memory())).await;
                 Ok(())
             }
         }
@@ -176,6 +198,13 @@ pub struct Caller {
     pub node: Option<NodeId>,
     role: Role,
     peer: Peer,
+}
+
+impl Caller {
+    /// Who it is, for what is limited for each identity.
+    pub fn identity(&self) -> &Arc<str> {
+        self.peer.identity()
+    }
 }
 
 impl fmt::Display for Caller {
@@ -222,7 +251,7 @@ async fn serve_calls<S: Service>(
     permit: &ConnectionPermit,
 ) -> Result<(), FrameIoError> {
     let is_client = caller.node.is_none();
-    let (answers, queued) = mpsc::channel(ANSWERS_QUEUED_MAX);
+    let (answers, queued) = Answers::new(permit.answer_memory());
     let slots = Arc::new(Semaphore::new(CALLS_MAX));
     let mut tasks = JoinSet::new();
     let mut writing = JoinSet::new();
@@ -231,23 +260,15 @@ async fn serve_calls<S: Service>(
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, read_body_within(&mut reader, FRAME_BYTES_MAX).await)
+            (slot, read_call(&mut reader, &caller, permit).await)
         };
-        let (slot, body) = tokio::select! {
+        let (slot, call) = tokio::select! {
             next = next => next,
             () = idle(&slots), if is_client => return Ok(()),
             // The peer would not receive the answers.
             _ = writing.join_next() => return Ok(()),
         };
-        let (id, request) = decode_call(&body?)?;
-        let request = request.and_then(|request| {
-            roles::check(caller.role, &request)
-                .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
-            let request_permit = permit
-                .admit_request(&caller.peer)
-                .map_err(|limit| Refusal::new(RefusalCode::Busy, limit.to_string()))?;
-            Ok((request, request_permit))
-        });
+        let ReadCall { id, request, memory } = call?;
         while tasks.try_join_next().is_some() {}
         let (service, answers, caller) = (Arc::clone(&service), answers.clone(), Arc::clone(&caller));
         tasks.spawn(async move {
@@ -255,25 +276,67 @@ async fn serve_calls<S: Service>(
                 Ok((request, request_permit)) => (service.request(request, &caller).await, request_permit),
                 Err(refusal) => (Reply::Refused(refusal).into(), None),
             };
-            match response {
-                Response::One(reply) => {
-                    // The connection may have ended meanwhile.
-                    let _ = answers.send(Answer { id, more: false, reply }).await;
-                }
-                Response::Many(mut replies) => {
-                    while let Some(reply) = replies.recv().await {
-                        if answers.send(Answer { id, more: true, reply }).await.is_err() {
-                            break;
-                        }
-                    }
-                    // The caller must learn that no more will come: the connection may stay open for a long time.
-                    let reply = Reply::Refused(Refusal::conflict("the stream has ended at this member"));
-                    let _ = answers.send(Answer { id, more: false, reply }).await;
-                }
-            }
+            drop(memory);
+            // The connection may have ended meanwhile.
+            let _ = answer(id, response, &answers).await;
             drop((slot, request_permit));
         });
     }
+}
+
+async fn answer(id: u64, response: Response, answers: &Answers) -> Result<(), Ended> {
+    match response {
+        Response::One(reply) => answers.send(Answer { id, more: false, reply }).await,
+        Response::Many(mut replies) => {
+            while let Some(reply) = replies.recv().await {
+                answers.push(Answer { id, more: true, reply }).await?;
+            }
+            // The caller must learn that no more will come: the connection may stay open for a long time.
+            let reply = Reply::Refused(Refusal::conflict("the stream has ended at this member"));
+            answers.send(Answer { id, more: false, reply }).await
+        }
+    }
+}
+
+/// A call that was read, and what it occupies until it is answered.
+struct ReadCall {
+    id: u64,
+    request: Result<(Request, RequestPermit), Refusal>,
+    memory: Option<MemoryPermit>,
+}
+
+/// Reads the next call. What it occupies is taken from its identity's quota before it is read and decoded.
+async fn read_call(
+    reader: &mut BufReader<LinkReader>,
+    caller: &Caller,
+    permit: &ConnectionPermit,
+) -> Result<ReadCall, FrameIoError> {
+    let bytes = match read_length_within(reader, roles::request_bytes_max(caller.role)).await {
+        Err(error @ FrameIoError::Frame(_)) => {
+            caller.peer.note_refusal("it sends a request that is larger than its role may send");
+            return Err(error);
+        }
+        bytes => bytes?,
+    };
+    let Ok(memory) = timeout(FRAME_TIMEOUT, permit.request_memory(bytes)).await else {
+        caller.peer.note_refusal("its requests occupy as much memory as those of one identity may");
+        return Err(io::Error::from(ErrorKind::TimedOut).into());
+    };
+    let body = read_announced(reader, bytes).await?;
+    let request_permit = match permit.admit_request(&caller.peer) {
+        Ok(request_permit) => request_permit,
+        Err(limit) => {
+            let refusal = Refusal::new(RefusalCode::Busy, limit.to_string());
+            return Ok(ReadCall { id: decode_call_id(&body)?, request: Err(refusal), memory });
+        }
+    };
+    let (id, request) = decode_call(&body)?;
+    let request = request.and_then(|request| {
+        roles::check(caller.role, &request)
+            .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
+        Ok((request, request_permit))
+    });
+    Ok(ReadCall { id, request, memory })
 }
 
 /// Returns when a connection has been idle for [`CLIENT_IDLE_MAX`], with no request in progress.
@@ -290,45 +353,24 @@ async fn idle(slots: &Semaphore) {
 /// Decodes a call's number and its request. A request that does not decode (an invalid name, say) is answered; a frame that
 /// is not a call ends the connection.
 fn decode_call(body: &[u8]) -> Result<(u64, Result<Request, Refusal>), FrameError> {
+    match decode_body(body) {
+        Ok(Call { id, request }) => Ok((id, Ok(request))),
+        Err(error) => {
+            let refusal = Refusal::invalid(format!("the request cannot be read: {error}"));
+            Ok((decode_call_id(body)?, Err(refusal)))
+        }
+    }
+}
+
+/// Decodes a call's number only, which allocates nothing.
+fn decode_call_id(body: &[u8]) -> Result<u64, FrameError> {
     #[derive(Deserialize)]
     struct Numbered {
         id: u64,
         #[serde(rename = "request")]
         _request: IgnoredAny,
     }
-    match decode_body(body) {
-        Ok(Call { id, request }) => Ok((id, Ok(request))),
-        Err(error) => {
-            let Numbered { id, .. } = decode_body(body)?;
-            Ok((id, Err(Refusal::invalid(format!("the request cannot be read: {error}")))))
-        }
-    }
-}
-
-async fn write_answers(mut writer: LinkWriter, mut queued: mpsc::Receiver<Answer>) {
-    let mut buffer = Vec::new();
-    while let Some(answer) = queued.recv().await {
-        let mut next = Some(answer);
-        // Answers that queued up meanwhile go out in the same write.
-        while let Some(answer) = next {
-            if let Err(error) = encode_frame(&answer, &mut buffer) {
-                warn!(%error, "cannot encode an answer, sending a refusal instead");
-                let reply = Reply::Refused(Refusal::internal(format!("the answer cannot be sent: {error}")));
-                let instead = Answer { id: answer.id, more: false, reply };
-                if encode_frame(&instead, &mut buffer).is_err() {
-                    return;
-                }
-            }
-            next = if buffer.len() < WRITE_BYTES_SOFT_MAX { queued.try_recv().ok() } else { None };
-        }
-        let write = async { writer.write_all(&buffer).await.is_ok() && writer.flush().await.is_ok() };
-        if !timeout(WRITE_TIMEOUT, write).await.unwrap_or(false) {
-            return;
-        }
-        // One large answer must not occupy memory for as long as the connection lasts.
-        buffer.clear();
-        buffer.shrink_to(WRITE_BYTES_SOFT_MAX);
-    }
+    decode_body(body).map(|Numbered { id, .. }| id)
 }
 
 #[cfg(test)]

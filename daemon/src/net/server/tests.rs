@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use idunno_shared::client::connection::{CallError, Connection};
 use idunno_shared::client::connections::{Connections, PeerError};
@@ -6,14 +6,22 @@ use idunno_shared::client::link::{Dial, DialError};
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::security::Credentials;
 use idunno_shared::security::secret::Secret;
-use idunno_shared::wire::control::{ControlReply, ControlRequest};
+use idunno_shared::wire::control::{ControlReply, ControlRequest, LogCursor, LogPage};
+use idunno_shared::wire::frame::{FRAME_BYTES_MAX, encode_frame};
 use idunno_shared::wire::version::SPOKEN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
+use super::super::connection_limits::MemoryLimits;
 use super::super::transport::{Listener, MemberConnector};
 use super::*;
 use idunno_shared::client::frames::read_frame;
+
+/// The address of a known member.
+const KNOWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
+
+/// The size of the answer to a request for models.
+const LARGE_BYTES: usize = 1 << 20;
 
 struct Echo;
 
@@ -25,6 +33,11 @@ impl Service for Echo {
     async fn request(&self, request: Request, _from: &Caller) -> Response {
         match request {
             Request::Control(ControlRequest::Join) => std::future::pending().await,
+            Request::Control(ControlRequest::Models) => {
+                let end = LogCursor { file: String::new(), offset: 0 };
+                let page = LogPage { end, cut: false, bytes: vec![0; LARGE_BYTES] };
+                Reply::Control(Box::new(ControlReply::Log(page))).into()
+            }
             Request::Control(ControlRequest::Watch) => {
                 let (sender, replies) = mpsc::channel(1);
                 sender.try_send(Reply::Election).unwrap();
@@ -34,7 +47,11 @@ impl Service for Echo {
         }
     }
 
-    async fn blobs(&self, _link: Link, _may_store: bool) {}
+    fn knows(&self, address: IpAddr) -> bool {
+        address == KNOWN
+    }
+
+    async fn blobs(&self, _link: Link, _access: BlobAccess) {}
 }
 
 async fn server(stop: &CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
@@ -280,4 +297,183 @@ async fn a_frozen_peer_costs_a_call_its_limit_and_no_more() {
     let answer = peers.call(listener.local_addr().unwrap(), request, limit).await;
     assert!(matches!(answer, Err(PeerError::Call { source: CallError::TimedOut(_), .. })));
     assert!(started.elapsed() < Duration::from_secs(1), "the limit holds for the hello too");
+}
+
+/// Connects from another loopback address, and says nothing.
+async fn silent(from: IpAddr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+async fn is_welcome(stream: &mut TcpStream) -> bool {
+    let hello = Hello::new(Purpose::Calls, None);
+    write_greeting(stream, &hello).await.is_ok()
+        && matches!(read_frame(stream).await, Ok(HelloReply::Welcome { .. }))
+}
+
+#[tokio::test]
+async fn silent_connections_keep_nobody_out() {
+    let stop = CancellationToken::new();
+    let limits = Limits { greetings: 16, ..Limits::default() };
+    let (address, _serving) = limited_server(&stop, limits).await;
+    let mut flood = Vec::new();
+    for number in 0..400_u32 {
+        flood.push(silent(IpAddr::from([127, 0, 1, u8::try_from(number % 50).unwrap()]), address).await);
+    }
+    // Turns would be free only after many times HELLO_TIMEOUT.
+    let all = async {
+        TcpConnector::new(Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap();
+        MemberConnector::new(NodeId(1), Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap();
+    };
+    timeout(HELLO_TIMEOUT, all).await.expect("silent connections are in the way");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_flood_takes_neither_the_place_of_a_known_member_nor_of_another_address() {
+    let stop = CancellationToken::new();
+    let limits = Limits { greetings: 16, ..Limits::default() };
+    let (address, _serving) = limited_server(&stop, limits).await;
+    let everyone_so_far = async || {
+        let mut last = silent(IpAddr::from([127, 0, 2, 1]), address).await;
+        assert!(is_welcome(&mut last).await, "connections are accepted in order");
+    };
+    // Slow, not malicious: the hello comes late.
+    let mut slow = silent(IpAddr::from([127, 0, 3, 1]), address).await;
+    let mut member = silent(KNOWN, address).await;
+    let mut flood = Vec::new();
+    for _ in 0..100 {
+        flood.push(silent(IpAddr::from([127, 0, 1, 1]), address).await);
+    }
+    everyone_so_far().await;
+    assert!(is_welcome(&mut slow).await, "one address pushes another out");
+    for number in 0..100 {
+        flood.push(silent(IpAddr::from([127, 0, 1, number]), address).await);
+    }
+    everyone_so_far().await;
+    assert!(is_welcome(&mut member).await, "strangers push a known member out");
+    stop.cancel();
+}
+
+/// A connection of one role before its first call.
+async fn raw(credentials: &Credentials, address: SocketAddr) -> Link {
+    TcpConnector::new(credentials.clone()).dial(address, Purpose::Calls).await.unwrap()
+}
+
+async fn announce(link: &mut Link, bytes: usize) {
+    link.writer.write_all(&u32::try_from(bytes).unwrap().to_be_bytes()).await.unwrap();
+    link.writer.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_is_no_larger_than_its_role_may_send() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let (stop, secret) = (CancellationToken::new(), Secret::generate().unwrap());
+    let members = Credentials::of(&secret.mint(Role::Member, DAY).unwrap()).unwrap();
+    let (address, _serving) = server_of(&members, &stop, Limits::default()).await;
+    for role in [Role::Viewer, Role::Operator] {
+        let person = Credentials::of(&secret.mint(role, DAY).unwrap()).unwrap();
+        let mut link = raw(&person, address).await;
+        announce(&mut link, roles::request_bytes_max(role) + 1).await;
+        let ended = timeout(HELLO_TIMEOUT, link.reader.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "{role}: the body is awaited");
+        // The largest allowed is read, and refused for what it is.
+        let mut link = raw(&person, address).await;
+        announce(&mut link, roles::request_bytes_max(role)).await;
+        let mut body = vec![0xc0; roles::request_bytes_max(role)];
+        body[..3].copy_from_slice(&[0x92, 7, 0xdd]);
+        link.writer.write_all(&body).await.unwrap();
+        link.writer.flush().await.unwrap();
+        let ended = timeout(Duration::from_secs(30), link.reader.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "{role}: it is no call");
+    }
+    assert!(roles::request_bytes_max(Role::Viewer) < roles::request_bytes_max(Role::Operator));
+    assert_eq!(roles::request_bytes_max(Role::Member), FRAME_BYTES_MAX);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn announced_requests_occupy_their_own_identitys_memory_only() {
+    let (stop, memory) = (CancellationToken::new(), MemoryLimits { identity: 1 << 20, clients: 8 << 20 });
+    let limits = Limits { request_memory: memory, ..Limits::default() };
+    let (address, _serving) = limited_server(&stop, limits).await;
+    // Without TLS, an identity is an address.
+    let greet = async |from: IpAddr| {
+        let mut stream = silent(from, address).await;
+        assert!(is_welcome(&mut stream).await);
+        let (reader, writer) = stream.into_split();
+        Link { reader: Box::new(reader), writer: Box::new(writer), node: None }
+    };
+    let [anna, bert] = [[127, 0, 0, 11], [127, 0, 0, 12]].map(IpAddr::from);
+    let mut held = greet(anna).await;
+    announce(&mut held, 1 << 20).await;
+    held.writer.write_all(&[0x92]).await.unwrap();
+    let (waits, other) = (Connection::new(greet(anna).await), Connection::new(greet(bert).await));
+    let ask = async |connection: &Connection| {
+        connection.call(Request::Control(ControlRequest::Leave), Duration::from_secs(30)).await
+    };
+    let waiting = {
+        let waits = waits.clone();
+        tokio::spawn(async move {
+            waits.call(Request::Control(ControlRequest::Leave), Duration::from_secs(30)).await
+        })
+    };
+    for _ in 0..20 {
+        assert!(matches!(ask(&other).await, Ok(Reply::Control(_))));
+    }
+    assert!(!waiting.is_finished(), "the announced bytes are not counted");
+    drop(held);
+    assert!(
+        matches!(waiting.await.unwrap(), Ok(Reply::Control(_))),
+        "a connection that ends returns its memory"
+    );
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_by_bytes() {
+    const CALLS: u64 = 200;
+    let (stop, memory) = (CancellationToken::new(), MemoryLimits { identity: 4 << 20, clients: 8 << 20 });
+    let limits = Limits { answer_memory: memory, ..Limits::default() };
+    let (address, _serving) = limited_server(&stop, limits).await;
+    let mut link = raw(&Credentials::insecure(), address).await;
+    let mut calls = Vec::new();
+    for id in 0..CALLS {
+        encode_frame(&Call { id, request: Request::Control(ControlRequest::Models) }, &mut calls).unwrap();
+    }
+    link.writer.write_all(&calls).await.unwrap();
+    link.writer.flush().await.unwrap();
+    // A later call of another connection proves that the server has had its time.
+    let other = Connection::new(
+        MemberConnector::new(NodeId(1), Credentials::insecure()).dial(address, Purpose::Calls).await.unwrap(),
+    );
+    let limit = Duration::from_secs(30);
+    for _ in 0..CALLS {
+        other.call(Request::Control(ControlRequest::Leave), limit).await.unwrap();
+    }
+    let (mut whole, mut busy) = (0, 0);
+    for _ in 0..CALLS {
+        let answer: Answer = timeout(limit, read_frame(&mut link.reader)).await.unwrap().unwrap();
+        match answer.reply {
+            Reply::Control(_) => whole += 1,
+            Reply::Refused(refusal) => {
+                assert_eq!(refusal.code, RefusalCode::Busy);
+                busy += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        whole > 0 && busy > CALLS / 2,
+        "{whole} answers were kept for a peer that reads none, {busy} not"
+    );
+    // What was read makes room.
+    let mut call = Vec::new();
+    encode_frame(&Call { id: CALLS, request: Request::Control(ControlRequest::Models) }, &mut call).unwrap();
+    link.writer.write_all(&call).await.unwrap();
+    link.writer.flush().await.unwrap();
+    let answer: Answer = timeout(limit, read_frame(&mut link.reader)).await.unwrap().unwrap();
+    assert!(matches!(answer.reply, Reply::Control(_)));
+    stop.cancel();
 }

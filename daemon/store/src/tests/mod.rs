@@ -25,7 +25,7 @@ use self::coordinator::FakeCoordinator;
 use super::blobs::BlobStore;
 use super::blobs::disk::BlobDisk;
 use super::scrub::{self, Scrub};
-use super::server::{BlobServer, ClusterKnowledge, DISK_TIMEOUT};
+use super::server::{BlobAccess, BlobServer, ClusterKnowledge, DISK_TIMEOUT};
 
 const PIPE_BYTES: usize = 256 << 10;
 pub(super) const UPLOAD: UploadId = UploadId { term: Term(1), number: 1 };
@@ -194,7 +194,9 @@ impl Dial for TestConnector {
             tokio::spawn(async move {
                 let (reader, writer) = split(far);
                 // Injected faults end connections; the tests assert what callers see.
-                let _ = server.serve(reader, writer, true).await;
+                let _ = server
+                    .serve(reader, writer, BlobAccess { may_store: true, is_member: true, memory: None })
+                    .await;
             });
             Ok(Link { node: Some(node), ..link(near) })
         })

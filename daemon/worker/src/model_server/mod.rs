@@ -5,6 +5,7 @@
 //!
 //! Bounds: each call has a deadline; a response has at most [`RESPONSE_BYTES_MAX`], an artefact
 //! [`ARTEFACT_BYTES_MAX`]. It never retries: its callers do.
+//! Calls are not encrypted, so they stay on this machine ([`check_url`]), and a redirect is a fault.
 
 mod error;
 mod training;
@@ -12,10 +13,11 @@ mod training;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use idunno_shared::client::transport::is_this_machine;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::Parameters;
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, RequestBuilder, Response, Url, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -52,6 +54,33 @@ pub struct ModelServerClient {
     base: String,
 }
 
+/// Checks that `url` leads to a server on this machine: queries and their answers would otherwise cross the network in the
+/// clear. Credentials in a URL are refused too: they end up in logs, and hide the host in `http://127.0.0.1@host`.
+pub fn check_url(url: &str) -> Result<(), ServerUrlError> {
+    let wrong = |reason: String| Err(ServerUrlError { url: url.to_owned(), reason });
+    let parsed = match Url::parse(url) {
+        Ok(parsed) => parsed,
+        Err(error) => return wrong(error.to_string()),
+    };
+    let host = parsed.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_here = host == "localhost" || host.parse().is_ok_and(is_this_machine);
+    match () {
+        () if parsed.scheme() != "http" || host.is_empty() => {
+            wrong("it must consist of http:// and a host".to_owned())
+        }
+        () if !parsed.username().is_empty() || parsed.password().is_some() => {
+            wrong("it has a user name or a password".to_owned())
+        }
+        () if parsed.query().is_some() || parsed.fragment().is_some() => {
+            wrong("it has a query or a fragment".to_owned())
+        }
+        () if !is_here => {
+            wrong("requests are not encrypted, so the server must run on this machine".to_owned())
+        }
+        () => Ok(()),
+    }
+}
+
 /// The URL is not one of a model server, or the HTTP client cannot be set up.
 #[derive(Debug, Error)]
 #[error("cannot use the model server URL '{url}': {reason}; give one such as http://127.0.0.1:8080")]
@@ -63,13 +92,14 @@ pub struct ServerUrlError {
 impl ModelServerClient {
     /// A client of the server at `url`, such as `http://127.0.0.1:8080`.
     pub fn new(url: &str) -> Result<Self, ServerUrlError> {
-        let wrong = |reason: String| ServerUrlError { url: url.to_owned(), reason };
-        let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-        if parsed.scheme() != "http" || !parsed.has_host() {
-            return Err(wrong("it must consist of http:// and a host".to_owned()));
-        }
-        let client = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).build();
-        let client = client.map_err(|error| wrong(error.to_string()))?;
+        check_url(url)?;
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|error| ServerUrlError { url: url.to_owned(), reason: error.to_string() })?;
         Ok(Self { client, base: url.trim_end_matches('/').to_owned() })
     }
 
@@ -206,6 +236,12 @@ impl ModelServerClient {
         if status.is_success() {
             return Ok(response);
         }
+        // The server's fault: as a status of its own, it would count against the query.
+        if status.is_redirection() {
+            return Err(ServerError::Malformed(format!(
+                "it redirects ({status}), and redirects are not followed"
+            )));
+        }
         let message = match self.body(response, MESSAGE_BYTES_MAX, deadline).await {
             Ok(body) => error_message(&body),
             Err(error) => error.to_string(),
@@ -240,13 +276,70 @@ impl ModelServerClient {
 
 #[cfg(test)]
 mod tests {
+    use idunno_shared::wire::jobs::FaultKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn invalid_urls_are_refused() {
-        for url in ["", "127.0.0.1:8080", "https://127.0.0.1", "ftp://host", "http://"] {
+        for url in
+            ["", "127.0.0.1:8080", "https://127.0.0.1", "ftp://host", "http://", "http://127.0.0.1/?a=b"]
+        {
             assert!(ModelServerClient::new(url).is_err(), "{url}");
         }
         assert_eq!(ModelServerClient::new("http://127.0.0.1:8080/").unwrap().base, "http://127.0.0.1:8080");
+        for url in
+            ["http://localhost:80", "http://[::1]:80", "http://127.9.9.9", "http://[::ffff:127.0.0.1]:80"]
+        {
+            check_url(url).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_url_that_leaves_this_machine_is_refused_however_it_is_written() {
+        for url in [
+            "http://192.0.2.1:8080",
+            "http://example.org",
+            "http://127.0.0.1.example.org",
+            "http://localhost.example.org",
+            "http://127.0.0.1@192.0.2.1/",
+            "http://127.0.0.1:80@192.0.2.1/",
+            "http://user:secret@127.0.0.1:8080",
+            "http://[::ffff:192.0.2.1]:80",
+            // 192.0.2.1 as one number.
+            "http://3221225985/",
+        ] {
+            assert!(ModelServerClient::new(url).is_err(), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_a_fault_of_the_server_and_is_not_followed() {
+        let (server, elsewhere) = (
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        );
+        let (url, target) =
+            (format!("http://{}", server.local_addr().unwrap()), elsewhere.local_addr().unwrap());
+        for status in [301, 302, 307, 308] {
+            let client = ModelServerClient::new(&url).unwrap();
+            let redirects = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                stream.read_exact(&mut [0; 16]).await.unwrap();
+                let head = format!(
+                    "HTTP/1.1 {status} x\r\nlocation: http://{target}/v2/health/live\r\ncontent-length: 0\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream
+            };
+            let error = tokio::select! {
+                (answer, _open) = async { tokio::join!(client.live(), redirects) } => answer.unwrap_err(),
+                _ = elsewhere.accept() => panic!("{status}: the redirect was followed"),
+            };
+            assert_eq!(error.fault(), FaultKind::Inference, "{status}: a query is not to blame");
+            assert!(error.to_string().contains("redirect"), "{error}");
+        }
     }
 }
