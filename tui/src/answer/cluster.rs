@@ -59,7 +59,7 @@ impl From<&MemberView> for Member {
             since_ms: member.since_ms,
             role: member.role.into(),
             udp_blocked: member.udp_blocked,
-            disk_hung: member.disk_hung,
+            disk_hung: member.disk_hung(),
             incarnation: member.incarnation,
             generation: member.generation,
         }
