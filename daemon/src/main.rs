@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use idunno_daemon::audit::verify;
@@ -10,6 +11,9 @@ use idunno_daemon::config::{Settings, check, report};
 use idunno_daemon::runtime::{failure, secret_file};
 use idunno_daemon::{introducer, member, recovery};
 use rustix::fs::Mode;
+
+/// How long the end of the process waits for operations of the disk that nobody waits for any more.
+const DISK_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, then leaves the cluster gracefully.
 ///
@@ -87,11 +91,11 @@ fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Program::Introducer(Run { settings, .. }) => {
             let config = settings.with_file()?.introducer()?;
-            runtime()?.block_on(introducer::run(config))?;
+            run_async(introducer::run(config))?;
         }
         Program::Member(Run { settings, .. }) => {
             let config = settings.with_file()?.member()?;
-            runtime()?.block_on(member::run(config))?;
+            run_async(member::run(config))?;
         }
         Program::CheckConfig(Checked::Introducer(settings)) => {
             let remarks = check::introducer(&settings.with_file()?.introducer()?)?;
@@ -119,6 +123,10 @@ fn checked(whose: &str, remarks: &[String]) -> String {
     text
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+fn run_async(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(program);
+    // Without a limit, a thread that waits for a disk that hangs would keep the process for ever.
+    runtime.shutdown_timeout(DISK_WAIT_MAX);
+    ended
 }

@@ -28,7 +28,7 @@ async fn list(cluster: &LocalCluster, prefix: &str) -> Vec<FileSummary> {
 async fn stored(cluster: &LocalCluster, index: usize) -> BTreeSet<String> {
     let request = ControlRequest::Stored { member: cluster.node(index), after: None, limit: 1024 };
     match cluster.client().control(request).await {
-        Ok(ControlReply::Files { files, more: false }) => {
+        Ok(ControlReply::Stored { files, next: None }) => {
             files.into_iter().map(|row| row.name.to_string()).collect()
         }
         other => cluster.fail(&format!("{other:?}")),

@@ -102,6 +102,7 @@ impl Shared {
                     digests: Vec::new(),
                     more: false,
                     free_bytes: FREE_BYTES,
+                    disk_hung: false,
                     damaged: 0,
                 },
             }),

@@ -80,6 +80,7 @@ fn cluster(second: u64) -> ClusterView {
         policy: Policy::Rate,
         rebalances: Vec::new(),
         rates: Some(rates(second)),
+        jobs_left_out: 0,
         loads: (1..=MEMBERS)
             .map(|number| LoadView {
                 node: NodeId(number),

@@ -81,7 +81,7 @@ impl Session {
     pub fn files(&self) -> Files {
         let files = Files::new(self.cluster());
         match self.timeout {
-            Some(limit) => files.patience(limit),
+            Some(limit) => files.patience(limit).put_limit(limit),
             None => files,
         }
     }

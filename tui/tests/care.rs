@@ -33,7 +33,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
     let reply = match request {
         ControlRequest::Members => ControlReply::Members(vec![member.clone()]),
         ControlRequest::Join | ControlRequest::Leave => ControlReply::Done,
-        ControlRequest::Jobs(None) => ControlReply::Jobs(vec![job()]),
+        ControlRequest::JobPage { .. } => ControlReply::JobPage { jobs: vec![job()], more: false },
         ControlRequest::Models => return Reply::Refused(Refusal::new(RefusalCode::NoQuorum, "not now")),
         ControlRequest::Change { change: Change::TrainStart { models, .. }, .. } => {
             ControlReply::Changed(Changed::Training(models))
@@ -93,7 +93,9 @@ fn several_jobs_are_changed_only_if_all_exist() {
 fn a_job_that_is_over_is_not_guessed_where_it_is_changed() {
     let over = |id| JobView { id: JobId(id), state: JobState::Done, ..job() };
     let address = cluster(move |request, _| match request {
-        ControlRequest::Jobs(None) => Reply::Control(Box::new(ControlReply::Jobs(vec![over(1), over(2)]))),
+        ControlRequest::JobPage { .. } => {
+            Reply::Control(Box::new(ControlReply::JobPage { jobs: vec![over(1), over(2)], more: false }))
+        }
         other => panic!("{other:?}"),
     })
     .to_string();

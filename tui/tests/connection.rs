@@ -50,6 +50,7 @@ fn view(term: u64) -> ClusterView {
         policy: Policy::Rate,
         rebalances: Vec::new(),
         rates: None,
+        jobs_left_out: 0,
     }
 }
 

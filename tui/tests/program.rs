@@ -36,7 +36,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
             let files = if file.name.as_str().starts_with(&prefix) { vec![file] } else { vec![] };
             ControlReply::Files { files, more: false }
         }
-        ControlRequest::Jobs(None) => ControlReply::Jobs(vec![]),
+        ControlRequest::JobPage { .. } => ControlReply::JobPage { jobs: vec![], more: false },
         ControlRequest::Leave => ControlReply::Done,
         ControlRequest::Change { change: Change::Delete { name }, .. } if name == file.name => {
             ControlReply::Changed(Changed::Deleted { versions: 3 })

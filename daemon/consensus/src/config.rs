@@ -1,12 +1,12 @@
 //! openraft's type parameters, the limits of the log, and its timing.
 
-use std::io::Cursor;
 use std::sync::Arc;
 
 use idunno_shared::wire::refusal::Refusal;
 use openraft::{Config, ConfigError, EmptyNode, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 
+use crate::store::SnapshotData;
 use idunno_core::metadata::{Applied, Command};
 
 pub const COMMANDS_PER_ENTRY_MAX: usize = 512;
@@ -22,10 +22,13 @@ pub(super) const APPEND_ENTRIES_MAX: u64 = 64;
 pub(super) const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Commands queued for an entry; further callers wait.
 pub(super) const COMMANDS_WAITING_MAX: usize = 4096;
-/// Bytes of a snapshot per message and per row of the store.
-pub(super) const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
-/// Largest snapshot accepted from a peer.
-pub(super) const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of a snapshot per message and per row of the store. A little less than 1 MiB: the file's pages are powers of two,
+/// and hold a few bytes beside the row. The size of a snapshot has no limit but the disk.
+pub(super) const SNAPSHOT_ROW_BYTES: usize = (1 << 20) - 1024;
+/// A message with a snapshot's row is repeated this often before the snapshot is sent again from its beginning.
+pub(super) const SNAPSHOT_ROW_ATTEMPTS_MAX: u32 = 5;
+/// The slowest installation of a received snapshot that its sender waits for.
+pub(super) const INSTALL_BYTES_PER_S_MIN: u64 = 4 << 20;
 
 /// The payload of a log entry: the commands of one durable commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,7 +45,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = EmptyNode,
         Entry = openraft::Entry<TypeConfig>,
-        SnapshotData = Cursor<Vec<u8>>,
+        SnapshotData = SnapshotData,
         Responder = openraft::impls::OneshotResponder<TypeConfig>,
         AsyncRuntime = openraft::TokioRuntime,
 );
@@ -67,10 +70,10 @@ pub struct ConsensusConfig {
     pub election_max_ms: u64,
     /// After this long, the outcome of a proposal or a change of voters counts as unknown.
     pub change_timeout_ms: u64,
-    /// Timeout of one snapshot chunk, including the installation after the last.
+    /// Timeout of one message with a part of a snapshot.
     pub snapshot_timeout_ms: u64,
-    /// Log entries between two snapshots.
-    pub snapshot_every_entries: u64,
+    /// A snapshot is made after this many bytes of log, or after as many as the last snapshot has if that are more.
+    pub snapshot_log_bytes_min: u64,
     /// Log entries kept behind a snapshot, for followers that lag slightly.
     pub entries_kept: u64,
 }
@@ -83,7 +86,7 @@ impl Default for ConsensusConfig {
             election_max_ms: 400,
             change_timeout_ms: 5_000,
             snapshot_timeout_ms: 10_000,
-            snapshot_every_entries: 2_000,
+            snapshot_log_bytes_min: 16 << 20,
             entries_kept: 500,
         }
     }
@@ -99,10 +102,8 @@ impl ConsensusConfig {
             election_timeout_max: self.election_max_ms,
             install_snapshot_timeout: self.snapshot_timeout_ms,
             max_payload_entries: APPEND_ENTRIES_MAX,
-            // openraft requires more than the snapshot policy: otherwise a snapshot may be too old for a lagging follower.
-            replication_lag_threshold: self.snapshot_every_entries.saturating_mul(2),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
-            snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES as u64,
+            // openraft counts entries; `snapshots` counts bytes.
+            snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.entries_kept,
             purge_batch_size: 1,
             enable_elect: false,

@@ -141,8 +141,6 @@ pub(super) enum PeerRequestError {
     Decode(#[from] rmp_serde::decode::Error),
     #[error("cannot encode the reply: {0}")]
     Encode(#[from] rmp_serde::encode::Error),
-    #[error("its snapshot has more than {limit} bytes")]
-    SnapshotTooLarge { limit: u64 },
     #[error("the log did not handle it within {limit_ms} ms")]
     TimedOut { limit_ms: u128 },
 }

@@ -11,12 +11,12 @@
 //! - Whoever has received an outcome sees its effect in [`Consensus::state`].
 //! - No member stands for election unless [`Consensus::may_stand`] allows it.
 //!
-//! **Bounds**: `config` lists them all: commands per entry, bytes per entry and message, queue lengths, snapshot size.
+//! **Bounds**: `config` lists them all: commands per entry, bytes per entry and message, queue lengths.
 //!
 //! **Does not** resolve addresses (the [`Transport`] does), detect failures, or choose voters.
 //!
 //! `store` is the file, `network` carries Raft's messages, `proposer` batches commands into entries, `voters`
-//! changes the membership of the log, `leadership` publishes who leads.
+//! changes the membership of the log, `leadership` publishes who leads, `snapshots` makes and sends snapshots.
 
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
@@ -25,6 +25,7 @@ mod errors;
 mod leadership;
 mod network;
 mod proposer;
+mod snapshots;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use self::leadership::Leadership;
 use self::network::{RaftPeers, encode};
 pub use self::network::{Transport, TransportError};
 use self::proposer::Proposal;
+use self::snapshots::IncomingSnapshot;
 use self::store::InstallTracker;
 pub use self::store::{InitialState, SurvivorLog, encode_state};
 
@@ -78,6 +80,7 @@ struct ConsensusInner {
     /// When a leader's message was last accepted.
     leader_contact: SyncMutex<Instant>,
     installs: InstallTracker,
+    incoming: Mutex<Option<IncomingSnapshot>>,
     /// Held while voters or learners change.
     voter_change: Mutex<()>,
     change_timeout: Duration,
@@ -126,6 +129,7 @@ impl Consensus {
         let stop = CancellationToken::new();
         let (proposals, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), receiver, change_timeout, stop.clone()));
+        tokio::spawn(snapshots::make_when_due(raft.clone(), opened.growth, config.snapshot_log_bytes_min));
         Ok(Self {
             inner: Arc::new(ConsensusInner {
                 node,
@@ -136,6 +140,7 @@ impl Consensus {
                 announcement,
                 leader_contact: SyncMutex::new(Instant::now()),
                 installs: opened.installs,
+                incoming: Mutex::new(None),
                 voter_change: Mutex::new(()),
                 change_timeout,
                 retry_pause: Duration::from_millis(config.heartbeat_ms),
@@ -307,6 +312,8 @@ impl Consensus {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "the metadata log did not stop cleanly");
         }
+        // It keeps the file open.
+        self.inner.incoming.lock().await.take();
         if let Some(closed) = self.inner.closed.lock().await.take() {
             // No timeout: the last writes are in flight. An error means that the writer thread is gone.
             closed.await.ok();

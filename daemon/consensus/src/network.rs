@@ -10,21 +10,23 @@ use std::time::Duration;
 
 use idunno_shared::ids::NodeId;
 use idunno_shared::wire::consensus::{ConsensusReply, ConsensusRequest};
-use openraft::error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::error::{
+    Fatal, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
+};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{EmptyNode, Vote};
+use openraft::{EmptyNode, Snapshot, Vote};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::Consensus;
-use super::config::{SNAPSHOT_BYTES_MAX, SnapshotMeta, TypeConfig};
+use super::config::TypeConfig;
 use super::errors::PeerRequestError;
+use super::snapshots::{SnapshotChunk, SnapshotResult};
 
 /// Calls a member by its id.
 pub trait Transport: Clone + Send + Sync + 'static {
@@ -45,34 +47,8 @@ pub struct TransportError {
     pub reason: String,
 }
 
-/// A chunk of a snapshot: openraft's request, with its data encoded as MessagePack binary.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SnapshotChunk {
-    vote: Vote<u64>,
-    meta: SnapshotMeta,
-    offset: u64,
-    #[serde(with = "serde_bytes")]
-    data: Vec<u8>,
-    done: bool,
-}
-
-impl From<InstallSnapshotRequest<TypeConfig>> for SnapshotChunk {
-    fn from(request: InstallSnapshotRequest<TypeConfig>) -> Self {
-        let InstallSnapshotRequest { vote, meta, offset, data, done } = request;
-        Self { vote, meta, offset, data, done }
-    }
-}
-
-impl From<SnapshotChunk> for InstallSnapshotRequest<TypeConfig> {
-    fn from(chunk: SnapshotChunk) -> Self {
-        let SnapshotChunk { vote, meta, offset, data, done } = chunk;
-        Self { vote, meta, offset, data, done }
-    }
-}
-
 pub(super) type AppendResult = Result<AppendEntriesResponse<u64>, RaftError<u64>>;
 pub(super) type VoteResult = Result<VoteResponse<u64>, RaftError<u64>>;
-pub(super) type SnapshotResult = Result<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>>;
 
 /// Encodes a payload, or a row of the store, as MessagePack.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
@@ -108,15 +84,15 @@ impl<T: Transport> RaftNetworkFactory<TypeConfig> for RaftPeers<T> {
 pub(super) struct RaftPeer<T> {
     transport: T,
     target: u64,
-    backoff: Duration,
+    pub(super) backoff: Duration,
     vote_timeout: Duration,
 }
 
-type RaftPeerError<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
+pub(super) type RaftPeerError<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
 
 impl<T: Transport> RaftPeer<T> {
     /// Calls the peer. Only an answer of its log is final; a peer whose log has stopped counts as unreachable.
-    async fn call<R, E>(
+    pub(super) async fn call<R, E>(
         &self,
         request: Result<ConsensusRequest, rmp_serde::encode::Error>,
         timeout: Duration,
@@ -149,13 +125,17 @@ impl<T: Transport> RaftNetwork<TypeConfig> for RaftPeer<T> {
         self.call(encode(&rpc).map(ConsensusRequest::Append), option.hard_ttl()).await
     }
 
-    async fn install_snapshot(
+    async fn full_snapshot(
         &mut self,
-        rpc: InstallSnapshotRequest<TypeConfig>,
+        vote: Vote<u64>,
+        snapshot: Snapshot<TypeConfig>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, RaftPeerError<InstallSnapshotError>> {
-        let chunk = SnapshotChunk::from(rpc);
-        self.call(encode(&chunk).map(ConsensusRequest::Snapshot), option.hard_ttl()).await
+    ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = self.send_snapshot(vote, snapshot, option) => sent,
+        }
     }
 
     async fn vote(
@@ -206,12 +186,8 @@ impl Consensus {
             }
             ConsensusRequest::Snapshot(payload) => {
                 let chunk: SnapshotChunk = decode(&payload)?;
-                let request = InstallSnapshotRequest::<TypeConfig>::from(chunk);
-                if request.offset.saturating_add(request.data.len() as u64) > SNAPSHOT_BYTES_MAX {
-                    return Err(PeerRequestError::SnapshotTooLarge { limit: SNAPSHOT_BYTES_MAX });
-                }
-                let _installing = request.done.then(|| self.inner.installs.begin(request.meta.last_log_id));
-                let result: SnapshotResult = raft.install_snapshot(request).await;
+                let _installing = chunk.done.then(|| self.inner.installs.begin(chunk.meta.last_log_id));
+                let result: SnapshotResult = self.receive_chunk(chunk).await;
                 if result.is_ok() {
                     *self.leader_contact() = Instant::now();
                 }

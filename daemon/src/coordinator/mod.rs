@@ -21,13 +21,15 @@
 //! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
 //! | [`long_work`]: work that outlasts a request | itself |
 //! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
-//! | [`reads`], [`folders`], [`views`], [`assignment_text`]: what people see | the log's state |
+//! | [`reads`], [`folders`], [`views`], `job_pages`, [`assignment_text`]: what people see | the log's state |
+//! | `view_publisher`: one view for all who watch | itself |
 
 pub mod assignment_text;
 pub mod changes;
 pub mod dataset_freeze;
 pub mod folders;
 pub mod grants;
+mod job_pages;
 pub mod leader_announcer;
 mod log_time;
 pub mod long_work;
@@ -37,6 +39,7 @@ pub mod repair;
 pub mod result_merge;
 pub mod scheduling;
 pub mod uploads;
+mod view_publisher;
 pub mod views;
 pub mod voters;
 
@@ -60,6 +63,7 @@ use self::repair::{RepairTask, RepairView};
 use self::result_merge::ResultMergeTask;
 use self::scheduling::{SchedulerHandle, SchedulerTask};
 use self::uploads::{UploadsHandle, UploadsTask};
+use self::view_publisher::ViewPublisher;
 use self::voters::VoterTask;
 use crate::membership::MembershipHandle;
 use crate::runtime::clock::Clock;
@@ -97,6 +101,7 @@ pub struct LeaderTerm {
     rates: RatesHandle,
     scheduler: SchedulerHandle,
     repairs: watch::Receiver<RepairView>,
+    views: ViewPublisher,
     /// Held while a data set is read: one at a time, for an extent of it is in memory.
     reading: tokio::sync::Mutex<()>,
     long_work: LongWork,
@@ -119,13 +124,29 @@ impl LeaderTerm {
             VoterTask::spawn(deps.clone(), &closed);
             let announcer = leader_announcer::run(deps.clone(), term, closed.clone());
             deps.monitor.spawn("leader announcer", closed.clone(), announcer);
+            let views = ViewPublisher::default();
             let reading = tokio::sync::Mutex::default();
             let long_work = LongWork::new(closed.clone());
             let this = leader_term.clone();
-            Self { deps, term, time, uploads, rates, scheduler, repairs, reading, long_work, this, closed }
+            Self {
+                deps,
+                term,
+                time,
+                uploads,
+                rates,
+                scheduler,
+                repairs,
+                views,
+                reading,
+                long_work,
+                this,
+                closed,
+            }
         });
-        // Needs the term from its first turn on.
+        // Both need the term from their first turn on.
         ResultMergeTask::spawn(&opened);
+        let (published, ended) = (Self::publish_views(&opened), opened.closed.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(published).await });
         opened
     }
 

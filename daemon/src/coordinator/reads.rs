@@ -14,7 +14,7 @@ use idunno_shared::wire::refusal::Refusal;
 
 use super::grants::placed;
 use super::scheduling::SchedulerView;
-use super::{LeaderTerm, folders, views};
+use super::{LeaderTerm, folders, job_pages, views};
 use crate::membership::MembershipView;
 
 impl LeaderTerm {
@@ -40,8 +40,8 @@ impl LeaderTerm {
                         "no member {member}: list_mem lists the members"
                     )));
                 }
-                let (files, more) = self.barrier().await?.stored(member, after.as_ref(), limit);
-                Ok(ControlReply::Files { files: self.reachable(files), more })
+                let page = self.barrier().await?.stored(member, after.as_ref(), limit);
+                Ok(ControlReply::Stored { files: self.reachable(page.files), next: page.next })
             }
             ControlRequest::Locate { names, version } => self.locate(&names, version).await,
             ControlRequest::Versions { name, limit } => {
@@ -52,6 +52,11 @@ impl LeaderTerm {
                 Ok(ControlReply::Versions(versions.collect()))
             }
             ControlRequest::Jobs(job) => self.job_views(job).await.map(ControlReply::Jobs),
+            ControlRequest::JobPage { after, limit } => {
+                let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
+                let (jobs, more) = job_pages::page(&state, &scheduler, self.time.now_ms(), after, limit);
+                Ok(ControlReply::JobPage { jobs, more })
+            }
             ControlRequest::Assignments(job) => {
                 self.assignment_views(job).await.map(ControlReply::Assignments)
             }
@@ -135,10 +140,14 @@ impl LeaderTerm {
     async fn job_views(&self, job: Option<JobId>) -> Result<Vec<JobView>, Refusal> {
         let (state, scheduler) = (self.barrier().await?, self.scheduler.view().await?);
         if let Some(job) = job {
-            state.job_or_refusal(job)?;
+            return Ok(vec![views::job(state.job_or_refusal(job)?, &scheduler, self.time.now_ms())]);
         }
-        let views = views::jobs(&state, &scheduler, self.time.now_ms());
-        Ok(views.filter(|view| job.is_none_or(|job| view.id == job)).collect())
+        match job_pages::page(&state, &scheduler, self.time.now_ms(), None, u32::MAX) {
+            (jobs, false) => Ok(jobs),
+            (_, true) => {
+                Err(Refusal::invalid("there are too many jobs for one answer: ask for pages of them"))
+            }
+        }
     }
 
     async fn assignment_views(&self, job: Option<JobId>) -> Result<Vec<AssignmentView>, Refusal> {

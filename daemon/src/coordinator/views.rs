@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use idunno_core::metadata::{JobRecord, State};
 use idunno_core::placement::Holdings;
@@ -15,26 +14,12 @@ use idunno_shared::wire::frame::Reply;
 use idunno_shared::wire::jobs::WorkerReport;
 use idunno_shared::wire::membership::MemberState;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 
-use super::LeaderTerm;
 use super::scheduling::SchedulerView;
+use super::view_publisher::Built;
+use super::{LeaderTerm, job_pages};
 use crate::membership::{ListedMember, MembershipView};
 use idunno_consensus::Leadership;
-
-/// The least time between two pushes to a watcher.
-const PUSH_PERIOD: Duration = Duration::from_millis(200);
-/// An unchanged view is sent after this many skipped pushes, so that a watcher knows that the connection is alive.
-const PUSHES_SKIPPED_MAX: u32 = 5;
-
-/// Views of all jobs at `now_ms`, in the log's time.
-pub fn jobs<'a>(
-    state: &'a State,
-    scheduler: &'a SchedulerView,
-    now_ms: u64,
-) -> impl Iterator<Item = JobView> + 'a {
-    state.jobs().map(move |record| job(record, scheduler, now_ms))
-}
 
 /// The view of one job.
 pub fn job(job: &JobRecord, scheduler: &SchedulerView, now_ms: u64) -> JobView {
@@ -142,7 +127,7 @@ pub fn member(id: NodeId, peer: &ListedMember, leadership: &Leadership) -> Membe
 
 /// What is wrong with a member that is up, if anything.
 fn doubts(peer: &ListedMember) -> Option<MemberDoubts> {
-    let doubts = MemberDoubts { clock_ahead_s: peer.clock_ahead_s };
+    let doubts = MemberDoubts { clock_ahead_s: peer.clock_ahead_s, disk_hung: false };
     (doubts != MemberDoubts::default()).then_some(doubts)
 }
 
@@ -166,26 +151,27 @@ impl LeaderTerm {
         views
     }
 
+    /// Builds the views of all watchers until the term is over.
+    pub(super) fn publish_views(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let (leader_term, views) = (Arc::downgrade(self), self.views.clone());
+        async move {
+            views.run(|| Self::build_view(leader_term.upgrade())).await;
+        }
+    }
+
+    async fn build_view(leader_term: Option<Arc<Self>>) -> Built {
+        let Some(leader_term) = leader_term else { return Built::Over };
+        if leader_term.may_decide().is_err() {
+            // Without a majority the view may be outdated. The watchers notice the silence and ask.
+            return Built::Nothing;
+        }
+        leader_term.cluster_view().await.map_or(Built::Over, Built::View)
+    }
+
     async fn push_views(&self, pushes: &mpsc::Sender<Reply>) {
-        let mut ticks = interval(PUSH_PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last, mut skipped, mut sent_step) = (None, 0, None);
-        loop {
-            ticks.tick().await;
-            if self.may_decide().is_err() {
-                // Without a majority the view may be outdated. The watcher notices the silence and asks.
-                continue;
-            }
-            let Some(mut view) = self.cluster_view().await else { return };
-            let same = last
-                .as_ref()
-                .is_some_and(|last| ClusterView { at_ms: view.at_ms, ..Clone::clone(last) } == view);
-            if same && skipped < PUSHES_SKIPPED_MAX {
-                skipped += 1;
-                continue;
-            }
-            skipped = 0;
-            last = Some(view.clone());
+        let (mut views, mut sent_step) = (self.views.follow(), None);
+        while let Some(view) = views.next().await {
+            let mut view = ClusterView::clone(&view);
             // Rate histories advance once a step: they are sent only then.
             if let Some(rates) = self.rates.since(sent_step, view.at_ms).await {
                 (sent_step, view.rates) = (Some(rates.step), Some(rates.view));
@@ -201,21 +187,23 @@ impl LeaderTerm {
         let (state, view) = (self.state(), self.deps.membership.current());
         let scheduler = self.scheduler_view().await.ok()?;
         let leadership = self.deps.consensus.leadership().borrow().clone();
+        let now_ms = self.time.now_ms();
+        let jobs = job_pages::shown(&state, &scheduler, now_ms);
         let worker = |(&node, report): (&NodeId, &Arc<WorkerReport>)| WorkerView {
             node,
             server: report.server.clone(),
             models: report.models.clone(),
         };
-        let now_ms = self.time.now_ms();
         Some(ClusterView {
             term: self.term,
             coordinator: self.deps.me,
             at_ms: now_ms,
             revision: state.revision(),
-            members: members(&view, &leadership),
+            members: self.members(&view, &leadership),
             workers: scheduler.reports.iter().map(worker).collect(),
             models: models(&state, &scheduler),
-            jobs: jobs(&state, &scheduler, now_ms).collect(),
+            jobs_left_out: state.job_count().saturating_sub(jobs.len() as u64),
+            jobs,
             assignments: assignments(&view, &scheduler),
             store: self.store_view(&state),
             loads: loads(&self.repairs.borrow().holdings, &scheduler),
@@ -223,6 +211,16 @@ impl LeaderTerm {
             rebalances: scheduler.rebalances.into_iter().collect(),
             rates: None,
         })
+    }
+
+    /// Views of all members, with what repair knows of their disks.
+    fn members(&self, view: &MembershipView, leadership: &Leadership) -> Vec<MemberView> {
+        let mut members = members(view, leadership);
+        let repairs = self.repairs.borrow();
+        for member in members.iter_mut().filter(|member| repairs.hung.contains(&member.id)) {
+            member.doubts.get_or_insert_default().disk_hung = true;
+        }
+        members
     }
 
     fn store_view(&self, state: &State) -> StoreView {

@@ -16,6 +16,7 @@ use idunno_store::server::BlobServer;
 use idunno_worker::coordinator_requests::CoordinatorRequests;
 use idunno_worker::supervisor::ServerStatus;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::put_claims::PutClaims;
@@ -34,7 +35,7 @@ use crate::net::standing;
 use crate::net::transport::{self, Datagrams, MemberConnector};
 use crate::runtime::clock::Clock;
 use crate::runtime::interfaces;
-use crate::runtime::process::{self, ProcessContext};
+use crate::runtime::process::{self, ProcessContext, during_start};
 use crate::runtime::task_monitor::{self, TaskMonitor};
 
 /// How long the worker's client looks for the coordinator before the worker hears of a failure.
@@ -74,7 +75,7 @@ impl Parts {
         let audit = Audit::open(process.data_dir.path())?;
         let member = config.name.to_string();
         audit.record(AuditEvent::Started { version: env!("CARGO_PKG_VERSION"), member }).await;
-        let store = BlobStore::open(process.data_dir.path(), config.reserve_bytes)?;
+        let store = during_start(open_store(process, config.reserve_bytes)).await?;
         let scrub = Scrub::start(store.clone(), config.scrub_period, stop.clone());
         let cluster_id = ClusterId::open(Arc::clone(&process.data_dir))?;
         let record = MemberRecord {
@@ -97,7 +98,7 @@ impl Parts {
         let membership = MembershipTask::spawn(record, seed, membership_deps, &monitor, &stop);
         let transport = LogTransport { peers: peers.clone(), view: membership.view() };
         let log = log_config(config.heartbeat);
-        let consensus = Consensus::open(process.data_dir.path(), me, log, transport).await?;
+        let consensus = during_start(Consensus::open(process.data_dir.path(), me, log, transport)).await?;
         // This member itself is the first to know who coordinates.
         let own = interfaces::own_endpoint(listen, address.port());
         let cluster = Cluster::over(peers.clone(), vec![own]).with_deadline(WORKER_DEADLINE);
@@ -239,6 +240,12 @@ fn log_config(heartbeat: Duration) -> ConsensusConfig {
         election_max_ms: heartbeat_ms.saturating_mul(4),
         ..ConsensusConfig::default()
     }
+}
+
+/// Lists every blob, which takes minutes where there are millions, or for ever on a disk that hangs.
+async fn open_store(process: &ProcessContext, reserve_bytes: u64) -> anyhow::Result<BlobStore> {
+    let root = process.data_dir.path().to_owned();
+    Ok(spawn_blocking(move || BlobStore::open(&root, reserve_bytes)).await??)
 }
 
 /// Tells the blob store the log's term: it refuses replica commands of older terms.

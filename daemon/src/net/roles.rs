@@ -81,6 +81,7 @@ fn needed_to_control(request: &ControlRequest) -> Role {
         | ControlRequest::Folder { .. }
         | ControlRequest::Log { .. }
         | ControlRequest::SearchLog(_)
+        | ControlRequest::JobPage { .. }
         | ControlRequest::Leases { .. } => Role::Viewer,
     }
 }

@@ -12,6 +12,7 @@ use idunno_shared::security::secret::Secret;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::interval;
 use tracing::{debug, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -23,6 +24,9 @@ use crate::runtime::telemetry;
 
 /// The limit on open files that a daemon asks the system for: enough for the connections that it accepts and opens.
 pub const FILES_MAX: u64 = 16_384;
+
+/// How much longer the service manager is to wait, as long as a start goes on.
+const START_EXTENSION: Duration = Duration::from_secs(30);
 
 /// What a daemon process runs on: its locked data directory, its address, its credentials and its logs.
 pub struct ProcessContext {
@@ -134,9 +138,50 @@ pub fn feed_watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
+/// Waits for a part of the start that takes as long as the disk takes, and keeps the service manager from giving up on it.
+pub async fn during_start<T>(part: impl Future<Output = T>) -> T {
+    extending(part, START_EXTENSION, |extension| {
+        let extension_us = u32::try_from(extension.as_micros()).unwrap_or(u32::MAX);
+        notify(&[NotifyState::ExtendTimeoutUsec(extension_us)]);
+    })
+    .await
+}
+
+/// Asks for `extension` again and again, each time well before the last one is over.
+async fn extending<T>(part: impl Future<Output = T>, extension: Duration, extend: impl Fn(Duration)) -> T {
+    let mut part = std::pin::pin!(part);
+    let mut ticks = interval(extension / 3);
+    loop {
+        tokio::select! {
+            done = &mut part => return done,
+            _ = ticks.tick() => extend(extension),
+        }
+    }
+}
+
 /// A missing service manager is no error.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "cannot notify the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_long_start_extends_its_time_out_until_it_ends() {
+        let (extensions, mut extended) = watch::channel(0);
+        // A scan that takes as long as three extensions.
+        let scan = async move { extended.wait_for(|extensions| *extensions == 3).await.map(|_| "done") };
+        let started = extending(scan, Duration::from_millis(3), |extension| {
+            assert_eq!(extension, Duration::from_millis(3));
+            extensions.send_modify(|extensions| *extensions += 1);
+        });
+        let started = tokio::time::timeout(Duration::from_secs(20), started).await;
+        assert_eq!(started.expect("the extensions go on").unwrap(), "done");
     }
 }

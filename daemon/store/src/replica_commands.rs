@@ -145,8 +145,8 @@ impl ReplicaCommands {
             // Counted first: damage found while the list is made appears in the next inventory.
             let damaged = store.damaged();
             let (digests, more) = store.inventory(void_below, after, INVENTORY_DIGESTS_MAX)?;
-            let free_bytes = store.usable_bytes();
-            Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged })
+            let (free_bytes, disk_hung) = (store.usable_bytes(), store.hung_for().is_some());
+            Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged, disk_hung })
         })
         .await?
         .map_err(stale)

@@ -86,7 +86,7 @@ impl Scrub {
 
 async fn run(store: BlobStore, period: Duration, mut suspects: mpsc::Receiver<Digest>) {
     let cursor_file = store.root().join(CURSOR_FILE);
-    let mut cursor = read_cursor(&cursor_file);
+    let mut cursor = read_cursor(&cursor_file).await;
     // Elapsed share of the current pause.
     let mut progress = 0.0;
     let mut saved_at = Instant::now();
@@ -134,8 +134,8 @@ async fn check_blob(store: &BlobStore, digest: Digest) {
 }
 
 /// An unreadable cursor counts as none.
-fn read_cursor(path: &Path) -> Option<Digest> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+async fn read_cursor(path: &Path) -> Option<Digest> {
+    tokio::fs::read_to_string(path).await.ok()?.trim().parse().ok()
 }
 
 /// Not flushed: losing the cursor only restarts the pass.

@@ -7,8 +7,8 @@
 //!
 //! Invariants: a put is answered once this member and all later holders are durable or have failed; bytes with a wrong
 //! digest are stored nowhere; the reply lists the holders that failed, but not the unreached holders after them. While puts
-//! wait for the disk, the caller receives a keep-alive every `KEEP_ALIVE_PERIOD`, until one has waited for
-//! [`DISK_TIMEOUT`]: a disk that hangs must look like a dead one.
+//! wait for the disk, the caller receives a keep-alive every `KEEP_ALIVE_PERIOD`. One that has waited for [`DISK_TIMEOUT`]
+//! has failed: a disk that hangs must look like a dead one.
 //!
 //! Bounds per connection: with [`PUTS_IN_FLIGHT_MAX`] unanswered puts it is no longer read; [`GETS_IN_FLIGHT_MAX`] queued
 //! gets (`replies` bounds how many are opened); one connection to each next holder. The store bounds the memory for small
@@ -46,7 +46,7 @@ use super::scrub::Scrub;
 pub const LARGE_PUTS_MAX: usize = 64;
 /// What a large put occupies while it is received: the chunk that is read, and those queued for the disk and the next holder.
 const LARGE_PUT_BYTES: usize = 4 * CHUNK_BYTES_MAX;
-/// A put that waits longer than this for the disk no longer sends keep-alives, so its caller gives up.
+/// A put that waits longer than this for the disk has failed.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the caller may take to send the next chunk of an announced blob, or to read one that it requested.
@@ -364,8 +364,11 @@ impl BlobSession<'_> {
         let node = self.server.node;
         let replies = self.replies.clone();
         let disk_waits = Arc::clone(&self.disk_waits);
+        let disk_timeout = self.server.disk_timeout;
         let wait = disk_waits.begin();
         tokio::spawn(async move {
+            let local =
+                async { timeout(disk_timeout, local).await.unwrap_or_else(|_| Err(too_late(disk_timeout))) };
             let (local, forwarded) = tokio::join!(local, forward.outcome());
             let ForwardOutcome { mut holders, mut failed } = forwarded;
             disk_waits.end(wait);
@@ -378,6 +381,11 @@ impl BlobSession<'_> {
             drop(permit);
         });
     }
+}
+
+/// The bytes may be stored yet: nothing refers to them then, and they are collected.
+fn too_late(limit: Duration) -> StoreError {
+    StoreError::TooLate { seconds: limit.as_secs() }
 }
 
 /// The part of a put further down the chain.

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{Files, GetError, GetItem, NoProgress};
@@ -15,6 +16,8 @@ use idunno_shared::names::{DatasetName, FileName, ModelName};
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FileSummary, ITEMS_PER_REQUEST_MAX};
 use thiserror::Error;
 use tokio::fs;
+use tokio::runtime::Handle;
+use tracing::debug;
 
 /// A dataset cannot be fetched.
 #[derive(Debug, Error)]
@@ -32,13 +35,17 @@ pub enum TrainingDataError {
     Folder { dataset: DatasetName, path: PathBuf, source: io::Error },
 }
 
-/// The folder of one training, deleted when this is dropped.
+/// Numbers the folders, so that one that is still being deleted is not in the way of the next.
+static FOLDERS: AtomicU64 = AtomicU64::new(0);
+
+/// The folder of one training, deleted after this is dropped.
 #[derive(Debug)]
 pub struct TrainingFolder(PathBuf);
 
 impl TrainingFolder {
     pub fn new(data_dir: &Path, model: &ModelName) -> Self {
-        Self(data_dir.join("training").join(model.as_str()))
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed).to_string();
+        Self(data_dir.join("training").join(model.as_str()).join(number))
     }
 
     pub fn path(&self) -> &Path {
@@ -48,8 +55,12 @@ impl TrainingFolder {
 
 impl Drop for TrainingFolder {
     fn drop(&mut self) {
-        // What cannot be deleted now is deleted before the model's next training.
-        let _ = std::fs::remove_dir_all(&self.0);
+        // What is not deleted now is deleted before the model's next training. Not here: a worker's task must not wait for
+        // the disk.
+        let folder = std::mem::take(&mut self.0);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || std::fs::remove_dir_all(folder));
+        }
     }
 }
 
@@ -124,13 +135,26 @@ fn plan_targets(dataset: &DatasetName, folder: &Path, names: Vec<FileName>) -> (
 }
 
 async fn create_folders(folder: &Path, items: &[GetItem]) -> io::Result<()> {
-    match fs::remove_dir_all(folder).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Some(of_model) = folder.parent() {
+        delete_content(of_model).await?;
     }
     let folders: BTreeSet<&Path> = items.iter().filter_map(|item| item.target.parent()).collect();
     for folder in folders {
         fs::create_dir_all(folder).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what earlier trainings of a model left. Of one that has just ended, somebody else may delete it meanwhile.
+async fn delete_content(of_model: &Path) -> io::Result<()> {
+    let mut entries = match fs::read_dir(of_model).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        if let Err(error) = fs::remove_dir_all(entry.path()).await {
+            debug!(path = %entry.path().display(), %error, "cannot delete what a training left");
+        }
     }
     Ok(())
 }
@@ -157,15 +181,25 @@ mod tests {
     #[tokio::test]
     async fn leftovers_of_a_training_are_deleted_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = TrainingFolder::new(dir.path(), &"m".parse().unwrap());
-        std::fs::create_dir_all(folder.path().join("old")).unwrap();
+        let model = "m".parse().unwrap();
+        let old = TrainingFolder::new(dir.path(), &model).path().to_owned();
+        let folder = TrainingFolder::new(dir.path(), &model);
+        for left in [&old, folder.path()] {
+            std::fs::create_dir_all(left.join("old")).unwrap();
+        }
         let target = folder.path().join("new/1.jpg");
         create_folders(folder.path(), &[GetItem { name: "x".parse().unwrap(), target: target.clone() }])
             .await
             .unwrap();
-        assert!(!folder.path().join("old").exists() && target.parent().unwrap().is_dir());
+        assert!(!old.exists() && !folder.path().join("old").exists() && target.parent().unwrap().is_dir());
         let path = folder.path().to_owned();
         drop(folder);
-        assert!(!path.exists());
+        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while path.exists() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
     }
 }

@@ -183,5 +183,8 @@ pub enum FileReply {
         free_bytes: u64,
         /// Blobs found damaged and discarded since the process started.
         damaged: u64,
+        /// Whether the disk does not answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        disk_hung: bool,
     },
 }

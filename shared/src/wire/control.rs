@@ -105,7 +105,8 @@ pub enum ControlRequest {
         /// The change to make.
         change: Change,
     },
-    /// `get-job-stats`: one job, or all of them.
+    /// `get-job-stats`: one job, or all of them; refused if they do not fit into one answer, see
+    /// [`ControlRequest::JobPage`].
     Jobs(Option<JobId>),
     /// `get-job-assigned-VMs`: which members work for one job, or for all of them.
     Assignments(Option<JobId>),
@@ -157,6 +158,13 @@ pub enum ControlRequest {
     },
     /// `backup`: all metadata at one moment, in several replies, the last of which has a digest.
     Backup,
+    /// `get-job-stats`: jobs in the order of their numbers.
+    JobPage {
+        /// List only jobs after this one.
+        after: Option<JobId>,
+        /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`]; fewer come where they are large.
+        limit: u32,
+    },
 }
 
 /// A committed version of a file.
@@ -277,5 +285,19 @@ pub enum ControlReply {
         bytes: Vec<u8>,
         /// The digest of all parts, in the last part only.
         digest: Option<Digest>,
+    },
+    /// A page of jobs.
+    JobPage {
+        /// The jobs in the order of their numbers.
+        jobs: Vec<JobView>,
+        /// Whether more jobs follow the last one.
+        more: bool,
+    },
+    /// A page of the files that a member holds, for [`ControlRequest::Stored`]. It may be empty before the last.
+    Stored {
+        /// The files in name order.
+        files: Vec<FileSummary>,
+        /// The name after which the next page begins; `None` on the last page.
+        next: Option<FileName>,
     },
 }

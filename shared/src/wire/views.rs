@@ -282,11 +282,21 @@ pub struct MemberView {
     pub doubts: Option<MemberDoubts>,
 }
 
+impl MemberView {
+    /// Whether the member's disk does not answer.
+    pub fn disk_hung(&self) -> bool {
+        self.doubts.is_some_and(|doubts| doubts.disk_hung)
+    }
+}
+
 /// What a member finds wrong with another that is up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberDoubts {
     /// Its wall clock is ahead of the members' median by so many seconds, behind it if negative; 0 if it is in order.
     pub clock_ahead_s: i64,
+    /// Whether its disk does not answer: the coordinator knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disk_hung: bool,
 }
 
 /// A member as a worker.
@@ -334,7 +344,7 @@ pub struct ClusterView {
     pub workers: Vec<WorkerView>,
     /// All models.
     pub models: Vec<ModelView>,
-    /// All jobs.
+    /// Jobs in the order of their numbers: those with workers and the newest, as many as fit.
     pub jobs: Vec<JobView>,
     /// The jobs that each worker works for.
     pub assignments: Vec<AssignmentView>,
@@ -352,6 +362,14 @@ pub struct ClusterView {
     /// Recent query rates; only in a watcher's first view, and whenever a step has ended since the view before.
     #[serde(default)]
     pub rates: Option<RatesView>,
+    /// Older jobs that are left out of `jobs`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub jobs_left_out: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Queries answered in steps of wall-clock time, as far back as the coordinator's term goes.

@@ -41,6 +41,8 @@ pub struct Member {
     pub role: LogRole,
     /// Whether it receives no UDP: it is then reached by TCP alone.
     pub udp_blocked: bool,
+    /// Whether its disk does not answer, as far as the member that was asked knows: it then stores no new files.
+    pub disk_hung: bool,
     /// Its SWIM incarnation.
     pub incarnation: u64,
     /// How often it has been started.
@@ -57,6 +59,7 @@ impl From<&MemberView> for Member {
             since_ms: member.since_ms,
             role: member.role.into(),
             udp_blocked: member.udp_blocked,
+            disk_hung: member.disk_hung(),
             incarnation: member.incarnation,
             generation: member.generation,
         }

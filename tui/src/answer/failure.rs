@@ -133,6 +133,7 @@ impl From<PutError> for Failure {
         match error {
             PutError::Cluster(error) => error.into(),
             PutError::TooLarge { .. } => Self::new(Exit::Refused, error.to_string()),
+            PutError::Stalled(_) => Self::new(Exit::Timeout, error.to_string()),
             other => Self::error(other.to_string()),
         }
     }

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_wrong_clock_is_told_with_its_side() {
         let with_clock = |id, clock_ahead_s| {
-            let doubts = Some(MemberDoubts { clock_ahead_s });
+            let doubts = Some(MemberDoubts { clock_ahead_s, ..MemberDoubts::default() });
             MemberView { doubts, ..member(id, &format!("vm{id}"), Liveness::Alive) }
         };
         let told = of(&[with_clock(1, 1_200), with_clock(2, -7), member(3, "vm3", Liveness::Alive)]);

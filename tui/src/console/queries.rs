@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::file_list::FILES_PER_PAGE;
 use super::msg::{DetailData, DetailQuery, FilesPage, FilesQuery};
 use crate::answer::Failure;
+use crate::execute::files::held_by;
 use crate::session::Session;
 
 /// Rows of a tab.
@@ -64,7 +65,8 @@ pub async fn detail(session: &Session, query: &DetailQuery) -> Result<DetailData
         DetailQuery::Preview(name) => return preview(session, name).await.map(DetailData::Lines),
         DetailQuery::DeadLetters(job) => ControlRequest::DeadLetters { job: *job, from: 0, limit: ROWS_MAX },
         DetailQuery::Stored(member) => {
-            ControlRequest::Stored { member: *member, after: None, limit: ROWS_MAX }
+            let held = held_by(&session.cluster(), *member, ROWS_MAX as usize).await?;
+            return Ok(DetailData::Files(held.files));
         }
         DetailQuery::Versions(name) => {
             let limit = u32::try_from(VERSIONS_KEPT).unwrap_or(u32::MAX);
@@ -76,7 +78,6 @@ pub async fn detail(session: &Session, query: &DetailQuery) -> Result<DetailData
         (DetailQuery::DeadLetters(_), ControlReply::DeadLetters { dead_letters, .. }) => {
             Ok(DetailData::DeadLetters(dead_letters))
         }
-        (DetailQuery::Stored(_), ControlReply::Files { files, .. }) => Ok(DetailData::Files(files)),
         (DetailQuery::Versions(_), ControlReply::Versions(versions)) => Ok(DetailData::Versions(versions)),
         (DetailQuery::Leases { .. }, ControlReply::Leases { leases, .. }) => Ok(DetailData::Leases(leases)),
         _ => Err(QueryError::UnexpectedReply),

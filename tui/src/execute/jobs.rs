@@ -257,9 +257,24 @@ pub fn halted(view: &JobView) -> Option<Failure> {
 
 /// Figures of one job, or of all.
 pub async fn job_views(session: &Session, job: Option<JobId>) -> Result<Vec<JobView>, Failure> {
-    match session.cluster().control(ControlRequest::Jobs(job)).await? {
-        ControlReply::Jobs(jobs) => Ok(jobs),
-        _ => Err(Failure::unexpected()),
+    if job.is_some() {
+        return match session.cluster().control(ControlRequest::Jobs(job)).await? {
+            ControlReply::Jobs(jobs) => Ok(jobs),
+            _ => Err(Failure::unexpected()),
+        };
+    }
+    let mut jobs: Vec<JobView> = Vec::new();
+    loop {
+        let after = jobs.last().map(|view| view.id);
+        let request = ControlRequest::JobPage { after, limit: page_limit() };
+        let ControlReply::JobPage { jobs: page, more } = session.cluster().control(request).await? else {
+            return Err(Failure::unexpected());
+        };
+        let is_empty = page.is_empty();
+        jobs.extend(page);
+        if !more || is_empty {
+            return Ok(jobs);
+        }
     }
 }
 

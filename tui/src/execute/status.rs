@@ -50,6 +50,14 @@ pub fn summary(view: &ClusterView) -> String {
             store.unavailable
         ),
     ];
+    let hung = view.members.iter().filter(|member| member.disk_hung());
+    let hung: Vec<&str> = hung.map(|member| member.name.as_str()).collect();
+    if !hung.is_empty() {
+        let names = hung.join(", ");
+        lines.push(format!(
+            "disks        no answer from the disk of {names}: check it, or restart the member"
+        ));
+    }
     for model in &view.models {
         let loaded = model.workers.iter().filter(|(_, state)| text::model_state(state).0 == "ready").count();
         lines.push(format!(
@@ -76,6 +84,10 @@ pub fn summary(view: &ClusterView) -> String {
         }
         lines.push(String::new());
         lines.push(table.render());
+        if view.jobs_left_out > 0 {
+            let left_out = text::count(view.jobs_left_out, "older job");
+            lines.push(format!("{left_out} not shown: get-job-stats lists all"));
+        }
     }
     lines.join("\n") + &warnings::lines(&warnings::of(&view.members))
 }

@@ -22,6 +22,7 @@ pub(super) fn member() -> Member {
         since_ms: CREATED_MS,
         role: LogRole::Coordinator,
         udp_blocked: false,
+        disk_hung: false,
         incarnation: 2,
         generation: 1,
     }

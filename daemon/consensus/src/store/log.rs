@@ -222,10 +222,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         for entry in entries {
             let row = encode_row(&entry)?;
             locked(&self.shared.index).append(entry.clone(), row.len());
+            bytes += row.len() as u64;
             rows.push((entry.log_id.index, row));
         }
         let Some((last, _)) = rows.last() else {
@@ -233,6 +234,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Ok(());
         };
         let last = *last;
+        self.shared.snapshots.record_appended(bytes);
         Ok(self.shared.writer.append(rows, last, callback)?)
     }
 

@@ -3,13 +3,14 @@
 //! Source: Raft (Ongaro and Ousterhout, section 5: what is persistent), and the storage contract of openraft 0.9.
 //! Invariants: a vote, an entry, a truncation or a snapshot that was reported durable survives a crash; the log has no
 //! gap; no entry is purged before a durable snapshot holds it.
-//! Bounds: [`writer`] for the writes, [`log::CACHE_BYTES_MAX`] for entries in memory; one snapshot on disk, and another
-//! while it is being written.
+//! Bounds: [`writer`] for the writes, [`log::CACHE_BYTES_MAX`] for entries in memory; on disk one snapshot, those that are
+//! being written or received, and older ones while they are being sent.
 //! The state machine is in memory: at start it is the snapshot and the committed entries after it.
 
 mod log;
 mod recovery;
 mod snapshot;
+mod snapshot_rows;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,10 @@ use tokio::sync::{oneshot, watch};
 use self::log::LogIndex;
 pub(super) use self::log::LogStore;
 pub use self::recovery::{InitialState, SurvivorLog, encode_state};
-pub(super) use self::snapshot::InstallTracker;
-use self::snapshot::Snapshots;
+pub(super) use self::snapshot::{InstallTracker, LogGrowth};
+use self::snapshot::{SnapshotHeader, Snapshots, StoredSnapshot};
+pub(super) use self::snapshot_rows::SnapshotData;
+use self::snapshot_rows::{RowReader, decode_state};
 pub(super) use self::state_machine::StateMachine;
 use self::writer::Writer;
 use super::config::{Entry, LogId};
@@ -60,7 +63,7 @@ const PAGE_CACHE_BYTES: usize = 16 << 20;
 /// Reading or writing the store failed. The caller must stop.
 #[derive(Clone, Debug, Error)]
 #[error("cannot {doing}: {reason}")]
-pub(super) struct StoreFault {
+pub(crate) struct StoreFault {
     doing: &'static str,
     reason: Arc<str>,
 }
@@ -91,6 +94,7 @@ pub(super) struct OpenStore {
     pub(super) machine: StateMachine,
     pub(super) state: watch::Receiver<Arc<State>>,
     pub(super) installs: InstallTracker,
+    pub(super) growth: watch::Receiver<LogGrowth>,
     /// Fires once the file is closed.
     pub(super) closed: oneshot::Receiver<()>,
 }
@@ -102,20 +106,42 @@ pub(super) fn open(path: &Path, node: NodeId) -> Result<OpenStore, OpenError> {
         |fault: StoreFault| OpenError::Damaged { path: PathBuf::from(path), reason: fault.to_string() };
     let database = builder().create(path).map_err(|error| opening(path, error))?;
     identify(&database, path, node)?;
-    let (index, snapshot) = read(&database).map_err(damaged)?;
+    let LogRead { index, snapshot, log_bytes } = read(&database).map_err(damaged)?;
     let committed = read_meta(&database, KEY_COMMITTED).map_err(damaged)?;
+    let restored = snapshot.map(|header| Restored::read(header, &database)).transpose().map_err(damaged)?;
 
     let database = Arc::new(database);
     let index = Arc::new(Mutex::new(index));
     let (closed, closed_receiver) = oneshot::channel();
     let writer = Writer::spawn(path, Arc::clone(&database), Arc::clone(&index), committed, closed)
         .map_err(|error| failed(error.to_string()))?;
-    let generation = snapshot.as_ref().map_or(0, |snapshot| snapshot.generation);
-    let (snapshots, installs) =
-        Snapshots::new(generation, snapshot.as_ref().and_then(|s| s.meta.last_log_id));
+    let (stored, state) = match restored {
+        Some(Restored { header: SnapshotHeader { generation, meta }, rows, state }) => {
+            let data = SnapshotData::new(generation, &database, &writer).of_rows(&rows);
+            (Some(StoredSnapshot { meta, data }), state)
+        }
+        None => (None, State::default()),
+    };
+    let (snapshots, installs) = Snapshots::new(stored, log_bytes);
+    let growth = snapshots.growth();
     let shared = Arc::new(LogStoreInner { database, index, snapshots, writer });
-    let (machine, state) = StateMachine::new(Arc::clone(&shared), snapshot).map_err(damaged)?;
-    Ok(OpenStore { log: LogStore::new(shared), machine, state, installs, closed: closed_receiver })
+    let (machine, state) = StateMachine::new(Arc::clone(&shared), state);
+    Ok(OpenStore { log: LogStore::new(shared), machine, state, installs, growth, closed: closed_receiver })
+}
+
+/// The durable snapshot, read and decoded.
+struct Restored {
+    header: SnapshotHeader,
+    rows: RowReader,
+    state: State,
+}
+
+impl Restored {
+    fn read(header: SnapshotHeader, database: &Database) -> Result<Self, StoreFault> {
+        let mut rows = RowReader::open(database, header.generation)?;
+        let state = decode_state(&mut rows)?;
+        Ok(Self { header, rows, state })
+    }
 }
 
 /// [`open`] on a thread of its own. A library that panics over the file's content has found it damaged.
@@ -187,10 +213,18 @@ fn get_or_insert(meta: &mut MetaTable<'_>, key: &str, default: u64) -> Result<u6
     Ok(found.unwrap_or(default))
 }
 
-/// Reads where the log begins and ends, and the snapshot; deletes the chunks of an incomplete snapshot.
-fn read(database: &Database) -> Result<(LogIndex, Option<snapshot::StoredSnapshot>), StoreFault> {
+/// What the file says at its opening.
+struct LogRead {
+    index: LogIndex,
+    snapshot: Option<SnapshotHeader>,
+    /// Bytes of the entries behind the snapshot.
+    log_bytes: u64,
+}
+
+/// Reads where the log begins and ends, and which snapshot is durable; deletes the rows of all others.
+fn read(database: &Database) -> Result<LogRead, StoreFault> {
     let fault = |error: redb::Error| StoreFault::new("read the metadata store", &error);
-    let snapshot = snapshot::read(database)?;
+    let snapshot = SnapshotHeader::read(database)?;
     let kept = snapshot.as_ref().map(|snapshot| snapshot.generation);
     delete_other_snapshots(database, kept).map_err(fault)?;
     let purged: Option<LogId> = read_meta(database, KEY_PURGED)?;
@@ -198,7 +232,15 @@ fn read(database: &Database) -> Result<(LogIndex, Option<snapshot::StoredSnapsho
         Some(bytes) => Some(decode_row::<Entry>(&bytes)?.log_id),
         None => purged,
     };
-    Ok((LogIndex::new(purged, last), snapshot))
+    let covered = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
+    let log_bytes = log_bytes_behind(database, covered).map_err(fault)?;
+    Ok(LogRead { index: LogIndex::new(purged, last), snapshot, log_bytes })
+}
+
+fn log_bytes_behind(database: &Database, covered: Option<LogId>) -> Result<u64, redb::Error> {
+    let log = database.begin_read()?.open_table(LOG)?;
+    let first = covered.map_or(0, |id| id.index + 1);
+    log.range(first..)?.map(|row| Ok(row?.1.value().len() as u64)).sum()
 }
 
 fn delete_other_snapshots(database: &Database, kept: Option<u64>) -> Result<(), redb::Error> {

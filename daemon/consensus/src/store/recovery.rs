@@ -15,18 +15,21 @@ use idunno_shared::ids::NodeId;
 use openraft::{CommittedLeaderId, EmptyNode, Membership, StoredMembership, Vote};
 use redb::{Database, ReadableDatabase};
 
-use super::snapshot::StoredSnapshot;
+use super::snapshot_rows::encode_state_rows;
 use super::state_machine::apply;
 use super::{
-    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT_CHUNKS, StoreFault,
-    builder, decode_row, encode_row, identify, read_meta, read_meta_row, snapshot,
+    KEY_COMMITTED, KEY_NODE, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, RowReader, SNAPSHOT_CHUNKS,
+    SnapshotHeader, StoreFault, builder, decode_row, decode_state, encode_row, identify, read_meta,
+    read_meta_row,
 };
-use crate::config::{Entry, LogId, SNAPSHOT_CHUNK_BYTES, SnapshotMeta};
+use crate::config::{Entry, LogId, SnapshotMeta};
 use crate::errors::{InitialStateError, RecoverError};
 
 /// Terms left unused, because the lost voters may have led terms that no survivor knows of. It keeps the terms that people
 /// and programs see monotonic; safety does not depend on it, because the ids are new.
 const TERMS_SKIPPED: u64 = 1_000;
+/// The number of the first snapshot's rows.
+const GENERATION: u64 = 1;
 
 /// The content of a survivor's store, with its whole log applied.
 #[derive(Debug)]
@@ -116,25 +119,28 @@ impl InitialState {
             last_membership: StoredMembership::new(Some(self.last), voters),
             snapshot_id: self.last.to_string(),
         };
-        let header = encode_row(&(1_u64, meta))?;
-        let state = encode_row(&metadata::Snapshot::from(self.state))?;
+        let header = encode_row(&SnapshotHeader { generation: GENERATION, meta })?;
         let rows = [
             (KEY_VOTE, &vote[..]),
             (KEY_COMMITTED, &last[..]),
             (KEY_PURGED, &last[..]),
             (KEY_SNAPSHOT, &header[..]),
         ];
-        write_rows(database, &state, &rows).map_err(|error| StoreFault::new("write the metadata", &error))
+        write_rows(database, self.state, &rows).map_err(|error| StoreFault::new("write the metadata", &error))
     }
 }
 
-fn write_rows(database: &Database, state: &[u8], meta_rows: &[(&str, &[u8])]) -> Result<(), redb::Error> {
+fn write_rows(database: &Database, state: State, meta_rows: &[(&str, &[u8])]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut chunks = transaction.open_table(SNAPSHOT_CHUNKS)?;
-        for (number, chunk) in (0..).zip(state.chunks(SNAPSHOT_CHUNK_BYTES)) {
-            chunks.insert((1, number), chunk)?;
-        }
+        let mut number = 0;
+        let encoded = encode_state_rows(state, |row| {
+            let inserted = chunks.insert((GENERATION, number), row.as_slice());
+            number += 1;
+            inserted.map(drop).map_err(|error| StoreFault::new("write the metadata", &error))
+        });
+        encoded.map_err(|fault| redb::Error::Io(std::io::Error::other(fault)))?;
         let mut meta = transaction.open_table(META)?;
         for (key, row) in meta_rows {
             meta.insert(*key, *row)?;
@@ -157,9 +163,9 @@ struct Replayed {
 
 /// The last entry of the log, and the snapshot with the entries after it applied, up to the first gap.
 fn replay(database: &Database) -> Result<(Option<LogId>, Replayed), StoreFault> {
-    let mut replayed = match snapshot::read(database)? {
-        Some(StoredSnapshot { meta, bytes, .. }) => Replayed {
-            state: decode_row::<metadata::Snapshot>(&bytes)?.into(),
+    let mut replayed = match SnapshotHeader::read(database)? {
+        Some(SnapshotHeader { generation, meta }) => Replayed {
+            state: decode_state(&mut RowReader::open(database, generation)?)?,
             membership: meta.last_membership,
             applied: meta.last_log_id,
         },

@@ -1,22 +1,41 @@
-//! The snapshot, in chunks: neither a transaction nor a message holds the whole.
+//! Which snapshot is the durable one, and when the next is due.
 
-use std::io::Cursor;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex};
 
 use openraft::{RaftSnapshotBuilder, Snapshot, StoredMembership};
-use redb::{Database, ReadableDatabase};
+use redb::Database;
 use tokio::sync::{Mutex, watch};
 
+use super::snapshot_rows::SnapshotData;
 use super::writer::{Write, Writer};
-use super::{KEY_SNAPSHOT, LogStoreInner, SNAPSHOT_CHUNKS, StoreFault, blocking, encode_row, read_meta};
-use crate::config::{LogId, SNAPSHOT_CHUNK_BYTES, SnapshotMeta, StorageError, TypeConfig};
-use idunno_core::metadata::{self, State};
+use super::{KEY_SNAPSHOT, LogStoreInner, StoreFault, decode_row, encode_row, locked, read_meta};
+use crate::config::{LogId, SnapshotMeta, StorageError, TypeConfig};
+use idunno_core::metadata::State;
 
-/// A snapshot as read from the file.
-pub(super) struct StoredSnapshot {
+/// The row that makes a snapshot the durable one.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct SnapshotHeader {
     pub(super) generation: u64,
     pub(super) meta: SnapshotMeta,
-    pub(super) bytes: Vec<u8>,
+}
+
+impl SnapshotHeader {
+    pub(super) fn read(database: &Database) -> Result<Option<Self>, StoreFault> {
+        read_meta(database, KEY_SNAPSHOT)
+    }
+
+    /// The generation that an encoded header names.
+    pub(super) fn generation_of(row: &[u8]) -> Option<u64> {
+        decode_row::<Self>(row).ok().map(|header| header.generation)
+    }
+}
+
+/// A durable snapshot.
+#[derive(Clone)]
+pub(super) struct StoredSnapshot {
+    pub(super) meta: SnapshotMeta,
+    pub(super) data: SnapshotData,
 }
 
 /// The last entry of the durable snapshot, and of one that is being installed.
@@ -29,11 +48,36 @@ struct SnapshotProgress {
     failed: bool,
 }
 
-/// Writes snapshots, one at a time.
+/// How much log has been written since the last snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LogGrowth {
+    /// Bytes of entries appended since the store was opened, and of those that the durable snapshot did not cover then.
+    appended: u64,
+    /// What `appended` was when the last snapshot was begun.
+    at_snapshot: u64,
+    /// Size of the last snapshot.
+    snapshot_bytes: u64,
+    /// Snapshots completed since the store was opened.
+    pub(crate) snapshots: u64,
+}
+
+impl LogGrowth {
+    /// Whether as much log has been written since the last snapshot as a snapshot takes, and `bytes_min`. So snapshots at
+    /// most double what is written, and a restart replays no more log than it reads snapshot.
+    pub(crate) fn is_due(&self, bytes_min: u64) -> bool {
+        self.appended - self.at_snapshot >= self.snapshot_bytes.max(bytes_min)
+    }
+}
+
+/// Completes snapshots, one at a time.
 pub(super) struct Snapshots {
-    /// The generation written last, complete or not.
-    generation: Mutex<u64>,
+    /// The number that the last snapshot was given, complete or not.
+    generation: AtomicU64,
+    /// Held for a moment only: nobody who reads a snapshot waits for one that is being written.
+    newest: SyncMutex<Option<StoredSnapshot>>,
+    completing: Mutex<()>,
     progress: watch::Sender<SnapshotProgress>,
+    growth: watch::Sender<LogGrowth>,
 }
 
 /// Tracks snapshots that a leader sends.
@@ -51,6 +95,11 @@ impl InstallTracker {
         });
         InstallGuard(self.progress.clone())
     }
+
+    /// Whether a durable snapshot holds all entries up to `last`.
+    pub(crate) fn is_durable(&self, last: Option<LogId>) -> bool {
+        self.progress.borrow().durable >= last
+    }
 }
 
 pub(crate) struct InstallGuard(watch::Sender<SnapshotProgress>);
@@ -65,10 +114,48 @@ impl Drop for InstallGuard {
 }
 
 impl Snapshots {
-    pub(super) fn new(generation: u64, durable: Option<LogId>) -> (Self, InstallTracker) {
+    /// `log_bytes` of entries are in the file behind the stored snapshot.
+    pub(super) fn new(stored: Option<StoredSnapshot>, log_bytes: u64) -> (Self, InstallTracker) {
+        let durable = stored.as_ref().and_then(|stored| stored.meta.last_log_id);
         let progress = watch::Sender::new(SnapshotProgress { durable, ..SnapshotProgress::default() });
         let installs = InstallTracker { progress: progress.clone() };
-        (Self { generation: Mutex::new(generation), progress }, installs)
+        let growth = LogGrowth {
+            appended: log_bytes,
+            snapshot_bytes: stored.as_ref().map_or(0, |stored| stored.data.bytes()),
+            ..LogGrowth::default()
+        };
+        let snapshots = Self {
+            generation: AtomicU64::new(stored.as_ref().map_or(0, |stored| stored.data.generation())),
+            newest: SyncMutex::new(stored),
+            completing: Mutex::new(()),
+            progress,
+            growth: watch::Sender::new(growth),
+        };
+        (snapshots, installs)
+    }
+
+    /// A new snapshot without rows.
+    pub(super) fn begin(&self, shared: &LogStoreInner) -> SnapshotData {
+        let number = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        SnapshotData::new(number, &shared.database, &shared.writer)
+    }
+
+    /// The newest durable snapshot.
+    pub(super) fn newest(&self) -> Option<StoredSnapshot> {
+        locked(&self.newest).clone()
+    }
+
+    pub(super) fn record_appended(&self, bytes: u64) {
+        self.growth.send_modify(|growth| growth.appended += bytes);
+    }
+
+    /// Bytes of log appended so far, for [`Self::complete`].
+    pub(super) fn appended(&self) -> u64 {
+        self.growth.borrow().appended
+    }
+
+    pub(super) fn growth(&self) -> watch::Receiver<LogGrowth> {
+        self.growth.subscribe()
     }
 
     /// Waits until the entries up to `upto` may be purged. It waits only for a snapshot that is being installed.
@@ -81,72 +168,34 @@ impl Snapshots {
         if progress.failed { Err(fault("its snapshot could not be stored")) } else { Ok(()) }
     }
 
-    /// Durably replaces the last snapshot. An older snapshot is ignored.
-    pub(super) async fn save(
+    /// Durably replaces the newest snapshot by one whose rows are durable, and which was begun when `appended` bytes of
+    /// log had been written. An older snapshot is ignored.
+    pub(super) async fn complete(
         &self,
         writer: &Writer,
-        meta: &SnapshotMeta,
-        bytes: &[u8],
+        snapshot: StoredSnapshot,
+        appended: u64,
     ) -> Result<(), StoreFault> {
-        let mut generation = self.generation.lock().await;
-        if self.progress.borrow().durable > meta.last_log_id {
-            return Ok(());
+        let _completing = self.completing.lock().await;
+        let (last, snapshot_bytes) = (snapshot.meta.last_log_id, snapshot.data.bytes());
+        if self.progress.borrow().durable <= last {
+            let header =
+                SnapshotHeader { generation: snapshot.data.generation(), meta: snapshot.meta.clone() };
+            writer.write(Write::Snapshot { header: encode_row(&header)? }).await?;
+            let _older = locked(&self.newest).replace(snapshot);
+            self.progress.send_modify(|progress| progress.durable = last);
+            self.growth.send_modify(|growth| {
+                *growth = LogGrowth { at_snapshot: appended, snapshot_bytes, ..*growth };
+            });
         }
-        *generation += 1;
-        let saved = write(writer, *generation, meta, bytes).await;
-        self.progress.send_modify(|progress| match &saved {
-            Ok(()) => progress.durable = meta.last_log_id,
-            Err(_) => progress.failed = true,
-        });
-        saved
+        self.growth.send_modify(|growth| growth.snapshots += 1);
+        Ok(())
     }
 
-    /// Records that a received snapshot was unusable.
+    /// Records that a snapshot could not be stored, or that a received one was unusable.
     pub(super) fn fail(&self) {
         self.progress.send_modify(|progress| progress.failed = true);
     }
-}
-
-async fn write(
-    writer: &Writer,
-    generation: u64,
-    meta: &SnapshotMeta,
-    bytes: &[u8],
-) -> Result<(), StoreFault> {
-    for (number, chunk) in (0..).zip(bytes.chunks(SNAPSHOT_CHUNK_BYTES)) {
-        writer.write(Write::SnapshotChunk { generation, number, bytes: chunk.to_vec() }).await?;
-    }
-    let header = encode_row(&(generation, meta))?;
-    writer.write(Write::Snapshot { generation, header }).await
-}
-
-/// The snapshot in the file.
-pub(super) fn read(database: &Database) -> Result<Option<StoredSnapshot>, StoreFault> {
-    let Some((generation, meta)) = read_meta::<(u64, SnapshotMeta)>(database, KEY_SNAPSHOT)? else {
-        return Ok(None);
-    };
-    let bytes = read_chunks(database, generation);
-    let bytes = bytes.map_err(|error| StoreFault::new("read the metadata snapshot", &error))?;
-    Ok(Some(StoredSnapshot { generation, meta, bytes }))
-}
-
-fn read_chunks(database: &Database, generation: u64) -> Result<Vec<u8>, redb::Error> {
-    let mut bytes = Vec::new();
-    let chunks = database.begin_read()?.open_table(SNAPSHOT_CHUNKS)?;
-    for row in chunks.range((generation, 0)..=(generation, u32::MAX))? {
-        bytes.extend_from_slice(row?.1.value());
-    }
-    Ok(bytes)
-}
-
-/// The newest snapshot, for a follower.
-pub(super) async fn current(shared: &Arc<LogStoreInner>) -> Result<Option<Snapshot<TypeConfig>>, StoreFault> {
-    // Held so that a newer snapshot does not delete the chunks after the header was read.
-    let _generation = shared.snapshots.generation.lock().await;
-    let shared = Arc::clone(shared);
-    let stored = blocking(move || read(&shared.database)).await?;
-    Ok(stored
-        .map(|StoredSnapshot { meta, bytes, .. }| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
 }
 
 /// Builds a snapshot of the state as of its creation.
@@ -155,16 +204,26 @@ pub(crate) struct SnapshotBuilder {
     pub(super) state: State,
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership<u64, openraft::EmptyNode>,
+    pub(super) appended: u64,
+}
+
+impl SnapshotBuilder {
+    async fn build(&self) -> Result<StoredSnapshot, StoreFault> {
+        let LogStoreInner { snapshots, writer, .. } = &*self.shared;
+        let mut data = snapshots.begin(&self.shared);
+        data.push_state(self.state.clone()).await?;
+        let snapshot_id = self.applied.map_or_else(|| "empty".to_owned(), |id| id.to_string());
+        let meta =
+            SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone(), snapshot_id };
+        let built = StoredSnapshot { meta, data };
+        snapshots.complete(writer, built.clone(), self.appended).await?;
+        Ok(built)
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let state = self.state.clone();
-        let bytes = blocking(move || encode_row(&metadata::Snapshot::from(state))).await?;
-        let snapshot_id = self.applied.map_or_else(|| "empty".to_owned(), |id| id.to_string());
-        let meta =
-            SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone(), snapshot_id };
-        self.shared.snapshots.save(&self.shared.writer, &meta, &bytes).await?;
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        let built = self.build().await.inspect_err(|_| self.shared.snapshots.fail())?;
+        Ok(Snapshot { meta: built.meta, snapshot: Box::new(built.data) })
     }
 }

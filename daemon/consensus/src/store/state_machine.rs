@@ -1,16 +1,16 @@
 //! The state machine: the metadata in memory, published after each change.
 
-use std::io::Cursor;
 use std::sync::Arc;
 
 use openraft::storage::RaftStateMachine;
 use openraft::{EmptyNode, EntryPayload, Snapshot, StoredMembership};
 use tokio::sync::watch;
 
-use super::snapshot::{SnapshotBuilder, StoredSnapshot, current};
-use super::{LogStoreInner, StoreFault, blocking, decode_row};
+use super::LogStoreInner;
+use super::snapshot::{SnapshotBuilder, StoredSnapshot};
+use super::snapshot_rows::SnapshotData;
 use crate::config::{CommandBatch, Entry, LogId, Outcomes, SnapshotMeta, StorageError, TypeConfig};
-use idunno_core::metadata::{self, Action, Command, State};
+use idunno_core::metadata::{Action, Command, State};
 use tracing::debug;
 
 /// openraft's access to the metadata.
@@ -23,19 +23,12 @@ pub(crate) struct StateMachine {
 }
 
 impl StateMachine {
-    /// Restores the snapshot; openraft then applies the committed entries after it.
-    pub(super) fn new(
-        shared: Arc<LogStoreInner>,
-        snapshot: Option<StoredSnapshot>,
-    ) -> Result<(Self, watch::Receiver<Arc<State>>), StoreFault> {
-        let (state, applied, membership) = match snapshot {
-            Some(StoredSnapshot { meta, bytes, .. }) => {
-                (decode_state(&bytes)?, meta.last_log_id, meta.last_membership)
-            }
-            None => (State::default(), None, StoredMembership::default()),
-        };
+    /// Starts with the state of the newest snapshot; openraft then applies the committed entries after it.
+    pub(super) fn new(shared: Arc<LogStoreInner>, state: State) -> (Self, watch::Receiver<Arc<State>>) {
+        let meta = shared.snapshots.newest().map(|snapshot| snapshot.meta).unwrap_or_default();
         let (publish, receiver) = watch::channel(Arc::new(state.clone()));
-        Ok((Self { shared, state, applied, membership, publish }, receiver))
+        let (applied, membership) = (meta.last_log_id, meta.last_membership);
+        (Self { shared, state, applied, membership, publish }, receiver)
     }
 
     fn publish(&self) {
@@ -70,10 +63,6 @@ fn log_operation(command: &Command) {
     }
 }
 
-fn decode_state(bytes: &[u8]) -> Result<State, StoreFault> {
-    decode_row::<metadata::Snapshot>(bytes).map(State::from)
-}
-
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
@@ -106,28 +95,26 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             state: self.state.clone(),
             applied: self.applied,
             membership: self.membership.clone(),
+            appended: self.shared.snapshots.appended(),
         }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
-        Ok(Box::new(Cursor::new(Vec::new())))
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError> {
+        Ok(Box::new(self.shared.snapshots.begin(&self.shared)))
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: Box<Cursor<Vec<u8>>>,
+        snapshot: Box<SnapshotData>,
     ) -> Result<(), StorageError> {
-        let bytes = Arc::new(snapshot.into_inner());
-        let encoded = Arc::clone(&bytes);
-        let state = match blocking(move || decode_state(&encoded)).await {
-            Ok(state) => state,
-            Err(fault) => {
-                self.shared.snapshots.fail();
-                return Err(fault.into());
-            }
-        };
-        self.shared.snapshots.save(&self.shared.writer, meta, &bytes).await?;
+        #[cfg(test)]
+        let snapshot = Box::new(super::tests::copied_into(&self.shared, *snapshot).await?);
+        let LogStoreInner { snapshots, writer, .. } = &*self.shared;
+        let appended = snapshots.appended();
+        let state = snapshot.state().await.inspect_err(|_| snapshots.fail())?;
+        let received = StoredSnapshot { meta: meta.clone(), data: *snapshot };
+        snapshots.complete(writer, received, appended).await.inspect_err(|_| snapshots.fail())?;
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -136,6 +123,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
-        Ok(current(&self.shared).await?)
+        let newest = self.shared.snapshots.newest();
+        Ok(newest.map(|StoredSnapshot { meta, data }| Snapshot { meta, snapshot: Box::new(data) }))
     }
 }

@@ -1,5 +1,6 @@
 //! What the store reported durable stays: openraft's own suite, restarts, and a killed process.
 
+use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
 use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftSnapshotBuilder, Vote};
+use redb::ReadableTableMetadata;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{CommandBatch, StorageError, TypeConfig};
+use crate::config::{CommandBatch, SnapshotMeta, StorageError, TypeConfig};
 use crate::tests::put;
 
 const NODE: NodeId = NodeId(7);
@@ -28,6 +30,21 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for SuiteBuilder 
 #[test]
 fn the_store_passes_openrafts_suite() {
     Suite::test_all(SuiteBuilder).unwrap();
+}
+
+/// A snapshot whose rows are in this store: openraft's suite installs one store's snapshot in another.
+pub(super) async fn copied_into(
+    shared: &LogStoreInner,
+    snapshot: SnapshotData,
+) -> Result<SnapshotData, StoreFault> {
+    if snapshot.is_in(&shared.database) {
+        return Ok(snapshot);
+    }
+    let mut copy = shared.snapshots.begin(shared);
+    for number in 0..snapshot.rows() {
+        copy.push(snapshot.row(number).await?).await?;
+    }
+    Ok(copy)
 }
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -64,6 +81,9 @@ async fn everything_survives_a_restart() {
     store.log.save_committed(Some(log_id(1, 8))).await.unwrap();
     store.machine.apply(entries().take(7)).await.unwrap();
     let snapshot = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    // Whoever holds the data keeps the file open.
+    let (meta, bytes) = (snapshot.meta, snapshot.snapshot.bytes());
+    drop(snapshot.snapshot);
     store.log.purge(log_id(1, 4)).await.unwrap();
     let before = store.state.borrow().clone();
 
@@ -78,7 +98,8 @@ async fn everything_survives_a_restart() {
     assert_eq!(members.membership(), &voters);
     assert_eq!(*store.state.borrow().clone(), *before);
     let kept = store.machine.get_current_snapshot().await.unwrap().unwrap();
-    assert_eq!((kept.meta, kept.snapshot), (snapshot.meta, snapshot.snapshot));
+    assert_eq!((kept.meta, kept.snapshot.bytes()), (meta, bytes));
+    assert_eq!(kept.snapshot.state().await.unwrap(), *before);
 }
 
 #[tokio::test]
@@ -148,16 +169,125 @@ async fn a_snapshot_of_many_chunks_is_complete_and_an_incomplete_one_is_deleted(
     let mut store = open(&path, NODE).unwrap();
     store.machine.apply((0..100).map(|index| entry(1, index, 900))).await.unwrap();
     let built = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
-    assert!(built.snapshot.get_ref().len() > 2 * crate::config::SNAPSHOT_CHUNK_BYTES);
+    let (bytes, rows) = (built.snapshot.bytes(), built.snapshot.rows());
+    assert!(rows > 2);
+    drop(built);
     let incomplete = writer::Write::SnapshotChunk { generation: 2, number: 0, bytes: vec![0; 10] };
     store.log.shared().writer.write(incomplete).await.unwrap();
 
     let mut store = reopen(&path, store).await;
     assert_eq!(store.state.borrow().file_count(), 90_000);
-    assert_eq!(store.machine.get_current_snapshot().await.unwrap().unwrap().snapshot, built.snapshot);
+    let kept = store.machine.get_current_snapshot().await.unwrap().unwrap().snapshot;
+    assert_eq!((kept.bytes(), kept.rows()), (bytes, rows));
+    assert_eq!(generations(&store), BTreeSet::from([1]));
+}
+
+/// The snapshots whose rows are in the file.
+fn generations(store: &OpenStore) -> BTreeSet<u64> {
     let transaction = store.log.shared().database.begin_read().unwrap();
     let chunks = transaction.open_table(SNAPSHOT_CHUNKS).unwrap();
-    assert!(chunks.iter().unwrap().all(|row| row.unwrap().0.value().0 == 1));
+    chunks.iter().unwrap().map(|row| row.unwrap().0.value().0).collect()
+}
+
+/// A state of several rows, with this many entries applied to it.
+async fn filled(path: &Path, entries: u64) -> OpenStore {
+    let mut store = open(path, NODE).unwrap();
+    store.machine.apply((0..entries).map(|index| entry(1, index, 900))).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_row_of_a_snapshot_fills_its_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(&dir.path().join("metadata.redb"), 40).await;
+    let built = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let transaction = store.log.shared().database.begin_read().unwrap();
+    let pages = transaction.open_table(SNAPSHOT_CHUNKS).unwrap().stats().unwrap();
+    let allocated = pages.stored_bytes() + pages.metadata_bytes() + pages.fragmented_bytes();
+    // The last row fills less than half of its page at worst.
+    let limit = built.snapshot.bytes() * 102 / 100 + (1 << 20);
+    assert!(allocated <= limit, "{allocated} bytes for {} of snapshot", built.snapshot.bytes());
+}
+
+#[tokio::test]
+async fn a_snapshot_is_read_while_the_disk_hangs_under_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let mut store = filled(&path, 2).await;
+    store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    store.machine.apply([entry(1, 2, 3)]).await.unwrap();
+    let hang = path.with_extension("redb.hang");
+    std::fs::write(&hang, "").unwrap();
+    let mut builder = store.machine.get_snapshot_builder().await;
+    let mut build = tokio::spawn(async move { builder.build_snapshot().await.map(|built| built.meta) });
+    // By then it waits for the disk.
+    tokio::time::timeout(Duration::from_millis(200), &mut build).await.unwrap_err();
+
+    let read = tokio::time::timeout(Duration::from_secs(20), store.machine.get_current_snapshot()).await;
+    let newest = read.expect("it waits for nothing").unwrap().unwrap();
+    assert_eq!(newest.meta.last_log_id, Some(log_id(1, 1)));
+    std::fs::remove_file(&hang).unwrap();
+    assert_eq!(build.await.unwrap().unwrap().last_log_id, Some(log_id(1, 2)));
+    // Who reads the older one still has all of it.
+    assert_eq!(newest.snapshot.state().await.unwrap().file_count(), 1_800);
+}
+
+#[tokio::test]
+async fn an_older_snapshot_is_deleted_after_its_last_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(&dir.path().join("metadata.redb"), 2).await;
+    let older = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    store.machine.apply([entry(1, 2, 3)]).await.unwrap();
+    let newer = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert_eq!(generations(&store), BTreeSet::from([1, 2]));
+    drop((older, newer));
+    // The writer works in order: after this it has deleted what it deletes.
+    store.log.save_vote(&Vote::new(1, 7)).await.unwrap();
+    assert_eq!(generations(&store), BTreeSet::from([2]));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_completed_for_nobody_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let mut store = filled(&path, 2).await;
+    // Its builder is dropped between the request and its completion, as at the end of a runtime.
+    let data = {
+        let mut data = store.log.shared().snapshots.begin(store.log.shared());
+        data.push_state((**store.state.borrow()).clone()).await.unwrap();
+        data
+    };
+    let meta = SnapshotMeta { last_log_id: Some(log_id(1, 1)), ..SnapshotMeta::default() };
+    let header = encode_row(&SnapshotHeader { generation: data.generation(), meta }).unwrap();
+    store.log.shared().writer.write(writer::Write::Snapshot { header }).await.unwrap();
+    drop(data);
+    store.log.save_vote(&Vote::new(1, 7)).await.unwrap();
+    let store = reopen(&path, store).await;
+    assert_eq!(store.state.borrow().file_count(), 1_800);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_due_by_bytes_of_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metadata.redb");
+    let mut store = open(&path, NODE).unwrap();
+    let row = encode_row(&entry(1, 0, 100)).unwrap().len() as u64;
+    store.log.blocking_append((0..10).map(|index| entry(1, index, 100))).await.unwrap();
+    assert!(store.growth.borrow().is_due(10 * row) && !store.growth.borrow().is_due(10 * row + 200));
+    store.machine.apply((0..10).map(|index| entry(1, index, 100))).await.unwrap();
+    // What is written behind the snapshot counts, and the snapshot's size is the least.
+    let snapshot_bytes = {
+        let mut builder = store.machine.get_snapshot_builder().await;
+        builder.build_snapshot().await.unwrap().snapshot.bytes()
+    };
+    assert!(!store.growth.borrow().is_due(0));
+    let mut store = reopen(&path, store).await;
+    assert!(!store.growth.borrow().is_due(0), "the log that the snapshot covers does not count");
+    let entries = snapshot_bytes / row + 1;
+    store.log.blocking_append((10..10 + entries).map(|index| entry(1, index, 100))).await.unwrap();
+    assert!(store.growth.borrow().is_due(row));
+    let store = reopen(&path, store).await;
+    assert!(store.growth.borrow().is_due(row), "nor is it forgotten at a restart");
 }
 
 #[tokio::test]

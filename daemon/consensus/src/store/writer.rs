@@ -3,8 +3,8 @@
 //! It groups the queued writes into one transaction, commits that with `Durability::Immediate`, and only then completes
 //! each write, in order. The committed position is written with the next transaction, or alone after [`COMMITTED_DELAY`]
 //! without one: it only saves a replay from the peers after a restart.
-//! Bounds: [`QUEUE_MAX`] queued writes, [`GROUP_MAX`] in a transaction. Each of the three callers (log, state machine,
-//! snapshot builder) awaits its write before the next, so the queue is never full.
+//! Bounds: [`QUEUE_MAX`] queued writes, [`GROUP_MAX`] in a transaction. Each of the callers (log, state machine,
+//! snapshot builder, receiver of a snapshot) awaits its write before the next, so the queue is never full.
 //! After the first failure every further write fails: no write may be reported durable after a lost one.
 
 use std::path::Path;
@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use openraft::storage::LogFlushed;
-use redb::{Database, Durability};
+use redb::{Database, Durability, ReadableTable};
 use tokio::sync::oneshot;
 
 use super::log::LogIndex;
 use super::{
-    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT_CHUNKS, StoreFault, encode_row,
-    locked,
+    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, MetaTable, SNAPSHOT_CHUNKS, SnapshotHeader,
+    StoreFault, encode_row, locked,
 };
 use crate::config::{LogId, TypeConfig};
 use idunno_shared::crash_points;
@@ -46,11 +46,12 @@ pub(super) enum Write {
         number: u32,
         bytes: Vec<u8>,
     },
-    /// Completes the snapshot of this generation, which replaces all others.
+    /// Makes a complete snapshot the durable one.
     Snapshot {
-        generation: u64,
         header: Vec<u8>,
     },
+    /// Deletes the rows of a snapshot that nobody reads any more, unless it is the durable one.
+    DropSnapshot(u64),
     /// The committed position has moved.
     Committed,
 }
@@ -73,7 +74,8 @@ struct CommittedMarker {
     dirty: bool,
 }
 
-/// A handle of the writer thread, which ends when the handle is dropped.
+/// A handle of the writer thread, which ends when all handles are dropped.
+#[derive(Clone)]
 pub(super) struct Writer {
     committed: Arc<Mutex<CommittedMarker>>,
     queue: SyncSender<WriteRequest>,
@@ -134,6 +136,12 @@ impl Writer {
         *locked(&self.committed) = CommittedMarker { id: committed, dirty: true };
         // With a full queue the writer is busy, and will see the marker with the next write.
         self.queue.try_send(WriteRequest { write: Write::Committed, done: Completion::Nobody }).ok();
+    }
+
+    /// Deletes a snapshot's rows some time. With a full queue they stay until the store is opened again.
+    pub(super) fn drop_snapshot(&self, generation: u64) {
+        let request = WriteRequest { write: Write::DropSnapshot(generation), done: Completion::Nobody };
+        self.queue.try_send(request).ok();
     }
 
     /// How far the log is committed: as last recorded, or as read from the file.
@@ -256,9 +264,11 @@ impl WriterThread {
                     Write::SnapshotChunk { generation, number, bytes } => {
                         chunks.insert((*generation, *number), bytes.as_slice())?;
                     }
-                    Write::Snapshot { generation, header } => {
-                        chunks.retain(|(other, _), _| other == *generation)?;
-                        meta.insert(KEY_SNAPSHOT, header.as_slice())?;
+                    Write::Snapshot { header } => drop(meta.insert(KEY_SNAPSHOT, header.as_slice())?),
+                    Write::DropSnapshot(generation) => {
+                        if may_drop_snapshot(&meta, *generation)? {
+                            chunks.retain_in((*generation, 0)..=(*generation, u32::MAX), |_, _| false)?;
+                        }
                     }
                     Write::Committed => {}
                 }
@@ -269,6 +279,12 @@ impl WriterThread {
         crash_points::point("log-flushed");
         Ok(())
     }
+}
+
+/// Whether the durable snapshot is another one. Whoever completed this one may have been dropped before it knew so.
+fn may_drop_snapshot(meta: &MetaTable<'_>, generation: u64) -> Result<bool, redb::Error> {
+    let durable = meta.get(KEY_SNAPSHOT)?.map(|header| SnapshotHeader::generation_of(header.value()));
+    Ok(durable.is_none_or(|durable| durable.is_some_and(|other| other != generation)))
 }
 
 /// Disk faults on demand, for tests of real processes: a file beside the store makes its writes hang

@@ -115,7 +115,7 @@ async fn a_restart_of_all_members_loses_nothing() {
 async fn the_store_is_recoverable_at_any_moment() {
     let cluster = Cluster::of(
         [1],
-        ConsensusConfig { snapshot_every_entries: 20, entries_kept: 5, ..ConsensusConfig::default() },
+        ConsensusConfig { snapshot_log_bytes_min: 2_000, entries_kept: 5, ..ConsensusConfig::default() },
     );
     let cluster = cluster.await;
     let member = cluster.member(1);

@@ -156,7 +156,7 @@ async fn a_partitioned_leader_loses_its_lease_and_commits_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_puts_survive_leader_changes() {
     let config =
-        ConsensusConfig { snapshot_every_entries: 25, entries_kept: 5, ..ConsensusConfig::default() };
+        ConsensusConfig { snapshot_log_bytes_min: 2_000, entries_kept: 5, ..ConsensusConfig::default() };
     let mut cluster = Cluster::of([1, 2, 3], config).await;
     let mut leader = 1;
     let mut acknowledged = Vec::new();

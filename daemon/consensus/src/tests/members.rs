@@ -1,6 +1,9 @@
 //! Changes of learners and voters.
 
 use super::*;
+use crate::config::SnapshotMeta;
+use crate::network::decode;
+use crate::snapshots::{SnapshotChunk, SnapshotResult};
 
 fn nodes<const N: usize>(ids: [u64; N]) -> BTreeSet<NodeId> {
     ids.map(NodeId).into()
@@ -36,7 +39,7 @@ async fn a_learner_catches_up_and_becomes_a_voter() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_receives_a_snapshot_of_purged_entries() {
     let config =
-        ConsensusConfig { snapshot_every_entries: 20, entries_kept: 2, ..ConsensusConfig::default() };
+        ConsensusConfig { snapshot_log_bytes_min: 2_000, entries_kept: 2, ..ConsensusConfig::default() };
     let mut cluster = Cluster::of([1], config).await;
     let leader = cluster.member(1);
     for n in 0..100 {
@@ -53,6 +56,31 @@ async fn a_new_member_receives_a_snapshot_of_purged_entries() {
     let again = cluster.start(NodeId(2)).await;
     assert!(again.state().borrow().file_count() >= 80);
     until(again.state(), "it has caught up again", |other| **other == *state).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_has_no_largest_size() {
+    let cluster = Cluster::of([1], ConsensusConfig::default()).await;
+    let member = cluster.member(1);
+    let vote = member.inner.raft.with_raft_state(|state| *state.vote_ref()).await.unwrap();
+    let chunk = |offset, data: &[u8]| SnapshotChunk {
+        vote,
+        meta: SnapshotMeta { snapshot_id: "large".to_owned(), ..SnapshotMeta::default() },
+        offset,
+        data: data.to_vec(),
+        done: false,
+    };
+    member.receive_chunk(chunk(0, &[1])).await.unwrap();
+    member.inner.incoming.lock().await.as_mut().unwrap().data.set_bytes(1 << 40);
+    let request = ConsensusRequest::Snapshot(encode(&chunk(1 << 40, &[2, 3])).unwrap());
+    let reply: SnapshotResult = decode(&member.handle(request.clone()).await.0).unwrap();
+    assert_eq!(reply.unwrap().vote, vote);
+    // A repeated part is not appended twice.
+    let reply: SnapshotResult = decode(&member.handle(request).await.0).unwrap();
+    reply.unwrap();
+    assert_eq!(member.inner.incoming.lock().await.as_ref().unwrap().data.bytes(), (1 << 40) + 2);
+    member.receive_chunk(chunk(7, &[2])).await.unwrap_err();
     cluster.stop_all().await;
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 const SMALL: ConsensusConfig = ConsensusConfig {
-    snapshot_every_entries: 20,
+    snapshot_log_bytes_min: 2_000,
     entries_kept: 5,
     heartbeat_ms: 100,
     election_min_ms: 250,

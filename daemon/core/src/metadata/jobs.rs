@@ -147,6 +147,18 @@ impl JobRecord {
         pending
     }
 
+    /// Those of `queries` that are answered or dead.
+    pub fn decided(&self, queries: &RangeSet) -> RangeSet {
+        let mut decided = self.done.intersection(queries);
+        decided.merge(&self.dead.intersection(queries));
+        decided
+    }
+
+    /// How many queries are pending.
+    pub fn pending_len(&self) -> u64 {
+        self.submitted - self.done.len() - self.dead.len()
+    }
+
     /// How long it has run until `now_ms`, in milliseconds, without stops and pauses.
     pub fn running_ms(&self, now_ms: u64) -> u64 {
         self.ran_ms + self.running_since_ms.map_or(0, |since| now_ms.saturating_sub(since))
@@ -195,8 +207,20 @@ fn check_parameters(parameters: &Parameters) -> Result<(), Refusal> {
 
 impl State {
     /// All jobs, in order of their numbers.
-    pub fn jobs(&self) -> impl Iterator<Item = &Arc<JobRecord>> {
+    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Arc<JobRecord>> {
         self.jobs.values()
+    }
+
+    /// How many jobs there are.
+    pub fn job_count(&self) -> u64 {
+        self.jobs.len() as u64
+    }
+
+    /// The jobs whose numbers follow `after`.
+    pub fn jobs_after(&self, after: Option<JobId>) -> impl Iterator<Item = &Arc<JobRecord>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.jobs.range::<_, JobId>((from, Unbounded)).map(|(_, job)| job)
     }
 
     /// The job with this number.
@@ -280,7 +304,8 @@ impl State {
     }
 
     fn job_named(&self, name: Option<&JobName>) -> Option<&Arc<JobRecord>> {
-        self.jobs.values().find(|job| name.is_some() && job.name.as_ref() == name)
+        let name = name?;
+        self.jobs.values().find(|job| job.name.as_ref() == Some(name))
     }
 
     /// The job, or a refusal that changing its `property` has no effect because the job is over.

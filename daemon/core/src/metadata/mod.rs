@@ -56,6 +56,7 @@ pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
 pub use pins::{CHECKPOINTS_MAX, FolderIndex, PinnedFolder, RELEASED_PER_COMMAND_MAX};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
+pub use views::{STORED_VISITED_MAX, StoredPage};
 
 use crate::uploads::UploadError;
 use files::Content;

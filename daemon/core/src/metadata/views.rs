@@ -22,6 +22,20 @@ fn capped(limit: u32) -> usize {
 }
 
 /// At most `limit` items, and whether more follow.
+/// Most files that a page of [`State::stored`] looks at.
+pub const STORED_VISITED_MAX: usize = 16_384;
+
+/// A page of the files that a member holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredPage {
+    /// In name order.
+    pub files: Vec<FileSummary>,
+    /// The name after which the next page begins; `None` after the last file.
+    pub next: Option<FileName>,
+    /// Files looked at.
+    pub visited: usize,
+}
+
 fn page<T>(items: impl Iterator<Item = T>, limit: u32) -> (Vec<T>, bool) {
     let limit = capped(limit);
     let mut items = items;
@@ -89,12 +103,23 @@ impl State {
         page(summaries, limit)
     }
 
-    /// `store`: the files after `after` whose newest version has an extent at `member`, and whether more follow.
-    pub fn stored(&self, member: NodeId, after: Option<&FileName>, limit: u32) -> (Vec<FileSummary>, bool) {
-        let files = self.files("", after).filter(|(_, file)| {
-            file.version(None).is_some_and(|newest| self.holds_any(member, &newest.extents))
-        });
-        page(files.filter_map(|(name, file)| self.summary(name, file)), limit)
+    /// `store`: files after `after` whose newest version has an extent at `member`. Looks at [`STORED_VISITED_MAX`] files
+    /// at most: an index of each member's files would take as much memory as the files, for a rare question.
+    pub fn stored(&self, member: NodeId, after: Option<&FileName>, limit: u32) -> StoredPage {
+        let limit = capped(limit).max(1);
+        let mut page = StoredPage::default();
+        for (name, file) in self.files("", after) {
+            if page.files.len() == limit || page.visited == STORED_VISITED_MAX {
+                return page;
+            }
+            page.visited += 1;
+            page.next = Some(FileName::clone(name));
+            let newest = file.version(None);
+            if newest.is_some_and(|newest| self.holds_any(member, &newest.extents)) {
+                page.files.extend(self.summary(name, file));
+            }
+        }
+        StoredPage { next: None, ..page }
     }
 
     fn holds_any(&self, member: NodeId, extents: &[BlobRef]) -> bool {

@@ -22,7 +22,7 @@ impl Scheduler {
     /// Fails with the first violated invariant. Valid between events, whether effects are drained or not.
     pub fn check(&self) -> Result<(), InvariantViolation> {
         let mut held = LeasedQueries::default();
-        for (node, worker) in &self.workers {
+        for (node, worker) in self.workers.iter() {
             self.check_worker(*node, worker, &mut held)?;
         }
         for (id, job) in &self.jobs {
@@ -47,6 +47,9 @@ impl Scheduler {
         let uncompleted = worker.uncompleted().count();
         InvariantViolation::unless(uncompleted <= self.config.leases_per_worker, || {
             format!("worker {node} has {uncompleted} uncompleted leases")
+        })?;
+        InvariantViolation::unless(self.workers.is_in_time(node, self.now, &self.config), || {
+            format!("worker {node} needs attention earlier than is noted")
         })?;
         InvariantViolation::unless(worker.reply.is_empty(), || {
             format!("worker {node} has orders that were not sent")
@@ -93,7 +96,10 @@ fn check_job(job: &Job, leased: &RangeSet, copied: &RangeSet) -> Result<(), Inva
     })?;
     let mut all = job.fresh.clone();
     let mut count = all.len();
-    for (first, chunk) in &job.chunks {
+    InvariantViolation::unless(job.chunks.is_consistent(), || {
+        "the chunks differ from their order of time".to_owned()
+    })?;
+    for (first, chunk) in job.chunks.iter() {
         InvariantViolation::unless(*first == chunk.range.start && !chunk.range.is_empty(), || {
             format!("chunk {:?} is filed under {first}", chunk.range)
         })?;

@@ -7,13 +7,13 @@
 //! Bounds: a job with [`CHUNKS_MAX`] waiting chunks leases no fresh queries. Batches already leased may add theirs, at
 //! most one chunk per query.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, QueryRange};
 
+use super::chunks::Chunks;
 use super::failures::{CircuitBreaker, FaultHistory};
 use super::fairness::Service;
 use super::{JobSpec, RebalanceReason, Scheduler, fairness};
@@ -68,8 +68,7 @@ pub(super) struct Job {
     /// Queries that, by the log, are neither answered nor dead.
     pub(super) open: RangeSet,
     pub(super) fresh: RangeSet,
-    /// Waiting chunks by their first query.
-    pub(super) chunks: BTreeMap<u64, Chunk>,
+    pub(super) chunks: Chunks,
     pub(super) leased: RangeSet,
     /// Leased queries that are in two leases.
     pub(super) copied: RangeSet,
@@ -90,7 +89,7 @@ impl Job {
             pausing: false,
             open: spec.pending.clone(),
             fresh: spec.pending,
-            chunks: BTreeMap::new(),
+            chunks: Chunks::default(),
             leased: RangeSet::new(),
             copied: RangeSet::new(),
             uncommitted_dead: RangeSet::new(),
@@ -200,7 +199,7 @@ impl Job {
 
     /// Queues a chunk for another lease.
     pub(super) fn requeue(&mut self, chunk: Chunk) {
-        self.chunks.insert(chunk.range.start, chunk);
+        self.chunks.insert(chunk);
     }
 
     /// Removes and returns the queries of `range` that wait for a lease, fresh or not.

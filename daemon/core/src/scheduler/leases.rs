@@ -188,7 +188,7 @@ impl Scheduler {
             }
         }
         self.drop_empty_leases(node);
-        self.deadline = self.earliest_deadline();
+        self.settle();
         (reduced.range.count > 0).then_some(reduced)
     }
 

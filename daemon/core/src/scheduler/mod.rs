@@ -14,12 +14,14 @@
 //! leases; grants go only to live, ready, non-draining workers that have loaded the job's model version.
 //!
 //! **Bounds**: workers, models and leases per report, and chunks per job are limited by the constants of the parts. An
-//! event costs at most O(workers x jobs + leases), plus O(chunks) where failed batches wait.
+//! event looks at the workers that it changes, at those whose time has come, and at all jobs. Where it makes work
+//! available, it costs O(workers x jobs + leases), plus O(chunks) where failed batches wait.
 //!
 //! **Not here**: names, extents and holders of inputs, which models to load, the log, the clock.
 
 mod assignment;
 mod check;
+mod chunks;
 mod config;
 mod event;
 mod failures;
@@ -33,6 +35,7 @@ mod stragglers;
 mod tests;
 mod training;
 mod worker;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -54,6 +57,7 @@ use jobs::Job;
 use sizing::BatchTimes;
 use training::Trainings;
 use worker::Worker;
+use workers::Workers;
 
 /// The scheduler of one term. Inputs: [`handle`](Self::handle). Outputs: [`poll_effect`](Self::poll_effect) and
 /// [`next_deadline`](Self::next_deadline).
@@ -63,7 +67,7 @@ pub struct Scheduler {
     term: Term,
     now: Instant,
     jobs: BTreeMap<JobId, Job>,
-    workers: BTreeMap<NodeId, Worker>,
+    workers: Workers,
     trainings: Trainings,
     batch_times: BatchTimes,
     policy: Policy,
@@ -154,7 +158,7 @@ impl Scheduler {
             term,
             now,
             jobs: BTreeMap::new(),
-            workers: BTreeMap::new(),
+            workers: Workers::default(),
             trainings: Trainings::default(),
             batch_times: BatchTimes::default(),
             policy: Policy::default(),
@@ -185,7 +189,7 @@ impl Scheduler {
             self.serve_all();
         }
         self.send_replies();
-        self.deadline = self.earliest_deadline();
+        self.settle();
     }
 
     fn dispatch(&mut self, event: SchedulerEvent) {
@@ -276,16 +280,11 @@ impl Scheduler {
         self.statistics
     }
 
-    /// The earliest time in the future at which a lease, a wait, a cooldown or a grace ends.
-    fn earliest_deadline(&self) -> Option<Instant> {
-        let of_worker = |worker: &Worker| {
-            let fixed = [worker.silent_at(&self.config), worker.last_report + worker::FORGET_AFTER];
-            let leases = worker.leases.iter().map(|held| held.expires_at);
-            let ends = leases.chain(worker.reply_by).chain(worker.cooldown_ends()).chain(fixed);
-            ends.filter(|at| *at > self.now).min()
-        };
-        let workers = self.workers.values().filter_map(of_worker);
-        let chunks = self.jobs.values().flat_map(|job| job.chunks.values().map(|chunk| chunk.due));
-        workers.chain(chunks).chain([self.grace_ends]).filter(|at| *at > self.now).min()
+    /// Sets the deadline: the earliest time in the future at which a lease, a wait, a cooldown or a grace ends.
+    fn settle(&mut self) {
+        self.workers.settle(self.now, &self.config);
+        let chunks = self.jobs.values().filter_map(|job| job.chunks.next_due(self.now));
+        let grace = Some(self.grace_ends).filter(|at| *at > self.now);
+        self.deadline = chunks.chain(self.workers.next_due()).chain(grace).min();
     }
 }

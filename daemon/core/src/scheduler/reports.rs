@@ -33,7 +33,7 @@ impl Scheduler {
             self.forget_worker(node);
         }
         let now = self.now;
-        let worker = self.workers.entry(node).or_insert_with(|| Worker::new(report, now));
+        let worker = self.workers.get_or_insert_with(node, || Worker::new(report, now));
         worker.update(report, now);
         let wait = Duration::from_millis(report.wait_ms.into());
         worker.reply_by = Some(now + wait.min(self.config.wait_max));
@@ -139,13 +139,14 @@ impl Scheduler {
     /// Answers the reports that have a reply or have waited long enough.
     pub(super) fn send_replies(&mut self) {
         let now = self.now;
-        for (node, worker) in &mut self.workers {
+        for node in self.workers.touched() {
+            let Some(worker) = self.workers.get_mut(&node) else { continue };
             let is_due = worker.reply_by.is_some_and(|at| at <= now);
             if is_due || !worker.reply.is_empty() {
                 worker.reply_by = None;
                 worker.wanted = 0;
                 let reply = std::mem::take(&mut worker.reply);
-                self.effects.push_back(SchedulerEffect::Answer { worker: *node, reply });
+                self.effects.push_back(SchedulerEffect::Answer { worker: node, reply });
             }
         }
     }
@@ -153,8 +154,7 @@ impl Scheduler {
     /// Returns expired leases, and handles workers that have stopped reporting.
     pub(super) fn expire(&mut self) {
         let now = self.now;
-        let nodes: Vec<NodeId> = self.workers.keys().copied().collect();
-        for node in nodes {
+        for node in self.workers.due(now) {
             let returned = self.statistics.returned;
             self.return_leases(node, Some(LossReason::Expired), |held| held.expires_at <= now);
             self.statistics.expired += self.statistics.returned - returned;

@@ -1,6 +1,6 @@
 //! What repair knows of each member's disk: its free space, and when it is asked again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use idunno_core::placement::Members;
@@ -31,6 +31,7 @@ pub(in super::super) struct InventoryPage {
     pub(super) free_bytes: u64,
     /// Blobs that it has given up as damaged since it started.
     pub(super) damaged: u64,
+    pub(super) disk_hung: bool,
 }
 
 /// The disks of the live members.
@@ -45,6 +46,8 @@ struct Disk {
     /// The member's boot count, as membership has it.
     generation: u64,
     free_bytes: u64,
+    /// Its member says that it does not answer.
+    hung: bool,
     inventory_at: Instant,
     free_space_at: Instant,
     /// From the request for an inventory's first page to the answer to its last.
@@ -93,6 +96,11 @@ impl Disks {
         members
     }
 
+    /// The live members whose disks do not answer.
+    pub(super) fn hung(&self) -> BTreeSet<NodeId> {
+        self.live.iter().filter(|(_, disk)| disk.hung).map(|(&node, _)| node).collect()
+    }
+
     pub(super) fn generation(&self, node: NodeId) -> u64 {
         self.live.get(&node).map_or(0, |disk| disk.generation)
     }
@@ -130,6 +138,7 @@ impl Disks {
         };
         disk.free_space_at = now + FREE_SPACE_PERIOD;
         disk.free_bytes = page.free_bytes;
+        disk.hung = page.disk_hung;
         if page.damaged != disk.damaged && after.is_some() {
             // Its lost blobs are still recorded: ask for the inventory at once.
             disk.inventory_at = now;
@@ -168,6 +177,7 @@ impl Disk {
         Self {
             generation,
             free_bytes: FREE_BYTES_UNKNOWN,
+            hung: false,
             inventory_at: now,
             free_space_at: now,
             asking: false,

@@ -5,7 +5,7 @@
 
 mod disks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct RepairView {
     pub store: StoreView,
     /// What each member holds.
     pub holdings: BTreeMap<NodeId, Holdings>,
+    /// Live members whose disks do not answer.
+    pub hung: BTreeSet<NodeId>,
 }
 
 pub(super) enum Outcome {
@@ -200,7 +202,12 @@ impl Shell for RepairTask {
             unavailable: figures.unavailable,
         };
         let candidates = members.live.iter().map(candidate).collect();
-        self.published.send_replace(RepairView { candidates, store, holdings: planner.holdings().clone() });
+        self.published.send_replace(RepairView {
+            candidates,
+            store,
+            holdings: planner.holdings().clone(),
+            hung: self.disks.hung(),
+        });
     }
 }
 
@@ -280,8 +287,8 @@ impl RepairTask {
         let request = FileRequest::Inventory { void_below, after };
         self.order(node, request, ORDER_TIMEOUT, move |answer| {
             let page = match answer {
-                Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged }) => {
-                    Some(InventoryPage { generation, digests, more, free_bytes, damaged })
+                Ok(FileReply::Inventory { generation, digests, more, free_bytes, damaged, disk_hung }) => {
+                    Some(InventoryPage { generation, digests, more, free_bytes, damaged, disk_hung })
                 }
                 _ => None,
             };

@@ -47,7 +47,7 @@ impl SchedulerTask {
             let job = state.job(commit.job);
             if let Some(job) = job {
                 // Queries that are pending now were dead letters and are to be retried: this commit did not answer them.
-                answered.subtract(&job.pending());
+                answered = job.decided(&answered);
             }
             turn.event(SchedulerEvent::Committed(Committed {
                 worker: commit.worker,

@@ -259,20 +259,21 @@ impl SchedulerTask {
                 }
                 continue;
             }
-            let spec = JobSpec {
+            let announced = JobSpec {
                 id: job.id,
                 model: job.model.clone(),
                 version: artefact.version,
                 batch_size: job.batch_size,
                 running: job.state == JobState::Running,
-                pending: job.pending(),
+                pending: RangeSet::new(),
                 weight: job.weight,
             };
-            let announced = JobSpec { pending: RangeSet::new(), ..spec.clone() };
             let open = turn.machine.pending(job.id) + turn.machine.leased(job.id);
-            if self.announced.get(&job.id) == Some(&announced) && spec.pending.len() == open {
+            if self.announced.get(&job.id) == Some(&announced) && job.pending_len() == open {
                 continue;
             }
+            // Only now: it takes as long as the job has answered ranges.
+            let spec = JobSpec { pending: job.pending(), ..announced.clone() };
             self.announced.insert(job.id, announced);
             turn.event(SchedulerEvent::Job(spec));
         }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use idunno_shared::client::files::connection::verify;
 use idunno_shared::wire::blobs::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::disk::BlobDisk;
 use super::{BlobStoreInner, GROUP_BLOBS_MAX, GROUP_BYTES_MAX, PutGuard, StoreError};
 use idunno_shared::crash_points;
 
@@ -74,7 +75,7 @@ fn store(shared: &Arc<BlobStoreInner>, group: Vec<PutJob>) {
         drop(file);
         let stored = flushed.clone().and_then(|()| shared.publish(&temp, job.blob));
         if stored.is_err() {
-            discard(&temp);
+            shared.discard(&temp);
         }
         crash_points::point("blob-in-place");
         job.finish(stored);
@@ -91,11 +92,11 @@ fn write_incoming(shared: &BlobStoreInner, job: &PutJob) -> Result<Option<(PathB
     }
     shared.check_space(job.blob.size)?;
     let temp = shared.layout.temp(job.blob.digest);
-    let mut file = File::create_new(&temp).map_err(|error| shared.fault("create", &temp, error))?;
+    let mut file = shared.disk.create(&temp).map_err(|error| shared.fault("create", &temp, error))?;
     match shared.disk.write(&mut file, &job.bytes) {
         Ok(()) => Ok(Some((temp, file))),
         Err(error) => {
-            discard(&temp);
+            shared.discard(&temp);
             Err(shared.fault("write", &temp, error))
         }
     }
@@ -112,9 +113,11 @@ fn flush(shared: &BlobStoreInner, written: &[WrittenBlob]) -> Result<(), StoreEr
     flushed.map_err(|error| shared.flush_failed(layout.incoming(), error))
 }
 
-/// Deletes an unfinished file. One that cannot be deleted now is deleted at the next start.
-pub(super) fn discard(temp: &std::path::Path) {
-    if let Err(error) = std::fs::remove_file(temp) {
-        tracing::warn!(path = %temp.display(), %error, "cannot delete an unfinished blob");
+impl BlobStoreInner {
+    /// Deletes an unfinished file. One that cannot be deleted now is deleted at the next start.
+    pub(super) fn discard(&self, temp: &Path) {
+        if let Err(error) = self.disk.remove(temp) {
+            tracing::warn!(path = %temp.display(), %error, "cannot delete an unfinished blob");
+        }
     }
 }

@@ -14,15 +14,18 @@ use std::sync::atomic::Ordering;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 
-use super::disk::open_direct;
+use super::disk::BlobDisk;
 use super::{BlobStoreInner, StoreError};
 
 /// The errno of a failing device.
 const EIO: i32 = 5;
 
 impl BlobStoreInner {
-    /// Refuses everything once the disk has failed.
+    /// Refuses everything once the disk has failed, and while it hangs.
     pub(super) fn check_health(&self) -> Result<(), StoreError> {
+        if let Some(hung) = self.disk.hung_for() {
+            return Err(StoreError::Hung { seconds: hung.as_secs() });
+        }
         self.unhealthy.get().map_or(Ok(()), |reason| Err(StoreError::Unhealthy(reason.clone())))
     }
 
@@ -35,7 +38,7 @@ impl BlobStoreInner {
     }
 
     pub(super) fn usable_bytes(&self) -> u64 {
-        if self.unhealthy.get().is_some() {
+        if self.check_health().is_err() {
             return 0;
         }
         self.disk.free_bytes(self.layout.root()).unwrap_or(0).saturating_sub(self.reserve_bytes)
@@ -75,7 +78,7 @@ impl BlobStoreInner {
     pub(super) fn check(&self, digest: Digest) -> Result<u64, StoreError> {
         let size = self.index().size(digest).ok_or(StoreError::Missing(digest))?;
         let path = self.layout.blob(digest);
-        let file = match open_direct(&path) {
+        let file = match self.disk.open_direct(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.record_missing(digest),
             Err(error) => return Err(StoreError::io("open", &path, error)),
@@ -95,26 +98,30 @@ impl BlobStoreInner {
     /// Quarantines a damaged blob, unless the file that was read has been replaced since.
     pub(super) fn quarantine<T>(&self, digest: Digest, read: &File) -> Result<T, StoreError> {
         let path = self.layout.blob(digest);
-        let mut index = self.index();
-        let is_same = match (std::fs::metadata(&path), read.metadata()) {
+        let _placing = self.placing();
+        let is_same = match (self.disk.metadata(&path), read.metadata()) {
             (Ok(current), Ok(read)) => current.ino() == read.ino(),
             _ => false,
         };
         if is_same {
             tracing::warn!(%digest, "a blob is damaged on disk: quarantined");
-            index.give_up(digest);
+            self.index().give_up(digest);
             self.damaged.fetch_add(1, Ordering::Relaxed);
-            self.layout.quarantine(digest)?;
+            self.layout.quarantine(&self.disk, digest)?;
         }
         Err(StoreError::Corrupt(digest))
     }
 
     /// Records that a blob's file is missing, unless the blob was deleted on order meanwhile.
     fn record_missing(&self, digest: Digest) -> Result<u64, StoreError> {
-        let mut index = self.index();
-        if index.size(digest).is_some() && !self.layout.blob(digest).exists() {
+        let _placing = self.placing();
+        let is_missing = || {
+            let found = self.disk.metadata(&self.layout.blob(digest));
+            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        if self.index().size(digest).is_some() && is_missing() {
             tracing::warn!(%digest, "a blob's file is missing");
-            index.give_up(digest);
+            self.index().give_up(digest);
             self.damaged.fetch_add(1, Ordering::Relaxed);
         }
         Err(StoreError::Missing(digest))

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use idunno_shared::client::files::direct_io::{self, Aligner};
+use idunno_shared::client::files::direct_io::Aligner;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::group::discard;
+use super::disk::BlobDisk;
 use super::{BlobStoreInner, PutGuard, StoreError};
 use idunno_shared::crash_points;
 
@@ -60,7 +60,7 @@ fn store(guard: &PutGuard, blob: BlobRef, mut chunks: mpsc::Receiver<Bytes>) -> 
     let stored = write(shared, blob, &temp, &mut chunks).and_then(|()| shared.publish(&temp, blob));
     crash_points::point("blob-in-place");
     if stored.is_err() {
-        discard(&temp);
+        shared.discard(&temp);
     }
     stored
 }
@@ -116,9 +116,8 @@ struct DirectFile<'a> {
 
 impl<'a> DirectFile<'a> {
     fn create(shared: &'a BlobStoreInner, path: &Path, size: u64) -> Result<Self, StoreError> {
-        let made = File::create_new(path).and_then(|file| direct_io::reserve(&file, size));
-        let opened = made.and_then(|()| direct_io::open(File::options().write(true), path));
-        let file = opened.map_err(|error| shared.fault("create", path, error))?;
+        let created = shared.disk.create_direct(path, size);
+        let file = created.map_err(|error| shared.fault("create", path, error))?;
         Ok(Self { shared, path: path.to_owned(), file, aligner: Aligner::default() })
     }
 
@@ -131,7 +130,8 @@ impl<'a> DirectFile<'a> {
     fn finish(mut self, size: u64) -> Result<File, StoreError> {
         let Self { shared, path, file, aligner } = &mut self;
         aligner.finish_padded(|piece: &[u8]| write_piece(shared, path, file, piece))?;
-        self.file.set_len(size).map_err(|error| self.shared.fault("truncate", &self.path, error))?;
+        let truncated = self.shared.disk.truncate(&self.file, size);
+        truncated.map_err(|error| self.shared.fault("truncate", &self.path, error))?;
         Ok(self.file)
     }
 }

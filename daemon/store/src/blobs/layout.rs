@@ -1,6 +1,7 @@
 //! The store's directories: paths, recovery after a crash, the scan at start-up.
 
-use std::fs::{self, DirEntry, File};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::BlobRef;
 
 use super::StoreError;
-use super::disk::{BlobDisk, open_direct};
+use super::disk::{BlobDisk, ListedFile};
 use super::index::Index;
 
 /// Damaged blobs kept for inspection, in number and bytes; further ones are deleted.
@@ -27,7 +28,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Creates the directories durably: a blob must not be lost with its directory.
-    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(root: &Path, disk: &dyn BlobDisk) -> Result<Self, StoreError> {
         let blobs = root.join("blobs");
         let incoming = root.join("incoming");
         let corrupt = root.join("corrupt");
@@ -43,10 +44,11 @@ impl Layout {
                 _ => {}
             }
         }
-        sync_directory(&blobs)?;
-        sync_directory(root)?;
+        for path in [&blobs, root] {
+            disk.sync_directory(path).map_err(|error| StoreError::io("flush", path, error))?;
+        }
         let incoming_handle =
-            File::open(&incoming).map_err(|error| StoreError::io("open", &incoming, error))?;
+            disk.open(&incoming).map_err(|error| StoreError::io("open", &incoming, error))?;
         let root = root.to_owned();
         Ok(Self { root, blobs, incoming, corrupt, incoming_handle, next_temp: AtomicU64::new(0) })
     }
@@ -75,16 +77,15 @@ impl Layout {
         self.incoming.join(format!("{digest}.{number}"))
     }
 
-    pub(super) fn quarantine(&self, digest: Digest) -> Result<(), StoreError> {
+    pub(super) fn quarantine(&self, disk: &dyn BlobDisk, digest: Digest) -> Result<(), StoreError> {
         let blob = self.blob(digest);
-        let size = fs::metadata(&blob).map_or(0, |metadata| metadata.len());
-        let sizes =
-            entries(&self.corrupt)?.iter().filter_map(|entry| entry.metadata().ok()).collect::<Vec<_>>();
-        let kept_bytes: u64 = sizes.iter().map(fs::Metadata::len).sum();
-        let done = if sizes.len() < CORRUPT_KEPT_MAX && kept_bytes + size <= CORRUPT_BYTES_MAX {
-            fs::rename(&blob, self.corrupt.join(digest.to_string()))
+        let size = disk.metadata(&blob).map_or(0, |metadata| metadata.len());
+        let kept = entries(disk, &self.corrupt)?;
+        let kept_bytes: u64 = kept.iter().map(|file| file.size).sum();
+        let done = if kept.len() < CORRUPT_KEPT_MAX && kept_bytes + size <= CORRUPT_BYTES_MAX {
+            disk.rename(&blob, &self.corrupt.join(digest.to_string()))
         } else {
-            fs::remove_file(&blob)
+            disk.remove(&blob)
         };
         match done {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -98,15 +99,14 @@ impl Layout {
     /// the page cache: a flush may have failed before the process ended.
     pub(super) fn recover(&self, disk: &dyn BlobDisk) -> Result<(), StoreError> {
         let mut complete = Vec::new();
-        for entry in entries(&self.incoming)? {
-            let path = entry.path();
-            let found = open_direct(&path).and_then(|file| disk.digest(&file));
+        for ListedFile { path, .. } in entries(disk, &self.incoming)? {
+            let found = disk.open_direct(&path).and_then(|file| disk.digest(&file));
             if let Err(error) = &found {
                 tracing::warn!(path = %path.display(), %error, "cannot read an unfinished blob: deleting it");
             }
-            match incoming_digest(&entry) {
+            match incoming_digest(&path) {
                 Some(digest) if found.is_ok_and(|found| found == digest) => complete.push((path, digest)),
-                _ => fs::remove_file(&path).map_err(|error| StoreError::io("delete", &path, error))?,
+                _ => disk.remove(&path).map_err(|error| StoreError::io("delete", &path, error))?,
             }
         }
         if complete.is_empty() {
@@ -121,25 +121,23 @@ impl Layout {
         );
         for (path, digest) in complete {
             let target = self.blob(digest);
-            fs::rename(&path, &target).map_err(|error| StoreError::io("rename to", &target, error))?;
+            disk.rename(&path, &target).map_err(|error| StoreError::io("rename to", &target, error))?;
         }
         Ok(())
     }
 
     /// Lists the blobs.
-    pub(super) fn scan(&self) -> Result<Index, StoreError> {
+    pub(super) fn scan(&self, disk: &dyn BlobDisk) -> Result<Index, StoreError> {
         let mut index = Index::default();
         for prefix in 0..=u8::MAX {
             let prefix = format!("{prefix:02x}");
-            for entry in entries(&self.blobs.join(&prefix))? {
-                let path = entry.path();
-                let digest =
-                    entry.file_name().to_str().and_then(|rest| format!("{prefix}{rest}").parse().ok());
+            for ListedFile { path, size } in entries(disk, &self.blobs.join(&prefix))? {
+                let rest = path.file_name().and_then(OsStr::to_str);
+                let digest = rest.and_then(|rest| format!("{prefix}{rest}").parse().ok());
                 let Some(digest) = digest else {
                     tracing::warn!(path = %path.display(), "ignoring a file that is not a blob");
                     continue;
                 };
-                let size = entry.metadata().map_err(|error| StoreError::io("inspect", &path, error))?.len();
                 index.insert(BlobRef { digest, size });
             }
         }
@@ -147,18 +145,10 @@ impl Layout {
     }
 }
 
-fn entries(path: &Path) -> Result<Vec<DirEntry>, StoreError> {
-    let read = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    read.map_err(|error| StoreError::io("list", path, error))
+fn entries(disk: &dyn BlobDisk, path: &Path) -> Result<Vec<ListedFile>, StoreError> {
+    disk.list(path).map_err(|error| StoreError::io("list", path, error))
 }
 
-fn incoming_digest(entry: &DirEntry) -> Option<Digest> {
-    let name = entry.file_name();
-    name.to_str()?.split_once('.')?.0.parse().ok()
-}
-
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| StoreError::io("flush", path, error))
+fn incoming_digest(path: &Path) -> Option<Digest> {
+    path.file_name()?.to_str()?.split_once('.')?.0.parse().ok()
 }

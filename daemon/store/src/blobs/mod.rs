@@ -18,6 +18,9 @@
 //! this process is open; the term because the daemon feeds it what consensus has made durable
 //! ([`BlobStore::observe_term`]).
 //!
+//! The index is never locked while the disk is waited for: async tasks take that lock. What a rename or a deletion means
+//! for the index is decided under a lock of its own, which only blocking threads take.
+//!
 //! It does not know which other members hold a blob, and deletes only on order.
 
 pub(crate) mod disk;
@@ -30,12 +33,14 @@ mod layout;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use idunno_shared::client::files::connection::verify;
@@ -51,6 +56,8 @@ use self::health::is_device_fault;
 use self::index::Index;
 pub use self::large::StreamedPut;
 use self::layout::Layout;
+pub use self::watched::HUNG_AFTER;
+pub(crate) use self::watched::WatchedDisk;
 
 /// Blobs flushed together.
 pub const GROUP_BLOBS_MAX: usize = 128;
@@ -79,6 +86,12 @@ pub enum StoreError {
     /// An earlier operation failed in a way that makes the disk's content uncertain.
     #[error("this member's disk failed; it stores nothing until the member restarts: {0}")]
     Unhealthy(String),
+    /// Nothing was stored, and later calls may succeed.
+    #[error("this member's disk has not answered for {seconds} s; it stores nothing until it does")]
+    Hung { seconds: u64 },
+    /// The blob may be stored later, unknown to anybody.
+    #[error("this member's disk has not stored it within {seconds} s")]
+    TooLate { seconds: u64 },
     #[error("blob {0} is not stored on this member")]
     Missing(Digest),
     /// The damaged file was quarantined.
@@ -124,8 +137,11 @@ pub struct BlobStore {
 
 struct BlobStoreInner {
     layout: Layout,
-    disk: Box<dyn BlobDisk>,
+    disk: WatchedDisk,
     index: Mutex<Index>,
+    /// Held from the decision about a blob's file until both file and index are changed. Taken before the index, and by
+    /// blocking threads only: whoever holds it may wait for the disk.
+    placing: Mutex<()>,
     unhealthy: OnceLock<String>,
     reserve_bytes: u64,
     damaged: AtomicU64,
@@ -136,13 +152,17 @@ impl BlobStoreInner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Renames a flushed file into place and adds it to the index under one lock, so that a concurrent quarantine can only
+    fn placing(&self) -> MutexGuard<'_, ()> {
+        self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renames a flushed file into place and adds it to the index as one step, so that a concurrent quarantine can only
     /// affect the old file. The put's guard prevents collection.
     fn publish(&self, temp: &Path, blob: BlobRef) -> Result<(), StoreError> {
         let target = self.layout.blob(blob.digest);
-        let mut index = self.index();
-        std::fs::rename(temp, &target).map_err(|error| self.fault("rename to", &target, error))?;
-        index.insert(blob);
+        let _placing = self.placing();
+        self.disk.rename(temp, &target).map_err(|error| self.fault("rename to", &target, error))?;
+        self.index().insert(blob);
         Ok(())
     }
 }
@@ -180,21 +200,18 @@ impl BlobStore {
     /// Opens the store under `root`, recovers files that a crash left behind, and lists the blobs. Puts that would leave
     /// less than `reserve_bytes` of the disk free are refused. Blocks.
     pub fn open(root: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
-        Self::open_on(root, reserve_bytes, Box::new(RealDisk))
+        Self::open_on(root, reserve_bytes, WatchedDisk::new(Box::new(RealDisk), HUNG_AFTER))
     }
 
-    pub(crate) fn open_on(
-        root: &Path,
-        reserve_bytes: u64,
-        disk: Box<dyn BlobDisk>,
-    ) -> Result<Self, StoreError> {
-        let layout = Layout::open(root)?;
-        layout.recover(disk.as_ref())?;
-        let index = Mutex::new(layout.scan()?);
+    pub(crate) fn open_on(root: &Path, reserve_bytes: u64, disk: WatchedDisk) -> Result<Self, StoreError> {
+        let layout = Layout::open(root, &disk)?;
+        layout.recover(&disk)?;
+        let index = Mutex::new(layout.scan(&disk)?);
         let shared = Arc::new(BlobStoreInner {
             layout,
             disk,
             index,
+            placing: Mutex::default(),
             unhealthy: OnceLock::new(),
             reserve_bytes,
             damaged: AtomicU64::new(0),
@@ -208,13 +225,15 @@ impl BlobStore {
     /// Waits for memory, then queues a small blob to be flushed with others. `upload` pins it.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] when the writer thread is gone; all other errors come from [`PendingStore::done`].
+    /// [`StoreError::Closed`] when the writer thread is gone, and [`StoreError::Hung`] or [`StoreError::Unhealthy`] at once
+    /// where the writer would wait; all other errors come from [`PendingStore::done`].
     pub async fn start_put(
         &self,
         blob: BlobRef,
         upload: Option<UploadId>,
         bytes: Bytes,
     ) -> Result<PendingStore, StoreError> {
+        self.shared.check_health()?;
         let permits = u32::try_from(bytes.len().min(QUEUED_BYTES_MAX)).unwrap_or(u32::MAX);
         let memory =
             Arc::clone(&self.budget).acquire_many_owned(permits).await.map_err(|_| StoreError::Closed)?;
@@ -244,7 +263,12 @@ impl BlobStore {
         self.shared.index().totals()
     }
 
-    /// Bytes that blobs may still take: 0 on a failed or read-only disk. Blocks briefly.
+    /// How long the disk has not answered, while it hangs.
+    pub fn hung_for(&self) -> Option<Duration> {
+        self.shared.disk.hung_for()
+    }
+
+    /// Bytes that blobs may still take: 0 on a failed, read-only or hung disk. Blocks briefly.
     pub fn usable_bytes(&self) -> u64 {
         self.shared.usable_bytes()
     }
@@ -286,7 +310,7 @@ impl BlobStore {
     pub fn open_blob(&self, digest: Digest) -> Result<(File, u64), StoreError> {
         let size = self.size(digest).ok_or(StoreError::Missing(digest))?;
         let path = self.shared.layout.blob(digest);
-        let file = File::open(&path).map_err(|error| StoreError::io("open", &path, error))?;
+        let file = self.shared.disk.open(&path).map_err(|error| StoreError::io("open", &path, error))?;
         Ok((file, size))
     }
 
@@ -296,7 +320,7 @@ impl BlobStore {
         match self.size(digest) {
             Some(size) if size > SMALL_BYTES_MAX && direct_io::is_aligned(offset) => {
                 let path = self.shared.layout.blob(digest);
-                let file = direct_io::open(File::options().read(true), &path);
+                let file = self.shared.disk.open_direct(&path);
                 Ok((file.map_err(|error| StoreError::io("open", &path, error))?, size))
             }
             _ => self.open_blob(digest),
@@ -315,8 +339,8 @@ impl BlobStore {
     }
 
     /// Deletes the given blobs, except those used by a put in progress or by an upload at or above `watermark`, and
-    /// returns the ones that are no longer stored. Each blob is checked and deleted under one lock, and none after the
-    /// order has become void. Blocks.
+    /// returns the ones that are no longer stored. Each blob leaves the index as it is checked, and none after the order has
+    /// become void: an inventory lists no blob that is being deleted. Blocks.
     pub fn collect(
         &self,
         order: OrderNumber,
@@ -331,22 +355,23 @@ impl BlobStore {
     }
 
     fn collect_one(&self, order: OrderNumber, watermark: UploadId, digest: Digest) -> bool {
-        let mut index = self.shared.index();
-        if index.is_void(order) || !index.may_collect(digest, watermark) {
-            return false;
-        }
-        if index.size(digest).is_none() {
-            return true;
-        }
-        match std::fs::remove_file(self.shared.layout.blob(digest)) {
+        let _placing = self.shared.placing();
+        let size = {
+            let mut index = self.shared.index();
+            if index.is_void(order) || !index.may_collect(digest, watermark) {
+                return false;
+            }
+            let Some(size) = index.size(digest) else { return true };
+            index.remove(digest);
+            size
+        };
+        match self.shared.disk.remove(&self.shared.layout.blob(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%digest, %error, "cannot delete a blob");
+                self.shared.index().insert(BlobRef { digest, size });
                 false
             }
-            _ => {
-                index.remove(digest);
-                true
-            }
+            _ => true,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc as std_mpsc;
 
 use tempfile::TempDir;
 
-use super::testing::TestDisk;
+use super::testing::{DiskCall, TestDisk};
 use super::*;
 
 fn blob_of(bytes: &[u8]) -> BlobRef {
@@ -67,7 +67,7 @@ async fn stored_blobs_survive_a_restart() {
 async fn queued_blobs_share_one_flush_and_are_renamed_after_it() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     let (entered, reached) = std_mpsc::channel();
     *disk.0.entered.lock().unwrap() = Some(entered);
     disk.0.close_gate();
@@ -124,7 +124,7 @@ async fn wrong_bytes_are_not_stored() {
 async fn a_failed_flush_fails_the_blob_and_is_never_retried() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     let before = put(&store, None, b"before").await.unwrap();
     disk.0.failing_flush.store(3, Ordering::Relaxed);
     assert!(matches!(put(&store, None, b"unlucky").await, Err(StoreError::Io { .. })));
@@ -141,7 +141,7 @@ async fn a_failed_flush_fails_the_blob_and_is_never_retried() {
 async fn a_full_disk_is_reported_and_leaves_no_files() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     disk.0.full.store(true, Ordering::Relaxed);
     let large = vec![3; 2 << 20];
     assert!(matches!(put(&store, None, b"small").await, Err(StoreError::Full { .. })));
@@ -265,7 +265,7 @@ async fn a_blob_that_was_damaged_while_the_member_was_down_is_never_read_as_whol
 async fn a_group_whose_flush_fails_is_stored_nowhere() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     let (entered, reached) = std_mpsc::channel();
     *disk.0.entered.lock().unwrap() = Some(entered);
     disk.0.close_gate();
@@ -289,7 +289,7 @@ async fn a_group_whose_flush_fails_is_stored_nowhere() {
 async fn a_large_blob_whose_flush_fails_is_stored_nowhere() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     disk.0.failing_flush.store(1, Ordering::Relaxed);
     let large = vec![3; 2 << 20];
     assert!(matches!(put_large(&store, blob_of(&large), &large).await, Err(StoreError::Io { .. })));
@@ -301,7 +301,7 @@ async fn a_large_blob_whose_flush_fails_is_stored_nowhere() {
 async fn a_failed_device_accepts_nothing_more() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     disk.0.unwritable.store(true, Ordering::Relaxed);
     assert!(matches!(put(&store, None, b"unlucky").await, Err(StoreError::Io { .. })));
     disk.0.unwritable.store(false, Ordering::Relaxed);
@@ -314,7 +314,7 @@ async fn blobs_never_use_the_reserve() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
     let (mib, disk_bytes) = (1 << 20, 1 << 40);
-    let store = BlobStore::open_on(directory.path(), 9 * mib, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 9 * mib, disk.watched()).unwrap();
     disk.0.used_bytes.store(disk_bytes - 10 * mib, Ordering::Relaxed);
     assert_eq!(store.usable_bytes(), mib);
     put(&store, None, b"fits").await.unwrap();
@@ -352,7 +352,7 @@ async fn stored_blobs_are_verified_before_a_repeated_put_is_acknowledged() {
 async fn checks_find_damaged_unreadable_and_missing_blobs() {
     let directory = TempDir::new().unwrap();
     let disk = TestDisk::default();
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk.clone())).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     let whole = put(&store, None, b"whole").await.unwrap();
     assert_eq!(store.check(whole.digest).unwrap(), whole.size);
     let cut = put(&store, None, &[5; 9_000]).await.unwrap().digest;
@@ -374,6 +374,83 @@ async fn start_up_trusts_only_the_disk() {
     fs::write(directory.path().join("incoming").join(format!("{}.3", whole.digest)), b"whole").unwrap();
     let disk = TestDisk::default();
     disk.0.unreadable.store(true, Ordering::Relaxed);
-    let store = BlobStore::open_on(directory.path(), 0, Box::new(disk)).unwrap();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
     assert_eq!((store.totals(), count(&directory, "incoming")), ((0, 0), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_of_the_disk_is_waited_for_with_the_index_locked() {
+    for call in DiskCall::ALL {
+        let directory = TempDir::new().unwrap();
+        let disk = TestDisk::default();
+        let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
+        let kept = put(&store, None, b"kept").await.unwrap();
+        let doomed = put(&store, None, b"doomed").await.unwrap().digest;
+        let damaged = put(&store, None, b"damaged").await.unwrap().digest;
+        fs::write(store.shared.layout.blob(damaged), b"DAMAGED").unwrap();
+        disk.0.hang(call);
+        // Everything the store does to its disk.
+        let large = vec![3; 2 << 20];
+        let put_more = store.start_put(blob_of(b"more"), None, Bytes::from_static(b"more")).await.unwrap();
+        let stream = store.stream_put(blob_of(&large), None);
+        stream.send(large.into()).await;
+        let stream = tokio::spawn(stream.done());
+        let other = store.clone();
+        let blocking = std::thread::spawn(move || {
+            let _ = other.check(damaged);
+            let _ = other.collect(order(1, 1), upload(1), vec![doomed]);
+            let _ = other.usable_bytes();
+            let _ = other.read(kept.digest);
+        });
+        disk.0.until_hung(call);
+        // What async tasks ask for meanwhile.
+        let (answer, answered) = std_mpsc::channel();
+        let asked = store.clone();
+        std::thread::spawn(move || answer.send(asked.size(kept.digest)));
+        let size = answered.recv_timeout(Duration::from_secs(20));
+        assert_eq!(size, Ok(Some(kept.size)), "{call:?} hangs under the index");
+        disk.0.release();
+        put_more.done().await.unwrap();
+        stream.await.unwrap().unwrap();
+        blocking.join().unwrap();
+        assert_eq!((store.contains(doomed), store.contains(damaged), store.totals().0), (false, false, 3));
+        store.shared.index().check();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_takes_nothing_and_offers_no_space_until_it_answers() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let watched = WatchedDisk::new(Box::new(disk.clone()), Duration::ZERO);
+    let store = BlobStore::open_on(directory.path(), 0, watched).unwrap();
+    assert!(store.usable_bytes() > 0 && store.hung_for().is_none());
+    let waiting = store.start_put(blob_of(b"waits"), None, Bytes::from_static(b"waits"));
+    disk.0.hang(DiskCall::Sync);
+    let waiting = waiting.await.unwrap();
+    disk.0.until_hung(DiskCall::Sync);
+    assert!(store.hung_for().is_some());
+    // It is told without asking the disk.
+    assert_eq!(store.usable_bytes(), 0);
+    let refused = store.start_put(blob_of(b"later"), None, Bytes::from_static(b"later")).await;
+    assert!(matches!(refused, Err(StoreError::Hung { .. })));
+    let stream = store.stream_put(blob_of(&[1; 2 << 20]), None);
+    assert!(matches!(stream.done().await, Err(StoreError::Hung { .. })));
+    disk.0.release();
+    waiting.done().await.unwrap();
+    put(&store, None, b"later").await.unwrap();
+    assert!(store.usable_bytes() > 0);
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_deleted_stays_in_the_index() {
+    let directory = TempDir::new().unwrap();
+    let disk = TestDisk::default();
+    let store = BlobStore::open_on(directory.path(), 0, disk.watched()).unwrap();
+    let blob = put(&store, None, b"stays").await.unwrap();
+    disk.0.fail(DiskCall::Remove);
+    assert_eq!(store.collect(order(1, 1), upload(1), vec![blob.digest]), Ok(vec![]));
+    assert_eq!((store.size(blob.digest), store.totals()), (Some(blob.size), (1, blob.size)));
+    disk.0.release();
+    assert_eq!(store.collect(order(1, 2), upload(1), vec![blob.digest]), Ok(vec![blob.digest]));
 }

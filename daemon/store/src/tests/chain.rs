@@ -177,8 +177,14 @@ async fn orders_are_carried_out_unless_their_term_is_over() {
     let unknown = BlobRef { digest: Digest::of(b"unknown!"), size: 8 };
     let copy = FileRequest::Copy { blob: unknown, sources: holders[..2].to_vec() };
     assert!(order(2, copy).await.unwrap_err().message.contains("is not stored on this member"));
-    let Ok(FileReply::Inventory { generation: 7, digests, more: false, free_bytes, damaged: 0 }) =
-        order(2, FileRequest::Inventory { void_below: 0, after: None }).await
+    let Ok(FileReply::Inventory {
+        generation: 7,
+        digests,
+        more: false,
+        free_bytes,
+        damaged: 0,
+        disk_hung: false,
+    }) = order(2, FileRequest::Inventory { void_below: 0, after: None }).await
     else {
         panic!("no inventory");
     };
@@ -252,5 +258,6 @@ async fn a_slow_disk_may_take_longer_than_a_silent_peer() {
 async fn a_hanging_disk_is_abandoned() {
     let stored = put_on_a_slow_disk(Duration::from_secs(1), std::future::pending()).await;
     assert_eq!(stored.holders, ids(&[1]));
-    assert!(stored.failed[0].1.contains("no progress"), "{:?}", stored.failed);
+    assert_eq!((stored.failed[0].0, stored.failed.len()), (NodeId(2), 1));
+    assert!(stored.failed[0].1.contains("has not stored it within 1 s"), "{:?}", stored.failed);
 }

@@ -29,6 +29,8 @@ pub(crate) struct FakeCoordinator {
 #[derive(Default)]
 struct State {
     members: Vec<Holder>,
+    /// Members without room.
+    full: Vec<NodeId>,
     files: BTreeMap<FileName, Vec<FileVersion>>,
     uploads: u64,
     live: Vec<u64>,
@@ -76,6 +78,10 @@ impl FakeCoordinator {
 
     pub(super) fn set_members(&self, members: Vec<Holder>) {
         self.state().members = members;
+    }
+
+    pub(super) fn set_full(&self, full: Vec<NodeId>) {
+        self.state().full = full;
     }
 
     pub(super) fn end_uploads_at_commit(&self, count: u32) {
@@ -165,7 +171,7 @@ impl State {
         let chain = |blob: &BlobRef| {
             let mut chain = self.members.clone();
             chain.rotate_left(usize::from(blob.digest.0[0]) % self.members.len());
-            chain.retain(|holder| !exclude.contains(&holder.node));
+            chain.retain(|holder| !exclude.contains(&holder.node) && !self.full.contains(&holder.node));
             chain.truncate(COPIES);
             Chain(chain)
         };

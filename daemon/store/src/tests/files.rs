@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use idunno_shared::names::FileName;
 use tempfile::TempDir;
 
 use super::{Fault, TestCluster, noise};
+use crate::blobs::testing::{DiskCall, TestDisk};
 
 fn name(text: &str) -> FileName {
     text.parse().unwrap()
@@ -284,4 +286,57 @@ async fn throughput_of_a_chain_in_one_process() {
     }
     println!("20 KB files, 64 in flight, 4 copies: {rate:.0}/s");
     println!("{length} bytes: put {put:.0} MB/s, get {:.0} MB/s, again {:.0} MB/s", gets[0], gets[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_does_not_plan_again_where_nobody_failed() {
+    let (cluster, local) = (TestCluster::new(3), TempDir::new().unwrap());
+    cluster.coordinator.set_full(vec![NodeId(2)]);
+    let report = put_one(&cluster.files(), &item(&local, "roomy", &noise(1000, 1))).await;
+    assert_eq!((report.copies_min, report.copies_wanted), (2, 3));
+    assert_eq!(cluster.coordinator.figures().0, 1, "plans");
+}
+
+/// Two holders, and one whose disk does not flush.
+fn with_a_hung_disk(disk_timeout: Duration) -> (Arc<TestCluster>, TestDisk) {
+    let (cluster, disk) = (TestCluster::new(2), TestDisk::default());
+    cluster.add_on(Box::new(disk.clone()), disk_timeout);
+    cluster.coordinator.set_members(cluster.holders());
+    disk.0.hang(DiskCall::Sync);
+    (cluster, disk)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_disk_hangs_is_waited_for_once_and_then_refuses_at_once() {
+    let (cluster, disk) = with_a_hung_disk(Duration::from_millis(300));
+    let local = TempDir::new().unwrap();
+    for number in 1..=3 {
+        let report = put_one(&cluster.files(), &item(&local, "file", &noise(1000, number))).await;
+        assert_eq!((report.copies_min, report.copies_wanted), (2, 3));
+    }
+    // Only the first put reached the disk.
+    assert_eq!(disk.0.file_flushes.load(Ordering::Relaxed), 0);
+    disk.0.release();
+    let done = cluster.store(2).clone();
+    let limit = Instant::now() + Duration::from_secs(20);
+    while done.totals().0 == 0 {
+        assert!(Instant::now() < limit, "the first blob is stored after all");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(done.totals().0, 1);
+    let report = put_one(&cluster.files(), &item(&local, "file", &noise(1000, 9))).await;
+    assert_eq!((report.copies_min, report.copies_wanted), (3, 3), "it takes blobs again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_gives_up_after_its_time_limit_without_progress() {
+    let (cluster, disk) = with_a_hung_disk(Duration::from_secs(3_600));
+    let local = TempDir::new().unwrap();
+    let files = cluster.files().put_limit(Duration::from_millis(500));
+    let put =
+        files.put_files(vec![item(&local, "file", &noise(1000, 1))], PutOptions::default(), &NoProgress);
+    let error = put.await.unwrap_err();
+    assert!(matches!(error, PutError::Stalled(_)), "{error}");
+    disk.0.release();
+    put_one(&files, &item(&local, "file", &noise(1000, 1))).await;
 }

@@ -22,8 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use tokio_util::sync::CancellationToken;
 
 use self::coordinator::FakeCoordinator;
-use super::blobs::BlobStore;
 use super::blobs::disk::BlobDisk;
+use super::blobs::{BlobStore, WatchedDisk};
 use super::scrub::{self, Scrub};
 use super::server::{BlobAccess, BlobServer, ClusterKnowledge, DISK_TIMEOUT};
 
@@ -99,6 +99,7 @@ impl TestCluster {
     /// Adds a holder on the given disk; the coordinator does not know it.
     pub(super) fn add_on(self: &Arc<Self>, disk: Box<dyn BlobDisk>, disk_timeout: Duration) -> Holder {
         let directory = TempDir::new().unwrap();
+        let disk = WatchedDisk::new(disk, disk_timeout);
         let store = BlobStore::open_on(directory.path(), 0, disk).unwrap();
         self.add(store, directory, disk_timeout)
     }

@@ -62,12 +62,14 @@ pub struct Files {
     near: Option<NodeId>,
     /// How long a get continues without receiving an extent.
     patience: Duration,
+    /// How long a put continues without storing anything, if that is limited.
+    put_limit: Option<Duration>,
 }
 
 impl Files {
     /// The files of `cluster`.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, near: None, patience: get::DEADLINE }
+        Self { cluster, near: None, patience: get::DEADLINE, put_limit: None }
     }
 
     /// The same files, read from `node` first where it holds them.
@@ -81,6 +83,13 @@ impl Files {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The same files, with a limit on how long a put waits for a blob to be stored.
+    #[must_use]
+    pub fn put_limit(mut self, limit: Duration) -> Self {
+        self.put_limit = Some(limit);
         self
     }
 

@@ -121,6 +121,12 @@ pub enum PutError {
         /// Who was tried, and what happened.
         tried: String,
     },
+    /// Nothing was stored for as long as was allowed.
+    #[error(
+        "nothing was stored for {} s: a member does not answer, or its disk does not; 'idunno status' names it",
+        .0.as_secs()
+    )]
+    Stalled(Duration),
     /// The upload ended again and again before it could be committed.
     #[error("the upload was given up by the cluster {tries} times before it could be committed: try again")]
     UploadOver {
@@ -265,6 +271,7 @@ impl<'a> Put<'a> {
         let mut under_way: FuturesUnordered<BoxFuture<'a, Event>> = FuturesUnordered::new();
         let mut idle = std::pin::pin!(keep_alive(self.files, upload));
         let (mut placing, mut committing, mut ended, mut over) = (0, false, false, false);
+        let mut stalled = std::pin::pin!(stalled(self.files.put_limit));
         loop {
             if over && !committing {
                 return Err(PlaceError::Over);
@@ -284,22 +291,26 @@ impl<'a> Put<'a> {
                         placing += 1;
                     }
                 }
-                Some(event) = under_way.next() => match event {
-                    Event::Placed { parts, result } => {
-                        placing -= 1;
-                        match result {
-                            Err(PlaceError::Over) => over = true,
-                            result => self.placed(&parts, result?),
+                Some(event) = under_way.next() => {
+                    stalled.set(self::stalled(self.files.put_limit));
+                    match event {
+                        Event::Placed { parts, result } => {
+                            placing -= 1;
+                            match result {
+                                Err(PlaceError::Over) => over = true,
+                                result => self.placed(&parts, result?),
+                            }
+                        }
+                        Event::Committed { items, result } => {
+                            committing = false;
+                            match result.map_err(PlaceError::from) {
+                                Err(PlaceError::Over) => over = true,
+                                result => self.committed(&items, result?)?,
+                            }
                         }
                     }
-                    Event::Committed { items, result } => {
-                        committing = false;
-                        match result.map_err(PlaceError::from) {
-                            Err(PlaceError::Over) => over = true,
-                            result => self.committed(&items, result?)?,
-                        }
-                    }
-                },
+                }
+                error = &mut stalled, if !under_way.is_empty() => return Err(PlaceError::Failed(error)),
                 () = &mut idle, if !over => over = true,
             }
         }
@@ -427,6 +438,13 @@ impl<'a> Put<'a> {
             *shown = *stored;
         }
     }
+}
+
+/// Returns once `limit` is over, if there is one.
+async fn stalled(limit: Option<Duration>) -> PutError {
+    let Some(limit) = limit else { return std::future::pending().await };
+    sleep(limit).await;
+    PutError::Stalled(limit)
 }
 
 /// Keeps an upload from idling; returns when it is over.

@@ -1,7 +1,8 @@
 //! Stores blobs at as many holders as planned, or at as many as are available.
 //!
 //! Decides when a plan is replaced: a member that failed is left out of the next plan, and only what is missing is
-//! sent again. Fewer copies than planned are accepted after [`PLANS_MAX`] plans, none at all never.
+//! sent again. Fewer copies than planned are accepted after [`PLANS_MAX`] plans, or at once where no
+//! member failed and no other has room; none at all never.
 //!
 //! Bounds: [`PLANS_MAX`] plans a batch, [`PLANS_WITHOUT_COPY_MAX`] while a blob has no copy at all;
 //! [`BATCH_BLOBS_MAX`] blobs a plan.
@@ -174,7 +175,9 @@ impl Files {
             let upload = plan.upload;
             self.send_missing(&mut placement, &plan).await;
             let missing = placement.missing();
-            if missing.is_empty() || (plans >= PLANS_MAX && placement.all_have_one()) {
+            // Without a failure, the plan named everybody with room, and so would the next.
+            let is_final = plans >= PLANS_MAX || placement.failed.is_empty();
+            if missing.is_empty() || (is_final && placement.all_have_one()) {
                 break;
             }
             if plans >= PLANS_WITHOUT_COPY_MAX {

@@ -88,13 +88,15 @@ fn rate_cell(values: Vec<f64>, top: f64) -> Cell {
 /// A member's liveness as glyph and word.
 pub fn liveness(member: &MemberView) -> Cell {
     let tone = match member.liveness {
+        Liveness::Alive if member.disk_hung() => Tone::Bad,
         Liveness::Alive => Tone::Good,
         Liveness::Suspect => Tone::Warn,
         Liveness::Dead => Tone::Bad,
         Liveness::Left => Tone::Dim,
     };
     let blocked = if member.udp_blocked { " UDP blocked" } else { "" };
-    Cell::state(tone, format!("{}{blocked}", text::liveness(member.liveness)))
+    let hung = if member.disk_hung() { " disk hangs" } else { "" };
+    Cell::state(tone, format!("{}{blocked}{hung}", text::liveness(member.liveness)))
 }
 
 /// The state of a model server as glyph and word.

@@ -95,6 +95,7 @@ pub(in crate::console) fn fixture() -> ClusterView {
         policy: Policy::Rate,
         rebalances: Vec::new(),
         rates: None,
+        jobs_left_out: 0,
     }
 }
 
@@ -201,6 +202,7 @@ fn busy_view(second: u64) -> ClusterView {
         policy: Policy::Rate,
         rebalances: Vec::new(),
         rates: Some(rates(second)),
+        jobs_left_out: 0,
         loads: numbers()
             .filter(|number| live(*number))
             .map(|number| LoadView {

@@ -3,8 +3,11 @@
 pub mod download;
 pub mod upload;
 
+use idunno_shared::client::cluster::{Cluster, ClusterError};
+use idunno_shared::ids::NodeId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{Change, Changed, ControlReply, ControlRequest, FileSummary, MemberView};
+use idunno_shared::wire::refusal::Refusal;
 
 use super::jobs::page_limit;
 use super::members;
@@ -49,15 +52,38 @@ pub async fn stored(session: &Session, member: Option<MemberRef>, all: bool) -> 
             _ => return Err(Failure::unexpected()),
         },
     };
-    let request = |after| ControlRequest::Stored { member: id, after, limit: page_limit() };
-    let page = pages(session, request, all).await?;
+    let rows_max = if all { usize::MAX } else { page_limit() as usize };
+    let page = held_by(&session.cluster(), id, rows_max).await?;
     let members = members::any_list(session).await.unwrap_or_default();
     Ok(listing(&page, &members))
 }
 
+/// The first `rows_max` files that a member holds. A page may be empty before the last: it ends after a number of files that
+/// were looked at.
+pub(crate) async fn held_by(
+    cluster: &Cluster,
+    member: NodeId,
+    rows_max: usize,
+) -> Result<Page, ClusterError> {
+    let (mut files, mut after) = (Vec::new(), None);
+    loop {
+        let room = rows_max.saturating_sub(files.len());
+        let limit = u32::try_from(room).unwrap_or(u32::MAX).min(page_limit());
+        let request = ControlRequest::Stored { member, after, limit };
+        let ControlReply::Stored { files: page, next } = cluster.control(request).await? else {
+            return Err(ClusterError::from(Refusal::internal("unexpected reply to 'store'")));
+        };
+        files.extend(page);
+        after = next;
+        if after.is_none() || files.len() >= rows_max {
+            return Ok(Page { files, more: after.is_some() });
+        }
+    }
+}
+
 /// Files in name order.
-struct Page {
-    files: Vec<FileSummary>,
+pub(crate) struct Page {
+    pub(crate) files: Vec<FileSummary>,
     /// Whether files follow.
     more: bool,
 }

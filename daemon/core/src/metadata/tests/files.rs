@@ -119,8 +119,12 @@ fn listings_filter_by_prefix_and_page() {
     assert_eq!(names(fixture.state.list("b/", Some(&name("a")), 9)).0.len(), 3);
     assert_eq!(names(fixture.state.list("", None, 9)).0.len(), 6);
     assert!(names(fixture.state.list("b/", Some(&name("c")), 9)).0.is_empty());
-    assert_eq!(names(fixture.state.stored(NodeId(4), None, 9)).0.len(), 6);
-    assert!(names(fixture.state.stored(NodeId(5), None, 9)).0.is_empty());
+    assert_eq!(fixture.state.stored(NodeId(4), None, 9).files.len(), 6);
+    assert_eq!(fixture.state.stored(NodeId(5), None, 9), StoredPage { visited: 6, ..StoredPage::default() });
+    let first = fixture.state.stored(NodeId(4), None, 4);
+    assert_eq!((first.files.len(), first.next.as_ref()), (4, Some(&name("b/3"))));
+    let rest = fixture.state.stored(NodeId(4), first.next.as_ref(), 4);
+    assert_eq!((rest.files.len(), rest.next), (2, None));
     assert_eq!(fixture.state.list("a", None, 1).0[0].holders.len(), 4);
 }
 
@@ -148,4 +152,20 @@ fn a_snapshot_contains_the_whole_state() {
     let read: Snapshot = rmp_serde::from_slice(&bytes).unwrap();
     assert_eq!(State::from(read.clone()), fixture.state);
     assert_eq!(rmp_serde::to_vec(&read).unwrap(), bytes);
+}
+
+#[test]
+fn a_page_of_what_a_member_stores_looks_at_a_bounded_number_of_files() {
+    let mut fixture = Fixture::default();
+    let count = STORED_VISITED_MAX + 10;
+    let names: Vec<String> = (0..count).map(|number| format!("f/{number:06}")).collect();
+    for part in names.chunks(1_000) {
+        fixture.apply(commit(part.iter().map(|path| file(path, "same")).collect())).unwrap();
+    }
+    // Nobody holds less than a member that holds nothing: it is looked for the longest.
+    let first = fixture.state.stored(NodeId(5), None, 9);
+    assert_eq!((first.visited, first.files.len()), (STORED_VISITED_MAX, 0));
+    assert_eq!(first.next, Some(name(&names[STORED_VISITED_MAX - 1])));
+    let rest = fixture.state.stored(NodeId(5), first.next.as_ref(), 9);
+    assert_eq!((rest.visited, rest.files.len(), rest.next), (10, 0, None));
 }

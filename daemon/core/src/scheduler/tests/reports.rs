@@ -41,3 +41,23 @@ fn an_overtaken_report_is_ignored() {
     harness.receive(given_up);
     assert_eq!(harness.leases(1).len(), 1, "a report of an earlier boot");
 }
+
+#[test]
+fn an_event_looks_only_at_the_workers_that_it_concerns() {
+    const WORKERS: u64 = 400;
+    let mut harness = Harness::new(100_000, WORKERS);
+    let leases: Vec<Lease> = (1..=WORKERS).map(|node| harness.pull_one(node)).collect();
+    let looked = |harness: &mut Harness, event: &dyn Fn(&mut Harness)| {
+        let before = harness.scheduler.workers.settled;
+        event(harness);
+        harness.scheduler.workers.settled - before
+    };
+    let report = looked(&mut harness, &|harness| drop(harness.pull(7, 0, &[leases[6]])));
+    let commit = looked(&mut harness, &|harness| drop(harness.commit(7, leases[6])));
+    let fault = looked(&mut harness, &|harness| drop(harness.fail(8, leases[7], FaultKind::Worker)));
+    assert!(report.max(commit).max(fault) <= 3, "{report}, {commit} and {fault} of {WORKERS} workers");
+    // One wait is over, and one worker is answered.
+    harness.receive(WorkerReport { wanted: 0, wait_ms: 200, leases: vec![leases[8]], ..super::report(9) });
+    let waited = looked(&mut harness, &|harness| drop(harness.advance(200)));
+    assert!(waited <= 3, "{waited} of {WORKERS} workers");
+}
