@@ -18,6 +18,7 @@ const ARRIVAL_PERIOD: Duration = Duration::from_millis(50);
 const SKIPPED_MAX: u32 = 5;
 
 /// What came of an attempt to build a view.
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and a view is what it nearly always is")]
 pub(super) enum Built {
     View(ClusterView),
     /// There is none at the moment.
@@ -109,6 +110,7 @@ mod tests {
 
     use idunno_shared::ids::{NodeId, Term};
     use idunno_shared::wire::control::StoreView;
+    use idunno_shared::wire::jobs::Policy;
     use tokio::time::sleep;
 
     use super::*;
@@ -126,7 +128,7 @@ mod tests {
             assignments: Vec::new(),
             store: StoreView::default(),
             loads: Vec::new(),
-            policy: Default::default(),
+            policy: Policy::default(),
             rebalances: Vec::new(),
             rates: None,
             jobs_left_out: 0,

@@ -29,6 +29,7 @@ impl Chunks {
         self.by_first.insert(first, chunk);
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature of the map behind it")]
     pub(super) fn remove(&mut self, first: &u64) -> Option<Chunk> {
         let chunk = self.by_first.remove(first)?;
         self.by_due.remove(&(chunk.due, *first));

@@ -36,6 +36,7 @@ impl Deref for Workers {
 }
 
 impl Workers {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature of the map behind it")]
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Worker> {
         let worker = self.by_id.get_mut(node)?;
         self.touched.insert(*node);
@@ -47,6 +48,7 @@ impl Workers {
         self.by_id.entry(node).or_insert_with(new)
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature of the map behind it")]
     pub(super) fn remove(&mut self, node: &NodeId) -> Option<Worker> {
         self.touched.insert(*node);
         self.by_id.remove(node)

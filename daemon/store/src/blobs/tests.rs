@@ -434,7 +434,7 @@ async fn a_disk_that_hangs_takes_nothing_and_offers_no_space_until_it_answers() 
     assert_eq!(store.usable_bytes(), 0);
     let refused = store.start_put(blob_of(b"later"), None, Bytes::from_static(b"later")).await;
     assert!(matches!(refused, Err(StoreError::Hung { .. })));
-    let stream = store.stream_put(blob_of(&[1; 2 << 20]), None);
+    let stream = store.stream_put(blob_of(&vec![1; 2 << 20]), None);
     assert!(matches!(stream.done().await, Err(StoreError::Hung { .. })));
     disk.0.release();
     waiting.done().await.unwrap();
