@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use idunno_core::metadata::{Action, Applied, FileKind, Inputs, JobRecord, State, VersionRecord};
+use idunno_core::metadata::{
+    Action, Applied, FileKind, Inputs, JobRecord, LABELS_BYTES_MAX, State, VersionRecord,
+};
 use idunno_shared::client::connections::PeerError;
 use idunno_shared::client::files::Unavailable;
 use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, JobState};
+use idunno_shared::wire::control::{Change, JobState, LABELS_FILE};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::jobs::{ModelState, ServerState, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::Refusal;
@@ -39,7 +41,10 @@ impl LeaderTerm {
         }
         self.check_parameters(job).await?;
         let action = match state.dataset_file(&job.dataset) {
-            None => unchecked,
+            None => {
+                check_label_table(&state, job)?;
+                unchecked
+            }
             Some((kind, version)) => {
                 let inputs = self.index_records(&state, kind, version).await.map_err(|why| {
                     Refusal::conflict(format!("{id} cannot start: data set '{}': {why}", job.dataset))
@@ -137,6 +142,18 @@ impl LeaderTerm {
             Reply::Refused(source) => Err(WorkerCallError::Refused { worker: worker_name, source }),
             _ => Err(WorkerCallError::UnexpectedReply { worker: worker_name }),
         }
+    }
+}
+
+/// Refuses a label table that no worker would read. The log does not: what it once accepted it must always accept.
+fn check_label_table(state: &State, job: &JobRecord) -> Result<(), Refusal> {
+    match state.label_table_bytes(&job.dataset) {
+        Some(bytes) if bytes > LABELS_BYTES_MAX => Err(Refusal::invalid(format!(
+            "{} cannot start: {}/{LABELS_FILE} has {bytes} bytes, but a label table may have {LABELS_BYTES_MAX}: \
+             split the dataset",
+            job.id, job.dataset
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -3,24 +3,39 @@
 //! A table is CSV with the columns `file` and `label` (a class's number or name). File names are relative to the dataset; a
 //! file's label is the one of the longest suffix of its path, cut at slashes, that the table lists.
 //!
-//! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes; [`TABLES_CACHED`] tables are cached. A larger table counts as
-//! empty, and one that cannot be read is skipped for the batch: labels serve statistics and never stop a job.
+//! Invariant: a row lacks its label only if the table lacks it. A table that cannot be read fails the batch, which is
+//! retried like one whose inputs cannot be read.
+//! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes, which the start of a job checks; [`TABLES_CACHED`] tables are
+//! cached.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use idunno_shared::ids::Digest;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use thiserror::Error;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tracing::warn;
 
-use super::traits::FileStore;
+use super::traits::{FileStore, FileStoreError};
 
-pub const TABLE_BYTES_MAX: u64 = 64 << 20;
+pub use idunno_core::metadata::LABELS_BYTES_MAX as TABLE_BYTES_MAX;
 pub const TABLES_CACHED: u64 = 4;
+
+/// The labels of a batch are not known now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LabelsError {
+    #[error("cannot read the label table: {0}")]
+    Store(#[from] FileStoreError),
+    /// A job of a release that did not check it at the start.
+    #[error("the label table has {bytes} bytes, but it may have {TABLE_BYTES_MAX}: split the dataset")]
+    TooLarge { bytes: u64 },
+}
 
 /// A label table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,41 +103,44 @@ impl Default for LabelCache {
 }
 
 impl LabelCache {
-    /// The table in `extents`, or `None` if the store cannot read it now.
-    pub async fn get(&self, store: &dyn FileStore, extents: &[PlacedBlob]) -> Option<Arc<Labels>> {
+    /// The table in `extents`. The time that other batches read it does not count towards `limit`.
+    pub async fn get(
+        &self,
+        store: &dyn FileStore,
+        extents: &[PlacedBlob],
+        limit: Duration,
+    ) -> Result<Arc<Labels>, LabelsError> {
         let key: Vec<Digest> = extents.iter().map(|extent| extent.blob.digest).collect();
         let _reading = self.reading.lock().await;
         if let Some(labels) = self.tables.get(&key) {
-            return Some(labels);
+            return Ok(labels);
         }
-        let labels = Arc::new(read_table(store, extents).await?);
+        let read = timeout(limit, read_table(store, extents)).await;
+        let labels = Arc::new(read.unwrap_or_else(|_| Err(FileStoreError::timed_out(limit).into()))?);
         if labels.malformed > 0 {
             warn!(lines = labels.malformed, "ignoring malformed lines of the label table");
         }
         self.tables.insert(key, Arc::clone(&labels));
         // moka evicts lazily; tables may be large, so the bound must hold at once.
         self.tables.run_pending_tasks();
-        Some(labels)
+        Ok(labels)
     }
 }
 
-async fn read_table(store: &dyn FileStore, extents: &[PlacedBlob]) -> Option<Labels> {
+async fn read_table(store: &dyn FileStore, extents: &[PlacedBlob]) -> Result<Labels, LabelsError> {
     let bytes: u64 = extents.iter().map(|extent| extent.blob.size).sum();
     if bytes > TABLE_BYTES_MAX {
-        warn!(bytes, limit = TABLE_BYTES_MAX, "ignoring the label table: it is too large");
-        return Some(Labels::default());
+        return Err(LabelsError::TooLarge { bytes });
+    }
+    let fetched = store.fetch(extents).await;
+    if fetched.len() != extents.len() {
+        return Err(FileStoreError::NoBlob.into());
     }
     let mut table = Vec::new();
-    for extent in store.fetch(extents).await {
-        match extent {
-            Ok(extent) => table.extend_from_slice(&extent.bytes),
-            Err(error) => {
-                warn!(%error, "cannot read the label table, so this batch counts as unlabelled");
-                return None;
-            }
-        }
+    for extent in fetched {
+        table.extend_from_slice(&extent?.bytes);
     }
-    Some(Labels::parse(&String::from_utf8_lossy(&table)))
+    Ok(Labels::parse(&String::from_utf8_lossy(&table)))
 }
 
 #[cfg(test)]
