@@ -165,6 +165,19 @@ mod tests {
         assert_eq!(of(&Labels::parse("label,file\ncat,a.jpg\n"), "s/a.jpg"), Some("cat"));
     }
 
+    /// The model server's tests hold training to the same cases.
+    #[test]
+    fn a_label_table_means_the_same_in_jobs() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("records/cases.json")).unwrap();
+        for case in cases["labels"].as_array().unwrap() {
+            let labels = Labels::parse(case["text"].as_str().unwrap());
+            let expected = case["labels"].as_object().unwrap().iter();
+            let expected: BTreeMap<Box<str>, Box<str>> =
+                expected.map(|(file, label)| (file.as_str().into(), label.as_str().unwrap().into())).collect();
+            assert_eq!(labels, Labels { by_file: expected, malformed: 0 }, "{}", case["why"]);
+        }
+    }
+
     #[test]
     fn a_table_without_a_header_keeps_its_first_line() {
         assert_eq!(of(&Labels::parse("\u{feff}a.jpg,1"), "s/a.jpg"), Some("1"));
