@@ -7,6 +7,11 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use idunno_daemon::config::{Settings, report};
 use idunno_daemon::{introducer, member, recovery};
 
+/// Returns freed memory to the system. With glibc's allocator a member keeps what a large job took, in the arenas of its
+/// threads (docs/operations.md, "Memory").
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, then leaves the cluster gracefully.
 ///
 /// Every setting can also come from the environment or from a TOML file; a flag wins over the environment, the

@@ -37,7 +37,13 @@ def test_files_are_labelled_by_the_longest_listed_suffix_of_their_path(tmp_path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     unlabelled = Dataset.open(tmp_path)
-    assert [example.content.decode() for example in unlabelled] == ["a.txt", "x/a.txt", "x/y/a.txt", "z/b.txt", "z/c.txt"]
+    assert [example.content.decode() for example in unlabelled] == [
+        "a.txt",
+        "x/a.txt",
+        "x/y/a.txt",
+        "z/b.txt",
+        "z/c.txt",
+    ]
     (tmp_path / "labels.csv").write_text("file,label\nz/b.txt,b\na.txt,1\ny/a.txt,2\n")
     read = [(example.content.decode(), example.label) for example in Dataset.open(tmp_path)]
     assert read == [("z/b.txt", "b"), ("a.txt", "1"), ("x/a.txt", "1"), ("x/y/a.txt", "2")]

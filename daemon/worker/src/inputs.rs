@@ -82,6 +82,14 @@ pub struct InputCaches {
     pub extents: ExtentCache,
 }
 
+impl InputCaches {
+    /// Frees all that is cached.
+    pub async fn clear(&self) {
+        self.labels.clear().await;
+        self.extents.clear().await;
+    }
+}
+
 /// Reads a batch's first chunk and its labels.
 pub async fn prepare(
     store: &dyn FileStore,

@@ -6,17 +6,17 @@
 //! Invariant: a row lacks its label only if the table lacks it. A table that cannot be read fails the batch, which is
 //! retried like one whose inputs cannot be read.
 //! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes, which the start of a job checks; [`TABLES_CACHED`] tables are
-//! cached.
+//! cached, and none by an idle worker.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::ids::Digest;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use lru::LruCache;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -25,7 +25,10 @@ use tracing::warn;
 use super::traits::{FileStore, FileStoreError};
 
 pub use idunno_core::metadata::LABELS_BYTES_MAX as TABLE_BYTES_MAX;
-pub const TABLES_CACHED: u64 = 4;
+pub const TABLES_CACHED: NonZeroUsize = match NonZeroUsize::new(4) {
+    Some(tables) => tables,
+    None => NonZeroUsize::MIN,
+};
 
 /// The labels of a batch are not known now.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -89,20 +92,21 @@ impl Labels {
 
 /// A cache of tables, by the digests of their extents.
 pub struct LabelCache {
-    tables: Cache<Vec<Digest>, Arc<Labels>>,
-    /// Held while a table is read: concurrent batches need the same one.
-    reading: Mutex<()>,
+    /// Locked while a table is read: concurrent batches need the same one.
+    tables: Mutex<LruCache<Vec<Digest>, Arc<Labels>>>,
 }
 
 impl Default for LabelCache {
     fn default() -> Self {
-        let tables =
-            Cache::builder().max_capacity(TABLES_CACHED).eviction_policy(EvictionPolicy::lru()).build();
-        Self { tables, reading: Mutex::default() }
+        Self { tables: Mutex::new(LruCache::new(TABLES_CACHED)) }
     }
 }
 
 impl LabelCache {
+    pub async fn clear(&self) {
+        self.tables.lock().await.clear();
+    }
+
     /// The table in `extents`. The time that other batches read it does not count towards `limit`.
     pub async fn get(
         &self,
@@ -111,18 +115,16 @@ impl LabelCache {
         limit: Duration,
     ) -> Result<Arc<Labels>, LabelsError> {
         let key: Vec<Digest> = extents.iter().map(|extent| extent.blob.digest).collect();
-        let _reading = self.reading.lock().await;
-        if let Some(labels) = self.tables.get(&key) {
-            return Ok(labels);
+        let mut tables = self.tables.lock().await;
+        if let Some(labels) = tables.get(&key) {
+            return Ok(Arc::clone(labels));
         }
         let read = timeout(limit, read_table(store, extents)).await;
         let labels = Arc::new(read.unwrap_or_else(|_| Err(FileStoreError::timed_out(limit).into()))?);
         if labels.malformed > 0 {
             warn!(lines = labels.malformed, "ignoring malformed lines of the label table");
         }
-        self.tables.insert(key, Arc::clone(&labels));
-        // moka evicts lazily; tables may be large, so the bound must hold at once.
-        self.tables.run_pending_tasks();
+        tables.put(key, Arc::clone(&labels));
         Ok(labels)
     }
 }
@@ -172,8 +174,9 @@ mod tests {
         for case in cases["labels"].as_array().unwrap() {
             let labels = Labels::parse(case["text"].as_str().unwrap());
             let expected = case["labels"].as_object().unwrap().iter();
-            let expected: BTreeMap<Box<str>, Box<str>> =
-                expected.map(|(file, label)| (file.as_str().into(), label.as_str().unwrap().into())).collect();
+            let expected: BTreeMap<Box<str>, Box<str>> = expected
+                .map(|(file, label)| (file.as_str().into(), label.as_str().unwrap().into()))
+                .collect();
             assert_eq!(labels, Labels { by_file: expected, malformed: 0 }, "{}", case["why"]);
         }
     }

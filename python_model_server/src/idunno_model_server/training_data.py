@@ -5,7 +5,8 @@ Forms:
 - a folder without one: all files below it in the order of their names, unlabelled;
 - `*.jsonl` and `*.csv`: their records.
 
-A job over the same data reads the same inputs and labels (`records`). Order and contents are the same on every machine and `digest` identifies them, so that training is repeatable.
+A job over the same data reads the same inputs and labels (`records`). Order and contents are the same on every machine
+and `digest` identifies them, so that training is repeatable.
 """
 
 from __future__ import annotations

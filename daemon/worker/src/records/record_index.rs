@@ -311,16 +311,24 @@ mod tests {
         let long = "x".repeat(200_000);
         for case in cases["records"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap().replace("LONG", &long);
-            let kind =
-                if case["file"].as_str().unwrap().ends_with(".csv") { FileKind::Csv } else { FileKind::Jsonl };
+            let kind = if case["file"].as_str().unwrap().ends_with(".csv") {
+                FileKind::Csv
+            } else {
+                FileKind::Jsonl
+            };
             let records = by_blocks(text.as_bytes(), &index(kind, text.as_bytes()).unwrap());
             let read: Vec<_> = records
                 .iter()
-                .map(|record| (std::str::from_utf8(record.input.as_ref().unwrap()).unwrap(), record.label.as_deref()))
+                .map(|record| {
+                    (std::str::from_utf8(record.input.as_ref().unwrap()).unwrap(), record.label.as_deref())
+                })
                 .collect();
-            let expected: Vec<_> = case["records"].as_array().unwrap().iter().map(|record| {
-                (record[0].as_str().unwrap().replace("LONG", &long), record[1].as_str())
-            }).collect();
+            let expected: Vec<_> = case["records"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|record| (record[0].as_str().unwrap().replace("LONG", &long), record[1].as_str()))
+                .collect();
             let expected: Vec<_> = expected.iter().map(|(input, label)| (input.as_str(), *label)).collect();
             assert_eq!(read, expected, "{}", case["why"]);
         }

@@ -26,8 +26,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::server_process::adopt_orphans;
 use self::server_process::ServerProcess;
+pub use self::server_process::adopt_orphans;
 use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
 
 /// Largest log of one server process; further output is dropped.
@@ -362,8 +362,8 @@ async fn copy_log(mut output: pipe::Receiver, mut log: tokio::fs::File) {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::fake_server::FakeServer;
     use super::*;
+    use crate::testing::fake_server::FakeServer;
     use std::os::unix::fs::PermissionsExt;
 
     fn fast() -> SupervisorTiming {

@@ -38,6 +38,11 @@ impl MemoryStore {
         self.inner.lock().unwrap().silent.insert(digest);
     }
 
+    /// Whether nobody else holds the bytes of a blob.
+    pub(in super::super) fn is_unique(&self, digest: &Digest) -> bool {
+        self.inner.lock().unwrap().blobs[digest].is_unique()
+    }
+
     pub(in super::super) fn read(&self, digest: &Digest) -> Option<Bytes> {
         self.inner.lock().unwrap().blobs.get(digest).cloned()
     }
@@ -58,7 +63,8 @@ impl FileStore for MemoryStore {
             fetched.ok_or_else(|| FileStoreError::Failed("no holder stores it".to_owned()))
         };
         Box::pin(async move {
-            let silent = |placed: &PlacedBlob| self.inner.lock().unwrap().silent.contains(&placed.blob.digest);
+            let silent =
+                |placed: &PlacedBlob| self.inner.lock().unwrap().silent.contains(&placed.blob.digest);
             if blobs.iter().any(silent) {
                 std::future::pending().await
             }
