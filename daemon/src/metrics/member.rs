@@ -76,8 +76,16 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     gauge("log_revision", "Metadata changes applied by this member.", revision)?;
 
     if let Some(memory) = ProcessMemory::read() {
-        gauge("memory_resident_bytes", "Memory of this process, program and mapped files included.", memory.resident)?;
-        gauge("memory_anonymous_bytes", "Memory that this process has allocated and the system has not got back.", memory.anonymous)?;
+        gauge(
+            "memory_resident_bytes",
+            "Memory of this process, program and mapped files included.",
+            memory.resident,
+        )?;
+        gauge(
+            "memory_anonymous_bytes",
+            "Memory that this process has allocated and the system has not got back.",
+            memory.anonymous,
+        )?;
     }
 
     let (blobs, bytes) = store.totals();
