@@ -7,10 +7,10 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use idunno_daemon::config::{Settings, report};
 use idunno_daemon::{introducer, member, recovery};
 
-/// Returns freed memory to the system. With glibc's allocator a member keeps what a large job took, in the arenas of its
-/// threads (docs/operations.md, "Memory").
+/// Returns freed memory to the system after ten seconds, in a thread of its own. glibc's and mimalloc's allocators keep what
+/// a large job took, in the heaps of threads that have become idle.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A daemon of an IDunno cluster. It runs until SIGTERM or SIGINT, then leaves the cluster gracefully.
 ///
