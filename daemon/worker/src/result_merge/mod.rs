@@ -84,16 +84,15 @@ impl MergePlan {
         });
         let mut ranges: Vec<_> = ranges.collect();
         ranges.sort_unstable_by_key(|range| range.queries.start);
-        match ranges.windows(2).find(|pair| pair[0].queries.end > pair[1].queries.start) {
-            Some(pair) => Err(InconsistentResults::InTwoSegments(pair[1].queries.start)),
-            None => {
-                let mut by_segment = vec![Vec::new(); segments.len()];
-                for PlannedRange { queries, segment } in &ranges {
-                    by_segment[*segment].push(queries.clone());
-                }
-                Ok(Self { ranges, by_segment })
-            }
+        let overlap = ranges.windows(2).find(|pair| pair[0].queries.end > pair[1].queries.start);
+        if let Some(pair) = overlap {
+            return Err(InconsistentResults::InTwoSegments(pair[1].queries.start));
         }
+        let mut by_segment = vec![Vec::new(); segments.len()];
+        for PlannedRange { queries, segment } in &ranges {
+            by_segment[*segment].push(queries.clone());
+        }
+        Ok(Self { ranges, by_segment })
     }
 }
 
