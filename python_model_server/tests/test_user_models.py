@@ -244,11 +244,14 @@ def test_datasets_are_read_in_all_forms(tmp_path: Path) -> None:
     [
         ("set.txt", "", "must be a folder, a .jsonl file or a .csv file"),
         ("set.jsonl", "", "is empty"),
-        ("set.jsonl", '{"input": "a"}\n[1]\n', "set.jsonl, line 2 is not"),
-        ("set.jsonl", '{"input": 7}\n', "line 1 is not"),
+        ("set.jsonl", '{"input": "a"}\nnonsense\n', "set.jsonl, line 2 is not JSON"),
+        ("set.jsonl", '{"input": NaN}\n', "line 1 is not JSON"),
+        ("set.jsonl", '{"input": "\\ud800"}\n', "line 1 is not JSON"),
         ("set.csv", "text,label\na,b\n", "no column 'input'"),
-        ("labels.csv", "file,label\n../x,b\n", "line 2: no file '../x' in the folder"),
-        ("labels.csv", "file,label\nx,b\n", "line 2: no file 'x' in the folder"),
+        ("set.csv", "label,input\na\n", "line 2 has no column 2, the input"),
+        ("labels.csv", "file,label\n../x,b\n", "entry 1: no file '../x' in the folder"),
+        ("labels.csv", "file,label\nx,b\n", "entry 1: no file 'x' in the folder"),
+        ("labels.csv", "file,label\n,b\n", "line 2 names no file"),
     ],
 )
 def test_bad_datasets_are_reported_with_the_line(tmp_path: Path, name: str, content: str, says: str) -> None:

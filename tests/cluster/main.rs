@@ -44,6 +44,8 @@ mod minority;
 #[cfg(test)]
 mod model_servers;
 #[cfg(test)]
+mod orphans;
+#[cfg(test)]
 mod power_cut;
 #[cfg(test)]
 mod recovery;

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_core::metadata::{Action, Applied, FileKind, Inputs, JobRecord, State, VersionRecord};
+use idunno_core::metadata::{
+    Action, Applied, FileKind, Inputs, JobRecord, LABELS_BYTES_MAX, State, VersionRecord,
+};
 use idunno_shared::client::connections::PeerError;
 use idunno_shared::client::files::Unavailable;
 use idunno_shared::ids::{JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, JobState};
+use idunno_shared::wire::control::{Change, JobState, LABELS_FILE};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::jobs::{ModelState, ServerState, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::Refusal;
@@ -52,7 +54,10 @@ impl LeaderTerm {
         self.check_parameters(job).await?;
         let state = self.barrier().await?;
         let inputs = match state.dataset_file(&job.dataset) {
-            None => self.index_folder(job.id).await?,
+            None => {
+                check_label_table(&state, job)?;
+                self.index_folder(job.id).await?
+            }
             Some((kind, version)) => {
                 let indexed = self.index_records(&state, kind, version, progress).await;
                 indexed.map_err(|why| {
@@ -168,6 +173,18 @@ impl LeaderTerm {
             Reply::Refused(source) => Err(WorkerCallError::Refused { worker: worker_name, source }),
             _ => Err(WorkerCallError::UnexpectedReply { worker: worker_name }),
         }
+    }
+}
+
+/// Refuses a label table that no worker would read. The log does not: what it once accepted it must always accept.
+fn check_label_table(state: &State, job: &JobRecord) -> Result<(), Refusal> {
+    match state.label_table_bytes(&job.dataset) {
+        Some(bytes) if bytes > LABELS_BYTES_MAX => Err(Refusal::invalid(format!(
+            "{} cannot start: {}/{LABELS_FILE} has {bytes} bytes, but a label table may have {LABELS_BYTES_MAX}: \
+             split the dataset",
+            job.id, job.dataset
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::LeaderTerm;
 use super::dataset_freeze::WorkerCallError;
+use crate::membership::MembershipView;
 use crate::runtime::driver::{Driver, Shell, Turn};
 
 /// The least time between two looks at the jobs: every entry of the log is a change of the state.
@@ -128,7 +129,9 @@ impl ResultMergeTask {
 impl LeaderTerm {
     /// Has a worker merge a job's results into a file, and enters it into the log.
     async fn merge_results(&self, job: JobId, worker: NodeId) -> Result<(), ResultMergeError> {
-        let reply = self.ask_worker(worker, WorkRequest::MergeResults { job }, MERGE_TIMEOUT).await?;
+        let asked = self.ask_worker(worker, WorkRequest::MergeResults { job }, MERGE_TIMEOUT);
+        let members = self.deps.membership.view();
+        let reply = while_live(members, worker, asked).await.ok_or(ResultMergeError::Gone(worker))??;
         let WorkReply::ResultsMerged(results) = reply else { return Err(ResultMergeError::UnexpectedReply) };
         let MergedResults { upload, size, digest, extents, finished_ms } = results;
         self.uploads.touch(upload).await?;
@@ -153,13 +156,73 @@ impl LeaderTerm {
     }
 }
 
+/// Carries out a call to a worker, but gives it up when the worker's process is dead or another one has taken its place: a
+/// host without power does not even reset its connections.
+async fn while_live<T>(
+    mut members: watch::Receiver<Arc<MembershipView>>,
+    worker: NodeId,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    let process = |view: &MembershipView| {
+        let record = &view.members.get(&worker)?.record;
+        record.state.is_live().then_some(record.generation)
+    };
+    let asked = process(&members.borrow())?;
+    tokio::select! {
+        answer = call => Some(answer),
+        _ = members.wait_for(|view| process(view) != Some(asked)) => None,
+    }
+}
+
 /// A job's results were not merged; the merge is tried again.
 #[derive(Debug, Error)]
 pub(super) enum ResultMergeError {
+    #[error("the worker {0} died during the merge")]
+    Gone(NodeId),
     #[error("unexpected reply of the worker")]
     UnexpectedReply,
     #[error(transparent)]
     Worker(#[from] WorkerCallError),
     #[error(transparent)]
     Refused(#[from] Refusal),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use idunno_shared::wire::membership::{Generation, Incarnation, MemberRecord, MemberState};
+
+    use super::*;
+    use crate::membership::ListedMember;
+
+    const WORKER: NodeId = NodeId(2);
+
+    fn view(generation: u64, state: MemberState) -> Arc<MembershipView> {
+        let record = MemberRecord {
+            id: WORKER,
+            name: "m2".parse().unwrap(),
+            address: "127.0.0.1:7000".parse().unwrap(),
+            generation: Generation(generation),
+            incarnation: Incarnation(0),
+            state,
+        };
+        let listed = ListedMember { record, udp_blocked: false, since_ms: 0, clock_ahead_s: 0 };
+        Arc::new(MembershipView { me: NodeId(1), members: [(WORKER, listed)].into(), joined: true })
+    }
+
+    #[tokio::test]
+    async fn a_merge_is_given_up_at_once_when_its_host_is_dead_or_has_restarted() {
+        for change in [view(1, MemberState::Dead), view(1, MemberState::Left), view(2, MemberState::Alive)] {
+            let (changed, members) = watch::channel(view(1, MemberState::Alive));
+            let merge = tokio::spawn(while_live(members, WORKER, pending::<()>()));
+            changed.send_replace(view(1, MemberState::Suspect));
+            tokio::task::yield_now().await;
+            assert!(!merge.is_finished(), "a suspect may refute");
+            changed.send_replace(change);
+            assert_eq!(merge.await.unwrap(), None);
+        }
+        let (_changed, members) = watch::channel(view(1, MemberState::Suspect));
+        assert_eq!(while_live(members, WORKER, ready(7)).await, Some(7));
+    }
 }

@@ -7,6 +7,7 @@ mod shutdown;
 mod worker;
 
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
 use self::parts::Parts;
 use self::shutdown::{close, wait_for_end};
@@ -19,6 +20,9 @@ use crate::runtime::process::{self, StopSignals};
 /// Runs a member until a stop signal, or until one of its essential tasks ends.
 pub async fn run(config: MemberConfig) -> anyhow::Result<()> {
     let (process, listener) = process::prepare(&config.common).await?;
+    if let Err(error) = idunno_worker::supervisor::adopt_orphans() {
+        warn!(%error, "processes that a model starts may outlive this member");
+    }
     let metrics = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),
         None => None,

@@ -14,6 +14,7 @@ use idunno_store::replica_commands::ReplicaCommands;
 use idunno_store::scrub::Scrub;
 use idunno_store::server::BlobServer;
 use idunno_worker::coordinator_requests::CoordinatorRequests;
+use idunno_worker::result_merge::Scratch;
 use idunno_worker::supervisor::ServerStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -162,6 +163,8 @@ impl Parts {
         let Deps { me, membership, consensus, peers, files, .. } = self.deps.clone();
         let (membership_view, term_view) = (membership.view(), consensus.leadership());
         let (common, cluster_id) = (self.config.common.clone(), self.cluster_id.clone());
+        let disk = self.store.clone();
+        let scratch = Scratch::new(&common.data_dir, Arc::new(move || disk.usable_bytes()));
         let service = Arc::new(MemberService {
             me,
             control: Control::new(
@@ -183,7 +186,7 @@ impl Parts {
                 Arc::new(PutClaims { members: membership_view, leadership: term_view }),
             ),
             replica_commands: ReplicaCommands::new(me, self.store.clone(), peers.clone(), self.generation),
-            requests: CoordinatorRequests { status: server, files },
+            requests: CoordinatorRequests { status: server, files, scratch },
             peers,
         });
         let served = CancellationToken::new();

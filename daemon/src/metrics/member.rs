@@ -83,6 +83,19 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     let revision = deps.consensus.state().borrow().revision();
     gauge("log_revision", "Metadata changes applied by this member.", revision)?;
 
+    if let Some(memory) = ProcessMemory::read() {
+        gauge(
+            "memory_resident_bytes",
+            "Memory of this process, program and mapped files included.",
+            memory.resident,
+        )?;
+        gauge(
+            "memory_anonymous_bytes",
+            "Memory that this process has allocated and the system has not got back.",
+            memory.anonymous,
+        )?;
+    }
+
     let (blobs, bytes) = store.totals();
     gauge("store_blobs", "Blobs on this member's disk.", blobs)?;
     gauge("store_bytes", "Bytes of the blobs on this member's disk.", bytes)?;
@@ -99,4 +112,22 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     let ready = server.borrow().state == ServerState::Ready;
     gauge("model_server_ready", "1 if this member's model server is ready.", u64::from(ready))?;
     Ok(())
+}
+
+/// Memory of this process in RAM, from `/proc` (proc_pid_status(5)).
+struct ProcessMemory {
+    resident: u64,
+    anonymous: u64,
+}
+
+impl ProcessMemory {
+    /// `None` where there is no `/proc`.
+    fn read() -> Option<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let bytes = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? << 10)
+        };
+        Some(Self { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
+    }
 }

@@ -2,9 +2,12 @@
 //!
 //! Decides what becomes of each query: a row, or a fault with its kind. Source: the design, section 8 (failures).
 //!
-//! Invariants: every query of the batch is answered or in exactly one fault; while one chunk is inferred only the next is
-//! read; a call that the server rejects is halved until the rejected query is alone.
-//! Bounds: those of [`inputs`](super::inputs); a batch's rows have at most [`ROWS_BYTES_MAX`].
+//! Invariants: every query of the batch is answered, in exactly one fault, or given back because the rows are full; while
+//! one chunk is inferred only the next is read; a call that the server rejects, or whose answer is too long, is halved
+//! until the query at fault is alone.
+//! Bounds: those of [`inputs`](super::inputs); a batch's rows have at most [`ROWS_BYTES_MAX`]. Queries whose rows do not
+//! fit are neither answered nor at fault: they return to the coordinator with the commit of the others, at once and
+//! uncharged, and the next batch is halved.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -95,6 +98,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         local_positions: BTreeSet::new(),
         local: 0,
         refused: 0,
+        is_full: false,
         stopped_by: None,
         hung: false,
     };
@@ -108,6 +112,9 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
             }
         };
         let ((), next_chunk) = join(run.infer_chunk(chunk), read_next).await;
+        if run.is_full {
+            break;
+        }
         if let Some(InputFault { kind, reason }) = run.stopped_by.clone() {
             let rest = &grant.inputs[chunks[number].end..];
             run.faults.add(rest.iter().map(|input| input.index).collect(), kind, &reason);
@@ -133,8 +140,10 @@ struct BatchRun<'a> {
     local_positions: BTreeSet<usize>,
     /// How many of them are answered.
     local: u32,
-    /// The largest number of queries in a call that was refused as too large.
+    /// The largest number of queries in a call that was refused as too large, or whose rows did not fit.
     refused: usize,
+    /// Whether a row did not fit any more: what follows is given back.
+    is_full: bool,
     /// The fault that applies to everything not yet inferred.
     stopped_by: Option<InputFault>,
     hung: bool,
@@ -164,6 +173,9 @@ impl BatchRun<'_> {
             calls.push(0..inputs.len());
         }
         while let Some(call) = calls.pop() {
+            if self.is_full {
+                return;
+            }
             if let Some(InputFault { kind, reason }) = &self.stopped_by {
                 self.faults.add(query_indices(self.grant, &positions[call]), *kind, reason);
                 continue;
@@ -198,6 +210,10 @@ impl BatchRun<'_> {
         }
         for (&position, answer) in positions.iter().zip(&answers.rows) {
             self.record_answer(position, answer);
+            if self.is_full {
+                self.refused = self.refused.max(self.grant.inputs.len());
+                break;
+            }
         }
         Ok(())
     }
@@ -211,10 +227,6 @@ impl BatchRun<'_> {
                 return self.faults.add(vec![input.index], FaultKind::BadInput, reason);
             }
         };
-        if self.rows.len() + output.len() > ROWS_BYTES_MAX {
-            let reason = "the batch's answers are too large: reduce the batch with set-batch-size";
-            return self.faults.add(vec![input.index], FaultKind::Inference, reason);
-        }
         let context = RowContext {
             model: &self.grant.model,
             version: &self.grant.version,
@@ -228,9 +240,19 @@ impl BatchRun<'_> {
         };
         let id = record.and_then(|record| record.id.as_deref());
         let identity = RowIdentity { query: input.index, name: &input.name, id, label };
+        let row_start = self.rows.len();
         if !write_row(&mut self.rows, &context, &identity, output) {
             let reason = "the model server's answer is neither JSON nor text";
             return self.faults.add(vec![input.index], FaultKind::Inference, reason);
+        }
+        if self.rows.len() > ROWS_BYTES_MAX {
+            self.rows.truncate(row_start);
+            if row_start > 0 {
+                self.is_full = true;
+                return;
+            }
+            let reason = format!("the answer's row has more than {ROWS_BYTES_MAX} bytes");
+            return self.faults.add(vec![input.index], FaultKind::BadInput, &reason);
         }
         self.answered.push(input.index);
         self.local += u32::from(self.local_positions.contains(&position));

@@ -7,7 +7,7 @@ use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::watch;
 
 use super::model_server::ServerError;
-use super::result_merge::merge_results;
+use super::result_merge::{Scratch, merge_results};
 use super::supervisor::{ReadyServer, ServerStatus};
 
 /// Serves the requests. Cheap to clone.
@@ -15,6 +15,7 @@ use super::supervisor::{ReadyServer, ServerStatus};
 pub struct CoordinatorRequests {
     pub status: watch::Receiver<ServerStatus>,
     pub files: Files,
+    pub scratch: Scratch,
 }
 
 impl CoordinatorRequests {
@@ -25,7 +26,7 @@ impl CoordinatorRequests {
                 self.check_parameters(&model, &parameters).await
             }
             WorkRequest::MergeResults { job } => {
-                let merged = merge_results(&self.files, job).await;
+                let merged = merge_results(&self.files, self.scratch.clone(), job).await;
                 merged.map(WorkReply::ResultsMerged).map_err(|error| Refusal::internal(error.to_string()))
             }
         }

@@ -1,13 +1,12 @@
 //! Extents of files of records, read once for many batches.
 //!
-//! Bounds: the most recently used extents are kept, up to [`CACHE_BYTES_MAX`].
+//! Bounds: the most recently used extents are kept, up to [`CACHE_BYTES_MAX`], and none by an idle worker.
 
 use bytes::BytesMut;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::RecordsGrant;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use lru::LruCache;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
@@ -27,23 +26,32 @@ pub enum ReadRecordsError {
     Truncated { missing: usize },
 }
 
-/// A cache of extents.
+/// A cache of extents. What it drops is freed at once, which a concurrent cache with deferred reclamation does not promise.
 pub struct ExtentCache {
-    extents: Cache<Digest, FetchedBytes>,
-    /// Held while an extent is read: concurrent batches often need the same one.
-    reading: Mutex<()>,
+    /// Locked while an extent is read: concurrent batches often need the same one.
+    recent: Mutex<RecentExtents>,
+}
+
+struct RecentExtents {
+    by_digest: LruCache<Digest, FetchedBytes>,
+    bytes: u64,
+}
+
+impl RecentExtents {
+    fn add(&mut self, digest: Digest, extent: FetchedBytes) {
+        self.bytes += extent.bytes.len() as u64;
+        self.by_digest.push(digest, extent);
+        while self.bytes > CACHE_BYTES_MAX
+            && let Some((_, oldest)) = self.by_digest.pop_lru()
+        {
+            self.bytes -= oldest.bytes.len() as u64;
+        }
+    }
 }
 
 impl Default for ExtentCache {
     fn default() -> Self {
-        let weight =
-            |_: &Digest, extent: &FetchedBytes| u32::try_from(extent.bytes.len()).unwrap_or(u32::MAX);
-        let extents = Cache::builder()
-            .max_capacity(CACHE_BYTES_MAX)
-            .weigher(weight)
-            .eviction_policy(EvictionPolicy::lru())
-            .build();
-        Self { extents, reading: Mutex::default() }
+        Self { recent: Mutex::new(RecentExtents { by_digest: LruCache::unbounded(), bytes: 0 }) }
     }
 }
 
@@ -78,21 +86,25 @@ impl ExtentCache {
         Ok(FetchedBytes { bytes: whole.freeze(), is_local })
     }
 
+    pub async fn clear(&self) {
+        let mut recent = self.recent.lock().await;
+        recent.by_digest.clear();
+        recent.bytes = 0;
+    }
+
     async fn extent(
         &self,
         store: &dyn FileStore,
         placed: &PlacedBlob,
     ) -> Result<FetchedBytes, ReadRecordsError> {
         let digest = placed.blob.digest;
-        let _reading = self.reading.lock().await;
-        if let Some(extent) = self.extents.get(&digest) {
-            return Ok(extent);
+        let mut recent = self.recent.lock().await;
+        if let Some(extent) = recent.by_digest.get(&digest) {
+            return Ok(extent.clone());
         }
         let fetched = store.fetch(std::slice::from_ref(placed)).await.pop();
         let extent = fetched.ok_or(ReadRecordsError::NoBlob(digest))??;
-        self.extents.insert(digest, extent.clone());
-        // moka evicts lazily; extents are large, so the bound must hold at once.
-        self.extents.run_pending_tasks();
+        recent.add(digest, extent.clone());
         Ok(extent)
     }
 }

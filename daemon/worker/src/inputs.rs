@@ -16,7 +16,7 @@ use idunno_shared::wire::jobs::{FaultKind, Grant, QueryInput, RecordsGrant};
 use tokio::time::timeout;
 
 use super::extents::ExtentCache;
-use super::labels::{LabelCache, Labels};
+use super::labels::{LabelCache, Labels, LabelsError};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
 use crate::records::{self, Record};
 
@@ -82,6 +82,14 @@ pub struct InputCaches {
     pub extents: ExtentCache,
 }
 
+impl InputCaches {
+    /// Frees all that is cached.
+    pub async fn clear(&self) {
+        self.labels.clear().await;
+        self.extents.clear().await;
+    }
+}
+
 /// Reads a batch's first chunk and its labels.
 pub async fn prepare(
     store: &dyn FileStore,
@@ -97,15 +105,27 @@ pub async fn prepare(
     let labels = read_labels(store, &caches.labels, grant.labels.as_deref());
     let first = fetch_chunk(store, &grant.inputs, chunks.first().cloned().unwrap_or(0..0));
     let (first, labels) = join(first, labels).await;
-    PreparedBatch { grant, chunks, first, labels, records: None }
+    match labels {
+        Ok(labels) => PreparedBatch { grant, chunks, first, labels, records: None },
+        Err(error) => unreadable(grant, &InputFault::fetch(error.to_string())),
+    }
 }
 
 async fn read_labels(
     store: &dyn FileStore,
     cache: &LabelCache,
     table: Option<&[PlacedBlob]>,
-) -> Option<Arc<Labels>> {
-    timeout(FETCH_TIMEOUT, cache.get(store, table?)).await.ok().flatten()
+) -> Result<Option<Arc<Labels>>, LabelsError> {
+    let Some(table) = table else { return Ok(None) };
+    cache.get(store, table, FETCH_TIMEOUT).await.map(Some)
+}
+
+/// A batch of which every query has this fault.
+fn unreadable(grant: Grant, fault: &InputFault) -> PreparedBatch {
+    let count = grant.inputs.len();
+    let first = (0..count).map(|position| ChunkInput { position, bytes: Err(fault.clone()) }).collect();
+    let chunks = vec![Range { start: 0, end: count }];
+    PreparedBatch { grant, chunks, first, labels: None, records: None }
 }
 
 /// Reads all records of a batch.
@@ -129,12 +149,7 @@ async fn prepare_records(
             let first = record_chunk(&records, chunks.first().cloned().unwrap_or(0..0));
             PreparedBatch { grant, chunks, first, labels: None, records: Some(records) }
         }
-        Err(fault) => {
-            let first =
-                (0..count).map(|position| ChunkInput { position, bytes: Err(fault.clone()) }).collect();
-            let chunks = vec![Range { start: 0, end: count }];
-            PreparedBatch { grant, chunks, first, labels: None, records: None }
-        }
+        Err(fault) => unreadable(grant, &fault),
     }
 }
 
@@ -244,7 +259,44 @@ fn join_extents(
 
 #[cfg(test)]
 mod tests {
+    use idunno_shared::ids::{Digest, JobId, Term};
+    use idunno_shared::wire::jobs::{Lease, Parameters, QueryRange};
+
+    use super::super::testing::memory_store::MemoryStore;
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_label_table_that_is_slow_to_read_fails_its_batches_and_not_their_labels() {
+        let store = MemoryStore::default();
+        let labels = store.add(b"file,label\nx.jpg,1\n");
+        store.silence(labels.blob.digest);
+        let range = QueryRange { first: 0, count: 1 };
+        let grant = Grant {
+            lease: Lease { job: JobId(1), range, attempt: 1, term: Term(1) },
+            model: "m".parse().unwrap(),
+            version: Digest::default(),
+            inputs: vec![QueryInput {
+                index: 0,
+                name: "set/x.jpg".parse().unwrap(),
+                extents: vec![store.add(b"x")],
+            }],
+            labels: Some(vec![labels]),
+            records: None,
+            parameters: Parameters::default(),
+        };
+        let caches = InputCaches::default();
+        // The second waits for the first one's read, and then reads for itself.
+        let both = join(
+            prepare(&store, &caches, grant.clone(), CHUNK_BYTES_DEFAULT),
+            prepare(&store, &caches, grant, CHUNK_BYTES_DEFAULT),
+        );
+        let (first, second) = both.await;
+        for prepared in [first, second] {
+            let fault = prepared.first[0].bytes.as_ref().unwrap_err();
+            assert_eq!(fault.kind, FaultKind::Fetch);
+            assert!(fault.reason.contains("label table"), "{}", fault.reason);
+        }
+    }
 
     #[test]
     fn batches_are_cut_by_bytes_and_lose_no_input() {

@@ -3,24 +3,42 @@
 //! A table is CSV with the columns `file` and `label` (a class's number or name). File names are relative to the dataset; a
 //! file's label is the one of the longest suffix of its path, cut at slashes, that the table lists.
 //!
-//! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes; [`TABLES_CACHED`] tables are cached. A larger table counts as
-//! empty, and one that cannot be read is skipped for the batch: labels serve statistics and never stop a job.
+//! Invariant: a row lacks its label only if the table lacks it. A table that cannot be read fails the batch, which is
+//! retried like one whose inputs cannot be read.
+//! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes, which the start of a job checks; [`TABLES_CACHED`] tables are
+//! cached, and none by an idle worker.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use idunno_shared::ids::Digest;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::PlacedBlob;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use lru::LruCache;
+use thiserror::Error;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tracing::warn;
 
-use super::traits::FileStore;
+use super::traits::{FileStore, FileStoreError};
 
-pub const TABLE_BYTES_MAX: u64 = 64 << 20;
-pub const TABLES_CACHED: u64 = 4;
+pub use idunno_core::metadata::LABELS_BYTES_MAX as TABLE_BYTES_MAX;
+pub const TABLES_CACHED: NonZeroUsize = match NonZeroUsize::new(4) {
+    Some(tables) => tables,
+    None => NonZeroUsize::MIN,
+};
+
+/// The labels of a batch are not known now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LabelsError {
+    #[error("cannot read the label table: {0}")]
+    Store(#[from] FileStoreError),
+    /// A job of a release that did not check it at the start.
+    #[error("the label table has {bytes} bytes, but it may have {TABLE_BYTES_MAX}: split the dataset")]
+    TooLarge { bytes: u64 },
+}
 
 /// A label table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,55 +92,57 @@ impl Labels {
 
 /// A cache of tables, by the digests of their extents.
 pub struct LabelCache {
-    tables: Cache<Vec<Digest>, Arc<Labels>>,
-    /// Held while a table is read: concurrent batches need the same one.
-    reading: Mutex<()>,
+    /// Locked while a table is read: concurrent batches need the same one.
+    tables: Mutex<LruCache<Vec<Digest>, Arc<Labels>>>,
 }
 
 impl Default for LabelCache {
     fn default() -> Self {
-        let tables =
-            Cache::builder().max_capacity(TABLES_CACHED).eviction_policy(EvictionPolicy::lru()).build();
-        Self { tables, reading: Mutex::default() }
+        Self { tables: Mutex::new(LruCache::new(TABLES_CACHED)) }
     }
 }
 
 impl LabelCache {
-    /// The table in `extents`, or `None` if the store cannot read it now.
-    pub async fn get(&self, store: &dyn FileStore, extents: &[PlacedBlob]) -> Option<Arc<Labels>> {
+    pub async fn clear(&self) {
+        self.tables.lock().await.clear();
+    }
+
+    /// The table in `extents`. The time that other batches read it does not count towards `limit`.
+    pub async fn get(
+        &self,
+        store: &dyn FileStore,
+        extents: &[PlacedBlob],
+        limit: Duration,
+    ) -> Result<Arc<Labels>, LabelsError> {
         let key: Vec<Digest> = extents.iter().map(|extent| extent.blob.digest).collect();
-        let _reading = self.reading.lock().await;
-        if let Some(labels) = self.tables.get(&key) {
-            return Some(labels);
+        let mut tables = self.tables.lock().await;
+        if let Some(labels) = tables.get(&key) {
+            return Ok(Arc::clone(labels));
         }
-        let labels = Arc::new(read_table(store, extents).await?);
+        let read = timeout(limit, read_table(store, extents)).await;
+        let labels = Arc::new(read.unwrap_or_else(|_| Err(FileStoreError::timed_out(limit).into()))?);
         if labels.malformed > 0 {
             warn!(lines = labels.malformed, "ignoring malformed lines of the label table");
         }
-        self.tables.insert(key, Arc::clone(&labels));
-        // moka evicts lazily; tables may be large, so the bound must hold at once.
-        self.tables.run_pending_tasks();
-        Some(labels)
+        tables.put(key, Arc::clone(&labels));
+        Ok(labels)
     }
 }
 
-async fn read_table(store: &dyn FileStore, extents: &[PlacedBlob]) -> Option<Labels> {
+async fn read_table(store: &dyn FileStore, extents: &[PlacedBlob]) -> Result<Labels, LabelsError> {
     let bytes: u64 = extents.iter().map(|extent| extent.blob.size).sum();
     if bytes > TABLE_BYTES_MAX {
-        warn!(bytes, limit = TABLE_BYTES_MAX, "ignoring the label table: it is too large");
-        return Some(Labels::default());
+        return Err(LabelsError::TooLarge { bytes });
+    }
+    let fetched = store.fetch(extents).await;
+    if fetched.len() != extents.len() {
+        return Err(FileStoreError::NoBlob.into());
     }
     let mut table = Vec::new();
-    for extent in store.fetch(extents).await {
-        match extent {
-            Ok(extent) => table.extend_from_slice(&extent.bytes),
-            Err(error) => {
-                warn!(%error, "cannot read the label table, so this batch counts as unlabelled");
-                return None;
-            }
-        }
+    for extent in fetched {
+        table.extend_from_slice(&extent?.bytes);
     }
-    Some(Labels::parse(&String::from_utf8_lossy(&table)))
+    Ok(Labels::parse(&String::from_utf8_lossy(&table)))
 }
 
 #[cfg(test)]
@@ -145,6 +165,20 @@ mod tests {
         assert_eq!(of(&labels, "set/d.jpg"), Some("tabby cat"));
         assert_eq!(of(&labels, "ba.jpg"), None);
         assert_eq!(of(&Labels::parse("label,file\ncat,a.jpg\n"), "s/a.jpg"), Some("cat"));
+    }
+
+    /// The model server's tests hold training to the same cases.
+    #[test]
+    fn a_label_table_means_the_same_in_jobs() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("records/cases.json")).unwrap();
+        for case in cases["labels"].as_array().unwrap() {
+            let labels = Labels::parse(case["text"].as_str().unwrap());
+            let expected = case["labels"].as_object().unwrap().iter();
+            let expected: BTreeMap<Box<str>, Box<str>> = expected
+                .map(|(file, label)| (file.as_str().into(), label.as_str().unwrap().into()))
+                .collect();
+            assert_eq!(labels, Labels { by_file: expected, malformed: 0 }, "{}", case["why"]);
+        }
     }
 
     #[test]

@@ -66,6 +66,8 @@ use self::traits::{CoordinatorClient, FileStore};
 use self::worker_task::{WorkerChannels, WorkerTask};
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an idle worker keeps inputs and labels in memory: longer than the gaps within a job.
+pub const CACHES_KEPT_IDLE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -81,6 +83,8 @@ pub struct WorkerConfig {
     pub chunk_bytes: u64,
     /// How long a running batch may take to finish and commit after shutdown was requested.
     pub drain_timeout: Duration,
+    /// How long a worker without leases keeps cached inputs.
+    pub caches_kept_idle: Duration,
 }
 
 impl WorkerConfig {
@@ -101,6 +105,7 @@ impl WorkerConfig {
             timing: SupervisorTiming::default(),
             chunk_bytes: inputs::CHUNK_BYTES_DEFAULT,
             drain_timeout: DRAIN_TIMEOUT,
+            caches_kept_idle: CACHES_KEPT_IDLE,
         }
     }
 }

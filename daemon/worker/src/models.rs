@@ -126,10 +126,13 @@ impl Models {
         }
     }
 
-    /// Records that the server does not serve the model after all: it must be loaded again.
-    pub fn lost(&mut self, model: &ModelName) {
+    /// Records that the server does not serve the model after all, for a reason that is shown: it must be loaded again,
+    /// but not before `retry_at`.
+    pub fn lost(&mut self, model: &ModelName, reason: String, retry_at: Instant) {
         if let Some(entry) = self.entries.get_mut(model) {
             entry.loaded = None;
+            entry.failure = Some(reason);
+            entry.not_before = Some(retry_at);
         }
     }
 
@@ -219,6 +222,19 @@ mod tests {
             assert!(!models.start_load(&model(), &version, now + Duration::from_millis(seconds * 1000 - 1)));
             now += Duration::from_secs(seconds);
         }
+    }
+
+    #[test]
+    fn a_model_that_is_not_served_is_shown_with_its_reason_until_it_is_loaded_again() {
+        let (now, version) = (Instant::now(), Digest::of(b"v"));
+        let mut models = Models::default();
+        assert!(models.start_load(&model(), &version, now) && models.loaded(0, &model(), version));
+        let retry_at = now + Duration::from_secs(3);
+        models.lost(&model(), "401".to_owned(), retry_at);
+        assert_eq!(models.states(), [(model(), ModelState::Failed("401".to_owned()))]);
+        assert!(!models.start_load(&model(), &version, now), "the server would turn it away again");
+        assert!(models.start_load(&model(), &version, retry_at) && models.loaded(0, &model(), version));
+        assert_eq!(models.states(), [(model(), ModelState::Ready(version))]);
     }
 
     #[test]

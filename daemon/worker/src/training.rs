@@ -42,7 +42,7 @@ pub enum TrainError {
 impl TrainError {
     /// Whether the server is the likely cause: the training must be ordered again.
     fn is_interruption(&self) -> bool {
-        matches!(self, Self::Server(error) if error.is_server_failure())
+        matches!(self, Self::Server(error) if error.is_server_failure() || error.is_turned_away())
     }
 }
 

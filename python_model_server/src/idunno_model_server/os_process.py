@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 EXIT_PARENT_DIED = 3
 
 
@@ -49,10 +50,24 @@ def die_with_parent(parent: int) -> None:
             os._exit(EXIT_PARENT_DIED)
 
     signal.signal(signal.SIGUSR1, check_parent)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    signal_at_parent_death(signal.SIGUSR1)
     check_parent(0, None)  # if the parent died before prctl, no signal will come
+
+
+def signal_at_parent_death(number: signal.Signals) -> None:
+    """Has the kernel send a signal when the thread that started this process ends. Raises OSError."""
+    _prctl(PR_SET_PDEATHSIG, number)
+
+
+def become_subreaper() -> None:
+    """From now on a descendant whose parent ends becomes a child of this process. Raises OSError."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 
 
 def is_loopback(host: str) -> bool:

@@ -2,11 +2,11 @@
 
 Forms:
 - a folder with `labels.csv` (columns file,label): the files that it lists, in its order;
-- a folder without one: all its files in the order of their names, unlabelled;
-- `*.jsonl`: one `{"input": TEXT, "label": LABEL}` per line;
-- `*.csv`: columns input,label.
+- a folder without one: all files below it in the order of their names, unlabelled;
+- `*.jsonl` and `*.csv`: their records.
 
-Order and contents are the same on every machine and `digest` identifies them, so that training is repeatable.
+A job over the same data reads the same inputs and labels (`records`). Order and contents are the same on every machine
+and `digest` identifies them, so that training is repeatable.
 """
 
 from __future__ import annotations
@@ -15,21 +15,17 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DatasetError
+from .records import Record as Example
+from .records import read_csv, read_jsonl, read_labels
+
+__all__ = ["LABELS_FILE", "Dataset", "Example"]
 
 LABELS_FILE = "labels.csv"
-
-
-@dataclass(frozen=True)
-class Example:
-    """One input, in the form an infer request has it, and its label if it has one."""
-
-    content: bytes
-    label: str | None
 
 
 @dataclass(frozen=True)
@@ -43,13 +39,6 @@ class _ExampleFile:
         return Example(self.path.read_bytes(), self.label)
 
 
-@dataclass(frozen=True)
-class _CsvRow:
-    line: int
-    value: str
-    label: str | None
-
-
 class Dataset:
     """Examples in a fixed order. The files of a folder are read on each iteration, not kept in memory."""
 
@@ -61,7 +50,7 @@ class Dataset:
         """Raises DatasetError naming the file and line at fault."""
         try:
             examples = _read_folder(path) if path.is_dir() else _read_file(path)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, csv.Error) as error:
             raise DatasetError(f"dataset {path}: {error}") from None
         if not examples:
             raise DatasetError(f"dataset {path} is empty")
@@ -111,50 +100,33 @@ class Dataset:
 
 def _read_folder(folder: Path) -> list[Example | _ExampleFile]:
     table = folder / LABELS_FILE
-    if not table.exists():
-        return [_ExampleFile(path, None) for path in sorted(folder.iterdir()) if path.is_file()]
-    examples: list[Example | _ExampleFile] = []
-    for row in _csv_rows(table, "file"):
-        path = folder / row.value
-        if Path(row.value).is_absolute() or ".." in Path(row.value).parts or not path.is_file():
-            raise DatasetError(f"dataset {table}, line {row.line}: no file {row.value!r} in the folder")
-        examples.append(_ExampleFile(path, row.label))
-    return examples
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    if not table.is_file():
+        return [_ExampleFile(folder / name, None) for name in names]
+    labels = read_labels(table)
+    listed: dict[str, list[str]] = {name: [] for name in labels}
+    for name in names:
+        suffix = _longest_listed_suffix(name, listed)
+        if suffix is not None and name != LABELS_FILE:
+            listed[suffix].append(name)
+    for number, (name, files) in enumerate(listed.items(), 1):
+        if not files:
+            raise DatasetError(f"dataset {table}, entry {number}: no file {name!r} in the folder")
+    return [_ExampleFile(folder / name, labels[listing]) for listing, files in listed.items() for name in files]
+
+
+def _longest_listed_suffix(name: str, listed: Mapping[str, object]) -> str | None:
+    """The longest suffix of a path, cut at slashes, that the table lists."""
+    suffix = name
+    while suffix not in listed:
+        _, slash, suffix = suffix.partition("/")
+        if not slash:
+            return None
+    return suffix
 
 
 def _read_file(path: Path) -> list[Example | _ExampleFile]:
-    if path.suffix == ".csv":
-        return [Example(row.value.encode(), row.label) for row in _csv_rows(path, "input")]
-    if path.suffix != ".jsonl":
+    readers = {".csv": read_csv, ".jsonl": read_jsonl}
+    if path.suffix not in readers:
         raise DatasetError(f"dataset {path} must be a folder, a .jsonl file or a .csv file")
-    examples: list[Example | _ExampleFile] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                examples.append(_json_example(json.loads(line)))
-            except ValueError:
-                message = f'dataset {path}, line {number} is not {{"input": TEXT, "label": LABEL}}'
-                raise DatasetError(message) from None
-    return examples
-
-
-def _json_example(value: object) -> Example:
-    """Raises ValueError for any other shape."""
-    if not isinstance(value, dict) or not isinstance(value.get("input"), str):
-        raise ValueError
-    label = value.get("label")
-    return Example(value["input"].encode("utf-8", "surrogatepass"), None if label is None else str(label))
-
-
-def _csv_rows(path: Path, column: str) -> Iterator[_CsvRow]:
-    """The rows of a CSV file with a header, with the value of `column`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if column not in (reader.fieldnames or ()):
-            raise DatasetError(f"dataset {path} has no column {column!r}: its first line must be {column},label")
-        for row in reader:
-            if row[column] is None:
-                raise DatasetError(f"dataset {path}, line {reader.line_num} has no {column}")
-            yield _CsvRow(reader.line_num, row[column], row.get("label"))
+    return list(readers[path.suffix](path))

@@ -85,7 +85,8 @@ pub struct JobView {
     pub rate_qps: f64,
     /// Running time so far, in seconds.
     pub running_s: f64,
-    /// Processing time of a query in milliseconds: the inference time of its batch, divided by the batch's queries.
+    /// Processing time of a query in milliseconds: the inference time of its batch, divided by the batch's queries. So
+    /// the percentiles are of batches' means: a slow query shows only as far as it slows its batch.
     pub processing_ms: Distribution,
     /// Seconds until the job is done at the present rate; `None` unless it runs.
     pub eta_s: Option<f64>,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Deserialize;
 use tokio::time::sleep;
 
@@ -174,8 +174,13 @@ impl Daemon {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Sends a signal to its model server.
+    /// Sends a signal to its model server, the guard included.
     pub(crate) fn signal_model_server(&self, signal: Signal) {
+        kill_process_group(self.model_server_guard(), signal).unwrap();
+    }
+
+    /// The process that guards its model server, and whose number its process group has.
+    pub(crate) fn model_server_guard(&self) -> Pid {
         let daemon = self.pid().unwrap().to_string();
         let has_parent = |status: &str| {
             status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|pid| pid.trim() == daemon))
@@ -190,7 +195,7 @@ impl Daemon {
             })
             .collect();
         assert_eq!(children.len(), 1, "{} has the child processes {children:?}", self.name);
-        kill_process(Pid::from_raw(children[0]).unwrap(), signal).unwrap();
+        Pid::from_raw(children[0]).unwrap()
     }
 
     /// SIGKILL, if it runs.

@@ -133,8 +133,8 @@ pub struct JobStats {
     pub running_s: f64,
     /// Seconds until the end at the current rate, while the job runs.
     pub eta_s: Option<f64>,
-    /// Processing time of a query in milliseconds: its batch's inference time divided by the batch's queries. All 0
-    /// before the first answer.
+    /// Processing time of a query in milliseconds: its batch's inference time divided by the batch's queries, so the
+    /// percentiles are of batches' means. All 0 before the first answer.
     pub processing_ms: Processing,
     /// Answered queries whose input has a label.
     pub labelled: u64,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, JobState};
+use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
 use idunno_shared::wire::jobs::{QueryRange, RecordFormat};
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ use crate::ranges::RangeSet;
 
 /// Largest record, in bytes.
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
+/// Largest label table, in bytes: each worker of a job holds it in memory.
+pub const LABELS_BYTES_MAX: u64 = 64 << 20;
 
 /// One query: a file as it was when the job started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +250,12 @@ impl State {
             _ => return None,
         };
         Some((kind, version))
+    }
+
+    /// The size of the label table of a dataset of files, if it has one.
+    pub fn label_table_bytes(&self, dataset: &DatasetName) -> Option<u64> {
+        let table = self.files.get(format!("{dataset}/{LABELS_FILE}").as_str())?;
+        table.version(None).map(|version| version.size)
     }
 
     /// Fails if no model can be trained on the dataset.

@@ -48,7 +48,9 @@ mod views;
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
 pub use command::{Action, Applied, Command, DeadLetterRecord, HolderChange};
 pub use completions::{BATCHES_PER_COMMIT_MAX, DEAD_LETTERS_PER_COMMAND_MAX};
-pub use dataset_freeze::{Block, FileKind, Inputs, Manifest, Query, RECORD_BYTES_MAX, RecordSpan, Records};
+pub use dataset_freeze::{
+    Block, FileKind, Inputs, LABELS_BYTES_MAX, Manifest, Query, RECORD_BYTES_MAX, RecordSpan, Records,
+};
 pub use files::{FileRecord, VersionRecord};
 pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};

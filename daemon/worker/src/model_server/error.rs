@@ -19,36 +19,44 @@ pub enum ServerError {
     Disconnected(String),
     #[error("cannot decode the model server's response: {0}")]
     Malformed(String),
+    #[error("the model server's answer has more than {limit} bytes")]
+    AnswerTooLong { limit: usize },
     #[error("the model server answered {status}: {message}")]
     Status { status: u16, message: String },
 }
 
 impl ServerError {
-    /// The kind of fault of a failed infer call.
+    /// The kind of fault of a failed infer call. An input is blamed only for a status that says so: any other error of the
+    /// client is one that the operator made (401, 403), or that the server has with every call (404, 429).
     pub fn fault(&self) -> FaultKind {
         match self {
-            Self::Unreachable { .. } | Self::Status { status: 404 | 429 | 503, .. } => FaultKind::Worker,
-            Self::Status { status, .. } if *status < 500 && *status != 408 => FaultKind::BadInput,
+            Self::AnswerTooLong { .. } | Self::Status { status: 400 | 413 | 415 | 422, .. } => {
+                FaultKind::BadInput
+            }
+            Self::Status { status: 408, .. } => FaultKind::Inference,
+            Self::Unreachable { .. } | Self::Status { status: ..500 | 502..=504, .. } => FaultKind::Worker,
             _ => FaultKind::Inference,
         }
     }
 
-    /// Whether the call was too large: for the server's memory, or for its limit of a body.
+    /// Whether the call was too large: for the server's memory, for its limit of a body, or for our limit of an answer.
     pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::Status { status: 413 | 507, .. })
+        matches!(self, Self::AnswerTooLong { .. } | Self::Status { status: 413 | 507, .. })
     }
 
     /// Whether calls with fewer inputs may succeed: an input is bad, or the call was too large.
     pub fn splits(&self) -> bool {
-        match self {
-            Self::Status { .. } => self.is_too_large() || self.fault() == FaultKind::BadInput,
-            _ => false,
-        }
+        self.is_too_large() || self.fault() == FaultKind::BadInput
     }
 
     /// Whether the server, rather than the request, is the likely cause.
     pub fn is_server_failure(&self) -> bool {
-        !matches!(self, Self::Status { .. })
+        !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. })
+    }
+
+    /// Whether the server turns away whatever it is asked, until its operator or time changes that.
+    pub fn is_turned_away(&self) -> bool {
+        matches!(self, Self::Status { status: 401..=403 | 407 | 429 | 502..=504, .. })
     }
 }
 
@@ -100,14 +108,27 @@ mod tests {
             (400, FaultKind::BadInput, true),
             (413, FaultKind::BadInput, true),
             (422, FaultKind::BadInput, true),
+            (415, FaultKind::BadInput, true),
+            (307, FaultKind::Worker, false),
+            (401, FaultKind::Worker, false),
+            (402, FaultKind::Worker, false),
+            (403, FaultKind::Worker, false),
             (404, FaultKind::Worker, false),
+            (405, FaultKind::Worker, false),
+            (407, FaultKind::Worker, false),
             (408, FaultKind::Inference, false),
             (429, FaultKind::Worker, false),
+            (451, FaultKind::Worker, false),
             (500, FaultKind::Inference, false),
+            (502, FaultKind::Worker, false),
             (503, FaultKind::Worker, false),
+            (504, FaultKind::Worker, false),
             (507, FaultKind::Inference, true),
         ] {
             assert_eq!((status(code).fault(), status(code).splits()), (kind, splits), "{code}");
         }
+        let long = ServerError::AnswerTooLong { limit: 1 };
+        assert!(long.splits() && long.is_too_large() && !long.is_server_failure());
+        assert_eq!(long.fault(), FaultKind::BadInput, "one answer alone is as long at any worker");
     }
 }

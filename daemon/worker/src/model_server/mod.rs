@@ -179,6 +179,7 @@ impl ModelServerClient {
         let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
         match self.send(self.get(&format!("/v2/models/{model}{version}/ready")), CALL_TIMEOUT).await {
             Ok(_) => Ok(true),
+            Err(error) if error.is_turned_away() => Err(error),
             Err(ServerError::Status { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -266,7 +267,7 @@ impl ModelServerClient {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.next_chunk(&mut response, deadline).await? {
             if body.len() + chunk.len() > limit {
-                return Err(ServerError::Malformed(format!("it has more than {limit} bytes")));
+                return Err(ServerError::AnswerTooLong { limit });
             }
             body.extend_from_slice(&chunk);
         }

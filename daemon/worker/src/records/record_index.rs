@@ -336,6 +336,44 @@ mod tests {
         assert_eq!(count, 2, "a single column needs no name, and the last line no line break");
     }
 
+    /// The model server's tests hold training to the same cases.
+    #[test]
+    fn jobs_read_the_records_that_models_are_trained_on() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("cases.json")).unwrap();
+        let long = "x".repeat(200_000);
+        for case in cases["records"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap().replace("LONG", &long);
+            let kind = if case["file"].as_str().unwrap().rsplit_once('.').unwrap().1 == "csv" {
+                FileKind::Csv
+            } else {
+                FileKind::Jsonl
+            };
+            let records = by_blocks(text.as_bytes(), &index(kind, text.as_bytes()).unwrap());
+            let read: Vec<_> = records
+                .iter()
+                .map(|record| {
+                    (std::str::from_utf8(record.input.as_ref().unwrap()).unwrap(), record.label.as_deref())
+                })
+                .collect();
+            let expected: Vec<_> = case["records"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|record| (record[0].as_str().unwrap().replace("LONG", &long), record[1].as_str()))
+                .collect();
+            let expected: Vec<_> = expected.iter().map(|(input, label)| (input.as_str(), *label)).collect();
+            assert_eq!(read, expected, "{}", case["why"]);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_reach_the_model_as_they_are() {
+        let text = b"input,label\ncaf\xe9,caf\xe9\n";
+        let records = by_blocks(text, &index(FileKind::Csv, text).unwrap());
+        assert_eq!(records[0].input.as_deref(), Ok(&b"caf\xe9"[..]));
+        assert_eq!(records[0].label.as_deref(), Some("caf\u{fffd}"));
+    }
+
     #[test]
     fn invalid_datasets_are_refused_with_the_reason() {
         let error = |kind, text: &[u8]| index(kind, text).unwrap_err().to_string();

@@ -19,6 +19,8 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) infer_status: u16,
     /// Calls with more inputs run out of memory.
     pub(in super::super) inputs_max: usize,
+    /// Bytes that each answer has beyond its content.
+    pub(in super::super) padding: usize,
     /// Whether it has the binary, repository and training extensions.
     pub(in super::super) ours: bool,
     pub(in super::super) loaded: BTreeMap<String, String>,
@@ -49,6 +51,7 @@ impl FakeServer {
             live_status: 200,
             infer_status: 200,
             inputs_max: usize::MAX,
+            padding: 0,
             ours: true,
             loaded: BTreeMap::new(),
             artefacts: BTreeMap::new(),
@@ -243,7 +246,8 @@ fn infer(state: &mut FakeServerState, model: &str, header_length: Option<usize>,
             return Reply::error(400, "one of the inputs is poison");
         }
         let bad = input.starts_with(b"bad");
-        let good = json!({"top5": [{"index": input.len()}]}).to_string();
+        let padding = " ".repeat(state.padding);
+        let good = format!("{}{padding}", json!({"top5": [{"index": input.len()}]}));
         outputs.push(if bad { String::new() } else { good });
         errors.push(if bad { "not an image".to_owned() } else { String::new() });
     }

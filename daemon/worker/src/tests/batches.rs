@@ -148,6 +148,30 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
 }
 
 #[tokio::test]
+async fn an_idle_worker_keeps_no_input_in_memory() {
+    let harness = Harness::new().await;
+    let text = b"\"a\"\n\"bb\"\n";
+    let extent = harness.store.add(text);
+    let records = RecordsGrant {
+        file: "texts.jsonl".parse().unwrap(),
+        format: RecordFormat::Jsonl,
+        extents: vec![extent.clone()],
+        skip_bytes: 0,
+        bytes: text.len() as u64,
+        skip: 0,
+    };
+    let grant = Grant { lease: lease(0, 2), records: Some(records), ..harness.grant(0, &[]) };
+    harness.server.hold(true);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until_called("/infer", 1).await;
+    assert!(!harness.store.is_unique(&extent.blob.digest), "cached for the next batch");
+    harness.server.hold(false);
+    harness.until("it is answered", |state| committed(state) == 1).await;
+    harness.until("the memory is freed", |_| harness.store.is_unique(&extent.blob.digest)).await;
+    harness.stop().await;
+}
+
+#[tokio::test]
 async fn orders_of_an_older_term_are_ignored() {
     let harness = Harness::new().await;
     let first = harness.grant(0, &["x"]);

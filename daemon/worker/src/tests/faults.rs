@@ -1,7 +1,8 @@
 //! Failures of queries, inputs and the model server.
 
 use idunno_shared::ids::Digest;
-use idunno_shared::wire::jobs::{FaultKind, QueryRange, ServerState};
+use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
+use idunno_shared::wire::jobs::{FaultKind, Grant, ModelState, QueryRange, ServerState};
 
 use super::{Harness, committed, lease};
 
@@ -51,6 +52,95 @@ async fn a_call_that_is_too_large_is_halved_and_counted() {
         let batch = &state.commits[0].batches[0];
         assert_eq!((batch.refused, batch.local), (8, 8), "the memory store counts as local");
     }
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn answers_that_are_too_long_together_are_halved_at_once_and_the_rest_is_given_back() {
+    let harness = Harness::new().await;
+    harness.server.set(|state| state.padding = 9 << 20);
+    let grant = harness.grant(0, &["x"; 8]);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("what fits is committed", |state| committed(state) == 1).await;
+    assert_eq!(harness.queries(), [0, 1, 2], "a batch of 32 MiB");
+    assert_eq!(harness.server.calls("/infer"), 4, "of 8, 4, and twice 2");
+    {
+        let state = harness.coordinator.state();
+        assert!(state.failed.is_empty(), "no query is at fault: {:?}", state.failed);
+        assert_eq!(state.commits[0].batches[0].refused, 8, "the next batch is smaller");
+    }
+    harness.until("the lease has ended", |state| state.reports.last().unwrap().leases.is_empty()).await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_by_itself_is_bad_at_the_first_try() {
+    let harness = Harness::new().await;
+    harness.server.set(|state| state.padding = 33 << 20);
+    let grant = harness.grant(0, &["x"]);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("it is reported", |state| state.failed.len() == 1).await;
+    {
+        let state = harness.coordinator.state();
+        let fault = &state.failed[0].1[0];
+        assert_eq!(fault.kind, FaultKind::BadInput);
+        assert!(fault.reason.contains("33554432"), "{}", fault.reason);
+    }
+    let ready = ModelState::Ready(Digest::of(super::WEIGHTS));
+    assert_eq!(harness.view.borrow().models, [("m".parse().unwrap(), ready)], "the model is not at fault");
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_turns_calls_away_pauses_the_worker_and_blames_no_query() {
+    for status in [401, 403] {
+        let harness = Harness::new().await;
+        harness.server.set(|state| state.infer_status = status);
+        let grants = [harness.grant(0, &["x", "x"]), harness.grant(2, &["x", "x"])];
+        harness.coordinator.set(|state| state.grants.extend(grants));
+        harness.until("both are given back", |state| state.failed.len() == 2).await;
+        harness
+            .until("the reason is reported", |state| {
+                let models = &state.reports.last().unwrap().models;
+                matches!(models.first(), Some((_, ModelState::Failed(why))) if why.contains(&status.to_string()))
+            })
+            .await;
+        {
+            let state = harness.coordinator.state();
+            let kinds = state.failed.iter().flat_map(|(_, faults)| faults).map(|fault| fault.kind);
+            assert!(kinds.clone().all(|kind| kind == FaultKind::Worker), "{:?}", kinds.collect::<Vec<_>>());
+        }
+        harness.server.set(|state| state.infer_status = 200);
+        let again = harness.grant(0, &["x", "x"]);
+        harness.coordinator.set(|state| state.grants.push_back(again));
+        harness.until("work continues", |state| committed(state) == 1).await;
+        harness.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn no_row_is_written_without_the_label_that_its_table_has() {
+    let harness = Harness::new().await;
+    let table = b"file,label\n0.jpg,1\n";
+    let blob = PlacedBlob {
+        blob: BlobRef { digest: Digest::of(table), size: table.len() as u64 },
+        holders: Vec::new(),
+    };
+    let grant = Grant { labels: Some(vec![blob]), ..harness.grant(0, &["x"]) };
+    let again = grant.clone();
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("the batch is to be retried", |state| state.failed.len() == 1).await;
+    {
+        let state = harness.coordinator.state();
+        let fault = &state.failed[0].1[0];
+        assert_eq!(fault.kind, FaultKind::Fetch);
+        assert!(fault.reason.contains("label table"), "{}", fault.reason);
+        assert!(state.commit_attempts.is_empty());
+    }
+    harness.store.add(table);
+    harness.coordinator.set(|state| state.grants.push_back(again));
+    harness.until("the row is committed", |state| committed(state) == 1).await;
+    assert_eq!(harness.rows()[0]["label"], "1");
     harness.stop().await;
 }
 

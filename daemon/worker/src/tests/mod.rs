@@ -56,6 +56,7 @@ impl Harness {
         let config = WorkerConfig {
             timing,
             chunk_bytes: 40,
+            caches_kept_idle: Duration::from_millis(50),
             ..WorkerConfig::new(
                 NodeId(3),
                 "m3".parse().unwrap(),

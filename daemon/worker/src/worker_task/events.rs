@@ -178,9 +178,10 @@ impl WorkerTask {
     fn worker_failed(&mut self, model: &ModelName, result: &BatchResult) {
         let reason = result.faults.first().map_or("", |fault| fault.reason.as_str());
         warn!(%model, %reason, pause = ?self.pause, "the model server failed a batch");
-        self.paused_until = Some(Instant::now() + self.pause);
+        let until = Instant::now() + self.pause;
+        self.paused_until = Some(until);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.models.lost(model);
+        self.models.lost(model, reason.to_owned(), until);
         if result.hung {
             self.restart_server(reason.to_owned());
         }

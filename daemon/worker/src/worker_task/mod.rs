@@ -86,6 +86,8 @@ pub struct WorkerTask {
     coordinator_term: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     caches: Arc<InputCaches>,
+    /// When the caches are freed, unless another lease is granted before.
+    free_caches_at: Option<Instant>,
 
     leases: LeaseTable,
     models: Models,
@@ -127,6 +129,7 @@ impl WorkerTask {
             coordinator_term,
             view,
             caches: Arc::default(),
+            free_caches_at: None,
             leases: LeaseTable::default(),
             models: Models::default(),
             segments: Segments::default(),
@@ -180,6 +183,7 @@ impl WorkerTask {
         self.run_next();
         self.send_segments(now);
         self.send_report(now);
+        self.free_idle_caches(now);
         let server = self.server_state();
         let models = self.models.states();
         self.view.send_if_modified(|view| {
@@ -192,9 +196,24 @@ impl WorkerTask {
 
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
-        let candidates =
-            [self.report_due(now), self.segments.next_due(), self.starved_at(), self.drain_until];
+        let candidates = [
+            self.report_due(now),
+            self.segments.next_due(),
+            self.starved_at(),
+            self.drain_until,
+            self.free_caches_at,
+        ];
         candidates.into_iter().flatten().min().unwrap_or_else(|| now + IDLE_WAKE)
+    }
+
+    fn free_idle_caches(&mut self, now: Instant) {
+        if !self.leases.is_empty() {
+            self.free_caches_at = Some(now + self.config.caches_kept_idle);
+        } else if self.free_caches_at.is_some_and(|at| at <= now) {
+            self.free_caches_at = None;
+            let caches = Arc::clone(&self.caches);
+            tokio::spawn(async move { caches.clear().await });
+        }
     }
 
     fn server_state(&self) -> ServerState {

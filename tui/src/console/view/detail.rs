@@ -127,7 +127,7 @@ fn job(state: &State, id: JobId, view: &ClusterView, width: u16) -> Vec<Line<'st
             sparkline(state.rates.jobs.get(&id), width, theme),
         ]),
         Line::raw(format!(
-            "ms per query: mean {:.1}, std dev {:.1}, median {:.1}, p90 {:.1}, p95 {:.1}, p99 {:.1}",
+            "ms/query by batch: mean {:.1}, sd {:.1}, median {:.1}, p90 {:.1}, p95 {:.1}, p99 {:.1}",
             times.mean, times.std_dev, times.median, times.p90, times.p95, times.p99
         )),
     ]

@@ -98,6 +98,23 @@ fn the_rest_of_a_shortened_lease_is_leased_again() {
     assert_eq!((harness.scheduler.leased(JOB), harness.scheduler.pending(JOB)), (4, 6));
 }
 
+/// A worker keeps the rows that fit, and neither answers nor blames the other queries.
+#[test]
+fn a_commit_of_a_part_returns_the_rest_at_once_and_uncharged() {
+    let mut harness = Harness::new(10, 2);
+    let lease = harness.pull_one(1);
+    harness.handle(SchedulerEvent::Committed(Committed {
+        worker: NodeId(1),
+        job: JOB,
+        batches: vec![CompletedBatch { lease, inference_us: 1_000, refused: 10 }],
+        ranges: vec![range(0, 3)],
+    }));
+    assert!(harness.leases(1).is_empty(), "the commit ends the lease");
+    let rest = harness.pull_one(1);
+    assert_eq!(rest.range, range(3, 7), "without a pause, and at the same worker");
+    assert_eq!((harness.scheduler.leased(JOB), harness.scheduler.pending(JOB)), (7, 0));
+}
+
 #[test]
 fn a_stopped_job_completes_its_leases_and_a_new_batch_size_applies_to_the_next_grant() {
     let mut harness = Harness::new(100, 1);

@@ -1,19 +1,20 @@
 //! Merges a finished job's segments into one file with a row per query, in order.
 //!
-//! `MergePlan` decides the order; the rest reads segments and stores extents as a stream. The coordinator commits the
-//! file.
+//! `MergePlan` decides the order, [`runs`] keeps the segments; the rest reads segments, each once, and stores extents as a
+//! stream. The coordinator commits the file.
 //!
 //! Invariant: the file has exactly one row for each of the job's queries, or there is no file.
-//! Bounds: [`SEGMENT_BYTES_MAX`] of segments in memory, or a single larger one, and two extents of
-//! [`RESULT_EXTENT_BYTES`] plus a row.
+//! Bounds: those of [`runs`], and two extents of [`RESULT_EXTENT_BYTES`] plus a row.
 
-use std::collections::{BTreeMap, VecDeque};
+mod runs;
+
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::files::{Files, PutError, Unavailable};
-use idunno_shared::client::results::{dead_row, query_of};
+use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::{Digest, JobId, UploadId};
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::control::{
@@ -22,8 +23,9 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::jobs::MergedResults;
 use thiserror::Error;
 
-/// Bytes of segments kept in memory.
-pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+use self::runs::{RUNS_BYTES_MAX, Runs};
+pub use self::runs::{RunError, Scratch};
+
 /// An extent of this size is stored.
 pub const RESULT_EXTENT_BYTES: usize = 16 << 20;
 
@@ -36,6 +38,8 @@ pub enum MergeError {
     Segment { job: JobId, source: Unavailable },
     #[error("cannot store the results of {job}: {source}")]
     FileStore { job: JobId, source: PutError },
+    #[error("cannot keep the results of {job}: {source}")]
+    Runs { job: JobId, source: RunError },
     #[error("{job} is not done, so its results cannot be merged yet")]
     NotDone { job: JobId },
     #[error("the results of {job} are inconsistent: {source}")]
@@ -61,7 +65,10 @@ pub enum InconsistentResults {
 
 /// The queries of each segment, in the order of the queries.
 #[derive(Debug, PartialEq, Eq)]
-struct MergePlan(Vec<PlannedRange>);
+struct MergePlan {
+    ranges: Vec<PlannedRange>,
+    by_segment: Vec<Vec<Range<u64>>>,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 struct PlannedRange {
@@ -77,73 +84,104 @@ impl MergePlan {
         });
         let mut ranges: Vec<_> = ranges.collect();
         ranges.sort_unstable_by_key(|range| range.queries.start);
-        match ranges.windows(2).find(|pair| pair[0].queries.end > pair[1].queries.start) {
-            Some(pair) => Err(InconsistentResults::InTwoSegments(pair[1].queries.start)),
-            None => Ok(Self(ranges)),
+        let overlap = ranges.windows(2).find(|pair| pair[0].queries.end > pair[1].queries.start);
+        if let Some(pair) = overlap {
+            return Err(InconsistentResults::InTwoSegments(pair[1].queries.start));
         }
-    }
-}
-
-/// A segment's rows by query.
-struct SegmentRows {
-    bytes: Bytes,
-    /// The byte range of each row.
-    rows: BTreeMap<u64, Range<usize>>,
-}
-
-impl SegmentRows {
-    fn read(bytes: Bytes) -> Result<Self, InconsistentResults> {
-        let mut rows = BTreeMap::new();
-        let mut start = 0;
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let end = start + line.len();
-            let query =
-                query_of(line).map_err(|error| InconsistentResults::MalformedRow(error.to_string()))?;
-            rows.insert(query, start..end);
-            start = end;
+        let mut by_segment = vec![Vec::new(); segments.len()];
+        for PlannedRange { queries, segment } in &ranges {
+            by_segment[*segment].push(queries.clone());
         }
-        Ok(Self { bytes, rows })
-    }
-
-    fn row(&self, query: u64) -> Option<&[u8]> {
-        self.rows.get(&query).map(|range| &self.bytes[range.clone()])
+        Ok(Self { ranges, by_segment })
     }
 }
 
 /// Merges a job's results into a file and stores it.
-pub async fn merge_results(files: &Files, job: JobId) -> Result<MergedResults, MergeError> {
+pub async fn merge_results(files: &Files, scratch: Scratch, job: JobId) -> Result<MergedResults, MergeError> {
     let (view, segments) = list_segments(files, job).await?;
     let finished_ms = view.details.finished_ms.filter(|_| view.state == JobState::Done);
     let finished_ms = finished_ms.ok_or(MergeError::NotDone { job })?;
-    let inconsistent = |source| MergeError::Inconsistent { job, source };
-    let plan = MergePlan::new(&segments).map_err(inconsistent)?;
-    let mut dead_letters = DeadLetters { files, job, page: VecDeque::new(), from: 0, more: true };
-    let mut reader = SegmentReader { files, job, segments: &segments, recent: VecDeque::new() };
-    let mut file = ResultFile {
-        files,
-        job,
-        hasher: blake3::Hasher::new(),
-        bytes: BytesMut::new(),
-        size: 0,
-        upload: None,
-        extents: Vec::new(),
+    let plan = MergePlan::new(&segments).map_err(|source| MergeError::Inconsistent { job, source })?;
+    let mut transfer = ClusterTransfer {
+        segments: &segments,
+        dead_letters: DeadLetters { files, job, page: VecDeque::new(), from: 0, more: true },
+        file: ResultFile {
+            files,
+            job,
+            hasher: blake3::Hasher::new(),
+            bytes: BytesMut::new(),
+            size: 0,
+            upload: None,
+            extents: Vec::new(),
+        },
     };
+    let mut runs = Runs::new(scratch, RUNS_BYTES_MAX);
+    merge(&mut transfer, &mut runs, job, plan, view.submitted).await?;
+    transfer.file.finish(finished_ms).await
+}
+
+/// Hands all rows to the file, in the order of the queries.
+async fn merge<T: Transfer>(
+    transfer: &mut T,
+    runs: &mut Runs,
+    job: JobId,
+    plan: MergePlan,
+    submitted: u64,
+) -> Result<(), MergeError> {
+    let failed = |source| MergeError::Runs { job, source };
     let mut next = 0;
-    for PlannedRange { queries, segment } in plan.0 {
+    for PlannedRange { queries, segment } in plan.ranges {
         for query in next..queries.start {
-            file.add(dead_row(&dead_letters.dead_letter(query).await?).as_bytes()).await?;
+            transfer.add_dead(query).await?;
         }
         next = queries.end;
-        let rows = reader.rows(segment).await?;
-        for query in queries {
-            let row = rows.row(query).ok_or_else(|| inconsistent(InconsistentResults::NoRow(query)))?;
-            file.add(row.strip_suffix(b"\n").unwrap_or(row)).await?;
+        if !runs.is_open(segment) {
+            let rows = transfer.segment(segment).await?;
+            runs.open(segment, rows, plan.by_segment[segment].clone()).await.map_err(failed)?;
+        }
+        let rows = runs.next(segment).await.map_err(failed)?;
+        let missing = InconsistentResults::NoRow(queries.start);
+        let rows = rows.ok_or(MergeError::Inconsistent { job, source: missing })?;
+        for row in rows.split_inclusive(|&byte| byte == b'\n') {
+            transfer.add(row).await?;
         }
     }
-    for query in next..view.submitted {
-        file.add(dead_row(&dead_letters.dead_letter(query).await?).as_bytes()).await?;
+    for query in next..submitted {
+        transfer.add_dead(query).await?;
     }
-    file.finish(finished_ms).await
+    Ok(())
+}
+
+/// Where the rows come from and go to.
+trait Transfer {
+    /// Reads a segment.
+    async fn segment(&mut self, segment: usize) -> Result<Bytes, MergeError>;
+    /// Adds a row, with its line end.
+    async fn add(&mut self, row: &[u8]) -> Result<(), MergeError>;
+    /// Adds the row of a query that failed for good. Queries are asked for in order.
+    async fn add_dead(&mut self, query: u64) -> Result<(), MergeError>;
+}
+
+struct ClusterTransfer<'a> {
+    segments: &'a [SegmentView],
+    dead_letters: DeadLetters<'a>,
+    file: ResultFile<'a>,
+}
+
+impl Transfer for ClusterTransfer<'_> {
+    async fn segment(&mut self, segment: usize) -> Result<Bytes, MergeError> {
+        let read = self.file.files.fetch_blob(&self.segments[segment].segment).await;
+        read.map_err(|source| MergeError::Segment { job: self.file.job, source })
+    }
+
+    async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
+        self.file.add(row).await
+    }
+
+    async fn add_dead(&mut self, query: u64) -> Result<(), MergeError> {
+        let row = dead_row(&self.dead_letters.dead_letter(query).await?);
+        self.file.add(format!("{row}\n").as_bytes()).await
+    }
 }
 
 async fn list_segments(files: &Files, job: JobId) -> Result<(JobView, Vec<SegmentView>), MergeError> {
@@ -197,37 +235,6 @@ impl DeadLetters<'_> {
     }
 }
 
-/// Reads segments on demand and keeps recent ones: workers alternate, so the next one was often used recently.
-struct SegmentReader<'a> {
-    files: &'a Files,
-    job: JobId,
-    segments: &'a [SegmentView],
-    /// By index, the most recently used last.
-    recent: VecDeque<(usize, SegmentRows)>,
-}
-
-impl SegmentReader<'_> {
-    async fn rows(&mut self, segment: usize) -> Result<&SegmentRows, MergeError> {
-        let job = self.job;
-        let known = self.recent.iter().position(|(recent, _)| *recent == segment);
-        let rows = if let Some((_, rows)) = known.and_then(|at| self.recent.remove(at)) {
-            rows
-        } else {
-            let bytes = self.files.fetch_blob(&self.segments[segment].segment).await;
-            let rows = SegmentRows::read(bytes.map_err(|source| MergeError::Segment { job, source })?);
-            rows.map_err(|source| MergeError::Inconsistent { job, source })?
-        };
-        self.recent.push_back((segment, rows));
-        while self.recent.len() > 1
-            && self.recent.iter().map(|(_, rows)| rows.bytes.len()).sum::<usize>() > SEGMENT_BYTES_MAX
-        {
-            self.recent.pop_front();
-        }
-        let (_, rows) = self.recent.back().ok_or(MergeError::UnexpectedReply { job })?;
-        Ok(rows)
-    }
-}
-
 /// The file while it is being written.
 struct ResultFile<'a> {
     files: &'a Files,
@@ -242,7 +249,6 @@ struct ResultFile<'a> {
 impl ResultFile<'_> {
     async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
         self.bytes.extend_from_slice(row);
-        self.bytes.extend_from_slice(b"\n");
         if self.bytes.len() >= RESULT_EXTENT_BYTES { self.store().await } else { Ok(()) }
     }
 
@@ -270,6 +276,7 @@ impl ResultFile<'_> {
 
 #[cfg(test)]
 mod tests {
+    use idunno_shared::client::results::query_of;
     use idunno_shared::wire::blobs::BlobRef;
     use idunno_shared::wire::jobs::QueryRange;
 
@@ -284,17 +291,71 @@ mod tests {
     #[test]
     fn ranges_are_ordered_by_query_across_segments() {
         let plan = MergePlan::new(&[segment(&[(4, 2), (8, 1)]), segment(&[(0, 4), (6, 2)])]).unwrap();
-        let ranges: Vec<_> = plan.0.into_iter().map(|range| (range.queries, range.segment)).collect();
+        let ranges: Vec<_> = plan.ranges.into_iter().map(|range| (range.queries, range.segment)).collect();
         assert_eq!(ranges, [(0..4, 1), (4..6, 0), (6..8, 1), (8..9, 0)]);
+        assert_eq!(plan.by_segment, [vec![4..6, 8..9], vec![0..4, 6..8]]);
         let twice = MergePlan::new(&[segment(&[(0, 4)]), segment(&[(3, 1)])]).unwrap_err();
         assert!(twice.to_string().contains("query 3"), "{twice}");
     }
 
-    #[test]
-    fn rows_are_found_by_their_query() {
-        let rows = SegmentRows::read(Bytes::from_static(b"{\"query\":7,\"a\":1}\n{\"query\":3}\n")).unwrap();
-        assert_eq!(rows.row(3), Some(&b"{\"query\":3}\n"[..]));
-        assert_eq!(rows.row(4), None);
-        assert!(SegmentRows::read(Bytes::from_static(b"nonsense\n")).is_err());
+    /// Segments in memory, and the rows that were added.
+    #[derive(Default)]
+    struct MemoryTransfer {
+        segments: Vec<Bytes>,
+        reads: Vec<usize>,
+        added: Vec<u64>,
+    }
+
+    impl Transfer for MemoryTransfer {
+        async fn segment(&mut self, segment: usize) -> Result<Bytes, MergeError> {
+            self.reads[segment] += 1;
+            Ok(self.segments[segment].clone())
+        }
+
+        async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
+            self.added.push(query_of(row).unwrap());
+            Ok(())
+        }
+
+        async fn add_dead(&mut self, query: u64) -> Result<(), MergeError> {
+            self.added.push(query);
+            Ok(())
+        }
+    }
+
+    /// 45 workers take batches of 10 in turn, and each fills a segment with 20 of them. The memory holds 5 segments.
+    #[tokio::test]
+    async fn each_segment_is_read_once_however_many_workers_took_turns() {
+        const WORKERS: u64 = 45;
+        let batches = |worker: u64, round: u64| {
+            (0..20).map(move |batch| QueryRange {
+                first: ((round * 20 + batch) * WORKERS + worker) * 10,
+                count: 10,
+            })
+        };
+        let of_round =
+            |round: u64| (0..WORKERS).map(move |worker| batches(worker, round).collect::<Vec<_>>());
+        let mut views: Vec<SegmentView> = Vec::new();
+        let mut transfer = MemoryTransfer::default();
+        for mut ranges in (0..3).flat_map(of_round) {
+            // One query of all has failed for good, and is in no segment.
+            if ranges[0].first == 0 {
+                ranges[0] = QueryRange { first: 1, count: 9 };
+            }
+            // A worker's batches end in any order.
+            let queries = ranges.iter().rev().flat_map(|range| range.first..range.end());
+            let rows: Vec<String> =
+                queries.map(|query| format!("{{\"query\":{query},\"output\":\"{:100}\"}}\n", "")).collect();
+            transfer.segments.push(rows.concat().into());
+            transfer.reads.push(0);
+            views.push(SegmentView { ranges, ..segment(&[]) });
+        }
+        let memory_max = 5 * transfer.segments[0].len();
+        let folder = tempfile::tempdir().unwrap();
+        let mut runs = Runs::new(Scratch::new(folder.path(), std::sync::Arc::new(|| u64::MAX)), memory_max);
+        let submitted = 3 * WORKERS * 200;
+        merge(&mut transfer, &mut runs, JobId(1), MergePlan::new(&views).unwrap(), submitted).await.unwrap();
+        assert_eq!(transfer.added, (0..submitted).collect::<Vec<_>>());
+        assert!(transfer.reads.iter().all(|reads| *reads == 1), "{:?}", transfer.reads);
     }
 }

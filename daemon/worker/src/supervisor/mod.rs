@@ -3,10 +3,12 @@
 //! Decides whether the server is usable, and when it is restarted.
 //!
 //! Invariants: the epoch increases whenever the models loaded before may be gone; a ready status names a server that
-//! answered its readiness call in this epoch; no server process outlives this one (it watches its parent, and is killed on
-//! drop).
+//! answered its readiness call in this epoch; no process of the server, or started by a model, outlives the server or this
+//! process ([`ServerProcess`]).
 //! Bounds: back-off between [`SupervisorTiming::back_off_min`] and [`SupervisorTiming::back_off_max`]; the server's log
 //! has [`SERVER_LOG_BYTES_MAX`], and is truncated at each start.
+
+mod server_process;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,12 +20,14 @@ use idunno_shared::wire::jobs::ServerState;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::server_process::ServerProcess;
+pub use self::server_process::adopt_orphans;
 use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
 
 /// Largest log of one server process; further output is dropped.
@@ -195,9 +199,7 @@ impl Supervisor {
             },
             failure = self.watch_process() => failure,
         };
-        if let Err(error) = child.kill().await {
-            warn!(%error, "cannot kill the model server");
-        }
+        child.kill().await;
         ServerExit::Failed(failure)
     }
 
@@ -299,7 +301,7 @@ impl Supervisor {
         self.data_dir.join(SERVER_FOLDER)
     }
 
-    async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<Child, ServerFailure> {
+    async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<ServerProcess, ServerFailure> {
         let folder = self.folder();
         let port_file = folder.join("port");
         let log = folder.join("server.log");
@@ -315,37 +317,29 @@ impl Supervisor {
         let errors = input.try_clone().map_err(io_failure("open a pipe to", &log))?;
         let mut command = Command::new(python);
         command
-            .args(["-m", "idunno_model_server", "--host", "127.0.0.1", "--port", "0", "--port-file"])
+            .args(["-m", "idunno_model_server.guard", &std::process::id().to_string()])
+            .args(["--host", "127.0.0.1", "--port", "0", "--port-file"])
             .arg(&port_file)
             .arg("--work-dir")
             .arg(&folder)
-            .args(["--die-with-parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(input)
-            .stderr(errors)
-            .kill_on_drop(true);
+            .stderr(errors);
         if let Some(threads) = threads {
             command.args(["--threads", &threads.to_string()]);
         }
-        let child = command.spawn().map_err(io_failure("start", python))?;
+        let child = ServerProcess::spawn(&mut command).map_err(io_failure("start", python))?;
         let output = pipe::Receiver::from_owned_fd(output.into());
         tokio::spawn(copy_log(output.map_err(io_failure("open a pipe to", &log))?, log_file));
         Ok(child)
     }
 
     /// Terminates the process, and kills it if it does not end in time.
-    async fn terminate(&self, child: &mut Child) {
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(id) = id
-            && let Err(error) = rustix::process::kill_process(id, rustix::process::Signal::TERM)
-        {
-            warn!(%error, "cannot terminate the model server");
-        }
-        if timeout(self.timing.stop_timeout, child.wait()).await.is_err()
-            && let Err(error) = child.kill().await
-        {
-            warn!(%error, "cannot kill the model server");
-        }
+    async fn terminate(&self, child: &mut ServerProcess) {
+        child.terminate();
+        // It ends in time or is killed.
+        let _ = timeout(self.timing.stop_timeout, child.wait()).await;
+        child.kill().await;
     }
 }
 
@@ -368,8 +362,8 @@ async fn copy_log(mut output: pipe::Receiver, mut log: tokio::fs::File) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::fake_server::FakeServer;
     use super::*;
+    use crate::testing::fake_server::FakeServer;
     use std::os::unix::fs::PermissionsExt;
 
     fn fast() -> SupervisorTiming {
@@ -428,7 +422,7 @@ mod tests {
 
         assert_eq!(std::fs::read_to_string(folder.path().join("starts")).unwrap().lines().count(), 3);
         let log = std::fs::read_to_string(folder.path().join("model-server/server.log")).unwrap();
-        assert!(log.contains("--threads 1") && log.contains("--die-with-parent"), "{log}");
+        assert!(log.contains("--threads 1") && log.contains("idunno_model_server.guard"), "{log}");
     }
 
     #[tokio::test]

@@ -1,0 +1,56 @@
+"""Training reads the values that jobs read: `cases.json` is also a test of the workers' readers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idunno_model_server.records import read_labels
+from idunno_model_server.training_data import Dataset
+
+REPOSITORY = Path(__file__).parents[2]
+CASES = json.loads((REPOSITORY / "daemon/worker/src/records/cases.json").read_text(encoding="utf-8"))
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize("case", CASES["records"], ids=lambda case: case["why"])
+def test_a_model_is_trained_on_the_records_that_jobs_read(tmp_path: Path, case: dict[str, Any]) -> None:
+    path = tmp_path / case["file"]
+    path.write_bytes(case["text"].replace("LONG", LONG).encode())
+    read = [(example.content.decode(), example.label) for example in Dataset.open(path)]
+    assert read == [(content.replace("LONG", LONG), label) for content, label in case["records"]]
+
+
+@pytest.mark.parametrize("case", CASES["labels"], ids=lambda case: case["why"])
+def test_a_label_table_means_the_same_in_training(tmp_path: Path, case: dict[str, Any]) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(case["text"].encode())
+    assert read_labels(path) == case["labels"]
+
+
+def test_files_are_labelled_by_the_longest_listed_suffix_of_their_path(tmp_path: Path) -> None:
+    for name in ("a.txt", "x/a.txt", "x/y/a.txt", "z/b.txt", "z/c.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    unlabelled = Dataset.open(tmp_path)
+    assert [example.content.decode() for example in unlabelled] == [
+        "a.txt",
+        "x/a.txt",
+        "x/y/a.txt",
+        "z/b.txt",
+        "z/c.txt",
+    ]
+    (tmp_path / "labels.csv").write_text("file,label\nz/b.txt,b\na.txt,1\ny/a.txt,2\n")
+    read = [(example.content.decode(), example.label) for example in Dataset.open(tmp_path)]
+    assert read == [("z/b.txt", "b"), ("a.txt", "1"), ("x/a.txt", "1"), ("x/y/a.txt", "2")]
+
+
+def test_bytes_that_are_no_text_reach_the_model_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "set.csv"
+    path.write_bytes(b"input,label\ncaf\xe9,caf\xe9\n")
+    (example,) = Dataset.open(path)
+    assert (example.content, example.label) == (b"caf\xe9", "caf\ufffd")
