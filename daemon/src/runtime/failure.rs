@@ -34,7 +34,7 @@ fn lasting(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Some(OpenError::Damaged { .. } | OpenError::OtherNode { .. } | OpenError::Format { .. }) => true,
         Some(OpenError::Config(_) | OpenError::Store { .. } | OpenError::Start(_)) | None => false,
     };
-    let has_no_audit = matches!(cause.downcast_ref(), Some(AuditError::Damaged { .. }));
+    let has_no_audit = matches!(cause.downcast_ref::<AuditError>(), Some(AuditError::Damaged { .. }));
     (is_damaged || has_no_log || has_no_audit || cause.is::<NotStartable>()).then_some(DATA)
 }
 
