@@ -3,6 +3,7 @@
 use idunno_consensus::OpenError;
 use idunno_shared::security::SecurityError;
 
+use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::config::check::UnusableConfig;
 use crate::recovery::NotStartable;
@@ -33,7 +34,8 @@ fn lasting(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Some(OpenError::Damaged { .. } | OpenError::OtherNode { .. } | OpenError::Format { .. }) => true,
         Some(OpenError::Config(_) | OpenError::Store { .. } | OpenError::Start(_)) | None => false,
     };
-    (is_damaged || has_no_log || cause.is::<NotStartable>()).then_some(DATA)
+    let has_no_audit = matches!(cause.downcast_ref::<AuditError>(), Some(AuditError::Damaged { .. }));
+    (is_damaged || has_no_log || has_no_audit || cause.is::<NotStartable>()).then_some(DATA)
 }
 
 /// The error and its causes, each once: most texts name their cause already.
