@@ -88,6 +88,7 @@ const READS: [&str; 17] = [
     "DeadLetters",
     "Folder",
     "Identity",
+    "JobPage",
     "Jobs",
     "Leases",
     "List",
