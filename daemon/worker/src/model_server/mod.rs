@@ -179,6 +179,8 @@ impl ModelServerClient {
         let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
         match self.send(self.get(&format!("/v2/models/{model}{version}/ready")), CALL_TIMEOUT).await {
             Ok(_) => Ok(true),
+            // This is how a server says that it has not loaded the model.
+            Err(ServerError::Status { status: 503, .. }) => Ok(false),
             Err(error) if error.is_turned_away() => Err(error),
             Err(ServerError::Status { .. }) => Ok(false),
             Err(error) => Err(error),
