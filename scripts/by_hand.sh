@@ -72,7 +72,8 @@ host_of() {
 # What idunnod listens at, given PORT and the address for others: no more than that address needs.
 listen_at() {
     case "$2" in
-    127.*) echo "127.0.0.1:$1" ;;
+    127.* | localhost) echo "127.0.0.1:$1" ;;
+    ::1 | '[::1]') echo "[::1]:$1" ;;
     \[* | *:*:*) echo "[::]:$1" ;;
     *) echo "0.0.0.0:$1" ;;
     esac
@@ -81,8 +82,10 @@ listen_at() {
 # start_daemon DATA_DIR ARGUMENT...: starts idunnod and waits until it listens; sets `daemon_pid`, and `address`, at
 # which others reach it.
 start_daemon() {
-    local runtime="$1/runtime.json" text
-    # The files of the store, the logs and the output are their owner's alone.
+    local runtime="$1/runtime.json" text umask_before
+    # The files of the store, the logs and the output are their owner's alone; what is typed at the prompt keeps the
+    # user's own umask.
+    umask_before="$(umask)"
     umask 077
     data_dir="$1"
     shift
@@ -93,6 +96,7 @@ start_daemon() {
         </dev/null >"$data_dir/stdout.log" 2>&1 &
     daemon_pid=$!
     set +m
+    umask "$umask_before"
     trap stop_daemon EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
