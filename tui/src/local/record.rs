@@ -105,6 +105,9 @@ impl Record {
         let path = dir.join(FILE);
         let write = || {
             let mut file = AtomicWriteFile::open(&path)?;
+            // Whatever the user's umask is: a record that others could write is not believed.
+            #[cfg(unix)]
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.commit()
         };
