@@ -76,20 +76,23 @@ def read_csv(path: Path) -> Iterator[Record]:
         raise DatasetError(f"dataset {path} has no header")
 
 
-def read_labels(path: Path) -> dict[str, str | None]:
+def read_labels(path: Path) -> dict[str, str]:
     """The label of each file of a label table, in its order. Raises DatasetError naming the line, and csv.Error."""
-    labels: dict[str, str | None] = {}
-    columns: _Columns | None = None
+    labels: dict[str, str] = {}
+    columns: _TableColumns | None = None
     for row in _csv_rows(path):
         names = _named(row.fields)
         if columns is None and "file" in names and "label" in names:
-            columns = _Columns(names["file"], names["label"])
+            columns = _TableColumns(names["file"], names["label"])
             continue
-        columns = columns or _Columns(0, 1)
-        file, label = (_text(row.field(column) or "").strip() for column in (columns.content, columns.label or 0))
+        columns = columns or _TableColumns(0, 1)
+        file, label = (_text(row.field(column) or "").strip() for column in (columns.file, columns.label))
         if not file:
             raise DatasetError(f"dataset {path}, line {row.line} names no file")
-        labels[file] = label or None
+        if not label:
+            # Jobs ignore such lines. A model that was trained without the label would differ from what it is measured by.
+            raise DatasetError(f"dataset {path}, line {row.line} has no label for {file!r}")
+        labels[file] = label
     return labels
 
 
@@ -100,6 +103,12 @@ class _Row:
 
     def field(self, column: int) -> str | None:
         return self.fields[column] if column < len(self.fields) else None
+
+
+@dataclass(frozen=True)
+class _TableColumns:
+    file: int
+    label: int
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ def _read_folder(folder: Path) -> list[Example | _ExampleFile]:
     labels = read_labels(table)
     listed: dict[str, list[str]] = {name: [] for name in labels}
     for name in names:
-        suffix = _longest_listed_suffix(name, listed)
-        if suffix is not None and name != LABELS_FILE:
+        suffix = None if name == LABELS_FILE else _longest_listed_suffix(name, listed)
+        if suffix is not None:
             listed[suffix].append(name)
     for number, (name, files) in enumerate(listed.items(), 1):
         if not files:
