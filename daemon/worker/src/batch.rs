@@ -204,9 +204,8 @@ impl BatchRun<'_> {
         self.inference += started.elapsed();
         let expected = self.grant.version.to_string();
         if extensions.idunno && answers.version.as_deref() != Some(&expected) {
-            let served = answers.version.as_deref().unwrap_or("none");
-            let message = format!("it serves version {served} instead of {expected}");
-            return Err(ServerError::Status { status: 503, message });
+            let served = answers.version.unwrap_or_else(|| String::from("none"));
+            return Err(ServerError::WrongVersion { served, expected });
         }
         for (&position, answer) in positions.iter().zip(&answers.rows) {
             self.record_answer(position, answer);

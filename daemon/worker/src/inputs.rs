@@ -85,7 +85,7 @@ pub struct InputCaches {
 impl InputCaches {
     /// Frees all that is cached.
     pub async fn clear(&self) {
-        self.labels.clear().await;
+        self.labels.clear();
         self.extents.clear().await;
     }
 }

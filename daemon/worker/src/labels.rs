@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use idunno_shared::ids::Digest;
@@ -18,7 +18,7 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use lru::LruCache;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -90,10 +90,12 @@ impl Labels {
     }
 }
 
+type Tables = LruCache<Vec<Digest>, Arc<OnceCell<Arc<Labels>>>>;
+
 /// A cache of tables, by the digests of their extents.
 pub struct LabelCache {
-    /// Locked while a table is read: concurrent batches need the same one.
-    tables: Mutex<LruCache<Vec<Digest>, Arc<Labels>>>,
+    /// A cell is filled by the first batch that needs its table; the others wait for that.
+    tables: Mutex<Tables>,
 }
 
 impl Default for LabelCache {
@@ -103,8 +105,12 @@ impl Default for LabelCache {
 }
 
 impl LabelCache {
-    pub async fn clear(&self) {
-        self.tables.lock().await.clear();
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn clear(&self) {
+        self.lock().clear();
     }
 
     /// The table in `extents`. The time that other batches read it does not count towards `limit`.
@@ -115,17 +121,16 @@ impl LabelCache {
         limit: Duration,
     ) -> Result<Arc<Labels>, LabelsError> {
         let key: Vec<Digest> = extents.iter().map(|extent| extent.blob.digest).collect();
-        let mut tables = self.tables.lock().await;
-        if let Some(labels) = tables.get(&key) {
-            return Ok(Arc::clone(labels));
-        }
-        let read = timeout(limit, read_table(store, extents)).await;
-        let labels = Arc::new(read.unwrap_or_else(|_| Err(FileStoreError::timed_out(limit).into()))?);
-        if labels.malformed > 0 {
-            warn!(lines = labels.malformed, "ignoring malformed lines of the label table");
-        }
-        tables.put(key, Arc::clone(&labels));
-        Ok(labels)
+        let cell = Arc::clone(self.lock().get_or_insert(key, Arc::default));
+        let read = || async {
+            let read = timeout(limit, read_table(store, extents)).await;
+            let labels = read.unwrap_or_else(|_| Err(FileStoreError::timed_out(limit).into()))?;
+            if labels.malformed > 0 {
+                warn!(lines = labels.malformed, "ignoring malformed lines of the label table");
+            }
+            Ok(Arc::new(labels))
+        };
+        cell.get_or_try_init(read).await.map(Arc::clone)
     }
 }
 

@@ -157,7 +157,12 @@ impl Requests {
             },
         };
         let task = server.train(model, training.seed, path.as_deref()).await?;
-        await_training(&server, &task, control).await
+        let trained = await_training(&server, &task, control).await;
+        if trained.is_err() {
+            // A training that went on would read a folder which is deleted, and be in the way of the next.
+            let _ = server.cancel(&task).await;
+        }
+        trained
     }
 }
 

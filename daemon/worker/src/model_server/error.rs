@@ -23,6 +23,8 @@ pub enum ServerError {
     AnswerTooLong { limit: usize },
     #[error("the model server answered {status}: {message}")]
     Status { status: u16, message: String },
+    #[error("the model server serves version {served} of the model instead of {expected}")]
+    WrongVersion { served: String, expected: String },
 }
 
 impl ServerError {
@@ -34,7 +36,9 @@ impl ServerError {
                 FaultKind::BadInput
             }
             Self::Status { status: 408, .. } => FaultKind::Inference,
-            Self::Unreachable { .. } | Self::Status { status: ..500 | 502..=504, .. } => FaultKind::Worker,
+            Self::Unreachable { .. }
+            | Self::WrongVersion { .. }
+            | Self::Status { status: ..500 | 502..=504, .. } => FaultKind::Worker,
             _ => FaultKind::Inference,
         }
     }
@@ -51,12 +55,13 @@ impl ServerError {
 
     /// Whether the server, rather than the request, is the likely cause.
     pub fn is_server_failure(&self) -> bool {
-        !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. })
+        !matches!(self, Self::AnswerTooLong { .. } | Self::Status { .. } | Self::WrongVersion { .. })
     }
 
-    /// Whether the server turns away whatever it is asked, until its operator or time changes that.
+    /// Whether the server turns away whatever it is asked, until its operator or time changes that. 503 is not among them:
+    /// so a server answers for a model that it has not loaded, and ours for one that it cannot train.
     pub fn is_turned_away(&self) -> bool {
-        matches!(self, Self::Status { status: 401..=403 | 407 | 429 | 502..=504, .. })
+        matches!(self, Self::Status { status: 300..=399 | 401..=403 | 407 | 429 | 502 | 504, .. })
     }
 }
 

@@ -179,8 +179,6 @@ impl ModelServerClient {
         let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
         match self.send(self.get(&format!("/v2/models/{model}{version}/ready")), CALL_TIMEOUT).await {
             Ok(_) => Ok(true),
-            // This is how a server says that it has not loaded the model.
-            Err(ServerError::Status { status: 503, .. }) => Ok(false),
             Err(error) if error.is_turned_away() => Err(error),
             Err(ServerError::Status { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -238,12 +236,6 @@ impl ModelServerClient {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
-        }
-        // The server's fault: as a status of its own, it would count against the query.
-        if status.is_redirection() {
-            return Err(ServerError::Malformed(format!(
-                "it redirects ({status}), and redirects are not followed"
-            )));
         }
         let message = match self.body(response, MESSAGE_BYTES_MAX, deadline).await {
             Ok(body) => error_message(&body),
@@ -319,6 +311,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_model_that_is_not_loaded_is_told_from_a_server_that_turns_calls_away() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = ModelServerClient::new(&format!("http://{}", server.local_addr().unwrap())).unwrap();
+        let model = "mnist-mlp".parse().unwrap();
+        for (status, serves) in [
+            (200, Some(true)),
+            // A server that has restarted answers so until the model is loaded again.
+            (503, Some(false)),
+            (404, Some(false)),
+            (400, Some(false)),
+            (401, None),
+            (429, None),
+        ] {
+            let answers = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                stream.read_exact(&mut [0; 16]).await.unwrap();
+                let head = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream
+            };
+            let (answer, _open) = tokio::join!(client.serves(&model, None), answers);
+            assert_eq!(answer.ok(), serves, "{status}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_redirect_is_a_fault_of_the_server_and_is_not_followed() {
         let (server, elsewhere) = (
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -341,8 +359,8 @@ mod tests {
                 (answer, _open) = async { tokio::join!(client.live(), redirects) } => answer.unwrap_err(),
                 _ = elsewhere.accept() => panic!("{status}: the redirect was followed"),
             };
-            assert_eq!(error.fault(), FaultKind::Inference, "{status}: a query is not to blame");
-            assert!(error.to_string().contains("redirect"), "{error}");
+            assert_eq!(error.fault(), FaultKind::Worker, "{status}: a query is not to blame");
+            assert!(error.is_turned_away() && error.to_string().contains(&status.to_string()), "{error}");
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{
@@ -21,9 +22,13 @@ use tracing::warn;
 const KILL_MAX: Duration = Duration::from_secs(10);
 const KILL_ROUND: Duration = Duration::from_millis(20);
 
+/// The children that this process had before it was this program: what a wrapper started that then executed it.
+static STRANGERS: OnceLock<Vec<Pid>> = OnceLock::new();
+
 /// Makes this process the parent of every descendant whose own parent ends. It must start no process but model servers:
-/// when a server has ended, all children are killed.
+/// when a server has ended, all children are killed but those that it has now.
 pub fn adopt_orphans() -> io::Result<()> {
+    STRANGERS.get_or_init(children);
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
@@ -84,7 +89,8 @@ impl Drop for ServerProcess {
 /// Kills and reaps all children of this process, which are orphans that it adopted, and then their orphans.
 async fn kill_children() {
     loop {
-        let children = children();
+        let mut children = children();
+        children.retain(|child| STRANGERS.get().is_none_or(|strangers| !strangers.contains(child)));
         if children.is_empty() {
             return;
         }
