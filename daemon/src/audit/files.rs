@@ -71,6 +71,11 @@ impl AuditFiles {
         Ok(files)
     }
 
+    /// Counts events that never reached these files.
+    pub(super) fn add_lost(&mut self, events: u64) {
+        self.lost += events;
+    }
+
     /// Writes events, and flushes them. On failure none of them counts as written.
     pub(super) fn write(&mut self, events: &[&AuditEvent]) -> io::Result<()> {
         let written = self.try_write(events);

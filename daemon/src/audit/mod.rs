@@ -18,12 +18,14 @@ mod tests;
 pub mod verify;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 use self::files::AuditFiles;
@@ -69,6 +71,8 @@ pub enum AuditError {
 #[derive(Clone, Debug)]
 pub struct Audit {
     events: mpsc::Sender<Waiting>,
+    /// Events that found no place in the queue, until the writer says so in the audit.
+    lost: Arc<AtomicU64>,
 }
 
 struct Waiting {
@@ -82,28 +86,42 @@ impl Audit {
         let files = AuditFiles::open(&data_dir.join(DIRECTORY))?;
         let (events, waiting) = mpsc::channel(WAITING_MAX);
         // A thread, and not a task: it waits for the disk.
-        let spawned =
-            std::thread::Builder::new().name("audit".into()).spawn(move || write_all(files, waiting));
+        let lost = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&lost);
+        let write = move || write_all(files, waiting, &counted);
+        let spawned = std::thread::Builder::new().name("audit".into()).spawn(write);
         spawned.map_err(|source| AuditError::Open { path: data_dir.join(DIRECTORY), source })?;
-        Ok(Self { events })
+        Ok(Self { events, lost })
     }
 
     /// Writes an event. It is on disk on return, unless the disk fails or hangs.
     pub async fn record(&self, event: AuditEvent) {
         let (written, done) = oneshot::channel();
-        let record = async {
-            let _ = self.events.send(Waiting { event, written }).await;
-            // If it was not written, the thread has said so.
-            let _ = done.await;
+        let until = Instant::now() + FLUSH_MAX;
+        let place = timeout_at(until, self.events.reserve()).await;
+        let Ok(Ok(place)) = place else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            error!(waited = ?FLUSH_MAX, "the disk does not take the audit: an event is missing in it");
+            return;
         };
-        if timeout(FLUSH_MAX, record).await.is_err() {
+        place.send(Waiting { event, written });
+        // If it was not written, the thread has said so.
+        if timeout_at(until, done).await.is_err() {
             error!(waited = ?FLUSH_MAX, "the disk does not take the audit: an answer is given before its event is on disk");
+        }
+    }
+
+    /// Has an event written for whose answer nobody waits.
+    pub fn record_later(&self, event: AuditEvent) {
+        let (written, _) = oneshot::channel();
+        if self.events.try_send(Waiting { event, written }).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Writes events until all senders are gone. Those that wait together are flushed together.
-fn write_all(mut files: AuditFiles, mut waiting: mpsc::Receiver<Waiting>) {
+fn write_all(mut files: AuditFiles, mut waiting: mpsc::Receiver<Waiting>, lost: &AtomicU64) {
     let mut group = Vec::new();
     while let Some(first) = waiting.blocking_recv() {
         group.push(first);
@@ -113,6 +131,7 @@ fn write_all(mut files: AuditFiles, mut waiting: mpsc::Receiver<Waiting>) {
             group.push(next);
         }
         let events: Vec<&AuditEvent> = group.iter().map(|one| &one.event).collect();
+        files.add_lost(lost.swap(0, Ordering::Relaxed));
         if let Err(error) = files.write(&events) {
             error!(%error, events = group.len(), "cannot write the audit: these events are missing in it");
         }

@@ -4,7 +4,9 @@
 //! Both name the operation id, the request, the requester, the outcome and the duration. Lines of other members that
 //! result from it bear the same operation id, or the id of the upload, job or model that it names.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use idunno_shared::ids::OpId;
@@ -16,35 +18,97 @@ use tracing::info;
 use crate::audit::{Audit, AuditEvent, text};
 use crate::net::server::Caller;
 
-/// An event whose outcome is not known yet.
+/// Operations whose outcome was recorded here lately: a client that missed an answer repeats its request.
+const RECORDED_KEPT: usize = 1_024;
+
+/// The audit, and what it holds already.
+#[derive(Clone)]
+pub(super) struct RequestAudit {
+    audit: Audit,
+    recorded: Arc<Mutex<VecDeque<OpId>>>,
+}
+
+impl RequestAudit {
+    pub(super) fn new(audit: Audit) -> Self {
+        Self { audit, recorded: Arc::default() }
+    }
+
+    /// Begins an event; `None` if the outcome of this operation was recorded before.
+    pub(super) fn open(&self, op: OpId, request: &impl Display, by: &Caller) -> Option<AuditEntry> {
+        if self.recorded().contains(&op) {
+            return None;
+        }
+        let entry = Unrecorded { op, request: text(request), by: text(by), since: Instant::now() };
+        Some(AuditEntry { audit: self.clone(), entry: Some(entry) })
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, VecDeque<OpId>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, op: OpId) {
+        let mut recorded = self.recorded();
+        if recorded.len() >= RECORDED_KEPT {
+            recorded.pop_front();
+        }
+        recorded.push_back(op);
+    }
+}
+
+/// An event whose outcome is not known yet. If it is dropped, because its caller has gone, the audit says so: what was
+/// asked for may be done all the same.
 pub(super) struct AuditEntry {
+    audit: RequestAudit,
+    entry: Option<Unrecorded>,
+}
+
+struct Unrecorded {
     op: OpId,
     request: String,
     by: String,
     since: Instant,
 }
 
-impl AuditEntry {
-    pub(super) fn open(op: OpId, request: &impl Display, by: &Caller) -> Self {
-        Self { op, request: text(request), by: text(by), since: Instant::now() }
-    }
-
-    /// Records the outcome, unless this member did not decide: the client then repeats the request, here or elsewhere.
-    /// The answer may be given afterwards: it is on disk then.
-    pub(super) async fn close(self, audit: &Audit, answer: Result<&ControlReply, &Refusal>) {
-        let outcome = match answer {
-            Err(Refusal { code: RefusalCode::NotCoordinator { .. } | RefusalCode::NoQuorum, .. }) => return,
-            Err(refusal) => text(format_args!("refused: {refusal}")),
-            Ok(ControlReply::Changed(changed)) => outcome(changed),
-            Ok(_) => String::from("done"),
-        };
+impl Unrecorded {
+    fn event(self, outcome: String) -> AuditEvent {
         let Self { op, request, by, since } = self;
         let took = since.elapsed();
         // A line of the log must stay one: a name can contain what a reader would take for another.
         let (by_shown, request_shown) = (visible(&by), visible(&request));
         info!(target: "audit", %op, by = %by_shown, request = %request_shown, ?took, "{}", visible(&outcome));
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        audit.record(AuditEvent::Request { op: op.to_string(), by, request, outcome, took_ms }).await;
+        AuditEvent::Request { op: op.to_string(), by, request, outcome, took_ms }
+    }
+}
+
+impl AuditEntry {
+    /// Records the outcome, unless this member did not decide, or not yet: the client then repeats the request, here or
+    /// elsewhere. The answer may be given afterwards: it is on disk then.
+    pub(super) async fn close(mut self, answer: Result<&ControlReply, &Refusal>) {
+        let Some(entry) = self.entry.take() else { return };
+        let outcome = match answer {
+            Err(Refusal {
+                code:
+                    RefusalCode::NotCoordinator { .. } | RefusalCode::NoQuorum | RefusalCode::InProgress { .. },
+                ..
+            }) => return,
+            Err(Refusal { code: RefusalCode::Unknown, message }) => text(format_args!("unknown: {message}")),
+            Err(refusal) => text(format_args!("refused: {refusal}")),
+            Ok(ControlReply::Changed(changed)) => outcome(changed),
+            Ok(_) => String::from("done"),
+        };
+        if !outcome.starts_with("unknown") {
+            self.audit.note(entry.op);
+        }
+        self.audit.audit.record(entry.event(outcome)).await;
+    }
+}
+
+impl Drop for AuditEntry {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.audit.audit.record_later(entry.event(String::from("unknown: the caller has gone")));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::audit::AuditEntry;
+use self::audit::RequestAudit;
 use self::log_search::{IDENTITY_SEARCHES_MAX, SEARCH_TIME_MAX, SEARCHES_MAX};
 use self::turns::Turns;
 use crate::audit::Audit;
@@ -39,7 +39,7 @@ pub struct Control {
     config: Common,
     cluster_id: ClusterId,
     rejoin: mpsc::Sender<()>,
-    audit: Audit,
+    audit: RequestAudit,
     searches: Turns,
     backups: Turns,
 }
@@ -56,6 +56,7 @@ impl Control {
     ) -> Self {
         let searches = Turns::new(SEARCHES_MAX, IDENTITY_SEARCHES_MAX);
         let backups = Turns::new(BACKUPS_MAX, IDENTITY_BACKUPS_MAX);
+        let audit = RequestAudit::new(audit);
         Self { deps, coordinator, config, cluster_id, rejoin, audit, searches, backups }
     }
 
@@ -83,11 +84,13 @@ impl Control {
     }
 
     async fn backup(&self, from: &Caller) -> Result<mpsc::Receiver<Reply>, Refusal> {
-        let entry = AuditEntry::open(OpId::random(), &"backup", from);
         let leader_term = self.leader_term().await?;
         let turn = self.backups.take(from.identity()).await?;
+        let entry = self.audit.open(OpId::random(), &"backup", from);
         let sent = backup::send(&leader_term, self.cluster_id.founder(), turn).await;
-        entry.close(&self.audit, sent.as_ref().map(|_| &ControlReply::Done)).await;
+        if let Some(entry) = entry {
+            entry.close(sent.as_ref().map(|_| &ControlReply::Done)).await;
+        }
         sent
     }
 
@@ -99,24 +102,27 @@ impl Control {
             }
             ControlRequest::Identity => self.identity().map(ControlReply::Identity),
             ControlRequest::Join => {
-                let entry = AuditEntry::open(OpId::random(), &"join", from);
+                let entry = self.audit.open(OpId::random(), &"join", from);
                 let answer = self.join().await;
-                entry.close(&self.audit, answer.as_ref()).await;
+                if let Some(entry) = entry {
+                    entry.close(answer.as_ref()).await;
+                }
                 answer
             }
             ControlRequest::Leave => {
-                let entry = AuditEntry::open(OpId::random(), &"leave", from);
+                let entry = self.audit.open(OpId::random(), &"leave", from);
                 let answer = self.leave().await;
-                entry.close(&self.audit, answer.as_ref()).await;
+                if let Some(entry) = entry {
+                    entry.close(answer.as_ref()).await;
+                }
                 answer
             }
             ControlRequest::Change { op, change } => {
                 let leader_term = self.leader_term().await?;
-                // A client repeats a request whose answer it missed. It was audited then.
-                let entry = (!leader_term.has_made(op)).then(|| AuditEntry::open(op, &change, from));
+                let entry = self.audit.open(op, &change, from);
                 let answer = leader_term.control(ControlRequest::Change { op, change }).await;
                 if let Some(entry) = entry {
-                    entry.close(&self.audit, answer.as_ref()).await;
+                    entry.close(answer.as_ref()).await;
                 }
                 answer
             }
