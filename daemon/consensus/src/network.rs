@@ -186,8 +186,12 @@ impl Consensus {
             }
             ConsensusRequest::Snapshot(payload) => {
                 let chunk: SnapshotChunk = decode(&payload)?;
-                let _installing = chunk.done.then(|| self.inner.installs.begin(chunk.meta.last_log_id));
-                let result: SnapshotResult = self.receive_chunk(chunk).await;
+                let installing = chunk.done.then(|| self.inner.installs.begin(chunk.meta.last_log_id));
+                // The last part is not abandoned: it installs the snapshot.
+                let result: SnapshotResult = match installing {
+                    Some(_installing) => self.receive_chunk(chunk).await,
+                    None => within(limit, self.receive_chunk(chunk)).await?,
+                };
                 if result.is_ok() {
                     *self.leader_contact() = Instant::now();
                 }
