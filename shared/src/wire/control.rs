@@ -289,6 +289,7 @@ pub enum ControlReply {
     /// A page of jobs.
     JobPage {
         /// The jobs in the order of their numbers.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         jobs: Vec<JobView>,
         /// Whether more jobs follow the last one.
         more: bool,
@@ -296,6 +297,7 @@ pub enum ControlReply {
     /// A page of the files that a member holds, for [`ControlRequest::Stored`]. It may be empty before the last.
     Stored {
         /// The files in name order.
+        #[serde(deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
         files: Vec<FileSummary>,
         /// The name after which the next page begins; `None` on the last page.
         next: Option<FileName>,

@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 pub use self::answers::WRITE_TIMEOUT;
-use self::answers::{Answers, Ended, write_answers};
+use self::answers::{Answers, Ended, STREAM_UNREAD_MAX, write_answers};
 use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits, RequestPermit};
 use super::refusal_log::RefusedKind;
 use super::roles;
@@ -288,8 +288,9 @@ async fn answer(id: u64, response: Response, answers: &Answers) -> Result<(), En
     match response {
         Response::One(reply) => answers.send(Answer { id, more: false, reply }).await,
         Response::Many(mut replies) => {
+            let stream = Arc::new(Semaphore::new(STREAM_UNREAD_MAX));
             while let Some(reply) = replies.recv().await {
-                answers.push(Answer { id, more: true, reply }).await?;
+                answers.push(Answer { id, more: true, reply }, &stream).await?;
             }
             // The caller must learn that no more will come: the connection may stay open for a long time.
             let reply = Reply::Refused(Refusal::conflict("the stream has ended at this member"));

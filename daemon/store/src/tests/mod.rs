@@ -48,6 +48,8 @@ struct TestNode {
     server: Arc<BlobServer>,
     directory: TempDir,
     down: bool,
+    /// Ends the connections to it.
+    stop: CancellationToken,
     fault: Option<Fault>,
 }
 
@@ -117,7 +119,10 @@ impl TestCluster {
         );
         server.disk_timeout = disk_timeout;
         let server = Arc::new(server);
-        nodes.insert(holder.address, TestNode { store, server, directory, down: false, fault: None });
+        nodes.insert(
+            holder.address,
+            TestNode { store, server, directory, down: false, stop: CancellationToken::new(), fault: None },
+        );
         holder
     }
 
@@ -151,7 +156,12 @@ impl TestCluster {
     }
 
     pub(super) fn set_down(&self, number: usize, down: bool) {
-        self.with(number, |node| node.down = down);
+        self.with(number, |node| {
+            node.down = down;
+            if down {
+                std::mem::take(&mut node.stop).cancel();
+            }
+        });
     }
 
     pub(super) fn inject(&self, number: usize, fault: Fault) {
@@ -179,13 +189,13 @@ impl Dial for TestConnector {
             if purpose == Purpose::Calls {
                 return Ok(coordinator::serve(&self.0));
             }
-            let (node, server, fault) = {
+            let (node, server, stop, fault) = {
                 let mut nodes = self.0.nodes.lock().unwrap();
                 let node = nodes.get_mut(&address).filter(|node| !node.down);
                 let node = node.ok_or(DialError::Refused { address })?;
-                let (server, fault) = (Arc::clone(&node.server), node.fault.take());
+                let (server, stop, fault) = (Arc::clone(&node.server), node.stop.clone(), node.fault.take());
                 let number = nodes.keys().position(|known| *known == address).unwrap_or_default();
-                (NodeId(number as u64 + 1), server, fault)
+                (NodeId(number as u64 + 1), server, stop, fault)
             };
             let (near, far) = duplex(PIPE_BYTES);
             let far = match fault {
@@ -195,9 +205,8 @@ impl Dial for TestConnector {
             tokio::spawn(async move {
                 let (reader, writer) = split(far);
                 // Injected faults end connections; the tests assert what callers see.
-                let _ = server
-                    .serve(reader, writer, BlobAccess { may_store: true, is_member: true, memory: None })
-                    .await;
+                let access = BlobAccess { may_store: true, is_member: true, memory: None };
+                let _ = stop.run_until_cancelled(server.serve(reader, writer, access)).await;
             });
             Ok(Link { node: Some(node), ..link(near) })
         })

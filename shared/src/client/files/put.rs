@@ -276,6 +276,10 @@ impl<'a> Put<'a> {
             if over && !committing {
                 return Err(PlaceError::Over);
             }
+            // While files are only read, nothing is expected of the cluster.
+            if under_way.is_empty() {
+                stalled.set(self::stalled(self.files.put_limit));
+            }
             if !committing && let Some(commit) = self.next_commit(upload) {
                 under_way.push(commit);
                 committing = true;
@@ -287,6 +291,9 @@ impl<'a> Put<'a> {
                 piece = pieces.recv(), if !over && !ended && placing < BATCHES_IN_FLIGHT => {
                     let Some(piece) = piece else { ended = true; continue };
                     if let Some(batch) = self.take_pieces(piece, &mut pieces, batch_max, upload)? {
+                        if under_way.is_empty() {
+                            stalled.set(self::stalled(self.files.put_limit));
+                        }
                         under_way.push(batch);
                         placing += 1;
                     }
