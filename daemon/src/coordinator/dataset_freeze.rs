@@ -16,7 +16,7 @@ use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobState, LABELS_FILE};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::jobs::{ModelState, ServerState, WorkReply, WorkRequest};
-use idunno_shared::wire::refusal::Refusal;
+use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use thiserror::Error;
 use tracing::info;
 
@@ -65,7 +65,15 @@ impl LeaderTerm {
                 })?
             }
         };
-        self.propose(Some(op), Action::StartJob { job: job.id, inputs }).await
+        let is_pinned = matches!(inputs, Inputs::Folder { .. });
+        let started = self.propose(Some(op), Action::StartJob { job: job.id, inputs }).await;
+        if let Err(Refusal { code: RefusalCode::Invalid | RefusalCode::Conflict, .. }) = &started
+            && is_pinned
+        {
+            // Refused if another start was first, which has a pin of its own.
+            let _ = self.propose(None, Action::UnpinFolder { job: job.id }).await;
+        }
+        started
     }
 
     /// Pins the folder of a job, and counts its files.

@@ -1,6 +1,8 @@
 //! Turns the scheduler's plans, which hold only numbers, into orders that a worker can carry out.
 
-use idunno_core::metadata::State;
+use std::collections::VecDeque;
+
+use idunno_core::metadata::{FolderPart, JobRecord, Query, State};
 use idunno_core::scheduler::ReplyPlan;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
@@ -17,11 +19,56 @@ const EXTENTS_MAX: usize = 40_000;
 /// worker's two batches take.
 const RECORD_BYTES_PER_EXTENT: u64 = 1 << 10;
 
+/// Parts of folders that are kept.
+const PARTS_CACHED: usize = 32;
+
+/// The parts of folders that were looked up last: a batch is looked up several times while it is granted, and the next one
+/// lies behind it.
+#[derive(Default)]
+pub struct InputCache(VecDeque<FolderPart>);
+
+impl InputCache {
+    /// The inputs of a lease with the query numbers; empty if the job reads records, or is unknown.
+    fn queries(&mut self, state: &State, lease: Lease) -> Vec<(u64, Query)> {
+        let Some(job) = state.job(lease.job) else { return Vec::new() };
+        let Some(moment) = job.folder.as_ref().map(|folder| folder.moment) else {
+            return state.queries(lease.job, lease.range);
+        };
+        let mut found = Vec::with_capacity(lease.range.count as usize);
+        let mut next = lease.range.first;
+        while next < lease.range.end() {
+            let Some(part) = self.part(state, job, moment, next) else { break };
+            let skip = usize::try_from(next - part.first).unwrap_or(usize::MAX);
+            let queries = part.queries.iter().skip(skip).cloned();
+            found.extend((next..lease.range.end()).zip(queries));
+            next = part.first + part.queries.len() as u64;
+        }
+        found
+    }
+
+    /// The part of a job's folder that contains a query; `None` beyond the last.
+    fn part(&mut self, state: &State, job: &JobRecord, moment: u64, query: u64) -> Option<&FolderPart> {
+        let has = |part: &FolderPart| {
+            part.job == job.id
+                && part.moment == moment
+                && (part.first..part.first + part.queries.len() as u64).contains(&query)
+        };
+        if let Some(found) = self.0.iter().position(has) {
+            return self.0.get(found);
+        }
+        let part = state.folder_part(job, query).filter(has)?;
+        if self.0.len() >= PARTS_CACHED {
+            self.0.pop_front();
+        }
+        self.0.push_back(part);
+        self.0.back()
+    }
+}
+
 /// The weight of each input of a lease in an answer.
-pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
+pub fn weights(state: &State, inputs: &mut InputCache, lease: Lease) -> Vec<usize> {
     let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
-        let queries = state.queries(lease.job, lease.range).into_iter();
-        return queries.map(|(_, query)| query.extents.len()).collect();
+        return inputs.queries(state, lease).iter().map(|(_, query)| query.extents.len()).collect();
     };
     let weight =
         |index| usize::try_from(records.bytes_of(index) / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
@@ -32,7 +79,7 @@ pub fn weights(state: &State, lease: Lease) -> Vec<usize> {
 /// of a lease's inputs.
 pub fn fit<S: IntoIterator<Item = usize>>(
     grants: &mut Vec<Lease>,
-    sizes: impl Fn(Lease) -> S,
+    mut sizes: impl FnMut(Lease) -> S,
     mut shorten: impl FnMut(Lease, u32) -> Option<Lease>,
 ) {
     let (mut extents, mut is_first) = (0, true);
@@ -64,13 +111,14 @@ fn placed_all(state: &State, view: &MembershipView, blobs: &[BlobRef]) -> Vec<Pl
 pub fn orders(
     state: &State,
     view: &MembershipView,
+    inputs: &mut InputCache,
     term: Term,
     plan: &ReplyPlan,
     report: Option<&WorkerReport>,
 ) -> ReportReply {
     ReportReply {
         term,
-        grants: plan.grants.iter().filter_map(|&lease| grant(state, view, lease)).collect(),
+        grants: plan.grants.iter().filter_map(|&lease| grant(state, view, inputs, lease)).collect(),
         cancelled: plan.cancelled.clone(),
         load: report.map(|report| missing_models(state, view, report)).unwrap_or_default(),
         train: plan.train.clone(),
@@ -80,13 +128,13 @@ pub fn orders(
 }
 
 /// Bytes of a batch's inputs that are recorded to be on the worker's disk.
-pub fn local_bytes(state: &State, worker: NodeId, lease: Lease) -> u64 {
-    let queries = state.queries(lease.job, lease.range);
+pub fn local_bytes(state: &State, inputs: &mut InputCache, worker: NodeId, lease: Lease) -> u64 {
+    let queries = inputs.queries(state, lease);
     let extents = queries.iter().flat_map(|(_, query)| query.extents.iter());
     extents.filter(|blob| state.holders(&blob.digest).contains(&worker)).map(|blob| blob.size).sum()
 }
 
-fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {
+fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: Lease) -> Option<Grant> {
     let job = state.job(lease.job)?;
     let records = job.records.as_deref().map(|records| {
         let span = records.span(lease.range);
@@ -99,7 +147,7 @@ fn grant(state: &State, view: &MembershipView, lease: Lease) -> Option<Grant> {
             skip: span.skip,
         }
     });
-    let inputs = state.queries(lease.job, lease.range).into_iter().map(|(index, query)| QueryInput {
+    let inputs = inputs.queries(state, lease).into_iter().map(|(index, query)| QueryInput {
         index,
         name: (*query.name).clone(),
         extents: placed_all(state, view, &query.extents),

@@ -50,6 +50,25 @@ struct Task {
     status: watch::Receiver<Status>,
 }
 
+impl Task {
+    /// Whether it ended without an outcome that stands.
+    fn is_worth_repeating(&self) -> bool {
+        match &*self.status.borrow() {
+            Status::Running { .. } => true,
+            Status::Ended(outcome) => matches!(
+                outcome,
+                Err(Refusal {
+                    code: RefusalCode::NoQuorum
+                        | RefusalCode::Unknown
+                        | RefusalCode::Busy
+                        | RefusalCode::NotCoordinator { .. },
+                    ..
+                })
+            ),
+        }
+    }
+}
+
 /// The long work of a term.
 pub struct LongWork {
     /// Oldest first.
@@ -92,7 +111,12 @@ impl LongWork {
         F: Future<Output = Outcome> + Send + 'static,
     {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_running = |task: &Task| !matches!(&*task.status.borrow(), Status::Ended(_));
+        // A task that panicked has dropped its sender.
+        let is_running = |task: &Task| {
+            task.status.has_changed().is_ok() && !matches!(&*task.status.borrow(), Status::Ended(_))
+        };
+        // The client repeats its request on these: it wants another try, not the same refusal.
+        tasks.retain(|task| is_running(task) || (task.op != op) || !task.is_worth_repeating());
         if let Some(task) = tasks.iter().find(|task| task.op == op || (task.job == job && is_running(task))) {
             return Ok(task.status.clone());
         }
@@ -196,6 +220,19 @@ mod tests {
         let waiting = work.join(op(2), JobId(2), forever);
         closed.cancel();
         assert_eq!(waiting.await.unwrap_err().code, RefusalCode::Unknown);
+    }
+
+    #[tokio::test]
+    async fn what_may_succeed_when_it_is_repeated_is_tried_again() {
+        let work = long_work(&CancellationToken::new());
+        for code in [RefusalCode::NoQuorum, RefusalCode::Unknown] {
+            let fails = |_| std::future::ready(Err(Refusal::new(code.clone(), "not now")));
+            assert_eq!(work.join(op(1), JobId(1), fails).await.unwrap_err().code, code);
+        }
+        let panics = |_| async { panic!("a fault of the work") };
+        assert_eq!(work.join(op(1), JobId(1), panics).await.unwrap_err().code, RefusalCode::Unknown);
+        let done = |_| std::future::ready(Ok(Applied::Done));
+        assert_eq!(work.join(op(1), JobId(1), done).await, Ok(Applied::Done));
     }
 
     #[tokio::test]

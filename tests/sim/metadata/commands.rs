@@ -206,7 +206,13 @@ impl Generator {
                 let (add, remove) = (self.holders(), self.holders());
                 Action::Holders(vec![HolderChange { digest, add, remove }])
             }
-            19 if self.one_in(2) => Action::PinFolder { job },
+            19 if self.one_in(2) => {
+                if self.one_in(4) {
+                    Action::UnpinFolder { job }
+                } else {
+                    Action::PinFolder { job }
+                }
+            }
             19 => Action::StartJob { job, inputs: self.inputs(job, state) },
             20 => Action::EndUploads(self.upload(state)),
             21 | 22 => {

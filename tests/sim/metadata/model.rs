@@ -154,6 +154,14 @@ impl NaiveMetadata {
                 Ok(Applied::Done)
             }
             Action::PinFolder { job } => self.pin(*job),
+            Action::UnpinFolder { job } => {
+                let job = self.job(*job)?;
+                if job.state != JobState::Added {
+                    return Err(RefusalCode::Conflict);
+                }
+                job.pinned = None;
+                Ok(Applied::Done)
+            }
             Action::StartJob { job, inputs } => self.start(*job, Some(inputs)).map(Applied::Changed),
             Action::FileResults { job: id, finished_ms, digest, extents, .. } => {
                 let job = self.job(*id)?;

@@ -111,6 +111,11 @@ pub enum Action {
         /// The job that will start.
         job: JobId,
     },
+    /// The start of a job that has pinned its folder was refused: the folder is kept no longer.
+    UnpinFolder {
+        /// The job that does not start.
+        job: JobId,
+    },
     /// The results of a finished job become a version of the file `results/<job>.jsonl`.
     FileResults {
         /// The finished job.
@@ -152,7 +157,7 @@ pub struct DeadLetterRecord {
     /// Failed leases of the query, or of the ranges it was in.
     pub attempts: u32,
     /// The name of the input, if the job is over a folder; set when the command is applied.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Arc<FileName>>,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Bounds: [`BATCHES_PER_COMMIT_MAX`] batches per commit, [`DEAD_LETTERS_PER_COMMAND_MAX`] dead letters per command.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use idunno_shared::ids::{JobId, NodeId};
@@ -160,16 +161,21 @@ impl State {
                 format!("{id} has {} queries; there is no query {}", job.submitted, dead_letter.index);
             return Err(Refusal::invalid(message));
         }
+        let mut new: RangeSet =
+            dead_letters.iter().map(|dead_letter| dead_letter.index..dead_letter.index + 1).collect();
+        new.subtract(&job.done);
+        new.subtract(&job.dead);
+        // Dead letters outlive the pin of the folder, so they keep their names.
+        let queries = new.iter().flat_map(|range| self.folder_queries(&job, range.start, range.end));
+        let names: BTreeMap<u64, _> = queries.map(|(number, query)| (number, query.name)).collect();
         for dead_letter in dead_letters {
-            if !job.done.contains(dead_letter.index)
-                && job.dead.insert(dead_letter.index..dead_letter.index + 1) > 0
-            {
-                let reason = truncate_reason(&dead_letter.reason);
-                // Dead letters outlive the pin of the folder.
-                let query = self.folder_queries(&job, dead_letter.index, dead_letter.index + 1).pop();
-                let name = query.map(|(_, query)| query.name);
-                let kept = DeadLetterRecord { reason, name, ..dead_letter.clone() };
-                job.dead_letters.insert(dead_letter.index, Arc::new(kept));
+            let index = dead_letter.index;
+            // Of two letters about one query the first counts.
+            if new.remove(index..index + 1) > 0 {
+                job.dead.insert(index..index + 1);
+                let (reason, name) = (truncate_reason(&dead_letter.reason), names.get(&index).cloned());
+                job.dead_letters
+                    .insert(index, Arc::new(DeadLetterRecord { reason, name, ..dead_letter.clone() }));
             }
         }
         self.settle(job);

@@ -280,6 +280,17 @@ impl State {
         Ok(Applied::Done)
     }
 
+    /// Gives up the pin of a job that was not started.
+    pub(super) fn unpin_folder(&mut self, id: JobId) -> Result<Applied, Refusal> {
+        let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.state != JobState::Added {
+            return Err(Refusal::conflict(format!("{id} has been started before")));
+        }
+        self.unpin(&mut job);
+        self.set_job(job);
+        Ok(Applied::Done)
+    }
+
     /// Starts or resumes a job. `inputs` are the queries of its dataset, as read by the coordinator. Without them, a job over
     /// a folder is pinned and indexed here: so did releases of format 1, whose logs must lead to the same queries.
     pub(super) fn start_job(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, Refusal> {

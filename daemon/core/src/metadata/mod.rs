@@ -56,7 +56,9 @@ pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
 pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
-pub use pins::{CHECKPOINTS_MAX, FolderIndex, PinnedFolder, RELEASED_PER_COMMAND_MAX};
+pub use pins::{
+    CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, FolderIndex, FolderPart, PinnedFolder, RELEASED_PER_COMMAND_MAX,
+};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
 
@@ -179,6 +181,7 @@ impl State {
             }
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
             Action::PinFolder { job } => self.pin_folder(*job),
+            Action::UnpinFolder { job } => self.unpin_folder(*job),
             Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
             Action::FileResults { job, finished_ms, size, digest, extents } => {
                 let content = Content { size: *size, digest: *digest, extents };

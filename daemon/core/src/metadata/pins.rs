@@ -8,8 +8,9 @@
 //!
 //! Invariants: at every pinned moment, the files below the pinned name are those of that moment, with the same content;
 //! a retired version was visible at some moment, and each of its extents has one reference.
-//! Bounds: [`CHECKPOINTS_MAX`] names per pin; a command releases at most [`RELEASED_PER_COMMAND_MAX`] names of retired
-//! versions, so what an ended job pinned is released by the commands that follow.
+//! Bounds: [`CHECKPOINTS_MAX`] names of [`CHECKPOINT_BYTES_MAX`] bytes per pin; a command looks at no more than
+//! [`RELEASED_PER_COMMAND_MAX`] names of retired versions, so what an ended job pinned is released by the commands that
+//! follow. A look-up passes over the files that were put into the folder since, up to the next one that it pinned.
 
 use std::iter::Peekable;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
@@ -19,7 +20,7 @@ use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::LABELS_FILE;
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::files::FileKey;
@@ -27,6 +28,8 @@ use super::{FileRecord, JobRecord, Query, State};
 
 /// Most checkpoints of a pinned folder. They are committed to the log with the start of the job.
 pub const CHECKPOINTS_MAX: u64 = 32_768;
+/// Most bytes in the names of all checkpoints: they are part of one command.
+pub const CHECKPOINT_BYTES_MAX: usize = 3 << 20;
 /// Fewest files from one checkpoint to the next: a look-up passes over half of them on average.
 const SPACING_MIN: u64 = 128;
 /// Most names whose retired versions one command looks at.
@@ -57,26 +60,29 @@ impl FolderIndex {
     /// Indexes names in order.
     pub(super) fn new<'a>(names: impl Iterator<Item = &'a Arc<FileName>>) -> Self {
         let mut index = Self { count: 0, spacing: SPACING_MIN, checkpoints: Vec::new() };
+        let mut bytes = 0;
         for name in names {
             if index.count.is_multiple_of(index.spacing) {
                 index.checkpoints.push(Arc::clone(name));
-                index.thin_out();
+                bytes += name.as_str().len();
+                while index.checkpoints.len() as u64 > CHECKPOINTS_MAX || bytes > CHECKPOINT_BYTES_MAX {
+                    bytes = index.thin_out();
+                }
             }
             index.count += 1;
         }
         index
     }
 
-    /// Keeps every second checkpoint once there are too many.
-    fn thin_out(&mut self) {
-        if self.checkpoints.len() as u64 > CHECKPOINTS_MAX {
-            let mut number = 0;
-            self.checkpoints.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-            self.spacing *= 2;
-        }
+    /// Keeps every second checkpoint. Returns how many bytes their names have.
+    fn thin_out(&mut self) -> usize {
+        let mut number = 0;
+        self.checkpoints.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+        self.spacing *= 2;
+        self.checkpoints.iter().map(|name| name.as_str().len()).sum()
     }
 
     /// Whether the checkpoints are as many as the files need, in order and below `prefix`.
@@ -87,6 +93,19 @@ impl FolderIndex {
             && self.checkpoints.is_sorted_by(|a, b| a < b)
             && self.checkpoints.iter().all(|name| name.as_str().starts_with(prefix))
     }
+}
+
+/// Consecutive queries of a job over a folder: found together, at the cost of one.
+#[derive(Clone, Debug)]
+pub struct FolderPart {
+    /// The job.
+    pub job: JobId,
+    /// The moment at which its folder is pinned.
+    pub moment: u64,
+    /// The number of the first query.
+    pub first: u64,
+    /// The queries.
+    pub queries: Vec<Query>,
 }
 
 /// A version that has left the file table while a pin sees it.
@@ -103,16 +122,47 @@ pub(super) struct RetiredVersion {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RetiredVersions {
     versions: OrdMap<FileKey, Arc<Vec<RetiredVersion>>>,
+    /// The folders from which a pin was removed, each to be looked through once.
+    sweeps: Vector<Sweep>,
+}
+
+/// A look through the retired versions of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sweep {
+    /// What their names begin with.
+    prefix: Arc<str>,
     /// The name that was looked at last.
     after: Option<Arc<FileName>>,
-    /// Names still to be looked at since a pin was removed.
-    unchecked: u64,
 }
 
 impl RetiredVersions {
     /// All retired versions.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&FileName, &RetiredVersion)> {
         self.versions.iter().flat_map(|(key, versions)| versions.iter().map(|version| (&*key.0, version)))
+    }
+
+    /// Whether a name is still to be looked at.
+    pub(super) fn is_unchecked(&self, name: &FileName) -> bool {
+        self.sweeps.iter().any(|sweep| {
+            name.as_str().starts_with(&*sweep.prefix)
+                && sweep.after.as_ref().is_none_or(|after| **after < *name)
+        })
+    }
+
+    /// The next name that starts with `prefix` and follows `after`.
+    fn next(&self, prefix: &str, after: Option<&FileName>) -> Option<(FileKey, Arc<Vec<RetiredVersion>>)> {
+        let from = after.map_or(Included(prefix), |after| Excluded(after.as_str()));
+        let (key, versions) = self.versions.range::<_, str>((from, Unbounded)).next()?;
+        key.0.as_str().starts_with(prefix).then(|| (key.clone(), Arc::clone(versions)))
+    }
+
+    /// Has the retired versions of a folder looked through, unless that is about to begin.
+    fn sweep(&mut self, dataset: &DatasetName) {
+        let prefix = format!("{dataset}/");
+        let is_waiting = |sweep: &Sweep| *sweep.prefix == *prefix && sweep.after.is_none();
+        if self.next(&prefix, None).is_some() && !self.sweeps.iter().any(is_waiting) {
+            self.sweeps.push_back(Sweep { prefix: prefix.into(), after: None });
+        }
     }
 }
 
@@ -237,6 +287,16 @@ impl State {
         Some(FolderIndex::new(self.pinned_files(pin, &prefix, &prefix).map(|(name, _)| name)))
     }
 
+    /// The part of a job's folder, from one checkpoint to the next, that contains a query.
+    pub fn folder_part(&self, job: &JobRecord, query: u64) -> Option<FolderPart> {
+        let pin = job.folder.as_deref()?;
+        let spacing = pin.index.as_ref()?.spacing;
+        let first = query - query % spacing;
+        let queries = self.folder_queries(job, first, first.saturating_add(spacing));
+        let queries = queries.into_iter().map(|(_, query)| query).collect();
+        Some(FolderPart { job: job.id, moment: pin.moment, first, queries })
+    }
+
     /// The queries `first..end` of a job over a folder with their numbers, without those beyond the last.
     pub(super) fn folder_queries(&self, job: &JobRecord, first: u64, end: u64) -> Vec<(u64, Query)> {
         let Some(pin) = job.folder.as_deref() else { return Vec::new() };
@@ -264,7 +324,7 @@ impl State {
     pub(super) fn unpin(&mut self, job: &mut JobRecord) {
         let Some(folder) = job.folder.take() else { return };
         self.pins.remove(&job.dataset, folder.moment, job.id);
-        self.retired.unchecked = self.retired.versions.len() as u64;
+        self.retired.sweep(&job.dataset);
     }
 
     /// Gives up versions of a file that leave the file table: releases those that no pin sees. `superseded` is the revision
@@ -293,37 +353,32 @@ impl State {
 
     /// Whether retired versions may be waiting for their release: the commands that follow release them.
     pub fn has_unchecked_versions(&self) -> bool {
-        self.retired.unchecked > 0
+        !self.retired.sweeps.is_empty()
     }
 
     /// Releases the retired versions of the next few names that no pin sees any more.
     pub(super) fn release_retired(&mut self) {
-        let names =
-            usize::try_from(self.retired.unchecked).unwrap_or(usize::MAX).min(RELEASED_PER_COMMAND_MAX);
-        for _ in 0..names {
-            self.retired.unchecked -= 1;
-            let after = self.retired.after.take();
-            let from = after.as_ref().map_or(Unbounded, |name| Excluded(name.as_str()));
-            let versions = &self.retired.versions;
-            let next = versions.range::<_, str>((from, Unbounded)).next().or_else(|| versions.iter().next());
-            let Some((key, versions)) = next.map(|(key, versions)| (key.clone(), Arc::clone(versions)))
-            else {
-                self.retired.unchecked = 0;
-                return;
+        for _ in 0..RELEASED_PER_COMMAND_MAX {
+            let Some(mut sweep) = self.retired.sweeps.pop_front() else { return };
+            let Some((key, versions)) = self.retired.next(&sweep.prefix, sweep.after.as_deref()) else {
+                continue;
             };
-            let (seen, unseen): (Vec<_>, Vec<_>) = versions
-                .iter()
-                .cloned()
-                .partition(|version| self.pins.see(&key.0, version.born, version.until));
-            for version in &unseen {
-                self.release(&version.extents);
-            }
-            self.retired.after = Some(Arc::clone(&key.0));
-            if seen.is_empty() {
-                self.retired.versions.remove(&key);
-            } else if !unseen.is_empty() {
-                self.retired.versions.insert(key, Arc::new(seen));
-            }
+            self.release_unseen(&key, &versions);
+            sweep.after = Some(Arc::clone(&key.0));
+            self.retired.sweeps.push_front(sweep);
+        }
+    }
+
+    fn release_unseen(&mut self, key: &FileKey, versions: &[RetiredVersion]) {
+        let is_seen = |version: &RetiredVersion| self.pins.see(&key.0, version.born, version.until);
+        let (seen, unseen): (Vec<_>, Vec<_>) = versions.iter().cloned().partition(is_seen);
+        for version in &unseen {
+            self.release(&version.extents);
+        }
+        if seen.is_empty() {
+            self.retired.versions.remove(key);
+        } else if !unseen.is_empty() {
+            self.retired.versions.insert(key.clone(), Arc::new(seen));
         }
     }
 }

@@ -21,7 +21,6 @@ fn capped(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).min(ITEMS_PER_REQUEST_MAX)
 }
 
-/// At most `limit` items, and whether more follow.
 /// Most files that a page of [`State::stored`] looks at.
 pub const STORED_VISITED_MAX: usize = 16_384;
 
@@ -36,6 +35,7 @@ pub struct StoredPage {
     pub visited: usize,
 }
 
+/// At most `limit` items, and whether more follow.
 fn page<T>(items: impl Iterator<Item = T>, limit: u32) -> (Vec<T>, bool) {
     let limit = capped(limit);
     let mut items = items;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use idunno_core::metadata::{Action, HolderChange, State};
 use idunno_core::placement::{
     Candidate, CopyTask, Garbage, Holdings, Reconciled, ReplicationConfig, ReplicationEffect,
@@ -236,11 +237,10 @@ impl RepairTask {
     /// Versions that ended jobs had pinned are released by whatever commands follow. An idle log has none: proposes some.
     async fn release_retired(&self) {
         let Some(leader_term) = self.leader_term.upgrade() else { return };
-        for _ in 0..RELEASES_PER_TICK {
-            let is_waiting = self.deps.consensus.state().borrow().has_unchecked_versions();
-            if !is_waiting || leader_term.propose(None, Action::Forget(Vec::new())).await.is_err() {
-                return;
-            }
+        if self.deps.consensus.state().borrow().has_unchecked_versions() {
+            // Side by side they share an entry of the log and its flush.
+            let release = || leader_term.propose(None, Action::Forget(Vec::new()));
+            join_all((0..RELEASES_PER_TICK).map(|_| release())).await;
         }
     }
 

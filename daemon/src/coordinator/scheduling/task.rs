@@ -19,7 +19,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::super::{Deps, LeaderTerm, assignment_text, grants, may_decide};
+use super::super::grants::{self, InputCache};
+use super::super::{Deps, LeaderTerm, assignment_text, may_decide};
 use super::{Answer, INPUTS_MAX, Input, RECONCILE_PERIOD, SchedulerHandle, SchedulerView};
 use crate::membership::MembershipView;
 use crate::runtime::clock::wall_ms;
@@ -40,6 +41,7 @@ pub(in super::super) struct SchedulerTask {
     reports: BTreeMap<NodeId, Arc<WorkerReport>>,
     live: BTreeSet<NodeId>,
     has_leased: bool,
+    inputs_found: InputCache,
     /// Each job as last announced to the scheduler, without its pending queries.
     announced: BTreeMap<JobId, JobSpec>,
     rebalances: VecDeque<RebalanceView>,
@@ -70,6 +72,7 @@ impl SchedulerTask {
             reports: BTreeMap::new(),
             live: BTreeSet::new(),
             has_leased: false,
+            inputs_found: InputCache::default(),
             announced: BTreeMap::new(),
             rebalances: VecDeque::new(),
         };
@@ -155,7 +158,10 @@ impl Shell for SchedulerTask {
                 let view = self.deps.membership.current();
                 let text = assignment_text::describe(|node| view.name(node), reason, &shares, &reassigned);
                 info!("{text}");
-                self.rebalances.push_back(RebalanceView { at_ms: wall_ms(), text });
+                self.rebalances.push_back(RebalanceView {
+                    at_ms: self.deps.membership.current().corrected_ms(wall_ms()),
+                    text,
+                });
                 if self.rebalances.len() > REBALANCES_KEPT {
                     self.rebalances.pop_front();
                 }
@@ -218,13 +224,23 @@ impl SchedulerTask {
         }
         let state = self.state();
         if self.live.len() > COPIES {
-            plan.grants.iter_mut().for_each(|lease| *lease = nearest(scheduler, &state, worker, *lease));
+            let inputs = &mut self.inputs_found;
+            plan.grants
+                .iter_mut()
+                .for_each(|lease| *lease = nearest(scheduler, &state, inputs, worker, *lease));
         }
-        let weights = |lease: Lease| grants::weights(&state, lease);
+        let inputs = &mut self.inputs_found;
+        let weights = |lease: Lease| grants::weights(&state, inputs, lease);
         grants::fit(&mut plan.grants, weights, |lease, kept| scheduler.shorten(worker, lease, kept));
         let view = self.deps.membership.current();
-        let orders =
-            grants::orders(&state, &view, self.term, &plan, self.reports.get(&worker).map(Arc::as_ref));
+        let orders = grants::orders(
+            &state,
+            &view,
+            &mut self.inputs_found,
+            self.term,
+            &plan,
+            self.reports.get(&worker).map(Arc::as_ref),
+        );
         self.note_grants(worker, &orders);
         // If the worker has gone, its next report does not list the leases, so they return to the queue.
         let _ = reply.send(Ok(orders));
@@ -317,12 +333,20 @@ impl SchedulerTask {
 }
 
 /// Moves a batch that was just granted to those of the next waiting inputs of which its worker holds the most bytes.
-fn nearest(scheduler: &mut Scheduler, state: &State, worker: NodeId, lease: Lease) -> Lease {
-    let local = |lease: &Lease| grants::local_bytes(state, worker, *lease);
-    let others = scheduler.alternatives(lease);
-    let best = others.into_iter().max_by_key(|other| (local(other), Reverse(other.range.first)));
+fn nearest(
+    scheduler: &mut Scheduler,
+    state: &State,
+    inputs: &mut InputCache,
+    worker: NodeId,
+    lease: Lease,
+) -> Lease {
+    let mut local = |lease: Lease| grants::local_bytes(state, inputs, worker, lease);
+    let others = scheduler.alternatives(lease).into_iter();
+    let best = others
+        .map(|other| (local(other), other))
+        .max_by_key(|(bytes, other)| (*bytes, Reverse(other.range.first)));
     match best {
-        Some(best) if local(&best) > local(&lease) && scheduler.move_batch(worker, lease, best) => best,
+        Some((bytes, best)) if bytes > local(lease) && scheduler.move_batch(worker, lease, best) => best,
         _ => lease,
     }
 }

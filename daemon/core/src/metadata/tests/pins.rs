@@ -134,6 +134,13 @@ fn an_index_has_a_bounded_number_of_checkpoints() {
     assert_eq!((full.count, full.spacing, full.checkpoints.len() as u64), (count, 128, CHECKPOINTS_MAX));
     let more = FolderIndex::new((0..=count).map(|_| &file));
     assert_eq!((more.spacing, more.checkpoints.len() as u64), (256, CHECKPOINTS_MAX / 2 + 1));
+    let long = Arc::new(name(&format!("data/{}", "x".repeat(250))));
+    let index = FolderIndex::new((0..count).map(|_| &long));
+    let bytes: usize = index.checkpoints.iter().map(|name| name.as_str().len()).sum();
+    assert!(
+        index.spacing > 128 && bytes <= CHECKPOINT_BYTES_MAX && 3 * bytes > CHECKPOINT_BYTES_MAX,
+        "{bytes}"
+    );
 }
 
 #[test]
@@ -153,6 +160,57 @@ fn one_command_releases_a_bounded_number_of_versions() {
     fixture.apply(Action::Forget(Vec::new())).unwrap();
     assert_eq!(referenced(&fixture), 0);
     assert!(!fixture.state.has_unchecked_versions());
+}
+
+#[test]
+fn a_name_that_is_retired_during_a_sweep_takes_no_turn_of_another() {
+    let (files, kept) = (4 * RELEASED_PER_COMMAND_MAX, RELEASED_PER_COMMAND_MAX + 1);
+    let mut fixture = with_added_job(files);
+    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+    let delete = |fixture: &mut Fixture, n: usize| {
+        fixture.change(Change::Delete { name: name(&format!("data/{n:05}.png")) }).unwrap();
+    };
+    // The first names stay seen by job 2, so that a sweep has to pass over them.
+    (kept..files - 2).for_each(|n| delete(&mut fixture, n));
+    let (model, dataset) = ("mnist-mlp".parse().unwrap(), "data".parse().unwrap());
+    let options = JobOptions::default();
+    fixture.change(Change::AddJob { model, dataset, batch_size: 4.into(), options }).unwrap();
+    fixture.change(Change::StartJob { job: JobId(2) }).unwrap();
+    (0..kept).for_each(|n| delete(&mut fixture, n));
+    fixture.change(Change::CancelJob { job: JobId(1) }).unwrap();
+    (files - 2..files).for_each(|n| delete(&mut fixture, n));
+    while fixture.state.has_unchecked_versions() {
+        fixture.apply(Action::Forget(Vec::new())).unwrap();
+    }
+    let left: Vec<usize> =
+        (0..files).filter(|n| fixture.references(&format!("image {n}")) == Some(1)).collect();
+    assert_eq!(left, (0..kept).chain(files - 2..files).collect::<Vec<_>>(), "job 2 sees these");
+}
+
+#[test]
+fn the_end_of_a_job_looks_at_no_other_folder() {
+    let mut fixture = with_added_job(1);
+    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+    fixture.change(Change::Delete { name: name("data/00000.png") }).unwrap();
+    fixture.apply(commit(vec![file("other/a", "a")])).unwrap();
+    let (model, dataset) = ("mnist-mlp".parse().unwrap(), "other".parse().unwrap());
+    let options = JobOptions::default();
+    fixture.change(Change::AddJob { model, dataset, batch_size: 4.into(), options }).unwrap();
+    let mut state = fixture.state.clone();
+    for change in [Change::StartJob { job: JobId(2) }, Change::CancelJob { job: JobId(2) }] {
+        let command = Command { at_ms: 0, op: None, action: Action::Change(change), upload: None };
+        state.apply(&command).unwrap();
+        assert!(!state.has_unchecked_versions());
+    }
+}
+
+#[test]
+fn a_start_that_is_refused_gives_its_pin_up() {
+    let mut fixture = with_added_job(1);
+    fixture.apply(Action::PinFolder { job: JobId(1) }).unwrap();
+    fixture.change(Change::Delete { name: name("data/00000.png") }).unwrap();
+    fixture.apply(Action::UnpinFolder { job: JobId(1) }).unwrap();
+    assert_eq!((fixture.job().folder.is_none(), fixture.references("image 0")), (true, Some(0)));
 }
 
 #[test]
