@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +42,7 @@ pub(super) struct GetRequest {
     pub(super) offset: u64,
 }
 
-/// Received puts that wait for the disk.
+/// Puts that wait for this member, and not for the peer: for its disk, or for memory.
 pub(super) struct DiskWaits {
     /// After this long a put no longer sends keep-alives.
     timeout: Duration,
@@ -65,21 +65,30 @@ impl DiskWaits {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&self) -> u64 {
+    /// Begins a wait, which ends when it is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> DiskWait {
         let mut state = self.lock();
         state.last_number += 1;
         let number = state.last_number;
         state.started.insert(number, Instant::now());
-        number
-    }
-
-    pub(super) fn end(&self, number: u64) {
-        self.lock().started.remove(&number);
+        DiskWait { waits: Arc::clone(self), number }
     }
 
     /// Whether puts wait, none of them longer than the timeout.
     fn are_progressing(&self) -> bool {
         self.lock().started.first_key_value().is_some_and(|(_, since)| since.elapsed() < self.timeout)
+    }
+}
+
+/// A put that waits.
+pub(super) struct DiskWait {
+    waits: Arc<DiskWaits>,
+    number: u64,
+}
+
+impl Drop for DiskWait {
+    fn drop(&mut self) {
+        self.waits.lock().started.remove(&self.number);
     }
 }
 

@@ -263,7 +263,7 @@ impl BlobSession<'_> {
     {
         let size = usize::try_from(put.blob.size).unwrap_or(usize::MAX);
         // Until the store has taken the bytes over, within its own bound.
-        let memory = self.access.take(size).await;
+        let memory = self.take_memory(size).await;
         let bytes = read_within(reader, size).await?;
         let mut forward = self.forward(&put.chain).await;
         if let Some(connection) = forward.connection.clone() {
@@ -273,7 +273,8 @@ impl BlobSession<'_> {
                 Err(error) => forward.abandon(&error.to_string()),
             }
         }
-        let stored = self.server.store.start_put(put.blob, Some(put.upload), bytes).await;
+        let stored =
+            self.disk_takes(self.server.store.start_put(put.blob, Some(put.upload), bytes)).await.flatten();
         drop(memory);
         self.reply_when_stored(put.id, permit, forward, async { stored.map(PendingStore::done)?.await });
         Ok(())
@@ -288,11 +289,11 @@ impl BlobSession<'_> {
     where
         R: AsyncRead + Send + Unpin,
     {
-        let _memory = self.access.take(LARGE_PUT_BYTES).await;
+        let _memory = self.take_memory(LARGE_PUT_BYTES).await;
         let Ok(slot) = Arc::clone(&self.server.large_puts).acquire_owned().await else { return Ok(()) };
         let mut forward = self.forward(&put.chain).await;
         let mut stream = forward.stream(&put).await;
-        let local = self.server.store.stream_put(put.blob, Some(put.upload));
+        let mut local = Ok(self.server.store.stream_put(put.blob, Some(put.upload)));
         let mut remaining = put.blob.size;
         while remaining > 0 {
             let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
@@ -304,14 +305,32 @@ impl BlobSession<'_> {
                 forward.abandon(&error.to_string());
                 stream = None;
             }
-            local.send(chunk).await;
+            // The other holders get the rest also if this disk hangs.
+            if let Ok(put) = &local
+                && let Err(error) = self.disk_takes(put.send(chunk)).await
+            {
+                local = Err(error);
+            }
         }
         self.reply_when_stored(put.id, permit, forward, async move {
-            let stored = local.done().await;
+            let stored = local?.done().await;
             drop(slot);
             stored
         });
         Ok(())
+    }
+
+    /// Waits for memory. The peer is told meanwhile that its put is not forgotten.
+    async fn take_memory(&self, bytes: usize) -> Option<MemoryPermit> {
+        let _wait = self.disk_waits.begin();
+        self.access.take(bytes).await
+    }
+
+    /// Waits until the store has taken bytes over, for as long as a disk may take at most.
+    async fn disk_takes<T>(&self, taken: impl Future<Output = T> + Send) -> Result<T, StoreError> {
+        let _wait = self.disk_waits.begin();
+        let limit = self.server.disk_timeout;
+        timeout(limit, taken).await.map_err(|_| too_late(limit))
     }
 
     /// Connects to the first reachable holder of the chain, and skips those before it.
@@ -363,15 +382,14 @@ impl BlobSession<'_> {
     ) {
         let node = self.server.node;
         let replies = self.replies.clone();
-        let disk_waits = Arc::clone(&self.disk_waits);
         let disk_timeout = self.server.disk_timeout;
-        let wait = disk_waits.begin();
+        let wait = self.disk_waits.begin();
         tokio::spawn(async move {
             let local =
                 async { timeout(disk_timeout, local).await.unwrap_or_else(|_| Err(too_late(disk_timeout))) };
             let (local, forwarded) = tokio::join!(local, forward.outcome());
             let ForwardOutcome { mut holders, mut failed } = forwarded;
-            disk_waits.end(wait);
+            drop(wait);
             match local {
                 Ok(()) => holders.insert(0, node),
                 Err(error) => failed.insert(0, (node, error.to_string())),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use idunno_shared::client::files::connection::CHUNK_BYTES_MAX;
 use idunno_shared::client::files::get::delimiter;
 use idunno_shared::client::files::{
     Files, GetError, GetItem, NoProgress, Progress, PutError, PutItem, PutOptions,
@@ -14,6 +15,7 @@ use idunno_shared::client::files::{
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::FileName;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::{Fault, TestCluster, noise};
 use crate::blobs::testing::{DiskCall, TestDisk};
@@ -297,18 +299,18 @@ async fn a_put_does_not_plan_again_where_nobody_failed() {
     assert_eq!(cluster.coordinator.figures().0, 1, "plans");
 }
 
-/// Two holders, and one whose disk does not flush.
-fn with_a_hung_disk(disk_timeout: Duration) -> (Arc<TestCluster>, TestDisk) {
+/// Two holders, and one whose disk hangs in a call.
+fn with_a_hung_disk(call: DiskCall, disk_timeout: Duration) -> (Arc<TestCluster>, TestDisk) {
     let (cluster, disk) = (TestCluster::new(2), TestDisk::default());
     cluster.add_on(Box::new(disk.clone()), disk_timeout);
     cluster.coordinator.set_members(cluster.holders());
-    disk.0.hang(DiskCall::Sync);
+    disk.0.hang(call);
     (cluster, disk)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_whose_disk_hangs_is_waited_for_once_and_then_refuses_at_once() {
-    let (cluster, disk) = with_a_hung_disk(Duration::from_millis(300));
+    let (cluster, disk) = with_a_hung_disk(DiskCall::Sync, Duration::from_millis(300));
     let local = TempDir::new().unwrap();
     for number in 1..=3 {
         let report = put_one(&cluster.files(), &item(&local, "file", &noise(1000, number))).await;
@@ -329,8 +331,20 @@ async fn a_holder_whose_disk_hangs_is_waited_for_once_and_then_refuses_at_once()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_put_passes_a_disk_that_hangs_while_it_is_written() {
+    let (cluster, disk) = with_a_hung_disk(DiskCall::Write, Duration::from_millis(300));
+    let local = TempDir::new().unwrap();
+    let files = cluster.files();
+    let large = item(&local, "large", &noise(9 * CHUNK_BYTES_MAX, 1));
+    let put = timeout(Duration::from_secs(30), put_one(&files, &large));
+    let report = put.await.expect("the put waits for the disk for ever");
+    assert_eq!((report.copies_min, report.copies_wanted), (2, 3));
+    disk.0.release();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_gives_up_after_its_time_limit_without_progress() {
-    let (cluster, disk) = with_a_hung_disk(Duration::from_secs(3_600));
+    let (cluster, disk) = with_a_hung_disk(DiskCall::Sync, Duration::from_secs(3_600));
     let local = TempDir::new().unwrap();
     let files = cluster.files().put_limit(Duration::from_millis(500));
     let put =
