@@ -84,14 +84,12 @@ impl Audit {
     /// Opens the audit in a data directory, and continues it.
     pub fn open(data_dir: &Path) -> Result<Self, AuditError> {
         let files = AuditFiles::open(&data_dir.join(DIRECTORY))?;
-        let (events, waiting) = mpsc::channel(WAITING_MAX);
+        let (audit, waiting, lost) = queue();
         // A thread, and not a task: it waits for the disk.
-        let lost = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&lost);
-        let write = move || write_all(files, waiting, &counted);
+        let write = move || write_all(files, waiting, &lost);
         let spawned = std::thread::Builder::new().name("audit".into()).spawn(write);
         spawned.map_err(|source| AuditError::Open { path: data_dir.join(DIRECTORY), source })?;
-        Ok(Self { events, lost })
+        Ok(audit)
     }
 
     /// Writes an event. It is on disk on return, unless the disk fails or hangs.
@@ -118,6 +116,13 @@ impl Audit {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// An audit, and what its writer needs.
+fn queue() -> (Audit, mpsc::Receiver<Waiting>, Arc<AtomicU64>) {
+    let (events, waiting) = mpsc::channel(WAITING_MAX);
+    let lost = Arc::default();
+    (Audit { events, lost: Arc::clone(&lost) }, waiting, lost)
 }
 
 /// Writes events until all senders are gone. Those that wait together are flushed together.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::chain::Head;
 use super::files::{AuditFiles, FILES_MAX, list};
 use super::verify::{VerifyError, verify};
-use super::{Audit, AuditEvent, DIRECTORY, TEXT_BYTES_MAX, text};
+use super::{Audit, AuditEvent, DIRECTORY, TEXT_BYTES_MAX, WAITING_MAX, queue, text, write_all};
 
 fn request(text: &str) -> AuditEvent {
     AuditEvent::Request {
@@ -170,4 +170,20 @@ fn a_directory_without_an_audit_is_no_audit() {
     assert!(matches!(verify(dir.path(), &[]), Err(VerifyError::Missing { .. })));
     open(dir.path());
     assert!(matches!(verify(dir.path(), &[]), Err(VerifyError::Missing { .. })));
+}
+
+#[tokio::test]
+async fn events_that_find_no_place_in_the_queue_are_counted_in_the_audit() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = open(dir.path());
+    let (audit, waiting, lost) = queue();
+    for number in 0..WAITING_MAX + 3 {
+        audit.record_later(request(&format!("delete {number}")));
+    }
+    drop(audit);
+    tokio::task::spawn_blocking(move || write_all(files, waiting, &lost)).await.unwrap();
+    let lines = lines(&paths(dir.path())[0]);
+    let first: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((&first["event"], &first["events"]), (&Value::from("lost"), &Value::from(3)));
+    assert_eq!(lines.len(), WAITING_MAX + 1);
 }

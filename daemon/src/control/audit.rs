@@ -16,7 +16,6 @@ use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tracing::info;
 
 use crate::audit::{Audit, AuditEvent, text};
-use crate::net::server::Caller;
 
 /// Operations whose outcome was recorded here lately: a client that missed an answer repeats its request.
 const RECORDED_KEPT: usize = 1_024;
@@ -34,7 +33,7 @@ impl RequestAudit {
     }
 
     /// Begins an event; `None` if the outcome of this operation was recorded before.
-    pub(super) fn open(&self, op: OpId, request: &impl Display, by: &Caller) -> Option<AuditEntry> {
+    pub(super) fn open(&self, op: OpId, request: &impl Display, by: &impl Display) -> Option<AuditEntry> {
         if self.recorded().contains(&op) {
             return None;
         }
@@ -125,5 +124,74 @@ fn outcome(changed: &Changed) -> String {
         Changed::StartedBefore { state, .. } => format!("no change: the job is {state:?}"),
         Changed::Retried { queries } | Changed::Dropped { queries } => format!("done: {queries} queries"),
         Changed::Done => String::from("done"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use idunno_shared::ids::OpId;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::audit::DIRECTORY;
+
+    const OP: OpId = OpId(1, 1);
+
+    fn audit(data_dir: &Path) -> RequestAudit {
+        RequestAudit::new(Audit::open(data_dir).unwrap())
+    }
+
+    fn open(audit: &RequestAudit) -> Option<AuditEntry> {
+        audit.open(OP, &"start-job 1", &"operator anna")
+    }
+
+    async fn close(audit: &RequestAudit, answer: Result<&ControlReply, &Refusal>) {
+        open(audit).expect("the operation is recorded already").close(answer).await;
+    }
+
+    /// The outcomes in the audit, after all that was sent to be written before.
+    async fn outcomes(audit: &RequestAudit, data_dir: &Path) -> Vec<String> {
+        audit.audit.record(AuditEvent::Stopped).await;
+        let lines = fs::read_to_string(data_dir.join(DIRECTORY).join("audit.000001.jsonl")).unwrap();
+        let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter_map(|event| event["outcome"].as_str().map(String::from)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_caller_has_gone_is_recorded_as_unknown_and_then_by_its_outcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit(dir.path());
+        drop(open(&audit));
+        close(&audit, Ok(&ControlReply::Changed(Changed::Done))).await;
+        assert_eq!(outcomes(&audit, dir.path()).await, ["unknown: the caller has gone", "done"]);
+    }
+
+    #[tokio::test]
+    async fn a_long_request_and_its_repeats_are_one_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit(dir.path());
+        let under_way = RefusalCode::InProgress { done_bytes: 1, total_bytes: 2 };
+        for _ in 0..3 {
+            close(&audit, Err(&Refusal::new(under_way.clone(), "the input is read"))).await;
+        }
+        close(&audit, Ok(&ControlReply::Changed(Changed::JobStarted { submitted: 7 }))).await;
+        assert!(open(&audit).is_none(), "a repeat would be recorded twice");
+        assert_eq!(outcomes(&audit, dir.path()).await, ["done: 7 queries"]);
+    }
+
+    #[tokio::test]
+    async fn what_another_member_decides_is_not_recorded_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit(dir.path());
+        close(&audit, Err(&Refusal::new(RefusalCode::NoQuorum, "no majority of voters is reachable"))).await;
+        close(&audit, Err(&Refusal::new(RefusalCode::Unknown, "the term ended"))).await;
+        close(&audit, Err(&Refusal::new(RefusalCode::Conflict, "the job has ended"))).await;
+        assert_eq!(
+            outcomes(&audit, dir.path()).await,
+            ["unknown: the term ended", "refused: the job has ended"]
+        );
     }
 }
