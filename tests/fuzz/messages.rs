@@ -10,72 +10,22 @@ use idunno_shared::wire::frame::{
 };
 use idunno_shared::wire::membership::Datagram;
 use idunno_tests::damage::damage;
+use idunno_tests::decoders::{Decoded, MEMORY, REQUEST_MEMORY_BESIDES, decode, encode, round_trip};
 use idunno_tests::seeds::for_each_seed;
 use peak_alloc::PeakAlloc;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::generate;
 use crate::inflate::inflate;
 
-/// Memory that a decoder may use for each byte of input. Collections grow by doubling, and hold the old and the new entries
-/// while they move.
-const MEMORY_A_BYTE: usize = 64;
-/// Memory beyond that for what callers send: lists whose entries cost more have limits, and an announced length allocates
-/// nothing.
-const REQUEST_MEMORY_BESIDES: usize = 256 << 10;
-/// The same for what members answer and what disks hold: serde trusts an announced length for up to 1 MiB, at each level of
-/// nested sequences.
-const ANSWER_MEMORY_BESIDES: usize = 4 << 20;
 /// One seed in so many also inflates its messages.
 const INFLATING_SEEDS: u64 = 8;
 const INFLATED_BYTES: usize = 128 << 10;
 const DAMAGES_A_MESSAGE: usize = 12;
 
 #[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
-
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec(value).unwrap()
-}
-
-/// A type that is decoded, with the memory that its decoder may take besides.
-trait Decoded: DeserializeOwned + Serialize {
-    const MEMORY_BESIDES: usize = ANSWER_MEMORY_BESIDES;
-}
-
-impl Decoded for Hello {
-    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
-}
-impl Decoded for Call {
-    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
-}
-impl Decoded for BlobRequest {
-    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
-}
-impl Decoded for Datagram {
-    const MEMORY_BESIDES: usize = REQUEST_MEMORY_BESIDES;
-}
-impl Decoded for HelloReply {}
-impl Decoded for Answer {}
-impl Decoded for BlobReply {}
-impl Decoded for Command {}
-impl Decoded for Snapshot {}
-
-/// Decodes, and checks how much memory it took.
-fn decode<T: Decoded>(bytes: &[u8]) -> Option<T> {
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let decoded = decode_body::<T>(bytes).ok();
-    let taken = MEMORY.peak_usage().saturating_sub(before);
-    let bound = bytes.len() * MEMORY_A_BYTE + T::MEMORY_BESIDES;
-    let name = std::any::type_name::<T>();
-    let head = &bytes[..bytes.len().min(200)];
-    assert!(taken <= bound, "{taken} bytes of memory for {} of a {name}: {head:02x?}", bytes.len());
-    decoded
-}
+static ALLOCATOR: PeakAlloc = MEMORY;
 
 fn check<T: Decoded>(random: &mut ChaCha8Rng, inflates: bool) {
     let name = std::any::type_name::<T>();
@@ -92,11 +42,7 @@ fn check<T: Decoded>(random: &mut ChaCha8Rng, inflates: bool) {
         for _ in 0..random.random_range(1..4) {
             damage(&mut damaged, random);
         }
-        if let Some(value) = decode::<T>(&damaged) {
-            let bytes = encode(&value);
-            let again = decode::<T>(&bytes).unwrap_or_else(|| panic!("a damaged {name} decodes only once"));
-            assert_eq!(encode(&again), bytes, "a damaged {name} comes back different");
-        }
+        round_trip::<T>(&damaged);
     }
 }
 

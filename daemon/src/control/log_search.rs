@@ -36,7 +36,7 @@ pub(super) const SEARCHES_MAX: usize = 2;
 pub(super) const IDENTITY_SEARCHES_MAX: usize = 1;
 
 /// Returns the matching lines after the search's position, as far as it gets in `time_max`.
-pub(super) fn search(dir: &Path, search: &LogSearch, time_max: Duration) -> Result<LogMatches, Refusal> {
+pub fn search(dir: &Path, search: &LogSearch, time_max: Duration) -> Result<LogMatches, Refusal> {
     let unreadable = |error: io::Error| Refusal::internal(format!("cannot read the log: {error}"));
     let mut filter = Filter::new(search)?;
     let names = names(dir).map_err(unreadable)?;

@@ -2,7 +2,7 @@
 
 mod audit;
 mod backup;
-mod log_search;
+pub mod log_search;
 mod logs;
 mod turns;
 
