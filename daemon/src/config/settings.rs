@@ -77,7 +77,7 @@ pub struct Settings {
     /// Address and port for Prometheus metrics and health checks over HTTP [default: none]
     #[arg(long, env = "IDUNNO_METRICS_LISTEN", value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Limit on connections that are still in their handshake, half of them of known members, 1 to 4,096: the oldest gives way [default: 1024]
+    /// Limit on connections in their handshake, 1 to 4,096; half of it is kept for addresses of known members; beyond the limit, the oldest is closed [default: 1024]
     #[arg(long, env = "IDUNNO_LIMIT_GREETINGS", value_name = "N")]
     pub limit_greetings: Option<usize>,
     /// Limit on connections of other members, 64 to 4,096 [default: 4096]

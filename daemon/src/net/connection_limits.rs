@@ -28,7 +28,8 @@ pub const BLOB_MEMORY: MemoryLimits = MemoryLimits { identity: 64 << 20, clients
 /// The most there may be at once of each, at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that have not said hello yet, half of them of known members' addresses: the oldest gives way.
+    /// Connections that have not said hello yet; half of the limit is kept for addresses of known members. Beyond it, the oldest
+    /// is closed.
     pub greetings: usize,
     /// Connections of clients: further ones are refused, as are those below.
     pub clients: usize,
