@@ -1,8 +1,11 @@
-"""Measures the main job against bare processes, fairness, no-op batches, and the file store.
+"""Measures the main job and a text job against bare processes, fairness, no-op batches, and the file store.
 
 The main job's figure is a ratio. Every round measures both sides one after the other, and the best round of each side
 counts, because slow rounds on a busy machine measure its other work. The bare processes run at the niceness of the
 model servers, and neither side's time includes loading the model.
+
+The text job is a job over one file of JSON lines, with a model that answers whole batches. The bare processes parse
+the same lines, pass them to the model in batches of the same size, and write their answers, too.
 
 Fairness: see bench_fairness.py.
 
@@ -23,6 +26,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import arguments
@@ -36,7 +40,9 @@ WRITE_BYTES = 1 << 20
 # How far the model server lowers its own priority (the default of its --nice).
 MODEL_SERVER_NICE = 10
 
-PARTS = ("main-job", "fairness", "fairness-table", "no-op", "store")
+PARTS = ("main-job", "text", "fairness", "fairness-table", "no-op", "store")
+
+TEXT_MODEL = "newsgroups-linear"
 
 
 def parse_arguments():
@@ -44,6 +50,12 @@ def parse_arguments():
     arguments.add_benchmark(parser)
     parser.add_argument(
         "--small-files", type=arguments.at_least(1), default=5000, metavar="N", help="files of 20 KB (5000)"
+    )
+    parser.add_argument(
+        "--lines", type=arguments.at_least(1), default=1_000_000, metavar="N", help="lines of the text job (1000000)"
+    )
+    parser.add_argument(
+        "--text-batch-size", type=arguments.at_least(1), default=256, metavar="N", help="its lines a batch (256)"
     )
     parser.add_argument("--only", choices=PARTS, help="measure this part only")
     parser.add_argument(
@@ -68,32 +80,63 @@ def timed(action):
 def bench_main_job(options, folder):
     """Two workers against two bare processes, one after the other, on the same files."""
     photos = make_dataset(options.python, "photos", options.images, options.dir)
-    bare_qps, idunno_qps = 0.0, 0.0
+    bare, idunno = best_rounds(options, Workload("the main job", options.model, photos, 32), folder)
+    return {"bare_qps": round(bare, 2), "idunno_qps": round(idunno, 2), "ratio": round(idunno / bare, 4)}
+
+
+def bench_text_job(options, folder):
+    """The same with a file of lines."""
+    lines = make_dataset(options.python, "lines", options.lines, options.dir) / "lines.jsonl"
+    workload = Workload("the text job", TEXT_MODEL, lines, options.text_batch_size)
+    bare, idunno = best_rounds(options, workload, folder)
+    return {"bare_rows_s": round(bare, 1), "idunno_rows_s": round(idunno, 1), "ratio": round(idunno / bare, 4)}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model, and a folder of files or a file of lines for it."""
+
+    title: str
+    model: str
+    data: Path
+    batch_size: int
+
+
+def best_rounds(options, workload, folder):
+    """Queries per second of bare processes and of a cluster, each in its best round."""
+    best_bare, best_idunno = 0.0, 0.0
     for number in range(options.rounds):
-        bare = bare_round(options, photos)
-        idunno = idunno_round(options, photos, folder / f"cluster-{number + 1}")
-        say(f"the main job, round {number + 1}: bare {bare:.1f} q/s, workers {idunno:.1f} q/s, {idunno / bare:.3f}")
-        bare_qps, idunno_qps = max(bare_qps, bare), max(idunno_qps, idunno)
-    ratio = idunno_qps / bare_qps
-    return {"bare_qps": round(bare_qps, 2), "idunno_qps": round(idunno_qps, 2), "ratio": round(ratio, 4)}
+        bare = bare_round(options, workload)
+        idunno = idunno_round(options, workload, folder / f"{workload.model}-{number + 1}")
+        say(f"{workload.title}, round {number + 1}: bare {bare:.1f} q/s, workers {idunno:.1f} q/s, {idunno / bare:.3f}")
+        best_bare, best_idunno = max(best_bare, bare), max(best_idunno, idunno)
+    return best_bare, best_idunno
 
 
-def bare_round(options, photos):
+def bare_round(options, workload):
     """Queries per second of two bare processes."""
-    words = ("idunno_model_server.bench_bare", options.model, photos, "--processes", 2, "--batch-size", 32, "--json")
-    return json.loads(python(options, *words, nice=MODEL_SERVER_NICE))["qps"]
+    words = ("idunno_model_server.bench_bare", workload.model, workload.data)
+    sizes = ("--processes", 2, "--batch-size", workload.batch_size)
+    return json.loads(python(options, *words, *sizes, "--json", nice=MODEL_SERVER_NICE))["qps"]
 
 
-def idunno_round(options, photos, folder):
+def idunno_round(options, workload, folder):
     """Queries per second of a cluster of two workers, from the start of the job to its last commit."""
     cluster = LocalCluster(options.programs, options.python, folder)
     try:
         cluster.up(2, threads=1, insecure=options.insecure)
-        cluster.run("populate-test-data", photos)
-        cluster.run("train-start", options.model, "--wait")
-        await_loaded(cluster, options.model)
-        job = cluster.run("add-job", options.model, "--batch-size", 32)["job"]
+        if workload.data.is_dir():
+            dataset = ()
+            cluster.run("populate-test-data", workload.data)
+        else:
+            dataset = ("--dataset", workload.data.name)
+            cluster.run("put", workload.data, workload.data.name)
+        cluster.run("train-start", workload.model, "--wait")
+        await_loaded(cluster, workload.model)
+        job = cluster.run("add-job", workload.model, "--batch-size", workload.batch_size, *dataset)["job"]
         view = cluster.run("start-job", job, "--wait")["items"][0]
+        if view["dead_letters"]:
+            raise Failed(f"{view['dead_letters']} queries of {workload.title} failed")
         return view["submitted"] / view["running_s"]
     finally:
         cluster.down()
@@ -191,6 +234,8 @@ def main():
     try:
         if options.only in (None, "main-job"):
             report["main_job"] = bench_main_job(options, folder)
+        if options.only in (None, "text"):
+            report["text_job"] = bench_text_job(options, folder)
         if options.only in (None, "fairness"):
             report["fairness"] = bench_fairness(options, folder)
         # It takes ten minutes, so only on request.

@@ -84,7 +84,7 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
     let row = &rows[123];
     assert_eq!(
         (&row["name"], &row["id"], &row["label"]),
-        (&"texts.jsonl:124".into(), &"r123".into(), &"7".into())
+        (&"texts.jsonl:124".into(), &"r123".into(), &7.into())
     );
     assert_eq!(row["output"]["top5"][0]["index"], 7);
     assert!(rows[7]["error"].as_str().unwrap().contains("not JSON"), "{}", rows[7]);

@@ -25,8 +25,9 @@ use super::labels::Labels;
 use super::latency::InferLatency;
 use super::model_server::{Extensions, ModelServerClient, ServerError};
 use super::protocol::RowAnswer;
-use super::rows::{RowContext, RowIdentity, is_correct, write_row};
+use super::rows::{RowContext, RowError, RowIdentity, is_correct, write_row};
 use super::traits::FileStore;
+use crate::json_text::JsonText;
 use crate::records::Record;
 
 /// Rows of one batch: a segment must fit into a blob.
@@ -233,16 +234,17 @@ impl BatchRun<'_> {
             attempt: self.grant.lease.attempt,
         };
         let record = self.records.map(|records| &records[position]);
-        let label = match record {
-            Some(record) => record.label.as_deref(),
-            None => self.labels.and_then(|labels| labels.of(&input.name)),
-        };
-        let id = record.and_then(|record| record.id.as_deref());
-        let identity = RowIdentity { query: input.index, name: &input.name, id, label };
+        let of_table = || self.labels.and_then(|labels| labels.of(&input.name)).map(JsonText::of_text);
+        let label = record.map_or_else(of_table, |record| record.label.clone());
+        let id = record.and_then(|record| record.id.as_ref());
+        let identity = RowIdentity { query: input.index, name: &input.name, id, label: label.as_ref() };
         let row_start = self.rows.len();
-        if !write_row(&mut self.rows, &context, &identity, output) {
-            let reason = "the model server's answer is neither JSON nor text";
-            return self.faults.add(vec![input.index], FaultKind::Inference, reason);
+        if let Err(error) = write_row(&mut self.rows, &context, &identity, output) {
+            let kind = match error {
+                RowError::Binary => FaultKind::Inference,
+                RowError::Broken(_) => FaultKind::BadInput,
+            };
+            return self.faults.add(vec![input.index], kind, &error.to_string());
         }
         if self.rows.len() > ROWS_BYTES_MAX {
             self.rows.truncate(row_start);
@@ -255,9 +257,9 @@ impl BatchRun<'_> {
         }
         self.answered.push(input.index);
         self.local += u32::from(self.local_positions.contains(&position));
-        if let Some(label) = label {
+        if let Some(label) = label.and_then(|label| label.scalar()) {
             self.labelled += 1;
-            self.correct += u32::from(is_correct(output, label));
+            self.correct += u32::from(is_correct(output, &label));
         }
     }
 

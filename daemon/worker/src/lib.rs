@@ -29,6 +29,7 @@ pub mod coordinator_requests;
 pub mod extents;
 pub mod faults;
 pub mod inputs;
+pub mod json_text;
 pub mod labels;
 pub mod latency;
 pub mod lease_table;

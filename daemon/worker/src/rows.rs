@@ -1,6 +1,6 @@
 //! Result rows: one JSON object per line, with the server's answer verbatim.
 //!
-//! Invariant: a row is valid JSON, and its only line break is its last byte. Bounds: a row is as long as its answer and a
+//! Invariant: a row is strict JSON ([`crate::json_text`]), and its only line break is its last byte. Bounds: a row is as long as its answer and a
 //! few kilobytes of names.
 
 use std::io::Write as _;
@@ -8,7 +8,9 @@ use std::io::Write as _;
 use idunno_shared::client::results::Answer;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, MemberName, ModelName};
-use serde::de::IgnoredAny;
+use thiserror::Error;
+
+use crate::json_text::{self, JsonText, NotStrict};
 
 /// What all rows of a batch share.
 #[derive(Clone, Copy, Debug)]
@@ -25,52 +27,65 @@ pub struct RowIdentity<'a> {
     pub query: u64,
     pub name: &'a FileName,
     /// The record's own id.
-    pub id: Option<&'a str>,
+    pub id: Option<&'a JsonText>,
     /// The true label.
-    pub label: Option<&'a str>,
+    pub label: Option<&'a JsonText>,
 }
 
-/// Appends one row. Appends nothing and returns false if the answer is neither JSON nor text.
-#[must_use]
+/// An answer makes no row.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RowError {
+    #[error("the model server's answer is neither JSON nor text")]
+    Binary,
+    #[error("the model's answer is no JSON that every program reads: {0}")]
+    Broken(String),
+}
+
+/// Appends one row, or nothing.
 pub fn write_row(
     rows: &mut Vec<u8>,
     context: &RowContext<'_>,
     identity: &RowIdentity<'_>,
     output: &[u8],
-) -> bool {
+) -> Result<(), RowError> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let RowContext { model, version, worker, attempt } = context;
     let start = rows.len();
     let model = quoted(model.as_str());
     let worker = quoted(worker.as_str());
     let RowIdentity { query, name, id, label } = identity;
-    let optional = |key: &str, text: Option<&str>| {
-        text.map(|text| format!(r#","{key}":{}"#, quoted(text))).unwrap_or_default()
+    let optional = |key: &str, json: Option<&JsonText>| {
+        json.map(|json| format!(r#","{key}":{}"#, json.as_str())).unwrap_or_default()
     };
     let name = quoted(name.as_str());
     let id = optional("id", *id);
     let label = optional("label", *label);
-    let head = write!(
+    // Writing to memory does not fail.
+    let _ = write!(
         rows,
         r#"{{"query":{query},"name":{name}{id}{label},"model":{model},"version":"{version}","output":"#
     );
-    let written = head.is_ok() && write_output(rows, output);
-    let written = written && writeln!(rows, r#","worker":{worker},"attempt":{attempt}}}"#).is_ok();
-    if !written {
-        rows.truncate(start);
+    let written = write_output(rows, output);
+    match &written {
+        Ok(()) => drop(writeln!(rows, r#","worker":{worker},"attempt":{attempt}}}"#)),
+        Err(_) => rows.truncate(start),
     }
     written
 }
 
-fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> bool {
-    if serde_json::from_slice::<IgnoredAny>(output).is_ok() {
+fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> Result<(), RowError> {
+    match json_text::check(output) {
         // In JSON a raw line break can only be white space between tokens.
-        rows.extend(output.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-        return true;
+        Ok(()) => {
+            rows.extend(output.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+        }
+        Err(NotStrict::Broken(why)) => return Err(RowError::Broken(why)),
+        Err(NotStrict::Other) => {
+            let text = std::str::from_utf8(output).map_err(|_| RowError::Binary)?;
+            rows.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+        }
     }
-    let Ok(text) = std::str::from_utf8(output) else { return false };
-    rows.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
-    true
+    Ok(())
 }
 
 /// Whether the answer's first choice is the true label. Answers of unknown shape count as wrong.
@@ -85,16 +100,17 @@ pub fn is_correct(output: &[u8], label: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn row(output: &[u8]) -> Option<String> {
+    fn row(output: &[u8]) -> Result<String, RowError> {
         let mut rows = b"before\n".to_vec();
         let (model, worker) = ("squeezenet1.1".parse().unwrap(), "m3".parse().unwrap());
         let context = RowContext { model: &model, version: &Digest::of(b"x"), worker: &worker, attempt: 1 };
         let name = "test-data/a \"b\".jpg".parse().unwrap();
-        let identity = RowIdentity { query: 12, name: &name, id: Some("x"), label: Some("cat") };
+        let (id, label) = (JsonText::of_text("x"), JsonText::of_text("cat"));
+        let identity = RowIdentity { query: 12, name: &name, id: Some(&id), label: Some(&label) };
         let written = write_row(&mut rows, &context, &identity, output);
         let row = String::from_utf8(rows).unwrap().strip_prefix("before\n").unwrap().to_owned();
-        assert_eq!(written, !row.is_empty());
-        written.then_some(row)
+        assert_eq!(written.is_ok(), !row.is_empty());
+        written.map(|()| row)
     }
 
     #[test]
@@ -115,7 +131,16 @@ mod tests {
     #[test]
     fn text_becomes_a_string_and_other_bytes_are_rejected() {
         assert!(row(b"tabby cat\n").unwrap().contains("\"output\":\"tabby cat\\n\","));
-        assert_eq!(row(b"\xff\xfe"), None);
+        assert_eq!(row(b"\xff\xfe"), Err(RowError::Binary));
+    }
+
+    #[test]
+    fn an_answer_that_would_break_a_reader_of_the_row_is_refused_with_its_place() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for broken in ["{\"score\": NaN}", "\"\\ud83d\"", "[1e999]", &deep] {
+            let found = row(broken.as_bytes());
+            assert!(found.as_ref().is_err_and(|why| why.to_string().contains("line 1 column")), "{found:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ Bounds: a field has at most RECORD_BYTES_MAX, the workers' limit of a record.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from .errors import DatasetError
 RECORD_BYTES_MAX = 16 * 1024 * 1024
 BOM = "\ufeff"
 JSON_SPACE = b" \t\n\x0c\r"
+# Values are skipped, and not made: Python refuses integers of thousands of digits.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,33 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
 def _json_record(line: bytes, value: Any) -> Record:
     if isinstance(value, dict):
-        entry = value.get("input") if "input" in value else orjson.Fragment(line)
-        content = entry.encode() if isinstance(entry, str) else orjson.dumps(entry, option=orjson.OPT_SORT_KEYS)
+        entry = value.get("input")
+        content = entry.encode() if isinstance(entry, str) else _json_field(line, "input") or line
         return Record(content, _json_label(value.get("label")))
     return Record(value.encode() if isinstance(value, str) else line, None)
+
+
+def _json_field(line: bytes, name: str) -> bytes | None:
+    """A field of an object, byte for byte. Of two fields with one name the last counts."""
+    text = line.decode()
+    found: bytes | None = None
+    at = _after_space(text, 1)
+    while text[at] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        start = _after_space(text, _after_space(text, at) + 1)
+        _, at = _DECODER.raw_decode(text, start)
+        if key == name:
+            found = text[start:at].encode()
+        at = _after_space(text, at)
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+    return found
+
+
+def _after_space(text: str, at: int) -> int:
+    while text[at] in " \t\n\r":
+        at += 1
+    return at
 
 
 def _json_label(value: Any) -> str | None:

@@ -8,6 +8,16 @@ use serde_json::{Value, json};
 
 use crate::wire::control::DeadLetter;
 
+/// The text of a string, or a number or truth value as JSON writes it; `None` for anything else.
+pub fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
 /// A model's answer, reduced to the class that it ranks first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -22,15 +32,9 @@ impl Answer {
     /// number. Any other output gives an empty answer.
     pub fn of(output: &Value) -> Self {
         let first = output.get("top5").and_then(|top| top.get(0)).unwrap_or(output);
-        let text = |value: &Value| match value {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::Bool(flag) => Some(flag.to_string()),
-            _ => None,
-        };
         let (index, label) = match first {
-            Value::Object(entry) => (entry.get("index"), entry.get("label").and_then(text)),
-            scalar => (Some(scalar), text(scalar)),
+            Value::Object(entry) => (entry.get("index"), entry.get("label").and_then(scalar)),
+            other => (Some(other), scalar(other)),
         };
         Self { index: index.and_then(Value::as_u64), label }
     }

@@ -3,24 +3,30 @@
 //! [`record_index`] locates the records once, when a job starts; a worker then reads the records of a batch from the bytes
 //! around them. Both split a file in the same way.
 //!
-//! If a JSON line is an object with `input`, that is the input: a string as text, anything else as JSON; `label` and `id`
-//! are optional. If it is a string, that text is the input. Otherwise the whole line is. In CSV the columns `input`, `label`
+//! If a JSON line is an object with `input`, that is the input: a string as text, anything else byte for byte; `label` and
+//! `id` are optional, and come back in the rows as they stand here. A line that is no strict JSON has no input. If it is a string, that text is the input. Otherwise the whole line is. In CSV the columns `input`, `label`
 //! and `id` mean the same, and a single column is the input. Empty lines are skipped.
 
 pub mod record_index;
 
+use std::fmt;
 use std::io::Read;
 
 use bytes::Bytes;
 use idunno_shared::wire::jobs::RecordFormat;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use thiserror::Error;
+
+use crate::json_text::{self, JsonText};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub input: Result<Bytes, RecordError>,
-    pub label: Option<String>,
-    pub id: Option<String>,
+    /// As it was written; a label of CSV is a text.
+    pub label: Option<JsonText>,
+    /// As it was written; an id of CSV is a text.
+    pub id: Option<JsonText>,
 }
 
 /// A record has no input.
@@ -61,31 +67,58 @@ pub fn read(format: RecordFormat, bytes: &Bytes, skip: usize, count: usize) -> V
 }
 
 fn json_record(bytes: &Bytes, line: &[u8]) -> Record {
-    let mut value = match serde_json::from_slice(line) {
-        Ok(value) => value,
-        Err(error) => return Record::malformed(RecordError::Json(error.to_string())),
+    let read = || {
+        json_text::strict(line)?;
+        let Entry { input, label, id } = match line.first() {
+            Some(b'{') => serde_json::from_slice(line)?,
+            // A string, or its own input.
+            _ => Entry { input: Some(serde_json::from_slice(line)?), ..Entry::default() },
+        };
+        let input = match input.map(RawValue::get) {
+            Some(text) if text.starts_with('"') => Bytes::from(serde_json::from_str::<String>(text)?),
+            Some(json) => bytes.slice_ref(json.as_bytes()),
+            None => bytes.slice_ref(line),
+        };
+        let kept = |raw: Option<&RawValue>| raw.filter(|raw| raw.get() != "null").map(JsonText::verbatim);
+        Ok(Record { input: Ok(input), label: kept(label), id: kept(id) })
     };
-    let entry = match &mut value {
-        Value::Object(entry) => entry,
-        Value::String(text) => {
-            return Record { input: Ok(std::mem::take(text).into()), label: None, id: None };
+    read().unwrap_or_else(|error: serde_json::Error| Record::malformed(RecordError::Json(error.to_string())))
+}
+
+/// The fields of a line that have a meaning. Of two fields with one name the last counts.
+#[derive(Default)]
+struct Entry<'a> {
+    input: Option<&'a RawValue>,
+    label: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entry<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Entry<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Entry<'de>, A::Error> {
+                let mut entry = Entry::default();
+                while let Some(name) = fields.next_key::<String>()? {
+                    let value = Some(fields.next_value::<&'de RawValue>()?);
+                    match name.as_str() {
+                        "input" => entry.input = value,
+                        "label" => entry.label = value,
+                        "id" => entry.id = value,
+                        _ => {}
+                    }
+                }
+                Ok(entry)
+            }
         }
-        _ => return Record { input: Ok(bytes.slice_ref(line)), label: None, id: None },
-    };
-    let text = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    };
-    let label = entry.get("label").and_then(text);
-    let id = entry.get("id").and_then(text);
-    let input = match entry.remove("input") {
-        Some(Value::String(text)) => text.into(),
-        Some(other) => other.to_string().into(),
-        None => bytes.slice_ref(line),
-    };
-    Record { input: Ok(input), label, id }
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 fn csv_record(
@@ -101,7 +134,7 @@ fn csv_record(
     let field = |column: u32| row.get(usize::try_from(column).unwrap_or(usize::MAX));
     let text = |column: Option<u32>| {
         let text = String::from_utf8_lossy(field(column?)?);
-        Some(text.into_owned()).filter(|text| !text.is_empty())
+        Some(JsonText::of_text(&text)).filter(|_| !text.is_empty())
     };
     let missing = || RecordError::NoInputColumn { columns: row.len(), input: input + 1 };
     let input = field(input).map(Bytes::copy_from_slice).ok_or_else(missing);
@@ -125,11 +158,13 @@ mod tests {
     fn a_json_line_is_a_string_an_object_with_input_or_its_own_input() {
         let text = "\"one\"\n\n{\"input\": \"two\", \"label\": 7, \"id\": \"x\"}\r\n{\"input\":[1, 2]}\n {\"a\":1} \n[3]\nnone";
         let read_all = inputs(RecordFormat::Jsonl, text, 0, 9);
-        assert_eq!(read_all[..5], ["one", "two", "[1,2]", "{\"a\":1}", "[3]"]);
+        assert_eq!(read_all[..5], ["one", "two", "[1, 2]", "{\"a\":1}", "[3]"]);
         assert!(read_all[5].starts_with("error: the line is not JSON"), "{read_all:?}");
-        assert_eq!(inputs(RecordFormat::Jsonl, text, 1, 2), ["two", "[1,2]"]);
+        assert_eq!(inputs(RecordFormat::Jsonl, text, 1, 2), ["two", "[1, 2]"]);
         let records = read(RecordFormat::Jsonl, &Bytes::from(text), 1, 1);
-        assert_eq!((records[0].label.as_deref(), records[0].id.as_deref()), (Some("7"), Some("x")));
+        let json =
+            |text: &Option<JsonText>| text.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default();
+        assert_eq!((json(&records[0].label), json(&records[0].id)), ("7".into(), "\"x\"".into()));
     }
 
     #[test]
@@ -142,7 +177,7 @@ mod tests {
             ["warm, and \"clever\"\nfilm", "dull", "error: the line has 1 columns, the input is column 2"]
         );
         let records = read(format, &Bytes::from(text), 1, 1);
-        assert_eq!(records[0].label.as_deref(), Some("bad"));
+        assert_eq!(records[0].label, Some(JsonText::of_text("bad")));
     }
 
     /// Found by the fuzzer: a block that begins with a byte order mark had one record fewer than the index counted.

@@ -137,7 +137,7 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
     let rows = harness.rows();
     assert_eq!(
         (&rows[0]["name"], &rows[0]["id"], &rows[0]["label"]),
-        (&"texts.jsonl:1".into(), &"first".into(), &"1".into())
+        (&"texts.jsonl:1".into(), &"first".into(), &1.into())
     );
     assert_eq!(
         (&rows[2]["name"], &rows[2]["output"]["top5"][0]["index"]),

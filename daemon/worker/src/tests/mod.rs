@@ -3,6 +3,7 @@
 mod batches;
 mod commits;
 mod faults;
+mod fidelity;
 mod models;
 
 use std::sync::Arc;

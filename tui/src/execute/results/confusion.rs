@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use idunno_shared::client::results::Answer as Answered;
+use idunno_shared::client::results::{Answer as Answered, scalar};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::fetch;
 use crate::answer::results::{ConfusionPair, JobConfusion};
@@ -33,13 +34,19 @@ struct Confusion {
 impl Confusion {
     fn add(&mut self, row: &str) -> Result<(), serde_json::Error> {
         #[derive(Deserialize)]
-        struct Row {
-            label: Option<String>,
-            output: Option<Value>,
+        struct Row<'a> {
+            #[serde(borrow)]
+            label: Option<&'a RawValue>,
+            #[serde(borrow)]
+            output: Option<&'a RawValue>,
         }
-        let Row { label: Some(truth), output: Some(output) } = serde_json::from_str(row)? else {
+        let Row { label: Some(label), output: Some(output) } = serde_json::from_str(row)? else {
             return Ok(());
         };
+        // What cannot be represented here is no label, and names none.
+        let [label, output] =
+            [label, output].map(|raw| serde_json::from_str::<Value>(raw.get()).unwrap_or_default());
+        let Some(truth) = scalar(&label) else { return Ok(()) };
         let answered = Answered::of(&output);
         let number = answered.index.filter(|_| truth.parse::<u64>().is_ok()).map(|index| index.to_string());
         let answer =

@@ -1,7 +1,9 @@
 //! Rows as CSV: the answer in a column of its own, and the whole output as JSON beside it.
 
+use std::collections::BTreeMap;
+
 use idunno_shared::client::results::Answer;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::answer::Failure;
 
@@ -26,14 +28,16 @@ pub fn header() -> Result<String, Failure> {
 
 /// One row.
 pub fn row(row: &str) -> Result<String, Failure> {
-    let row: Value =
+    let row: BTreeMap<&str, &RawValue> =
         serde_json::from_str(row).map_err(|error| Failure::error(format!("a row is not JSON: {error}")))?;
-    let field = |name: &str| match (name, row.get(name)) {
-        ("answer", _) => row.get("output").and_then(|output| Answer::of(output).shown()).unwrap_or_default(),
-        (_, None | Some(Value::Null)) => String::new(),
-        ("output", Some(output)) => output.to_string(),
-        (_, Some(Value::String(text))) => text.clone(),
-        (_, Some(other)) => other.to_string(),
+    let json = |name: &str| row.get(name).map_or("null", |raw| raw.get());
+    let answer = || Answer::of(&serde_json::from_str(json("output")).ok()?).shown();
+    let field = |name: &str| match (name, json(name)) {
+        ("answer", _) => answer().unwrap_or_default(),
+        (_, "null") => String::new(),
+        // As it was written: a number may have more digits than any number here.
+        ("output", json) => json.to_owned(),
+        (_, json) => serde_json::from_str(json).unwrap_or_else(|_| json.to_owned()),
     };
     line(&COLUMNS.map(field))
 }
@@ -67,5 +71,13 @@ mod tests {
         );
         assert_eq!(lines[2], r#"1,d/1,,,,,"no ""image""",,,,"#);
         assert!(row("nonsense").is_err());
+    }
+
+    #[test]
+    fn what_a_row_contains_is_written_as_it_stands_there() {
+        let row =
+            row(r#"{"query":1,"id":123456789012345678901,"label":1.10,"output":{"b":1.0,"a":"\ud83d"}}"#)
+                .unwrap();
+        assert_eq!(row, r#"1,,123456789012345678901,1.10,,"{""b"":1.0,""a"":""\ud83d""}",,,,,"#);
     }
 }

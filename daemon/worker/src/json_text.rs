@@ -1,0 +1,172 @@
+//! JSON that people and models gave us, kept byte for byte.
+//!
+//! Invariant: what is kept is strict JSON, so that no reader of a row fails on it: UTF-8 without lone surrogates, numbers
+//! that a double can hold, at most 127 levels deep.
+
+use std::fmt;
+
+use idunno_shared::client::results::scalar;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// One value, as it was written, without line breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonText(String);
+
+impl JsonText {
+    /// A text as a JSON string.
+    pub fn of_text(text: &str) -> Self {
+        Self(Value::from(text).to_string())
+    }
+
+    /// A value as it stands in a line. The line is strict JSON.
+    pub fn verbatim(raw: &RawValue) -> Self {
+        // Outside of strings, a carriage return is white space; inside, it is escaped.
+        Self(raw.get().replace('\r', " "))
+    }
+
+    /// The JSON.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What people read: the text of a string, or a number or truth value as JSON writes it. `None` for anything else.
+    pub fn scalar(&self) -> Option<String> {
+        serde_json::from_str(&self.0).ok().as_ref().and_then(scalar)
+    }
+}
+
+/// Why bytes are no strict JSON.
+#[derive(Debug)]
+pub enum NotStrict {
+    /// They are JSON, or what many programs write as JSON, that other programs cannot read.
+    Broken(String),
+    /// They are something else.
+    Other,
+}
+
+/// Checks that the bytes are one value of strict JSON, and says where they are not.
+pub fn strict(bytes: &[u8]) -> Result<(), serde_json::Error> {
+    serde_json::from_slice::<Strict>(bytes).map(drop)
+}
+
+/// Checks that the bytes are one value of strict JSON, and tells broken JSON from what is none.
+pub fn check(bytes: &[u8]) -> Result<(), NotStrict> {
+    let Err(error) = strict(bytes) else { return Ok(()) };
+    // This reader skips surrogates, sizes of numbers, and any depth.
+    let is_lenient = |bytes: &[u8]| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
+    let is_broken = is_lenient(bytes) || without_constants(bytes).is_some_and(|bytes| is_lenient(&bytes));
+    Err(if is_broken { NotStrict::Broken(error.to_string()) } else { NotStrict::Other })
+}
+
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings, which JSON does not have. `None` if there are none, and
+/// for a bare one, which is a text.
+fn without_constants(bytes: &[u8]) -> Option<Vec<u8>> {
+    if !matches!(bytes.trim_ascii_start().first(), Some(b'[' | b'{')) {
+        return None;
+    }
+    let (mut out, mut at, mut in_string) = (Vec::with_capacity(bytes.len()), 0, false);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let constant =
+            [&b"NaN"[..], b"Infinity", b"-Infinity"].into_iter().find(|name| rest.starts_with(name));
+        let length = if let Some(name) = constant.filter(|_| !in_string) {
+            out.push(b'0');
+            name.len()
+        } else {
+            let length = if in_string && rest[0] == b'\\' { rest.len().min(2) } else { 1 };
+            in_string ^= rest[0] == b'"';
+            out.extend_from_slice(&rest[..length]);
+            length
+        };
+        at += length;
+    }
+    (out.len() < bytes.len()).then_some(out)
+}
+
+/// Any value that serde_json can represent. Keeps nothing of it.
+struct Strict;
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_json_is_told_from_broken_json_and_from_text() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        for strict in
+            ["{\"a\":[1,-0.0,1e308,null,true]}", "123456789012345678901", "\"\\ud83d\\ude00\"", &deep(127)]
+        {
+            assert!(check(strict.as_bytes()).is_ok(), "{strict}");
+        }
+        let broken = [
+            "{\"a\":NaN}",
+            "[Infinity, -Infinity]",
+            "{\"NaN\":\"\\\"\",\"a\":NaN}",
+            "1e999",
+            "\"\\ud83d\"",
+            "{\"\\ud83d\":1}",
+            &deep(128),
+        ];
+        for broken in broken {
+            let found = check(broken.as_bytes());
+            assert!(
+                matches!(&found, Err(NotStrict::Broken(why)) if why.contains("column")),
+                "{broken}: {found:?}"
+            );
+        }
+        for other in ["a text", "NaN", "[see below] NaN", "{\"a\":", "\u{feff}{}", ""] {
+            assert!(matches!(check(other.as_bytes()), Err(NotStrict::Other)), "{other}");
+        }
+        assert!(matches!(check(b"{\"a\":\"\xff\"}"), Err(NotStrict::Broken(_))));
+    }
+}
