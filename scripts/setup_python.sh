@@ -53,7 +53,7 @@ pip_install() {
 # sources: those that have not changed are kept.
 install_package() {
     pip_install --force-reinstall --no-index --no-build-isolation "$package"
-    "$venv/bin/python" -m idunno_model_server.fetch_data --quiet
+    "$venv/bin/python" -m idunno_model_server.fetch_data --quiet "$venv/share/idunno/data"
     echo "$code" >"$venv/.idunno-code"
 }
 
@@ -64,14 +64,12 @@ if ! is_current .idunno-dependencies "$dependencies"; then
     mkdir -p "$venv"
     # The data files are kept.
     find "$venv" -mindepth 1 -maxdepth 1 ! -name share -exec rm -rf {} +
-    : >"$venv/.idunno-dependencies" # marks the folder as ours; it stays out of date until the end
+    : >"$venv/.idunno-dependencies" # marks the folder as ours; it stays out of date until all is installed
     "$python" -m venv "$venv" || fail "cannot make a virtual environment: is python3-venv installed?"
     # The lock file lists every package, so pip has nothing to resolve. Wheels only: pip would run the code of others.
     pip_install --require-hashes --only-binary :all: -r "$package/requirements-dev.lock"
     # Python 3.11's venv brings it, with a .pth file that runs at every start.
-    "$venv/bin/python" -m pip uninstall --quiet --yes setuptools
-    install_package
+    "$venv/bin/python" -m pip uninstall --quiet --quiet --yes setuptools
     echo "$dependencies" >"$venv/.idunno-dependencies"
-elif ! is_current .idunno-code "$code"; then
-    install_package
 fi
+is_current .idunno-code "$code" || install_package

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import subprocess
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 from conftest import ModelServer
 from wire import outputs
 
+from idunno_model_server.data_lock import DIRECTORY_VARIABLE
 from idunno_model_server.errors import MissingPackageError
 from idunno_model_server.models import registry
 from idunno_model_server.training_run import train_model

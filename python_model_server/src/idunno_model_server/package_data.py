@@ -41,9 +41,9 @@ def data_files(pattern: str) -> list[Path]:
     return paths
 
 
-def data_file(name: str) -> Path:
-    """Raises MissingPackageError."""
-    [path] = data_files(name)
+def data_file(pattern: str) -> Path:
+    """The one locked file whose name matches a glob. Raises MissingPackageError."""
+    [path] = data_files(pattern)
     return path
 
 

