@@ -65,6 +65,7 @@ share=/usr/share/idunno/python
 for file in pyproject.toml requirements.lock src/idunno_model_server/data_files.toml; do
     put 644 "$model_server/$file" "$share/${file##*/}"
 done
+export PIP_ROOT_USER_ACTION=ignore
 # What builds the wheel is locked like everything else, and runs here, not on the VMs.
 pip=("${PYTHON:-python3}" -m pip --quiet --disable-pip-version-check)
 sed -n '/^flit-core==/,/^    # via/p' "$model_server/requirements.lock" >"$tree/build.lock"
@@ -90,6 +91,7 @@ complete bash /usr/share/bash-completion/completions/idunno
 complete zsh /usr/share/zsh/vendor-completions/_idunno
 complete fish /usr/share/fish/vendor_completions.d/idunno.fish
 put 644 "$root/LICENSE" /usr/share/doc/idunno/copyright
+put 644 "$root/scripts/debian/copyright-data" /usr/share/doc/idunno/copyright-data
 for page in README.md CHANGELOG.md docs/operations.md docs/security.md; do
     [[ -f "$root/$page" ]] && put 644 "$root/$page" "/usr/share/doc/idunno/$(basename "$page")"
 done
