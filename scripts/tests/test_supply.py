@@ -123,17 +123,22 @@ def test_a_data_archive_with_another_digest_ends_the_set_up(vm):
 
 
 def test_a_source_distribution_is_never_run(vm, tmp_path):
-    """Also if its hash is the locked one."""
+    """Also if its hash is the locked one. It is built by code of its own, which needs no other package."""
     content, ran = io.BytesIO(), tmp_path / "ran"
-    script = f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='toy', version='1')\n".encode()
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n',
+        "b.py": f"open({str(ran)!r}, 'w')\n",
+    }
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        info = tarfile.TarInfo("toy-1/setup.py")
-        info.size = len(script)
-        archive.addfile(info, io.BytesIO(script))
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"toy-1/{name}")
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
     (vm.wheels / "toy-1-py3-none-any.whl").unlink()
     vm.lock("toy-1.tar.gz", content.getvalue())
-    vm.refuses("No matching distribution")
+    done = vm.set_up()
     assert not ran.exists()
+    assert done.returncode != 0 and "No matching distribution" in done.stderr, done.stderr
 
 
 def shell_lines():
