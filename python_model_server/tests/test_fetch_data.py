@@ -39,9 +39,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "below" / "data"
 
 
-def run(
-    archive: Archive, data: Path, directories: tuple[Path, ...] = (), indexes: tuple[str, ...] = ()
-) -> list[str]:
+def run(archive: Archive, data: Path, directories: tuple[Path, ...] = (), indexes: tuple[str, ...] = ()) -> list[str]:
     """Fetches one archive; what was said."""
     said: list[str] = []
     fetch((archive,), data, PackageSources(indexes, directories), said.append)
