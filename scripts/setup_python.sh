@@ -63,7 +63,7 @@ if ! is_current .idunno-dependencies "$dependencies"; then
     echo "setup_python.sh: making $venv (about half a minute)" >&2
     mkdir -p "$venv"
     # The data files are kept.
-    find "$venv" -mindepth 1 -maxdepth 1 ! -name share -exec rm -rf {} +
+    find "$venv/" -mindepth 1 -maxdepth 1 ! -name share -exec rm -rf {} +
     : >"$venv/.idunno-dependencies" # marks the folder as ours; it stays out of date until all is installed
     "$python" -m venv "$venv" || fail "cannot make a virtual environment: is python3-venv installed?"
     # The lock file lists every package, so pip has nothing to resolve. Wheels only: pip would run the code of others.
