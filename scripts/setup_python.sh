@@ -8,6 +8,7 @@
 # of data_files.toml. Two stamp files in the environment hold hashes, one of what decides the dependencies and one of the
 # package's sources: if only the sources have changed, only the package is reinstalled.
 set -euo pipefail
+unset PYTHONPATH PYTHONHOME # nothing but the environment's own packages runs
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 package="$root/python_model_server"

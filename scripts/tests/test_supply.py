@@ -79,9 +79,10 @@ sha256 = "{sha256(WEIGHTS)}"
 
     def set_up(self):
         words = [SCRIPTS / "idunno-setup-python", "--venv", self.venv, "--source", self.source, "--wheels", self.wheels]
-        # Only what the test gives.
+        # pip's settings are the test's alone. The package of the repository, which has another list of data files, must
+        # not take the place of the one that is installed.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-        environment |= {"PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull}
+        environment |= {"PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull, "PYTHONPATH": str(PACKAGE.parent)}
         return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
 
     def refuses(self, reason):
