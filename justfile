@@ -8,7 +8,7 @@ default:
 
 # Compile everything, optimised: target/release/idunno and idunnod.
 build:
-    cargo build --release
+    cargo build --locked --release
 
 # Run all tests, Rust and Python. The set-up of the Python environment is included.
 test:
@@ -16,7 +16,7 @@ test:
 
 # Run the tests whose names contain NAME: `just test-one a_suspicion_of_the_dead`.
 test-one NAME *ARGS:
-    cargo test --workspace "$@"
+    cargo test --locked --workspace "$@"
 
 # Check everything that CI checks before the tests: format, clippy, Python, shell, spelling, licences.
 lint:
@@ -42,7 +42,7 @@ chaos *ARGS:
 
 # Build the API documentation of all crates, private items included, and open it.
 docs:
-    cargo doc --workspace --no-deps --document-private-items --open
+    cargo doc --locked --workspace --no-deps --document-private-items --open
 
 # Capture the console's pages in docs/console, and the picture in README.md, from a real run.
 screens *ARGS:

@@ -53,7 +53,8 @@ def install_ray():
     has_ray = subprocess.run([python, "-c", "import ray.data"], check=False, capture_output=True).returncode == 0
     if not has_ray:
         say("installing Ray")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "ray[data]"], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        subprocess.run([*install, "-r", ROOT / "scripts/requirements-ray.lock"], check=True)
     return python
 
 

@@ -38,7 +38,7 @@ find_programs() {
         command -v cargo >/dev/null || fail "needs a Rust toolchain, or IDUNNO_PROGRAMS=DIR with idunno and idunnod"
         programs="${CARGO_TARGET_DIR:-$root/target}/release"
         say "building idunno and idunnod"
-        cargo build --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
+        cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
     fi
     [[ -x "$programs/idunno" && -x "$programs/idunnod" ]] || fail "no idunno and idunnod in $programs"
 }

@@ -10,6 +10,6 @@ if [[ -z "${IDUNNO_TEST_PYTHON:-}" ]]; then
 fi
 programs=${IDUNNO_PROGRAMS:-${CARGO_TARGET_DIR:-target}/debug}
 if [[ -z "${IDUNNO_PROGRAMS:-}" ]]; then
-  cargo build --quiet --workspace --bins
+  cargo build --locked --quiet --workspace --bins
 fi
 exec "$programs/chaos" "$@"

@@ -9,7 +9,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 "$root/scripts/setup_dev.sh"
 programs=${IDUNNO_PROGRAMS:-${CARGO_TARGET_DIR:-$root/target}/release}
 if [[ -z "${IDUNNO_PROGRAMS:-}" ]]; then
-    cargo build --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
+    cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
 fi
 exec "$root/.venv-dev/bin/python" "$root/scripts/console_screens.py" \
     --programs "$programs" --python "$root/.venv/bin/python" "$@"

@@ -6,7 +6,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 "$root/scripts/setup_python.sh"
 programs=${IDUNNO_PROGRAMS:-${CARGO_TARGET_DIR:-$root/target}/release}
 if [[ -z "${IDUNNO_PROGRAMS:-}" ]]; then
-    cargo build --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
+    cargo build --locked --release --manifest-path "$root/Cargo.toml" --package idunno-daemon --package idunno-console
 fi
 python="$root/.venv/bin/python"
 exec "$python" "$root/scripts/demo.py" --programs "$programs" --python "$python" "$@"

