@@ -59,7 +59,7 @@ def _run_stacked(runner: Runner, contents: list[bytes]) -> None:
     if not isinstance(runner, OnnxRunner):
         raise TypeError("--stacked works only for the ImageNet models")
     batch = np.concatenate([runner.decode(content) for content in contents])
-    for predicted in runner.predict_batch(batch):
+    for predicted in runner.predict_stacked(batch):
         runner.encode(predicted)
 
 

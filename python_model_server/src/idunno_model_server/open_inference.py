@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from .errors import ApiError
+from .models.base import Row
 from .parameters import RESERVED
 
 INPUT = "input"
@@ -25,8 +26,6 @@ HEADER_LENGTH = "inference-header-content-length"
 ROWS_MAX = 65_536
 ID_CHARACTERS_MAX = 256
 _LENGTH = struct.Struct("<I")
-
-Row = bytes | memoryview
 
 
 @dataclass(frozen=True)

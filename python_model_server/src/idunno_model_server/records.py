@@ -90,7 +90,7 @@ def read_labels(path: Path) -> dict[str, str]:
         if not file:
             raise DatasetError(f"dataset {path}, line {row.line} names no file")
         if not label:
-            # Jobs ignore such lines. A model that was trained without the label would differ from what it is measured by.
+            # Jobs ignore such lines. A model trained without the label would differ from what it is measured by.
             raise DatasetError(f"dataset {path}, line {row.line} has no label for {file!r}")
         labels[file] = label
     return labels
