@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import get_args
 
 from .errors import ModelFileError
 from .models.base import DatasetUse, DeviceUse, Model
@@ -32,13 +32,8 @@ from .parameters import RESERVED, TYPE_NAMES, Parameter
 ENVIRONMENT = "IDUNNO_MODELS_DIR"
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")  # a name of a folder, never "." or ".."
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
-LIMITS: dict[str, tuple[tuple[type, ...], int, int]] = {
-    "batch_max": ((int,), 1, ROWS_MAX),
-    "concurrency": ((int,), 1, 64),
-    "memory_mib": ((int,), 1, 1 << 24),
-    "row_timeout_s": ((int, float), 1, 3600),
-}
-"""The types and range of what a class may declare."""
+LIMITS = {"batch_max": (1, ROWS_MAX), "concurrency": (1, 64), "memory_mib": (1, 1 << 24), "row_timeout_s": (1, 3600)}
+"""The range of what a class may declare: integers, but for the timeout."""
 OPTIONAL_LIMITS = frozenset(("concurrency", "memory_mib", "row_timeout_s"))
 MODULE_PREFIX = "idunno_user_models_"
 
@@ -148,9 +143,10 @@ def _check_limits(kind: type[Model], refuse: Callable[[str], ModelFileError]) ->
     """Checks what a class declares about how it is to be called."""
     if kind.device not in get_args(DeviceUse):
         raise refuse(f"device {kind.device!r} must be one of {', '.join(get_args(DeviceUse))}")
-    for name, (kinds, low, high) in LIMITS.items():
-        value: Any = getattr(kind, name)
-        is_in_range = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    for name, (low, high) in LIMITS.items():
+        value: object = getattr(kind, name)
+        is_number = type(value) is int or (type(value) is float and name == "row_timeout_s")
+        is_in_range = is_number and isinstance(value, int | float) and low <= value <= high
         if not is_in_range and not (value is None and name in OPTIONAL_LIMITS):
             raise refuse(f"{name} must be from {low} to {high}, not {value!r}")
     if inspect.iscoroutinefunction(getattr(kind, "setup", None)):
