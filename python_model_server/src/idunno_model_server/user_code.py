@@ -64,18 +64,22 @@ def row_reason(error: RowError) -> bytes:
 
 
 def location(error: BaseException, file: str | None) -> str:
-    """The innermost line of the traceback in the model's own file, or else in any file that the server does not call
-    it through.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == file] or _outside_callers(frames)
-    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    """The innermost line in the model's own file, or else in a library's, of the exception or of what led to it."""
+    for raised in (error, error.__cause__, error.__context__):
+        frames = traceback.extract_tb(raised.__traceback__) if raised else traceback.StackSummary()
+        own = [frame for frame in frames if frame.filename == file] or _outside_callers(frames)
+        if own:
+            return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
+    return ""
 
 
 def traceback_of(error: BaseException) -> str:
     """The traceback from the model's first frame on, without the server's frames that called it."""
     described = traceback.TracebackException.from_exception(error, limit=-FRAMES_MAX)
-    described.stack = traceback.StackSummary.from_list(_outside_callers(described.stack) or described.stack)
+    part: traceback.TracebackException | None = described
+    while part:
+        part.stack = traceback.StackSummary.from_list(_outside_callers(part.stack))
+        part = part.__cause__ or part.__context__
     text = "".join(described.format())
     if len(text) > TRACEBACK_CHARACTERS_MAX:
         text = "..." + text[-TRACEBACK_CHARACTERS_MAX:]
