@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from conftest import wait_until
 
 from idunno_model_server import execution as execution_module
 from idunno_model_server.api import BatchModel, Model, Parameter, RowError, Runner, SetupContext
@@ -76,7 +77,8 @@ def test_setup_runs_once_and_predict_gets_whole_batches_on_its_thread(tmp_path: 
     rows = [b"x" * number for number in range(1, 30)]
     assert pooled(execution, rows) == [str(len(row)).encode() for row in rows]
     model = model_of(execution)
-    assert model.sizes == [1, 2, 8, 8, 8, 5]  # the canary alone, twice, then the request
+    assert model.sizes[:2] == [1, 2]  # the canary alone, and twice
+    assert sorted(model.sizes[2:]) == [5, 8, 8, 8]
     assert model.threads == {model.setup_thread}
     assert model.setup_thread != threading.get_ident()
     assert (model.context.folder, model.context.device) == (Path(__file__).parent, "cpu")
@@ -235,6 +237,23 @@ def test_a_row_error_fails_its_row_alone(tmp_path: Path, kind: type[Model]) -> N
     assert (found[0], found[-1]) == (b'"good"', b'"last"')
 
 
+def test_rows_that_cannot_be_decoded_or_encoded_do_not_divide_the_batch(tmp_path: Path) -> None:
+    calls = []
+
+    class Counted(Refusing):
+        def predict(self, inputs: list[Any]) -> Any:
+            calls.append(inputs)
+            return super().predict(inputs)
+
+    execution = opened(Counted, tmp_path)
+    calls.clear()
+    found = answers(execution, b"decode a", b"b", b"encode c", b"d", b"decode e", b"predict f")
+    assert found == ["error: a", b'"b"', "error: c", b'"d"', "error: e", "error: f"]
+    assert calls == [["b", "encode c", "d", "predict f"]]
+    assert answers(execution, b"decode a", b"decode b") == ["error: a", "error: b"]
+    assert len(calls) == 1
+
+
 class Hungry(Batches):
     """Has memory for three rows."""
 
@@ -328,28 +347,44 @@ def test_as_many_batches_run_at_once_as_declared(tmp_path: Path, kind: type[Meet
 
 
 class AsynchronousMeeting(Batches):
+    """Waits in each batch for the test."""
+
     batch_max = 1
     concurrency = 16
 
     def setup(self, context: SetupContext) -> None:
         super().setup(context)
-        self.waiting = 0
-        self.all_here = asyncio.Event()
+        self.decoded, self.running, self.most = 0, 0, 0
+        self.gate = asyncio.Event()
         asyncio.get_running_loop()  # setup, too, is called on the loop's thread
+
+    def decode(self, content: bytes | memoryview) -> Any:
+        self.decoded += content != b"hello"
+        return bytes(content)
 
     async def predict(self, inputs: list[Any]) -> list[int]:
         if inputs[0] == b"hello":
             return [0]
-        self.waiting += 1
-        if self.waiting == 16:
-            self.all_here.set()
-        await asyncio.wait_for(self.all_here.wait(), DEADLINE_S)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.wait_for(self.gate.wait(), DEADLINE_S)
+        self.running -= 1
         return [0]
 
 
-def test_asynchronous_batches_wait_together(tmp_path: Path) -> None:
-    """16 at once, with two threads in the server."""
-    assert pooled(opened(AsynchronousMeeting, tmp_path), [b"x"] * 16) == [b"0"] * 16
+def test_as_many_asynchronous_batches_wait_at_once_as_declared(tmp_path: Path) -> None:
+    """16, with two threads in the server; the next one is decoded meanwhile."""
+    execution = opened(AsynchronousMeeting, tmp_path)
+    model, threads = model_of(execution), execution.threads
+    assert threads is not None
+    with ThreadPoolExecutor(1) as client:
+        answered = client.submit(pooled, execution, [b"x"] * 40)
+        wait_until(lambda: model.decoded == 17 and model.running == 16, "16 batches that wait")
+        for _ in range(100):  # time for one more to start, if it may
+            threads.run(lambda: None)
+        threads.run(model.gate.set)
+        assert answered.result(DEADLINE_S) == [b"0"] * 40
+    assert model.most == 16
 
 
 class Optional(Batches):
@@ -384,6 +419,10 @@ class OnGpu(Batches):
     device = "cuda"
 
 
+class RowsOnGpu(RefusingRows):
+    device = "cuda"
+
+
 def test_a_model_is_not_loaded_where_its_needs_are_not_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MemoryShortageError, match="it needs 16777216 MiB of memory, and"):
         opened(Needy, tmp_path)
@@ -392,6 +431,8 @@ def test_a_model_is_not_loaded_where_its_needs_are_not_met(tmp_path: Path, monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ModelLoadError, match="no GPU can be used"):
         opened(OnGpu, tmp_path)
+    with pytest.raises(ModelLoadError, match="no GPU can be used"):
+        opened(RowsOnGpu, tmp_path)
 
 
 def test_the_device_is_a_gpu_that_may_be_opened(tmp_path: Path) -> None:
