@@ -237,6 +237,11 @@ def test_a_row_error_fails_its_row_alone(tmp_path: Path, kind: type[Model]) -> N
     assert (found[0], found[-1]) == (b'"good"', b'"last"')
 
 
+def test_a_runner_of_single_rows_answers_a_list_of_them() -> None:
+    good, bad = RefusingRunner().predict_batch(["good", "raise bad"])
+    assert (good, type(bad), str(bad)) == ("good", RowError, "bad")
+
+
 def test_rows_that_cannot_be_decoded_or_encoded_do_not_divide_the_batch(tmp_path: Path) -> None:
     calls = []
 

@@ -159,7 +159,7 @@ class Server:
         if unknown:  # such as Triton's "config": ignoring it would look like obeying it
             raise ApiError(400, f'unknown load parameter {unknown[0]!r}; known parameters: "version"')
         entry = await self.repository.load(request.path_params["model"], options.get("version"))
-        return json_response(entry.as_json())
+        return json_response(entry.as_json() | entry.limits())
 
     async def unload(self, request: Request) -> Response:
         await self.repository.unload(request.path_params["model"])
