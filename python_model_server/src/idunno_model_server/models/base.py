@@ -122,7 +122,7 @@ class Model(ABC):
     memory_mib: ClassVar[int | None] = None
     """The memory that a loaded model needs: it is not loaded where less is available. None if not known."""
     row_timeout_s: ClassVar[float | None] = None
-    """The longest that one row may take, for models that need more than a second; None if not known."""
+    """The longest that one row may take, 1 to 3,600: a call gets as much more time. None if not known."""
 
     def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their dataset
         """Raises MissingPackageError if packages that training needs are not installed."""
