@@ -44,10 +44,14 @@ def test_the_example_can_be_tried_without_a_server(page: str, tmp_path: Path) ->
     (tmp_path / "backwards.py").write_text(source)
     (tmp_path / "broken.py").write_text(source.replace("texts = ", "1 / 0; texts = ").replace("backwards", "broken"))
     (tmp_path / "question.txt").write_text("abc")
-    words = [sys.executable, "-m", "idunno_model_server.try_model", "--models-dir", ".", "question.txt"]
-    tried = subprocess.run([*words, "backwards"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    words = [sys.executable, "-m", "idunno_model_server.try_model", "--models-dir", "."]
+    tried = subprocess.run(
+        [*words, "backwards", "question.txt"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert tried.stdout.endswith('canary: "olleh"\nquestion.txt: "cba"\n')
-    failed = subprocess.run([*words, "broken"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    failed = subprocess.run(
+        [*words, "broken", "question.txt"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert failed.returncode == 1
     assert failed.stderr.startswith("Traceback (most recent call last):")
     assert failed.stderr.endswith("ZeroDivisionError: division by zero (broken.py, line 9)\n")
