@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import shutil
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +19,14 @@ from conftest import wait_until
 
 from idunno_model_server import execution as execution_module
 from idunno_model_server.api import BatchModel, Model, Parameter, RowError, Runner, SetupContext
+from idunno_model_server.artefact_store import ArtefactStore
 from idunno_model_server.devices import resolve_device
 from idunno_model_server.errors import MemoryShortageError, ModelFailure, ModelLoadError
 from idunno_model_server.execution import RECOVERY_BATCHES, BatchSize, Execution, open_model
 from idunno_model_server.inference_pool import InferencePool
 from idunno_model_server.outputs import encode_json
 from idunno_model_server.process_memory import available_bytes
+from idunno_model_server.repository import Repository
 from idunno_model_server.statistics import InferTimes
 from idunno_model_server.training_run import train_model
 
@@ -496,3 +501,32 @@ class NeitherModel(RefusingRows):
 def test_a_runner_that_cannot_predict_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="class Neither defines neither predict nor predict_batch"):
         opened(NeitherModel, tmp_path)
+
+
+class Cyclic(Batches):
+    def setup(self, context: SetupContext) -> None:
+        super().setup(context)
+        self.me = self
+
+
+def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> None:
+    async def replaced_and_unloaded() -> None:
+        repository = Repository({"batches": Cyclic()}, ArtefactStore(tmp_path / "work", 1000))
+        artefact = train_model(Cyclic(), tmp_path).artefact
+        left: list[weakref.ref[Any]] = []
+        for version in ("00000001", "00000002"):
+            stored = repository.store.path(Cyclic(), version)
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(artefact, stored)
+            entry = await repository.load("batches", version)
+            assert [model() for model in left] == [None] * len(left)
+            assert entry.execution is not None
+            left.append(weakref.ref(model_of(entry.execution)))
+        await repository.unload("batches")
+        assert [model() for model in left] == [None, None]
+
+    gc.disable()  # what is left would go by chance
+    try:
+        asyncio.run(replaced_and_unloaded())
+    finally:
+        gc.enable()

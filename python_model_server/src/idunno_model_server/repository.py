@@ -141,19 +141,24 @@ class Repository:
                 raise _refused(entry, version, error) from None
             finally:
                 entry.loading = False
-            entry.execution = execution
-            entry.version = version
-            entry.reason = ""
+            await _replace(entry, execution, version, "")
             return entry
 
     async def unload(self, name: str) -> None:
         """Drops the runner; the artefact stays on disk. A model that is not loaded is left as it is."""
         entry = self.entry(name)
         async with self._one_load:
-            entry.execution = None
-            entry.version = ""
-            entry.reason = "unloaded"
-            await asyncio.to_thread(gc.collect)  # a model with cycles would keep its memory and threads
+            await _replace(entry, None, "", "unloaded")
+
+
+async def _replace(entry: ModelEntry, execution: Execution | None, version: str, reason: str) -> None:
+    """Drops what was loaded, which a model with reference cycles would survive with its memory and threads."""
+    was_loaded = entry.execution is not None
+    entry.execution = execution
+    entry.version = version
+    entry.reason = reason
+    if was_loaded:
+        await asyncio.to_thread(gc.collect)
 
 
 def _refused(entry: ModelEntry, version: str, error: ModelLoadError | MemoryShortageError | ModelFailure) -> ApiError:
