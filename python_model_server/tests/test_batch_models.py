@@ -29,6 +29,7 @@ from idunno_model_server.process_memory import available_bytes
 from idunno_model_server.repository import Repository
 from idunno_model_server.statistics import InferTimes
 from idunno_model_server.training_run import train_model
+from idunno_model_server.user_models import discover
 
 DEADLINE_S = 30.0
 
@@ -530,3 +531,47 @@ def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> N
         asyncio.run(replaced_and_unloaded())
     finally:
         gc.enable()
+
+
+DECLARED = """
+from idunno_model_server.api import BatchModel
+class Base(BatchModel):
+    def predict(self, inputs): return inputs
+class Async:
+    async def predict(self, inputs): return inputs
+class Mine(Base):
+    name, description = "mine", "a model of the tests"
+    {declaration}
+    def canary(self): return b"x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("declaration", "says"),
+    [
+        ("batch_max = 0", "batch_max must be from 1 to 65536, not 0"),
+        ("batch_max = 65537", "batch_max must be from 1 to 65536, not 65537"),
+        ("batch_max = True", "batch_max must be from 1 to 65536, not True"),
+        ("batch_max = None", "batch_max must be from 1 to 65536, not None"),
+        ("concurrency = 65", "concurrency must be from 1 to 64, not 65"),
+        ("concurrency = 1.5", "concurrency must be from 1 to 64, not 1.5"),
+        ("device = 'gpu'", "device 'gpu' must be one of cpu, cuda, auto"),
+        ("memory_mib = '1G'", "memory_mib must be from 1 to 16777216, not '1G'"),
+        ("row_timeout_s = 3601", "row_timeout_s must be from 1 to 3600, not 3601"),
+        ("row_timeout_s = float('nan')", "row_timeout_s must be from 1 to 3600, not nan"),
+        ("async def setup(self, context): ...", "setup must not be async"),
+        ("concurrency = None; predict = Async.predict", "an async predict needs a concurrency"),
+    ],
+)
+def test_a_bad_declaration_is_refused(tmp_path: Path, declaration: str, says: str) -> None:
+    source = DECLARED.format(declaration=declaration)
+    (tmp_path / "mine.py").write_text(source)
+    (broken,) = discover(tmp_path, {}).broken
+    assert broken.reason.startswith(f"class Mine: {says}")
+
+
+def test_good_declarations_are_taken(tmp_path: Path) -> None:
+    lines = ["batch_max = 65536", "concurrency = None", "device = 'auto'", "memory_mib = 1", "row_timeout_s = 1.5"]
+    (tmp_path / "mine.py").write_text(DECLARED.format(declaration="\n    ".join(lines)))
+    found = discover(tmp_path, {})
+    assert (list(found.models), found.broken) == (["mine"], [])
