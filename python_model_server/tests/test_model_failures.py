@@ -68,6 +68,10 @@ class OddRunner(Runner):
 class Unloadable(Odd):
     name = "unloadable"
     def setup(self, context): raise SystemExit("not here")
+
+class Unsourced(Odd):
+    name = "unsourced"
+    def require_sources(self): raise SystemExit("no sources")
 '''
 TYPES = {
     "exit": "SystemExit: 3",
@@ -140,6 +144,13 @@ def test_a_version_that_cannot_be_loaded_says_why(odd: ModelServer) -> None:
     (failure,) = odd.client.get("/idunno/models/unloadable/failures").json()["failures"]
     assert (failure["rows"], failure["version"]) == (0, version)
     assert odd.client.get("/idunno/models/nothing/failures").status_code == 404
+
+
+def test_a_model_that_leaves_when_it_is_to_be_trained_does_not_end_the_server(odd: ModelServer) -> None:
+    answer = odd.client.post("/idunno/models/unsourced/train")
+    assert answer.status_code == 500
+    assert answer.json()["error"] == "model unsourced cannot be trained: SystemExit: no sources (odd.py, line 51)"
+    assert odd.client.get("/v2/health/live").status_code == 200
 
 
 def test_memory_is_in_the_statistics(odd: ModelServer) -> None:
