@@ -264,13 +264,13 @@ def _routes(server: Server) -> list[Route]:
         ]
 
     return [
+        *model_routes("/infer", server.infer, "POST"),  # matched in this order, so this one costs a batch least
         Route("/v2/health/live", server.live),
         Route("/v2/health/ready", server.ready),
         Route("/v2", server.metadata),
         Route("/v2/models/stats", server.stats),
         *model_routes("", server.model_metadata, "GET"),
         *model_routes("/ready", server.model_ready, "GET"),
-        *model_routes("/infer", server.infer, "POST"),
         *model_routes("/stats", server.stats, "GET"),
         Route("/v2/repository/index", server.index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", server.load, methods=["POST"]),
