@@ -10,7 +10,7 @@ use tokio::fs::{File, rename};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 /// Largest file of a log.
-pub const FILE_BYTES_MAX: usize = 2 << 20;
+const FILE_BYTES_MAX: usize = 2 << 20;
 const NAME: &str = "server.log";
 const EARLIER_NAME: &str = "server.log.1";
 
@@ -66,7 +66,8 @@ mod tests {
     #[tokio::test]
     async fn the_newest_lines_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let lines: String = (0..1_000_000).map(|line| format!("line {line}\n")).collect();
+        let lines: Vec<String> = (0..1_000_000).map(|line| format!("line {line}\n")).collect();
+        let lines = lines.concat();
         ServerLog::begin(folder.path()).await.unwrap().copy(lines.as_bytes()).await;
         let newest = std::fs::read_to_string(folder.path().join(NAME)).unwrap();
         let earlier = std::fs::read_to_string(folder.path().join(EARLIER_NAME)).unwrap();
