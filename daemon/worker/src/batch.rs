@@ -3,8 +3,8 @@
 //! Decides what becomes of each query: a row, or a fault with its kind. Source: the design, section 8 (failures).
 //!
 //! Invariants: every query of the batch is answered, in exactly one fault, or given back because the rows are full; while
-//! one chunk is inferred only the next is read; a call that the server rejects, or whose answer is too long, is halved
-//! until the query at fault is alone.
+//! one chunk is inferred only the next is read; a call has no more queries than the model's pace allows; one that the server
+//! rejects, or whose answer is too long, is halved until the query at fault is alone.
 //! Bounds: those of [`inputs`](super::inputs); a batch's rows have at most [`ROWS_BYTES_MAX`]. Queries whose rows do not
 //! fit are neither answered nor at fault: they return to the coordinator with the commit of the others, at once and
 //! uncharged, and the next batch is halved.
@@ -44,6 +44,8 @@ pub struct BatchResult {
     pub worker_fault: bool,
     /// The model server missed the deadline, so it may hang.
     pub hung: bool,
+    /// The latency of the calls that were answered, if the model server was asked.
+    pub latency: Option<InferLatency>,
 }
 
 impl BatchResult {
@@ -66,6 +68,7 @@ impl BatchResult {
             faults: faults.into_faults(),
             worker_fault: kind == FaultKind::Worker,
             hung: false,
+            latency: None,
         }
     }
 }
@@ -78,7 +81,7 @@ pub struct BatchContext {
     pub extensions: Extensions,
     /// The name in the rows.
     pub worker: MemberName,
-    /// The model's recent latency, which sets the deadline of a call.
+    /// The model's recent latency, which sets the size of a call and its deadline.
     pub latency: InferLatency,
 }
 
@@ -102,6 +105,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         is_full: false,
         stopped_by: None,
         hung: false,
+        latency: context.latency.clone(),
     };
     let mut chunk = first;
     for number in 0..chunks.len() {
@@ -148,6 +152,7 @@ struct BatchRun<'a> {
     /// The fault that applies to everything not yet inferred.
     stopped_by: Option<InputFault>,
     hung: bool,
+    latency: InferLatency,
 }
 
 impl BatchRun<'_> {
@@ -173,13 +178,18 @@ impl BatchRun<'_> {
         if !inputs.is_empty() {
             calls.push(0..inputs.len());
         }
-        while let Some(call) = calls.pop() {
+        while let Some(mut call) = calls.pop() {
             if self.is_full {
                 return;
             }
             if let Some(InputFault { kind, reason }) = &self.stopped_by {
                 self.faults.add(query_indices(self.grant, &positions[call]), *kind, reason);
                 continue;
+            }
+            let queries_max = self.latency.queries_max();
+            if call.len() > queries_max {
+                calls.push(call.start + queries_max..call.end);
+                call.end = call.start + queries_max;
             }
             if let Err(error) = self.infer(&positions[call.clone()], &inputs[call.clone()]).await {
                 if error.splits() && call.len() > 1 {
@@ -197,12 +207,14 @@ impl BatchRun<'_> {
     }
 
     async fn infer(&mut self, positions: &[usize], inputs: &[Bytes]) -> Result<(), ServerError> {
-        let BatchContext { server, extensions, latency, .. } = self.context;
+        let BatchContext { server, extensions, .. } = self.context;
         let started = Instant::now();
         let Grant { model, parameters, .. } = self.grant;
-        let deadline = latency.deadline(inputs.len());
+        let deadline = self.latency.deadline(inputs.len());
         let answers = server.infer(model, parameters, inputs, *extensions, deadline).await?;
-        self.inference += started.elapsed();
+        let elapsed = started.elapsed();
+        self.inference += elapsed;
+        self.latency.record(elapsed, inputs.len());
         let expected = self.grant.version.to_string();
         if extensions.idunno && answers.version.as_deref() != Some(&expected) {
             let served = answers.version.unwrap_or_else(|| String::from("none"));
@@ -290,6 +302,7 @@ impl BatchRun<'_> {
             faults: self.faults.into_faults(),
             worker_fault: self.stopped_by.is_some(),
             hung: self.hung,
+            latency: Some(self.latency),
         }
     }
 }

@@ -76,6 +76,14 @@ impl From<ClusterError> for RequestError {
     }
 }
 
+/// A model that the model server has loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadedModel {
+    pub version: Digest,
+    /// How long one row may take, as the model declares it; zero if it does not.
+    pub row_timeout: Duration,
+}
+
 /// A model was not loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -132,21 +140,21 @@ impl Requests {
     }
 
     /// Makes the model server load an artefact.
-    pub async fn load(&self, ready: ReadyServer, artefact: ModelArtefact) -> Result<Digest, LoadError> {
+    pub async fn load(&self, ready: ReadyServer, artefact: ModelArtefact) -> Result<LoadedModel, LoadError> {
         let ReadyServer { server, extensions } = ready;
         let ModelArtefact { model, version, extents } = artefact;
         if !extensions.idunno {
             load_from_repository(&server, extensions, model).await?;
-            return Ok(version);
+            return Ok(LoadedModel { version, row_timeout: Duration::ZERO });
         }
-        if server.serves(&model, Some(&version)).await? {
-            return Ok(version);
+        if !server.serves(&model, Some(&version)).await? {
+            let size = extents.iter().map(|extent| extent.blob.size).sum();
+            let body = reqwest::Body::wrap_stream(extent_stream(Arc::clone(&self.store), version, extents));
+            server.upload(&model, &version, size, body).await?;
         }
-        let size = extents.iter().map(|extent| extent.blob.size).sum();
-        let body = reqwest::Body::wrap_stream(extent_stream(Arc::clone(&self.store), version, extents));
-        server.upload(&model, &version, size, body).await?;
-        server.load(&model, Some(&version)).await?;
-        Ok(version)
+        // Loading what is loaded does nothing, and the reply has what the model declares.
+        let row_timeout = server.load(&model, Some(&version)).await?;
+        Ok(LoadedModel { version, row_timeout })
     }
 
     /// Stores blobs, retrying until it succeeds.

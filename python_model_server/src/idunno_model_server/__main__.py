@@ -149,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         http=partial(BoundedConnection, head_s_max=options.body_timeout),  # type: ignore[arg-type]
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nobody is in front of it
         ws="none",
         lifespan="on",
         timeout_keep_alive=75,

@@ -2,11 +2,13 @@
 
 from .errors import DatasetError, RowError
 from .models.base import Model, Runner, encode_top
+from .models.batch_model import BatchModel, SetupContext
 from .parameters import Parameter
 from .training_data import Dataset, Example
 from .training_run import TrainingRun
 
 __all__ = [
+    "BatchModel",
     "Dataset",
     "DatasetError",
     "Example",
@@ -14,6 +16,7 @@ __all__ = [
     "Parameter",
     "RowError",
     "Runner",
+    "SetupContext",
     "TrainingRun",
     "encode_top",
 ]

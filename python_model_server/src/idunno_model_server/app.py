@@ -1,7 +1,7 @@
 """The HTTP interface: the Open Inference Protocol v2 with three of its extensions, and `idunno` for training.
 
 Handlers parse a request, call one function and render its result; policy belongs to the functions that they call. Every
-error body is {"error": "..."}.
+error body is {"error": "..."}, with the "traceback" of a model's own code if that failed.
 
 Bounds: body sizes (413), the time that a body may take to arrive (408), concurrent infer requests (503).
 """
@@ -24,15 +24,17 @@ from starlette.types import ASGIApp
 
 from . import __version__, open_inference
 from .artefact_store import ArtefactStore, check_version
-from .errors import ApiError, ParameterError
+from .errors import ApiError, ModelFailure, ParameterError, RowError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
 from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
 from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
 from .models import Model, registry
 from .parameters import Value, resolve
+from .process_memory import ProcessMemory
 from .repository import Repository
 from .training_tasks import TrainingTasks
+from .user_code import row_reason
 from .user_models import discover
 
 SERVER_NAME = "idunno-model-server"
@@ -111,22 +113,22 @@ class Server:
             with self.pool.admit():
                 body = memoryview(await read_body(request, self.limits.body_bytes_max, self.limits.body_s_max))
                 parsed = open_inference.parse_infer(body, request.headers.get(open_inference.HEADER_LENGTH))
-                runner = loaded.runner
+                execution = loaded.execution
                 if parsed.parameters:
-                    runner = runner.with_parameters(_resolved(loaded.entry.model, parsed.parameters))
-                result = await while_connected(request, self.pool.infer(runner, parsed.rows))
+                    execution = execution.with_parameters(_resolved(loaded.entry.model, parsed.parameters))
+                result = await while_connected(request, self.pool.infer(execution, parsed.rows))
+        except ModelFailure as failure:
+            statistics.failed(time.perf_counter_ns() - start)
+            loaded.entry.failures.add(name, loaded.version, failure, len(parsed.rows))
+            raise _failed_request(name, failure) from None
         except MemoryError:
             statistics.failed(time.perf_counter_ns() - start)
-            raise ApiError(507, f"model {name} ran out of memory on this batch") from None
+            raise ApiError(507, f"out of memory for a request to model {name}") from None
         except (ApiError, ClientDisconnect):
             statistics.failed(time.perf_counter_ns() - start)
             raise
-        except Exception as error:
-            statistics.failed(time.perf_counter_ns() - start)
-            raise ApiError(500, f"model {name} failed: {type(error).__name__}: {error}") from error
         statistics.succeeded(len(parsed.rows), time.perf_counter_ns() - start, result.times)
-        tensors = {"output": result.outputs, "error": result.errors}
-        response = open_inference.encode_infer(parsed, name, loaded.version, tensors)
+        response = open_inference.encode_infer(parsed, name, loaded.version, _tensors(result.answers))
         if response.header_length is None:
             return Response(response.content, media_type="application/json")
         headers = {open_inference.HEADER_LENGTH: str(response.header_length)}
@@ -138,8 +140,11 @@ class Server:
         entries = [self.repository.entry(name)] if name else self.repository.entries.values()
         if name and version is not None:
             self.repository.loaded(name, version)  # raises unless this version is loaded
-        rows = [entry.statistics.as_json(entry.model.name, entry.version) for entry in entries]
-        return json_response({"model_stats": rows})
+        rows = [
+            entry.statistics.as_json(entry.model.name, entry.version) | {"memory_bytes": entry.memory_bytes}
+            for entry in entries
+        ]
+        return json_response({"model_stats": rows, "process": ProcessMemory.read().as_json()})
 
     # --- model repository ---
 
@@ -154,7 +159,7 @@ class Server:
         if unknown:  # such as Triton's "config": ignoring it would look like obeying it
             raise ApiError(400, f'unknown load parameter {unknown[0]!r}; known parameters: "version"')
         entry = await self.repository.load(request.path_params["model"], options.get("version"))
-        return json_response(entry.as_json())
+        return json_response(entry.as_json() | entry.limits())
 
     async def unload(self, request: Request) -> Response:
         await self.repository.unload(request.path_params["model"])
@@ -166,6 +171,7 @@ class Server:
         rows = [
             {
                 **entry.as_json(),
+                **entry.limits(),
                 "description": entry.model.description,
                 "dataset": entry.model.dataset,
                 "parameters": {name: value.as_json() for name, value in entry.model.parameters.items()},
@@ -174,6 +180,11 @@ class Server:
         ]
         broken = [{"file": str(broken.file), "reason": broken.reason} for broken in self.broken]
         return json_response({"models": rows, "broken": broken})
+
+    async def failures(self, request: Request) -> Response:
+        """Why the model's code failed lately."""
+        entry = self.repository.entry(request.path_params["model"])
+        return json_response({"failures": entry.failures.as_json()})
 
     async def check_parameters(self, request: Request) -> Response:
         """Checks a job's parameters before it starts, so that no batch fails because of them."""
@@ -230,6 +241,20 @@ def _resolved(model: Model, given: Mapping[str, object]) -> dict[str, Value]:
         raise ApiError(400, str(error)) from None
 
 
+def _failed_request(model: str, failure: ModelFailure) -> ApiError:
+    if failure.out_of_memory:
+        message = f"model {model} ran out of memory on one row: {failure.message}"
+        return ApiError(507, message, traceback=failure.traceback)
+    return ApiError(500, f"model {model} failed: {failure.message}", traceback=failure.traceback)
+
+
+def _tensors(answers: list[bytes | RowError]) -> dict[str, list[bytes]]:
+    """The outputs and errors of all rows: of each row, one of the two is empty."""
+    outputs = [answer if isinstance(answer, bytes) else b"" for answer in answers]
+    errors = [b"" if isinstance(answer, bytes) else row_reason(answer) for answer in answers]
+    return {"output": outputs, "error": errors}
+
+
 def _routes(server: Server) -> list[Route]:
     def model_routes(path: str, handler: Handler, method: str) -> list[Route]:
         """The same path with and without a version."""
@@ -239,19 +264,20 @@ def _routes(server: Server) -> list[Route]:
         ]
 
     return [
+        *model_routes("/infer", server.infer, "POST"),  # matched in this order, so this one costs a batch least
         Route("/v2/health/live", server.live),
         Route("/v2/health/ready", server.ready),
         Route("/v2", server.metadata),
         Route("/v2/models/stats", server.stats),
         *model_routes("", server.model_metadata, "GET"),
         *model_routes("/ready", server.model_ready, "GET"),
-        *model_routes("/infer", server.infer, "POST"),
         *model_routes("/stats", server.stats, "GET"),
         Route("/v2/repository/index", server.index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", server.load, methods=["POST"]),
         Route("/v2/repository/models/{model}/unload", server.unload, methods=["POST"]),
         Route(FAULTS_PATH, server.refuse_faults, methods=["GET", "POST"]),
         Route("/idunno/models", server.models),
+        Route("/idunno/models/{model}/failures", server.failures),
         Route("/idunno/models/{model}/parameters", server.check_parameters, methods=["POST"]),
         Route("/idunno/models/{model}/train", server.train, methods=["POST"]),
         Route("/idunno/models/{model}/artefacts/{version}", server.put_artefact, methods=["PUT"]),

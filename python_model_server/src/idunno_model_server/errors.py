@@ -6,18 +6,45 @@ from __future__ import annotations
 class ApiError(Exception):
     """Ends one HTTP request with a status and a message that names what is at fault.
 
-    `retry_after_s` tells the client that the same request may succeed later.
+    `retry_after_s` tells the client that the same request may succeed later. `traceback` is that of a model's own code.
     """
 
-    def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, retry_after_s: int | None = None, traceback: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after_s = retry_after_s
+        self.traceback = traceback
 
 
 class RowError(Exception):
-    """An input can never be answered. Its row carries the message as `error`; the rest of the batch is unaffected."""
+    """An input can never be answered. Its row carries the message as `error`; the rest of the batch is unaffected.
+
+    Raised by `decode`, `predict` or `encode`, or returned in the place of an output.
+    """
+
+
+class ModelFailure(Exception):
+    """A model's own code raised something, or broke a rule. It fails the request, and nothing else.
+
+    The message names the exception's type and where it was raised; `traceback` is bounded and printable.
+    """
+
+    def __init__(self, message: str, traceback: str = "", *, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.traceback = traceback
+        self.out_of_memory = out_of_memory
+
+
+class OutputError(Exception):
+    """`predict` or `encode` returned something of another type, or another number of outputs than inputs."""
+
+
+class MemoryShortageError(Exception):
+    """A model declares more memory than is available. The message has both figures."""
 
 
 class ParameterError(Exception):

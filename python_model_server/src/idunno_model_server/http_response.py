@@ -1,4 +1,4 @@
-"""Responses: JSON, and the one form of every error, {"error": "..."}."""
+"""Responses: JSON, and the one form of every error, {"error": "..."}, with a "traceback" if a model failed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return Response(orjson.dumps(value), status, headers, "application/json")
 
 
-def error_response(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return json_response({"error": message}, status, headers)
+def error_response(
+    message: str, status: int, headers: Mapping[str, str] | None = None, traceback: str | None = None
+) -> Response:
+    """`traceback`, of a model's own code, is an entry beside the error."""
+    return json_response({"error": message} | ({"traceback": traceback} if traceback else {}), status, headers)
 
 
 async def _on_api_error(_request: Request, error: ApiError) -> Response:
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
-    return error_response(error.message, error.status, headers)
+    return error_response(error.message, error.status, headers, error.traceback)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:

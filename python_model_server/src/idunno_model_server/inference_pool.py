@@ -1,11 +1,12 @@
-"""Runs the rows of infer requests on a fixed number of threads, off the event loop.
+"""Runs the rows of infer requests in batches, on a fixed number of threads, off the event loop.
 
-Each thread takes one row after the other, from decoding to the encoded answer. Pillow and onnxruntime release the
-interpreter lock, so one thread decodes while another runs the network; no queues between stages are needed. Rows run
-one at a time because an answer must not depend on the other rows, and because batching inside the image models was
-measured to be slower per row.
+Each thread takes one batch after the other, from decoding to the encoded answers. Pillow and onnxruntime release the
+interpreter lock, so one thread decodes while another runs the network; no queues between stages are needed. A runner
+that does not answer batches gets its rows one at a time, which for the image models was measured to be faster per
+row.
 
-Requests are served in order of arrival; when one has no rows left to start, idle threads move on to the next.
+Requests are served in order of arrival; when one has no rows left to start, idle threads move on to the next. A model
+that declares its concurrency has threads of its own, so a slow one does not keep them from others.
 
 Bounds: `requests_max` requests at once, including those that wait; more are refused with 503.
 """
@@ -13,76 +14,60 @@ Bounds: `requests_max` requests at once, including those that wait; more are ref
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .errors import ApiError, RowError
-from .models import Runner
-from .open_inference import Row
+from .execution import Execution
+from .models.base import Row
 from .statistics import InferTimes
 
 
 @dataclass(frozen=True)
 class InferResult:
-    """One output and one error per row. One of the two is empty: the error if the row was answered, else the output."""
+    """One answer per row: its output, or why it failed."""
 
-    outputs: list[bytes]
-    errors: list[bytes]
+    answers: list[bytes | RowError]
     times: InferTimes
 
 
 class _RowQueue:
-    """One request's rows and outcomes. Threads share it: `deque.popleft` is atomic, and each row has its own slot."""
+    """One request's rows and answers. Threads share it: each takes rows that no other has."""
 
-    def __init__(self, runner: Runner, rows: Sequence[Row]) -> None:
-        self._runner = runner
-        self._pending = deque(enumerate(rows))
+    def __init__(self, execution: Execution, rows: Sequence[Row]) -> None:
+        self._execution = execution
+        self._rows = rows
+        self._next = 0
+        self._lock = threading.Lock()
         self._arrived_ns = time.perf_counter_ns()
-        self._started_ns: int | None = None
-        self.outputs = [b""] * len(rows)
-        self.errors = [b""] * len(rows)
+        self.answers: list[bytes | RowError] = [b""] * len(rows)
 
     def drain(self) -> InferTimes:
-        """Takes rows until none is left. An exception in the model ends the whole request."""
+        """Takes rows until none is left. A failure of the model ends the whole request."""
         times = InferTimes()
-        if self._started_ns is None:
-            self._started_ns = time.perf_counter_ns()
-            times.queue_ns = self._started_ns - self._arrived_ns
-        while self._pending:
+        while True:
+            with self._lock:
+                start = self._next
+                end = min(start + self._execution.batch.rows, len(self._rows))
+                self._next = max(start, end)
+            if start == 0:
+                times.queue_ns = time.perf_counter_ns() - self._arrived_ns
+            if start >= end:
+                return times
             try:
-                index, content = self._pending.popleft()
-            except IndexError:  # another thread took the last one
-                break
-            try:
-                self._answer(index, content, times)
+                self.answers[start:end] = self._execution.answer(self._rows[start:end], times)
             except BaseException:
                 self.cancel()
                 raise
-        return times
-
-    def _answer(self, index: int, content: Row, times: InferTimes) -> None:
-        start = time.perf_counter_ns()
-        try:
-            decoded = self._runner.decode(content)
-        except RowError as error:
-            self.errors[index] = str(error).encode()
-            times.compute_ns["compute_input"] += time.perf_counter_ns() - start
-            return
-        decoded_at = time.perf_counter_ns()
-        predicted = self._runner.predict(decoded)
-        predicted_at = time.perf_counter_ns()
-        self.outputs[index] = self._runner.encode(predicted)
-        times.compute_ns["compute_input"] += decoded_at - start
-        times.compute_ns["compute_infer"] += predicted_at - decoded_at
-        times.compute_ns["compute_output"] += time.perf_counter_ns() - predicted_at
 
     def cancel(self) -> None:
-        """Running rows finish; no further row starts."""
-        self._pending.clear()
+        """Running batches finish; no further one starts."""
+        with self._lock:
+            self._next = len(self._rows)
 
 
 class InferencePool:
@@ -105,12 +90,19 @@ class InferencePool:
         finally:
             self._requests -= 1
 
-    async def infer(self, runner: Runner, rows: Sequence[Row]) -> InferResult:
-        """Answers all rows. Cancelling this ends the request once the rows that are running have finished."""
-        queue = _RowQueue(runner, rows)
+    async def infer(self, execution: Execution, rows: Sequence[Row]) -> InferResult:
+        """Answers all rows. Cancelling this ends the request once the batches that are running have finished.
+
+        Raises ModelFailure.
+        """
+        queue = _RowQueue(execution, rows)
         loop = asyncio.get_running_loop()
-        workers = min(self._threads, len(rows))
-        drains = [loop.run_in_executor(self._pool, queue.drain) for _ in range(workers)]
+        batches = -(-len(rows) // execution.batch.rows)
+        if execution.threads is None:
+            pool, threads = self._pool, self._threads
+        else:
+            pool, threads = execution.threads.calls, execution.threads.concurrency + 1
+        drains = [loop.run_in_executor(pool, queue.drain) for _ in range(min(threads, batches))]
         try:
             parts = await asyncio.gather(*drains)
         except BaseException:
@@ -119,7 +111,7 @@ class InferencePool:
         total = InferTimes()
         for part in parts:
             total.add(part)
-        return InferResult(queue.outputs, queue.errors, total)
+        return InferResult(queue.answers, total)
 
     def close(self) -> None:
         """Waits for running rows."""

@@ -8,6 +8,9 @@ does not measure generalisation.
 `posts`: text files, the 7,528 test posts of 20 Newsgroups, shuffled; newsgroups-linear is trained on earlier ones. A
 label is the index of the group in alphabetical order, as in the model's answers.
 
+`lines`: one file, lines.jsonl, with snippets of 12 words from those posts and the label of the post that they come
+from.
+
 The same arguments give the same dataset. labels.csv (columns file,label) is written last: if it exists and lists the
 right files, the dataset is complete and nothing is done.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import random
 import re
 import sys
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 PHOTOS_MAX = 1_000_000
 DIGITS_MAX = 5_000
 POSTS_MAX = 7_528
+LINES_MAX = 100_000_000
+LINES_FILE = "lines.jsonl"
+LINE_WORDS = 12
 PHOTO_NAME = re.compile(r"_(?P<number>\d+)_(?P<label>\d+)\.jpg$")
 PHOTO_SIDES = (256, 288, 320, 384)
 OWN_FILES = ("img_*.jpg", "digit_*.png", "post_*.txt")
@@ -169,6 +176,35 @@ def write_posts(out_dir: Path, count: int) -> None:
         (out_dir / _post_name(number)).write_bytes(post.content)
 
 
+# --- lines ---
+
+
+def make_lines(out_dir: Path, count: int) -> bool:
+    """Makes lines.jsonl, which has its own labels. Goes through the posts again and again, at other words each time.
+
+    False if the file was there with as many lines. Raises as `make_dataset`.
+    """
+    if not 1 <= count <= LINES_MAX:
+        raise MakeDatasetError(f"--images must be from 1 to {LINES_MAX} for lines, not {count}")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    file = out_dir / LINES_FILE
+    if file.is_file():
+        with file.open("rb") as lines:
+            if sum(1 for _ in lines) == count:
+                return False
+    posts = [(post.content.decode(errors="replace").split(), str(post.label)) for post in _shuffled_posts()]
+    rng = random.Random(0)  # noqa: S311 - repeatable, not secret
+    temporary = out_dir / f".{LINES_FILE}"
+    with temporary.open("w") as out:
+        for number in range(count):
+            words, label = posts[number % len(posts)]
+            start = rng.randrange(max(1, len(words) - LINE_WORDS + 1))
+            line = {"input": " ".join(words[start : start + LINE_WORDS]), "label": label, "id": str(number)}
+            out.write(json.dumps(line) + "\n")
+    temporary.rename(file)
+    return True
+
+
 # --- all kinds ---
 
 KINDS = {
@@ -211,16 +247,20 @@ def main() -> int:
         prog="python -m idunno_model_server.make_dataset",
         description="Make a labelled sample dataset from the data files.",
     )
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=[*KINDS, "lines"])
     parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--images", "--files", type=int, default=1000, help="number of files")
+    parser.add_argument("--images", "--files", "--lines", type=int, default=1000, help="number of files or lines")
     arguments = parser.parse_args()
     try:
-        made = make_dataset(arguments.kind, arguments.out_dir, arguments.images)
+        if arguments.kind == "lines":
+            made = make_lines(arguments.out_dir, arguments.images)
+        else:
+            made = make_dataset(arguments.kind, arguments.out_dir, arguments.images)
     except (MissingPackageError, MakeDatasetError, OSError) as error:
         print(f"cannot make the dataset: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.images} files in {arguments.out_dir}{'' if made else ' (already complete)'}")
+    things = "lines" if arguments.kind == "lines" else "files"
+    print(f"{arguments.images} {things} in {arguments.out_dir}{'' if made else ' (already complete)'}")
     return 0
 
 

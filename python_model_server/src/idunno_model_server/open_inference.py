@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from .errors import ApiError
+from .models.base import Row
 from .parameters import RESERVED
 
 INPUT = "input"
@@ -25,8 +27,7 @@ HEADER_LENGTH = "inference-header-content-length"
 ROWS_MAX = 65_536
 ID_CHARACTERS_MAX = 256
 _LENGTH = struct.Struct("<I")
-
-Row = bytes | memoryview
+_unpack_length = _LENGTH.unpack_from
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _rows(tensor: dict[str, Any], binary: memoryview) -> list[Row]:
             raise ApiError(
                 400, f'input "{INPUT}": binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON'
             )
-        rows = _binary_rows(binary)
+        rows = _split_rows(binary)
     if len(rows) != shape[0]:
         raise ApiError(400, f'input "{INPUT}" has shape {shape}, but {len(rows)} rows of data')
     return rows
@@ -135,19 +136,27 @@ def _json_rows(data: Any, content: Any) -> list[Row]:
         raise ApiError(400, f'"data" of input "{INPUT}" is not base64: {error}') from None
 
 
-def _binary_rows(binary: memoryview) -> list[Row]:
+def binary_rows(rows: Sequence[bytes]) -> bytes:
+    """A BYTES tensor: each row after its length."""
+    if not any(rows):
+        return _LENGTH.pack(0) * len(rows)
+    return b"".join([part for row in rows for part in (_LENGTH.pack(len(row)), row)])
+
+
+def _split_rows(binary: memoryview) -> list[Row]:
     rows: list[Row] = []
     position = 0
-    while position < len(binary):
+    end = len(binary)
+    while position < end:
         start = position + _LENGTH.size
-        if start > len(binary):
+        if start > end:
             raise ApiError(400, f'input "{INPUT}": binary data ends inside the length of row {len(rows)}')
-        position = start + _LENGTH.unpack_from(binary, position)[0]
-        if position > len(binary):
-            raise ApiError(400, f'input "{INPUT}": binary data ends inside row {len(rows)}')
+        position = start + _unpack_length(binary, position)[0]
         rows.append(binary[start:position])
         if len(rows) > ROWS_MAX:
             raise ApiError(400, f'input "{INPUT}" must have at most {ROWS_MAX} rows')
+    if position > end:
+        raise ApiError(400, f'input "{INPUT}": binary data ends inside row {len(rows) - 1}')
     return rows
 
 
@@ -183,7 +192,7 @@ def encode_infer(request: InferRequest, model: str, version: str, tensors: dict[
         rows = tensors[name]
         output: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(rows)]}
         if as_binary:
-            data = b"".join(part for row in rows for part in (_LENGTH.pack(len(row)), row))
+            data = binary_rows(rows)
             output["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:

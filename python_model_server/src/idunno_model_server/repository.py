@@ -8,18 +8,18 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from .artefact_store import ArtefactStore, check_version
-from .errors import ApiError, ModelLoadError
+from .errors import ApiError, MemoryShortageError, ModelFailure, ModelLoadError
+from .execution import Execution, open_model
+from .failures import RecentFailures
 from .models import Model, Runner
-from .parameters import resolve
 from .statistics import ModelStatistics
 
 RETRY_AFTER_S = 1
@@ -39,17 +39,34 @@ class ModelEntry:
     """One model, predefined or a user's, with its loaded version."""
 
     model: Model
-    runner: Runner | None = None
+    execution: Execution | None = None
     version: str = ""
     loading: bool = False
     reason: str = "not loaded yet"
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    failures: RecentFailures = field(default_factory=RecentFailures)
 
     @property
     def state(self) -> ModelState:
-        if self.runner is not None:
+        if self.execution is not None:
             return ModelState.READY
         return ModelState.LOADING if self.loading else ModelState.UNAVAILABLE
+
+    @property
+    def memory_bytes(self) -> int:
+        """By how much loading the model enlarged this process; 0 if it is not loaded."""
+        return 0 if self.execution is None else self.execution.memory_bytes
+
+    def limits(self) -> dict[str, Any]:
+        """What the model declares about how it is to be called."""
+        kind = type(self.model)
+        return {
+            "batch_max": kind.batch_max,
+            "concurrency": kind.concurrency,
+            "device": kind.device,
+            "memory_mib": kind.memory_mib,
+            "row_timeout_s": kind.row_timeout_s,
+        }
 
     def as_json(self) -> dict[str, Any]:
         """One element of the repository index."""
@@ -67,7 +84,7 @@ class LoadedModel:
 
     entry: ModelEntry
     version: str
-    runner: Runner
+    execution: Execution
 
 
 class Repository:
@@ -93,15 +110,15 @@ class Repository:
             if not self.store.path(entry.model, version).exists():
                 raise ApiError(404, f"model {name} has no version {version} here")
             raise ApiError(503, f"model {name} version {version} is not loaded", RETRY_AFTER_S)
-        if entry.runner is None:
+        if entry.execution is None:
             raise ApiError(503, f"model {name} is not loaded: {entry.reason}", RETRY_AFTER_S)
-        return LoadedModel(entry, entry.version, entry.runner)
+        return LoadedModel(entry, entry.version, entry.execution)
 
     async def load(self, name: str, version: str | None) -> ModelEntry:
         """Loads a stored version: by default the one that is loaded, or else the newest.
 
         A version identifies its bytes, so loading the loaded one does nothing. Raises ApiError 404 if nothing is
-        stored, 400 if the artefact cannot be loaded or fails its canary.
+        stored, 400 if the artefact cannot be loaded or fails its canary, 507 if it needs more memory than there is.
         """
         entry = self.entry(name)
         async with self._one_load:
@@ -111,7 +128,7 @@ class Repository:
                     raise ApiError(404, f"model {name} has no artefact here: PUT one first")
                 version = entry.version or stored[0]
             check_version(version)
-            if entry.runner is not None and entry.version == version:
+            if entry.execution is not None and entry.version == version:
                 return entry
             path = self.store.path(entry.model, version)
             if not path.exists():
@@ -119,38 +136,42 @@ class Repository:
             entry.loading = True
             entry.reason = f"loading version {version}"
             try:
-                runner = await asyncio.to_thread(load_and_check, entry.model, path)
-            except Exception as error:
-                first_line = (str(error).splitlines() or [type(error).__name__])[0][:REASON_CHARACTERS_MAX]
-                entry.reason = f"version {version} cannot be loaded: {first_line}"
-                raise ApiError(400, f"model {name} {entry.reason}") from error
+                execution = await asyncio.to_thread(open_model, entry.model, path)
+            except (ModelLoadError, MemoryShortageError, ModelFailure) as error:
+                raise _refused(entry, version, error) from None
             finally:
                 entry.loading = False
-            entry.runner = runner
-            entry.version = version
-            entry.reason = ""
+            await _replace(entry, execution, version, "")
             return entry
 
     async def unload(self, name: str) -> None:
         """Drops the runner; the artefact stays on disk. A model that is not loaded is left as it is."""
         entry = self.entry(name)
         async with self._one_load:
-            entry.runner = None
-            entry.version = ""
-            entry.reason = "unloaded"
+            await _replace(entry, None, "", "unloaded")
+
+
+async def _replace(entry: ModelEntry, execution: Execution | None, version: str, reason: str) -> None:
+    """Drops what was loaded, which a model with reference cycles would survive with its memory and threads."""
+    was_loaded = entry.execution is not None
+    entry.execution = execution
+    entry.version = version
+    entry.reason = reason
+    if was_loaded:
+        await asyncio.to_thread(gc.collect)
+
+
+def _refused(entry: ModelEntry, version: str, error: ModelLoadError | MemoryShortageError | ModelFailure) -> ApiError:
+    traceback = None
+    if isinstance(error, ModelFailure):
+        traceback = error.traceback
+        entry.failures.add(entry.model.name, version, error, rows=0)
+    lacks_memory = isinstance(error, MemoryShortageError) or (isinstance(error, ModelFailure) and error.out_of_memory)
+    first_line = (str(error).splitlines() or [type(error).__name__])[0][:REASON_CHARACTERS_MAX]
+    entry.reason = f"version {version} cannot be loaded: {first_line}"
+    return ApiError(507 if lacks_memory else 400, f"model {entry.model.name} {entry.reason}", traceback=traceback)
 
 
 def load_and_check(model: Model, artefact: Path) -> Runner:
-    """Loads an artefact and has it answer the model's canary. Raises ModelLoadError, or whatever the model raises."""
-    runner: object = model.load(artefact)
-    if not isinstance(runner, Runner):
-        raise ModelLoadError(f"load returned {type(runner).__name__}, not a Runner")
-    runner = runner.with_parameters(resolve(model.name, model.parameters, {}))
-    answer: object = runner.answer(model.canary())
-    if not isinstance(answer, bytes):
-        raise ModelLoadError(f"encode returned {type(answer).__name__}, not bytes")
-    try:
-        orjson.loads(answer)
-    except orjson.JSONDecodeError as error:
-        raise ModelLoadError(f"encode did not return JSON: {error}") from None
-    return runner
+    """Loads an artefact and has it answer the model's canary, for use in one thread. Raises as `open_model` does."""
+    return open_model(model, artefact).runner

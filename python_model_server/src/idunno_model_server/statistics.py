@@ -39,6 +39,9 @@ class InferTimes:
     queue_ns: int = 0
     compute_ns: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COMPUTE, 0))
 
+    def add_compute(self, name: str, ns: int) -> None:
+        self.compute_ns[name] += ns
+
     def add(self, other: InferTimes) -> None:
         self.queue_ns += other.queue_ns
         for name, ns in other.compute_ns.items():

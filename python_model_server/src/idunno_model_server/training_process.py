@@ -19,7 +19,6 @@ import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from .models import Model, registry
 from .os_process import die_with_parent, one_thread_per_library
 from .training_data import Dataset
 from .training_run import Progress, TrainingResult, train_model
+from .user_code import model_failure
 from .user_models import default_folder, discover
 
 TRAINING_S_MAX = 900
@@ -147,14 +147,6 @@ def write_metrics(path: Path, model: Model, seed: int, dataset: Dataset | None, 
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def error_location(model: Model, error: Exception) -> str:
-    """The innermost line of the traceback in the model's own file, or else in any file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == inspect.getfile(type(model))]
-    frame = (own or frames)[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno}"
-
-
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m idunno_model_server.training_process",
@@ -188,9 +180,10 @@ def main() -> int:
     except (MissingPackageError, DatasetError, TrainingError, OSError) as error:
         out.failed(str(error))
         return 1
-    except Exception as error:
-        traceback.print_exc()  # the model's author finds the whole traceback in the log
-        out.failed(f"{type(error).__name__}: {error} ({error_location(model, error)})")
+    except BaseException as error:  # sys.exit, too
+        failure = model_failure(error, inspect.getfile(type(model)))
+        print(failure.traceback, file=sys.stderr)  # the model's author finds it in the log
+        out.failed(failure.message)
         return 1
     out.trained(result)
     return 0

@@ -7,6 +7,7 @@ artefacts. `training_process` bounds a single training.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 import shutil
 import time
@@ -19,6 +20,7 @@ from .errors import ApiError, MissingPackageError
 from .models import Model
 from .training_process import METRICS_FILE, TrainingRequest, train_in_process
 from .training_run import Progress, TrainingResult
+from .user_code import model_failure
 
 TASKS_MAX = 32
 
@@ -107,6 +109,10 @@ class TrainingTasks:
             model.require_sources()
         except MissingPackageError as error:
             raise ApiError(503, f"model {model.name} cannot be trained: {error}") from None
+        except BaseException as error:  # of a user's model, in the server's own process
+            failure = model_failure(error, inspect.getsourcefile(type(model)))
+            message = f"model {model.name} cannot be trained: {failure.message}"
+            raise ApiError(500, message, traceback=failure.traceback) from None
         self._drop_oldest()
         task_id = secrets.token_hex(8)
         task = TrainingTask(task_id, model, seed, dataset, self._root / task_id)

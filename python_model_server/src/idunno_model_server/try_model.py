@@ -15,13 +15,23 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DatasetError, MissingPackageError, ModelLoadError, RowError, TrainingError
+from .errors import (
+    DatasetError,
+    MemoryShortageError,
+    MissingPackageError,
+    ModelFailure,
+    ModelLoadError,
+    RowError,
+    TrainingError,
+)
+from .execution import Execution, open_model
 from .models import Model, registry
 from .os_process import one_thread_per_library
-from .repository import load_and_check
+from .statistics import InferTimes
 from .training_data import Dataset
 from .training_process import METRICS_FILE, TrainingRequest, train_in_process
 from .training_run import Progress
+from .user_code import row_reason
 from .user_models import default_folder, discover
 
 EXAMPLES_SHOWN = 3
@@ -64,13 +74,18 @@ def try_model(model: Model, arguments: argparse.Namespace) -> None:
             raise TrainingError("two trainings gave different artefacts: derive every random choice from run.seed")
         print((artefact.parent / METRICS_FILE).read_text(), end="")
         print(f"artefact: {artefact.stat().st_size} bytes, identical when trained again")
-        runner = load_and_check(model, artefact)
-        print(f"canary: {runner.answer(model.canary()).decode()}")
-        for item in _inputs(arguments):
-            try:
-                print(f"{item.title}: {runner.answer(item.content).decode()}")
-            except RowError as error:
-                print(f"{item.title}: error: {error}")
+        execution = open_model(model, artefact)
+        inputs = [_Input("canary", model.canary()), *_inputs(arguments)]
+        for item, answer in zip(inputs, _answers(execution, [item.content for item in inputs]), strict=True):
+            shown = answer.decode() if isinstance(answer, bytes) else f"error: {row_reason(answer).decode()}"
+            print(f"{item.title}: {shown}")
+
+
+def _answers(execution: Execution, rows: list[bytes]) -> list[bytes | RowError]:
+    """In batches of the size that the model declares."""
+    size = execution.batch.rows
+    starts = range(0, len(rows), size)
+    return [answer for start in starts for answer in execution.answer(rows[start : start + size], InferTimes())]
 
 
 def main() -> int:
@@ -94,7 +109,18 @@ def main() -> int:
         return 1
     try:
         try_model(models[arguments.model], arguments)
-    except (TrainingError, ModelLoadError, MissingPackageError, DatasetError, RowError, ValueError, OSError) as error:
+    except ModelFailure as failure:
+        print(f"{failure.traceback}\n{failure}", file=sys.stderr)
+        return 1
+    except (
+        TrainingError,
+        ModelLoadError,
+        MemoryShortageError,
+        MissingPackageError,
+        DatasetError,
+        ValueError,
+        OSError,
+    ) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

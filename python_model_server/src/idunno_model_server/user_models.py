@@ -17,19 +17,24 @@ import re
 import stat
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
 from .errors import ModelFileError
-from .models.base import DatasetUse, Model
+from .models.base import DatasetUse, DeviceUse, Model
+from .models.batch_model import is_async
+from .open_inference import ROWS_MAX
 from .parameters import RESERVED, TYPE_NAMES, Parameter
 
 ENVIRONMENT = "IDUNNO_MODELS_DIR"
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")  # a name of a folder, never "." or ".."
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
+LIMITS = {"batch_max": (1, ROWS_MAX), "concurrency": (1, 64), "memory_mib": (1, 1 << 24), "row_timeout_s": (1, 3600)}
+"""The range of what a class may declare: integers, but for the timeout."""
+OPTIONAL_LIMITS = frozenset(("concurrency", "memory_mib", "row_timeout_s"))
 MODULE_PREFIX = "idunno_user_models_"
 
 
@@ -105,7 +110,9 @@ def _import(file: Path, name: str) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # a person's, at start
+        raise
+    except BaseException as error:
         del sys.modules[spec.name]
         raise ModelFileError(f"{_line_prefix(error, file)}{type(error).__name__}: {error}") from error
     return module
@@ -132,6 +139,22 @@ def _models_in(module: ModuleType) -> list[Model]:
     return models
 
 
+def _check_limits(kind: type[Model], refuse: Callable[[str], ModelFileError]) -> None:
+    """Checks what a class declares about how it is to be called."""
+    if kind.device not in get_args(DeviceUse):
+        raise refuse(f"device {kind.device!r} must be one of {', '.join(get_args(DeviceUse))}")
+    for name, (low, high) in LIMITS.items():
+        value: object = getattr(kind, name)
+        is_number = type(value) is int or (type(value) is float and name == "row_timeout_s")
+        is_in_range = is_number and isinstance(value, int | float) and low <= value <= high
+        if not is_in_range and not (value is None and name in OPTIONAL_LIMITS):
+            raise refuse(f"{name} must be from {low} to {high}, not {value!r}")
+    if inspect.iscoroutinefunction(getattr(kind, "setup", None)):
+        raise refuse("setup must not be async: it is called on the event loop's thread")
+    if is_async(kind) and kind.concurrency is None:
+        raise refuse("an async predict needs a concurrency")
+
+
 def _checked(kind: type[Model]) -> Model:
     def refuse(rule: str) -> ModelFileError:
         return ModelFileError(f"class {kind.__name__}: {rule}")
@@ -148,6 +171,7 @@ def _checked(kind: type[Model]) -> Model:
         raise refuse(f"suffix {kind.suffix!r} must be a dot and up to 16 letters and digits")
     if kind.dataset not in get_args(DatasetUse):
         raise refuse(f"dataset {kind.dataset!r} must be one of {', '.join(get_args(DatasetUse))}")
+    _check_limits(kind, refuse)
     for name, parameter in dict(kind.parameters).items():
         if not isinstance(parameter, Parameter) or type(parameter.default) not in TYPE_NAMES:
             raise refuse(f"parameter {name!r} must be Parameter(default) with a bool, int, float or str as default")
@@ -162,5 +186,5 @@ def _checked(kind: type[Model]) -> Model:
         raise refuse("train must take (self, dataset, run)")
     try:
         return kind()
-    except Exception as error:
+    except BaseException as error:
         raise refuse(f"it cannot be constructed without arguments: {error}") from error

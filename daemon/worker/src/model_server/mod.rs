@@ -36,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Large weights take long to read, and compilers longer.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(1800);
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// The protocol extensions that a server announces.
@@ -204,11 +206,21 @@ impl ModelServerClient {
         self.send(call, TRANSFER_TIMEOUT).await.map(drop)
     }
 
-    /// Loads a model, in the given version if any. May take as long as an upload.
-    pub async fn load(&self, model: &ModelName, version: Option<&Digest>) -> Result<(), ServerError> {
+    /// Loads a model, in the given version if any. Returns how long one row may take, as the model declares it to a server
+    /// of ours; zero if it does not.
+    pub async fn load(&self, model: &ModelName, version: Option<&Digest>) -> Result<Duration, ServerError> {
+        #[derive(Default, Deserialize)]
+        struct Limits {
+            row_timeout_s: Option<f64>,
+        }
         let parameters = version.map_or_else(|| json!({}), |v| json!({ "version": v.to_string() }));
         let call = self.post(&format!("/v2/repository/models/{model}/load"));
-        self.send(call.json(&json!({ "parameters": parameters })), TRANSFER_TIMEOUT).await.map(drop)
+        let response = self.send(call.json(&json!({ "parameters": parameters })), LOAD_TIMEOUT).await?;
+        let body = self.body(response, MESSAGE_BYTES_MAX, LOAD_TIMEOUT).await?;
+        // The body of a third-party server says nothing.
+        let limits: Limits = serde_json::from_slice(&body).unwrap_or_default();
+        let row_timeout = limits.row_timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Ok(row_timeout.unwrap_or_default())
     }
 
     fn get(&self, path: &str) -> RequestBuilder {

@@ -5,9 +5,10 @@
 //! Invariants: the epoch increases whenever the models loaded before may be gone; a ready status names a server that
 //! answered its readiness call in this epoch; no process of the server, or started by a model, outlives the server or this
 //! process ([`ServerProcess`]).
-//! Bounds: back-off between [`SupervisorTiming::back_off_min`] and [`SupervisorTiming::back_off_max`]; the server's log
-//! has [`SERVER_LOG_BYTES_MAX`], and is truncated at each start.
+//! Bounds: back-off between [`SupervisorTiming::back_off_min`] and [`SupervisorTiming::back_off_max`]; the server's log has
+//! those of [`ServerLog`].
 
+mod server_log;
 mod server_process;
 
 use std::io;
@@ -18,7 +19,6 @@ use std::time::Duration;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::ServerState;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
@@ -26,12 +26,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::server_log::ServerLog;
 use self::server_process::ServerProcess;
 pub use self::server_process::adopt_orphans;
 use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
 
-/// Largest log of one server process; further output is dropped.
-pub const SERVER_LOG_BYTES_MAX: usize = 4 << 20;
 /// The server's folder, in the data directory.
 pub const SERVER_FOLDER: &str = "model-server";
 const NO_SERVER: &str = "this member is configured without a model server";
@@ -304,7 +303,6 @@ impl Supervisor {
     async fn spawn(&self, python: &PathBuf, threads: Option<u32>) -> Result<ServerProcess, ServerFailure> {
         let folder = self.folder();
         let port_file = folder.join("port");
-        let log = folder.join("server.log");
         tokio::fs::create_dir_all(&folder).await.map_err(io_failure("create", &folder))?;
         match tokio::fs::remove_file(&port_file).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -312,9 +310,9 @@ impl Supervisor {
             }
             _ => {}
         }
-        let log_file = tokio::fs::File::create(&log).await.map_err(io_failure("create", &log))?;
-        let (output, input) = io::pipe().map_err(io_failure("open a pipe to", &log))?;
-        let errors = input.try_clone().map_err(io_failure("open a pipe to", &log))?;
+        let log = ServerLog::begin(&folder).await.map_err(io_failure("begin the log in", &folder))?;
+        let (output, input) = io::pipe().map_err(io_failure("open a pipe to the log in", &folder))?;
+        let errors = input.try_clone().map_err(io_failure("open a pipe to the log in", &folder))?;
         let mut command = Command::new(python);
         command
             .args(["-m", "idunno_model_server.guard", &std::process::id().to_string()])
@@ -330,7 +328,7 @@ impl Supervisor {
         }
         let child = ServerProcess::spawn(&mut command).map_err(io_failure("start", python))?;
         let output = pipe::Receiver::from_owned_fd(output.into());
-        tokio::spawn(copy_log(output.map_err(io_failure("open a pipe to", &log))?, log_file));
+        tokio::spawn(log.copy(output.map_err(io_failure("open a pipe to the log in", &folder))?));
         Ok(child)
     }
 
@@ -345,19 +343,6 @@ impl Supervisor {
 
 fn io_failure(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ServerFailure {
     move |source| ServerFailure::Io { doing, path: path.to_owned(), source }
-}
-
-/// Copies output until its writer ends. Output beyond the limit, or that cannot be written, is read and dropped.
-async fn copy_log(mut output: pipe::Receiver, mut log: tokio::fs::File) {
-    let mut room = SERVER_LOG_BYTES_MAX;
-    let mut buffer = vec![0; 16 << 10];
-    while let Ok(count @ 1..) = output.read(&mut buffer).await {
-        let kept = count.min(room);
-        if kept > 0 && (log.write_all(&buffer[..kept]).await.is_err() || log.flush().await.is_err()) {
-            room = 0;
-        }
-        room = room.saturating_sub(kept);
-    }
 }
 
 #[cfg(test)]

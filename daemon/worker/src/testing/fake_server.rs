@@ -19,6 +19,10 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) infer_status: u16,
     /// Calls with more inputs run out of memory.
     pub(in super::super) inputs_max: usize,
+    /// The inputs of each infer call that was answered.
+    pub(in super::super) call_sizes: Vec<usize>,
+    /// What the reply to a load declares.
+    pub(in super::super) row_timeout_s: Option<f64>,
     /// Bytes that each answer has beyond its content.
     pub(in super::super) padding: usize,
     /// Whether it has the binary, repository and training extensions.
@@ -51,6 +55,8 @@ impl FakeServer {
             live_status: 200,
             infer_status: 200,
             inputs_max: usize::MAX,
+            call_sizes: Vec::new(),
+            row_timeout_s: None,
             padding: 0,
             ours: true,
             loaded: BTreeMap::new(),
@@ -196,7 +202,7 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
                 return Reply::error(404, "PUT it first");
             }
             state.loaded.insert(model.to_owned(), version);
-            Reply::json(200, &json!({}))
+            Reply::json(200, &json!({"row_timeout_s": state.row_timeout_s}))
         }
         ["idunno", "models", _, "artefacts", version] => {
             state.artefacts.insert(version.to_owned(), body.to_vec());
@@ -255,6 +261,7 @@ fn infer(state: &mut FakeServerState, model: &str, header_length: Option<usize>,
     if outputs.len() > state.inputs_max {
         return Reply::error(507, "out of memory");
     }
+    state.call_sizes.push(outputs.len());
     if !state.ours {
         let output = json!({"name": "predictions", "datatype": "BYTES", "shape": shape, "data": outputs});
         return Reply::json(200, &json!({"model_name": model, "outputs": [output]}));

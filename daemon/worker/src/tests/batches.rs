@@ -4,6 +4,7 @@ use idunno_shared::ids::{Digest, Term};
 use idunno_shared::wire::jobs::{Grant, ModelState, QueryRange, RecordFormat, RecordsGrant, ServerState};
 
 use super::super::testing::fake_coordinator::CoordinatorState;
+use super::super::testing::fake_server::FakeServer;
 use super::super::worker_task::HEARTBEAT;
 use super::{Harness, WEIGHTS, committed, lease};
 
@@ -60,6 +61,41 @@ async fn batches_are_answered_counted_and_committed_once() {
     harness
         .until("leases are reported no longer", |state| state.reports.last().unwrap().leases.is_empty())
         .await;
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_call_of_an_unknown_model_has_one_query() {
+    let harness = Harness::new().await;
+    let contents = ["x", "xxx", "bad"];
+    let grants = [harness.grant(0, &contents), harness.grant(3, &contents)];
+    harness.coordinator.set(|state| state.grants.extend(grants));
+    harness.until("both are committed", |state| committed(state) == 2).await;
+    assert_eq!(harness.queries(), [0, 1, 3, 4]);
+    assert_eq!(
+        harness.server.set(|state| state.call_sizes.clone()),
+        [1, 2, 3],
+        "a failed row is measured, too"
+    );
+    harness.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_not_late_while_a_row_takes_as_long_as_its_model_declares() {
+    let server = FakeServer::start().await;
+    server.set(|state| state.row_timeout_s = Some(600.0));
+    let harness = Harness::with(server);
+    harness.measured().await;
+    let running = |state: &CoordinatorState| state.reports.last().and_then(|report| report.running_ms);
+    harness.server.hold(true);
+    let grant = harness.grant(0, &["x"]);
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("it runs", |state| running(state).is_some()).await;
+    let reports = harness.coordinator.state().reports.len();
+    harness.until("two more reports", |state| state.reports.len() >= reports + 2).await;
+    assert_eq!(running(&harness.coordinator.state()), Some(0), "it has run for over a second");
+    harness.server.hold(false);
+    harness.until("it is committed", |state| committed(state) == 2).await;
     harness.stop().await;
 }
 

@@ -4,7 +4,7 @@ use idunno_shared::ids::Digest;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
 use idunno_shared::wire::jobs::{FaultKind, Grant, ModelState, QueryRange, ServerState};
 
-use super::{Harness, committed, lease};
+use super::{Harness, MEASURED, committed, lease};
 
 #[tokio::test]
 async fn a_bad_row_is_reported_before_the_rest_is_committed() {
@@ -29,13 +29,14 @@ async fn a_bad_row_is_reported_before_the_rest_is_committed() {
 #[tokio::test]
 async fn a_refused_call_is_halved_down_to_the_query_at_fault() {
     let harness = Harness::new().await;
+    let calls = harness.measured().await;
     let grant = harness.grant(0, &["x", "x", "x", "x", "x", "poison", "x", "x"]);
     harness.coordinator.set(|state| state.grants.push_back(grant));
-    harness.until("the rest is committed", |state| committed(state) == 1).await;
-    assert_eq!(harness.queries(), [0, 1, 2, 3, 4, 6, 7]);
+    harness.until("the rest is committed", |state| committed(state) == 2).await;
+    assert_eq!(harness.queries(), [0, 1, 2, 3, 4, 6, 7, MEASURED]);
     assert_eq!(harness.coordinator.state().failed[0].1[0].ranges, [QueryRange { first: 5, count: 1 }]);
-    assert_eq!(harness.server.calls("/infer"), 7, "the first call and two per halving");
-    assert_eq!(harness.coordinator.state().commits[0].batches[0].refused, 0, "the call was not too large");
+    assert_eq!(harness.server.calls("/infer") - calls, 7, "the first call and two per halving");
+    assert_eq!(harness.coordinator.state().commits[1].batches[0].refused, 0, "the call was not too large");
     harness.stop().await;
 }
 
@@ -43,13 +44,14 @@ async fn a_refused_call_is_halved_down_to_the_query_at_fault() {
 async fn a_call_that_is_too_large_is_halved_and_counted() {
     let harness = Harness::new().await;
     harness.server.set(|state| state.inputs_max = 2);
+    harness.measured().await;
     let grant = harness.grant(0, &["x"; 8]);
     harness.coordinator.set(|state| state.grants.push_back(grant));
-    harness.until("all is committed", |state| committed(state) == 1).await;
+    harness.until("all is committed", |state| committed(state) == 2).await;
     {
         let state = harness.coordinator.state();
         assert!(state.failed.is_empty(), "{:?}", state.failed);
-        let batch = &state.commits[0].batches[0];
+        let batch = &state.commits[1].batches[0];
         assert_eq!((batch.refused, batch.local), (8, 8), "the memory store counts as local");
     }
     harness.stop().await;
@@ -58,16 +60,17 @@ async fn a_call_that_is_too_large_is_halved_and_counted() {
 #[tokio::test]
 async fn answers_that_are_too_long_together_are_halved_at_once_and_the_rest_is_given_back() {
     let harness = Harness::new().await;
+    let calls = harness.measured().await;
     harness.server.set(|state| state.padding = 9 << 20);
     let grant = harness.grant(0, &["x"; 8]);
     harness.coordinator.set(|state| state.grants.push_back(grant));
-    harness.until("what fits is committed", |state| committed(state) == 1).await;
-    assert_eq!(harness.queries(), [0, 1, 2], "a batch of 32 MiB");
-    assert_eq!(harness.server.calls("/infer"), 4, "of 8, 4, and twice 2");
+    harness.until("what fits is committed", |state| committed(state) == 2).await;
+    assert_eq!(harness.queries(), [0, 1, 2, MEASURED], "a batch of 32 MiB");
+    assert_eq!(harness.server.calls("/infer") - calls, 4, "of 8, 4, and twice 2");
     {
         let state = harness.coordinator.state();
         assert!(state.failed.is_empty(), "no query is at fault: {:?}", state.failed);
-        assert_eq!(state.commits[0].batches[0].refused, 8, "the next batch is smaller");
+        assert_eq!(state.commits[1].batches[0].refused, 8, "the next batch is smaller");
     }
     harness.until("the lease has ended", |state| state.reports.last().unwrap().leases.is_empty()).await;
     harness.stop().await;
@@ -172,13 +175,14 @@ async fn a_failing_model_is_reported_and_nothing_is_committed() {
 #[tokio::test]
 async fn a_large_batch_is_sent_in_several_calls_and_fails_partially() {
     let harness = Harness::new().await;
+    let calls = harness.measured().await;
     let half = "x".repeat(20);
     let mut grant = harness.grant(0, &[&half, &half, &half, "bad", &"x".repeat(41), &half, &half]);
     grant.inputs[5].extents[0].blob.digest = Digest::of(b"never stored");
     harness.coordinator.set(|state| state.grants.push_back(grant));
-    harness.until("the rest is committed", |state| committed(state) == 1).await;
-    assert_eq!(harness.queries(), [0, 1, 2, 4, 6]);
-    assert_eq!(harness.server.calls("/infer"), 4, "0 to 1, 2 to 3, 4 alone, 5 to 6");
+    harness.until("the rest is committed", |state| committed(state) == 2).await;
+    assert_eq!(harness.queries(), [0, 1, 2, 4, 6, MEASURED]);
+    assert_eq!(harness.server.calls("/infer") - calls, 4, "0 to 1, 2 to 3, 4 alone, 5 to 6");
     let faults = harness.coordinator.state().failed[0].1.clone();
     let faults: Vec<_> = faults.iter().map(|fault| (fault.kind, fault.ranges[0].first)).collect();
     assert_eq!(faults, [(FaultKind::BadInput, 3), (FaultKind::Fetch, 5)]);

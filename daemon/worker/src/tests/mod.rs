@@ -25,6 +25,8 @@ use super::testing::memory_store::MemoryStore;
 use super::{WorkerConfig, first_view, run};
 
 const WEIGHTS: &[u8] = b"the trained weights";
+/// The query of [`Harness::measured`].
+const MEASURED: u64 = 999;
 
 struct Harness {
     server: FakeServer,
@@ -79,6 +81,15 @@ impl Harness {
             shutdown.clone(),
         ));
         Self { server, coordinator, store, coordinator_term, view, shutdown, worker, _folder: folder }
+    }
+
+    /// Has one query answered, so that later calls are not small because the model's pace is unknown. Returns the number of
+    /// infer calls so far.
+    async fn measured(&self) -> usize {
+        let grant = self.grant(MEASURED, &["x"]);
+        self.coordinator.set(|state| state.grants.push_back(grant));
+        self.until("the model is measured", |state| committed(state) == 1).await;
+        self.server.calls("/infer")
     }
 
     /// A grant of queries with these contents, numbered from `first`.

@@ -1,7 +1,5 @@
 //! What the worker does when a spawned task has ended.
 
-use std::time::Duration;
-
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, ReportReply,
@@ -16,7 +14,7 @@ use super::super::batch::BatchResult;
 use super::super::inputs::{self, PreparedBatch};
 use super::super::lease_table::LeasePhase;
 use super::super::models::MODELS_MAX;
-use super::super::requests::{LoadError, RequestError};
+use super::super::requests::{LoadError, LoadedModel, RequestError};
 use super::super::training::{TrainingControl, TrainingOrder};
 use super::super::training_data::TrainingFolder;
 use super::report::{ReportError, ReportOutcome};
@@ -34,8 +32,9 @@ impl WorkerTask {
                 self.segments.answered(job);
                 self.committed(leases, result);
             }
-            Event::Loaded { epoch, model, result: Ok(version) } => {
+            Event::Loaded { epoch, model, result: Ok(LoadedModel { version, row_timeout }) } => {
                 info!(%model, %version, "loaded a model");
+                self.latencies.entry(model.clone()).or_default().declare(row_timeout);
                 self.models.loaded(epoch, &model, version);
             }
             Event::Loaded { epoch, model, result: Err(error) } => {
@@ -150,9 +149,12 @@ impl WorkerTask {
         self.lease_tasks.remove(&lease);
         debug!(%lease, faults = result.faults.len(), "a batch has ended");
         let answered: u64 = result.outcome.answered.iter().map(|range| u64::from(range.count)).sum();
-        if let Some(model) = model.filter(|_| answered > 0 && result.faults.is_empty()) {
-            let inference = Duration::from_micros(result.outcome.inference_us);
-            self.latencies.entry(model.clone()).or_default().record(inference, answered);
+        if let Some((model, mut latency)) = model.zip(result.latency.take()) {
+            let known = self.latencies.entry(model.clone()).or_default();
+            latency.declare(known.row_timeout());
+            *known = latency;
+        }
+        if model.is_some() && answered > 0 && result.faults.is_empty() {
             self.pause = PAUSE_MIN;
         }
         if let Some(model) = model.filter(|_| result.worker_fault) {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use idunno_shared::ids::{Digest, JobId, Term};
+use idunno_shared::ids::{JobId, Term};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::WorkerView;
 use idunno_shared::wire::jobs::{FaultKind, JobReply, Lease, ServerState, TrainingProgress};
@@ -30,7 +30,7 @@ use super::inputs::{InputCaches, PreparedBatch};
 use super::latency::InferLatency;
 use super::lease_table::{LeasePhase, LeaseTable};
 use super::models::Models;
-use super::requests::{LoadError, RequestError, Requests};
+use super::requests::{LoadError, LoadedModel, RequestError, Requests};
 use super::segments::Segments;
 use super::supervisor::{ReadyServer, ServerStatus};
 use super::traits::{CoordinatorClient, FileStore};
@@ -50,7 +50,7 @@ enum Event {
     Ran { model: ModelName, result: Box<BatchResult> },
     FailuresReported(Lease),
     Committed { job: JobId, leases: Vec<Lease>, result: Result<(), RequestError> },
-    Loaded { epoch: u64, model: ModelName, result: Result<Digest, LoadError> },
+    Loaded { epoch: u64, model: ModelName, result: Result<LoadedModel, LoadError> },
     Trained { model: ModelName, interrupted: Option<String> },
 }
 
@@ -109,6 +109,8 @@ pub struct WorkerTask {
     pause: Duration,
     /// When the running batch was started.
     running_since: Option<Instant>,
+    /// How long its model may take for one row.
+    running_row_timeout: Duration,
     drain_until: Option<Instant>,
 }
 
@@ -145,6 +147,7 @@ impl WorkerTask {
             paused_until: None,
             pause: PAUSE_MIN,
             running_since: None,
+            running_row_timeout: Duration::ZERO,
             drain_until: None,
         }
     }
@@ -302,12 +305,14 @@ impl WorkerTask {
         let model = prepared.grant.model.clone();
         let failed = BatchResult::all_failed(lease, FaultKind::Worker, TASK_PANICKED);
         let if_panicked = Event::Ran { model: model.clone(), result: Box::new(failed) };
+        let latency = self.latencies.get(&model).cloned().unwrap_or_default();
+        self.running_row_timeout = latency.row_timeout();
         let context = BatchContext {
             store: Arc::clone(&self.requests.store),
             server,
             extensions,
             worker: self.config.name.clone(),
-            latency: self.latencies.get(&model).cloned().unwrap_or_default(),
+            latency,
         };
         let handle = self.spawn(if_panicked, async move {
             let result = Box::new(batch::run(context, prepared).await);

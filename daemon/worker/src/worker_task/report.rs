@@ -157,7 +157,11 @@ impl WorkerTask {
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(0),
             draining: state.draining,
             offers: self.status.borrow().offers.clone(),
-            running_ms: running.map(|since| u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)),
+            running_ms: running.map(|since| {
+                // A batch is neither late nor hung because of a row that takes as long as its model declares.
+                let elapsed = since.elapsed().saturating_sub(self.running_row_timeout);
+                u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
+            }),
             number: self.reporting.number,
             trainings: self
                 .trainings

@@ -2,8 +2,11 @@
 
 Every model keeps two invariants, because a retried query must give the same row byte for byte:
 - training with the same dataset and seed writes the same bytes (on one kind of CPU);
-- an answer depends on its row alone, never on the rows beside it. The server therefore passes rows one at a time; for
-  the image models that is also the fastest way, since a batch inside the network gains nothing on a CPU.
+- an answer depends on its row alone, never on the rows beside it. A runner that answers whole batches must therefore
+  add up in an order that the batch does not change, or round away the last bits.
+
+A runner answers rows one at a time (`predict`), which for the image models is the fastest way, since a batch inside the
+network gains nothing on a CPU; or whole batches (`predict_batch`).
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import orjson
 
+from ..errors import RowError
 from ..parameters import Parameter, Value
 
 if TYPE_CHECKING:
@@ -30,11 +34,19 @@ PROBABILITY_DIGITS = 6
 TOP_PARAMETERS = MappingProxyType({"labels": Parameter(TOP, "how many labels an answer lists", low=1, high=TOP)})
 """For models that answer with `encode_top`."""
 
+BATCH_MAX = 64
+
+Row = bytes | memoryview
+"""One input, as it came."""
 DatasetUse = Literal["required", "optional", "none"]
+DeviceUse = Literal["cpu", "cuda", "auto"]
 
 
 class Runner(ABC):
-    """A loaded model. Its methods are called from several threads at once, with one row each."""
+    """A loaded model. It defines `predict` or `predict_batch`.
+
+    Its methods are called from several threads at once, unless its model declares `concurrency`.
+    """
 
     parameters: Mapping[str, Value] = MappingProxyType({})
     """The request's parameters: a value for each one that the model declares."""
@@ -49,9 +61,27 @@ class Runner(ABC):
     def decode(self, content: bytes | memoryview) -> Any:
         """Converts one input to what `predict` takes. Raises RowError for an input that cannot be read."""
 
-    @abstractmethod
     def predict(self, decoded: Any) -> Any:
-        """Runs the model on one decoded input. An exception here is the model's fault and fails the request."""
+        """Runs the model on one decoded input. RowError fails the row; any other exception is the model's fault and
+        fails the request.
+        """
+        (output,) = self.predict_batch([decoded])
+        if isinstance(output, RowError):
+            raise output
+        return output
+
+    def predict_batch(self, decoded: list[Any]) -> Any:
+        """Runs the model on up to `batch_max` decoded inputs, and returns as many outputs in their order.
+
+        An output may be a RowError, which fails its row alone. Any other number of outputs is the model's fault.
+        """
+        outputs = []
+        for row in decoded:
+            try:
+                outputs.append(self.predict(row))
+            except RowError as error:
+                outputs.append(error)
+        return outputs
 
     @abstractmethod
     def encode(self, predicted: Any) -> bytes:
@@ -60,6 +90,11 @@ class Runner(ABC):
     def answer(self, content: bytes | memoryview) -> bytes:
         """Decodes, predicts and encodes."""
         return self.encode(self.predict(self.decode(content)))
+
+    @classmethod
+    def answers_batches(cls) -> bool:
+        """Whether whole batches are passed to it, rather than rows one at a time."""
+        return cls.predict_batch is not Runner.predict_batch
 
 
 class Model(ABC):
@@ -78,6 +113,17 @@ class Model(ABC):
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
     """Parameters that infer requests may set. The runner finds the values in `self.parameters`."""
 
+    batch_max: ClassVar[int] = BATCH_MAX
+    """The most rows that `predict_batch` takes at once, 1 to 65,536."""
+    concurrency: ClassVar[int | None] = None
+    """How many threads of its own call `load` and `predict_batch`, 1 to 64; None for the server's, all of them."""
+    device: ClassVar[DeviceUse] = "cpu"
+    """What it runs on: "cuda" cannot be loaded without a GPU, "auto" takes one if there is one."""
+    memory_mib: ClassVar[int | None] = None
+    """The memory that a loaded model needs: it is not loaded where less is available. None if not known."""
+    row_timeout_s: ClassVar[float | None] = None
+    """The longest that one row may take, 1 to 3,600: a call gets as much more time. None if not known."""
+
     def require_sources(self) -> None:  # noqa: B027 - most models read nothing but their dataset
         """Raises MissingPackageError if packages that training needs are not installed."""
 
@@ -94,16 +140,38 @@ class Model(ABC):
         """A small input that a loaded model must answer before it counts as ready."""
 
 
-def encode_top(probabilities: Sequence[float] | np.ndarray, labels: Sequence[str], count: int = TOP) -> bytes:
-    """`{"top5":[{"index","label","probability"}, ...]}`, most probable first; ties go to the lower index.
+class Ranking(NamedTuple):
+    """The most probable labels of one row, best first."""
+
+    indices: list[int]
+    probabilities: list[float]
+
+
+def rank(probabilities: np.ndarray) -> list[Ranking]:
+    """The TOP most probable labels of each row of a matrix; ties go to the lower index.
 
     Sorts the exact probabilities and rounds afterwards, so that the first label is the model's arg max.
     """
     import numpy as np
 
     values = np.asarray(probabilities, "f8")
-    top = np.argsort(-values, kind="stable")[:count]
+    top = np.argsort(-values, axis=1, kind="stable")[:, :TOP]
+    rounded = np.round(np.take_along_axis(values, top, axis=1), PROBABILITY_DIGITS)
+    return list(map(Ranking, top.tolist(), rounded.tolist()))
+
+
+def encode_ranking(ranking: Ranking, labels: Sequence[str], count: int = TOP) -> bytes:
+    """`{"top5":[{"index","label","probability"}, ...]}` with the first `count` labels, most probable first."""
     rows = [
-        {"index": int(i), "label": labels[i], "probability": round(float(values[i]), PROBABILITY_DIGITS)} for i in top
+        {"index": index, "label": labels[index], "probability": probability}
+        for index, probability in zip(ranking.indices[:count], ranking.probabilities, strict=False)
     ]
     return orjson.dumps({"top5": rows})
+
+
+def encode_top(probabilities: Sequence[float] | np.ndarray, labels: Sequence[str], count: int = TOP) -> bytes:
+    """`encode_ranking` of the probabilities of one row."""
+    import numpy as np
+
+    (ranking,) = rank(np.asarray(probabilities, "f8")[None])
+    return encode_ranking(ranking, labels, count)

@@ -80,10 +80,10 @@ class OnnxRunner(Runner):
         return self._preprocess(content)[None]
 
     def predict(self, decoded: np.ndarray) -> np.ndarray:
-        probabilities: np.ndarray = self.predict_batch(decoded)[0]
+        probabilities: np.ndarray = self.predict_stacked(decoded)[0]
         return probabilities
 
-    def predict_batch(self, batch: np.ndarray) -> np.ndarray:
+    def predict_stacked(self, batch: np.ndarray) -> np.ndarray:
         """Several rows as one tensor. For comparisons only: the server runs rows one at a time."""
         probabilities: np.ndarray = self._session.run(["probs"], {"image": batch})[0]
         return probabilities

@@ -2,7 +2,9 @@
 
 Words are hashed to columns, counted on a logarithmic scale, weighted by inverse document frequency and scaled to
 length 1 (TF-IDF); one logistic regression per label then weights the columns (scikit-learn's SGDClassifier). Inference
-is a sum over the text's words in numpy, so that a server that only answers never imports scikit-learn.
+is a sum over the words of a whole batch in numpy, so that a server that only answers never imports scikit-learn. Each
+text's words are added up by themselves and in the order of their columns, so that its answer does not depend on the
+batch.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +26,7 @@ from ..package_data import (
     newsgroups_training_posts,
     require_train_extra,
 )
-from .base import TOP_PARAMETERS, Model, Runner, encode_top
+from .base import TOP_PARAMETERS, Model, Ranking, Runner, encode_ranking, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +40,12 @@ ALPHA = 1e-5
 """The regularisation strength. Chosen, like the loss, on a part of the training posts."""
 HELD_OUT_SHARE = 0.2
 WORD = re.compile(r"[^\W\d_]{2,}")
+WORDS_KEPT_MAX = 1 << 18
+"""Words whose columns are remembered, about 30 MB."""
+WORD_CHARACTERS_MAX = 32
+"""Longer words are not remembered."""
+PRODUCTS_MAX = 1 << 22
+"""Products of a weight and a value that are in memory at once, 16 MiB, unless one text has more."""
 
 
 class NewsgroupsLinear(Model):
@@ -48,6 +57,7 @@ class NewsgroupsLinear(Model):
     suffix = ".safetensors"
     dataset = "optional"
     parameters = TOP_PARAMETERS
+    batch_max = 1024
 
     def require_sources(self) -> None:
         newsgroups_file(NEWSGROUPS_TEST)
@@ -92,43 +102,83 @@ class LinearRunner(Runner):
         self._weights = loaded.arrays["weights"]
         self._bias = loaded.arrays["bias"]
 
-    def decode(self, content: bytes | memoryview) -> dict[int, int]:
+    def decode(self, content: bytes | memoryview) -> list[int]:
         try:
-            text = bytes(content).decode()
+            text = str(content, "utf-8")
         except UnicodeDecodeError as error:
             raise RowError(f"not UTF-8 text: byte {error.start}") from None
-        counts = count_columns(text)
-        if not counts:
+        columns = word_columns(text)
+        if not columns:
             raise RowError("the text has no words")
-        return counts
+        return columns
 
-    def predict(self, decoded: dict[int, int]) -> np.ndarray:
+    def predict_batch(self, decoded: list[list[int]]) -> list[Ranking]:
+        rankings: list[Ranking] = []
+        for part in _parts(decoded, PRODUCTS_MAX // len(self._labels)):
+            rankings += rank(self._probabilities(part))
+        return rankings
+
+    def _probabilities(self, texts: Sequence[list[int]]) -> np.ndarray:
+        """[texts, labels]. No text may be empty."""
         import numpy as np
 
-        columns = np.array(sorted(decoded))  # a fixed order of summation: the same text gives the same bytes
-        values = np.log1p(np.array([decoded[column] for column in columns.tolist()], "f4")) * self._idf[columns]
-        values /= np.sqrt((values * values).sum())
-        scores = 1 / (1 + np.exp(-(values @ self._weights[columns] + self._bias)))
-        probabilities: np.ndarray = scores / scores.sum()
+        lengths = np.fromiter(map(len, texts), "i8", len(texts))
+        words = np.fromiter(chain.from_iterable(texts), "i8", int(lengths.sum()))
+        text_and_column = np.repeat(np.arange(len(texts)) * COLUMNS, lengths) + words
+        text_and_column, counts = np.unique(text_and_column, return_counts=True)
+        columns = text_and_column % COLUMNS
+        text = text_and_column // COLUMNS
+        starts = np.searchsorted(text, np.arange(len(texts)))
+        values = np.log1p(counts.astype("f4")) * self._idf[columns]
+        values /= np.sqrt(np.add.reduceat(values * values, starts))[text]
+        products = self._weights[columns]
+        products *= values[:, None]
+        scores = 1 / (1 + np.exp(-(np.add.reduceat(products, starts) + self._bias)))
+        probabilities: np.ndarray = scores / scores.sum(axis=1, keepdims=True)
         return probabilities
 
-    def encode(self, predicted: np.ndarray) -> bytes:
-        return encode_top(predicted, self._labels, int(self.parameters["labels"]))
+    def encode(self, predicted: Ranking) -> bytes:
+        return encode_ranking(predicted, self._labels, int(self.parameters["labels"]))
 
     def best_label(self, content: bytes) -> str | None:
         """The most probable label; None for an input that cannot be answered."""
         try:
-            return self._labels[int(self.predict(self.decode(content)).argmax())]
+            ranking: Ranking = self.predict(self.decode(content))
+            return self._labels[ranking.indices[0]]
         except RowError:
             return None
 
 
-def count_columns(text: str) -> dict[int, int]:
-    """How many of the text's words hash to each column."""
-    counts: Counter[int] = Counter()
-    for word, count in Counter(WORD.findall(text.lower())).items():
-        counts[zlib.crc32(word.encode("utf-8", "surrogatepass")) % COLUMNS] += count
-    return counts
+class _WordColumns(dict[str, int]):
+    """The column that each word hashes to. Threads share it: a word that two add at once gets the same column."""
+
+    def __missing__(self, word: str) -> int:
+        column = zlib.crc32(word.encode("utf-8", "surrogatepass")) % COLUMNS
+        if len(word) <= WORD_CHARACTERS_MAX and len(self) < WORDS_KEPT_MAX:
+            self[word] = column
+        return column
+
+
+_COLUMNS_OF = _WordColumns()
+
+
+def word_columns(text: str) -> list[int]:
+    """The column of each word, in the order of the text."""
+    return list(map(_COLUMNS_OF.__getitem__, WORD.findall(text.lower())))
+
+
+def _parts(texts: Sequence[list[int]], words_max: int) -> Iterator[Sequence[list[int]]]:
+    """Cuts a batch into parts of at most so many words, or of one text."""
+    start = 0
+    words = 0
+    for index, text in enumerate(texts):
+        if index > start and words + len(text) > words_max:
+            yield texts[start:index]
+            start = index
+            words = 0
+        words += len(text)
+    if start < len(texts):
+        yield texts[start:]
 
 
 def _fit(training: Sequence[Example], labels: list[str], run: TrainingRun) -> float:
@@ -140,7 +190,7 @@ def _fit(training: Sequence[Example], labels: list[str], run: TrainingRun) -> fl
 
     if len(labels) < 2:
         raise TrainingError("the examples must have at least two labels")
-    rows = [count_columns(example.content.decode(errors="replace")) for example in training]
+    rows = [Counter(word_columns(example.content.decode(errors="replace"))) for example in training]
     starts = np.cumsum([0, *map(len, rows)]).astype("i4")  # scikit-learn takes no wider indices
     indices = np.array([column for row in rows for column in sorted(row)], "i4")
     counts = np.array([row[column] for row in rows for column in sorted(row)], "f4")
