@@ -55,7 +55,7 @@ def parse_arguments():
         "--lines", type=arguments.at_least(1), default=1_000_000, metavar="N", help="lines of the text job (1000000)"
     )
     parser.add_argument(
-        "--text-batch-size", type=arguments.at_least(1), default=256, metavar="N", help="its lines a batch (256)"
+        "--text-batch-size", type=arguments.at_least(1), default=1024, metavar="N", help="its lines a batch (1024)"
     )
     parser.add_argument("--only", choices=PARTS, help="measure this part only")
     parser.add_argument(
