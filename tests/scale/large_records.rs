@@ -16,7 +16,7 @@ use crate::size::{figure, sized};
 
 const EXTENT_BYTES: u64 = 4 << 20;
 const FILE_BYTES: (u64, u64) = (1 << 30, 100 << 30);
-const RECORD_BYTES: usize = 1 << 10;
+const RECORD_BYTES: usize = 4 << 10;
 /// The index while it is built, without the extent that is read: its blocks, twice while the list grows.
 const INDEX_BYTES_MAX: usize = 4 << 20;
 /// A command of the log.

@@ -26,8 +26,8 @@ use crate::process_figures::resident_bytes;
 use crate::size::{figure, percentiles, sized};
 
 const FILES: (u64, u64) = (20_000, 1_000_000);
-/// What a small file may take in the memory of a voter, by the design.
-const BYTES_PER_FILE_MAX: f64 = 350.0;
+/// What a small file may take in the memory of a voter. The design allows 350 B, which leaves room for longer names.
+const BYTES_PER_FILE_MAX: f64 = 320.0;
 /// Entries of the log while a member is away.
 const ENTRIES: u64 = 1_000;
 /// What a step may allocate whatever the number of files.
@@ -83,7 +83,7 @@ async fn a_file_takes_as_little_memory_after_a_restart_as_before() {
     figure("bytes a file, after a restart: allocated", format!("{again:.0}"));
     assert_eq!(state.file_count(), files);
     assert!(fresh <= BYTES_PER_FILE_MAX, "{fresh:.0} bytes a file");
-    assert!(again <= BYTES_PER_FILE_MAX, "{again:.0} bytes a file after a restart");
+    assert!(again <= fresh, "{again:.0} bytes a file after a restart, {fresh:.0} before");
 }
 
 #[tokio::test]
