@@ -156,7 +156,7 @@ async fn a_killed_coordinator_of_many_files_is_replaced_also_beside_a_greedy_vie
     let _turn = heavy().await;
     let files = sized(FILES.0, FILES.1);
     let runs = std::env::var("IDUNNO_FIGURE_RUNS").ok().map(|runs| runs.parse().unwrap());
-    let kills = runs.unwrap_or(sized(KILLS.0, KILLS.1));
+    let kills = runs.unwrap_or_else(|| sized(KILLS.0, KILLS.1));
     let server = SlowServer::start(Duration::from_millis(100)).await;
     let mut cluster = LocalCluster::start_at(MEMBERS, &server).await;
     let inputs = Expected::small("inputs", 0..QUERIES);

@@ -1,7 +1,6 @@
 //! A million files: bytes a file in memory before and after a restart, and the steps of what looks at all of them.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +60,7 @@ fn restarted(state: State) -> State {
     assert!(peak <= SNAPSHOT_BYTES_MAX, "{peak} bytes");
     std::io::Seek::rewind(&mut file).unwrap();
     let started = Instant::now();
-    let snapshot: Snapshot = rmp_serde::from_read(BufReader::new(File::from(file))).unwrap();
+    let snapshot: Snapshot = rmp_serde::from_read(BufReader::new(file)).unwrap();
     let state = State::from(snapshot);
     figure("snapshot: time to read", format!("{:.1?}", started.elapsed()));
     state
