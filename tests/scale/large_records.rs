@@ -24,7 +24,8 @@ const COMMAND_BYTES_MAX: usize = 4 << 20;
 
 /// An extent of lines of one length.
 fn lines() -> Vec<u8> {
-    let line = format!("{:width$}\n", "{\"text\":\"no line says more\"}", width = RECORD_BYTES - 1);
+    let (head, tail) = ("{\"text\":\"", "\"}\n");
+    let line = format!("{head}{}{tail}", "x".repeat(RECORD_BYTES - head.len() - tail.len()));
     line.repeat(usize::try_from(EXTENT_BYTES).unwrap() / RECORD_BYTES).into_bytes()
 }
 
