@@ -107,7 +107,7 @@ macro_rules! checked_name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Box<str>);
 
         impl $name {
             /// The name as text.
@@ -121,7 +121,7 @@ macro_rules! checked_name {
 
             fn try_from(name: String) -> Result<Self, NameError> {
                 $check($kind, &name)?;
-                Ok(Self(name))
+                Ok(Self(name.into()))
             }
         }
 
@@ -135,7 +135,7 @@ macro_rules! checked_name {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.into()
             }
         }
 

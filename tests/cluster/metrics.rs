@@ -17,24 +17,6 @@ use crate::harness::{Expected, LocalCluster, SOON, light};
 const FIRES_WITHIN: Duration = Duration::from_secs(90);
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring/alerts.yml");
 
-impl LocalCluster {
-    /// The address of a member's metrics endpoint, from its log.
-    fn metrics(&self, index: usize) -> SocketAddr {
-        let log = self.members[index].log();
-        let line = log.lines().rfind(|line| line.contains("serving metrics")).unwrap();
-        let (_, address) = line.split_once("address=").unwrap();
-        address.split_whitespace().next().unwrap().parse().unwrap()
-    }
-
-    /// The value of a series with its labels as exported; `None` if there is no such series.
-    async fn figure(&self, index: usize, series: &str) -> Option<f64> {
-        let (status, page) = http(self.metrics(index), "/metrics", None).await.unwrap();
-        assert_eq!(status, 200, "{page}");
-        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
-        Some(line.parse().unwrap())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_match_the_state_of_the_cluster() {
     let _turn = light().await;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use idunno_shared::client::files::{GetItem, NoProgress};
 
-use crate::figures::{runs, summary};
+use crate::figures::runs;
+use crate::harness::log_times::summary;
 use crate::harness::{Expected, LocalCluster, check_copies, content, heavy, name};
 
 const MEMBERS: usize = 7;

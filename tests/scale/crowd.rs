@@ -15,8 +15,10 @@ use tokio::time::sleep;
 use crate::fake_member::{Crowd, FakeMember};
 use crate::harness::{LocalCluster, heavy, with_liveness};
 use crate::process_figures::{ProcessFigures, failed_dials};
+use crate::size::sized;
 
-const FAKES: usize = 600;
+/// In the short and in the long form.
+const FAKES: (usize, usize) = (600, 1_000);
 /// Seven voters and two spares: no fake is needed as a voter.
 const MEMBERS: usize = 9;
 const VOTERS: usize = 7;
@@ -85,8 +87,9 @@ async fn steady(cluster: &LocalCluster, crowd: &Crowd, fakes: usize, voters: &BT
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn six_hundred_members_are_dialled_no_more_than_needed() {
+async fn hundreds_of_members_are_dialled_no_more_than_needed() {
     let _turn = heavy().await;
+    let count = sized(FAKES.0, FAKES.1);
     let cluster = LocalCluster::start(MEMBERS, false).await;
     let voting = cluster.list_of(0).await.unwrap();
     let voting = voting.iter().filter(|member| matches!(member.role, LogRole::Voter | LogRole::Coordinator));
@@ -98,7 +101,7 @@ async fn six_hundred_members_are_dialled_no_more_than_needed() {
     let (listed_fakes, none) = (std::sync::Mutex::default(), || std::sync::atomic::AtomicUsize::new(0));
     let crowd = Arc::new(Crowd { credentials, listed: listed_fakes, accepted: none(), contradicted: none() });
     let mut fakes = Vec::new();
-    for number in 0..FAKES {
+    for number in 0..count {
         fakes.push(FakeMember::start(&crowd, number).await);
     }
     *crowd.listed.lock().unwrap() = fakes.iter().map(FakeMember::record).collect();
@@ -107,7 +110,7 @@ async fn six_hundred_members_are_dialled_no_more_than_needed() {
         fake.join(member.address()).await.unwrap_or_else(|error| cluster.fail(&error));
     }
     let all: BTreeSet<usize> = cluster.up().into_iter().collect();
-    println!("{FAKES} fakes were listed by all after {:?}", listed(&cluster, &all, &fakes).await);
+    println!("{count} fakes were listed by all after {:?}", listed(&cluster, &all, &fakes).await);
     let keeping = Instant::now();
     for fake in &mut fakes {
         fake.keep(&voter_addresses).await;
@@ -115,10 +118,10 @@ async fn six_hundred_members_are_dialled_no_more_than_needed() {
     println!("each kept a connection to {VOTERS} voters after {:?}", keeping.elapsed());
     // Connections opened on demand during the join are idle by then.
     sleep(Duration::from_secs(10)).await;
-    steady(&cluster, &crowd, FAKES, &voters).await;
+    steady(&cluster, &crowd, count, &voters).await;
 
     let (failed, accepted) = (failed_dials(), crowd.accepted.load(Ordering::Relaxed));
-    let dead = fakes.split_off(FAKES - FAKES / 3);
+    let dead = fakes.split_off(count - count / 3);
     *crowd.listed.lock().unwrap() = fakes.iter().map(FakeMember::record).collect();
     let deaths = dead.len() as u64;
     drop(dead);
@@ -129,7 +132,7 @@ async fn six_hundred_members_are_dialled_no_more_than_needed() {
     let dialled = crowd.accepted.load(Ordering::Relaxed) - accepted;
     println!("{failed} dials were refused meanwhile, and the live fakes accepted {dialled} connections");
     assert!(failed <= DIALS_PER_DEATH_MAX * deaths, "{failed} dials to {deaths} dead members");
-    assert!(dialled <= FAKES, "{dialled} connections to members that did not change");
+    assert!(dialled <= count, "{dialled} connections to members that did not change");
     steady(&cluster, &crowd, fakes.len(), &voters).await;
     println!("{} suspicions were contradicted", crowd.contradicted.load(Ordering::Relaxed));
     assert_eq!(cluster.who_coordinates(&cluster.up()).await.len(), 1);

@@ -27,9 +27,7 @@ impl ProcessFigures {
         // A file may be closed after it was listed.
         let targets = files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
         let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count();
-        let status = fs::read_to_string(format!("{proc}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let resident_kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        let resident_kib = resident_kib(&proc);
         let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
         // After the name, which is in brackets: the state is field 3, user and system time are 14 and 15.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -43,6 +41,17 @@ impl ProcessFigures {
         let wall = self.at.duration_since(earlier.at);
         100.0 * self.cpu.saturating_sub(earlier.cpu).as_secs_f64() / wall.as_secs_f64()
     }
+}
+
+fn resident_kib(proc: &str) -> u64 {
+    let status = fs::read_to_string(format!("{proc}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    resident.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Resident memory of this process in bytes.
+pub(crate) fn resident_bytes() -> usize {
+    usize::try_from(resident_kib("/proc/self") << 10).unwrap()
 }
 
 /// Connections that were tried and failed, in this machine's network namespace, since it started.

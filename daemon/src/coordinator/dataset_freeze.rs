@@ -102,13 +102,13 @@ impl LeaderTerm {
         let _one_at_a_time = self.reading.lock().await;
         let mut index = RecordIndex::new(kind);
         let mut read_bytes = 0;
-        progress.report(read_bytes, version.size);
+        progress.report(read_bytes, version.size());
         for &extent in &*version.extents {
             index = self.index_extent(state, index, extent).await?;
             read_bytes += extent.size;
-            progress.report(read_bytes, version.size);
+            progress.report(read_bytes, version.size());
         }
-        let inputs = index.finish(version.digest)?;
+        let inputs = index.finish(version.digest())?;
         if let Inputs::Records { count, blocks, .. } = &inputs {
             info!(records = count, blocks = blocks.len(), "indexed a data set");
         }

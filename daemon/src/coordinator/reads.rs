@@ -194,8 +194,8 @@ fn file_version(
     FileVersion {
         name: name.clone(),
         version: version.number,
-        size: version.size,
-        digest: version.digest,
+        size: version.size(),
+        digest: version.digest(),
         created_ms: version.created_ms,
         extents: version.extents.iter().map(|&blob| placed(state, view, blob)).collect(),
     }

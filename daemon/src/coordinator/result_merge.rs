@@ -113,7 +113,7 @@ impl ResultMergeTask {
         }
         tokio::time::sleep(OBSERVE_PERIOD).await;
         let state = Arc::clone(&self.state.borrow_and_update());
-        let due = state.jobs().filter(|job| job.state == JobState::Done && !job.filed);
+        let due = state.unsettled_jobs().filter(|job| job.state == JobState::Done);
         let jobs: Vec<JobId> = due.map(|job| job.id).collect();
         let leases = match self.leader_term.upgrade().filter(|_| !jobs.is_empty()) {
             Some(leader_term) => leader_term.leases_by_worker().await.unwrap_or_else(|refusal| {

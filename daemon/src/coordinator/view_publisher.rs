@@ -4,6 +4,7 @@
 //! watcher's first view is built after its arrival.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use idunno_shared::wire::control::ClusterView;
@@ -38,11 +39,12 @@ struct Published {
 pub(super) struct ViewPublisher {
     published: watch::Sender<Option<Published>>,
     arrived: Arc<Notify>,
+    built: Arc<AtomicU64>,
 }
 
 impl Default for ViewPublisher {
     fn default() -> Self {
-        Self { published: watch::Sender::new(None), arrived: Arc::default() }
+        Self { published: watch::Sender::new(None), arrived: Arc::default(), built: Arc::default() }
     }
 }
 
@@ -70,6 +72,11 @@ impl ViewPublisher {
         follower
     }
 
+    /// Views built so far.
+    pub(super) fn built(&self) -> u64 {
+        self.built.load(Ordering::Relaxed)
+    }
+
     /// Publishes what `build` builds, until the term is over.
     pub(super) async fn run<B: Future<Output = Built>>(&self, mut build: impl FnMut() -> B) {
         let (mut built, mut skipped) = (Instant::now(), 0);
@@ -82,6 +89,7 @@ impl ViewPublisher {
                 sleep_until(built + ARRIVAL_PERIOD).await;
             }
             built = Instant::now();
+            self.built.fetch_add(1, Ordering::Relaxed);
             let view = match build().await {
                 Built::View(view) => view,
                 Built::Nothing => continue,
@@ -159,6 +167,7 @@ mod tests {
             () = watching => unreachable!("the watchers go on"),
         }
         assert!(last.iter().all(|last| *last + 1 >= BUILDS / 2), "all of them saw what was built: {last:?}");
+        assert_eq!(publisher.built(), BUILDS + 1);
     }
 
     #[tokio::test]

@@ -159,6 +159,11 @@ impl LeaderTerm {
         }
     }
 
+    /// Views built for watchers in this term.
+    pub fn views_built(&self) -> u64 {
+        self.views.built()
+    }
+
     async fn build_view(leader_term: Option<Arc<Self>>) -> Built {
         let Some(leader_term) = leader_term else { return Built::Over };
         if leader_term.may_decide().is_err() {

@@ -80,6 +80,14 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     gauge("term", "The highest term that this member knows.", leadership.term.0)?;
     let coordinates = coordinator.leader_term().is_some_and(|leader_term| leader_term.may_decide().is_ok());
     gauge("coordinator", "1 if this member coordinates and reaches a majority.", u64::from(coordinates))?;
+    if let Some(leader_term) = coordinator.leader_term() {
+        let built = IntCounter::new(
+            "views_built_total",
+            "Views of the cluster built for its watchers since this member coordinates.",
+        )?;
+        built.inc_by(leader_term.views_built());
+        registry.register(Box::new(built))?;
+    }
     let revision = deps.consensus.state().borrow().revision();
     gauge("log_revision", "Metadata changes applied by this member.", revision)?;
 

@@ -3,6 +3,8 @@
 pub(crate) mod disk;
 pub(crate) mod http;
 mod jobs;
+pub(crate) mod log_times;
+mod metrics;
 mod model_server;
 mod model_server_port;
 mod process;

@@ -139,7 +139,9 @@ impl Generator {
             return Inputs::Folder { moment: moment + u64::from(self.one_in(10)), index };
         }
         let file = state.file(&"lines.jsonl".parse().unwrap()).and_then(|file| file.version(None));
-        let digest = file.filter(|_| !self.one_in(10)).map_or_else(Digest::default, |version| version.digest);
+        let digest = file
+            .filter(|_| !self.one_in(10))
+            .map_or_else(Digest::default, idunno_core::metadata::VersionRecord::digest);
         if self.one_in(3) {
             return Inputs::Listed { digest, names: (0..2).map(|_| self.file().name).collect() };
         }

@@ -272,7 +272,7 @@ impl NaiveMetadata {
         for ((name, file), (model_name, versions)) in files.iter().zip(&self.files) {
             assert_eq!(name.as_str(), model_name);
             let shown = file.versions().map(|version| {
-                (version.number, version.digest, version.extents.iter().map(|blob| blob.digest).collect())
+                (version.number, version.digest(), version.extents.iter().map(|blob| blob.digest).collect())
             });
             assert!(shown.eq(versions.iter().rev().cloned()), "{name}");
         }

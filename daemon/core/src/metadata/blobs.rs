@@ -11,7 +11,7 @@ use idunno_shared::wire::refusal::Refusal;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, HolderChange, State};
+use super::{Applied, HolderChange, OneOrMany, State};
 
 /// Most holders recorded per blob; if there are more, the newest are kept.
 pub const HOLDERS_PER_BLOB_MAX: usize = 32;
@@ -23,7 +23,7 @@ pub struct Blob {
     pub size: u64,
     /// References from file versions, held inputs, segments and models.
     pub references: u64,
-    /// The members that hold a copy, in id order.
+    /// The members that hold a copy, in id order. Blobs at the same members share the list.
     pub holders: Arc<[NodeId]>,
 }
 
@@ -33,14 +33,14 @@ pub type BlobTable = OrdMap<Digest, Blob>;
 /// Extents with their holders, as commands carry them.
 pub(super) type PlacedExtents = [(BlobRef, Vec<NodeId>)];
 
-fn merge_holders(old: &[NodeId], new: &[NodeId]) -> Arc<[NodeId]> {
+fn merge_holders(old: &[NodeId], new: &[NodeId]) -> Vec<NodeId> {
     let mut holders = new.to_vec();
     holders.truncate(HOLDERS_PER_BLOB_MAX);
     let room = HOLDERS_PER_BLOB_MAX - holders.len();
     holders.extend(old.iter().filter(|node| !new.contains(node)).take(room));
     holders.sort_unstable();
     holders.dedup();
-    holders.into()
+    holders
 }
 
 impl State {
@@ -98,11 +98,12 @@ impl State {
         let old = known.filter(|known| known.references > 0).map_or(&[][..], |known| &known.holders);
         let holders = merge_holders(old, holders);
         let references = known.map_or(0, |known| known.references) + references;
+        let holders = self.holder_lists.share(&holders);
         self.blobs.insert(blob.digest, Blob { size: blob.size, references, holders });
     }
 
     /// Records extents with one reference each. Returns them without their holders.
-    pub(super) fn record_extents(&mut self, extents: &PlacedExtents) -> Arc<[BlobRef]> {
+    pub(super) fn record_extents(&mut self, extents: &PlacedExtents) -> OneOrMany<BlobRef> {
         for (blob, holders) in extents {
             self.record(*blob, holders, 1);
         }
@@ -135,8 +136,8 @@ impl State {
             let holders = merge_holders(&kept, add);
             if holders.is_empty() && entry.references == 0 {
                 self.blobs.remove(digest);
-            } else if holders != entry.holders {
-                let entry = Blob { holders, ..entry.clone() };
+            } else if *holders != *entry.holders {
+                let entry = Blob { holders: self.holder_lists.share(&holders), ..entry.clone() };
                 self.blobs.insert(*digest, entry);
             }
         }

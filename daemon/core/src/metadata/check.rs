@@ -21,9 +21,9 @@ impl FileRecord {
         let is_ordered = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         let is_valid = is_ordered && !numbers.is_empty() && numbers.len() <= VERSIONS_KEPT && numbers[0] > 0;
         InvariantViolation::unless(is_valid, || format!("its versions are {numbers:?}"))?;
-        for version in &self.versions {
+        for version in self.versions.iter() {
             let sum: u64 = version.extents.iter().map(|blob| blob.size).sum();
-            let size = version.size;
+            let size = version.size();
             InvariantViolation::unless(sum == size, || {
                 format!("its extents have {sum} bytes, its size is {size}")
             })?;
@@ -166,6 +166,10 @@ impl State {
             job.referenced().for_each(&mut count);
             self.check_folder_of(job).map_err(|violation| violation.of(id))?;
         }
+        let unsettled = self.jobs.values().filter(|job| job.is_unsettled()).map(|job| job.id);
+        InvariantViolation::unless(self.unsettled.iter().copied().eq(unsettled), || {
+            format!("unsettled are {:?}", self.unsettled)
+        })?;
         self.check_retired()?;
         self.retired.iter().flat_map(|(_, version)| &*version.extents).for_each(&mut count);
         let artefacts = self.models.values().filter_map(|model| model.artefact.as_ref());

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Applied, Artefact, FolderIndex, JobRecord, PinnedFolder, QUERIES_PER_JOB_MAX, State, VersionRecord,
+    Applied, Artefact, FolderIndex, JobRecord, OneOrMany, PinnedFolder, QUERIES_PER_JOB_MAX, State,
+    VersionRecord,
 };
 use crate::ranges::RangeSet;
 
@@ -35,7 +36,7 @@ pub struct Query {
     /// The file's name.
     pub name: Arc<FileName>,
     /// The extents of its newest version at the start, in order.
-    pub extents: Arc<[BlobRef]>,
+    pub extents: OneOrMany<BlobRef>,
 }
 
 /// The queries of a job over the files that a list names; a query's number is its index. Names and extents are shared with
@@ -114,7 +115,7 @@ pub struct Records {
     /// How to read the records.
     pub format: RecordFormat,
     /// The file's extents at the start of the job, in order.
-    pub extents: Arc<[BlobRef]>,
+    pub extents: OneOrMany<BlobRef>,
     /// Where the records are.
     pub blocks: Vec<Block>,
     /// The number of records.
@@ -255,7 +256,7 @@ impl State {
     /// The size of the label table of a dataset of files, if it has one.
     pub fn label_table_bytes(&self, dataset: &DatasetName) -> Option<u64> {
         let table = self.files.get(format!("{dataset}/{LABELS_FILE}").as_str())?;
-        table.version(None).map(|version| version.size)
+        table.version(None).map(VersionRecord::size)
     }
 
     /// Fails if no model can be trained on the dataset.
@@ -357,11 +358,7 @@ impl State {
     /// Makes the files of a pinned folder, and its label table, the inputs of a job.
     fn keep_folder(&mut self, job: &mut JobRecord, index: Option<FolderIndex>) {
         let (Some(pin), Some(mut index)) = (job.folder.as_deref(), index) else { return };
-        for name in &mut index.checkpoints {
-            if let Some((key, _)) = self.files.get_key_value(name.as_str()) {
-                *name = Arc::clone(&key.0);
-            }
-        }
+        self.share_names(&mut index.checkpoints);
         let labels = self.label_table_at(&job.dataset, pin.moment);
         self.reference(labels.as_deref().unwrap_or_default());
         job.submitted = index.count;
@@ -407,7 +404,7 @@ impl State {
         let (Inputs::Records { digest, .. } | Inputs::Listed { digest, .. }) = inputs else {
             return Err(DatasetError::Changed(dataset.clone()));
         };
-        let unchanged = self.dataset_file(dataset).filter(|(_, version)| version.digest == *digest);
+        let unchanged = self.dataset_file(dataset).filter(|(_, version)| version.digest() == *digest);
         let Some((_, version)) = unchanged else { return Err(DatasetError::Changed(dataset.clone())) };
         match inputs {
             Inputs::Records { count: 0, .. } => Err(DatasetError::NoRecords(dataset.clone())),
@@ -420,14 +417,14 @@ impl State {
                 let is_ordered =
                     blocks.windows(2).all(|pair| pair[0].first < pair[1].first && pair[0].at < pair[1].at);
                 let is_within =
-                    blocks.last().is_some_and(|last| last.first < *count && last.at < version.size);
+                    blocks.last().is_some_and(|last| last.first < *count && last.at < version.size());
                 if !is_ordered || !is_within || blocks[0].first != 0 {
                     return Err(DatasetError::InconsistentIndex(dataset.clone()));
                 }
                 let records = Records {
                     file: Arc::clone(&file.0),
                     format: *format,
-                    extents: Arc::clone(&version.extents),
+                    extents: version.extents.clone(),
                     blocks: blocks.clone(),
                     count: *count,
                 };
@@ -454,7 +451,7 @@ impl State {
                 number: index + 1,
                 name: name.clone(),
             })?;
-            Ok(Query { name: Arc::clone(&key.0), extents: Arc::clone(&newest.extents) })
+            Ok(Query { name: Arc::clone(&key.0), extents: newest.extents.clone() })
         };
         let queries: Result<Vec<Query>, DatasetError> = names.iter().enumerate().map(query).collect();
         Ok(FrozenInputs::Listed(queries?))

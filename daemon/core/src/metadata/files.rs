@@ -15,8 +15,8 @@ use idunno_shared::wire::control::{
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 
-use super::State;
 use super::blobs::PlacedExtents;
+use super::{OneOrMany, State};
 
 /// A file name as key of the file table, which is also searched by `str`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,28 +47,66 @@ impl<'a> Content<'a> {
 
 /// One version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredVersion", into = "StoredVersion")]
 pub struct VersionRecord {
     /// The version number, from 1.
     pub number: u64,
-    /// The size in bytes.
-    pub size: u64,
-    /// The digest of all bytes.
-    pub digest: Digest,
     /// When it was committed, in milliseconds since the epoch.
     pub created_ms: u64,
     /// The extents in order.
-    pub extents: Arc<[BlobRef]>,
+    pub extents: OneOrMany<BlobRef>,
     /// The revision of the metadata that added it; 0 if a release of format 1 did.
-    #[serde(default)]
     pub born: u64,
+    /// Size and digest of all bytes; `None` if they are those of the only extent, as in a small file.
+    whole: Option<Box<(u64, Digest)>>,
+}
+
+/// A version as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredVersion {
+    number: u64,
+    size: u64,
+    digest: Digest,
+    created_ms: u64,
+    extents: OneOrMany<BlobRef>,
+    #[serde(default)]
+    born: u64,
+}
+
+impl From<StoredVersion> for VersionRecord {
+    fn from(stored: StoredVersion) -> Self {
+        let StoredVersion { number, size, digest, created_ms, extents, born } = stored;
+        let whole = (*extents != [BlobRef { digest, size }]).then(|| Box::new((size, digest)));
+        Self { number, created_ms, extents, born, whole }
+    }
+}
+
+impl From<VersionRecord> for StoredVersion {
+    fn from(version: VersionRecord) -> Self {
+        let (size, digest) = (version.size(), version.digest());
+        let VersionRecord { number, created_ms, extents, born, whole: _ } = version;
+        Self { number, size, digest, created_ms, extents, born }
+    }
+}
+
+impl VersionRecord {
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.whole.as_ref().map_or_else(|| self.extents.iter().map(|blob| blob.size).sum(), |whole| whole.0)
+    }
+
+    /// The digest of all bytes.
+    pub fn digest(&self) -> Digest {
+        let only = || self.extents.first().map_or_else(Digest::default, |blob| blob.digest);
+        self.whole.as_ref().map_or_else(only, |whole| whole.1)
+    }
 }
 
 /// A file: its versions, oldest first; at least one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FileRecord {
-    /// Without spare capacity: there may be millions of files.
-    pub(super) versions: Box<[VersionRecord]>,
+    pub(super) versions: OneOrMany<VersionRecord>,
 }
 
 impl FileRecord {
@@ -156,11 +194,12 @@ impl State {
         );
         let number = kept.version(None).map_or(1, |newest| newest.number + 1);
         let born = self.next_revision();
-        let new = VersionRecord { number, size, digest, created_ms: self.now_ms, extents, born };
-        let all = FileRecord { versions: kept.versions.iter().cloned().chain([new]).collect() };
+        let new = StoredVersion { number, size, digest, created_ms: self.now_ms, extents, born };
+        let all = FileRecord { versions: kept.versions.iter().cloned().chain([new.into()]).collect() };
         let leaving = all.versions.len().saturating_sub(VERSIONS_KEPT);
         self.retire(&key.0, &all, leaving, born);
-        let versions = if leaving == 0 { all.versions } else { all.versions[leaving..].into() };
+        let versions =
+            if leaving == 0 { all.versions } else { all.versions[leaving..].iter().cloned().collect() };
         self.files.insert(key, Arc::new(FileRecord { versions }));
         number
     }

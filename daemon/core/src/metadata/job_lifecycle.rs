@@ -95,6 +95,7 @@ impl State {
             self.release(&[segment.blob]);
         }
         self.jobs.remove(&id);
+        self.unsettled.remove(&id);
         // Job numbers are not reused, so a file of this name is this job's. There may be none.
         if job.started_ms.is_some() && self.files.contains_key(file.as_str()) {
             self.delete(&file)?;

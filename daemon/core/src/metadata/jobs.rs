@@ -17,8 +17,8 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, PinnedFolder, Query, Records, State,
-    truncate_reason,
+    Applied, Artefact, DeadLetterRecord, JobStatistics, Manifest, OneOrMany, PinnedFolder, Query, Records,
+    State, truncate_reason,
 };
 use crate::ranges::RangeSet;
 
@@ -61,7 +61,7 @@ pub struct JobRecord {
     /// The model version to which it is pinned, from the first start.
     pub artefact: Option<Arc<Artefact>>,
     /// The extents of its label table, from the first start; kept from collection while any query is held.
-    pub labels: Option<Arc<[BlobRef]>>,
+    pub labels: Option<OneOrMany<BlobRef>>,
     /// The answered queries.
     pub done: RangeSet,
     /// The queries whose attempts were used up.
@@ -157,6 +157,11 @@ impl JobRecord {
     /// How many queries are pending.
     pub fn pending_len(&self) -> u64 {
         self.submitted - self.done.len() - self.dead.len()
+    }
+
+    /// Whether it is not over, or its results are yet to be merged into a file.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.state.is_over() || (self.state == JobState::Done && !self.filed)
     }
 
     /// How long it has run until `now_ms`, in milliseconds, without stops and pauses.
@@ -264,8 +269,18 @@ impl State {
         queries.first().map(|(_, query)| (*query.name).clone())
     }
 
+    /// The jobs that are not over, or whose results are yet to be merged into a file, in order of their numbers.
+    pub fn unsettled_jobs(&self) -> impl Iterator<Item = &Arc<JobRecord>> {
+        self.unsettled.iter().filter_map(|id| self.jobs.get(id))
+    }
+
     /// Stores a changed job.
     pub(super) fn set_job(&mut self, job: JobRecord) {
+        if job.is_unsettled() {
+            self.unsettled.insert(job.id);
+        } else {
+            self.unsettled.remove(&job.id);
+        }
         self.jobs.insert(job.id, Arc::new(job));
     }
 

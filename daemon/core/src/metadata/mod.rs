@@ -14,7 +14,7 @@
 //!
 //! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`] models,
 //! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`] holders per blob, reasons of
-//! [`REASON_BYTES_MAX`] bytes. Memory bounds the number of files: about 0.5 KB for a small file. A clone costs O(1) and
+//! [`REASON_BYTES_MAX`] bytes. Memory bounds the number of files: about 350 B for a small one. A clone costs O(1) and
 //! shares whatever later commands do not change.
 //!
 //! **Not here**: liveness and addresses of members, open uploads (but for the watermark below which all are over), leases.
@@ -26,18 +26,20 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{Change, Changed};
 use idunno_shared::wire::jobs::{Policy, REASON_BYTES_MAX};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 mod blobs;
 mod check;
 mod command;
+mod compact;
 mod completions;
 mod dataset_freeze;
 mod files;
 mod job_lifecycle;
 mod jobs;
 mod models;
+mod one_or_many;
 mod operations;
 mod pins;
 mod statistics;
@@ -55,6 +57,7 @@ pub use files::{FileRecord, VersionRecord};
 pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
 pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
+pub use one_or_many::OneOrMany;
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
 pub use pins::{
     CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, FolderIndex, FolderPart, PinnedFolder, RELEASED_PER_COMMAND_MAX,
@@ -70,7 +73,9 @@ use files::Content;
 pub struct State {
     revision: u64,
     now_ms: u64,
+    #[serde(deserialize_with = "compact::read_table")]
     files: OrdMap<files::FileKey, Arc<FileRecord>>,
+    #[serde(deserialize_with = "compact::read_blobs")]
     blobs: BlobTable,
     jobs: OrdMap<JobId, Arc<JobRecord>>,
     models: OrdMap<ModelName, Arc<ModelRecord>>,
@@ -85,8 +90,13 @@ pub struct State {
     upload_watermark: UploadId,
     #[serde(default)]
     retired: pins::RetiredVersions,
+    /// The jobs that are not over, or whose results are yet to be merged into a file.
+    #[serde(skip)]
+    unsettled: OrdSet<JobId>,
     #[serde(skip)]
     pins: pins::Pins,
+    #[serde(skip)]
+    holder_lists: compact::HolderLists,
 }
 
 /// The stored form of the state, with its format version, so that later releases can read it.
@@ -108,6 +118,8 @@ impl From<Snapshot> for State {
     fn from(snapshot: Snapshot) -> Self {
         let (Snapshot::V1(mut state) | Snapshot::V2(mut state)) = snapshot;
         state.pins = pins::Pins::of(state.jobs.values());
+        state.unsettled = state.jobs.values().filter(|job| job.is_unsettled()).map(|job| job.id).collect();
+        state.share_with_files();
         state
     }
 }

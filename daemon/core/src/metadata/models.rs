@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedExtents;
 use super::files::Content;
-use super::{Applied, State, truncate_reason};
+use super::{Applied, OneOrMany, State, truncate_reason};
 
 /// The models that `train-start` trains if none is named.
 pub const PREDEFINED_MODELS: [&str; 5] =
@@ -33,7 +33,7 @@ pub struct Artefact {
     /// The artefact's size in bytes.
     pub size: u64,
     /// The artefact's extents in order.
-    pub extents: Arc<[BlobRef]>,
+    pub extents: OneOrMany<BlobRef>,
     /// The seed and dataset it was trained with.
     pub training: Training,
     /// Names and values of the metrics measured by the training.

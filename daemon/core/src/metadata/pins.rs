@@ -24,7 +24,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use super::files::FileKey;
-use super::{FileRecord, JobRecord, Query, State};
+use super::{FileRecord, JobRecord, OneOrMany, Query, State};
 
 /// Most checkpoints of a pinned folder. They are committed to the log with the start of the job.
 pub const CHECKPOINTS_MAX: u64 = 32_768;
@@ -115,7 +115,7 @@ pub(super) struct RetiredVersion {
     pub(super) born: u64,
     /// The first revision at which it was no longer visible.
     pub(super) until: u64,
-    pub(super) extents: Arc<[BlobRef]>,
+    pub(super) extents: OneOrMany<BlobRef>,
 }
 
 /// The retired versions of each name, and how far their release has come.
@@ -242,7 +242,7 @@ impl State {
         moment: u64,
         prefix: &'a str,
         from: Bound<&'a str>,
-    ) -> impl Iterator<Item = (&'a Arc<FileName>, &'a Arc<[BlobRef]>)> {
+    ) -> impl Iterator<Item = (&'a Arc<FileName>, &'a OneOrMany<BlobRef>)> {
         let below = move |key: &FileKey| key.0.as_str().starts_with(prefix);
         let live = self.files.range::<_, str>((from, Unbounded)).take_while(move |(key, _)| below(key));
         let live = live.filter_map(move |(key, file)| Some((&key.0, file.visible_at(moment)?)));
@@ -261,16 +261,16 @@ impl State {
         pin: &PinnedFolder,
         prefix: &'a str,
         from: &'a str,
-    ) -> impl Iterator<Item = (&'a Arc<FileName>, &'a Arc<[BlobRef]>)> {
+    ) -> impl Iterator<Item = (&'a Arc<FileName>, &'a OneOrMany<BlobRef>)> {
         let is_label_table = move |name: &FileName| name.as_str().strip_prefix(prefix) == Some(LABELS_FILE);
         self.visible_at(pin.moment, prefix, Included(from)).filter(move |(name, _)| !is_label_table(name))
     }
 
     /// The label table of a folder at `moment`.
-    pub(super) fn label_table_at(&self, dataset: &DatasetName, moment: u64) -> Option<Arc<[BlobRef]>> {
+    pub(super) fn label_table_at(&self, dataset: &DatasetName, moment: u64) -> Option<OneOrMany<BlobRef>> {
         let name = format!("{dataset}/{LABELS_FILE}");
         let (found, extents) = self.visible_at(moment, &name, Included(&name)).next()?;
-        (found.as_str() == name).then(|| Arc::clone(extents))
+        (found.as_str() == name).then(|| extents.clone())
     }
 
     /// Whether the dataset is a folder with a file other than its label table.
@@ -308,7 +308,8 @@ impl State {
         let Some(checkpoint) = index.checkpoints.get(at(first / index.spacing)) else { return Vec::new() };
         let prefix = format!("{}/", job.dataset);
         let files = self.pinned_files(pin, &prefix, checkpoint.as_str()).skip(at(first % index.spacing));
-        let query = |(name, extents)| Query { name: Arc::clone(name), extents: Arc::clone(extents) };
+        let query =
+            |(name, extents): (_, &OneOrMany<_>)| Query { name: Arc::clone(name), extents: extents.clone() };
         (first..end).zip(files.map(query)).collect()
     }
 
@@ -345,7 +346,7 @@ impl State {
             let key = FileKey(Arc::clone(name));
             let mut versions =
                 self.retired.versions.get(&key).map_or_else(Vec::new, |known| (**known).clone());
-            let extents = Arc::clone(&version.extents);
+            let extents = version.extents.clone();
             versions.push(RetiredVersion { born: version.born, until, extents });
             self.retired.versions.insert(key, Arc::new(versions));
         }
@@ -385,7 +386,7 @@ impl State {
 
 impl FileRecord {
     /// The extents of the version that was the newest at `moment`; `None` if it was not there or is no longer kept.
-    fn visible_at(&self, moment: u64) -> Option<&Arc<[BlobRef]>> {
+    fn visible_at(&self, moment: u64) -> Option<&OneOrMany<BlobRef>> {
         self.versions().find(|version| version.born <= moment).map(|version| &version.extents)
     }
 }

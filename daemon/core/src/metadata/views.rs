@@ -132,8 +132,8 @@ impl State {
             name: name.clone(),
             version: newest.number,
             versions: u32::try_from(file.versions.len()).unwrap_or(u32::MAX),
-            size: newest.size,
-            digest: newest.digest,
+            size: newest.size(),
+            digest: newest.digest(),
             created_ms: newest.created_ms,
             holders: self.holders_of_all(&newest.extents),
         })

@@ -181,10 +181,10 @@ impl Machine for ReplicationPlanner {
         }
     }
 
-    /// None: whatever waits for time (an absent holder's grace, a failed copy's pause) is found by the next
-    /// [`ReplicationEvent::Observed`], which the driver hands in regularly.
+    /// At once while blobs are to be counted: by the next [`ReplicationEvent::Observed`]. Whatever else waits for time (an
+    /// absent holder's grace, a failed copy's pause) is found by the one after, which the driver hands in regularly.
     fn next_deadline(&self) -> Option<Instant> {
-        None
+        self.is_behind().then_some(Instant::START)
     }
 
     fn poll_effect(&mut self) -> Option<ReplicationEffect> {

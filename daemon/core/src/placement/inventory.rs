@@ -66,7 +66,7 @@ impl ReplicationPlanner {
         let Some(Asked { before, collected, void_below }) = self.asked.remove(&node) else {
             return Reconciled::default();
         };
-        self.settled.insert(node);
+        self.may_copy_more |= self.settled.insert(node);
         // The page shows the outcome of the orders below `void_below`, and they have no effect any more.
         self.collecting.retain(|&(at, _, order)| at != node || order >= void_below);
         let mut reconciled = Reconciled::default();

@@ -15,7 +15,8 @@
 //! - at most [`ReplicationConfig::copies_per_member`] copies are under way to, and as many from, each member.
 //!
 //! Bounds: each plan has at most as many entries as its constant says. Memory grows with the blobs that need something.
-//! A change of the reachable members costs one pass over all blobs, all else costs in proportion to what changed.
+//! A change of the reachable members costs one pass over all blobs, in steps of bounded length; all else costs in
+//! proportion to what changed.
 
 use std::collections::BTreeMap;
 
@@ -32,13 +33,14 @@ mod replication;
 #[cfg(test)]
 mod tests;
 
-pub use blob_index::{Holdings, StoreTotals};
+pub use blob_index::{COUNTED_PER_STEP_MAX, Holdings, StoreTotals};
 pub use event::{ReplicationEffect, ReplicationEvent, StoreSnapshot};
 pub use inventory::Reconciled;
 pub use pins::Pins;
 pub use rendezvous::{Candidate, SPACE_RESERVE_BYTES, choose};
 pub use replication::{
-    CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, ReplicationConfig, ReplicationPlanner, TRIMS_PER_PLAN_MAX,
+    CopyTask, DIGESTS_PER_COLLECT_MAX, Garbage, ReplicationConfig, ReplicationPlanner, ReplicationStatistics,
+    TRIMS_PER_PLAN_MAX,
 };
 
 /// Which members are reachable, as far as the coordinator knows.

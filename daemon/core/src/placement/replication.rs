@@ -23,6 +23,8 @@ pub const DIGESTS_PER_COLLECT_MAX: usize = 4096;
 const EXAMINED_PER_PLAN_MAX: usize = 4096;
 /// Copies with which a blob waits for its absent holders to come back.
 const COPIES_TO_WAIT: usize = 3;
+/// Between two plans of copies, if nothing but time has passed: a pause or the wait for an absent holder may be over.
+const REPLAN_PERIOD: Duration = Duration::from_millis(250);
 /// Most failed copies that are remembered.
 const FAILED_MAX: usize = 4096;
 /// Consecutive failed copies, of whatever blobs, after which a member gets no copies for a while.
@@ -65,6 +67,15 @@ pub struct Garbage {
     pub forget: Vec<Digest>,
 }
 
+/// What a planner has looked at since its term began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicationStatistics {
+    /// Blobs counted, each as often as it changed or members came or went.
+    pub counted: u64,
+    /// Blobs examined for copies.
+    pub examined: u64,
+}
+
 /// Keeps the copies of blobs at their number. It lives in the coordinator of one term.
 #[derive(Debug, Default)]
 pub struct ReplicationPlanner {
@@ -86,6 +97,10 @@ pub struct ReplicationPlanner {
     /// delete on their way; a member still obeys them, and nothing pins a copy against them.
     pub(super) settled: BTreeSet<NodeId>,
     repair_cursor: (usize, Digest),
+    /// Whether a copy may have become possible since the last plan.
+    pub(super) may_copy_more: bool,
+    planned_at: Instant,
+    examined: u64,
     pub(super) effects: VecDeque<ReplicationEffect>,
 }
 
@@ -110,9 +125,26 @@ impl ReplicationPlanner {
         self.copying.len()
     }
 
-    /// The copies to be started now. Each is under way until [`ReplicationPlanner::finished`] is called for it.
+    /// What the planner has looked at.
+    pub fn statistics(&self) -> ReplicationStatistics {
+        ReplicationStatistics { counted: self.index.counted, examined: self.examined }
+    }
+
+    /// Whether blobs are still to be counted after members came or went.
+    pub(super) fn is_behind(&self) -> bool {
+        self.index.is_behind()
+    }
+
+    /// The copies to be started now. Each is under way until [`ReplicationPlanner::finished`] is called for it. Most entries
+    /// of the log change nothing about that.
     pub(super) fn plan(&mut self, state: &State, members: &Members, now: Instant) -> Vec<CopyTask> {
         self.index.observe(state, members);
+        let is_due =
+            std::mem::take(&mut self.index.is_short_changed) | std::mem::take(&mut self.may_copy_more);
+        if !is_due && now < self.planned_at + REPLAN_PERIOD {
+            return Vec::new();
+        }
+        self.planned_at = now;
         self.failed.retain(|_, until| *until > now);
         self.failing.retain(|node, _| members.live.contains_key(node));
         // Without any live copy there is nothing to copy from.
@@ -123,12 +155,13 @@ impl ReplicationPlanner {
         let examined: Vec<(usize, Digest)> = from_start.chain(from_cursor).copied().collect();
         self.repair_cursor = resume.unwrap_or_default();
         let mut tasks = Vec::new();
-        for (copies, digest) in examined {
+        for (_, digest) in examined {
+            self.examined += 1;
             if !members.live.keys().any(|node| self.may_take_copy(*node, now)) {
                 break;
             }
             if let Some(blob) = state.blob(&digest) {
-                self.plan_blob(digest, blob, copies, members, now, &mut tasks);
+                self.plan_blob(digest, blob, members, now, &mut tasks);
             }
         }
         tasks
@@ -147,7 +180,6 @@ impl ReplicationPlanner {
         &mut self,
         digest: Digest,
         blob: &Blob,
-        copies: usize,
         members: &Members,
         now: Instant,
         tasks: &mut Vec<CopyTask>,
@@ -155,6 +187,8 @@ impl ReplicationPlanner {
         let absent = |node: &NodeId| {
             members.absent.get(node).is_some_and(|since| now.since(*since) < self.config.grace)
         };
+        // The index may be behind.
+        let copies = members.live_among(&blob.holders);
         if copies >= COPIES_TO_WAIT && blob.holders.iter().any(absent) {
             return;
         }
@@ -163,6 +197,9 @@ impl ReplicationPlanner {
             .filter(|target| members.live.contains_key(target) && !blob.holders.contains(target));
         let under_way = under_way.count();
         let missing = self.index.copies_wanted().saturating_sub(copies + under_way);
+        if missing == 0 {
+            return;
+        }
         let fit = |(node, free_bytes): (&NodeId, &u64)| {
             let fits = *free_bytes > blob.size
                 && self.may_take_copy(*node, now)
@@ -203,6 +240,7 @@ impl ReplicationPlanner {
         if !self.end_copy(digest, target) {
             return;
         }
+        self.may_copy_more = true;
         if ok {
             self.failing.remove(&target);
             return;

@@ -171,7 +171,7 @@ impl Scheduler {
                 _ => job.service.virtual_time.saturating_add(job.service.cost(job.current_batch_size.into())),
             };
             let is_behind = least.as_ref().is_some_and(|(time, ..)| *time <= virtual_time);
-            if is_behind || !job.may_lease() || !self.is_capable(worker, *id, job) {
+            if is_behind || !job.may_lease() || !job.has_work() || !self.is_capable(worker, *id, job) {
                 continue;
             }
             let is_nobody_better =

@@ -135,6 +135,7 @@ impl Scheduler {
     /// Leases the next batch to a worker. False if there is none for it.
     pub(super) fn grant(&mut self, node: NodeId) -> bool {
         let Some(worker) = self.workers.get(&node) else { return false };
+        self.statistics.compared += self.jobs.len() as u64;
         let Some((id, candidate)) = self.choose_job(node, worker) else { return false };
         cap_deficits(&mut self.jobs, id, self.now);
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(&node)) else {

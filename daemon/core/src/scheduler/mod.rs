@@ -15,7 +15,8 @@
 //!
 //! **Bounds**: workers, models and leases per report, and chunks per job are limited by the constants of the parts. An
 //! event looks at the workers that it changes, at those whose time has come, and at all jobs. Where it makes work
-//! available, it costs O(workers x jobs + leases), plus O(chunks) where failed batches wait.
+//! available, it costs O(workers + jobs + leases), and O(workers x jobs) while there is work or a late batch that waiting
+//! workers may take, plus O(chunks) where failed batches wait.
 //!
 //! **Not here**: names, extents and holders of inputs, which models to load, the log, the clock.
 
@@ -113,6 +114,8 @@ pub struct SchedulerStatistics {
     pub copies_won: u64,
     /// Copies that replaced a lost first lease.
     pub promoted: u64,
+    /// Jobs and workers that were compared to find the next batch.
+    pub compared: u64,
 }
 
 /// The jobs of a worker.

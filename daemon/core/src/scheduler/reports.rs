@@ -108,15 +108,21 @@ impl Scheduler {
         self.grant(node) || self.copy_straggler(node)
     }
 
-    /// Grants all waiting workers what they want, in rounds.
+    /// Grants all waiting workers what they want, in rounds. What no worker can get is found out once a round.
     pub(super) fn serve_all(&mut self) {
         if self.is_in_claim_grace() {
             return;
         }
         loop {
+            self.statistics.compared += self.jobs.len() as u64;
+            let has_work = self.jobs.values().any(|job| job.may_lease() && job.has_work());
+            let has_stragglers = self.has_stragglers();
+            if !has_work && !has_stragglers {
+                return;
+            }
             let mut is_served = false;
             for node in self.waiting_workers() {
-                is_served |= self.grant_or_copy(node);
+                is_served |= (has_work && self.grant(node)) || (has_stragglers && self.copy_straggler(node));
             }
             if !is_served {
                 return;

@@ -52,18 +52,37 @@ struct Outstanding<'a> {
 }
 
 impl Scheduler {
+    /// Whether a batch may be worth a copy at some worker.
+    pub(super) fn has_stragglers(&mut self) -> bool {
+        self.statistics.compared += self.jobs.len() as u64;
+        if !self.jobs.values().any(Job::is_ending) {
+            return false;
+        }
+        self.statistics.compared += self.workers.len() as u64;
+        let is_slow = |batch: Outstanding<'_>| {
+            let is_overdue = self.late_after(batch.held).is_some_and(|limit| batch.elapsed > limit);
+            is_overdue || batch.left.is_some_and(|left| left >= GAIN_MIN)
+        };
+        let is_ending =
+            |batch: &Outstanding<'_>| self.jobs.get(&batch.held.lease.job).is_some_and(Job::is_ending);
+        let mut outstanding = self.workers.iter().flat_map(|(owner, owned)| self.outstanding(*owner, owned));
+        self.may_copy() && outstanding.any(|batch| is_ending(&batch) && is_slow(batch))
+    }
+
     /// Leases a copy of the batch that ends last to a worker without other work. False if no batch is worth it.
     pub(super) fn copy_straggler(&mut self, node: NodeId) -> bool {
         let Some(worker) = self.workers.get(&node).filter(|worker| worker.uncompleted().next().is_none())
         else {
             return false;
         };
+        self.statistics.compared += self.jobs.len() as u64;
         let ending = self.jobs.iter().filter(|(_, job)| job.is_ending());
         let ending: Vec<JobId> =
             ending.filter(|(id, job)| self.is_capable(worker, **id, job)).map(|(id, _)| *id).collect();
         if ending.is_empty() || !self.may_copy() {
             return false;
         }
+        self.statistics.compared += self.workers.len() as u64;
         let outstanding = self.workers.iter().filter(|(owner, _)| **owner != node);
         let last = outstanding
             .flat_map(|(owner, owned)| self.outstanding(*owner, owned))

@@ -146,6 +146,10 @@ impl Shell for RepairTask {
         Some(input)
     }
 
+    fn on_deadline(&mut self, turn: &mut Turn<Self>) {
+        turn.input(Input::Observe);
+    }
+
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         match input {
             Input::Observe => self.observe(turn),

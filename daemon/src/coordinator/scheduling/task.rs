@@ -267,14 +267,15 @@ impl SchedulerTask {
     fn refresh(&mut self, turn: &mut Turn<Self>) {
         let state = self.state();
         turn.event(SchedulerEvent::Policy(state.policy()));
-        for job in state.jobs() {
-            let Some(artefact) = &job.artefact else { continue };
-            if job.state.is_over() {
-                if self.announced.remove(&job.id).is_some() {
-                    turn.event(SchedulerEvent::JobEnded(job.id));
-                }
-                continue;
+        self.announced.retain(|&id, _| {
+            let is_over = state.job(id).is_none_or(|job| job.state.is_over());
+            if is_over {
+                turn.event(SchedulerEvent::JobEnded(id));
             }
+            !is_over
+        });
+        for job in state.unsettled_jobs().filter(|job| !job.state.is_over()) {
+            let Some(artefact) = &job.artefact else { continue };
             let announced = JobSpec {
                 id: job.id,
                 model: job.model.clone(),
@@ -292,12 +293,6 @@ impl SchedulerTask {
             let spec = JobSpec { pending: job.pending(), ..announced.clone() };
             self.announced.insert(job.id, announced);
             turn.event(SchedulerEvent::Job(spec));
-        }
-        let deleted: Vec<JobId> =
-            self.announced.keys().copied().filter(|id| state.job(*id).is_none()).collect();
-        for id in deleted {
-            self.announced.remove(&id);
-            turn.event(SchedulerEvent::JobEnded(id));
         }
         for (model, record) in state.models() {
             turn.event(match &record.training {

@@ -7,6 +7,7 @@ use idunno_core::metadata::{Block, FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, NameError};
 use idunno_shared::wire::jobs::RecordFormat;
+use memchr::memchr;
 use thiserror::Error;
 
 pub const BLOCK_RECORDS: u64 = 64;
@@ -140,7 +141,9 @@ impl RecordIndex {
         }
         match &mut self.reader {
             FormatReader::Jsonl { open } => {
-                for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+                while !bytes.is_empty() {
+                    let (line, rest) = bytes.split_at(memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1));
+                    bytes = rest;
                     self.offset += line.len() as u64;
                     *open |= !line.trim_ascii().is_empty();
                     if line.ends_with(b"\n") && std::mem::take(open) {

@@ -53,7 +53,7 @@ fn a_training_can_be_stopped_and_requested_again() {
     assert_eq!((view.failure, view.metrics), (None, vec![("accuracy".to_owned(), "0.9".to_owned())]));
     let report = fixture.state.file(&"training/mnist-mlp.json".parse().unwrap()).unwrap();
     assert_eq!(report.versions.len(), 1);
-    assert_eq!(report.versions[0].digest, Digest::of(b"weights, measured"));
+    assert_eq!(report.versions[0].digest(), Digest::of(b"weights, measured"));
 }
 
 #[test]

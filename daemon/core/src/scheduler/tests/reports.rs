@@ -61,3 +61,19 @@ fn an_event_looks_only_at_the_workers_that_it_concerns() {
     let waited = looked(&mut harness, &|harness| drop(harness.advance(200)));
     assert!(waited <= 3, "{waited} of {WORKERS} workers");
 }
+
+#[test]
+fn work_that_nobody_can_get_is_looked_for_once_and_not_once_a_worker() {
+    const WORKERS: u64 = 400;
+    let mut harness = Harness::new(10, WORKERS);
+    let only = harness.pull_one(1);
+    for node in 2..=WORKERS {
+        assert_eq!(harness.receive(report(node)), []);
+    }
+    let before = harness.scheduler.statistics().compared;
+    harness.handle(SchedulerEvent::WorkerDead(NodeId(WORKERS)));
+    let compared = harness.scheduler.statistics().compared - before;
+    assert!(compared <= 2 * WORKERS, "{compared} comparisons for {WORKERS} workers");
+    harness.fail(1, only, FaultKind::Worker);
+    assert_eq!((2..WORKERS).map(|node| harness.leases(node).len()).sum::<usize>(), 1, "they do wait");
+}
