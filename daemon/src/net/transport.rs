@@ -209,10 +209,9 @@ impl Incoming {
             refusal_log.note(RefusedKind::Stranger, from, "its certificate does not say what it grants");
             return None;
         };
-        let (role, issued) = (issued.grant.role, Some(Arc::new(issued)));
-        let identity =
-            issued.iter().map(|issued| format!("{role} {}", issued.grant.name)).collect::<String>();
-        let identity = identity.into();
+        let role = issued.grant.role;
+        let identity = format!("{role} {}", issued.grant.name).into();
+        let issued = Some(Arc::new(issued));
         let peer = Peer { address: from, role, identity, issued, certificate, credentials, refusal_log };
         let (reader, writer) = tokio::io::split(stream);
         Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer })

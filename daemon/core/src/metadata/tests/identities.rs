@@ -10,8 +10,8 @@ fn subject(text: &str) -> SubjectName {
     text.parse().unwrap()
 }
 
-fn asked_by(name: &str, role: Role) -> Option<AskedBy> {
-    Some(AskedBy { name: subject(name), role })
+fn asked_by(name: &str, role: Role) -> AskedBy {
+    AskedBy { name: subject(name), role }
 }
 
 fn issued(name: &str, certificate: u64, ends_ms: u64) -> Issued {
@@ -25,7 +25,7 @@ fn revoke(name: &str, unseen: bool) -> Change {
 
 fn delete_by(by: &str, op: u64, path: &str) -> Command {
     let action = Action::Change(Change::Delete { name: name(path) });
-    Command { at_ms: 0, op: Some(OpId(op, 0)), action, upload: None, by: asked_by(by, Role::Operator) }
+    Command { at_ms: 0, op: Some(OpId(op, 0)), action, upload: None, by: Some(asked_by(by, Role::Operator)) }
 }
 
 #[test]
@@ -47,7 +47,8 @@ fn a_change_of_a_revoked_identity_is_refused_however_it_got_into_the_log() {
 fn a_revocation_is_final_survives_a_snapshot_and_may_be_repeated() {
     let mut fixture = Fixture { now_ms: 5, ..Fixture::default() };
     let action = Action::Change(revoke("anna", true));
-    let command = Command { at_ms: 5, op: None, action, upload: None, by: asked_by("olga", Role::Operator) };
+    let command =
+        Command { at_ms: 5, op: None, action, upload: None, by: Some(asked_by("olga", Role::Operator)) };
     fixture.apply_command(&command).unwrap();
     fixture.now_ms = 9;
     fixture.change(revoke("anna", false)).unwrap();
@@ -132,7 +133,7 @@ fn a_job_belongs_to_whoever_added_it() {
     let add = Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() };
     let (by, action) = (Some(subject("anna")), Action::Change(add));
     let asked = asked_by("anna", Role::Submitter);
-    fixture.apply_command(&Command { at_ms: 0, op: None, action, upload: None, by: asked }).unwrap();
+    fixture.apply_command(&Command { at_ms: 0, op: None, action, upload: None, by: Some(asked) }).unwrap();
     let job = fixture.state.job(JobId(2)).unwrap();
     assert_eq!((&job.owner, job.view(0, 0).details.owner), (&by, by.clone()));
     // Others may steer it, which changes nothing about that.
@@ -154,7 +155,7 @@ fn a_submitter_cannot_make_copies_of_others_look_surplus() {
     };
     let commit_as = |role, file| {
         let action = commit(vec![file]);
-        Command { at_ms: 0, op: None, action, upload: None, by: asked_by("anna", role) }
+        Command { at_ms: 0, op: None, action, upload: None, by: Some(asked_by("anna", role)) }
     };
     fixture.apply_command(&commit_as(Role::Submitter, lie("a/1", "content", &[5, 6, 7, 8]))).unwrap();
     assert_eq!(
