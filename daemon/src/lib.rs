@@ -9,6 +9,7 @@ pub mod control;
 pub mod coordinator;
 pub mod discovery;
 pub mod election;
+pub mod greetings;
 pub mod introducer;
 pub mod local_store;
 pub mod member;

@@ -3,6 +3,7 @@
 //! This crate makes no decisions. The asynchronous client and its credentials are behind the feature `client`, which
 //! `idunno-core` does not enable.
 
+pub mod access;
 #[cfg(feature = "client")]
 pub mod backup;
 #[cfg(feature = "client")]

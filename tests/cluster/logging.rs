@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::access::Grant;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::{Files, NoProgress, PutOptions};
 use idunno_shared::client::transport::TcpConnector;
@@ -85,8 +86,9 @@ async fn the_deciding_member_audits_a_change_once_under_its_operation_id() {
     let _turn = light().await;
     let cluster = LocalCluster::start_with(3, &["--log", "info,idunno=debug"]).await;
     let coordinator = cluster.coordinator().await.0;
-    let (secret, anna) = (Secret::load(&cluster.secret()).unwrap(), "anna".parse().unwrap());
-    let anna = secret.mint_lasting(Role::Operator, Some(&anna), DAY).unwrap();
+    let secret = Secret::load(&cluster.secret()).unwrap();
+    let grant = Grant { name: "anna".parse().unwrap(), role: Role::Operator, prefixes: Vec::new() };
+    let anna = secret.mint_lasting(&grant, DAY).unwrap();
     let connector = Arc::new(TcpConnector::new(Credentials::of(&anna).unwrap()));
     let client = Cluster::new(connector, cluster.addresses());
 

@@ -56,6 +56,8 @@ mod repair_figures;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod scopes;
+#[cfg(test)]
 mod security;
 #[cfg(test)]
 mod training;

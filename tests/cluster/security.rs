@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use idunno_shared::access::Grant;
 use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::client::connection::Connection;
 use idunno_shared::client::files::connection::BlobConnection;
@@ -43,7 +44,7 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Longer than a daemon on a busy machine takes to notice that its secret file changed.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-fn secret_of(cluster: &LocalCluster) -> Secret {
+pub(crate) fn secret_of(cluster: &LocalCluster) -> Secret {
     Secret::load(&cluster.secret()).unwrap()
 }
 
@@ -52,16 +53,16 @@ pub(crate) fn person(cluster: &LocalCluster, role: Role) -> Credentials {
     Credentials::of(&secret_of(cluster).mint(role, DAY).unwrap()).unwrap()
 }
 
-fn client(cluster: &LocalCluster, credentials: Credentials) -> Cluster {
+pub(crate) fn client(cluster: &LocalCluster, credentials: Credentials) -> Cluster {
     Cluster::new(Arc::new(TcpConnector::new(credentials)), cluster.addresses())
 }
 
-async fn connect(credentials: Credentials, address: SocketAddr) -> Result<Connection, DialError> {
+pub(crate) async fn connect(credentials: Credentials, address: SocketAddr) -> Result<Connection, DialError> {
     TcpConnector::new(credentials).dial(address, Purpose::Calls).await.map(Connection::new)
 }
 
 /// One value of every variant of `T` by the variant's name, including variants added in the future.
-fn one_of_each<T: DeserializeOwned + Debug>() -> BTreeMap<String, T> {
+pub(crate) fn one_of_each<T: DeserializeOwned + Debug>() -> BTreeMap<String, T> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut found = BTreeMap::new();
     for _ in 0..3_000 {
@@ -73,7 +74,7 @@ fn one_of_each<T: DeserializeOwned + Debug>() -> BTreeMap<String, T> {
     found
 }
 
-async fn is_forbidden(connection: &Connection, request: Request) -> bool {
+pub(crate) async fn is_forbidden(connection: &Connection, request: Request) -> bool {
     match connection.call(request, CALL_LIMIT).await {
         Ok(Reply::Refused(refusal)) => refusal.code == RefusalCode::Forbidden,
         Ok(_) => false,
@@ -82,11 +83,12 @@ async fn is_forbidden(connection: &Connection, request: Request) -> bool {
 }
 
 /// The requests that a viewer may make. All others, including future ones, must be refused.
-const READS: [&str; 18] = [
+pub(crate) const READS: [&str; 19] = [
     "Assignments",
     "Coordinator",
     "DeadLetters",
     "Folder",
+    "Identities",
     "Identity",
     "JobPage",
     "Jobs",
@@ -109,12 +111,20 @@ async fn a_viewer_can_read_and_not_change_anything() {
     let cluster = LocalCluster::start(3, false).await;
     let kept = Expected::small("kept", 0..5);
     kept.put(&cluster).await;
-    let revision = cluster.revision().await;
     let (coordinator, _) = cluster.coordinator().await;
     let viewer = person(&cluster, Role::Viewer);
+    // That somebody connects for the first time is noted, which is the cluster's own doing.
+    let _open = connect(viewer.clone(), cluster.members[coordinator].address()).await.unwrap();
+    let is_noted =
+        async || match cluster.client().control(ControlRequest::Identities { after: None, limit: 9 }).await {
+            Ok(ControlReply::Identities { identities, .. }) if !identities.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+    cluster.eventually("the viewer's identity is noted", SOON, is_noted).await;
+    let revision = cluster.revision().await;
     let changes = one_of_each::<Change>();
     let requests = one_of_each::<ControlRequest>();
-    assert!(changes.len() >= 14 && requests.len() >= 21, "{} and {}", changes.len(), requests.len());
+    assert!(changes.len() >= 15 && requests.len() >= 23, "{} and {}", changes.len(), requests.len());
     for index in 0..3 {
         let connection = connect(viewer.clone(), cluster.members[index].address()).await.unwrap();
         for (name, request) in &requests {
@@ -154,7 +164,7 @@ async fn a_console_identity_cannot_act_as_a_member() {
     let _turn = light().await;
     let cluster = LocalCluster::start(1, false).await;
     let (member, introducer) = (cluster.members[0].address(), cluster.introducer.address());
-    for role in [Role::Viewer, Role::Operator] {
+    for role in Role::ISSUED {
         let connector = TcpConnector::of_member(NodeId(9), person(&cluster, role));
         for (address, purpose) in
             [(member, Purpose::Calls), (member, Purpose::Blobs), (introducer, Purpose::Calls)]
@@ -377,7 +387,9 @@ async fn a_key_is_replaced_while_puts_go_on() {
             // The test's own clients have the secret too.
             rotating.credentials.replace(secret_of(rotating)).unwrap();
             if step == KeyRotation::Add {
-                let identity = secret.mint_lasting(Role::Operator, None, DAY).unwrap();
+                let grant =
+                    Grant { name: "anna".parse().unwrap(), role: Role::Operator, prefixes: Vec::new() };
+                let identity = secret.mint_lasting(&grant, DAY).unwrap();
                 lasting = Some(Credentials::of(&identity).unwrap());
             }
             rotating.ready().await;

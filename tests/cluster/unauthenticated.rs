@@ -69,7 +69,7 @@ async fn malformed_bytes_are_refused_without_harm() {
         let mut stream = proven(&cluster.credentials, address).await.unwrap();
         write_greeting(&mut stream, &hello).await.unwrap();
         match read_frame(&mut stream).await.unwrap() {
-            HelloReply::Refused { reason } => assert!(reason.contains(word), "{reason}"),
+            HelloReply::Refused { reason, .. } => assert!(reason.contains(word), "{reason}"),
             other @ HelloReply::Welcome { .. } => panic!("{other:?}"),
         }
         assert!(until_closed(&mut stream).await.is_empty());

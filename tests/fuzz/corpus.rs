@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use idunno_core::metadata::{Action, Command, Snapshot, State};
 use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::wire::blobs::{BlobReply, BlobRequest};
+use idunno_shared::wire::control::Change;
 use idunno_shared::wire::frame::{Answer, Call, Hello, HelloReply, decode_body};
 use idunno_shared::wire::membership::Datagram;
 use idunno_shared::wire::version::SPOKEN;
@@ -83,13 +84,17 @@ fn draw_snapshot() -> Vec<String> {
     let mut state = State::new();
     for _ in 0..400 {
         let command: Command = generate::value(random).unwrap();
-        // A refused command is as useful as an applied one, but the end of all uploads would refuse most.
-        if !matches!(command.action, Action::EndUploads(_)) {
+        // A refused command is as useful as an applied one, but the end of all uploads, or of a name, would refuse most.
+        let ends =
+            matches!(command.action, Action::EndUploads(_) | Action::Change(Change::RevokeIdentity { .. }));
+        if !ends {
             let _ = state.apply(&command);
         }
     }
-    let action = Action::EndUploads(UploadId { term: Term(1), number: 1 });
-    state.apply(&Command { at_ms: 0, op: None, action, upload: None }).unwrap();
+    let revoke = Change::RevokeIdentity { name: "a".parse().unwrap(), unseen: true };
+    for action in [Action::EndUploads(UploadId { term: Term(1), number: 1 }), Action::Change(revoke)] {
+        state.apply(&Command { at_ms: 0, op: None, action, upload: None, by: None }).unwrap();
+    }
     vec![line(&Snapshot::from(state))]
 }
 

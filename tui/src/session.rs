@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use idunno_shared::access::Grant;
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::{Files, Progress};
 use idunno_shared::client::transport::TcpConnector;
@@ -34,6 +35,10 @@ pub struct Session {
     identity: Option<PathBuf>,
     /// The role that the identity grants.
     pub role: Role,
+    /// What the identity grants to whom; `None` without security.
+    pub grant: Option<Grant>,
+    /// When the identity ends, in milliseconds since the epoch, if it does.
+    pub ends_ms: Option<u64>,
     /// The local cluster's directory.
     pub dir: PathBuf,
     /// The member that commands act on if none is named.
@@ -52,12 +57,15 @@ impl Session {
         let timeout = global.timeout.map(Duration::from_secs);
         let identity = global.identity.clone().or_else(|| global.context_identity.clone());
         let endpoint = Endpoint::find(&global.cluster.0, &global.dir, identity.as_deref())?;
-        let (cluster, role) = connect(&endpoint, timeout)?;
+        let (cluster, credentials) = connect(&endpoint, timeout)?;
+        let role = credentials.role();
         Ok(Self {
             cluster: Arc::new(Mutex::new((endpoint, cluster))),
             given: global.cluster.0.clone(),
             identity,
             role,
+            grant: credentials.grant(),
+            ends_ms: credentials.ends_ms(),
             dir: global.dir.clone(),
             own_member: global.own_member.clone(),
             read_only: global.read_only || role == Role::Viewer,
@@ -121,19 +129,19 @@ impl Session {
     }
 }
 
-fn connect(endpoint: &Endpoint, timeout: Option<Duration>) -> Result<(Cluster, Role), Failure> {
+fn connect(endpoint: &Endpoint, timeout: Option<Duration>) -> Result<(Cluster, Credentials), Failure> {
     let refused = |error: SecurityError| Failure::new(Exit::Refused, error.to_string());
     let credentials = match &endpoint.identity {
         Some(path) => Credentials::load(path).map_err(refused)?,
         None => Credentials::insecure(),
     };
-    let role = credentials.role();
-    let cluster = Cluster::new(Arc::new(TcpConnector::new(credentials)), endpoint.seeds.clone());
+    let connector = TcpConnector::new(credentials.clone());
+    let cluster = Cluster::new(Arc::new(connector), endpoint.seeds.clone());
     let cluster = match timeout {
         Some(limit) => cluster.with_deadline(limit),
         None => cluster,
     };
-    Ok((cluster, role))
+    Ok((cluster, credentials))
 }
 
 /// Where the cluster is, and the identity to connect with.

@@ -264,7 +264,7 @@ impl Consensus {
 
     /// Records a coordinator's announcement of its term. Announcements of older terms are ignored.
     pub fn observe_coordinator(&self, leader: NodeId, announcement: LeaderAnnouncement) {
-        let LeaderAnnouncement { term, voters } = announcement;
+        let LeaderAnnouncement { term, voters, .. } = announcement;
         if voters.len() > 2 * VOTERS_MAX {
             return;
         }

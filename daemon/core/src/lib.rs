@@ -4,6 +4,7 @@
 //! time comes in as [`time::Instant`], randomness from a seed, and what has to happen goes out as an ordered queue of
 //! effects. Equal inputs give equal outputs, so a seed replays a failure.
 
+pub mod access;
 pub mod clocks;
 pub mod election;
 pub mod invariant;

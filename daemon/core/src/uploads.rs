@@ -19,9 +19,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{NodeId, Term, UploadId};
 use thiserror::Error;
 
+use crate::access::may_use;
 use crate::invariant::InvariantViolation;
 use crate::machine::Machine;
 use crate::time::Instant;
@@ -43,9 +45,16 @@ pub enum UploadsEvent {
         request: u64,
         /// The upload; none for a new one.
         upload: Option<UploadId>,
+        /// Whose uploads are meant; `None` for whoever may use all.
+        confined_to: Option<SubjectName>,
     },
     /// An upload is over: all is committed, or it was given up.
-    End(UploadId),
+    End {
+        /// The upload.
+        upload: UploadId,
+        /// Whose uploads are meant; `None` for whoever may end all.
+        confined_to: Option<SubjectName>,
+    },
     /// A member reported its boot count.
     Booted {
         /// The member.
@@ -107,6 +116,9 @@ pub enum UploadError {
         IDLE_MAX.as_secs()
     )]
     Over,
+    /// Somebody else opened it.
+    #[error("the upload is somebody else's: plan one of your own, or use an operator's identity")]
+    Foreign,
 }
 
 /// The first number of a coordinator's uploads and deletion orders; `taken_over_at` is the index of the log's entry by
@@ -132,8 +144,10 @@ pub struct Uploads {
 }
 
 /// When an upload was opened, and used last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Use {
+    /// Who opened it, unless that may use all.
+    owner: Option<SubjectName>,
     opened: Instant,
     last: Instant,
 }
@@ -153,15 +167,15 @@ impl Machine for Uploads {
     fn handle(&mut self, event: UploadsEvent, now: Instant) {
         self.alive.retain(|_, used| now.since(used.last) < IDLE_MAX && now.since(used.opened) < AGE_MAX);
         match event {
-            UploadsEvent::Use { request, upload } => {
+            UploadsEvent::Use { request, upload, confined_to } => {
                 let outcome = match upload {
-                    Some(upload) => self.touch(upload, now),
-                    None => self.open(now),
+                    Some(upload) => self.touch(upload, confined_to.as_ref(), now),
+                    None => self.open(confined_to, now),
                 };
                 self.effects.push_back(UploadsEffect::Answer { request, outcome });
             }
-            UploadsEvent::End(upload) => {
-                if upload.term == self.term {
+            UploadsEvent::End { upload, confined_to } => {
+                if self.usable(upload, confined_to.as_ref()).is_ok() {
                     self.alive.remove(&upload.number);
                 }
             }
@@ -217,21 +231,35 @@ impl Uploads {
         }
     }
 
-    fn open(&mut self, now: Instant) -> Result<UploadId, UploadError> {
+    fn open(&mut self, owner: Option<SubjectName>, now: Instant) -> Result<UploadId, UploadError> {
         if self.alive.len() >= UPLOADS_MAX {
             return Err(UploadError::TooMany);
         }
         let number = self.next;
         self.next += 1;
-        self.alive.insert(number, Use { opened: now, last: now });
+        self.alive.insert(number, Use { owner, opened: now, last: now });
         Ok(UploadId { term: self.term, number })
     }
 
-    fn touch(&mut self, upload: UploadId, now: Instant) -> Result<UploadId, UploadError> {
+    fn touch(
+        &mut self,
+        upload: UploadId,
+        confined_to: Option<&SubjectName>,
+        now: Instant,
+    ) -> Result<UploadId, UploadError> {
+        self.usable(upload, confined_to)?.last = now;
+        Ok(upload)
+    }
+
+    /// The upload, if it is alive and may be used.
+    fn usable(
+        &mut self,
+        upload: UploadId,
+        confined_to: Option<&SubjectName>,
+    ) -> Result<&mut Use, UploadError> {
         let is_ours = upload.term == self.term;
         let used = self.alive.get_mut(&upload.number).filter(|_| is_ours).ok_or(UploadError::Over)?;
-        used.last = now;
-        Ok(upload)
+        if may_use(confined_to, used.owner.as_ref()) { Ok(used) } else { Err(UploadError::Foreign) }
     }
 
     fn permit(&mut self, node: NodeId, generation: u64) -> Option<DeletionPermit> {
@@ -270,14 +298,25 @@ mod tests {
         upload: Option<UploadId>,
         now: Instant,
     ) -> Result<UploadId, UploadError> {
-        match handle(uploads, UploadsEvent::Use { request: 7, upload }, now) {
+        use_as(uploads, upload, None, now)
+    }
+
+    fn use_as(
+        uploads: &mut Uploads,
+        upload: Option<UploadId>,
+        name: Option<&str>,
+        now: Instant,
+    ) -> Result<UploadId, UploadError> {
+        let confined_to = name.map(|name| name.parse().unwrap());
+        match handle(uploads, UploadsEvent::Use { request: 7, upload, confined_to }, now) {
             Some(UploadsEffect::Answer { request: 7, outcome }) => outcome,
             effect => panic!("{effect:?}"),
         }
     }
 
     fn end(uploads: &mut Uploads, upload: UploadId) {
-        assert_eq!(handle(uploads, UploadsEvent::End(upload), at(0)), None);
+        let event = UploadsEvent::End { upload, confined_to: None };
+        assert_eq!(handle(uploads, event, at(0)), None);
     }
 
     fn boot(uploads: &mut Uploads, generation: u64) {
@@ -336,6 +375,23 @@ mod tests {
         assert_eq!(use_upload(&mut uploads, Some(theirs), at(0)), Err(UploadError::Over));
         end(&mut uploads, theirs);
         assert_eq!(use_upload(&mut uploads, Some(ours), at(0)), Ok(ours));
+    }
+
+    #[test]
+    fn a_submitter_uses_and_ends_uploads_of_its_own_only() {
+        let mut uploads = Uploads::new(Term(3), 1);
+        let annas = use_as(&mut uploads, None, Some("anna"), at(0)).unwrap();
+        let operators = use_upload(&mut uploads, None, at(0)).unwrap();
+        for foreign in [annas, operators] {
+            assert_eq!(use_as(&mut uploads, Some(foreign), Some("ben"), at(1)), Err(UploadError::Foreign));
+            let end = UploadsEvent::End { upload: foreign, confined_to: Some("ben".parse().unwrap()) };
+            assert_eq!(handle(&mut uploads, end, at(1)), None);
+            assert_eq!(use_upload(&mut uploads, Some(foreign), at(1)), Ok(foreign), "it goes on");
+        }
+        assert_eq!(use_as(&mut uploads, Some(annas), Some("anna"), at(1)), Ok(annas));
+        let end = UploadsEvent::End { upload: annas, confined_to: Some("anna".parse().unwrap()) };
+        assert_eq!(handle(&mut uploads, end, at(1)), None);
+        assert_eq!(use_upload(&mut uploads, Some(annas), at(1)), Err(UploadError::Over));
     }
 
     #[test]

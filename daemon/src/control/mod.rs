@@ -120,7 +120,8 @@ impl Control {
             ControlRequest::Change { op, change } => {
                 let leader_term = self.leader_term().await?;
                 let entry = self.audit.open(op, &change, from);
-                let answer = leader_term.control(ControlRequest::Change { op, change }).await;
+                let request = ControlRequest::Change { op, change };
+                let answer = leader_term.control(request, from.asker()).await;
                 if let Some(entry) = entry {
                     entry.close(answer.as_ref()).await;
                 }
@@ -144,7 +145,7 @@ impl Control {
                 let found = found.map_err(|error| Refusal::internal(error.to_string()))?;
                 Ok(ControlReply::FoundLog(found?))
             }
-            request => self.leader_term().await?.control(request).await,
+            request => self.leader_term().await?.control(request, from.asker()).await,
         }
     }
 

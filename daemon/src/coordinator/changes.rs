@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use idunno_core::metadata::{Action, Applied};
+use idunno_core::access::{Asker, need_of_change};
+use idunno_core::metadata::{Action, Applied, AskedBy};
 use idunno_core::placement;
+use idunno_shared::access::Issued;
 use idunno_shared::ids::{NodeId, OpId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
@@ -14,11 +16,13 @@ use tracing::debug;
 
 use super::LeaderTerm;
 use super::scheduling::Trained;
+use crate::net::roles;
 
 impl LeaderTerm {
     /// Plans which members are to hold new blobs.
     pub(super) async fn plan(
         &self,
+        asker: Asker<'_>,
         upload: Option<UploadId>,
         blobs: &[BlobRef],
         exclude: &[NodeId],
@@ -36,13 +40,11 @@ impl LeaderTerm {
                 blob.size
             )));
         }
-        let upload = if let Some(upload) = upload {
-            self.uploads.touch(upload).await.map(|()| upload)?
-        } else {
-            let upload = self.uploads.open().await?;
+        let is_new = upload.is_none();
+        let upload = self.uploads.use_as(asker.confined_to(), upload).await?;
+        if is_new {
             debug!(%upload, "opened an upload");
-            upload
-        };
+        }
         let view = self.deps.membership.current();
         let mut candidates = self.repairs.borrow().candidates.clone();
         // Repair's list may be slightly outdated: leave out members that died since.
@@ -58,25 +60,19 @@ impl LeaderTerm {
         Ok(ControlReply::Planned { upload, chains, copies })
     }
 
-    /// Whether a change was made already, as far as the log is applied here.
-    pub fn has_made(&self, op: OpId) -> bool {
-        self.state().outcome(op).is_some()
-    }
-
     /// Makes a change, once.
-    pub(super) async fn change(&self, op: OpId, change: Change) -> Result<ControlReply, Refusal> {
-        // A change that was made already is only answered again, even if its upload has ended since.
-        let made = self.has_made(op);
-        if let (Change::CommitFiles { upload, .. }, false) = (&change, made) {
-            self.uploads.touch(*upload).await?;
-        }
-        if let (Change::TrainStart { models, .. }, false) = (&change, made) {
-            self.check_trainable(models).await?;
-        }
+    pub(super) async fn change(
+        &self,
+        asker: Asker<'_>,
+        op: OpId,
+        change: Change,
+    ) -> Result<ControlReply, Refusal> {
         let concerns_jobs = !matches!(change, Change::CommitFiles { .. } | Change::Delete { .. });
-        let applied = match change {
-            Change::StartJob { job } if !made => self.start_job(op, job).await?,
-            change => self.propose(Some(op), Action::Change(change)).await?,
+        // A change that was made already is only answered again, even if its upload or its job has ended since.
+        let made = self.state().outcome(op).cloned();
+        let applied = match made {
+            Some(applied) => applied,
+            None => self.make(asker, op, change).await?,
         };
         if concerns_jobs {
             self.scheduler.refresh().await;
@@ -85,6 +81,30 @@ impl LeaderTerm {
             Applied::Changed(changed) => Ok(ControlReply::Changed(changed)),
             Applied::Committed { .. } | Applied::Done => Ok(ControlReply::Changed(Changed::Done)),
         }
+    }
+
+    /// Makes a change that was not made yet, as far as the log is applied here.
+    async fn make(&self, asker: Asker<'_>, op: OpId, change: Change) -> Result<Applied, Refusal> {
+        roles::check(asker, need_of_change(&change), Some(&self.state()))?;
+        if let Change::CommitFiles { upload, .. } = &change {
+            self.uploads.use_as(asker.confined_to(), Some(*upload)).await?;
+        }
+        if let Change::TrainStart { models, .. } = &change {
+            self.check_trainable(models).await?;
+        }
+        let by = asker.grant.map(|grant| AskedBy { name: grant.name.clone(), role: asker.role });
+        match change {
+            Change::StartJob { job } => self.start_job(op, by, job).await,
+            change => self.propose_asked(op, by, Action::Change(change)).await,
+        }
+    }
+
+    /// Notes an identity with which somebody has connected.
+    pub(super) async fn note_identity(&self, issued: Issued) -> Result<ControlReply, Refusal> {
+        if !self.state().has_seen(&issued) {
+            self.propose(None, Action::NoteIdentity(issued)).await?;
+        }
+        Ok(ControlReply::Done)
     }
 
     /// Refuses models that no worker offers: once in the log they would stay there and fail forever.

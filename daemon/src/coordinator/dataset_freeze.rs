@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_core::metadata::{
-    Action, Applied, FileKind, Inputs, JobRecord, LABELS_BYTES_MAX, State, VersionRecord,
+    Action, Applied, AskedBy, FileKind, Inputs, JobRecord, LABELS_BYTES_MAX, State, VersionRecord,
 };
 use idunno_shared::client::connections::PeerError;
 use idunno_shared::client::files::Unavailable;
@@ -31,16 +31,21 @@ const WORKERS_ASKED_MAX: usize = 3;
 
 impl LeaderTerm {
     /// Starts or resumes a job. The first start may read the whole data set: it goes on when the request ends.
-    pub(super) async fn start_job(&self, op: OpId, id: JobId) -> Result<Applied, Refusal> {
+    pub(super) async fn start_job(
+        &self,
+        op: OpId,
+        by: Option<AskedBy>,
+        id: JobId,
+    ) -> Result<Applied, Refusal> {
         let state = self.barrier().await?;
         let job = state.job_or_refusal(id)?;
         let trained = state.model(&job.model).is_some_and(|model| model.artefact.is_some());
         if job.state != JobState::Added || !trained {
-            return self.propose(Some(op), Action::Change(Change::StartJob { job: id })).await;
+            return self.propose_asked(op, by, Action::Change(Change::StartJob { job: id })).await;
         }
         let this = self.this.upgrade().ok_or_else(|| self.not_coordinator())?;
         let job = Arc::clone(job);
-        let first_start = |progress| async move { this.first_start(op, &job, &progress).await };
+        let first_start = |progress| async move { this.first_start(op, by, &job, &progress).await };
         self.long_work.join(op, id, first_start).await
     }
 
@@ -48,6 +53,7 @@ impl LeaderTerm {
     async fn first_start(
         &self,
         op: OpId,
+        by: Option<AskedBy>,
         job: &JobRecord,
         progress: &WorkProgress,
     ) -> Result<Applied, Refusal> {
@@ -66,8 +72,11 @@ impl LeaderTerm {
             }
         };
         let is_pinned = matches!(inputs, Inputs::Folder { .. });
-        let started = self.propose(Some(op), Action::StartJob { job: job.id, inputs }).await;
-        if let Err(Refusal { code: RefusalCode::Invalid | RefusalCode::Conflict, .. }) = &started
+        let started = self.propose_asked(op, by, Action::StartJob { job: job.id, inputs }).await;
+        if let Err(Refusal {
+            code: RefusalCode::Invalid | RefusalCode::Conflict | RefusalCode::Forbidden,
+            ..
+        }) = &started
             && is_pinned
         {
             // Refused if another start was first, which has a pin of its own.

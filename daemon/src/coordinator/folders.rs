@@ -66,7 +66,9 @@ mod tests {
         let change =
             Change::CommitFiles { upload: UploadId::default(), files: names.iter().map(file).collect() };
         let mut state = State::new();
-        state.apply(&Command { at_ms: 1, op: None, action: Action::Change(change), upload: None }).unwrap();
+        state
+            .apply(&Command { at_ms: 1, op: None, action: Action::Change(change), upload: None, by: None })
+            .unwrap();
         state
     }
 

@@ -83,7 +83,13 @@ mod tests {
                 options: JobOptions { parameters: parameters.clone(), ..JobOptions::default() },
             };
             state
-                .apply(&Command { at_ms: 1, op: None, upload: None, action: Action::Change(change) })
+                .apply(&Command {
+                    at_ms: 1,
+                    op: None,
+                    upload: None,
+                    by: None,
+                    action: Action::Change(change),
+                })
                 .unwrap();
         }
         state

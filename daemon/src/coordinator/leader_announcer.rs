@@ -1,4 +1,4 @@
-//! Announces the coordinator and the voters to every other member, until each has acknowledged it.
+//! Announces the coordinator, the voters and the revoked names to every other member, until each has acknowledged it.
 //!
 //! Voters learn it from the log too. Spares are not sent the log, and a voter that was replaced while it was away has an
 //! old one: without the announcement their workers and clients would not find the coordinator.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use idunno_shared::access::NAMES_MAX;
 use idunno_shared::ids::{NodeId, Term};
 use idunno_shared::wire::consensus::LeaderAnnouncement;
 use idunno_shared::wire::frame::{Reply, Request};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Deps;
 use crate::membership::MembershipView;
+use crate::net::revocations::Names;
 
 /// Between two attempts to reach the members that have not acknowledged.
 pub const RETRY_PERIOD: Duration = Duration::from_millis(250);
@@ -33,18 +35,22 @@ pub async fn run(deps: Deps, term: Term, closed: CancellationToken) {
 
 async fn announce(deps: Deps, term: Term) {
     let (mut view, mut leadership) = (deps.membership.view(), deps.consensus.leadership());
-    let mut voters = BTreeSet::new();
+    let mut revocations = deps.revocations.names();
+    let mut told = (BTreeSet::new(), Names::default());
     // A member that restarts forgets the announcement.
     let mut announced: BTreeMap<NodeId, Generation> = BTreeMap::new();
     loop {
         let now = Arc::clone(&view.borrow_and_update());
         let voting = leadership.borrow_and_update().voters.clone();
-        if voters != voting {
+        let news = (voting, Arc::clone(&revocations.borrow_and_update()));
+        if told != news {
             announced.clear();
-            voters = voting;
+            told = news;
         }
         announced.retain(|id, generation| now.is_live(*id) && generation_of(&now, *id) == Some(*generation));
-        let announcement = LeaderAnnouncement { term, voters: voters.clone() };
+        let (voters, revoked) = &told;
+        let (voters, revoked) = (voters.clone(), revoked.iter().take(NAMES_MAX).cloned().collect());
+        let announcement = LeaderAnnouncement { term, voters, revoked };
         let unreported = now.live().filter(|id| *id != deps.me && !announced.contains_key(id));
         let calls = unreported.filter_map(|id| {
             let (address, generation) = (now.address(id)?, generation_of(&now, id)?);
@@ -59,6 +65,7 @@ async fn announce(deps: Deps, term: Term) {
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             changed = leadership.changed() => if changed.is_err() { return },
+            changed = revocations.changed() => if changed.is_err() { return },
             () = sleep(RETRY_PERIOD), if !is_complete => {}
         }
     }

@@ -17,7 +17,8 @@
 //! | [`voters`]: the log's voters | `core::voters` |
 //! | [`result_merge`]: finished jobs' results into files | `core::result_merge` |
 //! | [`rates`]: queries answered lately | `core::rates` |
-//! | [`leader_announcer`]: announces the coordinator to all members | itself |
+//! | [`leader_announcer`]: announces the coordinator and the revoked names to all members | itself |
+//! | `revocations`: revoked names that the log lacks | itself |
 //! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
 //! | [`long_work`]: work that outlasts a request | itself |
 //! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
@@ -37,6 +38,7 @@ pub mod rates;
 pub mod reads;
 pub mod repair;
 pub mod result_merge;
+mod revocations;
 pub mod scheduling;
 pub mod uploads;
 mod view_publisher;
@@ -46,7 +48,7 @@ pub mod voters;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use idunno_core::metadata::{Action, Applied, Command, State};
+use idunno_core::metadata::{Action, Applied, AskedBy, Command, State};
 use idunno_core::uploads::first_number;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::Files;
@@ -66,6 +68,7 @@ use self::uploads::{UploadsHandle, UploadsTask};
 use self::view_publisher::ViewPublisher;
 use self::voters::VoterTask;
 use crate::membership::MembershipHandle;
+use crate::net::revocations::Revocations;
 use crate::runtime::clock::Clock;
 use crate::runtime::task_monitor::TaskMonitor;
 use idunno_consensus::{BarrierError, Consensus, ProposeError};
@@ -90,6 +93,8 @@ pub struct Deps {
     pub files: Files,
     /// Reports tasks that end early.
     pub monitor: TaskMonitor,
+    /// The names whose identities are refused.
+    pub revocations: Revocations,
 }
 
 /// One term's work.
@@ -145,6 +150,8 @@ impl LeaderTerm {
         });
         // Both need the term from their first turn on.
         ResultMergeTask::spawn(&opened);
+        let (restored, ended) = (revocations::restore(Arc::clone(&opened)), opened.closed.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(restored).await });
         let (published, ended) = (Self::publish_views(&opened), opened.closed.clone());
         tokio::spawn(async move { ended.run_until_cancelled(published).await });
         opened
@@ -171,13 +178,19 @@ impl LeaderTerm {
 
     /// Has the log apply an action.
     async fn propose(&self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
-        self.propose_command(Command { at_ms: self.time.now_ms(), op, action, upload: None }).await
+        self.propose_command(Command { at_ms: self.time.now_ms(), op, action, upload: None, by: None }).await
+    }
+
+    /// Has the log apply what somebody asked for, unless that identity is revoked by then.
+    async fn propose_asked(&self, op: OpId, by: Option<AskedBy>, action: Action) -> Result<Applied, Refusal> {
+        let at_ms = self.time.now_ms();
+        self.propose_command(Command { at_ms, op: Some(op), action, upload: None, by }).await
     }
 
     /// Has the log apply an action whose blobs were stored under an upload, unless that is over by then.
     async fn propose_stored(&self, upload: UploadId, action: Action) -> Result<Applied, Refusal> {
-        self.propose_command(Command { at_ms: self.time.now_ms(), op: None, action, upload: Some(upload) })
-            .await
+        let at_ms = self.time.now_ms();
+        self.propose_command(Command { at_ms, op: None, action, upload: Some(upload), by: None }).await
     }
 
     async fn propose_command(&self, command: Command) -> Result<Applied, Refusal> {

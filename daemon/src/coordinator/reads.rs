@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use idunno_core::access::Asker;
 use idunno_core::metadata::{State, VersionRecord};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::FileName;
@@ -20,15 +21,17 @@ use crate::membership::MembershipView;
 impl LeaderTerm {
     /// Serves a control request for the coordinator. Requests answered by a stream, and those about one member, are served
     /// elsewhere.
-    pub async fn control(&self, request: ControlRequest) -> Result<ControlReply, Refusal> {
+    pub async fn control(&self, request: ControlRequest, asker: Asker<'_>) -> Result<ControlReply, Refusal> {
         match request {
             ControlRequest::Coordinator => self.coordinator(),
-            ControlRequest::Plan { upload, blobs, exclude } => self.plan(upload, &blobs, &exclude).await,
+            ControlRequest::Plan { upload, blobs, exclude } => {
+                self.plan(asker, upload, &blobs, &exclude).await
+            }
             ControlRequest::EndUpload(upload) => {
-                self.uploads.end(upload).await;
+                self.uploads.end_as(asker.confined_to(), upload).await;
                 Ok(ControlReply::Done)
             }
-            ControlRequest::Change { op, change } => self.change(op, change).await,
+            ControlRequest::Change { op, change } => self.change(asker, op, change).await,
             ControlRequest::List { prefix, after, limit } => {
                 let (files, more) = self.barrier().await?.list(&prefix, after.as_ref(), limit);
                 Ok(ControlReply::Files { files: self.reachable(files), more })
@@ -77,6 +80,11 @@ impl LeaderTerm {
                 }
                 Ok(ControlReply::Folder { entries, more })
             }
+            ControlRequest::Identities { after, limit } => {
+                let (identities, more) = self.barrier().await?.identities(after.as_ref(), limit);
+                Ok(ControlReply::Identities { identities, more })
+            }
+            ControlRequest::NoteIdentity(issued) => self.note_identity(issued).await,
             ControlRequest::Members
             | ControlRequest::Identity
             | ControlRequest::Join

@@ -3,6 +3,7 @@
 //! Bounds: [`INPUTS_MAX`] requests queue up, then callers wait.
 
 use idunno_core::uploads::{DeletionPermit, UploadError, Uploads, UploadsEffect, UploadsEvent};
+use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{NodeId, Term, UploadId};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::{mpsc, oneshot};
@@ -15,8 +16,8 @@ use crate::runtime::driver::{Driver, Shell, Turn, Waiting, ask};
 pub const INPUTS_MAX: usize = 1_024;
 
 pub(super) enum Input {
-    Use(Option<UploadId>, oneshot::Sender<Result<UploadId, UploadError>>),
-    End(UploadId),
+    Use(Option<UploadId>, Option<SubjectName>, oneshot::Sender<Result<UploadId, UploadError>>),
+    End(UploadId, Option<SubjectName>),
     Booted { node: NodeId, generation: u64 },
     PermitRequested { node: NodeId, generation: u64, reply: oneshot::Sender<Option<DeletionPermit>> },
 }
@@ -29,25 +30,30 @@ pub struct UploadsHandle {
 }
 
 impl UploadsHandle {
-    /// Opens an upload.
-    pub async fn open(&self) -> Result<UploadId, Refusal> {
-        self.use_upload(None).await
-    }
-
-    /// Keeps an upload alive, or says that it is over.
+    /// Keeps a member's upload alive, or says that it is over.
     pub async fn touch(&self, upload: UploadId) -> Result<(), Refusal> {
-        self.use_upload(Some(upload)).await.map(drop)
+        self.use_as(None, Some(upload)).await.map(drop)
     }
 
-    async fn use_upload(&self, upload: Option<UploadId>) -> Result<UploadId, Refusal> {
-        let answer = ask(&self.inputs, |reply| Input::Use(upload, reply)).await;
+    /// Keeps an upload alive, or opens one, for somebody who is confined to those of a name, if to any.
+    pub async fn use_as(
+        &self,
+        confined_to: Option<&SubjectName>,
+        upload: Option<UploadId>,
+    ) -> Result<UploadId, Refusal> {
+        let answer = ask(&self.inputs, |reply| Input::Use(upload, confined_to.cloned(), reply)).await;
         answer.ok_or_else(|| not_coordinator(&self.deps))?.map_err(refusal)
     }
 
-    /// Ends an upload.
+    /// Ends a member's upload.
     pub async fn end(&self, upload: UploadId) {
+        self.end_as(None, upload).await;
+    }
+
+    /// Ends an upload, for somebody who is confined to those of a name, if to any.
+    pub async fn end_as(&self, confined_to: Option<&SubjectName>, upload: UploadId) {
         // All uploads end with the term.
-        let _ = self.inputs.send(Input::End(upload)).await;
+        let _ = self.inputs.send(Input::End(upload, confined_to.cloned())).await;
     }
 
     /// Notes a member's boot count, as the member itself reports it.
@@ -66,6 +72,7 @@ fn refusal(error: UploadError) -> Refusal {
     let code = match error {
         UploadError::TooMany => RefusalCode::Busy,
         UploadError::Over => RefusalCode::UploadOver,
+        UploadError::Foreign => RefusalCode::Forbidden,
     };
     Refusal::new(code, error.to_string())
 }
@@ -95,8 +102,10 @@ impl Shell for UploadsTask {
 
     async fn translate(&mut self, input: Input, turn: &mut Turn<Self>) {
         turn.event(match input {
-            Input::Use(upload, reply) => UploadsEvent::Use { request: self.users.add(reply), upload },
-            Input::End(upload) => UploadsEvent::End(upload),
+            Input::Use(upload, confined_to, reply) => {
+                UploadsEvent::Use { request: self.users.add(reply), upload, confined_to }
+            }
+            Input::End(upload, confined_to) => UploadsEvent::End { upload, confined_to },
             Input::Booted { node, generation } => UploadsEvent::Booted { node, generation },
             Input::PermitRequested { node, generation, reply } => {
                 UploadsEvent::PermitRequested { request: self.permits.add(reply), node, generation }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Common;
+use crate::net::revocations::Revocations;
 use crate::net::server::{Caller, Response, Service, serve};
 use crate::runtime::data_dir::{DataDir, DataDirError, INTRODUCER_FILE};
 use crate::runtime::process::{self, StopSignals};
@@ -77,7 +78,9 @@ pub async fn run(config: Common) -> anyhow::Result<()> {
     let service = Arc::new(Introducer::open(Arc::clone(&context.data_dir), dialer)?);
     let stop = CancellationToken::new();
     let (connections, _datagrams) = listener.split()?;
-    let serving = tokio::spawn(serve(connections, Arc::clone(&service), config.limits, stop.clone()));
+    // Nobody tells the introducer of revocations. It has nothing to show but the members' addresses.
+    let (shown, revocations) = (Arc::clone(&service), Revocations::default());
+    let serving = tokio::spawn(serve(connections, shown, config.limits, revocations, stop.clone()));
     let mut signals = StopSignals::listen()?;
     context.announce("introducer", "introducer", None)?;
     let state = &service.state;

@@ -29,8 +29,10 @@ use crate::coordinator::{Coordinator, Deps};
 use crate::discovery::Discovery;
 use crate::discovery::cluster_id::ClusterId;
 use crate::election::{ElectionHandle, ElectionTask, Timing};
+use crate::greetings::Greetings;
 use crate::membership::{MembershipDeps, MembershipTask};
 use crate::metrics::{Metrics, Sources};
+use crate::net::revocations::Revocations;
 use crate::net::server::serve;
 use crate::net::standing;
 use crate::net::transport::{self, Datagrams, MemberConnector};
@@ -56,6 +58,7 @@ pub(super) struct Parts {
     cluster_id: ClusterId,
     election: ElectionHandle,
     coordinator: Coordinator,
+    greetings: Greetings,
     process_data: Arc<crate::runtime::data_dir::DataDir>,
 }
 
@@ -104,7 +107,9 @@ impl Parts {
         let own = interfaces::own_endpoint(listen, address.port());
         let cluster = Cluster::over(peers.clone(), vec![own]).with_deadline(WORKER_DEADLINE);
         let files = Files::new(cluster.clone()).near(me);
-        let deps = Deps { me, clock, consensus, membership, peers, files, monitor };
+        let revocations = Revocations::open(&process.data_dir)?;
+        let deps = Deps { me, clock, consensus, membership, peers, files, monitor, revocations };
+        let (greetings, tell) = Greetings::new(cluster.clone(), deps.consensus.state());
         let lease = Duration::from_millis(log.election_max_ms);
         let timing = Timing { heartbeat: config.heartbeat, lease };
         let election = ElectionTask::spawn(deps.clone(), seed, timing, &stop);
@@ -121,8 +126,10 @@ impl Parts {
             cluster_id,
             election,
             coordinator,
+            greetings,
             process_data: Arc::clone(&process.data_dir),
         };
+        parts.spawn("greetings", tell);
         parts.spawn_followers();
         Ok(parts)
     }
@@ -133,10 +140,12 @@ impl Parts {
     }
 
     fn spawn_followers(&self) {
-        let Deps { peers, membership, consensus, .. } = &self.deps;
+        let Deps { peers, membership, consensus, revocations, .. } = &self.deps;
         let standing = standing::maintain(peers.clone(), membership.view(), consensus.leadership());
         self.spawn("standing connections", standing);
         self.spawn("term follower", follow_term(self.store.clone(), consensus.clone()));
+        self.spawn("revocation follower", revocations.clone().follow(consensus.state()));
+        self.spawn("revocation keeper", revocations.clone().keep(Arc::clone(&self.process_data)));
         let consensus = consensus.clone();
         self.spawn("proposer", async move { consensus.proposer_ended().await });
     }
@@ -160,7 +169,7 @@ impl Parts {
         server: watch::Receiver<ServerStatus>,
         rejoin: mpsc::Sender<()>,
     ) -> CancellationToken {
-        let Deps { me, membership, consensus, peers, files, .. } = self.deps.clone();
+        let Deps { me, membership, consensus, peers, files, revocations, .. } = self.deps.clone();
         let (membership_view, term_view) = (membership.view(), consensus.leadership());
         let (common, cluster_id) = (self.config.common.clone(), self.cluster_id.clone());
         let disk = self.store.clone();
@@ -188,10 +197,12 @@ impl Parts {
             replica_commands: ReplicaCommands::new(me, self.store.clone(), peers.clone(), self.generation),
             requests: CoordinatorRequests { status: server, files, scratch },
             peers,
+            revocations: revocations.clone(),
+            greetings: self.greetings.clone(),
         });
         let served = CancellationToken::new();
         let ended: DropGuard = served.clone().drop_guard();
-        let serve = serve(acceptor, service, self.config.common.limits, self.stop.clone());
+        let serve = serve(acceptor, service, self.config.common.limits, revocations, self.stop.clone());
         self.spawn("service", async move {
             let _ended = ended;
             serve.await;

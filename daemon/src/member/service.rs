@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_consensus::{Consensus, Transport, TransportError};
+use idunno_shared::access::Issued;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::link::Link;
 use idunno_shared::ids::NodeId;
@@ -19,7 +20,9 @@ use tracing::info;
 
 use crate::control::Control;
 use crate::election::ElectionHandle;
+use crate::greetings::Greetings;
 use crate::membership::{MembershipHandle, MembershipView};
+use crate::net::revocations::Revocations;
 use crate::net::server::{Caller, Response, Service};
 
 /// Dispatches requests to the parts of a member.
@@ -33,6 +36,8 @@ pub(super) struct MemberService {
     pub(super) replica_commands: ReplicaCommands,
     pub(super) requests: CoordinatorRequests,
     pub(super) peers: Connections,
+    pub(super) revocations: Revocations,
+    pub(super) greetings: Greetings,
 }
 
 impl Service for MemberService {
@@ -43,6 +48,10 @@ impl Service for MemberService {
     fn knows(&self, address: IpAddr) -> bool {
         let members = &self.membership.current().members;
         members.values().any(|member| member.record.address.ip().to_canonical() == address.to_canonical())
+    }
+
+    fn greeted(&self, identity: &Issued) {
+        self.greetings.note(identity);
     }
 
     async fn request(&self, request: Request, from: &Caller) -> Response {
@@ -65,7 +74,8 @@ impl Service for MemberService {
                 Ok(reply) => Reply::Work(reply),
                 Err(refusal) => Reply::Refused(refusal),
             },
-            (Request::LeaderAnnouncement(announcement), Some(from)) => {
+            (Request::LeaderAnnouncement(mut announcement), Some(from)) => {
+                self.revocations.learn(std::mem::take(&mut announcement.revoked));
                 self.consensus.observe_coordinator(from, announcement);
                 Reply::LeaderNoted
             }

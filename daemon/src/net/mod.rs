@@ -6,6 +6,7 @@
 
 pub mod connection_limits;
 pub mod refusal_log;
+pub mod revocations;
 pub mod roles;
 pub mod server;
 pub mod standing;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::access::Grant;
 use idunno_shared::client::connection::Connection;
 use idunno_shared::client::connections::Connections;
 use idunno_shared::client::files::connection::{BlobConnection, verify};
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::connection_limits::Limits;
+use super::revocations::Revocations;
 use super::server::{Caller, Response, Service, serve};
 use super::transport::{DATAGRAM_BYTES_MAX, Datagrams, Listener, MemberConnector};
 
@@ -61,7 +63,7 @@ async fn server(credentials: Credentials) -> Server {
     let listening = Listener::bind("127.0.0.1:0".parse().unwrap(), &credentials).await.unwrap();
     let address = listening.address();
     let (connections, _datagrams) = listening.split().unwrap();
-    tokio::spawn(serve(connections, Arc::new(Echo), Limits::default(), stop.clone()));
+    tokio::spawn(serve(connections, Arc::new(Echo), Limits::default(), Revocations::default(), stop.clone()));
     Server { address, credentials, _stop: stop.drop_guard() }
 }
 
@@ -150,7 +152,7 @@ async fn peers_without_a_valid_certificate_learn_what_is_wrong() {
 #[tokio::test]
 async fn a_console_is_no_member_in_either_direction() {
     let (server, secret) = secure().await;
-    for role in [Role::Viewer, Role::Operator] {
+    for role in Role::ISSUED {
         let claims = TcpConnector::of_member(NodeId(9), person(&secret, role, DAY));
         for purpose in [Purpose::Calls, Purpose::Blobs] {
             match claims.dial(server.address, purpose).await {
@@ -169,7 +171,7 @@ async fn a_console_is_no_member_in_either_direction() {
 #[tokio::test]
 async fn a_viewer_stores_nothing() {
     let (server, secret) = secure().await;
-    for (role, may_store) in [(Role::Viewer, 0), (Role::Operator, 1)] {
+    for (role, may_store) in [(Role::Viewer, 0), (Role::Submitter, 1), (Role::Operator, 1)] {
         let connector = TcpConnector::new(person(&secret, role, DAY));
         let mut link = connector.dial(server.address, Purpose::Blobs).await.unwrap();
         assert_eq!(link.reader.read_u8().await.unwrap(), may_store, "{role}");
@@ -473,4 +475,45 @@ async fn files_that_a_client_does_not_read_occupy_its_own_memory_only() {
     is_answered(ask(None, 1).await).await;
     drop(unread);
     is_answered(ask(Some(&anna), 1).await).await;
+}
+
+#[tokio::test]
+async fn a_revoked_identity_is_cut_off_and_told_why_and_its_namesakes_with_it() {
+    let (secret, stop) = (Secret::generate().unwrap(), CancellationToken::new());
+    let issued = |name: &str, role| {
+        let grant = Grant { name: name.parse().unwrap(), role, prefixes: Vec::new() };
+        Credentials::of(&secret.mint_lasting(&grant, DAY).unwrap()).unwrap()
+    };
+    let (anna, namesake, ben) =
+        (issued("anna", Role::Operator), issued("anna", Role::Viewer), issued("ben", Role::Viewer));
+    let members = Credentials::of(&secret.mint(Role::Member, DAY).unwrap()).unwrap();
+    let listening = Listener::bind("127.0.0.1:0".parse().unwrap(), &members).await.unwrap();
+    let address = listening.address();
+    let (connections, _datagrams) = listening.split().unwrap();
+    let revocations = Revocations::default();
+    let (limits, heard) = (Limits::default(), revocations.clone());
+    tokio::spawn(serve(connections, Arc::new(Echo), limits, heard, stop.clone()));
+    let open = async |credentials: &Credentials, purpose| {
+        TcpConnector::new(credentials.clone()).dial(address, purpose).await
+    };
+    let (calls, bens) =
+        (open(&anna, Purpose::Calls).await.unwrap(), open(&ben, Purpose::Calls).await.unwrap());
+    let (calls, bens) = (Connection::new(calls), Connection::new(bens));
+    let ask = Request::Control(ControlRequest::Models);
+    calls.call(ask.clone(), SOON).await.unwrap();
+    revocations.learn(["anna".parse().unwrap()]);
+    let ended = async { while calls.call(ask.clone(), SOON).await.is_ok() {} };
+    timeout(SOON, ended).await.expect("an open connection goes on");
+    for credentials in [&anna, &namesake] {
+        for purpose in [Purpose::Calls, Purpose::Blobs] {
+            match open(credentials, purpose).await.err() {
+                Some(error @ DialError::Revoked { .. }) => {
+                    assert!(error.is_about_identity() && error.to_string().contains("'anna'"), "{error}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    bens.call(ask, SOON).await.unwrap();
+    stop.cancel();
 }

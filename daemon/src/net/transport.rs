@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::access::Issued;
 use idunno_shared::client::link::{BoxFuture, Dial, DialError, Link, LinkReader, LinkWriter};
 use idunno_shared::client::transport::{TcpConnector, is_this_machine};
 use idunno_shared::ids::NodeId;
 use idunno_shared::security::datagrams::{Seal, UnsealError};
-use idunno_shared::security::subject;
 use idunno_shared::security::tls::READ_BYTES;
 use idunno_shared::security::tls::TrustError;
 use idunno_shared::security::{CertificateDer, Credentials, Role};
@@ -135,6 +135,8 @@ pub struct Peer {
     /// The role of its certificate; [`Role::Member`] in insecure mode.
     pub role: Role,
     identity: Arc<str>,
+    /// What its certificate grants; `None` in insecure mode.
+    issued: Option<Arc<Issued>>,
     certificate: Option<CertificateDer<'static>>,
     credentials: Credentials,
     refusal_log: Arc<RefusalLog>,
@@ -144,6 +146,11 @@ impl Peer {
     /// The subject of its certificate in readable form; its address in insecure mode.
     pub fn identity(&self) -> &Arc<str> {
         &self.identity
+    }
+
+    /// What its certificate grants; `None` in insecure mode.
+    pub fn issued(&self) -> Option<&Issued> {
+        self.issued.as_deref()
     }
 
     /// Returns when its certificate is no longer trusted.
@@ -176,6 +183,7 @@ impl Incoming {
                 address: from,
                 role: Role::Member,
                 identity,
+                issued: None,
                 certificate: None,
                 credentials,
                 refusal_log,
@@ -197,13 +205,14 @@ impl Incoming {
             }
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-        let role = certificate.as_ref().and_then(Role::of);
-        let (Some(role), Some(shown)) = (role, &certificate) else {
-            refusal_log.note(RefusedKind::Stranger, from, "it has a certificate without a role");
+        let Some(issued) = certificate.as_ref().and_then(|shown| credentials.issued(shown)) else {
+            refusal_log.note(RefusedKind::Stranger, from, "its certificate does not say what it grants");
             return None;
         };
-        let identity = subject::describe(role, shown).into();
-        let peer = Peer { address: from, role, identity, certificate, credentials, refusal_log };
+        let role = issued.grant.role;
+        let identity = format!("{role} {}", issued.grant.name).into();
+        let issued = Some(Arc::new(issued));
+        let peer = Peer { address: from, role, identity, issued, certificate, credentials, refusal_log };
         let (reader, writer) = tokio::io::split(stream);
         Some(Accepted { reader: Box::new(reader), writer: Box::new(writer), peer })
     }

@@ -57,6 +57,14 @@ pub enum DialError {
         /// The reason it gave.
         reason: String,
     },
+    /// This side's identity is revoked: every member refuses it for good.
+    #[error("{address} refused the connection: {reason}")]
+    Revoked {
+        /// The peer.
+        address: SocketAddr,
+        /// The reason it gave.
+        reason: String,
+    },
     /// The peer, or this side in the peer's eyes, is not who it must be.
     #[error("{address} {doubt}")]
     Doubtful {
@@ -95,7 +103,13 @@ pub enum DialError {
 impl DialError {
     /// Whether repeating is pointless until one of both sides has another identity.
     pub const fn is_about_identity(&self) -> bool {
-        matches!(self, Self::Doubtful { .. } | Self::NeedsIdentity { .. } | Self::Plaintext { .. })
+        matches!(
+            self,
+            Self::Revoked { .. }
+                | Self::Doubtful { .. }
+                | Self::NeedsIdentity { .. }
+                | Self::Plaintext { .. }
+        )
     }
 
     /// The error for a failed read, write or handshake.
@@ -152,6 +166,7 @@ pub async fn greet(
             let reason = format!("it chose protocol version {version}, but this side speaks {SPOKEN}");
             Err(DialError::Rejected { address, reason })
         }
-        HelloReply::Refused { reason } => Err(DialError::Rejected { address, reason }),
+        HelloReply::Refused { reason, revoked: true } => Err(DialError::Revoked { address, reason }),
+        HelloReply::Refused { reason, revoked: false } => Err(DialError::Rejected { address, reason }),
     }
 }

@@ -4,14 +4,17 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::Role;
-use super::subject::SubjectName;
+use super::subject::{dns_name_of, uri_of};
+use crate::access::{Prefix, SubjectName};
 use crate::ids::Digest;
 
+/// Validity of an identity for which none is given, in days.
+pub const VALID_DAYS_DEFAULT: u32 = 90;
 /// Longest validity of an identity, in days.
 pub const VALID_DAYS_MAX: u32 = 3_650;
 /// How far a certificate's start of validity lies in the past, to tolerate peers whose clocks are behind.
@@ -22,6 +25,8 @@ const BACKDATED: Duration = Duration::from_secs(24 * 3_600);
 pub(super) struct Subject<'a> {
     pub(super) role: Role,
     pub(super) name: Option<&'a SubjectName>,
+    /// Of a submitter only.
+    pub(super) prefixes: &'a [Prefix],
 }
 
 /// A certificate and its private key.
@@ -78,10 +83,13 @@ impl Authority {
         not_after: SystemTime,
     ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let Subject { role, name } = subject;
+        let Subject { role, name, prefixes } = subject;
         let names: Vec<String> =
-            [role.dns_name().to_owned()].into_iter().chain(name.map(SubjectName::dns_name)).collect();
+            [role.dns_name().to_owned()].into_iter().chain(name.map(dns_name_of)).collect();
         let mut request = CertificateParams::new(names)?;
+        for prefix in prefixes {
+            request.subject_alt_names.push(SanType::URI(uri_of(prefix).try_into()?));
+        }
         request.not_before = (now - BACKDATED).into();
         request.not_after = not_after.into();
         request.distinguished_name = common_name(format!("IDunno {role}"));

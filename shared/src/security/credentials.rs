@@ -17,7 +17,9 @@ use tracing::warn;
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::secret::Secret;
-use super::{Role, SecurityError, private_file, tls};
+use super::{Role, SecurityError, private_file, subject, tls};
+use crate::access::{Grant, Issued, SubjectName};
+use crate::ids::Digest;
 
 /// Validity of the certificate that a process issues to itself. It is renewed after half of that.
 const PROCESS_VALID: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -36,6 +38,8 @@ pub struct Credentials {
 
 struct Inner {
     role: Role,
+    /// What an identity grants, and when it ends; `None` for what is issued from the secret.
+    issued: Option<Issued>,
     state: RwLock<State>,
     changed: watch::Sender<()>,
 }
@@ -93,7 +97,7 @@ impl Certified {
         let issued_at = SystemTime::now();
         let identity = match role {
             Role::Member => secret.mint(role, PROCESS_VALID)?,
-            Role::Operator | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
+            Role::Operator | Role::Submitter | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
         };
         let keys = if role == Role::Member { secret.datagram_keys()? } else { Vec::new() };
         Ok(Self { current: Current::of(&identity, keys)?, issued_at })
@@ -128,8 +132,9 @@ impl Credentials {
     /// Credentials of a person or program with an identity.
     pub fn of(identity: &Identity) -> Result<Self, SecurityError> {
         let current = Current::of(identity, Vec::new())?;
+        let issued = issued(&*current.verifier, &identity.certificate);
         let state = State { secret: None, current, issued_at: SystemTime::now() };
-        Ok(Self::with(identity.role, state))
+        Ok(Self::with(identity.role, issued, state))
     }
 
     /// Credentials of a person or program, from a file that holds an identity or the secret.
@@ -139,12 +144,12 @@ impl Credentials {
     }
 
     fn issuing(secret: Secret, role: Role) -> Result<Self, SecurityError> {
-        Ok(Self::with(role, State::issue(secret, role)?))
+        Ok(Self::with(role, None, State::issue(secret, role)?))
     }
 
-    fn with(role: Role, state: State) -> Self {
+    fn with(role: Role, issued: Option<Issued>, state: State) -> Self {
         let changed = watch::channel(()).0;
-        Self { inner: Some(Arc::new(Inner { role, state: RwLock::new(state), changed })) }
+        Self { inner: Some(Arc::new(Inner { role, issued, state: RwLock::new(state), changed })) }
     }
 
     /// Whether connections and datagrams are authenticated.
@@ -155,6 +160,24 @@ impl Credentials {
     /// The role of these credentials. Without security everybody is an operator.
     pub fn role(&self) -> Role {
         self.inner.as_ref().map_or(Role::Operator, |inner| inner.role)
+    }
+
+    /// What these credentials grant; `None` without security.
+    pub fn grant(&self) -> Option<Grant> {
+        let inner = self.inner.as_ref()?;
+        let issued = inner.issued.as_ref().map(|issued| issued.grant.clone());
+        let own = || Grant { name: SubjectName::of_secret(), role: inner.role, prefixes: Vec::new() };
+        Some(issued.unwrap_or_else(own))
+    }
+
+    /// When the identity ends, in milliseconds since the epoch; `None` for what is issued from the secret, and renewed.
+    pub fn ends_ms(&self) -> Option<u64> {
+        self.inner.as_ref()?.issued.as_ref().map(|issued| issued.ends_ms)
+    }
+
+    /// What a peer's certificate grants; `None` if it is not trusted, or IDunno did not issue it.
+    pub fn issued(&self, peer: &CertificateDer<'_>) -> Option<Issued> {
+        issued(&*self.current()?.verifier, peer)
     }
 
     /// Continues with another secret; used when the file has changed. Does nothing to insecure credentials.
@@ -213,6 +236,12 @@ impl Credentials {
     }
 }
 
+fn issued(verifier: &dyn ClientCertVerifier, certificate: &CertificateDer<'_>) -> Option<Issued> {
+    let grant = subject::grant(certificate)?;
+    let ends_ms = tls::ends_s(verifier, certificate)?.saturating_mul(1_000);
+    Some(Issued { certificate: Digest::of(certificate), grant, ends_ms })
+}
+
 /// Issues a new certificate from the same secret; keeps the old one if that fails.
 fn renew(inner: &Inner) -> Arc<Current> {
     let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -237,6 +266,7 @@ fn renew(inner: &Inner) -> Arc<Current> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Prefix;
 
     #[test]
     fn a_certificate_is_renewed_long_before_it_expires() {
@@ -266,6 +296,20 @@ mod tests {
             Arc::ptr_eq(&again, &credentials.current().unwrap()),
             "a clock that NTP corrects costs nothing"
         );
+    }
+
+    #[test]
+    fn an_identity_says_what_it_grants_and_when_it_ends() {
+        let (secret, day) = (Secret::generate().unwrap(), Duration::from_secs(24 * 3_600));
+        let name: SubjectName = "anna".parse().unwrap();
+        let grant = Grant { role: Role::Submitter, prefixes: vec![Prefix::of_home(&name)], name };
+        let credentials = Credentials::of(&secret.mint_lasting(&grant, 90 * day).unwrap()).unwrap();
+        assert_eq!(credentials.grant(), Some(grant));
+        let ends = SystemTime::UNIX_EPOCH + Duration::from_millis(credentials.ends_ms().unwrap());
+        let left = ends.duration_since(SystemTime::now()).unwrap();
+        assert!(left <= 90 * day && left > 89 * day, "{left:?}");
+        let holder = Credentials::of_operator(secret).unwrap();
+        assert!(holder.grant().unwrap().name.is_of_secret() && holder.ends_ms().is_none());
     }
 
     #[test]

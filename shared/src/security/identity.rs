@@ -20,7 +20,7 @@ pub enum IdentityFormatError {
     Pem(#[from] pem::PemError),
     /// Its blocks are not a certificate, a key and an authority's certificate.
     #[error(
-        "it is neither an identity nor a cluster's secret: have an identity issued with 'idunno cluster issue'"
+        "it is neither an identity nor a cluster's secret: have an identity made with 'idunno identity create'"
     )]
     Blocks,
     /// A block that is not a certificate follows the authorities.
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn an_identity_survives_a_round_trip_through_its_file() {
         let secret = Secret::generate().unwrap();
-        for role in [Role::Viewer, Role::Operator] {
+        for role in Role::ISSUED {
             let identity = secret.mint(role, 30 * DAY).unwrap();
             let again = Identity::parse(identity.render().as_bytes()).unwrap();
             assert_eq!((again.role, again.render()), (role, identity.render()));

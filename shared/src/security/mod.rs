@@ -2,7 +2,7 @@
 //!
 //! A cluster has one secret: the private key of a certificate authority that no other cluster trusts ([`secret`]). Each
 //! daemon issues itself a certificate from the secret at its start. People and programs get an identity, a certificate
-//! issued for them ([`identity`]). A certificate states its subject's [`Role`] and, optionally, the subject's name
+//! issued for them ([`identity`]). A certificate states its subject's [`Role`], its name and a submitter's prefixes
 //! ([`subject`]). [`credentials`] hands out what connections and datagrams are protected with: mutual TLS 1.3 for
 //! connections ([`tls`]), keys derived from the secret for datagrams ([`datagrams`]).
 //!
@@ -18,15 +18,17 @@ pub mod secret;
 pub mod subject;
 pub mod tls;
 
-pub use authority::VALID_DAYS_MAX;
+pub use crate::access::Role;
+pub use authority::{VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
 pub use credentials::Credentials;
 pub use rustls::pki_types::CertificateDer;
 pub use secret::RotationError;
-pub use subject::Role;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
+
+use crate::access::{PREFIXES_MAX, SubjectName};
 
 use self::identity::IdentityFormatError;
 use self::secret::SecretFormatError;
@@ -78,7 +80,7 @@ pub enum SecurityError {
         reason: TrustError,
     },
     /// The identity has expired.
-    #[error("the identity in {path} expired on {date}: have a new one issued with 'idunno cluster issue'")]
+    #[error("the identity in {path} expired on {date}: have a new one made with 'idunno identity create'")]
     Expired {
         /// The file.
         path: PathBuf,
@@ -102,6 +104,12 @@ pub enum SecurityError {
     /// A step of a key rotation came out of order.
     #[error(transparent)]
     Rotation(#[from] RotationError),
+    /// Nobody may have this name.
+    #[error("an identity cannot be named '{0}': the logs name whoever has the secret so")]
+    Reserved(SubjectName),
+    /// An identity with more prefixes than allowed.
+    #[error("the identity would have {0} prefixes; at most {PREFIXES_MAX} are allowed")]
+    Prefixes(usize),
     /// The certificate library failed.
     #[error("cannot issue a certificate: {0}")]
     Issue(#[from] rcgen::Error),

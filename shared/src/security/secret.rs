@@ -15,8 +15,8 @@ use super::authority::{Authority, Subject};
 use super::datagrams::DatagramKey;
 use super::identity::Identity;
 use super::private_file::{KEY_TAG, encode};
-use super::subject::SubjectName;
 use super::{Role, SecurityError, private_file};
+use crate::access::{Grant, PREFIXES_MAX, SubjectName};
 
 /// Most keys in a file.
 const KEYS_MAX: usize = 2;
@@ -143,23 +143,29 @@ impl Secret {
 
     /// Issues an identity with the signing key.
     pub fn mint(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(&self.keys[0], Subject { role, name: None }, valid)
+        self.issue(&self.keys[0], Subject { role, name: None, prefixes: &[] }, valid)
     }
 
     /// Issues an identity to an owner of the secret, with the signing key.
     pub(super) fn mint_own(&self, role: Role, valid: Duration) -> Result<Identity, SecurityError> {
-        self.issue(&self.keys[0], Subject { role, name: Some(&SubjectName::of_secret()) }, valid)
+        self.issue(
+            &self.keys[0],
+            Subject { role, name: Some(&SubjectName::of_secret()), prefixes: &[] },
+            valid,
+        )
     }
 
     /// Issues an identity with the newest key, so that it outlives a rotation in progress. Members that have not read that
-    /// key yet refuse it. Logs show `name`, if there is one.
-    pub fn mint_lasting(
-        &self,
-        role: Role,
-        name: Option<&SubjectName>,
-        valid: Duration,
-    ) -> Result<Identity, SecurityError> {
-        self.issue(self.newest(), Subject { role, name }, valid)
+    /// key yet refuse it.
+    pub fn mint_lasting(&self, grant: &Grant, valid: Duration) -> Result<Identity, SecurityError> {
+        let Grant { name, role, prefixes } = grant;
+        if name.is_of_secret() {
+            return Err(SecurityError::Reserved(name.clone()));
+        }
+        if prefixes.len() > PREFIXES_MAX {
+            return Err(SecurityError::Prefixes(prefixes.len()));
+        }
+        self.issue(self.newest(), Subject { role: *role, name: Some(name), prefixes }, valid)
     }
 
     fn issue(&self, key: &Key, subject: Subject<'_>, valid: Duration) -> Result<Identity, SecurityError> {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -25,6 +26,9 @@ use super::identity::Identity;
 /// Size of a socket read, in bytes. Left alone, rustls reads 4 KiB at a time, a quarter of a record, and the system calls
 /// would cost more than the decryption.
 pub const READ_BYTES: usize = 64 << 10;
+
+/// A moment at which every certificate has ended, in seconds since the epoch.
+const YEAR_9999_S: u64 = 253_370_764_800;
 
 /// Makes the client side.
 pub(super) fn connector(identity: &Identity) -> Result<TlsConnector, SecurityError> {
@@ -60,7 +64,7 @@ pub enum TrustError {
     /// An unknown authority issued its certificate, or the certificate is self-signed.
     #[error(
         "has another cluster's certificate, or this side's secret or identity is from before the cluster's key was replaced: \
-         use the secret that all processes of the cluster use, or have a new identity issued ('idunno cluster issue')"
+         use the secret that all processes of the cluster use, or have a new identity made ('idunno identity create')"
     )]
     OtherCluster,
     /// Its certificate has expired; the date of expiry.
@@ -135,6 +139,17 @@ impl TrustError {
     }
 }
 
+/// When a certificate ends, in seconds since the epoch; `None` if the verifier does not trust it.
+pub(super) fn ends_s(verifier: &dyn ClientCertVerifier, certificate: &CertificateDer<'_>) -> Option<u64> {
+    let late = UnixTime::since_unix_epoch(Duration::from_secs(YEAR_9999_S));
+    match verifier.verify_client_cert(certificate, &[], late) {
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(not_after.as_secs())
+        }
+        _ => None,
+    }
+}
+
 fn date(at: UnixTime) -> String {
     let seconds = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds)
@@ -166,7 +181,6 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -199,7 +213,7 @@ mod tests {
         let (secret, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
         let member = secret.mint(Role::Member, DAY).unwrap();
         assert_eq!(connect(&secret.mint(Role::Member, DAY).unwrap(), &member).await, Ok(()));
-        for role in [Role::Viewer, Role::Operator] {
+        for role in Role::ISSUED {
             let leaked = secret.mint(role, DAY).unwrap();
             assert_eq!(connect(&leaked, &member).await, Err(TrustError::NotMember), "{role}");
         }

@@ -8,6 +8,7 @@ use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::BlobRef;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::views::JobState;
+use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, UploadId};
 use crate::names::{DatasetName, FileName, JobName, ModelName};
 
@@ -134,6 +135,13 @@ pub enum Change {
         #[serde(deserialize_with = "bounded::list::<LOGGED_ITEMS_MAX, _, _>")]
         models: Vec<ModelName>,
     },
+    /// `identity revoke`: end all identities of a name, for good.
+    RevokeIdentity {
+        /// The name.
+        name: SubjectName,
+        /// Whether the name may be one of which no identity has connected yet.
+        unseen: bool,
+    },
 }
 
 /// What a change did.
@@ -199,6 +207,7 @@ impl Display for Change {
                 write!(f, "add-job {model} on {dataset}, batches of {batch_size}")?;
                 options.name.as_ref().map_or(Ok(()), |name| write!(f, ", named {name}"))
             }
+            Self::RevokeIdentity { name, unseen: _ } => write!(f, "identity revoke {name}"),
             Self::SetBatchSize { job, batch_size } => write!(f, "set-batch-size {job} {batch_size}"),
             Self::SetWeight { job, weight } => write!(f, "set-weight {job} {weight}"),
             Self::SetPolicy(policy) => write!(f, "set-policy {policy:?}"),

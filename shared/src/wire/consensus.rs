@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::bounded;
+use crate::access::{NAMES_MAX, SubjectName};
 use crate::ids::{NodeId, Term};
 
 /// Most voters of a cluster, and so the most voters that a nomination visits. Of seven any three may die at once, and the
@@ -35,6 +36,13 @@ pub struct LeaderAnnouncement {
     pub term: Term,
     /// The voters; during a change of voters, the old and the new ones.
     pub voters: BTreeSet<NodeId>,
+    /// The names whose identities are revoked.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<NAMES_MAX, _, _>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub revoked: Vec<SubjectName>,
 }
 
 /// A round of the ring election, created by the voter that starts it. Of two rounds the greater one supersedes the lesser.

@@ -12,13 +12,19 @@ pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
     JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberDoubts,
-    MemberView, ModelView, RatesView, RebalanceView, SegmentView, StoreView, WorkerView,
+    MemberView, ModelView, NamedIdentity, RatesView, RebalanceView, Revocation, SeenCertificate, SegmentView,
+    StoreView, WorkerView,
 };
+use crate::access::{Issued, SubjectName};
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use crate::names::FileName;
 
 /// Most files in a commit, blobs in a plan, names in a lookup and rows in a page.
 pub const ITEMS_PER_REQUEST_MAX: usize = 1024;
+/// Most names in a page of [`ControlRequest::Identities`].
+pub const IDENTITIES_PER_PAGE_MAX: usize = 256;
+/// Most certificates of one name that are listed; of more, those that end last.
+pub const CERTIFICATES_PER_NAME_MAX: usize = 8;
 /// Most extents of a file; at 64 MiB each, they limit a file to 4 TiB.
 pub const EXTENTS_PER_FILE_MAX: usize = 65_536;
 /// Versions of a file that are kept; a new one evicts the oldest.
@@ -165,6 +171,15 @@ pub enum ControlRequest {
         /// Most rows, up to [`ITEMS_PER_REQUEST_MAX`]; fewer come where they are large.
         limit: u32,
     },
+    /// `identity ls`: identities that have connected, and names that are revoked.
+    Identities {
+        /// List only names after this one.
+        after: Option<SubjectName>,
+        /// Most names, up to [`IDENTITIES_PER_PAGE_MAX`].
+        limit: u32,
+    },
+    /// From a member: somebody has connected to it with this identity.
+    NoteIdentity(Issued),
 }
 
 /// A committed version of a file.
@@ -301,5 +316,13 @@ pub enum ControlReply {
         files: Vec<FileSummary>,
         /// The name after which the next page begins; `None` on the last page.
         next: Option<FileName>,
+    },
+    /// A page of identities.
+    Identities {
+        /// In the order of their names.
+        #[serde(deserialize_with = "bounded::list::<IDENTITIES_PER_PAGE_MAX, _, _>")]
+        identities: Vec<NamedIdentity>,
+        /// Whether more follow the last one.
+        more: bool,
     },
 }

@@ -79,6 +79,9 @@ pub enum HelloReply {
     Refused {
         /// Why, and what to do.
         reason: String,
+        /// Whether the caller's identity is revoked, so that every member refuses it for good.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        revoked: bool,
     },
 }
 

@@ -2,8 +2,9 @@
 //! same after a replay of the log, also through a snapshot.
 
 use idunno_core::metadata::{
-    Action, Applied, Block, Command, DeadLetterRecord, HolderChange, Inputs, Snapshot, State,
+    Action, Applied, AskedBy, Block, Command, DeadLetterRecord, HolderChange, Inputs, Snapshot, State,
 };
+use idunno_shared::access::{Grant, Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
@@ -216,6 +217,15 @@ impl Generator {
                 }
             }
             19 => Action::StartJob { job, inputs: self.inputs(job, state) },
+            20 if self.one_in(4) => {
+                let (name, unseen) = (self.subject(), self.one_in(4));
+                Action::Change(Change::RevokeIdentity { name, unseen })
+            }
+            20 if self.one_in(3) => {
+                let grant = Grant { name: self.subject(), role: Role::Submitter, prefixes: Vec::new() };
+                let certificate = Digest::of(format!("certificate {}", self.below(20)).as_bytes());
+                Action::NoteIdentity(Issued { certificate, grant, ends_ms: self.below(1_000) })
+            }
             20 => Action::EndUploads(self.upload(state)),
             21 | 22 => {
                 let content = format!("results {}", self.below(4));
@@ -226,6 +236,11 @@ impl Generator {
             }
             _ => Action::Forget((0..14).map(|n| Digest::of(format!("content {n}").as_bytes())).collect()),
         }
+    }
+
+    /// Of many names, so that some are left.
+    fn subject(&mut self) -> SubjectName {
+        format!("n{}", self.below(12)).parse().unwrap()
     }
 
     fn training(&mut self) -> Training {
@@ -279,7 +294,9 @@ impl Generator {
         let at_ms = (step as u64 * 700).saturating_sub(self.below(3000));
         let action = opening.unwrap_or_else(|| self.action(state));
         let upload = self.one_in(2).then(|| self.upload(state));
-        Command { at_ms, op, action, upload }
+        let role = self.pick(&[Role::Submitter, Role::Operator]);
+        let by = self.one_in(4).then(|| AskedBy { name: self.subject(), role });
+        Command { at_ms, op, action, upload, by }
     }
 }
 

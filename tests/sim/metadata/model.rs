@@ -2,9 +2,10 @@
 
 mod jobs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_core::metadata::{Action, Applied, Command, PREDEFINED_MODELS, State};
+use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{Digest, JobId, OpId, UploadId};
 use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
 use idunno_shared::wire::jobs::{BatchSize, QueryRange, Training};
@@ -66,6 +67,9 @@ pub(super) struct NaiveMetadata {
     revision: u64,
     /// The sizes of extents.
     sizes: BTreeMap<Digest, u64>,
+    /// Names of identities.
+    seen: BTreeSet<SubjectName>,
+    revoked: BTreeSet<SubjectName>,
 }
 
 fn is_valid(file: &NewFile) -> bool {
@@ -79,9 +83,12 @@ fn numbers(ranges: &[QueryRange]) -> Vec<u64> {
 
 impl NaiveMetadata {
     pub(super) fn apply(&mut self, command: &Command) -> Outcome {
-        let Command { at_ms, op, action, upload } = command;
+        let Command { at_ms, op, action, upload, by } = command;
         if let Some(outcome) = op.and_then(|op| self.operations.get(&op)) {
             return Ok(outcome.clone());
+        }
+        if by.as_ref().is_some_and(|by| self.revoked.contains(&by.name)) {
+            return Err(RefusalCode::Forbidden);
         }
         let upload = match action {
             Action::Change(Change::CommitFiles { upload, .. }) => Some(*upload),
@@ -106,6 +113,10 @@ impl NaiveMetadata {
         match action {
             Action::Change(change) => self.apply_change(change).map(Applied::Changed),
             Action::Holders(_) | Action::Forget(_) => Ok(Applied::Done),
+            Action::NoteIdentity(issued) => {
+                self.seen.insert(issued.grant.name.clone());
+                Ok(Applied::Done)
+            }
             Action::EndUploads(end) => {
                 self.ended_below = self.ended_below.max(Some(*end));
                 Ok(Applied::Done)
@@ -239,6 +250,13 @@ impl NaiveMetadata {
                 Ok(Changed::Training(models))
             }
             Change::SetPolicy(_) => Ok(Changed::Done),
+            Change::RevokeIdentity { name, unseen } => {
+                if !unseen && !self.seen.contains(name) && !self.revoked.contains(name) {
+                    return Err(RefusalCode::NotFound);
+                }
+                self.revoked.insert(name.clone());
+                Ok(Changed::Done)
+            }
             Change::TrainStop { models } => {
                 let known = |model: &_| {
                     self.models.get(&ToString::to_string(model)).and_then(|it| it.training.clone())

@@ -107,6 +107,8 @@ pub struct JobStats {
     pub state: JobState,
     /// Why the cluster paused the job.
     pub reason: Option<String>,
+    /// The name of the identity that added it; null without security.
+    pub owner: Option<String>,
     /// The job's share relative to other jobs' weights.
     pub weight: u32,
     /// Queries per batch, as set.
@@ -168,6 +170,7 @@ impl From<&JobView> for JobStats {
             parameters: parameters(&about.parameters),
             state: JobState::from(&view.state),
             reason: text::job_state(&view.state).1.map(str::to_owned),
+            owner: about.owner.as_ref().map(ToString::to_string),
             weight: about.weight,
             batch_size: view.batch_size.into(),
             last_batch_queries: view.batch_now,

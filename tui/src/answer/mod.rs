@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod document;
 pub mod failure;
 pub mod files;
+pub mod identities;
 pub mod jobs;
 pub mod local;
 pub mod models;

@@ -1,4 +1,4 @@
-//! JSON of commands on the program itself: settings, keys, identities, manual pages, errors.
+//! JSON of commands on the program itself: settings, keys, secrets, manual pages, errors.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::document::documents;
 
-documents!(Info, CompletionScript, ManualPages, SettingsFile, ClusterSecret, IssuedIdentity, DryRun, Error);
+documents!(Info, CompletionScript, ManualPages, SettingsFile, ClusterSecret, DryRun, Error);
 documents!(listed KeyBinding);
 
 /// `info`: the settings in force.
@@ -19,6 +19,10 @@ pub struct Info {
     pub cluster: String,
     /// The directory of the local cluster.
     pub directory: String,
+    /// Who one is to the cluster, and what one may do there; null without security.
+    pub identity: Option<String>,
+    /// When that ends, in milliseconds since the epoch; null for the secret itself.
+    pub identity_ends_ms: Option<u64>,
     /// Whether commands that change the cluster are refused.
     pub read_only: bool,
     /// The time limit of `--timeout` in seconds; null for the commands' own limits.
@@ -100,19 +104,6 @@ pub struct ClusterSecret {
     pub path: String,
     /// Fingerprints of the keys: the first signs, all are trusted.
     pub keys: Vec<String>,
-}
-
-/// `cluster issue`: a person's identity.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct IssuedIdentity {
-    /// The local file.
-    pub path: String,
-    /// What its holder may do.
-    pub role: String,
-    /// Its holder's name, if it was given one.
-    pub name: Option<String>,
-    /// Days for which it is valid.
-    pub valid_days: u32,
 }
 
 /// `--dry-run`: what a command would do.

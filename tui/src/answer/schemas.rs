@@ -7,6 +7,7 @@ use super::document::{Document, List, schema};
 use super::files::{
     DeletedFile, DownloadedDataset, DownloadedFile, FileList, FileVersions, UploadedDataset, UploadedFile,
 };
+use super::identities::{CreatedIdentity, Identity, RevokedIdentity};
 use super::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobStats, JobWeight, Lease,
     SharingPolicy, StartedJob, StoppedJobs,
@@ -14,8 +15,7 @@ use super::jobs::{
 use super::local::{KilledMembers, LocalCluster, LocalProcess, StartedProcesses, StoppedCluster};
 use super::models::{Model, StoppedTraining, TrainedModels};
 use super::program::{
-    ClusterSecret, CompletionScript, DryRun, Error, Info, IssuedIdentity, KeyBinding, ManualPages,
-    SettingsFile,
+    ClusterSecret, CompletionScript, DryRun, Error, Info, KeyBinding, ManualPages, SettingsFile,
 };
 use super::results::{DeadLetter, DroppedDeadLetters, JobConfusion, ResultsFile, RetriedDeadLetters};
 
@@ -91,8 +91,10 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<CompletionScript>("completions"),
         Command::of::<ManualPages>("man"),
         Command::of::<ClusterSecret>("cluster init"),
-        Command::of::<IssuedIdentity>("cluster issue"),
         Command::of::<ClusterSecret>("cluster rotate"),
+        Command::of::<CreatedIdentity>("identity create"),
+        Command::of::<List<Identity>>("identity ls"),
+        Command::of::<RevokedIdentity>("identity revoke"),
         Command::of::<LocalCluster>("local up"),
         Command::of::<StartedProcesses>("local start"),
         Command::of::<KilledMembers>("local kill"),

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 
 use crate::answer::{Answer, Exit, Failure};
-use crate::command::{Arguments, LocalVerb, Output, Verb, alias};
+use crate::command::{Arguments, IdentityVerb, LocalVerb, Output, Verb, alias};
 use crate::console::{self, terminal::termination_signal};
 use crate::execute::results::fetch::Wanted;
 use crate::execute::results::follow::follow;
-use crate::execute::{self, cluster, logs};
+use crate::execute::{self, cluster, identity, logs};
 use crate::local::STILL_RUN;
 use crate::session::Session;
 use crate::settings::{Settings, directory};
@@ -61,6 +61,9 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     if let Verb::Cluster(verb) = verb {
         return ExitCode::from(finish(cluster::run(verb, global.dry_run), output));
+    }
+    if let Verb::Identity(verb @ IdentityVerb::Create { .. }) = verb {
+        return ExitCode::from(finish(identity::create(verb, global.dry_run), output));
     }
     let session = match Session::new(&global, Arc::new(Bars)) {
         Ok(session) => session,

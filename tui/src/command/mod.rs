@@ -25,7 +25,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use idunno_shared::names::NameError;
 use thiserror::Error;
 
-pub use subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
+pub use subverbs::{ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, OneMember};
 pub use values::{JobRef, MemberRef, MinLevel, Since};
 pub use verbs::Verb;
 
@@ -110,7 +110,7 @@ pub struct Global {
     /// Name of a cluster in config.toml; see 'idunno info'
     #[arg(long, global = true, env = "IDUNNO_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
-    /// Identity file from 'idunno cluster issue', or the cluster's secret [default: the local cluster's]
+    /// Identity file from 'idunno identity create', or the cluster's secret [default: the local cluster's]
     #[arg(long, global = true, env = "IDUNNO_IDENTITY", value_name = "FILE")]
     pub identity: Option<PathBuf>,
     /// Refuse all commands that change the cluster

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{Arguments, DeadLettersVerb, LocalVerb, Verb};
+use super::{Arguments, DeadLettersVerb, IdentityVerb, LocalVerb, Verb};
 
 /// The damage that a command can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,6 +143,7 @@ fn changes_of(name: &str) -> bool {
             | "leave"
             | "put"
             | "delete"
+            | "identity revoke"
             | "local up"
             | "local start"
             | "local kill"
@@ -152,7 +153,9 @@ fn changes_of(name: &str) -> bool {
 
 fn danger_of(name: &str) -> Danger {
     match name {
-        "delete" | "cancel-job" | "delete-job" | "dead-letters drop" => Danger::Irreversible,
+        "delete" | "cancel-job" | "delete-job" | "dead-letters drop" | "identity revoke" => {
+            Danger::Irreversible
+        }
         "leave" | "stop-job" | "train-stop" | "local kill" | "local down" => Danger::Disruptive,
         _ => Danger::None,
     }
@@ -170,6 +173,9 @@ impl Verb {
             Self::DeleteJob { job, .. } => (danger_of("delete-job"), job.to_string()),
             Self::DeadLetters(DeadLettersVerb::Drop { job, .. }) => {
                 (danger_of("dead-letters drop"), job.to_string())
+            }
+            Self::Identity(IdentityVerb::Revoke { name, .. }) => {
+                (danger_of("identity revoke"), name.to_string())
             }
             Self::Local(LocalVerb::Down { purge: true }) => (Danger::Irreversible, String::from("purge")),
             Self::Local(LocalVerb::Down { .. }) => (danger_of("local down"), String::new()),
@@ -210,6 +216,7 @@ impl Verb {
             | Self::Leave(_)
             | Self::Put { .. }
             | Self::Delete { .. }
+            | Self::Identity(IdentityVerb::Revoke { .. })
             | Self::Local(
                 LocalVerb::Up { .. }
                 | LocalVerb::Start { .. }
@@ -223,7 +230,8 @@ impl Verb {
             | Self::Backup { show: false, .. }
             | Self::GenConfig { write: true, .. }
             | Self::Man { .. }
-            | Self::Cluster(_) => Writes::Files,
+            | Self::Cluster(_)
+            | Self::Identity(IdentityVerb::Create { .. }) => Writes::Files,
             Self::GetJobStats { .. }
             | Self::GetJobAssignedVms { .. }
             | Self::GetJobLeases { .. }
@@ -245,6 +253,7 @@ impl Verb {
             | Self::Keys
             | Self::GenConfig { write: false, .. }
             | Self::Completions { .. }
+            | Self::Identity(IdentityVerb::Ls)
             | Self::Local(LocalVerb::Status) => Writes::Nothing,
         }
     }

@@ -1,14 +1,13 @@
-//! Subcommands of `dead-letters`, `cluster` and `local`, and arguments that several commands share. The doc comments are
+//! Subcommands of `dead-letters`, `cluster`, `identity` and `local`, and arguments that several commands share. The doc comments are
 //! the help text.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use idunno_shared::access::{Prefix, SubjectName};
 use idunno_shared::names::MemberName;
-use idunno_shared::security::VALID_DAYS_MAX;
-use idunno_shared::security::subject::SubjectName;
 
-use super::values::{ConsoleRole, JobRef, MemberRef, RotationStep};
+use super::values::{ConsoleRole, JobRef, MemberRef, RotationStep, Validity};
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum DeadLettersVerb {
@@ -67,7 +66,7 @@ pub struct OneMember {
     pub member: Option<MemberRef>,
 }
 
-/// A cluster's secret and the identities made from it. These commands work on local files, without a cluster.
+/// A cluster's secret. These commands work on local files, without a cluster.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum ClusterVerb {
     /// Create a new cluster's secret: copy this file to each of its machines and to nobody else
@@ -76,27 +75,6 @@ pub enum ClusterVerb {
         /// The file to create; it must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-    },
-    /// Issue an identity to a person
-    #[command(
-        after_help = "Example:\n  idunno cluster issue --role viewer --name anna --secret secret.pem --out anna.pem"
-    )]
-    Issue {
-        /// What the identity permits: 'operator' everything, 'viewer' only reading
-        #[arg(long, value_name = "ROLE")]
-        role: ConsoleRole,
-        /// The person's name, as it appears in the members' logs: letters a-z, digits and hyphens
-        #[arg(long, value_name = "NAME")]
-        name: Option<SubjectName>,
-        /// The cluster's secret file
-        #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
-        secret: PathBuf,
-        /// The file to create; it must not exist
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-        /// Validity in days
-        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(VALID_DAYS_MAX)))]
-        valid_days: u32,
     },
     /// Replace the secret's key in three steps; copy the file to all machines after each step
     #[command(after_help = "Example:\n  idunno cluster rotate add --secret secret.pem")]
@@ -107,6 +85,48 @@ pub enum ClusterVerb {
         /// The cluster's secret file
         #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
         secret: PathBuf,
+    },
+}
+
+/// Identities of people and programs.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum IdentityVerb {
+    /// Make an identity from the cluster's secret, as a local file; no member is asked
+    #[command(
+        after_help = "Example:\n  idunno identity create anna --role submitter --prefix photos --secret secret.pem --out anna.pem"
+    )]
+    Create {
+        /// The name of the person or program: letters a-z, digits and hyphens. Its jobs belong to this name, and the logs show it
+        #[arg(value_name = "NAME")]
+        name: SubjectName,
+        /// What it permits
+        #[arg(long, value_name = "ROLE")]
+        role: ConsoleRole,
+        /// A folder below which a submitter may change files; may be repeated [default: users/NAME]
+        #[arg(long = "prefix", value_name = "FOLDER")]
+        prefixes: Vec<Prefix>,
+        /// The cluster's secret file
+        #[arg(long, env = "IDUNNO_SECRET", value_name = "FILE")]
+        secret: PathBuf,
+        /// The file to create; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// For how long it is valid, such as 90d or 12h: from a minute to 3650d
+        #[arg(long, value_name = "TIME", default_value_t)]
+        expires: Validity,
+    },
+    /// List identities that have been used, and names that are revoked
+    #[command(after_help = "Example:\n  idunno identity ls")]
+    Ls,
+    /// End all identities of a name, at once and for good
+    #[command(after_help = "Example:\n  idunno identity revoke anna")]
+    Revoke {
+        /// The name
+        #[arg(value_name = "NAME")]
+        name: SubjectName,
+        /// Also if no identity of this name has been used yet
+        #[arg(long)]
+        unseen: bool,
     },
 }
 

@@ -75,8 +75,10 @@ fn the_commands_have_their_exact_names() {
             "completions",
             "man",
             "cluster init",
-            "cluster issue",
             "cluster rotate",
+            "identity create",
+            "identity ls",
+            "identity revoke",
             "local up",
             "local start",
             "local kill",
@@ -100,6 +102,7 @@ fn dangers_are_those_of_the_registry() {
             "dead-letters drop",
             "leave",
             "delete",
+            "identity revoke",
             "local kill",
             "local down"
         ]
@@ -107,6 +110,7 @@ fn dangers_are_those_of_the_registry() {
     for (text, danger) in [
         ("delete a", Danger::Irreversible),
         ("delete-job nightly", Danger::Irreversible),
+        ("identity revoke anna", Danger::Irreversible),
         ("dead-letters drop 1 17", Danger::Irreversible),
         ("dead-letters retry 1", Danger::None),
         ("local down --purge", Danger::Irreversible),

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use idunno_shared::ids::{JobId, JobIdError};
 use idunno_shared::names::{JobName, MemberName, NameError, ParameterName};
-use idunno_shared::security::Role;
 use idunno_shared::security::secret::KeyRotation;
+use idunno_shared::security::{Role, VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
 use idunno_shared::wire::control::LogLevel;
 use idunno_shared::wire::jobs::Policy;
 use thiserror::Error;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The format of result rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -93,8 +96,13 @@ impl FromStr for Since {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ConsoleRole {
     /// Reading only
+    #[value(alias = "view")]
     Viewer,
+    /// Reading, jobs of its own, and files below its prefixes
+    #[value(alias = "submit")]
+    Submitter,
     /// Everything
+    #[value(alias = "operate")]
     Operator,
 }
 
@@ -102,7 +110,42 @@ impl From<ConsoleRole> for Role {
     fn from(role: ConsoleRole) -> Self {
         match role {
             ConsoleRole::Viewer => Self::Viewer,
+            ConsoleRole::Submitter => Self::Submitter,
             ConsoleRole::Operator => Self::Operator,
+        }
+    }
+}
+
+/// For how long an identity is valid: a minute to [`VALID_DAYS_MAX`] days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity(pub Duration);
+
+/// The argument is no time that an identity may be valid.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("write a time from a minute to {VALID_DAYS_MAX} days, such as 90d or 12h")]
+pub struct ValidityError;
+
+impl Default for Validity {
+    fn default() -> Self {
+        Self(DAY * VALID_DAYS_DEFAULT)
+    }
+}
+
+impl FromStr for Validity {
+    type Err = ValidityError;
+
+    fn from_str(text: &str) -> Result<Self, ValidityError> {
+        let valid = humantime::parse_duration(text).map_err(|_not_a_duration| ValidityError)?;
+        let allowed = Duration::from_secs(60)..=DAY * VALID_DAYS_MAX;
+        if allowed.contains(&valid) { Ok(Self(valid)) } else { Err(ValidityError) }
+    }
+}
+
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds if seconds % DAY.as_secs() == 0 => write!(f, "{}d", seconds / DAY.as_secs()),
+            _ => humantime::format_duration(self.0).fmt(f),
         }
     }
 }
@@ -233,6 +276,17 @@ impl fmt::Display for MemberRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_is_valid_for_a_bounded_time() {
+        assert_eq!(Validity::default().to_string(), "90d");
+        for (text, seconds) in [("90d", 7_776_000), ("12h", 43_200), ("1m", 60), ("3650d", 315_360_000)] {
+            assert_eq!(text.parse(), Ok(Validity(Duration::from_secs(seconds))), "{text}");
+        }
+        for wrong in ["", "90", "0d", "59s", "3651d", "-1d", "soon"] {
+            assert_eq!(wrong.parse::<Validity>(), Err(ValidityError), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_exists_or_is_refused() {

@@ -7,7 +7,7 @@ use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
-use super::subverbs::{ClusterVerb, DeadLettersVerb, LocalVerb, MemberOf, OneMember};
+use super::subverbs::{ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, OneMember};
 use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -353,10 +353,14 @@ pub enum Verb {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Create and rotate a cluster's secret, and issue identities to people
+    /// Create and rotate a cluster's secret
     #[command(after_help = "Example:\n  idunno cluster init --out secret.pem")]
     #[command(subcommand)]
     Cluster(ClusterVerb),
+    /// Make, list and revoke identities of people and programs
+    #[command(after_help = "Example:\n  idunno identity ls")]
+    #[command(subcommand)]
+    Identity(IdentityVerb),
     /// Run a cluster on this machine
     #[command(after_help = "Example:\n  idunno local up --members 7")]
     #[command(subcommand)]

@@ -196,7 +196,7 @@ const ACTIONS: [ActionSpec; 47] = [
 ];
 
 /// The default keys of commands.
-const COMMAND_KEYS: [(&str, &str); 43] = [
+const COMMAND_KEYS: [(&str, &str); 45] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -232,6 +232,8 @@ const COMMAND_KEYS: [(&str, &str); 43] = [
     ("get-versions", "a V"),
     ("status", "a c"),
     ("backup", "a A"),
+    ("identity ls", "a N"),
+    ("identity revoke", "a W"),
     ("local up", "a U"),
     ("local start", "a R"),
     ("local kill", "a K"),

@@ -332,7 +332,7 @@ impl Console {
         self.state.label = session.label();
         self.state.default_member = session.default_member();
         self.state.read_only = session.read_only;
-        self.state.is_viewer = session.role == idunno_shared::security::Role::Viewer;
+        self.state.grant.clone_from(&session.grant);
     }
 
     fn report_progress(&mut self, screen: &Screen) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use std::sync::Arc;
 
+use idunno_shared::access::Grant;
 use idunno_shared::wire::control::ClusterView;
 use ratatui::layout::Size;
 
@@ -119,8 +120,8 @@ pub struct State {
     /// The address that the console was given, if it was exactly one.
     pub default_member: Option<MemberRef>,
     pub read_only: bool,
-    /// Whether the cluster itself would refuse changes.
-    pub is_viewer: bool,
+    /// Who the console is to the cluster, and what it may do there; `None` without security.
+    pub grant: Option<Grant>,
     /// The wall clock when the console's clock was 0, in milliseconds since the epoch.
     pub epoch_ms: u64,
     pub theme: Theme,
@@ -170,7 +171,7 @@ impl State {
             aliases: Aliases::new(),
             default_member: None,
             read_only: false,
-            is_viewer: false,
+            grant: None,
             epoch_ms: 0,
             theme: Theme { palette: Palette::Dark, unicode: true },
             mouse: false,

@@ -9,7 +9,7 @@ use super::job_ref::Scope;
 use super::{dead_letters, files, jobs, members};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
-use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Verb};
+use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, OneMember, Verb};
 use crate::local::record::Record;
 use crate::session::Session;
 
@@ -79,6 +79,9 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         }
         Verb::Join(to) => vec![of_member(session, to, "joins the cluster again").await?],
         Verb::Leave(to) => vec![of_member(session, to, "leaves the cluster").await?],
+        Verb::Identity(IdentityVerb::Revoke { name, .. }) => {
+            vec![format!("permanently revoke every identity of {name}")]
+        }
         Verb::Local(verb) => local(&session.dir, verb)?,
         // Commands that change nothing do not come here.
         _ => Vec::new(),

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use idunno_shared::wire::control::{ControlReply, ControlRequest, IdentityView, MemberView};
 
+use super::identity;
 use crate::answer::cluster::{Member, MemberIdentity, MemberList, Membership, MembershipChange};
 use crate::answer::table::Table;
-use crate::answer::{Answer, Exit, Failure, text, warnings};
+use crate::answer::{Answer, Exit, Failure, identities, text, warnings};
 use crate::command::values::MemberRef;
 use crate::command::{MemberOf, OneMember};
 use crate::session::Session;
@@ -83,7 +84,8 @@ pub async fn list(session: &Session, of: MemberOf) -> Result<Answer, Failure> {
         ]);
     }
     let items = members.iter().map(Member::from).collect();
-    let warnings = warnings::of(&members);
+    let own = identities::own_warning(session.ends_ms, identity::now_ms());
+    let warnings: Vec<String> = warnings::of(&members).into_iter().chain(own).collect();
     let text = table.render() + &warnings::lines(&warnings);
     Ok(Answer::new(&MemberList { answered_by: address.to_string(), items, warnings }, text))
 }

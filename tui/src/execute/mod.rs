@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod dead_letters;
 pub mod dry_run;
 pub mod files;
+pub mod identity;
 pub mod job_ref;
 pub mod job_stats;
 pub mod jobs;
@@ -41,8 +42,12 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
     }
     if session.read_only && verb.changes() {
         let why = match session.role {
-            Role::Viewer => "refused: this identity is a viewer's and may not change anything",
-            Role::Operator | Role::Member => "refused: read-only is set, by --read-only or in the settings",
+            Role::Viewer => {
+                "refused: this identity is a viewer's and may not change anything: that needs a submitter's or an operator's"
+            }
+            Role::Submitter | Role::Operator | Role::Member => {
+                "refused: read-only is set, by --read-only or in the settings"
+            }
         };
         return Err(Failure::new(Exit::Refused, why));
     }
@@ -109,6 +114,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::Completions { shell } => self_info::completions(shell),
         Verb::Man { directory } => self_info::man(&directory),
         Verb::Cluster(_) => Err(only_on_command_line("secrets are created")),
+        Verb::Identity(verb) => identity::run(session, verb).await,
         Verb::Local(verb) => local::run(session, verb).await,
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::env::Shells;
+use idunno_shared::access::Grant;
 
 use crate::answer::program::{CompletionScript, Context, Info, KeyBinding, ManualPages, SettingsPath};
 use crate::answer::table::Table;
@@ -48,6 +49,8 @@ pub fn info(session: &Session) -> Result<Answer, Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster: session.label(),
         directory: session.dir.display().to_string(),
+        identity: session.grant.as_ref().map(Grant::describe),
+        identity_ends_ms: session.ends_ms,
         read_only: session.read_only,
         timeout_s: session.timeout.map(|limit| limit.as_secs_f64()),
         files: files.collect(),
@@ -65,6 +68,10 @@ fn info_table(info: &Info) -> String {
     table.row(["version".into(), info.version.clone()]);
     table.row(["cluster".into(), info.cluster.clone()]);
     table.row(["directory of the local cluster".into(), info.directory.clone()]);
+    if let Some(identity) = &info.identity {
+        let ends = info.identity_ends_ms.map(|at| format!(", until {} UTC", text::moment(at)));
+        table.row(["identity".into(), format!("{identity}{}", ends.unwrap_or_default())]);
+    }
     table.row(["read-only".into(), info.read_only.to_string()]);
     table.row(["time limit".into(), limit]);
     for file in &info.files {

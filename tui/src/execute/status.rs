@@ -4,10 +4,10 @@ use idunno_shared::client::cluster::Cluster;
 use idunno_shared::wire::control::{ClusterView, Liveness};
 use idunno_shared::wire::jobs::ServerState;
 
-use super::models;
+use super::{identity, models};
 use crate::answer::cluster::ClusterStatus;
 use crate::answer::table::Table;
-use crate::answer::{Answer, Exit, Failure, text, warnings};
+use crate::answer::{Answer, Exit, Failure, identities, text, warnings};
 use crate::session::Session;
 
 /// The first view that the coordinator pushes.
@@ -21,7 +21,18 @@ pub async fn first_view(session: &Session) -> Result<ClusterView, Failure> {
 /// `status`.
 pub async fn run(session: &Session) -> Result<Answer, Failure> {
     let view = first_view(session).await?;
-    Ok(Answer::new(&ClusterStatus::from(&view), summary(&view)))
+    let mut status = ClusterStatus::from(&view);
+    status.warnings.extend(of_identities(session).await);
+    let lines = summary(&view) + &warnings::lines(&status.warnings);
+    Ok(Answer::new(&status, lines))
+}
+
+/// Which identities end soon. Without an answer there is nothing to tell.
+async fn of_identities(session: &Session) -> Vec<String> {
+    let now_ms = identity::now_ms();
+    let own = identities::own_warning(session.ends_ms, now_ms);
+    let all = identity::all(session).await.unwrap_or_default();
+    own.into_iter().chain(identities::warnings(&all, now_ms)).collect()
 }
 
 /// Members by liveness: up, suspect, dead, left.
@@ -89,5 +100,5 @@ pub fn summary(view: &ClusterView) -> String {
             lines.push(format!("{left_out} not shown: get-job-stats lists all"));
         }
     }
-    lines.join("\n") + &warnings::lines(&warnings::of(&view.members))
+    lines.join("\n")
 }

@@ -35,6 +35,7 @@ pub(super) fn running_job() -> JobStats {
         parameters: [("top".into(), "5".into())].into(),
         state: JobState::Running,
         reason: None,
+        owner: Some("ada".into()),
         weight: 2,
         batch_size: BatchSize::Auto(Auto::Auto),
         last_batch_queries: 48,

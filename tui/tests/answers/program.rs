@@ -1,12 +1,13 @@
 //! Examples of the JSON of commands on the program and on a cluster of this machine.
 
 use idunno_console::answer::document::List;
+use idunno_console::answer::identities::{CreatedIdentity, Identity, IdentityState, RevokedIdentity};
 use idunno_console::answer::local::{
     KilledMember, KilledMembers, LocalCluster, LocalMember, LocalProcess, StartedProcesses, StoppedCluster,
 };
 use idunno_console::answer::program::{
-    ClusterSecret, CompletionScript, Context, DryRun, Error, ErrorDetail, Info, IssuedIdentity, KeyBinding,
-    ManualPages, SettingsFile, SettingsPath,
+    ClusterSecret, CompletionScript, Context, DryRun, Error, ErrorDetail, Info, KeyBinding, ManualPages,
+    SettingsFile, SettingsPath,
 };
 use idunno_console::answer::words::{LogRole, MemberState};
 
@@ -30,6 +31,8 @@ pub(super) fn program(command: &str) -> Option<Examples> {
                 version: "0.1.0".into(),
                 cluster: "127.0.0.1:7401".into(),
                 directory: ".idunno".into(),
+                identity: Some("submitter ada, below users/ada/".into()),
+                identity_ends_ms: Some(CREATED_MS),
                 read_only: false,
                 timeout_s: Some(30.0),
                 files: vec![file("config.toml", true), file("keymap.toml", false)],
@@ -37,7 +40,7 @@ pub(super) fn program(command: &str) -> Option<Examples> {
                 contexts: [("lab".into(), lab)].into(),
                 problems: words(&["config.toml: unknown field 'thema'"]),
             };
-            Examples::of(&info).and(&Info { timeout_s: None, ..info })
+            Examples::of(&info).and(&Info { timeout_s: None, identity: None, identity_ends_ms: None, ..info })
         }
         "keys" => Examples::of(&List {
             items: vec![KeyBinding {
@@ -55,14 +58,38 @@ pub(super) fn program(command: &str) -> Option<Examples> {
         }
         "man" => Examples::of(&ManualPages { directory: "man".into(), pages: 52 }),
         "cluster init" | "cluster rotate" => Examples::of(&secret()),
-        "cluster issue" => {
-            let issued = |name| IssuedIdentity {
-                path: "ada.pem".into(),
-                role: "operator".into(),
-                name,
-                valid_days: 90,
+        "identity create" => Examples::of(&CreatedIdentity {
+            path: "ada.pem".into(),
+            name: "ada".into(),
+            role: "submitter".into(),
+            prefixes: words(&["users/ada/"]),
+            ends_ms: CREATED_MS,
+        }),
+        "identity revoke" => Examples::of(&RevokedIdentity { name: "ada".into() }),
+        "identity ls" => {
+            let ada = Identity {
+                name: "ada".into(),
+                role: Some("submitter".into()),
+                prefixes: words(&["users/ada/"]),
+                ends_ms: Some(CREATED_MS),
+                first_seen_ms: Some(CREATED_MS),
+                state: IdentityState::Valid,
+                revoked_ms: None,
+                revoked_by: None,
+                certificate: Some("3f5a90b13f5a90b1".into()),
             };
-            Examples::of(&issued(Some("ada".into()))).and(&issued(None))
+            let ben = Identity {
+                name: "ben".into(),
+                role: None,
+                prefixes: Vec::new(),
+                ends_ms: None,
+                first_seen_ms: None,
+                state: IdentityState::Revoked,
+                revoked_ms: Some(CREATED_MS),
+                revoked_by: Some("olga".into()),
+                certificate: None,
+            };
+            Examples::of(&List { items: vec![ada, ben] })
         }
         "--dry-run" => Examples::of(&DryRun { would: words(&["start m2", "start m3"]) }),
         "error" => Examples::of(&Error {

@@ -32,7 +32,7 @@ async fn refusals_reach_the_proposer_and_change_nothing() {
     let member = cluster.member(1);
     let delete = Action::Change(Change::Delete { name: "t/none".parse().unwrap() });
     let refusal = member
-        .propose(Command { at_ms: 1, op: None, action: delete, upload: None })
+        .propose(Command { at_ms: 1, op: None, action: delete, upload: None, by: None })
         .await
         .unwrap()
         .unwrap_err();

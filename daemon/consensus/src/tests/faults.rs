@@ -87,8 +87,11 @@ async fn followers_notice_a_silent_leader() {
 async fn a_member_without_the_log_follows_the_highest_announced_term() {
     let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
     let spare = Cluster::new(ConsensusConfig::default()).start(NodeId(9)).await;
-    let announcement =
-        |term: u64| LeaderAnnouncement { term: Term(term), voters: [1, 2, 3].map(NodeId).into() };
+    let announcement = |term: u64| LeaderAnnouncement {
+        term: Term(term),
+        voters: [1, 2, 3].map(NodeId).into(),
+        revoked: Vec::new(),
+    };
     spare.observe_coordinator(NodeId(2), announcement(7));
     spare.observe_coordinator(NodeId(1), announcement(6));
     let seen = until(spare.leadership(), "it saw the announcement", |l| l.term == Term(7)).await;
@@ -96,7 +99,10 @@ async fn a_member_without_the_log_follows_the_highest_announced_term() {
 
     // A member that receives the log trusts it, unless a later term is announced.
     let (voter, term) = (cluster.member(3), cluster.leads(NodeId(1)).await.term);
-    voter.observe_coordinator(NodeId(2), LeaderAnnouncement { term, voters: BTreeSet::new() });
+    voter.observe_coordinator(
+        NodeId(2),
+        LeaderAnnouncement { term, voters: BTreeSet::new(), revoked: Vec::new() },
+    );
     must_put(&cluster.member(1), "t/a").await;
     cluster.sees(3, "t/a").await;
     assert_eq!(voter.leadership().borrow().leader, Some(NodeId(1)));

@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(super) fn put(name: &str) -> Command {
     let file = NewFile { name: name.parse().unwrap(), size: 0, digest: Digest::of(b""), extents: Vec::new() };
     let change = Change::CommitFiles { upload: UploadId::default(), files: vec![file] };
-    Command { at_ms: 1, op: None, action: Action::Change(change), upload: None }
+    Command { at_ms: 1, op: None, action: Action::Change(change), upload: None, by: None }
 }
 
 fn has(state: &State, name: &str) -> bool {

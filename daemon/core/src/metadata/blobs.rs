@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use idunno_shared::ids::{Digest, NodeId};
-use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
+use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -102,10 +102,31 @@ impl State {
         self.blobs.insert(blob.digest, Blob { size: blob.size, references, holders });
     }
 
-    /// Records extents with one reference each. Returns them without their holders.
-    pub(super) fn record_extents(&mut self, extents: &PlacedExtents) -> OneOrMany<BlobRef> {
+    /// Those of the claimed holders of a blob that are believed of somebody who is not trusted with the blobs of others: no
+    /// more than it lacks of [`COPIES`]. Who commits says itself where it stored its bytes. If it lies, a blob that others use,
+    /// too, may lack a copy until its holders are asked for their inventory; but it can make no true copy look surplus, which
+    /// would be deleted.
+    fn believed(&self, blob: BlobRef, claimed: &[NodeId]) -> Vec<NodeId> {
+        let known = self.blobs.get(&blob.digest).filter(|known| known.references > 0);
+        let known = known.map_or(&[][..], |known| &known.holders);
+        let new = claimed.iter().filter(|node| !known.contains(node));
+        new.copied().take(COPIES.saturating_sub(known.len())).collect()
+    }
+
+    /// Records extents with one reference each. Returns them without their holders. `is_confined` if who stored them is not
+    /// trusted with the blobs of others.
+    pub(super) fn record_extents(
+        &mut self,
+        extents: &PlacedExtents,
+        is_confined: bool,
+    ) -> OneOrMany<BlobRef> {
         for (blob, holders) in extents {
-            self.record(*blob, holders, 1);
+            if is_confined {
+                let believed = self.believed(*blob, holders);
+                self.record(*blob, &believed, 1);
+            } else {
+                self.record(*blob, holders, 1);
+            }
         }
         extents.iter().map(|(blob, _)| *blob).collect()
     }

@@ -175,6 +175,7 @@ impl State {
         let artefacts = self.models.values().filter_map(|model| model.artefact.as_ref());
         artefacts.flat_map(|artefact| &*artefact.extents).for_each(&mut count);
         self.check_blobs(&references)?;
+        self.identities.check()?;
         self.operations.check()
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use idunno_shared::access::{Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, UploadId};
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
@@ -22,8 +23,28 @@ pub struct Command {
     pub action: Action,
     /// The upload under which the blobs of the action were stored: the command is refused once that is over.
     /// [`Change::CommitFiles`] names its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub upload: Option<UploadId>,
+    /// Who asked for the change: the command is refused once that name is revoked. `None` for what the cluster does by
+    /// itself, and without security.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<AskedBy>,
+}
+
+/// A person or program that asked for a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedBy {
+    /// The name of its identity.
+    pub name: SubjectName,
+    /// As what it asked.
+    pub role: Role,
+}
+
+impl AskedBy {
+    /// Whether it is not trusted with what belongs to others.
+    pub(super) fn is_confined(&self) -> bool {
+        self.role < Role::Operator
+    }
 }
 
 impl Command {
@@ -132,6 +153,8 @@ pub enum Action {
     /// All uploads below this one are over, so that their blobs may be deleted: commands that name them are refused from
     /// now on.
     EndUploads(UploadId),
+    /// Somebody has connected with this identity.
+    NoteIdentity(Issued),
 }
 
 /// Members that gained or lost their copy of one blob.

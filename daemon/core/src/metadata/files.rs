@@ -148,7 +148,8 @@ impl State {
         self.files.len() as u64
     }
 
-    pub(super) fn commit_files(&mut self, files: &[NewFile]) -> Result<Changed, Refusal> {
+    /// `is_confined` if who commits is not trusted with the blobs of others.
+    pub(super) fn commit_files(&mut self, files: &[NewFile], is_confined: bool) -> Result<Changed, Refusal> {
         if files.is_empty() || files.len() > ITEMS_PER_REQUEST_MAX {
             let message =
                 format!("the commit has {} files; 1 to {ITEMS_PER_REQUEST_MAX} are allowed", files.len());
@@ -161,7 +162,7 @@ impl State {
         let extents: Vec<_> = files.iter().flat_map(|file| file.extents.iter().cloned()).collect();
         self.check_extents("the commit", &extents)?;
         let versions = files.iter().map(|file| {
-            let number = self.add_version(&file.name, Content::of(file));
+            let number = self.add_version(&file.name, Content::of(file), is_confined);
             (number, copies_min(&file.extents))
         });
         Ok(Changed::Files(versions.collect()))
@@ -183,10 +184,11 @@ impl State {
         Ok(())
     }
 
-    /// Adds a version with checked content and drops the oldest beyond those kept. Returns its number.
-    pub(super) fn add_version(&mut self, name: &FileName, content: Content<'_>) -> u64 {
+    /// Adds a version with checked content and drops the oldest beyond those kept. Returns its number. `is_confined` if who
+    /// stored it is not trusted with the blobs of others.
+    pub(super) fn add_version(&mut self, name: &FileName, content: Content<'_>, is_confined: bool) -> u64 {
         let Content { size, digest, extents } = content;
-        let extents = self.record_extents(extents);
+        let extents = self.record_extents(extents, is_confined);
         let known = self.files.get_key_value(name.as_str());
         let (key, kept) = known.map_or_else(
             || (FileKey(Arc::new(name.clone())), Arc::default()),

@@ -158,7 +158,7 @@ impl State {
         let job = JobRecord { filed: true, ..(**job).clone() };
         let file = results_file(id)?;
         self.check_content(&format!("the results of {id}"), content)?;
-        self.add_version(&file, content);
+        self.add_version(&file, content, false);
         self.set_job(job);
         Ok(Applied::Done)
     }

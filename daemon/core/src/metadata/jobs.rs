@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::{DatasetName, FileName, JobName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
@@ -101,6 +102,9 @@ pub struct JobRecord {
     /// The queries, if they are the files below the dataset's name: kept as long as an input is held.
     #[serde(default)]
     pub folder: Option<Arc<PinnedFolder>>,
+    /// The name of the identity that added it; `None` without security, and if a release of format 1 added it.
+    #[serde(default)]
+    pub owner: Option<SubjectName>,
 }
 
 fn default_weight() -> u32 {
@@ -136,6 +140,7 @@ impl JobRecord {
             records: None,
             filed: false,
             folder: None,
+            owner: None,
         }
     }
 
@@ -290,6 +295,7 @@ impl State {
         dataset: &DatasetName,
         batch_size: BatchSize,
         options: &JobOptions,
+        owner: Option<&SubjectName>,
     ) -> Result<Changed, Refusal> {
         check_batch_size(batch_size)?;
         let weight = options.weight.unwrap_or_else(default_weight);
@@ -313,6 +319,7 @@ impl State {
             weight,
             name: options.name.clone(),
             parameters: Arc::new(options.parameters.clone()),
+            owner: owner.cloned(),
             ..JobRecord::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
         });
         Ok(Changed::JobAdded(id))

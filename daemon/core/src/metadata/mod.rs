@@ -1,4 +1,4 @@
-//! The cluster's metadata: files, blobs, jobs and models, as the commands of the log make them.
+//! The cluster's metadata: files, blobs, jobs, models and identities, as the commands of the log make them.
 //!
 //! Decides how each command changes the state and what it returns. This is the state machine of Raft (Ongaro and
 //! Ousterhout 2014, section 2): deterministic, without clock or randomness, the same on every voter.
@@ -10,7 +10,8 @@
 //! - a job references the inputs of every query that may have to run, and keeps their names for these and for dead
 //!   queries;
 //! - a file has 1 to [`VERSIONS_KEPT`](idunno_shared::wire::control::VERSIONS_KEPT) versions, in order;
-//! - a refused command changes nothing, and one that names an upload that is over is refused.
+//! - a refused command changes nothing; one that names an upload that is over, or that a revoked identity asked for, is
+//!   refused.
 //!
 //! Bounds: [`JOBS_MAX`] jobs of at most [`QUERIES_PER_JOB_MAX`] queries, [`MODELS_MAX`] models,
 //! [`OPERATIONS_MAX`] outcomes, [`HOLDERS_PER_BLOB_MAX`] holders per blob, reasons of
@@ -36,6 +37,7 @@ mod compact;
 mod completions;
 mod dataset_freeze;
 mod files;
+mod identities;
 mod job_lifecycle;
 mod jobs;
 mod models;
@@ -48,12 +50,13 @@ mod tests;
 mod views;
 
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
-pub use command::{Action, Applied, Command, DeadLetterRecord, HolderChange};
+pub use command::{Action, Applied, AskedBy, Command, DeadLetterRecord, HolderChange};
 pub use completions::{BATCHES_PER_COMMIT_MAX, DEAD_LETTERS_PER_COMMAND_MAX};
 pub use dataset_freeze::{
     Block, FileKind, Inputs, LABELS_BYTES_MAX, Manifest, Query, RECORD_BYTES_MAX, RecordSpan, Records,
 };
 pub use files::{FileRecord, VersionRecord};
+pub use identities::{RevokedNames, revoked_text};
 pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
 pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
@@ -90,6 +93,8 @@ pub struct State {
     upload_watermark: UploadId,
     #[serde(default)]
     retired: pins::RetiredVersions,
+    #[serde(default)]
+    identities: identities::Identities,
     /// The jobs that are not over, or whose results are yet to be merged into a file.
     #[serde(skip)]
     unsettled: OrdSet<JobId>,
@@ -156,12 +161,13 @@ impl State {
         if let Some(outcome) = command.op.and_then(|op| self.operations.outcome(op)) {
             return Ok(outcome.clone());
         }
+        self.check_asker(command.by.as_ref().map(|by| &by.name))?;
         if command.upload().is_some_and(|upload| upload < self.upload_watermark) {
             return Err(Refusal::new(RefusalCode::UploadOver, UploadError::Over.to_string()));
         }
         let before_ms = self.now_ms;
         self.now_ms = before_ms.max(command.at_ms);
-        let outcome = self.apply_action(&command.action);
+        let outcome = self.apply_action(&command.action, command.by.as_ref());
         match &outcome {
             Ok(applied) => {
                 self.revision += 1;
@@ -176,9 +182,9 @@ impl State {
     }
 
     /// Each arm validates its whole input before it changes anything.
-    fn apply_action(&mut self, action: &Action) -> Result<Applied, Refusal> {
+    fn apply_action(&mut self, action: &Action, by: Option<&AskedBy>) -> Result<Applied, Refusal> {
         match action {
-            Action::Change(change) => self.apply_change(change).map(Applied::Changed),
+            Action::Change(change) => self.apply_change(change, by).map(Applied::Changed),
             Action::Holders(changes) => Ok(self.change_holders(changes)),
             Action::Forget(digests) => Ok(self.forget(digests)),
             Action::CommitSegment { worker, job, segment, batches } => {
@@ -203,16 +209,19 @@ impl State {
                 self.upload_watermark = self.upload_watermark.max(*watermark);
                 Ok(Applied::Done)
             }
+            Action::NoteIdentity(issued) => self.note_identity(issued),
         }
     }
 
-    fn apply_change(&mut self, change: &Change) -> Result<Changed, Refusal> {
+    fn apply_change(&mut self, change: &Change, by: Option<&AskedBy>) -> Result<Changed, Refusal> {
         match change {
-            Change::CommitFiles { upload: _, files } => self.commit_files(files),
+            Change::CommitFiles { upload: _, files } => {
+                self.commit_files(files, by.is_some_and(AskedBy::is_confined))
+            }
             Change::Delete { name } => self.delete(name),
             Change::TrainStart { models, training } => self.start_training(models, training),
             Change::AddJob { model, dataset, batch_size, options } => {
-                self.add_job(model, dataset, *batch_size, options)
+                self.add_job(model, dataset, *batch_size, options, by.map(|by| &by.name))
             }
             Change::SetBatchSize { job, batch_size } => self.set_batch_size(*job, *batch_size),
             Change::StartJob { job } => self.start_job(*job, None),
@@ -223,6 +232,9 @@ impl State {
             Change::DeleteJob { job } => self.delete_job(*job),
             Change::TrainStop { models } => self.stop_training(models),
             Change::SetWeight { job, weight } => self.set_weight(*job, *weight),
+            Change::RevokeIdentity { name, unseen } => {
+                self.revoke_identity(name, *unseen, by.map(|by| &by.name))
+            }
             Change::SetPolicy(policy) => {
                 self.policy = *policy;
                 Ok(Changed::Done)

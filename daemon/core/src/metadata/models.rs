@@ -168,13 +168,13 @@ impl State {
         if let Some(placed @ [(blob, _)]) = report {
             let report = Content { size: blob.size, digest: blob.digest, extents: placed };
             self.check_content(&format!("the training report of model '{name}'"), report)?;
-            self.add_version(&report_file, report);
+            self.add_version(&report_file, report, false);
         }
-        self.add_version(&file, content);
+        self.add_version(&file, content, false);
         let artefact = Artefact {
             version: content.digest,
             size: content.size,
-            extents: self.record_extents(content.extents),
+            extents: self.record_extents(content.extents, false),
             training: training.clone(),
             metrics: metrics.to_vec(),
         };

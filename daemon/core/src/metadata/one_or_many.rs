@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_list_is_read_as_it_was_written_and_one_item_lies_in_place() {
         for count in 0..4_u64 {
-            let (plain, list) = (Vec::from_iter(0..count), OneOrMany::from_iter(0..count));
+            let (plain, list) = ((0..count).collect::<Vec<_>>(), (0..count).collect::<OneOrMany<_>>());
             assert_eq!((*list).to_vec(), plain);
             assert_eq!(matches!(list.0, Items::One(_)), count == 1);
             let bytes = rmp_serde::to_vec(&plain).unwrap();

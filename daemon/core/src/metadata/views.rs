@@ -87,6 +87,7 @@ impl JobRecord {
             finished_ms: self.finished_ms,
             results,
             dropped: self.dead.len() - self.dead.intersection(&self.held).len(),
+            owner: self.owner.clone(),
         }
     }
 }

@@ -30,7 +30,7 @@ fn members(live: &[u64], absent: &[u64]) -> Members {
 }
 
 fn apply(state: &mut State, action: Action) {
-    state.apply(&Command { at_ms: 0, op: None, action, upload: None }).unwrap();
+    state.apply(&Command { at_ms: 0, op: None, action, upload: None, by: None }).unwrap();
 }
 
 fn put(state: &mut State, name: &str, holders: &[u64]) -> Digest {

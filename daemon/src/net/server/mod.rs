@@ -1,5 +1,5 @@
-//! Accepts connections, authenticates their peers, checks their hellos and the role that each request needs
-//! ([`super::roles`]), and hands the requests to the [`Service`].
+//! Accepts connections, authenticates their peers, checks their hellos, whether their identities are revoked
+//! ([`super::revocations`]) and what each request needs ([`super::roles`]), and hands the requests to the [`Service`].
 //!
 //! Every connection is accepted at once: the system's queue never fills with strangers. Bounds: those of
 //! [`super::unproven`] on connections that have not said hello (the oldest is closed); those of [`Limits`] on clients, on
@@ -19,6 +19,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_core::access::{Asker, need};
+use idunno_core::metadata::revoked_text;
+use idunno_shared::access::Issued;
 use idunno_shared::client::frames::{
     FRAME_TIMEOUT, FrameIoError, read_announced, read_frame_within, read_length_within, write_greeting,
 };
@@ -47,6 +50,7 @@ pub use self::answers::WRITE_TIMEOUT;
 use self::answers::{Answers, Ended, STREAM_UNREAD_MAX, write_answers};
 use super::connection_limits::{ConnectionLimits, ConnectionPermit, Limits, RequestPermit};
 use super::refusal_log::RefusedKind;
+use super::revocations::Revocations;
 use super::roles;
 use super::transport::{Accepted, Acceptor, Incoming, Peer};
 use super::unproven::{Unproven, UnprovenLimits, UnprovenPlace};
@@ -81,6 +85,10 @@ pub trait Service: Send + Sync + 'static {
         let _ = address;
         false
     }
+    /// A person or program has connected with this identity.
+    fn greeted(&self, identity: &Issued) {
+        let _ = identity;
+    }
     /// Answers one request.
     fn request(&self, request: Request, from: &Caller) -> impl Future<Output = Response> + Send;
     /// A member's connection for calls ended; the process may be gone.
@@ -92,8 +100,14 @@ pub trait Service: Send + Sync + 'static {
     fn blobs(&self, link: Link, access: BlobAccess) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves until `stop` is cancelled, which ends all connections.
-pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limits, stop: CancellationToken) {
+/// Serves until `stop` is cancelled, which ends all connections. Those of revoked identities are refused, or ended.
+pub async fn serve<S: Service>(
+    acceptor: Acceptor,
+    service: Arc<S>,
+    limits: Limits,
+    revocations: Revocations,
+    stop: CancellationToken,
+) {
     let unproven = Unproven::new(UnprovenLimits::with_members(limits.greetings));
     let limits = Arc::new(ConnectionLimits::new(limits));
     let mut tasks = JoinSet::new();
@@ -106,9 +120,11 @@ pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limi
         match accepted {
             Ok(incoming) => {
                 let (service, limits, from) = (Arc::clone(&service), Arc::clone(&limits), incoming.from);
+                let revocations = revocations.clone();
                 let place = unproven.enter(from.ip(), service.knows(from.ip()));
                 tasks.spawn(async move {
-                    if let Err(error) = serve_connection(service, &limits, place, incoming).await {
+                    let served = serve_connection(service, &limits, &revocations, place, incoming);
+                    if let Err(error) = served.await {
                         debug!(%from, %error, "connection ended");
                     }
                 });
@@ -128,6 +144,7 @@ pub async fn serve<S: Service>(acceptor: Acceptor, service: Arc<S>, limits: Limi
 async fn serve_connection<S: Service>(
     service: Arc<S>,
     limits: &ConnectionLimits,
+    revocations: &Revocations,
     place: UnprovenPlace,
     incoming: Incoming,
 ) -> Result<(), FrameIoError> {
@@ -150,21 +167,30 @@ async fn serve_connection<S: Service>(
         return Ok(());
     };
     let Some((Accepted { reader, mut writer, peer }, hello)) = greeted? else { return Ok(()) };
-    let admitted = match agree(&hello, &peer) {
+    let admitted = match agree(&hello, &peer, revocations) {
         Ok(version) => match limits.enter(hello.from.is_some(), &peer) {
             Ok(permit) => Ok((version, permit)),
-            Err(limit) => Err(limit.to_string()),
+            Err(limit) => Err((limit.to_string(), false)),
         },
-        Err(disagreement) => Err(disagreement.to_string()),
+        Err(disagreement) => {
+            let revoked = matches!(disagreement, HelloError::Revoked(_));
+            Err((disagreement.to_string(), revoked))
+        }
     };
     let (version, permit) = match admitted {
         Ok(admitted) => admitted,
-        Err(reason) => return write_greeting(&mut writer, &HelloReply::Refused { reason }).await,
+        Err((reason, revoked)) => {
+            return write_greeting(&mut writer, &HelloReply::Refused { reason, revoked }).await;
+        }
     };
     drop(place);
     write_greeting(&mut writer, &HelloReply::Welcome { node: service.node(), version }).await?;
+    if let Some(issued) = peer.issued().filter(|_| hello.from.is_none()) {
+        service.greeted(issued);
+    }
     // A peer that has the cluster's secret but names no member is an operator.
     let role = if hello.from.is_some() { Role::Member } else { peer.role.min(Role::Operator) };
+    let name = peer.issued().filter(|_| hello.from.is_none()).map(|issued| &issued.grant.name);
     let served = async {
         match hello.purpose {
             Purpose::Calls => {
@@ -189,6 +215,11 @@ async fn serve_connection<S: Service>(
             peer.note_refusal("its certificate is no longer trusted");
             Ok(())
         }
+        // A client that connects again is told why.
+        () = revocations.revoked(name) => {
+            peer.note_refusal("its identity was revoked");
+            Ok(())
+        }
     }
 }
 
@@ -204,6 +235,11 @@ impl Caller {
     /// Who it is, for what is limited for each identity.
     pub fn identity(&self) -> &Arc<str> {
         self.peer.identity()
+    }
+
+    /// Who it is, for what it may do.
+    pub fn asker(&self) -> Asker<'_> {
+        Asker { role: self.role, grant: self.peer.issued().map(|issued| &issued.grant) }
     }
 }
 
@@ -223,6 +259,8 @@ enum HelloError {
     OtherProgram,
     #[error("the caller claims to be a member, but its certificate is that of a console ({0})")]
     NoMember(Role),
+    #[error("{0}")]
+    Revoked(String),
     #[error(
         "the caller speaks {theirs} of the protocol, this member {SPOKEN}: releases that are not neighbours cannot talk, \
          upgrade one by one"
@@ -231,13 +269,17 @@ enum HelloError {
 }
 
 /// The protocol version that both speak.
-fn agree(hello: &Hello, peer: &Peer) -> Result<u16, HelloError> {
+fn agree(hello: &Hello, peer: &Peer, revocations: &Revocations) -> Result<u16, HelloError> {
     if hello.magic != MAGIC {
         return Err(HelloError::OtherProgram);
     }
     if hello.from.is_some() && peer.role < Role::Member {
         peer.note_refusal("it claims to be a member, but has a console's certificate");
         return Err(HelloError::NoMember(peer.role));
+    }
+    if let Some(issued) = peer.issued().filter(|issued| revocations.contains(&issued.grant.name)) {
+        peer.note_refusal("its identity was revoked");
+        return Err(HelloError::Revoked(revoked_text(&issued.grant.name)));
     }
     let theirs = hello.versions();
     SPOKEN.common(theirs).ok_or(HelloError::OtherVersion { theirs })
@@ -333,7 +375,7 @@ async fn read_call(
     };
     let (id, request) = decode_call(&body)?;
     let request = request.and_then(|request| {
-        roles::check(caller.role, &request)
+        roles::check(caller.asker(), need(&request), None)
             .inspect_err(|_| caller.peer.note_refusal("it asks for more than its role allows"))?;
         Ok((request, request_permit))
     });

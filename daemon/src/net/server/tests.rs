@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
+use idunno_shared::access::Grant;
 use idunno_shared::client::connection::{CallError, Connection};
 use idunno_shared::client::connections::{Connections, PeerError};
 use idunno_shared::client::link::{Dial, DialError};
@@ -74,7 +75,7 @@ async fn server_of(
     let listening = Listener::bind(local, credentials).await.unwrap();
     let address = listening.address();
     let (connections, _datagrams) = listening.split().unwrap();
-    (address, tokio::spawn(serve(connections, Arc::new(Echo), limits, stop.clone())))
+    (address, tokio::spawn(serve(connections, Arc::new(Echo), limits, Revocations::default(), stop.clone())))
 }
 
 async fn hello(address: SocketAddr, hello: Hello) -> Result<HelloReply, FrameIoError> {
@@ -91,7 +92,9 @@ async fn incompatible_peers_are_refused_with_a_reason_or_disconnected() {
     let (older, newer) = (SPOKEN.oldest - 1, SPOKEN.newest + 1);
     for (oldest, version) in [(newer, newer), (older, older), (newer, older)] {
         let other_version = Hello { version, oldest, ..good.clone() };
-        let Ok(HelloReply::Refused { reason }) = hello(address, other_version).await else { panic!() };
+        let Ok(HelloReply::Refused { reason, revoked: false }) = hello(address, other_version).await else {
+            panic!()
+        };
         assert!(reason.contains("of the protocol"), "{reason}");
     }
     // A neighbouring release, which also speaks one of our versions.
@@ -168,8 +171,8 @@ async fn an_identity_locks_neither_others_nor_members_out() {
     const DAY: Duration = Duration::from_secs(24 * 3_600);
     let (stop, secret) = (CancellationToken::new(), Secret::generate().unwrap());
     let person = |name: &str| {
-        let name = name.parse().unwrap();
-        Credentials::of(&secret.mint_lasting(Role::Operator, Some(&name), DAY).unwrap()).unwrap()
+        let grant = Grant { name: name.parse().unwrap(), role: Role::Operator, prefixes: Vec::new() };
+        Credentials::of(&secret.mint_lasting(&grant, DAY).unwrap()).unwrap()
     };
     // Two certificates of one subject are one identity.
     let (anna, again, bert) = (person("anna"), person("anna"), person("bert"));
@@ -372,7 +375,7 @@ async fn a_request_is_no_larger_than_its_role_may_send() {
     let (stop, secret) = (CancellationToken::new(), Secret::generate().unwrap());
     let members = Credentials::of(&secret.mint(Role::Member, DAY).unwrap()).unwrap();
     let (address, _serving) = server_of(&members, &stop, Limits::default()).await;
-    for role in [Role::Viewer, Role::Operator] {
+    for role in Role::ISSUED {
         let person = Credentials::of(&secret.mint(role, DAY).unwrap()).unwrap();
         let mut link = raw(&person, address).await;
         announce(&mut link, roles::request_bytes_max(role) + 1).await;

@@ -131,7 +131,7 @@ impl Cluster {
             Ok(Reply::Control(reply)) => Ok(*reply),
             Ok(Reply::Refused(refusal)) => Err(refusal.into()),
             Ok(_) => Err(ClusterError::Unexpected { address }),
-            Err(Unanswered { reason, is_about_identity: true }) => Err(ClusterError::Untrusted(reason)),
+            Err(Unanswered { reason, is_about_identity: true, .. }) => Err(ClusterError::Untrusted(reason)),
             Err(Unanswered { reason: last, .. }) => {
                 Err(ClusterError::Unreachable { waited: started.elapsed(), asked: address.to_string(), last })
             }

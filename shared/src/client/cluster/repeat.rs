@@ -38,17 +38,20 @@ pub(super) struct Unanswered {
     pub(super) reason: String,
     /// Repeating is pointless: one side does not trust the other.
     pub(super) is_about_identity: bool,
+    /// No other member would answer, either.
+    is_final: bool,
 }
 
 impl From<String> for Unanswered {
     fn from(reason: String) -> Self {
-        Self { reason, is_about_identity: false }
+        Self { reason, is_about_identity: false, is_final: false }
     }
 }
 
 impl From<PeerError> for Unanswered {
     fn from(error: PeerError) -> Self {
-        Self { reason: error.to_string(), is_about_identity: error.is_about_identity() }
+        let (is_about_identity, is_final) = (error.is_about_identity(), error.is_revoked());
+        Self { reason: error.to_string(), is_about_identity, is_final }
     }
 }
 
@@ -78,7 +81,8 @@ impl Cluster {
                         }
                         next.extend(hint);
                     }
-                    Attempt::Failed(Unanswered { reason, is_about_identity }) => {
+                    Attempt::Failed(Unanswered { reason, is_final: true, .. }) => return Err(reason),
+                    Attempt::Failed(Unanswered { reason, is_about_identity, .. }) => {
                         untrusted += usize::from(is_about_identity);
                         reasons.failed = Some(reason);
                     }

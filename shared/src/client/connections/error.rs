@@ -68,6 +68,11 @@ impl PeerError {
         matches!(self, Self::Dial(error) if matches!(**error, DialError::Refused { .. }))
     }
 
+    /// Whether this side's identity is revoked: no other member would take it, either.
+    pub fn is_revoked(&self) -> bool {
+        matches!(self, Self::Dial(error) | Self::BackOff(error) if matches!(**error, DialError::Revoked { .. }))
+    }
+
     /// Whether repeating is pointless until one of both sides has another identity.
     pub fn is_about_identity(&self) -> bool {
         matches!(self, Self::Dial(error) | Self::BackOff(error) if error.is_about_identity())

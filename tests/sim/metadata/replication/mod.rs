@@ -99,7 +99,7 @@ impl World {
 
     fn try_apply(&mut self, action: Action) -> Result<Applied, Refusal> {
         let at_ms = self.now.as_micros() / 1000;
-        let outcome = self.state.apply(&Command { at_ms, op: None, action, upload: None });
+        let outcome = self.state.apply(&Command { at_ms, op: None, action, upload: None, by: None });
         self.log_index += 1;
         self.state.check().unwrap();
         outcome
@@ -128,7 +128,7 @@ impl World {
     }
 
     fn use_upload(&mut self, upload: Option<UploadId>) -> Result<UploadId, UploadError> {
-        match self.handle_uploads(UploadsEvent::Use { request: 0, upload }) {
+        match self.handle_uploads(UploadsEvent::Use { request: 0, upload, confined_to: None }) {
             Some(UploadsEffect::Answer { outcome, .. }) => outcome,
             effect => panic!("unexpected effect for the use of an upload: {effect:?}"),
         }

@@ -240,7 +240,7 @@ impl World {
                 return;
             }
         }
-        assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
+        assert_eq!(self.handle_uploads(UploadsEvent::End { upload, confined_to: None }), None);
     }
 
     fn apply_commit(&mut self, upload: UploadId, file: NewFile) {
@@ -249,7 +249,7 @@ impl World {
             assert_eq!(refusal.code, RefusalCode::UploadOver, "{refusal}");
             self.figures.refused += 1;
         }
-        assert_eq!(self.handle_uploads(UploadsEvent::End(upload)), None);
+        assert_eq!(self.handle_uploads(UploadsEvent::End { upload, confined_to: None }), None);
     }
 
     /// Each commit under way has reached the next coordinator's log, or is lost.

@@ -1,6 +1,7 @@
 //! Everyday tasks: sort, freeze, fill in forms, copy, save, open details.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use idunno_shared::access::{Grant, Prefix, Role};
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{ClusterView, FolderEntry, Liveness, LogRole, StoreView};
 
@@ -78,8 +79,16 @@ fn a_form_is_prefilled_from_the_selection_and_runs_the_command_it_shows() {
 fn every_command_has_a_key_and_is_in_the_palette() {
     let keymap = Keymap::default();
     // Those that are pages of the console, and those for a shell before there is a cluster.
-    let without_key =
-        ["events", "logs", "shell", "completions", "man", "cluster init", "cluster issue", "cluster rotate"];
+    let without_key = [
+        "events",
+        "logs",
+        "shell",
+        "completions",
+        "man",
+        "cluster init",
+        "cluster rotate",
+        "identity create",
+    ];
     for entry in entries().iter().filter(|entry| !without_key.contains(&entry.name.as_str())) {
         assert!(keymap.hint(&entry.name).is_some(), "{} has no key", entry.name);
         assert!(
@@ -98,6 +107,18 @@ fn read_only_mode_refuses_changes_by_key_and_by_line() {
     press(&mut state, KeyCode::Char(':'));
     assert_eq!(enter(&mut state, "add-job squeezenet1.1"), []);
     shows(&screen(&state, 120, 20, 2000), &["READ-ONLY", "refused"]);
+}
+
+#[test]
+fn the_header_shows_who_one_is_and_what_one_may() {
+    let mut state = live();
+    let name = "anna".parse().unwrap();
+    let prefixes = vec![Prefix::of_home(&name)];
+    state.grant = Some(Grant { name, role: Role::Submitter, prefixes });
+    shows(&screen(&state, 160, 20, 2000), &["submitter anna, below users/anna/"]);
+    state.grant = Some(Grant { name: "vera".parse().unwrap(), role: Role::Viewer, prefixes: vec![] });
+    state.read_only = true;
+    shows(&screen(&state, 160, 20, 2000), &["READ-ONLY  viewer vera"]);
 }
 
 #[test]

@@ -34,8 +34,10 @@ pub(super) fn header(state: &State, frame: &mut Frame<'_>, area: Rect, now_ms: u
         first.push(Span::styled(format!("FROZEN {since}  "), theme.style(Tone::Warn)));
     }
     if state.read_only {
-        let words = if state.is_viewer { "VIEWER, READ-ONLY  " } else { "READ-ONLY  " };
-        first.push(Span::styled(words, theme.style(Tone::Key)));
+        first.push(Span::styled("READ-ONLY  ", theme.style(Tone::Key)));
+    }
+    if let Some(grant) = &state.grant {
+        first.push(Span::raw(format!("{}  ", grant.describe())));
     }
     first.push(Span::styled(state.label.clone(), theme.style(Tone::Dim)));
     if let Some(reason) = status.reason {

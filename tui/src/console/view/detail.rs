@@ -139,8 +139,9 @@ fn job_counts(job: &JobView) -> String {
         0 | 1 => String::new(),
         weight => format!(", weight {weight}"),
     };
+    let owner = job.details.owner.as_ref().map(|owner| format!(", of {owner}")).unwrap_or_default();
     format!(
-        "{} done  {} dead  {} pending ({} leased)  batch {}{weight}{accuracy}",
+        "{} done  {} dead  {} pending ({} leased)  batch {}{weight}{owner}{accuracy}",
         job.done,
         job.dead,
         jobs::pending(job),

@@ -62,7 +62,13 @@ fn a_commit_whose_upload_is_over_is_refused_when_it_is_applied() {
     let upload = |number| UploadId { term: Term(2), number };
     let put = |number, name: &str| {
         let change = Change::CommitFiles { upload: upload(number), files: vec![file(name, name)] };
-        Command { at_ms: 0, op: Some(OpId(number, 0)), action: Action::Change(change), upload: None }
+        Command {
+            at_ms: 0,
+            op: Some(OpId(number, 0)),
+            action: Action::Change(change),
+            upload: None,
+            by: None,
+        }
     };
     let made = fixture.apply_command(&put(1, "a"));
     fixture.apply(Action::EndUploads(upload(3))).unwrap();
@@ -73,8 +79,13 @@ fn a_commit_whose_upload_is_over_is_refused_when_it_is_applied() {
     assert!(fixture.apply_command(&put(3, "b")).is_ok());
     // Rows, models and merged results name their upload beside the action.
     let delete = Action::Change(Change::Delete { name: name("a") });
-    let beside =
-        |number| Command { at_ms: 0, op: None, action: delete.clone(), upload: Some(upload(number)) };
+    let beside = |number| Command {
+        at_ms: 0,
+        op: None,
+        action: delete.clone(),
+        upload: Some(upload(number)),
+        by: None,
+    };
     assert_eq!(code(fixture.apply_command(&beside(2))), RefusalCode::UploadOver);
     assert!(fixture.apply_command(&beside(3)).is_ok());
 }

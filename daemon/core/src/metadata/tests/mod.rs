@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
-use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState, NewFile, PARAMETER_BYTES_MAX};
+use idunno_shared::wire::control::{
+    Change, Changed, JobOptions, JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX,
+};
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
@@ -13,6 +15,7 @@ use super::*;
 
 mod datasets;
 mod files;
+mod identities;
 mod jobs;
 mod models;
 mod pins;
@@ -76,7 +79,7 @@ impl Fixture {
     }
 
     fn apply_as(&mut self, op: Option<OpId>, action: Action) -> Result<Applied, Refusal> {
-        self.apply_command(&Command { at_ms: self.now_ms, op, action, upload: None })
+        self.apply_command(&Command { at_ms: self.now_ms, op, action, upload: None, by: None })
     }
 
     fn apply_command(&mut self, command: &Command) -> Result<Applied, Refusal> {

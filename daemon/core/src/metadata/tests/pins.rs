@@ -14,7 +14,7 @@ fn with_added_job(files: usize) -> Fixture {
         let new = names.iter().map(|n| file(&format!("data/{n:05}.png"), &format!("image {n}")));
         fixture
             .state
-            .apply(&Command { at_ms: 0, op: None, action: commit(new.collect()), upload: None })
+            .apply(&Command { at_ms: 0, op: None, action: commit(new.collect()), upload: None, by: None })
             .unwrap();
     }
     let dataset = "data".parse().unwrap();
@@ -198,7 +198,7 @@ fn the_end_of_a_job_looks_at_no_other_folder() {
     fixture.change(Change::AddJob { model, dataset, batch_size: 4.into(), options }).unwrap();
     let mut state = fixture.state.clone();
     for change in [Change::StartJob { job: JobId(2) }, Change::CancelJob { job: JobId(2) }] {
-        let command = Command { at_ms: 0, op: None, action: Action::Change(change), upload: None };
+        let command = Command { at_ms: 0, op: None, action: Action::Change(change), upload: None, by: None };
         state.apply(&command).unwrap();
         assert!(!state.has_unchecked_versions());
     }
