@@ -29,7 +29,7 @@ pub(crate) fn small_file(name: &str, version: u64) -> NewFile {
 }
 
 pub(crate) fn command(action: Action) -> Command {
-    Command { at_ms: 1_800_000_000_000, op: None, action, upload: None }
+    Command { at_ms: 1_800_000_000_000, op: None, action, upload: None, by: None }
 }
 
 pub(crate) fn commit(files: Vec<NewFile>) -> Command {
