@@ -23,7 +23,8 @@ class Cluster:
         """Makes an identity from the cluster's secret, unless another one is given; returns its file."""
         self.identities += 1
         place = self.folder / f"{role}-{self.identities}.pem"
-        run(self.program, "identity", "create", f"vms-{role}", "--role", role, "--secret", secret or self.secret, "--out", place)
+        words = ("identity", "create", f"vms-{role}", "--role", role, "--secret", secret or self.secret, "--out", place)
+        run(self.program, *words)
         return place
 
     def in_good_faith(self, identity):

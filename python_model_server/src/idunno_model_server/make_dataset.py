@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import json
 import random
 import re
@@ -42,6 +43,7 @@ POSTS_MAX = 7_528
 LINES_MAX = 100_000_000
 LINES_FILE = "lines.jsonl"
 LINE_WORDS = 12
+WORD = re.compile(r"[^\W\d_]{2,}")
 PHOTO_NAME = re.compile(r"_(?P<number>\d+)_(?P<label>\d+)\.jpg$")
 PHOTO_SIDES = (256, 288, 320, 384)
 OWN_FILES = ("img_*.jpg", "digit_*.png", "post_*.txt")
@@ -196,11 +198,16 @@ def make_lines(out_dir: Path, count: int) -> bool:
     rng = random.Random(0)  # noqa: S311 - repeatable, not secret
     temporary = out_dir / f".{LINES_FILE}"
     with temporary.open("w") as out:
-        for number in range(count):
-            words, label = posts[number % len(posts)]
+        number = 0
+        for words, label in itertools.cycle(posts):
             start = rng.randrange(max(1, len(words) - LINE_WORDS + 1))
-            line = {"input": " ".join(words[start : start + LINE_WORDS]), "label": label, "id": str(number)}
-            out.write(json.dumps(line) + "\n")
+            text = " ".join(words[start : start + LINE_WORDS])
+            if not WORD.search(text):
+                continue  # the model has no answer to single letters
+            out.write(json.dumps({"input": text, "label": label, "id": str(number)}) + "\n")
+            number += 1
+            if number == count:
+                break
     temporary.rename(file)
     return True
 
