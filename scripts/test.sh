@@ -26,7 +26,7 @@ trap 'rm -f "$output"' EXIT
 .venv/bin/python -m pytest --quiet python_model_server/tests >"$output" 2>&1 &
 model_server=$!
 # This also builds the programs that the cluster tests run: the packages of the programs have tests beside them.
-cargo test --locked --workspace --no-run || failed+=(build)
+cargo test --locked --workspace --all-targets --no-run || failed+=(build)
 wait "$model_server" || failed+=("model server")
 cat "$output"
 
