@@ -160,7 +160,7 @@ def wait_until_whole(cluster: LocalCluster) -> None:
     """Waits until all members are up again and their model servers answer."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if all(member["state"] == "up" for member in cluster.run("list_mem")["members"]):
+        if all(member["state"] == "up" for member in cluster.run("list_mem")["items"]):
             return
         time.sleep(0.5)
     raise Failed("the cluster was not whole within 60 s")
