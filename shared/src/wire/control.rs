@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{BlobRef, HOLDERS_MAX, Holder, PlacedBlob};
 use super::bounded;
 pub use super::changes::{Change, Changed, JobOptions, NewFile};
+pub use super::identities::{NamedIdentity, Revocation, SeenCertificate};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
     JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberDoubts,
-    MemberView, ModelView, NamedIdentity, RatesView, RebalanceView, Revocation, SeenCertificate, SegmentView,
-    StoreView, WorkerView,
+    MemberView, ModelView, RatesView, RebalanceView, SegmentView, StoreView, WorkerView,
 };
 use crate::access::{Issued, SubjectName};
 use crate::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};

@@ -10,6 +10,7 @@ mod changes;
 pub mod consensus;
 pub mod control;
 pub mod frame;
+mod identities;
 pub mod jobs;
 mod lease_runs;
 pub mod logs;

@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedBlob;
-use super::bounded;
-use super::control::CERTIFICATES_PER_NAME_MAX;
 use super::jobs::{
     BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
 };
-use crate::access::{Issued, SubjectName};
+use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
 
@@ -478,34 +476,4 @@ pub struct IdentityView {
     pub pid: u32,
     /// Version of the daemon's program.
     pub program_version: String,
-}
-
-/// A name that identities bear: who has it, as far as the cluster knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedIdentity {
-    /// The name.
-    pub name: SubjectName,
-    /// Certificates of this name that have connected, the one that ends first foremost; none if none has.
-    #[serde(deserialize_with = "bounded::list::<CERTIFICATES_PER_NAME_MAX, _, _>")]
-    pub certificates: Vec<SeenCertificate>,
-    /// Set once the name is revoked.
-    pub revoked: Option<Revocation>,
-}
-
-/// A certificate that has connected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeenCertificate {
-    /// The certificate.
-    pub issued: Issued,
-    /// When it was first seen, in milliseconds since the epoch.
-    pub seen_ms: u64,
-}
-
-/// The end of all identities of a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocation {
-    /// When, in milliseconds since the epoch.
-    pub at_ms: u64,
-    /// The name of who revoked it; `None` without security.
-    pub by: Option<SubjectName>,
 }
