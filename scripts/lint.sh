@@ -64,7 +64,7 @@ else
 fi
 
 if ./scripts/setup_dev.sh; then
-    mapfile -t shell < <(git ls-files -- '*.sh' .ci/run scripts/idunno-setup-python \
+    mapfile -t shell < <(git ls-files -- '*.sh' .ci scripts/idunno-setup-python \
         scripts/debian/postinst scripts/debian/postrm scripts/debian/prerm)
     if shellcheck="$(PATH="$PWD/.venv-dev/bin:$PATH" command -v shellcheck)"; then
         check "shellcheck" "$shellcheck" "${shell[@]}"

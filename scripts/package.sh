@@ -77,8 +77,9 @@ rm -rf "$tree/build" "$tree/build.lock"
 # AGPL) may not: idunno-setup-python fetches them on the VM.
 PYTHONPATH="$model_server/src" PYTHONDONTWRITEBYTECODE=1 "${PYTHON:-python3}" -m idunno_model_server.fetch_data \
     --redistributable "$root/target/data"
-mkdir "$tree$share/data"
-cp "$root/target/data"/* "$tree$share/data"
+# Taken out of what was fetched by the same rules: anything else that lies there is not passed on.
+PYTHONPATH="$model_server/src" PYTHONDONTWRITEBYTECODE=1 "${PYTHON:-python3}" -m idunno_model_server.fetch_data \
+    --redistributable --no-index --from "$root/target/data" "$tree$share/data"
 
 idunno="$tree/usr/bin/idunno"
 env -u IDUNNO_CLUSTER "$idunno" man "$tree/usr/share/man/man1" >/dev/null

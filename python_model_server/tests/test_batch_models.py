@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import shutil
@@ -29,6 +30,7 @@ from idunno_model_server.process_memory import available_bytes
 from idunno_model_server.repository import Repository
 from idunno_model_server.statistics import InferTimes
 from idunno_model_server.training_run import train_model
+from idunno_model_server.user_code import is_out_of_memory
 from idunno_model_server.user_models import discover
 
 DEADLINE_S = 30.0
@@ -289,6 +291,61 @@ class HungryOnOldDevice(Hungry):
     error = RuntimeError
 
 
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_memory_that_ran_out_is_recognised(error: BaseException, is_memory: bool) -> None:
+    assert is_out_of_memory(error) is is_memory
+
+
+class Tracked(Hungry):
+    """Hungry, with rows whose lives are observed."""
+
+    class Row(bytearray):
+        """Can be referred to weakly."""
+
+    alive: ClassVar[list[weakref.ref[Any]]] = []
+    leftovers: ClassVar[list[int]] = []
+
+    def decode(self, content: bytes | memoryview) -> Any:
+        if content == b"refused":
+            raise RowError("refused")
+        row = self.Row(content)
+        Tracked.alive.append(weakref.ref(row))
+        return row
+
+    def predict(self, inputs: list[Any]) -> Any:
+        Tracked.leftovers.append(sum(ref() is not None for ref in Tracked.alive) - len(inputs))
+        return super().predict(inputs)
+
+
+class TrackedAsynchronously(Tracked):
+    async def predict(self, inputs: list[Any]) -> Any:
+        return super().predict(inputs)
+
+
+@pytest.mark.parametrize("kind", [Tracked, TrackedAsynchronously])
+def test_failed_attempts_and_refused_rows_hold_no_memory(tmp_path: Path, kind: type[Tracked]) -> None:
+    execution = opened(kind, tmp_path)
+    gc.disable()
+    try:
+        for rows in ([b"a", b"b", b"c", b"d"], [b"a", b"refused", b"b"], [b"c"]):
+            Tracked.alive.clear()
+            Tracked.leftovers.clear()
+            found = answers(execution, *rows)
+            assert (len(found), set(Tracked.leftovers)) == (len(rows), {0})
+            assert [ref for ref in Tracked.alive if ref() is not None] == []
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("kind", [Hungry, HungryOnDevice, HungryOnOldDevice])
 def test_running_out_of_memory_halves_the_batch(tmp_path: Path, kind: type[Hungry]) -> None:
     execution = opened(kind, tmp_path)
@@ -462,9 +519,11 @@ def test_a_control_groups_limit_bounds_the_available_memory(tmp_path: Path) -> N
     machine = available_bytes(tmp_path)
     (tmp_path / "memory.max").write_text("5000000\n")
     (tmp_path / "memory.current").write_text("2000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\n")
     assert machine is not None
     assert machine > 3_000_000
-    assert available_bytes(tmp_path) == 3_000_000
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1500000\n")
+    assert available_bytes(tmp_path) == 4_500_000
 
 
 def test_a_version_stands_for_one_state_of_the_files(tmp_path: Path) -> None:

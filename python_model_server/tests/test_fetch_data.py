@@ -226,6 +226,8 @@ global.find-links='\\n/wheels\\nfile:///more\\nhttps://not-a-directory/'
         certificates="/etc/ssl/ca.crt",
     )
     assert parse_pip_settings("").indexes == (PYPI,)
+    empty = "global.index-url='https://a/simple'\n:env:.index-url=''"
+    assert parse_pip_settings(empty).indexes == ("https://a/simple",)
     assert parse_pip_settings(":env:.no-index='1'").indexes == ()
 
 

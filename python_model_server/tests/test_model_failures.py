@@ -209,6 +209,7 @@ def test_messages_and_tracebacks_are_bounded_and_printable() -> None:
         (RowError("too\nlong"), r"too\nlong"),
         (RowError("half \ud800"), r"half \ud800"),
         (RowError("x" * 10_000), "x" * ROW_REASON_CHARACTERS_MAX),
+        (RowError("\0" * 10_000), r"\x00" * (ROW_REASON_CHARACTERS_MAX // 4)),
         (RowError(7), "7"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from idunno_model_server.errors import DatasetError
 from idunno_model_server.records import read_labels
 from idunno_model_server.training_data import Dataset
 
@@ -54,3 +55,13 @@ def test_bytes_that_are_no_text_reach_the_model_as_they_are(tmp_path: Path) -> N
     path.write_bytes(b"input,label\ncaf\xe9,caf\xe9\n")
     (example,) = Dataset.open(path)
     assert (example.content, example.label) == (b"caf\xe9", "caf\ufffd")
+
+
+def test_a_record_has_as_many_levels_as_a_job_allows(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text("[" * 127 + "]" * 127 + "\n")
+    assert len(list(Dataset.open(path))) == 1
+    for levels in (128, 1000):
+        path.write_text("7\n" + "[" * levels + "]" * levels + "\n")
+        with pytest.raises(DatasetError, match="line 2 has more than 127 levels"):
+            list(Dataset.open(path))

@@ -87,7 +87,7 @@ class Execution:
             answers = self._answer(rows, times)
         except RowError as error:
             if len(rows) == 1:
-                return [error]
+                return [error.with_traceback(None)]
         except BaseException as error:
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise model_failure(error, self.file) from None
@@ -108,7 +108,8 @@ class Execution:
             try:
                 decoded.append(runner.decode(row))
             except RowError as error:
-                errors[index] = error
+                # Its traceback holds this frame, and with it the request's body, until the cycle is collected.
+                errors[index] = error.with_traceback(None)
         decoded_at = time.perf_counter_ns()
         times.add_compute("compute_input", decoded_at - start)
         if not decoded:
@@ -129,7 +130,7 @@ class Execution:
         try:
             encoded: object = self.runner.encode(output)
         except RowError as error:
-            return error
+            return error.with_traceback(None)
         if not isinstance(encoded, bytes):
             raise OutputError(f"encode returned {type(encoded).__name__}, not bytes")
         return encoded
@@ -178,7 +179,8 @@ def _require_predict(kind: type[Runner]) -> None:
 
 
 def _require_answer(execution: Execution, canary: bytes) -> None:
-    for rows in ([canary], [canary] * min(2, execution.batch.rows)):
+    batches = [[canary], [canary, canary]] if execution.batch.rows > 1 else [[canary]]
+    for rows in batches:
         for answer in execution.answer(rows, InferTimes()):
             if isinstance(answer, RowError):
                 raise ModelLoadError(f"the canary is refused: {answer}")

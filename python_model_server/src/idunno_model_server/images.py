@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 MAX_PIXELS = 64 * 1024 * 1024
-"""About 190 MB decoded. A file of a few kilobytes can announce more pixels than fit into memory."""
+"""At most 16 bytes each while they are converted: 1 GB. A file of a few kilobytes can announce more pixels than fit into
+memory."""
 
 # Decoders inside Pillow or its bundled libraries. EPS is left out because it starts an external interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -109,16 +110,20 @@ def _eight_bits(image: PillowImage.Image) -> PillowImage.Image:
     """
     import numpy as np
 
-    pixels = np.asarray(image).astype("f8")
+    pixels = np.asarray(image)
     low, white = 0.0, 65535.0
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        finite = pixels[np.isfinite(pixels)]
-        low, highest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        finite = (row[np.isfinite(row)] for row in pixels)
+        ends = [(float(row.min()), float(row.max())) for row in finite if row.size] or [(0.0, 0.0)]
+        low, highest = min(low for low, _ in ends), max(high for _, high in ends)
         whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         fitting = [white for white in whites if highest <= white]
         low, white = (0.0, fitting[0]) if low >= 0 and fitting else (low, highest)
-    scaled = np.nan_to_num((pixels - low) * (255 / max(white - low, 1e-9)))
-    grey: PillowImage.Image = _pillow().fromarray(np.round(scaled.clip(0, 255)).astype("u1"))
+    factor = 255 / max(white - low, 1e-9)
+    scaled = np.empty(pixels.shape, "u1")
+    for row, out in zip(pixels, scaled, strict=True):  # row by row: doubles of a whole image are 8 times its bytes
+        out[:] = np.round(np.nan_to_num((row.astype("f8") - low) * factor).clip(0, 255))
+    grey: PillowImage.Image = _pillow().fromarray(scaled)
     return grey
 
 

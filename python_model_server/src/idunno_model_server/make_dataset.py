@@ -187,7 +187,7 @@ def make_lines(out_dir: Path, count: int) -> bool:
     False if the file was there with as many lines. Raises as `make_dataset`.
     """
     if not 1 <= count <= LINES_MAX:
-        raise MakeDatasetError(f"--images must be from 1 to {LINES_MAX} for lines, not {count}")
+        raise MakeDatasetError(f"--lines must be from 1 to {LINES_MAX}, not {count}")
     out_dir.mkdir(parents=True, exist_ok=True)
     file = out_dir / LINES_FILE
     if file.is_file():

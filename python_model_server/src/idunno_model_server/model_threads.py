@@ -99,7 +99,10 @@ class _ModelLoop:
 
         results, error = asyncio.run_coroutine_threadsafe(guarded(), self._loop).result()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # with its traceback it would be a cycle, which keeps the arrays of the attempt
         return results[0]
 
 

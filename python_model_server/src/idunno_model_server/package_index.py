@@ -50,7 +50,8 @@ class PackageSources:
 def parse_pip_settings(listing: str) -> PackageSources:
     """What `pip config list` prints. Variables count before the section `install`, and that before `global`."""
     values: dict[str, str] = {}
-    lines = [line.partition("=") for line in listing.splitlines() if "=" in line]
+    # An empty setting is none, as for pip: it does not hide the one of another section.
+    lines = [line.partition("=") for line in listing.splitlines() if "=" in line and not line.endswith(("=''", '=""'))]
     for section in ("global", "install", ":env:"):
         values |= {key.removeprefix(f"{section}."): value for key, _, value in lines if key.startswith(f"{section}.")}
     text = {key: str(ast.literal_eval(value)) for key, value in values.items()}

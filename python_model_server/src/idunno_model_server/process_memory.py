@@ -48,10 +48,17 @@ def available_bytes(cgroup: Path = _CGROUP) -> int | None:
         try:
             limit = (folder / "memory.max").read_text().strip()
             if limit != "max":
-                machine = min(machine, max(int(limit) - int((folder / "memory.current").read_text()), 0))
+                used = int((folder / "memory.current").read_text()) - _reclaimable_bytes(folder)
+                machine = min(machine, max(int(limit) - used, 0))
         except (OSError, ValueError):
             continue
     return machine
+
+
+def _reclaimable_bytes(folder: Path) -> int:
+    """The part of a group's memory that holds files which nobody has read lately."""
+    lines = (folder / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def _own_group() -> str:

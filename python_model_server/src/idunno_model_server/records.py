@@ -21,6 +21,7 @@ import orjson
 from .errors import DatasetError
 
 RECORD_BYTES_MAX = 16 * 1024 * 1024
+LEVELS_MAX = 127
 BOM = "\ufeff"
 JSON_SPACE = b" \t\n\x0c\r"
 # Values are skipped, and not made: Python refuses integers of thousands of digits.
@@ -43,7 +44,10 @@ def read_jsonl(path: Path) -> Iterator[Record]:
             if not line:
                 continue
             try:
-                yield _json_record(line, orjson.loads(line))
+                value = orjson.loads(line)
+                if _levels_exceed(line, value, LEVELS_MAX):
+                    raise DatasetError(f"dataset {path}, line {number} has more than {LEVELS_MAX} levels")
+                yield _json_record(line, value)
             except orjson.JSONDecodeError as error:
                 raise DatasetError(f"dataset {path}, line {number} is not JSON: {error}") from None
 
@@ -54,6 +58,19 @@ def _json_record(line: bytes, value: Any) -> Record:
         content = entry.encode() if isinstance(entry, str) else _json_field(line, "input") or line
         return Record(content, _json_label(value.get("label")))
     return Record(value.encode() if isinstance(value, str) else line, None)
+
+
+def _levels_exceed(line: bytes, value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested deeper than this."""
+    if line.count(b"[") + line.count(b"{") <= levels:
+        return False
+    nested = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(levels):
+        inner = [item for outer in nested for item in (outer.values() if isinstance(outer, dict) else outer)]
+        nested = [item for item in inner if isinstance(item, (dict, list))]
+        if not nested:
+            return False
+    return True
 
 
 def _json_field(line: bytes, name: str) -> bytes | None:

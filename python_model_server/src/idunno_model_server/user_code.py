@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import traceback
 from pathlib import Path
 
@@ -31,7 +32,8 @@ _OUT_OF_MEMORY_TYPES = frozenset(("OutOfMemoryError", "ResourceExhaustedError"))
 _OUT_OF_MEMORY_WORDS = (
     "out of memory",
     "resource_exhausted",
-    "failed to allocate memory",
+    "allocate memory",
+    "alloc_failed",
     "bad_alloc",
     "bad allocation",
 )
@@ -50,6 +52,8 @@ def model_failure(error: BaseException, file: str | None) -> ModelFailure:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's, or a device's, as torch, CuPy, JAX, TensorFlow and onnxruntime report it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY_TYPES:
         return True
     if not isinstance(error, RuntimeError) and "onnxruntime" not in type(error).__module__:
@@ -106,4 +110,5 @@ def _text(error: BaseException, characters_max: int) -> str:
         text = str(error)
     except Exception:
         return "its message cannot be read"
-    return printable(text[:characters_max].strip())
+    # Escapes are longer than what they stand for.
+    return printable(text[:characters_max].strip())[:characters_max]
