@@ -148,7 +148,7 @@ def test_a_source_distribution_is_never_run(vm, tmp_path):
 
 def shell_lines():
     """(file, line) of all scripts; lines that are continued are one."""
-    scripts = [*SCRIPTS.glob("*.sh"), SCRIPTS / "idunno-setup-python", ROOT / ".ci/run", ROOT / ".ci/slow", ROOT / "justfile"]
+    scripts = [*SCRIPTS.glob("*.sh"), SCRIPTS / "idunno-setup-python", *(ROOT / ".ci").iterdir(), ROOT / "justfile"]
     for path in scripts:
         for line in path.read_text().replace("\\\n", " ").splitlines():
             if not line.lstrip().startswith("#"):

@@ -96,13 +96,14 @@ impl Audit {
     pub async fn record(&self, event: AuditEvent) {
         let (written, done) = oneshot::channel();
         let until = Instant::now() + FLUSH_MAX;
+        let unplaced = Unplaced(&self.lost);
         let place = timeout_at(until, self.events.reserve()).await;
         let Ok(Ok(place)) = place else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
             error!(waited = ?FLUSH_MAX, "the disk does not take the audit: an event is missing in it");
             return;
         };
         place.send(Waiting { event, written });
+        std::mem::forget(unplaced);
         // If it was not written, the thread has said so.
         if timeout_at(until, done).await.is_err() {
             error!(waited = ?FLUSH_MAX, "the disk does not take the audit: an answer is given before its event is on disk");
@@ -115,6 +116,15 @@ impl Audit {
         if self.events.try_send(Waiting { event, written }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// An event that waits for a place in the queue. It is lost if nobody waits for it any longer.
+struct Unplaced<'a>(&'a AtomicU64);
+
+impl Drop for Unplaced<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

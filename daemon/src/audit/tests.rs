@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -180,10 +181,13 @@ async fn events_that_find_no_place_in_the_queue_are_counted_in_the_audit() {
     for number in 0..WAITING_MAX + 3 {
         audit.record_later(request(&format!("delete {number}")));
     }
+    // Its caller leaves while it waits for a place.
+    let waited = tokio::time::timeout(Duration::from_millis(1), audit.record(request("delete"))).await;
+    assert!(waited.is_err());
     drop(audit);
     tokio::task::spawn_blocking(move || write_all(files, waiting, &lost)).await.unwrap();
     let lines = lines(&paths(dir.path())[0]);
     let first: Value = serde_json::from_str(&lines[0]).unwrap();
-    assert_eq!((&first["event"], &first["events"]), (&Value::from("lost"), &Value::from(3)));
+    assert_eq!((&first["event"], &first["events"]), (&Value::from("lost"), &Value::from(4)));
     assert_eq!(lines.len(), WAITING_MAX + 1);
 }

@@ -17,7 +17,8 @@ use tracing::info;
 
 use crate::audit::{Audit, AuditEvent, text};
 
-/// Operations whose outcome was recorded here lately: a client that missed an answer repeats its request.
+/// Operations that were done and recorded here lately: a client that missed an answer repeats its request. One that was
+/// refused is not among them, because it may be done the next time.
 const RECORDED_KEPT: usize = 1_024;
 
 /// The audit, and what it holds already.
@@ -32,13 +33,11 @@ impl RequestAudit {
         Self { audit, recorded: Arc::default() }
     }
 
-    /// Begins an event; `None` if the outcome of this operation was recorded before.
-    pub(super) fn open(&self, op: OpId, request: &impl Display, by: &impl Display) -> Option<AuditEntry> {
-        if self.recorded().contains(&op) {
-            return None;
-        }
-        let entry = Unrecorded { op, request: text(request), by: text(by), since: Instant::now() };
-        Some(AuditEntry { audit: self.clone(), entry: Some(entry) })
+    /// Begins an event; an empty one if it was recorded before that this operation was done.
+    pub(super) fn open(&self, op: OpId, request: &impl Display, by: &impl Display) -> AuditEntry {
+        let is_new = !self.recorded().contains(&op);
+        let entry = || Unrecorded { op, request: text(request), by: text(by), since: Instant::now() };
+        AuditEntry { audit: self.clone(), entry: is_new.then(entry) }
     }
 
     fn recorded(&self) -> MutexGuard<'_, VecDeque<OpId>> {
@@ -88,7 +87,10 @@ impl AuditEntry {
         let outcome = match answer {
             Err(Refusal {
                 code:
-                    RefusalCode::NotCoordinator { .. } | RefusalCode::NoQuorum | RefusalCode::InProgress { .. },
+                    RefusalCode::NotCoordinator { .. }
+                    | RefusalCode::NoQuorum
+                    | RefusalCode::Busy
+                    | RefusalCode::InProgress { .. },
                 ..
             }) => return,
             Err(Refusal { code: RefusalCode::Unknown, message }) => text(format_args!("unknown: {message}")),
@@ -96,10 +98,11 @@ impl AuditEntry {
             Ok(ControlReply::Changed(changed)) => outcome(changed),
             Ok(_) => String::from("done"),
         };
-        if !outcome.starts_with("unknown") {
-            self.audit.note(entry.op);
-        }
+        let op = entry.op;
         self.audit.audit.record(entry.event(outcome)).await;
+        if answer.is_ok() {
+            self.audit.note(op);
+        }
     }
 }
 
@@ -144,12 +147,12 @@ mod tests {
         RequestAudit::new(Audit::open(data_dir).unwrap())
     }
 
-    fn open(audit: &RequestAudit) -> Option<AuditEntry> {
+    fn open(audit: &RequestAudit) -> AuditEntry {
         audit.open(OP, &"start-job 1", &"operator anna")
     }
 
     async fn close(audit: &RequestAudit, answer: Result<&ControlReply, &Refusal>) {
-        open(audit).expect("the operation is recorded already").close(answer).await;
+        open(audit).close(answer).await;
     }
 
     /// The outcomes in the audit, after all that was sent to be written before.
@@ -178,8 +181,18 @@ mod tests {
             close(&audit, Err(&Refusal::new(under_way.clone(), "the input is read"))).await;
         }
         close(&audit, Ok(&ControlReply::Changed(Changed::JobStarted { submitted: 7 }))).await;
-        assert!(open(&audit).is_none(), "a repeat would be recorded twice");
+        close(&audit, Ok(&ControlReply::Changed(Changed::JobStarted { submitted: 7 }))).await;
         assert_eq!(outcomes(&audit, dir.path()).await, ["done: 7 queries"]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_hides_no_later_change_of_the_same_operation() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit(dir.path());
+        close(&audit, Err(&Refusal::new(RefusalCode::Busy, "16 jobs are being started"))).await;
+        close(&audit, Err(&Refusal::new(RefusalCode::Conflict, "the job runs"))).await;
+        close(&audit, Ok(&ControlReply::Changed(Changed::Done))).await;
+        assert_eq!(outcomes(&audit, dir.path()).await, ["refused: the job runs", "done"]);
     }
 
     #[tokio::test]

@@ -88,9 +88,7 @@ impl Control {
         let turn = self.backups.take(from.identity()).await?;
         let entry = self.audit.open(OpId::random(), &"backup", from);
         let sent = backup::send(&leader_term, self.cluster_id.founder(), turn).await;
-        if let Some(entry) = entry {
-            entry.close(sent.as_ref().map(|_| &ControlReply::Done)).await;
-        }
+        entry.close(sent.as_ref().map(|_| &ControlReply::Done)).await;
         sent
     }
 
@@ -104,17 +102,13 @@ impl Control {
             ControlRequest::Join => {
                 let entry = self.audit.open(OpId::random(), &"join", from);
                 let answer = self.join().await;
-                if let Some(entry) = entry {
-                    entry.close(answer.as_ref()).await;
-                }
+                entry.close(answer.as_ref()).await;
                 answer
             }
             ControlRequest::Leave => {
                 let entry = self.audit.open(OpId::random(), &"leave", from);
                 let answer = self.leave().await;
-                if let Some(entry) = entry {
-                    entry.close(answer.as_ref()).await;
-                }
+                entry.close(answer.as_ref()).await;
                 answer
             }
             ControlRequest::Change { op, change } => {
@@ -122,9 +116,7 @@ impl Control {
                 let entry = self.audit.open(op, &change, from);
                 let request = ControlRequest::Change { op, change };
                 let answer = leader_term.control(request, from.asker()).await;
-                if let Some(entry) = entry {
-                    entry.close(answer.as_ref()).await;
-                }
+                entry.close(answer.as_ref()).await;
                 answer
             }
             ControlRequest::Log { after } => {

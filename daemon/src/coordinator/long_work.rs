@@ -51,7 +51,7 @@ struct Task {
 }
 
 impl Task {
-    /// Whether it ended without an outcome that stands.
+    /// Whether it has no outcome that stands: it failed for now, or was dropped while it ran.
     fn is_worth_repeating(&self) -> bool {
         match &*self.status.borrow() {
             Status::Running { .. } => true,

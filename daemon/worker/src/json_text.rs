@@ -1,14 +1,17 @@
 //! JSON that people and models gave us, kept byte for byte.
 //!
 //! Invariant: what is kept is strict JSON, so that no reader of a row fails on it: UTF-8 without lone surrogates, numbers
-//! that a double can hold, at most 127 levels deep.
+//! that a double can hold, at most [`LEVELS_MAX`] levels deep, the row included.
 
 use std::fmt;
 
 use idunno_shared::client::results::scalar;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+/// What many readers of JSON take at most.
+pub const LEVELS_MAX: u8 = 127;
 
 /// One value, as it was written, without line breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +49,16 @@ pub enum NotStrict {
     Other,
 }
 
-/// Checks that the bytes are one value of strict JSON, and says where they are not.
-pub fn strict(bytes: &[u8]) -> Result<(), serde_json::Error> {
-    serde_json::from_slice::<Strict>(bytes).map(drop)
+/// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.
+pub fn strict(bytes: &[u8], levels: u8) -> Result<(), serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    Strict { levels }.deserialize(&mut reader)?;
+    reader.end()
 }
 
-/// Checks that the bytes are one value of strict JSON, and tells broken JSON from what is none.
+/// Checks that the bytes are one value of strict JSON that a row can hold, and tells broken JSON from what is none.
 pub fn check(bytes: &[u8]) -> Result<(), NotStrict> {
-    let Err(error) = strict(bytes) else { return Ok(()) };
+    let Err(error) = strict(bytes, LEVELS_MAX - 1) else { return Ok(()) };
     // This reader skips surrogates, sizes of numbers, and any depth.
     let is_lenient = |bytes: &[u8]| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
     let is_broken = is_lenient(bytes) || without_constants(bytes).is_some_and(|bytes| is_lenient(&bytes));
@@ -86,53 +91,69 @@ fn without_constants(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Any value that serde_json can represent. Keeps nothing of it.
-struct Strict;
+#[derive(Clone, Copy)]
+struct Strict {
+    levels: u8,
+}
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
+impl Strict {
+    fn inner<E: Error>(self) -> Result<Self, E> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => Ok(Self { levels }),
+            None => Err(E::custom("it has too many levels")),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Strict {
-    type Value = Self;
+    type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<Self>()?.is_some() {}
-        Ok(self)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let inner = self.inner()?;
+        while items.next_element_seed(inner)?.is_some() {}
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
-        while entries.next_entry::<Self, Self>()?.is_some() {}
-        Ok(self)
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let inner = self.inner()?;
+        while entries.next_entry_seed(inner, inner)?.is_some() {}
+        Ok(())
     }
 }
 
@@ -144,7 +165,7 @@ mod tests {
     fn strict_json_is_told_from_broken_json_and_from_text() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         for strict in
-            ["{\"a\":[1,-0.0,1e308,null,true]}", "123456789012345678901", "\"\\ud83d\\ude00\"", &deep(127)]
+            ["{\"a\":[1,-0.0,1e308,null,true]}", "123456789012345678901", "\"\\ud83d\\ude00\"", &deep(126)]
         {
             assert!(check(strict.as_bytes()).is_ok(), "{strict}");
         }
@@ -155,7 +176,7 @@ mod tests {
             "1e999",
             "\"\\ud83d\"",
             "{\"\\ud83d\":1}",
-            &deep(128),
+            &deep(127),
         ];
         for broken in broken {
             let found = check(broken.as_bytes());

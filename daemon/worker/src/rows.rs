@@ -136,11 +136,14 @@ mod tests {
 
     #[test]
     fn an_answer_that_would_break_a_reader_of_the_row_is_refused_with_its_place() {
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let deep = nested(127);
         for broken in ["{\"score\": NaN}", "\"\\ud83d\"", "[1e999]", &deep] {
             let found = row(broken.as_bytes());
             assert!(found.as_ref().is_err_and(|why| why.to_string().contains("line 1 column")), "{found:?}");
         }
+        let deepest = row(nested(126).as_bytes()).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&deepest).is_ok());
     }
 
     #[test]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 MAX_PIXELS = 64 * 1024 * 1024
-"""At most 16 bytes each while they are converted: 1 GB. A file of a few kilobytes can announce more pixels than fit into
-memory."""
+"""At most 16 bytes each while they are converted: 1 GB. A file of a few kilobytes can announce more pixels than
+fit into memory."""
 
 # Decoders inside Pillow or its bundled libraries. EPS is left out because it starts an external interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")

@@ -56,7 +56,7 @@ pub struct JobDetails {
     /// Number of dead letters that were given up.
     pub dropped: u64,
     /// The name of the identity that added the job; `None` without security.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<SubjectName>,
 }
 

@@ -68,7 +68,7 @@ pub fn read(format: RecordFormat, bytes: &Bytes, skip: usize, count: usize) -> V
 
 fn json_record(bytes: &Bytes, line: &[u8]) -> Record {
     let read = || {
-        json_text::strict(line)?;
+        json_text::strict(line, json_text::LEVELS_MAX)?;
         let Entry { input, label, id } = match line.first() {
             Some(b'{') => serde_json::from_slice(line)?,
             // A string, or its own input.
