@@ -53,7 +53,7 @@ PAGES = (
     Page("jobs", ("3", "G", "k"), "PROGRESS"),
     Page("job-vms", ("Enter",), "SHARE OF"),
     Page("job-batches", ("Right",), "batch"),
-    Page("job-dead-letters", ("Right",), "WHY", ("Escape",)),
+    Page("job-dead-letters", ("Right",), "REASON", ("Escape",)),
     Page("assignments", ("4",), "NOW"),
     Page("files", ("5", "j"), "HOLDERS"),
     Page("models", ("6",), "READY"),
@@ -61,7 +61,7 @@ PAGES = (
     Page("events", ("8",), "KIND"),
     Page("form", ("a", "n"), "MODEL", ("Escape",)),
     Page("line", (":", *"add-job"), "add-job MODEL", ("Escape",)),
-    Page("palette", ("C-p",), "what?", ("Escape",)),
+    Page("palette", ("C-p",), "type to search", ("Escape",)),
     Page("help", ("?",), "search"),
 )
 PICTURES = ("overview", "members", "job-dead-letters")

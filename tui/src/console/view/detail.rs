@@ -139,7 +139,7 @@ fn job_counts(job: &JobView) -> String {
         0 | 1 => String::new(),
         weight => format!(", weight {weight}"),
     };
-    let owner = job.details.owner.as_ref().map(|owner| format!(", of {owner}")).unwrap_or_default();
+    let owner = job.details.owner.as_ref().map(|owner| format!("  owner {owner}")).unwrap_or_default();
     format!(
         "{} done  {} dead  {} pending ({} leased)  batch {}{weight}{owner}{accuracy}",
         job.done,
