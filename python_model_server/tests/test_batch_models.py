@@ -581,7 +581,9 @@ def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> N
             entry = await repository.load("batches", version)
             assert [model() for model in left] == [None] * len(left)
             assert entry.execution is not None
-            left.append(weakref.ref(model_of(entry.execution)))
+            model = weakref.ref(model_of(entry.execution))
+            assert not any(found is model() for found in gc.get_objects()), "later collections visit it"
+            left.append(model)
         await repository.unload("batches")
         assert [model() for model in left] == [None, None]
 
