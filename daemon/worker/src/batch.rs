@@ -9,7 +9,6 @@
 //! fit are neither answered nor at fault: they return to the coordinator with the commit of the others, at once and
 //! uncharged, and the next batch is halved.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,6 +90,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
     let mut run = BatchRun {
         context: &context,
         grant: &grant,
+        row_context: RowContext::new(&grant.model, &grant.version, &context.worker, grant.lease.attempt),
         labels: labels.as_deref(),
         records: records.as_ref().map(|records| &records.by_position[..]),
         rows: Vec::new(),
@@ -99,7 +99,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
         inference: Duration::ZERO,
         labelled: 0,
         correct: 0,
-        local_positions: BTreeSet::new(),
+        is_local: vec![false; grant.inputs.len()],
         local: 0,
         refused: 0,
         is_full: false,
@@ -133,6 +133,7 @@ pub async fn run(context: BatchContext, prepared: PreparedBatch) -> BatchResult 
 struct BatchRun<'a> {
     context: &'a BatchContext,
     grant: &'a Grant,
+    row_context: RowContext,
     labels: Option<&'a Labels>,
     records: Option<&'a [Record]>,
     rows: Vec<u8>,
@@ -141,9 +142,9 @@ struct BatchRun<'a> {
     inference: Duration,
     labelled: u32,
     correct: u32,
-    /// The positions whose inputs came from the member's own disk.
-    local_positions: BTreeSet<usize>,
-    /// How many of them are answered.
+    /// Whether the input at a position came from the member's own disk.
+    is_local: Vec<bool>,
+    /// How many of those inputs are answered.
     local: u32,
     /// The largest number of queries in a call that was refused as too large, or whose rows did not fit.
     refused: usize,
@@ -164,9 +165,7 @@ impl BatchRun<'_> {
                 Ok(fetched) => {
                     positions.push(input.position);
                     inputs.push(fetched.bytes);
-                    if fetched.is_local {
-                        self.local_positions.insert(input.position);
-                    }
+                    self.is_local[input.position] = fetched.is_local;
                 }
                 Err(InputFault { kind, reason }) => {
                     let query = self.grant.inputs[input.position].index;
@@ -239,19 +238,13 @@ impl BatchRun<'_> {
                 return self.faults.add(vec![input.index], FaultKind::BadInput, reason);
             }
         };
-        let context = RowContext {
-            model: &self.grant.model,
-            version: &self.grant.version,
-            worker: &self.context.worker,
-            attempt: self.grant.lease.attempt,
-        };
         let record = self.records.map(|records| &records[position]);
         let of_table = || self.labels.and_then(|labels| labels.of(&input.name)).map(JsonText::of_text);
         let label = record.map_or_else(of_table, |record| record.label.clone());
         let id = record.and_then(|record| record.id.as_ref());
         let identity = RowIdentity { query: input.index, name: &input.name, id, label: label.as_ref() };
         let row_start = self.rows.len();
-        if let Err(error) = write_row(&mut self.rows, &context, &identity, output) {
+        if let Err(error) = write_row(&mut self.rows, &self.row_context, &identity, output) {
             let kind = match error {
                 RowError::Binary => FaultKind::Inference,
                 RowError::Broken(_) => FaultKind::BadInput,
@@ -268,7 +261,7 @@ impl BatchRun<'_> {
             return self.faults.add(vec![input.index], FaultKind::BadInput, &reason);
         }
         self.answered.push(input.index);
-        self.local += u32::from(self.local_positions.contains(&position));
+        self.local += u32::from(self.is_local[position]);
         if let Some(label) = label.and_then(|label| label.scalar()) {
             self.labelled += 1;
             self.correct += u32::from(is_correct(output, &label));

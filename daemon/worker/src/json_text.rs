@@ -8,6 +8,7 @@ use std::fmt;
 use idunno_shared::client::results::scalar;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::de::Read;
 use serde_json::value::RawValue;
 
 /// What many readers of JSON take at most.
@@ -51,9 +52,18 @@ pub enum NotStrict {
 
 /// Checks that the bytes are one value of strict JSON with at most so many levels, and says where they are not.
 pub fn strict(bytes: &[u8], levels: u8) -> Result<(), serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    Strict { levels }.deserialize(&mut reader)?;
-    reader.end()
+    fn read<'de, R: Read<'de>>(
+        mut reader: serde_json::Deserializer<R>,
+        levels: u8,
+    ) -> Result<(), serde_json::Error> {
+        Strict { levels }.deserialize(&mut reader)?;
+        reader.end()
+    }
+    // Checked at once, which is faster than each string alone. The place of wrong bytes is found by the other way.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => read(serde_json::Deserializer::from_str(text), levels),
+        Err(_) => read(serde_json::Deserializer::from_slice(bytes), levels),
+    }
 }
 
 /// Checks that the bytes are one value of strict JSON that a row can hold, and tells broken JSON from what is none.

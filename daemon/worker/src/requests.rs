@@ -10,12 +10,14 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures_util::stream;
 use idunno_shared::client::cluster::ClusterError;
+use idunno_shared::client::results::segment;
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::PlacedBlob;
 use idunno_shared::wire::jobs::{Fault, JobReply, JobRequest, Lease, ModelArtefact, SegmentCommit};
 use idunno_shared::wire::refusal::RefusalCode;
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -109,7 +111,9 @@ pub struct Requests {
 
 impl Requests {
     /// Stores a segment and commits it. After an error, its batches must be given back.
-    pub async fn commit(&self, segment: RowSegment) -> Result<(), RequestError> {
+    pub async fn commit(&self, mut segment: RowSegment) -> Result<(), RequestError> {
+        segment.rows =
+            spawn_blocking(|| segment::pack(segment.rows)).await.map_err(|_| RequestError::Internal)?;
         (|| self.commit_once(&segment))
             .retry(back_off())
             .when(RequestError::needs_new_upload)

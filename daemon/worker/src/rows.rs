@@ -1,24 +1,32 @@
 //! Result rows: one JSON object per line, with the server's answer verbatim.
 //!
-//! Invariant: a row is strict JSON ([`crate::json_text`]), and its only line break is its last byte. Bounds: a row is as long as its answer and a
-//! few kilobytes of names.
-
-use std::io::Write as _;
+//! Invariant: a row is strict JSON ([`crate::json_text`]), and its only line break is its last byte.
+//! Bounds: a row is as long as its answer and a few kilobytes of names.
 
 use idunno_shared::client::results::Answer;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, MemberName, ModelName};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::json_text::{self, JsonText, NotStrict};
 
-/// What all rows of a batch share.
-#[derive(Clone, Copy, Debug)]
-pub struct RowContext<'a> {
-    pub model: &'a ModelName,
-    pub version: &'a Digest,
-    pub worker: &'a MemberName,
-    pub attempt: u32,
+/// What all rows of a batch share, as they write it.
+#[derive(Clone, Debug)]
+pub struct RowContext {
+    model_and_version: String,
+    worker_and_attempt: String,
+}
+
+impl RowContext {
+    pub fn new(model: &ModelName, version: &Digest, worker: &MemberName, attempt: u32) -> Self {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let (model, worker) = (quoted(model.as_str()), quoted(worker.as_str()));
+        Self {
+            model_and_version: format!(r#","model":{model},"version":"{version}","output":"#),
+            worker_and_attempt: format!(",\"worker\":{worker},\"attempt\":{attempt}}}\n"),
+        }
+    }
 }
 
 /// The query that a row answers.
@@ -44,33 +52,35 @@ pub enum RowError {
 /// Appends one row, or nothing.
 pub fn write_row(
     rows: &mut Vec<u8>,
-    context: &RowContext<'_>,
+    context: &RowContext,
     identity: &RowIdentity<'_>,
     output: &[u8],
 ) -> Result<(), RowError> {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let RowContext { model, version, worker, attempt } = context;
     let start = rows.len();
-    let model = quoted(model.as_str());
-    let worker = quoted(worker.as_str());
     let RowIdentity { query, name, id, label } = identity;
-    let optional = |key: &str, json: Option<&JsonText>| {
-        json.map(|json| format!(r#","{key}":{}"#, json.as_str())).unwrap_or_default()
-    };
-    let name = quoted(name.as_str());
-    let id = optional("id", *id);
-    let label = optional("label", *label);
-    // Writing to memory does not fail.
-    let _ = write!(
-        rows,
-        r#"{{"query":{query},"name":{name}{id}{label},"model":{model},"version":"{version}","output":"#
-    );
+    rows.extend_from_slice(br#"{"query":"#);
+    write_json(rows, query);
+    rows.extend_from_slice(br#","name":"#);
+    write_json(rows, name.as_str());
+    for (key, json) in [("id", id), ("label", label)] {
+        if let Some(json) = json {
+            for part in [",\"", key, "\":", json.as_str()] {
+                rows.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    rows.extend_from_slice(context.model_and_version.as_bytes());
     let written = write_output(rows, output);
     match &written {
-        Ok(()) => drop(writeln!(rows, r#","worker":{worker},"attempt":{attempt}}}"#)),
+        Ok(()) => rows.extend_from_slice(context.worker_and_attempt.as_bytes()),
         Err(_) => rows.truncate(start),
     }
     written
+}
+
+fn write_json<T: Serialize + ?Sized>(rows: &mut Vec<u8>, value: &T) {
+    // Numbers and texts can be written as JSON, and memory takes them.
+    let _ = serde_json::to_writer(rows, value);
 }
 
 fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> Result<(), RowError> {
@@ -82,7 +92,7 @@ fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> Result<(), RowError> {
         Err(NotStrict::Broken(why)) => return Err(RowError::Broken(why)),
         Err(NotStrict::Other) => {
             let text = std::str::from_utf8(output).map_err(|_| RowError::Binary)?;
-            rows.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+            write_json(rows, text);
         }
     }
     Ok(())
@@ -90,9 +100,10 @@ fn write_output(rows: &mut Vec<u8>, output: &[u8]) -> Result<(), RowError> {
 
 /// Whether the answer's first choice is the true label. Answers of unknown shape count as wrong.
 pub fn is_correct(output: &[u8], label: &str) -> bool {
-    match serde_json::from_slice(output) {
-        Ok(value) => Answer::of(&value).is(label),
-        Err(_) => std::str::from_utf8(output).is_ok_and(|text| text.trim() == label),
+    let Ok(output) = std::str::from_utf8(output) else { return false };
+    match Answer::read(output) {
+        Ok(answer) => answer.is(label),
+        Err(_) => output.trim() == label,
     }
 }
 
@@ -103,7 +114,7 @@ mod tests {
     fn row(output: &[u8]) -> Result<String, RowError> {
         let mut rows = b"before\n".to_vec();
         let (model, worker) = ("squeezenet1.1".parse().unwrap(), "m3".parse().unwrap());
-        let context = RowContext { model: &model, version: &Digest::of(b"x"), worker: &worker, attempt: 1 };
+        let context = RowContext::new(&model, &Digest::of(b"x"), &worker, 1);
         let name = "test-data/a \"b\".jpg".parse().unwrap();
         let (id, label) = (JsonText::of_text("x"), JsonText::of_text("cat"));
         let identity = RowIdentity { query: 12, name: &name, id: Some(&id), label: Some(&label) };

@@ -184,7 +184,7 @@ async fn results(files: &Files, job: &JobView) -> Result<Finished, String> {
     let views = views::segments(files.cluster(), job.id).await?;
     let placed: Vec<_> = views.iter().map(|view| view.segment.clone()).collect();
     let mut segments = Vec::new();
-    for (view, bytes) in views.into_iter().zip(files.fetch_blobs(&placed).await) {
+    for (view, bytes) in views.into_iter().zip(files.fetch_segments(&placed).await) {
         let bytes = bytes.map_err(|error| format!("a segment of {}: {error}", job.id))?;
         let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let rows: Result<Vec<Row>, _> = lines.map(serde_json::from_slice).collect();

@@ -178,7 +178,7 @@ impl LocalCluster {
         }
         let placed: Vec<_> = segments.iter().map(|view| view.segment.clone()).collect();
         let mut rows = BTreeMap::new();
-        for (segment, bytes) in segments.iter().zip(files.fetch_blobs(&placed).await) {
+        for (segment, bytes) in segments.iter().zip(files.fetch_segments(&placed).await) {
             let bytes = bytes.unwrap_or_else(|error| self.fail(&format!("a segment of {job}: {error}")));
             for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
                 let row: ResultRow = serde_json::from_slice(line).unwrap();

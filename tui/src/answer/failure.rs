@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use idunno_shared::client::cluster::ClusterError;
-use idunno_shared::client::files::{GetError, PutError, Unavailable};
+use idunno_shared::client::files::{GetError, PutError, SegmentError, Unavailable};
 use idunno_shared::wire::refusal::RefusalCode;
 use thiserror::Error;
 
@@ -154,6 +154,12 @@ impl From<GetError> for Failure {
 
 impl From<Unavailable> for Failure {
     fn from(error: Unavailable) -> Self {
+        Self::error(error.to_string())
+    }
+}
+
+impl From<SegmentError> for Failure {
+    fn from(error: SegmentError) -> Self {
         Self::error(error.to_string())
     }
 }

@@ -1,7 +1,7 @@
 //! Fetches file lists and the contents of detail tabs from the cluster. Previews and result rows are bounded.
 
 use idunno_shared::client::cluster::ClusterError;
-use idunno_shared::client::files::Unavailable;
+use idunno_shared::client::files::{SegmentError, Unavailable};
 use idunno_shared::ids::JobId;
 use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FolderEntry, VERSIONS_KEPT};
@@ -31,6 +31,8 @@ pub enum QueryError {
     Cluster(#[from] ClusterError),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
     #[error("{}", Failure::unexpected())]
     UnexpectedReply,
     #[error("there is no file '{0}'")]
@@ -95,7 +97,7 @@ async fn results(session: &Session, job: JobId) -> Result<Vec<String>, QueryErro
         return Err(QueryError::UnexpectedReply);
     };
     let Some(first) = segments.first() else { return Ok(Vec::new()) };
-    let bytes = session.files().fetch_blob(&first.segment).await?;
+    let bytes = session.files().fetch_segment(&first.segment).await?;
     Ok(text_lines(&bytes))
 }
 

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use idunno_shared::client::cluster::ClusterError;
-use idunno_shared::client::files::{Files, PutError, Unavailable};
+use idunno_shared::client::files::{Files, PutError, SegmentError};
 use idunno_shared::client::results::dead_row;
 use idunno_shared::ids::{Digest, JobId, UploadId};
 use idunno_shared::wire::blobs::PlacedBlob;
@@ -35,7 +35,7 @@ pub enum MergeError {
     #[error("cannot read the results of {job}: {source}")]
     Cluster { job: JobId, source: ClusterError },
     #[error("cannot read the results of {job}: {source}")]
-    Segment { job: JobId, source: Unavailable },
+    Segment { job: JobId, source: SegmentError },
     #[error("cannot store the results of {job}: {source}")]
     FileStore { job: JobId, source: PutError },
     #[error("cannot keep the results of {job}: {source}")]
@@ -170,7 +170,7 @@ struct ClusterTransfer<'a> {
 
 impl Transfer for ClusterTransfer<'_> {
     async fn segment(&mut self, segment: usize) -> Result<Bytes, MergeError> {
-        let read = self.file.files.fetch_blob(&self.segments[segment].segment).await;
+        let read = self.file.files.fetch_segment(&self.segments[segment].segment).await;
         read.map_err(|source| MergeError::Segment { job: self.file.job, source })
     }
 

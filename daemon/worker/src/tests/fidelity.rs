@@ -52,7 +52,7 @@ proptest! {
         let expected = serde_json::from_str::<String>(&input).unwrap_or_else(|_| input.clone());
         prop_assert_eq!(content, expected);
         let (model, worker, name) = ("m".parse().unwrap(), "w".parse().unwrap(), "f".parse().unwrap());
-        let context = RowContext { model: &model, version: &Digest::default(), worker: &worker, attempt: 1 };
+        let context = RowContext::new(&model, &Digest::default(), &worker, 1);
         let identity =
             RowIdentity { query: 0, name: &name, id: records[0].id.as_ref(), label: records[0].label.as_ref() };
         let mut rows = Vec::new();

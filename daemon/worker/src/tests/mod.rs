@@ -9,6 +9,7 @@ mod models;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idunno_shared::client::results::segment;
 use idunno_shared::ids::{Digest, JobId, NodeId, Term};
 use idunno_shared::wire::control::WorkerView;
 use idunno_shared::wire::jobs::{Grant, Lease, ModelArtefact, Parameters, QueryInput, QueryRange};
@@ -137,7 +138,7 @@ impl Harness {
     fn rows(&self) -> Vec<Value> {
         let mut all = Vec::new();
         for commit in &self.coordinator.state().commits {
-            let rows = self.store.read(&commit.segment.blob.digest).unwrap();
+            let rows = segment::unpack(self.store.read(&commit.segment.blob.digest).unwrap()).unwrap();
             let rows: Vec<Value> = std::str::from_utf8(&rows)
                 .unwrap()
                 .lines()

@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::Files;
 use super::connection::BlobError;
 use crate::client::connections::BlobLane;
+use crate::client::results::segment;
 use crate::ids::Digest;
 use crate::wire::blobs::{BlobRef, EXTENT_BYTES_MAX, Holder, PlacedBlob};
 
@@ -34,6 +35,22 @@ pub struct Unavailable {
     pub what: String,
     /// The holders tried, and what happened.
     pub tried: String,
+}
+
+/// The rows of a segment cannot be read.
+#[derive(Debug, Error)]
+pub enum SegmentError {
+    /// No holder returned it.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Its bytes are those that were stored, but neither rows nor an LZ4 frame of rows.
+    #[error("segment {digest} has no rows that this program can read: {source}")]
+    Malformed {
+        /// The segment's blob.
+        digest: Digest,
+        /// What is wrong with its bytes.
+        source: io::Error,
+    },
 }
 
 /// Where a blob's bytes go, in order.
@@ -76,6 +93,19 @@ impl Files {
     pub async fn fetch_blobs(&self, placed: &[PlacedBlob]) -> Vec<Result<Bytes, Unavailable>> {
         // Made first, not within the stream: a closure there is not general enough for a boxed future that is Send.
         let fetches: Vec<_> = placed.iter().map(|placed| self.fetch_blob(placed)).collect();
+        iter(fetches).buffered(BLOBS_IN_FLIGHT).collect().await
+    }
+
+    /// Reads the rows of a segment.
+    pub async fn fetch_segment(&self, placed: &PlacedBlob) -> Result<Bytes, SegmentError> {
+        let segment = self.fetch_blob(placed).await?;
+        segment::unpack(segment)
+            .map_err(|source| SegmentError::Malformed { digest: placed.blob.digest, source })
+    }
+
+    /// Reads the rows of many segments at once; the answers are in the order asked.
+    pub async fn fetch_segments(&self, placed: &[PlacedBlob]) -> Vec<Result<Bytes, SegmentError>> {
+        let fetches: Vec<_> = placed.iter().map(|placed| self.fetch_segment(placed)).collect();
         iter(fetches).buffered(BLOBS_IN_FLIGHT).collect().await
     }
 

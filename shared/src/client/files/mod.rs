@@ -28,7 +28,7 @@ pub mod upload;
 
 use std::time::Duration;
 
-pub use fetch::Unavailable;
+pub use fetch::{SegmentError, Unavailable};
 pub use get::{GetError, GetItem, GetReport};
 pub use put::{PutError, PutItem, PutOptions, PutReport};
 pub use upload::StoredBlobs;

@@ -171,7 +171,7 @@ async fn take(
     let mut taken = 0;
     for group in segments.chunks(SEGMENTS_IN_FLIGHT) {
         let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
-        for (bytes, segment) in files.fetch_blobs(&placed).await.into_iter().zip(group) {
+        for (bytes, segment) in files.fetch_segments(&placed).await.into_iter().zip(group) {
             let bytes = match bytes {
                 Ok(bytes) => bytes,
                 Err(missing) => return Ok(Taken { segments: taken, missing: Some(missing.into()) }),

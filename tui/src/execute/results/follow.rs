@@ -102,7 +102,7 @@ async fn new_dead_letters(
 
 /// The rows of a segment that lie within its ranges.
 async fn rows(session: &Session, segment: &SegmentView) -> Result<Vec<String>, Failure> {
-    let bytes = session.files().fetch_blob(&segment.segment).await?;
+    let bytes = session.files().fetch_segment(&segment.segment).await?;
     let counts = |query: u64| segment.ranges.iter().any(|range| (range.first..range.end()).contains(&query));
     let mut rows = Vec::new();
     for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {

@@ -3,7 +3,10 @@
 //! An answered query's row has `query`, `name`, the record's `id` and the true `label` where there are such, `model`,
 //! `version`, `output`, `worker` and `attempt`; a dead one's has `query`, `name` and `error`.
 
+pub mod segment;
+
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::wire::control::DeadLetter;
@@ -31,8 +34,38 @@ impl Answer {
     /// Reads an output: `{"top5":[{"index","label"},...]}`, `{"index","label"}` with either left out, or a plain text or
     /// number. Any other output gives an empty answer.
     pub fn of(output: &Value) -> Self {
-        let first = output.get("top5").and_then(|top| top.get(0)).unwrap_or(output);
-        let (index, label) = match first {
+        Self::of_choice(output.get("top5").and_then(|top| top.get(0)).unwrap_or(output))
+    }
+
+    /// Reads an output's text as [`Self::of`] reads its value, and skips what that ignores.
+    pub fn read(output: &str) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow)]
+            top5: Option<&'a RawValue>,
+            #[serde(borrow)]
+            index: Option<&'a RawValue>,
+            #[serde(borrow)]
+            label: Option<&'a RawValue>,
+        }
+        let Ok(Fields { top5, index, label }) = serde_json::from_str(output) else {
+            // No object, or one with a name twice.
+            return serde_json::from_str(output).map(|output| Self::of(&output));
+        };
+        let choices = top5.and_then(|top5| top5.get().strip_prefix('['));
+        let first =
+            choices.and_then(|choices| serde_json::Deserializer::from_str(choices).into_iter().next()?.ok());
+        Ok(first.map_or_else(
+            || Self {
+                index: index.and_then(|index| index.get().parse().ok()),
+                label: label.and_then(|label| scalar(&serde_json::from_str(label.get()).ok()?)),
+            },
+            |first| Self::of_choice(&first),
+        ))
+    }
+
+    fn of_choice(choice: &Value) -> Self {
+        let (index, label) = match choice {
             Value::Object(entry) => (entry.get("index"), entry.get("label").and_then(scalar)),
             other => (Some(other), scalar(other)),
         };
@@ -69,7 +102,9 @@ mod tests {
     use super::*;
 
     fn of(output: &str) -> Answer {
-        Answer::of(&serde_json::from_str(output).unwrap())
+        let answer = Answer::of(&serde_json::from_str(output).unwrap());
+        assert_eq!(Answer::read(output).unwrap(), answer, "{output}");
+        answer
     }
 
     #[test]
@@ -82,6 +117,22 @@ mod tests {
         assert!(of("\"good\"").is("good") && of("7").is("7") && of("true").is("true"));
         for nothing in [r#"{"top5":[]}"#, "[1]", "{}", "null", r#"{"label":["x"]}"#] {
             assert_eq!(of(nothing), Answer::default(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn an_output_of_an_unusual_shape_is_read_alike_as_text_and_as_value() {
+        for (output, index, label) in [
+            (r#"{"index":7,"top5":[]}"#, Some(7), None),
+            (r#"{"index":7,"top5":{"0":{"label":"x"}},"label":"y"}"#, Some(7), Some("y")),
+            (r#" {"top5" : [ "x" , {"label":"y"} ] } "#, None, Some("x")),
+            (r#"{"top5":null,"index":null,"label":null}"#, None, None),
+            (r#"{"index":7.0,"label":1.50}"#, None, Some("1.5")),
+            (r#"{"label":"x","label":"y\u00e9"}"#, None, Some("y\u{e9}")),
+            (r#"{"label":"x\ny","index":18446744073709551616}"#, None, Some("x\ny")),
+        ] {
+            let expected = Answer { index, label: label.map(str::to_owned) };
+            assert_eq!(of(output), expected, "{output}");
         }
     }
 }
