@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from idunno_model_server.dialect import ReadOptions
 from idunno_model_server.errors import DatasetError
 from idunno_model_server.records import read_labels
 from idunno_model_server.training_data import Dataset
@@ -17,12 +18,33 @@ CASES = json.loads((REPOSITORY / "daemon/worker/src/records/cases.json").read_te
 LONG = "x" * 200_000
 
 
+def options(case: dict[str, Any]) -> ReadOptions:
+    """The options of a case, as the command line has them. Columns that come back do not matter to training."""
+    given = {name: value for name, value in case.get("options", {}).items() if name != "keep"}
+    quotes = {"none": "none", "'": "single", '"': "double"}
+    renamed = {f"{name}_column" if name in ("input", "label", "id") else name: value for name, value in given.items()}
+    return ReadOptions.of_json({**renamed, **({"quote": quotes[given["quote"]]} if "quote" in given else {})})
+
+
+def write(case: dict[str, Any], folder: Path) -> Path:
+    path = folder / str(case["file"])
+    text = case.get("text", "").replace("LONG", LONG).encode()
+    path.write_bytes(bytes.fromhex(case["hex"]) if "hex" in case else text)
+    return path
+
+
 @pytest.mark.parametrize("case", CASES["records"], ids=lambda case: case["why"])
 def test_a_model_is_trained_on_the_records_that_jobs_read(tmp_path: Path, case: dict[str, Any]) -> None:
-    path = tmp_path / case["file"]
-    path.write_bytes(case["text"].replace("LONG", LONG).encode())
-    read = [(example.content.decode(), example.label) for example in Dataset.open(path)]
+    dataset = Dataset.open(write(case, tmp_path), options(case))
+    read = [(example.content.decode(), example.label) for example in dataset]
     assert read == [(content.replace("LONG", LONG), label) for content, label in case["records"]]
+
+
+@pytest.mark.parametrize("case", CASES["refused"], ids=lambda case: case["why"])
+def test_what_jobs_cannot_read_is_refused_in_the_same_words(tmp_path: Path, case: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError) as refused:
+        Dataset.open(write(case, tmp_path), options(case))
+    assert case["says"] in str(refused.value)
 
 
 @pytest.mark.parametrize("case", CASES["labels"], ids=lambda case: case["why"])
@@ -48,6 +70,13 @@ def test_files_are_labelled_by_the_longest_listed_suffix_of_their_path(tmp_path:
     (tmp_path / "labels.csv").write_text("file,label\nz/b.txt,b\na.txt,1\ny/a.txt,2\n")
     read = [(example.content.decode(), example.label) for example in Dataset.open(tmp_path)]
     assert read == [("z/b.txt", "b"), ("a.txt", "1"), ("x/a.txt", "1"), ("x/y/a.txt", "2")]
+
+
+def test_names_are_compared_in_one_form_of_unicode(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.txt").write_text("one")
+    (tmp_path / "the\u0301.txt").write_text("two")
+    (tmp_path / "labels.csv").write_text("file,label\ncaf\u00e9.txt,1\nthe\u0301.txt,2\n", encoding="utf-8")
+    assert [(example.content, example.label) for example in Dataset.open(tmp_path)] == [(b"one", "1"), (b"two", "2")]
 
 
 def test_bytes_that_are_no_text_reach_the_model_as_they_are(tmp_path: Path) -> None:

@@ -220,6 +220,18 @@ def test_a_dataset_that_the_model_cannot_use_is_refused(users: ModelServer, exam
         assert says in answer.json()["error"]
 
 
+def test_a_dataset_is_read_as_the_job_is_told_to_read_it(users: ModelServer, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("text;stars\na;1\nb;2\n")
+    reading = {"input_column": "text", "label_column": "stars"}
+    assert users.train("plain", dataset=str(path), reading=reading) == b"0 2"
+    task = users.client.post("/idunno/models/plain/train", json={"dataset": str(path)}).json()["task"]
+    assert "no column 'input'" in users.wait_for_task(task)["reason"]
+    for wrong in (7, {"input": "text"}, {"delimiter": ";;"}, {"quote": "`"}, {"input_column": 1}):
+        refused = users.client.post("/idunno/models/plain/train", json={"dataset": str(path), "reading": wrong})
+        assert (refused.status_code, "reading" in refused.json()["error"]) == (400, True), wrong
+
+
 def test_datasets_are_read_in_all_forms(tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
@@ -242,13 +254,13 @@ def test_datasets_are_read_in_all_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("set.txt", "", "must be a folder, a .jsonl file or a .csv file"),
+        ("set.txt", "", "must be a folder, or a file that ends in .jsonl"),
         ("set.jsonl", "", "is empty"),
         ("set.jsonl", '{"input": "a"}\nnonsense\n', "set.jsonl, line 2 is not JSON"),
         ("set.jsonl", '{"input": NaN}\n', "line 1 is not JSON"),
         ("set.jsonl", '{"input": "\\ud800"}\n', "line 1 is not JSON"),
         ("set.csv", "text,label\na,b\n", "no column 'input'"),
-        ("set.csv", "label,input\na\n", "line 2 has no column 2, the input"),
+        ("set.csv", "label,input\na\n", "line 2 has 1 columns, the input is column 2"),
         ("labels.csv", "file,label\n../x,b\n", "entry 1: no file '../x' in the folder"),
         ("labels.csv", "file,label\nx,b\n", "entry 1: no file 'x' in the folder"),
         ("labels.csv", "file,label\n,b\n", "line 2 names no file"),

@@ -8,6 +8,8 @@ use thiserror::Error;
 
 /// Longest file name, in bytes.
 pub const FILE_NAME_BYTES_MAX: usize = 1024;
+/// Longest name of a column, in bytes.
+pub const COLUMN_NAME_BYTES_MAX: usize = 256;
 /// Longest name of a model, member, job or parameter, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 
@@ -82,6 +84,10 @@ fn check_label(kind: &'static str, name: &str) -> Result<(), NameError> {
     Err(NameError::Invalid { kind, name: name.to_owned(), why })
 }
 
+fn check_column(kind: &'static str, name: &str) -> Result<(), NameError> {
+    check_length(kind, name, COLUMN_NAME_BYTES_MAX)
+}
+
 /// A member keeps the data of a model's training in a directory of this name.
 fn check_model(kind: &'static str, name: &str) -> Result<(), NameError> {
     check_label(kind, name)?;
@@ -152,6 +158,12 @@ checked_name!(
     FileName,
     "file name",
     check_path
+);
+checked_name!(
+    /// A column of CSV, or a field of a JSON object: 1 to [`COLUMN_NAME_BYTES_MAX`] bytes.
+    ColumnName,
+    "column name",
+    check_column
 );
 checked_name!(
     /// A data set: all files whose names start with this text and a slash, or one file of this name.

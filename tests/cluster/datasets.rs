@@ -9,7 +9,9 @@ use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, DeadLetter, JobOptions, JobState, JobView,
 };
-use serde_json::Value;
+use idunno_shared::wire::jobs::RecordFormat;
+use idunno_shared::wire::records::{ColumnNames, Keep, ReadOptions};
+use serde_json::{Value, json};
 
 use crate::harness::{LocalCluster, SOON, SlowServer, assert_refused, light, name, put_text};
 
@@ -54,8 +56,9 @@ fn lines(count: usize) -> String {
         let (input, label) = ("x".repeat(1 + n % 9), if n.is_multiple_of(10) { 99 } else { 1 + n % 9 });
         format!("{{\"id\":\"r{n}\",\"input\":\"{input}\",\"label\":{label}}}\n")
     };
-    let lines: Vec<String> =
-        (0..count).map(|n| if n == 7 { "no JSON\n".to_owned() } else { line(n) }).collect();
+    let lines: Vec<String> = (0..count)
+        .map(|n| if n == 7 { "{\"id\":\"r7\",\"label\":8,\"input\":1e999}\n".to_owned() } else { line(n) })
+        .collect();
     lines.concat()
 }
 
@@ -72,6 +75,7 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
         name: Some("nightly".parse().unwrap()),
         weight: Some(3),
         parameters: [("any".parse().unwrap(), String::from("thing"))].into(),
+        ..JobOptions::default()
     };
     let job = add(&cluster, "texts.jsonl", 33, options.clone()).await;
     assert_eq!(cluster.start_job(job).await, 500);
@@ -87,7 +91,8 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
         (&"texts.jsonl:124".into(), &"r123".into(), &7.into())
     );
     assert_eq!(row["output"]["top5"][0]["index"], 7);
-    assert!(rows[7]["error"].as_str().unwrap().contains("not JSON"), "{}", rows[7]);
+    assert!(rows[7]["error"].as_str().unwrap().starts_with("line 8 is not JSON"), "{}", rows[7]);
+    assert_eq!((&rows[7]["id"], &rows[7]["label"]), (&"r7".into(), &8.into()), "also in a failed row");
     let committed = cluster.results(job).await;
     for row in rows.iter().filter(|row| row.get("output").is_some()) {
         assert_eq!(committed[&row["query"].as_u64().unwrap()].output, row["output"]);
@@ -179,4 +184,58 @@ async fn jobs_can_be_cancelled_and_deleted(cluster: &LocalCluster, job: JobId) {
     let file = name("results/job-1.jsonl");
     let located = cluster.client().control(ControlRequest::Locate { names: vec![file], version: None }).await;
     assert!(matches!(&located, Ok(ControlReply::Located(found)) if found == &[None]), "{located:?}");
+}
+
+/// What stands beside the input comes back, whatever the dialect, and what cannot be records is refused at the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_any_dialect_come_back_with_their_columns() {
+    let _turn = light().await;
+    let server = SlowServer::start(Duration::from_millis(2)).await;
+    let cluster = LocalCluster::start_at(3, &server).await;
+    let reviews = "\u{feff}key;text;stars;city\r\n1;\"a;b\";3;Köln\r\n02;cc;9\r\n3;d;1;Bonn;extra\r\n";
+    put_text(&cluster, "Reviews.CSV", reviews).await;
+    put_text(&cluster, "pretty.jsonl", "[\n  {\"input\": 1}\n]\n").await;
+    cluster.train(&[MODEL]).await;
+
+    let name = |name: &str| Some(name.parse().unwrap());
+    let columns = ColumnNames { input: name("text"), label: name("stars"), id: name("key") };
+    let reading = ReadOptions { columns, keep: Keep::All, ..ReadOptions::default() };
+    let options = JobOptions { reading: reading.clone(), ..JobOptions::default() };
+    let job = add(&cluster, "Reviews.CSV", 2, options.clone()).await;
+    assert_eq!(cluster.start_job(job).await, 3);
+    let view = cluster.finished(job, JOB_LIMIT).await;
+    assert_eq!((view.done, view.dead, view.labelled, view.correct), (2, 1, 2, 1), "{view:?}");
+    let Some(RecordFormat::Csv { layout, .. }) = view.details.records.as_deref() else { panic!("{view:?}") };
+    assert_eq!((layout.delimiter, layout.header, layout.columns), (b';', true, 4));
+    let rows = filed(&cluster, job, 1).await;
+    assert_eq!((&rows[0]["fields"], &rows[0]["id"]), (&json!({"city": "Köln"}), &"1".into()));
+    assert_eq!((&rows[1]["fields"], &rows[1]["id"]), (&json!({}), &"02".into()));
+    let failed = json!({
+        "query": 2, "name": "Reviews.CSV:3", "id": "3", "label": "1",
+        "error": "line 4 has 5 columns, but the file has 4",
+    });
+    assert_eq!(rows[2], failed);
+
+    for (dataset, options, says) in [
+        ("Reviews.CSV", JobOptions::default(), "its only column 'key;text;stars;city' looks like several"),
+        ("pretty.jsonl", JobOptions::default(), "line 1 begins a JSON document of several lines"),
+        (
+            "pretty.jsonl",
+            JobOptions { reading: ReadOptions { no_header: true, ..reading }, ..options },
+            "not CSV",
+        ),
+    ] {
+        let job = add(&cluster, dataset, 2, options).await;
+        let refused = cluster.client().change(Change::StartJob { job }).await;
+        assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, says);
+    }
+    put_text(&cluster, "photos/1.jpg", "x").await;
+    put_text(&cluster, "photos/labels.csv", "f\0i\0l\0e\0,\0").await;
+    let job = add(&cluster, "photos", 2, JobOptions::default()).await;
+    let refused = cluster.client().change(Change::StartJob { job }).await;
+    assert_refused(
+        refused,
+        &idunno_shared::wire::refusal::RefusalCode::Invalid,
+        "labels.csv: it has NUL bytes",
+    );
 }

@@ -26,7 +26,7 @@ fn add_job(model: &str, dataset: &str, batch_size: u32) -> Change {
 fn train(models: &[&str]) -> Change {
     Change::TrainStart {
         models: models.iter().map(|model| model.parse().unwrap()).collect(),
-        training: Training { seed: 1, dataset: None },
+        training: Training { seed: 1, ..Training::default() },
     }
 }
 

@@ -114,7 +114,7 @@ async fn a_submitter_steers_its_own_jobs_and_no_others() {
         add_job(Some(1_000)),
         Change::SetWeight { job: annas, weight: 1_000 },
         Change::SetPolicy(Policy::Fifo),
-        Change::TrainStart { models: vec![], training: Training { seed: 1, dataset: None } },
+        Change::TrainStart { models: vec![], training: Training { seed: 1, ..Training::default() } },
         Change::TrainStop { models: vec![MODEL.parse().unwrap()] },
         Change::RevokeIdentity { name: "ben".parse().unwrap(), unseen: true },
     ] {

@@ -58,7 +58,7 @@ fn words() -> ModelName {
 }
 
 fn on(dataset: &str) -> Change {
-    let training = Training { seed: 1, dataset: Some(dataset.parse().unwrap()) };
+    let training = Training { seed: 1, dataset: Some(dataset.parse().unwrap()), ..Training::default() };
     Change::TrainStart { models: vec![words()], training }
 }
 

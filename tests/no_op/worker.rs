@@ -137,7 +137,7 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
         worker.pull(Vec::new(), 0).await?;
     }
     let models = vec![MODEL.parse()?];
-    let training = Training { seed: 1, dataset: None };
+    let training = Training { seed: 1, ..Training::default() };
     cluster.change(Change::TrainStart { models, training: training.clone() }).await?;
     let trainer = loop {
         let mut found = None;

@@ -7,6 +7,7 @@ use idunno_core::metadata::{Action, FileKind, Inputs, State};
 use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
 use idunno_shared::wire::control::{Change, EXTENTS_PER_FILE_MAX, NewFile};
 use idunno_shared::wire::jobs::QueryRange;
+use idunno_shared::wire::records::ReadOptions;
 use idunno_worker::records::record_index::{BLOCKS_MAX, RecordIndex};
 
 use crate::ALLOCATED;
@@ -47,7 +48,7 @@ async fn a_large_file_of_records_is_indexed_in_bounded_memory() {
 
     let (before, started) = (ALLOCATED.current_usage(), Instant::now());
     ALLOCATED.reset_peak_usage();
-    let mut index = RecordIndex::new(FileKind::Jsonl);
+    let mut index = RecordIndex::new(FileKind::Jsonl, ReadOptions::default());
     for _ in 0..count {
         index.take(&content).unwrap();
     }

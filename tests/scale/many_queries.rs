@@ -34,7 +34,7 @@ pub(crate) fn start_over_records(state: &mut State, job: JobId, dataset: &str, c
         digest,
         format: RecordFormat::Jsonl,
         count,
-        blocks: vec![Block { first: 0, at: 0 }],
+        blocks: vec![Block { first: 0, at: 0, extra_lines: 0 }],
     };
     state.apply(&command(Action::StartJob { job, inputs })).unwrap();
 }

@@ -60,7 +60,7 @@ pub(crate) fn with_files(count: u64) -> State {
 
 /// Trains the model of all jobs.
 pub(crate) fn train(state: &mut State) {
-    let training = Training { seed: 7, dataset: None };
+    let training = Training { seed: 7, ..Training::default() };
     change(state, Change::TrainStart { models: vec![MODEL.parse().unwrap()], training: training.clone() });
     let extents = vec![extent("weights", 1_000)];
     let trained = Action::ModelTrained {

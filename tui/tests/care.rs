@@ -34,6 +34,7 @@ fn answer(request: ControlRequest, member: &MemberView) -> Reply {
         ControlRequest::Members => ControlReply::Members(vec![member.clone()]),
         ControlRequest::Join | ControlRequest::Leave => ControlReply::Done,
         ControlRequest::JobPage { .. } => ControlReply::JobPage { jobs: vec![job()], more: false },
+        ControlRequest::Jobs(Some(JobId(1))) => ControlReply::Jobs(vec![job()]),
         ControlRequest::Models => return Reply::Refused(Refusal::new(RefusalCode::NoQuorum, "not now")),
         ControlRequest::Change { change: Change::TrainStart { models, .. }, .. } => {
             ControlReply::Changed(Changed::Training(models))

@@ -23,6 +23,7 @@ use tracing::info;
 use super::LeaderTerm;
 use super::grants::placed;
 use super::long_work::WorkProgress;
+use idunno_worker::records;
 use idunno_worker::records::record_index::{RecordIndex, RecordIndexError};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,11 +62,12 @@ impl LeaderTerm {
         let state = self.barrier().await?;
         let inputs = match state.dataset_file(&job.dataset) {
             None => {
-                check_label_table(&state, job)?;
+                self.check_label_table(&state, job).await?;
+                check_reading(job)?;
                 self.index_folder(job.id).await?
             }
             Some((kind, version)) => {
-                let indexed = self.index_records(&state, kind, version, progress).await;
+                let indexed = self.index_records(&state, job, kind, version, progress).await;
                 indexed.map_err(|why| {
                     Refusal::conflict(format!("{} cannot start: data set '{}': {why}", job.id, job.dataset))
                 })?
@@ -101,15 +103,36 @@ impl LeaderTerm {
         counted.unwrap_or_else(|error| Err(Refusal::internal(format!("counting files was aborted: {error}"))))
     }
 
+    /// Refuses a label table that no worker could read. The log does not: what it once accepted it must always accept.
+    async fn check_label_table(&self, state: &State, job: &JobRecord) -> Result<(), Refusal> {
+        let Some(table) = state.label_table(&job.dataset) else { return Ok(()) };
+        let refused = |why: String| {
+            Refusal::invalid(format!("{} cannot start: {}/{LABELS_FILE}: {why}", job.id, job.dataset))
+        };
+        let bytes = table.size();
+        if bytes > LABELS_BYTES_MAX {
+            return Err(refused(format!(
+                "it has {bytes} bytes, but a label table may have {LABELS_BYTES_MAX}: split the dataset"
+            )));
+        }
+        let Some(&first) = table.extents.first() else { return Ok(()) };
+        let placed = placed(state, &self.deps.membership.current(), first);
+        let read = self.deps.files.fetch_blob(&placed).await;
+        // If it cannot be read now, the batches wait for it.
+        let not_text = read.ok().and_then(|bytes| records::not_text(&bytes));
+        not_text.map_or(Ok(()), |why| Err(refused(why.to_owned())))
+    }
+
     async fn index_records(
         &self,
         state: &State,
+        job: &JobRecord,
         kind: FileKind,
         version: &VersionRecord,
         progress: &WorkProgress,
     ) -> Result<Inputs, IndexError> {
         let _one_at_a_time = self.reading.lock().await;
-        let mut index = RecordIndex::new(kind);
+        let mut index = RecordIndex::new(kind, (*job.reading).clone());
         let mut read_bytes = 0;
         progress.report(read_bytes, version.size());
         for &extent in &*version.extents {
@@ -193,16 +216,15 @@ impl LeaderTerm {
     }
 }
 
-/// Refuses a label table that no worker would read. The log does not: what it once accepted it must always accept.
-fn check_label_table(state: &State, job: &JobRecord) -> Result<(), Refusal> {
-    match state.label_table_bytes(&job.dataset) {
-        Some(bytes) if bytes > LABELS_BYTES_MAX => Err(Refusal::invalid(format!(
-            "{} cannot start: {}/{LABELS_FILE} has {bytes} bytes, but a label table may have {LABELS_BYTES_MAX}: \
-             split the dataset",
-            job.id, job.dataset
-        ))),
-        _ => Ok(()),
+/// Refuses options for the columns of files that have none.
+fn check_reading(job: &JobRecord) -> Result<(), Refusal> {
+    if job.reading.is_default() {
+        return Ok(());
     }
+    Err(Refusal::invalid(format!(
+        "{} cannot start: data set '{}' is no file of records, so it has no columns to choose or to keep",
+        job.id, job.dataset
+    )))
 }
 
 /// A file cannot be read as a dataset.

@@ -140,11 +140,12 @@ fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: L
         let span = records.span(lease.range);
         RecordsGrant {
             file: (*records.file).clone(),
-            format: records.format,
+            format: records.format.clone(),
             extents: placed_all(state, view, &span.extents),
             skip_bytes: span.skip_bytes,
             bytes: span.bytes,
             skip: span.skip,
+            line: span.line,
         }
     });
     let inputs = inputs.queries(state, lease).into_iter().map(|(index, query)| QueryInput {

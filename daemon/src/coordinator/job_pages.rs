@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use idunno_core::metadata::State;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{ITEMS_PER_REQUEST_MAX, JobState, JobView};
+use idunno_shared::wire::records::KEPT_COLUMNS_MAX;
 
 use super::scheduling::SchedulerView;
 use super::views::job;
@@ -59,7 +60,9 @@ fn job_bytes(view: &JobView) -> usize {
     let parameters =
         view.details.parameters.iter().map(|(name, value)| name.as_str().len() + value.len() + 8);
     let reason = if let JobState::Paused(reason) = &view.state { reason.len() } else { 0 };
-    JOB_BYTES + parameters.sum::<usize>() + reason
+    let records =
+        view.details.records.as_ref().map_or(0, |format| format.names_bytes() + 8 * KEPT_COLUMNS_MAX);
+    JOB_BYTES + parameters.sum::<usize>() + reason + records
 }
 
 #[cfg(test)]

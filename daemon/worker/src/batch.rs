@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::future::join;
 use idunno_shared::names::MemberName;
 use idunno_shared::wire::jobs::{BatchOutcome, Fault, FaultKind, Grant, Lease};
+use idunno_shared::wire::records::RecordIdentity;
 use tracing::debug;
 
 use super::faults::{FaultCollector, ranges_of};
@@ -239,10 +240,14 @@ impl BatchRun<'_> {
             }
         };
         let record = self.records.map(|records| &records[position]);
-        let of_table = || self.labels.and_then(|labels| labels.of(&input.name)).map(JsonText::of_text);
-        let label = record.map_or_else(of_table, |record| record.label.clone());
-        let id = record.and_then(|record| record.id.as_ref());
-        let identity = RowIdentity { query: input.index, name: &input.name, id, label: label.as_ref() };
+        let label = self.label(position);
+        let identity = RowIdentity {
+            query: input.index,
+            name: &input.name,
+            id: record.and_then(|record| record.id.as_ref()),
+            label: label.as_ref(),
+            fields: record.and_then(|record| record.fields.as_ref()),
+        };
         let row_start = self.rows.len();
         if let Err(error) = write_row(&mut self.rows, &self.row_context, &identity, output) {
             let kind = match error {
@@ -268,6 +273,32 @@ impl BatchRun<'_> {
         }
     }
 
+    fn label(&self, position: usize) -> Option<JsonText> {
+        if let Some(records) = self.records {
+            return records[position].label.clone();
+        }
+        let name = &self.grant.inputs[position].name;
+        self.labels.and_then(|labels| labels.of(name)).map(JsonText::of_text)
+    }
+
+    /// What the records at fault say of themselves. A range of several queries is dead only if its inputs are bad.
+    fn identities(&self, fault: &Fault) -> Vec<(u64, RecordIdentity)> {
+        let ranges =
+            fault.ranges.iter().filter(|range| fault.kind == FaultKind::BadInput || range.count == 1);
+        let queries = ranges.flat_map(|range| range.first..range.end());
+        let identities = queries.map(|query| (query, self.identity(query).bounded()));
+        identities.filter(|(_, identity)| !identity.is_empty()).collect()
+    }
+
+    fn identity(&self, query: u64) -> RecordIdentity {
+        let found = self.grant.inputs.binary_search_by_key(&query, |input| input.index);
+        let Ok(position) = found else { return RecordIdentity::default() };
+        if let Some(records) = self.records {
+            return records[position].identity();
+        }
+        RecordIdentity { id: None, label: self.label(position).map(|label| label.as_str().to_owned()) }
+    }
+
     fn record_failure(&mut self, error: &ServerError, positions: &[usize]) {
         let kind = error.fault();
         let reason = error.to_string();
@@ -279,7 +310,11 @@ impl BatchRun<'_> {
         }
     }
 
-    fn finish(self) -> BatchResult {
+    fn finish(mut self) -> BatchResult {
+        let mut faults = std::mem::take(&mut self.faults).into_faults();
+        for fault in &mut faults {
+            fault.identities = self.identities(fault);
+        }
         let outcome = BatchOutcome {
             lease: self.grant.lease,
             answered: ranges_of(self.answered),
@@ -292,7 +327,7 @@ impl BatchRun<'_> {
         BatchResult {
             rows: self.rows,
             outcome,
-            faults: self.faults.into_faults(),
+            faults,
             worker_fault: self.stopped_by.is_some(),
             hung: self.hung,
             latency: Some(self.latency),

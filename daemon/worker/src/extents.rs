@@ -127,6 +127,7 @@ mod tests {
             skip_bytes,
             bytes,
             skip: 0,
+            line: 0,
         };
         let cache = ExtentCache::default();
         assert_eq!(cache.read(&store, &granted(4, 4)).await.unwrap().bytes, "two\n");

@@ -1,12 +1,12 @@
 //! Failed queries, grouped by kind and reason for the coordinator.
 //!
 //! Bounds: [`REASONS_MAX`] distinct reasons per batch, each of at most [`REASON_BYTES_MAX`] bytes; queries with further
-//! reasons are counted under the last reason of their kind.
+//! reasons share one per kind, which says so.
 
 use idunno_shared::wire::jobs::{Fault, FaultKind, QueryRange, REASON_BYTES_MAX};
 
 /// Distinct faults of one batch.
-pub const REASONS_MAX: usize = 64;
+pub const REASONS_MAX: usize = 1_000;
 
 /// Collects the failed queries of one batch.
 #[derive(Debug, Default)]
@@ -25,19 +25,33 @@ impl FaultCollector {
             return;
         }
         let reason = truncate(reason);
-        let full = self.0.len() >= REASONS_MAX;
-        let same =
-            self.0.iter_mut().rev().find(|group| group.kind == kind && (full || group.reason == reason));
-        match same {
-            Some(group) => group.queries.extend(queries),
-            None => self.0.push(FaultGroup { kind, reason: reason.to_owned(), queries }),
+        if let Some(group) = self.group(kind, reason) {
+            return group.queries.extend(queries);
         }
+        if self.0.len() < REASONS_MAX {
+            return self.0.push(FaultGroup { kind, reason: reason.to_owned(), queries });
+        }
+        // A reason may name a line: that of another query would be wrong.
+        let shared = format!("one of more than {REASONS_MAX} different failures in one batch");
+        match self.group(kind, &shared) {
+            Some(group) => group.queries.extend(queries),
+            None => self.0.push(FaultGroup { kind, reason: shared, queries }),
+        }
+    }
+
+    fn group(&mut self, kind: FaultKind, reason: &str) -> Option<&mut FaultGroup> {
+        self.0.iter_mut().rev().find(|group| group.kind == kind && group.reason == reason)
     }
 
     pub fn into_faults(self) -> Vec<Fault> {
         let groups = self.0.into_iter();
         groups
-            .map(|FaultGroup { kind, reason, queries }| Fault { ranges: ranges_of(queries), kind, reason })
+            .map(|FaultGroup { kind, reason, queries }| Fault {
+                ranges: ranges_of(queries),
+                kind,
+                reason,
+                identities: Vec::new(),
+            })
             .collect()
     }
 }
@@ -91,9 +105,10 @@ mod tests {
         assert_eq!(merged[2].reason.len(), REASON_BYTES_MAX);
 
         let mut faults = FaultCollector::default();
-        (0..1000).for_each(|query| faults.add(vec![query], FaultKind::BadInput, &query.to_string()));
+        (0..3000).for_each(|query| faults.add(vec![query], FaultKind::BadInput, &query.to_string()));
         let merged = faults.into_faults();
-        assert_eq!(merged.len(), REASONS_MAX);
-        assert_eq!(merged.iter().flat_map(|fault| &fault.ranges).map(|range| range.count).sum::<u32>(), 1000);
+        assert_eq!(merged.len(), REASONS_MAX + 1);
+        assert_eq!(merged[REASONS_MAX].ranges, [range(1000, 2000)]);
+        assert!(merged[REASONS_MAX].reason.contains("more than 1000 different"), "no other query's reason");
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::extents::ExtentCache;
 use super::labels::{LabelCache, Labels, LabelsError};
 use super::traits::{FetchedBytes, FileStore, FileStoreError};
-use crate::records::{self, Record};
+use crate::records::{self, Record, Span};
 
 /// Default size of a chunk of inputs.
 pub const CHUNK_BYTES_DEFAULT: u64 = 64 << 20;
@@ -164,7 +164,7 @@ async fn read_records(
         .map_err(|_| InputFault::timed_out())?
         .map_err(|error| InputFault::fetch(format!("cannot read the records: {error}")))?;
     let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
-    let by_position = records::read(granted.format, &bytes, skip, count);
+    let by_position = records::read(&granted.format, &bytes, Span { line: granted.line, skip, count });
     if by_position.len() != count {
         let found = by_position.len();
         let reason = format!("cannot read the records: found {found} where the index has {count}");

@@ -30,6 +30,13 @@ impl JsonText {
         Self(raw.get().replace('\r', " "))
     }
 
+    /// An object of such values.
+    pub fn object<'a>(fields: impl Iterator<Item = (&'a str, Self)>) -> Self {
+        let fields: Vec<String> =
+            fields.map(|(name, Self(value))| format!("{}:{value}", Value::from(name))).collect();
+        Self(format!("{{{}}}", fields.join(",")))
+    }
+
     /// The JSON.
     pub fn as_str(&self) -> &str {
         &self.0

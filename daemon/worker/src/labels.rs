@@ -1,13 +1,15 @@
 //! Label tables: the true label of each file of a dataset.
 //!
-//! A table is CSV with the columns `file` and `label` (a class's number or name). File names are relative to the dataset; a
-//! file's label is the one of the longest suffix of its path, cut at slashes, that the table lists.
+//! A table is CSV, in any dialect that is found, with the columns `file` and `label` (a class's number or name). File names are relative to the dataset; a
+//! file's label is the one of the longest suffix of its path, cut at slashes, that the table lists. Names are compared in
+//! the composed form of Unicode (NFC).
 //!
 //! Invariant: a row lacks its label only if the table lacks it. A table that cannot be read fails the batch, which is
 //! retried like one whose inputs cannot be read.
 //! Bounds: a table of at most [`TABLE_BYTES_MAX`] bytes, which the start of a job checks; [`TABLES_CACHED`] tables are
 //! cached, and none by an idle worker.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +23,9 @@ use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::warn;
+use unicode_normalization::UnicodeNormalization;
 
+use super::records;
 use super::traits::{FileStore, FileStoreError};
 
 pub use idunno_core::metadata::LABELS_BYTES_MAX as TABLE_BYTES_MAX;
@@ -52,7 +56,7 @@ impl Labels {
     /// Parses a table. Malformed lines are counted and skipped.
     pub fn parse(table: &str) -> Self {
         let table = table.trim_start_matches('\u{feff}').as_bytes();
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(table);
+        let mut reader = records::table_reader(table);
         let mut labels = Self::default();
         let mut columns = None;
         for row in reader.records() {
@@ -71,7 +75,7 @@ impl Labels {
             };
             let field = |column: usize| row.get(column).map(str::trim).filter(|text| !text.is_empty());
             match (field(file), field(label)) {
-                (Some(file), Some(label)) => _ = labels.by_file.insert(file.into(), label.into()),
+                (Some(file), Some(label)) => _ = labels.by_file.insert(composed(file).into(), label.into()),
                 _ => labels.malformed += 1,
             }
         }
@@ -80,7 +84,8 @@ impl Labels {
 
     /// The true label of a file, if the table lists it.
     pub fn of(&self, name: &FileName) -> Option<&str> {
-        let mut suffix = name.as_str();
+        let name = composed(name.as_str());
+        let mut suffix = &*name;
         loop {
             if let Some(label) = self.by_file.get(suffix) {
                 return Some(label);
@@ -88,6 +93,11 @@ impl Labels {
             suffix = suffix.split_once('/')?.1;
         }
     }
+}
+
+/// A name in the form in which it is compared: the same letters may be composed of others, as macOS has them.
+fn composed(name: &str) -> Cow<'_, str> {
+    if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
 type Tables = LruCache<Vec<Digest>, Arc<OnceCell<Arc<Labels>>>>;
@@ -183,6 +193,14 @@ mod tests {
                 .map(|(file, label)| (file.as_str().into(), label.as_str().unwrap().into()))
                 .collect();
             assert_eq!(labels, Labels { by_file: expected, malformed: 0 }, "{}", case["why"]);
+        }
+    }
+
+    #[test]
+    fn names_are_compared_in_one_form_of_unicode() {
+        for (table, file) in [("caf\u{e9}", "cafe\u{301}"), ("cafe\u{301}", "caf\u{e9}")] {
+            let labels = Labels::parse(&format!("file,label\n{table}.jpg,1\n"));
+            assert_eq!(of(&labels, &format!("set/{file}.jpg")), Some("1"), "{table}");
         }
     }
 

@@ -38,6 +38,8 @@ pub struct RowIdentity<'a> {
     pub id: Option<&'a JsonText>,
     /// The true label.
     pub label: Option<&'a JsonText>,
+    /// The record's columns that come back, as an object.
+    pub fields: Option<&'a JsonText>,
 }
 
 /// An answer makes no row.
@@ -57,12 +59,12 @@ pub fn write_row(
     output: &[u8],
 ) -> Result<(), RowError> {
     let start = rows.len();
-    let RowIdentity { query, name, id, label } = identity;
+    let RowIdentity { query, name, id, label, fields } = identity;
     rows.extend_from_slice(br#"{"query":"#);
     write_json(rows, query);
     rows.extend_from_slice(br#","name":"#);
     write_json(rows, name.as_str());
-    for (key, json) in [("id", id), ("label", label)] {
+    for (key, json) in [("id", id), ("label", label), ("fields", fields)] {
         if let Some(json) = json {
             for part in [",\"", key, "\":", json.as_str()] {
                 rows.extend_from_slice(part.as_bytes());
@@ -117,7 +119,9 @@ mod tests {
         let context = RowContext::new(&model, &Digest::of(b"x"), &worker, 1);
         let name = "test-data/a \"b\".jpg".parse().unwrap();
         let (id, label) = (JsonText::of_text("x"), JsonText::of_text("cat"));
-        let identity = RowIdentity { query: 12, name: &name, id: Some(&id), label: Some(&label) };
+        let fields = JsonText::object([("a b", JsonText::of_text("c"))].into_iter());
+        let identity =
+            RowIdentity { query: 12, name: &name, id: Some(&id), label: Some(&label), fields: Some(&fields) };
         let written = write_row(&mut rows, &context, &identity, output);
         let row = String::from_utf8(rows).unwrap().strip_prefix("before\n").unwrap().to_owned();
         assert_eq!(written.is_ok(), !row.is_empty());
@@ -130,7 +134,7 @@ mod tests {
         assert!(row.ends_with("\"worker\":\"m3\",\"attempt\":1}\n"), "{row}");
         assert!(
             row.starts_with(
-                "{\"query\":12,\"name\":\"test-data/a \\\"b\\\".jpg\",\"id\":\"x\",\"label\":\"cat\",\"model\":\"squeezenet1.1\""
+                "{\"query\":12,\"name\":\"test-data/a \\\"b\\\".jpg\",\"id\":\"x\",\"label\":\"cat\",\"fields\":{\"a b\":\"c\"},\"model\":\"squeezenet1.1\""
             )
         );
         assert!(row.contains("\"output\":{\"top5\": [{\"index\":281,\"probability\":0.50}]},"), "{row}");

@@ -156,7 +156,7 @@ impl Requests {
                 () = control.stop.cancelled() => return Ok(None),
             },
         };
-        let task = server.train(model, training.seed, path.as_deref()).await?;
+        let task = server.train(model, training, path.as_deref()).await?;
         let trained = await_training(&server, &task, control).await;
         if trained.is_err() {
             // A training that went on would read a folder which is deleted, and be in the way of the next.
@@ -209,7 +209,7 @@ fn training_report(
     worker: NodeId,
     metrics: &[(String, String)],
 ) -> Bytes {
-    let Training { seed, dataset } = training;
+    let Training { seed, dataset, .. } = training;
     let metrics: Map<String, Value> =
         metrics.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let report = json!({

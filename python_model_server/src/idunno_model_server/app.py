@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from . import __version__, open_inference
 from .artefact_store import ArtefactStore, check_version
+from .dialect import ReadOptions
 from .errors import ApiError, ModelFailure, ParameterError, RowError
 from .fault_injection import ENVIRONMENT, FAULTS_PATH, FaultInjector
 from .http_body import body_chunks, body_deadline, read_body, read_object, while_connected
@@ -201,7 +202,11 @@ class Server:
         dataset = options.get("dataset")
         if dataset is not None and (not isinstance(dataset, str) or "\0" in dataset):
             raise ApiError(400, '"dataset" must be the path of a folder or file')
-        task = self.training.start(entry.model, seed, Path(dataset) if dataset is not None else None)
+        try:
+            reading = ReadOptions.of_json(options.get("reading"))
+        except ValueError as error:
+            raise ApiError(400, str(error)) from None
+        task = self.training.start(entry.model, seed, Path(dataset) if dataset is not None else None, reading)
         return json_response({"task": task.id}, 202)
 
     async def task(self, request: Request) -> Response:

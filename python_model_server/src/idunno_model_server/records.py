@@ -10,19 +10,21 @@ Bounds: a field has at most RECORD_BYTES_MAX, the workers' limit of a record.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from .dialect import AS_FOUND, BOM, DELIMITERS, SAMPLE_BYTES, Dialect, ReadOptions, check_encoding, find_dialect
 from .errors import DatasetError
 
 RECORD_BYTES_MAX = 16 * 1024 * 1024
 LEVELS_MAX = 127
-BOM = "\ufeff"
 JSON_SPACE = b" \t\n\x0c\r"
 # Values are skipped, and not made: Python refuses integers of thousands of digits.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
@@ -36,27 +38,44 @@ class Record:
     label: str | None
 
 
-def read_jsonl(path: Path) -> Iterator[Record]:
+def read_jsonl(path: Path, options: ReadOptions = AS_FOUND) -> Iterator[Record]:
     """Raises DatasetError naming the line."""
+    if options.is_of_csv:
+        raise DatasetError(f"dataset {path}: it is not CSV, so it has no delimiter, quotes or header to choose")
     with path.open("rb") as file:
+        check_encoding(path, file.peek(SAMPLE_BYTES))
         for number, raw in enumerate(file, 1):
-            line = (raw.removeprefix(BOM.encode()) if number == 1 else raw).strip(JSON_SPACE)
+            line = (raw.removeprefix(BOM) if number == 1 else raw).strip(JSON_SPACE)
             if not line:
                 continue
             try:
                 value = orjson.loads(line)
                 if _levels_exceed(line, value, LEVELS_MAX):
                     raise DatasetError(f"dataset {path}, line {number} has more than {LEVELS_MAX} levels")
-                yield _json_record(line, value)
+                yield _json_record(line, value, options)
             except orjson.JSONDecodeError as error:
+                if not line.strip(b"[{ \t"):
+                    raise DatasetError(
+                        f"dataset {path}: line {number} begins a JSON document of several lines: write one value a "
+                        "line, for example with jq -c '.[]'"
+                    ) from None
                 raise DatasetError(f"dataset {path}, line {number} is not JSON: {error}") from None
+            except _NoFieldError as error:
+                raise DatasetError(f"dataset {path}, line {number} has no field '{error}'") from None
 
 
-def _json_record(line: bytes, value: Any) -> Record:
+class _NoFieldError(Exception):
+    """A record lacks the field that was asked for."""
+
+
+def _json_record(line: bytes, value: Any, options: ReadOptions) -> Record:
+    name = options.input_column or "input"
+    if options.input_column is not None and (not isinstance(value, dict) or name not in value):
+        raise _NoFieldError(name)
     if isinstance(value, dict):
-        entry = value.get("input")
-        content = entry.encode() if isinstance(entry, str) else _json_field(line, "input") or line
-        return Record(content, _json_label(value.get("label")))
+        entry = value.get(name)
+        content = entry.encode() if isinstance(entry, str) else _json_field(line, name) or line
+        return Record(content, _json_label(value.get(options.label_column or "label")))
     return Record(value.encode() if isinstance(value, str) else line, None)
 
 
@@ -103,16 +122,25 @@ def _json_label(value: Any) -> str | None:
     return orjson.dumps(value).decode() if isinstance(value, (bool, int, float)) else None
 
 
-def read_csv(path: Path) -> Iterator[Record]:
+def read_csv(path: Path, options: ReadOptions = AS_FOUND) -> Iterator[Record]:
     """Raises DatasetError naming the line, and csv.Error."""
+    dialect = find_dialect(path, options)
     columns: _Columns | None = None
-    for row in _csv_rows(path):
+    for row in _csv_rows(path, dialect):
         if columns is None:
-            columns = _Columns.of_header(path, row.fields)
-            continue
+            columns = _Columns.of_first_row(path, row.fields, dialect, options)
+            if not options.no_header:
+                continue
+        if any(row.fields[columns.count :]):
+            raise DatasetError(
+                f"dataset {path}, line {row.line} has {len(row.fields)} columns, but the file has {columns.count}"
+            )
         content = row.field(columns.content)
         if content is None:
-            raise DatasetError(f"dataset {path}, line {row.line} has no column {columns.content + 1}, the input")
+            raise DatasetError(
+                f"dataset {path}, line {row.line} has {len(row.fields)} columns, the input is column "
+                f"{columns.content + 1}"
+            )
         label = None if columns.label is None else row.field(columns.label)
         yield Record(content.encode(errors="surrogateescape"), _text(label) if label else None)
     if columns is None:
@@ -120,10 +148,11 @@ def read_csv(path: Path) -> Iterator[Record]:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """The label of each file of a label table, in its order. Raises DatasetError naming the line, and csv.Error."""
+    """The label of each file of a label table, in its order; names are in NFC. Raises DatasetError naming the line, and
+    csv.Error."""
     labels: dict[str, str] = {}
     columns: _TableColumns | None = None
-    for row in _csv_rows(path):
+    for row in _csv_rows(path, find_dialect(path, _TABLE_OPTIONS)):
         names = _named(row.fields)
         if columns is None and "file" in names and "label" in names:
             columns = _TableColumns(names["file"], names["label"])
@@ -135,7 +164,7 @@ def read_labels(path: Path) -> dict[str, str]:
         if not label:
             # Jobs ignore such lines, but a model trained without the label would differ from what measures it.
             raise DatasetError(f"dataset {path}, line {row.line} has no label for {file!r}")
-        labels[file] = label
+        labels[unicodedata.normalize("NFC", file)] = label
     return labels
 
 
@@ -158,25 +187,77 @@ class _TableColumns:
 class _Columns:
     content: int
     label: int | None
+    count: int
 
     @classmethod
-    def of_header(cls, path: Path, header: Sequence[str]) -> _Columns:
-        names = _named(header)
-        if "input" not in names and len(header) != 1:
-            raise DatasetError(f"dataset {path} has no column 'input'; its columns are: {', '.join(header)}")
-        return cls(names.get("input", 0), names.get("label"))
+    def of_first_row(cls, path: Path, row: Sequence[str], dialect: Dialect, options: ReadOptions) -> _Columns:
+        headings = [str(number) for number in range(1, len(row) + 1)] if options.no_header else row
+
+        def find(name: str) -> int | None:
+            name = name.strip()
+            found = [column for column, heading in enumerate(headings) if heading.strip() == name]
+            found = found or [
+                column for column, heading in enumerate(headings) if heading.strip().lower() == name.lower()
+            ]
+            if len(found) > 1:
+                raise DatasetError(f"dataset {path}: its first line has several columns '{name}': rename all but one")
+            return found[0] if found else None
+
+        def asked(name: str) -> int:
+            column = find(name)
+            if column is None:
+                raise DatasetError(
+                    f"dataset {path}: its first line has no column '{name}'; its columns, separated by "
+                    f"{dialect.delimiter!r}, are: {', '.join(headings)}"
+                )
+            return column
+
+        def other(name: str | None, usual: str) -> int | None:
+            if name is not None:
+                return asked(name)
+            return None if options.no_header else find(usual)
+
+        content = other(options.input_column, "input")
+        if content is None and len(headings) == 1:
+            if not dialect.is_named and any(delimiter in headings[0] for delimiter in DELIMITERS):
+                raise DatasetError(f"dataset {path}: its only column '{headings[0]}' looks like several")
+            content = 0
+        other(options.id_column, "id")
+        label = other(options.label_column, "label")
+        return cls(asked("input") if content is None else content, label, len(headings))
 
 
-def _csv_rows(path: Path) -> Iterator[_Row]:
-    """Bytes that are no UTF-8 become surrogates, so that an input keeps them."""
+# A table of labels is CSV with the columns file and label.
+_TABLE_OPTIONS = ReadOptions(input_column="file")
+# The last line that a reader gets: within quotes that are never closed, it is no row of its own.
+_END = "\ud800 end of file"
+
+
+def _csv_rows(path: Path, dialect: Dialect) -> Iterator[_Row]:
+    """Bytes that are no UTF-8 become surrogates, so that an input keeps them. Raises DatasetError at an open quote."""
     csv.field_size_limit(RECORD_BYTES_MAX)
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        if file.read(1) != BOM:
+        if file.read(1) != "\ufeff":
             file.seek(0)
-        reader = csv.reader(file)
+        skipped = [file.readline() for _ in range(dialect.skipped_lines)]
+        line = len(skipped)
+        reader = dialect.rows(itertools.chain(_with_last_end(file), [_END]))
+        counted = 0
         for fields in reader:
+            start, counted = counted + 1, reader.line_num
+            if fields == [_END]:
+                return
+            if fields and fields[-1].endswith(_END):
+                message = f"the record that begins in line {line + start} has a quote that is never closed: close it"
+                raise DatasetError(f"dataset {path}: {message}")
             if fields:
-                yield _Row(reader.line_num, fields)
+                yield _Row(line + start, fields)
+
+
+def _with_last_end(file: Iterable[str]) -> Iterator[str]:
+    """The lines of a file; the last has a line end, too."""
+    for line in file:
+        yield line if line.endswith(("\n", "\r")) else line + "\n"
 
 
 def _named(fields: Sequence[str]) -> dict[str, int]:

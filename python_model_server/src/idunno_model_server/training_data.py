@@ -3,7 +3,7 @@
 Forms:
 - a folder with `labels.csv` (columns file,label): the files that it lists, in its order;
 - a folder without one: all files below it in the order of their names, unlabelled;
-- `*.jsonl` and `*.csv`: their records.
+- `*.jsonl`, `*.ndjson`, `*.csv` and `*.tsv`: their records.
 
 A job over the same data reads the same inputs and labels (`records`). Order and contents are the same on every machine
 and `digest` identifies them, so that training is repeatable.
@@ -15,10 +15,12 @@ import csv
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .dialect import AS_FOUND, ReadOptions
 from .errors import DatasetError
 from .records import Record as Example
 from .records import read_csv, read_jsonl, read_labels
@@ -46,10 +48,10 @@ class Dataset:
         self._examples = examples
 
     @classmethod
-    def open(cls, path: Path) -> Dataset:
+    def open(cls, path: Path, options: ReadOptions = AS_FOUND) -> Dataset:
         """Raises DatasetError naming the file and line at fault."""
         try:
-            examples = _read_folder(path) if path.is_dir() else _read_file(path)
+            examples = _read_folder(path) if path.is_dir() else _read_file(path, options)
         except (OSError, csv.Error) as error:
             raise DatasetError(f"dataset {path}: {error}") from None
         if not examples:
@@ -106,7 +108,7 @@ def _read_folder(folder: Path) -> list[Example | _ExampleFile]:
     labels = read_labels(table)
     listed: dict[str, list[str]] = {name: [] for name in labels}
     for name in names:
-        suffix = None if name == LABELS_FILE else _longest_listed_suffix(name, listed)
+        suffix = None if name == LABELS_FILE else _longest_listed_suffix(unicodedata.normalize("NFC", name), listed)
         if suffix is not None:
             listed[suffix].append(name)
     for number, (name, files) in enumerate(listed.items(), 1):
@@ -116,7 +118,7 @@ def _read_folder(folder: Path) -> list[Example | _ExampleFile]:
 
 
 def _longest_listed_suffix(name: str, listed: Mapping[str, object]) -> str | None:
-    """The longest suffix of a path, cut at slashes, that the table lists."""
+    """The longest suffix of a path, cut at slashes, that the table lists. Both are in NFC."""
     suffix = name
     while suffix not in listed:
         _, slash, suffix = suffix.partition("/")
@@ -125,8 +127,9 @@ def _longest_listed_suffix(name: str, listed: Mapping[str, object]) -> str | Non
     return suffix
 
 
-def _read_file(path: Path) -> list[Example | _ExampleFile]:
-    readers = {".csv": read_csv, ".jsonl": read_jsonl}
-    if path.suffix not in readers:
-        raise DatasetError(f"dataset {path} must be a folder, a .jsonl file or a .csv file")
-    return list(readers[path.suffix](path))
+def _read_file(path: Path, options: ReadOptions) -> list[Example | _ExampleFile]:
+    readers = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl}
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        raise DatasetError(f"dataset {path} must be a folder, or a file that ends in .jsonl, .ndjson, .csv or .tsv")
+    return list(readers[suffix](path, options))

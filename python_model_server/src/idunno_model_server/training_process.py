@@ -26,6 +26,7 @@ from typing import Any
 
 import orjson
 
+from .dialect import AS_FOUND, ReadOptions
 from .errors import DatasetError, MissingPackageError, TrainingError
 from .models import Model, registry
 from .os_process import die_with_parent, one_thread_per_library
@@ -49,13 +50,14 @@ class TrainingRequest:
     dataset: Path | None
     models_dir: Path
     out_dir: Path
+    reading: ReadOptions = AS_FOUND
 
     def arguments(self) -> list[str]:
         """The command line of the training process."""
         words = [self.model, "--seed", str(self.seed), "--out", str(self.out_dir)]
         words += ["--models-dir", str(self.models_dir)]
         if self.dataset is not None:
-            words += ["--dataset", str(self.dataset)]
+            words += ["--dataset", str(self.dataset), "--reading", json.dumps(self.reading.as_json())]
         if sys.platform == "linux":
             words += ["--die-with-parent", str(os.getpid())]
         return words
@@ -154,7 +156,10 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dataset", type=Path, help="folder, .jsonl file or .csv file with the examples")
+    parser.add_argument("--dataset", type=Path, help="folder, or file of records, with the examples")
+    parser.add_argument(
+        "--reading", type=json.loads, metavar="JSON", help="how a file is read: the fields of ReadOptions"
+    )
     parser.add_argument("--models-dir", type=Path, default=default_folder(), help="folder of the user's own models")
     parser.add_argument("--out", type=Path, required=True, help="existing folder for the artefact and metrics.json")
     parser.add_argument("--die-with-parent", type=int, metavar="PID", help="exit when process PID does")
@@ -174,7 +179,8 @@ def main() -> int:
         out.failed(f"model {arguments.model!r} no longer exists: was its file changed?")
         return 1
     try:
-        dataset = Dataset.open(arguments.dataset) if arguments.dataset else None
+        options = ReadOptions.of_json(arguments.reading)
+        dataset = Dataset.open(arguments.dataset, options) if arguments.dataset else None
         result = train_model(model, arguments.out, arguments.seed, dataset, out.progress)
         write_metrics(arguments.out / METRICS_FILE, model, arguments.seed, dataset, result.metrics)
     except (MissingPackageError, DatasetError, TrainingError, OSError) as error:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from .dialect import AS_FOUND, ReadOptions
 from .errors import ApiError, MissingPackageError
 from .models import Model
 from .training_process import METRICS_FILE, TrainingRequest, train_in_process
@@ -49,6 +50,7 @@ class TrainingTask:
     result: TrainingResult | None = None
     started_s: float = field(default_factory=time.monotonic)
     ended_s: float | None = None
+    reading: ReadOptions = AS_FOUND
 
     def as_json(self) -> dict[str, Any]:
         seconds = (self.ended_s or time.monotonic()) - self.started_s
@@ -92,7 +94,7 @@ class TrainingTasks:
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    def start(self, model: Model, seed: int, dataset: Path | None) -> TrainingTask:
+    def start(self, model: Model, seed: int, dataset: Path | None, reading: ReadOptions = AS_FOUND) -> TrainingTask:
         """Starts a training, or returns the model's unfinished one.
 
         Raises ApiError 400 if the model and the dataset do not fit together, 409 if the unfinished training has
@@ -100,7 +102,7 @@ class TrainingTasks:
         """
         for task in self._tasks.values():
             if task.model is model and task.state == TaskState.RUNNING:
-                if (task.seed, task.dataset) != (seed, dataset):
+                if (task.seed, task.dataset, task.reading) != (seed, dataset, reading):
                     on = f" on {task.dataset}" if task.dataset else ""
                     raise ApiError(409, f"model {model.name} is already being trained with seed {task.seed}{on}")
                 return task
@@ -115,7 +117,7 @@ class TrainingTasks:
             raise ApiError(500, message, traceback=failure.traceback) from None
         self._drop_oldest()
         task_id = secrets.token_hex(8)
-        task = TrainingTask(task_id, model, seed, dataset, self._root / task_id)
+        task = TrainingTask(task_id, model, seed, dataset, self._root / task_id, reading=reading)
         self._tasks[task_id] = task
         run = asyncio.create_task(self._run(task))
         self._runs[task_id] = run
@@ -155,7 +157,8 @@ class TrainingTasks:
         def on_progress(progress: Progress) -> None:
             task.progress = progress
 
-        request = TrainingRequest(task.model.name, task.seed, task.dataset, self._models_dir, task.folder)
+        name, folder = task.model.name, task.folder
+        request = TrainingRequest(name, task.seed, task.dataset, self._models_dir, folder, task.reading)
         try:
             async with self._one_at_a_time:
                 task.started_s = time.monotonic()

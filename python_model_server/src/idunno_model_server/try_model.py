@@ -94,7 +94,7 @@ def main() -> int:
     )
     parser.add_argument("model")
     parser.add_argument("files", type=Path, nargs="*", help="inputs; by default the dataset's first three examples")
-    parser.add_argument("--dataset", type=Path, help="folder, .jsonl file or .csv file with the examples")
+    parser.add_argument("--dataset", type=Path, help="folder, or file of records, with the examples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models-dir", type=Path, default=default_folder(), help="folder of your own models")
     arguments = parser.parse_intermixed_args()

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::records::ReadOptions;
 use crate::ids::{JobId, Term};
 use crate::names::{DatasetName, ParameterName};
 
@@ -135,6 +136,9 @@ pub struct Training {
     /// Data set of labelled examples; `None` for a model that brings its own.
     #[serde(default)]
     pub dataset: Option<DatasetName>,
+    /// How the data set is read, if it is a file of records.
+    #[serde(default, skip_serializing_if = "ReadOptions::is_default")]
+    pub reading: ReadOptions,
 }
 
 impl fmt::Display for Training {

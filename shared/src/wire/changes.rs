@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::BlobRef;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
+use super::records::ReadOptions;
 use super::views::JobState;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, UploadId};
@@ -25,6 +26,9 @@ pub struct JobOptions {
     /// Parameters for the model, at most [`super::control::PARAMETERS_MAX`].
     #[serde(deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
     pub parameters: Parameters,
+    /// How the data set is read, if it is a file of records.
+    #[serde(default, skip_serializing_if = "ReadOptions::is_default")]
+    pub reading: ReadOptions,
 }
 
 /// A new version of a file whose bytes are already stored.

@@ -13,6 +13,8 @@ pub use super::batches::{
 use super::blobs::PlacedBlob;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::control::{EXTENTS_PER_FILE_MAX, ITEMS_PER_REQUEST_MAX};
+pub use super::records::RecordFormat;
+use super::records::RecordIdentity;
 use crate::ids::{Digest, JobId, NodeId, Term, UploadId};
 use crate::names::{FileName, ModelName};
 
@@ -37,22 +39,6 @@ pub struct QueryInput {
     pub extents: Vec<PlacedBlob>,
 }
 
-/// How a file is split into records, each of which is one query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RecordFormat {
-    /// One JSON value a line.
-    Jsonl,
-    /// CSV with a header row. Columns are given by number, from 0.
-    Csv {
-        /// Column of the input.
-        input: u32,
-        /// Column of the true label, if the file has one.
-        label: Option<u32>,
-        /// Column of the record's own id, if the file has one.
-        id: Option<u32>,
-    },
-}
-
 /// The inputs of a batch, as consecutive records of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordsGrant {
@@ -69,6 +55,15 @@ pub struct RecordsGrant {
     pub bytes: u64,
     /// Records read that precede the first of the batch.
     pub skip: u32,
+    /// The line of the file in which the records to read start, from 1; 0 if it is unknown.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub line: u64,
+}
+
+/// Whether a line is unknown.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_unknown(line: &u64) -> bool {
+    *line == 0
 }
 
 /// A trained model's artefact: the file that every worker loads.
@@ -246,6 +241,21 @@ pub struct Fault {
     pub kind: FaultKind,
     /// What happened, at most [`REASON_BYTES_MAX`] bytes.
     pub reason: String,
+    /// Ids and labels of the queries that have such, in the order of the queries.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<BATCH_INPUTS_MAX, _, _>"
+    )]
+    pub identities: Vec<(u64, RecordIdentity)>,
+}
+
+impl Fault {
+    /// What the worker knows of a query's record.
+    pub fn identity(&self, query: u64) -> RecordIdentity {
+        let found = self.identities.binary_search_by_key(&query, |(of, _)| *of).ok();
+        found.and_then(|at| self.identities.get(at)).map(|(_, identity)| identity.clone()).unwrap_or_default()
+    }
 }
 
 /// A worker's request to the coordinator.

@@ -8,6 +8,7 @@ use super::blobs::PlacedBlob;
 use super::jobs::{
     BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
 };
+use super::records::{RecordFormat, RecordIdentity};
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, Term};
 use crate::names::{DatasetName, FileName, JobName, MemberName, ModelName};
@@ -56,8 +57,11 @@ pub struct JobDetails {
     /// Number of dead letters that were given up.
     pub dropped: u64,
     /// The name of the identity that added the job; `None` without security.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub owner: Option<SubjectName>,
+    /// How the records of the data set are read, once the job is started; `None` if it is no file of records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<Box<RecordFormat>>,
 }
 
 /// A job.
@@ -461,6 +465,9 @@ pub struct DeadLetter {
     /// Whether the query was given up, so that it cannot be run again.
     #[serde(default)]
     pub dropped: bool,
+    /// The record's own id and label.
+    #[serde(default, skip_serializing_if = "RecordIdentity::is_empty")]
+    pub identity: RecordIdentity,
 }
 
 /// The identity of the member asked.

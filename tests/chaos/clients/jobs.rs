@@ -52,7 +52,7 @@ pub(crate) async fn prepare(context: &ClientContext, python: &Path) -> anyhow::R
     client
         .change(Change::TrainStart {
             models: vec![MODEL.parse()?],
-            training: Training { seed: 1, dataset: None },
+            training: Training { seed: 1, ..Training::default() },
         })
         .await?;
     let trained = eventually(TRAINING_LIMIT, async || match client.control(ControlRequest::Models).await {

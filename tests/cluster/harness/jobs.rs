@@ -75,7 +75,7 @@ impl LocalCluster {
     /// Has models trained and waits until every worker that is up has them loaded.
     pub(crate) async fn train(&self, models: &[&str]) {
         let models: Vec<ModelName> = models.iter().map(|model| model.parse().unwrap()).collect();
-        let training = Training { seed: 1, dataset: None };
+        let training = Training { seed: 1, ..Training::default() };
         self.change(Change::TrainStart { models: models.clone(), training }).await;
         self.trained(&models).await;
     }

@@ -10,6 +10,7 @@ use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobOptions, NewFile};
 use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat, Training};
+use idunno_shared::wire::records::RecordIdentity;
 use idunno_tests::seeds::{for_each_seed, is_replay};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -147,7 +148,7 @@ impl Generator {
             return Inputs::Listed { digest, names: (0..2).map(|_| self.file().name).collect() };
         }
         let at = self.pick(&[2, 5, 100]);
-        let blocks = vec![Block { first: 0, at: 0 }, Block { first: 2, at }];
+        let blocks = vec![Block { first: 0, at: 0, extra_lines: 0 }, Block { first: 2, at, extra_lines: 0 }];
         Inputs::Records { digest, format: RecordFormat::Jsonl, count: 5, blocks }
     }
 
@@ -195,6 +196,7 @@ impl Generator {
                     worker: NodeId(2),
                     attempts: 3,
                     name: None,
+                    identity: RecordIdentity::default(),
                 });
                 Action::DeadLetters { job, dead_letters: dead_letters.collect() }
             }
@@ -245,7 +247,7 @@ impl Generator {
 
     fn training(&mut self) -> Training {
         let dataset = self.one_in(4).then(|| self.pick(&["data", "nothing", "lines.jsonl"]).parse().unwrap());
-        Training { seed: self.below(2), dataset }
+        Training { seed: self.below(2), dataset, ..Training::default() }
     }
 
     fn trained(&mut self) -> Action {

@@ -85,7 +85,7 @@ impl Load {
 }
 
 pub(crate) fn fault(kind: FaultKind, queries: &RangeSet) -> Fault {
-    Fault { ranges: queries.queries().collect(), kind, reason: format!("{kind:?}") }
+    Fault { ranges: queries.queries().collect(), kind, reason: format!("{kind:?}"), identities: Vec::new() }
 }
 
 fn take_one(counts: &mut BTreeMap<u64, u32>, within: &std::ops::Range<u64>) -> Vec<u64> {

@@ -212,7 +212,7 @@ impl World {
         for model in self.wanted_models.clone() {
             self.handle(SchedulerEvent::ModelWanted {
                 model: model_name(model),
-                training: Training { seed: 7, dataset: None },
+                training: Training { seed: 7, ..Training::default() },
             });
         }
         if self.chance(500) {
@@ -324,7 +324,7 @@ impl World {
                 SchedulerEffect::TrainingFailed { model, .. } => {
                     self.handle(SchedulerEvent::ModelWanted {
                         model,
-                        training: Training { seed: 8, dataset: None },
+                        training: Training { seed: 8, ..Training::default() },
                     });
                 }
             }

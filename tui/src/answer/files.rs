@@ -39,6 +39,27 @@ pub struct UploadedDataset {
     pub copies: u32,
     /// Copies that each blob should have; 0 if nothing was sent.
     pub copies_wanted: u32,
+    /// What was left out of the directory, by reason.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Entries of a directory that were left out for one reason. A directory counts as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LeftOut {
+    /// Why: `excluded`, `hidden`, `junk`, `dangling-link`, `circular-link`, `directory-link`, `outside-link`, `special`,
+    /// `unreadable` or `bad-name`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A file that could not have its own name in a local directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct RenamedFile {
+    /// Its name in the store.
+    pub name: String,
+    /// The local file.
+    pub path: String,
 }
 
 /// `get`: the version that was fetched.
@@ -62,6 +83,8 @@ pub struct DownloadedDataset {
     pub files: u64,
     /// Their bytes.
     pub size_bytes: u64,
+    /// Files that have another name there: a directory needs theirs, or a part of it is too long.
+    pub renamed: Vec<RenamedFile>,
 }
 
 /// `get-versions`: the versions that were written into one local file.

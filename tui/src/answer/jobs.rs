@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::document::documents;
+use super::records::RecordsRead;
 use super::text;
 use super::words::{BatchSize, JobState, LeaseStage, Policy};
 
@@ -65,6 +66,8 @@ pub struct StartedJob {
     pub submitted: u64,
     /// Whether this command started it; false where it ran already or was done.
     pub started: bool,
+    /// How its records are read; null if its data set is no file of records.
+    pub records: Option<RecordsRead>,
 }
 
 /// `stop-job`: the jobs that were paused.
@@ -156,6 +159,8 @@ pub struct JobStats {
     pub finished_ms: Option<u64>,
     /// The file in the store that holds the results, once they are merged.
     pub results_file: Option<String>,
+    /// How its records are read, once it was started; null if its data set is no file of records.
+    pub records: Option<RecordsRead>,
 }
 
 impl From<&JobView> for JobStats {
@@ -194,6 +199,7 @@ impl From<&JobView> for JobStats {
             started_ms: about.started_ms,
             finished_ms: about.finished_ms,
             results_file: about.results.as_ref().map(ToString::to_string),
+            records: about.records.as_deref().map(RecordsRead::from),
         }
     }
 }

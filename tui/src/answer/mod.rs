@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod local;
 pub mod models;
 pub mod program;
+pub mod records;
 pub mod results;
 pub mod schemas;
 pub mod table;

@@ -3,6 +3,7 @@
 use idunno_shared::wire::control::DeadLetter as WireDeadLetter;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::document::documents;
 
@@ -63,6 +64,10 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Whether it was given up: it cannot be run again.
     pub dropped: bool,
+    /// The record's own id, as JSON; null if it has none.
+    pub id: Option<Value>,
+    /// The record's true label, as JSON; null if it has none.
+    pub label: Option<Value>,
 }
 
 impl DeadLetter {
@@ -75,8 +80,18 @@ impl DeadLetter {
             member,
             attempts: dead_letter.attempts,
             dropped: dead_letter.dropped,
+            id: json(dead_letter.identity.id.as_deref()),
+            label: json(dead_letter.identity.label.as_deref()),
         }
     }
+}
+
+/// A JSON text. One that has more digits than a number here stays a text.
+fn json(text: Option<&str>) -> Option<Value> {
+    let text = text?;
+    let value: Value = serde_json::from_str(text).ok()?;
+    let shown = value.to_string();
+    Some(if value.is_f64() && shown != text { Value::from(text) } else { value })
 }
 
 /// `dead-letters retry`: how many queries run again.

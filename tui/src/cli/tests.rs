@@ -60,6 +60,8 @@ fn stdout_carries_data_and_nothing_else() {
         member: "m1".into(),
         attempts: 3,
         dropped: false,
+        id: None,
+        label: None,
     };
     let two = Answer::list(vec![dead_letter(0), dead_letter(1)], "two");
     let lines = two.rendered(Output::Jsonl);

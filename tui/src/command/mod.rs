@@ -6,7 +6,9 @@
 
 pub mod alias;
 pub mod line;
+pub mod reading;
 pub mod registry;
+pub mod selection;
 pub mod subverbs;
 #[cfg(test)]
 mod tests;

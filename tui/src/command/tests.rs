@@ -1,6 +1,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use clap::{CommandFactory, Parser};
+use idunno_shared::wire::records::{Keep, Quote};
 
 use super::line::{CompletionNames, Line, complete, parse, split};
 use super::registry::{CommandInfo, Danger, entries};
@@ -147,7 +148,8 @@ fn synopses_are_readable() {
     let synopsis = |name: &str| entries().into_iter().find(|entry| entry.name == name).unwrap().arguments;
     assert_eq!(
         synopsis("add-job"),
-        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE]"
+        "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE] [--input-column COL] \
+         [--label-column COL] [--id-column COL] [--delimiter CHAR] [--quote QUOTE] [--no-header] [--keep COLS]"
     );
     assert_eq!(synopsis("start-job"), "JOB... [--wait]");
     assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
@@ -180,6 +182,30 @@ fn lines_become_commands() {
     assert_eq!((name.unwrap().as_str(), weight), ("nightly", Some(3)));
     let shown: Vec<_> = parameters.iter().map(|it| (it.0.as_str(), it.1.as_str())).collect();
     assert_eq!(shown, [("a", "1"), ("b", "x=y")]);
+    let Verb::AddJob { reading, keep, .. } = verb(
+        "add-job m --dataset d.csv --input-column text --delimiter tab --quote none --keep 'a,\"b, c\"'",
+    ) else {
+        panic!()
+    };
+    let options = reading.options(keep);
+    let name = |name: &str| name.parse().unwrap();
+    assert_eq!((options.columns.input, options.delimiter), (Some(name("text")), Some(b'\t')));
+    assert_eq!(
+        (options.quote, options.keep),
+        (Some(Quote::None), Keep::Columns(vec![name("a"), name("b, c")]))
+    );
+    let Verb::PopulateTestData { files, .. } =
+        verb("populate-test-data d --exclude '*' --include '*.jpg' --exclude tmp/** --strict")
+    else {
+        panic!()
+    };
+    let patterns: Vec<_> = files.patterns.iter().map(|(glob, includes)| (glob.as_str(), *includes)).collect();
+    assert_eq!(
+        patterns,
+        [("*", false), ("*.jpg", true), ("tmp/**", false)],
+        "in the order in which they stand"
+    );
+    assert!(files.strict && !files.hidden);
     assert!(matches!(parse("put --help"), Line::Show(text) if text.contains("Example")));
 }
 
@@ -274,7 +300,21 @@ fn completion_knows_commands_options_and_names() {
     assert_eq!(complete("local st", &known), ["start", "status"]);
     assert_eq!(
         complete("add-job ", &known),
-        ["mnist-mlp", "--dataset", "--batch-size", "--name", "--weight", "--param"]
+        [
+            "mnist-mlp",
+            "--dataset",
+            "--batch-size",
+            "--name",
+            "--weight",
+            "--param",
+            "--input-column",
+            "--label-column",
+            "--id-column",
+            "--delimiter",
+            "--quote",
+            "--no-header",
+            "--keep"
+        ]
     );
     assert_eq!(complete("dead-letters r", &known), ["retry"]);
     assert_eq!(complete("dead-letters drop j", &known), ["job-1"]);

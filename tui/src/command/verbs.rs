@@ -7,13 +7,17 @@ use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName
 use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
+use super::reading::{KeptColumns, Reading};
+use super::selection::FileSelection;
 use super::subverbs::{ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, OneMember};
 use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Verb {
     /// Store a directory's files as a data set; files that are already stored are not sent again
-    #[command(after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data")]
+    #[command(
+        after_help = "Example:\n  idunno populate-test-data ./images --dataset test-data\n  idunno populate-test-data ./images --include '*.jpg' --exclude 'tmp/**'"
+    )]
     PopulateTestData {
         /// The directory, with its subdirectories
         #[arg(value_name = "DATAPATH")]
@@ -21,6 +25,8 @@ pub enum Verb {
         /// Name of the data set
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
+        #[command(flatten)]
+        files: FileSelection,
     },
     /// Fetch and verify all files of a data set into a directory, replacing local files of the same names
     #[command(after_help = "Example:\n  idunno get-dataset test-data ./images")]
@@ -44,6 +50,8 @@ pub enum Verb {
         /// Labelled examples to train on, for models that do not bring their own
         #[arg(long, value_name = "NAME", requires = "models")]
         dataset: Option<DatasetName>,
+        #[command(flatten)]
+        reading: Reading,
         /// Return when all models are trained
         #[arg(long)]
         wait: bool,
@@ -56,12 +64,14 @@ pub enum Verb {
         models: Vec<ModelName>,
     },
     /// Add a job, which runs one model over one data set
-    #[command(after_help = "Example:\n  idunno add-job squeezenet1.1 --batch-size 32")]
+    #[command(
+        after_help = "Example:\n  idunno add-job squeezenet1.1 --batch-size 32\n  idunno add-job mine --dataset reviews.csv --input-column text --keep all"
+    )]
     AddJob {
         /// The model
         #[arg(value_name = "MODEL")]
         model: ModelName,
-        /// The data set: all files below this name, or one file that ends in .jsonl, .csv or .list
+        /// The data set: all files below this name, or one file that ends in .jsonl, .ndjson, .csv, .tsv or .list
         #[arg(long, value_name = "NAME", default_value = DATASET_DEFAULT)]
         dataset: DatasetName,
         /// Queries per batch
@@ -78,6 +88,11 @@ pub enum Verb {
         /// A parameter for the model; may be given several times
         #[arg(long = "param", value_name = "NAME=VALUE")]
         parameters: Vec<Parameter>,
+        #[command(flatten)]
+        reading: Reading,
+        /// Other columns that come back in the rows: 'all', or names with commas between them
+        #[arg(long, value_name = "COLS")]
+        keep: Option<KeptColumns>,
     },
     /// Set a job's batch size, from its next batch on
     #[command(after_help = "Example:\n  idunno set-batch-size squeezenet1.1 64")]

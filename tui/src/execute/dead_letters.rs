@@ -103,13 +103,15 @@ async fn show(session: &Session, job: JobId, query: u64) -> Result<Answer, Failu
             "dead-letters retry {job} {query} runs it again; dead-letters drop {job} {query} drops it for good"
         )
     };
-    let lines = [
-        format!("query     {query} of {job}"),
-        format!("input     {}", dead_letter.name),
+    let given = |name: &str, json: &Option<String>| json.as_ref().map(|json| format!("{name:<9} {json}"));
+    let mut lines = vec![format!("query     {query} of {job}"), format!("input     {}", dead_letter.name)];
+    lines.extend(given("id", &dead_letter.identity.id));
+    lines.extend(given("label", &dead_letter.identity.label));
+    lines.extend([
         format!("reason    {}", dead_letter.reason),
         format!("member    {member}, which failed last"),
         format!("attempts  {}", dead_letter.attempts),
         format!("next      {next}"),
-    ];
+    ]);
     Ok(Answer::new(&DeadLetterJson::new(&dead_letter, member), lines.join("\n")))
 }

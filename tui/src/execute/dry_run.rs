@@ -22,11 +22,12 @@ pub fn refuse_files() -> Failure {
 /// What a command would do, one line per change.
 pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
     let would = match verb {
-        Verb::PopulateTestData { directory, dataset } => {
-            let found = files::upload::walk(directory, dataset)?;
+        Verb::PopulateTestData { directory, dataset, files } => {
+            let found = files::walk::walk(directory, dataset, &files.selection()?)?;
             let count = text::count(found.items.len() as u64, "file");
             let size = text::bytes(found.size_bytes);
-            vec![format!("put {count} ({size}) into {dataset}, except those that are already there")]
+            let put = format!("put {count} ({size}) into {dataset}, except those that are already there");
+            [vec![put], found.left_out_text()].concat()
         }
         Verb::Put { local, name } => {
             let size = files::upload::local_size(local)?;

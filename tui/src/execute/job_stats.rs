@@ -7,7 +7,7 @@ use idunno_shared::wire::control::JobView;
 use super::jobs::{job_views, name, resolve_any};
 use crate::answer::jobs::{JobStats, accuracy, pending};
 use crate::answer::table::Table;
-use crate::answer::{Answer, Failure, text};
+use crate::answer::{Answer, Failure, records, text};
 use crate::command::JobRef;
 use crate::session::Session;
 
@@ -61,6 +61,10 @@ pub fn answer(views: &[JobView]) -> Answer {
     }
     let mut lines = vec![table.render()];
     lines.extend(reasons);
+    if let [view] = views {
+        let found = view.details.records.as_deref().and_then(records::sentence);
+        lines.extend(found.map(|found| format!("{} {found}", view.id)));
+    }
     Answer::list(views.iter().map(JobStats::from).collect(), lines.join("\n"))
 }
 

@@ -9,7 +9,7 @@ use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, JobOptions, JobState, JobView,
 };
-use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy};
+use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy, RecordFormat};
 use tokio::time::Instant;
 
 use super::job_ref::{self, Resolved, Scope};
@@ -18,6 +18,7 @@ use super::wait::{Look, look, pause};
 use crate::answer::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobBatchSize, JobWeight, SharingPolicy, StartedJob, StoppedJobs,
 };
+use crate::answer::records::{self, RecordsRead};
 use crate::answer::{self, Answer, Exit, Failure, text};
 use crate::command::JobRef;
 use crate::command::values::Parameter;
@@ -106,12 +107,24 @@ pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Ans
             Some(JobState::Done) => format!("{job} is already done"),
             Some(_) => format!("{job} is already running"),
         });
-        started.push(StartedJob { job: job.to_string(), submitted, started: state_before.is_none() });
+        let records = if state_before.is_none() { records_of(session, job).await } else { None };
+        lines.extend(records.as_deref().and_then(records::sentence).map(|found| format!("{job} {found}")));
+        started.push(StartedJob {
+            job: job.to_string(),
+            submitted,
+            started: state_before.is_none(),
+            records: records.as_deref().map(RecordsRead::from),
+        });
     }
     if wait {
         return Ok(job_stats::answer(&await_jobs(session, &jobs).await?));
     }
     Ok(Answer::list(started, lines.join("\n")))
+}
+
+/// How a started job reads its records. Without this the job has started just the same.
+async fn records_of(session: &Session, job: JobId) -> Option<Box<RecordFormat>> {
+    job_views(session, Some(job)).await.ok()?.pop()?.details.records
 }
 
 /// Starts one job, and shows how far its data set is read.

@@ -52,18 +52,20 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         return Err(Failure::new(Exit::Refused, why));
     }
     match verb {
-        Verb::PopulateTestData { directory, dataset } => {
-            files::upload::populate(session, &directory, &dataset).await
+        Verb::PopulateTestData { directory, dataset, files: selected } => {
+            files::upload::populate(session, &directory, &dataset, selected.selection()?).await
         }
         Verb::GetDataset { dataset, directory } => {
             files::download::get_dataset(session, &dataset, &directory).await
         }
-        Verb::TrainStart { models, seed, dataset, wait } => {
-            models::train(session, models, Training { seed, dataset }, wait).await
+        Verb::TrainStart { models, seed, dataset, reading, wait } => {
+            let training = Training { seed, dataset, reading: reading.options(None) };
+            models::train(session, models, training, wait).await
         }
         Verb::TrainStop { models } => models::stop(session, models).await,
-        Verb::AddJob { model, dataset, batch_size, name, weight, parameters } => {
-            let options = JobOptions { name, weight, parameters: jobs::parameters(parameters)? };
+        Verb::AddJob { model, dataset, batch_size, name, weight, parameters, reading, keep } => {
+            let (parameters, reading) = (jobs::parameters(parameters)?, reading.options(keep));
+            let options = JobOptions { name, weight, parameters, reading };
             jobs::add(session, model, dataset, batch_size, options).await
         }
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,

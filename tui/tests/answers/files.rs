@@ -1,8 +1,8 @@
 //! Examples of the JSON of commands on files of the store.
 
 use idunno_console::answer::files::{
-    DeletedFile, DownloadedDataset, DownloadedFile, File, FileList, FileVersion, FileVersions,
-    UploadedDataset, UploadedFile,
+    DeletedFile, DownloadedDataset, DownloadedFile, File, FileList, FileVersion, FileVersions, LeftOut,
+    RenamedFile, UploadedDataset, UploadedFile,
 };
 
 use super::examples::{CREATED_MS, DIGEST, Examples, words};
@@ -35,12 +35,14 @@ pub(super) fn files(command: &str) -> Option<Examples> {
             files_skipped: 10,
             copies: 4,
             copies_wanted: 4,
+            left_out: vec![LeftOut { reason: "junk".into(), count: 1 }],
         }),
         "get-dataset" => Examples::of(&DownloadedDataset {
             dataset: "test-data".into(),
             directory: "./images".into(),
             files: 1000,
             size_bytes: 53_000_000,
+            renamed: vec![RenamedFile { name: "test-data/a".into(), path: "./images/a~".into() }],
         }),
         "put" => {
             let put = |size_bytes, copies| UploadedFile {

@@ -5,6 +5,7 @@ use idunno_console::answer::jobs::{
     AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobShare, JobStats, JobWeight, Lease,
     Processing, SharingPolicy, StartedJob, StoppedJobs,
 };
+use idunno_console::answer::records::{RecordsFormat, RecordsRead};
 use idunno_console::answer::results::{
     ConfusionPair, DeadLetter, DroppedDeadLetters, JobConfusion, ResultsFile, RetriedDeadLetters,
 };
@@ -59,10 +60,24 @@ pub(super) fn running_job() -> JobStats {
         started_ms: Some(CREATED_MS + 1000),
         finished_ms: None,
         results_file: None,
+        records: None,
     }
 }
 
 /// A job that was added and nothing else.
+fn records() -> RecordsRead {
+    RecordsRead {
+        format: RecordsFormat::Csv,
+        delimiter: Some(";".into()),
+        quote: Some("\"".into()),
+        header: Some(true),
+        input_column: Some("text".into()),
+        label_column: Some("stars".into()),
+        id_column: None,
+        kept_columns: Some(words(&["city"])),
+    }
+}
+
 fn added_job() -> JobStats {
     JobStats {
         job: "job-2".into(),
@@ -112,6 +127,7 @@ fn done_job() -> JobStats {
         eta_s: None,
         finished_ms: Some(CREATED_MS + 13_000),
         results_file: Some("results/job-1.jsonl".into()),
+        records: Some(records()),
         ..running_job()
     }
 }
@@ -129,8 +145,8 @@ pub(super) fn jobs(command: &str) -> Option<Examples> {
         "set-policy" => Examples::of(&SharingPolicy { policy: Policy::Rate }),
         "start-job" => Examples::of(&List {
             items: vec![
-                StartedJob { job: job(), submitted: 1000, started: true },
-                StartedJob { job: "job-2".into(), submitted: 30, started: false },
+                StartedJob { job: job(), submitted: 1000, started: true, records: Some(records()) },
+                StartedJob { job: "job-2".into(), submitted: 30, started: false, records: None },
             ],
         }),
         "start-job --wait" | "get-job-history" => Examples::of(&List { items: vec![done_job()] }),
@@ -176,6 +192,8 @@ fn dead_letter() -> DeadLetter {
         member: "m2".into(),
         attempts: 3,
         dropped: false,
+        id: Some("r-17".into()),
+        label: Some(3.into()),
     }
 }
 

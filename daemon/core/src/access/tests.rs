@@ -39,7 +39,7 @@ fn add_job(weight: Option<u32>) -> Change {
 fn state() -> State {
     let mut state = State::new();
     let models = vec!["mnist-mlp".parse().unwrap()];
-    let train = Change::TrainStart { models, training: Training { seed: 1, dataset: None } };
+    let train = Change::TrainStart { models, training: Training { seed: 1, ..Training::default() } };
     let owners = [Some(name("anna")), Some(name("ben")), None];
     let changes = [(train, None)].into_iter().chain(owners.map(|owner| (add_job(None), owner)));
     for (change, by) in changes {

@@ -8,6 +8,7 @@ use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, Changed};
 use idunno_shared::wire::jobs::{BatchOutcome, QueryRange, Training};
+use idunno_shared::wire::records::RecordIdentity;
 use serde::{Deserialize, Serialize};
 
 use super::Inputs;
@@ -180,8 +181,11 @@ pub struct DeadLetterRecord {
     /// Failed leases of the query, or of the ranges it was in.
     pub attempts: u32,
     /// The name of the input, if the job is over a folder; set when the command is applied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub name: Option<Arc<FileName>>,
+    /// The record's own id and label; bounded when the command is applied.
+    #[serde(default, skip_serializing_if = "RecordIdentity::is_empty")]
+    pub identity: RecordIdentity,
 }
 
 /// The outcome of a command.

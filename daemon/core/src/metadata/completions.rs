@@ -173,9 +173,13 @@ impl State {
             // Of two letters about one query the first counts.
             if new.remove(index..index + 1) > 0 {
                 job.dead.insert(index..index + 1);
-                let (reason, name) = (truncate_reason(&dead_letter.reason), names.get(&index).cloned());
-                job.dead_letters
-                    .insert(index, Arc::new(DeadLetterRecord { reason, name, ..dead_letter.clone() }));
+                let record = DeadLetterRecord {
+                    reason: truncate_reason(&dead_letter.reason),
+                    name: names.get(&index).cloned(),
+                    identity: dead_letter.identity.clone().bounded(),
+                    ..*dead_letter
+                };
+                job.dead_letters.insert(index, Arc::new(record));
             }
         }
         self.settle(job);

@@ -1,12 +1,11 @@
 //! Freezes a job's queries when it starts.
 //!
 //! A dataset is either all files below its name (each file a query), or one file of that name: of records (`.jsonl`,
-//! `.csv`; each record a query) or of file names (`.list`; each named file a query). For a single file, the
+//! `.ndjson`, `.csv`, `.tsv`; each record a query) or of file names (`.list`; each named file a query). For a single file, the
 //! coordinator reads it before it proposes the start, and the command carries the digest of what was read: the start is
 //! refused if the file has changed since.
 //!
-//! Invariants: the blocks of a file of records are in order, the first starts at query 0, and each lies within the file.
-//! Bounds: [`QUERIES_PER_JOB_MAX`] queries; a block for every few dozen records.
+//! Bounds: [`QUERIES_PER_JOB_MAX`] queries.
 
 use std::sync::Arc;
 
@@ -14,19 +13,17 @@ use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
-use idunno_shared::wire::jobs::{QueryRange, RecordFormat};
+use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Applied, Artefact, FolderIndex, JobRecord, OneOrMany, PinnedFolder, QUERIES_PER_JOB_MAX, State,
-    VersionRecord,
+    Applied, Artefact, Block, FolderIndex, JobRecord, OneOrMany, PinnedFolder, QUERIES_PER_JOB_MAX, Records,
+    State, VersionRecord,
 };
 use crate::ranges::RangeSet;
 
-/// Largest record, in bytes.
-pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Largest label table, in bytes: each worker of a job holds it in memory.
 pub const LABELS_BYTES_MAX: u64 = 64 << 20;
 
@@ -62,10 +59,25 @@ impl Manifest {
 pub enum FileKind {
     /// One JSON value per line.
     Jsonl,
-    /// CSV with a header row.
+    /// CSV.
     Csv,
+    /// CSV with tabs between its columns.
+    Tsv,
     /// One file name per line.
     List,
+}
+
+impl FileKind {
+    /// The kind that the ending of a name stands for, in any case.
+    fn of_ending(ending: &str) -> Option<Self> {
+        match ending.to_ascii_lowercase().as_str() {
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
+            "list" => Some(Self::List),
+            _ => None,
+        }
+    }
 }
 
 /// The queries of a dataset, as read by the coordinator.
@@ -98,107 +110,11 @@ pub enum Inputs {
     },
 }
 
-/// Where consecutive records start; they end where the next block starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Block {
-    /// The number of the first record.
-    pub first: u64,
-    /// The byte offset of the first record in the file.
-    pub at: u64,
-}
-
-/// The queries of a job over the records of one file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Records {
-    /// The file's name.
-    pub file: Arc<FileName>,
-    /// How to read the records.
-    pub format: RecordFormat,
-    /// The file's extents at the start of the job, in order.
-    pub extents: OneOrMany<BlobRef>,
-    /// Where the records are.
-    pub blocks: Vec<Block>,
-    /// The number of records.
-    pub count: u64,
-}
-
-/// The part of a file of records that contains certain queries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordSpan {
-    /// The extents in which it lies, in order.
-    pub extents: Vec<BlobRef>,
-    /// Bytes of the first extent before it.
-    pub skip_bytes: u64,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Records in it before the first requested one.
-    pub skip: u32,
-}
-
-/// The blocks that contain certain queries.
-struct BlockBounds {
-    /// The byte offsets in the file between which they lie.
-    from: u64,
-    to: u64,
-    /// The number of the first record in them.
-    first: u64,
-}
-
-impl Records {
-    /// The name of a query's input: the file and the record's number from 1. `None` beyond the records.
-    pub fn name(&self, index: u64) -> Option<FileName> {
-        if index >= self.count {
-            return None;
-        }
-        format!("{}:{}", self.file, index + 1).parse().ok()
-    }
-
-    fn bounds(&self, range: QueryRange) -> BlockBounds {
-        let first = self.blocks.partition_point(|block| block.first <= range.first).saturating_sub(1);
-        let next = self.blocks.partition_point(|block| block.first < range.end());
-        let size = self.extents.iter().map(|extent| extent.size).sum();
-        let begin = self.blocks.get(first).copied().unwrap_or(Block { first: 0, at: 0 });
-        let to = self.blocks.get(next).map_or(size, |block| block.at);
-        BlockBounds { from: begin.at, to, first: begin.first }
-    }
-
-    /// A query's share of the bytes of its block, which is always read whole.
-    pub fn bytes_of(&self, index: u64) -> u64 {
-        let BlockBounds { from, to, first } = self.bounds(QueryRange { first: index, count: 1 });
-        let next = self.blocks.partition_point(|block| block.first <= index);
-        let end = self.blocks.get(next).map_or(self.count, |block| block.first);
-        to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1))
-    }
-
-    /// Where these queries are.
-    pub fn span(&self, range: QueryRange) -> RecordSpan {
-        let BlockBounds { from, to, first } = self.bounds(range);
-        let mut span = RecordSpan {
-            extents: Vec::new(),
-            skip_bytes: 0,
-            bytes: to.saturating_sub(from),
-            skip: u32::try_from(range.first.saturating_sub(first)).unwrap_or(u32::MAX),
-        };
-        let mut start = 0;
-        for extent in &*self.extents {
-            let end = start + extent.size;
-            if start < to && end > from {
-                if span.extents.is_empty() {
-                    span.skip_bytes = from - start;
-                }
-                span.extents.push(*extent);
-            }
-            start = end;
-        }
-        span
-    }
-}
-
 /// Why a dataset cannot be frozen or trained on.
 #[derive(Debug, Error)]
 pub(super) enum DatasetError {
     #[error(
-        "dataset '{0}' is a list of names: models are trained on files below a name or on a .jsonl or .csv file"
+        "dataset '{0}' is a list of names: models are trained on files below a name or on a file of records"
     )]
     ListForTraining(DatasetName),
     #[error("dataset '{0}' has become a single file since it was looked at: start it again")]
@@ -208,10 +124,10 @@ pub(super) enum DatasetError {
     #[error("dataset '{0}' has changed since it was read: start it again")]
     Changed(DatasetName),
     #[error(
-        "dataset '{0}' is empty: put files under '{0}/', or one file of that name that ends in .jsonl, .csv or .list"
+        "dataset '{0}' is empty: put files under '{0}/', or one file of that name that ends in .jsonl, .ndjson, .csv, .tsv or .list"
     )]
     Empty(DatasetName),
-    #[error("dataset '{0}' is a file: its name must end in .jsonl, .csv or .list")]
+    #[error("dataset '{0}' is a file: its name must end in .jsonl, .ndjson, .csv, .tsv or .list")]
     UnknownFileKind(DatasetName),
     #[error("dataset '{0}' has no records")]
     NoRecords(DatasetName),
@@ -244,19 +160,12 @@ impl State {
     pub fn dataset_file(&self, dataset: &DatasetName) -> Option<(FileKind, &VersionRecord)> {
         let version = self.files.get(dataset.as_str())?.version(None)?;
         let (_, ending) = dataset.as_str().rsplit_once('.')?;
-        let kind = match ending {
-            "jsonl" => FileKind::Jsonl,
-            "csv" => FileKind::Csv,
-            "list" => FileKind::List,
-            _ => return None,
-        };
-        Some((kind, version))
+        Some((FileKind::of_ending(ending)?, version))
     }
 
-    /// The size of the label table of a dataset of files, if it has one.
-    pub fn label_table_bytes(&self, dataset: &DatasetName) -> Option<u64> {
-        let table = self.files.get(format!("{dataset}/{LABELS_FILE}").as_str())?;
-        table.version(None).map(VersionRecord::size)
+    /// The newest label table of a dataset of files, if it has one.
+    pub fn label_table(&self, dataset: &DatasetName) -> Option<&VersionRecord> {
+        self.files.get(format!("{dataset}/{LABELS_FILE}").as_str())?.version(None)
     }
 
     /// Fails if no model can be trained on the dataset.
@@ -423,7 +332,7 @@ impl State {
                 }
                 let records = Records {
                     file: Arc::clone(&file.0),
-                    format: *format,
+                    format: format.clone(),
                     extents: version.extents.clone(),
                     blocks: blocks.clone(),
                     count: *count,
@@ -455,41 +364,5 @@ impl State {
         };
         let queries: Result<Vec<Query>, DatasetError> = names.iter().enumerate().map(query).collect();
         Ok(FrozenInputs::Listed(queries?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn records(sizes: &[u64], blocks: &[(u64, u64)], count: u64) -> Records {
-        let extent = |(number, &size): (usize, &u64)| BlobRef {
-            digest: Digest::of(&[u8::try_from(number).unwrap()]),
-            size,
-        };
-        Records {
-            file: Arc::new("d.jsonl".parse().unwrap()),
-            format: RecordFormat::Jsonl,
-            extents: sizes.iter().enumerate().map(extent).collect(),
-            blocks: blocks.iter().map(|&(first, at)| Block { first, at }).collect(),
-            count,
-        }
-    }
-
-    #[test]
-    fn a_span_covers_the_blocks_of_its_queries_only() {
-        let records = records(&[100, 100], &[(0, 10), (4, 60), (8, 150)], 10);
-        let span = |first, count| {
-            let span = records.span(QueryRange { first, count });
-            (span.extents.len(), span.skip_bytes, span.bytes, span.skip)
-        };
-        assert_eq!(span(0, 4), (1, 10, 50, 0));
-        assert_eq!(span(3, 2), (2, 10, 140, 3));
-        assert_eq!(span(5, 3), (2, 60, 90, 1));
-        assert_eq!(span(9, 1), (1, 50, 50, 1));
-        assert_eq!(span(0, 10), (2, 10, 190, 0));
-        assert_eq!((records.bytes_of(3), records.bytes_of(4), records.bytes_of(9)), (13, 23, 25));
-        assert_eq!(records.name(9).unwrap().as_str(), "d.jsonl:10");
-        assert_eq!(records.name(10), None);
     }
 }

@@ -13,6 +13,7 @@ use idunno_shared::names::{DatasetName, FileName, JobName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX};
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, Parameters, QueryRange, WEIGHT_MAX};
+use idunno_shared::wire::records::{KEPT_COLUMNS_MAX, KEPT_NAMES_BYTES_MAX, Keep, ReadOptions};
 use idunno_shared::wire::refusal::Refusal;
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,13 @@ pub struct JobRecord {
     /// The name of the identity that added it; `None` without security, and if a release of format 1 added it.
     #[serde(default)]
     pub owner: Option<SubjectName>,
+    /// How people want the records of the data set to be read.
+    #[serde(default, skip_serializing_if = "reads_as_found")]
+    pub reading: Arc<ReadOptions>,
+}
+
+fn reads_as_found(reading: &ReadOptions) -> bool {
+    reading.is_default()
 }
 
 fn default_weight() -> u32 {
@@ -141,6 +149,7 @@ impl JobRecord {
             filed: false,
             folder: None,
             owner: None,
+            reading: Arc::default(),
         }
     }
 
@@ -213,6 +222,30 @@ fn check_parameters(parameters: &Parameters) -> Result<(), Refusal> {
     let Some((name, value)) = too_long else { return Ok(()) };
     let message = format!("parameter '{name}' has {} bytes; {PARAMETER_BYTES_MAX} are allowed", value.len());
     Err(Refusal::invalid(message))
+}
+
+/// Refuses options under which no file can be read.
+pub(super) fn check_reading(reading: &ReadOptions) -> Result<(), Refusal> {
+    let is_separator = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_punctuation();
+    if let Some(delimiter) = reading.delimiter.filter(|&byte| !is_separator(byte) || byte == b'"') {
+        let shown = delimiter.escape_ascii();
+        return Err(Refusal::invalid(format!(
+            "'{shown}' cannot separate columns: use a tab, a space or an ASCII punctuation mark other than '\"'"
+        )));
+    }
+    let Keep::Columns(names) = &reading.keep else { return Ok(()) };
+    let bytes: usize = names.iter().map(|name| name.as_str().len()).sum();
+    if names.len() > KEPT_COLUMNS_MAX || bytes > KEPT_NAMES_BYTES_MAX {
+        return Err(Refusal::invalid(format!(
+            "{} columns to keep, with {bytes} bytes of names; {KEPT_COLUMNS_MAX} and {KEPT_NAMES_BYTES_MAX} are allowed",
+            names.len()
+        )));
+    }
+    let repeated = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+    match repeated {
+        Some((_, name)) => Err(Refusal::invalid(format!("column '{name}' is to be kept twice"))),
+        None => Ok(()),
+    }
 }
 
 impl State {
@@ -301,6 +334,7 @@ impl State {
         let weight = options.weight.unwrap_or_else(default_weight);
         check_weight(weight)?;
         check_parameters(&options.parameters)?;
+        check_reading(&options.reading)?;
         self.check_model(model, &BTreeSet::new())?;
         if self.jobs.len() >= JOBS_MAX {
             let message = format!("there are {JOBS_MAX} jobs, which is the maximum: delete-job makes room");
@@ -320,6 +354,7 @@ impl State {
             name: options.name.clone(),
             parameters: Arc::new(options.parameters.clone()),
             owner: owner.cloned(),
+            reading: Arc::new(options.reading.clone()),
             ..JobRecord::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
         });
         Ok(Changed::JobAdded(id))

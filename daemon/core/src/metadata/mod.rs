@@ -44,6 +44,7 @@ mod models;
 mod one_or_many;
 mod operations;
 mod pins;
+mod records;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -52,9 +53,7 @@ mod views;
 pub use blobs::{Blob, BlobTable, HOLDERS_PER_BLOB_MAX};
 pub use command::{Action, Applied, AskedBy, Command, DeadLetterRecord, HolderChange};
 pub use completions::{BATCHES_PER_COMMIT_MAX, DEAD_LETTERS_PER_COMMAND_MAX};
-pub use dataset_freeze::{
-    Block, FileKind, Inputs, LABELS_BYTES_MAX, Manifest, Query, RECORD_BYTES_MAX, RecordSpan, Records,
-};
+pub use dataset_freeze::{FileKind, Inputs, LABELS_BYTES_MAX, Manifest, Query};
 pub use files::{FileRecord, VersionRecord};
 pub use identities::{RevokedNames, revoked_text};
 pub use job_lifecycle::results_file;
@@ -65,6 +64,7 @@ pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEP
 pub use pins::{
     CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, FolderIndex, FolderPart, PinnedFolder, RELEASED_PER_COMMAND_MAX,
 };
+pub use records::{Block, RECORD_BYTES_MAX, RecordSpan, Records};
 pub use statistics::{JobStatistics, RATE_WINDOW_S};
 pub use views::{STORED_VISITED_MAX, StoredPage};
 

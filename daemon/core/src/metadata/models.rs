@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedExtents;
 use super::files::Content;
+use super::jobs::check_reading;
 use super::{Applied, OneOrMany, State, truncate_reason};
 
 /// The models that `train-start` trains if none is named.
@@ -100,6 +101,7 @@ impl State {
                 let message = format!("name the models to train on dataset '{dataset}'");
                 return Err(Refusal::invalid(message));
             }
+            check_reading(&training.reading)?;
             self.check_training_data(dataset).map_err(|error| Refusal::conflict(error.to_string()))?;
         }
         if names.is_empty() {

@@ -88,6 +88,7 @@ impl JobRecord {
             results,
             dropped: self.dead.len() - self.dead.intersection(&self.held).len(),
             owner: self.owner.clone(),
+            records: self.records.as_ref().map(|records| Box::new(records.format.clone())),
         }
     }
 }
@@ -191,6 +192,7 @@ impl State {
                 worker: dead_letter.worker,
                 attempts: dead_letter.attempts,
                 dropped: !job.held.contains(*index),
+                identity: dead_letter.identity.clone(),
             })
         });
         Ok(page(dead_letters, limit))

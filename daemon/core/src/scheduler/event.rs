@@ -6,6 +6,7 @@ use std::sync::Arc;
 use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{BatchSize, Fault, Lease, Policy, QueryRange, Training, WorkerReport};
+use idunno_shared::wire::records::RecordIdentity;
 
 use crate::ranges::RangeSet;
 
@@ -245,4 +246,6 @@ pub struct DeadQuery {
     pub worker: NodeId,
     /// Failed leases of the query, or of the ranges it was in.
     pub attempts: u32,
+    /// The record's own id and label.
+    pub identity: RecordIdentity,
 }

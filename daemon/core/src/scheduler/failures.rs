@@ -280,6 +280,7 @@ impl Scheduler {
                     reason: fault.reason.clone(),
                     worker: node,
                     attempts: chunk.history.attempts,
+                    identity: fault.identity(index),
                 }));
             }
         }

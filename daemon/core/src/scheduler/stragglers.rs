@@ -224,7 +224,11 @@ impl Scheduler {
         let has_hung_before = held.is_some_and(|held| held.history.record_hang());
         let kind = if has_hung_before { FaultKind::Inference } else { FaultKind::Worker };
         self.statistics.hung += 1;
-        self.on_failed(node, lease, &[Fault { ranges: vec![lease.range], kind, reason }]);
+        self.on_failed(
+            node,
+            lease,
+            &[Fault { ranges: vec![lease.range], kind, reason, identities: Vec::new() }],
+        );
     }
 
     /// How long the batch has been running, if it hangs.

@@ -152,6 +152,7 @@ impl SchedulerTask {
             worker: dead.worker,
             attempts: dead.attempts,
             name: None,
+            identity: dead.identity,
         };
         let dead_letters = dead.into_iter().map(dead_letter).collect();
         let queries = queries.queries().collect();

@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
-use idunno_shared::wire::jobs::{METRIC_BYTES_MAX, METRICS_MAX, TrainingProgress};
+use idunno_shared::wire::jobs::{METRIC_BYTES_MAX, METRICS_MAX, Training, TrainingProgress};
+use idunno_shared::wire::records::{ColumnNames, Quote, ReadOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -33,23 +34,52 @@ pub struct TrainedArtefact {
     pub extents: Vec<Bytes>,
 }
 
+/// How a file of records is read, as the server takes it.
+fn reading(options: &ReadOptions) -> Value {
+    let ColumnNames { input, label, id } = &options.columns;
+    let mut given = Map::new();
+    for (key, name) in [("input_column", input), ("label_column", label), ("id_column", id)] {
+        if let Some(name) = name {
+            given.insert(key.to_owned(), name.as_str().into());
+        }
+    }
+    if let Some(delimiter) = options.delimiter {
+        given.insert("delimiter".to_owned(), char::from(delimiter).to_string().into());
+    }
+    if let Some(quote) = options.quote {
+        let name = match quote {
+            Quote::Double => "double",
+            Quote::Single => "single",
+            Quote::None => "none",
+        };
+        given.insert("quote".to_owned(), name.into());
+    }
+    if options.no_header {
+        given.insert("no_header".to_owned(), true.into());
+    }
+    given.into()
+}
+
 impl ModelServerClient {
-    /// Starts training a model, or joins a running training. `dataset` is a folder or file that the server can read.
-    /// Returns the task's id.
+    /// Starts training a model, or joins a running training. `dataset` is the training's data set, as a folder or file that
+    /// the server can read. Returns the task's id.
     pub async fn train(
         &self,
         model: &ModelName,
-        seed: u64,
+        training: &Training,
         dataset: Option<&Path>,
     ) -> Result<String, ServerError> {
         #[derive(Deserialize)]
         struct Started {
             task: String,
         }
-        let order = match dataset {
-            Some(path) => json!({ "seed": seed, "dataset": path }),
-            None => json!({ "seed": seed }),
-        };
+        let mut order = json!({ "seed": training.seed });
+        if let Some(path) = dataset {
+            order["dataset"] = json!(path);
+            if !training.reading.is_default() {
+                order["reading"] = reading(&training.reading);
+            }
+        }
         let call = self.post(&format!("/idunno/models/{model}/train")).json(&order);
         let Started { task } = self.object(call, CALL_TIMEOUT).await?;
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

@@ -1,249 +1,248 @@
 //! Indexes the records of a file, or reads the names in a list, in one streaming pass.
 //!
-//! Bounds: records of at most [`RECORD_BYTES_MAX`], at most [`QUERIES_PER_JOB_MAX`] of them; a block per
-//! [`BLOCK_RECORDS`] records or [`BLOCK_BYTES`], or a power of two times that, so that there are at most [`BLOCKS_MAX`]; a list of at most [`LIST_BYTES_MAX`].
+//! Decides how the file is read, from its name, its first bytes and what people ask for: nothing is found anew later.
+//! Refuses what cannot be records, and a file of which no record can be read.
+//!
+//! Bounds: records of at most [`RECORD_BYTES_MAX`], at most [`QUERIES_PER_JOB_MAX`] of them; the bounds of `blocks` and
+//! `dialect`; a list of at most [`LIST_BYTES_MAX`].
 
-use idunno_core::metadata::{Block, FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
+use bytes::Bytes;
+use idunno_core::metadata::{FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, NameError};
 use idunno_shared::wire::jobs::RecordFormat;
+use idunno_shared::wire::records::{ColumnNames, KEPT_COLUMNS_MAX, KEPT_NAMES_BYTES_MAX, Keep, ReadOptions};
 use memchr::memchr;
 use thiserror::Error;
 
-pub const BLOCK_RECORDS: u64 = 64;
-/// A block of this size takes no further record.
-pub const BLOCK_BYTES: u64 = 256 << 10;
-/// Most blocks: beyond, each becomes twice as large. They are committed to the metadata log as one command.
-pub const BLOCKS_MAX: usize = 65_536;
+pub use super::blocks::BLOCKS_MAX;
+use super::blocks::{BlockList, Place};
+use super::csv_index::CsvIndex;
+use super::dialect::SAMPLE_BYTES;
+use super::json_records::Parser;
+use super::{Line, encoding};
+
 /// Longest list of names: it is committed to the metadata log as one command.
 pub const LIST_BYTES_MAX: usize = 4 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A file is not a dataset. Malformed records are not detected here but by the workers that read them.
+/// A file is not a dataset. Single malformed records are not detected here but by the workers that read them. Lines and
+/// columns are counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RecordIndexError {
     #[error(
-        "record {number} is longer than {RECORD_BYTES_MAX} bytes; in CSV, an unclosed quote is a possible cause"
+        "the record that begins in line {line} is longer than {RECORD_BYTES_MAX} bytes; in CSV, a quote that is not \
+         closed is a possible cause"
     )]
-    Record {
-        /// Counted from 1.
-        number: u64,
-    },
+    TooLong { line: u64 },
+    #[error(
+        "the record that begins in line {line} has a quote that is never closed: close it, or pass --quote none"
+    )]
+    OpenQuote { line: u64 },
     #[error("it has more than {QUERIES_PER_JOB_MAX} records: split it into several datasets")]
     TooMany,
-    #[error("its first line has no column 'input'; its columns are: {found}")]
-    Columns { found: String },
+    #[error("{0}")]
+    NotText(&'static str),
+    #[error(
+        "line {line} begins a JSON document of several lines: write one value a line, for example with jq -c '.[]'"
+    )]
+    SeveralLines { line: u64 },
+    #[error("none of its {count} records can be read: {first}")]
+    Unreadable { count: u64, first: String },
+    #[error(
+        "none of its records has an input: line {line} has {columns} columns, the input is column {input}"
+    )]
+    NoInput { line: u64, columns: usize, input: u32 },
+    #[error(
+        "its first line has no column '{name}'; its columns, separated by '{delimiter}', are: {found}. \
+         --input-column names the input, --delimiter another separator, --no-header says that they are a record"
+    )]
+    NoColumn { name: String, delimiter: String, found: String },
+    #[error(
+        "it has no header, and {count} columns separated by '{delimiter}', but not '{name}': name columns by their \
+         numbers from 1, as in --input-column 1"
+    )]
+    Number { name: String, delimiter: String, count: usize },
+    #[error(
+        "its only column '{heading}' looks like several: --delimiter says what separates them, --input-column with this \
+         name that it is one"
+    )]
+    OneColumn { heading: String },
+    #[error("its first line has several columns '{name}': rename all but one")]
+    Duplicate { name: String },
+    #[error(
+        "the heading of column {column} is too long to come back in the rows: name the columns to --keep"
+    )]
+    LongName { column: u32 },
+    #[error(
+        "at most {KEPT_COLUMNS_MAX} columns, with {KEPT_NAMES_BYTES_MAX} bytes of names, can come back in the rows: name \
+         them with --keep"
+    )]
+    ManyKept,
+    #[error("it is not CSV, so it has no delimiter, quotes or header to choose")]
+    NotCsv,
+    #[error("it is a list of names, which has no columns to choose or to keep")]
+    ListOptions,
     #[error("line {line}: {reason}")]
-    Name {
-        /// Counted from 1.
-        line: usize,
-        reason: String,
-    },
+    Name { line: usize, reason: String },
     #[error("a list may have at most {LIST_BYTES_MAX} bytes: split it")]
     List,
 }
 
-/// The blocks of the records seen so far.
-#[derive(Debug, Default)]
-struct BlockList {
-    list: Vec<Block>,
-    count: u64,
-    /// Offset of the next record.
-    next_at: u64,
-    /// How often the size of a block was doubled.
-    doublings: u32,
-}
-
-impl BlockList {
-    /// Adds a record that ends at `end`.
-    fn end_record(&mut self, end: u64) -> Result<(), RecordIndexError> {
-        let at = self.next_at;
-        let factor = 1 << self.doublings;
-        let full = |last: &Block| {
-            self.count - last.first >= BLOCK_RECORDS * factor || at - last.at >= BLOCK_BYTES * factor
-        };
-        if self.list.last().is_none_or(full) {
-            self.list.push(Block { first: self.count, at });
-        }
-        if self.list.len() > BLOCKS_MAX {
-            self.merge_pairs();
-        }
-        self.count += 1;
-        self.next_at = end;
-        if self.count > QUERIES_PER_JOB_MAX { Err(RecordIndexError::TooMany) } else { Ok(()) }
-    }
-
-    /// Merges each block with the next one, and makes the blocks that follow twice as large.
-    fn merge_pairs(&mut self) {
-        let mut number = 0;
-        self.list.retain(|_| {
-            number += 1;
-            number % 2 == 1
-        });
-        self.doublings += 1;
-    }
-
-    /// Refuses a record that is too long, given the offset read so far.
-    fn check_length(&self, offset: u64) -> Result<(), RecordIndexError> {
-        let is_long = offset.saturating_sub(self.next_at) > RECORD_BYTES_MAX;
-        if is_long { Err(RecordIndexError::Record { number: self.count + 1 }) } else { Ok(()) }
-    }
-}
-
 enum FormatReader {
-    Jsonl {
-        /// Whether the current line has content.
-        open: bool,
-    },
-    Csv(Box<CsvReader>),
+    Jsonl(JsonlIndex),
+    Csv(Box<CsvIndex>),
     List(Vec<u8>),
-}
-
-struct CsvReader {
-    core: csv_core::Reader,
-    /// The header, until it is complete.
-    head: Option<Vec<u8>>,
-    format: RecordFormat,
-    /// Whether anything but line breaks was read since the last record.
-    open: bool,
 }
 
 /// Builds the index from the bytes of a file, in pieces of any size.
 pub struct RecordIndex {
-    reader: FormatReader,
+    kind: FileKind,
+    options: ReadOptions,
+    /// The beginning of the file, until it is known how to read it.
+    start: Vec<u8>,
+    reader: Option<FormatReader>,
     blocks: BlockList,
-    offset: u64,
 }
 
 impl RecordIndex {
-    pub fn new(kind: FileKind) -> Self {
-        let csv = || CsvReader {
-            core: csv_core::Reader::new(),
-            head: Some(Vec::new()),
-            format: RecordFormat::Csv { input: 0, label: None, id: None },
-            open: false,
-        };
-        let reader = match kind {
-            FileKind::Jsonl => FormatReader::Jsonl { open: false },
-            FileKind::Csv => FormatReader::Csv(Box::new(csv())),
-            FileKind::List => FormatReader::List(Vec::new()),
-        };
-        Self { reader, blocks: BlockList::default(), offset: 0 }
+    pub fn new(kind: FileKind, options: ReadOptions) -> Self {
+        Self { kind, options, start: Vec::new(), reader: None, blocks: BlockList::default() }
     }
 
-    pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), RecordIndexError> {
-        if self.offset == 0
-            && let Some(rest) = bytes.strip_prefix(BOM)
-        {
-            bytes = rest;
-            self.offset = BOM.len() as u64;
-            self.blocks.next_at = self.offset;
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), RecordIndexError> {
+        if self.reader.is_some() {
+            return self.read(bytes);
         }
+        let (start, rest) = bytes.split_at(bytes.len().min(SAMPLE_BYTES - self.start.len()));
+        self.start.extend_from_slice(start);
+        if self.start.len() < SAMPLE_BYTES {
+            return Ok(());
+        }
+        self.open(true)?;
+        self.read(rest)
+    }
+
+    /// Decides how the file is read, and reads its beginning.
+    fn open(&mut self, goes_on: bool) -> Result<(), RecordIndexError> {
+        let start = std::mem::take(&mut self.start);
+        if let Some(what) = encoding::not_text(&start) {
+            return Err(RecordIndexError::NotText(what));
+        }
+        let mut text = &start[..];
+        let mut at = Place::default();
+        if let Some(rest) = text.strip_prefix(BOM) {
+            (text, at.offset) = (rest, BOM.len() as u64);
+        }
+        let reader = match self.kind {
+            FileKind::Jsonl if self.options.is_of_csv() => return Err(RecordIndexError::NotCsv),
+            FileKind::List if !self.options.is_default() => return Err(RecordIndexError::ListOptions),
+            FileKind::Jsonl => FormatReader::Jsonl(JsonlIndex::new(self.options.clone(), at)),
+            FileKind::List => FormatReader::List(Vec::new()),
+            FileKind::Csv | FileKind::Tsv => {
+                let csv = CsvIndex::new(self.kind, self.options.clone(), text, goes_on, at);
+                text = &text[csv.skipped()..];
+                at = csv.at();
+                FormatReader::Csv(Box::new(csv))
+            }
+        };
+        self.blocks.begin(at);
+        self.reader = Some(reader);
+        self.read(text)
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), RecordIndexError> {
         match &mut self.reader {
-            FormatReader::Jsonl { open } => {
-                while !bytes.is_empty() {
-                    let (line, rest) = bytes.split_at(memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1));
-                    bytes = rest;
-                    self.offset += line.len() as u64;
-                    *open |= !line.trim_ascii().is_empty();
-                    if line.ends_with(b"\n") && std::mem::take(open) {
-                        self.blocks.end_record(self.offset)?;
-                    }
-                }
-            }
-            FormatReader::Csv(csv) => csv.take(bytes, &mut self.blocks, &mut self.offset)?,
-            FormatReader::List(list) => {
+            Some(FormatReader::Jsonl(lines)) => lines.take(bytes, &mut self.blocks),
+            Some(FormatReader::Csv(csv)) => csv.take(bytes, &mut self.blocks),
+            Some(FormatReader::List(list)) => {
                 list.extend_from_slice(bytes);
-                self.offset += bytes.len() as u64;
-                return if list.len() > LIST_BYTES_MAX { Err(RecordIndexError::List) } else { Ok(()) };
+                if list.len() > LIST_BYTES_MAX { Err(RecordIndexError::List) } else { Ok(()) }
             }
+            None => Ok(()),
         }
-        self.blocks.check_length(self.offset)
     }
 
     /// Ends the file, whose content has this digest.
     pub fn finish(mut self, digest: Digest) -> Result<Inputs, RecordIndexError> {
+        if self.reader.is_none() {
+            self.open(false)?;
+        }
         let format = match self.reader {
-            FormatReader::Jsonl { open } => {
-                if open {
-                    self.blocks.end_record(self.offset)?;
-                }
-                RecordFormat::Jsonl
-            }
-            FormatReader::Csv(mut csv) => {
-                csv.finish(&mut self.blocks, self.offset)?;
-                csv.format
-            }
-            FormatReader::List(list) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
+            Some(FormatReader::Jsonl(lines)) => lines.finish(&mut self.blocks)?,
+            Some(FormatReader::Csv(csv)) => csv.finish(&mut self.blocks)?,
+            Some(FormatReader::List(list)) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
+            None => RecordFormat::Jsonl,
         };
         let BlockList { list: blocks, count, .. } = self.blocks;
         Ok(Inputs::Records { digest, format, count, blocks })
     }
 }
 
-impl CsvReader {
-    fn take(
-        &mut self,
-        mut bytes: &[u8],
-        blocks: &mut BlockList,
-        offset: &mut u64,
-    ) -> Result<(), RecordIndexError> {
-        // The content of the fields is not needed.
-        let mut fields = [0; 4096];
-        let mut ends = [0; 256];
-        while !bytes.is_empty() {
-            let (result, read, _, _) = self.core.read_record(bytes, &mut fields, &mut ends);
-            let (passed, rest) = bytes.split_at(read);
-            *offset += read as u64;
-            if let Some(head) = &mut self.head {
-                head.extend_from_slice(passed);
-            }
-            if matches!(result, csv_core::ReadRecordResult::Record) {
-                self.record(blocks, *offset)?;
-            } else {
-                self.open |= passed.iter().any(|byte| !b"\r\n".contains(byte));
-                blocks.check_length(*offset)?;
-            }
-            bytes = rest;
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, blocks: &mut BlockList, end: u64) -> Result<(), RecordIndexError> {
-        self.open = false;
-        let Some(head) = self.head.take() else { return blocks.end_record(end) };
-        blocks.next_at = end;
-        self.format = columns(&head)?;
-        Ok(())
-    }
-
-    /// The last line may lack its line break.
-    fn finish(&mut self, blocks: &mut BlockList, offset: u64) -> Result<(), RecordIndexError> {
-        if self.open {
-            self.record(blocks, offset)?;
-        }
-        // The file has no header.
-        if self.head.is_some() {
-            Err(RecordIndexError::Columns { found: String::from("none") })
-        } else {
-            Ok(())
-        }
-    }
+struct JsonlIndex {
+    options: ReadOptions,
+    at: Place,
+    /// Whether the current line has content.
+    open: bool,
+    /// While no record could be read: the current line, and why the first could not.
+    probe: Option<(Vec<u8>, Option<String>)>,
 }
 
-fn columns(head: &[u8]) -> Result<RecordFormat, RecordIndexError> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(head);
-    let row = reader.records().next().and_then(Result::ok).unwrap_or_default();
-    let named = |name: &str| {
-        let position = row.iter().position(|column| column.trim().eq_ignore_ascii_case(name))?;
-        u32::try_from(position).ok()
-    };
-    let input = match named("input") {
-        None if row.len() == 1 => 0,
-        None => return Err(RecordIndexError::Columns { found: row.iter().collect::<Vec<_>>().join(", ") }),
-        Some(input) => input,
-    };
-    Ok(RecordFormat::Csv { input, label: named("label"), id: named("id") })
+impl JsonlIndex {
+    fn new(options: ReadOptions, at: Place) -> Self {
+        Self { options, at, open: false, probe: Some((Vec::new(), None)) }
+    }
+
+    fn take(&mut self, mut bytes: &[u8], blocks: &mut BlockList) -> Result<(), RecordIndexError> {
+        while !bytes.is_empty() {
+            let (line, rest) = bytes.split_at(memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1));
+            bytes = rest;
+            self.at.offset += line.len() as u64;
+            self.open |= !line.trim_ascii().is_empty();
+            if let Some((probed, _)) = &mut self.probe {
+                probed.extend_from_slice(line);
+            }
+            if line.ends_with(b"\n") {
+                self.at.lines += 1;
+                if std::mem::take(&mut self.open) {
+                    self.probe(self.at.lines)?;
+                    blocks.end_record(self.at)?;
+                } else if let Some((probed, _)) = &mut self.probe {
+                    probed.clear();
+                }
+            }
+        }
+        blocks.check_length(self.at.offset, self.at.lines + 1)
+    }
+
+    /// Tries to read the line with this number, until one could be read.
+    fn probe(&mut self, number: u64) -> Result<(), RecordIndexError> {
+        let Some((line, first)) = &mut self.probe else { return Ok(()) };
+        let line = Bytes::from(std::mem::take(line));
+        let text = line.trim_ascii();
+        if first.is_none() && text.iter().all(|byte| b"[{ \t".contains(byte)) {
+            return Err(RecordIndexError::SeveralLines { line: number });
+        }
+        let parser = Parser::new(&self.options.columns, &self.options.keep);
+        match parser.record(&line, text, || Line(number)).input {
+            Ok(_) => self.probe = None,
+            Err(error) => _ = first.get_or_insert_with(|| error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, blocks: &mut BlockList) -> Result<RecordFormat, RecordIndexError> {
+        if self.open {
+            self.probe(self.at.lines + 1)?;
+            blocks.end_record(self.at)?;
+        }
+        if let Some((_, Some(first))) = self.probe {
+            return Err(RecordIndexError::Unreadable { count: blocks.count, first });
+        }
+        let ReadOptions { columns, keep, .. } = self.options;
+        let is_plain = columns == ColumnNames::default() && keep == Keep::Nothing;
+        Ok(if is_plain { RecordFormat::Jsonl } else { RecordFormat::JsonFields { columns, keep } })
+    }
 }
 
 fn names(list: &[u8]) -> Result<Vec<FileName>, RecordIndexError> {
@@ -261,15 +260,20 @@ fn names(list: &[u8]) -> Result<Vec<FileName>, RecordIndexError> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use idunno_shared::wire::records::Quote;
 
-    use super::super::read;
+    use super::super::{Span, read};
     use super::*;
     use crate::json_text::JsonText;
 
-    /// Indexes in pieces of several sizes, and checks that the result is the same.
     fn index(kind: FileKind, text: &[u8]) -> Result<Inputs, RecordIndexError> {
+        index_as(kind, &ReadOptions::default(), text)
+    }
+
+    /// Indexes in pieces of several sizes, and checks that the result is the same.
+    fn index_as(kind: FileKind, options: &ReadOptions, text: &[u8]) -> Result<Inputs, RecordIndexError> {
         let in_pieces = |size: usize| {
-            let mut index = RecordIndex::new(kind);
+            let mut index = RecordIndex::new(kind, options.clone());
             text.chunks(size).try_for_each(|piece| index.take(piece))?;
             index.finish(Digest::default())
         };
@@ -289,23 +293,11 @@ mod tests {
         let mut records = Vec::new();
         for (block, (first, end)) in blocks.iter().zip(ends) {
             let bytes = Bytes::copy_from_slice(&text[offset(block.at)..offset(end)]);
-            let of_block = read(*format, &bytes, 0, usize::MAX);
+            let of_block = read(format, &bytes, Span { line: 0, skip: 0, count: usize::MAX });
             assert_eq!(of_block.len() as u64, first - block.first, "{block:?}");
             records.extend(of_block);
         }
         records
-    }
-
-    #[test]
-    fn the_number_of_blocks_is_bounded() {
-        let mut blocks = BlockList::default();
-        let records = BLOCKS_MAX as u64 * BLOCK_RECORDS;
-        (1..=records).for_each(|end| blocks.end_record(end).unwrap());
-        assert_eq!(blocks.list.len(), BLOCKS_MAX);
-        (records + 1..=3 * records).for_each(|end| blocks.end_record(end).unwrap());
-        assert!(blocks.list.len() <= BLOCKS_MAX, "{}", blocks.list.len());
-        let sizes = blocks.list.windows(2).map(|pair| pair[1].first - pair[0].first);
-        assert!(sizes.into_iter().all(|size| size == 4 * BLOCK_RECORDS), "all are four times as large");
     }
 
     #[test]
@@ -329,7 +321,10 @@ mod tests {
             text.extend((0..300).map(row));
             let inputs = index(FileKind::Csv, text.as_bytes()).unwrap();
             let Inputs::Records { format, count, .. } = &inputs else { panic!() };
-            assert_eq!(*format, RecordFormat::Csv { input: 1, label: Some(2), id: Some(0) });
+            assert!(
+                matches!(format, RecordFormat::Csv { input: 1, label: Some(2), id: Some(0), .. }),
+                "{format:?}"
+            );
             assert_eq!(*count, 300);
             let records = by_blocks(text.as_bytes(), &inputs);
             let last = format!("line one{end}line \"two\" of 299");
@@ -342,19 +337,64 @@ mod tests {
         assert_eq!(count, 2, "a single column needs no name, and the last line no line break");
     }
 
+    fn option<T>(value: &serde_json::Value, of: impl Fn(&str) -> T) -> Option<T> {
+        value.as_str().map(of)
+    }
+
+    /// The options of a case, as the command line has them.
+    fn options(case: &serde_json::Value) -> ReadOptions {
+        let given = &case["options"];
+        let name = |key: &str| option(&given[key], |name| name.parse().unwrap());
+        let keep = match &given["keep"] {
+            serde_json::Value::String(_) => Keep::All,
+            serde_json::Value::Array(names) => {
+                Keep::Columns(names.iter().map(|name| name.as_str().unwrap().parse().unwrap()).collect())
+            }
+            _ => Keep::Nothing,
+        };
+        let quote = |quote: &str| match quote {
+            "none" => Quote::None,
+            "'" => Quote::Single,
+            _ => Quote::Double,
+        };
+        ReadOptions {
+            columns: ColumnNames { input: name("input"), label: name("label"), id: name("id") },
+            keep,
+            delimiter: option(&given["delimiter"], |delimiter| delimiter.as_bytes()[0]),
+            quote: option(&given["quote"], quote),
+            no_header: given["no_header"].as_bool().unwrap_or_default(),
+        }
+    }
+
+    fn text_of(case: &serde_json::Value) -> Vec<u8> {
+        match case["hex"].as_str() {
+            Some(hex) => (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+                .collect(),
+            None => case["text"].as_str().unwrap().replace("LONG", &"x".repeat(200_000)).into_bytes(),
+        }
+    }
+
+    fn index_case(case: &serde_json::Value) -> Result<Inputs, RecordIndexError> {
+        let ending = case["file"].as_str().unwrap().rsplit_once('.').unwrap().1.to_ascii_lowercase();
+        let kind = match ending.as_str() {
+            "csv" => FileKind::Csv,
+            "tsv" => FileKind::Tsv,
+            _ => FileKind::Jsonl,
+        };
+        index_as(kind, &options(case), &text_of(case))
+    }
+
     /// The model server's tests hold training to the same cases.
     #[test]
     fn jobs_read_the_records_that_models_are_trained_on() {
         let cases: serde_json::Value = serde_json::from_str(include_str!("cases.json")).unwrap();
         let long = "x".repeat(200_000);
         for case in cases["records"].as_array().unwrap() {
-            let text = case["text"].as_str().unwrap().replace("LONG", &long);
-            let kind = if case["file"].as_str().unwrap().rsplit_once('.').unwrap().1 == "csv" {
-                FileKind::Csv
-            } else {
-                FileKind::Jsonl
-            };
-            let records = by_blocks(text.as_bytes(), &index(kind, text.as_bytes()).unwrap());
+            let why = &case["why"];
+            let inputs = index_case(case).unwrap_or_else(|error| panic!("{why}: {error}"));
+            let records = by_blocks(&text_of(case), &inputs);
             let read: Vec<_> = records
                 .iter()
                 .map(|record| {
@@ -370,7 +410,48 @@ mod tests {
                 .map(|record| (record[0].as_str().unwrap().replace("LONG", &long), record[1].as_str()))
                 .collect();
             let expected: Vec<_> = expected.iter().map(|(input, label)| (input.as_str(), *label)).collect();
-            assert_eq!(read, expected, "{}", case["why"]);
+            assert_eq!(read, expected, "{why}");
+            let kept = case["kept"].as_array().into_iter().flatten();
+            for (record, kept) in records.iter().zip(kept) {
+                let fields = record.fields.as_ref().map(JsonText::as_str);
+                assert_eq!(fields, kept.as_str(), "{why}");
+            }
+        }
+    }
+
+    /// What training refuses as a whole, a start refuses too, or each record that is to blame becomes a dead letter.
+    #[test]
+    fn what_cannot_be_read_is_refused_in_one_sentence() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("cases.json")).unwrap();
+        for case in cases["refused"].as_array().unwrap() {
+            let (why, says) = (&case["why"], case["says"].as_str().unwrap());
+            let found = match index_case(case) {
+                Err(error) => error.to_string(),
+                Ok(Inputs::Records { format, .. }) => {
+                    let text = Bytes::from(text_of(case));
+                    let header = text.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+                    let of_csv = matches!(format, RecordFormat::Csv { .. });
+                    let (text, line) = if of_csv { (text.slice(header..), 2) } else { (text, 1) };
+                    let records = read(&format, &text, Span { line, skip: 0, count: usize::MAX });
+                    let errors = records.into_iter().filter_map(|record| record.input.err());
+                    errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
+                }
+                Ok(inputs) => panic!("{why}: {inputs:?}"),
+            };
+            assert!(found.contains(says), "{why}: '{found}' does not say '{says}'");
+        }
+    }
+
+    #[test]
+    fn a_block_knows_the_line_in_which_it_begins() {
+        let line = |block: &idunno_core::metadata::Block| block.first + block.extra_lines + 1;
+        let row = |n: usize| format!("{n},\"two\nlines\"\n{}", if n.is_multiple_of(10) { "\n" } else { "" });
+        let text: String = std::iter::once("id,input\n".to_owned()).chain((0..200).map(row)).collect();
+        let Ok(Inputs::Records { blocks, .. }) = index(FileKind::Csv, text.as_bytes()) else { panic!() };
+        assert!(blocks.len() > 1);
+        for block in blocks {
+            let before = &text.as_bytes()[..usize::try_from(block.at).unwrap()];
+            assert_eq!(line(&block), super::super::line_ends(before) + 1, "{block:?}");
         }
     }
 
@@ -386,14 +467,19 @@ mod tests {
     fn invalid_datasets_are_refused_with_the_reason() {
         let error = |kind, text: &[u8]| index(kind, text).unwrap_err().to_string();
         assert!(error(FileKind::Csv, b"a,b\n1,2\n").contains("a, b"));
-        assert!(error(FileKind::Csv, b"").contains("no column"));
+        assert!(
+            error(FileKind::Csv, b"").contains("no column 'input'; its columns, separated by ',', are: none")
+        );
         assert!(error(FileKind::List, b"a/b\n\n../c\n").starts_with("line 3: "));
         let Ok(Inputs::Listed { names, .. }) = index(FileKind::List, b"a/b\r\n\n c\n") else { panic!() };
         assert_eq!(names.iter().map(FileName::as_str).collect::<Vec<_>>(), ["a/b", "c"]);
-        let mut endless = RecordIndex::new(FileKind::Csv);
-        endless.take(b"input\n\"").unwrap();
+        let mut endless = RecordIndex::new(FileKind::Csv, ReadOptions::default());
+        endless.take(b"input\n\n\nx\n\"").unwrap();
         let piece = vec![b'x'; 1 << 20];
         let error = (0..20).find_map(|_| endless.take(&piece).err()).unwrap();
-        assert!(error.to_string().contains("quote"), "{error}");
+        assert!(
+            error.to_string().contains("begins in line 5") && error.to_string().contains("quote"),
+            "{error}"
+        );
     }
 }

@@ -145,7 +145,7 @@ async fn a_drain_returns_waiting_batches_and_commits_running_ones() {
 #[tokio::test]
 async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
     let harness = Harness::new().await;
-    let text = b"{\"input\":\"a\",\"label\":1,\"id\":\"first\"}\n\"bb\"\n\n{\"input\":\"ccc\",\"label\":9}\nnonsense\n";
+    let text = b"{\"input\":\"a\",\"label\":1,\"id\":\"first\"}\n\"bb\"\n\n{\"input\":\"ccc\",\"label\":9}\n{\"id\":\"x\",\"label\":3,\"input\":1e999}\n";
     let (start, end) = text.split_at(30);
     let extents = vec![harness.store.add(start), harness.store.add(end)];
     let grant = Grant {
@@ -157,6 +157,7 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
             skip_bytes: 0,
             bytes: text.len() as u64,
             skip: 0,
+            line: 7,
         }),
         parameters: [("labels".parse().unwrap(), String::from("2"))].into(),
         ..harness.grant(0, &[])
@@ -168,7 +169,10 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
         let outcome = &state.commits[0].batches[0];
         assert_eq!(outcome.answered, [QueryRange { first: 0, count: 3 }]);
         assert_eq!((outcome.labelled, outcome.correct), (2, 1), "the answer is the input's length");
-        assert!(state.failed[0].1[0].reason.contains("not JSON"), "{:?}", state.failed);
+        let fault = &state.failed[0].1[0];
+        assert!(fault.reason.starts_with("line 11 is not JSON: number out of range"), "{}", fault.reason);
+        let identity = fault.identity(3);
+        assert_eq!((identity.id.as_deref(), identity.label.as_deref()), (Some("\"x\""), Some("3")));
     }
     let rows = harness.rows();
     assert_eq!(
@@ -195,6 +199,7 @@ async fn an_idle_worker_keeps_no_input_in_memory() {
         skip_bytes: 0,
         bytes: text.len() as u64,
         skip: 0,
+        line: 0,
     };
     let grant = Grant { lease: lease(0, 2), records: Some(records), ..harness.grant(0, &[]) };
     harness.server.hold(true);

@@ -1,12 +1,15 @@
 //! What a person writes into a record stands in the row that answers it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use idunno_shared::ids::Digest;
 use idunno_shared::wire::jobs::RecordFormat;
+use idunno_shared::wire::records::{ColumnNames, Keep};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use crate::records;
+use crate::records::{self, Span};
 use crate::rows::{RowContext, RowIdentity, write_row};
 
 /// A value as people and their programs write it: any number of digits, any order of keys, white space between tokens.
@@ -39,28 +42,37 @@ struct Row<'a> {
     #[serde(borrow)]
     label: Option<&'a RawValue>,
     #[serde(borrow)]
+    fields: BTreeMap<&'a str, &'a RawValue>,
+    #[serde(borrow)]
     output: &'a RawValue,
 }
 
 proptest! {
     #[test]
-    fn any_value_comes_back_byte_for_byte([input, id, label] in [json(), json(), json()]) {
-        let line = format!("{{\"id\":{id},\"input\": {input},\"other\":1,\"label\":{label}}}\n");
-        let records = records::read(RecordFormat::Jsonl, &Bytes::from(line), 0, 9);
+    fn any_value_comes_back_byte_for_byte([input, id, label, other] in [json(), json(), json(), json()]) {
+        let format = RecordFormat::JsonFields { columns: ColumnNames::default(), keep: Keep::All };
+        let line = format!("{{\"id\":{id},\"input\": {input},\"other\":{other},\"label\":{label}}}\n");
+        let records = records::read(&format, &Bytes::from(line), Span { line: 1, skip: 0, count: 9 });
         prop_assert_eq!(records.len(), 1);
         let content = records[0].input.clone().map_err(|error| TestCaseError::fail(error.to_string()))?;
         let expected = serde_json::from_str::<String>(&input).unwrap_or_else(|_| input.clone());
         prop_assert_eq!(content, expected);
         let (model, worker, name) = ("m".parse().unwrap(), "w".parse().unwrap(), "f".parse().unwrap());
         let context = RowContext::new(&model, &Digest::default(), &worker, 1);
-        let identity =
-            RowIdentity { query: 0, name: &name, id: records[0].id.as_ref(), label: records[0].label.as_ref() };
+        let identity = RowIdentity {
+            query: 0,
+            name: &name,
+            id: records[0].id.as_ref(),
+            label: records[0].label.as_ref(),
+            fields: records[0].fields.as_ref(),
+        };
         let mut rows = Vec::new();
         write_row(&mut rows, &context, &identity, input.as_bytes()).unwrap();
         let row: Row<'_> = serde_json::from_slice(&rows).unwrap();
         let given = |json: &str| Some(json.to_owned()).filter(|json| json != "null");
         prop_assert_eq!(row.id.map(|raw| raw.get().to_owned()), given(&id));
         prop_assert_eq!(row.label.map(|raw| raw.get().to_owned()), given(&label));
+        prop_assert_eq!(row.fields["other"].get(), other);
         prop_assert_eq!(row.output.get(), input);
     }
 }

@@ -23,7 +23,7 @@ async fn a_model_is_trained_once_stored_and_reported() {
     let harness = Harness::new().await;
     let model = "trained-here".parse().unwrap();
     harness.coordinator.set(|state| {
-        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }));
+        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, ..Training::default() }));
     });
     harness.until("it is reported", |state| state.trained.len() == 1).await;
     {
@@ -36,9 +36,9 @@ async fn a_model_is_trained_once_stored_and_reported() {
     assert_eq!(harness.server.calls("/train"), 1, "ordered repeatedly, done once");
 
     harness.server.set(|state| state.training_failure = Some("no data"));
-    harness
-        .coordinator
-        .set(|state| state.train.push(("other".parse().unwrap(), Training { seed: 7, dataset: None })));
+    harness.coordinator.set(|state| {
+        state.train.push(("other".parse().unwrap(), Training { seed: 7, ..Training::default() }));
+    });
     harness.until("the failure is reported", |state| state.trained.len() == 2).await;
     assert!(harness.coordinator.state().trained[1].1.as_ref().unwrap_err().contains("no data"));
     harness.stop().await;
@@ -47,7 +47,7 @@ async fn a_model_is_trained_once_stored_and_reported() {
 #[tokio::test]
 async fn a_model_is_trained_on_the_named_dataset() {
     let harness = Harness::new().await;
-    let on = |name: &str| Training { seed: 7, dataset: Some(name.parse().unwrap()) };
+    let on = |name: &str| Training { seed: 7, dataset: Some(name.parse().unwrap()), ..Training::default() };
     harness.store.add(b"cats");
     harness.coordinator.set(|state| state.train.push(("theirs".parse().unwrap(), on("cats"))));
     harness.until("it is reported", |state| state.trained.len() == 1).await;
@@ -66,7 +66,7 @@ async fn a_training_reports_its_progress_and_can_be_stopped() {
     let harness = Harness::new().await;
     harness.server.set(|state| state.training_steps = Some((3, 12)));
     harness.coordinator.set(|state| {
-        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, dataset: None }));
+        state.train.push(("trained-here".parse().unwrap(), Training { seed: 7, ..Training::default() }));
     });
     let model = || "trained-here".parse().unwrap();
     harness

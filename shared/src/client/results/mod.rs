@@ -1,13 +1,14 @@
 //! The rows of a job's results, as both worker and console read and write them: one JSON object per line.
 //!
 //! An answered query's row has `query`, `name`, the record's `id` and the true `label` where there are such, `model`,
-//! `version`, `output`, `worker` and `attempt`; a dead one's has `query`, `name` and `error`.
+//! `version`, `output`, `worker` and `attempt`, and the `fields` that a person asked for; a dead one's has `query`, `name`,
+//! `id` and `label` where there are such, and `error`.
 
 pub mod segment;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::wire::control::DeadLetter;
 
@@ -94,12 +95,43 @@ pub fn query_of(row: &[u8]) -> Result<u64, serde_json::Error> {
 
 /// The row of a query that failed permanently, without its line end.
 pub fn dead_row(dead_letter: &DeadLetter) -> String {
-    json!({"query": dead_letter.index, "name": dead_letter.name, "error": dead_letter.reason}).to_string()
+    let DeadLetter { index, name, reason, identity, .. } = dead_letter;
+    let given = |key: &str, json: &Option<String>| {
+        // A worker made it: what is no JSON must not break the rows of the others.
+        let json = json.as_deref().filter(|json| serde_json::from_str::<Value>(json).is_ok());
+        json.map(|json| format!(r#","{key}":{}"#, json.replace(['\n', '\r'], " "))).unwrap_or_default()
+    };
+    let (id, label) = (given("id", &identity.id), given("label", &identity.label));
+    let (name, reason) = (Value::from(name.as_str()), Value::from(reason.as_str()));
+    format!(r#"{{"query":{index},"name":{name}{id}{label},"error":{reason}}}"#)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::NodeId;
+    use crate::wire::records::RecordIdentity;
+
+    #[test]
+    fn a_dead_row_keeps_id_and_label_byte_for_byte_and_is_always_json() {
+        let row = |id: &str, label: &str| {
+            dead_row(&DeadLetter {
+                index: 3,
+                name: "d.jsonl:4".parse().unwrap(),
+                reason: "bad \"image\"".into(),
+                worker: NodeId(1),
+                attempts: 2,
+                dropped: false,
+                identity: RecordIdentity { id: Some(id.into()), label: Some(label.into()) },
+            })
+        };
+        assert_eq!(
+            row("123456789012345678901", "1.10"),
+            r#"{"query":3,"name":"d.jsonl:4","id":123456789012345678901,"label":1.10,"error":"bad \"image\""}"#
+        );
+        assert_eq!(row("{", "\"\\ud83d\""), r#"{"query":3,"name":"d.jsonl:4","error":"bad \"image\""}"#);
+        assert_eq!(row("[1,\n2]", "\"x\"").matches('\n').count(), 0);
+    }
 
     fn of(output: &str) -> Answer {
         let answer = Answer::of(&serde_json::from_str(output).unwrap());

@@ -9,6 +9,7 @@ use idunno_shared::wire::control::{
     StoreView, WorkerView,
 };
 use idunno_shared::wire::jobs::{Lease, ModelState, Policy, QueryRange, ServerState};
+use idunno_shared::wire::records::RecordIdentity;
 
 use super::{press, push};
 use crate::console::state::{DetailData, DetailQuery, Effect, FilesPage, Msg, NetEvent, Page, State};
@@ -306,6 +307,7 @@ fn detail_data(query: &DetailQuery) -> DetailData {
                     worker: NodeId(2),
                     attempts: 3,
                     dropped: false,
+                    identity: RecordIdentity::default(),
                 })
                 .collect(),
         ),

@@ -13,6 +13,9 @@ use crate::console::operations::consequences;
 use crate::console::state::{ConfirmAction, ConfirmDialog, Form, State};
 use crate::console::theme::Tone;
 
+/// Lines of a form besides its fields: border, help, hint, command.
+const FORM_OTHER_LINES: usize = 7;
+
 /// Completions of a field that are listed at once.
 const COMPLETIONS_MAX: usize = 5;
 
@@ -63,7 +66,11 @@ pub(super) fn form(state: &State, form: &Form, frame: &mut Frame<'_>, area: Rect
         form.entry.fields.iter().map(|field| field.flag.as_deref().unwrap_or(&field.value)).collect();
     let widest = labels.iter().map(|label| label.width()).max().unwrap_or(0);
     let mut lines = vec![Line::styled(form.entry.help.clone(), theme.style(Tone::Dim)), Line::raw("")];
-    for (index, (field, input)) in form.entry.fields.iter().zip(&form.inputs).enumerate() {
+    // Where not all fields fit, those up to the focused one are shown.
+    let room = usize::from(area.height).saturating_sub(FORM_OTHER_LINES).max(1);
+    let first = (form.focus + 1).saturating_sub(room);
+    let fields = form.entry.fields.iter().zip(&form.inputs).enumerate();
+    for (index, (field, input)) in fields.skip(first).take(room) {
         let is_focused = index == form.focus;
         let value = match (field.takes_value, input.is_empty()) {
             (false, true) => "[ ]",
@@ -87,7 +94,7 @@ pub(super) fn form(state: &State, form: &Form, frame: &mut Frame<'_>, area: Rect
     let area = boxed(&title, lines, state, frame, area);
     if takes_value {
         let x = usize::from(area.x) + 1 + widest + 2 + form.inputs[form.focus].before_cursor().width();
-        let y = usize::from(area.y) + 3 + form.focus;
+        let y = usize::from(area.y) + 3 + form.focus - first;
         frame.set_cursor_position(Position { x: inside(x, area.right()), y: inside(y, area.bottom()) });
     }
 }

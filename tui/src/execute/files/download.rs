@@ -5,15 +5,19 @@ use std::path::Path;
 
 use idunno_shared::client::files::GetItem;
 use idunno_shared::client::files::destination::{Destination, is_stdout};
+use idunno_shared::ids::Digest;
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::control::ControlRequest;
 
 use super::pages;
-use crate::answer::files::{DownloadedDataset, DownloadedFile, FileVersion, FileVersions};
+use crate::answer::files::{DownloadedDataset, DownloadedFile, FileVersion, FileVersions, RenamedFile};
 use crate::answer::table::Table;
 use crate::answer::{Answer, Exit, Failure, text};
 use crate::execute::jobs::page_limit;
 use crate::session::Session;
+
+/// Longest name of a local file, in bytes.
+const LOCAL_PART_BYTES_MAX: usize = 255;
 
 /// `get`.
 pub async fn get(
@@ -70,12 +74,12 @@ pub async fn get_dataset(
         ));
     }
     let size_bytes = found.iter().map(|file| file.size).sum();
-    let items: Vec<GetItem> =
-        found.into_iter().map(|file| local_item(dataset, directory, file.name)).collect();
+    let Targets { items, renamed } =
+        local_targets(dataset, directory, found.into_iter().map(|file| file.name).collect());
     make_directories(directory, &items)?;
     let progress = session.reporter.start(dataset.as_str(), items.len() as u64, size_bytes);
     let report = session.files().get_files(items, progress.as_ref()).await?;
-    let text = format!(
+    let fetched = format!(
         "{dataset}: {} ({}) in {}",
         text::count(report.files, "file"),
         text::bytes(report.bytes),
@@ -86,15 +90,63 @@ pub async fn get_dataset(
         directory: directory.display().to_string(),
         files: report.files,
         size_bytes: report.bytes,
+        renamed,
     };
+    let renamed = downloaded.renamed.iter().map(|file| format!("{} is in {}", file.name, file.path));
+    let text = std::iter::once(fetched).chain(renamed).collect::<Vec<_>>().join("\n");
     Ok(Answer::new(&downloaded, text))
 }
 
-/// Where a data set's file goes: a name in the store has no `..` and does not start with a slash.
-fn local_item(dataset: &DatasetName, directory: &Path, name: FileName) -> GetItem {
-    let rest = name.as_str().strip_prefix(dataset.as_str()).unwrap_or(name.as_str());
-    let target = directory.join(rest.trim_start_matches('/'));
-    GetItem { name, target }
+/// Where the files of a data set go.
+struct Targets {
+    items: Vec<GetItem>,
+    /// Those that have another name there.
+    renamed: Vec<RenamedFile>,
+}
+
+/// Where the files go: a name in the store has no `..` and does not start with a slash. A file whose name a directory needs,
+/// because others lie below it, gets a tilde; a part of a name that is too long is cut, and gets its digest.
+fn local_targets(dataset: &DatasetName, directory: &Path, names: Vec<FileName>) -> Targets {
+    let rest = |name: &FileName| {
+        let rest = name.as_str().strip_prefix(dataset.as_str()).unwrap_or(name.as_str());
+        rest.trim_start_matches('/').to_owned()
+    };
+    let mut targets: Vec<String> = names
+        .iter()
+        .map(|name| rest(name).split('/').map(short_part).collect::<Vec<_>>().join("/"))
+        .collect();
+    let slashes = |path: &str| path.match_indices('/').map(|(at, _)| at).collect::<Vec<_>>();
+    let directories: BTreeSet<String> =
+        targets.iter().flat_map(|path| slashes(path).into_iter().map(|at| path[..at].to_owned())).collect();
+    let taken: BTreeSet<String> = targets.iter().cloned().chain(directories.iter().cloned()).collect();
+    for target in targets.iter_mut().filter(|target| directories.contains(*target)) {
+        let free = (1..=taken.len() + 1)
+            .map(|count| format!("{target}{}", "~".repeat(count)))
+            .find(|path| !taken.contains(path));
+        *target = free.unwrap_or_default();
+    }
+    let mut renamed = Vec::new();
+    let items = names.into_iter().zip(targets).map(|(name, target)| {
+        let path = directory.join(&target);
+        if target != rest(&name) {
+            renamed.push(RenamedFile { name: name.to_string(), path: path.display().to_string() });
+        }
+        GetItem { name, target: path }
+    });
+    Targets { items: items.collect(), renamed }
+}
+
+/// A part of a name, short enough for a local file.
+fn short_part(part: &str) -> String {
+    if part.len() <= LOCAL_PART_BYTES_MAX {
+        return part.to_owned();
+    }
+    let digest: String = Digest::of(part.as_bytes()).to_string().chars().take(16).collect();
+    let mut end = LOCAL_PART_BYTES_MAX - digest.len() - 1;
+    while !part.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}~{digest}", &part[..end])
 }
 
 fn make_directories(directory: &Path, items: &[GetItem]) -> Result<(), Failure> {
@@ -125,9 +177,9 @@ mod tests {
     fn a_data_set_goes_into_a_directory_under_its_own_names() {
         let root = tempfile::tempdir().unwrap();
         let set = "photos/cats".parse().unwrap();
-        let items: Vec<GetItem> = ["photos/cats/a.jpg", "photos/cats/sub/photos/b.jpg"]
-            .map(|name| local_item(&set, root.path(), name.parse().unwrap()))
-            .into();
+        let names = ["photos/cats/a.jpg", "photos/cats/sub/photos/b.jpg"].map(|name| name.parse().unwrap());
+        let Targets { items, renamed } = local_targets(&set, root.path(), names.into());
+        assert_eq!(renamed, []);
         assert_eq!(items[0].target, root.path().join("a.jpg"));
         assert_eq!(items[1].target, root.path().join("sub/photos/b.jpg"));
         make_directories(root.path(), &items).unwrap();
@@ -135,6 +187,27 @@ mod tests {
         std::fs::write(root.path().join("file"), "").unwrap();
         let error = make_directories(&root.path().join("file"), &items).unwrap_err();
         assert!(error.message.contains("cannot create"), "{error}");
+    }
+
+    #[test]
+    fn names_that_cannot_live_side_by_side_get_others() {
+        let set = "set".parse().unwrap();
+        let long = "é".repeat(150);
+        let names = [
+            "set/a".into(),
+            "set/a/b".into(),
+            "set/a~".into(),
+            format!("set/{long}/c"),
+            format!("set/{long}x/c"),
+        ];
+        let names = names.map(|name: String| name.parse().unwrap());
+        let Targets { items, renamed } = local_targets(&set, Path::new("/d"), names.into());
+        let targets: Vec<&str> = items.iter().map(|item| item.target.to_str().unwrap()).collect();
+        assert_eq!(targets[..3], ["/d/a~~", "/d/a/b", "/d/a~"]);
+        assert_eq!(renamed[0], RenamedFile { name: "set/a".into(), path: "/d/a~~".into() });
+        assert_eq!(renamed.len(), 3);
+        let parts: BTreeSet<&str> = targets[3..].iter().map(|path| path.split('/').nth(2).unwrap()).collect();
+        assert!(parts.len() == 2 && parts.iter().all(|part| part.len() <= 255), "{parts:?}");
     }
 
     #[test]

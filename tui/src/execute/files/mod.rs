@@ -2,6 +2,7 @@
 
 pub mod download;
 pub mod upload;
+pub mod walk;
 
 use idunno_shared::client::cluster::{Cluster, ClusterError};
 use idunno_shared::ids::NodeId;

@@ -65,7 +65,7 @@ pub async fn get(
     let note = format!("{job} is {state}: {} of {} rows", rows.len(), view.submitted);
     let written = match wanted.format {
         RowFormat::Jsonl => rows.join("\n"),
-        RowFormat::Csv => csv::table(&rows)?,
+        RowFormat::Csv => csv::Columns::of(&view).table(&rows)?,
     };
     let answer = match local {
         None => Answer { data: Data::Lines, text: written, ..Answer::default() }.noted(found.note),

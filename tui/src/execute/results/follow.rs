@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use idunno_shared::client::results::{dead_row, query_of};
 use idunno_shared::ids::JobId;
-use idunno_shared::wire::control::{ControlReply, ControlRequest, DeadLetter, JobView, SegmentView};
+use idunno_shared::wire::control::{
+    ControlReply, ControlRequest, DeadLetter, JobState, JobView, SegmentView,
+};
 use tokio::time::Instant;
 
 use super::csv;
@@ -29,13 +31,8 @@ pub async fn follow(
 ) -> Result<Answer, Failure> {
     let found = resolve(session, job).await?;
     let job = found.id;
-    if wanted.format == RowFormat::Csv {
-        print(&format!("{}\n", csv::header()?))?;
-    }
-    let give = |row: &str| match wanted.format {
-        RowFormat::Jsonl => print(&format!("{row}\n")),
-        RowFormat::Csv => print(&format!("{}\n", csv::row(row)?)),
-    };
+    // Known once the job is started.
+    let mut columns: Option<csv::Columns> = None;
     let mut skip = 0;
     let mut seen = BTreeSet::new();
     let mut started = Instant::now();
@@ -43,6 +40,18 @@ pub async fn follow(
         let late = match look(page(session, job, skip).await)? {
             Look::Unreachable(reason) => reason,
             Look::Found(Page { segments, more, view }) => {
+                if columns.is_none() && view.state != JobState::Added {
+                    let found = csv::Columns::of(&view);
+                    if wanted.format == RowFormat::Csv {
+                        print(&format!("{}\n", found.header()?))?;
+                    }
+                    columns = Some(found);
+                }
+                let columns = columns.clone().unwrap_or_default();
+                let give = |row: &str| match wanted.format {
+                    RowFormat::Jsonl => print(&format!("{row}\n")),
+                    RowFormat::Csv => print(&format!("{}\n", columns.row(row)?)),
+                };
                 for dead_letter in new_dead_letters(session, &view, &seen).await? {
                     seen.insert(dead_letter.index);
                     give(&dead_row(&dead_letter))?;

@@ -1,6 +1,7 @@
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{DeadLetter, JobState, JobView};
 use idunno_shared::wire::jobs::QueryRange;
+use idunno_shared::wire::records::RecordIdentity;
 
 use super::{Merge, ResultsError};
 
@@ -22,7 +23,15 @@ fn range(first: u64, count: u32) -> QueryRange {
 
 fn dead_letter(index: u64) -> DeadLetter {
     let name = format!("d/{index}").parse().unwrap();
-    DeadLetter { index, name, reason: "bad \"image\"".into(), worker: NodeId(1), attempts: 3, dropped: false }
+    DeadLetter {
+        index,
+        name,
+        reason: "bad \"image\"".into(),
+        worker: NodeId(1),
+        attempts: 3,
+        dropped: false,
+        identity: RecordIdentity::default(),
+    }
 }
 
 #[test]
@@ -35,7 +44,7 @@ fn rows_come_in_query_order_and_unclaimed_ones_are_skipped() {
     for (query, row) in rows.iter().enumerate() {
         assert!(row.contains(&format!("\"query\":{query}")), "{row}");
     }
-    assert_eq!(rows[2], r#"{"error":"bad \"image\"","name":"d/2","query":2}"#);
+    assert_eq!(rows[2], r#"{"query":2,"name":"d/2","error":"bad \"image\""}"#);
 }
 
 #[test]

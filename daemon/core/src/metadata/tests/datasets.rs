@@ -15,7 +15,7 @@ fn a_job_over_records_starts_only_with_the_content_that_was_read() {
     fixture
         .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: options("lines") })
         .unwrap();
-    let blocks = vec![Block { first: 0, at: 0 }, Block { first: 2, at: 8 }];
+    let blocks = vec![Block { first: 0, at: 0, extra_lines: 0 }, Block { first: 2, at: 8, extra_lines: 0 }];
     let start = |digest| Action::StartJob {
         job: JobId(1),
         inputs: Inputs::Records { digest, format: RecordFormat::Jsonl, count: 3, blocks: blocks.clone() },

@@ -9,6 +9,7 @@ use idunno_shared::wire::control::{
     Change, Changed, JobOptions, JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX,
 };
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, Training};
+use idunno_shared::wire::records::RecordIdentity;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 
 use super::*;
@@ -21,7 +22,7 @@ mod models;
 mod pins;
 
 fn training() -> Training {
-    Training { seed: 7, dataset: None }
+    Training { seed: 7, ..Training::default() }
 }
 
 /// A state. Each step checks its invariants, and that a refusal changes nothing.
@@ -66,7 +67,14 @@ fn batch(job: JobId, first: u64, count: u32, answered: &[(u64, u32)]) -> BatchOu
 }
 
 fn dead_letter(index: u64) -> DeadLetterRecord {
-    DeadLetterRecord { index, reason: "bad image".to_owned(), worker: NodeId(1), attempts: 3, name: None }
+    DeadLetterRecord {
+        index,
+        reason: "bad image".to_owned(),
+        worker: NodeId(1),
+        attempts: 3,
+        name: None,
+        identity: RecordIdentity::default(),
+    }
 }
 
 fn options(name: &str) -> JobOptions {

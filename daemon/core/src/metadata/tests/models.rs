@@ -61,7 +61,7 @@ fn a_training_keeps_its_dataset_until_it_ends() {
     let mut fixture = Fixture::default();
     let start = |models: &[&str], dataset: &str| Change::TrainStart {
         models: models.iter().map(|model| model.parse().unwrap()).collect(),
-        training: Training { seed: 7, dataset: Some(dataset.parse().unwrap()) },
+        training: Training { seed: 7, dataset: Some(dataset.parse().unwrap()), ..Training::default() },
     };
     assert_eq!(code(fixture.change(start(&["mine"], "cats"))), RefusalCode::Conflict, "it is empty");
     fixture.apply(commit(vec![file("cats/1.png", "a cat"), file("all.list", "cats/1.png")])).unwrap();

@@ -110,7 +110,8 @@ impl Harness {
     }
 
     fn fail(&mut self, node: u64, lease: Lease, kind: FaultKind) -> Vec<SchedulerEffect> {
-        let fault = Fault { ranges: vec![lease.range], kind, reason: "broken".into() };
+        let fault =
+            Fault { ranges: vec![lease.range], kind, reason: "broken".into(), identities: Vec::new() };
         self.handle(SchedulerEvent::Failed { worker: NodeId(node), lease, faults: vec![fault] })
     }
 
@@ -134,7 +135,7 @@ fn model() -> ModelName {
 }
 
 fn trained_with(seed: u64) -> Training {
-    Training { seed, dataset: None }
+    Training { seed, ..Training::default() }
 }
 
 fn spec(job: u64, queries: u64) -> JobSpec {

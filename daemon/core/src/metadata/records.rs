@@ -1,0 +1,165 @@
+//! The queries of a job over the records of one file: where they are, and how they are read.
+//!
+//! Invariants: the blocks are in order, the first starts at query 0, and each lies within the file.
+//! Bounds: a block for every few dozen records; records of at most [`RECORD_BYTES_MAX`].
+
+use std::sync::Arc;
+
+use idunno_shared::names::FileName;
+use idunno_shared::wire::blobs::BlobRef;
+use idunno_shared::wire::jobs::{QueryRange, RecordFormat};
+use serde::{Deserialize, Serialize};
+
+use super::OneOrMany;
+
+/// Largest record, in bytes.
+pub const RECORD_BYTES_MAX: u64 = 16 << 20;
+
+/// Where consecutive records start; they end where the next block starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// The number of the first record.
+    pub first: u64,
+    /// The byte offset of the first record in the file.
+    pub at: u64,
+    /// How many lines of the file begin before it, beyond one for each record before it: the header, empty lines, further
+    /// lines of records.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extra_lines: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The queries of a job over the records of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// The file's name.
+    pub file: Arc<FileName>,
+    /// How to read the records.
+    pub format: RecordFormat,
+    /// The file's extents at the start of the job, in order.
+    pub extents: OneOrMany<BlobRef>,
+    /// Where the records are.
+    pub blocks: Vec<Block>,
+    /// The number of records.
+    pub count: u64,
+}
+
+/// The part of a file of records that contains certain queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordSpan {
+    /// The extents in which it lies, in order.
+    pub extents: Vec<BlobRef>,
+    /// Bytes of the first extent before it.
+    pub skip_bytes: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Records in it before the first requested one.
+    pub skip: u32,
+    /// The line of the file in which it starts, from 1.
+    pub line: u64,
+}
+
+/// The blocks that contain certain queries.
+struct BlockBounds {
+    /// The byte offsets in the file between which they lie.
+    from: u64,
+    to: u64,
+    /// The number of the first record in them.
+    first: u64,
+    /// The line in which that starts, from 1.
+    line: u64,
+}
+
+impl Records {
+    /// The name of a query's input: the file and the record's number from 1. `None` beyond the records.
+    pub fn name(&self, index: u64) -> Option<FileName> {
+        if index >= self.count {
+            return None;
+        }
+        format!("{}:{}", self.file, index + 1).parse().ok()
+    }
+
+    fn bounds(&self, range: QueryRange) -> BlockBounds {
+        let first = self.blocks.partition_point(|block| block.first <= range.first).saturating_sub(1);
+        let next = self.blocks.partition_point(|block| block.first < range.end());
+        let size = self.extents.iter().map(|extent| extent.size).sum();
+        let begin = self.blocks.get(first).copied().unwrap_or(Block { first: 0, at: 0, extra_lines: 0 });
+        let to = self.blocks.get(next).map_or(size, |block| block.at);
+        let line = begin.first.saturating_add(begin.extra_lines).saturating_add(1);
+        BlockBounds { from: begin.at, to, first: begin.first, line }
+    }
+
+    /// A query's share of the bytes of its block, which is always read whole.
+    pub fn bytes_of(&self, index: u64) -> u64 {
+        let BlockBounds { from, to, first, .. } = self.bounds(QueryRange { first: index, count: 1 });
+        let next = self.blocks.partition_point(|block| block.first <= index);
+        let end = self.blocks.get(next).map_or(self.count, |block| block.first);
+        to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1))
+    }
+
+    /// Where these queries are.
+    pub fn span(&self, range: QueryRange) -> RecordSpan {
+        let BlockBounds { from, to, first, line } = self.bounds(range);
+        let mut span = RecordSpan {
+            extents: Vec::new(),
+            skip_bytes: 0,
+            bytes: to.saturating_sub(from),
+            skip: u32::try_from(range.first.saturating_sub(first)).unwrap_or(u32::MAX),
+            line,
+        };
+        let mut start = 0;
+        for extent in &*self.extents {
+            let end = start + extent.size;
+            if start < to && end > from {
+                if span.extents.is_empty() {
+                    span.skip_bytes = from - start;
+                }
+                span.extents.push(*extent);
+            }
+            start = end;
+        }
+        span
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use idunno_shared::ids::Digest;
+
+    use super::*;
+
+    fn records(sizes: &[u64], blocks: &[(u64, u64)], count: u64) -> Records {
+        let extent = |(number, &size): (usize, &u64)| BlobRef {
+            digest: Digest::of(&[u8::try_from(number).unwrap()]),
+            size,
+        };
+        Records {
+            file: Arc::new("d.jsonl".parse().unwrap()),
+            format: RecordFormat::Jsonl,
+            extents: sizes.iter().enumerate().map(extent).collect(),
+            blocks: blocks.iter().map(|&(first, at)| Block { first, at, extra_lines: 0 }).collect(),
+            count,
+        }
+    }
+
+    #[test]
+    fn a_span_covers_the_blocks_of_its_queries_only() {
+        let records = records(&[100, 100], &[(0, 10), (4, 60), (8, 150)], 10);
+        let span = |first, count| {
+            let span = records.span(QueryRange { first, count });
+            (span.extents.len(), span.skip_bytes, span.bytes, span.skip)
+        };
+        assert_eq!(span(0, 4), (1, 10, 50, 0));
+        assert_eq!(span(3, 2), (2, 10, 140, 3));
+        assert_eq!(span(5, 3), (2, 60, 90, 1));
+        assert_eq!(span(9, 1), (1, 50, 50, 1));
+        assert_eq!(span(0, 10), (2, 10, 190, 0));
+        assert_eq!((records.bytes_of(3), records.bytes_of(4), records.bytes_of(9)), (13, 23, 25));
+        assert_eq!(records.name(9).unwrap().as_str(), "d.jsonl:10");
+        assert_eq!(records.name(10), None);
+    }
+}
