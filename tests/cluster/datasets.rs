@@ -230,12 +230,13 @@ async fn records_of_any_dialect_come_back_with_their_columns() {
         assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, says);
     }
     put_text(&cluster, "photos/1.jpg", "x").await;
+    let refuse = async |options: JobOptions, says: &str| {
+        let job = add(&cluster, "photos", 2, options).await;
+        let refused = cluster.client().change(Change::StartJob { job }).await;
+        assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Invalid, says);
+    };
+    let keep = ReadOptions { keep: Keep::All, ..ReadOptions::default() };
+    refuse(JobOptions { reading: keep, ..JobOptions::default() }, "'photos' is no file of records").await;
     put_text(&cluster, "photos/labels.csv", "f\0i\0l\0e\0,\0").await;
-    let job = add(&cluster, "photos", 2, JobOptions::default()).await;
-    let refused = cluster.client().change(Change::StartJob { job }).await;
-    assert_refused(
-        refused,
-        &idunno_shared::wire::refusal::RefusalCode::Invalid,
-        "labels.csv: it has NUL bytes",
-    );
+    refuse(JobOptions::default(), "labels.csv: it has NUL bytes").await;
 }

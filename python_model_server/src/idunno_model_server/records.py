@@ -13,7 +13,7 @@ import csv
 import itertools
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def read_csv(path: Path, options: ReadOptions = AS_FOUND) -> Iterator[Record]:
             columns = _Columns.of_first_row(path, row.fields, dialect, options)
             if not options.no_header:
                 continue
-        if any(row.fields[columns.count :]):
+        if len(row.fields) > columns.count and any(row.fields[columns.count :]):
             raise DatasetError(
                 f"dataset {path}, line {row.line} has {len(row.fields)} columns, but the file has {columns.count}"
             )
@@ -241,7 +241,7 @@ def _csv_rows(path: Path, dialect: Dialect) -> Iterator[_Row]:
             file.seek(0)
         skipped = [file.readline() for _ in range(dialect.skipped_lines)]
         line = len(skipped)
-        reader = dialect.rows(itertools.chain(_with_last_end(file), [_END]))
+        reader = dialect.rows(itertools.chain(file, [_END]))
         counted = 0
         for fields in reader:
             start, counted = counted + 1, reader.line_num
@@ -252,12 +252,6 @@ def _csv_rows(path: Path, dialect: Dialect) -> Iterator[_Row]:
                 raise DatasetError(f"dataset {path}: {message}")
             if fields:
                 yield _Row(line + start, fields)
-
-
-def _with_last_end(file: Iterable[str]) -> Iterator[str]:
-    """The lines of a file; the last has a line end, too."""
-    for line in file:
-        yield line if line.endswith(("\n", "\r")) else line + "\n"
 
 
 def _named(fields: Sequence[str]) -> dict[str, int]:
