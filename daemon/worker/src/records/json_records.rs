@@ -5,7 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use idunno_shared::names::ColumnName;
 use idunno_shared::wire::records::{ColumnNames, Keep};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde_json::de::Read;
 use serde_json::value::RawValue;
 
 use super::{Line, LineCounter, Record, RecordError, Span};
@@ -70,10 +71,12 @@ impl<'a> Parser<'a> {
 
     fn read(&self, bytes: &Bytes, line: &[u8]) -> Result<Record, Fault> {
         json_text::strict(line, self.levels)?;
+        // Strict JSON is UTF-8. Each string of it would be checked again if it were read as bytes.
+        let text = std::str::from_utf8(line).map_err(serde_json::Error::custom)?;
         let Entry { input, label, id, fields } = match line.first() {
-            Some(b'{') => self.entry(line)?,
+            Some(b'{') => self.entry(serde_json::Deserializer::from_str(text))?,
             // A string, or its own input.
-            _ => Entry { input: Some(serde_json::from_slice(line)?), ..Entry::default() },
+            _ => Entry { input: Some(serde_json::from_str(text)?), ..Entry::default() },
         };
         if let Some(name) = &self.columns.input
             && (input.is_none() || line.first() != Some(&b'{'))
@@ -81,7 +84,7 @@ impl<'a> Parser<'a> {
             return Err(Fault::NoField(name.to_string()));
         }
         let input = match input.map(RawValue::get) {
-            Some(text) if text.starts_with('"') => Bytes::from(serde_json::from_str::<String>(text)?),
+            Some(text) if text.starts_with('"') => string(bytes, text)?,
             Some(json) => bytes.slice_ref(json.as_bytes()),
             None => bytes.slice_ref(line),
         };
@@ -89,14 +92,18 @@ impl<'a> Parser<'a> {
         Ok(Record { input: Ok(input), label: given(label), id: given(id), fields })
     }
 
-    fn entry<'line>(&self, line: &'line [u8]) -> Result<Entry<'line>, serde_json::Error> {
-        let mut reader = serde_json::Deserializer::from_slice(line);
-        self.deserialize(&mut reader)
+    fn entry<'line, R: Read<'line>>(
+        &self,
+        mut line: serde_json::Deserializer<R>,
+    ) -> Result<Entry<'line>, serde_json::Error> {
+        self.deserialize(&mut line)
     }
 
     /// Label and id of a line that has no input, as far as they are strict JSON themselves.
     fn identity(&self, line: &[u8]) -> (Option<JsonText>, Option<JsonText>) {
-        let Ok(Entry { label, id, .. }) = self.entry(line) else { return (None, None) };
+        let Ok(Entry { label, id, .. }) = self.entry(serde_json::Deserializer::from_slice(line)) else {
+            return (None, None);
+        };
         let strict =
             |raw: &&RawValue| json_text::strict(raw.get().as_bytes(), json_text::LEVELS_MAX - 1).is_ok();
         (given(label.filter(strict)), given(id.filter(strict)))
@@ -108,6 +115,14 @@ impl<'a> Parser<'a> {
             Keep::All => true,
             Keep::Columns(names) => names.iter().any(|kept| kept.as_str() == name),
         }
+    }
+}
+
+/// The text of a JSON string that lies in `bytes`.
+fn string(bytes: &Bytes, json: &str) -> Result<Bytes, serde_json::Error> {
+    match json.get(1..json.len().saturating_sub(1)) {
+        Some(text) if !text.contains('\\') => Ok(bytes.slice_ref(text.as_bytes())),
+        _ => Ok(Bytes::from(serde_json::from_str::<String>(json)?)),
     }
 }
 
