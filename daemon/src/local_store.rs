@@ -62,6 +62,14 @@ impl FileStore for LocalStore {
         })
     }
 
+    fn fetch_file<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+        target: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FileStoreError>> {
+        FileStore::fetch_file(&self.files, blobs, target)
+    }
+
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         FileStore::store(&self.files, blobs)
     }

@@ -580,8 +580,8 @@ def test_a_model_that_is_replaced_or_unloaded_leaves_memory(tmp_path: Path) -> N
             shutil.copy(artefact, stored)
             entry = await repository.load("batches", version)
             assert [model() for model in left] == [None] * len(left)
-            assert entry.execution is not None
-            model = weakref.ref(model_of(entry.execution))
+            assert entry.newest is not None
+            model = weakref.ref(model_of(entry.newest.execution))
             assert not any(found is model() for found in gc.get_objects()), "later collections visit it"
             left.append(model)
         await repository.unload("batches")

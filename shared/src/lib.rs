@@ -13,6 +13,8 @@ pub mod crash_points;
 pub mod ids;
 pub mod names;
 #[cfg(feature = "client")]
+pub mod package;
+#[cfg(feature = "client")]
 pub mod security;
 pub mod text;
 pub mod wire;

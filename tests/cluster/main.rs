@@ -46,6 +46,8 @@ mod model_servers;
 #[cfg(test)]
 mod orphans;
 #[cfg(test)]
+mod packages;
+#[cfg(test)]
 mod power_cut;
 #[cfg(test)]
 mod recovery;

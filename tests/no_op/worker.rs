@@ -153,7 +153,7 @@ pub(crate) async fn train(cluster: &Cluster, workers: &mut [NoOpWorker]) -> anyh
     let artefact = Bytes::from_static(b"nothing to do");
     let version = Digest::of(&artefact);
     let stored = files.store_blobs(vec![artefact]).await?;
-    let artefact = ModelArtefact { model: MODEL.parse()?, version, extents: stored.blobs };
+    let artefact = ModelArtefact { model: MODEL.parse()?, version, extents: stored.blobs, is_package: false };
     let result = Ok((stored.upload, artefact));
     cluster
         .jobs(JobRequest::Trained {

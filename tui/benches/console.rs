@@ -65,6 +65,7 @@ fn cluster(second: u64) -> ClusterView {
             workers: (1..=MEMBERS).map(|number| (NodeId(number), ready())).collect(),
             progress: vec![],
             metrics: vec![],
+            package: None,
         }],
         jobs: (1..=JOBS).map(|number| job(number, second)).collect(),
         assignments: (1..=MEMBERS)

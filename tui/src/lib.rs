@@ -15,6 +15,7 @@ pub mod command;
 pub mod console;
 pub mod execute;
 pub mod local;
+pub mod package;
 pub mod session;
 pub mod settings;
 pub mod tail;

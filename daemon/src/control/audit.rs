@@ -126,7 +126,8 @@ fn outcome(changed: &Changed) -> String {
         Changed::JobStarted { submitted } => format!("done: {submitted} queries"),
         Changed::StartedBefore { state, .. } => format!("no change: the job is {state:?}"),
         Changed::Retried { queries } | Changed::Dropped { queries } => format!("done: {queries} queries"),
-        Changed::Done => String::from("done"),
+        Changed::ModelAdded { is_new: false } => String::from("no change: the model has this version"),
+        Changed::ModelAdded { is_new: true } | Changed::Done => String::from("done"),
     }
 }
 

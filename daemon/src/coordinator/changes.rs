@@ -86,7 +86,7 @@ impl LeaderTerm {
     /// Makes a change that was not made yet, as far as the log is applied here.
     async fn make(&self, asker: Asker<'_>, op: OpId, change: Change) -> Result<Applied, Refusal> {
         roles::check(asker, need_of_change(&change), Some(&self.state()))?;
-        if let Change::CommitFiles { upload, .. } = &change {
+        if let Change::CommitFiles { upload, .. } | Change::AddModel { upload, .. } = &change {
             self.uploads.use_as(asker.confined_to(), Some(*upload)).await?;
         }
         if let Change::TrainStart { models, .. } = &change {
@@ -95,6 +95,9 @@ impl LeaderTerm {
         let by = asker.grant.map(|grant| AskedBy { name: grant.name.clone(), role: asker.role });
         match change {
             Change::StartJob { job } => self.start_job(op, by, job).await,
+            Change::AddModel { upload, model, package, unchecked: false } => {
+                self.add_model(op, by, (upload, model, package)).await
+            }
             change => self.propose_asked(op, by, Action::Change(change)).await,
         }
     }

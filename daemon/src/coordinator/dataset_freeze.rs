@@ -11,7 +11,7 @@ use idunno_core::metadata::{
 };
 use idunno_shared::client::connections::PeerError;
 use idunno_shared::client::files::Unavailable;
-use idunno_shared::ids::{JobId, NodeId, OpId};
+use idunno_shared::ids::{Digest, JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
 use idunno_shared::wire::control::{Change, JobState, LABELS_FILE};
 use idunno_shared::wire::frame::{Reply, Request};
@@ -22,7 +22,7 @@ use tracing::info;
 
 use super::LeaderTerm;
 use super::grants::placed;
-use super::long_work::WorkProgress;
+use super::long_work::{WorkProgress, WorkSubject};
 use idunno_worker::records;
 use idunno_worker::records::record_index::{RecordIndex, RecordIndexError};
 
@@ -47,7 +47,7 @@ impl LeaderTerm {
         let this = self.this.upgrade().ok_or_else(|| self.not_coordinator())?;
         let job = Arc::clone(job);
         let first_start = |progress| async move { this.first_start(op, by, &job, &progress).await };
-        self.long_work.join(op, id, first_start).await
+        self.long_work.join(op, WorkSubject::Job(id), first_start).await
     }
 
     /// Reads what a job starts with, and starts it.
@@ -164,10 +164,14 @@ impl LeaderTerm {
         if job.parameters.is_empty() {
             return Ok(());
         }
-        let request =
-            WorkRequest::CheckParameters { model: job.model.clone(), parameters: (*job.parameters).clone() };
+        let version = self.state().model(&job.model).and_then(|model| Some(model.artefact.as_ref()?.version));
+        let request = WorkRequest::CheckParameters {
+            model: job.model.clone(),
+            parameters: (*job.parameters).clone(),
+            version,
+        };
         let mut last = String::from("none is ready");
-        for worker in self.workers_with(job).await?.into_iter().take(WORKERS_ASKED_MAX) {
+        for worker in self.workers_with(job, version).await?.into_iter().take(WORKERS_ASKED_MAX) {
             match self.ask_worker(worker, request.clone(), CHECK_TIMEOUT).await {
                 Ok(WorkReply::Checked(Ok(()))) => return Ok(()),
                 Ok(WorkReply::Checked(Err(why))) => {
@@ -184,12 +188,14 @@ impl LeaderTerm {
         Err(Refusal::conflict(message))
     }
 
-    /// Workers whose model server is ready, those with the job's model first.
-    async fn workers_with(&self, job: &JobRecord) -> Result<Vec<NodeId>, Refusal> {
+    /// Workers whose model server is ready, those with this version of the job's model first.
+    async fn workers_with(&self, job: &JobRecord, version: Option<Digest>) -> Result<Vec<NodeId>, Refusal> {
         let reports = self.scheduler.view().await?.reports;
         let ready = reports.into_values().filter(|report| report.server == ServerState::Ready);
         let has_model = |models: &[(_, ModelState)]| {
-            models.iter().any(|(model, state)| *model == job.model && matches!(state, ModelState::Ready(_)))
+            let is_ready =
+                |state: &ModelState| matches!(state, ModelState::Ready(ready) if Some(*ready) == version);
+            models.iter().any(|(model, state)| *model == job.model && is_ready(state))
         };
         let mut workers: Vec<_> = ready.map(|report| (!has_model(&report.models), report.worker)).collect();
         workers.sort_unstable();

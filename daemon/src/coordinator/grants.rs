@@ -1,11 +1,14 @@
 //! Turns the scheduler's plans, which hold only numbers, into orders that a worker can carry out.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use idunno_core::metadata::{FolderPart, JobRecord, Query, State};
+use idunno_core::metadata::{Artefact, FolderPart, JobRecord, Query, State};
 use idunno_core::scheduler::ReplyPlan;
-use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::ids::{Digest, NodeId, Term};
+use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, PlacedBlob};
+use idunno_shared::wire::control::JobState;
 use idunno_shared::wire::jobs::{
     Grant, Lease, ModelArtefact, ModelState, QueryInput, RecordsGrant, ReportReply, ServerState, WorkerReport,
 };
@@ -14,6 +17,9 @@ use crate::membership::MembershipView;
 
 /// Extents of the inputs in one answer, unless a single input has more: as many as fit into a frame.
 const EXTENTS_MAX: usize = 40_000;
+
+/// Extents of the models to load in one answer, unless a single model has more: the others are ordered in later answers.
+const LOAD_EXTENTS_MAX: usize = 10_000;
 
 /// Bytes of records that weigh as much as an extent. [`EXTENTS_MAX`] times this bounds the memory that the inputs of a
 /// worker's two batches take.
@@ -121,6 +127,7 @@ pub fn orders(
         grants: plan.grants.iter().filter_map(|&lease| grant(state, view, inputs, lease)).collect(),
         cancelled: plan.cancelled.clone(),
         load: report.map(|report| missing_models(state, view, report)).unwrap_or_default(),
+        unload: report.map(|report| unwanted_versions(state, report)).unwrap_or_default(),
         train: plan.train.clone(),
         restart: plan.restart.clone(),
         stop_training: plan.stop_training.clone(),
@@ -164,29 +171,158 @@ fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: L
     })
 }
 
+/// The newest version of each model.
+fn newest_versions(state: &State) -> impl Iterator<Item = (&ModelName, &Arc<Artefact>)> {
+    state.models().filter_map(|(name, model)| Some((name, model.artefact.as_ref()?)))
+}
+
+/// The versions to which running jobs are pinned.
+fn pinned_versions(state: &State) -> impl Iterator<Item = (&ModelName, &Arc<Artefact>)> {
+    let running = state.unsettled_jobs().filter(|job| job.state == JobState::Running);
+    running.filter_map(|job| Some((&job.model, job.artefact.as_ref()?)))
+}
+
 fn missing_models(state: &State, view: &MembershipView, report: &WorkerReport) -> Vec<ModelArtefact> {
     if report.server != ServerState::Ready {
         return Vec::new();
     }
-    let trained = state.models().filter_map(|(name, model)| Some((name, model.artefact.as_ref()?)));
-    let missing = trained.filter(|(name, artefact)| {
-        let ready = (*name).clone();
-        !report.models.contains(&(ready, ModelState::Ready(artefact.version)))
+    let mut missing: Vec<ModelArtefact> = Vec::new();
+    let mut extents = 0;
+    for (name, artefact) in newest_versions(state).chain(pinned_versions(state)) {
+        let reported = |state: ModelState| report.models.contains(&(name.clone(), state));
+        let is_ordered =
+            missing.iter().any(|order| order.model == *name && order.version == artefact.version);
+        // A worker loads one version of a model at a time: what it lacks after that is ordered then.
+        let is_loading = artefact.package.is_some() && reported(ModelState::Loading);
+        if is_ordered || is_loading || reported(ModelState::Ready(artefact.version)) {
+            continue;
+        }
+        extents += artefact.extents.len();
+        if extents > LOAD_EXTENTS_MAX && !missing.is_empty() {
+            break;
+        }
+        missing.push(ModelArtefact {
+            model: name.clone(),
+            version: artefact.version,
+            extents: placed_all(state, view, &artefact.extents),
+            is_package: artefact.package.is_some(),
+        });
+    }
+    missing
+}
+
+/// The versions that the worker has loaded, and that neither running jobs nor new ones use.
+fn unwanted_versions(state: &State, report: &WorkerReport) -> Vec<(ModelName, Digest)> {
+    let is_newest = |name: &ModelName, version: Digest| {
+        let newest = state.model(name).and_then(|model| model.artefact.as_ref());
+        newest.is_some_and(|newest| newest.version == version)
+    };
+    let is_pinned = |name: &ModelName, version: Digest| {
+        pinned_versions(state).any(|(pinned, artefact)| pinned == name && artefact.version == version)
+    };
+    let loaded = report.models.iter().filter_map(|(name, state)| match state {
+        ModelState::Ready(version) => Some((name.clone(), *version)),
+        _ => None,
     });
-    let load = missing.map(|(name, artefact)| ModelArtefact {
-        model: name.clone(),
-        version: artefact.version,
-        extents: placed_all(state, view, &artefact.extents),
-    });
-    load.collect()
+    loaded.filter(|(name, version)| !is_newest(name, *version) && !is_pinned(name, *version)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use idunno_shared::ids::JobId;
-    use idunno_shared::wire::jobs::QueryRange;
+    use std::collections::BTreeMap;
+
+    use idunno_core::metadata::{Action, Applied, Command};
+    use idunno_shared::ids::{JobId, UploadId};
+    use idunno_shared::wire::control::{Change, Changed, JobOptions, NewFile, NewPackage, PackageSummary};
+    use idunno_shared::wire::jobs::{BatchSize, QueryRange};
 
     use super::*;
+
+    const HOLDER: NodeId = NodeId(1);
+
+    fn changed(state: &mut State, change: Change) -> Changed {
+        let command = Command { at_ms: 1, op: None, action: Action::Change(change), upload: None, by: None };
+        let Applied::Changed(changed) = state.apply(&command).unwrap() else { panic!("no change") };
+        changed
+    }
+
+    fn blob(content: &str) -> (BlobRef, Vec<NodeId>) {
+        (BlobRef { digest: Digest::of(content.as_bytes()), size: content.len() as u64 }, vec![HOLDER])
+    }
+
+    fn model() -> ModelName {
+        "mine".parse().unwrap()
+    }
+
+    /// Adds a version of the model. Its manifest is its name.
+    fn add(state: &mut State, version: &str) -> Digest {
+        let summary = PackageSummary { runtime: String::from("python"), files: 1, bytes: 4 };
+        let package = NewPackage { summary, extents: vec![blob(version), blob("code")] };
+        let upload = UploadId::default();
+        changed(state, Change::AddModel { upload, model: model(), package, unchecked: false });
+        Digest::of(version.as_bytes())
+    }
+
+    /// A running job of the model's newest version.
+    fn start_job(state: &mut State) -> JobId {
+        let (blob, holders) = blob("an input");
+        let name = "data/1".parse().unwrap();
+        let file = NewFile { name, size: blob.size, digest: blob.digest, extents: vec![(blob, holders)] };
+        changed(state, Change::CommitFiles { upload: UploadId::default(), files: vec![file] });
+        let (dataset, options) = ("data".parse().unwrap(), JobOptions::default());
+        let add = Change::AddJob { model: model(), dataset, batch_size: BatchSize::Auto, options };
+        let Changed::JobAdded(job) = changed(state, add) else { panic!("no job") };
+        changed(state, Change::StartJob { job });
+        job
+    }
+
+    fn report(states: &[ModelState]) -> WorkerReport {
+        WorkerReport {
+            worker: HOLDER,
+            generation: 1,
+            server: ServerState::Ready,
+            models: states.iter().map(|state| (model(), state.clone())).collect(),
+            leases: Vec::new(),
+            awaiting_commit: 0,
+            wanted: 0,
+            wait_ms: 0,
+            draining: false,
+            offers: None,
+            running_ms: None,
+            number: 1,
+            trainings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_versions_of_new_and_running_jobs_are_loaded_and_no_others() {
+        let view = MembershipView { me: HOLDER, members: BTreeMap::new(), joined: true };
+        let mut state = State::new();
+        let old = add(&mut state, "old");
+        let job = start_job(&mut state);
+        let new = add(&mut state, "new");
+        let missing = |state: &State, states: &[ModelState]| -> Vec<Digest> {
+            let orders = missing_models(state, &view, &report(states));
+            assert!(orders.iter().all(|order| order.is_package && order.extents.len() == 2));
+            orders.into_iter().map(|order| order.version).collect()
+        };
+        let unwanted = |state: &State, states: &[ModelState]| -> Vec<Digest> {
+            unwanted_versions(state, &report(states)).into_iter().map(|(_, version)| version).collect()
+        };
+        let (ready_old, ready_new) = (ModelState::Ready(old), ModelState::Ready(new));
+        let both = [ready_old.clone(), ready_new.clone()];
+        assert_eq!(missing(&state, &[]), [new, old]);
+        assert_eq!(missing(&state, &[ModelState::Failed("no memory".into()), ready_new.clone()]), [old]);
+        assert_eq!(missing(&state, &[ModelState::Loading]), [], "it is not sent again and again");
+        assert_eq!((missing(&state, &both), unwanted(&state, &both)), (vec![], vec![]));
+        changed(&mut state, Change::StopJob { job });
+        assert_eq!(unwanted(&state, &both), [old], "a stopped job runs nothing");
+        changed(&mut state, Change::StartJob { job });
+        changed(&mut state, Change::RemoveModel { model: model(), force: true });
+        assert_eq!((missing(&state, &[]), unwanted(&state, &both)), (vec![old], vec![new]));
+        changed(&mut state, Change::CancelJob { job });
+        assert_eq!((missing(&state, &[]), unwanted(&state, &both)), (vec![], vec![old, new]));
+    }
 
     fn lease(first: u64, count: u32) -> Lease {
         Lease { job: JobId(1), range: QueryRange { first, count }, attempt: 1, term: Term(1) }

@@ -7,11 +7,13 @@
 //! Bounds: [`RUNNING_MAX`] tasks at a time; of those that have ended, [`ENDED_KEPT`] outcomes.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use idunno_core::metadata::Applied;
-use idunno_shared::ids::{JobId, OpId};
+use idunno_shared::ids::{Digest, JobId, OpId};
+use idunno_shared::names::ModelName;
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -44,9 +46,27 @@ impl WorkProgress {
     }
 }
 
+/// What work is about: there is one task at a time for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkSubject {
+    /// A job that is being started.
+    Job(JobId),
+    /// A version of a model that is being checked.
+    Model(ModelName, Digest),
+}
+
+impl fmt::Display for WorkSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(job) => job.fmt(f),
+            Self::Model(model, _) => write!(f, "model '{model}'"),
+        }
+    }
+}
+
 struct Task {
     op: OpId,
-    job: JobId,
+    subject: WorkSubject,
     status: watch::Receiver<Status>,
 }
 
@@ -83,13 +103,18 @@ impl LongWork {
         Self { tasks: Mutex::default(), answer_after: ANSWER_AFTER, closed }
     }
 
-    /// Waits for work on a job: for what runs already, or for what `start` makes. Refused with
+    /// Waits for work on a subject: for what runs already, or for what `start` makes. Refused with
     /// [`RefusalCode::InProgress`] if it takes longer than a request waits.
-    pub async fn join<F>(&self, op: OpId, job: JobId, start: impl FnOnce(WorkProgress) -> F) -> Outcome
+    pub async fn join<F>(
+        &self,
+        op: OpId,
+        subject: WorkSubject,
+        start: impl FnOnce(WorkProgress) -> F,
+    ) -> Outcome
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
-        let mut status = self.status_of(op, job, start)?;
+        let mut status = self.status_of(op, &subject, start)?;
         // A task that ended without an outcome was dropped with its term: the client asks the next coordinator.
         let over = || Refusal::new(RefusalCode::Unknown, "the coordinator's term ended: repeat the request");
         let ended = status.wait_for(|status| matches!(status, Status::Ended(_)));
@@ -97,14 +122,14 @@ impl LongWork {
         match ended {
             Ok(Ok(Status::Ended(outcome))) => outcome,
             Ok(_) => Err(over()),
-            Err(_) => Err(in_progress(job, &status.borrow())),
+            Err(_) => Err(in_progress(&subject, &status.borrow())),
         }
     }
 
     fn status_of<F>(
         &self,
         op: OpId,
-        job: JobId,
+        subject: &WorkSubject,
         start: impl FnOnce(WorkProgress) -> F,
     ) -> Result<watch::Receiver<Status>, Refusal>
     where
@@ -117,11 +142,13 @@ impl LongWork {
         };
         // The client repeats its request on these: it wants another try, not the same refusal.
         tasks.retain(|task| is_running(task) || (task.op != op) || !task.is_worth_repeating());
-        if let Some(task) = tasks.iter().find(|task| task.op == op || (task.job == job && is_running(task))) {
+        let is_same = |task: &Task| task.op == op || (task.subject == *subject && is_running(task));
+        if let Some(task) = tasks.iter().find(|task| is_same(task)) {
             return Ok(task.status.clone());
         }
         if tasks.iter().filter(|task| is_running(task)).count() >= RUNNING_MAX {
-            let message = format!("{RUNNING_MAX} jobs are being started: {job} waits for its turn");
+            let message =
+                format!("{RUNNING_MAX} jobs or models are being looked at: {subject} waits for its turn");
             return Err(Refusal::new(RefusalCode::Busy, message));
         }
         while tasks.len() >= RUNNING_MAX + ENDED_KEPT {
@@ -136,17 +163,25 @@ impl LongWork {
                 sender.send_replace(Status::Ended(outcome));
             }
         });
-        tasks.push_back(Task { op, job, status: status.clone() });
+        tasks.push_back(Task { op, subject: subject.clone(), status: status.clone() });
         Ok(status)
     }
 }
 
-fn in_progress(job: JobId, status: &Status) -> Refusal {
+fn in_progress(subject: &WorkSubject, status: &Status) -> Refusal {
     let Status::Running { done_bytes, total_bytes } = *status else {
         return Refusal::internal("work that has ended is in progress");
     };
     let code = RefusalCode::InProgress { done_bytes, total_bytes };
-    Refusal::new(code, format!("{job} is being started, which goes on: get-job-stats shows when it runs"))
+    let message = match subject {
+        WorkSubject::Job(job) => {
+            format!("{job} is being started, which goes on: get-job-stats shows when it runs")
+        }
+        WorkSubject::Model(model, _) => {
+            format!("a member is still checking model '{model}': 'model ls' shows whether it was added")
+        }
+    };
+    Refusal::new(code, message)
 }
 
 #[cfg(test)]
@@ -156,6 +191,10 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+
+    fn job(number: u64) -> WorkSubject {
+        WorkSubject::Job(JobId(number))
+    }
 
     fn op(number: u64) -> OpId {
         OpId(0, number)
@@ -179,22 +218,22 @@ mod tests {
             }
         };
         for number in [1, 1, 2] {
-            let refusal = work.join(op(number), JobId(1), start).await.unwrap_err();
+            let refusal = work.join(op(number), job(1), start).await.unwrap_err();
             assert_eq!(refusal.code, RefusalCode::InProgress { done_bytes: 3, total_bytes: 9 });
         }
         go.notify_one();
         loop {
-            let refusal = work.join(op(1), JobId(1), start).await.unwrap_err();
+            let refusal = work.join(op(1), job(1), start).await.unwrap_err();
             if refusal.message == "no records" {
                 break;
             }
             assert!(matches!(refusal.code, RefusalCode::InProgress { .. }), "{refusal}");
         }
-        let again = work.join(op(1), JobId(1), start).await.unwrap_err();
+        let again = work.join(op(1), job(1), start).await.unwrap_err();
         assert_eq!(again.message, "no records", "the outcome is kept for requests that ask again");
         assert_eq!(starts.load(Ordering::Relaxed), 1);
         go.notify_one();
-        work.join(op(3), JobId(1), start).await.unwrap_err();
+        work.join(op(3), job(1), start).await.unwrap_err();
         assert_eq!(starts.load(Ordering::Relaxed), 2, "a later operation starts the work anew");
     }
 
@@ -209,15 +248,15 @@ mod tests {
             finished.notify_one();
             Ok(Applied::Done)
         };
-        let request = work.join(op(1), JobId(1), start);
+        let request = work.join(op(1), job(1), start);
         assert!(timeout(Duration::from_millis(1), request).await.is_err(), "the request is dropped");
         go.notify_one();
         done.notified().await;
         let never = |_| async { unreachable!("it has run") };
-        assert_eq!(work.join(op(1), JobId(1), never).await, Ok(Applied::Done));
+        assert_eq!(work.join(op(1), job(1), never).await, Ok(Applied::Done));
 
         let forever = |_| std::future::pending();
-        let waiting = work.join(op(2), JobId(2), forever);
+        let waiting = work.join(op(2), job(2), forever);
         closed.cancel();
         assert_eq!(waiting.await.unwrap_err().code, RefusalCode::Unknown);
     }
@@ -227,22 +266,22 @@ mod tests {
         let work = long_work(&CancellationToken::new());
         for code in [RefusalCode::NoQuorum, RefusalCode::Unknown] {
             let fails = |_| std::future::ready(Err(Refusal::new(code.clone(), "not now")));
-            assert_eq!(work.join(op(1), JobId(1), fails).await.unwrap_err().code, code);
+            assert_eq!(work.join(op(1), job(1), fails).await.unwrap_err().code, code);
         }
         let panics = |_| async { panic!("a fault of the work") };
-        assert_eq!(work.join(op(1), JobId(1), panics).await.unwrap_err().code, RefusalCode::Unknown);
+        assert_eq!(work.join(op(1), job(1), panics).await.unwrap_err().code, RefusalCode::Unknown);
         let done = |_| std::future::ready(Ok(Applied::Done));
-        assert_eq!(work.join(op(1), JobId(1), done).await, Ok(Applied::Done));
+        assert_eq!(work.join(op(1), job(1), done).await, Ok(Applied::Done));
     }
 
     #[tokio::test]
     async fn the_number_of_running_tasks_is_bounded() {
         let work = long_work(&CancellationToken::new());
         for number in 0..RUNNING_MAX as u64 {
-            let refusal = work.join(op(number), JobId(number), |_| std::future::pending()).await.unwrap_err();
+            let refusal = work.join(op(number), job(number), |_| std::future::pending()).await.unwrap_err();
             assert_eq!(refusal.code, RefusalCode::InProgress { done_bytes: 0, total_bytes: 0 });
         }
-        let refusal = work.join(op(99), JobId(99), |_| std::future::pending()).await.unwrap_err();
+        let refusal = work.join(op(99), job(99), |_| std::future::pending()).await.unwrap_err();
         assert_eq!(refusal.code, RefusalCode::Busy);
     }
 }

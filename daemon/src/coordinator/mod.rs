@@ -20,6 +20,7 @@
 //! | [`leader_announcer`]: announces the coordinator and the revoked names to all members | itself |
 //! | `revocations`: revoked names that the log lacks | itself |
 //! | [`dataset_freeze`]: what a job starts with | itself, by reading its data set |
+//! | `packages`: what is added as a model | itself, by asking a worker |
 //! | [`long_work`]: work that outlasts a request | itself |
 //! | [`changes`], [`grants`]: changes asked for, orders to workers | the log's state |
 //! | [`reads`], [`folders`], [`views`], `job_pages`, [`assignment_text`]: what people see | the log's state |
@@ -34,6 +35,7 @@ mod job_pages;
 pub mod leader_announcer;
 mod log_time;
 pub mod long_work;
+mod packages;
 pub mod rates;
 pub mod reads;
 pub mod repair;

@@ -158,7 +158,7 @@ impl LeaderTerm {
 
 /// Carries out a call to a worker, but gives it up when the worker's process is dead or another one has taken its place: a
 /// host without power does not even reset its connections.
-async fn while_live<T>(
+pub(super) async fn while_live<T>(
     mut members: watch::Receiver<Arc<MembershipView>>,
     worker: NodeId,
     call: impl Future<Output = T>,

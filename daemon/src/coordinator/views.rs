@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use idunno_core::metadata::{JobRecord, State};
 use idunno_core::placement::Holdings;
-use idunno_shared::ids::{JobId, NodeId};
+use idunno_shared::ids::{Digest, JobId, NodeId};
 use idunno_shared::wire::control::{
     AssignmentView, ClusterView, ControlReply, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole,
     MemberDoubts, MemberView, ModelView, StoreView, WorkerView,
 };
 use idunno_shared::wire::frame::Reply;
-use idunno_shared::wire::jobs::WorkerReport;
+use idunno_shared::wire::jobs::{ModelState, WorkerReport};
 use idunno_shared::wire::membership::MemberState;
 use tokio::sync::mpsc;
 
@@ -76,13 +76,25 @@ pub fn bounded(mut rows: Vec<LeaseView>, max: usize) -> (Vec<LeaseView>, bool) {
     (rows, more)
 }
 
+/// Which of a model's states at a worker is shown: the highest. An older version, with which jobs may run, is not.
+fn rank(state: &ModelState, newest: Option<Digest>) -> u8 {
+    match state {
+        ModelState::Training => 4,
+        ModelState::Ready(version) if newest == Some(*version) => 3,
+        ModelState::Loading => 2,
+        ModelState::Failed(_) => 1,
+        ModelState::Ready(_) => 0,
+    }
+}
+
 /// Views of all models, with their state at each worker.
 pub fn models(state: &State, scheduler: &SchedulerView) -> Vec<ModelView> {
     let mut models = state.model_views();
     for model in &mut models {
         let states = scheduler.reports.iter().filter_map(|(&worker, report)| {
-            let (_, state) = report.models.iter().find(|(name, _)| *name == model.model)?;
-            Some((worker, state.clone()))
+            let states = report.models.iter().filter(|(name, _)| *name == model.model);
+            let state = states.map(|(_, state)| state).max_by_key(|state| rank(state, model.version))?;
+            Some((worker, state.clone())).filter(|(_, state)| rank(state, model.version) > 0)
         });
         model.workers = states.collect();
         let trainings = scheduler.reports.iter().filter_map(|(&worker, report)| {

@@ -14,6 +14,7 @@ use idunno_store::replica_commands::ReplicaCommands;
 use idunno_store::scrub::Scrub;
 use idunno_store::server::BlobServer;
 use idunno_worker::coordinator_requests::CoordinatorRequests;
+use idunno_worker::packages::Packages;
 use idunno_worker::result_merge::Scratch;
 use idunno_worker::supervisor::ServerStatus;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +31,7 @@ use crate::discovery::Discovery;
 use crate::discovery::cluster_id::ClusterId;
 use crate::election::{ElectionHandle, ElectionTask, Timing};
 use crate::greetings::Greetings;
+use crate::local_store::LocalStore;
 use crate::membership::{MembershipDeps, MembershipTask};
 use crate::metrics::{Metrics, Sources};
 use crate::net::revocations::Revocations;
@@ -49,6 +51,10 @@ pub(super) struct Parts {
     pub(super) config: MemberConfig,
     pub(super) deps: Deps,
     pub(super) store: BlobStore,
+    /// The cluster's files, as the member's own worker reads them.
+    pub(super) local_store: Arc<LocalStore>,
+    /// The packages of models on this member's disk.
+    pub(super) packages: Packages,
     /// The client through which this member's own worker reaches the coordinator.
     pub(super) cluster: Cluster,
     pub(super) generation: u64,
@@ -114,10 +120,16 @@ impl Parts {
         let timing = Timing { heartbeat: config.heartbeat, lease };
         let election = ElectionTask::spawn(deps.clone(), seed, timing, &stop);
         let coordinator = Coordinator::start(deps.clone(), stop.clone());
+        let local_store = Arc::new(LocalStore::new(store.clone(), deps.files.clone()));
+        let disk = store.clone();
+        let free_bytes = Arc::new(move || disk.usable_bytes());
+        let packages = Packages::new(process.data_dir.path(), Arc::clone(&local_store) as _, free_bytes);
         let parts = Self {
             config: config.clone(),
             deps,
             store,
+            local_store,
+            packages,
             cluster,
             generation: identity.generation,
             stop,
@@ -195,7 +207,7 @@ impl Parts {
                 Arc::new(PutClaims { members: membership_view, leadership: term_view }),
             ),
             replica_commands: ReplicaCommands::new(me, self.store.clone(), peers.clone(), self.generation),
-            requests: CoordinatorRequests { status: server, files, scratch },
+            requests: CoordinatorRequests { status: server, files, packages: self.packages.clone(), scratch },
             peers,
             revocations: revocations.clone(),
             greetings: self.greetings.clone(),

@@ -7,13 +7,13 @@ use idunno_shared::client::cluster::Cluster;
 use idunno_shared::ids::Term;
 use idunno_worker::WorkerConfig;
 use idunno_worker::supervisor::{ServerConfig, ServerStatus};
+use idunno_worker::traits::FileStore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
 use crate::config::{MemberConfig, ModelServer};
-use crate::local_store::LocalStore;
 use crate::membership::MembershipHandle;
 
 /// The running worker.
@@ -37,14 +37,15 @@ impl Worker {
         let (me, data_dir) = (parts.deps.me, config.common.data_dir.clone());
         let worker = WorkerConfig::new(me, config.name.clone(), parts.generation, server, data_dir);
         let coordinator = Arc::new(parts.cluster.clone());
-        let store = Arc::new(LocalStore::new(parts.store.clone(), parts.deps.files.clone()));
         let (view, watched) = watch::channel(idunno_worker::first_view(me));
         let drain = CancellationToken::new();
         let shutdown = drain.clone();
+        let store: Arc<dyn FileStore> = parts.local_store.clone();
+        let files = (store, parts.packages.clone());
         let task = tokio::spawn(async move {
             // The coordinator reads the worker's state from its reports; nobody watches it here.
             let _watched = watched;
-            idunno_worker::run(worker, coordinator, store, coordinator_term, view, server_status, shutdown)
+            idunno_worker::run(worker, coordinator, files, coordinator_term, view, server_status, shutdown)
                 .await;
         });
         Self { task, drain }

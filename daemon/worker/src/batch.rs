@@ -209,9 +209,8 @@ impl BatchRun<'_> {
     async fn infer(&mut self, positions: &[usize], inputs: &[Bytes]) -> Result<(), ServerError> {
         let BatchContext { server, extensions, .. } = self.context;
         let started = Instant::now();
-        let Grant { model, parameters, .. } = self.grant;
         let deadline = self.latency.deadline(inputs.len());
-        let answers = server.infer(model, parameters, inputs, *extensions, deadline).await?;
+        let answers = server.infer(self.grant, inputs, *extensions, deadline).await?;
         let elapsed = started.elapsed();
         self.inference += elapsed;
         self.latency.record(elapsed, inputs.len());

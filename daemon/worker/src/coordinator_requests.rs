@@ -1,12 +1,14 @@
 //! What the coordinator asks of any worker besides running batches. Each request is independent of the worker's state.
 
 use idunno_shared::client::files::Files;
+use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{Parameters, ServerState, WorkReply, WorkRequest};
+use idunno_shared::wire::jobs::{ModelArtefact, Parameters, ServerState, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::Refusal;
 use tokio::sync::watch;
 
 use super::model_server::ServerError;
+use super::packages::Packages;
 use super::result_merge::{Scratch, merge_results};
 use super::supervisor::{ReadyServer, ServerStatus};
 
@@ -15,6 +17,7 @@ use super::supervisor::{ReadyServer, ServerStatus};
 pub struct CoordinatorRequests {
     pub status: watch::Receiver<ServerStatus>,
     pub files: Files,
+    pub packages: Packages,
     pub scratch: Scratch,
 }
 
@@ -22,9 +25,10 @@ impl CoordinatorRequests {
     /// After a refusal, another worker may succeed.
     pub async fn serve(&self, request: WorkRequest) -> Result<WorkReply, Refusal> {
         match request {
-            WorkRequest::CheckParameters { model, parameters } => {
-                self.check_parameters(&model, &parameters).await
+            WorkRequest::CheckParameters { model, parameters, version } => {
+                self.check_parameters(&model, version.as_ref(), &parameters).await
             }
+            WorkRequest::CheckPackage(artefact) => self.check_package(&artefact).await,
             WorkRequest::MergeResults { job } => {
                 let merged = merge_results(&self.files, self.scratch.clone(), job).await;
                 merged.map(WorkReply::ResultsMerged).map_err(|error| Refusal::internal(error.to_string()))
@@ -35,20 +39,40 @@ impl CoordinatorRequests {
     async fn check_parameters(
         &self,
         model: &ModelName,
+        version: Option<&Digest>,
         parameters: &Parameters,
     ) -> Result<WorkReply, Refusal> {
-        let ServerStatus { state, server, .. } = self.status.borrow().clone();
-        let (ServerState::Ready, Some(ReadyServer { server, extensions })) = (state, server) else {
-            return Err(Refusal::conflict("the model server of this worker is not ready"));
-        };
+        let ReadyServer { server, extensions } = self.ready_server()?;
         if !extensions.idunno {
             // A third-party server checks parameters when it is asked to infer.
             return Ok(WorkReply::Checked(Ok(())));
         }
-        match server.check_parameters(model, parameters).await {
-            Ok(()) => Ok(WorkReply::Checked(Ok(()))),
-            Err(ServerError::Status { status: 400, message }) => Ok(WorkReply::Checked(Err(message))),
-            Err(error) => Err(Refusal::conflict(error.to_string())),
+        checked(server.check_parameters(model, version, parameters).await)
+    }
+
+    async fn check_package(&self, artefact: &ModelArtefact) -> Result<WorkReply, Refusal> {
+        let ReadyServer { server, extensions } = self.ready_server()?;
+        if !extensions.idunno {
+            return Err(Refusal::conflict("the model server of this worker loads no packages"));
         }
+        let fetched = self.packages.fetch(artefact).await;
+        fetched.map_err(|error| Refusal::conflict(error.to_string()))?;
+        checked(server.check_package(&artefact.model, &artefact.version).await)
+    }
+
+    fn ready_server(&self) -> Result<ReadyServer, Refusal> {
+        match self.status.borrow().clone() {
+            ServerStatus { state: ServerState::Ready, server: Some(server), .. } => Ok(server),
+            _ => Err(Refusal::conflict("the model server of this worker is not ready")),
+        }
+    }
+}
+
+/// The model server's verdict; any other failure is a refusal.
+fn checked(answer: Result<(), ServerError>) -> Result<WorkReply, Refusal> {
+    match answer {
+        Ok(()) => Ok(WorkReply::Checked(Ok(()))),
+        Err(ServerError::Status { status: 400, message }) => Ok(WorkReply::Checked(Err(message))),
+        Err(error) => Err(Refusal::conflict(error.to_string())),
     }
 }

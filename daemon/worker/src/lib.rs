@@ -18,9 +18,9 @@
 //!
 //! Pure modules decide: [`lease_table`], [`segments`], [`models`], [`latency`] (deadlines), [`protocol`], [`rows`],
 //! [`faults`], [`records`]. The others do I/O: [`inputs`] and [`batch`] (one batch), [`labels`] and [`extents`] (caches),
-//! [`requests`] and [`training`] (one commit, load or training), [`coordinator_requests`] and [`result_merge`] (what the
-//! coordinator asks of any worker), [`supervisor`] (the server process), [`model_server`] (calls to it). [`worker_task`]
-//! owns all state and receives everything else as events.
+//! [`packages`] (models' packages on the disk), [`requests`] and [`training`] (one commit, load or training),
+//! [`coordinator_requests`] and [`result_merge`] (what the coordinator asks of any worker), [`supervisor`] (the server
+//! process), [`model_server`] (calls to it). [`worker_task`] owns all state and receives everything else as events.
 
 #![allow(missing_docs, reason = "internal to the daemon: a doc comment here says what the name does not")]
 
@@ -35,6 +35,7 @@ pub mod latency;
 pub mod lease_table;
 pub mod model_server;
 pub mod models;
+pub mod packages;
 pub mod protocol;
 pub mod records;
 pub mod requests;
@@ -62,6 +63,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use self::packages::Packages;
 use self::supervisor::{ServerConfig, ServerStatus, Supervisor, SupervisorTiming};
 use self::traits::{CoordinatorClient, FileStore};
 use self::worker_task::{WorkerChannels, WorkerTask};
@@ -86,6 +88,8 @@ pub struct WorkerConfig {
     pub drain_timeout: Duration,
     /// How long a worker without leases keeps cached inputs.
     pub caches_kept_idle: Duration,
+    /// How long a package that is not loaded stays on the disk after its last use.
+    pub packages_kept_unused: Duration,
 }
 
 impl WorkerConfig {
@@ -107,6 +111,7 @@ impl WorkerConfig {
             chunk_bytes: inputs::CHUNK_BYTES_DEFAULT,
             drain_timeout: DRAIN_TIMEOUT,
             caches_kept_idle: CACHES_KEPT_IDLE,
+            packages_kept_unused: packages::KEPT_UNUSED,
         }
     }
 }
@@ -122,7 +127,7 @@ pub fn first_view(node: NodeId) -> WorkerView {
 pub async fn run(
     config: WorkerConfig,
     coordinator: Arc<dyn CoordinatorClient>,
-    store: Arc<dyn FileStore>,
+    (store, packages): (Arc<dyn FileStore>, Packages),
     coordinator_term: watch::Receiver<Term>,
     view: watch::Sender<WorkerView>,
     status_sender: watch::Sender<ServerStatus>,
@@ -143,7 +148,7 @@ pub async fn run(
     let _stop_supervisor = stop.clone().drop_guard();
     let supervisor = tokio::spawn(supervisor.run());
     let channels = WorkerChannels { status, request_restart, coordinator_term, view };
-    WorkerTask::new(config, coordinator, store, channels).run(shutdown).await;
+    WorkerTask::new(config, coordinator, (store, packages), channels).run(shutdown).await;
     stop.cancel();
     if let Err(error) = supervisor.await {
         error!(%error, "the model server's supervisor panicked");

@@ -3,11 +3,11 @@
 //! Decides whether an order to load or train is carried out, and what is reported. The coordinator repeats its orders until
 //! the report shows their effect, so every order may arrive many times.
 //!
-//! Invariants: at most one load or training per model at a time; results of an earlier server process are ignored; a failed
-//! load is repeated only after its back-off.
-//! Bounds: [`MODELS_MAX`] models. It never unloads a model.
+//! Invariants: at most one load, unload or training per model at a time; results of an earlier server process are ignored; a
+//! failed load is repeated only after its back-off.
+//! Bounds: [`MODELS_MAX`] models, and [`VERSIONS_MAX`] loaded versions of each. It unloads what the coordinator says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use idunno_shared::ids::Digest;
@@ -16,25 +16,40 @@ use idunno_shared::wire::jobs::ModelState;
 use tokio::time::Instant;
 
 pub const MODELS_MAX: usize = 64;
+/// The newest version of a model, and those with which jobs have started.
+pub const VERSIONS_MAX: usize = 4;
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ModelActivity {
     Idle,
-    Loading,
+    Loading(Digest),
+    Unloading,
     Training,
 }
 
 #[derive(Debug)]
 struct ModelEntry {
     activity: ModelActivity,
-    loaded: Option<Digest>,
+    /// The version that was loaded last is the last.
+    loaded: Vec<Digest>,
+    /// The versions that could not be loaded, at most [`VERSIONS_MAX`]; the one that failed last is the last. Each waits for
+    /// itself: one that cannot be loaded must not hold up another.
+    load_failures: Vec<LoadFailure>,
     failure: Option<String>,
     failures: u32,
     not_before: Option<Instant>,
     /// Replies to reports up to this number were given before the last training ended.
     trained_at_report: u64,
+}
+
+#[derive(Debug)]
+struct LoadFailure {
+    version: Digest,
+    reason: String,
+    failures: u32,
+    not_before: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +70,11 @@ impl Models {
     /// Records that the server process is unusable: what it had loaded or was loading is lost.
     pub fn server_down(&mut self) {
         for entry in self.entries.values_mut() {
-            entry.loaded = None;
+            entry.loaded.clear();
+            entry.load_failures.clear();
             entry.clear_failures();
             // The end of a training is an event of its own.
-            if entry.activity == ModelActivity::Loading {
+            if matches!(entry.activity, ModelActivity::Loading(_) | ModelActivity::Unloading) {
                 entry.activity = ModelActivity::Idle;
             }
         }
@@ -73,34 +89,65 @@ impl Models {
     #[must_use]
     pub fn start_load(&mut self, model: &ModelName, version: &Digest, now: Instant) -> bool {
         let Some(entry) = self.entry(model) else { return false };
-        let wait = entry.not_before.is_some_and(|at| now < at);
-        let start = entry.activity == ModelActivity::Idle && entry.loaded != Some(*version) && !wait;
+        let own = entry.load_failures.iter().find(|failure| failure.version == *version);
+        let wait = entry.not_before.is_some_and(|at| now < at) || own.is_some_and(|own| now < own.not_before);
+        let is_loadable = !entry.loaded.contains(version) && entry.loaded.len() < VERSIONS_MAX;
+        let start = entry.activity == ModelActivity::Idle && is_loadable && !wait;
         if start {
-            entry.activity = ModelActivity::Loading;
+            entry.activity = ModelActivity::Loading(*version);
         }
         start
     }
 
-    /// Records a successful load. False if another server process made it.
-    pub fn loaded(&mut self, epoch: u64, model: &ModelName, version: Digest) -> bool {
-        let Some(entry) = self.end_load(epoch, model) else { return false };
-        entry.loaded = Some(version);
+    /// Records a successful load, `beside` the versions that were loaded before or in their place. False if another server
+    /// process made it.
+    pub fn loaded(&mut self, epoch: u64, model: &ModelName, version: Digest, beside: bool) -> bool {
+        let Some((entry, _)) = self.end_load(epoch, model) else { return false };
+        entry.loaded.retain(|loaded| beside && *loaded != version);
+        entry.loaded.push(version);
+        entry.load_failures.retain(|failure| failure.version != version);
         entry.clear_failures();
         true
     }
 
-    /// Records a failed load, unless another server process made it.
-    pub fn load_failed(&mut self, epoch: u64, model: &ModelName, reason: String, now: Instant) {
-        if let Some(entry) = self.end_load(epoch, model) {
-            entry.fail(reason, now);
+    /// Starts to unload a version, unless the order must be ignored now. Nothing runs with it from now on.
+    #[must_use]
+    pub fn start_unload(&mut self, model: &ModelName, version: &Digest) -> bool {
+        let Some(entry) = self.entries.get_mut(model) else { return false };
+        let start = entry.activity == ModelActivity::Idle && entry.loaded.contains(version);
+        if start {
+            entry.activity = ModelActivity::Unloading;
+            entry.loaded.retain(|loaded| loaded != version);
+        }
+        start
+    }
+
+    /// Records the end of an unload, unless another server process made it.
+    pub fn unloaded(&mut self, epoch: u64, model: &ModelName) {
+        let entry = self.entries.get_mut(model).filter(|_| epoch == self.epoch);
+        if let Some(entry) = entry.filter(|entry| entry.activity == ModelActivity::Unloading) {
+            entry.activity = ModelActivity::Idle;
         }
     }
 
-    fn end_load(&mut self, epoch: u64, model: &ModelName) -> Option<&mut ModelEntry> {
-        let entry = self.entries.get_mut(model).filter(|entry| entry.activity == ModelActivity::Loading);
-        let entry = entry.filter(|_| epoch == self.epoch)?;
+    /// Records a failed load, unless another server process made it.
+    pub fn load_failed(&mut self, epoch: u64, model: &ModelName, reason: String, now: Instant) {
+        let Some((entry, version)) = self.end_load(epoch, model) else { return };
+        let earlier = entry.load_failures.iter().position(|failure| failure.version == version);
+        let failures = earlier.map_or(0, |index| entry.load_failures.remove(index).failures);
+        if entry.load_failures.len() == VERSIONS_MAX {
+            entry.load_failures.remove(0);
+        }
+        let not_before = now + back_off(failures);
+        entry.load_failures.push(LoadFailure { version, reason, failures: failures + 1, not_before });
+    }
+
+    /// The model that was being loaded, and its version.
+    fn end_load(&mut self, epoch: u64, model: &ModelName) -> Option<(&mut ModelEntry, Digest)> {
+        let entry = self.entries.get_mut(model).filter(|_| epoch == self.epoch)?;
+        let ModelActivity::Loading(version) = entry.activity else { return None };
         entry.activity = ModelActivity::Idle;
-        Some(entry)
+        Some((entry, version))
     }
 
     /// Starts a training ordered in the answer to report number `report`, unless the order must be ignored now.
@@ -126,44 +173,53 @@ impl Models {
         }
     }
 
-    /// Records that the server does not serve the model after all, for a reason that is shown: it must be loaded again,
-    /// but not before `retry_at`.
+    /// Records that the server does not serve the model after all, for a reason that is shown: all versions must be loaded
+    /// again, but not before `retry_at`.
     pub fn lost(&mut self, model: &ModelName, reason: String, retry_at: Instant) {
         if let Some(entry) = self.entries.get_mut(model) {
-            entry.loaded = None;
+            entry.loaded.clear();
             entry.failure = Some(reason);
             entry.not_before = Some(retry_at);
         }
     }
 
-    /// The loaded version.
-    pub fn version(&self, model: &ModelName) -> Option<Digest> {
-        self.entries.get(model).and_then(|entry| entry.loaded)
+    /// Whether this version is loaded.
+    pub fn has(&self, model: &ModelName, version: &Digest) -> bool {
+        self.entries.get(model).is_some_and(|entry| entry.loaded.contains(version))
+    }
+
+    /// All versions that are loaded or being loaded.
+    pub fn versions_in_use(&self) -> BTreeSet<Digest> {
+        let loading = self.entries.values().filter_map(|entry| match entry.activity {
+            ModelActivity::Loading(version) => Some(version),
+            _ => None,
+        });
+        self.entries.values().flat_map(|entry| entry.loaded.iter().copied()).chain(loading).collect()
     }
 
     pub fn any_loaded(&self) -> bool {
-        self.entries.values().any(|entry| entry.loaded.is_some())
+        self.entries.values().any(|entry| !entry.loaded.is_empty())
     }
 
-    /// The states to report. Idle models that are neither loaded nor failed are omitted.
+    /// The states to report: of each model what is done with it, or else why the last load failed, and each loaded version;
+    /// the one that was loaded last is the last. Models without any are omitted.
     pub fn states(&self) -> Vec<(ModelName, ModelState)> {
-        let state = |entry: &ModelEntry| match (entry.activity, entry.loaded, &entry.failure) {
-            (ModelActivity::Training, ..) => Some(ModelState::Training),
-            (ModelActivity::Loading, ..) => Some(ModelState::Loading),
-            (ModelActivity::Idle, Some(version), _) => Some(ModelState::Ready(version)),
-            (ModelActivity::Idle, None, Some(reason)) => Some(ModelState::Failed(reason.clone())),
-            (ModelActivity::Idle, None, None) => None,
-        };
-        self.entries.iter().filter_map(|(model, entry)| Some((model.clone(), state(entry)?))).collect()
+        self.entries.iter().flat_map(|(model, entry)| entry.states(model)).collect()
     }
 
     fn entry(&mut self, model: &ModelName) -> Option<&mut ModelEntry> {
         if self.entries.len() >= MODELS_MAX && !self.entries.contains_key(model) {
-            return None;
+            let is_unused =
+                |entry: &ModelEntry| entry.activity == ModelActivity::Idle && entry.loaded.is_empty();
+            let unused =
+                self.entries.iter().find(|(_, entry)| is_unused(entry)).map(|(name, _)| name.clone());
+            // Of a model that was removed, only its last failure is kept.
+            self.entries.remove(&unused?);
         }
         Some(self.entries.entry(model.clone()).or_insert_with(|| ModelEntry {
             activity: ModelActivity::Idle,
-            loaded: None,
+            loaded: Vec::new(),
+            load_failures: Vec::new(),
             failure: None,
             failures: 0,
             not_before: None,
@@ -173,6 +229,18 @@ impl Models {
 }
 
 impl ModelEntry {
+    fn states(&self, model: &ModelName) -> impl Iterator<Item = (ModelName, ModelState)> {
+        let failure = self.load_failures.last().map(|failure| &failure.reason).or(self.failure.as_ref());
+        let activity = match (self.activity, failure) {
+            (ModelActivity::Training, _) => Some(ModelState::Training),
+            (ModelActivity::Loading(_), _) => Some(ModelState::Loading),
+            (ModelActivity::Idle, Some(reason)) => Some(ModelState::Failed(reason.clone())),
+            (ModelActivity::Idle, None) | (ModelActivity::Unloading, _) => None,
+        };
+        let ready = self.loaded.iter().copied().map(ModelState::Ready);
+        activity.into_iter().chain(ready).map(|state| (model.clone(), state))
+    }
+
     fn clear_failures(&mut self) {
         self.failure = None;
         self.failures = 0;
@@ -181,9 +249,14 @@ impl ModelEntry {
 
     fn fail(&mut self, reason: String, now: Instant) {
         self.failure = Some(reason);
-        self.not_before = Some(now + BACK_OFF_MAX.min(BACK_OFF_MIN * (1 << self.failures.min(5))));
+        self.not_before = Some(now + back_off(self.failures));
         self.failures += 1;
     }
+}
+
+/// The pause after a failure that so many preceded.
+fn back_off(failures: u32) -> Duration {
+    BACK_OFF_MAX.min(BACK_OFF_MIN * (1 << failures.min(5)))
 }
 
 #[cfg(test)]
@@ -202,12 +275,46 @@ mod tests {
         assert!(models.start_load(&model(), &version, now));
         assert!(!models.start_load(&model(), &version, now), "in progress");
         models.restart(2);
-        assert!(!models.loaded(1, &model(), version), "another process loaded it");
+        assert!(!models.loaded(1, &model(), version, true), "another process loaded it");
         assert!(models.start_load(&model(), &version, now));
-        assert!(models.loaded(2, &model(), version));
+        assert!(models.loaded(2, &model(), version, true));
         assert_eq!(models.states(), [(model(), ModelState::Ready(version))]);
         assert!(!models.start_load(&model(), &version, now), "loaded");
         assert!(models.start_load(&model(), &Digest::of(b"w"), now), "a new version");
+    }
+
+    #[test]
+    fn versions_are_loaded_beside_each_other_until_they_are_unloaded() {
+        let (now, old, new) = (Instant::now(), Digest::of(b"old"), Digest::of(b"new"));
+        let mut models = Models::default();
+        for version in [old, new] {
+            assert!(models.start_load(&model(), &version, now) && models.loaded(0, &model(), version, true));
+        }
+        let ready = |version| (model(), ModelState::Ready(version));
+        assert_eq!(models.states(), [ready(old), ready(new)], "the last one is the newest");
+        assert!(models.start_unload(&model(), &old) && !models.start_unload(&model(), &old));
+        assert!(!models.has(&model(), &old) && models.has(&model(), &new));
+        assert!(!models.start_load(&model(), &old, now), "it is still being unloaded");
+        models.unloaded(0, &model());
+        assert!(models.start_load(&model(), &old, now) && models.loaded(0, &model(), old, false));
+        assert_eq!(models.states(), [ready(old)], "a server that has one version at a time");
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_loaded_leaves_the_others_in_place() {
+        let (now, old, new) = (Instant::now(), Digest::of(b"old"), Digest::of(b"new"));
+        let mut models = Models::default();
+        assert!(models.start_load(&model(), &old, now) && models.loaded(0, &model(), old, true));
+        assert!(models.start_load(&model(), &new, now));
+        models.load_failed(0, &model(), "no".to_owned(), now);
+        let failed = (model(), ModelState::Failed("no".to_owned()));
+        assert_eq!(models.states(), [failed.clone(), (model(), ModelState::Ready(old))]);
+        let other = Digest::of(b"other");
+        assert!(!models.start_load(&model(), &new, now), "it waits");
+        assert!(models.start_load(&model(), &other, now), "it does not hold up another version");
+        assert!(models.loaded(0, &model(), other, true));
+        let ready = |version| (model(), ModelState::Ready(version));
+        assert_eq!(models.states(), [failed, ready(old), ready(other)], "the reason stays");
     }
 
     #[test]
@@ -228,12 +335,12 @@ mod tests {
     fn a_model_that_is_not_served_is_shown_with_its_reason_until_it_is_loaded_again() {
         let (now, version) = (Instant::now(), Digest::of(b"v"));
         let mut models = Models::default();
-        assert!(models.start_load(&model(), &version, now) && models.loaded(0, &model(), version));
+        assert!(models.start_load(&model(), &version, now) && models.loaded(0, &model(), version, true));
         let retry_at = now + Duration::from_secs(3);
         models.lost(&model(), "401".to_owned(), retry_at);
         assert_eq!(models.states(), [(model(), ModelState::Failed("401".to_owned()))]);
         assert!(!models.start_load(&model(), &version, now), "the server would turn it away again");
-        assert!(models.start_load(&model(), &version, retry_at) && models.loaded(0, &model(), version));
+        assert!(models.start_load(&model(), &version, retry_at) && models.loaded(0, &model(), version, true));
         assert_eq!(models.states(), [(model(), ModelState::Ready(version))]);
     }
 

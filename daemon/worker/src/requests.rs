@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::model_server::{Extensions, ModelServerClient, ServerError};
+use super::packages::{FetchPackageError, Packages};
 use super::segments::RowSegment;
 use super::supervisor::ReadyServer;
 use super::traits::{CoordinatorClient, DurableUpload, FileStore, FileStoreError};
@@ -84,6 +85,8 @@ pub struct LoadedModel {
     pub version: Digest,
     /// How long one row may take, as the model declares it; zero if it does not.
     pub row_timeout: Duration,
+    /// Whether versions that were loaded before still are.
+    pub beside: bool,
 }
 
 /// A model was not loaded.
@@ -93,6 +96,10 @@ pub enum LoadError {
     Server(#[from] ServerError),
     #[error("model {0} is not ready on the model server")]
     NotReady(ModelName),
+    #[error("model {0} is a package, which only a model server of IDunno can load")]
+    NoPackages(ModelName),
+    #[error(transparent)]
+    Package(#[from] FetchPackageError),
     #[error("internal error: the load panicked")]
     Internal,
 }
@@ -107,6 +114,7 @@ pub struct Requests {
     pub node: NodeId,
     pub coordinator: Arc<dyn CoordinatorClient>,
     pub store: Arc<dyn FileStore>,
+    pub packages: Packages,
 }
 
 impl Requests {
@@ -146,10 +154,18 @@ impl Requests {
     /// Makes the model server load an artefact.
     pub async fn load(&self, ready: ReadyServer, artefact: ModelArtefact) -> Result<LoadedModel, LoadError> {
         let ReadyServer { server, extensions } = ready;
-        let ModelArtefact { model, version, extents } = artefact;
+        if artefact.is_package {
+            if !extensions.idunno {
+                return Err(LoadError::NoPackages(artefact.model));
+            }
+            self.packages.fetch(&artefact).await?;
+            let row_timeout = server.load_version(&artefact.model, &artefact.version, true).await?;
+            return Ok(LoadedModel { version: artefact.version, row_timeout, beside: true });
+        }
+        let ModelArtefact { model, version, extents, .. } = artefact;
         if !extensions.idunno {
             load_from_repository(&server, extensions, model).await?;
-            return Ok(LoadedModel { version, row_timeout: Duration::ZERO });
+            return Ok(LoadedModel { version, row_timeout: Duration::ZERO, beside: false });
         }
         if !server.serves(&model, Some(&version)).await? {
             let size = extents.iter().map(|extent| extent.blob.size).sum();
@@ -157,8 +173,19 @@ impl Requests {
             server.upload(&model, &version, size, body).await?;
         }
         // Loading what is loaded does nothing, and the reply has what the model declares.
-        let row_timeout = server.load(&model, Some(&version)).await?;
-        Ok(LoadedModel { version, row_timeout })
+        let row_timeout = server.load_version(&model, &version, false).await?;
+        Ok(LoadedModel { version, row_timeout, beside: true })
+    }
+
+    /// Makes the model server forget a version, and deletes its package if it is one.
+    pub async fn unload(&self, ready: Option<ReadyServer>, model: &ModelName, version: Digest) {
+        if let Some(ReadyServer { server, extensions: Extensions { idunno: true, .. } }) = ready
+            && let Err(error) = server.unload_version(model, &version).await
+        {
+            // A server that has restarted has nothing loaded.
+            warn!(%error, %model, %version, "the model server did not unload a version");
+        }
+        self.packages.evict(version).await;
     }
 
     /// Stores blobs, retrying until it succeeds.
@@ -196,7 +223,7 @@ async fn load_from_repository(
         return Ok(());
     }
     if extensions.repository {
-        server.load(&model, None).await?;
+        server.load_model(&model).await?;
     }
     if server.serves(&model, None).await? { Ok(()) } else { Err(LoadError::NotReady(model)) }
 }

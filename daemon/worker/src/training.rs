@@ -112,7 +112,7 @@ impl Requests {
                 let DurableUpload { upload, blobs: mut extents } = self.store_blobs(blobs).await?;
                 report = extents.pop();
                 metrics.clone_from(&trained.metrics);
-                Ok((upload, ModelArtefact { model: model.clone(), version, extents }))
+                Ok((upload, ModelArtefact { model: model.clone(), version, extents, is_package: false }))
             }
         };
         let upload = result.as_ref().ok().map(|(upload, _)| *upload);

@@ -77,6 +77,13 @@ pub trait FileStore: Send + Sync {
         blobs: &'a [PlacedBlob],
     ) -> BoxFuture<'a, Vec<Result<FetchedBytes, FileStoreError>>>;
 
+    /// Writes what these blobs hold, verified and in their order, into a file of this machine, which is replaced as a whole.
+    fn fetch_file<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+        target: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FileStoreError>>;
+
     /// Stores blobs durably under a new upload. Nothing refers to them yet.
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>>;
 
@@ -103,6 +110,14 @@ impl FileStore for Files {
             fetched.map_err(FileStoreError::failed)
         };
         Box::pin(stream::iter(blobs.to_vec()).map(fetch).buffered(BLOBS_IN_FLIGHT).collect())
+    }
+
+    fn fetch_file<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+        target: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FileStoreError>> {
+        Box::pin(async move { self.get_extents(blobs, target).await.map_err(FileStoreError::failed) })
     }
 
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {

@@ -55,6 +55,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--port-file", type=Path, help="file to write the port to once the server listens")
     add("--work-dir", type=Path, help="folder for artefacts, used by this process alone")
     add("--models-dir", type=Path, default=default_folder(), help="folder of your own models, see ADDING_A_MODEL.md")
+    add(
+        "--packages-dir",
+        type=Path,
+        help="folder into which the member puts packages of models; none are loaded without it",
+    )
     add("--check-models", action="store_true", help="list that folder's models and exit; code 1 if a file is broken")
     add("--threads", type=_integer(1, THREADS_MAX), default=cores(), help="inputs processed at once")
     add("--nice", type=_integer(0, 19), default=10, help="added to the niceness of the process")
@@ -137,7 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
         body_s_max=options.body_timeout,
     )
     try:
-        app = create_app(options.work_dir, options.models_dir, limits, os.environ.get(FAULTS_ENVIRONMENT))
+        faults = os.environ.get(FAULTS_ENVIRONMENT)
+        app = create_app(options.work_dir, options.models_dir, limits, faults, options.packages_dir)
     except OSError as error:
         print(f"cannot use work folder {options.work_dir}: {error}", file=sys.stderr)
         return 1

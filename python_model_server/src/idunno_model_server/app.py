@@ -31,9 +31,10 @@ from .http_body import body_chunks, body_deadline, read_body, read_object, while
 from .http_response import ERROR_HANDLERS, json_response
 from .inference_pool import InferencePool
 from .models import Model, registry
+from .packages import Packages
 from .parameters import Value, resolve
 from .process_memory import ProcessMemory
-from .repository import Repository
+from .repository import RETRY_AFTER_S, Repository
 from .training_tasks import TrainingTasks
 from .user_code import row_reason
 from .user_models import discover
@@ -62,13 +63,13 @@ class Limits:
 class Server:
     """The handlers and their shared state."""
 
-    def __init__(self, work_dir: Path, models_dir: Path, limits: Limits) -> None:
+    def __init__(self, work_dir: Path, models_dir: Path, packages_dir: Path | None, limits: Limits) -> None:
         self.limits = limits
         predefined = registry()
         found = discover(models_dir, predefined)
         self.broken = found.broken
         store = ArtefactStore(work_dir, limits.artefact_bytes_max)
-        self.repository = Repository({**predefined, **found.models}, store)
+        self.repository = Repository({**predefined, **found.models}, store, Packages(packages_dir))
         self.training = TrainingTasks(work_dir, models_dir)
         self.pool = InferencePool(limits.threads, limits.requests_max)
 
@@ -92,7 +93,7 @@ class Server:
         rows = [-1]
         value = {
             "name": entry.model.name,
-            "versions": [entry.version] if entry.version else [],
+            "versions": list(entry.versions),
             "platform": entry.model.platform,
             "inputs": [{"name": open_inference.INPUT, "datatype": "BYTES", "shape": rows}],
             "outputs": [{"name": name, "datatype": "BYTES", "shape": rows} for name in open_inference.OUTPUTS],
@@ -116,7 +117,7 @@ class Server:
                 parsed = open_inference.parse_infer(body, request.headers.get(open_inference.HEADER_LENGTH))
                 execution = loaded.execution
                 if parsed.parameters:
-                    execution = execution.with_parameters(_resolved(loaded.entry.model, parsed.parameters))
+                    execution = execution.with_parameters(_resolved(loaded.model, parsed.parameters))
                 result = await while_connected(request, self.pool.infer(execution, parsed.rows))
         except ModelFailure as failure:
             statistics.failed(time.perf_counter_ns() - start)
@@ -156,14 +157,20 @@ class Server:
 
     async def load(self, request: Request) -> Response:
         options = open_inference.parameters(await read_object(request))
-        unknown = sorted(options.keys() - {"version"})
+        unknown = sorted(options.keys() - {"version", "package", "beside"})
         if unknown:  # such as Triton's "config": ignoring it would look like obeying it
             raise ApiError(400, f'unknown load parameter {unknown[0]!r}; known parameters: "version"')
-        entry = await self.repository.load(request.path_params["model"], options.get("version"))
+        entry = await self.repository.load(
+            request.path_params["model"],
+            options.get("version"),
+            package=options.get("package") is True,
+            beside=options.get("beside") is True,
+        )
         return json_response(entry.as_json() | entry.limits())
 
     async def unload(self, request: Request) -> Response:
-        await self.repository.unload(request.path_params["model"])
+        version = open_inference.parameters(await read_object(request)).get("version")
+        await self.repository.unload(request.path_params["model"], version)
         return json_response({})
 
     # --- the "idunno" extension ---
@@ -190,8 +197,17 @@ class Server:
     async def check_parameters(self, request: Request) -> Response:
         """Checks a job's parameters before it starts, so that no batch fails because of them."""
         entry = self.repository.entry(request.path_params["model"])
+        version = request.path_params.get("version")
+        loaded = entry.newest if version is None else entry.versions.get(version)
+        if loaded is None and entry.is_package:
+            raise ApiError(503, f"model {entry.model.name} version {version} is not loaded", RETRY_AFTER_S)
         given = open_inference.parameters(await read_object(request))
-        return json_response({"parameters": _resolved(entry.model, given)})
+        return json_response({"parameters": _resolved(loaded.model if loaded else entry.model, given)})
+
+    async def check_package(self, request: Request) -> Response:
+        """Checks that a package is a model, before the cluster has it."""
+        await self.repository.check_package(request.path_params["model"], request.path_params["version"])
+        return json_response({})
 
     async def train(self, request: Request) -> Response:
         entry = self.repository.entry(request.path_params["model"])
@@ -284,6 +300,8 @@ def _routes(server: Server) -> list[Route]:
         Route("/idunno/models", server.models),
         Route("/idunno/models/{model}/failures", server.failures),
         Route("/idunno/models/{model}/parameters", server.check_parameters, methods=["POST"]),
+        Route("/idunno/models/{model}/versions/{version}/parameters", server.check_parameters, methods=["POST"]),
+        Route("/idunno/models/{model}/packages/{version}/check", server.check_package, methods=["POST"]),
         Route("/idunno/models/{model}/train", server.train, methods=["POST"]),
         Route("/idunno/models/{model}/artefacts/{version}", server.put_artefact, methods=["PUT"]),
         Route("/idunno/tasks/{task}", server.task),
@@ -293,13 +311,20 @@ def _routes(server: Server) -> list[Route]:
     ]
 
 
-def create_app(work_dir: Path, models_dir: Path, limits: Limits, fault_plan: str | None = None) -> ASGIApp:
-    """The ASGI application. `work_dir` is created, and must belong to this process alone.
+def create_app(
+    work_dir: Path,
+    models_dir: Path,
+    limits: Limits,
+    fault_plan: str | None = None,
+    packages_dir: Path | None = None,
+) -> ASGIApp:
+    """The ASGI application. `work_dir` is created, and must belong to this process alone. Packages are loaded from
+    `packages_dir`, into which the member puts them.
 
     `fault_plan` is for tests, see `fault_injection`. Raises FaultPlanError, and OSError for an unusable `work_dir`.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    server = Server(work_dir, models_dir, limits)
+    server = Server(work_dir, models_dir, packages_dir, limits)
     for broken in server.broken:
         print(f"ignored model file {broken}", file=sys.stderr, flush=True)
 

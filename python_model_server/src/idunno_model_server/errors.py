@@ -74,6 +74,10 @@ class ModelFileError(Exception):
     """A user's model file breaks a rule. The message names the class and the rule."""
 
 
+class PackageError(Exception):
+    """A package is no model. The message names the file and the rule."""
+
+
 class ModelLoadError(Exception):
     """An artefact does not belong to its model, or `load` or `encode` returned the wrong type."""
 

@@ -158,11 +158,12 @@ def open_model(model: Model, artefact: Path) -> Execution:
         raise
     except BaseException as error:
         raise model_failure(error, file) from None
-    if not isinstance(canary, bytes):
+    if canary is not None and not isinstance(canary, bytes):
         raise ModelLoadError(f"canary returned {type(canary).__name__}, not bytes")
     size = kind.batch_max if type(runner).answers_batches() else 1
     execution = Execution(runner, file, BatchSize(size), threads)
-    _require_answer(execution, canary)
+    if canary is not None:
+        _require_answer(execution, canary)
     return replace(execution, memory_bytes=max(0, rss_bytes() - before))
 
 

@@ -75,7 +75,8 @@ def try_model(model: Model, arguments: argparse.Namespace) -> None:
         print((artefact.parent / METRICS_FILE).read_text(), end="")
         print(f"artefact: {artefact.stat().st_size} bytes, identical when trained again")
         execution = open_model(model, artefact)
-        inputs = [_Input("canary", model.canary()), *_inputs(arguments)]
+        canary = model.canary()
+        inputs = [*([] if canary is None else [_Input("canary", canary)]), *_inputs(arguments)]
         for item, answer in zip(inputs, _answers(execution, [item.content for item in inputs]), strict=True):
             shown = answer.decode() if isinstance(answer, bytes) else f"error: {row_reason(answer).decode()}"
             print(f"{item.title}: {shown}")

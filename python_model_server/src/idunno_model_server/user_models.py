@@ -114,11 +114,11 @@ def _import(file: Path, name: str) -> ModuleType:
         raise
     except BaseException as error:
         del sys.modules[spec.name]
-        raise ModelFileError(f"{_line_prefix(error, file)}{type(error).__name__}: {error}") from error
+        raise ModelFileError(f"{line_prefix(error, file)}{type(error).__name__}: {error}") from error
     return module
 
 
-def _line_prefix(error: BaseException, file: Path) -> str:
+def line_prefix(error: BaseException, file: Path) -> str:
     """Where in the user's file an error arose."""
     if isinstance(error, SyntaxError):
         return ""  # its message has the line
@@ -133,7 +133,7 @@ def _models_in(module: ModuleType) -> list[Model]:
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Model) and value.__module__ == module.__name__
     ]
-    models = [_checked(value) for value in classes if hasattr(value, "name")]
+    models = [checked_model(value) for value in classes if hasattr(value, "name")]
     if not models:
         raise ModelFileError("it defines no subclass of Model that sets a name")
     return models
@@ -155,7 +155,7 @@ def _check_limits(kind: type[Model], refuse: Callable[[str], ModelFileError]) ->
         raise refuse("an async predict needs a concurrency")
 
 
-def _checked(kind: type[Model]) -> Model:
+def checked_model(kind: type[Model]) -> Model:
     def refuse(rule: str) -> ModelFileError:
         return ModelFileError(f"class {kind.__name__}: {rule}")
 

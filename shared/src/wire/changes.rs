@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::batches::{BatchSize, Parameters, Policy, Training};
 use super::blobs::BlobRef;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
+use super::packages::{NewPackage, PackageSummary};
 use super::records::ReadOptions;
 use super::views::JobState;
 use crate::access::SubjectName;
@@ -146,6 +147,24 @@ pub enum Change {
         /// Whether the name may be one of which no identity has connected yet.
         unseen: bool,
     },
+    /// `model add`: make a package the newest version of a model.
+    AddModel {
+        /// The upload under which its bytes were stored.
+        upload: UploadId,
+        /// The model's name.
+        model: ModelName,
+        /// The package.
+        package: NewPackage,
+        /// Whether to add it although no member has found it to be a model.
+        unchecked: bool,
+    },
+    /// `model rm`: forget a model that was added.
+    RemoveModel {
+        /// The model's name.
+        model: ModelName,
+        /// Whether jobs that are not over may use it: those that have started keep their version.
+        force: bool,
+    },
 }
 
 /// What a change did.
@@ -187,6 +206,11 @@ pub enum Changed {
         /// Number of queries.
         queries: u64,
     },
+    /// The model has the version that was to be added.
+    ModelAdded {
+        /// Whether it had another one before, or none.
+        is_new: bool,
+    },
 }
 
 /// A summary for logs; short, however long the change's lists are.
@@ -211,6 +235,11 @@ impl Display for Change {
                 write!(f, "add-job {model} on {dataset}, batches of {batch_size}")?;
                 options.name.as_ref().map_or(Ok(()), |name| write!(f, ", named {name}"))
             }
+            Self::AddModel { upload, model, package, unchecked: _ } => {
+                let PackageSummary { runtime, files, bytes } = &package.summary;
+                write!(f, "model add {model} ({upload}, {runtime}, {files} files, {bytes} bytes)")
+            }
+            Self::RemoveModel { model, force: _ } => write!(f, "model rm {model}"),
             Self::RevokeIdentity { name, unseen: _ } => write!(f, "identity revoke {name}"),
             Self::SetBatchSize { job, batch_size } => write!(f, "set-batch-size {job} {batch_size}"),
             Self::SetWeight { job, weight } => write!(f, "set-weight {job} {weight}"),

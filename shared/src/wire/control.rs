@@ -10,6 +10,7 @@ use super::bounded;
 pub use super::changes::{Change, Changed, JobOptions, NewFile};
 pub use super::identities::{NamedIdentity, Revocation, SeenCertificate};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
+pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
     JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberDoubts,

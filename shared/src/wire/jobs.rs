@@ -66,7 +66,7 @@ fn is_unknown(line: &u64) -> bool {
     *line == 0
 }
 
-/// A trained model's artefact: the file that every worker loads.
+/// What every worker loads of a model: the file that its training wrote, or a package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelArtefact {
     /// The model's name.
@@ -76,6 +76,9 @@ pub struct ModelArtefact {
     /// The artefact's extents in order, with their holders.
     #[serde(deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>")]
     pub extents: Vec<PlacedBlob>,
+    /// Whether it is a package: the first extent is the manifest, whose digest is the version.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_package: bool,
 }
 
 /// A batch for a worker to run.
@@ -334,6 +337,13 @@ pub struct ReportReply {
     /// Trainings to stop.
     #[serde(default, deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>")]
     pub stop_training: Vec<ModelName>,
+    /// Versions of models that the worker has loaded, and that no job and no new job will use.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<ITEMS_PER_REQUEST_MAX, _, _>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub unload: Vec<(ModelName, Digest)>,
 }
 
 /// A request of the coordinator to a worker, other than to run batches.
@@ -346,6 +356,9 @@ pub enum WorkRequest {
         /// The parameters to check.
         #[serde(deserialize_with = "bounded::map::<LOGGED_ITEMS_MAX, _, _, _>")]
         parameters: Parameters,
+        /// The version of the model; `None` for the one loaded last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<Digest>,
     },
     /// Merge the segments of a finished job's results into one file, and store it.
     #[serde(rename = "Compact")]
@@ -353,12 +366,14 @@ pub enum WorkRequest {
         /// The finished job.
         job: JobId,
     },
+    /// Fetch a package and check that the model server can make a model of it.
+    CheckPackage(ModelArtefact),
 }
 
 /// A worker's reply to a [`WorkRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkReply {
-    /// The model accepts the parameters, or why it does not.
+    /// The model accepts the parameters, or the package is a model; or why not.
     Checked(Result<(), String>),
     /// The merged results.
     #[serde(rename = "Compacted")]

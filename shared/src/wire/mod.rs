@@ -15,6 +15,7 @@ pub mod jobs;
 mod lease_runs;
 pub mod logs;
 pub mod membership;
+mod packages;
 pub mod records;
 pub mod refusal;
 pub mod version;

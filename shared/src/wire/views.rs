@@ -8,6 +8,7 @@ use super::blobs::PlacedBlob;
 use super::jobs::{
     BatchSize, Lease, ModelState, Parameters, Policy, QueryRange, ServerState, TrainingProgress,
 };
+use super::packages::PackageSummary;
 use super::records::{RecordFormat, RecordIdentity};
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, Term};
@@ -235,6 +236,9 @@ pub struct ModelView {
     /// Metrics of the training of `version`, as name and value.
     #[serde(default)]
     pub metrics: Vec<(String, String)>,
+    /// What was added as `version`, if that is a package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageSummary>,
 }
 
 /// Whether a member is reachable, according to SWIM.

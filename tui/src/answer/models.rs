@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use idunno_shared::package::{self, Manifest};
 use idunno_shared::wire::control::ModelView;
 use idunno_shared::wire::jobs;
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use super::document::documents;
 use super::words::ModelState;
 
-documents!(TrainedModels, StoppedTraining);
+documents!(TrainedModels, StoppedTraining, AddedModel, RemovedModel, ModelDetails, TestedModel);
 documents!(listed Model);
 
 /// `train-start`: the models whose training was started.
@@ -46,6 +47,109 @@ pub struct Model {
     pub metrics: BTreeMap<String, String>,
     /// Its state at each member that reported one.
     pub members: Vec<ModelAtMember>,
+    /// What was added as its version, if that is a package.
+    pub package: Option<Package>,
+}
+
+/// A model package.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Package {
+    /// The runtime that loads it.
+    pub runtime: String,
+    /// The number of its files.
+    pub files: u32,
+    /// The bytes of its files.
+    pub size_bytes: u64,
+}
+
+/// `model add`: a package that is its model's newest version.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct AddedModel {
+    /// The model's name.
+    pub model: String,
+    /// The version: the digest of the package's manifest.
+    pub version: String,
+    /// The runtime that loads it.
+    pub runtime: String,
+    /// The number of its files.
+    pub files: u64,
+    /// The bytes of its files.
+    pub size_bytes: u64,
+    /// Whether the model had another version before, or none.
+    pub is_new: bool,
+}
+
+/// `model rm`: a model that was removed.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct RemovedModel {
+    /// The model's name.
+    pub model: String,
+}
+
+/// `model show`: a model, and the files of its package.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ModelDetails {
+    /// The model.
+    #[serde(flatten)]
+    pub model: Model,
+    /// The file that the package's runtime begins with.
+    pub entry: Option<String>,
+    /// The package's settings.
+    pub settings: BTreeMap<String, serde_json::Value>,
+    /// The package's files.
+    pub files: Vec<PackageFile>,
+}
+
+/// `model test`: what a model that was tried on this machine answered.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct TestedModel {
+    /// The runtime that loaded it.
+    pub runtime: String,
+    /// How long loading it took, in seconds.
+    pub load_s: f64,
+    /// The inputs, in the order given; the canary comes first.
+    pub answers: Vec<TestedInput>,
+}
+
+/// An input of a model that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct TestedInput {
+    /// Its file, or `canary`.
+    pub input: String,
+    /// The answer.
+    pub answer: Option<serde_json::Value>,
+    /// Why the model refused it.
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub time_ms: f64,
+}
+
+/// A file of a package.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct PackageFile {
+    /// Its path within the package.
+    pub path: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The digest of its bytes.
+    pub digest: String,
+}
+
+impl ModelDetails {
+    /// A model whose states at members are these, with the manifest of its package.
+    pub fn new(view: &ModelView, members: Vec<ModelAtMember>, manifest: Option<&Manifest>) -> Self {
+        let file = |file: &package::PackageFile| PackageFile {
+            path: file.path.to_string(),
+            size_bytes: file.size,
+            digest: file.digest.to_string(),
+        };
+        Self {
+            model: Model::new(view, members),
+            entry: manifest.map(|manifest| manifest.entry.to_string()),
+            settings: manifest.iter().flat_map(|manifest| manifest.settings.clone()).collect(),
+            files: manifest.iter().flat_map(|manifest| manifest.files.iter().map(file)).collect(),
+        }
+    }
 }
 
 /// How far a training is.
@@ -94,6 +198,11 @@ impl Model {
             failure: model.failure.clone(),
             metrics: model.metrics.iter().cloned().collect(),
             members,
+            package: model.package.as_ref().map(|package| Package {
+                runtime: package.runtime.clone(),
+                files: package.files,
+                size_bytes: package.bytes,
+            }),
         }
     }
 }

@@ -13,7 +13,9 @@ use super::jobs::{
     SharingPolicy, StartedJob, StoppedJobs,
 };
 use super::local::{KilledMembers, LocalCluster, LocalProcess, StartedProcesses, StoppedCluster};
-use super::models::{Model, StoppedTraining, TrainedModels};
+use super::models::{
+    AddedModel, Model, ModelDetails, RemovedModel, StoppedTraining, TestedModel, TrainedModels,
+};
 use super::program::{
     ClusterSecret, CompletionScript, DryRun, Error, Info, KeyBinding, ManualPages, SettingsFile,
 };
@@ -70,6 +72,11 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<RetriedDeadLetters>("dead-letters retry"),
         Command::of::<DroppedDeadLetters>("dead-letters drop"),
         Command::of::<List<Model>>("get-models"),
+        Command::of::<AddedModel>("model add"),
+        Command::of::<List<Model>>("model ls"),
+        Command::of::<ModelDetails>("model show"),
+        Command::of::<TestedModel>("model test"),
+        Command::of::<RemovedModel>("model rm"),
         Command::of::<MembershipChange>("join"),
         Command::of::<MembershipChange>("leave"),
         Command::of::<MemberList>("list_mem"),

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{Arguments, DeadLettersVerb, IdentityVerb, LocalVerb, Verb};
+use super::{Arguments, DeadLettersVerb, IdentityVerb, LocalVerb, ModelVerb, Verb};
 
 /// The damage that a command can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +139,8 @@ fn changes_of(name: &str) -> bool {
             | "train-stop"
             | "dead-letters retry"
             | "dead-letters drop"
+            | "model add"
+            | "model rm"
             | "join"
             | "leave"
             | "put"
@@ -153,7 +155,7 @@ fn changes_of(name: &str) -> bool {
 
 fn danger_of(name: &str) -> Danger {
     match name {
-        "delete" | "cancel-job" | "delete-job" | "dead-letters drop" | "identity revoke" => {
+        "delete" | "cancel-job" | "delete-job" | "dead-letters drop" | "model rm" | "identity revoke" => {
             Danger::Irreversible
         }
         "leave" | "stop-job" | "train-stop" | "local kill" | "local down" => Danger::Disruptive,
@@ -174,6 +176,7 @@ impl Verb {
             Self::DeadLetters(DeadLettersVerb::Drop { job, .. }) => {
                 (danger_of("dead-letters drop"), job.to_string())
             }
+            Self::Model(ModelVerb::Rm { model, .. }) => (danger_of("model rm"), model.to_string()),
             Self::Identity(IdentityVerb::Revoke { name, .. }) => {
                 (danger_of("identity revoke"), name.to_string())
             }
@@ -212,6 +215,7 @@ impl Verb {
             | Self::DeleteJob { .. }
             | Self::TrainStop { .. }
             | Self::DeadLetters(DeadLettersVerb::Retry { .. } | DeadLettersVerb::Drop { .. })
+            | Self::Model(ModelVerb::Add { .. } | ModelVerb::Rm { .. })
             | Self::Join(_)
             | Self::Leave(_)
             | Self::Put { .. }
@@ -240,6 +244,7 @@ impl Verb {
             | Self::GetJobConfusion { .. }
             | Self::DeadLetters(DeadLettersVerb::List { .. } | DeadLettersVerb::Show { .. })
             | Self::GetModels
+            | Self::Model(ModelVerb::Ls | ModelVerb::Show { .. } | ModelVerb::Test { .. })
             | Self::ListMem(_)
             | Self::ListSelf(_)
             | Self::Ls { .. }

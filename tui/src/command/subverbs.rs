@@ -1,11 +1,11 @@
-//! Subcommands of `dead-letters`, `cluster`, `identity` and `local`, and arguments that several commands share. The doc comments are
+//! Subcommands of `dead-letters`, `model`, `cluster`, `identity` and `local`, and arguments that several commands share. The doc comments are
 //! the help text.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use idunno_shared::access::{Prefix, SubjectName};
-use idunno_shared::names::MemberName;
+use idunno_shared::names::{MemberName, ModelName};
 
 use super::values::{ConsoleRole, JobRef, MemberRef, RotationStep, Validity};
 
@@ -47,6 +47,61 @@ pub enum DeadLettersVerb {
         /// Numbers of the queries [default: all dead letters]
         #[arg(value_name = "QUERY")]
         queries: Vec<u64>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum ModelVerb {
+    /// Store a model of your own; every member then loads it, and jobs that start from now on use it
+    ///
+    /// A folder, or one file. What runs it is said in its model.toml, or recognised by what it holds: model.py or a single .py
+    /// file, a single .onnx file, or a program called 'run'. A member looks at it first: what is no model is refused.
+    #[command(after_help = "Example:\n  idunno model add ./my-model --name backwards")]
+    Add {
+        /// The folder or file
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// The model's name [default: that of model.toml, otherwise the folder's or file's]
+        #[arg(long, value_name = "NAME")]
+        name: Option<ModelName>,
+        /// Add it although no member has looked at it
+        #[arg(long)]
+        no_check: bool,
+    },
+    /// List all models and their state on each member, as get-models does
+    #[command(after_help = "Example:\n  idunno model ls")]
+    Ls,
+    /// Show a model: its version, the files of its package, and why members cannot load it
+    #[command(after_help = "Example:\n  idunno model show backwards")]
+    Show {
+        /// The model
+        #[arg(value_name = "MODEL")]
+        model: ModelName,
+    },
+    /// Try a model of your own on this machine, without a cluster: load it, and show its answers
+    ///
+    /// Each input is a file; the model's canary comes first. If the model fails, its traceback is shown.
+    #[command(after_help = "Example:\n  idunno model test ./my-model question.txt --python .venv/bin/python")]
+    Test {
+        /// The folder or file
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// Files, each of which is an input
+        #[arg(value_name = "INPUT")]
+        inputs: Vec<PathBuf>,
+        /// A Python that has the model server
+        #[arg(long, env = "IDUNNO_MODEL_SERVER_PYTHON", value_name = "PATH", default_value = "python3")]
+        python: PathBuf,
+    },
+    /// Remove a model that was added, from the store and from all members
+    #[command(after_help = "Example:\n  idunno model rm backwards")]
+    Rm {
+        /// The model
+        #[arg(value_name = "MODEL")]
+        model: ModelName,
+        /// Remove it although jobs use it: those that have started keep their version, others cannot start
+        #[arg(long)]
+        force: bool,
     },
 }
 

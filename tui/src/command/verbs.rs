@@ -9,7 +9,9 @@ use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
 use super::reading::{KeptColumns, Reading};
 use super::selection::FileSelection;
-use super::subverbs::{ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, OneMember};
+use super::subverbs::{
+    ClusterVerb, DeadLettersVerb, IdentityVerb, LocalVerb, MemberOf, ModelVerb, OneMember,
+};
 use super::values::{JobRef, MemberRef, MinLevel, Parameter, PolicyName, RowFormat, Shell, Since};
 
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -215,6 +217,10 @@ pub enum Verb {
     /// List models and their state on each member
     #[command(after_help = "Example:\n  idunno get-models")]
     GetModels,
+    /// Add, list, show and remove models of your own
+    #[command(after_help = "Example:\n  idunno model add ./my-model")]
+    #[command(subcommand)]
+    Model(ModelVerb),
     /// Make a member that left join the cluster again
     #[command(name = "join", after_help = "Example:\n  idunno join --member m3")]
     Join(OneMember),

@@ -11,7 +11,7 @@ use crate::answer::{Answer, Exit, Failure};
 use crate::command::line::{self, Line};
 use crate::command::registry::Danger;
 use crate::command::values::MemberRef;
-use crate::command::{DeadLettersVerb, JobRef, LocalVerb, OneMember, Output, Verb};
+use crate::command::{DeadLettersVerb, JobRef, LocalVerb, ModelVerb, OneMember, Output, Verb};
 use crate::execute::job_ref::{self, JobRefError, Scope};
 use crate::execute::members::NAME_THE_MEMBER;
 
@@ -200,6 +200,10 @@ pub fn consequences(verb: &Verb) -> Vec<String> {
         Verb::DeadLetters(DeadLettersVerb::Drop { job, .. }) => vec![
             format!("This permanently drops dead letters of {job}."),
             String::from("They stay in the results and cannot be retried."),
+        ],
+        Verb::Model(ModelVerb::Rm { model, .. }) => vec![
+            format!("This removes {model} from the store and from all members."),
+            String::from("Its versions are permanently deleted."),
         ],
         Verb::StopJob { jobs } => {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();

@@ -6,10 +6,10 @@ use idunno_shared::names::FileName;
 use idunno_shared::wire::control::{ControlReply, ControlRequest, FileVersion, VERSIONS_KEPT};
 
 use super::job_ref::Scope;
-use super::{dead_letters, files, jobs, members};
+use super::{dead_letters, files, jobs, members, packages};
 use crate::answer::program::DryRun;
 use crate::answer::{Answer, Exit, Failure, text};
-use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, OneMember, Verb};
+use crate::command::{DeadLettersVerb, IdentityVerb, JobRef, LocalVerb, ModelVerb, OneMember, Verb};
 use crate::local::record::Record;
 use crate::session::Session;
 
@@ -78,6 +78,13 @@ pub async fn run(session: &Session, verb: &Verb) -> Result<Answer, Failure> {
         Verb::DeadLetters(DeadLettersVerb::Drop { job, queries }) => {
             vec![of_dead_letters(session, "permanently drop", job, queries).await?]
         }
+        Verb::Model(ModelVerb::Add { path, name, .. }) => {
+            let package = packages::open(path.clone(), name.clone()).await?;
+            let (files, size) =
+                (text::count(package.files.len() as u64, "file"), text::bytes(package.size()));
+            vec![format!("add model {}: {files} ({size}), runtime {}", package.name, package.runtime.name())]
+        }
+        Verb::Model(ModelVerb::Rm { model, .. }) => vec![format!("remove model {model}")],
         Verb::Join(to) => vec![of_member(session, to, "joins the cluster again").await?],
         Verb::Leave(to) => vec![of_member(session, to, "leaves the cluster").await?],
         Verb::Identity(IdentityVerb::Revoke { name, .. }) => {

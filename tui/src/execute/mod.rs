@@ -15,10 +15,12 @@ pub mod leases;
 pub mod logs;
 pub mod members;
 pub mod models;
+pub mod packages;
 pub mod results;
 pub mod self_info;
 pub mod status;
 pub mod template;
+pub mod try_package;
 pub mod wait;
 
 use idunno_shared::security::Role;
@@ -87,6 +89,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::GetJobConfusion { job } => results::confusion::confusion(session, &job).await,
         Verb::DeadLetters(verb) => dead_letters::run(session, verb).await,
         Verb::GetModels => models::models(session).await,
+        Verb::Model(verb) => packages::run(session, verb).await,
         Verb::Join(to) => members::join(session, to).await,
         Verb::Leave(to) => members::leave(session, to).await,
         Verb::ListMem(of) => members::list(session, of).await,

@@ -91,7 +91,7 @@ fn trained(models: &[&ModelView]) -> Result<(), Failure> {
     if failed.is_empty() { Ok(()) } else { Err(Failure::error(failed.join("\n"))) }
 }
 
-async fn model_views(session: &Session) -> Result<Vec<ModelView>, Failure> {
+pub(super) async fn model_views(session: &Session) -> Result<Vec<ModelView>, Failure> {
     match session.cluster().control(ControlRequest::Models).await? {
         ControlReply::Models(models) => Ok(models),
         _ => Err(Failure::unexpected()),
@@ -102,29 +102,38 @@ async fn model_views(session: &Session) -> Result<Vec<ModelView>, Failure> {
 pub async fn models(session: &Session) -> Result<Answer, Failure> {
     let models = model_views(session).await?;
     let members = members::any_list(session).await.unwrap_or_default();
-    let mut table = Table::new("MODEL VERSION STATE MEMBERS");
+    let mut table = Table::new("MODEL VERSION RUNTIME SIZE STATE MEMBERS");
     let mut rows = Vec::new();
     for model in &models {
-        let mut at_members: Vec<ModelAtMember> = Vec::new();
-        let mut shown = Vec::new();
-        for (member, state) in by_name(model, &members) {
-            let (word, reason) = text::model_state(state);
-            shown.push(format!("{member}:{word}"));
-            at_members.push(ModelAtMember { member, state: state.into(), reason: reason.map(str::to_owned) });
-        }
+        let named = by_name(model, &members).into_iter();
+        let shown: Vec<String> =
+            named.map(|(member, state)| format!("{member}:{}", text::model_state(state).0)).collect();
+        let package = model.package.as_ref();
         table.row([
             model.model.to_string(),
             model.version.as_ref().map_or_else(|| String::from("-"), text::short),
+            package.map_or_else(|| String::from("-"), |package| package.runtime.clone()),
+            package.map_or_else(|| String::from("-"), |package| text::bytes(package.bytes)),
             model_summary(model),
             shown.join(" "),
         ]);
-        rows.push(Model::new(model, at_members));
+        rows.push(Model::new(model, at_members(model, &members)));
     }
     Ok(Answer::list(rows, table.render()))
 }
 
+/// A model's states at members, as JSON has them.
+pub(super) fn at_members(model: &ModelView, members: &[MemberView]) -> Vec<ModelAtMember> {
+    let at = |(member, state): (String, &ModelState)| ModelAtMember {
+        member,
+        state: state.into(),
+        reason: text::model_state(state).1.map(str::to_owned),
+    };
+    by_name(model, members).into_iter().map(at).collect()
+}
+
 /// A model's states with the names of the members that reported them, in natural order.
-fn by_name<'a>(model: &'a ModelView, members: &[MemberView]) -> Vec<(String, &'a ModelState)> {
+pub(super) fn by_name<'a>(model: &'a ModelView, members: &[MemberView]) -> Vec<(String, &'a ModelState)> {
     let named = model.workers.iter().map(|(node, state)| (text::member_name(members, *node), state));
     let mut named: Vec<_> = named.collect();
     named.sort_by(|(a, _), (b, _)| members::natural(a).cmp(&members::natural(b)));
@@ -139,6 +148,7 @@ pub fn model_summary(model: &ModelView) -> String {
             .first()
             .map_or_else(|| String::from("training"), |(_, progress)| text::training(progress)),
         (Some(reason), ..) => format!("failed: {reason}"),
+        (None, false, Some(_)) if model.package.is_some() => String::from("added"),
         (None, false, Some(_)) => {
             let metrics = model.metrics.iter().take(METRICS_SHOWN);
             metrics.fold(String::from("trained"), |text, (name, value)| format!("{text}, {name} {value}"))

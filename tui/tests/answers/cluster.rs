@@ -1,16 +1,13 @@
-//! Examples of the JSON of commands on members, models and the cluster as a whole.
+//! Examples of the JSON of commands on members and the cluster as a whole.
 
 use idunno_console::answer::cluster::{
     Backup, ClusterStatus, Event, LogLine, Member, MemberIdentity, MemberList, Membership, MembershipChange,
     ModelServer, Store,
 };
 use idunno_console::answer::document::List;
-use idunno_console::answer::models::{
-    Model, ModelAtMember, StoppedTraining, TrainedModels, TrainingProgress,
-};
-use idunno_console::answer::words::{LogRole, MemberState, ModelState, Policy, ServerState};
+use idunno_console::answer::words::{LogRole, MemberState, Policy, ServerState};
 
-use super::examples::{CREATED_MS, DIGEST, Examples, words};
+use super::examples::{CREATED_MS, Examples, words};
 use super::jobs::running_job;
 
 pub(super) fn member() -> Member {
@@ -62,42 +59,6 @@ fn status() -> ClusterStatus {
     }
 }
 
-fn models() -> Vec<Model> {
-    let at = |member: &str, state, reason: Option<&str>| ModelAtMember {
-        member: member.into(),
-        state,
-        reason: reason.map(Into::into),
-    };
-    let trained = Model {
-        model: "squeezenet1.1".into(),
-        version: Some(DIGEST.into()),
-        training: false,
-        progress: None,
-        failure: None,
-        metrics: [("accuracy".into(), "0.58".into())].into(),
-        members: vec![
-            at("m1", ModelState::Ready, None),
-            at("m2", ModelState::Failed, Some("not enough memory")),
-        ],
-    };
-    let progress = TrainingProgress {
-        permille: 400,
-        step: 2,
-        steps: 5,
-        metrics: [("loss".into(), "0.31".into())].into(),
-    };
-    let in_training = Model {
-        model: "mnist-mlp".into(),
-        version: None,
-        training: true,
-        progress: Some(progress),
-        failure: Some("interrupted".into()),
-        metrics: [].into(),
-        members: vec![at("m3", ModelState::Training, None)],
-    };
-    vec![trained, in_training]
-}
-
 fn log_line() -> LogLine {
     LogLine { member: "m1".into(), line: "2026-11-23T01:50:00Z INFO joined".into() }
 }
@@ -105,11 +66,6 @@ fn log_line() -> LogLine {
 pub(super) fn cluster(command: &str) -> Option<Examples> {
     let change = |change| Examples::of(&MembershipChange { address: member().address, change });
     Some(match command {
-        "train-start" => {
-            Examples::of(&TrainedModels { models: words(&["squeezenet1.1", "mnist-mlp"]), trained: true })
-        }
-        "train-stop" => Examples::of(&StoppedTraining { models: words(&["mnist-mlp"]) }),
-        "get-models" => Examples::of(&List { items: models() }),
         "join" => change(Membership::Joined),
         "leave" => change(Membership::Left),
         "list_mem" => Examples::of(&MemberList {

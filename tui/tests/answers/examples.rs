@@ -2,7 +2,7 @@
 
 use idunno_console::answer::document::{Document, to_json};
 
-use super::{cluster, files, jobs, program};
+use super::{cluster, files, jobs, models, program};
 
 pub(super) const CREATED_MS: u64 = 1_795_398_600_000;
 pub(super) const DIGEST: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
@@ -31,6 +31,7 @@ pub(super) fn of_command(command: &str) -> Examples {
     jobs::jobs(command)
         .or_else(|| jobs::results(command))
         .or_else(|| files::files(command))
+        .or_else(|| models::models_of(command))
         .or_else(|| cluster::cluster(command))
         .or_else(|| program::program(command))
         .or_else(|| program::local(command))

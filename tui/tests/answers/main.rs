@@ -8,6 +8,7 @@ mod cluster;
 mod examples;
 mod files;
 mod jobs;
+mod models;
 mod program;
 
 use std::collections::BTreeSet;

@@ -123,6 +123,9 @@ pub fn need_of_change(change: &Change) -> Need<'_> {
         | Change::SetPolicy(_)
         | Change::TrainStart { .. }
         | Change::TrainStop { .. }
+        // Its code runs on every member.
+        | Change::AddModel { .. }
+        | Change::RemoveModel { .. }
         | Change::RevokeIdentity { .. } => Need::Role(Role::Operator),
     }
 }

@@ -103,6 +103,7 @@ fn each_role_may_do_what_the_one_below_it_may_and_more() {
                 change(Change::SetWeight { job, weight: 1 }),
                 change(Change::SetPolicy(Policy::Fifo)),
                 change(Change::TrainStop { models: vec![] }),
+                change(Change::RemoveModel { model: "mine".parse().unwrap(), force: false }),
                 change(Change::RevokeIdentity { name: name("ben"), unseen: false }),
             ],
         ),

@@ -227,7 +227,7 @@ impl State {
         let artefact: Option<Arc<Artefact>> = self.models.get(model).and_then(|model| model.artefact.clone());
         let artefact = artefact.ok_or_else(|| {
             Refusal::conflict(format!(
-                "{id} cannot start: model '{model}' is not trained: train-start trains it"
+                "{id} cannot start: model '{model}' is not trained: train-start trains it, or 'model add' adds it"
             ))
         })?;
         let cannot_start = |error: DatasetError| Refusal::conflict(format!("{id} cannot start: {error}"));

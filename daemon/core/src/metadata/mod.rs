@@ -231,6 +231,10 @@ impl State {
             Change::CancelJob { job } => self.cancel_job(*job),
             Change::DeleteJob { job } => self.delete_job(*job),
             Change::TrainStop { models } => self.stop_training(models),
+            Change::AddModel { upload: _, model, package, unchecked: _ } => {
+                self.add_model(model, package, by.is_some_and(AskedBy::is_confined))
+            }
+            Change::RemoveModel { model, force } => self.remove_model(model, *force),
             Change::SetWeight { job, weight } => self.set_weight(*job, *weight),
             Change::RevokeIdentity { name, unseen } => {
                 self.revoke_identity(name, *unseen, by.map(|by| &by.name))

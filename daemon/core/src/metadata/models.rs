@@ -1,8 +1,8 @@
-//! Models and their trainings.
+//! Models: those that are trained, and those that were added as packages.
 //!
 //! Only model servers know which names can be trained, so the coordinator calls [`State::check_model`] with what they
-//! offer before it proposes a training. The artefact of the latest training is the model's version; a job is pinned to
-//! the version with which it started.
+//! offer before it proposes a training. The artefact of the latest training, or the package added last, is the model's
+//! version; a job is pinned to the version with which it started.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::Changed;
+use idunno_shared::wire::control::{Changed, NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
 use idunno_shared::wire::jobs::Training;
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
@@ -25,11 +25,13 @@ pub const PREDEFINED_MODELS: [&str; 5] =
     ["squeezenet1.1", "efficientnet-lite0", "efficientnet-lite2", "mnist-mlp", "newsgroups-linear"];
 /// Most models known, and most named in one `train-start`.
 pub const MODELS_MAX: usize = 256;
+/// Jobs that a refusal names.
+const JOBS_NAMED_MAX: usize = 5;
 
-/// A trained version of a model.
+/// A version of a model: what its training wrote, or a package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artefact {
-    /// The model version: the digest of all bytes of the artefact.
+    /// The model version: the digest of all bytes of the artefact, or of the package's manifest.
     pub version: Digest,
     /// The artefact's size in bytes.
     pub size: u64,
@@ -40,9 +42,12 @@ pub struct Artefact {
     /// Names and values of the metrics measured by the training.
     #[serde(default)]
     pub metrics: Vec<(String, String)>,
+    /// What was added, if it is a package: the first extent is its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageSummary>,
 }
 
-/// A model for which a training was requested at least once.
+/// A model that was added, or for which a training was requested, at least once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRecord {
     /// The latest trained version.
@@ -103,6 +108,12 @@ impl State {
             }
             check_reading(&training.reading)?;
             self.check_training_data(dataset).map_err(|error| Refusal::conflict(error.to_string()))?;
+        }
+        if let Some(name) = names.iter().find(|name| self.package(name).is_some()) {
+            let message = format!(
+                "model '{name}' was added as a package, which is not trained: 'model add' replaces it"
+            );
+            return Err(Refusal::conflict(message));
         }
         if names.is_empty() {
             names = PREDEFINED_MODELS.iter().filter_map(|name| name.parse().ok()).collect();
@@ -179,13 +190,112 @@ impl State {
             extents: self.record_extents(content.extents, false),
             training: training.clone(),
             metrics: metrics.to_vec(),
+            package: None,
         };
-        if let Some(old) = &model.artefact {
-            self.release(&old.extents);
-        }
+        self.set_version(name, artefact);
+        Ok(Applied::Done)
+    }
+
+    /// Makes this the model's newest version.
+    fn set_version(&mut self, name: &ModelName, artefact: Artefact) {
+        let old = self.models.get(name).and_then(|model| model.artefact.clone());
+        self.release(old.as_deref().map_or(&[], |old| &old.extents));
         let model = ModelRecord { artefact: Some(Arc::new(artefact)), training: None, failure: None };
         self.models.insert(name.clone(), Arc::new(model));
-        Ok(Applied::Done)
+    }
+
+    /// Refuses a package that cannot become a version of this model. Returns the version that it would be.
+    pub fn check_new_model(&self, name: &ModelName, package: &NewPackage) -> Result<Digest, Refusal> {
+        let NewPackage { summary, extents } = package;
+        if PREDEFINED_MODELS.contains(&name.as_str()) {
+            let message = format!("'{name}' is a predefined model: choose another name with --name");
+            return Err(Refusal::conflict(message));
+        }
+        if self.models.get(name).is_some_and(|model| model.training.is_some()) {
+            let message =
+                format!("model '{name}' is being trained: stop that with 'train-stop {name}' first");
+            return Err(Refusal::conflict(message));
+        }
+        if self.models.len() >= MODELS_MAX && !self.models.contains_key(name) {
+            let message =
+                format!("there are {MODELS_MAX} models, which is the maximum: 'model rm' makes room");
+            return Err(Refusal::conflict(message));
+        }
+        let Some((manifest, _)) = extents.first() else {
+            return Err(Refusal::invalid(format!("the package of model '{name}' has no manifest")));
+        };
+        if summary.runtime.len() > RUNTIME_BYTES_MAX {
+            return Err(Refusal::invalid(format!(
+                "the runtime's name has more than {RUNTIME_BYTES_MAX} bytes"
+            )));
+        }
+        let size = extents.iter().map(|(blob, _)| blob.size).fold(0, u64::saturating_add);
+        let whole = Content { size, digest: manifest.digest, extents };
+        self.check_content(&format!("the package of model '{name}'"), whole)?;
+        Ok(manifest.digest)
+    }
+
+    /// `is_confined` if who adds it is not trusted with the blobs of others.
+    pub(super) fn add_model(
+        &mut self,
+        name: &ModelName,
+        package: &NewPackage,
+        is_confined: bool,
+    ) -> Result<Changed, Refusal> {
+        let file = artefact_file(name)?;
+        let version = self.check_new_model(name, package)?;
+        if self.package(name).is_some_and(|artefact| artefact.version == version) {
+            return Ok(Changed::ModelAdded { is_new: false });
+        }
+        let NewPackage { summary, extents } = package;
+        let manifest = &extents[..1];
+        let content = Content { size: manifest[0].0.size, digest: version, extents: manifest };
+        self.add_version(&file, content, is_confined);
+        let artefact = Artefact {
+            version,
+            size: extents.iter().map(|(blob, _)| blob.size).sum(),
+            extents: self.record_extents(extents, is_confined),
+            training: Training::default(),
+            metrics: Vec::new(),
+            package: Some(summary.clone()),
+        };
+        self.set_version(name, artefact);
+        Ok(Changed::ModelAdded { is_new: true })
+    }
+
+    /// Jobs that have started keep their version. Refused while the model has jobs that are not over, unless by `force`.
+    pub(super) fn remove_model(&mut self, name: &ModelName, force: bool) -> Result<Changed, Refusal> {
+        let Some(artefact) = self.package(name).cloned() else {
+            let message = if self.models.contains_key(name) || PREDEFINED_MODELS.contains(&name.as_str()) {
+                format!("model '{name}' was not added by 'model add', so 'model rm' does not remove it")
+            } else {
+                format!("there is no model '{name}': 'model ls' lists the models")
+            };
+            return Err(Refusal::not_found(message));
+        };
+        let users = self.unsettled_jobs().filter(|job| job.model == *name && !job.state.is_over());
+        let users: Vec<String> = users.map(|job| job.id.to_string()).take(JOBS_NAMED_MAX).collect();
+        if !users.is_empty() && !force {
+            let message = format!(
+                "model '{name}' is used by {}: cancel what is not needed, or remove it with --force, after which jobs \
+                 that have started go on with their version and the others cannot start",
+                users.join(", ")
+            );
+            return Err(Refusal::conflict(message));
+        }
+        let file = artefact_file(name)?;
+        self.release(&artefact.extents);
+        self.models.remove(name);
+        if self.file(&file).is_some() {
+            self.delete(&file)?;
+        }
+        Ok(Changed::Done)
+    }
+
+    /// The newest version of a model, if it is a package.
+    pub fn package(&self, name: &ModelName) -> Option<&Arc<Artefact>> {
+        let artefact = self.models.get(name).and_then(|model| model.artefact.as_ref());
+        artefact.filter(|artefact| artefact.package.is_some())
     }
 
     pub(super) fn model_failed(&mut self, name: &ModelName, reason: &str) -> Result<Applied, Refusal> {

@@ -206,6 +206,7 @@ impl State {
             let model = self.model(&name).cloned().unwrap_or_default();
             ModelView {
                 version: model.artefact.as_ref().map(|artefact| artefact.version),
+                package: model.artefact.as_ref().and_then(|artefact| artefact.package.clone()),
                 metrics: model.artefact.map(|artefact| artefact.metrics.clone()).unwrap_or_default(),
                 progress: Vec::new(),
                 training: model.training.is_some(),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::{ServerState, Training};
+use idunno_shared::wire::jobs::{ModelState, ServerState, Training};
 
 use super::config::MODELS_MAX;
 use super::{Scheduler, SchedulerEffect};
@@ -177,7 +177,7 @@ impl Scheduler {
         request.failed_on.insert(node);
         request.state = TrainingState::Waiting;
         if let Some(worker) = self.workers.get_mut(&node) {
-            worker.models.remove(model);
+            worker.models.entry(model.clone()).or_default().retain(|state| *state != ModelState::Training);
         }
         if request.failures >= self.config.training_failures {
             request.state = TrainingState::Failed;

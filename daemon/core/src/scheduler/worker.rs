@@ -1,13 +1,14 @@
 //! The scheduler's record of one worker, from its reports, commits and failures.
 //!
-//! Bounds: [`WORKERS_MAX`] workers; per worker [`MODELS_MAX`] models, [`FAILED_LEASES_MAX`] failed leases, and a minute
-//! of usage per job.
+//! Bounds: [`WORKERS_MAX`] workers; per worker [`STATES_MAX`] states and the rates of [`MODELS_MAX`] models,
+//! [`FAILED_LEASES_MAX`] failed leases, and a minute of usage per job.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::ModelName;
+use idunno_shared::wire::control::ITEMS_PER_REQUEST_MAX;
 use idunno_shared::wire::jobs::{LEASES_HELD_MAX, Lease, ModelState, ServerState, WorkerReport};
 
 use super::config::MODELS_MAX;
@@ -26,6 +27,8 @@ pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
 const USAGE_SECONDS: usize = 60;
 /// Failed leases remembered per worker, so that a repeated failure report counts once.
 const FAILED_LEASES_MAX: usize = 64;
+/// States of models per worker.
+const STATES_MAX: usize = ITEMS_PER_REQUEST_MAX;
 /// Consecutive failed batches of a job that others can serve, after which the worker cools down from that job.
 const JOB_STRIKES: u32 = 3;
 
@@ -93,7 +96,8 @@ pub(super) struct Worker {
     /// The number of its newest report.
     pub(super) number: u64,
     pub(super) server: ServerState,
-    pub(super) models: BTreeMap<ModelName, ModelState>,
+    /// What is done with each model, and the versions of it that are loaded.
+    pub(super) models: BTreeMap<ModelName, Vec<ModelState>>,
     pub(super) draining: bool,
     /// Batches that its unanswered report still wants.
     pub(super) wanted: u8,
@@ -141,7 +145,10 @@ impl Worker {
     pub(super) fn update(&mut self, report: &WorkerReport, now: Instant) {
         self.number = report.number;
         self.server = report.server.clone();
-        self.models = report.models.iter().take(MODELS_MAX).cloned().collect();
+        self.models.clear();
+        for (model, state) in report.models.iter().take(STATES_MAX) {
+            self.models.entry(model.clone()).or_default().push(state.clone());
+        }
         self.draining = report.draining;
         self.wanted = report.wanted;
         self.last_report = now;
@@ -158,11 +165,15 @@ impl Worker {
     }
 
     pub(super) fn has_loaded(&self, model: &ModelName, version: Digest) -> bool {
-        self.models.get(model) == Some(&ModelState::Ready(version))
+        self.is_in_state(model, &ModelState::Ready(version))
     }
 
     pub(super) fn is_training(&self, model: &ModelName) -> bool {
-        self.models.get(model) == Some(&ModelState::Training)
+        self.is_in_state(model, &ModelState::Training)
+    }
+
+    fn is_in_state(&self, model: &ModelName, state: &ModelState) -> bool {
+        self.models.get(model).is_some_and(|states| states.contains(state))
     }
 
     pub(super) fn wants_batch(&self, config: &SchedulerConfig) -> bool {

@@ -16,11 +16,11 @@ use bytes::{Bytes, BytesMut};
 use idunno_shared::client::transport::is_this_machine;
 use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
-use idunno_shared::wire::jobs::Parameters;
+use idunno_shared::wire::jobs::{Grant, Parameters};
 use reqwest::{Client, RequestBuilder, Response, Url, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use self::error::ServerError;
@@ -138,18 +138,20 @@ impl ModelServerClient {
         Ok(index.iter().filter_map(|entry| entry.name.parse().ok()).take(MODELS_MAX).collect())
     }
 
-    /// Runs `inputs` through a model. Answers are binary data if the server is ours.
+    /// Runs `inputs` through the grant's version of its model, with its parameters. Answers are binary data if the server is ours.
     pub async fn infer(
         &self,
-        model: &ModelName,
-        parameters: &Parameters,
+        grant: &Grant,
         inputs: &[Bytes],
         extensions: Extensions,
         deadline: Duration,
     ) -> Result<InferAnswers, ServerError> {
+        let Grant { model, version, parameters, .. } = grant;
         let request = encode_request(inputs, parameters, extensions.idunno);
+        // Only a server of ours names versions as we do.
+        let version = if extensions.idunno { format!("/versions/{version}") } else { String::new() };
         let call = self
-            .post(&format!("/v2/models/{model}/infer"))
+            .post(&format!("/v2/models/{model}{version}/infer"))
             .header(HEADER_LENGTH, request.header_length)
             .header("content-type", "application/octet-stream")
             .body(request.body);
@@ -166,13 +168,15 @@ impl ModelServerClient {
             .map_err(|error| ServerError::Malformed(error.to_string()))
     }
 
-    /// Asks a server of ours whether a model accepts these parameters. An error status carries the reason.
+    /// Asks a server of ours whether a model, in the given version if any, accepts these parameters. An error status carries the reason.
     pub async fn check_parameters(
         &self,
         model: &ModelName,
+        version: Option<&Digest>,
         parameters: &Parameters,
     ) -> Result<(), ServerError> {
-        let call = self.post(&format!("/idunno/models/{model}/parameters"));
+        let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
+        let call = self.post(&format!("/idunno/models/{model}{version}/parameters"));
         self.send(call.json(&json!({ "parameters": parameters })), CALL_TIMEOUT).await.map(drop)
     }
 
@@ -206,14 +210,45 @@ impl ModelServerClient {
         self.send(call, TRANSFER_TIMEOUT).await.map(drop)
     }
 
-    /// Loads a model, in the given version if any. Returns how long one row may take, as the model declares it to a server
-    /// of ours; zero if it does not.
-    pub async fn load(&self, model: &ModelName, version: Option<&Digest>) -> Result<Duration, ServerError> {
+    /// Has a server of ours load a version of a model beside those that it has loaded: an uploaded artefact, or a package
+    /// that it finds in the member's folder. Returns how long one row may take, as the model declares it; zero if it does not.
+    pub async fn load_version(
+        &self,
+        model: &ModelName,
+        version: &Digest,
+        is_package: bool,
+    ) -> Result<Duration, ServerError> {
+        let mut parameters = json!({ "version": version.to_string(), "beside": true });
+        if is_package {
+            parameters["package"] = true.into();
+        }
+        self.load(model, &parameters).await
+    }
+
+    /// Has a third-party server load a model.
+    pub async fn load_model(&self, model: &ModelName) -> Result<(), ServerError> {
+        self.load(model, &json!({})).await.map(drop)
+    }
+
+    /// Has a server of ours forget a loaded version.
+    pub async fn unload_version(&self, model: &ModelName, version: &Digest) -> Result<(), ServerError> {
+        let parameters = json!({ "version": version.to_string() });
+        let call = self.post(&format!("/v2/repository/models/{model}/unload"));
+        self.send(call.json(&json!({ "parameters": parameters })), CALL_TIMEOUT).await.map(drop)
+    }
+
+    /// Asks a server of ours whether a package, which it finds in the member's folder, is a model. An error status carries the
+    /// reason.
+    pub async fn check_package(&self, model: &ModelName, version: &Digest) -> Result<(), ServerError> {
+        let call = self.post(&format!("/idunno/models/{model}/packages/{version}/check"));
+        self.send(call, TRANSFER_TIMEOUT).await.map(drop)
+    }
+
+    async fn load(&self, model: &ModelName, parameters: &Value) -> Result<Duration, ServerError> {
         #[derive(Default, Deserialize)]
         struct Limits {
             row_timeout_s: Option<f64>,
         }
-        let parameters = version.map_or_else(|| json!({}), |v| json!({ "version": v.to_string() }));
         let call = self.post(&format!("/v2/repository/models/{model}/load"));
         let response = self.send(call.json(&json!({ "parameters": parameters })), LOAD_TIMEOUT).await?;
         let body = self.body(response, MESSAGE_BYTES_MAX, LOAD_TIMEOUT).await?;

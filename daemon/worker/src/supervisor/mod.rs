@@ -30,6 +30,7 @@ use self::server_log::ServerLog;
 use self::server_process::ServerProcess;
 pub use self::server_process::adopt_orphans;
 use super::model_server::{Extensions, ModelServerClient, ServerError, ServerUrlError};
+use super::packages;
 
 /// The server's folder, in the data directory.
 pub const SERVER_FOLDER: &str = "model-server";
@@ -320,6 +321,8 @@ impl Supervisor {
             .arg(&port_file)
             .arg("--work-dir")
             .arg(&folder)
+            .arg("--packages-dir")
+            .arg(self.data_dir.join(packages::FOLDER))
             .stdin(Stdio::null())
             .stdout(input)
             .stderr(errors);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use idunno_shared::client::cluster::ClusterError;
 use idunno_shared::client::link::BoxFuture;
-use idunno_shared::ids::{Term, UploadId};
+use idunno_shared::ids::{Digest, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     Fault, Grant, JobReply, JobRequest, Lease, ModelArtefact, ModelState, ReportReply, SegmentCommit,
@@ -43,6 +43,8 @@ pub(in super::super) struct CoordinatorState {
     pub(in super::super) restart: Option<String>,
     /// Part of the next orders.
     pub(in super::super) stop_training: Vec<ModelName>,
+    /// Ordered as long as they are reported to be loaded.
+    pub(in super::super) unload: Vec<(ModelName, Digest)>,
     /// Replies to the next commits, in order; further commits succeed.
     pub(in super::super) commit_replies: VecDeque<CommitReply>,
 
@@ -122,7 +124,11 @@ impl CoordinatorState {
         let cancelled = std::mem::take(&mut self.cancelled);
         let (train, restart) = (self.train.clone(), self.restart.take());
         let stop_training = std::mem::take(&mut self.stop_training);
-        ReportReply { term: Term(self.term), grants, cancelled, load, train, restart, stop_training }
+        let is_loaded = |(model, version): &&(ModelName, Digest)| {
+            report.models.contains(&(model.clone(), ModelState::Ready(*version)))
+        };
+        let unload = self.unload.iter().filter(is_loaded).cloned().collect();
+        ReportReply { term: Term(self.term), grants, cancelled, load, train, restart, stop_training, unload }
     }
 }
 

@@ -27,7 +27,8 @@ pub(in super::super) struct FakeServerState {
     pub(in super::super) padding: usize,
     /// Whether it has the binary, repository and training extensions.
     pub(in super::super) ours: bool,
-    pub(in super::super) loaded: BTreeMap<String, String>,
+    /// The loaded versions of each model, in the order of loading.
+    pub(in super::super) loaded: BTreeMap<String, Vec<String>>,
     pub(in super::super) artefacts: BTreeMap<String, Vec<u8>>,
     pub(in super::super) trained: Vec<u8>,
     /// The dataset of each ordered training.
@@ -40,6 +41,12 @@ pub(in super::super) struct FakeServerState {
     /// Paths of the received calls.
     pub(in super::super) calls: Vec<String>,
     pub(in super::super) uploads: BTreeSet<String>,
+}
+
+impl FakeServerState {
+    fn is_loaded(&self, model: &str, version: &str) -> bool {
+        self.loaded.get(model).is_some_and(|loaded| loaded.iter().any(|other| other == version))
+    }
 }
 
 pub(in super::super) struct FakeServer {
@@ -187,10 +194,13 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
             Reply::json(200, &json!({"extensions": ["binary_tensor_data", "model_repository", "idunno"]}))
         }
         ["v2"] => Reply::json(200, &json!({"name": "another"})),
-        ["v2", "models", model, "infer"] => infer(state, model, header_length, body),
+        ["v2", "models", model, "infer"] => infer(state, model, None, header_length, body),
+        ["v2", "models", model, "versions", version, "infer"] => {
+            infer(state, model, Some(version), header_length, body)
+        }
         ["v2", "models", _, "ready"] if !state.ours => Reply::json(200, &json!({})),
         ["v2", "models", model, "versions", version, "ready"] => {
-            let loaded = state.loaded.get(model).is_some_and(|loaded| loaded == version);
+            let loaded = state.is_loaded(model, version);
             Reply::json(if loaded { 200 } else { 404 }, &json!({}))
         }
         ["v2", "models", model] => Reply::json(200, &json!({"name": model})),
@@ -198,11 +208,20 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
         ["v2", "repository", "models", model, "load"] => {
             let request: Value = serde_json::from_slice(body).unwrap();
             let version = request["parameters"]["version"].as_str().unwrap().to_owned();
-            if !state.artefacts.contains_key(&version) {
+            let is_package = request["parameters"]["package"].as_bool() == Some(true);
+            if !is_package && !state.artefacts.contains_key(&version) {
                 return Reply::error(404, "PUT it first");
             }
-            state.loaded.insert(model.to_owned(), version);
+            let loaded = state.loaded.entry(model.to_owned()).or_default();
+            loaded.retain(|other| *other != version);
+            loaded.push(version);
             Reply::json(200, &json!({"row_timeout_s": state.row_timeout_s}))
+        }
+        ["v2", "repository", "models", model, "unload"] => {
+            let request: Value = serde_json::from_slice(body).unwrap();
+            let version = request["parameters"]["version"].as_str().unwrap();
+            state.loaded.entry(model.to_owned()).or_default().retain(|other| other != version);
+            Reply::json(200, &json!({}))
         }
         ["idunno", "models", _, "artefacts", version] => {
             state.artefacts.insert(version.to_owned(), body.to_vec());
@@ -233,11 +252,21 @@ fn answer(state: &mut FakeServerState, path: &str, header_length: Option<usize>,
     }
 }
 
-fn infer(state: &mut FakeServerState, model: &str, header_length: Option<usize>, body: &[u8]) -> Reply {
+fn infer(
+    state: &mut FakeServerState,
+    model: &str,
+    asked: Option<&str>,
+    header_length: Option<usize>,
+    body: &[u8],
+) -> Reply {
     if state.infer_status != 200 {
         return Reply::error(state.infer_status, "as the test says");
     }
-    let version = state.loaded.get(model).cloned();
+    let newest = state.loaded.get(model).and_then(|loaded| loaded.last().cloned());
+    let version = match asked {
+        Some(asked) => Some(asked.to_owned()).filter(|asked| state.is_loaded(model, asked)),
+        None => newest,
+    };
     if state.ours && version.is_none() {
         return Reply::error(503, "not loaded");
     }

@@ -72,6 +72,20 @@ impl FileStore for MemoryStore {
         })
     }
 
+    fn fetch_file<'a>(
+        &'a self,
+        blobs: &'a [PlacedBlob],
+        target: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FileStoreError>> {
+        Box::pin(async move {
+            let mut whole = Vec::new();
+            for fetched in self.fetch(blobs).await {
+                whole.extend_from_slice(&fetched?.bytes);
+            }
+            std::fs::write(target, whole).map_err(FileStoreError::failed)
+        })
+    }
+
     fn store(&self, blobs: Vec<Bytes>) -> BoxFuture<'_, Result<DurableUpload, FileStoreError>> {
         Box::pin(async move {
             let blobs = blobs.iter().map(|blob| self.add(blob)).collect();

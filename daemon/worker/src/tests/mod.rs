@@ -5,6 +5,7 @@ mod commits;
 mod faults;
 mod fidelity;
 mod models;
+mod packages;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::packages::Packages;
 use super::supervisor::{ServerConfig, SupervisorTiming};
 use super::testing::fake_coordinator::{CoordinatorState, FakeCoordinator};
 use super::testing::fake_server::FakeServer;
@@ -37,7 +39,7 @@ struct Harness {
     view: watch::Receiver<WorkerView>,
     shutdown: CancellationToken,
     worker: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Harness {
@@ -49,7 +51,12 @@ impl Harness {
     fn with(server: FakeServer) -> Self {
         let (coordinator, store) = (Arc::new(FakeCoordinator::default()), Arc::new(MemoryStore::default()));
         let extents = vec![store.add(&WEIGHTS[..7]), store.add(&WEIGHTS[7..])];
-        let model = ModelArtefact { model: "m".parse().unwrap(), version: Digest::of(WEIGHTS), extents };
+        let model = ModelArtefact {
+            model: "m".parse().unwrap(),
+            version: Digest::of(WEIGHTS),
+            extents,
+            is_package: false,
+        };
         coordinator.set(|state| {
             state.term = 5;
             state.load.push(model);
@@ -69,19 +76,25 @@ impl Harness {
                 folder.path().to_path_buf(),
             )
         };
+        let packages = Packages::new(folder.path(), Arc::clone(&store) as _, Arc::new(|| u64::MAX));
         let (sender, view) = watch::channel(first_view(NodeId(3)));
         let (coordinator_term, term_receiver) = watch::channel(Term(0));
         let shutdown = CancellationToken::new();
         let worker = tokio::spawn(run(
             config,
             Arc::clone(&coordinator) as _,
-            Arc::clone(&store) as _,
+            (Arc::clone(&store) as _, packages),
             term_receiver,
             sender,
             watch::Sender::default(),
             shutdown.clone(),
         ));
-        Self { server, coordinator, store, coordinator_term, view, shutdown, worker, _folder: folder }
+        Self { server, coordinator, store, coordinator_term, view, shutdown, worker, folder }
+    }
+
+    /// The data directory.
+    fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Has one query answered, so that later calls are not small because the model's pace is unknown. Returns the number of

@@ -1,5 +1,6 @@
 //! What the worker does when a spawned task has ended.
 
+use idunno_shared::ids::Digest;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::jobs::{
     BATCH_QUERIES_MAX, FaultKind, Grant, JobReply, LEASES_PER_WORKER_MAX, Lease, ModelArtefact, ReportReply,
@@ -32,15 +33,16 @@ impl WorkerTask {
                 self.segments.answered(job);
                 self.committed(leases, result);
             }
-            Event::Loaded { epoch, model, result: Ok(LoadedModel { version, row_timeout }) } => {
+            Event::Loaded { epoch, model, result: Ok(LoadedModel { version, row_timeout, beside }) } => {
                 info!(%model, %version, "loaded a model");
                 self.latencies.entry(model.clone()).or_default().declare(row_timeout);
-                self.models.loaded(epoch, &model, version);
+                self.models.loaded(epoch, &model, version, beside);
             }
             Event::Loaded { epoch, model, result: Err(error) } => {
                 warn!(%model, %error, "cannot load a model");
                 self.models.load_failed(epoch, &model, error.to_string(), Instant::now());
             }
+            Event::Unloaded { epoch, model } => self.models.unloaded(epoch, &model),
             Event::Trained { model, interrupted } => {
                 info!(%model, ?interrupted, "a training has ended");
                 self.trainings.remove(&model);
@@ -86,6 +88,9 @@ impl WorkerTask {
         if self.drain_until.is_some() {
             return false;
         }
+        for (model, version) in orders.unload.into_iter().take(MODELS_MAX) {
+            self.unload(model, version);
+        }
         for artefact in orders.load.into_iter().take(MODELS_MAX) {
             self.load(artefact);
         }
@@ -116,7 +121,7 @@ impl WorkerTask {
             return false;
         }
         debug!(%lease, "starting a batch");
-        if self.models.version(&grant.model) != Some(grant.version) {
+        if !self.models.has(&grant.model, &grant.version) {
             let reason =
                 format!("model {} version {} is not loaded on this worker", grant.model, grant.version);
             let result = BatchResult::all_failed(lease, FaultKind::Worker, &reason);
@@ -237,6 +242,22 @@ impl WorkerTask {
         self.spawn(if_panicked, async move {
             let result = requests.load(ready, artefact).await;
             Event::Loaded { epoch, model, result }
+        });
+    }
+
+    fn unload(&mut self, model: ModelName, version: Digest) {
+        let status = self.status.borrow().clone();
+        let epoch = status.epoch;
+        self.models.restart(epoch);
+        if !self.models.start_unload(&model, &version) {
+            return;
+        }
+        info!(%model, %version, "unloading a model");
+        let if_panicked = Event::Unloaded { epoch, model: model.clone() };
+        let requests = self.requests.clone();
+        self.spawn(if_panicked, async move {
+            requests.unload(status.server, &model, version).await;
+            Event::Unloaded { epoch, model }
         });
     }
 

@@ -30,6 +30,7 @@ use super::inputs::{InputCaches, PreparedBatch};
 use super::latency::InferLatency;
 use super::lease_table::{LeasePhase, LeaseTable};
 use super::models::Models;
+use super::packages::Packages;
 use super::requests::{LoadError, LoadedModel, RequestError, Requests};
 use super::segments::Segments;
 use super::supervisor::{ReadyServer, ServerStatus};
@@ -51,6 +52,7 @@ enum Event {
     FailuresReported(Lease),
     Committed { job: JobId, leases: Vec<Lease>, result: Result<(), RequestError> },
     Loaded { epoch: u64, model: ModelName, result: Result<LoadedModel, LoadError> },
+    Unloaded { epoch: u64, model: ModelName },
     Trained { model: ModelName, interrupted: Option<String> },
 }
 
@@ -88,6 +90,8 @@ pub struct WorkerTask {
     caches: Arc<InputCaches>,
     /// When the caches are freed, unless another lease is granted before.
     free_caches_at: Option<Instant>,
+    /// When packages that are no longer used are deleted next.
+    sweep_packages_at: Instant,
 
     leases: LeaseTable,
     models: Models,
@@ -118,11 +122,11 @@ impl WorkerTask {
     pub fn new(
         config: WorkerConfig,
         coordinator: Arc<dyn CoordinatorClient>,
-        store: Arc<dyn FileStore>,
+        (store, packages): (Arc<dyn FileStore>, Packages),
         channels: WorkerChannels,
     ) -> Self {
         let WorkerChannels { status, request_restart, coordinator_term, view } = channels;
-        let requests = Requests { node: config.node, coordinator, store };
+        let requests = Requests { node: config.node, coordinator, store, packages };
         Self {
             config,
             requests,
@@ -132,6 +136,7 @@ impl WorkerTask {
             view,
             caches: Arc::default(),
             free_caches_at: None,
+            sweep_packages_at: Instant::now(),
             leases: LeaseTable::default(),
             models: Models::default(),
             segments: Segments::default(),
@@ -187,6 +192,7 @@ impl WorkerTask {
         self.send_segments(now);
         self.send_report(now);
         self.free_idle_caches(now);
+        self.sweep_packages(now);
         let server = self.server_state();
         let models = self.models.states();
         self.view.send_if_modified(|view| {
@@ -205,6 +211,7 @@ impl WorkerTask {
             self.starved_at(),
             self.drain_until,
             self.free_caches_at,
+            Some(self.sweep_packages_at),
         ];
         candidates.into_iter().flatten().min().unwrap_or_else(|| now + IDLE_WAKE)
     }
@@ -217,6 +224,16 @@ impl WorkerTask {
             let caches = Arc::clone(&self.caches);
             tokio::spawn(async move { caches.clear().await });
         }
+    }
+
+    fn sweep_packages(&mut self, now: Instant) {
+        if self.sweep_packages_at > now {
+            return;
+        }
+        let kept = self.config.packages_kept_unused;
+        self.sweep_packages_at = now + kept / 10;
+        let (packages, in_use) = (self.requests.packages.clone(), self.models.versions_in_use());
+        tokio::spawn(async move { packages.evict_unused(&in_use, kept).await });
     }
 
     fn server_state(&self) -> ServerState {

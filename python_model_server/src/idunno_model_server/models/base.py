@@ -136,8 +136,8 @@ class Model(ABC):
         """Opens an artefact. Any exception means that the file is not an artefact of this model."""
 
     @abstractmethod
-    def canary(self) -> bytes:
-        """A small input that a loaded model must answer before it counts as ready."""
+    def canary(self) -> bytes | None:
+        """A small input that a loaded model must answer before it counts as ready. None if no input is known."""
 
 
 class Ranking(NamedTuple):

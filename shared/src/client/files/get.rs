@@ -115,6 +115,31 @@ impl Files {
         self.write_file(version, target, progress).await
     }
 
+    /// Writes what these extents hold, in their order, into `target`, which is replaced at once and only on success.
+    pub async fn get_extents(&self, extents: &[PlacedBlob], target: &Path) -> Result<(), GetError> {
+        let size = extents.iter().map(|extent| extent.blob.size).sum();
+        let out = create(target, size).await?;
+        let (mut offset, mut gets) = (0, Vec::with_capacity(extents.len()));
+        for (index, extent) in extents.iter().enumerate() {
+            let sink = out.sink(offset, extent.blob.size);
+            offset += extent.blob.size;
+            gets.push(async move { (index, self.fetch_extent(extent, index, sink).await) });
+        }
+        let mut gets = iter(gets).buffer_unordered(EXTENTS_IN_FLIGHT);
+        while let Some((index, got)) = gets.next().await {
+            match got {
+                Ok(()) => {}
+                Err(FetchError::Sink(error)) => return Err(GetError::target(target, error)),
+                Err(FetchError::Unavailable(tried)) => {
+                    let what = format!("blob {}", extents[index].blob.digest);
+                    return Err(Unavailable { what, tried }.into());
+                }
+            }
+        }
+        drop(gets);
+        finish(out, target).await
+    }
+
     async fn write_file(
         &self,
         version: FileVersion,

@@ -23,6 +23,7 @@ pub mod direct_io;
 pub mod fetch;
 pub mod get;
 pub mod put;
+mod put_error;
 pub mod source;
 pub mod upload;
 
@@ -30,7 +31,8 @@ use std::time::Duration;
 
 pub use fetch::{SegmentError, Unavailable};
 pub use get::{GetError, GetItem, GetReport};
-pub use put::{PutError, PutItem, PutOptions, PutReport};
+pub use put::{PutItem, PutOptions, PutReport, StoredFiles};
+pub use put_error::PutError;
 pub use upload::StoredBlobs;
 
 use super::cluster::Cluster;

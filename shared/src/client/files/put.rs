@@ -8,7 +8,6 @@
 //! [`COMMIT_FILES_MAX`] files under way.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +15,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::sleep;
 
+use super::put_error::PutError;
 use super::source::{self, Piece, Wanted};
 use super::upload::{BATCH_BLOBS_MAX, Loaded, PlaceError, UPLOADS_MAX};
 use super::{Files, Progress};
@@ -84,60 +83,6 @@ pub struct PutReport {
     pub versions: Vec<Option<u64>>,
 }
 
-/// Why files were not put. Those committed before the error stay.
-#[derive(Debug, Error)]
-pub enum PutError {
-    /// A local file cannot be put.
-    #[error("cannot put {}: {source}", path.display())]
-    Local {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The local file was written to while it was read.
-    #[error("{} changed while it was read: put it again when it is no longer being written", path.display())]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A blob of more than 64 MiB, or a file of too many extents.
-    #[error("{what} has {bytes} bytes; at most {limit} are allowed")]
-    TooLarge {
-        /// What.
-        what: String,
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// Not one member could store the blob.
-    #[error(
-        "no member could store {what} (tried {tried}): check that members are up and have free disk space"
-    )]
-    NoHolder {
-        /// The blob.
-        what: String,
-        /// Who was tried, and what happened.
-        tried: String,
-    },
-    /// Nothing was stored for as long as was allowed.
-    #[error(
-        "nothing was stored for {} s: a member does not answer, or its disk does not; 'idunno status' names it",
-        .0.as_secs()
-    )]
-    Stalled(Duration),
-    /// The upload ended again and again before it could be committed.
-    #[error("the upload was given up by the cluster {tries} times before it could be committed: try again")]
-    UploadOver {
-        /// How often it was begun.
-        tries: u32,
-    },
-    /// The coordinator could not be reached, or refused.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-}
-
 impl Files {
     /// Puts local files as new versions. Each is visible only when all its bytes are durable on their holders.
     pub async fn put_files(
@@ -151,7 +96,37 @@ impl Files {
             match put.attempt().await {
                 Err(PlaceError::Over) => tracing::debug!("the upload ended before its commit, starting over"),
                 Err(PlaceError::Failed(error)) => return Err(error),
-                Ok(()) => return Ok(put.into_report()),
+                Ok(_) => return Ok(put.into_report()),
+            }
+        }
+        Err(PutError::UploadOver { tries: UPLOADS_MAX })
+    }
+}
+
+/// Files that are stored, and not committed yet.
+#[derive(Clone, Debug)]
+pub struct StoredFiles {
+    /// The upload under which they were stored. It is open: commit what was stored, then end it.
+    pub upload: UploadId,
+    /// The files, in the order given.
+    pub files: Vec<NewFile>,
+}
+
+impl Files {
+    /// Stores local files as [`Files::put_files`] does, but leaves the commit to the caller: nothing is visible before.
+    pub async fn store_files(
+        &self,
+        items: Vec<PutItem>,
+        progress: &dyn Progress,
+    ) -> Result<StoredFiles, PutError> {
+        let mut put = Put { commits: false, ..Put::new(self, items, PutOptions::default(), progress) };
+        for _ in 0..UPLOADS_MAX {
+            match put.attempt().await {
+                Err(PlaceError::Over) => {
+                    tracing::debug!("the upload ended while files were stored, starting over");
+                }
+                Err(PlaceError::Failed(error)) => return Err(error),
+                Ok(upload) => return Ok(StoredFiles { upload, files: put.into_stored() }),
             }
         }
         Err(PutError::UploadOver { tries: UPLOADS_MAX })
@@ -194,6 +169,8 @@ struct Put<'a> {
     items: Vec<PutItem>,
     options: PutOptions,
     progress: &'a dyn Progress,
+    /// Whether files are committed as soon as they are stored.
+    commits: bool,
     stages: Vec<Stage>,
     /// Bytes of each file stored in this attempt, and shown so far in all attempts.
     counted: Vec<(u64, u64)>,
@@ -207,7 +184,18 @@ impl<'a> Put<'a> {
         let stages = items.iter().map(|_| Stage::start()).collect();
         let counted = vec![(0, 0); items.len()];
         let (ready, report) = (VecDeque::new(), PutReport::default());
-        Self { files, items, options, progress, stages, counted, ready, report, copies_min: None }
+        Self {
+            files,
+            items,
+            options,
+            progress,
+            commits: true,
+            stages,
+            counted,
+            ready,
+            report,
+            copies_min: None,
+        }
     }
 
     fn into_report(self) -> PutReport {
@@ -224,16 +212,22 @@ impl<'a> Put<'a> {
         report
     }
 
-    /// Puts what is not committed, under one upload.
-    async fn attempt(&mut self) -> Result<(), PlaceError> {
+    fn into_stored(self) -> Vec<NewFile> {
+        let mut stored = Vec::from(self.ready);
+        stored.sort_by_key(|(item, _)| *item);
+        stored.into_iter().map(|(_, file)| file).collect()
+    }
+
+    /// Puts what is not committed, under one upload, which is then over unless the caller commits.
+    async fn attempt(&mut self) -> Result<UploadId, PlaceError> {
         let wanted = self.begin().await?;
         let plan = self.files.plan(None, Vec::new(), BTreeSet::new()).await?;
         let upload = plan.upload;
         let done = self.run(upload, wanted).await;
-        if !matches!(done, Err(PlaceError::Over)) {
+        if matches!(done, Err(PlaceError::Failed(_))) || (done.is_ok() && self.commits) {
             self.files.end_upload(upload).await;
         }
-        done
+        done.map(|()| upload)
     }
 
     /// Starts over with every file that is not done, and finds out which are unchanged.
@@ -280,7 +274,10 @@ impl<'a> Put<'a> {
             if under_way.is_empty() {
                 stalled.set(self::stalled(self.files.put_limit));
             }
-            if !committing && let Some(commit) = self.next_commit(upload) {
+            if self.commits
+                && !committing
+                && let Some(commit) = self.next_commit(upload)
+            {
                 under_way.push(commit);
                 committing = true;
             }

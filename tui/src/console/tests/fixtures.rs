@@ -82,6 +82,7 @@ pub(in crate::console) fn fixture() -> ClusterView {
             workers: vec![],
             progress: vec![],
             metrics: vec![],
+            package: None,
         }],
         jobs: vec![job(1, JobState::Running, 398), job(2, JobState::Paused("all failed".into()), 0)],
         assignments: vec![AssignmentView {
@@ -167,6 +168,7 @@ fn busy_view(second: u64) -> ClusterView {
                     .collect(),
                 progress: vec![],
                 metrics: vec![],
+                package: None,
             })
             .collect(),
         jobs: models

@@ -19,6 +19,7 @@ mod files;
 mod identities;
 mod jobs;
 mod models;
+mod packages;
 mod pins;
 
 fn training() -> Training {

@@ -1,0 +1,48 @@
+"""What all runtimes share: a class for one package, checked like a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..devices import resolve_device
+from ..models import Model, Runner
+from ..models.batch_model import BatchModel, BatchRunner, SetupContext
+from ..user_models import checked_model
+
+LIMITS = ("batch_max", "concurrency", "device", "memory_mib", "row_timeout_s")
+"""The settings that stand for attributes of the class."""
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class MadeModel:
+    """A model, and what forgets its code."""
+
+    model: Model
+    forget: Callable[[], None] = field(default=_nothing)
+
+
+def packaged(kind: type[Model], name: str, files: Path, settings: Mapping[str, Any]) -> Model:
+    """An instance of a subclass for one package, with its name and settings. Raises ModelFileError."""
+    attributes: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "name": name}
+    if not isinstance(getattr(kind, "description", None), str) or "description" in settings:
+        attributes["description"] = str(settings.get("description", name))
+    attributes.update({limit: settings[limit] for limit in LIMITS if limit in settings})
+    artefact = settings.get("artefact")
+    if artefact is not None:
+        attributes["load"] = lambda self, _manifest: kind.load(self, files / artefact)
+    if issubclass(kind, BatchModel) and kind.load is BatchModel.load:
+        attributes["load"] = lambda self, manifest: _set_up(self, files / artefact if artefact else manifest, files)
+    return checked_model(type(kind.__name__, (kind,), attributes))
+
+
+def _set_up(model: BatchModel, artefact: Path, folder: Path) -> Runner:
+    instance = type(model)()
+    instance.setup(SetupContext(artefact, folder, resolve_device(type(model).device)))
+    return BatchRunner(instance)

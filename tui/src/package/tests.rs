@@ -1,0 +1,141 @@
+//! Folders, and what they are as packages.
+
+use std::fs;
+
+use super::*;
+
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn named(name: &str) -> Option<ModelName> {
+    Some(name.parse().unwrap())
+}
+
+fn opened(files: &[(&str, &str)]) -> Result<LocalPackage, LocalPackageError> {
+    LocalPackage::open(folder(files).path(), named("mine"))
+}
+
+fn refused(files: &[(&str, &str)]) -> String {
+    opened(files).unwrap_err().to_string()
+}
+
+#[test]
+fn the_runtime_is_recognised_by_what_the_folder_holds() {
+    let found = |files: &[(&str, &str)]| {
+        let package = opened(files).unwrap();
+        (package.runtime, package.entry.to_string())
+    };
+    assert_eq!(found(&[("model.py", ""), ("helpers.py", "")]), (Runtime::Python, "model.py".into()));
+    assert_eq!(found(&[("words.py", ""), ("lib/a.py", "")]), (Runtime::Python, "words.py".into()));
+    assert_eq!(found(&[("model.py", ""), ("net.onnx", "")]).0, Runtime::Python, "code may load weights");
+    assert_eq!(found(&[("net.onnx", ""), ("net.onnx.data", "")]), (Runtime::Onnx, "net.onnx".into()));
+    let said = [("a.py", ""), ("b.py", ""), ("model.toml", "entry = \"b.py\"\nclass = \"B\"")];
+    let package = opened(&said).unwrap();
+    assert_eq!((package.runtime, package.entry.as_str()), (Runtime::Python, "b.py"));
+    assert_eq!(Value::Object(package.settings), serde_json::json!({"class": "B"}));
+    assert_eq!(package.files.len(), 3, "model.toml is part of the package");
+}
+
+#[test]
+fn a_program_is_recognised_by_its_mode() {
+    let folder = folder(&[("run", "#!/bin/sh\ncat"), ("words.txt", "a")]);
+    let path = folder.path().join("run");
+    let open = || LocalPackage::open(folder.path(), named("mine"));
+    assert!(open().unwrap_err().to_string().contains("does not show what runs it"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let package = open().unwrap();
+    assert_eq!((package.runtime, package.entry.as_str()), (Runtime::Command, "run"));
+    let executable: Vec<bool> = package.files.values().map(|file| file.executable).collect();
+    assert_eq!(executable, [true, false]);
+}
+
+#[test]
+fn the_name_is_given_or_said_or_the_folders() {
+    let parent = tempfile::tempdir().unwrap();
+    let at = parent.path().join("my-words");
+    fs::create_dir(&at).unwrap();
+    fs::write(at.join("model.py"), "").unwrap();
+    let name = |name| LocalPackage::open(&at, name).unwrap().name.to_string();
+    assert_eq!((name(None), name(named("other"))), ("my-words".into(), "other".into()));
+    assert_eq!(LocalPackage::open(&at.join("model.py"), None).unwrap().name.as_str(), "model");
+    fs::write(at.join("model.toml"), "name = \"said\"").unwrap();
+    assert_eq!((name(None), name(named("other"))), ("said".into(), "other".into()));
+    fs::write(at.join("model.toml"), "name = \"my words\"").unwrap();
+    let error = LocalPackage::open(&at, None).unwrap_err().to_string();
+    assert!(error.contains("'my words'") && error.contains("--name"), "{error}");
+}
+
+#[test]
+fn what_tools_leave_behind_is_left_out_and_links_are_followed() {
+    let weights = folder(&[("blob", "12345")]);
+    let folder = folder(&[
+        ("model.py", ""),
+        ("__pycache__/model.pyc", "x"),
+        (".git/config", "x"),
+        ("lib/a.pyc", "x"),
+        ("lib/.DS_Store", "x"),
+    ]);
+    std::os::unix::fs::symlink(weights.path().join("blob"), folder.path().join("weights.bin")).unwrap();
+    let package = LocalPackage::open(folder.path(), named("mine")).unwrap();
+    let names: Vec<&str> = package.files.keys().map(FileName::as_str).collect();
+    assert_eq!((names, package.size()), (vec!["model.py", "weights.bin"], 5));
+    assert_eq!(package.left_out, [".git", "__pycache__", ".DS_Store", "a.pyc"]);
+}
+
+#[test]
+fn what_is_no_package_is_refused_and_the_error_names_it() {
+    assert!(refused(&[("readme.txt", "")]).contains("does not show what runs it"));
+    assert!(refused(&[("a.py", ""), ("b.py", "")]).contains("several Python files at its top (a.py, b.py)"));
+    assert!(refused(&[("model.toml", "entry = \"gone.py\"")]).contains("the entry 'gone.py'"));
+    assert!(refused(&[("model.toml", "entry = \"../x.py\"")]).contains("'../x.py'"));
+    let artefact = [("model.py", ""), ("model.toml", "artefact = \"gone.bin\"")];
+    assert!(refused(&artefact).contains("the artefact 'gone.bin'"));
+    let error = refused(&[("model.py", ""), ("model.toml", "batch-max = 3")]);
+    assert!(
+        error.contains("model.toml") && error.contains("batch-max") && error.contains("batch_max"),
+        "{error}"
+    );
+    let error = refused(&[("model.py", ""), ("model.toml", "runtime = \"pytorch\"")]);
+    assert!(error.contains("pytorch") && error.contains("python"), "{error}");
+    let gone = Path::new("/nothing/like/this");
+    assert!(LocalPackage::open(gone, None).unwrap_err().to_string().contains("/nothing/like/this"));
+}
+
+#[test]
+fn special_files_and_loops_are_refused() {
+    let folder = folder(&[("model.py", "")]);
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let open = || LocalPackage::open(folder.path(), named("mine")).unwrap_err().to_string();
+    assert!(open().contains("pipe") && open().contains("neither a file nor a directory"), "{}", open());
+    fs::remove_file(pipe).unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
+    assert!(open().contains("loop"), "{}", open());
+}
+
+#[test]
+fn the_manifest_lists_what_was_stored() {
+    let package = opened(&[("model.py", "x = 1"), ("w.bin", ""), ("model.toml", "batch_max = 8")]).unwrap();
+    let stored: Vec<NewFile> = package
+        .files
+        .iter()
+        .map(|(name, file)| NewFile {
+            name: name.clone(),
+            size: file.size,
+            digest: idunno_shared::ids::Digest::of(name.as_str().as_bytes()),
+            extents: Vec::new(),
+        })
+        .collect();
+    let manifest = package.manifest(&stored).unwrap();
+    let names: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(names, ["model.py", "model.toml", "w.bin"]);
+    assert_eq!((manifest.runtime.as_str(), &manifest.settings["batch_max"]), ("python", &Value::from(8)));
+}
