@@ -56,6 +56,11 @@ fn add(cluster: &LocalCluster, folder: &Path, further: &[&str]) -> Result<String
     idunno(cluster, &[&["model", "add", folder.to_str().unwrap()], further].concat())
 }
 
+/// Adds a package once a model server is ready to check it.
+async fn add_first(cluster: &LocalCluster, folder: &Path) -> String {
+    cluster.eventually("a member checks the package", LIMIT, async || add(cluster, folder, &[])).await
+}
+
 async fn view(cluster: &LocalCluster) -> Result<ModelView, String> {
     let view = cluster.view().await?;
     view.models.into_iter().find(|view| view.model == model()).ok_or_else(|| String::from("it is unknown"))
@@ -110,7 +115,7 @@ async fn a_model_that_no_member_has_is_added_replaced_and_removed() {
     (0..ROWS).for_each(|row| writeln!(rows, "{{\"input\":\"row {row}\"}}").unwrap());
     put_text(&cluster, "rows.jsonl", &rows).await;
 
-    let added = add(&cluster, &package(&cluster, "old: "), &[]).unwrap();
+    let added = add_first(&cluster, &package(&cluster, "old: ")).await;
     assert!(added.contains("3 files") && added.contains("runtime python"), "{added}");
     assert!(added.contains("left out: __pycache__"), "{added}");
     let old = loaded(&cluster).await;
@@ -163,7 +168,7 @@ async fn what_is_no_model_is_refused_and_leaves_the_old_version_in_place() {
     let _turn = heavy().await;
     let cluster = LocalCluster::start(3, true).await;
     let folder = package(&cluster, "old: ");
-    add(&cluster, &folder, &[]).unwrap();
+    add_first(&cluster, &folder).await;
     let old = loaded(&cluster).await;
     let code = folder.join("model.py");
     for (text, reason) in [

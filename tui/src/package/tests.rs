@@ -15,12 +15,8 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-fn named(name: &str) -> Option<ModelName> {
-    Some(name.parse().unwrap())
-}
-
 fn opened(files: &[(&str, &str)]) -> Result<LocalPackage, LocalPackageError> {
-    LocalPackage::open(folder(files).path(), named("mine"))
+    LocalPackage::open(folder(files).path(), "mine".parse().ok())
 }
 
 fn refused(files: &[(&str, &str)]) -> String {
@@ -48,7 +44,7 @@ fn the_runtime_is_recognised_by_what_the_folder_holds() {
 fn a_program_is_recognised_by_its_mode() {
     let folder = folder(&[("run", "#!/bin/sh\ncat"), ("words.txt", "a")]);
     let path = folder.path().join("run");
-    let open = || LocalPackage::open(folder.path(), named("mine"));
+    let open = || LocalPackage::open(folder.path(), "mine".parse().ok());
     assert!(open().unwrap_err().to_string().contains("does not show what runs it"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let package = open().unwrap();
@@ -64,10 +60,10 @@ fn the_name_is_given_or_said_or_the_folders() {
     fs::create_dir(&at).unwrap();
     fs::write(at.join("model.py"), "").unwrap();
     let name = |name| LocalPackage::open(&at, name).unwrap().name.to_string();
-    assert_eq!((name(None), name(named("other"))), ("my-words".into(), "other".into()));
+    assert_eq!((name(None), name("other".parse().ok())), ("my-words".into(), "other".into()));
     assert_eq!(LocalPackage::open(&at.join("model.py"), None).unwrap().name.as_str(), "model");
     fs::write(at.join("model.toml"), "name = \"said\"").unwrap();
-    assert_eq!((name(None), name(named("other"))), ("said".into(), "other".into()));
+    assert_eq!((name(None), name("other".parse().ok())), ("said".into(), "other".into()));
     fs::write(at.join("model.toml"), "name = \"my words\"").unwrap();
     let error = LocalPackage::open(&at, None).unwrap_err().to_string();
     assert!(error.contains("'my words'") && error.contains("--name"), "{error}");
@@ -84,7 +80,7 @@ fn what_tools_leave_behind_is_left_out_and_links_are_followed() {
         ("lib/.DS_Store", "x"),
     ]);
     std::os::unix::fs::symlink(weights.path().join("blob"), folder.path().join("weights.bin")).unwrap();
-    let package = LocalPackage::open(folder.path(), named("mine")).unwrap();
+    let package = LocalPackage::open(folder.path(), "mine".parse().ok()).unwrap();
     let names: Vec<&str> = package.files.keys().map(FileName::as_str).collect();
     assert_eq!((names, package.size()), (vec!["model.py", "weights.bin"], 5));
     assert_eq!(package.left_out, [".git", "__pycache__", ".DS_Store", "a.pyc"]);
@@ -114,7 +110,7 @@ fn special_files_and_loops_are_refused() {
     let folder = folder(&[("model.py", "")]);
     let pipe = folder.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-    let open = || LocalPackage::open(folder.path(), named("mine")).unwrap_err().to_string();
+    let open = || LocalPackage::open(folder.path(), "mine".parse().ok()).unwrap_err().to_string();
     assert!(open().contains("pipe") && open().contains("neither a file nor a directory"), "{}", open());
     fs::remove_file(pipe).unwrap();
     std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
