@@ -73,10 +73,7 @@ async fn a_package_is_fetched_whole_and_once() {
     for placed in &artefact.extents {
         store.silence(placed.blob.digest);
     }
-    super::super::packages::Packages::new(folder.path(), store, Arc::new(|| 0))
-        .fetch(&artefact)
-        .await
-        .unwrap();
+    Packages::new(folder.path(), store, Arc::new(|| 0)).fetch(&artefact).await.unwrap();
 }
 
 #[tokio::test]
@@ -103,11 +100,12 @@ async fn what_cannot_be_fetched_leaves_no_package_and_is_continued() {
     let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::default()));
     let mut artefact = stored(&store, &FILES, &manifest(&FILES));
     let packages = packages(folder.path(), &store, 1 << 20);
-    let good = std::mem::replace(&mut artefact.extents[2], artefact.extents[1].clone());
+    let other = artefact.extents[1].clone();
+    let good = std::mem::replace(&mut artefact.extents[2], other);
     let error = packages.fetch(&artefact).await.unwrap_err().to_string();
     assert!(error.contains("model.py"), "{error}");
     artefact.extents[2] = good;
-    let small = super::super::packages::Packages::new(folder.path(), Arc::clone(&store) as _, Arc::new(|| 5));
+    let small = Packages::new(folder.path(), Arc::clone(&store) as _, Arc::new(|| 5));
     let error = small.fetch(&artefact).await.unwrap_err().to_string();
     assert!(error.contains("27 bytes") && error.contains("only 5 free"), "{error}");
     packages.fetch(&artefact).await.unwrap();
