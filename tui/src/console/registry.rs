@@ -196,7 +196,7 @@ const ACTIONS: [ActionSpec; 47] = [
 ];
 
 /// The default keys of commands.
-const COMMAND_KEYS: [(&str, &str); 45] = [
+const COMMAND_KEYS: [(&str, &str); 50] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -220,7 +220,7 @@ const COMMAND_KEYS: [(&str, &str); 45] = [
     ("dead-letters drop", "a E"),
     ("train-stop", "a T"),
     ("get-models", "a m"),
-    ("model add", "a n"),
+    ("model add", "a Y"),
     ("model ls", "a q"),
     ("model show", "a z"),
     ("model test", "a Q"),
