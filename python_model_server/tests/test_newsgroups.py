@@ -11,10 +11,10 @@ from conftest import ModelServer
 from wire import binary_response, outputs, top1
 
 from idunno_model_server.errors import RowError, TrainingError
+from idunno_model_server.execution import open_model
 from idunno_model_server.make_dataset import make_dataset
 from idunno_model_server.models import registry
 from idunno_model_server.package_data import NEWSGROUPS_TEST, newsgroups_posts, newsgroups_training_posts
-from idunno_model_server.repository import load_and_check
 from idunno_model_server.training_data import Dataset
 from idunno_model_server.training_run import Progress, TrainingResult, train_model
 
@@ -79,7 +79,7 @@ def test_it_trains_on_a_users_texts(tmp_path: Path) -> None:
     trained = train_model(registry()[NAME], tmp_path, dataset=Dataset.open(data))
     assert (trained.metrics["labels"], trained.metrics["held_out"]) == (2, 20)
     assert trained.metrics["accuracy"] == 1.0
-    runner = load_and_check(registry()[NAME], trained.artefact)
+    runner = open_model(registry()[NAME], trained.artefact).runner
     assert json.loads(runner.answer(b"a cat that purrs"))["top5"][0]["label"] == "cat"
     with pytest.raises(RowError):
         runner.answer(b"7")

@@ -15,8 +15,8 @@ from PIL import Image
 from wire import binary_response, outputs, top1
 
 from idunno_model_server import images, reference_labels
+from idunno_model_server.execution import open_model
 from idunno_model_server.models import registry
-from idunno_model_server.repository import load_and_check
 from idunno_model_server.training_run import train_model
 
 
@@ -120,7 +120,7 @@ def test_efficientnet_equals_the_reference(photos: list[bytes], tmp_path: Path) 
     for name in ("efficientnet-lite0", "efficientnet-lite2"):
         model = registry()[name]
         artefact = train_model(model, tmp_path).artefact
-        runner = load_and_check(model, artefact)
+        runner = open_model(model, artefact).runner
         session = onnxruntime.InferenceSession(str(artefact), providers=["CPUExecutionProvider"])
         for photo in photos[:4]:
             (tmp_path / "photo.jpg").write_bytes(photo)

@@ -19,7 +19,7 @@ from .artefact_store import ArtefactStore, check_version
 from .errors import ApiError, MemoryShortageError, ModelFailure, ModelLoadError, PackageError
 from .execution import Execution, open_model
 from .failures import RecentFailures
-from .models import Model, Runner
+from .models import Model
 from .packages import OpenedPackage, Packages
 from .statistics import ModelStatistics
 from .user_models import NAME
@@ -247,8 +247,3 @@ def _refused(entry: ModelEntry, version: str, error: ModelLoadError | MemoryShor
     first_line = (str(error).splitlines() or [type(error).__name__])[0][:REASON_CHARACTERS_MAX]
     entry.reason = f"version {version} cannot be loaded: {first_line}"
     return ApiError(507 if lacks_memory else 400, f"model {entry.model.name} {entry.reason}", traceback=traceback)
-
-
-def load_and_check(model: Model, artefact: Path) -> Runner:
-    """Loads an artefact and has it answer the model's canary, for use in one thread. Raises as `open_model` does."""
-    return open_model(model, artefact).runner
