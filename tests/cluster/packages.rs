@@ -208,5 +208,5 @@ async fn what_is_no_model_is_refused_and_leaves_the_old_version_in_place() {
         })
         .await;
     let shown = idunno(&cluster, &["model", "show", "backwards"]).unwrap();
-    assert!(shown.contains("word.txt") && shown.contains("(model.py"), "{shown}");
+    assert!(shown.contains("word.txt") && shown.contains("model.py, line"), "{shown}");
 }

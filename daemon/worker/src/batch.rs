@@ -9,6 +9,7 @@
 //! fit are neither answered nor at fault: they return to the coordinator with the commit of the others, at once and
 //! uncharged, and the next batch is halved.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,7 +158,7 @@ struct BatchRun<'a> {
     latency: InferLatency,
 }
 
-impl BatchRun<'_> {
+impl<'a> BatchRun<'a> {
     async fn infer_chunk(&mut self, chunk: Chunk) {
         let mut positions = Vec::with_capacity(chunk.len());
         let mut inputs = Vec::with_capacity(chunk.len());
@@ -244,7 +245,7 @@ impl BatchRun<'_> {
             query: input.index,
             name: &input.name,
             id: record.and_then(|record| record.id.as_ref()),
-            label: label.as_ref(),
+            label: label.as_deref(),
             fields: record.and_then(|record| record.fields.as_ref()),
         };
         let row_start = self.rows.len();
@@ -272,12 +273,12 @@ impl BatchRun<'_> {
         }
     }
 
-    fn label(&self, position: usize) -> Option<JsonText> {
+    fn label(&self, position: usize) -> Option<Cow<'a, JsonText>> {
         if let Some(records) = self.records {
-            return records[position].label.clone();
+            return records[position].label.as_ref().map(Cow::Borrowed);
         }
         let name = &self.grant.inputs[position].name;
-        self.labels.and_then(|labels| labels.of(name)).map(JsonText::of_text)
+        self.labels.and_then(|labels| labels.of(name)).map(JsonText::of_text).map(Cow::Owned)
     }
 
     /// What the records at fault say of themselves. A range of several queries is dead only if its inputs are bad.

@@ -1,12 +1,11 @@
 //! `model test`: a package on this machine, with a Python that has the model server, without a cluster.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use idunno_shared::ids::OpId;
 use idunno_shared::names::ModelName;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -87,8 +86,9 @@ fn tried(path: &Path, package: &LocalPackage, inputs: &[PathBuf], python: &Path)
         let path = path.to_owned();
         move |error: io::Error| Failure::error(format!("cannot write {}: {error}", path.display()))
     };
-    let scratch = Scratch::create().map_err(failed(&std::env::temp_dir()))?;
-    let (files, manifest) = (scratch.0.join("files"), scratch.0.join("manifest.json"));
+    let scratch = tempfile::Builder::new().prefix("idunno-model-test-").tempdir();
+    let scratch = scratch.map_err(failed(&std::env::temp_dir()))?;
+    let (files, manifest) = (scratch.path().join("files"), scratch.path().join("manifest.json"));
     let whole = path.canonicalize().map_err(failed(path))?;
     if whole.is_dir() {
         symlink(&whole, &files).map_err(failed(&files))?;
@@ -104,7 +104,7 @@ fn tried(path: &Path, package: &LocalPackage, inputs: &[PathBuf], python: &Path)
     });
     fs::write(&manifest, described.to_string()).map_err(failed(&manifest))?;
     let mut command = Command::new(python);
-    command.args(["-m", "idunno_model_server.try_package"]).arg(&scratch.0).arg(NAME).args(inputs);
+    command.args(["-m", "idunno_model_server.try_package"]).arg(scratch.path()).arg(NAME).args(inputs);
     command.stdin(Stdio::null()).output().map_err(|error| {
         let text = format!(
             "cannot run {}: {error}; name the Python that has the model server with --python",
@@ -112,22 +112,4 @@ fn tried(path: &Path, package: &LocalPackage, inputs: &[PathBuf], python: &Path)
         );
         Failure::new(Exit::NotFound, text)
     })
-}
-
-/// A directory of this command's own, deleted when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn create() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("idunno-model-test-{}", OpId::random()));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A leftover is harmless: its name says what it is.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

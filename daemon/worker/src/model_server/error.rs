@@ -6,7 +6,8 @@ use idunno_shared::wire::jobs::FaultKind;
 use serde::Deserialize;
 use thiserror::Error;
 
-const REASON_CHARACTERS_MAX: usize = 300;
+/// With what is said around it, a reason that the log keeps whole.
+const REASON_CHARACTERS_MAX: usize = 450;
 
 /// A call to the model server failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

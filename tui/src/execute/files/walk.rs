@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobMatcher};
 use idunno_shared::client::files::PutItem;
 use idunno_shared::names::{DatasetName, FileName, NameError};
+use idunno_shared::text::visible;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::answer::files::LeftOut;
@@ -159,7 +160,9 @@ impl Found {
         let (count, named) = self.left_out.entry(reason).or_default();
         *count += 1;
         if named.len() < NAMED_MAX {
-            let path = path.display();
+            let path = path.to_string_lossy();
+            // A name that is bad may hold what a terminal obeys.
+            let path = visible(&path);
             named.push(why.map_or_else(|| path.to_string(), |why| format!("{path}: {why}")));
         }
     }
@@ -450,6 +453,7 @@ mod tests {
         assert_eq!((names(&found), left_out(&found)), (vec!["set/a"], vec![("special", 1), ("bad-name", 2)]));
         let text = found.left_out_text().join("\n");
         assert!(text.contains("control character") && text.contains("it is not UTF-8"), "{text}");
+        assert!(text.contains("bad\\nname: ") && text.lines().count() == 2, "{text}");
         assert_eq!(found.loss().unwrap(), "2 files could not be put");
         let strict = Selection { strict: true, ..Selection::default() };
         assert!(walk(root.path(), &"set".parse().unwrap(), &strict).is_err());
