@@ -10,19 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_consensus::{Consensus, Leadership};
+use idunno_core::clocks::GivingWay;
 use idunno_core::election::{Ring, RingConfig, RingEffect, RingEvent, RingView};
 use idunno_shared::client::connections::Connections;
 use idunno_shared::ids::{NodeId, Term};
+use idunno_shared::security::CLOCK_TOLERANCE;
 use idunno_shared::wire::consensus::VOTERS_MAX;
 use idunno_shared::wire::consensus::{LogPosition, RingMessage};
 use idunno_shared::wire::frame::{Reply, Request};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::coordinator::Deps;
 use crate::membership::{MembershipHandle, MembershipView};
+use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Shell, Turn};
 
 /// Inputs that may wait for the task.
@@ -75,6 +78,10 @@ pub(crate) struct ElectionTask {
     last_led: LastLed,
     /// When the coordinator will count as missing if it stays silent.
     missing_at: Instant,
+    clock: Clock,
+    giving_way: GivingWay,
+    /// What it decided last.
+    gave_way: bool,
     inputs: mpsc::Sender<Input>,
 }
 
@@ -104,11 +111,19 @@ impl ElectionTask {
             lease: timing.lease,
             last_led: LastLed { leader: None, term: Term(0), since: now },
             missing_at: now,
+            clock,
+            giving_way: GivingWay::default(),
+            gave_way: false,
             inputs: inputs.clone(),
         };
         Driver { machine, shell, clock, inputs: queued }.spawn("election", &monitor, stop);
         ElectionHandle { inputs }
     }
+}
+
+/// Whether a member's clock is so far off that clients refuse the member, or it them.
+fn has_wrong_clock(view: &MembershipView, id: NodeId) -> bool {
+    view.clock_ahead_s(id).unsigned_abs() >= CLOCK_TOLERANCE.as_secs()
 }
 
 impl Shell for ElectionTask {
@@ -158,9 +173,12 @@ impl ElectionTask {
     fn observe(&mut self, turn: &mut Turn<Self>) {
         let view = Arc::clone(&self.view.borrow_and_update());
         let leadership = self.leadership.borrow_and_update().clone();
-        // A member that left keeps running: without this its heartbeats would keep the others from electing a leader.
-        self.consensus.may_lead(view.joined);
         let is_live = |id: &NodeId| view.is_live(*id) && view.joined;
+        let has_wrong_clock = has_wrong_clock(&view, self.me);
+        let gives_way = self.gives_way(&view, &leadership);
+        self.consensus.give_way(gives_way);
+        // A member that left keeps running: without this its heartbeats would keep the others from electing a leader.
+        self.consensus.may_lead(view.joined && !gives_way);
         let now = Instant::now();
         if (self.last_led.leader, self.last_led.term) != (leadership.leader, leadership.term) {
             self.last_led = LastLed { leader: leadership.leader, term: leadership.term, since: now };
@@ -176,7 +194,8 @@ impl ElectionTask {
         }
         // A leader without a quorum has entries that no other voter has, and would win the next round by its longer log.
         let is_cut_off = leadership.is_leader && !leadership.holds_lease();
-        let (term, index) = if is_cut_off { (Term(0), 0) } else { leadership.last_log };
+        // One that clients refuse comes last.
+        let (term, index) = if is_cut_off || has_wrong_clock { (Term(0), 0) } else { leadership.last_log };
         turn.event(RingEvent::RingView(RingView {
             live_voters: leadership.voters.iter().copied().filter(is_live).take(VOTERS_MAX).collect(),
             voter_count: leadership.voters.len(),
@@ -185,6 +204,24 @@ impl ElectionTask {
             is_silent: live_leader.is_some() && coordinator.is_none(),
             log: LogPosition { term, index },
         }));
+    }
+
+    /// Whether this member coordinates with a wrong clock and is to be replaced. Logs when that begins.
+    fn gives_way(&mut self, view: &MembershipView, leadership: &Leadership) -> bool {
+        let is_fit = |id: &&NodeId| **id != self.me && view.is_live(**id) && !has_wrong_clock(view, **id);
+        let fit = leadership.voters.iter().filter(is_fit).count();
+        let can_be_replaced = fit > leadership.voters.len() / 2;
+        let (is_refused, leads) = (has_wrong_clock(view, self.me), leadership.is_leader);
+        let before = self.gave_way;
+        self.gave_way = self.giving_way.gives_way(is_refused, leads, can_be_replaced, self.clock.now());
+        if self.gave_way && !before {
+            warn!(
+                ahead_s = view.clock_ahead_s(self.me),
+                "this member coordinates, and clients refuse it, because its clock differs from the median of all members' \
+                 clocks: it steps down; correct its clock"
+            );
+        }
+        self.gave_way
     }
 
     fn send(&self, to: NodeId, message: RingMessage) {

@@ -11,6 +11,8 @@ pub mod client;
 #[cfg(all(feature = "client", unix))]
 pub mod crash_points;
 pub mod ids;
+#[cfg(feature = "client")]
+pub mod injected_faults;
 pub mod names;
 #[cfg(feature = "client")]
 pub mod package;

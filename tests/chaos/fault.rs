@@ -16,6 +16,10 @@ pub(crate) enum Fault {
     Wipe(Vec<usize>),
     /// Fill their disks completely.
     FillDisk(Vec<usize>),
+    /// Have their renames of blobs hang.
+    HangRenames(Vec<usize>),
+    /// Set their wall clocks ahead, or behind.
+    StepClocks { side: Vec<usize>, ahead_s: i64 },
     /// Cut these off from all other members and the introducer.
     CutOff { side: Vec<usize>, direction: Direction, from_clients: bool },
     /// Cut the link between two members.
@@ -33,13 +37,15 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The members that are down, frozen, cut off or out of disk space: at most three at a time in a cluster of seven.
+    /// The members that are down, frozen, cut off, out of disk space or of time: at most three at a time in a cluster of seven.
     pub(crate) fn victims(&self) -> &[usize] {
         match self {
             Self::Kill(side)
             | Self::Freeze(side)
             | Self::Wipe(side)
             | Self::FillDisk(side)
+            | Self::HangRenames(side)
+            | Self::StepClocks { side, .. }
             | Self::CutOff { side, .. } => side,
             // Either end may be declared dead.
             Self::CutLink { ends, .. } => ends,
@@ -61,6 +67,8 @@ impl Fault {
             | Self::Freeze(side)
             | Self::Wipe(side)
             | Self::FillDisk(side)
+            | Self::HangRenames(side)
+            | Self::StepClocks { side, .. }
             | Self::CutOff { side, .. } => side.first_mut(),
             Self::CutLink { ends, .. } => ends.first_mut(),
             _ => None,
@@ -78,6 +86,11 @@ impl fmt::Display for Fault {
             Self::Freeze(side) => write!(f, "freeze {}", names(side)),
             Self::Wipe(side) => write!(f, "wipe {}", names(side)),
             Self::FillDisk(side) => write!(f, "fill the disks of {}", names(side)),
+            Self::HangRenames(side) => write!(f, "hang the renames of {}", names(side)),
+            Self::StepClocks { side, ahead_s } => {
+                let way = if *ahead_s < 0 { "behind" } else { "ahead" };
+                write!(f, "set the clocks of {} {} s {way}", names(side), ahead_s.unsigned_abs())
+            }
             Self::CutOff { side, direction, from_clients } => {
                 let clients = if *from_clients { ", from clients too" } else { "" };
                 write!(f, "cut {} off{}{clients}", names(side), way(*direction))

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cluster::Parts;
 use crate::run::{Outcome, Plan};
 use crate::sandbox::namespaces::{Sandbox, enter};
-use crate::schedule::{Abilities, Schedule};
+use crate::schedule::{Abilities, INJECTION, Schedule};
 
 const INTERRUPTED: u8 = 130;
 const ROUNDS_SHOWN: usize = 40;
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 fn prepare(arguments: &Arguments) -> anyhow::Result<Option<Plan>> {
     let seed = arguments.seed.unwrap_or_else(rand_seed);
     if arguments.plan {
-        let abilities = Abilities { namespaces: !arguments.loopback, delay: false };
+        let abilities = Abilities { namespaces: !arguments.loopback, delay: false, injection: INJECTION };
         for (round, number) in Schedule::new(seed, arguments.members, abilities).take(ROUNDS_SHOWN).zip(1..) {
             println!("round {number}: {round}");
         }

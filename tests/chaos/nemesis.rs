@@ -138,6 +138,8 @@ fn strike(world: &mut World, fault: &Fault) -> anyhow::Result<()> {
         Fault::Freeze(side) => world.signal(side, Signal::STOP),
         Fault::Wipe(side) => world.wipe(side),
         Fault::FillDisk(side) => world.fill_disks(side),
+        Fault::HangRenames(side) => world.hang_renames(side, true),
+        Fault::StepClocks { side, ahead_s } => world.step_clocks(side, *ahead_s),
         Fault::Delay { side, ms } => world.delay(side, *ms),
         Fault::KillModelServers(side) => world.kill_model_servers(side),
         Fault::KillIntroducer => world.kill_introducer(),
@@ -150,6 +152,8 @@ async fn mend(world: &mut World, fault: &Fault) -> anyhow::Result<()> {
         Fault::Kill(side) | Fault::Wipe(side) => world.start_members(side).await,
         Fault::Freeze(side) => world.signal(side, Signal::CONT),
         Fault::FillDisk(side) => world.relieve_disks(side),
+        Fault::HangRenames(side) => world.hang_renames(side, false),
+        Fault::StepClocks { side, .. } => world.step_clocks(side, 0),
         Fault::Delay { side, .. } => world.delay(side, 0),
         Fault::KillIntroducer => world.start_introducer().await,
         Fault::KillModelServers(_)

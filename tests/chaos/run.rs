@@ -23,7 +23,7 @@ use crate::history::{Call, History, Reply, line, summary};
 use crate::nemesis::{Nemesis, settle};
 use crate::sandbox::namespaces::Sandbox;
 use crate::sandbox::network::Network;
-use crate::schedule::{Abilities, Schedule};
+use crate::schedule::{Abilities, INJECTION, Schedule};
 use crate::wait::{eventually, eventually_every};
 
 /// How long jobs may take to end after the last fault.
@@ -56,9 +56,10 @@ pub(crate) struct Outcome {
 /// Runs and checks; keeps the evidence in the plan's directory if there is a violation.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let dir = &plan.parts.dir;
+    let injection = INJECTION;
     let abilities = match plan.sandbox {
-        Sandbox::Namespaces { can_delay } => Abilities { namespaces: true, delay: can_delay },
-        Sandbox::Loopback(_) => Abilities { namespaces: false, delay: false },
+        Sandbox::Namespaces { can_delay } => Abilities { namespaces: true, delay: can_delay, injection },
+        Sandbox::Loopback(_) => Abilities { namespaces: false, delay: false, injection },
     };
     let network =
         abilities.namespaces.then(|| Network::build(plan.parts.members, abilities.delay)).transpose()?;

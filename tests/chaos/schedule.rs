@@ -15,6 +15,9 @@ use crate::sandbox::links::Direction;
 /// Most faults in one round.
 const FAULTS_MAX: usize = 3;
 
+/// Whether daemons show the faults of [`idunno_shared::injected_faults`]: the driver is built as they are.
+pub(crate) const INJECTION: bool = cfg!(debug_assertions);
+
 /// Which faults are possible in this environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abilities {
@@ -22,6 +25,8 @@ pub(crate) struct Abilities {
     pub(crate) namespaces: bool,
     /// Links can be made slow.
     pub(crate) delay: bool,
+    /// Clocks can be set off, and renames made to hang: the daemons are a debug build.
+    pub(crate) injection: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ enum Kind {
     Delay,
     KillModelServers,
     KillIntroducer,
+    HangRenames,
+    StepClocks,
 }
 
 const EVERYWHERE: [Kind; 6] =
@@ -53,6 +60,10 @@ const IN_NAMESPACES: [Kind; 7] = [
     Kind::Loss,
     Kind::BlockUdp,
 ];
+
+const INJECTED: [Kind; 2] = [Kind::HangRenames, Kind::StepClocks];
+/// By how much clocks are set off: less than certificates tolerate, and more.
+const CLOCK_STEPS_S: [i64; 5] = [90, 1_200, 10_800, 3 * 86_400, 400 * 86_400];
 
 /// The rounds of a run, an endless iterator.
 pub(crate) struct Schedule {
@@ -70,6 +81,9 @@ impl Schedule {
         }
         if abilities.delay {
             kinds.push(Kind::Delay);
+        }
+        if abilities.injection {
+            kinds.extend(INJECTED);
         }
         Self { rng: ChaCha8Rng::seed_from_u64(seed), members, kinds, bag: Vec::new() }
     }
@@ -135,6 +149,13 @@ impl Schedule {
             }
             Kind::Freeze => Fault::Freeze(self.some(*budget, free)),
             Kind::FillDisk => Fault::FillDisk(self.some(*budget, free)),
+            Kind::HangRenames => Fault::HangRenames(self.some(*budget, free)),
+            Kind::StepClocks => {
+                aim = 0.6;
+                let step_s = CLOCK_STEPS_S[self.rng.random_range(0..CLOCK_STEPS_S.len())];
+                let ahead_s = if self.rng.random_bool(0.5) { step_s } else { -step_s };
+                Fault::StepClocks { side: self.some(*budget, free), ahead_s }
+            }
             Kind::CutOff => {
                 let side = self.some(*budget, free);
                 Fault::CutOff { side, direction: Direction::Both, from_clients: self.rng.random_bool(0.5) }
@@ -222,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Abilities = Abilities { namespaces: true, delay: true };
+    const ALL: Abilities = Abilities { namespaces: true, delay: true, injection: true };
 
     fn rounds(seed: u64, members: usize) -> Vec<Round> {
         Schedule::new(seed, members, ALL).take(300).collect()
@@ -254,20 +275,31 @@ mod tests {
 
     #[test]
     fn every_kind_occurs_once_per_bag() {
-        let seen: BTreeSet<String> = rounds(3, 7)[..14]
+        let seen: BTreeSet<String> = rounds(3, 7)[..16]
             .iter()
             .flat_map(|round| &round.faults)
             .map(|planned| planned.fault.to_string().split(' ').take(2).collect::<Vec<_>>().join(" "))
             .map(|text| text.split(" m").next().map(String::from).unwrap_or_default())
             .collect();
-        for kind in ["kill", "freeze", "wipe", "fill the", "cut", "cut the", "block UDP", "delay"] {
+        for kind in [
+            "kill",
+            "freeze",
+            "wipe",
+            "fill the",
+            "cut",
+            "cut the",
+            "block UDP",
+            "delay",
+            "hang the",
+            "set the",
+        ] {
             assert!(seen.contains(kind), "{kind} is not among {seen:?}");
         }
     }
 
     #[test]
     fn without_namespaces_no_link_is_touched() {
-        let abilities = Abilities { namespaces: false, delay: false };
+        let abilities = Abilities { namespaces: false, delay: false, injection: true };
         let rounds = Schedule::new(1, 7, abilities).take(200);
         let touches = |planned: &Planned| {
             matches!(planned.fault, Fault::CutOff { .. } | Fault::CutLink { .. } | Fault::FillDisk(_))

@@ -151,11 +151,28 @@ async fn other_formats_and_batch_sizes_give_the_same_rows(
     let names: Vec<String> = cluster.results(list).await.into_values().map(|row| row.name).collect();
     assert_eq!(names, ["texts.csv", "texts.jsonl"], "in the list's order");
     cluster.finished(small, JOB_LIMIT).await;
+    results_outlive_their_segments_and_their_file(cluster, small).await;
     let rows = cluster.results(small).await;
     assert!(rows.keys().eq(committed.keys()));
     for (row, other) in rows.values().zip(committed.values()) {
         assert_eq!(format!("{row:?}"), format!("{other:?}"), "whatever the size of the batches");
     }
+}
+
+async fn results_outlive_their_segments_and_their_file(cluster: &LocalCluster, job: JobId) {
+    let rows = cluster.results(job).await;
+    filed(cluster, job, 1).await;
+    let file = name(&format!("results/{job}.jsonl"));
+    let request = ControlRequest::Locate { names: vec![file.clone()], version: None };
+    let located = match cluster.client().control(request).await {
+        Ok(ControlReply::Located(mut found)) => found.pop().flatten().unwrap(),
+        other => cluster.fail(&format!("{other:?}")),
+    };
+    let segments = cluster.segments(job).await.unwrap();
+    let extents: Vec<_> = located.extents.iter().map(|placed| placed.blob).collect();
+    assert_eq!(segments.iter().map(|view| view.segment.blob).collect::<Vec<_>>(), extents);
+    cluster.change(Change::Delete { name: file }).await;
+    assert_eq!(cluster.results(job).await, rows, "read from what was the file");
 }
 
 async fn jobs_can_be_cancelled_and_deleted(cluster: &LocalCluster, job: JobId) {

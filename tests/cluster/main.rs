@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod datasets;
@@ -25,6 +27,8 @@ mod fairness;
 mod figures;
 #[cfg(test)]
 mod files;
+#[cfg(test)]
+mod format_1;
 #[cfg(test)]
 mod forming;
 #[cfg(test)]
@@ -49,6 +53,8 @@ mod orphans;
 mod packages;
 #[cfg(test)]
 mod power_cut;
+#[cfg(test)]
+mod recipes;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]

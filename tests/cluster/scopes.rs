@@ -214,7 +214,8 @@ async fn a_submitter_writes_below_its_prefixes_and_nowhere_else() {
 
 /// What the cluster lists of a name.
 async fn listed(cluster: &LocalCluster, wanted: &str) -> Option<NamedIdentity> {
-    match cluster.client().control(ControlRequest::Identities { after: None, limit: 256 }).await {
+    match cluster.client().control(ControlRequest::Identities { after: None, limit: 256, ending: None }).await
+    {
         Ok(ControlReply::Identities { identities, more: false }) => {
             identities.into_iter().find(|named| named.name.as_str() == wanted)
         }

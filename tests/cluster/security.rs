@@ -115,11 +115,14 @@ async fn a_viewer_can_read_and_not_change_anything() {
     let viewer = person(&cluster, Role::Viewer);
     // That somebody connects for the first time is noted, which is the cluster's own doing.
     let _open = connect(viewer.clone(), cluster.members[coordinator].address()).await.unwrap();
-    let is_noted =
-        async || match cluster.client().control(ControlRequest::Identities { after: None, limit: 9 }).await {
-            Ok(ControlReply::Identities { identities, .. }) if !identities.is_empty() => Ok(()),
-            other => Err(format!("{other:?}")),
-        };
+    let is_noted = async || match cluster
+        .client()
+        .control(ControlRequest::Identities { after: None, limit: 9, ending: None })
+        .await
+    {
+        Ok(ControlReply::Identities { identities, .. }) if !identities.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
     cluster.eventually("the viewer's identity is noted", SOON, is_noted).await;
     let revision = cluster.revision().await;
     let changes = one_of_each::<Change>();

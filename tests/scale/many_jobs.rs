@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use idunno_core::metadata::{Action, JOBS_MAX, Snapshot, State};
+use idunno_core::metadata::{Action, JOBS_MAX, MergedRows, Snapshot, State};
 use idunno_core::scheduler::SchedulerStatistics;
-use idunno_shared::ids::JobId;
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{Change, JobState};
 use idunno_shared::wire::jobs::BatchSize;
 
@@ -45,7 +45,9 @@ fn with_finished(count: usize) -> State {
         let finished_ms = state.job(job).unwrap().finished_ms.unwrap();
         let extents = vec![extent(&format!("results of {job}"), 100)];
         let digest = extents[0].0.digest;
-        state.apply(&command(Action::FileResults { job, finished_ms, size: 100, digest, extents })).unwrap();
+        let rows = Some(MergedRows { worker: NodeId(1), first_queries: vec![0] });
+        let filed = Action::FileResults { job, finished_ms, size: 100, digest, extents, rows };
+        state.apply(&command(filed)).unwrap();
     }
     state
 }

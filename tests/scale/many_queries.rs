@@ -3,10 +3,13 @@
 
 use std::time::Instant;
 
-use idunno_core::metadata::{Action, Block, Inputs, State};
-use idunno_shared::ids::JobId;
+use idunno_core::metadata::{
+    Action, Block, FOLDED_RELEASED_PER_COMMAND_MAX, Inputs, MergedRows, Snapshot, State,
+};
+use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::control::{Change, JobState, NewFile};
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, RecordFormat};
+use idunno_worker::result_merge::RESULT_EXTENT_BYTES;
 
 use crate::ALLOCATED;
 use crate::harness::heavy;
@@ -23,6 +26,12 @@ const EVENTS_PER_BATCH_MAX: f64 = 2.0;
 const BYTES_MAX: f64 = 4e6;
 /// A segment with the ranges of its batches.
 const BYTES_PER_SEGMENT_MAX: f64 = 3_000.0;
+/// What is stored of the cluster with one finished job, but for the extents of its results.
+const FINISHED_BYTES_MAX: u64 = 10_000;
+/// An extent of merged results: in the file, among the job's segments, and as a blob with its holders.
+const BYTES_PER_EXTENT_MAX: u64 = 250;
+/// A row of results.
+const ROW_BYTES: u64 = 200;
 
 /// Starts a job over a file of `count` records.
 pub(crate) fn start_over_records(state: &mut State, job: JobId, dataset: &str, count: u64) {
@@ -90,4 +99,49 @@ async fn every_query_of_a_large_job_is_answered_once_in_bounded_memory() {
         "{bytes} bytes, {segments} segments"
     );
     cluster.state.check().unwrap();
+    let segments_bytes = encoded_bytes(&cluster.state);
+    let extents = fold(&mut cluster.state, job);
+    let folded_bytes = encoded_bytes(&cluster.state);
+    figure(
+        "queries: bytes of metadata stored, done and with merged results, extents of these",
+        format!("{segments_bytes}, {folded_bytes}, {extents}"),
+    );
+    assert!(
+        folded_bytes <= FINISHED_BYTES_MAX + BYTES_PER_EXTENT_MAX * extents,
+        "{folded_bytes} bytes, {extents} extents"
+    );
+    assert_eq!(cluster.state.job(job).unwrap().segments.len() as u64, extents);
+    cluster.state.check().unwrap();
+}
+
+fn encoded_bytes(state: &State) -> u64 {
+    rmp_serde::to_vec(&Snapshot::from(state.clone())).unwrap().len() as u64
+}
+
+/// Files the results of a job, has the blobs of its segments deleted, and returns the number of extents of the file.
+fn fold(state: &mut State, job: JobId) -> u64 {
+    let record = state.job(job).unwrap().clone();
+    let count = (record.submitted * ROW_BYTES).div_ceil(RESULT_EXTENT_BYTES as u64);
+    let extents: Vec<_> = (0..count).map(|number| extent(&format!("rows {number}"), 1 << 20)).collect();
+    let first_queries = (0..count).map(|number| number * (record.submitted / count)).collect();
+    let filed = Action::FileResults {
+        job,
+        finished_ms: record.finished_ms.unwrap(),
+        size: count << 20,
+        digest: extents[0].0.digest,
+        extents,
+        rows: Some(MergedRows { worker: NodeId(1), first_queries }),
+    };
+    let started = Instant::now();
+    state.apply(&command(filed)).unwrap();
+    figure("queries: entry that files the results", format!("{:.1?}", started.elapsed()));
+    let mut entries = 0;
+    while state.has_unreleased() {
+        state.apply(&command(Action::Forget(Vec::new()))).unwrap();
+        entries += 1;
+    }
+    assert!(entries <= record.segments.len().div_ceil(FOLDED_RELEASED_PER_COMMAND_MAX));
+    let deleted = record.segments.iter().map(|segment| segment.blob.digest).collect();
+    state.apply(&command(Action::Forget(deleted))).unwrap();
+    count
 }

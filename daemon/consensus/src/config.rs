@@ -47,7 +47,7 @@ openraft::declare_raft_types!(
         Entry = openraft::Entry<TypeConfig>,
         SnapshotData = SnapshotData,
         Responder = openraft::impls::OneshotResponder<TypeConfig>,
-        AsyncRuntime = openraft::TokioRuntime,
+        AsyncRuntime = crate::runtime::ElectionRuntime,
 );
 
 pub(super) type Entry = openraft::Entry<TypeConfig>;
@@ -62,11 +62,12 @@ pub struct ConsensusConfig {
     /// Interval between a leader's heartbeats; also the timeout of a replication message, so at least ten times the
     /// duration of a durable append.
     pub heartbeat_ms: u64,
-    /// Shortest election timeout: more than twice `heartbeat_ms`.
+    /// Shortest election timeout, beyond the lease: one and a half times `heartbeat_ms`. The leases of voters may differ by
+    /// a heartbeat, and openraft looks at its timers that often: a candidate stands again after 3 heartbeats.
     pub election_min_ms: u64,
     /// Longest election timeout: more than `election_min_ms`. It is also the lease: a leader that no quorum has
     /// acknowledged for longer stops deciding, and voters elect nobody before it has run out. Only one voter stands at
-    /// a time, so timeouts need little spread beyond the lease.
+    /// a time, so timeouts have little spread: `runtime` draws them from the first quarter of the range.
     pub election_max_ms: u64,
     /// After this long, the outcome of a proposal or a change of voters counts as unknown.
     pub change_timeout_ms: u64,
@@ -82,7 +83,7 @@ impl Default for ConsensusConfig {
     fn default() -> Self {
         Self {
             heartbeat_ms: 100,
-            election_min_ms: 250,
+            election_min_ms: 150,
             election_max_ms: 400,
             change_timeout_ms: 5_000,
             snapshot_timeout_ms: 10_000,

@@ -25,6 +25,7 @@ mod errors;
 mod leadership;
 mod network;
 mod proposer;
+mod runtime;
 mod snapshots;
 mod store;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod voters;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +83,8 @@ struct ConsensusInner {
     leader_contact: SyncMutex<Instant>,
     installs: InstallTracker,
     incoming: Mutex<Option<IncomingSnapshot>>,
+    /// Whether this leader lets others be elected in its place.
+    gives_way: AtomicBool,
     /// Held while voters or learners change.
     voter_change: Mutex<()>,
     change_timeout: Duration,
@@ -116,7 +120,7 @@ impl Consensus {
         let peers = RaftPeers {
             transport,
             backoff: Duration::from_millis(config.heartbeat_ms),
-            vote_timeout: Duration::from_millis(config.election_min_ms),
+            vote_timeout: Duration::from_millis(config.heartbeat_ms * 5 / 2),
         };
         let raft = Raft::new(node.0, Arc::new(raft_config), peers, opened.log, opened.machine)
             .await
@@ -141,6 +145,7 @@ impl Consensus {
                 leader_contact: SyncMutex::new(Instant::now()),
                 installs: opened.installs,
                 incoming: Mutex::new(None),
+                gives_way: AtomicBool::new(false),
                 voter_change: Mutex::new(()),
                 change_timeout,
                 retry_pause: Duration::from_millis(config.heartbeat_ms),
@@ -199,6 +204,9 @@ impl Consensus {
         if let Some(fault) = &leadership.fault {
             return Err(ProposeError::Stopped(fault.clone()));
         }
+        if self.gives_way() {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
         if !leadership.is_leader {
             return Err(ProposeError::NotLeader { leader: leadership.leader });
         }
@@ -217,6 +225,9 @@ impl Consensus {
 
     async fn confirm_leadership(&self) -> Result<(u64, u64), BarrierError> {
         loop {
+            if self.gives_way() {
+                return Err(BarrierError::NotLeader { leader: None });
+            }
             match self.inner.raft.ensure_linearizable().await {
                 Ok(upto) => return Ok(upto.map_or((0, 0), |id| (id.leader_id.term, id.index))),
                 Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
@@ -239,6 +250,9 @@ impl Consensus {
     }
 
     async fn commit_empty_entry(&self) -> Result<u64, BarrierError> {
+        if self.gives_way() {
+            return Err(BarrierError::NotLeader { leader: None });
+        }
         let outcome = match self.inner.raft.client_write_ff(CommandBatch(Arc::new(Vec::new()))).await {
             Ok(outcome) => outcome.await,
             Err(fatal) => return Err(BarrierError::Stopped(fatal.to_string())),
@@ -304,6 +318,16 @@ impl Consensus {
     /// out and its followers elect another.
     pub fn may_lead(&self, allowed: bool) {
         self.inner.raft.runtime_config().heartbeat(allowed);
+    }
+
+    /// Sets whether this member gives way while it leads: it sends no heartbeat, and refuses what would make it send
+    /// anything else to its followers. So they elect another.
+    pub fn give_way(&self, gives_way: bool) {
+        self.inner.gives_way.store(gives_way, Ordering::Relaxed);
+    }
+
+    fn gives_way(&self) -> bool {
+        self.inner.gives_way.load(Ordering::Relaxed)
     }
 
     /// Stops the log, and returns when its file is closed. Proposals in flight have unknown outcomes.

@@ -21,6 +21,8 @@ pub const OFFSET_TOLD_MIN_MS: i64 = 5_000;
 const CLOCKS_MIN: usize = 3;
 /// Log time that is ahead runs slower by a tenth, until the clocks have caught up: this many tenths.
 const SLEW_TENTHS: u32 = 9;
+/// How long a coordinator with a wrong clock waits for another one.
+pub const GIVE_WAY_MAX: Duration = Duration::from_secs(30);
 
 /// How far the other members' clocks are ahead of this one's.
 #[derive(Debug, Default)]
@@ -92,6 +94,27 @@ impl LogClock {
         // A clock that is in order is faster, and so is one that goes on after its machine slept.
         self.at_ms = self.at_ms.saturating_add(whole_ms).max(wall_ms);
         self.at_ms
+    }
+}
+
+/// Whether a coordinator with a wrong clock lets the others elect one of them. Clients refuse a certificate from the future,
+/// and a member whose clock is behind refuses theirs, so it would stay in office without anybody to serve.
+#[derive(Debug, Default)]
+pub struct GivingWay {
+    since: Option<Instant>,
+}
+
+impl GivingWay {
+    /// `is_refused` if this member's clock is off by more than clients tolerate, `leads` if it coordinates, and
+    /// `can_be_replaced` if the voters without it that are up and have right clocks are a majority. It gives way for
+    /// [`GIVE_WAY_MAX`]: if they elect nobody until then, a coordinator with a wrong clock is better than none.
+    pub fn gives_way(&mut self, is_refused: bool, leads: bool, can_be_replaced: bool, now: Instant) -> bool {
+        if !is_refused || !leads {
+            self.since = None;
+        } else if can_be_replaced {
+            self.since.get_or_insert(now);
+        }
+        self.since.is_some_and(|since| now.since(since) < GIVE_WAY_MAX)
     }
 }
 
@@ -167,5 +190,19 @@ mod tests {
             fine.now_ms(0, Instant::from_micros(micros));
         }
         assert_eq!(fine.now_ms(0, at(10)), NOON + 9, "reading it often loses nothing");
+    }
+
+    #[test]
+    fn a_coordinator_whose_clock_is_wrong_gives_way_once_if_others_can_take_its_place() {
+        let end = 100 + u64::try_from(GIVE_WAY_MAX.as_millis()).unwrap();
+        let mut giving_way = GivingWay::default();
+        assert!(!giving_way.gives_way(false, true, true, at(1)), "its clock is right");
+        assert!(!giving_way.gives_way(true, false, true, at(2)), "another one coordinates");
+        assert!(!giving_way.gives_way(true, true, false, at(3)), "the others are no majority");
+        assert!(giving_way.gives_way(true, true, true, at(100)));
+        assert!(giving_way.gives_way(true, true, false, at(end - 1)));
+        assert!(!giving_way.gives_way(true, true, true, at(end)), "nobody was elected");
+        assert!(!giving_way.gives_way(true, false, true, at(end + 1)), "somebody is");
+        assert!(giving_way.gives_way(true, true, true, at(end + 2)), "it was elected again");
     }
 }

@@ -85,15 +85,8 @@ impl AuditEntry {
     pub(super) async fn close(mut self, answer: Result<&ControlReply, &Refusal>) {
         let Some(entry) = self.entry.take() else { return };
         let outcome = match answer {
-            Err(Refusal {
-                code:
-                    RefusalCode::NotCoordinator { .. }
-                    | RefusalCode::NoQuorum
-                    | RefusalCode::Busy
-                    | RefusalCode::InProgress { .. },
-                ..
-            }) => return,
             Err(Refusal { code: RefusalCode::Unknown, message }) => text(format_args!("unknown: {message}")),
+            Err(refusal) if refusal.code.is_repeated() => return,
             Err(refusal) => text(format_args!("refused: {refusal}")),
             Ok(ControlReply::Changed(changed)) => outcome(changed),
             Ok(_) => String::from("done"),

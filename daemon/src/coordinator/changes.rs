@@ -5,7 +5,7 @@ use std::sync::Arc;
 use idunno_core::access::{Asker, need_of_change};
 use idunno_core::metadata::{Action, Applied, AskedBy};
 use idunno_core::placement;
-use idunno_shared::access::Issued;
+use idunno_shared::access::{Grant, Issued, Role};
 use idunno_shared::ids::{NodeId, OpId, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
@@ -92,7 +92,7 @@ impl LeaderTerm {
         if let Change::TrainStart { models, .. } = &change {
             self.check_trainable(models).await?;
         }
-        let by = asker.grant.map(|grant| AskedBy { name: grant.name.clone(), role: asker.role });
+        let by = asker.grant.map(|grant| self.asked_by(grant, asker.role, &change));
         match change {
             Change::StartJob { job } => self.start_job(op, by, job).await,
             Change::AddModel { upload, model, package, unchecked: false } => {
@@ -100,6 +100,18 @@ impl LeaderTerm {
             }
             change => self.propose_asked(op, by, Action::Change(change)).await,
         }
+    }
+
+    /// Who asked, and what this coordinator knows of the holders of what is committed: the log does not know who is up.
+    fn asked_by(&self, grant: &Grant, role: Role, change: &Change) -> AskedBy {
+        let gone = match change {
+            Change::CommitFiles { files, .. } if role < Role::Operator => {
+                let view = self.deps.membership.current();
+                self.state().gone_holders(files, |node| view.is_live(node))
+            }
+            _ => Vec::new(),
+        };
+        AskedBy { name: grant.name.clone(), role, gone }
     }
 
     /// Notes an identity with which somebody has connected.

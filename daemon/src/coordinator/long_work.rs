@@ -75,16 +75,7 @@ impl Task {
     fn is_worth_repeating(&self) -> bool {
         match &*self.status.borrow() {
             Status::Running { .. } => true,
-            Status::Ended(outcome) => matches!(
-                outcome,
-                Err(Refusal {
-                    code: RefusalCode::NoQuorum
-                        | RefusalCode::Unknown
-                        | RefusalCode::Busy
-                        | RefusalCode::NotCoordinator { .. },
-                    ..
-                })
-            ),
+            Status::Ended(outcome) => outcome.as_ref().is_err_and(|refusal| refusal.code.is_repeated()),
         }
     }
 }
@@ -114,7 +105,31 @@ impl LongWork {
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
-        let mut status = self.status_of(op, &subject, start)?;
+        let mut start = Some(start);
+        loop {
+            let outcome = self.join_once(op, &subject, &mut start).await;
+            // It was started for somebody else, who may not do it: this request starts its own.
+            let is_of_another = start.is_some() && !self.has_task(op);
+            let is_forbidden = |refusal: &Refusal| refusal.code == RefusalCode::Forbidden;
+            if !(is_of_another && outcome.as_ref().is_err_and(is_forbidden)) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Whether this operation has work of its own, under way or ended.
+    fn has_task(&self, op: OpId) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().any(|task| task.op == op)
+    }
+
+    /// Takes `start` if it starts the work.
+    async fn join_once<F, S>(&self, op: OpId, subject: &WorkSubject, start: &mut Option<S>) -> Outcome
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+        S: FnOnce(WorkProgress) -> F,
+    {
+        let mut status = self.status_of(op, subject, start)?;
         // A task that ended without an outcome was dropped with its term: the client asks the next coordinator.
         let over = || Refusal::new(RefusalCode::Unknown, "the coordinator's term ended: repeat the request");
         let ended = status.wait_for(|status| matches!(status, Status::Ended(_)));
@@ -122,18 +137,19 @@ impl LongWork {
         match ended {
             Ok(Ok(Status::Ended(outcome))) => outcome,
             Ok(_) => Err(over()),
-            Err(_) => Err(in_progress(&subject, &status.borrow())),
+            Err(_) => Err(in_progress(subject, &status.borrow())),
         }
     }
 
-    fn status_of<F>(
+    fn status_of<F, S>(
         &self,
         op: OpId,
         subject: &WorkSubject,
-        start: impl FnOnce(WorkProgress) -> F,
+        start: &mut Option<S>,
     ) -> Result<watch::Receiver<Status>, Refusal>
     where
         F: Future<Output = Outcome> + Send + 'static,
+        S: FnOnce(WorkProgress) -> F,
     {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // A task that panicked has dropped its sender.
@@ -155,6 +171,7 @@ impl LongWork {
             let oldest = tasks.iter().position(|task| !is_running(task));
             tasks.remove(oldest.unwrap_or(0));
         }
+        let start = start.take().ok_or_else(|| Refusal::internal("work is started twice"))?;
         let (sender, status) = watch::channel(Status::Running { done_bytes: 0, total_bytes: 0 });
         let sender = Arc::new(sender);
         let (work, closed) = (start(WorkProgress(Arc::clone(&sender))), self.closed.clone());
@@ -272,6 +289,27 @@ mod tests {
         assert_eq!(work.join(op(1), job(1), panics).await.unwrap_err().code, RefusalCode::Unknown);
         let done = |_| std::future::ready(Ok(Applied::Done));
         assert_eq!(work.join(op(1), job(1), done).await, Ok(Applied::Done));
+    }
+
+    #[tokio::test]
+    async fn who_joined_the_work_of_somebody_who_is_revoked_is_not_refused_for_it() {
+        let work = Arc::new(long_work(&CancellationToken::new()));
+        let go = Arc::new(Notify::new());
+        let wait = Arc::clone(&go);
+        let of_another = |_| async move {
+            wait.notified().await;
+            Err(Refusal::new(RefusalCode::Forbidden, "anna is revoked"))
+        };
+        let in_progress = work.join(op(1), job(1), of_another).await.unwrap_err();
+        assert!(matches!(in_progress.code, RefusalCode::InProgress { .. }));
+        let joined = Arc::clone(&work);
+        let joined =
+            async move { joined.join(op(2), job(1), |_| std::future::ready(Ok(Applied::Done))).await };
+        let (outcome, ()) = tokio::join!(joined, async { go.notify_one() });
+        assert_eq!(outcome, Ok(Applied::Done));
+        let never = |_| async { unreachable!("it has run") };
+        let own = work.join(op(1), job(1), never).await.unwrap_err();
+        assert_eq!(own.message, "anna is revoked", "who started it is refused");
     }
 
     #[tokio::test]

@@ -328,6 +328,7 @@ async fn supervise(deps: Deps, publish: watch::Sender<Option<Arc<LeaderTerm>>>, 
                 info!(term = %leader_term.term, "closed the coordinator's term");
             }
             if let Some(term) = term {
+                info!(%term, "this member is elected");
                 // Garbage collection must know of every entry that may ever count.
                 match deps.consensus.take_over(BARRIER_TIMEOUT).await {
                     Ok(taken_over_at) => {

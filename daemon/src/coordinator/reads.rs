@@ -80,8 +80,12 @@ impl LeaderTerm {
                 }
                 Ok(ControlReply::Folder { entries, more })
             }
-            ControlRequest::Identities { after, limit } => {
-                let (identities, more) = self.barrier().await?.identities(after.as_ref(), limit);
+            ControlRequest::Identities { after, limit, ending } => {
+                let (state, after) = (self.barrier().await?, after.as_ref());
+                let (identities, more) = match ending {
+                    None => state.identities(after, limit),
+                    Some(period) => state.identities_ending(period, after, limit),
+                };
                 Ok(ControlReply::Identities { identities, more })
             }
             ControlRequest::NoteIdentity(issued) => self.note_identity(issued).await,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use idunno_core::metadata::{Action, State};
+use idunno_core::metadata::{Action, MergedRows, State};
 use idunno_core::result_merge::{ResultMerge, ResultMergeEffect, ResultMergeEvent};
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::wire::blobs::PlacedBlob;
@@ -133,12 +133,13 @@ impl LeaderTerm {
         let members = self.deps.membership.view();
         let reply = while_live(members, worker, asked).await.ok_or(ResultMergeError::Gone(worker))??;
         let WorkReply::ResultsMerged(results) = reply else { return Err(ResultMergeError::UnexpectedReply) };
-        let MergedResults { upload, size, digest, extents, finished_ms } = results;
+        let MergedResults { upload, size, digest, extents, finished_ms, first_queries } = results;
         self.uploads.touch(upload).await?;
         let holders =
             |placed: PlacedBlob| (placed.blob, placed.holders.iter().map(|holder| holder.node).collect());
         let extents = extents.into_iter().map(holders).collect();
-        let action = Action::FileResults { job, finished_ms, size, digest, extents };
+        let rows = (!first_queries.is_empty()).then_some(MergedRows { worker, first_queries });
+        let action = Action::FileResults { job, finished_ms, size, digest, extents, rows };
         let filed = self.propose_stored(upload, action).await;
         self.uploads.end(upload).await;
         filed?;

@@ -262,7 +262,7 @@ fn log_config(heartbeat: Duration) -> ConsensusConfig {
     let heartbeat_ms = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
     ConsensusConfig {
         heartbeat_ms,
-        election_min_ms: heartbeat_ms.saturating_mul(5) / 2,
+        election_min_ms: heartbeat_ms.saturating_mul(3) / 2,
         election_max_ms: heartbeat_ms.saturating_mul(4),
         ..ConsensusConfig::default()
     }

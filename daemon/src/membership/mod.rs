@@ -73,8 +73,12 @@ impl MembershipView {
 
     /// This member's wall time as the median of all clocks has it.
     pub fn corrected_ms(&self, wall_ms: u64) -> u64 {
-        let ahead_s = self.members.get(&self.me).map_or(0, |me| me.clock_ahead_s);
-        wall_ms.saturating_add_signed(ahead_s.saturating_mul(-1_000))
+        wall_ms.saturating_add_signed(self.clock_ahead_s(self.me).saturating_mul(-1_000))
+    }
+
+    /// How far a member's clock is ahead of the median, if that is worth telling; 0 otherwise.
+    pub fn clock_ahead_s(&self, id: NodeId) -> i64 {
+        self.members.get(&id).map_or(0, |peer| peer.clock_ahead_s)
     }
 
     /// A member as a holder, if it is up.

@@ -68,7 +68,7 @@ pub(super) fn register(registry: &Registry, sources: &Sources, usable_bytes: u64
     let blocked = view.members.values().filter(|peer| peer.udp_blocked).count();
     gauge("members_udp_blocked", "Members that this member reaches only by TCP.", blocked as u64)?;
 
-    let ahead_s = view.members.get(&deps.me).map_or(0, |me| me.clock_ahead_s);
+    let ahead_s = view.clock_ahead_s(deps.me);
     let clock = IntGauge::new(
         "clock_ahead_seconds",
         "How far this member's clock is ahead of the members' median, behind it if negative; 0 within 5 s.",

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use idunno_core::metadata::State;
 use idunno_shared::access::SubjectName;
@@ -18,6 +19,9 @@ use tracing::{info, warn};
 use crate::runtime::data_dir::{DataDir, DataDirError};
 
 pub const REVOKED_FILE: &str = "revoked.json";
+
+/// The pause before a file that could not be written is written again.
+const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The names of a moment.
 pub type Names = Arc<BTreeSet<SubjectName>>;
@@ -97,13 +101,22 @@ impl Revocations {
             let written = tokio::task::spawn_blocking(move || {
                 if now.is_empty() { Ok(()) } else { dir.write_json(REVOKED_FILE, &*now) }
             });
-            match written.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "cannot store which identities are revoked"),
-                Err(error) => warn!(%error, "storing which identities are revoked was aborted"),
-            }
-            if names.changed().await.is_err() {
-                return;
+            let is_stored = match written.await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    warn!(%error, "cannot store which identities are revoked yet");
+                    false
+                }
+                Err(error) => {
+                    warn!(%error, "storing which identities are revoked was aborted");
+                    false
+                }
+            };
+            tokio::select! {
+                changed = names.changed() => if changed.is_err() {
+                    return;
+                },
+                () = tokio::time::sleep(WRITE_PAUSE), if !is_stored => {}
             }
         }
     }
@@ -134,5 +147,27 @@ mod tests {
         after.learn([]);
         assert!(["anna", "ben"].iter().all(|text| after.contains(&name(text))));
         assert!(!after.contains(&name("carl")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_written_is_written_once_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = Arc::new(DataDir::open(dir.path()).unwrap());
+        // A folder of its name is in the way, whoever runs the test.
+        let in_the_way = dir.path().join(REVOKED_FILE);
+        std::fs::create_dir(&in_the_way).unwrap();
+        let revocations = Revocations::default();
+        revocations.learn([name("anna")]);
+        assert!(data_dir.write_json(REVOKED_FILE, &["anna"]).is_err());
+        let keeping = tokio::spawn(revocations.keep(Arc::clone(&data_dir)));
+        tokio::time::sleep(WRITE_PAUSE / 2).await;
+        assert!(in_the_way.is_dir());
+        std::fs::remove_dir(&in_the_way).unwrap();
+        tokio::time::sleep(2 * WRITE_PAUSE).await;
+        while !in_the_way.is_file() {
+            tokio::task::yield_now().await;
+        }
+        keeping.abort();
+        assert!(Revocations::open(&data_dir).unwrap().contains(&name("anna")));
     }
 }

@@ -1,8 +1,9 @@
 //! The daemon's clocks: monotonic time drives the state machines, wall time is what people read.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use idunno_core::time::Instant;
+use idunno_shared::injected_faults::wall_clock;
 
 /// Monotonic time since the process started, in the form that the state machines take.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,6 @@ impl Clock {
 
 /// The system clock, in milliseconds since the epoch.
 pub fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,8 +17,9 @@ use crate::ids::Digest;
 pub const VALID_DAYS_DEFAULT: u32 = 90;
 /// Longest validity of an identity, in days.
 pub const VALID_DAYS_MAX: u32 = 3_650;
-/// How far a certificate's start of validity lies in the past, to tolerate peers whose clocks are behind.
-const BACKDATED: Duration = Duration::from_secs(24 * 3_600);
+/// By how much two clocks may differ: a certificate is valid from so long before it was issued. Beyond it the one whose clock
+/// is behind refuses the other.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(24 * 3_600);
 
 /// Whom a certificate is for.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,7 @@ impl Authority {
         for prefix in prefixes {
             request.subject_alt_names.push(SanType::URI(uri_of(prefix).try_into()?));
         }
-        request.not_before = (now - BACKDATED).into();
+        request.not_before = (now - CLOCK_TOLERANCE).into();
         request.not_after = not_after.into();
         request.distinguished_name = common_name(format!("IDunno {role}"));
         request.key_usages = vec![KeyUsagePurpose::DigitalSignature];

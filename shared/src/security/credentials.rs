@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -20,6 +20,7 @@ use super::secret::Secret;
 use super::{Role, SecurityError, private_file, subject, tls};
 use crate::access::{Grant, Issued, SubjectName};
 use crate::ids::Digest;
+use crate::injected_faults::wall_clock;
 
 /// Validity of the certificate that a process issues to itself. It is renewed after half of that.
 const PROCESS_VALID: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -94,7 +95,7 @@ struct Certified {
 
 impl Certified {
     fn issue(secret: &Secret, role: Role) -> Result<Self, SecurityError> {
-        let issued_at = SystemTime::now();
+        let issued_at = wall_clock();
         let identity = match role {
             Role::Member => secret.mint(role, PROCESS_VALID)?,
             Role::Operator | Role::Submitter | Role::Viewer => secret.mint_own(role, PROCESS_VALID)?,
@@ -133,7 +134,7 @@ impl Credentials {
     pub fn of(identity: &Identity) -> Result<Self, SecurityError> {
         let current = Current::of(identity, Vec::new())?;
         let issued = issued(&*current.verifier, &identity.certificate);
-        let state = State { secret: None, current, issued_at: SystemTime::now() };
+        let state = State { secret: None, current, issued_at: wall_clock() };
         Ok(Self::with(identity.role, issued, state))
     }
 
@@ -208,7 +209,7 @@ impl Credentials {
     /// expired. A member's connection may outlive the member's certificate, a console's may not.
     pub async fn distrusts(&self, peer: &CertificateDer<'_>, role: Role) {
         let Some(inner) = &self.inner else { return std::future::pending().await };
-        let accepted_at = UnixTime::now();
+        let accepted_at = tls::unix_time();
         let mut changes = inner.changed.subscribe();
         loop {
             tokio::select! {
@@ -216,7 +217,7 @@ impl Credentials {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(CHECK_PERIOD) => {}
             }
-            let at = if role == Role::Member { accepted_at } else { UnixTime::now() };
+            let at = if role == Role::Member { accepted_at } else { tls::unix_time() };
             let is_trusted = self
                 .current()
                 .is_some_and(|current| current.verifier.verify_client_cert(peer, &[], at).is_ok());
@@ -230,7 +231,7 @@ impl Credentials {
         let inner = self.inner.as_ref()?;
         let (current, is_due) = {
             let state = inner.state.read().unwrap_or_else(PoisonError::into_inner);
-            (Arc::clone(&state.current), state.is_due(SystemTime::now()))
+            (Arc::clone(&state.current), state.is_due(wall_clock()))
         };
         Some(if is_due { renew(inner) } else { current })
     }
@@ -246,7 +247,7 @@ fn issued(verifier: &dyn ClientCertVerifier, certificate: &CertificateDer<'_>) -
 fn renew(inner: &Inner) -> Arc<Current> {
     let mut state = inner.state.write().unwrap_or_else(PoisonError::into_inner);
     // Another thread may have renewed it already.
-    if state.is_due(SystemTime::now())
+    if state.is_due(wall_clock())
         && let Some(issued) = state.secret.as_ref().map(|secret| Certified::issue(secret, inner.role))
     {
         match issued {

@@ -19,7 +19,7 @@ pub mod subject;
 pub mod tls;
 
 pub use crate::access::Role;
-pub use authority::{VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
+pub use authority::{CLOCK_TOLERANCE, VALID_DAYS_DEFAULT, VALID_DAYS_MAX};
 pub use credentials::Credentials;
 pub use rustls::pki_types::CertificateDer;
 pub use secret::RotationError;

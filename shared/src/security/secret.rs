@@ -5,7 +5,7 @@
 //! refused.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pem::Pem;
 use rustls::pki_types::CertificateDer;
@@ -17,6 +17,7 @@ use super::identity::Identity;
 use super::private_file::{KEY_TAG, encode};
 use super::{Role, SecurityError, private_file};
 use crate::access::{Grant, PREFIXES_MAX, SubjectName};
+use crate::injected_faults::wall_clock;
 
 /// Most keys in a file.
 const KEYS_MAX: usize = 2;
@@ -169,7 +170,7 @@ impl Secret {
     }
 
     fn issue(&self, key: &Key, subject: Subject<'_>, valid: Duration) -> Result<Identity, SecurityError> {
-        let now = SystemTime::now();
+        let now = wall_clock();
         let issued = key.authority.issue(subject, now, now + valid)?;
         Ok(Identity {
             role: subject.role,

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -14,6 +14,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
@@ -22,6 +23,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::SecurityError;
 use super::identity::Identity;
+use crate::injected_faults::wall_clock;
 
 /// Size of a socket read, in bytes. Left alone, rustls reads 4 KiB at a time, a quarter of a record, and the system calls
 /// would cost more than the decryption.
@@ -30,9 +32,24 @@ pub const READ_BYTES: usize = 64 << 10;
 /// A moment at which every certificate has ended, in seconds since the epoch.
 const YEAR_9999_S: u64 = 253_370_764_800;
 
+/// The clock by which certificates are judged.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix_time())
+    }
+}
+
+/// Now, by the wall clock.
+pub(super) fn unix_time() -> UnixTime {
+    UnixTime::since_unix_epoch(wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 /// Makes the client side.
 pub(super) fn connector(identity: &Identity) -> Result<TlsConnector, SecurityError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(WallClock))
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots(&identity.trusted)?)
         .with_client_auth_cert(vec![identity.certificate.clone()], identity.key.clone_key().into())?;
@@ -47,7 +64,7 @@ pub(super) fn acceptor(
     identity: &Identity,
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<TlsAcceptor, SecurityError> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(WallClock))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate.clone()], identity.key.clone_key().into())?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{BlobRef, HOLDERS_MAX, Holder, PlacedBlob};
 use super::bounded;
 pub use super::changes::{Change, Changed, JobOptions, NewFile};
-pub use super::identities::{NamedIdentity, Revocation, SeenCertificate};
+pub use super::identities::{NamedIdentity, Period, Revocation, SeenCertificate};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
 pub use super::views::{
@@ -178,6 +178,9 @@ pub enum ControlRequest {
         after: Option<SubjectName>,
         /// Most names, up to [`IDENTITIES_PER_PAGE_MAX`].
         limit: u32,
+        /// List only names that are not revoked and whose last certificate ends then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ending: Option<Period>,
     },
     /// From a member: somebody has connected to it with this identity.
     NoteIdentity(Issued),

@@ -19,6 +19,22 @@ pub struct NamedIdentity {
     pub revoked: Option<Revocation>,
 }
 
+/// Part of time, in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    /// It begins after this moment.
+    pub after_ms: u64,
+    /// Its last moment.
+    pub until_ms: u64,
+}
+
+impl Period {
+    /// Whether a moment is within.
+    pub const fn contains(self, at_ms: u64) -> bool {
+        self.after_ms < at_ms && at_ms <= self.until_ms
+    }
+}
+
 /// A certificate that has connected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenCertificate {

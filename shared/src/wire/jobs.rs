@@ -395,4 +395,11 @@ pub struct MergedResults {
     /// When the job finished, according to the state that was merged, in milliseconds since the epoch. The coordinator
     /// discards the file if the job has run again since.
     pub finished_ms: u64,
+    /// The query of the first row of each extent; none from a worker whose extents do not end with a row.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<EXTENTS_PER_FILE_MAX, _, _>"
+    )]
+    pub first_queries: Vec<u64>,
 }

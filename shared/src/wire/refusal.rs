@@ -58,6 +58,28 @@ pub enum RefusalCode {
     },
 }
 
+impl RefusalCode {
+    /// Whether the same request, with the same operation id, may be answered differently a moment later, here or at another
+    /// member. A client repeats it, for as long as its caller waits.
+    pub const fn is_repeated(&self) -> bool {
+        match self {
+            Self::NotCoordinator { .. }
+            | Self::NoQuorum
+            | Self::Busy
+            | Self::Unknown
+            | Self::InProgress { .. } => true,
+            Self::NotFound
+            | Self::Invalid
+            | Self::Conflict
+            | Self::UploadOver
+            | Self::StaleTerm
+            | Self::Unsupported
+            | Self::Internal
+            | Self::Forbidden => false,
+        }
+    }
+}
+
 impl Refusal {
     /// Makes a refusal.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {

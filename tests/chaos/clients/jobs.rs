@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use idunno_shared::client::cluster::Cluster;
 use idunno_shared::client::files::{Files, NoProgress, PutItem, PutOptions};
+use idunno_shared::client::results::query_of;
 use idunno_shared::ids::JobId;
 use idunno_shared::wire::control::{
     Change, Changed, ControlReply, ControlRequest, JobOptions, JobState, JobView,
 };
-use idunno_shared::wire::jobs::Training;
+use idunno_shared::wire::jobs::{QueryRange, Training};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
@@ -160,7 +161,8 @@ pub(crate) async fn finish(cluster: &Cluster, limit: Duration) -> Result<Vec<Fin
     let files = Files::new(cluster.clone());
     let mut finished = Vec::new();
     for job in all(cluster).await?.into_iter().filter(|job| job.submitted > 0) {
-        finished.push(results(&files, &job).await?);
+        // Segments may be replaced by merged results while they are read.
+        finished.push(eventually(limit, async || results(&files, &job).await).await?);
     }
     Ok(finished)
 }
@@ -187,7 +189,13 @@ async fn results(files: &Files, job: &JobView) -> Result<Finished, String> {
     for (view, bytes) in views.into_iter().zip(files.fetch_segments(&placed).await) {
         let bytes = bytes.map_err(|error| format!("a segment of {}: {error}", job.id))?;
         let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        let rows: Result<Vec<Row>, _> = lines.map(serde_json::from_slice).collect();
+        // Merged results have rows of failed queries, too, which do not count.
+        let counts = |line: &&[u8]| {
+            let query = query_of(line).ok();
+            let is_in = |range: &QueryRange, query| (range.first..range.end()).contains(&query);
+            query.is_none_or(|query| view.ranges.iter().any(|range| is_in(range, query)))
+        };
+        let rows: Result<Vec<Row>, _> = lines.filter(counts).map(serde_json::from_slice).collect();
         let rows = rows.map_err(|error| format!("a row of {}: {error}", job.id))?;
         segments.push(Segment { counted: view.ranges, rows });
     }

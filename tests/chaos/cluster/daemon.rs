@@ -34,6 +34,7 @@ pub(crate) struct Daemon {
     arguments: Vec<String>,
     /// The network namespace it runs in; `None` for the driver's.
     within: Option<Endpoint>,
+    faults_dir: PathBuf,
     stderr: PathBuf,
     child: Option<Child>,
 }
@@ -47,13 +48,16 @@ pub(crate) struct DaemonSpec<'a> {
     /// Whether each daemon has its own network namespace.
     pub(crate) has_network: bool,
     pub(crate) data_dir: PathBuf,
+    /// Where it looks for faults that it is to show.
+    pub(crate) faults_dir: PathBuf,
     pub(crate) stderr: PathBuf,
 }
 
 impl Daemon {
     /// Chooses the address; does not start the process.
     pub(crate) fn new(spec: DaemonSpec<'_>) -> anyhow::Result<Self> {
-        let DaemonSpec { name, program, arguments, endpoint, has_network, data_dir, stderr } = spec;
+        let DaemonSpec { name, program, arguments, endpoint, has_network, data_dir, faults_dir, stderr } =
+            spec;
         let address = if has_network {
             SocketAddr::new(IpAddr::V4(endpoint.address()), PORT)
         } else {
@@ -62,7 +66,7 @@ impl Daemon {
         };
         let (name, program) = (name.to_owned(), program.to_owned());
         let within = has_network.then_some(endpoint);
-        Ok(Self { name, address, data_dir, program, arguments, within, stderr, child: None })
+        Ok(Self { name, address, data_dir, program, arguments, within, faults_dir, stderr, child: None })
     }
 
     /// Starts the process and does not wait for it.
@@ -80,6 +84,7 @@ impl Daemon {
                 command.env_remove(variable);
             }
         }
+        command.env("IDUNNO_FAULTS_DIR", &self.faults_dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         self.child = Some(command.spawn().with_context(|| format!("{} cannot be started", self.name))?);
         Ok(())
@@ -122,6 +127,25 @@ impl Daemon {
             kill_process(pid, signal)?;
         }
         Ok(())
+    }
+
+    /// Has its renames of blobs hang, or ends that.
+    pub(crate) fn hang_renames(&self, hang: bool) -> anyhow::Result<()> {
+        let file = self.faults_dir.join("hang-rename");
+        if hang {
+            fs::create_dir_all(&self.faults_dir)?;
+            fs::write(&file, "").context("renames cannot be made to hang")
+        } else {
+            fs::remove_file(&file).context("renames hang for ever")
+        }
+    }
+
+    /// Sets its wall clock ahead, or behind; 0 sets it right.
+    pub(crate) fn set_clock_ahead_s(&self, ahead_s: i64) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.faults_dir)?;
+        let new = self.faults_dir.join("new");
+        fs::write(&new, ahead_s.to_string())?;
+        fs::rename(&new, self.faults_dir.join("clock-ahead-s")).context("a clock cannot be set off")
     }
 
     /// Kills its model server, if there is one at this moment.

@@ -171,6 +171,16 @@ impl World {
         Ok(())
     }
 
+    /// Has renames of blobs hang, or ends that.
+    pub(crate) fn hang_renames(&self, members: &[usize], hang: bool) -> anyhow::Result<()> {
+        members.iter().try_for_each(|&index| self.members[index].daemon.hang_renames(hang))
+    }
+
+    /// Sets wall clocks ahead, or behind; 0 sets them right.
+    pub(crate) fn step_clocks(&self, members: &[usize], ahead_s: i64) -> anyhow::Result<()> {
+        members.iter().try_for_each(|&index| self.members[index].daemon.set_clock_ahead_s(ahead_s))
+    }
+
     pub(crate) fn kill_model_servers(&self, members: &[usize]) -> anyhow::Result<()> {
         members.iter().try_for_each(|&index| self.members[index].daemon.kill_model_server())
     }
@@ -267,6 +277,7 @@ fn introducer(parts: &Parts, has_network: bool) -> anyhow::Result<Daemon> {
         endpoint: Endpoint::Introducer,
         has_network,
         data_dir: parts.dir.join("introducer"),
+        faults_dir: parts.dir.join("introducer.faults"),
         stderr: parts.dir.join("introducer.stderr"),
     })
 }
@@ -297,6 +308,7 @@ fn member(parts: &Parts, index: usize, introducer: SocketAddr, has_network: bool
         endpoint: Endpoint::Member(index),
         has_network,
         data_dir: root.join("data"),
+        faults_dir: parts.dir.join(format!("{name}.faults")),
         stderr: parts.dir.join(format!("{name}.stderr")),
     })?;
     Ok(Member { daemon, disk, disk_state: DiskState::Normal, life: 1, node: None })

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use idunno_shared::client::files::{NoProgress, PutItem, PutOptions};
+use idunno_shared::client::results::query_of;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::control::{
@@ -162,36 +163,41 @@ impl LocalCluster {
 
     /// The result rows by query: each query at most once, and only rows that count.
     pub(crate) async fn results(&self, job: JobId) -> BTreeMap<u64, ResultRow> {
-        let (client, files) = (self.client(), self.files());
-        let mut segments: Vec<SegmentView> = Vec::new();
+        self.eventually(&format!("the results of {job} can be read"), SOON, async || {
+            let segments = self.segments(job).await?;
+            let placed: Vec<_> = segments.iter().map(|view| view.segment.clone()).collect();
+            let mut rows = BTreeMap::new();
+            for (segment, bytes) in segments.iter().zip(self.files().fetch_segments(&placed).await) {
+                // They may have been replaced by the extents of merged results since.
+                let bytes = bytes.map_err(|error| format!("a segment of {job}: {error}"))?;
+                for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+                    let query = query_of(line).unwrap();
+                    if segment.ranges.iter().any(|range| (range.first..range.end()).contains(&query)) {
+                        let older = rows.insert(query, serde_json::from_slice(line).unwrap());
+                        assert_eq!(older, None, "query {query} of {job} is in the results twice");
+                    }
+                }
+            }
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// The segments of a job's results.
+    pub(crate) async fn segments(&self, job: JobId) -> Result<Vec<SegmentView>, String> {
+        let (client, mut segments) = (self.client(), Vec::new());
         loop {
             let request = ControlRequest::Results { job, skip: segments.len() as u64, limit: 1024 };
             match client.control(request).await {
                 Ok(ControlReply::Results { segments: page, more, .. }) => {
                     segments.extend(page);
                     if !more {
-                        break;
+                        return Ok(segments);
                     }
                 }
-                other => self.fail(&format!("results of {job}: {other:?}")),
+                other => return Err(format!("results of {job}: {other:?}")),
             }
         }
-        let placed: Vec<_> = segments.iter().map(|view| view.segment.clone()).collect();
-        let mut rows = BTreeMap::new();
-        for (segment, bytes) in segments.iter().zip(files.fetch_segments(&placed).await) {
-            let bytes = bytes.unwrap_or_else(|error| self.fail(&format!("a segment of {job}: {error}")));
-            for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-                let row: ResultRow = serde_json::from_slice(line).unwrap();
-                let counts = |range: &idunno_shared::wire::jobs::QueryRange| {
-                    (range.first..range.end()).contains(&row.query)
-                };
-                if segment.ranges.iter().any(counts) {
-                    let older = rows.insert(row.query, row.clone());
-                    assert_eq!(older, None, "query {} of {job} is in the results twice", row.query);
-                }
-            }
-        }
-        rows
     }
 
     /// The results of a finished job without dead letters: exactly one row for each query.

@@ -1,6 +1,7 @@
 //! A cluster in a temporary directory: an introducer and members `m1` to `mN`, on free ports of this machine.
 
 pub(crate) mod disk;
+mod expected;
 pub(crate) mod http;
 mod jobs;
 pub(crate) mod log_times;
@@ -10,30 +11,29 @@ mod model_server_port;
 mod process;
 mod wait;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
 use idunno_shared::client::cluster::{Cluster, ClusterError};
-use idunno_shared::client::files::{Files, GetItem, NoProgress, PutItem, PutOptions, PutReport};
+use idunno_shared::client::files::Files;
 use idunno_shared::client::transport::TcpConnector;
 use idunno_shared::ids::NodeId;
 use idunno_shared::names::FileName;
 use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, private_file};
 use idunno_shared::wire::control::{
-    ClusterView, ControlReply, ControlRequest, FileVersion, ITEMS_PER_REQUEST_MAX, IdentityView, Liveness,
-    LogRole, MemberView,
+    ClusterView, ControlReply, ControlRequest, IdentityView, Liveness, LogRole, MemberView,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use self::expected::{Expected, check_copies, content};
 pub(crate) use self::jobs::{ResultRow, dataset, put_dataset, put_text};
 pub(crate) use self::model_server::SlowServer;
 pub(crate) use self::process::{Daemon, idunnod, python, run_to_end};
@@ -109,6 +109,24 @@ impl LocalCluster {
         cluster
     }
 
+    /// Members `m1` to `mN` with data that other processes left behind, packed in an archive: their folders, that of their
+    /// introducer, and the secret. All members' workers use one model server that is there already.
+    pub(crate) async fn start_from(archive: &Path, members: usize, server: &SlowServer) -> Self {
+        let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
+        let unpacked = Command::new("tar").arg("-xpzf").arg(archive).arg("-C").arg(dir.path()).status();
+        assert!(unpacked.unwrap().success(), "{} cannot be unpacked", archive.display());
+        let mut cluster = Self::launch_in(dir).await;
+        let (introducer, url) = (cluster.introducer.address(), server.url());
+        for number in 1..=members {
+            let member = cluster.daemon(&format!("m{number}"), introducer, &["--model-server-url", &url]);
+            cluster.members.push(member);
+        }
+        let all: Vec<usize> = (0..members).collect();
+        cluster.restart(&all).await;
+        cluster.ready().await;
+        cluster
+    }
+
     async fn start_each(members: usize, member: impl Fn(&Self, &str, SocketAddr) -> Daemon) -> Self {
         let mut cluster = Self::launch(0, false).await;
         let introducer = cluster.introducer.address();
@@ -125,16 +143,8 @@ impl LocalCluster {
     /// Starts the processes and waits until they listen, no longer.
     pub(crate) async fn launch(members: usize, with_model_server: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("idunno-cluster-").tempdir().unwrap();
-        let secret = dir.path().join(SECRET);
-        private_file::create(&secret, &Secret::generate().unwrap().render()).unwrap();
-        let credentials = Credentials::load(&secret).unwrap();
-        let arguments =
-            vec![String::from("introducer"), String::from("--secret"), secret.display().to_string()];
-        let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
-        let (none, disks) = (Vec::new(), Vec::new());
-        let mut cluster = Self { introducer, members: none, credentials, disks, dir: Some(dir) };
-        cluster.introducer.spawn();
-        cluster.introducer.started().await;
+        private_file::create(&dir.path().join(SECRET), &Secret::generate().unwrap().render()).unwrap();
+        let mut cluster = Self::launch_in(dir).await;
         let introducer = cluster.introducer.address();
         for number in 1..=members {
             let member = cluster.new_member(&format!("m{number}"), introducer, with_model_server);
@@ -144,6 +154,20 @@ impl LocalCluster {
         for member in &mut cluster.members {
             member.started().await;
         }
+        cluster
+    }
+
+    /// Starts the introducer of a cluster whose secret is in the directory.
+    async fn launch_in(dir: TempDir) -> Self {
+        let secret = dir.path().join(SECRET);
+        let credentials = Credentials::load(&secret).unwrap();
+        let arguments =
+            vec![String::from("introducer"), String::from("--secret"), secret.display().to_string()];
+        let introducer = Daemon::new("introducer", dir.path().join("introducer"), arguments, None);
+        let (none, disks) = (Vec::new(), Vec::new());
+        let mut cluster = Self { introducer, members: none, credentials, disks, dir: Some(dir) };
+        cluster.introducer.spawn();
+        cluster.introducer.started().await;
         cluster
     }
 
@@ -376,99 +400,6 @@ pub(crate) fn with_liveness(list: &[MemberView], liveness: Liveness) -> impl Ite
 /// A checked file name.
 pub(crate) fn name(text: &str) -> FileName {
     text.parse().unwrap()
-}
-
-/// Bytes that differ from number to number and do not compress.
-pub(crate) fn content(number: u64, length: usize) -> Vec<u8> {
-    use rand::{RngExt, SeedableRng};
-    let mut bytes = vec![0; length];
-    rand_chacha::ChaCha8Rng::seed_from_u64(number).fill(&mut bytes[..]);
-    bytes
-}
-
-/// Files of a test by their names in the store, with the content that must be read back.
-#[derive(Clone, Default)]
-pub(crate) struct Expected(pub(crate) BTreeMap<String, Vec<u8>>);
-
-impl Expected {
-    /// Small files `PREFIX/NNNN` of up to 20 KB, different from each other.
-    pub(crate) fn small(prefix: &str, numbers: Range<u64>) -> Self {
-        let length = |number: u64| usize::try_from(number * 7919 % 20_000).unwrap();
-        Self(numbers.map(|n| (format!("{prefix}/{n:04}"), content(n, length(n)))).collect())
-    }
-
-    /// One file more.
-    pub(crate) fn add(&mut self, name: &str, bytes: Vec<u8>) {
-        self.0.insert(name.to_owned(), bytes);
-    }
-
-    /// Writes them to local files and puts them, all in one call.
-    pub(crate) async fn put(&self, cluster: &LocalCluster) -> PutReport {
-        let items = self.write_local(cluster);
-        let put = cluster.files().put_files(items, PutOptions::default(), &NoProgress).await;
-        put.unwrap_or_else(|error| cluster.fail(&format!("put: {error}")))
-    }
-
-    /// Writes them to local files.
-    pub(crate) fn write_local(&self, cluster: &LocalCluster) -> Vec<PutItem> {
-        let local = |name: &str| cluster.scratch(&format!("put-{}", name.replace('/', "-")));
-        let items = self.0.iter().map(|(file, bytes)| {
-            let path = local(file);
-            std::fs::write(&path, bytes).unwrap();
-            PutItem { name: name(file), path }
-        });
-        items.collect()
-    }
-
-    /// Gets all and compares every byte.
-    pub(crate) async fn verify(&self, cluster: &LocalCluster) {
-        let dir = tempfile::tempdir_in(cluster.path()).unwrap();
-        let target = |file: &str| dir.path().join(file.replace('/', "-"));
-        let items = self.0.keys().map(|file| GetItem { name: name(file), target: target(file) }).collect();
-        let got = cluster.files().get_files(items, &NoProgress).await;
-        let report = got.unwrap_or_else(|error| cluster.fail(&format!("get: {error}")));
-        assert_eq!(report.files, self.0.len() as u64);
-        for (file, bytes) in &self.0 {
-            assert!(std::fs::read(target(file)).unwrap() == *bytes, "'{file}' came back different");
-        }
-    }
-
-    /// Where they are, as the coordinator says.
-    pub(crate) async fn located(&self, cluster: &LocalCluster) -> Result<Vec<FileVersion>, String> {
-        let names: Vec<FileName> = self.0.keys().map(|file| name(file)).collect();
-        let (client, mut found) = (cluster.client(), Vec::with_capacity(names.len()));
-        for part in names.chunks(ITEMS_PER_REQUEST_MAX) {
-            let request = ControlRequest::Locate { names: part.to_vec(), version: None };
-            match client.control(request).await {
-                Ok(ControlReply::Located(versions)) => found.extend(versions.into_iter().flatten()),
-                other => return Err(format!("{other:?}")),
-            }
-        }
-        if found.len() == names.len() { Ok(found) } else { Err(String::from("files are missing")) }
-    }
-}
-
-/// Whether every extent of the versions has `copies` different holders, all of them members that are up.
-pub(crate) fn check_copies(
-    cluster: &LocalCluster,
-    versions: &[FileVersion],
-    copies: usize,
-) -> Result<(), String> {
-    let up: BTreeSet<NodeId> = cluster.up().into_iter().map(|index| cluster.node(index)).collect();
-    for version in versions {
-        for placed in &version.extents {
-            let holders: BTreeSet<NodeId> = placed.holders.iter().map(|holder| holder.node).collect();
-            let live = holders.intersection(&up).count();
-            if live != copies || holders.len() != copies {
-                return Err(format!(
-                    "'{}' has {live} live of {} holders, {copies} wanted",
-                    version.name,
-                    holders.len()
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The refusal in an error, or the test fails.

@@ -86,11 +86,25 @@ impl Daemon {
         command.env("IDUNNO_TEST_FAULTS", "{}");
         // One folder for models of a test's own, beside the members'.
         command.env("IDUNNO_MODELS_DIR", self.data_dir.with_file_name("models"));
+        command.env("IDUNNO_FAULTS_DIR", self.faults_dir());
         if let Some(point) = &self.crash_at {
             command.env("IDUNNO_CRASH_AT", point);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+
+    /// Where the process looks for faults that it is to show.
+    fn faults_dir(&self) -> PathBuf {
+        self.data_dir.with_extension("faults")
+    }
+
+    /// Sets its wall clock ahead, or behind, from now on.
+    pub(crate) fn set_clock_ahead_s(&self, ahead_s: i64) {
+        let dir = self.faults_dir();
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("new"), ahead_s.to_string()).unwrap();
+        fs::rename(dir.join("new"), dir.join("clock-ahead-s")).unwrap();
     }
 
     /// Starts the process and does not wait for it.

@@ -2,7 +2,8 @@
 //! same after a replay of the log, also through a snapshot.
 
 use idunno_core::metadata::{
-    Action, Applied, AskedBy, Block, Command, DeadLetterRecord, HolderChange, Inputs, Snapshot, State,
+    Action, Applied, AskedBy, Block, Command, DeadLetterRecord, HolderChange, Inputs, MergedRows, Snapshot,
+    State,
 };
 use idunno_shared::access::{Grant, Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
@@ -234,7 +235,9 @@ impl Generator {
                 let extents = vec![self.extent(&content)];
                 let finished_ms = state.job(job).and_then(|job| job.finished_ms).unwrap_or(1);
                 let (size, digest) = (extents[0].0.size, extents[0].0.digest);
-                Action::FileResults { job, finished_ms, size, digest, extents }
+                let merged = MergedRows { worker: NodeId(1), first_queries: vec![0] };
+                let rows = self.one_in(2).then_some(merged);
+                Action::FileResults { job, finished_ms, size, digest, extents, rows }
             }
             _ => Action::Forget((0..14).map(|n| Digest::of(format!("content {n}").as_bytes())).collect()),
         }
@@ -297,7 +300,7 @@ impl Generator {
         let action = opening.unwrap_or_else(|| self.action(state));
         let upload = self.one_in(2).then(|| self.upload(state));
         let role = self.pick(&[Role::Submitter, Role::Operator]);
-        let by = self.one_in(4).then(|| AskedBy { name: self.subject(), role });
+        let by = self.one_in(4).then(|| AskedBy { name: self.subject(), role, gone: Vec::new() });
         Command { at_ms, op, action, upload, by }
     }
 }

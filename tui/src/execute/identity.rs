@@ -8,7 +8,7 @@ use idunno_shared::access::{Grant, Prefix, Role, SubjectName, join};
 use idunno_shared::security::secret::Secret;
 use idunno_shared::security::{Credentials, SecurityError, private_file};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, IDENTITIES_PER_PAGE_MAX, NamedIdentity,
+    Change, Changed, ControlReply, ControlRequest, IDENTITIES_PER_PAGE_MAX, NamedIdentity, Period,
 };
 
 use super::{cluster, dry_run};
@@ -80,12 +80,12 @@ fn make(grant: &Grant, secret: &Path, out: &Path, valid: Duration) -> Result<Ans
 }
 
 /// All identities that the cluster knows of.
-pub async fn all(session: &Session) -> Result<Vec<NamedIdentity>, Failure> {
+async fn all(session: &Session) -> Result<Vec<NamedIdentity>, Failure> {
     let limit = u32::try_from(IDENTITIES_PER_PAGE_MAX).unwrap_or(u32::MAX);
     let mut all: Vec<NamedIdentity> = Vec::new();
     loop {
         let after = all.last().map(|last| last.name.clone());
-        match session.cluster().control(ControlRequest::Identities { after, limit }).await? {
+        match session.cluster().control(ControlRequest::Identities { after, limit, ending: None }).await? {
             ControlReply::Identities { identities, more } => {
                 let is_last = !more || identities.is_empty();
                 all.extend(identities);
@@ -95,6 +95,16 @@ pub async fn all(session: &Session) -> Result<Vec<NamedIdentity>, Failure> {
             }
             _ => return Err(Failure::unexpected()),
         }
+    }
+}
+
+/// The first page of the identities that end soon and have no successor.
+pub async fn ending(session: &Session, now_ms: u64) -> Result<Vec<NamedIdentity>, Failure> {
+    let ending = Some(Period { after_ms: now_ms, until_ms: now_ms.saturating_add(identities::ENDING_MS) });
+    let limit = u32::try_from(IDENTITIES_PER_PAGE_MAX).unwrap_or(u32::MAX);
+    match session.cluster().control(ControlRequest::Identities { after: None, limit, ending }).await? {
+        ControlReply::Identities { identities, .. } => Ok(identities),
+        _ => Err(Failure::unexpected()),
     }
 }
 

@@ -31,8 +31,8 @@ pub async fn run(session: &Session) -> Result<Answer, Failure> {
 async fn of_identities(session: &Session) -> Vec<String> {
     let now_ms = identity::now_ms();
     let own = identities::own_warning(session.ends_ms, now_ms);
-    let all = identity::all(session).await.unwrap_or_default();
-    own.into_iter().chain(identities::warnings(&all, now_ms)).collect()
+    let ending = identity::ending(session, now_ms).await.unwrap_or_default();
+    own.into_iter().chain(identities::warnings(&ending, now_ms)).collect()
 }
 
 /// Members by liveness: up, suspect, dead, left.

@@ -191,3 +191,31 @@ async fn acknowledged_puts_survive_leader_changes() {
     state.check().unwrap();
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_gives_way_is_replaced_although_its_clients_go_on_asking() {
+    let cluster = Cluster::of([1, 2, 3], ConsensusConfig::default()).await;
+    let old = cluster.member(1);
+    must_put(&old, "t/before").await;
+    old.give_way(true);
+    old.may_lead(false);
+    cluster.member(2).may_stand(true);
+    // Whatever it still sent to its followers would keep them from electing another.
+    let asking = {
+        let old = old.clone();
+        tokio::spawn(async move {
+            loop {
+                assert!(old.propose(put("t/refused")).await.is_err());
+                assert!(old.barrier(DEADLINE).await.is_err());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    cluster.leads(NodeId(2)).await;
+    assert!(!asking.is_finished());
+    asking.abort();
+    must_put(&cluster.member(2), "t/after").await;
+    cluster.sees(1, "t/after").await;
+    assert!(!has(&cluster.member(2).state().borrow(), "t/refused"));
+    cluster.stop_all().await;
+}

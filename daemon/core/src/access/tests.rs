@@ -44,7 +44,7 @@ fn state() -> State {
     let changes = [(train, None)].into_iter().chain(owners.map(|owner| (add_job(None), owner)));
     for (change, by) in changes {
         let action = Action::Change(change);
-        let by = by.map(|name| AskedBy { name, role: Role::Submitter });
+        let by = by.map(|name| AskedBy { name, role: Role::Submitter, gone: Vec::new() });
         state.apply(&Command { at_ms: 1, op: None, action, upload: None, by }).unwrap();
     }
     state
@@ -72,7 +72,7 @@ fn each_role_may_do_what_the_one_below_it_may_and_more() {
                 Request::Control(ControlRequest::Models),
                 Request::Control(ControlRequest::Watch),
                 Request::Control(ControlRequest::Log { after: None }),
-                Request::Control(ControlRequest::Identities { after: None, limit: 1 }),
+                Request::Control(ControlRequest::Identities { after: None, limit: 1, ending: None }),
                 Request::Introduction(IntroductionRequest::ListMembers),
             ],
         ),

@@ -3,15 +3,17 @@
 //! A blob without references keeps its entry until it is forgotten; its copies are deleted only after that. If it is
 //! committed again before, only the holders of the new commit count, because the earlier ones may be deleting it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
+use idunno_shared::wire::control::NewFile;
 use idunno_shared::wire::refusal::Refusal;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, HolderChange, OneOrMany, State};
+use super::{Applied, AskedBy, HolderChange, OneOrMany, State};
 
 /// Most holders recorded per blob; if there are more, the newest are kept.
 pub const HOLDERS_PER_BLOB_MAX: usize = 32;
@@ -103,29 +105,36 @@ impl State {
     }
 
     /// Those of the claimed holders of a blob that are believed of somebody who is not trusted with the blobs of others: no
-    /// more than it lacks of [`COPIES`]. Who commits says itself where it stored its bytes. If it lies, a blob that others use,
-    /// too, may lack a copy until its holders are asked for their inventory; but it can make no true copy look surplus, which
-    /// would be deleted.
-    fn believed(&self, blob: BlobRef, claimed: &[NodeId]) -> Vec<NodeId> {
+    /// more than it lacks of [`COPIES`]. Copies of members that are `gone` do not count. Who commits says itself where it
+    /// stored its bytes. If it lies, a blob that others use, too, may lack a copy until its holders are asked for their
+    /// inventory; but it can make no true copy look surplus, which would be deleted.
+    fn believed(&self, blob: BlobRef, claimed: &[NodeId], gone: &[NodeId]) -> Vec<NodeId> {
         let known = self.blobs.get(&blob.digest).filter(|known| known.references > 0);
         let known = known.map_or(&[][..], |known| &known.holders);
         let new = claimed.iter().filter(|node| !known.contains(node));
-        new.copied().take(COPIES.saturating_sub(known.len())).collect()
+        let copies = known.iter().filter(|node| !gone.contains(node)).count();
+        new.copied().take(COPIES.saturating_sub(copies)).collect()
     }
 
-    /// Records extents with one reference each. Returns them without their holders. `is_confined` if who stored them is not
-    /// trusted with the blobs of others.
+    /// The holders of a commit's blobs that are not up, for [`AskedBy::gone`].
+    pub fn gone_holders(&self, files: &[NewFile], is_live: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let blobs = files.iter().flat_map(|file| &file.extents);
+        let holders = blobs.flat_map(|(blob, _)| self.holders(&blob.digest));
+        let gone: BTreeSet<NodeId> = holders.copied().filter(|&node| !is_live(node)).collect();
+        gone.into_iter().collect()
+    }
+
+    /// Records extents with one reference each. Returns them without their holders. `confined` is who stored them, if that
+    /// is nobody who is trusted with the blobs of others.
     pub(super) fn record_extents(
         &mut self,
         extents: &PlacedExtents,
-        is_confined: bool,
+        confined: Option<&AskedBy>,
     ) -> OneOrMany<BlobRef> {
         for (blob, holders) in extents {
-            if is_confined {
-                let believed = self.believed(*blob, holders);
-                self.record(*blob, &believed, 1);
-            } else {
-                self.record(*blob, holders, 1);
+            match confined {
+                Some(by) => self.record(*blob, &self.believed(*blob, holders, &by.gone), 1),
+                None => self.record(*blob, holders, 1),
             }
         }
         extents.iter().map(|(blob, _)| *blob).collect()

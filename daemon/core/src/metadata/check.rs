@@ -174,6 +174,7 @@ impl State {
         self.retired.iter().flat_map(|(_, version)| &*version.extents).for_each(&mut count);
         let artefacts = self.models.values().filter_map(|model| model.artefact.as_ref());
         artefacts.flat_map(|artefact| &*artefact.extents).for_each(&mut count);
+        self.folded.iter().for_each(|segment| count(&segment.blob));
         self.check_blobs(&references)?;
         self.identities.check()?;
         self.operations.check()

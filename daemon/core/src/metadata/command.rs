@@ -11,7 +11,7 @@ use idunno_shared::wire::jobs::{BatchOutcome, QueryRange, Training};
 use idunno_shared::wire::records::RecordIdentity;
 use serde::{Deserialize, Serialize};
 
-use super::Inputs;
+use super::{Inputs, MergedRows};
 
 /// A command, as stored in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct AskedBy {
     pub name: SubjectName,
     /// As what it asked.
     pub role: Role,
+    /// Holders of the blobs that it commits which were not up: their copies do not count against those that it stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<NodeId>,
 }
 
 impl AskedBy {
@@ -152,6 +155,9 @@ pub enum Action {
         digest: Digest,
         /// The extents in order, with their holders.
         extents: Vec<(BlobRef, Vec<NodeId>)>,
+        /// Which rows are in which extent. The extents then replace the job's segments.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows: Option<MergedRows>,
     },
     /// All uploads below this one are over, so that their blobs may be deleted: commands that name them are refused from
     /// now on.

@@ -16,7 +16,7 @@ use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::PlacedExtents;
-use super::{OneOrMany, State};
+use super::{AskedBy, OneOrMany, State};
 
 /// A file name as key of the file table, which is also searched by `str`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -148,8 +148,12 @@ impl State {
         self.files.len() as u64
     }
 
-    /// `is_confined` if who commits is not trusted with the blobs of others.
-    pub(super) fn commit_files(&mut self, files: &[NewFile], is_confined: bool) -> Result<Changed, Refusal> {
+    /// `confined` is who commits, if that is nobody who is trusted with the blobs of others.
+    pub(super) fn commit_files(
+        &mut self,
+        files: &[NewFile],
+        confined: Option<&AskedBy>,
+    ) -> Result<Changed, Refusal> {
         if files.is_empty() || files.len() > ITEMS_PER_REQUEST_MAX {
             let message =
                 format!("the commit has {} files; 1 to {ITEMS_PER_REQUEST_MAX} are allowed", files.len());
@@ -162,7 +166,7 @@ impl State {
         let extents: Vec<_> = files.iter().flat_map(|file| file.extents.iter().cloned()).collect();
         self.check_extents("the commit", &extents)?;
         let versions = files.iter().map(|file| {
-            let number = self.add_version(&file.name, Content::of(file), is_confined);
+            let number = self.add_version(&file.name, Content::of(file), confined);
             (number, copies_min(&file.extents))
         });
         Ok(Changed::Files(versions.collect()))
@@ -184,11 +188,16 @@ impl State {
         Ok(())
     }
 
-    /// Adds a version with checked content and drops the oldest beyond those kept. Returns its number. `is_confined` if who
-    /// stored it is not trusted with the blobs of others.
-    pub(super) fn add_version(&mut self, name: &FileName, content: Content<'_>, is_confined: bool) -> u64 {
+    /// Adds a version with checked content and drops the oldest beyond those kept. Returns its number. `confined` is
+    /// who stored it, if that is nobody who is trusted with the blobs of others.
+    pub(super) fn add_version(
+        &mut self,
+        name: &FileName,
+        content: Content<'_>,
+        confined: Option<&AskedBy>,
+    ) -> u64 {
         let Content { size, digest, extents } = content;
-        let extents = self.record_extents(extents, is_confined);
+        let extents = self.record_extents(extents, confined);
         let known = self.files.get_key_value(name.as_str());
         let (key, kept) = known.map_or_else(
             || (FileKey(Arc::new(name.clone())), Arc::default()),

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use idunno_shared::access::{Issued, NAMES_MAX, SubjectName};
 use idunno_shared::wire::control::{
-    CERTIFICATES_PER_NAME_MAX, Changed, IDENTITIES_PER_PAGE_MAX, NamedIdentity, Revocation, SeenCertificate,
+    CERTIFICATES_PER_NAME_MAX, Changed, IDENTITIES_PER_PAGE_MAX, NamedIdentity, Period, Revocation,
+    SeenCertificate,
 };
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
 use imbl::OrdMap;
@@ -66,6 +67,33 @@ impl State {
     pub fn has_seen(&self, issued: &Issued) -> bool {
         let seen = self.identities.seen.get(&issued.grant.name);
         seen.is_some_and(|seen| seen.iter().any(|seen| seen.issued.certificate == issued.certificate))
+    }
+
+    /// A page of the identities whose last certificate ends within `period`, without revoked ones, in the order of their
+    /// names, and whether more follow. Looks at all names.
+    pub fn identities_ending(
+        &self,
+        period: Period,
+        after: Option<&SubjectName>,
+        limit: u32,
+    ) -> (Vec<NamedIdentity>, bool) {
+        let Identities { seen, revoked } = &self.identities;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(IDENTITIES_PER_PAGE_MAX);
+        let from = after.map_or(Unbounded, Excluded);
+        let is_ending = |certificates: &[SeenCertificate]| {
+            certificates.last().is_some_and(|last| period.contains(last.issued.ends_ms))
+        };
+        let ending = seen.range::<_, SubjectName>((from, Unbounded));
+        let ending = ending.filter(|(name, seen)| is_ending(seen) && !revoked.contains_key(*name));
+        let row = |(name, seen): (&SubjectName, &Arc<Vec<SeenCertificate>>)| NamedIdentity {
+            name: name.clone(),
+            certificates: (**seen).clone(),
+            revoked: None,
+        };
+        let mut rows: Vec<_> = ending.take(limit + 1).map(row).collect();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        (rows, more)
     }
 
     /// A page of the identities, seen or revoked, in the order of their names, and whether more follow.

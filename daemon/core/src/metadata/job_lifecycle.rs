@@ -9,7 +9,7 @@ use idunno_shared::wire::control::{Changed, ITEMS_PER_REQUEST_MAX, JobState, RES
 use idunno_shared::wire::refusal::Refusal;
 
 use super::files::Content;
-use super::{Applied, JobRecord, State};
+use super::{Applied, JobRecord, MergedRows, State};
 use crate::ranges::RangeSet;
 
 /// The file that a finished job's results become a version of.
@@ -91,9 +91,7 @@ impl State {
         }
         let file = results_file(id)?;
         self.hold_only(&mut job, &RangeSet::new());
-        for segment in &job.segments {
-            self.release(&[segment.blob]);
-        }
+        self.fold(job.segments);
         self.jobs.remove(&id);
         self.unsettled.remove(&id);
         // Job numbers are not reused, so a file of this name is this job's. There may be none.
@@ -147,6 +145,7 @@ impl State {
         id: JobId,
         finished_ms: u64,
         content: Content<'_>,
+        rows: Option<&MergedRows>,
     ) -> Result<Applied, Refusal> {
         let job = self.job_or_refusal(id)?;
         if job.state != JobState::Done || job.finished_ms != Some(finished_ms) {
@@ -155,10 +154,16 @@ impl State {
         if job.filed {
             return Err(Refusal::conflict(format!("the results of {id} are already in a file")));
         }
-        let job = JobRecord { filed: true, ..(**job).clone() };
+        let mut job = JobRecord { filed: true, ..(**job).clone() };
         let file = results_file(id)?;
         self.check_content(&format!("the results of {id}"), content)?;
-        self.add_version(&file, content, false);
+        let merged = rows.map(|rows| rows.segments(&job, content.extents)).transpose()?;
+        self.add_version(&file, content, None);
+        if let Some(merged) = merged {
+            // A reference of its own for each: the file may be deleted before the job.
+            merged.iter().for_each(|segment| self.reference(&[segment.blob]));
+            self.fold(std::mem::replace(&mut job.segments, merged));
+        }
         self.set_job(job);
         Ok(Applied::Done)
     }

@@ -4,7 +4,8 @@
 //! Ousterhout 2014, section 2): deterministic, without clock or randomness, the same on every voter.
 //!
 //! Invariants, recomputed by [`State::check`]:
-//! - a blob's reference count equals the references from file versions, kept or retired, held inputs, segments and models;
+//! - a blob's reference count equals the references from file versions, kept or retired, held inputs, segments, folded ones
+//!   included, and models;
 //! - no query of a job is both answered and dead, a done job has none pending, and the ranges of its segments are
 //!   disjoint and together equal the answered queries;
 //! - a job references the inputs of every query that may have to run, and keeps their names for these and for dead
@@ -37,6 +38,7 @@ mod compact;
 mod completions;
 mod dataset_freeze;
 mod files;
+mod folding;
 mod identities;
 mod job_lifecycle;
 mod jobs;
@@ -55,6 +57,7 @@ pub use command::{Action, Applied, AskedBy, Command, DeadLetterRecord, HolderCha
 pub use completions::{BATCHES_PER_COMMIT_MAX, DEAD_LETTERS_PER_COMMAND_MAX};
 pub use dataset_freeze::{FileKind, Inputs, LABELS_BYTES_MAX, Manifest, Query};
 pub use files::{FileRecord, VersionRecord};
+pub use folding::{FOLDED_RELEASED_PER_COMMAND_MAX, MergedRows};
 pub use identities::{RevokedNames, revoked_text};
 pub use job_lifecycle::results_file;
 pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
@@ -95,6 +98,9 @@ pub struct State {
     retired: pins::RetiredVersions,
     #[serde(default)]
     identities: identities::Identities,
+    /// Segments that are no job's any more, and whose blobs are released by the commands that follow.
+    #[serde(default, skip_serializing_if = "folding::FoldedSegments::is_empty")]
+    folded: folding::FoldedSegments,
     /// The jobs that are not over, or whose results are yet to be merged into a file.
     #[serde(skip)]
     unsettled: OrdSet<JobId>,
@@ -172,6 +178,7 @@ impl State {
             Ok(applied) => {
                 self.revision += 1;
                 self.release_retired();
+                self.release_folded();
                 if let Some(op) = command.op {
                     self.operations.keep(op, applied, self.now_ms);
                 }
@@ -201,9 +208,9 @@ impl State {
             Action::PinFolder { job } => self.pin_folder(*job),
             Action::UnpinFolder { job } => self.unpin_folder(*job),
             Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
-            Action::FileResults { job, finished_ms, size, digest, extents } => {
+            Action::FileResults { job, finished_ms, size, digest, extents, rows } => {
                 let content = Content { size: *size, digest: *digest, extents };
-                self.file_results(*job, *finished_ms, content)
+                self.file_results(*job, *finished_ms, content, rows.as_ref())
             }
             Action::EndUploads(watermark) => {
                 self.upload_watermark = self.upload_watermark.max(*watermark);
@@ -216,7 +223,7 @@ impl State {
     fn apply_change(&mut self, change: &Change, by: Option<&AskedBy>) -> Result<Changed, Refusal> {
         match change {
             Change::CommitFiles { upload: _, files } => {
-                self.commit_files(files, by.is_some_and(AskedBy::is_confined))
+                self.commit_files(files, by.filter(|by| by.is_confined()))
             }
             Change::Delete { name } => self.delete(name),
             Change::TrainStart { models, training } => self.start_training(models, training),

@@ -181,13 +181,13 @@ impl State {
         if let Some(placed @ [(blob, _)]) = report {
             let report = Content { size: blob.size, digest: blob.digest, extents: placed };
             self.check_content(&format!("the training report of model '{name}'"), report)?;
-            self.add_version(&report_file, report, false);
+            self.add_version(&report_file, report, None);
         }
-        self.add_version(&file, content, false);
+        self.add_version(&file, content, None);
         let artefact = Artefact {
             version: content.digest,
             size: content.size,
-            extents: self.record_extents(content.extents, false),
+            extents: self.record_extents(content.extents, None),
             training: training.clone(),
             metrics: metrics.to_vec(),
             package: None,

@@ -352,9 +352,9 @@ impl State {
         }
     }
 
-    /// Whether retired versions may be waiting for their release: the commands that follow release them.
-    pub fn has_unchecked_versions(&self) -> bool {
-        !self.retired.sweeps.is_empty()
+    /// Whether retired versions or folded segments may be waiting for their release: the commands that follow release them.
+    pub fn has_unreleased(&self) -> bool {
+        !self.retired.sweeps.is_empty() || !self.folded.is_empty()
     }
 
     /// Releases the retired versions of the next few names that no pin sees any more.

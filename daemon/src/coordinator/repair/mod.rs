@@ -241,7 +241,7 @@ impl RepairTask {
     /// Versions that ended jobs had pinned are released by whatever commands follow. An idle log has none: proposes some.
     async fn release_retired(&self) {
         let Some(leader_term) = self.leader_term.upgrade() else { return };
-        let has_more = || self.deps.consensus.state().borrow().has_unchecked_versions();
+        let has_more = || self.deps.consensus.state().borrow().has_unreleased();
         let release = || leader_term.propose(None, Action::Forget(Vec::new()));
         // Mostly one is enough.
         if has_more() && release().await.is_ok() && has_more() {

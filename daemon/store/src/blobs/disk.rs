@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use idunno_shared::client::files::direct_io::{self, ALIGNMENT, AlignedBuffer, PIECE_BYTES};
 use idunno_shared::ids::Digest;
+use idunno_shared::injected_faults;
 use rustix::fs::StatVfsMountFlags;
 
 /// A file in a directory.
@@ -83,6 +84,7 @@ impl BlobDisk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        injected_faults::before_rename();
         fs::rename(from, to)
     }
 

@@ -113,6 +113,7 @@ pub async fn merge_results(files: &Files, scratch: Scratch, job: JobId) -> Resul
             size: 0,
             upload: None,
             extents: Vec::new(),
+            first_queries: Vec::new(),
         },
     };
     let mut runs = Runs::new(scratch, RUNS_BYTES_MAX);
@@ -142,8 +143,8 @@ async fn merge<T: Transfer>(
         let rows = runs.next(segment).await.map_err(failed)?;
         let missing = InconsistentResults::NoRow(queries.start);
         let rows = rows.ok_or(MergeError::Inconsistent { job, source: missing })?;
-        for row in rows.split_inclusive(|&byte| byte == b'\n') {
-            transfer.add(row).await?;
+        for (query, row) in queries.zip(rows.split_inclusive(|&byte| byte == b'\n')) {
+            transfer.add(query, row).await?;
         }
     }
     for query in next..submitted {
@@ -156,8 +157,8 @@ async fn merge<T: Transfer>(
 trait Transfer {
     /// Reads a segment.
     async fn segment(&mut self, segment: usize) -> Result<Bytes, MergeError>;
-    /// Adds a row, with its line end.
-    async fn add(&mut self, row: &[u8]) -> Result<(), MergeError>;
+    /// Adds the row of a query, with its line end.
+    async fn add(&mut self, query: u64, row: &[u8]) -> Result<(), MergeError>;
     /// Adds the row of a query that failed for good. Queries are asked for in order.
     async fn add_dead(&mut self, query: u64) -> Result<(), MergeError>;
 }
@@ -174,13 +175,13 @@ impl Transfer for ClusterTransfer<'_> {
         read.map_err(|source| MergeError::Segment { job: self.file.job, source })
     }
 
-    async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
-        self.file.add(row).await
+    async fn add(&mut self, query: u64, row: &[u8]) -> Result<(), MergeError> {
+        self.file.add(query, row).await
     }
 
     async fn add_dead(&mut self, query: u64) -> Result<(), MergeError> {
         let row = dead_row(&self.dead_letters.dead_letter(query).await?);
-        self.file.add(format!("{row}\n").as_bytes()).await
+        self.file.add(query, format!("{row}\n").as_bytes()).await
     }
 }
 
@@ -244,10 +245,16 @@ struct ResultFile<'a> {
     size: u64,
     upload: Option<UploadId>,
     extents: Vec<PlacedBlob>,
+    /// The query of the first row of each extent, the one that is being filled included.
+    first_queries: Vec<u64>,
 }
 
 impl ResultFile<'_> {
-    async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
+    /// Adds a row. An extent ends with a row, so that extents can be read as segments.
+    async fn add(&mut self, query: u64, row: &[u8]) -> Result<(), MergeError> {
+        if self.bytes.is_empty() {
+            self.first_queries.push(query);
+        }
         self.bytes.extend_from_slice(row);
         if self.bytes.len() >= RESULT_EXTENT_BYTES { self.store().await } else { Ok(()) }
     }
@@ -268,9 +275,9 @@ impl ResultFile<'_> {
             self.store().await?;
         }
         let digest = Digest(*self.hasher.finalize().as_bytes());
-        let Self { job, size, upload, extents, .. } = self;
+        let Self { job, size, upload, extents, first_queries, .. } = self;
         let upload = upload.ok_or(MergeError::Inconsistent { job, source: InconsistentResults::Empty })?;
-        Ok(MergedResults { upload, size, digest, extents, finished_ms })
+        Ok(MergedResults { upload, size, digest, extents, finished_ms, first_queries })
     }
 }
 
@@ -312,8 +319,9 @@ mod tests {
             Ok(self.segments[segment].clone())
         }
 
-        async fn add(&mut self, row: &[u8]) -> Result<(), MergeError> {
-            self.added.push(query_of(row).unwrap());
+        async fn add(&mut self, query: u64, row: &[u8]) -> Result<(), MergeError> {
+            assert_eq!(query_of(row).unwrap(), query);
+            self.added.push(query);
             Ok(())
         }
 

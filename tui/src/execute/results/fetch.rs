@@ -24,8 +24,10 @@ use crate::session::Session;
 
 /// Attempts to read the rows of a job that changes meanwhile, before a difference counts as an error.
 const ATTEMPTS_MAX: u32 = 5;
-/// Segments that are fetched concurrently.
+/// Most segments that are fetched concurrently.
 const SEGMENTS_IN_FLIGHT: usize = 16;
+/// Most bytes of segments that are fetched concurrently, unless it is one: merged results have larger ones.
+const BYTES_IN_FLIGHT: u64 = 64 << 20;
 /// The pause before a segment that no holder sent is located again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -123,9 +125,22 @@ async fn settled(session: &Session, view: &JobView) -> Result<bool, Failure> {
     Ok(now.iter().any(|job| job.done == view.done && job.dead == view.dead && job.state == view.state))
 }
 
-/// Reads all segments and dead letters. A segment that no holder sends is located again, because it may have been
-/// copied elsewhere meanwhile. Fails once no segment has arrived for as long as a file's get waits.
+/// Reads all segments and dead letters, again if the segments are replaced by a file of merged results meanwhile.
 async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, Merge), Failure> {
+    loop {
+        if let Some(read) = read_once(session, files, job).await? {
+            return Ok(read);
+        }
+    }
+}
+
+/// A segment that no holder sends is located again, because it may have been copied elsewhere meanwhile. Fails once no
+/// segment has arrived for as long as a file's get waits. `None` if the segments were replaced.
+async fn read_once(
+    session: &Session,
+    files: &Files,
+    job: JobId,
+) -> Result<Option<(JobView, Merge)>, Failure> {
     let patience = session.timeout.unwrap_or(get::DEADLINE);
     let mut merge = Merge::default();
     for dead_letter in dead_letters::all(session, job).await? {
@@ -133,13 +148,16 @@ async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, 
     }
     let mut skip = 0;
     let mut last_arrival = Instant::now();
-    let mut progress = None;
+    let (mut progress, mut listed) = (None, None);
     loop {
         let request = ControlRequest::Results { job, skip, limit: page_limit() };
         let ControlReply::Results { segments, more, job: view } = session.cluster().control(request).await?
         else {
             return Err(Failure::unexpected());
         };
+        if *listed.get_or_insert_with(|| SegmentList::of(&view)) != SegmentList::of(&view) {
+            return Ok(None);
+        }
         let display = progress.get_or_insert_with(|| session.reporter.start("rows", view.done, 0));
         let Taken { segments: taken, missing } = take(files, &segments, &mut merge, display.as_ref()).await?;
         skip += taken;
@@ -147,7 +165,7 @@ async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, 
             last_arrival = Instant::now();
         }
         match missing {
-            None if !more || segments.is_empty() => return Ok((view, merge)),
+            None if !more || segments.is_empty() => return Ok(Some((view, merge))),
             None => {}
             Some(missing) if last_arrival.elapsed() >= patience => return Err(missing),
             Some(_) => sleep(PAUSE).await,
@@ -155,10 +173,36 @@ async fn read(session: &Session, files: &Files, job: JobId) -> Result<(JobView, 
     }
 }
 
+/// Which list of segments a job has. It grows while the job runs; results that are merged become another one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SegmentList {
+    is_merged: bool,
+    /// Differs between a job's ends, if dead queries were retried.
+    finished_ms: Option<u64>,
+}
+
+impl SegmentList {
+    pub(super) fn of(view: &JobView) -> Self {
+        let details = &view.details;
+        let is_merged = details.results.is_some();
+        Self { is_merged, finished_ms: details.finished_ms.filter(|_| is_merged) }
+    }
+}
+
 struct Taken {
     segments: u64,
     /// Why the next segment could not be fetched.
     missing: Option<Failure>,
+}
+
+/// How many of these segments are fetched concurrently: at least one.
+fn in_flight(segments: &[SegmentView]) -> usize {
+    let mut bytes = 0;
+    let fits = segments.iter().take(SEGMENTS_IN_FLIGHT).take_while(|view| {
+        bytes += view.segment.blob.size;
+        bytes <= BYTES_IN_FLIGHT
+    });
+    fits.count().max(1)
 }
 
 /// Fetches segments in order, up to the first that no holder sends.
@@ -169,7 +213,10 @@ async fn take(
     display: &dyn Progress,
 ) -> Result<Taken, Failure> {
     let mut taken = 0;
-    for group in segments.chunks(SEGMENTS_IN_FLIGHT) {
+    let mut rest = segments;
+    while !rest.is_empty() {
+        let (group, later) = rest.split_at(in_flight(rest));
+        rest = later;
         let placed: Vec<PlacedBlob> = group.iter().map(|view| view.segment.clone()).collect();
         for (bytes, segment) in files.fetch_segments(&placed).await.into_iter().zip(group) {
             let bytes = match bytes {

@@ -2,7 +2,7 @@
 
 use idunno_shared::access::{Grant, Issued, NAMES_MAX, Role, SubjectName};
 use idunno_shared::wire::blobs::COPIES;
-use idunno_shared::wire::control::{CERTIFICATES_PER_NAME_MAX, IDENTITIES_PER_PAGE_MAX};
+use idunno_shared::wire::control::{CERTIFICATES_PER_NAME_MAX, IDENTITIES_PER_PAGE_MAX, Period};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn subject(text: &str) -> SubjectName {
 }
 
 fn asked_by(name: &str, role: Role) -> AskedBy {
-    AskedBy { name: subject(name), role }
+    AskedBy { name: subject(name), role, gone: Vec::new() }
 }
 
 fn issued(name: &str, certificate: u64, ends_ms: u64) -> Issued {
@@ -177,7 +177,42 @@ fn a_submitter_cannot_make_copies_of_others_look_surplus() {
     let many = NewFile { name: name("a/4"), size, digest, extents: again };
     fixture.apply_command(&commit_as(Role::Submitter, many)).unwrap();
     assert_eq!(fixture.state.holders(&Digest::of(b"more")).len(), COPIES);
+    // Copies of members that are not up do not count against those that it has stored.
+    let full = fixture.state.holders(&digest).to_vec();
+    let file = lie("a/5", "content", &[21, 22, 23, 24]);
+    let gone =
+        fixture.state.gone_holders(std::slice::from_ref(&file), |node| node != full[0] && node != full[1]);
+    assert_eq!(gone, full[..2]);
+    let mut after_deaths = commit_as(Role::Submitter, file);
+    after_deaths.by = after_deaths.by.map(|by| AskedBy { gone, ..by });
+    fixture.apply_command(&after_deaths).unwrap();
+    let believed: Vec<NodeId> =
+        fixture.state.holders(&digest).iter().copied().filter(|node| node.0 > 20).collect();
+    assert_eq!(believed, [NodeId(21), NodeId(22)]);
     // An operator is believed.
     fixture.apply_command(&commit_as(Role::Operator, lie("b/1", "more", &[5, 6]))).unwrap();
     assert_eq!(fixture.state.holders(&Digest::of(b"more")).len(), COPIES + 2);
+}
+
+#[test]
+fn identities_that_end_soon_are_found_without_the_others() {
+    let mut fixture = Fixture::default();
+    for number in 0..2 * IDENTITIES_PER_PAGE_MAX as u64 {
+        fixture.apply(Action::NoteIdentity(issued(&format!("n{number:04}"), number, 1_000))).unwrap();
+    }
+    let others = [("ended", 9), ("ending", 100), ("replaced", 100), ("revoked", 100)];
+    for (certificate, (name, ends_ms)) in (10_000..).zip(others) {
+        fixture.apply(Action::NoteIdentity(issued(name, certificate, ends_ms))).unwrap();
+    }
+    fixture.apply(Action::NoteIdentity(issued("replaced", 20_000, 900))).unwrap();
+    fixture.change(revoke("revoked", false)).unwrap();
+    let period = Period { after_ms: 9, until_ms: 100 };
+    let (found, more) = fixture.state.identities_ending(period, None, 9);
+    let names: Vec<&str> = found.iter().map(|named| named.name.as_str()).collect();
+    assert_eq!((names, more), (vec!["ending"], false));
+    let all = Period { after_ms: 9, until_ms: 1_000 };
+    let (first, more) = fixture.state.identities_ending(all, None, 3);
+    assert_eq!((first.len(), more), (3, true));
+    let (rest, more) = fixture.state.identities_ending(all, first.last().map(|last| &last.name), 1);
+    assert!(rest[0].name > first[2].name && more);
 }

@@ -216,6 +216,7 @@ fn results_become_a_file_once_per_end_of_a_job() {
         size: results.0.size,
         digest: results.0.digest,
         extents: vec![results.clone()],
+        rows: None,
     };
     assert_eq!(code(fixture.apply(filed(100))), RefusalCode::Conflict, "not done yet");
     fixture.segment("rows", vec![batch(JobId(1), 0, 1, &[(0, 1)])]).unwrap();

@@ -16,6 +16,7 @@ use super::*;
 
 mod datasets;
 mod files;
+mod folding;
 mod identities;
 mod jobs;
 mod models;

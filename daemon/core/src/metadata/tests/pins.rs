@@ -156,10 +156,10 @@ fn one_command_releases_a_bounded_number_of_versions() {
         (0..files).filter(|n| fixture.references(&format!("image {n}")) == Some(1)).count()
     };
     assert_eq!(referenced(&fixture), files - RELEASED_PER_COMMAND_MAX);
-    assert!(fixture.state.has_unchecked_versions());
+    assert!(fixture.state.has_unreleased());
     fixture.apply(Action::Forget(Vec::new())).unwrap();
     assert_eq!(referenced(&fixture), 0);
-    assert!(!fixture.state.has_unchecked_versions());
+    assert!(!fixture.state.has_unreleased());
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_name_that_is_retired_during_a_sweep_takes_no_turn_of_another() {
     (0..kept).for_each(|n| delete(&mut fixture, n));
     fixture.change(Change::CancelJob { job: JobId(1) }).unwrap();
     (files - 2..files).for_each(|n| delete(&mut fixture, n));
-    while fixture.state.has_unchecked_versions() {
+    while fixture.state.has_unreleased() {
         fixture.apply(Action::Forget(Vec::new())).unwrap();
     }
     let left: Vec<usize> =
@@ -200,7 +200,7 @@ fn the_end_of_a_job_looks_at_no_other_folder() {
     for change in [Change::StartJob { job: JobId(2) }, Change::CancelJob { job: JobId(2) }] {
         let command = Command { at_ms: 0, op: None, action: Action::Change(change), upload: None, by: None };
         state.apply(&command).unwrap();
-        assert!(!state.has_unchecked_versions());
+        assert!(!state.has_unreleased());
     }
 }
 
