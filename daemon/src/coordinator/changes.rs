@@ -104,12 +104,11 @@ impl LeaderTerm {
 
     /// Who asked, and what this coordinator knows of the holders of what is committed: the log does not know who is up.
     fn asked_by(&self, grant: &Grant, role: Role, change: &Change) -> AskedBy {
-        let gone = match change {
-            Change::CommitFiles { files, .. } if role < Role::Operator => {
-                let view = self.deps.membership.current();
-                self.state().gone_holders(files, |node| view.is_live(node))
-            }
-            _ => Vec::new(),
+        let gone = if role < Role::Operator {
+            let view = self.deps.membership.current();
+            self.state().gone_holders(change, |node| view.is_live(node))
+        } else {
+            Vec::new()
         };
         AskedBy { name: grant.name.clone(), role, gone }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use idunno_shared::ids::{Digest, NodeId};
 use idunno_shared::wire::blobs::{BlobRef, COPIES, EXTENT_BYTES_MAX};
-use idunno_shared::wire::control::NewFile;
+use idunno_shared::wire::control::Change;
 use idunno_shared::wire::refusal::Refusal;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -116,10 +116,14 @@ impl State {
         new.copied().take(COPIES.saturating_sub(copies)).collect()
     }
 
-    /// The holders of a commit's blobs that are not up, for [`AskedBy::gone`].
-    pub fn gone_holders(&self, files: &[NewFile], is_live: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
-        let blobs = files.iter().flat_map(|file| &file.extents);
-        let holders = blobs.flat_map(|(blob, _)| self.holders(&blob.digest));
+    /// The holders of the blobs that a change commits which are not up, for [`AskedBy::gone`].
+    pub fn gone_holders(&self, change: &Change, is_live: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let committed: Vec<&PlacedExtents> = match change {
+            Change::CommitFiles { files, .. } => files.iter().map(|file| &*file.extents).collect(),
+            Change::AddModel { package, .. } => vec![&package.extents],
+            _ => return Vec::new(),
+        };
+        let holders = committed.into_iter().flatten().flat_map(|(blob, _)| self.holders(&blob.digest));
         let gone: BTreeSet<NodeId> = holders.copied().filter(|&node| !is_live(node)).collect();
         gone.into_iter().collect()
     }

@@ -239,7 +239,7 @@ impl State {
             Change::DeleteJob { job } => self.delete_job(*job),
             Change::TrainStop { models } => self.stop_training(models),
             Change::AddModel { upload: _, model, package, unchecked: _ } => {
-                self.add_model(model, package, by.is_some_and(AskedBy::is_confined))
+                self.add_model(model, package, by.filter(|by| by.is_confined()))
             }
             Change::RemoveModel { model, force } => self.remove_model(model, *force),
             Change::SetWeight { job, weight } => self.set_weight(*job, *weight),

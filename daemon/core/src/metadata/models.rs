@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs::PlacedExtents;
 use super::files::Content;
 use super::jobs::check_reading;
-use super::{Applied, OneOrMany, State, truncate_reason};
+use super::{Applied, AskedBy, OneOrMany, State, truncate_reason};
 
 /// The models that `train-start` trains if none is named.
 pub const PREDEFINED_MODELS: [&str; 5] =
@@ -235,12 +235,12 @@ impl State {
         Ok(manifest.digest)
     }
 
-    /// `is_confined` if who adds it is not trusted with the blobs of others.
+    /// `confined` is who adds it, if that is nobody who is trusted with the blobs of others.
     pub(super) fn add_model(
         &mut self,
         name: &ModelName,
         package: &NewPackage,
-        is_confined: bool,
+        confined: Option<&AskedBy>,
     ) -> Result<Changed, Refusal> {
         let file = artefact_file(name)?;
         let version = self.check_new_model(name, package)?;
@@ -250,11 +250,11 @@ impl State {
         let NewPackage { summary, extents } = package;
         let manifest = &extents[..1];
         let content = Content { size: manifest[0].0.size, digest: version, extents: manifest };
-        self.add_version(&file, content, is_confined);
+        self.add_version(&file, content, confined);
         let artefact = Artefact {
             version,
             size: extents.iter().map(|(blob, _)| blob.size).sum(),
-            extents: self.record_extents(extents, is_confined),
+            extents: self.record_extents(extents, confined),
             training: Training::default(),
             metrics: Vec::new(),
             package: Some(summary.clone()),

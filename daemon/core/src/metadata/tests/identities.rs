@@ -2,7 +2,9 @@
 
 use idunno_shared::access::{Grant, Issued, NAMES_MAX, Role, SubjectName};
 use idunno_shared::wire::blobs::COPIES;
-use idunno_shared::wire::control::{CERTIFICATES_PER_NAME_MAX, IDENTITIES_PER_PAGE_MAX, Period};
+use idunno_shared::wire::control::{
+    CERTIFICATES_PER_NAME_MAX, IDENTITIES_PER_PAGE_MAX, NewPackage, PackageSummary, Period,
+};
 
 use super::*;
 
@@ -180,10 +182,16 @@ fn a_submitter_cannot_make_copies_of_others_look_surplus() {
     // Copies of members that are not up do not count against those that it has stored.
     let full = fixture.state.holders(&digest).to_vec();
     let file = lie("a/5", "content", &[21, 22, 23, 24]);
-    let gone =
-        fixture.state.gone_holders(std::slice::from_ref(&file), |node| node != full[0] && node != full[1]);
-    assert_eq!(gone, full[..2]);
     let mut after_deaths = commit_as(Role::Submitter, file);
+    let Action::Change(change) = &after_deaths.action else { panic!("{after_deaths:?}") };
+    let gone = fixture.state.gone_holders(change, |node| node != full[0] && node != full[1]);
+    assert_eq!(gone, full[..2]);
+    // The same of a package with these bytes.
+    let summary = PackageSummary { runtime: String::from("python"), files: 0, bytes: 0 };
+    let package = NewPackage { summary, extents: vec![extent("content", &[21])] };
+    let upload = UploadId { term: Term(1), number: 1 };
+    let adds = Change::AddModel { upload, model: "mine".parse().unwrap(), package, unchecked: true };
+    assert_eq!(fixture.state.gone_holders(&adds, |node| node != full[0]), full[..1]);
     after_deaths.by = after_deaths.by.map(|by| AskedBy { gone, ..by });
     fixture.apply_command(&after_deaths).unwrap();
     let believed: Vec<NodeId> =
