@@ -79,7 +79,7 @@ async fn one_file_is_a_data_set_and_results_become_one_file() {
     };
     let job = add(&cluster, "texts.jsonl", 33, options.clone()).await;
     assert_eq!(cluster.start_job(job).await, 500);
-    let again = cluster.change(Change::StartJob { job }).await;
+    let again = cluster.change(Change::start(job)).await;
     assert!(matches!(again, Changed::StartedBefore { submitted: 500, .. }), "{again:?}");
     let view = cluster.finished(job, JOB_LIMIT).await;
     assert_eq!((view.done, view.dead, view.labelled, view.correct), (499, 1, 499, 449), "{view:?}");
@@ -142,7 +142,7 @@ async fn other_formats_and_batch_sizes_give_the_same_rows(
     assert_eq!(cluster.start_job(list).await, 2);
     put_text(cluster, "bad.list", "texts.csv\nno/such.file\n").await;
     let bad = add(cluster, "bad.list", 8, JobOptions::default()).await;
-    let refused = cluster.client().change(Change::StartJob { job: bad }).await;
+    let refused = cluster.client().change(Change::start(bad)).await;
     assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, "no/such.file");
 
     let view = cluster.finished(csv, JOB_LIMIT).await;
@@ -193,7 +193,7 @@ async fn jobs_can_be_cancelled_and_deleted(cluster: &LocalCluster, job: JobId) {
         view.state == JobState::Cancelled && view.done == 0 && view.details.finished_ms.is_some(),
         "{view:?}"
     );
-    let start = cluster.client().change(Change::StartJob { job: broken }).await;
+    let start = cluster.client().change(Change::start(broken)).await;
     assert_refused(start, &idunno_shared::wire::refusal::RefusalCode::Conflict, "cancelled");
 
     cluster.change(Change::DeleteJob { job }).await;
@@ -243,13 +243,13 @@ async fn records_of_any_dialect_come_back_with_their_columns() {
         ),
     ] {
         let job = add(&cluster, dataset, 2, options).await;
-        let refused = cluster.client().change(Change::StartJob { job }).await;
+        let refused = cluster.client().change(Change::start(job)).await;
         assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Conflict, says);
     }
     put_text(&cluster, "photos/1.jpg", "x").await;
     let refuse = async |options: JobOptions, says: &str| {
         let job = add(&cluster, "photos", 2, options).await;
-        let refused = cluster.client().change(Change::StartJob { job }).await;
+        let refused = cluster.client().change(Change::start(job)).await;
         assert_refused(refused, &idunno_shared::wire::refusal::RefusalCode::Invalid, says);
     };
     let keep = ReadOptions { keep: Keep::All, ..ReadOptions::default() };

@@ -123,7 +123,7 @@ async fn model_takes_its_parameters(cluster: &LocalCluster, plain: &BTreeMap<u64
     };
     for (name, value, why) in [("colour", "red", "colour"), ("labels", "9", "from 1 to 5")] {
         let job = add(name, value).await;
-        assert_refused(cluster.client().change(Change::StartJob { job }).await, &Invalid, why);
+        assert_refused(cluster.client().change(Change::start(job)).await, &Invalid, why);
     }
     let job = add("labels", "2").await;
     cluster.start_job(job).await;

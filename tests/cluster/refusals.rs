@@ -52,11 +52,11 @@ async fn bad_requests_are_refused_and_change_nothing() {
         (add_job("mnist-mlp", "kept", 5000), Invalid, "5000"),
         (Change::SetBatchSize { job, batch_size: 5000.into() }, Invalid, "5000"),
         (Change::SetBatchSize { job: unknown, batch_size: 5.into() }, NotFound, "job-77"),
-        (Change::StartJob { job: unknown }, NotFound, "job-77"),
+        (Change::start(unknown), NotFound, "job-77"),
         (Change::StopJob { job: unknown }, NotFound, "job-77"),
         (Change::RetryDeadLetters { job: unknown, queries: vec![] }, NotFound, "job-77"),
-        (Change::StartJob { job }, Conflict, "mnist-mlp"),
-        (Change::StartJob { job: empty }, Conflict, "mnist-mlp"),
+        (Change::start(job), Conflict, "mnist-mlp"),
+        (Change::start(empty), Conflict, "mnist-mlp"),
         (Change::StopJob { job }, Conflict, "has not been started"),
         (Change::RetryDeadLetters { job, queries: vec![] }, Conflict, "no dead letters"),
         (Change::Delete { name: name("kept/none") }, NotFound, "kept/none"),
@@ -104,10 +104,10 @@ async fn a_job_is_started_and_stopped_once() {
     cluster.train(&["mnist-mlp"]).await;
     let client = cluster.client();
     let empty = cluster.add_job("mnist-mlp", "nothing-here", 8).await;
-    assert_refused(client.change(Change::StartJob { job: empty }).await, &Conflict, "nothing-here");
+    assert_refused(client.change(Change::start(empty)).await, &Conflict, "nothing-here");
     let job = cluster.add_job("mnist-mlp", "digits", 1).await;
     // One change under one id, asked twice, is made once and answered alike.
-    let start = ControlRequest::Change { op: OpId(1, 2), change: Change::StartJob { job } };
+    let start = ControlRequest::Change { op: OpId(1, 2), change: Change::start(job) };
     for _ in 0..2 {
         let reply = client.control(start.clone()).await.unwrap();
         let changed =
@@ -116,13 +116,13 @@ async fn a_job_is_started_and_stopped_once() {
     }
     // A second start is harmless, and says so.
     let before = |state| Changed::StartedBefore { submitted: 2000, state };
-    assert_eq!(cluster.change(Change::StartJob { job }).await, before(JobState::Running));
+    assert_eq!(cluster.change(Change::start(job)).await, before(JobState::Running));
     cluster.change(Change::StopJob { job }).await;
     assert_refused(client.change(Change::StopJob { job }).await, &Conflict, "job-2 is already stopped");
     assert_eq!(cluster.start_job(job).await, 2000);
     cluster.change(Change::SetBatchSize { job, batch_size: 64.into() }).await;
     cluster.finished(job, Duration::from_secs(60)).await;
-    assert_eq!(cluster.change(Change::StartJob { job }).await, before(JobState::Done));
+    assert_eq!(cluster.change(Change::start(job)).await, before(JobState::Done));
     cluster.all_results(job, 2000).await;
 }
 

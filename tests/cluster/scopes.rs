@@ -76,7 +76,7 @@ async fn added(cluster: &Cluster) -> JobId {
 fn steer(job: JobId) -> [Change; 7] {
     [
         Change::SetBatchSize { job, batch_size: 9.into() },
-        Change::StartJob { job },
+        Change::start(job),
         Change::StopJob { job },
         Change::RetryDeadLetters { job, queries: vec![] },
         Change::DropDeadLetters { job, queries: vec![] },
@@ -123,7 +123,7 @@ async fn a_submitter_steers_its_own_jobs_and_no_others() {
     }
     // Its own are.
     ask(&anna, Change::SetBatchSize { job: annas, batch_size: 9.into() }).await.unwrap();
-    let untrained = ask(&anna, Change::StartJob { job: annas }).await.unwrap_err();
+    let untrained = ask(&anna, Change::start(annas)).await.unwrap_err();
     assert_eq!(untrained.0, RefusalCode::Conflict, "{}", untrained.1);
     ask(&anna, Change::CancelJob { job: annas }).await.unwrap();
     ask(&anna, Change::DeleteJob { job: annas }).await.unwrap();

@@ -127,7 +127,7 @@ async fn start(cluster: &Cluster) -> anyhow::Result<JobId> {
         options: JobOptions::default(),
     };
     let Changed::JobAdded(job) = cluster.change(add).await? else { bail!("no job was added") };
-    cluster.change(Change::StartJob { job }).await?;
+    cluster.change(Change::start(job)).await?;
     Ok(job)
 }
 

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use idunno_core::metadata::{Action, FileKind, Inputs, State};
 use idunno_shared::wire::blobs::EXTENT_BYTES_MAX;
-use idunno_shared::wire::control::{Change, EXTENTS_PER_FILE_MAX, NewFile};
-use idunno_shared::wire::jobs::QueryRange;
+use idunno_shared::wire::control::{Change, EXTENTS_PER_FILE_MAX, NewFile, Selection, StartOptions};
 use idunno_shared::wire::records::ReadOptions;
 use idunno_worker::records::record_index::{BLOCKS_MAX, RecordIndex};
 
@@ -48,7 +47,7 @@ async fn a_large_file_of_records_is_indexed_in_bounded_memory() {
 
     let (before, started) = (ALLOCATED.current_usage(), Instant::now());
     ALLOCATED.reset_peak_usage();
-    let mut index = RecordIndex::new(FileKind::Jsonl, ReadOptions::default());
+    let mut index = RecordIndex::new(FileKind::Jsonl, ReadOptions::default(), Selection::All);
     for _ in 0..count {
         index.take(&content).unwrap();
     }
@@ -61,7 +60,7 @@ async fn a_large_file_of_records_is_indexed_in_bounded_memory() {
     figure("records: bytes, records, blocks", format!("{bytes}, {records}, {}", blocks.len()));
     figure("records: to index: time, MB/s, bytes allocated", format!("{took:.1?}, {rate:.0}, {peak}"));
 
-    let start = command(Action::StartJob { job, inputs });
+    let start = command(Action::StartJob { job, inputs, options: StartOptions::default() });
     let logged = rmp_serde::to_vec(&start).unwrap().len();
     let started = Instant::now();
     state.apply(&start).unwrap();
@@ -71,7 +70,7 @@ async fn a_large_file_of_records_is_indexed_in_bounded_memory() {
     let record = state.job(job).unwrap().records.clone().unwrap();
     let mut bytes_read = 0;
     for first in [0, records / 2, records - 100] {
-        let span = record.span(QueryRange { first, count: 100 });
+        let span = record.span(&(first..first + 100));
         bytes_read = bytes_read.max(span.bytes);
         assert!(span.extents.len() <= 3, "{} extents", span.extents.len());
     }

@@ -14,7 +14,7 @@ use idunno_core::placement::{
 };
 use idunno_core::time::Instant as VirtualInstant;
 use idunno_shared::ids::NodeId;
-use idunno_shared::wire::control::{Change, Changed, ITEMS_PER_REQUEST_MAX};
+use idunno_shared::wire::control::{Change, Changed, ITEMS_PER_REQUEST_MAX, StartOptions};
 
 use crate::ALLOCATED;
 use crate::harness::heavy;
@@ -115,7 +115,11 @@ async fn a_job_over_all_files_starts_in_constant_time_while_others_commit() {
     assert_eq!(index.count, files);
     assert!(index.checkpoints.len() as u64 <= CHECKPOINTS_MAX);
     let moment = state.job(job).unwrap().folder.as_ref().unwrap().moment;
-    let start = command(Action::StartJob { job, inputs: Inputs::Folder { moment, index } });
+    let start = command(Action::StartJob {
+        job,
+        inputs: Inputs::Folder { moment, index },
+        options: StartOptions::default(),
+    });
     let bytes = rmp_serde::to_vec(&start).unwrap().len();
     assert!(bytes <= 2 * CHECKPOINT_BYTES_MAX, "{bytes} bytes of log");
     let started = Instant::now();
@@ -126,7 +130,7 @@ async fn a_job_over_all_files_starts_in_constant_time_while_others_commit() {
     assert_eq!(record.submitted, files);
     for query in [0, files / 2, files - 1] {
         let part = state.folder_part(record, query).unwrap();
-        let found = &part.queries[usize::try_from(query - part.first).unwrap()];
+        let found = &part.files[usize::try_from(query - part.first).unwrap()];
         let expected = small_file(&file_name(query), 0);
         assert_eq!((&*found.name, found.extents[0].digest), (&expected.name, expected.digest));
     }

@@ -7,7 +7,7 @@ use idunno_core::metadata::{
     Action, Block, FOLDED_RELEASED_PER_COMMAND_MAX, Inputs, MergedRows, Snapshot, State,
 };
 use idunno_shared::ids::{JobId, NodeId};
-use idunno_shared::wire::control::{Change, JobState, NewFile};
+use idunno_shared::wire::control::{Change, JobState, NewFile, StartOptions};
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, RecordFormat};
 use idunno_worker::result_merge::RESULT_EXTENT_BYTES;
 
@@ -45,7 +45,7 @@ pub(crate) fn start_over_records(state: &mut State, job: JobId, dataset: &str, c
         count,
         blocks: vec![Block { first: 0, at: 0, extra_lines: 0 }],
     };
-    state.apply(&command(Action::StartJob { job, inputs })).unwrap();
+    state.apply(&command(Action::StartJob { job, inputs, options: StartOptions::default() })).unwrap();
 }
 
 #[tokio::test]

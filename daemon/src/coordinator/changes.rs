@@ -94,7 +94,7 @@ impl LeaderTerm {
         }
         let by = asker.grant.map(|grant| self.asked_by(grant, asker.role, &change));
         match change {
-            Change::StartJob { job } => self.start_job(op, by, job).await,
+            Change::StartJob { job, options } => self.start_job(op, by, job, options).await,
             Change::AddModel { upload, model, package, unchecked: false } => {
                 self.add_model(op, by, (upload, model, package)).await
             }

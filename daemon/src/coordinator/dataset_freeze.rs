@@ -13,7 +13,7 @@ use idunno_shared::client::connections::PeerError;
 use idunno_shared::client::files::Unavailable;
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, JobState, LABELS_FILE};
+use idunno_shared::wire::control::{Change, JobState, LABELS_FILE, Selection, StartOptions};
 use idunno_shared::wire::frame::{Reply, Request};
 use idunno_shared::wire::jobs::{ModelState, ServerState, WorkReply, WorkRequest};
 use idunno_shared::wire::refusal::{Refusal, RefusalCode};
@@ -37,16 +37,17 @@ impl LeaderTerm {
         op: OpId,
         by: Option<AskedBy>,
         id: JobId,
+        options: StartOptions,
     ) -> Result<Applied, Refusal> {
         let state = self.barrier().await?;
         let job = state.job_or_refusal(id)?;
         let trained = state.model(&job.model).is_some_and(|model| model.artefact.is_some());
         if job.state != JobState::Added || !trained {
-            return self.propose_asked(op, by, Action::Change(Change::StartJob { job: id })).await;
+            return self.propose_asked(op, by, Action::Change(Change::StartJob { job: id, options })).await;
         }
         let this = self.this.upgrade().ok_or_else(|| self.not_coordinator())?;
         let job = Arc::clone(job);
-        let first_start = |progress| async move { this.first_start(op, by, &job, &progress).await };
+        let first_start = |progress| async move { this.first_start(op, by, &job, options, &progress).await };
         self.long_work.join(op, WorkSubject::Job(id), first_start).await
     }
 
@@ -56,6 +57,7 @@ impl LeaderTerm {
         op: OpId,
         by: Option<AskedBy>,
         job: &JobRecord,
+        options: StartOptions,
         progress: &WorkProgress,
     ) -> Result<Applied, Refusal> {
         self.check_parameters(job).await?;
@@ -67,14 +69,15 @@ impl LeaderTerm {
                 self.index_folder(job.id).await?
             }
             Some((kind, version)) => {
-                let indexed = self.index_records(&state, job, kind, version, progress).await;
+                let indexed =
+                    self.index_records(&state, job, options.selection, (kind, version), progress).await;
                 indexed.map_err(|why| {
                     Refusal::conflict(format!("{} cannot start: data set '{}': {why}", job.id, job.dataset))
                 })?
             }
         };
         let is_pinned = matches!(inputs, Inputs::Folder { .. });
-        let started = self.propose_asked(op, by, Action::StartJob { job: job.id, inputs }).await;
+        let started = self.propose_asked(op, by, Action::StartJob { job: job.id, inputs, options }).await;
         if let Err(Refusal {
             code: RefusalCode::Invalid | RefusalCode::Conflict | RefusalCode::Forbidden,
             ..
@@ -127,15 +130,18 @@ impl LeaderTerm {
         &self,
         state: &State,
         job: &JobRecord,
-        kind: FileKind,
-        version: &VersionRecord,
+        selection: Selection,
+        (kind, version): (FileKind, &VersionRecord),
         progress: &WorkProgress,
     ) -> Result<Inputs, IndexError> {
         let _one_at_a_time = self.reading.lock().await;
-        let mut index = RecordIndex::new(kind, (*job.reading).clone());
+        let mut index = RecordIndex::new(kind, job.terms.reading.clone(), selection);
         let mut read_bytes = 0;
         progress.report(read_bytes, version.size());
         for &extent in &*version.extents {
+            if index.is_complete() {
+                break;
+            }
             index = self.index_extent(state, index, extent).await?;
             read_bytes += extent.size;
             progress.report(read_bytes, version.size());
@@ -224,7 +230,7 @@ impl LeaderTerm {
 
 /// Refuses options for the columns of files that have none.
 fn check_reading(job: &JobRecord) -> Result<(), Refusal> {
-    if job.reading.is_default() {
+    if job.terms.reading.is_default() {
         return Ok(());
     }
     Err(Refusal::invalid(format!(

@@ -41,28 +41,26 @@ impl InputCache {
             return state.queries(lease.job, lease.range);
         };
         let mut found = Vec::with_capacity(lease.range.count as usize);
-        let mut next = lease.range.first;
-        while next < lease.range.end() {
-            let Some(part) = self.part(state, job, moment, next) else { break };
-            let skip = usize::try_from(next - part.first).unwrap_or(usize::MAX);
-            let queries = part.queries.iter().skip(skip).cloned();
-            found.extend((next..lease.range.end()).zip(queries));
-            next = part.first + part.queries.len() as u64;
+        for query in lease.range.first..lease.range.end() {
+            let file = job.input_of(query);
+            let Some(part) = self.part(state, job, moment, file) else { break };
+            let index = usize::try_from(file - part.first).unwrap_or(usize::MAX);
+            found.extend(part.files.get(index).map(|input| (query, input.clone())));
         }
         found
     }
 
-    /// The part of a job's folder that contains a query; `None` beyond the last.
-    fn part(&mut self, state: &State, job: &JobRecord, moment: u64, query: u64) -> Option<&FolderPart> {
+    /// The part of a job's folder that contains a file; `None` beyond the last.
+    fn part(&mut self, state: &State, job: &JobRecord, moment: u64, file: u64) -> Option<&FolderPart> {
         let has = |part: &FolderPart| {
             part.job == job.id
                 && part.moment == moment
-                && (part.first..part.first + part.queries.len() as u64).contains(&query)
+                && (part.first..part.first + part.files.len() as u64).contains(&file)
         };
         if let Some(found) = self.0.iter().position(has) {
             return self.0.get(found);
         }
-        let part = state.folder_part(job, query).filter(has)?;
+        let part = state.folder_part(job, file).filter(has)?;
         if self.0.len() >= PARTS_CACHED {
             self.0.pop_front();
         }
@@ -73,11 +71,18 @@ impl InputCache {
 
 /// The weight of each input of a lease in an answer.
 pub fn weights(state: &State, inputs: &mut InputCache, lease: Lease) -> Vec<usize> {
-    let Some(records) = state.job(lease.job).and_then(|job| job.records.as_deref()) else {
+    let job = state.job(lease.job);
+    let Some((job, records)) = job.and_then(|job| Some((job, job.records.as_deref()?))) else {
         return inputs.queries(state, lease).iter().map(|(_, query)| query.extents.len()).collect();
     };
-    let weight =
-        |index| usize::try_from(records.bytes_of(index) / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX);
+    // What lies between two records is read, too.
+    let mut next = job.input_of(lease.range.first);
+    let weight = |query| {
+        let record = job.input_of(query);
+        let bytes = records.bytes_of(record).saturating_mul(record + 1 - next);
+        next = record + 1;
+        usize::try_from(bytes / RECORD_BYTES_PER_EXTENT).unwrap_or(usize::MAX)
+    };
     (lease.range.first..lease.range.end()).map(weight).collect()
 }
 
@@ -144,7 +149,10 @@ pub fn local_bytes(state: &State, inputs: &mut InputCache, worker: NodeId, lease
 fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: Lease) -> Option<Grant> {
     let job = state.job(lease.job)?;
     let records = job.records.as_deref().map(|records| {
-        let span = records.span(lease.range);
+        let numbers: Vec<u64> =
+            (lease.range.first..lease.range.end()).map(|query| job.input_of(query)).collect();
+        let bounds = numbers.first().zip(numbers.last()).map_or(0..0, |(first, last)| *first..*last + 1);
+        let span = records.span(&bounds);
         RecordsGrant {
             file: (*records.file).clone(),
             format: records.format.clone(),
@@ -153,6 +161,7 @@ fn grant(state: &State, view: &MembershipView, inputs: &mut InputCache, lease: L
             bytes: span.bytes,
             skip: span.skip,
             line: span.line,
+            numbers: if job.terms.start.selection.has_gaps() { numbers } else { Vec::new() },
         }
     });
     let inputs = inputs.queries(state, lease).into_iter().map(|(index, query)| QueryInput {
@@ -272,7 +281,7 @@ mod tests {
         let (dataset, options) = ("data".parse().unwrap(), JobOptions::default());
         let add = Change::AddJob { model: model(), dataset, batch_size: BatchSize::Auto, options };
         let Changed::JobAdded(job) = changed(state, add) else { panic!("no job") };
-        changed(state, Change::StartJob { job });
+        changed(state, Change::start(job));
         job
     }
 
@@ -317,7 +326,7 @@ mod tests {
         assert_eq!((missing(&state, &both), unwanted(&state, &both)), (vec![], vec![]));
         changed(&mut state, Change::StopJob { job });
         assert_eq!(unwanted(&state, &both), [old], "a stopped job runs nothing");
-        changed(&mut state, Change::StartJob { job });
+        changed(&mut state, Change::start(job));
         changed(&mut state, Change::RemoveModel { model: model(), force: true });
         assert_eq!((missing(&state, &[]), unwanted(&state, &both)), (vec![old], vec![new]));
         changed(&mut state, Change::CancelJob { job });

@@ -127,6 +127,7 @@ mod tests {
             skip_bytes,
             bytes,
             skip: 0,
+            numbers: Vec::new(),
             line: 0,
         };
         let cache = ExtentCache::default();

@@ -137,11 +137,14 @@ async fn prepare_records(
     chunk_bytes: u64,
 ) -> PreparedBatch {
     let range = grant.lease.range;
-    let name = |index: u64| format!("{}:{}", granted.file, index + 1).parse().ok();
-    let input = |index| Some(QueryInput { index, name: name(index)?, extents: Vec::new() });
-    grant.inputs = (range.first..range.end()).filter_map(input).collect();
-    let count = grant.inputs.len();
-    match read_records(store, caches, &granted, count).await {
+    let numbers = match &*granted.numbers {
+        [] => (range.first..range.end()).collect(),
+        numbers => numbers.to_vec(),
+    };
+    let name = |number: u64| format!("{}:{}", granted.file, number + 1).parse().ok();
+    let input = |(index, &number)| Some(QueryInput { index, name: name(number)?, extents: Vec::new() });
+    grant.inputs = (range.first..range.end()).zip(&numbers).filter_map(input).collect();
+    match read_records(store, caches, &granted, &numbers).await {
         Ok(records) => {
             let size = |record: &Record| record.input.as_ref().map_or(0, |input| input.len() as u64);
             let sizes: Vec<u64> = records.by_position.iter().map(size).collect();
@@ -157,15 +160,25 @@ async fn read_records(
     store: &dyn FileStore,
     caches: &InputCaches,
     granted: &RecordsGrant,
-    count: usize,
+    numbers: &[u64],
 ) -> Result<BatchRecords, InputFault> {
     let fetched = timeout(FETCH_TIMEOUT, caches.extents.read(store, granted)).await;
     let FetchedBytes { bytes, is_local } = fetched
         .map_err(|_| InputFault::timed_out())?
         .map_err(|error| InputFault::fetch(format!("cannot read the records: {error}")))?;
     let skip = usize::try_from(granted.skip).unwrap_or(usize::MAX);
-    let by_position = records::read(&granted.format, &bytes, Span { line: granted.line, skip, count });
-    if by_position.len() != count {
+    let (first, end) = numbers.first().zip(numbers.last()).map_or((0, 0), |(first, last)| (*first, last + 1));
+    let count = usize::try_from(end - first).unwrap_or(usize::MAX);
+    let mut by_position = records::read(&granted.format, &bytes, Span { line: granted.line, skip, count });
+    if by_position.len() == count && count > numbers.len() {
+        let mut wanted = numbers.iter().peekable();
+        let mut number = first;
+        by_position.retain(|_| {
+            number += 1;
+            wanted.next_if(|wanted| **wanted + 1 == number).is_some()
+        });
+    }
+    if by_position.len() != numbers.len() {
         let found = by_position.len();
         let reason = format!("cannot read the records: found {found} where the index has {count}");
         return Err(InputFault::fetch(reason));

@@ -9,6 +9,7 @@ use super::blobs::BlobRef;
 use super::bounded::{self, LOGGED_ITEMS_MAX};
 use super::packages::{NewPackage, PackageSummary};
 use super::records::ReadOptions;
+use super::start_options::StartOptions;
 use super::views::JobState;
 use crate::access::SubjectName;
 use crate::ids::{Digest, JobId, NodeId, UploadId};
@@ -93,6 +94,9 @@ pub enum Change {
     StartJob {
         /// The job to start.
         job: JobId,
+        /// What it runs, and when it gives up.
+        #[serde(default, skip_serializing_if = "StartOptions::is_default")]
+        options: StartOptions,
     },
     /// `stop-job`: grant no further batches. Batches that run may finish.
     StopJob {
@@ -165,6 +169,13 @@ pub enum Change {
         /// Whether jobs that are not over may use it: those that have started keep their version.
         force: bool,
     },
+}
+
+impl Change {
+    /// Starts a job over its whole data set, or resumes it, whatever fails.
+    pub fn start(job: JobId) -> Self {
+        Self::StartJob { job, options: StartOptions::default() }
+    }
 }
 
 /// What a change did.
@@ -244,7 +255,7 @@ impl Display for Change {
             Self::SetBatchSize { job, batch_size } => write!(f, "set-batch-size {job} {batch_size}"),
             Self::SetWeight { job, weight } => write!(f, "set-weight {job} {weight}"),
             Self::SetPolicy(policy) => write!(f, "set-policy {policy:?}"),
-            Self::StartJob { job } => write!(f, "start-job {job}"),
+            Self::StartJob { job, options: _ } => write!(f, "start-job {job}"),
             Self::StopJob { job } => write!(f, "stop-job {job}"),
             Self::CancelJob { job } => write!(f, "cancel-job {job}"),
             Self::DeleteJob { job } => write!(f, "delete-job {job}"),

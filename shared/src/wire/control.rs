@@ -11,6 +11,7 @@ pub use super::changes::{Change, Changed, JobOptions, NewFile};
 pub use super::identities::{NamedIdentity, Period, Revocation, SeenCertificate};
 pub use super::logs::{LogCursor, LogLevel, LogMatches, LogPage, LogSearch};
 pub use super::packages::{NewPackage, PackageSummary, RUNTIME_BYTES_MAX};
+pub use super::start_options::{FailedMax, FailedMaxError, Selection, StartOptions};
 pub use super::views::{
     AssignmentView, ClusterView, DeadLetter, Distribution, FileSummary, FolderEntry, IdentityView,
     JobDetails, JobState, JobView, LeaseStage, LeaseView, Liveness, LoadView, LogRole, MemberDoubts,

@@ -39,7 +39,7 @@ pub struct QueryInput {
     pub extents: Vec<PlacedBlob>,
 }
 
-/// The inputs of a batch, as consecutive records of one file.
+/// The inputs of a batch, as records of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordsGrant {
     /// The file's name.
@@ -58,6 +58,13 @@ pub struct RecordsGrant {
     /// The line of the file in which the records to read start, from 1; 0 if it is unknown.
     #[serde(default, skip_serializing_if = "is_unknown")]
     pub line: u64,
+    /// The numbers of the batch's records in the file, from 0 and in order; empty if they are the numbers of its queries.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<BATCH_INPUTS_MAX, _, _>"
+    )]
+    pub numbers: Vec<u64>,
 }
 
 /// Whether a line is unknown.

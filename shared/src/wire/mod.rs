@@ -18,5 +18,6 @@ pub mod membership;
 mod packages;
 pub mod records;
 pub mod refusal;
+mod start_options;
 pub mod version;
 pub mod views;

@@ -121,7 +121,7 @@ impl Client {
     }
 
     async fn start(&mut self, job: JobId) -> anyhow::Result<()> {
-        match self.cluster.change(Change::StartJob { job }).await? {
+        match self.cluster.change(Change::start(job)).await? {
             Changed::JobStarted { submitted } | Changed::StartedBefore { submitted, .. } => {
                 self.observed.push(Observation::Started { job: job.0, submitted });
             }
@@ -148,7 +148,7 @@ pub(crate) async fn finish(cluster: &Cluster, limit: Duration) -> Result<Vec<Fin
     eventually(limit, async || {
         for job in all(cluster).await?.iter().filter(|job| job.submitted > 0) {
             if matches!(job.state, JobState::Stopped | JobState::Paused(_)) {
-                let started = cluster.change(Change::StartJob { job: job.id }).await;
+                let started = cluster.change(Change::start(job.id)).await;
                 started.map_err(|error| error.to_string())?;
             }
             if job.state != JobState::Done {

@@ -120,7 +120,7 @@ impl LocalCluster {
 
     /// Starts a job and returns its number of queries.
     pub(crate) async fn start_job(&self, job: JobId) -> u64 {
-        match self.change(Change::StartJob { job }).await {
+        match self.change(Change::start(job)).await {
             Changed::JobStarted { submitted } => submitted,
             other => panic!("{other:?}"),
         }

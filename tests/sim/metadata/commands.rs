@@ -1,6 +1,8 @@
 //! Random commands, valid and invalid: the state returns what the naive model returns, keeps its invariants, and is the
 //! same after a replay of the log, also through a snapshot.
 
+use std::num::NonZeroU64;
+
 use idunno_core::metadata::{
     Action, Applied, AskedBy, Block, Command, DeadLetterRecord, HolderChange, Inputs, MergedRows, Snapshot,
     State,
@@ -9,7 +11,7 @@ use idunno_shared::access::{Grant, Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::ModelName;
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, JobOptions, NewFile};
+use idunno_shared::wire::control::{Change, FailedMax, JobOptions, NewFile, Selection, StartOptions};
 use idunno_shared::wire::jobs::{BatchOutcome, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::records::RecordIdentity;
 use idunno_tests::seeds::{for_each_seed, is_replay};
@@ -116,14 +118,34 @@ impl Generator {
                 1 => Change::SetPolicy(self.pick(&[Policy::Rate, Policy::Time, Policy::Fifo])),
                 _ => Change::SetBatchSize { job, batch_size: self.pick(&[1, 4096, 0]).into() },
             },
-            11 | 12 => Change::StartJob { job },
+            11 | 12 => Change::StartJob { job, options: self.start_options() },
             13 => Change::StopJob { job },
             14 | 15 => Change::RetryDeadLetters { job, queries: self.queries() },
             16 => Change::DropDeadLetters { job, queries: self.queries() },
             17 if self.one_in(20) => Change::CancelJob { job },
             17 if self.one_in(5) => Change::TrainStop { models: vec!["mine".parse().unwrap()] },
             _ if self.one_in(20) => Change::DeleteJob { job },
-            _ => Change::StartJob { job },
+            _ => Change::start(job),
+        }
+    }
+
+    /// Mostly none, so that jobs run.
+    fn start_options(&mut self) -> StartOptions {
+        let two = NonZeroU64::new(2).unwrap();
+        StartOptions {
+            selection: self.pick(&[
+                Selection::All,
+                Selection::All,
+                Selection::First(two),
+                Selection::Sample(two),
+            ]),
+            failed_max: self.pick(&[
+                None,
+                None,
+                Some(FailedMax::Queries(0)),
+                Some(FailedMax::Queries(1)),
+                Some(FailedMax::Percent(30)),
+            ]),
         }
     }
 
@@ -219,7 +241,7 @@ impl Generator {
                     Action::PinFolder { job }
                 }
             }
-            19 => Action::StartJob { job, inputs: self.inputs(job, state) },
+            19 => Action::StartJob { job, inputs: self.inputs(job, state), options: self.start_options() },
             20 if self.one_in(4) => {
                 let (name, unseen) = (self.subject(), self.one_in(4));
                 Action::Change(Change::RevokeIdentity { name, unseen })
@@ -290,7 +312,7 @@ impl Generator {
                 batch_size: 2.into(),
                 options: JobOptions::default(),
             }),
-            Action::Change(Change::StartJob { job: JobId(1) }),
+            Action::Change(Change::start(JobId(1))),
         ]
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use idunno_core::metadata::{Action, Applied, Command, PREDEFINED_MODELS, State};
 use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{Digest, JobId, OpId, UploadId};
-use idunno_shared::wire::control::{Change, Changed, JobState, NewFile};
+use idunno_shared::wire::control::{Change, Changed, FailedMax, JobState, NewFile};
 use idunno_shared::wire::jobs::{BatchSize, QueryRange, Training};
 use idunno_shared::wire::refusal::RefusalCode;
 
@@ -43,6 +43,7 @@ struct NaiveJob {
     held: Vec<bool>,
     finished_ms: Option<u64>,
     filed: bool,
+    failed_max: Option<FailedMax>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -134,6 +135,7 @@ impl NaiveMetadata {
                         *state = QueryState::Dead;
                     }
                 }
+                job.pause_if_too_many_failed();
                 job.settle(now_ms);
                 Ok(Applied::Done)
             }
@@ -173,7 +175,9 @@ impl NaiveMetadata {
                 job.pinned = None;
                 Ok(Applied::Done)
             }
-            Action::StartJob { job, inputs } => self.start(*job, Some(inputs)).map(Applied::Changed),
+            Action::StartJob { job, inputs, options } => {
+                self.start(*job, Some(inputs), *options).map(Applied::Changed)
+            }
             Action::FileResults { job: id, finished_ms, digest, extents, .. } => {
                 let job = self.job(*id)?;
                 if job.state != JobState::Done || job.filed || job.finished_ms != Some(*finished_ms) {

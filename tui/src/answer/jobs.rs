@@ -12,7 +12,16 @@ use super::records::RecordsRead;
 use super::text;
 use super::words::{BatchSize, JobState, LeaseStage, Policy};
 
-documents!(AddedJob, JobBatchSize, JobWeight, SharingPolicy, StoppedJobs, CancelledJob, DeletedJob);
+documents!(
+    AddedJob,
+    JobBatchSize,
+    JobWeight,
+    SharingPolicy,
+    StoppedJobs,
+    CancelledJob,
+    DeletedJob,
+    JobExplanation
+);
 documents!(listed StartedJob, JobStats, JobAssignment, Lease);
 
 /// `add-job`: the job that was added.
@@ -68,6 +77,21 @@ pub struct StartedJob {
     pub started: bool,
     /// How its records are read; null if its data set is no file of records.
     pub records: Option<RecordsRead>,
+}
+
+/// `explain`: why a job runs as it does, or does not run.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct JobExplanation {
+    /// The job's number.
+    pub job: String,
+    /// The job's state.
+    pub state: JobState,
+    /// The explanation in one sentence, which begins after the job's number.
+    pub summary: String,
+    /// What else is worth knowing, worst first; each a sentence.
+    pub details: Vec<String>,
+    /// The command to type next, if there is one.
+    pub next: Option<String>,
 }
 
 /// `stop-job`: the jobs that were paused.

@@ -9,8 +9,8 @@ use super::files::{
 };
 use super::identities::{CreatedIdentity, Identity, RevokedIdentity};
 use super::jobs::{
-    AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobStats, JobWeight, Lease,
-    SharingPolicy, StartedJob, StoppedJobs,
+    AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobStats, JobWeight,
+    Lease, SharingPolicy, StartedJob, StoppedJobs,
 };
 use super::local::{KilledMembers, LocalCluster, LocalProcess, StartedProcesses, StoppedCluster};
 use super::models::{
@@ -62,6 +62,7 @@ pub fn commands() -> Vec<CommandSchema> {
         Command::of::<CancelledJob>("cancel-job"),
         Command::of::<DeletedJob>("delete-job"),
         Command::of::<List<JobStats>>("get-job-stats"),
+        Command::of::<JobExplanation>("explain"),
         Command::of::<List<JobAssignment>>("get-job-assigned-VMs"),
         Command::of::<List<Lease>>("get-job-leases"),
         Command::of::<List<JobStats>>("get-job-history"),

@@ -239,6 +239,7 @@ impl Verb {
             Self::GetJobStats { .. }
             | Self::GetJobAssignedVms { .. }
             | Self::GetJobLeases { .. }
+            | Self::Explain { .. }
             | Self::GetJobHistory
             | Self::GetJobResults { local: None, .. }
             | Self::GetJobConfusion { .. }

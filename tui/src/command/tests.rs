@@ -45,6 +45,7 @@ fn the_commands_have_their_exact_names() {
             "cancel-job",
             "delete-job",
             "get-job-stats",
+            "explain",
             "get-job-assigned-VMs",
             "get-job-leases",
             "get-job-history",
@@ -159,7 +160,7 @@ fn synopses_are_readable() {
         "MODEL [--dataset NAME] [--batch-size N] [--name TEXT] [--weight W] [--param NAME=VALUE] [--input-column COL] \
          [--label-column COL] [--id-column COL] [--delimiter CHAR] [--quote QUOTE] [--no-header] [--keep COLS]"
     );
-    assert_eq!(synopsis("start-job"), "JOB... [--wait]");
+    assert_eq!(synopsis("start-job"), "JOB... [--limit N] [--sample N] [--max-failed N|P%] [--wait]");
     assert_eq!(synopsis("get-job-results"), "JOB [LOCAL] [--raw] [--follow] [--failed] [--format FORMAT]");
     assert_eq!(synopsis("get"), "SDFS LOCAL [--version N]");
 }
@@ -217,6 +218,11 @@ fn lines_become_commands() {
     assert!(matches!(parse("put --help"), Line::Show(text) if text.contains("Example")));
 }
 
+/// A start without options.
+fn started(jobs: Vec<JobRef>) -> Verb {
+    Verb::StartJob { jobs, limit: None, sample: None, max_failed: None, wait: false }
+}
+
 #[test]
 fn the_manual_is_understood_word_for_word() {
     let job = || JobRef::Name("squeezenet1.1".parse().unwrap());
@@ -225,7 +231,7 @@ fn the_manual_is_understood_word_for_word() {
         ("train-start", None),
         ("add-job squeezenet1.1", None),
         ("set-batch-size squeezenet1.1 16", Some(Verb::SetBatchSize { job: job(), batch_size: 16.into() })),
-        ("start-job squeezenet1.1", Some(Verb::StartJob { jobs: vec![job()], wait: false })),
+        ("start-job squeezenet1.1", Some(started(vec![job()]))),
         ("stop-job squeezenet1.1", Some(Verb::StopJob { jobs: vec![job()] })),
         ("get-job-stats", Some(Verb::GetJobStats { job: None })),
         ("get-job-assigned-VMs", Some(Verb::GetJobAssignedVms { job: None })),

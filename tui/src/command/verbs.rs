@@ -1,10 +1,11 @@
 //! The grammar's commands and their arguments. The doc comments are the help text.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use idunno_shared::names::{DatasetName, FileName, JobName, MemberName, ModelName};
-use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, VERSIONS_KEPT};
+use idunno_shared::wire::control::{BATCH_SIZE_DEFAULT, DATASET_DEFAULT, FailedMax, VERSIONS_KEPT};
 use idunno_shared::wire::jobs::{BatchSize, WEIGHT_MAX};
 
 use super::reading::{KeptColumns, Reading};
@@ -124,11 +125,22 @@ pub enum Verb {
         policy: PolicyName,
     },
     /// Start or resume jobs; running jobs are left alone
-    #[command(after_help = "Example:\n  idunno start-job job-1 job-2 --wait")]
+    #[command(
+        after_help = "Example:\n  idunno start-job job-1 job-2 --wait\n  idunno start-job job-3 --limit 100 --max-failed 5%"
+    )]
     StartJob {
         /// The jobs
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<JobRef>,
+        /// Run only the first N records or files of the data set: at the first start
+        #[arg(long, value_name = "N", conflicts_with = "sample")]
+        limit: Option<NonZeroU64>,
+        /// Run only N records or files drawn at random, the same ones each time: at the first start
+        #[arg(long, value_name = "N")]
+        sample: Option<NonZeroU64>,
+        /// Pause a job once more of its queries than this have failed: a number, or a percentage such as 5%
+        #[arg(long, value_name = "N|P%")]
+        max_failed: Option<FailedMax>,
         /// Return when all jobs are done
         #[arg(long)]
         wait: bool,
@@ -163,6 +175,13 @@ pub enum Verb {
         /// The job
         #[arg(value_name = "JOB")]
         job: Option<JobRef>,
+    },
+    /// Say in one sentence why a job runs as it does, or does not run, and what to do next
+    #[command(after_help = "Example:\n  idunno explain job-1")]
+    Explain {
+        /// The job
+        #[arg(value_name = "JOB")]
+        job: JobRef,
     },
     /// Show which VMs are assigned to which jobs, and their shares
     #[command(name = "get-job-assigned-VMs", after_help = "Example:\n  idunno get-job-assigned-VMs job-1")]

@@ -196,7 +196,7 @@ const ACTIONS: [ActionSpec; 47] = [
 ];
 
 /// The default keys of commands.
-const COMMAND_KEYS: [(&str, &str); 50] = [
+const COMMAND_KEYS: [(&str, &str); 51] = [
     ("populate-test-data", "a p"),
     ("get-dataset", "a G"),
     ("train-start", "a t"),
@@ -205,6 +205,7 @@ const COMMAND_KEYS: [(&str, &str); 50] = [
     ("start-job", "a s"),
     ("stop-job", "a x"),
     ("get-job-stats", "a i"),
+    ("explain", "a a"),
     ("get-job-assigned-VMs", "a v"),
     ("get-job-leases", "a y"),
     ("get-job-results", "a o"),

@@ -1,5 +1,6 @@
 //! Commands that change jobs, and how a job is named.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use idunno_shared::client::cluster::ClusterError;
@@ -7,7 +8,8 @@ use idunno_shared::client::files::Progress;
 use idunno_shared::ids::JobId;
 use idunno_shared::names::{DatasetName, ModelName};
 use idunno_shared::wire::control::{
-    Change, Changed, ControlReply, ControlRequest, ITEMS_PER_REQUEST_MAX, JobOptions, JobState, JobView,
+    Change, Changed, ControlReply, ControlRequest, FailedMax, ITEMS_PER_REQUEST_MAX, JobOptions, JobState,
+    JobView, Selection, StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchSize, Parameters, Policy, RecordFormat};
 use tokio::time::Instant;
@@ -90,13 +92,28 @@ pub async fn set_policy(session: &Session, policy: Policy) -> Result<Answer, Fai
     Ok(Answer::new(&SharingPolicy { policy: policy.into() }, format!("policy {word}: {meaning}")))
 }
 
+/// What a job runs, and when it gives up. The arguments exclude a limit beside a sample.
+pub fn start_options(
+    limit: Option<NonZeroU64>,
+    sample: Option<NonZeroU64>,
+    failed_max: Option<FailedMax>,
+) -> StartOptions {
+    let selection = limit.map(Selection::First).or(sample.map(Selection::Sample)).unwrap_or_default();
+    StartOptions { selection, failed_max }
+}
+
 /// `start-job`.
-pub async fn start(session: &Session, jobs: &[JobRef], wait: bool) -> Result<Answer, Failure> {
+pub async fn start(
+    session: &Session,
+    jobs: &[JobRef],
+    options: StartOptions,
+    wait: bool,
+) -> Result<Answer, Failure> {
     let jobs = resolve_existing(session, jobs).await?;
     let mut lines = Vec::new();
     let mut started = Vec::new();
     for &job in &jobs {
-        let changed = start_one(session, job).await;
+        let changed = start_one(session, job, options).await;
         let (submitted, state_before) = match changed.map_err(|error| after(error.into(), &lines))? {
             Changed::JobStarted { submitted } => (submitted, None),
             Changed::StartedBefore { submitted, state } => (submitted, Some(state)),
@@ -128,7 +145,7 @@ async fn records_of(session: &Session, job: JobId) -> Option<Box<RecordFormat>> 
 }
 
 /// Starts one job, and shows how far its data set is read.
-async fn start_one(session: &Session, job: JobId) -> Result<Changed, ClusterError> {
+async fn start_one(session: &Session, job: JobId, options: StartOptions) -> Result<Changed, ClusterError> {
     let shown: Mutex<Option<(Box<dyn Progress>, u64)>> = Mutex::default();
     let reporter = Arc::clone(&session.reporter);
     let show = move |done_bytes: u64, total_bytes: u64| {
@@ -139,7 +156,7 @@ async fn start_one(session: &Session, job: JobId) -> Result<Changed, ClusterErro
         progress.bytes(done_bytes.saturating_sub(*before));
         *before = done_bytes.max(*before);
     };
-    session.cluster().with_progress(Arc::new(show)).change(Change::StartJob { job }).await
+    session.cluster().with_progress(Arc::new(show)).change(Change::StartJob { job, options }).await
 }
 
 /// `stop-job`.

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod cluster;
 pub mod dead_letters;
 pub mod dry_run;
+pub mod explain;
 pub mod files;
 pub mod identity;
 pub mod job_ref;
@@ -73,12 +74,16 @@ pub async fn run(session: &Session, verb: Verb) -> Result<Answer, Failure> {
         Verb::SetBatchSize { job, batch_size } => jobs::set_batch_size(session, &job, batch_size).await,
         Verb::SetWeight { job, weight } => jobs::set_weight(session, &job, weight).await,
         Verb::SetPolicy { policy } => jobs::set_policy(session, policy.into()).await,
-        Verb::StartJob { jobs, wait } => jobs::start(session, &jobs, wait).await,
+        Verb::StartJob { jobs, limit, sample, max_failed, wait } => {
+            let options = jobs::start_options(limit, sample, max_failed);
+            jobs::start(session, &jobs, options, wait).await
+        }
         Verb::StopJob { jobs } => jobs::stop(session, &jobs).await,
         Verb::CancelJob { job } => jobs::cancel(session, &job).await,
         Verb::DeleteJob { job, yes } => jobs::delete(session, &job, yes).await,
         Verb::GetJobStats { job } => job_stats::stats(session, job.as_ref()).await,
         Verb::GetJobHistory => job_stats::history(session).await,
+        Verb::Explain { job } => explain::run(session, &job).await,
         Verb::GetJobAssignedVms { job } => leases::assignments(session, job.as_ref()).await,
         Verb::GetJobLeases { job } => leases::leases(session, job.as_ref()).await,
         Verb::GetJobResults { follow: true, .. } => Err(only_on_command_line("rows are followed")),

@@ -2,8 +2,8 @@
 
 use idunno_console::answer::document::List;
 use idunno_console::answer::jobs::{
-    AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobShare, JobStats, JobWeight, Lease,
-    Processing, SharingPolicy, StartedJob, StoppedJobs,
+    AddedJob, CancelledJob, DeletedJob, JobAssignment, JobBatchSize, JobExplanation, JobShare, JobStats,
+    JobWeight, Lease, Processing, SharingPolicy, StartedJob, StoppedJobs,
 };
 use idunno_console::answer::records::{RecordsFormat, RecordsRead};
 use idunno_console::answer::results::{
@@ -155,6 +155,13 @@ pub(super) fn jobs(command: &str) -> Option<Examples> {
         "delete-job" => Examples::of(&DeletedJob { job: job() }),
         "get-job-stats" => Examples::of(&List { items: vec![running_job(), added_job(), paused_job()] })
             .and(&List::<JobStats> { items: Vec::new() }),
+        "explain" => Examples::of(&JobExplanation {
+            job: job(),
+            state: JobState::Running,
+            summary: "waits: no member has loaded its version of 'mine'".into(),
+            details: words(&["m1: it cannot load 'mine': no such module"]),
+            next: Some("idunno model show mine".into()),
+        }),
         "get-job-assigned-VMs" => Examples::of(&List {
             items: vec![JobAssignment {
                 member: "m1".into(),

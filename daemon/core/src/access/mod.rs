@@ -112,7 +112,7 @@ pub fn need_of_change(change: &Change) -> Need<'_> {
         Change::Delete { name } => Need::Own(Claim::File(name)),
         Change::AddJob { options, .. } => Need::Own(Claim::NewJob(options)),
         Change::SetBatchSize { job, .. }
-        | Change::StartJob { job }
+        | Change::StartJob { job, .. }
         | Change::StopJob { job }
         | Change::CancelJob { job }
         | Change::DeleteJob { job }

@@ -84,7 +84,7 @@ fn each_role_may_do_what_the_one_below_it_may_and_more() {
                 delete("a/b"),
                 change(Change::CommitFiles { upload, files: vec![] }),
                 change(add_job(Some(1))),
-                change(Change::StartJob { job }),
+                change(Change::start(job)),
                 change(Change::StopJob { job }),
                 change(Change::CancelJob { job }),
                 change(Change::DeleteJob { job }),
@@ -172,7 +172,7 @@ fn a_submitter_steers_its_own_jobs_only() {
     let steer = |job| {
         [
             Change::SetBatchSize { job, batch_size: BatchSize::Auto },
-            Change::StartJob { job },
+            Change::start(job),
             Change::StopJob { job },
             Change::CancelJob { job },
             Change::DeleteJob { job },

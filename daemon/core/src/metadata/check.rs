@@ -124,7 +124,9 @@ impl JobRecord {
         })?;
         let listed = self.manifest.as_ref().map(|manifest| manifest.queries.len() as u64);
         let records = self.records.as_ref().map(|records| records.count);
-        let queries = listed.or(records).or_else(|| folder.map(|index| index.count)).unwrap_or(*submitted);
+        let inputs = records.or_else(|| folder.map(|index| index.count));
+        let selected = inputs.map(|inputs| self.terms.start.selection.count(inputs));
+        let queries = listed.or(selected).unwrap_or(*submitted);
         InvariantViolation::unless(queries == *submitted, || {
             format!("it has {queries} queries in the manifest, {submitted} submitted")
         })

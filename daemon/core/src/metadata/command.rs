@@ -6,7 +6,7 @@ use idunno_shared::access::{Issued, Role, SubjectName};
 use idunno_shared::ids::{Digest, JobId, NodeId, OpId, UploadId};
 use idunno_shared::names::{FileName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Change, Changed};
+use idunno_shared::wire::control::{Change, Changed, StartOptions};
 use idunno_shared::wire::jobs::{BatchOutcome, QueryRange, Training};
 use idunno_shared::wire::records::RecordIdentity;
 use serde::{Deserialize, Serialize};
@@ -129,8 +129,11 @@ pub enum Action {
     StartJob {
         /// The job to start.
         job: JobId,
-        /// Its inputs.
+        /// The inputs of its data set.
         inputs: Inputs,
+        /// Which of them it runs, and when it gives up.
+        #[serde(default, skip_serializing_if = "StartOptions::is_default")]
+        options: StartOptions,
     },
     /// First step of `start-job` of a job over a folder: from now on the files of the folder stay readable as they are now,
     /// until the job needs them no more or pins them again.

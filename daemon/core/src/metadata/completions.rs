@@ -100,6 +100,20 @@ impl JobRecord {
     }
 }
 
+impl JobRecord {
+    fn pause_if_too_many_failed(&mut self, now_ms: u64) {
+        let failed = self.dead.len();
+        let limit = self.terms.start.failed_max.filter(|max| max.is_exceeded(failed, self.submitted));
+        let Some(limit) = limit.filter(|_| self.state == JobState::Running) else { return };
+        let reason = format!(
+            "{failed} queries have failed, more than {limit}: see 'dead-letters list {id}'; 'start-job {id}' goes on \
+             without a limit",
+            id = self.id
+        );
+        self.halt(JobState::Paused(truncate_reason(&reason)), now_ms);
+    }
+}
+
 impl State {
     fn started_job(&self, id: JobId) -> Result<JobRecord, Refusal> {
         let job = self.job_or_refusal(id)?;
@@ -166,7 +180,7 @@ impl State {
         new.subtract(&job.done);
         new.subtract(&job.dead);
         // Dead letters outlive the pin of the folder, so they keep their names.
-        let queries = new.iter().flat_map(|range| self.folder_queries(&job, range.start, range.end));
+        let queries = new.iter().flat_map(|range| self.folder_queries(&job, range));
         let names: BTreeMap<u64, _> = queries.map(|(number, query)| (number, query.name)).collect();
         for dead_letter in dead_letters {
             let index = dead_letter.index;
@@ -182,6 +196,7 @@ impl State {
                 job.dead_letters.insert(index, Arc::new(record));
             }
         }
+        job.pause_if_too_many_failed(self.now_ms);
         self.settle(job);
         Ok(Applied::Done)
     }

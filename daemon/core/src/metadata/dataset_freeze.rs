@@ -12,15 +12,15 @@ use std::sync::Arc;
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, FileName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE};
+use idunno_shared::wire::control::{Changed, JobState, LABELS_FILE, Selection, StartOptions};
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Applied, Artefact, Block, FolderIndex, JobRecord, OneOrMany, PinnedFolder, QUERIES_PER_JOB_MAX, Records,
-    State, VersionRecord,
+    Applied, Artefact, Block, FolderIndex, JobRecord, JobTerms, OneOrMany, PinnedFolder, QUERIES_PER_JOB_MAX,
+    Records, State, VersionRecord,
 };
 use crate::ranges::RangeSet;
 
@@ -108,6 +108,18 @@ pub enum Inputs {
         /// The names, in the order of the list.
         names: Vec<FileName>,
     },
+}
+
+/// The inputs of a list that are queries.
+fn select(mut inputs: Vec<Query>, selection: Selection) -> Vec<Query> {
+    let total = inputs.len() as u64;
+    let mut selected = (0..selection.count(total)).map(|query| selection.input_of(query, total)).peekable();
+    let mut number = 0;
+    inputs.retain(|_| {
+        number += 1;
+        selected.next_if_eq(&(number - 1)).is_some()
+    });
+    inputs
 }
 
 /// Why a dataset cannot be frozen or trained on.
@@ -203,8 +215,23 @@ impl State {
 
     /// Starts or resumes a job. `inputs` are the queries of its dataset, as read by the coordinator. Without them, a job over
     /// a folder is pinned and indexed here: so did releases of format 1, whose logs must lead to the same queries.
-    pub(super) fn start_job(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, Refusal> {
+    pub(super) fn start_job(
+        &mut self,
+        id: JobId,
+        inputs: Option<&Inputs>,
+        options: StartOptions,
+    ) -> Result<Changed, Refusal> {
         let mut job = (**self.job_or_refusal(id)?).clone();
+        if job.state == JobState::Running && !options.is_default() {
+            let message =
+                format!("{id} is running, so how it runs cannot be changed: stop it with stop-job first");
+            return Err(Refusal::conflict(message));
+        }
+        if job.state != JobState::Added && options.selection != Selection::All {
+            return Err(Refusal::conflict(format!(
+                "{id} has been started before: its first start chose its queries, for good"
+            )));
+        }
         match job.state {
             JobState::Running | JobState::Done => {
                 return Ok(Changed::StartedBefore { submitted: job.submitted, state: job.state });
@@ -212,7 +239,11 @@ impl State {
             JobState::Cancelled => {
                 return Err(Refusal::conflict(format!("{id} is cancelled: add-job makes a new one")));
             }
-            JobState::Added => self.freeze(&mut job, inputs)?,
+            JobState::Added => self.freeze(&mut job, inputs, options)?,
+            JobState::Stopped | JobState::Paused(_) if options.failed_max != job.terms.start.failed_max => {
+                let start = StartOptions { failed_max: options.failed_max, ..job.terms.start };
+                job.terms = Arc::new(JobTerms { start, ..(*job.terms).clone() });
+            }
             JobState::Stopped | JobState::Paused(_) => {}
         }
         job.run(self.now_ms);
@@ -222,7 +253,12 @@ impl State {
     }
 
     /// Fixes a job's queries, labels and model version, and keeps their blobs.
-    fn freeze(&mut self, job: &mut JobRecord, inputs: Option<&Inputs>) -> Result<(), Refusal> {
+    fn freeze(
+        &mut self,
+        job: &mut JobRecord,
+        inputs: Option<&Inputs>,
+        options: StartOptions,
+    ) -> Result<(), Refusal> {
         let JobRecord { id, model, dataset, .. } = &*job;
         let artefact: Option<Arc<Artefact>> = self.models.get(model).and_then(|model| model.artefact.clone());
         let artefact = artefact.ok_or_else(|| {
@@ -244,8 +280,9 @@ impl State {
                 self.keep_folder(job, index);
             }
             FrozenInputs::Folder(index) => self.keep_folder(job, Some(index)),
-            FrozenInputs::Listed(queries) => {
+            FrozenInputs::Listed(inputs) => {
                 self.unpin(job);
+                let queries = select(inputs, options.selection);
                 job.submitted = queries.len() as u64;
                 queries.iter().for_each(|query| self.reference(&query.extents));
                 job.manifest = Some(Arc::new(Manifest { queries }));
@@ -256,6 +293,11 @@ impl State {
                 self.reference(&records.extents);
                 job.records = Some(Arc::new(records));
             }
+        }
+        // A list has been cut to the queries already.
+        job.submitted = options.selection.count(job.submitted);
+        if !options.is_default() {
+            job.terms = Arc::new(JobTerms { start: options, ..(*job.terms).clone() });
         }
         self.reference(&artefact.extents);
         job.held = RangeSet::from(0..job.submitted);

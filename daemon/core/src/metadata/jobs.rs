@@ -11,7 +11,9 @@ use idunno_shared::access::SubjectName;
 use idunno_shared::ids::{JobId, NodeId};
 use idunno_shared::names::{DatasetName, FileName, JobName, ModelName};
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::control::{Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX};
+use idunno_shared::wire::control::{
+    Changed, JobOptions, JobState, PARAMETER_BYTES_MAX, PARAMETERS_MAX, StartOptions,
+};
 use idunno_shared::wire::jobs::{BATCH_QUERIES_MAX, BatchSize, Parameters, QueryRange, WEIGHT_MAX};
 use idunno_shared::wire::records::{KEPT_COLUMNS_MAX, KEPT_NAMES_BYTES_MAX, Keep, ReadOptions};
 use idunno_shared::wire::refusal::Refusal;
@@ -106,13 +108,22 @@ pub struct JobRecord {
     /// The name of the identity that added it; `None` without security, and if a release of format 1 added it.
     #[serde(default)]
     pub owner: Option<SubjectName>,
-    /// How people want the records of the data set to be read.
-    #[serde(default, skip_serializing_if = "reads_as_found")]
-    pub reading: Arc<ReadOptions>,
+    /// How people want it to be run.
+    #[serde(default, skip_serializing_if = "has_no_terms")]
+    pub terms: Arc<JobTerms>,
 }
 
-fn reads_as_found(reading: &ReadOptions) -> bool {
-    reading.is_default()
+/// How people want a job to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobTerms {
+    /// How the records of its data set are read.
+    pub reading: ReadOptions,
+    /// Which inputs it runs, from the first start, and how many may fail, from the last.
+    pub start: StartOptions,
+}
+
+fn has_no_terms(terms: &JobTerms) -> bool {
+    *terms == JobTerms::default()
 }
 
 fn default_weight() -> u32 {
@@ -149,7 +160,7 @@ impl JobRecord {
             filed: false,
             folder: None,
             owner: None,
-            reading: Arc::default(),
+            terms: Arc::default(),
         }
     }
 
@@ -166,6 +177,13 @@ impl JobRecord {
         let mut decided = self.done.intersection(queries);
         decided.merge(&self.dead.intersection(queries));
         decided
+    }
+
+    /// The number of the input in the data set that a query has. A list keeps only the inputs of queries.
+    pub fn input_of(&self, query: u64) -> u64 {
+        let folder = self.folder.as_ref().and_then(|folder| folder.index.as_ref());
+        let inputs = self.records.as_ref().map(|records| records.count).or(folder.map(|index| index.count));
+        inputs.map_or(query, |inputs| self.terms.start.selection.input_of(query, inputs))
     }
 
     /// How many queries are pending.
@@ -287,18 +305,17 @@ impl State {
     /// records.
     pub fn queries(&self, id: JobId, range: QueryRange) -> Vec<(u64, Query)> {
         let Some(job) = self.jobs.get(&id) else { return Vec::new() };
-        let end = range.first.saturating_add(u64::from(range.count));
         let Some(manifest) = job.manifest.as_deref() else {
-            return self.folder_queries(job, range.first, end);
+            return self.folder_queries(job, range.first..range.end());
         };
-        manifest.slice(range.first, end).map(|(number, query)| (number, query.clone())).collect()
+        manifest.slice(range.first, range.end()).map(|(number, query)| (number, query.clone())).collect()
     }
 
     /// The name of a query's input: its file, or the file of records and the record's number. `None` once the names are
     /// dropped.
     pub fn input_name(&self, job: &JobRecord, query: u64) -> Option<FileName> {
         if let Some(records) = job.records.as_deref() {
-            return records.name(query);
+            return records.name(job.input_of(query));
         }
         if let Some(name) = job.dead_letters.get(&query).and_then(|dead_letter| dead_letter.name.as_ref()) {
             return Some((**name).clone());
@@ -354,7 +371,7 @@ impl State {
             name: options.name.clone(),
             parameters: Arc::new(options.parameters.clone()),
             owner: owner.cloned(),
-            reading: Arc::new(options.reading.clone()),
+            terms: Arc::new(JobTerms { reading: options.reading.clone(), ..JobTerms::default() }),
             ..JobRecord::new(id, model.clone(), dataset.clone(), batch_size, self.now_ms)
         });
         Ok(Changed::JobAdded(id))

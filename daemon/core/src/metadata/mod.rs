@@ -60,7 +60,7 @@ pub use files::{FileRecord, VersionRecord};
 pub use folding::{FOLDED_RELEASED_PER_COMMAND_MAX, MergedRows};
 pub use identities::{RevokedNames, revoked_text};
 pub use job_lifecycle::results_file;
-pub use jobs::{JOBS_MAX, JobRecord, QUERIES_PER_JOB_MAX, Segment};
+pub use jobs::{JOBS_MAX, JobRecord, JobTerms, QUERIES_PER_JOB_MAX, Segment};
 pub use models::{Artefact, MODELS_MAX, ModelRecord, PREDEFINED_MODELS};
 pub use one_or_many::OneOrMany;
 pub use operations::{KEPT_MS, OPERATIONS_KEPT, OPERATIONS_MAX, OUTCOME_ITEMS_KEPT};
@@ -207,7 +207,9 @@ impl State {
             Action::ModelFailed { model, reason } => self.model_failed(model, reason),
             Action::PinFolder { job } => self.pin_folder(*job),
             Action::UnpinFolder { job } => self.unpin_folder(*job),
-            Action::StartJob { job, inputs } => self.start_job(*job, Some(inputs)).map(Applied::Changed),
+            Action::StartJob { job, inputs, options } => {
+                self.start_job(*job, Some(inputs), *options).map(Applied::Changed)
+            }
             Action::FileResults { job, finished_ms, size, digest, extents, rows } => {
                 let content = Content { size: *size, digest: *digest, extents };
                 self.file_results(*job, *finished_ms, content, rows.as_ref())
@@ -231,7 +233,7 @@ impl State {
                 self.add_job(model, dataset, *batch_size, options, by.map(|by| &by.name))
             }
             Change::SetBatchSize { job, batch_size } => self.set_batch_size(*job, *batch_size),
-            Change::StartJob { job } => self.start_job(*job, None),
+            Change::StartJob { job, options } => self.start_job(*job, None, *options),
             Change::StopJob { job } => self.stop_job(*job),
             Change::RetryDeadLetters { job, queries } => self.retry_dead_letters(*job, queries),
             Change::DropDeadLetters { job, queries } => self.drop_dead_letters(*job, queries),

@@ -14,6 +14,7 @@
 
 use std::iter::Peekable;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::ops::Range;
 use std::sync::Arc;
 
 use idunno_shared::ids::JobId;
@@ -95,17 +96,17 @@ impl FolderIndex {
     }
 }
 
-/// Consecutive queries of a job over a folder: found together, at the cost of one.
+/// Consecutive files of a job's folder: found together, at the cost of one.
 #[derive(Clone, Debug)]
 pub struct FolderPart {
     /// The job.
     pub job: JobId,
     /// The moment at which its folder is pinned.
     pub moment: u64,
-    /// The number of the first query.
+    /// The number of the first file.
     pub first: u64,
-    /// The queries.
-    pub queries: Vec<Query>,
+    /// The files, as the inputs of queries.
+    pub files: Vec<Query>,
 }
 
 /// A version that has left the file table while a pin sees it.
@@ -287,30 +288,42 @@ impl State {
         Some(FolderIndex::new(self.pinned_files(pin, &prefix, &prefix).map(|(name, _)| name)))
     }
 
-    /// The part of a job's folder, from one checkpoint to the next, that contains a query.
-    pub fn folder_part(&self, job: &JobRecord, query: u64) -> Option<FolderPart> {
+    /// The part of a job's folder, from one checkpoint to the next, that contains a file.
+    pub fn folder_part(&self, job: &JobRecord, file: u64) -> Option<FolderPart> {
         let pin = job.folder.as_deref()?;
         let spacing = pin.index.as_ref()?.spacing;
-        let first = query - query % spacing;
-        let queries = self.folder_queries(job, first, first.saturating_add(spacing));
-        let queries = queries.into_iter().map(|(_, query)| query).collect();
-        Some(FolderPart { job: job.id, moment: pin.moment, first, queries })
+        let first = file - file % spacing;
+        let files = self.folder_files(job, first, first.saturating_add(spacing));
+        Some(FolderPart { job: job.id, moment: pin.moment, first, files })
     }
 
-    /// The queries `first..end` of a job over a folder with their numbers, without those beyond the last.
-    pub(super) fn folder_queries(&self, job: &JobRecord, first: u64, end: u64) -> Vec<(u64, Query)> {
+    /// Queries of a job over a folder with their numbers, without those beyond the last.
+    pub(super) fn folder_queries(&self, job: &JobRecord, queries: Range<u64>) -> Vec<(u64, Query)> {
+        let end = queries.end.min(job.submitted);
+        if !job.terms.start.selection.has_gaps() {
+            return (queries.start..end).zip(self.folder_files(job, queries.start, end)).collect();
+        }
+        let file = |query: u64| {
+            let number = job.input_of(query);
+            Some((query, self.folder_files(job, number, number + 1).pop()?))
+        };
+        (queries.start..end).filter_map(file).collect()
+    }
+
+    /// The files `first..end` of a job's folder, without those beyond the last.
+    fn folder_files(&self, job: &JobRecord, first: u64, end: u64) -> Vec<Query> {
         let Some(pin) = job.folder.as_deref() else { return Vec::new() };
         let Some(index) = pin.index.as_ref().filter(|index| first < index.count.min(end)) else {
             return Vec::new();
         };
-        let end = index.count.min(end);
+        let count = index.count.min(end) - first;
         let at = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let Some(checkpoint) = index.checkpoints.get(at(first / index.spacing)) else { return Vec::new() };
         let prefix = format!("{}/", job.dataset);
         let files = self.pinned_files(pin, &prefix, checkpoint.as_str()).skip(at(first % index.spacing));
         let query =
             |(name, extents): (_, &OneOrMany<_>)| Query { name: Arc::clone(name), extents: extents.clone() };
-        (first..end).zip(files.map(query)).collect()
+        files.map(query).take(at(count)).collect()
     }
 
     /// Pins the folder of a job's dataset as it is after this command. Replaces an earlier pin of the job.

@@ -3,11 +3,12 @@
 //! Invariants: the blocks are in order, the first starts at query 0, and each lies within the file.
 //! Bounds: a block for every few dozen records; records of at most [`RECORD_BYTES_MAX`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::BlobRef;
-use idunno_shared::wire::jobs::{QueryRange, RecordFormat};
+use idunno_shared::wire::jobs::RecordFormat;
 use serde::{Deserialize, Serialize};
 
 use super::OneOrMany;
@@ -48,7 +49,7 @@ pub struct Records {
     pub count: u64,
 }
 
-/// The part of a file of records that contains certain queries.
+/// The part of a file of records that contains certain ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordSpan {
     /// The extents in which it lies, in order.
@@ -57,13 +58,13 @@ pub struct RecordSpan {
     pub skip_bytes: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Records in it before the first requested one.
+    /// Records in it before the first of them.
     pub skip: u32,
     /// The line of the file in which it starts, from 1.
     pub line: u64,
 }
 
-/// The blocks that contain certain queries.
+/// The blocks that contain certain records.
 struct BlockBounds {
     /// The byte offsets in the file between which they lie.
     from: u64,
@@ -75,7 +76,7 @@ struct BlockBounds {
 }
 
 impl Records {
-    /// The name of a query's input: the file and the record's number from 1. `None` beyond the records.
+    /// The name of a record: the file and the record's number from 1. `None` beyond the records.
     pub fn name(&self, index: u64) -> Option<FileName> {
         if index >= self.count {
             return None;
@@ -83,9 +84,9 @@ impl Records {
         format!("{}:{}", self.file, index + 1).parse().ok()
     }
 
-    fn bounds(&self, range: QueryRange) -> BlockBounds {
-        let first = self.blocks.partition_point(|block| block.first <= range.first).saturating_sub(1);
-        let next = self.blocks.partition_point(|block| block.first < range.end());
+    fn bounds(&self, range: &Range<u64>) -> BlockBounds {
+        let first = self.blocks.partition_point(|block| block.first <= range.start).saturating_sub(1);
+        let next = self.blocks.partition_point(|block| block.first < range.end);
         let size = self.extents.iter().map(|extent| extent.size).sum();
         let begin = self.blocks.get(first).copied().unwrap_or(Block { first: 0, at: 0, extra_lines: 0 });
         let to = self.blocks.get(next).map_or(size, |block| block.at);
@@ -93,22 +94,22 @@ impl Records {
         BlockBounds { from: begin.at, to, first: begin.first, line }
     }
 
-    /// A query's share of the bytes of its block, which is always read whole.
+    /// A record's share of the bytes of its block, which is always read whole.
     pub fn bytes_of(&self, index: u64) -> u64 {
-        let BlockBounds { from, to, first, .. } = self.bounds(QueryRange { first: index, count: 1 });
+        let BlockBounds { from, to, first, .. } = self.bounds(&(index..index + 1));
         let next = self.blocks.partition_point(|block| block.first <= index);
         let end = self.blocks.get(next).map_or(self.count, |block| block.first);
         to.saturating_sub(from).div_ceil(end.saturating_sub(first).max(1))
     }
 
-    /// Where these queries are.
-    pub fn span(&self, range: QueryRange) -> RecordSpan {
+    /// Where these records are.
+    pub fn span(&self, range: &Range<u64>) -> RecordSpan {
         let BlockBounds { from, to, first, line } = self.bounds(range);
         let mut span = RecordSpan {
             extents: Vec::new(),
             skip_bytes: 0,
             bytes: to.saturating_sub(from),
-            skip: u32::try_from(range.first.saturating_sub(first)).unwrap_or(u32::MAX),
+            skip: u32::try_from(range.start.saturating_sub(first)).unwrap_or(u32::MAX),
             line,
         };
         let mut start = 0;
@@ -150,7 +151,7 @@ mod tests {
     fn a_span_covers_the_blocks_of_its_queries_only() {
         let records = records(&[100, 100], &[(0, 10), (4, 60), (8, 150)], 10);
         let span = |first, count| {
-            let span = records.span(QueryRange { first, count });
+            let span = records.span(&(first..first + count));
             (span.extents.len(), span.skip_bytes, span.bytes, span.skip)
         };
         assert_eq!(span(0, 4), (1, 10, 50, 0));

@@ -133,9 +133,13 @@ impl CsvIndex {
         blocks.end_record(self.at)
     }
 
-    /// The last line may lack its line break.
-    pub(super) fn finish(mut self, blocks: &mut BlockList) -> Result<RecordFormat, RecordIndexError> {
-        if self.open {
+    /// The last line may lack its line break, unless the file is cut.
+    pub(super) fn finish(
+        mut self,
+        blocks: &mut BlockList,
+        is_cut: bool,
+    ) -> Result<RecordFormat, RecordIndexError> {
+        if self.open && !is_cut {
             // A line break ends any record, except within quotes.
             let (result, _, _, ended) = self.core.read_record(b"\n", &mut [0; 4096], &mut [0; 256]);
             if !matches!(result, csv_core::ReadRecordResult::Record) {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use idunno_core::metadata::{FileKind, Inputs, QUERIES_PER_JOB_MAX, RECORD_BYTES_MAX};
 use idunno_shared::ids::Digest;
 use idunno_shared::names::{FileName, NameError};
+use idunno_shared::wire::control::Selection;
 use idunno_shared::wire::jobs::RecordFormat;
 use idunno_shared::wire::records::{ColumnNames, KEPT_COLUMNS_MAX, KEPT_NAMES_BYTES_MAX, Keep, ReadOptions};
 use memchr::memchr;
@@ -99,6 +100,7 @@ enum FormatReader {
 pub struct RecordIndex {
     kind: FileKind,
     options: ReadOptions,
+    selection: Selection,
     /// The beginning of the file, until it is known how to read it.
     start: Vec<u8>,
     reader: Option<FormatReader>,
@@ -106,8 +108,8 @@ pub struct RecordIndex {
 }
 
 impl RecordIndex {
-    pub fn new(kind: FileKind, options: ReadOptions) -> Self {
-        Self { kind, options, start: Vec::new(), reader: None, blocks: BlockList::default() }
+    pub fn new(kind: FileKind, options: ReadOptions, selection: Selection) -> Self {
+        Self { kind, options, selection, start: Vec::new(), reader: None, blocks: BlockList::default() }
     }
 
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), RecordIndexError> {
@@ -163,14 +165,21 @@ impl RecordIndex {
         }
     }
 
+    /// Whether all records that are selected have been read: the rest of the file is not needed.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.selection, Selection::First(count) if self.blocks.count >= count.get())
+    }
+
     /// Ends the file, whose content has this digest.
     pub fn finish(mut self, digest: Digest) -> Result<Inputs, RecordIndexError> {
         if self.reader.is_none() {
             self.open(false)?;
         }
+        // The record in which the reading ended is complete only at the end of the file.
+        let is_cut = self.is_complete();
         let format = match self.reader {
-            Some(FormatReader::Jsonl(lines)) => lines.finish(&mut self.blocks)?,
-            Some(FormatReader::Csv(csv)) => csv.finish(&mut self.blocks)?,
+            Some(FormatReader::Jsonl(lines)) => lines.finish(&mut self.blocks, is_cut)?,
+            Some(FormatReader::Csv(csv)) => csv.finish(&mut self.blocks, is_cut)?,
             Some(FormatReader::List(list)) => return Ok(Inputs::Listed { digest, names: names(&list)? }),
             None => RecordFormat::Jsonl,
         };
@@ -231,8 +240,8 @@ impl JsonlIndex {
         Ok(())
     }
 
-    fn finish(mut self, blocks: &mut BlockList) -> Result<RecordFormat, RecordIndexError> {
-        if self.open {
+    fn finish(mut self, blocks: &mut BlockList, is_cut: bool) -> Result<RecordFormat, RecordIndexError> {
+        if self.open && !is_cut {
             self.probe(self.at.lines + 1)?;
             blocks.end_record(self.at)?;
         }
@@ -259,6 +268,8 @@ fn names(list: &[u8]) -> Result<Vec<FileName>, RecordIndexError> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use bytes::Bytes;
     use idunno_shared::wire::records::Quote;
 
@@ -273,7 +284,7 @@ mod tests {
     /// Indexes in pieces of several sizes, and checks that the result is the same.
     fn index_as(kind: FileKind, options: &ReadOptions, text: &[u8]) -> Result<Inputs, RecordIndexError> {
         let in_pieces = |size: usize| {
-            let mut index = RecordIndex::new(kind, options.clone());
+            let mut index = RecordIndex::new(kind, options.clone(), Selection::All);
             text.chunks(size).try_for_each(|piece| index.take(piece))?;
             index.finish(Digest::default())
         };
@@ -298,6 +309,29 @@ mod tests {
             records.extend(of_block);
         }
         records
+    }
+
+    #[test]
+    fn the_first_records_are_found_without_the_rest_of_the_file() {
+        let first = Selection::First(NonZeroU64::new(2).unwrap());
+        let file = |header: &str, record: &str, cut: &str| {
+            format!("{header}{}{cut}", record.repeat(SAMPLE_BYTES / record.len() + 1))
+        };
+        for (kind, text, record_bytes) in [
+            (FileKind::Jsonl, file("", "{\"input\":1}\n", "{\"inp"), 12),
+            (FileKind::Csv, file("input,b\n", "1,2\n", "5,\"6\n"), 4),
+        ] {
+            let mut index = RecordIndex::new(kind, ReadOptions::default(), first);
+            assert!(!index.is_complete());
+            index.take(text.as_bytes()).unwrap();
+            assert!(index.is_complete());
+            let Inputs::Records { count, .. } = index.finish(Digest::of(b"all")).unwrap() else { panic!() };
+            assert_eq!(
+                count,
+                (SAMPLE_BYTES / record_bytes + 1) as u64,
+                "the record that is cut does not count"
+            );
+        }
     }
 
     #[test]
@@ -473,7 +507,7 @@ mod tests {
         assert!(error(FileKind::List, b"a/b\n\n../c\n").starts_with("line 3: "));
         let Ok(Inputs::Listed { names, .. }) = index(FileKind::List, b"a/b\r\n\n c\n") else { panic!() };
         assert_eq!(names.iter().map(FileName::as_str).collect::<Vec<_>>(), ["a/b", "c"]);
-        let mut endless = RecordIndex::new(FileKind::Csv, ReadOptions::default());
+        let mut endless = RecordIndex::new(FileKind::Csv, ReadOptions::default(), Selection::All);
         endless.take(b"input\n\n\nx\n\"").unwrap();
         let piece = vec![b'x'; 1 << 20];
         let error = (0..20).find_map(|_| endless.take(&piece).err()).unwrap();

@@ -158,6 +158,7 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
             bytes: text.len() as u64,
             skip: 0,
             line: 7,
+            numbers: Vec::new(),
         }),
         parameters: [("labels".parse().unwrap(), String::from("2"))].into(),
         ..harness.grant(0, &[])
@@ -188,6 +189,35 @@ async fn records_of_a_file_are_answered_with_their_labels_and_parameters() {
 }
 
 #[tokio::test]
+async fn of_records_with_gaps_between_them_the_batch_answers_its_own() {
+    let harness = Harness::new().await;
+    let text = b"\"a\"\n\"bb\"\n\"ccc\"\n\"dddd\"\n\"eeeee\"\n";
+    let records = RecordsGrant {
+        file: "texts.jsonl".parse().unwrap(),
+        format: RecordFormat::Jsonl,
+        extents: vec![harness.store.add(text)],
+        skip_bytes: 0,
+        bytes: text.len() as u64,
+        skip: 1,
+        line: 1,
+        numbers: vec![11, 12, 14],
+    };
+    let grant = Grant { lease: lease(0, 3), records: Some(records), ..harness.grant(0, &[]) };
+    harness.coordinator.set(|state| state.grants.push_back(grant));
+    harness.until("they are answered", |state| committed(state) == 1).await;
+    let rows = harness.rows();
+    let row = |row: &serde_json::Value| {
+        (row["query"].clone(), row["name"].clone(), row["output"]["top5"][0]["index"].clone())
+    };
+    let expected = [(0, "texts.jsonl:12", 2), (1, "texts.jsonl:13", 3), (2, "texts.jsonl:15", 5)];
+    assert_eq!(
+        rows.iter().map(row).collect::<Vec<_>>(),
+        expected.map(|(query, name, bytes)| (query.into(), name.into(), bytes.into()))
+    );
+    harness.stop().await;
+}
+
+#[tokio::test]
 async fn an_idle_worker_keeps_no_input_in_memory() {
     let harness = Harness::new().await;
     let text = b"\"a\"\n\"bb\"\n";
@@ -200,6 +230,7 @@ async fn an_idle_worker_keeps_no_input_in_memory() {
         bytes: text.len() as u64,
         skip: 0,
         line: 0,
+        numbers: Vec::new(),
     };
     let grant = Grant { lease: lease(0, 2), records: Some(records), ..harness.grant(0, &[]) };
     harness.server.hold(true);

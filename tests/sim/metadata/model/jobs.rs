@@ -3,7 +3,9 @@
 use idunno_core::metadata::{Applied, Inputs, PREDEFINED_MODELS, State};
 use idunno_shared::ids::{Digest, JobId};
 use idunno_shared::names::{DatasetName, ModelName};
-use idunno_shared::wire::control::{Change, Changed, JobOptions, JobState};
+use idunno_shared::wire::control::{
+    Change, Changed, FailedMax, JobOptions, JobState, Selection, StartOptions,
+};
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, QueryRange};
 use idunno_shared::wire::refusal::RefusalCode;
 
@@ -26,7 +28,7 @@ impl NaiveMetadata {
                 job.batch_size = *batch_size;
                 Ok(Changed::Done)
             }
-            Change::StartJob { job } => self.start(*job, None),
+            Change::StartJob { job, options } => self.start(*job, None, *options),
             Change::StopJob { job } => {
                 let job = self.job(*job)?;
                 if !matches!(job.state, JobState::Running | JobState::Paused(_)) {
@@ -120,6 +122,7 @@ impl NaiveMetadata {
             held: Vec::new(),
             finished_ms: None,
             filed: false,
+            failed_max: None,
         };
         self.jobs.insert(id, job);
         Ok(Changed::JobAdded(JobId(id)))
@@ -170,8 +173,17 @@ impl NaiveMetadata {
         Ok(Applied::Done)
     }
 
-    pub(super) fn start(&mut self, id: JobId, inputs: Option<&Inputs>) -> Result<Changed, RefusalCode> {
+    pub(super) fn start(
+        &mut self,
+        id: JobId,
+        inputs: Option<&Inputs>,
+        options: StartOptions,
+    ) -> Result<Changed, RefusalCode> {
         let job = self.job(id)?.clone();
+        let is_late = job.state != JobState::Added && options.selection != Selection::All;
+        if is_late || (job.state == JobState::Running && options != StartOptions::default()) {
+            return Err(RefusalCode::Conflict);
+        }
         let version = self.models.get(&job.model).and_then(|model| model.version);
         let manifest = match inputs {
             Some(Inputs::Folder { moment, .. }) => {
@@ -185,7 +197,21 @@ impl NaiveMetadata {
                 let (submitted, state) = (job.query_states.len() as u64, job.state.clone());
                 return Ok(Changed::StartedBefore { submitted, state });
             }
-            (JobState::Added, Some(version), Some(manifest)) => {
+            (JobState::Added, Some(version), Some(mut manifest)) => {
+                let inputs = manifest.len() as u64;
+                let chosen = |input: u64| match options.selection {
+                    Selection::All => true,
+                    Selection::First(count) => input < count.get(),
+                    Selection::Sample(count) => {
+                        let queries = 0..count.get().min(inputs);
+                        queries.into_iter().any(|query| options.selection.input_of(query, inputs) == input)
+                    }
+                };
+                let mut number = 0;
+                manifest.retain(|_| {
+                    number += 1;
+                    chosen(number - 1)
+                });
                 job.version = Some(version);
                 job.query_states = vec![QueryState::Pending; manifest.len()];
                 job.held = vec![true; manifest.len()];
@@ -194,6 +220,7 @@ impl NaiveMetadata {
             (JobState::Added | JobState::Cancelled, ..) => return Err(RefusalCode::Conflict),
             (JobState::Stopped | JobState::Paused(_), ..) => {}
         }
+        job.failed_max = options.failed_max;
         job.run();
         Ok(Changed::JobStarted { submitted: job.query_states.len() as u64 })
     }
@@ -239,6 +266,18 @@ impl NaiveMetadata {
 }
 
 impl NaiveJob {
+    pub(super) fn pause_if_too_many_failed(&mut self) {
+        let failed = self.query_states.iter().filter(|state| **state == QueryState::Dead).count();
+        let limit = match self.failed_max {
+            None => self.query_states.len(),
+            Some(FailedMax::Queries(limit)) => usize::try_from(limit).unwrap(),
+            Some(FailedMax::Percent(percent)) => self.query_states.len() * usize::from(percent) / 100,
+        };
+        if failed > limit && self.state == JobState::Running {
+            self.state = JobState::Paused(String::from("queries have failed"));
+        }
+    }
+
     pub(super) fn run(&mut self) {
         self.state = JobState::Running;
         self.finished_ms = None;
@@ -269,7 +308,13 @@ impl NaiveJob {
 
     pub(super) fn compare(&self, state: &State, id: JobId) {
         let shown = state.job(id).unwrap();
-        assert_eq!((&shown.state, shown.batch_size), (&self.state, self.batch_size), "{id}");
+        match (&shown.state, &self.state) {
+            (JobState::Paused(shown), JobState::Paused(expected)) => {
+                assert!(shown.contains(expected), "{id}")
+            }
+            (shown, expected) => assert_eq!(shown, expected, "{id}"),
+        }
+        assert_eq!(shown.batch_size, self.batch_size, "{id}");
         assert_eq!(
             (shown.weight, shown.finished_ms, shown.filed),
             (self.weight, self.finished_ms, self.filed)

@@ -1,4 +1,6 @@
-//! Datasets that are a single file.
+//! Datasets that are a single file, and which of a dataset's inputs a job runs.
+
+use std::num::NonZeroU64;
 
 use super::*;
 
@@ -19,12 +21,11 @@ fn a_job_over_records_starts_only_with_the_content_that_was_read() {
     let start = |digest| Action::StartJob {
         job: JobId(1),
         inputs: Inputs::Records { digest, format: RecordFormat::Jsonl, count: 3, blocks: blocks.clone() },
+        options: StartOptions::default(),
     };
     let refusal = fixture.apply(start(Digest::of(b"another"))).unwrap_err();
     assert!(refusal.message.contains("has changed since it was read"), "{refusal}");
-    assert!(
-        fixture.change(Change::StartJob { job: JobId(1) }).unwrap_err().message.contains("start it again")
-    );
+    assert!(fixture.change(Change::start(JobId(1))).unwrap_err().message.contains("start it again"));
     fixture.apply(start(digest)).unwrap();
     assert_eq!(fixture.references("one\ntwo\nthree\n"), Some(2));
     fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
@@ -56,6 +57,7 @@ fn queries_of_a_list_are_in_its_order() {
     let start = |names: &[&str]| Action::StartJob {
         job: JobId(2),
         inputs: Inputs::Listed { digest, names: names.iter().map(|text| name(text)).collect() },
+        options: StartOptions::default(),
     };
     let refusal = fixture.apply(start(&["data/0002.png", "data/nine.png"])).unwrap_err();
     assert!(refusal.message.contains("name 2: there is no file 'data/nine.png'"), "{refusal}");
@@ -63,4 +65,99 @@ fn queries_of_a_list_are_in_its_order() {
     let inputs = fixture.state.queries(JobId(2), QueryRange { first: 0, count: 9 });
     let names: Vec<_> = inputs.iter().map(|(_, query)| query.name.as_str()).collect();
     assert_eq!(names, ["data/0002.png", "data/0000.png"]);
+}
+
+fn number(number: u64) -> NonZeroU64 {
+    NonZeroU64::new(number).unwrap()
+}
+
+#[test]
+fn a_job_runs_the_inputs_that_its_start_selects() {
+    let list = file("all.list", "ten names");
+    let digest = list.digest;
+    let names: Vec<FileName> = (0..10).map(|index| name(&format!("set/{index}"))).collect();
+    let files = names.iter().map(|name| file(name.as_str(), name.as_str())).chain([list]).collect();
+    let mut fixture = Fixture::with_job(1);
+    fixture.apply(commit(files)).unwrap();
+    let mut job = JobId(1);
+    for (selection, inputs) in [
+        (Selection::First(number(3)), vec![0, 1, 2]),
+        (Selection::First(number(99)), (0..10).collect()),
+        (Selection::Sample(number(3)), vec![2, 4, 8]),
+        (Selection::All, (0..10).collect()),
+    ] {
+        let expected: Vec<_> = inputs.iter().map(|input: &usize| names[*input].as_str()).collect();
+        let options = StartOptions { selection, failed_max: None };
+        for dataset in ["set", "all.list"] {
+            let (model, dataset) = ("mnist-mlp".parse().unwrap(), dataset.parse().unwrap());
+            let options_of_job = JobOptions::default();
+            let add = Change::AddJob { model, dataset, batch_size: 4.into(), options: options_of_job };
+            fixture.change(add).unwrap();
+            job = JobId(job.0 + 1);
+            let start = if fixture.state.job(job).unwrap().dataset.as_str() == "set" {
+                Action::Change(Change::StartJob { job, options })
+            } else {
+                Action::StartJob { job, inputs: Inputs::Listed { digest, names: names.clone() }, options }
+            };
+            fixture.apply(start).unwrap();
+            let record = Arc::clone(fixture.state.job(job).unwrap());
+            assert_eq!(record.submitted, inputs.len() as u64);
+            let found = fixture.state.queries(job, QueryRange { first: 0, count: 99 });
+            let found: Vec<_> = found.iter().map(|(_, query)| query.name.as_str()).collect();
+            assert_eq!(found, expected, "{selection:?}");
+            let last = record.submitted - 1;
+            let last = fixture.state.input_name(&record, last).unwrap();
+            assert_eq!(last.as_str(), *expected.last().unwrap());
+        }
+    }
+}
+
+#[test]
+fn records_are_selected_by_number() {
+    let mut fixture = Fixture::with_job(1);
+    let lines = file("texts.jsonl", "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    let digest = lines.digest;
+    fixture.apply(commit(vec![lines])).unwrap();
+    let (model, dataset) = ("mnist-mlp".parse().unwrap(), "texts.jsonl".parse().unwrap());
+    let add = Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() };
+    fixture.change(add).unwrap();
+    let blocks = vec![Block { first: 0, at: 0, extra_lines: 0 }];
+    let inputs = Inputs::Records { digest, format: RecordFormat::Jsonl, count: 10, blocks };
+    let options = StartOptions { selection: Selection::Sample(number(3)), failed_max: None };
+    fixture.apply(Action::StartJob { job: JobId(2), inputs, options }).unwrap();
+    let record = Arc::clone(fixture.state.job(JobId(2)).unwrap());
+    let names: Vec<_> = (0..4).map(|query| fixture.state.input_name(&record, query)).collect();
+    let expected = [Some("texts.jsonl:3"), Some("texts.jsonl:5"), Some("texts.jsonl:9"), None];
+    assert_eq!(names, expected.map(|text| text.map(name)));
+    let again = Change::StartJob { job: JobId(2), options };
+    assert!(fixture.change(again.clone()).unwrap_err().message.contains("is running"));
+    fixture.change(Change::StopJob { job: JobId(2) }).unwrap();
+    assert!(fixture.change(again).unwrap_err().message.contains("its first start chose its queries"));
+    fixture.change(Change::start(JobId(2))).unwrap();
+    assert_eq!(fixture.state.job(JobId(2)).unwrap().submitted, 3);
+}
+
+#[test]
+fn a_job_of_which_too_many_queries_fail_is_paused_until_it_is_started_again() {
+    let mut fixture = Fixture::with_job(10);
+    fixture.change(Change::StopJob { job: JobId(1) }).unwrap();
+    let limited = StartOptions { failed_max: Some(FailedMax::Queries(1)), ..StartOptions::default() };
+    fixture.change(Change::StartJob { job: JobId(1), options: limited }).unwrap();
+    let fail = |fixture: &mut Fixture, query| {
+        let dead_letters = vec![dead_letter(query)];
+        fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters }).unwrap();
+        fixture.job().state.clone()
+    };
+    assert_eq!(fail(&mut fixture, 0), JobState::Running);
+    let JobState::Paused(reason) = fail(&mut fixture, 1) else { panic!("it goes on") };
+    assert!(reason.starts_with("2 queries have failed, more than 1 query: see"), "{reason}");
+    // What runs meanwhile still counts, and the limit is the last start's.
+    assert!(matches!(fail(&mut fixture, 2), JobState::Paused(_)));
+    fixture.change(Change::start(JobId(1))).unwrap();
+    assert_eq!(fail(&mut fixture, 3), JobState::Running);
+    fixture.change(Change::StopJob { job: JobId(1) }).unwrap();
+    let percent = StartOptions { failed_max: Some(FailedMax::Percent(50)), ..StartOptions::default() };
+    fixture.change(Change::StartJob { job: JobId(1), options: percent }).unwrap();
+    assert_eq!(fail(&mut fixture, 4), JobState::Running);
+    assert!(matches!(fail(&mut fixture, 5), JobState::Paused(_)));
 }

@@ -139,7 +139,7 @@ fn a_job_belongs_to_whoever_added_it() {
     let job = fixture.state.job(JobId(2)).unwrap();
     assert_eq!((&job.owner, job.view(0, 0).details.owner), (&by, by.clone()));
     // Others may steer it, which changes nothing about that.
-    fixture.change(Change::StartJob { job: JobId(2) }).unwrap();
+    fixture.change(Change::start(JobId(2))).unwrap();
     fixture.change(Change::SetWeight { job: JobId(2), weight: 5 }).unwrap();
     assert_eq!(fixture.state.job(JobId(2)).unwrap().owner, by);
 }

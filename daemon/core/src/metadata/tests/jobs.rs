@@ -39,7 +39,7 @@ fn invalid_changes_of_jobs_are_refused() {
     let auto = Change::SetBatchSize { job: JobId(1), batch_size: BatchSize::Auto };
     assert_eq!(fixture.change(auto), Ok(Changed::Done));
     assert_eq!(fixture.state.job(JobId(1)).unwrap().batch_size.to_string(), "auto");
-    let start = Change::StartJob { job: JobId(1) };
+    let start = Change::start(JobId(1));
     let refusal = fixture.change(start.clone()).unwrap_err();
     assert!(refusal.message.contains("is not trained"), "{refusal}");
     assert_eq!(code(fixture.change(Change::StopJob { job: JobId(1) })), RefusalCode::Conflict);
@@ -132,8 +132,8 @@ fn stops_and_pauses_do_not_count_as_running_time() {
     fixture.now_ms = 1000;
     fixture.change(Change::StopJob { job: JobId(1) }).unwrap();
     fixture.now_ms = 9000;
-    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
-    let again = fixture.change(Change::StartJob { job: JobId(1) });
+    fixture.change(Change::start(JobId(1))).unwrap();
+    let again = fixture.change(Change::start(JobId(1)));
     assert_eq!(again, Ok(Changed::StartedBefore { submitted: 3, state: JobState::Running }));
     fixture.now_ms = 11_000;
     let reason = "é".repeat(REASON_BYTES_MAX);
@@ -196,7 +196,7 @@ fn a_cancelled_job_keeps_its_results_and_accepts_no_more() {
     fixture.change(Change::CancelJob { job: JobId(1) }).unwrap();
     let segment = fixture.segment("late", vec![batch(JobId(1), 2, 2, &[(2, 2)])]);
     assert_eq!(code(segment), RefusalCode::Conflict);
-    assert_eq!(code(fixture.change(Change::StartJob { job: JobId(1) })), RefusalCode::Conflict);
+    assert_eq!(code(fixture.change(Change::start(JobId(1)))), RefusalCode::Conflict);
     assert_eq!((fixture.references("image 3"), fixture.references("rows")), (Some(1), Some(1)));
     assert_eq!(fixture.state.segments(JobId(1), 0, 9).unwrap().0.len(), 1);
     fixture.change(Change::DeleteJob { job: JobId(1) }).unwrap();

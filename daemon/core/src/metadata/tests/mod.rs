@@ -6,7 +6,8 @@ use idunno_shared::ids::{Digest, JobId, NodeId, OpId, Term, UploadId};
 use idunno_shared::names::FileName;
 use idunno_shared::wire::blobs::{BlobRef, EXTENT_BYTES_MAX};
 use idunno_shared::wire::control::{
-    Change, Changed, JobOptions, JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX,
+    Change, Changed, FailedMax, JobOptions, JobState, NamedIdentity, NewFile, PARAMETER_BYTES_MAX, Selection,
+    StartOptions,
 };
 use idunno_shared::wire::jobs::{BatchOutcome, BatchSize, Lease, Policy, QueryRange, RecordFormat, Training};
 use idunno_shared::wire::records::RecordIdentity;
@@ -142,7 +143,7 @@ impl Fixture {
         fixture
             .change(Change::AddJob { model, dataset, batch_size: 4.into(), options: JobOptions::default() })
             .unwrap();
-        let started = fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+        let started = fixture.change(Change::start(JobId(1))).unwrap();
         assert_eq!(started, Changed::JobStarted { submitted: queries as u64 });
         fixture
     }

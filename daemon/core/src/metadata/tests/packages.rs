@@ -32,7 +32,7 @@ impl Fixture {
         let (dataset, options) = ("data".parse().unwrap(), JobOptions::default());
         let job = Change::AddJob { model: mine(), dataset, batch_size: BatchSize::Auto, options };
         let Changed::JobAdded(job) = self.change(job).unwrap() else { panic!("no job") };
-        self.change(Change::StartJob { job }).unwrap();
+        self.change(Change::start(job)).unwrap();
         (job, self.state.job(job).unwrap().artefact.as_ref().unwrap().version)
     }
 }

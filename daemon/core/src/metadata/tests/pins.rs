@@ -31,7 +31,7 @@ fn pinned(fixture: &Fixture) -> Inputs {
 }
 
 fn start(fixture: &mut Fixture, inputs: Inputs) -> Result<Applied, Refusal> {
-    fixture.apply(Action::StartJob { job: JobId(1), inputs })
+    fixture.apply(Action::StartJob { job: JobId(1), inputs, options: StartOptions::default() })
 }
 
 fn names(fixture: &Fixture, first: u64, count: u32) -> Vec<String> {
@@ -147,7 +147,7 @@ fn an_index_has_a_bounded_number_of_checkpoints() {
 fn one_command_releases_a_bounded_number_of_versions() {
     let files = 3 * RELEASED_PER_COMMAND_MAX / 2;
     let mut fixture = with_added_job(files);
-    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+    fixture.change(Change::start(JobId(1))).unwrap();
     for n in 0..files {
         fixture.change(Change::Delete { name: name(&format!("data/{n:05}.png")) }).unwrap();
     }
@@ -166,7 +166,7 @@ fn one_command_releases_a_bounded_number_of_versions() {
 fn a_name_that_is_retired_during_a_sweep_takes_no_turn_of_another() {
     let (files, kept) = (4 * RELEASED_PER_COMMAND_MAX, RELEASED_PER_COMMAND_MAX + 1);
     let mut fixture = with_added_job(files);
-    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+    fixture.change(Change::start(JobId(1))).unwrap();
     let delete = |fixture: &mut Fixture, n: usize| {
         fixture.change(Change::Delete { name: name(&format!("data/{n:05}.png")) }).unwrap();
     };
@@ -175,7 +175,7 @@ fn a_name_that_is_retired_during_a_sweep_takes_no_turn_of_another() {
     let (model, dataset) = ("mnist-mlp".parse().unwrap(), "data".parse().unwrap());
     let options = JobOptions::default();
     fixture.change(Change::AddJob { model, dataset, batch_size: 4.into(), options }).unwrap();
-    fixture.change(Change::StartJob { job: JobId(2) }).unwrap();
+    fixture.change(Change::start(JobId(2))).unwrap();
     (0..kept).for_each(|n| delete(&mut fixture, n));
     fixture.change(Change::CancelJob { job: JobId(1) }).unwrap();
     (files - 2..files).for_each(|n| delete(&mut fixture, n));
@@ -190,14 +190,14 @@ fn a_name_that_is_retired_during_a_sweep_takes_no_turn_of_another() {
 #[test]
 fn the_end_of_a_job_looks_at_no_other_folder() {
     let mut fixture = with_added_job(1);
-    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+    fixture.change(Change::start(JobId(1))).unwrap();
     fixture.change(Change::Delete { name: name("data/00000.png") }).unwrap();
     fixture.apply(commit(vec![file("other/a", "a")])).unwrap();
     let (model, dataset) = ("mnist-mlp".parse().unwrap(), "other".parse().unwrap());
     let options = JobOptions::default();
     fixture.change(Change::AddJob { model, dataset, batch_size: 4.into(), options }).unwrap();
     let mut state = fixture.state.clone();
-    for change in [Change::StartJob { job: JobId(2) }, Change::CancelJob { job: JobId(2) }] {
+    for change in [Change::start(JobId(2)), Change::CancelJob { job: JobId(2) }] {
         let command = Command { at_ms: 0, op: None, action: Action::Change(change), upload: None, by: None };
         state.apply(&command).unwrap();
         assert!(!state.has_unreleased());
@@ -216,7 +216,7 @@ fn a_start_that_is_refused_gives_its_pin_up() {
 #[test]
 fn dead_letters_keep_their_names_without_the_pin() {
     let mut fixture = with_added_job(3);
-    fixture.change(Change::StartJob { job: JobId(1) }).unwrap();
+    fixture.change(Change::start(JobId(1))).unwrap();
     fixture.apply(Action::DeadLetters { job: JobId(1), dead_letters: vec![dead_letter(1)] }).unwrap();
     fixture.segment("rows", vec![batch(JobId(1), 0, 3, &[(0, 1), (2, 1)])]).unwrap();
     fixture.change(Change::Delete { name: name("data/00001.png") }).unwrap();
@@ -247,7 +247,7 @@ fn a_state_of_format_1_goes_on() {
     assert_eq!((fixture.references("image 4"), fixture.references("image 5")), (Some(0), Some(1)));
     assert_eq!(fixture.state.job(JobId(2)).unwrap().records.as_ref().unwrap().count, 3);
 
-    fixture.change(Change::StartJob { job: JobId(3) }).unwrap();
+    fixture.change(Change::start(JobId(3))).unwrap();
     let queries = fixture.state.queries(JobId(3), QueryRange { first: 3, count: 2 });
     let read: Vec<_> = queries.iter().map(|(_, query)| query.extents[0].digest).collect();
     assert_eq!(read, [Digest::of(b"changed"), Digest::of(b"image 5")]);
