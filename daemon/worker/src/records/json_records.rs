@@ -1,10 +1,12 @@
 //! Records that are JSON lines.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use idunno_shared::names::ColumnName;
 use idunno_shared::wire::records::{ColumnNames, Keep};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::de::Read;
 use serde_json::value::RawValue;
@@ -131,8 +133,8 @@ fn given(raw: Option<&RawValue>) -> Option<JsonText> {
 }
 
 /// Fields as an object, each value as it stands in the line.
-fn object(fields: &[(String, &RawValue)]) -> JsonText {
-    JsonText::object(fields.iter().map(|(name, raw)| (name.as_str(), JsonText::verbatim(raw))))
+fn object(fields: &[(Cow<'_, str>, &RawValue)]) -> JsonText {
+    JsonText::object(fields.iter().map(|(name, raw)| (&**name, JsonText::verbatim(raw))))
 }
 
 /// The fields of a line that are wanted. Of two fields with one name the last counts.
@@ -141,8 +143,12 @@ pub(super) struct Entry<'a> {
     input: Option<&'a RawValue>,
     label: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
-    fields: Vec<(String, &'a RawValue)>,
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
+
+/// The name of a field, as it stands in the line unless it has escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> DeserializeSeed<'de> for &Parser<'_> {
     type Value = Entry<'de>;
@@ -164,7 +170,7 @@ impl<'de> Visitor<'de> for &Parser<'_> {
         let [input, label, id] = [(input, "input"), (label, "label"), (id, "id")]
             .map(|(asked, usual)| asked.as_ref().map_or(usual, ColumnName::as_str));
         let mut entry = Entry::default();
-        while let Some(name) = pairs.next_key::<String>()? {
+        while let Some(Name(name)) = pairs.next_key()? {
             let value = pairs.next_value::<&'de RawValue>()?;
             let mut has_meaning = false;
             for (wanted, place) in [(input, &mut entry.input), (label, &mut entry.label), (id, &mut entry.id)]
